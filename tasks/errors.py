@@ -1,0 +1,23 @@
+"""The one error that a person is meant to read."""
+
+from __future__ import annotations
+
+
+class Trouble(Exception):
+    """An expected failure, said in one sentence.
+
+    ``sentence`` is what went wrong, ``where`` the place as ``file`` or ``file:line``, ``remedy`` what
+    to do about it. None of them may hold the value of a secret (rule 4 of the design). It is caught
+    once, at the edge of each command; what anybody sees is ``str(error)``.
+    """
+
+    def __init__(self, sentence: str, *, where: str = "", remedy: str = "") -> None:
+        self.sentence = sentence
+        self.where = where
+        self.remedy = remedy
+        super().__init__(sentence)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        remedy = f" ({self.remedy})" if self.remedy else ""
+        return f"{place}{self.sentence}{remedy}"
