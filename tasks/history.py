@@ -59,7 +59,7 @@ class Build:
     """What happened to one image in one run. ``started`` is in seconds since the epoch, UTC.
 
     ``action``: ``build``, ``retag`` or ``pull``. ``status``: ``done``, ``failed``, ``moved`` (its inputs
-    changed while it was built) or ``cancelled``. ``waited``: seconds from the start of the run until it began.
+    changed while it was built) or ``cancelled``. ``waited``: seconds of the run that passed before it began.
     ``layers``: (digest, bytes) from the base up. ``run`` is the same for all images of one run of doit.
     """
 
