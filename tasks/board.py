@@ -239,10 +239,6 @@ class Board:
         return [f"    {seconds_text(step.seconds):>7}  {step.label[:90]}" for step in executed]
 
 
-board = Board()
-"""The board of this process."""
-
-
 def wants_live() -> bool:
     """Whether standard error is a terminal whose owner did not ask for plain lines."""
     asked = any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
@@ -273,3 +269,7 @@ def seconds_text(seconds: float) -> str:
 def _to_stderr(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
+
+
+board = Board()
+"""The board of this process."""
