@@ -1,0 +1,48 @@
+#!/bin/sh
+# Start PostgreSQL. The first time, prepare a cluster in $PGDATA with the database POSTGRES_DB, its owner
+# POSTGRES_USER and the password of POSTGRES_PASSWORD. Any other command runs as it is.
+#
+# The cluster is made beside $PGDATA and moved there when it is complete: killed half-way, it starts over.
+set -eu
+
+[ "${1:-postgres}" = postgres ] || exec "$@"
+[ "$#" -eq 0 ] || shift
+
+die() {
+    echo "postgres: $1" >&2
+    exit 78
+}
+
+newline='
+'
+case ${POSTGRES_PASSWORD:-} in
+    '' | change-me*)
+        die "POSTGRES_PASSWORD is empty or still the example's; set it in .env (doit up_optimized makes one)" ;;
+    *"$newline"*) die "POSTGRES_PASSWORD must be one line" ;;
+esac
+
+literal() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/''/g")"; }
+name() { printf '"%s"' "$(printf '%s' "$1" | sed 's/"/""/g')"; }
+
+prepare() {
+    new=$PGDATA.new
+    user=${POSTGRES_USER:-swarm}
+    database=${POSTGRES_DB:-swarm}
+    rm -rf "$new"
+    mkdir -p "$new"
+    # The built-in C.UTF-8 sorts alike whatever C library an image carries, so data may move between images.
+    initdb --pgdata="$new" --username=postgres --auth-local=peer --auth-host=scram-sha-256 \
+        --encoding=UTF8 --locale=C.UTF-8 --locale-provider=builtin --data-checksums --no-instructions >/dev/null
+    echo 'host all all all scram-sha-256' >>"$new/pg_hba.conf"
+    # A single-user server has no port and no log of statements; -j: a statement ends at an empty line.
+    single() { postgres --single -j -D "$new" -c log_min_messages=fatal -c exit_on_error=on "$1" >/dev/null; }
+    printf 'CREATE ROLE %s LOGIN PASSWORD %s;\n\nCREATE DATABASE %s OWNER %s;\n\n' \
+        "$(name "$user")" "$(literal "$POSTGRES_PASSWORD")" "$(name "$database")" "$(name "$user")" | single postgres
+    printf 'CREATE EXTENSION vector;\n\n' | single "$database"
+    mv "$new" "$PGDATA"
+    echo "postgres: prepared database $database of user $user" >&2
+}
+
+[ -s "$PGDATA/PG_VERSION" ] || prepare
+unset POSTGRES_PASSWORD
+exec postgres -c listen_addresses='*' "$@"
