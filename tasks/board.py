@@ -227,7 +227,7 @@ class Board:
     def _headline(self, row: Row, progress: Progress | None, size: int | None, detail: str) -> str:
         facts = [f"{row.state} {row.image} in {seconds_text(row.elapsed(time.monotonic()))}"]
         if progress is not None and (summary := progress.summary()).total:
-            facts.append(f"{summary.cached} of {summary.total} steps from the cache")
+            facts.append(f"{summary.cached} of {summary.total} steps cached")
         if size is not None:
             facts.append(f"{size / 1e6:.0f} MB")
         return ", ".join([*facts, *([detail] if detail else [])])
@@ -235,7 +235,8 @@ class Board:
     def _block(self, progress: Progress | None) -> list[str]:
         if progress is None or self._view is not None or self.verbose:
             return []
-        executed = [step for step in progress.steps if step.work and step.completed and not step.cached]
+        steps = sorted(progress.steps, key=lambda step: step.index)
+        executed = [step for step in steps if step.work and step.completed and not step.cached]
         return [f"    {seconds_text(step.seconds):>7}  {step.label[:90]}" for step in executed]
 
 

@@ -107,9 +107,13 @@ def _waiting(row: Row, board: Board, names: int, width: int, mark: str) -> Text:
 
 
 def _will_run(row: Row, board: Board) -> bool:
+    """Whether an image that doit has not asked about yet will be worked on: as planned, else as its parents are."""
     if row.action:
         return row.action not in ("fresh", "broken")
-    return any(name in board.rows and not board.rows[name].over for name in row.parents)
+    parents = [board.rows[name] for name in row.parents if name in board.rows]
+    return any(
+        parent.state != "fresh" and (parent.state != "unknown" or _will_run(parent, board)) for parent in parents
+    )
 
 
 def _whole(board: Board, rows: list[Row], now: float, width: int, unicode: bool) -> Text:

@@ -1,0 +1,153 @@
+"""What people read when a build failed: on output of real failed builds, and every hint on the words it is for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.failure import explain, hint, place
+from tasks.progress import Progress
+
+CAPTURED = Path(__file__).parent / "buildkit"
+LOG = Path(".build/logs/auth.log")
+DOCKERFILE = """\
+FROM python:3.13-slim-trixie AS builder
+WORKDIR /build
+RUN echo one; echo two >&2; \\
+    cat /nonexistent; \\
+    exit 3
+FROM builder
+RUN echo hi
+"""
+
+
+def progress_of(name: str, *, plain: bool = False) -> Progress:
+    progress = Progress(plain=plain)
+    progress.feed((CAPTURED / name).read_bytes())
+    progress.finish()
+    return progress
+
+
+def said(name: str, text: str = "", *, plain: bool = False) -> str:
+    progress = progress_of(name, plain=plain)
+    return explain("auth", progress, progress.tail, Path("docker/auth/Dockerfile"), text, LOG, 1)
+
+
+WHOLE = """\
+failed auth: builder 3/3 RUN echo one; echo two >&2; cat /nonexistent; exit 3
+  ended with exit status 3
+
+  docker/auth/Dockerfile:3
+    1 | FROM python:3.13-slim-trixie AS builder
+    2 | WORKDIR /build
+  > 3 | RUN echo one; echo two >&2; \\
+  > 4 |     cat /nonexistent; \\
+  > 5 |     exit 3
+    6 | FROM builder
+    7 | RUN echo hi
+
+  The last lines of the step:
+    one
+    two
+    cat: /nonexistent: No such file or directory
+
+  Whole log: .build/logs/auth.log"""
+
+
+@pytest.mark.parametrize(("name", "plain"), [("fail.rawjson", False), ("fail.plain", True)])
+def test_a_failed_step_is_shown_whole(name: str, plain: bool) -> None:
+    assert said(name, DOCKERFILE, plain=plain) == WHOLE
+
+
+def test_a_missing_file() -> None:
+    text = said("missing.rawjson", "FROM python:3.13-slim-trixie\nCOPY nothere.txt /\n")
+    assert "  > 2 | COPY nothere.txt /" in text
+    assert "Hint: `nothere.txt` is not in the build context" in text
+
+
+def test_a_base_that_cannot_be_had() -> None:
+    text = said("nobase.rawjson", "FROM nosuch.example.invalid/x:1\nRUN echo\n")
+    assert "  > 1 | FROM nosuch.example.invalid/x:1" in text
+    assert "Hint: `nosuch.example.invalid/x:1` is not in this engine, and its registry cannot be reached" in text
+
+
+def test_a_dockerfile_that_cannot_be_read() -> None:
+    text = said("syntax.rawjson", "FROM python:3.13-slim-trixie\nRUNN echo\n")
+    assert text.startswith("failed auth: dockerfile parse error on line 2: unknown instruction: RUNN")
+    assert "  > 2 | RUNN echo" in text
+
+
+def test_buildx_that_says_nothing() -> None:
+    text = explain("auth", Progress(), "", None, "", LOG, 125)
+    assert text == ("failed auth: buildx said nothing about it (exit status 125)\n\n  Whole log: .build/logs/auth.log")
+
+
+def test_without_buildkits_excerpt_the_line_is_found_by_its_words() -> None:
+    step = progress_of("fail.rawjson").failed()
+    found = place(step, "", DOCKERFILE)
+    assert found is not None
+    assert (found.first, found.last) == (3, 5)
+    assert place(step, "", "FROM other\n") is None
+
+
+def test_a_shorter_file_than_the_line_told_does_not_break_it() -> None:
+    assert "Dockerfile:" not in said("fail.rawjson", "")
+
+
+def test_killed_for_memory() -> None:
+    error = 'process "/bin/sh -c x" did not complete successfully: exit code: 137'
+    times = {"started": "2026-01-01T00:00:00Z", "completed": "2026-01-01T00:01:15Z"}
+    progress = Progress()
+    progress.feed(json.dumps({"vertexes": [{"digest": "d", "name": "[2/2] RUN x", "error": error, **times}]}).encode())
+    progress.finish()
+    text = explain("auth", progress, "", None, "", LOG, 1)
+    assert "ended with exit status 137 (killed, signal 9) after 75 s" in text
+    assert "Hint: memory ran out" in text
+
+
+@pytest.mark.parametrize(
+    ("evidence", "says"),
+    [
+        ("write /var/lib/x: no space left on device", "the disk is full"),
+        ("ERROR: Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", "`doit doctor`"),
+        ("permission denied while trying to connect to the Docker daemon socket", "may not use the engine"),
+        ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify", "BUILD_CA_CERT"),
+        ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "BUILD_CA_CERT"),
+        ("npm error code SELF_SIGNED_CERT_IN_CHAIN", "BUILD_CA_CERT"),
+        ("toomanyrequests: You have reached your pull rate limit", "registry limits"),
+        ("ERROR: failed to solve: a/b:1: failed to resolve source metadata for a/b:1: a/b:1: not found", "`a/b:1`"),
+        ("pull access denied for nosuch/image, repository does not exist", "no image `nosuch/image`"),
+        ("exec /bin/sh: exec format error", "another processor"),
+        ("no match for platform in manifest sha256:1", "another processor"),
+        ('target stage "prod" could not be found', "no stage `prod`"),
+        ("failed to read dockerfile: open x: no such file or directory", "the Dockerfile is not there"),
+        ("secret token: not found", "`secrets:`"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", "lock again"),
+        ("ERROR: No matching distribution found for nosuchpkg==1.0", "no `nosuchpkg==1.0`"),
+        ("E: Failed to fetch http://deb.example/x.deb  404  Not Found", "older than the mirror"),
+        ("E: Unable to locate package libnosuch-dev", "no package `libnosuch-dev`"),
+        ("E: Release file for http://x/InRelease is not valid yet", "clock"),
+        ("curl: (6) Could not resolve host: example.org", "name service"),
+        ("[Errno -3] Temporary failure in name resolution", "name service"),
+        ("virtual memory exhausted: Cannot allocate memory", "memory ran out"),
+        ("/bin/sh: 1: gcc: not found", "missing in this stage (`gcc`)"),
+        ("bash: line 1: uv: command not found", "missing in this stage (`uv`)"),
+        ("touch: cannot touch '/x': Permission denied", "USER"),
+        ("granting entitlement network.host is not allowed by build daemon", "does not allow"),
+        ("denied: requested access to the resource is denied", "`docker login`"),
+        ("ERROR: no such job abc", "run the same command again"),
+    ],
+)
+def test_hints(evidence: str, says: str) -> None:
+    assert says in hint(evidence)
+
+
+def test_no_hint_where_nothing_is_known() -> None:
+    assert hint("cc: internal compiler error") == ""
+
+
+def test_a_command_that_only_mentions_a_cause_is_no_evidence() -> None:
+    command = 'process "/bin/sh -c test -w / || echo \\"no space left on device\\"" did not complete successfully'
+    assert hint(f"{command}: exit code: 2") == ""

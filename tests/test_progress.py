@@ -1,0 +1,255 @@
+"""The parser of BuildKit's progress, on output captured from real builds (``tests/buildkit``) and on damage to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.progress import Progress, clean, size_text, supports_rawjson
+
+CAPTURED = Path(__file__).parent / "buildkit"
+COLD = (CAPTURED / "cold.rawjson").read_bytes()
+FAIL = (CAPTURED / "fail.rawjson").read_bytes()
+
+
+def parsed(data: bytes, *, plain: bool = False) -> tuple[Progress, list[str]]:
+    progress = Progress(plain=plain)
+    changes = [*progress.feed(data), *progress.finish()]
+    return progress, [change.line for change in changes]
+
+
+def objects(data: bytes) -> list[bytes]:
+    """The captured stream cut between its objects."""
+    return [b"{" + part.rstrip() for part in b"\n".join([b"", data]).split(b"\n{")[1:]]
+
+
+def outcome(progress: Progress) -> object:
+    steps = [(s.digest, s.name, s.stage, s.number, s.cached, s.error, s.spans) for s in progress.steps]
+    return steps, progress.summary(), progress.tail, [progress.log_lines(s) for s in progress.steps]
+
+
+def test_a_cold_build_is_understood() -> None:
+    progress, lines = parsed(COLD)
+    summary = progress.summary()
+    assert (summary.total, summary.cached, summary.executed, summary.failed, summary.done) == (5, 0, 5, 0, 5)
+    install = next(step for step in progress.steps if step.number == 4)
+    assert install.label.startswith("builder 4/4 RUN echo installing && sleep 2")
+    assert (install.stage, install.total, install.instruction, install.cached) == ("builder", 4, "RUN", False)
+    assert 2.0 < install.seconds < 2.5
+    assert progress.log_lines(install) == ["installing", "c", "done"]  # a\rb\rc: what a terminal would show
+    assert progress.current() is None
+    assert progress.failed() is None
+    assert (progress.lost, progress.tail) == (0, "")
+    assert "#8 2.131 done" in lines
+    assert "#11 exporting layers done" in lines
+
+
+def test_a_warm_build_is_all_cached() -> None:
+    progress, lines = parsed((CAPTURED / "warm.rawjson").read_bytes())
+    summary = progress.summary()
+    assert (summary.cached, summary.executed) == (5, 0)
+    assert sum(line.endswith(" CACHED") for line in lines) == 5
+    assert {progress.reason(step) for step in progress.steps} == {""}
+
+
+def test_a_failed_step_is_found_with_its_output_and_the_text_after_the_json() -> None:
+    progress, _ = parsed(FAIL)
+    step = progress.failed()
+    assert step is not None
+    assert step.error.endswith("did not complete successfully: exit code: 3")
+    assert progress.log_lines(step) == ["one", "two", "cat: /nonexistent: No such file or directory"]
+    assert progress.tail.startswith("Fail.Dockerfile:3\n----")
+    assert progress.tail.splitlines()[-1].startswith("ERROR: failed to solve: process")
+
+
+def test_why_a_step_was_executed() -> None:
+    progress, _ = parsed(COLD)
+    reasons = {f"{step.stage} {step.number}": progress.reason(step) for step in progress.steps if step.number}
+    assert reasons["builder 4"] == "follows builder 3/4 COPY requirements.txt ."
+    assert reasons["builder 2"].startswith("new here")
+    assert reasons["builder 1"] == ""  # FROM is no work
+    missing, _ = parsed((CAPTURED / "missing.rawjson").read_bytes())
+    assert missing.reason(missing.steps[-1]) or missing.failed()
+
+
+def test_the_current_step_is_the_instruction_that_runs() -> None:
+    whole = objects(COLD)
+    at = next(i for i, part in enumerate(whole) if b"aW5zdGFsbGluZwo=" in part)
+    progress = Progress()
+    progress.feed(b"\n".join(whole[: at + 1]) + b"\n")
+    step = progress.current()
+    assert step is not None
+    assert step.number == 4
+    assert step.running
+
+
+def test_plain_progress_of_an_old_buildx_says_the_same() -> None:
+    progress, lines = parsed((CAPTURED / "cold.plain").read_bytes(), plain=True)
+    assert [step.label for step in progress.steps if step.number][3].startswith("builder 4/4 RUN echo installing")
+    assert (progress.summary().cached, progress.summary().executed) == (1, 4)
+    assert "#8 DONE 2.2s" in lines
+    assert "#8 2.117 done" in lines
+    failed, _ = parsed((CAPTURED / "fail.plain").read_bytes(), plain=True)
+    step = failed.failed()
+    assert step is not None
+    assert failed.log_lines(step)[-1] == "cat: /nonexistent: No such file or directory"
+    assert "Fail.Dockerfile:3" in failed.tail
+
+
+def test_compact_objects_on_one_line() -> None:
+    compact = b"".join(json.dumps(json.loads(part)).encode() for part in objects(COLD))
+    spread = b"\n".join(json.dumps(json.loads(part)).encode() for part in objects(COLD))
+    assert outcome(parsed(compact)[0]) == outcome(parsed(spread)[0]) == outcome(parsed(COLD)[0])
+
+
+def test_warnings_and_transfers() -> None:
+    short = b64encode(b"FromAsCasing: 'as' and 'FROM' do not match").decode()
+    message = {
+        "vertexes": [{"digest": "d", "name": "[1/2] FROM x", "started": "2026-01-01T00:00:00Z"}],
+        "statuses": [{"id": "sha256:1", "vertex": "d", "name": "downloading", "current": 30, "total": 90}],
+        "warnings": [{"vertex": "d", "level": 1, "short": short}],
+    }
+    progress, lines = parsed(json.dumps(message).encode())
+    assert progress.warnings == ["FromAsCasing: 'as' and 'FROM' do not match"]
+    assert progress.transfer(progress.steps[0]) == (30, 90)
+    assert "WARN: FromAsCasing: 'as' and 'FROM' do not match" in lines
+
+
+def test_several_platforms_are_stages_of_their_own() -> None:
+    names = ["[linux/arm64 builder 2/3] RUN x", "[2/2] COPY a b", "[auth] x/y:pull token", "exporting to image"]
+    message = {"vertexes": [{"digest": name, "name": name} for name in names]}
+    steps = parsed(json.dumps(message).encode())[0].steps
+    assert [(s.stage, s.number, s.internal, s.exporting) for s in steps] == [
+        ("linux/arm64 builder", 2, False, False),
+        ("", 2, False, False),
+        ("", 0, True, False),
+        ("", 0, False, True),
+    ]
+
+
+def test_terminal_escapes_of_a_build_do_not_reach_the_terminal() -> None:
+    assert clean("\x1b[31mred\x1b[0m \x1b]0;title\x07x\x9b2J\x00") == "red x2J"
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=60))
+def test_it_does_not_matter_how_the_stream_is_cut(sizes: list[int]) -> None:
+    progress = Progress()
+    position = 0
+    for size in sizes:
+        progress.feed(FAIL[position : position + size])
+        position += size
+    progress.feed(FAIL[position:])
+    progress.finish()
+    assert outcome(progress) == outcome(parsed(FAIL)[0])
+
+
+@given(st.integers(0, len(COLD)))
+def test_a_truncated_stream_keeps_every_whole_step(end: int) -> None:
+    progress, _ = parsed(COLD[:end])
+    whole = Progress()
+    for part in objects(COLD):
+        if COLD.find(part) + len(part) <= end:
+            whole.feed(part + b"\n")
+    known = {step.digest: step for step in progress.steps}
+    for step in whole.steps:
+        assert known[step.digest].name == step.name
+        assert known[step.digest].completed == step.completed
+
+
+NOISE = st.one_of(
+    st.sampled_from(
+        [
+            b"WARNING: the command line says something",
+            b'{"unknown": [1, {"deep": {}}]}',
+            b'{"vertexes": 3, "statuses": {"a": 1}, "logs": [null, 7, {}], "warnings": "x"}',
+            b'{"vertexes": [{"digest": 5}, {"digest": "", "name": []}, {"digest": "q", "started": "yesterday"}]}',
+            b'{"logs": [{"vertex": "q", "data": "!!!"}], "statuses": [{"vertex": "q", "id": 9}]}',
+            b'{\n  "vertexes": [\n    {\n      "digest": "sha256:cut',
+            b'{"vertexes": [{"digest": "z", "started": "0001-01-01T00:00:00Z", "completed": "9999-12-31T23:59:59Z"}]}',
+            b"[" * 3000,
+            b'{"vertexes":' + b"[" * 3000,
+            b"{",
+            b"}",
+            b"\xff\xfe{\x00}",
+        ]
+    ),
+    st.binary(max_size=60),
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 80), NOISE), max_size=12))
+def test_noise_between_objects_never_raises_and_never_loses_a_step(noise: list[tuple[int, bytes]]) -> None:
+    parts = objects(FAIL)
+    for position, junk in sorted(noise, key=lambda item: -item[0]):
+        parts.insert(min(position, len(parts)), junk)
+    progress, _ = parsed(b"\n".join(parts))
+    known = {step.digest: step for step in progress.steps}
+    for step in parsed(FAIL)[0].steps:
+        assert known[step.digest].name == step.name
+        assert known[step.digest].error == step.error
+    failed = progress.failed()
+    assert failed is not None
+    assert progress.log_lines(failed)[:2] == ["one", "two"]
+    assert "ERROR: failed to solve: process" in progress.tail
+
+
+@given(st.binary(max_size=2000), st.booleans())
+def test_any_bytes_are_survived(data: bytes, plain: bool) -> None:
+    parsed(data, plain=plain)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
+def test_any_json_under_the_known_keys_is_survived(value: object) -> None:
+    keys = ("vertexes", "statuses", "logs", "warnings")
+    fields = ("digest", "vertex", "name", "id", "started", "completed", "data", "short", "current", "total", "inputs")
+    for key in keys:
+        parsed(json.dumps({key: value}).encode())
+        parsed(json.dumps({key: [dict.fromkeys(fields, value) | {"digest": "d", "vertex": "d"}]}).encode())
+
+
+def test_text_amid_a_pretty_object_is_text_and_the_object_is_kept() -> None:
+    part = objects(FAIL)[0].split(b"\n")
+    part.insert(3, b"WARNING: between")
+    progress, _ = parsed(b"\n".join(part))
+    assert [step.name for step in progress.steps] == ["[internal] load build definition from Fail.Dockerfile"]
+    assert progress.tail == "WARNING: between"
+
+
+@pytest.mark.parametrize(
+    ("version", "able"),
+    [
+        ("github.com/docker/buildx 0.13.1+ds1 0.13.1+ds1-3", True),
+        ("github.com/docker/buildx v0.12.1 30feaa1a", False),
+        ("v0.36.0", True),
+        ("1.0.0", True),
+        ("github.com/docker/buildx devel abc", True),
+    ],
+)
+def test_which_buildx_knows_rawjson(version: str, able: bool) -> None:
+    assert supports_rawjson(version) is able
+
+
+def test_sizes() -> None:
+    assert [size_text(n) for n in (0, 45, 1500, 231_000_000, 5e9)] == ["0B", "45B", "1.5kB", "231MB", "5GB"]
+
+
+@pytest.mark.engine
+def test_the_installed_buildx_is_understood(tmp_path: Path) -> None:
+    """A real build of nothing but a file, through the real command line."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch AS one\nCOPY a /a\nFROM scratch\nCOPY --from=one /a /b\n")
+    (tmp_path / "a").write_text("content")
+    argv = ["docker", "buildx", "build", "--progress=rawjson", "--no-cache", "--output=type=cacheonly", str(tmp_path)]
+    run = subprocess.run(argv, capture_output=True, check=True)
+    progress, _ = parsed(run.stderr)
+    assert (progress.summary().total, progress.summary().executed) == (2, 2)
+    assert progress.lost == 0
