@@ -1,0 +1,1 @@
+"""Who is it? Users, passwords, access tokens, API keys."""

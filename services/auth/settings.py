@@ -1,0 +1,40 @@
+"""Which settings does ``auth`` take, besides those of ``common.settings``?
+
+=====================  ========  ==================================================================
+AUTH_SECRET                      required: protects the signing keys at rest; at least 32 characters
+                                 (``openssl rand -hex 32``). Changing it ends every access token.
+ACCESS_TOKEN_SECONDS   900       how long an access token is good, at most
+SIGNING_KEY_SECONDS    86400     how long a key signs before a new one takes over
+RATE_LIMIT_PER_MINUTE  10        logins an address may try for one user; for all users, ten times that
+=====================  ========  ==================================================================
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr, field_validator
+
+from common.settings import PostgresSettings, RedisSettings, ServiceSettings
+
+SHORTEST_SECRET = 32
+EXAMPLES = ("change-me", "changeme", "change_me", "example", "secret-here", "password")
+
+
+class AuthSettings(ServiceSettings, PostgresSettings, RedisSettings):
+    """What ``auth`` is told."""
+
+    auth_secret: SecretStr
+    access_token_seconds: int = Field(default=900, ge=1, le=86_400)
+    signing_key_seconds: int = Field(default=86_400, ge=1)
+    rate_limit_per_minute: int = Field(default=10, ge=1)
+
+    @field_validator("auth_secret")
+    @classmethod
+    def _strong(cls, secret: SecretStr) -> SecretStr:
+        value = secret.get_secret_value()
+        if len(value) < SHORTEST_SECRET:
+            raise ValueError(f"must have at least {SHORTEST_SECRET} characters: openssl rand -hex 32 makes one")
+        if any(example in value.lower() for example in EXAMPLES):
+            raise ValueError("is the value of an example: openssl rand -hex 32 makes a real one")
+        if len(set(value)) < 8:
+            raise ValueError("repeats itself: openssl rand -hex 32 makes a strong one")
+        return secret

@@ -1,0 +1,1 @@
+"""What the services share: settings, logs, answers to errors, limits, stores, health, and who is asking."""

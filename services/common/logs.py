@@ -1,0 +1,46 @@
+"""How does a service say what it does? One JSON object a line, on standard output."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import ContextVar
+
+from pythonjsonlogger.json import JsonFormatter
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that is being answered: in every line, every answer and every call onwards."""
+
+
+class _Context(logging.Filter):
+    """Adds to each record what is true of all of them."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self.service = service
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.service = self.service
+        if current := request_id.get():
+            record.request_id = current
+        return True
+
+
+def configure(service: str, level: str) -> None:
+    """Send every logger's records of at least ``level``, uvicorn's too, to standard output as JSON."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        JsonFormatter(
+            ["levelname", "name", "message"],
+            rename_fields={"levelname": "level", "name": "logger"},
+            timestamp="time",
+        )
+    )
+    handler.addFilter(_Context(service))
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    # It says every request that the client makes; the service called says it already.
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,0 +1,90 @@
+"""How is a request refused? As a problem document (RFC 9457) whose ``detail`` is one sentence.
+
+The input is never repeated in it: it may be a password.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from common.logs import request_id
+
+log = logging.getLogger("problems")
+
+
+class Problem(HTTPException):
+    """A refusal with ``status``: ``detail`` says why, in one sentence; ``more`` are extra members."""
+
+    def __init__(
+        self, status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        super().__init__(status_code=status, detail=detail, headers=headers)
+        self.more = more
+
+
+class Unavailable(Problem):
+    """503: something this service stands on (``what``) does not answer now."""
+
+    def __init__(self, what: str, why: str = "does not answer") -> None:
+        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, f"{what} {why}; try again soon.", headers={"Retry-After": "1"})
+        self.what = what
+
+
+def unauthorized(detail: str, **more: Any) -> Problem:
+    """401, with the challenge that HTTP asks for."""
+    return Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="vllm-swarm"'}, **more)
+
+
+def response(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, more: Mapping[str, Any] | None = None
+) -> Response:
+    """The problem document as a response."""
+    body = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **(more or {})}
+    if current := request_id.get():
+        body["request_id"] = current
+    return JSONResponse(body, status, dict(headers or {}), media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Make ``app`` answer every error with a problem document."""
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(RedisError, _no_redis)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for nothing else
+    if isinstance(error, Unavailable):
+        log.warning(error.detail, extra={"cause": _kind(error.__cause__)})
+    return response(error.status_code, error.detail, error.headers, getattr(error, "more", None))
+
+
+async def _malformed(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    found = error.errors()
+    if any(one["type"] == "json_invalid" for one in found):
+        return response(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
+    errors = [{"where": ".".join(str(part) for part in one["loc"]), "what": one["msg"]} for one in found]
+    sentence = "; ".join(f"{one['where']}: {one['what']}" for one in errors)
+    return response(
+        HTTPStatus.UNPROCESSABLE_ENTITY, f"The request is not as asked for: {sentence}.", more={"errors": errors}
+    )
+
+
+async def _no_redis(_: Request, error: Exception) -> Response:
+    log.warning("Redis does not answer", extra={"cause": _kind(error)})
+    return response(HTTPStatus.SERVICE_UNAVAILABLE, "Redis does not answer; try again soon.", {"Retry-After": "1"})
+
+
+def _kind(error: BaseException | None) -> str:
+    """What went wrong, without the text: a driver's messages can hold what was sent."""
+    return "" if error is None else f"{type(error).__module__}.{type(error).__qualname__}"

@@ -1,0 +1,71 @@
+"""What was asked, what was answered, how long did it take? One log line a request, and an id for it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from common.logs import request_id
+from common.problems import response
+
+log = logging.getLogger("requests")
+
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestLog:
+    """Takes over or makes the request's id, sends it back as ``X-Request-ID``, logs the request when it is done.
+
+    The query string and the headers are not logged: credentials travel there.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, then log."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        current = _given_id(scope) or uuid.uuid4().hex
+        token = request_id.set(current)
+        began = time.perf_counter()
+        status = 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = current
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception:
+            log.exception("a mistake of this service")
+            if status:  # the answer has begun: all that is left is to break it off
+                raise
+            mistake = response(500, "This service made a mistake; its log says more.")
+            await mistake(scope, receive, noted)
+        finally:
+            level = logging.DEBUG if scope["path"] == "/health" and status == 200 else logging.INFO
+            log.log(
+                level,
+                "%s %s %s", scope["method"], scope["path"], status,
+                extra={"method": scope["method"], "path": scope["path"], "status": status,
+                       "milliseconds": round((time.perf_counter() - began) * 1000, 1)},
+            )  # fmt: skip
+            request_id.reset(token)
+        return None
+
+
+def _given_id(scope: Scope) -> str:
+    """The id that the caller sent, when it is a harmless one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            return str(value, "ascii")
+    return ""

@@ -1,0 +1,51 @@
+"""What makes an application one of ours? Logs, limits, problem documents, health, and stores that open and close."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+
+from common import health, logs, problems
+from common.limits import BodyLimit, Deadline
+from common.requests import RequestLog
+from common.settings import ServiceSettings
+
+log = logging.getLogger("service")
+
+
+def create(
+    name: str,
+    settings: ServiceSettings,
+    *,
+    resources: Sequence[AbstractAsyncContextManager[object]],
+    checks: Mapping[str, health.Check],
+    seconds: float | None = None,
+) -> FastAPI:
+    """An application called ``name``.
+
+    ``resources`` (stores, clients) are entered when it starts and left, last first, when it stops;
+    ``checks`` are what ``/health`` asks; a request may take ``seconds`` (as the settings say, if not given).
+    Nothing connects before the start.
+    """
+    logs.configure(name, settings.log_level)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for resource in resources:
+                await stack.enter_async_context(resource)
+            log.info("started")
+            yield
+            log.info("stopping")
+
+    app = FastAPI(title=name, lifespan=lifespan, redoc_url=None)
+    problems.install(app)
+    health.install(app, name, checks)
+    # The last added is the outermost.
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(Deadline, seconds=seconds or settings.request_seconds)
+    app.add_middleware(RequestLog)
+    return app

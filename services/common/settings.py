@@ -1,0 +1,77 @@
+"""Which settings does a service take from its environment?
+
+=====================  ============  ==========================================================
+every service
+-------------------------------------------------------------------------------------------------
+MAX_BODY_BYTES         1048576       larger request bodies are refused with 413
+REQUEST_SECONDS        10            a request that takes longer is answered with 504
+LOG_LEVEL              INFO          DEBUG also logs requests of /health
+---------------------  ------------  ----------------------------------------------------------
+auth, memory
+-------------------------------------------------------------------------------------------------
+POSTGRES_HOST          postgres
+POSTGRES_PORT          5432
+POSTGRES_USER          swarm
+POSTGRES_PASSWORD                    required
+POSTGRES_DB            swarm
+---------------------  ------------  ----------------------------------------------------------
+every service
+-------------------------------------------------------------------------------------------------
+REDIS_HOST             redis
+REDIS_PORT             6379
+REDIS_PASSWORD                       required
+=====================  ============  ==========================================================
+
+What one service alone takes stands in its own ``settings.py``. An empty variable counts as not set.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """What every service is told."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+    max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    request_seconds: float = Field(default=10, gt=0)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class PostgresSettings(BaseSettings):
+    """Where PostgreSQL is."""
+
+    postgres_host: str = "postgres"
+    postgres_port: int = Field(default=5432, ge=1, le=65535)
+    postgres_user: str = "swarm"
+    postgres_password: SecretStr
+    postgres_db: str = "swarm"
+
+
+class RedisSettings(BaseSettings):
+    """Where Redis is."""
+
+    redis_host: str = "redis"
+    redis_port: int = Field(default=6379, ge=1, le=65535)
+    redis_password: SecretStr
+
+
+def load[S: ServiceSettings](settings: type[S]) -> S:
+    """Read ``settings`` from the environment.
+
+    Ends the process with status 1 and one sentence for each variable that is missing or wrong. The
+    sentence names the variable and what would be accepted, never the value: it may be a secret.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        sentences = [
+            f"{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_input=False, include_context=False, include_url=False)
+        ]
+    raise SystemExit("Refusing to start.\n" + "\n".join(sentences))

@@ -1,0 +1,29 @@
+"""Where does a text lie in meaning? A small static model, whose weights come inside its package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import wordllama
+from numpy.typing import NDArray
+
+DIMENSIONS = 256
+
+type Vector = NDArray[numpy.float32]
+
+
+class Embedding:
+    """The model, in memory: about 30 MB, ready in a moment, tens of microseconds for a sentence."""
+
+    def __init__(self) -> None:
+        # Given its own folder as the cache, the package finds its tokenizer there: it looks in "tokenizer" for what
+        # it ships in "tokenizers", and would go on to download it.
+        package = Path(wordllama.__file__).parent
+        self._model = wordllama.WordLlama.load(dim=DIMENSIONS, cache_dir=package, disable_download=True)
+
+    def of(self, text: str) -> Vector | None:
+        """The unit vector of ``text``; none when the model knows no part of it."""
+        vector: Vector = self._model.embed([text])[0]
+        length = float(numpy.linalg.norm(vector))
+        return vector / numpy.float32(length) if length > 0 else None

@@ -1,0 +1,39 @@
+"""What does ``memory`` keep in PostgreSQL?"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from pgvector.sqlalchemy import Vector
+from sqlalchemy import DateTime, Index, MetaData, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from memory.embedding import DIMENSIONS
+
+
+class Table(DeclarativeBase):
+    """The tables of ``memory``, in a schema of that name."""
+
+    metadata = MetaData(schema="memory")
+    type_annotation_map = {datetime: DateTime(timezone=True), dict[str, str]: JSONB}  # noqa: RUF012
+
+
+class Memory(Table):
+    """A text of a user, and where it lies in meaning.
+
+    There is an index of users and none of vectors: a search reads one user's memories, all of them, and so is
+    exact. (An approximate index knows nothing of users; it would miss what a search must find.)
+    """
+
+    __tablename__ = "memories"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[uuid.UUID]
+    text: Mapped[str]
+    metadata_: Mapped[dict[str, str]] = mapped_column("metadata")
+    embedding: Mapped[list[float]] = mapped_column(Vector(DIMENSIONS))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (Index("memories_of_user", "user_id", "created_at"),)

@@ -1,0 +1,78 @@
+"""What does ``memory`` know? Asked in the user's name, with the user's own credential."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from common.calls import call
+from common.identity import Identity
+from common.problems import Problem, Unavailable, unauthorized
+from orchestrator.conversation import Message, remembrance
+from orchestrator.tasks import Context, Task
+
+log = logging.getLogger("memory")
+
+TOP_K = 5
+LAST_MESSAGES = 20
+LONGEST_TEXT = 16_000
+"""What ``memory`` takes as one text."""
+
+
+class Memory:
+    """The memory service, as an orchestrator uses it."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def search(self, user: Identity, prompt: str) -> list[Context]:
+        """The user's memories nearest to ``prompt``, nearest first."""
+        answer = await self._call(user, "POST", "/search", {"query": prompt, "top_k": TOP_K}, repeatable=True)
+        return [Context(memory_id=one["id"], text=one["text"], score=one["score"]) for one in answer["results"]]
+
+    async def said(self, user: Identity, session: str) -> list[Message]:
+        """The last messages of the user's ``session``, oldest first."""
+        path = f"/sessions/{session}/messages?last={LAST_MESSAGES}"
+        messages: list[Message] = (await self._call(user, "GET", path, repeatable=True))["messages"]
+        return messages
+
+    async def remember(self, user: Identity, task: Task, answer: str) -> bool:
+        """Keep what was asked and answered, in the session (if there is one) and to be searched by meaning.
+
+        The answer is there already and goes to the user in any case: a failure is logged, and told by False.
+        """
+        try:
+            if task.session is not None:
+                said: list[Message] = [
+                    {"role": "user", "content": task.prompt},
+                    {"role": "assistant", "content": answer[:LONGEST_TEXT]},
+                ]
+                await self._call(user, "POST", f"/sessions/{task.session}/messages", {"messages": said})
+            await self._call(
+                user, "POST", "/memories",
+                {"text": remembrance(task.prompt, answer, LONGEST_TEXT), "metadata": _origin(task.id)},
+            )  # fmt: skip
+        except Problem as problem:
+            log.warning("an answer was not remembered: %s", problem.detail)
+            return False
+        return True
+
+    async def _call(
+        self, user: Identity, method: str, path: str, json: object = None, *, repeatable: bool = False
+    ) -> Any:
+        answer = await call(
+            "The memory service", self._http, method, path, headers=user.headers, json=json, repeatable=repeatable
+        )
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:
+            raise unauthorized(answer.json()["detail"])
+        if not answer.is_success:
+            raise Unavailable("The memory service", f"answered with {answer.status_code}")
+        return answer.json()
+
+
+def _origin(task_id: uuid.UUID) -> dict[str, str]:
+    return {"source": "task", "task_id": str(task_id)}
