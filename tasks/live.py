@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tasks.board import Row, seconds_text
+from tasks.forecast import wall_seconds
 
 if TYPE_CHECKING:
     from tasks.board import Board
@@ -154,27 +155,13 @@ def _share(row: Row, now: float) -> float:
 
 
 def remaining(board: Board, rows: list[Row], now: float) -> float | None:
-    """Seconds until all is done, or ``None`` when history does not know every image that is left.
-
-    No less than the longest chain of parents and children, no less than all work shared by the workers.
-    """
-    left: dict[str, float] = {}
-    for row in rows:
-        if not row.over:
-            if not row.expected:
-                return None
-            left[row.image] = max(0.0, row.expected - row.elapsed(now))
-    ends: dict[str, float] = {}
-
-    def end(image: str) -> float:
-        if image not in ends:
-            ends[image] = 0.0  # Compose refuses cycles; this only keeps a wrong one from hanging the board
-            parents = board.rows[image].parents if image in board.rows else ()
-            ends[image] = left.get(image, 0.0) + max(map(end, parents), default=0.0)
-        return ends[image]
-
-    longest = max(map(end, left), default=0.0)
-    return max(longest, sum(left.values()) / max(1, board.workers))
+    """Seconds until all is done, or ``None`` when history does not know every image that is left."""
+    left = {row.image: row for row in rows if not row.over}
+    if not all(row.expected for row in left.values()):
+        return None
+    parents = {image: [name for name in row.parents if name in left] for image, row in left.items()}
+    seconds = {image: max(0.0, (row.expected or 0.0) - row.elapsed(now)) for image, row in left.items()}
+    return wall_seconds(parents, seconds, board.workers)
 
 
 def _marked(text: str, console: Console) -> Text:

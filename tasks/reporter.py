@@ -2,12 +2,14 @@
 
 A reporter of doit (``DOIT_CONFIG = {"reporter": Reporter}``). Tasks that make an image carry its name in
 ``meta={"image": name}``; they are rows of the board. Any other task is one line, and its own output passes
-through. Everything goes to standard error; standard output is for data.
+through; ``meta={"quiet": True}`` spares it the line. Everything goes to standard error; standard output is for
+data.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -32,11 +34,13 @@ class Reporter:
         if outstream is not sys.stdout:
             self._board = Board(stream=_writer(outstream), live=False)
         self._began = time.monotonic()
+        self._asked: set[str] = set()
         self._failed: dict[str, str] = {}
         self._aborted: list[str] = []
 
     def initialize(self, tasks: Mapping[str, Task], selected: Sequence[str]) -> None:
         """The tasks are known: tell the board which images will be looked at, and who waits for whom."""
+        self._asked = set(selected)
         seen: dict[str, Task] = {}
         waiting = [tasks[name] for name in selected if name in tasks]
         while waiting:
@@ -57,6 +61,8 @@ class Reporter:
 
     def execute_task(self, task: Task) -> None:
         """A task begins, in the thread that runs it."""
+        # doit tells no reporter how many workers there are; each that has begun is a thread of this kind
+        self._board.workers = max(self._board.workers, _workers())
         if _image(task):
             self._board.verbose = (task.verbosity or 0) >= 2
         elif _visible(task):
@@ -76,7 +82,7 @@ class Reporter:
         """A task was fresh."""
         if image := _image(task):
             self._board.ended(image, "fresh")
-        elif _visible(task):
+        elif _visible(task) and task.name in self._asked:
             self._board.say(f"-- {task.title()}")
 
     def skip_ignore(self, task: Task) -> None:
@@ -104,7 +110,7 @@ class Reporter:
         if _visible(task) and task.executed:
             self._board.resume()
         if text:
-            self._board.say(f"!! {task.title()} failed: {text}")
+            self._board.say(f"!! {task.title()} failed: {text}" if _visible(task) else text)
 
     def cleanup_error(self, exception: BaseFail) -> None:
         """A teardown failed."""
@@ -163,7 +169,13 @@ def _image(task: Task | None) -> str:
 
 
 def _visible(task: Task) -> bool:
-    return bool(task.actions) and not task.name.startswith("_")
+    return bool(task.actions) and not task.name.startswith("_") and not (task.meta or {}).get("quiet")
+
+
+def _workers() -> int:
+    from doit.runner import MThreadRunner
+
+    return max(1, sum(isinstance(thread, MThreadRunner.DaemonThread) for thread in threading.enumerate()))
 
 
 def _writer(stream: TextIO) -> Any:
