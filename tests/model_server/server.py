@@ -1,0 +1,186 @@
+"""A model for tests: a real HTTP server that speaks the chat API of OpenAI and repeats what it was given.
+
+    python3 server.py [PORT]        (else $PORT, else 8000; nothing but the standard library)
+
+    GET  /health                 200
+    GET  /v1/models              the models below
+    POST /v1/chat/completions    with and without "stream"
+
+Its answer is a pure function of the request: what the system messages said, how much was said before, and the last
+message of the user. Other names of models make it misbehave on purpose:
+
+    echo, default   answers
+    flaky           answers 503 to every request but the third of the same messages
+    broken          answers 500
+    slow            answers a word a second
+    silent          accepts the request and says nothing for a minute
+    cut             closes the connection in the middle of the stream
+    garbage         streams what is not JSON
+    empty           answers with nothing
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+MODELS = ("echo", "default", "flaky", "broken", "slow", "silent", "cut", "garbage", "empty")
+LARGEST_BODY = 8 * 1024 * 1024
+
+_asked: Counter[str] = Counter()
+_asked_lock = threading.Lock()
+
+
+class BadRequest(Exception):  # noqa: N818
+    """What was sent is not a chat request."""
+
+
+def reply(messages: list[dict[str, Any]]) -> str:
+    """The answer: shows all that the model was given."""
+    told = [one["content"] for one in messages if one["role"] == "system"]
+    asked = [one["content"] for one in messages if one["role"] == "user"]
+    earlier = len([one for one in messages if one["role"] != "system"]) - 1
+    context = "\n".join(told) if told else "nothing"
+    return f"You asked: {asked[-1]}\nBefore that {earlier} messages were said.\nI was told: {context}"
+
+
+def checked(body: bytes) -> tuple[str, list[dict[str, Any]], bool]:
+    """The model's name, the messages, and whether to stream."""
+    try:
+        request = json.loads(body)
+        model, messages = request["model"], request["messages"]
+        if not isinstance(messages, list) or not all(isinstance(one["content"], str) for one in messages):
+            raise BadRequest("messages must be a list of messages")
+        if not any(one["role"] == "user" for one in messages):
+            raise BadRequest("there is no message of a user")
+    except (ValueError, LookupError, TypeError) as error:
+        raise BadRequest("this is not a chat request") from error
+    return str(model), messages, bool(request.get("stream", False))
+
+
+def words(text: str) -> list[str]:
+    """The pieces of ``text`` that are sent one by one; together they are ``text``."""
+    return re.findall(r"\s*\S+", text)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 70
+
+    def do_GET(self) -> None:  # noqa: N802
+        """Health and models."""
+        if self.path == "/health":
+            self._send(200, {"status": "ok"})
+        elif self.path == "/v1/models":
+            self._send(200, {"object": "list", "data": [{"id": one, "object": "model"} for one in MODELS]})
+        else:
+            self._error(404, "there is nothing here")
+
+    def do_POST(self) -> None:  # noqa: N802
+        """Chat."""
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > LARGEST_BODY:
+            self.close_connection = True
+            return self._error(413, "this is too much")
+        body = self.rfile.read(length)
+        if self.path != "/v1/chat/completions":
+            return self._error(404, "there is nothing here")
+        try:
+            model, messages, stream = checked(body)
+        except BadRequest as error:
+            return self._error(400, str(error))
+        if model not in MODELS:
+            return self._error(404, f"The model `{model}` does not exist.")
+        if model == "broken" or (model == "flaky" and not third_time(body)):
+            return self._error(503 if model == "flaky" else 500, "the model is not well")
+        if model == "silent":
+            time.sleep(60)
+        pieces = [] if model == "empty" else words(reply(messages))
+        return self._stream(model, pieces) if stream else self._whole(model, pieces)
+
+    def _whole(self, model: str, pieces: list[str]) -> None:
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": "".join(pieces)},
+            "finish_reason": "stop",
+        }
+        usage = {"completion_tokens": len(pieces)}
+        self._send(200, {"object": "chat.completion", "model": model, "choices": [choice], "usage": usage})
+
+    def _stream(self, model: str, pieces: list[str]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for count, data in enumerate(chunks(model, pieces)):
+            if model == "cut" and count == 3:
+                self.close_connection = True
+                return
+            if model == "slow":
+                time.sleep(1)
+            if model == "garbage" and count == 2:
+                data = "{not JSON"
+            event = f"data: {data}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _error(self, status: int, message: str) -> None:
+        self._send(status, {"error": {"message": message, "type": "error", "code": status}})
+
+    def _send(self, status: int, body: object) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def chunks(model: str, pieces: list[str]) -> Iterator[str]:
+    """The events of a stream: the role, the pieces, the reason to stop, the end."""
+
+    def chunk(delta: dict[str, str], reason: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        return json.dumps({"object": "chat.completion.chunk", "model": model, "choices": [choice]})
+
+    yield chunk({"role": "assistant", "content": ""})
+    for piece in pieces:
+        yield chunk({"content": piece})
+    yield chunk({}, "stop")
+    yield "[DONE]"
+
+
+def third_time(body: bytes) -> bool:
+    """Whether this is the third request of this kind (or the sixth, …)."""
+    key = body.decode(errors="replace")
+    with _asked_lock:
+        _asked[key] += 1
+        return _asked[key] % 3 == 0
+
+
+def serve(host: str, port: int) -> ThreadingHTTPServer:
+    """A server that listens; ``serve_forever`` makes it answer."""
+    server = ThreadingHTTPServer((host, port), Handler)
+    server.daemon_threads = True
+    return server
+
+
+if __name__ == "__main__":
+    import signal
+
+    port = int(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PORT") or 8000)
+    running = serve("0.0.0.0", port)  # noqa: S104 - in a container
+    # As process 1 of a container it would otherwise ignore the signal.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print(f"listening on {port}", file=sys.stderr)
+    running.serve_forever()
