@@ -1,0 +1,95 @@
+"""What does an image read? The answer that ``dockerfile.reads`` gives, as plain data that a cache can keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+WHOLE = "/"
+"""The source that means a whole context."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One thing that reads files of a context.
+
+    ``context`` is ``""`` for the image's own, else the name of a named one. ``sources`` are expanded, patterns as
+    BuildKit takes them; ``"/"`` is the whole context. ``instruction`` is ``COPY``, ``ADD``, ``RUN --mount`` or
+    ``FROM``.
+    """
+
+    context: str
+    sources: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    parents: bool = False
+    line: int = 0
+    instruction: str = "COPY"
+
+    @property
+    def literal(self) -> bool:
+        """Are ``*`` and ``?`` in the sources plain characters?"""
+        return self.instruction not in ("COPY", "ADD")
+
+
+@dataclass(frozen=True)
+class External:
+    """An image that is neither a stage nor a named context.
+
+    ``ref`` is its familiar name, ``platform`` what ``FROM --platform`` says (``""``: the target's), ``near`` a stage
+    or context whose name is nearly the same, for whoever finds that there is no such image.
+    """
+
+    ref: str
+    platform: str
+    line: int
+    near: str = ""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A URL or git source of ``ADD``, expanded; unless ``pinned``, only its text tells when it changed."""
+
+    source: str
+    pinned: bool
+    line: int
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Everything that a target reads, besides the text of the Dockerfile.
+
+    ``contexts`` are the named contexts it reaches; for each of them that is a folder, ``copies`` say what of it.
+    ``args`` are the names whose value matters: build args that a reached stage declares or its ``FROM`` uses.
+    ``syntax`` is the frontend's image. ``env`` and ``onbuild`` are what an image built from this target hands on to
+    a Dockerfile that starts ``FROM`` it.
+    """
+
+    copies: tuple[Copy, ...] = ()
+    contexts: tuple[str, ...] = ()
+    externals: tuple[External, ...] = ()
+    remotes: tuple[Remote, ...] = ()
+    args: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    ssh: tuple[str, ...] = ()
+    syntax: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    onbuild: tuple[str, ...] = ()
+
+
+def to_json(found: Reads) -> str:
+    """``Reads`` as a line of JSON, for a cache."""
+    return json.dumps(asdict(found), ensure_ascii=True)
+
+
+def from_json(text: str) -> Reads:
+    """What ``to_json`` wrote; anything else raises ``ValueError``, ``KeyError`` or ``TypeError``."""
+    raw: dict[str, Any] = json.loads(text)
+    copies = tuple(
+        Copy(**{**each, "sources": tuple(each["sources"]), "exclude": tuple(each["exclude"])}) for each in raw["copies"]
+    )
+    externals = tuple(External(**each) for each in raw["externals"])
+    remotes = tuple(Remote(**each) for each in raw["remotes"])
+    names = {key: tuple(raw[key]) for key in ("contexts", "args", "secrets", "ssh", "onbuild")}
+    return Reads(copies=copies, externals=externals, remotes=remotes, syntax=raw["syntax"], env=raw["env"], **names)
