@@ -92,6 +92,10 @@ class Board:
         """How many images are worked on at once, for the forecast."""
         self.opened = time.monotonic()
 
+    def redirect(self, stream: Callable[[str], None]) -> None:
+        """Write to another place than before, as lines."""
+        self._stream, self._live = stream, False
+
     def expect(self, images: Mapping[str, Sequence[str]]) -> None:
         """Which images belong to this run, each with the parents that it waits for."""
         with self._lock:

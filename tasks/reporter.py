@@ -32,7 +32,7 @@ class Reporter:
         """``outstream`` is doit's ``--output-file``, used only when it is one; ``options`` are not."""
         self._board = shown
         if outstream is not sys.stdout:
-            self._board = Board(stream=_writer(outstream), live=False)
+            shown.redirect(_writer(outstream))
         self._began = time.monotonic()
         self._asked: set[str] = set()
         self._failed: dict[str, str] = {}
