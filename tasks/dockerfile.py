@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from tasks.errors import Trouble
 from tasks.instructions import Instruction, Script, expand, is_heredoc, mount, parse
-from tasks.reads import WHOLE, Copy, External, Reads, Remote, from_json, to_json
+from tasks.reads import WHOLE, Copy, External, Reads, Remote
 from tasks.references import familiar, is_pinned, is_remote
 
-__all__ = ["Copy", "External", "Reads", "Remote", "from_json", "reads", "to_json"]
+__all__ = ["Copy", "External", "Reads", "Remote", "reads"]
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*")
 # These change what BuildKit does without being declared by any ARG.
@@ -121,7 +121,7 @@ class _Reader:
         self.active: list[_Stage] = []
         self.copies: list[Copy] = []
         self.contexts: set[str] = set()
-        self.externals: dict[tuple[str, str], External] = {}
+        self.images: dict[tuple[str, str], External] = {}
         self.remotes: list[Remote] = []
         self.used: set[str] = set()
         self.secrets: set[str] = set()
@@ -141,7 +141,7 @@ class _Reader:
         return Reads(
             copies=tuple(self.copies),
             contexts=tuple(sorted(self.contexts)),
-            externals=tuple(self.externals.values()),
+            images=tuple(self.images.values()),
             remotes=tuple(self.remotes),
             args=tuple(sorted(used)),
             secrets=tuple(sorted(self.secrets)),
@@ -258,7 +258,7 @@ class _Reader:
             return context
         ref = familiar(name)
         near = difflib.get_close_matches(ref, [*self.by_name, *self.named], 1, 0.7)
-        self.externals.setdefault((ref, platform), External(ref, platform, line, near[0] if near else ""))
+        self.images.setdefault((ref, platform), External(ref, platform, line, near[0] if near else ""))
         return ref
 
     def _named(self, name: str, platform: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -49,9 +48,9 @@ class External:
 
 @dataclass(frozen=True)
 class Remote:
-    """A URL or git source of ``ADD``, expanded; unless ``pinned``, only its text tells when it changed."""
+    """A URL or git source of ``ADD``: its expanded ``text``. Unless that pins it, nothing else tells when it changed."""
 
-    source: str
+    text: str
     pinned: bool
     line: int
 
@@ -60,6 +59,7 @@ class Remote:
 class Reads:
     """Everything that a target reads, besides the text of the Dockerfile.
 
+    ``images`` are the bases and sources that are neither stages nor named contexts.
     ``contexts`` are the named contexts it reaches; for each of them that is a folder, ``copies`` say what of it.
     ``args`` are the names whose value matters: build args that a reached stage declares or its ``FROM`` uses.
     ``syntax`` is the frontend's image. ``env`` and ``onbuild`` are what an image built from this target hands on to
@@ -68,7 +68,7 @@ class Reads:
 
     copies: tuple[Copy, ...] = ()
     contexts: tuple[str, ...] = ()
-    externals: tuple[External, ...] = ()
+    images: tuple[External, ...] = ()
     remotes: tuple[Remote, ...] = ()
     args: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
@@ -77,19 +77,28 @@ class Reads:
     env: Mapping[str, str] = field(default_factory=dict)
     onbuild: tuple[str, ...] = ()
 
+    @property
+    def externals(self) -> tuple[str, ...]:
+        """The references of all ``images``, each once."""
+        return tuple(dict.fromkeys(image.ref for image in self.images))
 
-def to_json(found: Reads) -> str:
-    """``Reads`` as a line of JSON, for a cache."""
-    return json.dumps(asdict(found), ensure_ascii=True)
+    def to_json(self) -> dict[str, Any]:
+        """The same as values that JSON has."""
+        return asdict(self)
 
-
-def from_json(text: str) -> Reads:
-    """What ``to_json`` wrote; anything else raises ``ValueError``, ``KeyError`` or ``TypeError``."""
-    raw: dict[str, Any] = json.loads(text)
-    copies = tuple(
-        Copy(**{**each, "sources": tuple(each["sources"]), "exclude": tuple(each["exclude"])}) for each in raw["copies"]
-    )
-    externals = tuple(External(**each) for each in raw["externals"])
-    remotes = tuple(Remote(**each) for each in raw["remotes"])
-    names = {key: tuple(raw[key]) for key in ("contexts", "args", "secrets", "ssh", "onbuild")}
-    return Reads(copies=copies, externals=externals, remotes=remotes, syntax=raw["syntax"], env=raw["env"], **names)
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Reads:
+        """What ``to_json`` gave; anything else raises ``KeyError`` or ``TypeError``."""
+        copies = (
+            Copy(**{**each, "sources": tuple(each["sources"]), "exclude": tuple(each["exclude"])})
+            for each in raw["copies"]
+        )
+        lists = {name: tuple(raw[name]) for name in ("contexts", "args", "secrets", "ssh", "onbuild")}
+        return cls(
+            copies=tuple(copies),
+            images=tuple(External(**each) for each in raw["images"]),
+            remotes=tuple(Remote(**each) for each in raw["remotes"]),
+            syntax=raw["syntax"],
+            env=raw["env"],
+            **lists,
+        )
