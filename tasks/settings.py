@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import Trouble
 
+# Where pip, Python's ssl and requests look for a certificate bundle, in this order.
+_BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -35,8 +37,6 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 def _setting(default: Any, parse: Callable[[str], Any], meaning: str) -> Any:
-    from dataclasses import field
-
     return field(default=default, metadata={"parse": parse, "meaning": meaning})
 
 
@@ -45,7 +45,9 @@ class Settings:
     """All settings, typed. A field's name in capitals is the name of its variable."""
 
     build_jobs: int = _setting(4, _count, "how many images are built side by side when -n is not given")
-    base_image: str = _setting("python:3.13-slim-trixie", str, "the Debian-with-Python image that base-python starts from")
+    base_image: str = _setting(
+        "python:3.13-slim-trixie", str, "the Debian-with-Python image that base-python starts from"
+    )
     base_source: str = _setting(
         "auto",
         _one_of("auto", "registry", "debian"),
@@ -65,17 +67,25 @@ def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings
     env_file = root / ".env"
     stored = read_env(env_file)
     values = {}
-    for field in fields(Settings):
-        name = field.name.upper()
+    for entry in fields(Settings):
+        name = entry.name.upper()
         text = environ.get(name) or stored.get(name) or ""
         if not text:
             continue
         try:
-            values[field.name] = field.metadata["parse"](text)
+            values[entry.name] = entry.metadata["parse"](text)
         except ValueError as error:
             where = "environment" if environ.get(name) else f"{env_file}:{_line_of(env_file, name)}"
             raise Trouble(f"{name} must be {error}, not {text!r}", where=where) from None
     return Settings(**values)
+
+
+def build_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of builds: the caller's, with ``BUILD_CA_CERT`` set to the bundle that the setting names, else to
+    the one that this machine's own tools are told to trust, if that file is there."""
+    named = (settings.build_ca_cert, *(environ.get(name, "") for name in _BUNDLES))
+    found = next((path for path in named if path and Path(path).is_file()), "")
+    return {**environ, "BUILD_CA_CERT": found} if found else dict(environ)
 
 
 def read_env(path: Path) -> dict[str, str]:

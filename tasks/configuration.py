@@ -1,0 +1,37 @@
+"""How is doit itself set up?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks import settings
+from tasks.errors import Trouble
+from tasks.project import build_folder
+from tasks.reporter import Reporter
+
+
+def doit_config() -> dict[str, Any]:
+    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the ``.build`` folder, nothing else.
+
+    Raises doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong.
+    """
+    from doit.exceptions import InvalidDodoFile
+
+    try:
+        jobs = settings.load().build_jobs
+        folder = build_folder()
+    except Trouble as trouble:
+        raise InvalidDodoFile(str(trouble)) from None
+    return {
+        "default_tasks": ["build_optimized"],
+        "minversion": "0.37.0",
+        # The only backend in which two runs at once keep both their records.
+        "backend": "sqlite3",
+        "dep_file": str(folder / "doit.sqlite3"),
+        # Builds are subprocesses, so threads are enough, and nothing has to be pickled.
+        "par_type": "thread",
+        "num_process": jobs,
+        # The fingerprint decides; what doit remembers of files has only to be cheap.
+        "check_file_uptodate": "timestamp",
+        "reporter": Reporter,
+    }

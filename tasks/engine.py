@@ -1,0 +1,248 @@
+"""What does the Docker engine hold?
+
+The engine is the database: which image is fresh is read from its tags and labels, so a lost state file
+can never mislead. One listing answers for all images. On a Unix socket it is asked over plain HTTP,
+because importing the SDK takes longer than everything else that a run with nothing to do needs (0.08 s,
+see docs/decisions.md); any other endpoint is asked through the SDK.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform as machine
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from tasks.errors import Trouble
+from tasks.fingerprint import LABEL, OWN
+
+# Instructions that change an image's configuration only (WORKDIR makes a layer).
+_WITHOUT_LAYER = {
+    "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "SHELL",
+    "STOPSIGNAL", "USER", "VOLUME",
+}  # fmt: skip
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
+
+
+@dataclass(frozen=True)
+class Held:
+    """An image that the engine holds: its id, the names and repository digests it goes by, its labels, bytes."""
+
+    id: str
+    tags: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What never changes about an image id: its content, platform, environment and ONBUILD triggers.
+
+    ``content`` is a digest of the layers and the configuration without our own labels and without times:
+    two images with the same content are the same for everything that builds on them.
+    """
+
+    content: str
+    platform: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    onbuild: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All images of the engine at one moment, by every normalised name that they go by."""
+
+    by_name: Mapping[str, Held]
+    platform: str
+    by_own: Mapping[str, tuple[Held, ...]] = field(default_factory=dict)
+
+    def get(self, ref: str) -> Held | None:
+        """The image that the engine holds under this reference, if any."""
+        return self.by_name.get(normalise(ref))
+
+    def made_from(self, own: str) -> tuple[Held, ...]:
+        """The images that our label says were made from these own ingredients."""
+        return self.by_own.get(own, ())
+
+
+def normalise(ref: str) -> str:
+    """An image reference as the engine lists it: without Docker Hub's default parts, with a tag or a digest.
+
+    >>> normalise("docker.io/library/python")
+    'python:latest'
+    >>> normalise("python:3.13@sha256:00")
+    'python@sha256:00'
+    """
+    ref = re.sub(r"^(docker\.io|index\.docker\.io)/(library/)?", "", ref)
+    name, _, digest = ref.partition("@")
+    last = name.rsplit("/", 1)[-1]
+    if digest:
+        return f"{name[: len(name) - len(last)]}{last.split(':')[0]}@{digest}"
+    return name if ":" in last else f"{name}:latest"
+
+
+def host_platform() -> str:
+    """This machine's platform in BuildKit's words, such as ``linux/amd64``."""
+    return "linux/" + _ARCHITECTURES.get(machine.machine(), machine.machine())
+
+
+def endpoint(environ: Mapping[str, str] = os.environ) -> str:
+    """Where the engine listens: ``DOCKER_HOST``, else the current Docker context, else the default socket."""
+    if environ.get("DOCKER_HOST"):
+        return environ["DOCKER_HOST"]
+    config = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/root") / ".docker")
+    context = environ.get("DOCKER_CONTEXT", "")
+    try:
+        context = context or json.loads((config / "config.json").read_text()).get("currentContext", "")
+        if context and context != "default":
+            digest = hashlib.sha256(context.encode()).hexdigest()
+            meta = json.loads((config / "contexts" / "meta" / digest / "meta.json").read_text())
+            return str(meta["Endpoints"]["docker"]["Host"])
+    except (OSError, ValueError, KeyError):
+        pass
+    return "unix:///var/run/docker.sock"
+
+
+class Engine:
+    """The engine at ``address`` (default: the one that the docker command would talk to).
+
+    Every method raises ``Trouble`` when the engine does not answer.
+    """
+
+    def __init__(self, address: str = "") -> None:
+        self.address = address or endpoint()
+        self._client: Any = None
+
+    def snapshot(self) -> Snapshot:
+        """List the images and the platform of the engine: two requests, however many images there are."""
+        version = self._call("GET", "/version")
+        return snapshot_of(self._call("GET", "/images/json"), f"{version['Os']}/{version['Arch']}")
+
+    def facts(self, image_id: str) -> Facts:
+        """The facts of an image that the engine holds."""
+        return facts_of(self._call("GET", f"/images/{quote(image_id, safe=':')}/json"))
+
+    def layers(self, image_id: str) -> tuple[tuple[str, int], ...]:
+        """The image's layers from the base up: the digest of each one's uncompressed content, and its bytes."""
+        path = f"/images/{quote(image_id, safe=':')}"
+        digests = self._call("GET", f"{path}/json")["RootFS"].get("Layers") or []
+        made = [entry for entry in reversed(self._call("GET", f"{path}/history")) if _makes_layer(entry)]
+        if len(made) != len(digests):  # an imported or squashed image tells its history in another way
+            made = [{"Size": 0}] * len(digests)
+        return tuple((digest, int(entry["Size"])) for digest, entry in zip(digests, made, strict=True))
+
+    def tag(self, image_id: str, ref: str) -> None:
+        """Let the reference name this image."""
+        name = normalise(ref)
+        repo, _, tag = name.rpartition(":")
+        query = urlencode({"repo": repo, "tag": tag})
+        self._call("POST", f"/images/{quote(image_id, safe=':')}/tag?{query}")
+
+    def untag(self, ref: str) -> None:
+        """Take this name away; the image itself goes only if it has no other name and nothing uses it."""
+        self._call("DELETE", f"/images/{quote(ref, safe=':/@')}?noprune=1")
+
+    def uses_containerd_store(self) -> bool:
+        """Whether images live in containerd's store, which can export caches, instead of the classic one."""
+        status = self._call("GET", "/info").get("DriverStatus") or []
+        return any("containerd" in str(value) for _, value in status)
+
+    def _call(self, method: str, path: str) -> Any:
+        if self.address.startswith("unix://"):
+            return _over_socket(self.address.removeprefix("unix://"), method, path)
+        return self._over_sdk(method, path)
+
+    def _over_sdk(self, method: str, path: str) -> Any:
+        import docker.errors
+        import requests
+
+        import docker
+
+        try:
+            if self._client is None:
+                self._client = docker.from_env(environment={**os.environ, "DOCKER_HOST": self.address}).api
+            url = f"{self._client.base_url}/v{self._client.api_version}{path}"
+            answer = self._client.request(method, url, timeout=60)
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            raise _silent(self.address, str(error)) from None
+        if answer.status_code >= 400:
+            raise _refused(method, path, answer.text)
+        return answer.json() if answer.content else None
+
+
+def facts_of(inspected: Mapping[str, Any]) -> Facts:
+    """The facts in the engine's answer to ``docker image inspect``."""
+    config = {key: value for key, value in (inspected.get("Config") or {}).items() if value}
+    labels = {key: value for key, value in (config.pop("Labels", None) or {}).items() if not key.startswith(LABEL)}
+    for transient in ("Hostname", "Domainname", "Image", "AttachStdin", "AttachStdout", "AttachStderr"):
+        config.pop(transient, None)
+    variant = inspected.get("Variant") or ""
+    system = "/".join(part for part in (inspected.get("Os"), inspected.get("Architecture"), variant) if part)
+    whole = [inspected.get("RootFS", {}).get("Layers"), config, labels, system]
+    env = dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry)
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    return Facts(f"sha256:{digest}", system, env, tuple(config.get("OnBuild") or ()))
+
+
+def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
+    """The snapshot in the engine's answer to ``GET /images/json``."""
+    by_name: dict[str, Held] = {}
+    by_own: dict[str, tuple[Held, ...]] = {}
+    for one in listed:
+        tags = tuple(tag for tag in one.get("RepoTags") or () if tag != "<none>:<none>")
+        digests = tuple(digest for digest in one.get("RepoDigests") or () if not digest.startswith("<none>"))
+        held = Held(one["Id"], tags, digests, one.get("Labels") or {}, one.get("Size") or 0)
+        for name in (*tags, *digests):
+            by_name[normalise(name)] = held
+        if OWN in held.labels:
+            by_own[held.labels[OWN]] = (*by_own.get(held.labels[OWN], ()), held)
+    return Snapshot(by_name, platform, by_own)
+
+
+def _makes_layer(entry: Mapping[str, Any]) -> bool:
+    """Whether a line of ``docker history`` stands for a layer: the API does not say, so from what made it."""
+    made_by = entry.get("CreatedBy") or ""
+    words = made_by.removeprefix("/bin/sh -c #(nop) ").split()
+    return not words or words[0] not in _WITHOUT_LAYER
+
+
+def _over_socket(path: str, method: str, request: str) -> Any:
+    import http.client
+    import socket
+
+    class Connection(http.client.HTTPConnection):
+        def connect(self) -> None:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(60)
+            self.sock.connect(path)
+
+    connection = Connection("docker")
+    try:
+        connection.request(method, request)
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise _silent(f"unix://{path}", str(error)) from None
+    finally:
+        connection.close()
+    if answer.status >= 400:
+        raise _refused(method, request, body.decode(errors="replace"))
+    return json.loads(body) if body.strip() else None
+
+
+def _silent(address: str, why: str) -> Trouble:
+    return Trouble(f"no Docker engine answers at {address}: {why}", remedy="start it, or let ./doitw do so")
+
+
+def _refused(method: str, path: str, body: str) -> Trouble:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        body = json.loads(body)["message"]
+    return Trouble(f"the Docker engine refuses {method} {path.split('?')[0]}: {body.strip()}")

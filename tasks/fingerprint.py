@@ -1,0 +1,76 @@
+"""What is an image made from, as one number?
+
+Pure: no clock, no network, no engine, no file. ``own`` covers what belongs to the image itself;
+``fingerprint`` adds the fingerprints of its parents and so names the whole ancestry. Both are the same on
+every machine that holds the same inputs and the same external bases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Raised whenever the meaning of what goes in changes: every image is then built once more.
+VERSION = 1
+# Labels that every image built here carries. They name no time and no machine, so they break no cache.
+LABEL = "vllm-swarm.build."
+OWN, PARENTS, FINGERPRINT = f"{LABEL}own", f"{LABEL}parents", f"{LABEL}fingerprint"
+_SHOWN = 16  # hexadecimal digits of a fingerprint in a tag: 64 bits
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """All that an image is made from, by name, each as a short text that is safe to keep and to print.
+
+    ``files`` maps a path (relative to the project's folder where it lies inside) to kind, mode and digest.
+    ``settings`` are the build settings that can change the result; ``bases`` maps an external reference to
+    the content that the engine holds under it, or ``""`` where that is not known; ``remotes`` are sources
+    that only a build could look at, counted by their text.
+    """
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)
+    remotes: tuple[str, ...] = ()
+
+
+def own(ingredients: Ingredients, files: str) -> str:
+    """The digest of an image's own ingredients, without its parents; ``files`` is the digest of all its files, whose
+    single digests are not needed here."""
+    return _sha256([VERSION, files, ingredients.settings, ingredients.bases, list(ingredients.remotes)])
+
+
+def fingerprint(own_digest: str, parents: Mapping[str, str]) -> str:
+    """The fingerprint of an image from its own digest and its parents' fingerprints, by context name."""
+    return _sha256([own_digest, dict(parents)])
+
+
+def digest_of_files(entries: Iterable[tuple[str, str]]) -> str:
+    """One digest over (path, kind+mode+digest) pairs; the order in which they come does not matter."""
+    total = hashlib.sha256()
+    for path, what in sorted(entries):
+        total.update(path.encode(errors="surrogateescape") + b"\0" + what.encode() + b"\0")
+    return total.hexdigest()
+
+
+def tag_of(ref: str, number: str) -> str:
+    """The reference under which an image with this fingerprint is kept: ``name:in-<fingerprint>``.
+
+    >>> tag_of("localhost:5000/app/auth:optimized", "ab" * 32)
+    'localhost:5000/app/auth:in-abababababababab'
+    """
+    return f"{repository(ref)}:in-{number[:_SHOWN]}"
+
+
+def repository(ref: str) -> str:
+    """A reference without its tag and digest."""
+    name = ref.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    return f"{head}{slash}{last.split(':')[0]}"
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode(errors="surrogateescape")).hexdigest()

@@ -1,0 +1,415 @@
+"""What does the Compose project declare?
+
+An *image* is a service with a ``build:`` section. Compose itself resolves the file (interpolation,
+``extends``, ``include``, profiles): ``docker compose config``. Its answer is kept in
+``.build/project.json`` together with a digest of all that it depends on, so that a run that changes
+nothing does not pay for it again. Of the answer only what builds need is kept, never a service's
+environment, which may hold secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import Trouble
+from tasks.settings import ROOT, read_env
+
+DEFAULT_FILE = "docker-compose.optimized.yml"
+_FORMAT = 3  # of .build/project.json: raised whenever what is kept there changes its meaning
+_COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+_REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
+
+# Every key that the Compose specification allows in `build:`, and the field of Image that honours it.
+_HONOURED = {
+    "context", "dockerfile", "dockerfile_inline", "args", "target", "additional_contexts", "secrets", "ssh",
+    "platforms", "cache_from", "cache_to", "labels", "network", "shm_size", "extra_hosts", "no_cache", "pull",
+    "tags", "entitlements", "privileged", "ulimits",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A BuildKit secret of a build: its id and where its value is read from, never the value."""
+
+    id: str
+    file: str = ""
+    environment: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One service with a ``build:`` section, as Compose resolved it.
+
+    Paths are absolute. ``contexts`` are the named contexts: ``service:NAME``, a folder, or anything
+    else that ``docker buildx build --build-context`` takes. ``problem`` is why this image cannot be
+    built, if its declaration already says so.
+    """
+
+    name: str
+    ref: str
+    context: str
+    dockerfile: str = ""
+    dockerfile_inline: str | None = None
+    target: str | None = None
+    args: Mapping[str, str | None] = field(default_factory=dict)
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[Secret, ...] = ()
+    ssh: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
+    shm_size: str = ""
+    extra_hosts: tuple[str, ...] = ()
+    no_cache: bool = False
+    pull: bool = False
+    tags: tuple[str, ...] = ()
+    entitlements: tuple[str, ...] = ()
+    privileged: bool = False
+    ulimits: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def remote_context(self) -> bool:
+        """Whether the context is a URL or a git repository instead of a folder."""
+        return bool(_REMOTE.match(self.context))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name the built image must carry: its own first, then ``build.tags``."""
+        return (self.ref, *self.tags)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A resolved Compose project: its name, its folder, its Compose files and its images by name."""
+
+    name: str
+    directory: Path
+    files: tuple[Path, ...]
+    images: Mapping[str, Image]
+
+    def image(self, name: str) -> Image:
+        """The image of that name; ``Trouble`` that offers the nearest names where there is none."""
+        if name in self.images:
+            return self.images[name]
+        import difflib
+
+        near = difflib.get_close_matches(name, self.images, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "there are " + ", ".join(self.images)
+        raise Trouble(f"no image is called {name!r}", where=str(self.files[0]), remedy=hint)
+
+
+def compose_files(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> tuple[Path, ...]:
+    """The project's Compose files, absolute: ``COMPOSE_FILE`` (several: by ``COMPOSE_PATH_SEPARATOR``), from the
+    environment or from ``root/.env``, else our own declaration, else Compose's default names with their override."""
+    stored = read_env(root / ".env") if "COMPOSE_FILE" not in environ else {}
+    named = environ.get("COMPOSE_FILE") or stored.get("COMPOSE_FILE", "")
+    if named:
+        separator = environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
+        return tuple((root / part).absolute() for part in named.split(separator) if part)
+    if (root / DEFAULT_FILE).is_file():
+        return (root / DEFAULT_FILE,)
+    for name in _COMPOSE_NAMES:
+        if (root / name).is_file():
+            stem, suffix = name.rsplit(".", 1)
+            override = root / f"{stem}.override.{suffix}"
+            return (root / name, override) if override.is_file() else (root / name,)
+    return (root / DEFAULT_FILE,)
+
+
+def build_folder(files: Iterable[Path] | None = None) -> Path:
+    """The folder ``.build`` beside the Compose file, where everything that we write lives. Made when it is not
+    there, with a ``.gitignore`` by which it ignores itself."""
+    first = next(iter(files or compose_files()))
+    folder = first.parent / ".build"
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        if not first.parent.is_dir():
+            raise Trouble("there is no such Compose file", where=str(first), remedy="see COMPOSE_FILE")
+        folder.mkdir(exist_ok=True)
+        ignore.write_text("*\n")
+    return folder
+
+
+def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
+    """The resolved project of these Compose files: from ``.build/project.json`` if nothing that it depends on
+    changed, else from ``docker compose config``, in ``environ``.
+
+    Raises ``Trouble`` with Compose's own words when the files are not there or not valid.
+    """
+    for file in files:
+        if not file.is_file():
+            raise Trouble("there is no such Compose file", where=str(file), remedy="see COMPOSE_FILE")
+    kept = build_folder(files) / "project.json"
+    known = read_json(kept)
+    if known and known.get("key") == _key(map(Path, known["sources"]), files, environ):
+        return _from_json(known["project"])
+    answer = _ask_compose(files, environ)
+    project = _project(answer, files)
+    sources = _sources(files)
+    if sources is not None:
+        content = {"key": _key(sources, files, environ), "sources": [str(path) for path in sources]}
+        write_json(kept, content | {"project": _to_json(project)})
+    return project
+
+
+def _ask_compose(files: tuple[Path, ...], environ: Mapping[str, str]) -> dict[str, Any]:
+    argv = ["docker", "compose"]
+    for file in files:
+        argv += ["--file", str(file)]
+    argv += ["config", "--format", "json"]
+    # COMPOSE_FILE is said by --file; left in the environment, relative names would be read twice.
+    quiet = {name: value for name, value in environ.items() if name != "COMPOSE_FILE"}
+    try:
+        done = subprocess.run(argv, cwd=files[0].parent, env=quiet, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Trouble("the docker command is not installed", remedy="./doitw installs it, or see doit doctor") from None
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip() and "level=warning" not in line]
+        sentence = lines[-1] if lines else f"docker compose config ended with status {done.returncode}"
+        if "is not a docker command" in done.stderr or "unknown shorthand flag" in done.stderr:
+            raise Trouble("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
+        raise Trouble(f"Compose refuses it: {sentence}", where=str(files[0]))
+    # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
+    answer: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
+    return answer
+
+
+def _project(answer: Mapping[str, Any], files: tuple[Path, ...]) -> Project:
+    directory = files[0].parent
+    secrets: Mapping[str, Any] = answer.get("secrets") or {}
+    images: dict[str, Image] = {}
+    for name, service in sorted((answer.get("services") or {}).items()):
+        if service.get("build"):
+            images[name] = _image(name, service, secrets, answer["name"])
+    services = answer.get("services") or {}
+    resolved = {name: _with_plain_services(image, images, services) for name, image in images.items()}
+    return Project(answer["name"], directory, files, _refuse_twins(resolved))
+
+
+def _image(name: str, service: Mapping[str, Any], secrets: Mapping[str, Any], project: str) -> Image:
+    build = service["build"]
+    context = build.get("context") or "."
+    inline = build.get("dockerfile_inline")
+    dockerfile = "" if inline is not None else build.get("dockerfile") or "Dockerfile"
+    remote = bool(_REMOTE.match(context))
+    unknown = sorted(set(build) - _HONOURED)
+    platforms = build.get("platforms") or ([service["platform"]] if service.get("platform") else [])
+    return Image(
+        name=name,
+        ref=service.get("image") or f"{project}-{name}",
+        context=context,
+        dockerfile=dockerfile if remote or not dockerfile else os.path.normpath(Path(context) / dockerfile),
+        dockerfile_inline=inline,
+        target=build.get("target") or None,
+        args={key: None if value is None else str(value) for key, value in (build.get("args") or {}).items()},
+        contexts=dict(build.get("additional_contexts") or {}),
+        secrets=tuple(_secret(item, secrets) for item in build.get("secrets") or ()),
+        ssh=tuple(_pairs(build.get("ssh"))),
+        platforms=tuple(platforms),
+        cache_from=tuple(build.get("cache_from") or ()),
+        cache_to=tuple(build.get("cache_to") or ()),
+        labels={key: str(value) for key, value in (build.get("labels") or {}).items()},
+        network=build.get("network") or "",
+        shm_size=str(build.get("shm_size") or ""),
+        extra_hosts=tuple(item.replace("=", ":", 1) for item in _pairs(build.get("extra_hosts"))),
+        no_cache=bool(build.get("no_cache")),
+        pull=bool(build.get("pull")),
+        tags=tuple(build.get("tags") or ()),
+        entitlements=tuple(build.get("entitlements") or ()),
+        privileged=bool(build.get("privileged")),
+        ulimits=tuple(_ulimits(build.get("ulimits") or {})),
+        problem=f"build.{unknown[0]} is not supported here" if unknown else "",
+    )
+
+
+def _pairs(value: Any) -> Iterator[str]:
+    """Compose writes such lists either as ``["a=b"]`` or as ``{"a": "b"}`` (a value may be a list)."""
+    if isinstance(value, Mapping):
+        for key, held in value.items():
+            for one in held if isinstance(held, list) else [held]:
+                yield f"{key}={one}" if one else key
+    else:
+        yield from value or ()
+
+
+def _ulimits(value: Mapping[str, Any]) -> Iterator[str]:
+    for name, limit in value.items():
+        both = f"{limit['soft']}:{limit['hard']}" if isinstance(limit, Mapping) else str(limit)
+        yield f"{name}={both}"
+
+
+def _secret(item: Mapping[str, Any] | str, declared: Mapping[str, Any]) -> Secret:
+    source = item if isinstance(item, str) else item["source"]
+    ident = source if isinstance(item, str) else item.get("target") or source
+    origin = declared.get(source) or {}
+    return Secret(ident, file=origin.get("file") or "", environment=origin.get("environment") or "")
+
+
+def _with_plain_services(image: Image, images: Mapping[str, Image], services: Mapping[str, Any]) -> Image:
+    """A named context ``service:x`` where x only has an ``image:`` is that image; one that is nowhere is a problem."""
+    from dataclasses import replace
+
+    contexts = dict(image.contexts)
+    problem = image.problem
+    for key, value in contexts.items():
+        parent = value.removeprefix("service:")
+        if not value.startswith("service:") or parent in images:
+            continue
+        if services.get(parent, {}).get("image"):
+            contexts[key] = f"docker-image://{services[parent]['image']}"
+        else:
+            problem = problem or f"additional_contexts.{key} names the service {parent!r}, which does not exist"
+    return replace(image, contexts=contexts, problem=problem)
+
+
+def _refuse_twins(images: Mapping[str, Image]) -> dict[str, Image]:
+    """Two services may share an image's name only if they build it the same way: else the later would win."""
+    from dataclasses import replace
+
+    first: dict[str, Image] = {}
+    result: dict[str, Image] = {}
+    for name, image in images.items():
+        other = first.setdefault(image.ref, image)
+        if other is not image and replace(other, name=name) != image:
+            problem = f"the services {other.name} and {name} build the same image {image.ref} differently"
+            image = replace(image, problem=image.problem or problem)
+        result[name] = image
+    return result
+
+
+def _sources(files: Iterable[Path]) -> list[Path] | None:
+    """All files that the answer depends on: the Compose files, what they include and extend, the env files beside
+    them. None if one of them is named by a variable: then the answer is not kept."""
+    import yaml
+
+    found: dict[Path, None] = {}
+    todo = [*files]
+    while todo:
+        path = todo.pop()
+        if path in found:
+            continue
+        found[path] = None
+        found[path.parent / ".env"] = None
+        for part in os.environ.get("COMPOSE_ENV_FILES", "").split(","):
+            if part:
+                found[path.parent / part] = None
+        try:
+            content = yaml.load(path.read_text(), _tolerant_loader())  # noqa: S506  a SafeLoader
+        except (OSError, yaml.YAMLError):
+            return None
+        for named in _named_files(content if isinstance(content, dict) else {}):
+            if "$" in named or "://" in named:
+                return None
+            target = path.parent / named
+            found[target.parent / ".env"] = None
+            if target.suffix in (".yml", ".yaml"):
+                todo.append(target)
+            else:
+                found[target] = None
+    return list(found)
+
+
+def _tolerant_loader() -> Any:
+    """A safe YAML loader that reads Compose's own tags (``!reset``, ``!override``) as nothing."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+    return Loader
+
+
+def _named_files(content: Mapping[str, Any]) -> Iterator[str]:
+    for entry in content.get("include") or ():
+        paths = entry if isinstance(entry, str) else entry.get("path") or ()
+        yield from [paths] if isinstance(paths, str) else paths
+        env_files = [] if isinstance(entry, str) else entry.get("env_file") or []
+        yield from [env_files] if isinstance(env_files, str) else env_files
+    for service in (content.get("services") or {}).values():
+        extends = (service or {}).get("extends")
+        if isinstance(extends, Mapping) and extends.get("file"):
+            yield extends["file"]
+
+
+def _key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, str]) -> str:
+    """A digest of all that Compose's answer depends on; values of variables enter it only by their digest."""
+    digest = hashlib.sha256(f"{_FORMAT} {[str(file) for file in files]} {_compose_identity()}".encode())
+    texts = []
+    for path in sources:
+        try:
+            text = path.read_bytes()
+        except OSError:
+            text = b""
+            digest.update(b"absent")
+        texts.append(text)
+        digest.update(f"{path}\0{len(text)}\0".encode() + text)
+    words = b"\n".join(texts)
+    for name in sorted(environ):
+        # Any variable whose name occurs anywhere in the files may be interpolated: more than Compose reads, never less.
+        if name.startswith(("COMPOSE_", "DOCKER_")) or name == "HOME" or name.encode() in words:
+            digest.update(f"{name}={environ[name]}\0".encode())
+    return digest.hexdigest()
+
+
+def _compose_identity() -> str:
+    """Which Compose is installed: the plugin's file, size and time, or nothing where it is in no usual place."""
+    home = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    places = [home, *(Path(base) for base in ("/usr/local/lib/docker", "/usr/local/libexec/docker"))]
+    places += [Path("/usr/lib/docker"), Path("/usr/libexec/docker")]
+    for place in places:
+        plugin = place / "cli-plugins" / "docker-compose"
+        try:
+            status = plugin.stat()
+        except OSError:
+            continue
+        return f"{plugin} {status.st_size} {status.st_mtime_ns}"
+    return ""
+
+
+def _to_json(project: Project) -> dict[str, Any]:
+    return {
+        "name": project.name,
+        "directory": str(project.directory),
+        "files": [str(file) for file in project.files],
+        "images": [asdict(image) for image in project.images.values()],
+    }
+
+
+def _from_json(kept: Mapping[str, Any]) -> Project:
+    images = {}
+    for one in kept["images"]:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
+        values["secrets"] = tuple(Secret(**secret) for secret in one["secrets"])
+        images[one["name"]] = Image(**values)
+    return Project(kept["name"], Path(kept["directory"]), tuple(map(Path, kept["files"])), images)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is no such file or nothing in it that can be used."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader, or a kill at any moment, sees the old or the new file, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        json.dump(content, stream, indent=1, sort_keys=True)
+    partial.replace(path)

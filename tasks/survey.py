@@ -1,0 +1,411 @@
+"""What is each image made of, at this moment?
+
+    project ──> Dockerfile's reads ──> parents, external bases, files ──> own digest ──> fingerprint
+
+For each image, parents first: what its Dockerfile reads for its target (``dockerfile``), which files of its contexts
+that is (``inputs``), which of the images it names are built here, and the digest of it all (``fingerprint``). The
+engine is not asked: what it holds under the names of external bases comes in as a function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from tasks import fingerprint, ignorefile, inputs
+from tasks.engine import Facts, normalise
+from tasks.errors import Trouble
+from tasks.fingerprint import Ingredients
+from tasks.project import Image, Project, read_json, write_json
+from tasks.reads import Reads
+from tasks.reasons import safe_arguments
+from tasks.tree import Index, Tree
+
+# Raised whenever parsing gives other answers than before: kept ones are then not used.
+_PARSER = 1
+FactsOf = Callable[[str], Facts | None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files that an image reads from one folder; ``label`` is "" for its context, else the named context."""
+
+    label: str
+    root: Path
+    selection: inputs.Selection
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What one image is made of.
+
+    ``texts`` are the Dockerfile and the ignore files by path, ``parts`` the files of its contexts, ``parents`` maps
+    each context or reference that stands for another image of the project to that image's name, ``bases`` each
+    external reference to the content that the engine holds under it ("" for none), ``env`` and ``onbuild`` are what
+    it hands on to its children. ``problem`` is why it cannot be built.
+    """
+
+    image: Image
+    directory: Path
+    problem: str = ""
+    dockerfile_text: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+    parent_fingerprints: Mapping[str, str] = field(default_factory=dict)
+    parent_tags: Mapping[str, str] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)
+    remotes: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    onbuild: tuple[str, ...] = ()
+    own: str = ""
+    fingerprint: str = ""
+
+    @property
+    def name(self) -> str:
+        """The image's name: its service's."""
+        return self.image.name
+
+    def file_dep(self) -> list[str]:
+        """Every regular file that goes in, absolute."""
+        files = [
+            f"{part.root}/{entry.path}"
+            for part in self.parts
+            for entry in part.selection.entries()
+            if entry.kind == "file"
+        ]
+        return [*(path for path in self.texts if path), *files]
+
+    def inputs(self) -> list[str]:
+        """Files, links and empty folders that go in, relative to the project's folder, sorted."""
+        paths = {self._shown(path) for path in self.texts if path}
+        for part in self.parts:
+            paths |= {self._shown(f"{part.root}/{path}") for path in inputs.shown(part.selection.entries())}
+        return sorted(paths)
+
+    def ingredients(self) -> Ingredients:
+        """All that goes in, one by one, in a form that is safe to keep."""
+        files = {self._shown(path): f"file 0 {_sha256(text)}" for path, text in self.texts.items()}
+        for part in self.parts:
+            for entry in part.selection.entries():
+                path = self._shown(f"{part.root}/{entry.path}")
+                files.setdefault(path, f"{entry.kind} {entry.mode:o} {entry.digest}")
+        return Ingredients(files, self.settings, self.bases, self.remotes)
+
+    def _shown(self, path: str) -> str:
+        return os.path.relpath(path, self.directory).replace(os.sep, "/") if path else "the inline Dockerfile"
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An image whose Dockerfile is read: what it asks for, before anything is looked for."""
+
+    image: Image
+    text: str
+    reads: Reads | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Inherited:
+    """What bases hand on to a Dockerfile, by the name that it uses for them."""
+
+    env: dict[str, dict[str, str]] = field(default_factory=dict)
+    onbuild: dict[str, list[str]] = field(default_factory=dict)
+
+
+class FactsCache:
+    """The facts of image ids, kept in a file: an id never changes its meaning, so it is asked about once."""
+
+    def __init__(self, path: Path, ask: Callable[[str], Facts]) -> None:
+        self._path = path
+        self._ask = ask
+        self._known: dict[str, Facts] | None = None
+        self._new = False
+
+    def get(self, image_id: str) -> Facts:
+        """The facts of an image that the engine holds."""
+        if self._known is None:
+            kept = read_json(self._path) or {}
+            self._known = {key: Facts(**{**one, "onbuild": tuple(one["onbuild"])}) for key, one in kept.items()}
+        if image_id not in self._known:
+            self._known[image_id] = self._ask(image_id)
+            self._new = True
+        return self._known[image_id]
+
+    def keep(self, ids: Iterable[str]) -> None:
+        """Write down what was learnt about these ids, and forget the others."""
+        if self._new and self._known is not None:
+            write_json(self._path, {key: asdict(self._known[key]) for key in set(ids) if key in self._known})
+            self._new = False
+
+
+class Surveyor:
+    """Looks at one project once: every Dockerfile is parsed, every folder listed and every file read at most once."""
+
+    def __init__(self, project: Project, folder: Path) -> None:
+        self._project = project
+        self._index = Index(folder / "index.sqlite3")
+        self._views: dict[tuple[str, str], inputs.View] = {}
+        self._reads_path = folder / "reads.json"
+        self._kept: dict[str, Any] = read_json(self._reads_path) or {}
+        self._used: dict[str, Any] = {}
+        self._by_ref = {normalise(image.ref): image.name for image in reversed(list(project.images.values()))}
+
+    def survey(self, platform: str, facts_of: FactsOf, only: str = "") -> dict[str, Surveyed]:
+        """Every image of the project (or ``only`` one and what it needs), parents before children.
+
+        ``platform`` is the engine's, ``facts_of`` tells what is known of an external reference. What is wrong with one
+        image is its ``problem``; a cycle is the problem of all images in it.
+        """
+        drafts = {name: self._draft(image, platform) for name, image in self._project.images.items()}
+        edges = {name: list(self._parents(one.image, one.reads).values()) for name, one in drafts.items()}
+        order, cycle = _order(edges, only)
+        done: dict[str, Surveyed] = {}
+        for name in order:
+            draft = self._inherit(drafts[name], platform, facts_of, done)
+            done[name] = self._measure(draft, facts_of, done, cycle if name in cycle else [])
+        return done
+
+    def keep(self) -> None:
+        """Write down what was hashed and parsed, for the next run."""
+        self._index.save()
+        if any(key not in self._kept for key in self._used):
+            self._kept = dict(self._used)
+            write_json(self._reads_path, self._kept)
+
+    def _draft(self, image: Image, platform: str, inherited: _Inherited | None = None) -> _Draft:
+        if image.problem:
+            return _Draft(image, "", None, image.problem)
+        if image.remote_context:
+            return _Draft(image, "", None)
+        try:
+            text = _dockerfile_text(image)
+            return _Draft(image, text, self._reads(image, text, platform, inherited or _Inherited()))
+        except Trouble as trouble:
+            return _Draft(image, "", None, str(trouble))
+
+    def _reads(self, image: Image, text: str, platform: str, inherited: _Inherited) -> Reads:
+        asked: dict[str, Any] = {
+            "where": _where(image, self._project.directory),
+            "target": image.target,
+            "args": {name: value for name, value in image.args.items() if value is not None},
+            "named": sorted(image.contexts),
+            "platform": image.platforms[0] if image.platforms else platform,
+            "build_platform": platform,
+            "onbuild": inherited.onbuild,
+            "env": inherited.env,
+        }
+        key = _sha256(json.dumps([_PARSER, text, asked], sort_keys=True))
+        if key not in self._used:
+            kept = self._kept.get(key)
+            self._used[key] = kept or _parse(text, asked).to_json()
+        return Reads.from_json(self._used[key])
+
+    def _inherit(self, draft: _Draft, platform: str, facts_of: FactsOf, done: Mapping[str, Surveyed]) -> _Draft:
+        """Read the Dockerfile again with what its bases hand on (ONBUILD, ENV), if that can matter."""
+        if draft.reads is None:
+            return draft
+        parents = self._parents(draft.image, draft.reads)
+        inherited = _Inherited()
+        for ref in _references(draft.reads):
+            parent = done.get(parents.get(ref, ""))
+            outside = "" if parent else _external(draft.image, ref)
+            known = parent or (facts_of(outside) if outside else None)
+            if known and (known.onbuild or "$" in draft.text):
+                inherited.env[ref] = dict(known.env)
+                inherited.onbuild[ref] = list(known.onbuild)
+        return self._draft(draft.image, platform, inherited) if inherited.env else draft
+
+    def _parents(self, image: Image, reads: Reads | None) -> dict[str, str]:
+        """Each context or reference of the Dockerfile that stands for an image of this project, with its name."""
+        found = {}
+        for ref in _references(reads):
+            value = image.contexts.get(ref, "")
+            name = self._by_ref.get(normalise(_external(image, ref) or "-"))
+            if value.startswith("service:"):
+                found[ref] = value.removeprefix("service:")
+            elif name and name != image.name:
+                found[ref] = name
+        return found
+
+    def _measure(self, draft: _Draft, facts_of: FactsOf, done: Mapping[str, Surveyed], cycle: list[str]) -> Surveyed:
+        image, directory = draft.image, self._project.directory
+        if cycle:
+            return Surveyed(image, directory, problem="these images need each other: " + " → ".join(cycle))
+        if draft.problem:
+            return Surveyed(image, directory, problem=draft.problem)
+        parents = self._parents(image, draft.reads)
+        held_up = Surveyed(image, directory, dockerfile_text=draft.text, parents=parents)
+        try:
+            for ref, name in parents.items():
+                if name not in done:
+                    raise Trouble(f"{image.name} needs {name} by way of a variable that a base sets ({ref})")
+            texts, parts = self._files(draft)
+        except Trouble as trouble:
+            return replace(held_up, problem=str(trouble))
+        reads = draft.reads
+        outside = [ref for name in _references(reads) if name not in parents and (ref := _external(image, name))]
+        bases = {ref: _base(ref, facts_of) for ref in dict.fromkeys(outside)}
+        remotes = _remotes(draft)
+        settings = _settings(image, reads)
+        digest = fingerprint.digest_of_files(
+            [
+                *((f"{part.label}:", part.selection.digest) for part in parts),
+                *((f"text {number}", _sha256(text)) for number, text in enumerate(texts.values())),
+            ]
+        )
+        own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
+        fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
+        return replace(
+            held_up,
+            texts=texts,
+            parts=parts,
+            settings=settings,
+            parent_fingerprints={name: done[name].fingerprint for name in parents.values()},
+            parent_tags={
+                context: fingerprint.tag_of(done[name].image.ref, done[name].fingerprint)
+                for context, name in parents.items()
+            },
+            bases=bases,
+            remotes=remotes,
+            env=reads.env if reads else {},
+            onbuild=reads.onbuild if reads else (),
+            own=own,
+            fingerprint=fingerprint.fingerprint(own, fingerprints),
+        )
+
+    def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...]]:
+        """The texts (Dockerfile, ignore files) and the selections of an image."""
+        image = draft.image
+        texts = {image.dockerfile: draft.text}
+        if draft.reads is None:
+            return texts, ()
+        where = _where(image, self._project.directory)
+        parts = []
+        for label in dict.fromkeys(copy.context for copy in draft.reads.copies):
+            if label and not image.contexts[label].startswith("/"):
+                continue  # another image, or a source that only a build can look at
+            root = Path(image.contexts[label] if label else image.context)
+            if not root.is_dir():
+                raise Trouble(f"there is no folder {str(root)!r}", where=where, remedy=f"the context {label or '.'!r}")
+            view = self._view(root, Path(image.dockerfile) if not label and image.dockerfile else None)
+            if view.ignore.path:
+                texts[str(view.ignore.path)] = view.ignore.text
+            copies = [copy for copy in draft.reads.copies if copy.context == label]
+            parts.append(Part(label, root, view.select(copies, where)))
+        return texts, tuple(parts)
+
+    def _view(self, root: Path, dockerfile_path: Path | None) -> inputs.View:
+        ignore = ignorefile.effective(root, dockerfile_path)
+        key = (str(root), str(ignore))
+        if key not in self._views:
+            self._views[key] = inputs.View(Tree(root, self._index), ignorefile.load(root, dockerfile_path))
+        return self._views[key]
+
+
+def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
+    from tasks import dockerfile  # parsing is rare: its answers are kept
+
+    return dockerfile.reads(text, **asked)
+
+
+def _references(reads: Reads | None) -> list[str]:
+    """The named contexts and the image references that a target reaches."""
+    return [*reads.contexts, *reads.externals] if reads else []
+
+
+def _external(image: Image, ref: str) -> str:
+    """The image reference that a context or a reference of the Dockerfile means, "" if it means none."""
+    value = image.contexts.get(ref)
+    if value is None:
+        return ref
+    return value.removeprefix("docker-image://") if value.startswith("docker-image://") else ""
+
+
+def _order(parents: Mapping[str, Iterable[str]], only: str) -> tuple[list[str], list[str]]:
+    """Names with parents before children, and the first cycle if there is one (its members then come in any order)."""
+    wanted = dict.fromkeys([only] if only else parents)
+    todo = list(wanted)
+    while todo:
+        for parent in parents[todo.pop()]:
+            if parent not in wanted:
+                wanted[parent] = None
+                todo.append(parent)
+    graph = {name: sorted(set(parents[name])) for name in sorted(wanted)}
+    try:
+        return list(TopologicalSorter(graph).static_order()), []
+    except CycleError as error:
+        cycle: list[str] = error.args[1]
+        inside = set(cycle)
+        rest, _ = _order({name: [p for p in found if p not in inside] for name, found in graph.items()}, "")
+        return rest, cycle
+
+
+def _dockerfile_text(image: Image) -> str:
+    if image.dockerfile_inline is not None:
+        return image.dockerfile_inline
+    try:
+        return Path(image.dockerfile).read_bytes().decode(errors="surrogateescape")
+    except FileNotFoundError:
+        where = f"service {image.name}"
+        raise Trouble(
+            f"there is no Dockerfile {image.dockerfile!r}", where=where, remedy="see build.dockerfile"
+        ) from None
+    except OSError as error:
+        raise Trouble(f"the Dockerfile cannot be read: {error.strerror}", where=image.dockerfile) from None
+
+
+def _where(image: Image, directory: Path) -> str:
+    return os.path.relpath(image.dockerfile, directory) if image.dockerfile else f"dockerfile_inline of {image.name}"
+
+
+def _base(ref: str, facts_of: FactsOf) -> str:
+    """What an external reference holds: its digest if it is pinned, else the content that the engine has for it."""
+    pinned = ref.partition("@")[2]
+    if pinned:
+        return pinned
+    facts = facts_of(ref)
+    return facts.content if facts else ""
+
+
+def _remotes(draft: _Draft) -> tuple[str, ...]:
+    image, reads = draft.image, draft.reads
+    found = [image.context] if image.remote_context else []
+    if reads:
+        found += [remote.text for remote in reads.remotes if not remote.pinned]
+        plain = ("service:", "docker-image://", "/")
+        found += [image.contexts[name] for name in reads.contexts if not image.contexts[name].startswith(plain)]
+    return tuple(found)
+
+
+def _settings(image: Image, reads: Reads | None) -> dict[str, Any]:
+    """The build settings that can change the result. An argument that no reached stage declares cannot."""
+    args = {name: value for name, value in image.args.items() if reads is None or name in reads.args}
+    whole = {
+        "args": safe_arguments(args),
+        "target": image.target or "",
+        "platforms": list(image.platforms),
+        "labels": safe_arguments(image.labels),
+        "secrets": [secret.id for secret in image.secrets],
+        "ssh": list(image.ssh),
+        "network": image.network,
+        "shm_size": image.shm_size,
+        "extra_hosts": list(image.extra_hosts),
+        "ulimits": list(image.ulimits),
+        "entitlements": list(image.entitlements),
+        "privileged": image.privileged,
+        "contexts": {name: value for name, value in image.contexts.items() if not value.startswith("/")},
+    }
+    return {key: value for key, value in whole.items() if value}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
