@@ -204,6 +204,8 @@ def mmdebstrap_argv(include: Sequence[str], tar: Path, arch: str, sources: Seque
         "--dpkgopt=force-unsafe-io",
         *options,
         f'--customize-hook=install -m 0644 "{apt_conf}" "$1/etc/apt/apt.conf.d/docker-clean"',
+        # With that configuration apt no longer knows of these two, and would leave them behind.
+        '--customize-hook=rm -f "$1/var/cache/apt/pkgcache.bin" "$1/var/cache/apt/srcpkgcache.bin"',
         "--format=tar",
         SUITE,
         str(tar),
