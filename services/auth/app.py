@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Form, Request
+from fastapi import Depends, FastAPI, Form, Request, Response
 from fastapi.security import OAuth2PasswordRequestForm
 from pydantic import BaseModel, Field, SecretStr, StringConstraints
 
@@ -28,6 +28,7 @@ from common.texts import Label
 
 Username = Annotated[str, StringConstraints(pattern=USERNAME)]
 LONGEST_PASSWORD = 256
+NOT_KEPT = {"Cache-Control": "no-store"}
 
 
 class NewUser(BaseModel):
@@ -134,6 +135,7 @@ def create_app(settings: AuthSettings) -> FastAPI:
     @app.post("/token", tags=["users"])
     async def log_in(
         request: Request,
+        response: Response,
         form: Annotated[OAuth2PasswordRequestForm, Depends()],
         expires_in: Annotated[int, Form(ge=1, le=settings.access_token_seconds)] = settings.access_token_seconds,
     ) -> AccessToken:
@@ -142,6 +144,7 @@ def create_app(settings: AuthSettings) -> FastAPI:
         account = await users.authenticate(form.username, form.password[: LONGEST_PASSWORD + 1])
         if account is None:
             raise unauthorized("The user name or the password is wrong.", error="invalid_grant")
+        response.headers.update(NOT_KEPT)
         token = await tokens.issue(account.id, account.username, timedelta(seconds=expires_in))
         return AccessToken(access_token=token, expires_in=expires_in)
 
@@ -159,7 +162,8 @@ def create_app(settings: AuthSettings) -> FastAPI:
         return Jwks(keys=[key.jwk for key in await keyring.public()])
 
     @app.post("/api-keys", status_code=HTTPStatus.CREATED, tags=["API keys"])
-    async def create_key(new: NewApiKey, known: KnownCaller) -> CreatedApiKey:
+    async def create_key(new: NewApiKey, known: KnownCaller, response: Response) -> CreatedApiKey:
+        response.headers.update(NOT_KEPT)
         life = None if new.expires_in is None else timedelta(seconds=new.expires_in)
         key, described = await api_keys.create(known.claims().user_id, new.name, life)
         return CreatedApiKey(key=key, **asdict(described))

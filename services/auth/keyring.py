@@ -40,7 +40,7 @@ def still_good(keys: Sequence[Dated], now: datetime, token_life: timedelta) -> l
 
     A key may have signed until its successor was made, and its last token lives ``token_life`` from then on.
     """
-    successors = [None, *keys[:-1]]
+    successors = [None, *keys][: len(keys)]
     return [
         key
         for key, successor in zip(keys, successors, strict=True)

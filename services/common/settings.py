@@ -33,17 +33,21 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class ServiceSettings(BaseSettings):
-    """What every service is told."""
+class Environment(BaseSettings):
+    """How all settings are read."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+
+
+class ServiceSettings(Environment):
+    """What every service is told."""
 
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     request_seconds: float = Field(default=10, gt=0)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
-class PostgresSettings(BaseSettings):
+class PostgresSettings(Environment):
     """Where PostgreSQL is."""
 
     postgres_host: str = "postgres"
@@ -53,7 +57,7 @@ class PostgresSettings(BaseSettings):
     postgres_db: str = "swarm"
 
 
-class RedisSettings(BaseSettings):
+class RedisSettings(Environment):
     """Where Redis is."""
 
     redis_host: str = "redis"

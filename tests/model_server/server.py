@@ -39,7 +39,7 @@ _asked: Counter[str] = Counter()
 _asked_lock = threading.Lock()
 
 
-class BadRequest(Exception):  # noqa: N818
+class BadRequest(Exception):
     """What was sent is not a chat request."""
 
 
@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 70
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Health and models."""
         if self.path == "/health":
             self._send(200, {"status": "ok"})
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._error(404, "there is nothing here")
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """Chat."""
         length = int(self.headers.get("Content-Length") or 0)
         if length > LARGEST_BODY:
@@ -179,7 +179,7 @@ if __name__ == "__main__":
     import signal
 
     port = int(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PORT") or 8000)
-    running = serve("0.0.0.0", port)  # noqa: S104 - in a container
+    running = serve("0.0.0.0", port)
     # As process 1 of a container it would otherwise ignore the signal.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"listening on {port}", file=sys.stderr)

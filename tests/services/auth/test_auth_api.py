@@ -1,0 +1,308 @@
+"""auth as a whole, on a real PostgreSQL and a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import asyncpg
+import httpx
+import jwt
+import pytest
+
+from auth.app import create_app
+from auth.settings import AuthSettings
+
+SECRET = secrets.token_hex(32)
+PASSWORD = "correct horse"
+
+type Start = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+def app(stores: dict[str, Any], **changes: Any) -> Any:
+    return create_app(AuthSettings(**{"auth_secret": SECRET, "rate_limit_per_minute": 1000, **stores, **changes}))
+
+
+@pytest.fixture
+async def auth(database: dict[str, Any], started: Start) -> httpx.AsyncClient:
+    return await started(app(database))
+
+
+def name() -> str:
+    return f"user-{uuid.uuid4().hex[:12]}"
+
+
+async def registered(http: httpx.AsyncClient, username: str | None = None) -> str:
+    username = username or name()
+    answer = await http.post("/users", json={"username": username, "password": PASSWORD})
+    assert answer.status_code == 201, answer.text
+    return username
+
+
+async def log_in(http: httpx.AsyncClient, username: str, password: str = PASSWORD, **form: Any) -> httpx.Response:
+    return await http.post("/token", data={"username": username, "password": password, **form})
+
+
+async def token_of(http: httpx.AsyncClient, username: str, **form: Any) -> dict[str, str]:
+    answer = await log_in(http, username, **form)
+    assert answer.status_code == 200, answer.text
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+async def test_register_log_in_verify(auth: httpx.AsyncClient) -> None:
+    username = name()
+    answer = await auth.post("/users", json={"username": username.upper(), "password": PASSWORD})
+    assert answer.json()["username"] == username
+    assert "password" not in answer.text
+    answer = await log_in(auth, username.title())
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.json()["token_type"] == "bearer"
+    assert answer.json()["expires_in"] == 900
+    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    known = (await auth.post("/verify", headers=headers)).json()
+    assert (known["username"], known["method"]) == (username, "token")
+
+
+async def test_a_token_can_be_checked_by_anybody_with_jwks(auth: httpx.AsyncClient) -> None:
+    headers = await token_of(auth, await registered(auth))
+    token = headers["Authorization"].removeprefix("Bearer ")
+    keys = (await auth.get("/jwks")).json()
+    assert keys == (await auth.get("/.well-known/jwks.json")).json()
+    key = jwt.PyJWKSet.from_dict(keys)[jwt.get_unverified_header(token)["kid"]]
+    assert uuid.UUID(jwt.decode(token, key.key, algorithms=["ES256"])["sub"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"username": "ab", "password": PASSWORD},
+        {"username": "has space", "password": PASSWORD},
+        {"username": "-abc", "password": PASSWORD},
+        {"username": "a" * 65, "password": PASSWORD},
+        {"username": "abc\n", "password": PASSWORD},
+        {"username": "abc", "password": "too short"},
+        {"username": "abc", "password": "x" * 257},
+        {"username": "abc"},
+    ],
+)
+async def test_who_cannot_register(auth: httpx.AsyncClient, body: dict[str, str]) -> None:
+    answer = await auth.post("/users", json=body)
+    assert answer.status_code == 422
+    assert body.get("password", "none at all") not in answer.text
+
+
+async def test_a_name_is_taken_once_even_at_the_same_moment(auth: httpx.AsyncClient) -> None:
+    body = {"username": name(), "password": PASSWORD}
+    answers = await asyncio.gather(*(auth.post("/users", json=body) for _ in range(8)))
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 7
+
+
+@pytest.mark.parametrize("password", ["wrong password", "", "x" * 5000, "a\x00b"])
+async def test_a_wrong_password(auth: httpx.AsyncClient, password: str) -> None:
+    answer = await log_in(auth, await registered(auth), password or "x")
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert answer.json()["error"] == "invalid_grant"
+
+
+@pytest.mark.parametrize("username", ["nobody-of-this-name", "' OR 1=1", "a\x00b", "ünknown", "x" * 3000])
+async def test_an_unknown_user_is_told_the_same(auth: httpx.AsyncClient, username: str) -> None:
+    wrong = await log_in(auth, await registered(auth), "wrong password")
+    unknown = await log_in(auth, username, "wrong password")
+    assert unknown.status_code == wrong.status_code
+    assert unknown.json()["detail"] == wrong.json()["detail"]
+
+
+async def test_a_token_expires(auth: httpx.AsyncClient, eventually: Callable[..., Awaitable[None]]) -> None:
+    headers = await token_of(auth, await registered(auth), expires_in="1")
+
+    async def refused() -> bool:
+        return (await auth.post("/verify", headers=headers)).status_code == 401
+
+    await eventually(refused)
+    assert (await auth.post("/verify", headers=headers)).json()["detail"] == "The access token has expired."
+
+
+@pytest.mark.parametrize("seconds", ["0", "901", "x"])
+async def test_a_life_that_is_not_to_be_had(auth: httpx.AsyncClient, seconds: str) -> None:
+    assert (await log_in(auth, await registered(auth), expires_in=seconds)).status_code == 422
+
+
+async def test_logout(auth: httpx.AsyncClient) -> None:
+    username = await registered(auth)
+    ended, other = await token_of(auth, username), await token_of(auth, username)
+    assert (await auth.post("/logout", headers=ended)).status_code == 204
+    answer = await auth.post("/verify", headers=ended)
+    assert (answer.status_code, answer.json()["detail"]) == (401, "The access token was revoked.")
+    assert (await auth.post("/logout", headers=ended)).status_code == 401
+    assert (await auth.post("/verify", headers=other)).status_code == 200
+
+
+async def test_tokens_that_are_not_ours(auth: httpx.AsyncClient) -> None:
+    token = (await token_of(auth, await registered(auth)))["Authorization"].removeprefix("Bearer ")
+    claims = jwt.decode(token, options={"verify_signature": False})
+    header, payload, signature = token.split(".")
+    kid = jwt.get_unverified_header(token)["kid"]
+    from auth.signing import generate
+
+    forged = [
+        "x",
+        "a.b.c",
+        f"{header}.{payload}.",
+        f"{header}.{payload}.{signature[::-1]}",
+        jwt.encode(claims, None, algorithm="none", headers={"kid": kid}),  # type: ignore[arg-type]
+        jwt.encode(claims, "x" * 32, algorithm="HS256", headers={"kid": kid}),
+        jwt.encode(claims, generate().private, algorithm="ES256", headers={"kid": kid}),
+        jwt.encode(claims, generate().private, algorithm="ES256", headers={"kid": "unknown"}),
+        jwt.encode(claims, generate().private, algorithm="ES256"),
+    ]
+    for one in forged:
+        assert (await auth.post("/verify", headers={"Authorization": f"Bearer {one}"})).status_code == 401, one
+    assert (await auth.post("/verify")).status_code == 401
+
+
+async def test_api_keys(auth: httpx.AsyncClient) -> None:
+    username = await registered(auth)
+    token = await token_of(auth, username)
+    made = (await auth.post("/api-keys", json={"name": "for ci"}, headers=token)).json()
+    key = {"X-API-Key": made["key"]}
+    for headers in (key, {"Authorization": f"Bearer {made['key']}"}):
+        known = (await auth.post("/verify", headers=headers)).json()
+        assert (known["username"], known["method"], known["credential_id"]) == (username, "api_key", made["id"])
+    listed = await auth.get("/api-keys", headers=key)
+    assert [one["name"] for one in listed.json()["api_keys"]] == ["for ci"]
+    assert made["key"] not in listed.text
+    assert (await auth.post("/api-keys", json={"name": "more"}, headers=key)).status_code == 403
+    assert (await auth.post("/logout", headers=key)).status_code == 403
+    assert (await auth.delete(f"/api-keys/{made['id']}", headers=token)).status_code == 204
+    assert (await auth.post("/verify", headers=key)).status_code == 401
+    assert (await auth.delete(f"/api-keys/{made['id']}", headers=token)).status_code == 404
+    assert (await auth.get("/api-keys", headers=token)).json() == {"api_keys": []}
+
+
+async def test_anothers_api_key_does_not_exist(auth: httpx.AsyncClient) -> None:
+    mine, other = [await token_of(auth, await registered(auth)) for _ in range(2)]
+    made = (await auth.post("/api-keys", json={"name": "mine"}, headers=mine)).json()
+    assert (await auth.delete(f"/api-keys/{made['id']}", headers=other)).status_code == 404
+    assert (await auth.get("/api-keys", headers=other)).json() == {"api_keys": []}
+    assert (await auth.post("/verify", headers={"X-API-Key": made["key"]})).status_code == 200
+
+
+async def test_an_api_key_expires(auth: httpx.AsyncClient, eventually: Callable[..., Awaitable[None]]) -> None:
+    token = await token_of(auth, await registered(auth))
+    made = (await auth.post("/api-keys", json={"name": "short", "expires_in": 1}, headers=token)).json()
+
+    async def refused() -> bool:
+        return (await auth.post("/verify", headers={"X-API-Key": made["key"]})).status_code == 401
+
+    await eventually(refused)
+    assert (await auth.get("/api-keys", headers=token)).json() == {"api_keys": []}
+
+
+async def test_too_many_logins_wait(database: dict[str, Any], started: Start) -> None:
+    address = f"test-{uuid.uuid4()}"
+    http = await started(app(database, rate_limit_per_minute=3), address=address)
+    username = await registered(http)  # counts as one
+    statuses = [(await log_in(http, username, "wrong password")).status_code for _ in range(4)]
+    assert statuses == [401, 401, 429, 429]
+    refused = await log_in(http, username)
+    assert refused.status_code == 429  # the right password too: else guessing would only be slow
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    elsewhere = await started(app(database, rate_limit_per_minute=3), address=f"test-{uuid.uuid4()}")
+    assert (await log_in(elsewhere, username)).status_code == 200
+
+
+async def test_an_address_that_tries_many_names_waits(database: dict[str, Any], started: Start) -> None:
+    http = await started(app(database, rate_limit_per_minute=1), address=f"test-{uuid.uuid4()}")
+    statuses = [(await log_in(http, name())).status_code for _ in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+
+
+async def test_keys_rotate_and_old_tokens_stay_good(
+    database: dict[str, Any], started: Start, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    http = await started(app(database, signing_key_seconds=1))
+    other = await started(app(database))  # another instance, which has to learn of the new key
+    username = await registered(http)
+    first = await token_of(http, username)
+    old = {one["kid"] for one in (await http.get("/jwks")).json()["keys"]}
+
+    async def rotated() -> bool:
+        kid = jwt.get_unverified_header((await token_of(http, username))["Authorization"].split()[1])["kid"]
+        return kid not in old
+
+    await eventually(rotated)
+    now = await token_of(http, username)
+    for instance in (http, other):
+        assert (await instance.post("/verify", headers=first)).status_code == 200
+
+    async def learnt() -> bool:
+        return bool((await other.post("/verify", headers=now)).status_code == 200)
+
+    await eventually(learnt)
+
+
+async def test_two_instances_that_start_at_once_agree(stores: dict[str, Any], started: Start) -> None:
+    """On an empty database: both make the tables and the first signing key."""
+    admin = await asyncpg.connect(
+        host=stores["postgres_host"], port=int(stores["postgres_port"]), user=stores["postgres_user"],
+        password=stores["postgres_password"], database=stores["postgres_db"],
+    )  # fmt: skip
+    empty = f"test_{secrets.token_hex(6)}"
+    await admin.execute(f'CREATE DATABASE "{empty}"')
+    try:
+        apps = [app({**stores, "postgres_db": empty}) for _ in range(4)]
+        clients = [await started(one, ready=False) for one in apps]
+        for http in clients:
+            with anyio.fail_after(30):
+                while (await http.get("/health")).status_code != 200:
+                    await anyio.sleep(0.05)
+        users = await asyncio.gather(*(registered(http) for http in clients))
+        tokens = await asyncio.gather(*(token_of(http, user) for http, user in zip(clients, users, strict=True)))
+        assert len({jwt.get_unverified_header(one["Authorization"].split()[1])["kid"] for one in tokens}) == 1
+    finally:
+        # The apps, which are stopped after this test only, still hold connections to it.
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", empty)
+        await admin.execute(f'DROP DATABASE "{empty}" WITH (FORCE)')
+        await admin.close()
+
+
+async def test_another_secret_ends_tokens_but_not_users_or_api_keys(database: dict[str, Any], started: Start) -> None:
+    http = await started(app(database))
+    username = await registered(http)
+    token = await token_of(http, username)
+    made = (await http.post("/api-keys", json={"name": "x"}, headers=token)).json()
+    changed = await started(app(database, auth_secret=secrets.token_hex(32)))
+    assert (await changed.post("/verify", headers=token)).status_code == 401
+    assert (await changed.post("/verify", headers={"X-API-Key": made["key"]})).status_code == 200
+    assert (await changed.post("/verify", headers=await token_of(changed, username))).status_code == 200
+
+
+async def test_nothing_secret_is_kept_in_the_clear(
+    database: dict[str, Any], auth: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    username = await registered(auth)
+    token = await token_of(auth, username)
+    key = (await auth.post("/api-keys", json={"name": "x"}, headers=token)).json()["key"]
+    await log_in(auth, username, "wrong password")
+    connection = await asyncpg.connect(
+        host=database["postgres_host"], port=int(database["postgres_port"]), user=database["postgres_user"],
+        password=database["postgres_password"], database=database["postgres_db"],
+    )  # fmt: skip
+    rows = [
+        str(row)
+        for table in ("users", "api_keys", "signing_keys")
+        for row in await connection.fetch(f"SELECT * FROM auth.{table}")
+    ]
+    await connection.close()
+    secret_things = (PASSWORD, key, token["Authorization"].split()[1], SECRET, "BEGIN")
+    said = capfd.readouterr().out
+    assert len(rows) >= 3
+    assert username.lower() in " ".join(rows)
+    for secret in secret_things:
+        assert not any(secret in row for row in rows)
+        assert secret not in said

@@ -1,0 +1,71 @@
+"""auth as the image runs it: a process of uvicorn."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+SERVICES = Path(__file__).resolve().parents[3] / "services"
+
+
+def uvicorn(stores: dict[str, Any], **changes: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, **{name.upper(): str(value) for name, value in stores.items()}, **changes}
+    return subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "auth.main:app", "--host", "127.0.0.1", "--port", "0", "--no-access-log",
+         "--timeout-graceful-shutdown", "10"],
+        cwd=SERVICES, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_an_example_secret_ends_it_at_once_with_a_sentence(stores: dict[str, Any]) -> None:
+    process = uvicorn(stores, AUTH_SECRET="change-me-change-me-change-me-change-me")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "AUTH_SECRET: is the value of an example" in err
+    assert "Traceback" not in out + err
+
+
+def test_it_ends_cleanly_and_lets_what_was_asked_be_answered(database: dict[str, Any]) -> None:
+    process = uvicorn(database, AUTH_SECRET=secrets.token_hex(32))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        port = next(
+            int(found[1]) for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:(\d+)", line))
+        )
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(process.stdout or []))
+        reader.start()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            while http.get("/health").status_code != 200:
+                time.sleep(0.05)
+            # A client that is still sending its body sees the refusal rather than a broken connection.
+            large = http.post("/users", content=b"x" * 5_000_000)
+            assert large.status_code == 413
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            body = b'{"username": "nobody", "password": "short"}'
+            head = f"POST /users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+            connection.sendall(head.encode() + b"\r\n\r\n" + body[:10])
+            time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            connection.sendall(body[10:])
+            assert connection.recv(64).startswith(b"HTTP/1.1 422")
+        assert process.wait(timeout=30) in (0, -signal.SIGTERM)
+        reader.join(timeout=10)
+        assert any('"stopping"' in line for line in lines)
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()

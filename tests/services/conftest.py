@@ -1,0 +1,122 @@
+"""What the tests of the services stand on: a real PostgreSQL with pgvector, a real Redis, apps that run.
+
+`tests/services/with_stores.sh pytest tests/services` starts both stores. Nothing is imported here that the images
+do not have, and nothing of one service alone.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+STORES = (
+    "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB",
+    "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def stores() -> dict[str, Any]:
+    """Where the stores are, as keyword arguments of the services' settings."""
+    missing = [name for name in STORES if not os.environ.get(name)]
+    if missing:
+        pytest.fail(
+            f"These tests need real stores, and {', '.join(missing)} are not set: "
+            "run them with tests/services/with_stores.sh",
+            pytrace=False,
+        )
+    return {name.lower(): os.environ[name] for name in STORES}
+
+
+@pytest.fixture(scope="session")
+async def database(stores: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """The stores, with an empty database for this run of tests."""
+    import asyncpg
+
+    name = f"test_{secrets.token_hex(6)}"
+    admin = await asyncpg.connect(
+        host=stores["postgres_host"], port=int(stores["postgres_port"]), user=stores["postgres_user"],
+        password=stores["postgres_password"], database=stores["postgres_db"], timeout=10,
+    )  # fmt: skip
+    await admin.execute(f'CREATE DATABASE "{name}"')
+    try:
+        yield {**stores, "postgres_db": name}
+    finally:
+        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await admin.close()
+
+
+@pytest.fixture
+async def started() -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """Starts an app as uvicorn would; gives a client of it. ``address`` is where the client seems to be."""
+    from contextlib import AsyncExitStack
+
+    import httpx
+    from asgi_lifespan import LifespanManager
+
+    async with AsyncExitStack() as stack:
+
+        async def start(app: Any, *, address: str = "127.0.0.1", ready: bool = True) -> httpx.AsyncClient:
+            await stack.enter_async_context(LifespanManager(app))
+            client = await stack.enter_async_context(
+                httpx.AsyncClient(
+                    transport=httpx.ASGITransport(app, client=(address, 1)), base_url="http://service", timeout=None
+                )
+            )
+            if ready:
+                await until(healthy, client)
+            return client
+
+        yield start
+
+
+async def healthy(client: Any) -> bool:
+    return bool((await client.get("/health")).status_code == 200)
+
+
+async def until(condition: Callable[..., Awaitable[bool]], *arguments: Any) -> None:
+    """Wait until ``condition`` holds; a test whose condition never does is ended here rather than never."""
+    import anyio
+
+    with anyio.fail_after(30):
+        while not await condition(*arguments):
+            await anyio.sleep(0.05)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Awaitable[None]]:
+    return until
+
+
+@pytest.fixture
+async def postgres_link(database: dict[str, Any]) -> AsyncIterator[Any]:
+    """A line to PostgreSQL that can be cut."""
+    from outage import Link
+
+    async with Link(database["postgres_host"], int(database["postgres_port"])) as link:
+        yield link
+
+
+@pytest.fixture
+async def redis_link(database: dict[str, Any]) -> AsyncIterator[Any]:
+    """A line to Redis that can be cut."""
+    from outage import Link
+
+    async with Link(database["redis_host"], int(database["redis_port"])) as link:
+        yield link
+
+
+@pytest.fixture
+def linked(database: dict[str, Any], postgres_link: Any, redis_link: Any) -> dict[str, Any]:
+    """The stores, at the far ends of both lines."""
+    here = {"postgres_host": "127.0.0.1", "redis_host": "127.0.0.1"}
+    return {**database, **here, "postgres_port": postgres_link.port, "redis_port": redis_link.port}

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import server
+from neighbours import Answer, Neighbour, user_of, verify
+
+
+@pytest.fixture
+def auth() -> Iterator[Neighbour]:
+    with Neighbour(verify).running() as neighbour:
+        yield neighbour
+
+
+class Memory(Neighbour):
+    """memory: knows what it was told, by user; a search finds all of it, the last first."""
+
+    def __init__(self) -> None:
+        super().__init__(self._answer)
+        self.texts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.sessions: dict[str, list[dict[str, str]]] = defaultdict(list)
+
+    def _answer(self, method: str, path: str, headers: dict[str, str], body: Any) -> Answer:
+        user = user_of(headers["authorization"].removeprefix("Bearer "))
+        path = path.partition("?")[0]
+        if (method, path) == ("POST", "/memories"):
+            self.texts[user].append({"id": str(uuid.uuid4()), "score": 0.9, **body})
+            return 201, self.texts[user][-1]
+        if path == "/search":
+            return 200, {"results": self.texts[user][::-1][: body["top_k"]]}
+        key = f"{user}{path}"
+        if method == "POST":
+            self.sessions[key].extend(body["messages"])
+            return 201, {}
+        return 200, {"messages": self.sessions[key]}
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    with Memory().running() as neighbour:
+        assert isinstance(neighbour, Memory)
+        yield neighbour
+
+
+@pytest.fixture(scope="session")
+def model_url() -> Iterator[str]:
+    """The address of the model of tests/model_server, running."""
+    model = server.serve("127.0.0.1", 0)
+    thread = threading.Thread(target=model.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{model.server_address[1]}/v1"
+    model.shutdown()
+    model.server_close()
+
+
+@pytest.fixture
+def app(auth: Neighbour, memory: Memory, model_url: str) -> Callable[..., Any]:
+    def make(stores: dict[str, Any], **changes: Any) -> Any:
+        from orchestrator.app import create_app
+        from orchestrator.settings import OrchestratorSettings
+
+        defaults = {"auth_url": auth.url, "memory_url": memory.url, "model_url": model_url, "model_name": "echo"}
+        return create_app(OrchestratorSettings(**{**defaults, **stores, **changes}))
+
+    return make
+
+
+@pytest.fixture
+async def http(
+    app: Callable[..., Any], stores: dict[str, Any], started: Callable[..., Awaitable[httpx.AsyncClient]]
+) -> httpx.AsyncClient:
+    return await started(app(stores))
+
+
+@pytest.fixture
+def user() -> dict[str, str]:
+    """Somebody whom nobody else is."""
+    return {"Authorization": f"Bearer good-{uuid.uuid4()}"}
+
+
+@pytest.fixture
+def other() -> dict[str, str]:
+    return {"Authorization": f"Bearer good-{uuid.uuid4()}"}

@@ -1,0 +1,67 @@
+"""What the model is told, and what is said of a task: the parts without stores."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.conversation import NEAR_ENOUGH, conversation, relevant, remembrance
+from orchestrator.model import Model
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.tasks import Context, new_task
+
+
+def context(text: str, score: float) -> Context:
+    return Context(memory_id=uuid.uuid4(), text=text, score=score)
+
+
+def test_memories_then_the_session_then_the_prompt() -> None:
+    said = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
+    messages = conversation([context("first", 0.9), context("second", 0.5)], said, "what now?")  # type: ignore[arg-type]
+    assert messages[0]["role"] == "system"
+    assert messages[0]["content"].endswith("- first\n- second")
+    assert messages[1:] == [*said, {"role": "user", "content": "what now?"}]
+
+
+def test_without_memories_there_is_no_system_message() -> None:
+    assert conversation([], [], "hello") == [{"role": "user", "content": "hello"}]
+
+
+def test_what_is_too_far_away_is_left_out() -> None:
+    near, far = context("near", NEAR_ENOUGH), context("far", NEAR_ENOUGH - 0.01)
+    assert relevant([near, far]) == [near]
+
+
+@given(prompt=st.text(max_size=50), answer=st.text(max_size=50), longest=st.integers(0, 60))
+def test_what_is_remembered_fits(prompt: str, answer: str, longest: int) -> None:
+    text = remembrance(prompt, answer, longest)
+    assert len(text) <= longest
+    assert f"Asked: {prompt}\nAnswered: {answer}".startswith(text)
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_task_past_its_deadline_has_failed(state: str) -> None:
+    task = new_task("a", "m", None, timedelta(seconds=10)).model_copy(update={"state": state})
+    assert task.as_of(datetime.now(UTC)).state == state
+    late = task.as_of(task.deadline + timedelta(seconds=1))
+    assert late.state == "failed"
+    assert late.error == "The orchestrator was stopped before the task was done."
+
+
+@pytest.mark.parametrize("state", ["done", "failed"])
+def test_an_end_is_an_end(state: str) -> None:
+    task = new_task("a", "m", None, timedelta(seconds=10)).model_copy(update={"state": state})
+    assert task.as_of(task.deadline + timedelta(days=1)) == task
+
+
+def test_the_address_of_the_model_is_told_without_its_password() -> None:
+    assert "hunter2" not in Model("http://me:hunter2@model:8000/v1", "", 1)._place
+
+
+def test_the_key_of_the_model_is_not_shown() -> None:
+    settings = OrchestratorSettings(redis_password="x", model_api_key="hunter2")  # type: ignore[arg-type]
+    assert "hunter2" not in repr(settings)
