@@ -11,6 +11,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import median
 
 from tasks.history import Build, StepRecord
@@ -171,10 +172,14 @@ def step_histories(builds: Sequence[Build], columns: int = 20) -> dict[str, list
     for build in builds:
         if build.action == "build" and build.work_steps:
             by_image[build.image].append(build)
-    found = {}
+    found: dict[str, list[StepHistory]] = {}
     for image, kept in sorted(by_image.items()):
         shown = kept[:columns][::-1]
-        found[image] = [_step_history(step, shown) for step in kept[0].steps if step.work]
+        seen: Counter[str] = Counter()
+        found[image] = []
+        for step in (step for step in kept[0].steps if step.work):
+            found[image].append(_step_history(step, seen[step.name], shown))
+            seen[step.name] += 1
     return found
 
 
@@ -263,8 +268,8 @@ def _run(name: str, group: Sequence[Build]) -> Run:
     )
 
 
-def _step_history(step: StepRecord, builds: Sequence[Build]) -> StepHistory:
-    found = [next((s for s in build.steps if s.name == step.name), None) for build in builds]
+def _step_history(step: StepRecord, nth: int, builds: Sequence[Build]) -> StepHistory:
+    found = [_nth(build.steps, step.name, nth) for build in builds]
     executed = [s.seconds for s in found if s is not None and not s.cached and not s.error]
     return StepHistory(
         name=step.name,
@@ -272,6 +277,11 @@ def _step_history(step: StepRecord, builds: Sequence[Build]) -> StepHistory:
         last=step,
         usual_seconds=median(executed) if executed else None,
     )
+
+
+def _nth(steps: Sequence[StepRecord], name: str, nth: int) -> StepRecord | None:
+    """Two steps of one build can have the same words, on different bases."""
+    return next(islice((step for step in steps if step.name == name), nth, None), None)
 
 
 def _outcome(step: StepRecord | None) -> str:

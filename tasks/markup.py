@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-_MOUNT = re.compile(r"--mount=\S+ ")
+from tasks.progress import brief
+
+_CODE = re.compile(r"`([^`]+)`")
 
 
 def bar(kind: str, begin: float, end: float, wall: float, hint: str) -> str:
@@ -54,5 +56,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def step_name(name: str) -> str:
     """A step's name on one line: flags that only mount something are left out, the hint has them."""
-    short = _MOUNT.sub("", name)
-    return f'<code class="line" data-tip="{escape(name)}">{escape(short)}</code>'
+    return f'<code class="line" data-tip="{escape(name)}">{escape(brief(name))}</code>'
+
+
+def prose(text: str) -> str:
+    """A sentence as HTML; what stands in backticks is code."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))

@@ -24,6 +24,7 @@ _NAME = re.compile(r"\[(?:(?P<stage>[^\]]*?) )?(?P<number>\d+)/(?P<total>\d+)\] 
 _EXPORT = re.compile(r"(exporting|pushing|sending|importing to|unpacking|naming|writing) ")
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_MOUNT = re.compile(r"--mount=\S+\s+")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.\d+")
 
 
@@ -59,9 +60,9 @@ class Step:
 
     @property
     def label(self) -> str:
-        """The name for people, in one line: ``builder 4/11 RUN pip install …``."""
+        """The name for people, in one line, without what is only mounted: ``builder 4/11 RUN pip install …``."""
         place = f"{self.stage} {self.number}/{self.total} ".lstrip() if self.number else ""
-        return " ".join((place + self.text).split())
+        return " ".join((place + brief(self.text)).split())
 
     @property
     def exporting(self) -> bool:
@@ -197,9 +198,11 @@ class Progress:
         for before in inputs:
             if before.work and not before.cached:
                 return f"follows {before.label}"
-        if any(before.internal for before in inputs):
-            return "its files changed"
-        return "new here: instruction, base or arguments changed, or the cache was gone"
+        files = any("load build context" in before.name for before in inputs)
+        base = any(before.instruction == "FROM" or before.name.startswith("[context ") for before in inputs)
+        if files:
+            return "its files or its base changed" if base else "its files changed"
+        return f"new here: the instruction{', its base' if base else ''} or an argument changed, or the cache was gone"
 
     def _take(self, message: Message) -> list[Change]:
         if isinstance(message, str):
@@ -319,6 +322,11 @@ def supports_rawjson(buildx_version: str) -> bool:
 def clean(text: str) -> str:
     """Take terminal escapes and control characters out of foreign text, so that printing it is harmless."""
     return _CONTROL.sub("", _ESCAPE.sub("", text))
+
+
+def brief(name: str) -> str:
+    """A step's name without the flags that only mount something, which say little and are long."""
+    return _MOUNT.sub("", name)
 
 
 def size_text(size: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.analysis import critical_path, runs, saved_seconds, sizes, step_histories, stored_bytes
+from tasks.analysis import Run, critical_path, runs, saved_seconds, sizes, step_histories, stored_bytes
 from tasks.board import seconds_text
 from tasks.history import Build, History
 from tasks.progress import size_text
@@ -57,34 +57,30 @@ def markdown(shown: Shown) -> str:
     if not shown.last:
         return f"## Builds of {_cell(shown.project)}\n\nNothing was built yet.\n"
     run = runs(shown.last)[-1]
-    path = " → ".join(
-        f"{_cell(link.build.image)} ({seconds_text(link.build.seconds)})" for link in critical_path(shown.last)
-    )
-    images = sizes(shown.builds)
+    lines = [
+        f"## Builds of {_cell(shown.project)}, {when(run.started)}",
+        "",
+        f"{seconds_text(run.wall)} wall time for {seconds_text(run.work)} of work; {_cached(shown, run)}.",
+        "",
+        "| image | action | time | cached steps | size | why |",
+        "|---|---|--:|--:|--:|---|",
+        *map(_row, shown.last),
+        "",
+    ]
+    path = [f"{_cell(link.build.image)} ({seconds_text(link.build.seconds)})" for link in critical_path(shown.last)]
+    lines += [f"**Critical path:** {' → '.join(path)}", ""]
+    if images := sizes(shown.builds):
+        alone, together = sum(size.total for size in images), stored_bytes(images)
+        lines += [f"**Images:** {size_text(alone)} one by one, {size_text(together)} on the disk.", ""]
+    return "\n".join(lines)
+
+
+def _cached(shown: Shown, run: Run) -> str:
+    if not run.steps:
+        return "no step was looked at"
     saved = saved_seconds(shown.last, step_histories(shown.builds))
-    rows = [_row(build) for build in sorted(shown.last, key=lambda build: build.started)]
-    cached = f"{run.cached} of {run.steps} steps came from the cache" if run.steps else "no step was looked at"
-    total = sum(size.total for size in images)
-    return "\n".join(
-        [
-            f"## Builds of {_cell(shown.project)}, {when(run.started)}",
-            "",
-            f"{seconds_text(run.wall)} wall time for {seconds_text(run.work)} of work; {cached}, "
-            f"which saved about {seconds_text(saved)}.",
-            "",
-            "| image | action | time | cached steps | size | why |",
-            "|---|---|--:|--:|--:|---|",
-            *rows,
-            "",
-            f"**Critical path:** {' → '.join(path)}",
-            *(
-                ["", f"**Images:** {size_text(total)} one by one, {size_text(stored_bytes(images))} on the disk."]
-                if images
-                else []
-            ),
-            "",
-        ]
-    )
+    worth = f", which saved about {seconds_text(saved)}" if saved else ""
+    return f"{run.cached} of {run.steps} steps came from the cache{worth}"
 
 
 def _row(build: Build) -> str:

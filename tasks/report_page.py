@@ -26,7 +26,7 @@ from tasks.analysis import (
 )
 from tasks.board import seconds_text
 from tasks.history import Build
-from tasks.markup import details, legend, number, step_name, table, tip
+from tasks.markup import details, legend, number, prose, step_name, table, tip
 from tasks.progress import size_text
 from tasks.report_timeline import draw_timeline, reasons_of
 
@@ -174,8 +174,8 @@ def _trend(shown: Sequence[Run]) -> str:
     hits = [(100 * (run.hit_rate or 0.0), "cached", _run_words(run)) for run in shown if run.hit_rate is not None]
     return f"""<h2>Trend over the last {len(shown)} runs</h2>
 <p class="note">The oldest on the left. Hints on each column say what the run did.</p>
-<h3>Wall time</h3>{_chart(walls, seconds_text(longest), "0 s", "Wall time of each run")}
-<h3>Steps from the cache</h3>{_chart(hits, "100%", "0%", "Share of cached steps in each run")}"""
+<div class="pair"><div><h3>Wall time</h3>{_chart(walls, seconds_text(longest), "0 s", "Wall time of each run")}</div>
+<div><h3>Steps from the cache</h3>{_chart(hits, "100%", "0%", "Share of cached steps in each run")}</div></div>"""
 
 
 def _run_words(run: Run) -> str:
@@ -201,10 +201,10 @@ def _causes(found: Sequence[Cause]) -> str:
     most = max(cause.seconds for cause in found) or 1.0
     rows = [
         [
-            escape(cause.reason),
+            prose(cause.reason),
             escape(", ".join(cause.images)),
             number(str(cause.builds)),
-            f'<td class="n">{escape(seconds_text(cause.seconds))}'
+            f'<td class="n wide">{escape(seconds_text(cause.seconds))}'
             f'<i class="meter executed" style="width:{100 * cause.seconds / most:.1f}%"></i></td>',
         ]
         for cause in found
@@ -226,7 +226,7 @@ def _builds(builds: Iterable[Build]) -> str:
                 f'<span class="pill{bad}">{escape(words)}</span>',
                 number(seconds_text(build.seconds)),
                 number(cached),
-                escape(reasons_of(build)),
+                prose(reasons_of(build)),
             ]
         )
     head = ["#Id", "When", "Image", "Action", "#Time", "#Cached", "Why"]

@@ -75,7 +75,15 @@ def test_why_a_step_was_executed() -> None:
     assert reasons["builder 2"].startswith("new here")
     assert reasons["builder 1"] == ""  # FROM is no work
     missing, _ = parsed((CAPTURED / "missing.rawjson").read_bytes())
-    assert missing.reason(missing.steps[-1]) or missing.failed()
+    failed = missing.failed()
+    assert failed is not None
+    assert missing.reason(failed) == "its files or its base changed"
+
+
+def test_a_label_leaves_out_what_is_only_mounted() -> None:
+    name = "[builder 1/2] RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=ca pip install x"
+    step = parsed(json.dumps({"vertexes": [{"digest": "d", "name": name}]}).encode())[0].steps[0]
+    assert step.label == "builder 1/2 RUN pip install x"
 
 
 def test_the_current_step_is_the_instruction_that_runs() -> None:
