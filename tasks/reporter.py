@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from tasks import processes
 from tasks.board import BAD, Board, board, seconds_text
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Reporter:
     def initialize(self, tasks: Mapping[str, Task], selected: Sequence[str]) -> None:
         """The tasks are known: tell the board which images will be looked at, and who waits for whom."""
         self._asked = set(selected)
+        processes.stop_on_signals()
         seen: dict[str, Task] = {}
         waiting = [tasks[name] for name in selected if name in tasks]
         while waiting:

@@ -1,0 +1,140 @@
+"""What all tests share: a laboratory project on the real engine, and the rule that CI may skip nothing unsaid."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Tests of the services run inside their images, on Python 3.13 with what is installed there.
+collect_ignore = ["services"]
+
+# In CI a skip is a failure, unless it is for something that cannot be had on that machine.
+_MAY_SKIP = ("moby/buildkit", "buildkitd")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: Any = yield
+    if os.environ.get("FORBID_SKIPS") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(word in reason for word in _MAY_SKIP):
+            report.outcome = "failed"
+            report.longrepr = f"skipped although skips are forbidden here: {reason}"
+    return report
+
+
+class Lab:
+    """A Compose project in a folder of its own, whose images nobody else uses and which vanish at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.prefix = f"tst-{uuid.uuid4().hex[:10]}"
+        self.environ: dict[str, str] = {}
+
+    def write(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text).replace("PREFIX", self.prefix))
+
+    def doit(self, *args: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.argv(*args), cwd=cwd, env=self.env(**environ), capture_output=True, text=True)
+
+    def start(self, *args: str, **environ: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.argv(*args),
+            cwd=ROOT,
+            env=self.env(**environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def argv(self, *args: str) -> list[str]:
+        return [sys.executable, "-m", "doit", *args]
+
+    def env(self, **environ: str) -> dict[str, str]:
+        mine = {"COMPOSE_FILE": str(self.folder / "compose.yml"), "NO_COLOR": "1"}
+        return {**os.environ, **mine, **self.environ, **environ}
+
+    def build(self, *args: str) -> dict[str, str]:
+        """Run `doit build_optimized` and say how each image ended, as its record and the run's output tell."""
+        done = self.doit("build_optimized", *args)
+        assert done.returncode == 0, done.stderr
+        return {
+            line.split()[1]: line.split()[0]
+            for line in done.stderr.splitlines()
+            if line.split()[:1] and line.split()[0] in ("built", "retagged", "pulled")
+        }
+
+    def plan(self, *args: str) -> dict[str, dict[str, Any]]:
+        done = self.doit("plan", "--json", *args)
+        assert done.stdout, done.stderr
+        return {one["name"]: one for one in json.loads(done.stdout)["images"]}
+
+    def actions(self) -> dict[str, str]:
+        return {name: one["action"] for name, one in self.plan().items()}
+
+    def ref(self, name: str) -> str:
+        return f"{self.prefix}/{name}:latest"
+
+    def image_id(self, ref: str) -> str:
+        done = docker("image", "inspect", "--format", "{{.Id}}", ref)
+        return done.stdout.strip()
+
+    def images(self) -> list[str]:
+        listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={self.prefix}/*")
+        return listed.stdout.split()
+
+    def close(self) -> None:
+        names = self.images()
+        if names:
+            docker("image", "rm", "--force", *names)
+
+
+def docker(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(["docker", *args], input=stdin, capture_output=True, check=False)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A Docker engine with BuildKit answers, or the test is skipped with that reason."""
+    if shutil.which("docker") is None:
+        pytest.skip("there is no docker command")
+    if docker("version").returncode:
+        pytest.skip("no Docker engine answers")
+
+
+@pytest.fixture
+def lab(engine: None, tmp_path: Path) -> Iterator[Lab]:
+    one = Lab(tmp_path)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="session")
+def busybox(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A base image with a shell, made from Debian's busybox-static: builds with RUN need no registry."""
+    binary = next((path for path in ("/usr/bin/busybox", "/bin/busybox") if Path(path).exists()), None)
+    if binary is None:
+        pytest.skip("there is no busybox: apt-get install busybox-static")
+    folder = tmp_path_factory.mktemp("busybox")
+    shutil.copy(binary, folder / "busybox")
+    (folder / "Dockerfile").write_text(
+        'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "/bin"]\nENV PATH=/bin\n'
+    )
+    done = docker("buildx", "build", "--quiet", "--tag", "tst-busybox:1", str(folder))
+    assert done.returncode == 0, done.stderr
+    return "tst-busybox:1"

@@ -1,0 +1,343 @@
+"""Rebuild exactly what changed, on the real engine: every way in which an image can stop being what its inputs say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Lab, docker
+
+pytestmark = pytest.mark.engine
+
+FAMILY = {
+    "compose.yml": """
+        name: PREFIX
+        services:
+          base: {image: PREFIX/base, build: {context: base}, scale: 0}
+          app:
+            image: PREFIX/app
+            build: {context: app, additional_contexts: {base: "service:base"}}
+          other: {image: PREFIX/other, build: {context: other}}
+        """,
+    "base/Dockerfile": "FROM scratch\nCOPY base.txt /\n",
+    "base/base.txt": "base\n",
+    "base/unused.txt": "nobody copies this\n",
+    "app/Dockerfile": "FROM base\nCOPY app.txt /\n",
+    "app/app.txt": "app\n",
+    "other/Dockerfile": "FROM scratch\nCOPY other.txt /\n",
+    "other/other.txt": "other\n",
+}
+FRESH = {"base": "fresh", "app": "fresh", "other": "fresh"}
+
+
+@pytest.fixture
+def family(lab: Lab) -> Lab:
+    lab.write(FAMILY)
+    assert lab.build() == {"base": "built", "app": "built", "other": "built"}
+    assert lab.actions() == FRESH
+    return lab
+
+
+def test_nothing_changed_builds_nothing(family: Lab) -> None:
+    before = {name: family.image_id(family.ref(name)) for name in FRESH}
+    done = family.doit()
+    assert done.returncode == 0
+    assert done.stderr.strip() == "3 images fresh"
+    assert done.stdout == ""
+    assert {name: family.image_id(family.ref(name)) for name in FRESH} == before
+
+
+def test_a_file_of_one_image_builds_that_image(family: Lab) -> None:
+    family.write({"other/other.txt": "changed\n"})
+    plan = family.plan()
+    assert {name: one["action"] for name, one in plan.items()} == {**FRESH, "other": "build"}
+    assert plan["other"]["reasons"] == ["`other/other.txt` changed"]
+    assert family.build() == {"other": "built"}
+    assert family.actions() == FRESH
+
+
+def test_a_file_of_a_parent_builds_it_and_its_children(family: Lab) -> None:
+    family.write({"base/base.txt": "changed\n"})
+    plan = family.plan()
+    assert {name: one["action"] for name, one in plan.items()} == {"base": "build", "app": "build", "other": "fresh"}
+    assert plan["app"]["reasons"] == ["`base` is built"]
+    assert family.build() == {"base": "built", "app": "built"}
+    assert family.actions() == FRESH
+
+
+def test_what_no_dockerfile_reads_changes_nothing(family: Lab) -> None:
+    family.write({"base/unused.txt": "changed\n", "base/more.txt": "new\n"})
+    assert family.actions() == FRESH
+    assert family.build() == {}
+
+
+def test_one_image_by_name_builds_what_it_needs_and_nothing_else(lab: Lab) -> None:
+    lab.write(FAMILY)
+    done = lab.doit("build_app_optimized")
+    assert done.returncode == 0, done.stderr
+    assert lab.actions() == {"base": "fresh", "app": "fresh", "other": "build"}
+
+
+def test_build_base_builds_only_what_others_build_on(lab: Lab) -> None:
+    lab.write(FAMILY)
+    assert lab.doit("build_base").returncode == 0
+    assert lab.actions() == {"base": "fresh", "app": "build", "other": "build"}
+
+
+def test_a_removed_image_is_built_again(family: Lab) -> None:
+    names = [name for name in family.images() if "/other:" in name]
+    docker("image", "rm", "--force", *names)
+    plan = family.plan()
+    assert {name: one["action"] for name, one in plan.items()} == {**FRESH, "other": "build"}
+    assert plan["other"]["reasons"] == ["image was removed"]
+    assert family.build() == {"other": "built"}
+
+
+def test_a_name_that_points_elsewhere_is_put_right_without_a_build(family: Lab) -> None:
+    right = family.image_id(family.ref("other"))
+    docker("tag", family.ref("app"), family.ref("other"))
+    plan = family.plan()
+    assert plan["other"]["action"] == "retag"
+    assert plan["other"]["reasons"] == [f"tag `{family.ref('other').removesuffix(':latest')}` points elsewhere"]
+    assert family.build() == {"other": "retagged"}
+    assert family.image_id(family.ref("other")) == right
+
+
+def test_a_lost_build_folder_changes_nothing(family: Lab) -> None:
+    shutil.rmtree(family.folder / ".build")
+    assert family.actions() == FRESH
+    assert family.build() == {}
+    assert (family.folder / ".build/images/app.json").exists()
+
+
+def test_a_lost_doit_database_changes_nothing(family: Lab) -> None:
+    (family.folder / ".build/doit.sqlite3").unlink()
+    assert family.actions() == FRESH
+    assert family.build() == {}
+
+
+def test_a_clone_with_fresh_times_changes_nothing(family: Lab) -> None:
+    for path in family.folder.rglob("*"):
+        if ".build" not in path.parts:
+            os.utime(path)
+    shutil.rmtree(family.folder / ".build")
+    assert family.actions() == FRESH
+
+
+def test_back_to_an_earlier_state_needs_no_build(family: Lab) -> None:
+    family.write({"base/base.txt": "a branch\n", "app/app.txt": "a branch\n"})
+    assert family.build() == {"base": "built", "app": "built"}
+    family.write({"base/base.txt": "base\n", "app/app.txt": "app\n"})
+    assert family.actions() == {"base": "retag", "app": "retag", "other": "fresh"}
+    assert family.build() == {"base": "retagged", "app": "retagged"}
+    family.write({"base/base.txt": "a branch\n", "app/app.txt": "a branch\n"})
+    assert family.build() == {"base": "retagged", "app": "retagged"}
+
+
+def test_a_parent_that_comes_out_the_same_leaves_its_children(family: Lab) -> None:
+    family.write({"base/Dockerfile": "# only a comment\nFROM scratch\nCOPY base.txt /\n"})
+    ended = family.build()
+    assert ended["base"] == "built"
+    assert ended.get("app") == "retagged"
+    assert family.actions() == FRESH
+
+
+def test_a_removed_parent_that_comes_out_the_same_leaves_its_children(family: Lab) -> None:
+    app = family.image_id(family.ref("app"))
+    docker("image", "rm", "--force", *[name for name in family.images() if "/base:" in name])
+    assert family.actions()["base"] == "build"
+    assert family.build() == {"base": "built"}
+    assert family.image_id(family.ref("app")) == app
+    assert family.actions() == FRESH
+
+
+def test_a_parent_with_other_content_under_the_same_fingerprint_builds_its_children(lab: Lab, busybox: str) -> None:
+    lab.write(FAMILY)
+    lab.write({"base/Dockerfile": f"FROM {busybox}\nCOPY base.txt /\nRUN cat /proc/sys/kernel/random/uuid >/id\n"})
+    lab.build()
+    assert lab.actions() == FRESH
+    argv = ["docker", "buildx", "build", "--no-cache", "--quiet", str(lab.folder / "base")]
+    labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", lab.ref("base")).stdout)
+    tags = [name for name in lab.images() if "/base:" in name]
+    for name, value in labels.items():
+        argv += ["--label", f"{name}={value}"]
+    for tag in tags:
+        argv += ["--tag", tag]
+    subprocess.run(argv, check=True, capture_output=True)
+    assert lab.actions() == {"base": "fresh", "app": "build", "other": "fresh"}
+    assert lab.build() == {"app": "built"}
+    assert lab.actions() == FRESH
+
+
+def test_an_edit_during_the_build_does_not_pass_for_built(lab: Lab, busybox: str) -> None:
+    lab.write(
+        {
+            "compose.yml": "name: PREFIX\nservices: {slow: {image: PREFIX/slow, build: {context: .}}}\n",
+            "Dockerfile": f"FROM {busybox}\nCOPY file.txt /\nRUN sleep 2; cat /proc/sys/kernel/random/uuid\n",
+            "file.txt": "before\n",
+        }
+    )
+    run = lab.start("build_optimized")
+    log = lab.folder / ".build/logs/slow.log"
+    _until(lambda: log.exists() and "sleep" in log.read_text())
+    lab.write({"file.txt": "after\n"})
+    output, _ = run.communicate()
+    assert run.returncode != 0
+    assert "`file.txt` changed while it was built" in output
+    assert lab.plan()["slow"]["action"] == "build"
+    assert lab.image_id(lab.ref("slow")) == ""
+    assert lab.build() == {"slow": "built"}
+    assert lab.actions() == {"slow": "fresh"}
+
+
+def test_a_broken_image_holds_up_only_what_needs_it(lab: Lab) -> None:
+    lab.write(FAMILY)
+    (lab.folder / "base/base.txt").unlink()
+    plan = lab.plan()
+    assert {name: one["action"] for name, one in plan.items()} == {"base": "broken", "app": "broken", "other": "build"}
+    assert plan["base"]["reasons"][0].startswith("base/Dockerfile:2: ")
+    assert plan["app"]["reasons"] == ["needs `base`, which is broken"]
+    assert lab.doit("plan").returncode == 1
+    done = lab.doit("run", "-c", "build_optimized")
+    assert done.returncode != 0
+    assert "base/Dockerfile:2: " in done.stderr
+    assert "app: `base` failed" in done.stderr
+    assert lab.actions()["other"] == "fresh"
+
+
+def test_a_failing_step_says_where_and_what_was_held_up(lab: Lab, busybox: str) -> None:
+    lab.write(FAMILY)
+    lab.write({"base/Dockerfile": f"FROM {busybox}\nCOPY base.txt /\nRUN echo this went wrong && exit 7\n"})
+    done = lab.doit("run", "-c", "build_optimized")
+    assert done.returncode != 0
+    for word in ("base", "RUN echo this went wrong", "7", "this went wrong", "logs/base.log", "app: `base` failed"):
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert lab.actions() == {"base": "build", "app": "build", "other": "fresh"}
+
+
+def test_two_runs_at_once_both_end_well(lab: Lab, busybox: str) -> None:
+    lab.write(FAMILY)
+    lab.write({"base/Dockerfile": f"FROM {busybox}\nCOPY base.txt /\nRUN sleep 1\n"})
+    runs = [lab.start("build_optimized") for _ in range(2)]
+    for run in runs:
+        output, _ = run.communicate()
+        assert run.returncode == 0, output
+    assert lab.actions() == FRESH
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_killed_at_any_time_the_next_run_is_right(lab: Lab, busybox: str, number: signal.Signals) -> None:
+    lab.write(FAMILY)
+    slow = f"FROM {busybox}\nCOPY base.txt /\nRUN cat /proc/sys/kernel/random/uuid; sleep 4\n"
+    lab.write({"base/Dockerfile": slow, "other/Dockerfile": slow.replace("base.txt", "other.txt")})
+    run = lab.start("build_optimized")
+    log = lab.folder / ".build/logs/base.log"
+    _until(lambda: log.exists() and "sleep" in log.read_text())
+    run.send_signal(number)
+    output, _ = run.communicate(timeout=20)
+    assert run.returncode == (-number if number == signal.SIGKILL else 128 + number), output
+    assert "Traceback" not in output
+    if number != signal.SIGKILL:
+        assert _commands_in(lab.folder) == []
+    assert lab.actions()["base"] == "build"
+    lab.write(FAMILY)
+    lab.build()
+    assert lab.actions() == FRESH
+
+
+def test_an_image_that_is_referred_to_by_its_name_is_a_parent(lab: Lab) -> None:
+    lab.write(FAMILY)
+    lab.write({"app/Dockerfile": "FROM scratch\nCOPY --from=PREFIX/base /base.txt /\nCOPY app.txt /\n"})
+    lab.write({"compose.yml": FAMILY["compose.yml"].replace(', additional_contexts: {base: "service:base"}', "")})
+    assert lab.plan()["app"]["parents"] == ["base"]
+    lab.build()
+    lab.write({"base/base.txt": "changed\n"})
+    assert lab.build() == {"base": "built", "app": "built"}
+
+
+def test_every_tag_must_be_there(lab: Lab) -> None:
+    lab.write(FAMILY)
+    lab.write({"compose.yml": FAMILY["compose.yml"].replace("{context: other}", "{context: other, tags: [PREFIX/other:2]}")})
+    lab.build()
+    docker("image", "rm", f"{lab.prefix}/other:2")
+    plan = lab.plan()
+    assert (plan["other"]["action"], plan["other"]["reasons"]) == ("retag", [f"tag `{lab.prefix}/other:2` is missing"])
+    assert lab.build() == {"other": "retagged"}
+
+
+def test_an_external_base_that_moved_builds_what_is_on_it(lab: Lab) -> None:
+    lab.write(FAMILY)
+    lab.write({"other/Dockerfile": "FROM PREFIX/outside:1\nCOPY other.txt /\n"})
+    docker("import", "-", f"{lab.prefix}/outside:1", stdin=_tar(lab.folder / "base"))
+    lab.build()
+    assert lab.actions() == FRESH
+    docker("import", "-", f"{lab.prefix}/outside:1", stdin=_tar(lab.folder / "app"))
+    plan = lab.plan()
+    assert plan["other"]["action"] == "build"
+    assert plan["other"]["reasons"][0].startswith(f"`{lab.prefix}/outside:1` moved sha256:")
+    assert lab.build() == {"other": "built"}
+
+
+def test_doit_info_tells_the_same_reason(family: Lab) -> None:
+    family.write({"other/other.txt": "changed\n"})
+    assert "`other/other.txt` changed" in family.doit("info", "build_optimized:other").stdout
+
+
+def test_the_bake_definition_builds_the_same_images(family: Lab) -> None:
+    content = {name: _content(family.ref(name)) for name in FRESH}
+    printed = family.doit("plan", "--bake").stdout
+    docker("image", "rm", "--force", *family.images())
+    path = family.folder / "docker-bake.json"
+    path.write_text(printed)
+    done = docker("buildx", "bake", "--file", str(path))
+    assert done.returncode == 0, done.stderr
+    assert {name: _content(family.ref(name)) for name in FRESH} == content
+
+
+def test_inputs_are_listed(family: Lab) -> None:
+    assert family.doit("plan", "app", "--inputs").stdout.split() == ["app/Dockerfile", "app/app.txt"]
+
+
+def test_it_writes_only_into_a_folder_that_ignores_itself(family: Lab) -> None:
+    names = {path.name for path in family.folder.iterdir()}
+    assert names == {".build", "compose.yml", "base", "app", "other"}
+    assert (family.folder / ".build/.gitignore").read_text() == "*\n"
+
+
+def _until(condition: object, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "what the test waits for did not come"
+        time.sleep(0.05)
+
+
+def _commands_in(folder: Path) -> list[str]:
+    """The command lines of all processes that name this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in line and "buildx" in line:
+            found.append(line)
+    return found
+
+
+def _tar(folder: Path) -> bytes:
+    return subprocess.run(["tar", "-C", str(folder), "-c", "."], check=True, capture_output=True).stdout
+
+
+def _content(ref: str) -> list[str]:
+    layers: list[str] = json.loads(docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", ref).stdout)
+    return layers
+
+
