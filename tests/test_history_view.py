@@ -1,0 +1,98 @@
+"""``doit history``: what it understands, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import Trouble
+from tasks.history import Build, History, StepRecord
+from tasks.history_view import Asked, answer, parse
+
+BUILD = Build(
+    image="auth",
+    ref="vllm-swarm/auth:optimized",
+    fingerprint="abc",
+    action="build",
+    status="done",
+    reasons=("`services/auth/main.py` changed", "`base-python` was rebuilt"),
+    started=1_790_000_000.0,
+    seconds=12.5,
+    steps=(
+        StepRecord("[1/3] FROM x", "", 1, 3, 1.0, 0.0),
+        StepRecord("[2/3] RUN --mount=type=cache,target=/c pip install y", "", 2, 3, 1.0, 9.0, why="its files changed"),
+        StepRecord("[3/3] COPY a b", "", 3, 3, 1.0, 0.0, cached=True),
+    ),
+    size=231_000_000,
+    layers=(("sha256:aaa", 200_000_000),),
+    run="r1",
+)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> History:
+    history = History(tmp_path / "history.sqlite3")
+    history.add(BUILD)
+    history.add(replace(BUILD, image="memory", status="failed", size=None, layers=None, steps=()))
+    return history
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], Asked()),
+        (["auth"], Asked(image="auth")),
+        (["auth", "--json"], Asked(image="auth", as_json=True)),
+        (["--show", "7"], Asked(show=7)),
+        (["--show=7", "--json"], Asked(show=7, as_json=True)),
+        (["--limit", "3", "auth"], Asked(image="auth", limit=3)),
+    ],
+)
+def test_what_it_understands(words: list[str], asked: Asked) -> None:
+    assert parse(words) == asked
+
+
+@pytest.mark.parametrize(
+    "words", [["--show"], ["--show", "x"], ["--limit", "-1"], ["--what"], ["a", "b"], ["--show=²"]]
+)
+def test_what_it_does_not(words: list[str]) -> None:
+    with pytest.raises(Trouble):
+        parse(words)
+
+
+def test_the_table(stored: History) -> None:
+    lines = answer(stored, Asked(), width=120).splitlines()
+    assert lines[0].split() == ["id", "when", "image", "what", "time", "cached", "size", "why"]
+    assert lines[1].split()[0] == "2"
+    assert "memory" in lines[1]
+    assert "build failed" in lines[1]
+    assert "auth" in lines[3]
+    assert " 1/2 " in lines[3]
+    assert " 231MB " in lines[3]
+
+
+def test_one_build_whole(stored: History) -> None:
+    text = answer(stored, Asked(show=1))
+    assert text.splitlines()[0] == "build 1"
+    assert "why      `services/auth/main.py` changed\n         `base-python` was rebuilt\n" in text
+    assert "steps    1 of 2 from the cache" in text
+    assert "   9.0 s  [2/3] RUN pip install y\n            its files changed\n  cached  [3/3] COPY a b" in text
+    assert "   200MB  sha256:aaa" in text
+
+
+def test_json_is_data(stored: History) -> None:
+    assert [build["image"] for build in json.loads(answer(stored, Asked(as_json=True)))] == ["memory", "auth"]
+    one = json.loads(answer(stored, Asked(show=1, as_json=True)))
+    assert (one["id"], one["seconds"], one["steps"][1]["why"]) == (1, 12.5, "its files changed")
+
+
+def test_what_is_not_there(stored: History, tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="no build 99"):
+        answer(stored, Asked(show=99))
+    with pytest.raises(Trouble, match=r"no build of 'redis' \(it has auth, memory\)"):
+        answer(stored, Asked(image="redis"))
+    assert answer(History(tmp_path / "none"), Asked()) == "nothing was built yet"
+    assert answer(History(tmp_path / "none"), Asked(as_json=True)) == "[]"
