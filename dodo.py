@@ -1,17 +1,17 @@
 """Table of contents: every task of this repository, by the question that it answers."""
 
+# what the images are built on, and the images
 from tasks.base import task_base_image
 from tasks.build import task_build_base, task_build_image_optimized, task_build_optimized
+
+# are the files good, does it work
+from tasks.checks import task_dev_environment, task_lint, task_test, task_test_programs
 from tasks.configuration import doit_config
+
+# is this machine able
+from tasks.doctor import task_doctor
+
+# what would run, and why
 from tasks.plan_view import task_plan
 
 DOIT_CONFIG = doit_config()
-
-__all__ = [
-    "DOIT_CONFIG",
-    "task_base_image",
-    "task_build_base",
-    "task_build_image_optimized",
-    "task_build_optimized",
-    "task_plan",
-]
