@@ -8,7 +8,6 @@ from typing import Any
 from tasks import forecast, record
 from tasks.engine import normalise
 from tasks.errors import Trouble
-from tasks.make import make
 from tasks.survey import Surveyed
 from tasks.workspace import Workspace, current
 
@@ -51,7 +50,7 @@ def task_build_optimized() -> Iterator[Task]:
         yield {
             "name": name,
             "doc": f"build {one.image.ref} if its inputs changed",
-            "actions": [(make, [name])],
+            "actions": [(_make, [name])],
             "file_dep": one.file_dep(),
             "targets": [str(record.path_of(folder, name))],
             "task_dep": _needs(one, workspace),
@@ -70,6 +69,12 @@ def task_build_image_optimized() -> Iterator[Task]:
     """Build one image, with what it needs"""
     for name in _names():
         yield _group(f"build_{name.replace('-', '_')}_optimized", f"build {name}, with what it needs", [name])
+
+
+def _make(name: str) -> Any:
+    from tasks.make import make  # what it needs takes longer to import than a run with nothing to do takes otherwise
+
+    return make(name)
 
 
 def _longest_path_first(surveyed: Mapping[str, Surveyed], workspace: Workspace) -> list[str]:

@@ -10,7 +10,6 @@ we count more than BuildKit would.
 from __future__ import annotations
 
 import bisect
-import difflib
 import hashlib
 import os
 import re
@@ -388,6 +387,8 @@ def _missing(view: View, copy: Copy, source: str, where: str) -> Trouble:
 
 
 def _hint(view: View, path: str) -> str:
+    import difflib
+
     parts = path.split("/")
     for depth in range(1, len(parts) + 1):
         part, folder = "/".join(parts[:depth]), "/".join(parts[: depth - 1])

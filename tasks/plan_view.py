@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks import bake, forecast
 from tasks.errors import Trouble
 from tasks.plan import Decision
 from tasks.workspace import Workspace, current
@@ -49,6 +48,8 @@ def show(images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> A
     except Trouble as trouble:
         return TaskFailed(str(trouble))
     if as_bake:
+        from tasks import bake
+
         print(json.dumps(bake.definition({name: one.surveyed for name, one in decisions.items()}), indent=2))
     elif as_json:
         print(json.dumps(promised(workspace, decisions), indent=2, ensure_ascii=False))
@@ -114,6 +115,8 @@ def _wall(decisions: Mapping[str, Decision], expected: Mapping[str, float], work
     seconds = {name: _seconds(one, expected) for name, one in decisions.items()}
     if any(value is None for value in seconds.values()):
         return None
+    from tasks import forecast
+
     parents = {name: list(dict.fromkeys(one.surveyed.parents.values())) for name, one in decisions.items()}
     return forecast.wall_seconds(parents, {name: value or 0.0 for name, value in seconds.items()}, workers)
 

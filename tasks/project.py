@@ -355,10 +355,10 @@ def _key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, s
             digest.update(b"absent")
         texts.append(text)
         digest.update(f"{path}\0{len(text)}\0".encode() + text)
-    words = b"\n".join(texts)
+    # Any variable whose name is a word of the files may be interpolated: more than Compose reads, never less.
+    words = set(re.findall(rb"[A-Za-z_][A-Za-z0-9_]*", b"\n".join(texts)))
     for name in sorted(environ):
-        # Any variable whose name occurs anywhere in the files may be interpolated: more than Compose reads, never less.
-        if name.startswith(("COMPOSE_", "DOCKER_")) or name == "HOME" or name.encode() in words:
+        if name.startswith(("COMPOSE_", "DOCKER_")) or name == "HOME" or os.fsencode(name) in words:
             digest.update(f"{name}={environ[name]}\0".encode())
     return digest.hexdigest()
 

@@ -25,6 +25,7 @@ class Workspace:
         self._given = files
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
+        self._declared: dict[str, survey.Surveyed] | None = None
         self._decisions: dict[str, plan.Decision] | None = None
 
     @cached_property
@@ -80,7 +81,9 @@ class Workspace:
     def declared(self) -> dict[str, survey.Surveyed]:
         """What each image is made of, parents first, found without asking the engine: enough for ``file_dep``."""
         with self._lock:
-            return self.surveyor.survey(host_platform(), lambda ref: None)
+            if self._declared is None:
+                self._declared = self.surveyor.survey(host_platform(), lambda ref: None)
+            return self._declared
 
     def decisions(self) -> dict[str, plan.Decision]:
         """What would be done about each image, and why; made anew after ``changed``."""
