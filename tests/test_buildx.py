@@ -1,0 +1,72 @@
+"""The exact command line of every build."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tasks.buildx import build_argv
+from tasks.project import Image, Secret
+
+PLAIN = Image(name="auth", ref="app/auth:1", context="/src", dockerfile="/src/Dockerfile")
+HEAD = ["docker", "buildx", "build", "--progress=rawjson", "--iidfile", "/tmp/id"]
+
+
+def argv(image: Image, **more: object) -> list[str]:
+    arguments: dict[str, object] = {"parents": {}, "labels": {}, "iidfile": "/tmp/id", "environ": {}, **more}
+    return build_argv(image, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_plain_image() -> None:
+    assert argv(PLAIN) == [*HEAD, "--file", "/src/Dockerfile", "/src"]
+
+
+def test_every_setting() -> None:
+    image = replace(
+        PLAIN,
+        target="app",
+        args={"B": "2", "A": "1", "FROM_ENV": None},
+        contexts={"data": "/data", "base": "service:base", "other": "docker-image://x:1"},
+        secrets=(Secret("ca", file="/ca.crt"), Secret("token", environment="TOKEN"), Secret("none", environment="NONE")),
+        ssh=("default",),
+        platforms=("linux/amd64", "linux/arm64"),
+        labels={"a": "b"},
+        network="host",
+        shm_size="64000000",
+        extra_hosts=("host:1.2.3.4",),
+        ulimits=("nofile=1:2",),
+        entitlements=("security.insecure",),
+        privileged=True,
+        no_cache=True,
+        pull=True,
+    )
+    command = argv(
+        image,
+        parents={"base": "app/base:in-00"},
+        labels={"own": "1"},
+        environ={"TOKEN": "hunter2"},
+        extra=["--builder", "big"],
+    )
+    assert command == [
+        *HEAD,
+        *("--file", "/src/Dockerfile", "--target", "app"),
+        *("--build-arg", "A=1", "--build-arg", "B=2", "--build-arg", "FROM_ENV"),
+        *("--build-context", "data=/data", "--build-context", "other=docker-image://x:1"),
+        *("--build-context", "base=docker-image://app/base:in-00"),
+        *("--secret", "id=ca,src=/ca.crt", "--secret", "id=token,env=TOKEN"),
+        *("--ssh", "default", "--label", "a=b", "--label", "own=1"),
+        *("--platform", "linux/amd64,linux/arm64", "--network", "host", "--shm-size", "64000000"),
+        *("--add-host", "host:1.2.3.4", "--ulimit", "nofile=1:2"),
+        *("--allow", "security.insecure", "--allow", "network.host", "--no-cache", "--pull"),
+        *("--builder", "big", "/src"),
+    ]
+    assert "hunter2" not in " ".join(command)
+
+
+def test_an_inline_dockerfile_is_read_from_standard_input() -> None:
+    image = replace(PLAIN, dockerfile="", dockerfile_inline="FROM scratch\n")
+    assert argv(image) == [*HEAD, "--file", "-", "/src"]
+
+
+def test_a_remote_context_keeps_its_dockerfile_relative() -> None:
+    image = replace(PLAIN, context="https://example.org/app.git", dockerfile="docker/Dockerfile")
+    assert argv(image) == [*HEAD, "--file", "docker/Dockerfile", "https://example.org/app.git"]

@@ -1,0 +1,134 @@
+"""What the engine holds, from what it answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.engine import Engine, endpoint, facts_of, normalise, snapshot_of
+from tasks.errors import Trouble
+from tests.conftest import docker
+
+
+@pytest.mark.parametrize(
+    ("ref", "listed"),
+    [
+        ("python", "python:latest"),
+        ("python:3.13", "python:3.13"),
+        ("docker.io/library/python:3.13", "python:3.13"),
+        ("docker.io/app/auth", "app/auth:latest"),
+        ("localhost:5000/auth", "localhost:5000/auth:latest"),
+        ("python:3.13@sha256:ab", "python@sha256:ab"),
+        ("python@sha256:ab", "python@sha256:ab"),
+    ],
+)
+def test_normalise(ref: str, listed: str) -> None:
+    assert normalise(ref) == listed
+    assert normalise(listed) == listed
+
+
+IMAGE = {
+    "Os": "linux",
+    "Architecture": "amd64",
+    "Created": "2026-01-01T00:00:00Z",
+    "RootFS": {"Layers": ["sha256:1", "sha256:2"]},
+    "Config": {"Env": ["PATH=/bin", "A=b=c"], "Labels": {"x": "y"}, "OnBuild": ["COPY . /"], "User": "app"},
+}
+
+
+def test_facts() -> None:
+    facts = facts_of(IMAGE)
+    assert (facts.platform, facts.env, facts.onbuild) == ("linux/amd64", {"PATH": "/bin", "A": "b=c"}, ("COPY . /",))
+
+
+def test_content_ignores_times_and_our_own_labels() -> None:
+    ours = {"x": "y", "vllm-swarm.build.fingerprint": "f"}
+    other = {**IMAGE, "Created": "2027-01-01T00:00:00Z", "Config": {**IMAGE["Config"], "Labels": ours}}
+    assert facts_of(other).content == facts_of(IMAGE).content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"RootFS": {"Layers": ["sha256:1", "sha256:3"]}},
+        {"Architecture": "arm64"},
+        {"Variant": "v8"},
+        {"Config": {**IMAGE["Config"], "User": "root"}},
+        {"Config": {**IMAGE["Config"], "Labels": {"x": "z"}}},
+        {"Config": {**IMAGE["Config"], "Env": ["PATH=/sbin"]}},
+    ],
+)
+def test_content_is_everything_that_a_child_gets(change: dict[str, object]) -> None:
+    assert facts_of({**IMAGE, **change}).content != facts_of(IMAGE).content
+
+
+def test_a_snapshot_finds_images_by_any_name_and_by_what_they_were_made_from() -> None:
+    label = {"vllm-swarm.build.own": "o"}
+    one = {"Id": "sha256:1", "RepoTags": ["a:1", "b:latest"], "RepoDigests": ["a@sha256:9"], "Labels": label, "Size": 7}
+    none = {"Id": "sha256:2", "RepoTags": None, "RepoDigests": ["<none>@<none>"], "Labels": None}
+    snapshot = snapshot_of([one, none], "linux/amd64")
+    found = snapshot.get("docker.io/library/b")
+    assert found is not None
+    assert (found.id, found.size) == ("sha256:1", 7)
+    assert snapshot.get("a@sha256:9") == snapshot.get("a:1") == found
+    assert snapshot.get("c") is None
+    assert snapshot.made_from("o") == (found,)
+    assert snapshot.made_from("p") == ()
+
+
+@given(st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=30))
+def test_normalising_twice_changes_nothing(ref: str) -> None:
+    assert normalise(normalise(ref)) == normalise(ref)
+
+
+def test_endpoint(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    assert endpoint(home) == "unix:///var/run/docker.sock"
+    assert endpoint({**home, "DOCKER_HOST": "tcp://a:1"}) == "tcp://a:1"
+    digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"  # sha256 of "test"
+    meta = tmp_path / ".docker/contexts/meta" / digest / "meta.json"
+    meta.parent.mkdir(parents=True)
+    meta.write_text(json.dumps({"Endpoints": {"docker": {"Host": "unix:///run/user/1/docker.sock"}}}))
+    assert endpoint({**home, "DOCKER_CONTEXT": "test"}) == "unix:///run/user/1/docker.sock"
+    (tmp_path / ".docker/config.json").write_text('{"currentContext": "test"}')
+    assert endpoint(home) == "unix:///run/user/1/docker.sock"
+
+
+@pytest.mark.parametrize("address", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:9"])
+def test_a_silent_engine_is_said_in_one_sentence(address: str) -> None:
+    with pytest.raises(Trouble, match="no Docker engine answers at") as caught:
+        Engine(address).snapshot()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.engine
+def test_the_real_engine_by_socket_and_by_sdk_says_the_same(busybox: str) -> None:
+    by_socket = Engine().snapshot().get(busybox)
+    sdk = Engine()
+    sdk._call = sdk._over_sdk  # type: ignore[method-assign]
+    assert by_socket is not None
+    by_sdk = sdk.snapshot().get(busybox)
+    assert by_sdk is not None
+    assert by_sdk.id == by_socket.id
+    assert sdk.facts(by_sdk.id) == Engine().facts(by_socket.id)
+    layers = Engine().layers(by_socket.id)
+    assert len(layers) == 2
+    assert layers[0][1] > 1_000_000
+
+
+@pytest.mark.engine
+def test_tag_and_untag(busybox: str) -> None:
+    held = Engine().snapshot().get(busybox)
+    assert held is not None
+    Engine().tag(held.id, "tst-engine/tagged:1")
+    try:
+        assert docker("image", "inspect", "--format", "{{.Id}}", "tst-engine/tagged:1").stdout.strip() == held.id
+    finally:
+        Engine().untag("tst-engine/tagged:1")
+    assert docker("image", "inspect", "tst-engine/tagged:1").returncode != 0
+    with pytest.raises(Trouble, match="refuses"):
+        Engine().untag("tst-engine/tagged:1")

@@ -1,0 +1,45 @@
+"""How long it will take."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.forecast import remaining_path, wall_seconds
+
+STACK: dict[str, list[str]] = {"base": [], "ml": ["base"], "auth": ["base"], "memory": ["ml"], "redis": []}
+SECONDS = {"base": 4.0, "ml": 3.0, "auth": 1.0, "memory": 2.0, "redis": 5.0}
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[dict[str, list[str]], dict[str, float]]:
+    count = draw(st.integers(1, 8))
+    parents = {
+        str(number): [str(p) for p in draw(st.sets(st.integers(0, number - 1), max_size=3))] if number else []
+        for number in range(count)
+    }
+    seconds = {name: float(draw(st.integers(0, 9))) for name in parents}
+    return parents, seconds
+
+
+def test_the_stack() -> None:
+    assert remaining_path(STACK, SECONDS) == {"base": 9.0, "ml": 5.0, "auth": 1.0, "memory": 2.0, "redis": 5.0}
+    assert wall_seconds(STACK, SECONDS, 4) == 9.0
+    assert wall_seconds(STACK, SECONDS, 1) == 15.0
+    assert wall_seconds(STACK, {"auth": 1.0}, 4) == 1.0
+
+
+@given(graphs(), st.integers(1, 4))
+def test_between_the_critical_path_and_one_after_the_other(
+    graph: tuple[dict[str, list[str]], dict[str, float]], workers: int
+) -> None:
+    parents, seconds = graph
+    wall = wall_seconds(parents, seconds, workers)
+    assert max(remaining_path(parents, seconds).values()) <= wall <= sum(seconds.values())
+    assert wall >= sum(seconds.values()) / workers
+
+
+@given(graphs())
+def test_one_worker_does_everything_in_turn(graph: tuple[dict[str, list[str]], dict[str, float]]) -> None:
+    parents, seconds = graph
+    assert wall_seconds(parents, seconds, 1) == sum(seconds.values())

@@ -1,0 +1,65 @@
+"""Why an image is not what it was, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.fingerprint import Ingredients
+from tasks.reasons import differences, safe_arguments
+
+
+def made(**parts: object) -> Ingredients:
+    return Ingredients(**parts)  # type: ignore[arg-type]
+
+
+FILES = {"services/auth/main.py": "file 644 aa", "requirements.txt": "file 644 bb"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (made(files=FILES), made(files=FILES), []),
+        (
+            made(files=FILES),
+            made(files={**FILES, "services/auth/main.py": "file 644 cc"}),
+            ["`services/auth/main.py` changed"],
+        ),
+        (
+            made(files=FILES),
+            made(files={**FILES, "requirements.txt": "file 755 bb"}),
+            ["`requirements.txt` mode 644 → 755"],
+        ),
+        (made(files={"a": "file 644 x"}), made(files={"a": "link 0 y"}), ["`a` is now a link, was a file"]),
+        (made(files=FILES), made(files={"requirements.txt": "file 644 bb"}), ["`services/auth/main.py` removed"]),
+        (made(files={}), made(files={"new.py": "file 644 x"}), ["`new.py` added"]),
+        (
+            made(settings={"args": {"PORT": "8000"}}),
+            made(settings={"args": {"PORT": "8005"}}),
+            ["arg `PORT` 8000 → 8005"],
+        ),
+        (made(settings={"args": {}}), made(settings={"args": {"PORT": "1"}}), ["arg `PORT` added"]),
+        (made(settings={"target": "dev"}), made(settings={}), ["target dev → nothing"]),
+        (
+            made(bases={"python:3.13-slim": "sha256:ab"}),
+            made(bases={"python:3.13-slim": "sha256:cd"}),
+            ["`python:3.13-slim` moved sha256:ab… → sha256:cd…"],
+        ),
+        (made(remotes=("https://a",)), made(remotes=("https://b",)), ["source https://b added", "source https://a removed"]),
+    ],
+)
+def test_each_kind_of_difference(before: Ingredients, now: Ingredients, said: list[str]) -> None:
+    assert differences(before, now) == said
+
+
+def test_many_files_are_counted() -> None:
+    now = made(files={f"f{number}": "file 644 x" for number in range(12)})
+    assert differences(made(), now)[-1] == "and 7 more files"
+    assert len(differences(made(), now)) == 6
+
+
+def test_values_that_may_be_secret_are_never_shown_or_kept() -> None:
+    before = safe_arguments({"NPM_TOKEN": "hunter2", "INDEX": "https://me:hunter2@host/simple", "PORT": "1"})
+    now = safe_arguments({"NPM_TOKEN": "hunter3", "INDEX": "https://me:hunter3@host/simple", "PORT": "1"})
+    assert "hunter" not in str(before)
+    said = differences(made(settings={"args": before}), made(settings={"args": now}))
+    assert said == ["arg `INDEX` changed", "arg `NPM_TOKEN` changed"]
