@@ -27,6 +27,51 @@ def _count(text: str) -> int:
     return int(text)
 
 
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text, re.IGNORECASE)
+    if not found:
+        raise ValueError("a size such as 500MB or 10GB")
+    unit = found[2].upper()
+    return int(float(found[1]) * _UNITS[f"{unit}B" if unit else ""])
+
+
+def _age(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text, re.IGNORECASE)
+    if not found:
+        raise ValueError("an age such as 12h or 7d")
+    return float(found[1]) * _SPANS[found[2].lower()]
+
+
+def _yes_no(text: str) -> bool:
+    if text.lower() not in ("0", "1", "yes", "no", "true", "false"):
+        raise ValueError("1 or 0")
+    return text.lower() in ("1", "yes", "true")
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _registry(text: str) -> str:
+    if "://" in text or "@" in text or not re.fullmatch(r"[\w.\[\]:-]+(/[\w./-]+)?", text):
+        raise ValueError("a registry such as registry.example.org:5000/team (the password belongs to docker login)")
+    return text.rstrip("/")
+
+
+def _redis(text: str) -> str:
+    if not re.match(r"(redis|rediss|unix)://", text):
+        raise _Hidden("a Redis URL such as rediss://:PASSWORD@redis.example.org:6379/0")
+    return text
+
+
+class _Hidden(ValueError):
+    """What is wrong with a value that may hold a password: the value itself is not shown."""
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -56,6 +101,34 @@ class Settings:
     build_ca_cert: str = _setting(
         "", str, "certificate bundle for TLS inside builds (default: PIP_CERT, SSL_CERT_FILE or REQUESTS_CA_BUNDLE)"
     )
+    builder_driver: str = _setting(
+        "docker",
+        _one_of("docker", "docker-container", "remote", "kubernetes"),
+        "which BuildKit builds: the engine's own, or a dedicated one of this kind",
+    )
+    builder_name: str = _setting("vllm-swarm", str, "the name of the dedicated builder")
+    builder_endpoints: tuple[str, ...] = _setting(
+        (), _list, "where its nodes are (tcp://host:1234, a Docker context), each with its platforms behind semicolons"
+    )
+    builder_options: tuple[str, ...] = _setting((), _list, "driver options of every node, such as network=host")
+    builder_certs: str = _setting("", str, "folder with ca.pem, cert.pem and key.pem for remote nodes")
+    builder_config: str = _setting("buildkitd.toml", str, "limits of a docker-container or kubernetes builder")
+    cache_backend: str = _setting(
+        "auto",
+        _one_of("auto", "none", "inline", "local", "registry", "gha", "s3"),
+        "where BuildKit's cache is exported to besides the builder itself",
+    )
+    cache_dir: str = _setting("", str, "folder of the local cache backend (default: .build/cache)")
+    cache_s3: tuple[str, ...] = _setting(
+        (), _list, "bucket=…, region=… and further options of the s3 backend; credentials come from AWS_… variables"
+    )
+    cache_branch: str = _setting("", str, "the branch whose cache is written (default: git's current one)")
+    cache_main_branch: str = _setting("main", str, "the branch whose cache is read where the branch has none")
+    cache_registry: str = _setting("", _registry, "registry that shares finished images between machines")
+    cache_write: bool = _setting(True, _yes_no, "whether results and caches may be written to where others read them")
+    cache_max_size: int = _setting(10 * 10**9, _size, "how much disk caches and old results may use")
+    cache_max_age: float = _setting(7 * 86400.0, _age, "how long caches and old results are kept unused")
+    redis_url: str = _setting("", _redis, "Redis that settles which machine builds what, and indexes results")
 
 
 def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -76,7 +149,8 @@ def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings
             values[entry.name] = entry.metadata["parse"](text)
         except ValueError as error:
             where = "environment" if environ.get(name) else f"{env_file}:{_line_of(env_file, name)}"
-            raise Trouble(f"{name} must be {error}, not {text!r}", where=where) from None
+            given = "what it is set to" if isinstance(error, _Hidden) else repr(text)
+            raise Trouble(f"{name} must be {error}, not {given}", where=where) from None
     return Settings(**values)
 
 
