@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +192,7 @@ def _project(answer: Mapping[str, Any], files: tuple[Path, ...]) -> Project:
     for name, service in sorted((answer.get("services") or {}).items()):
         if service.get("build"):
             images[name] = _image(name, service, secrets, answer["name"])
-    services = answer.get("services") or {}
-    resolved = {name: _with_plain_services(image, images, services) for name, image in images.items()}
+    resolved = {name: _with_known_parents(image, images) for name, image in images.items()}
     return Project(answer["name"], directory, files, _refuse_twins(resolved))
 
 
@@ -256,27 +255,17 @@ def _secret(item: Mapping[str, Any] | str, declared: Mapping[str, Any]) -> Secre
     return Secret(ident, file=origin.get("file") or "", environment=origin.get("environment") or "")
 
 
-def _with_plain_services(image: Image, images: Mapping[str, Image], services: Mapping[str, Any]) -> Image:
-    """A named context ``service:x`` where x only has an ``image:`` is that image; one that is nowhere is a problem."""
-    from dataclasses import replace
-
-    contexts = dict(image.contexts)
-    problem = image.problem
-    for key, value in contexts.items():
-        parent = value.removeprefix("service:")
-        if not value.startswith("service:") or parent in images:
-            continue
-        if services.get(parent, {}).get("image"):
-            contexts[key] = f"docker-image://{services[parent]['image']}"
-        else:
-            problem = problem or f"additional_contexts.{key} names the service {parent!r}, which does not exist"
-    return replace(image, contexts=contexts, problem=problem)
+def _with_known_parents(image: Image, images: Mapping[str, Image]) -> Image:
+    """A named context ``service:x`` must name an image of the project; not every Compose sees to that."""
+    for key, value in image.contexts.items():
+        if value.startswith("service:") and value.removeprefix("service:") not in images:
+            problem = f"additional_contexts.{key} names {value!r}, which is not a service with a build section"
+            return replace(image, problem=image.problem or problem)
+    return image
 
 
 def _refuse_twins(images: Mapping[str, Image]) -> dict[str, Image]:
     """Two services may share an image's name only if they build it the same way: else the later would win."""
-    from dataclasses import replace
-
     first: dict[str, Image] = {}
     result: dict[str, Image] = {}
     for name, image in images.items():

@@ -1,0 +1,112 @@
+"""What would run, and why: every decision, from what is held and what was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tasks.engine import Held, Snapshot, snapshot_of
+from tasks.fingerprint import OWN, PARENTS, Ingredients, tag_of
+from tasks.plan import Decision, plan
+from tasks.project import Image
+from tasks.record import Record
+from tasks.survey import Surveyed
+
+
+def made(name: str, own: str = "o1", fingerprint: str = "f1", parents: Mapping[str, str] | None = None) -> Surveyed:
+    image = Image(name=name, ref=f"app/{name}", context="/src")
+    named = dict(parents or {})
+    prints = dict.fromkeys(named.values(), "f0")
+    return Surveyed(
+        image, Path("/src"), own=own, fingerprint=fingerprint * 16, parents=named, parent_fingerprints=prints
+    )
+
+
+def held(one: Surveyed, *, parents: str = "", ident: str = "", names: tuple[str, ...] | None = None) -> Held:
+    tags = (tag_of(one.image.ref, one.fingerprint), f"{one.image.ref}:latest") if names is None else names
+    return Held(ident or f"id-{one.name}", tags, labels={OWN: one.own, PARENTS: parents})
+
+
+def engine(*images: Held) -> Snapshot:
+    listed = [{"Id": one.id, "RepoTags": list(one.tags), "Labels": dict(one.labels)} for one in images]
+    return snapshot_of(listed, "linux/amd64")
+
+
+def decide(images: list[Surveyed], snapshot: Snapshot, records: Mapping[str, Record] | None = None) -> dict[str, Decision]:
+    return plan({one.name: one for one in images}, snapshot, lambda ident: f"content of {ident}", (records or {}).get)
+
+
+def record(one: Surveyed, **more: object) -> Record:
+    known: dict[str, object] = {"ingredients": Ingredients(), "parents": {}, **more}
+    return Record(one.name, one.image.ref, "build", one.fingerprint, image_id="", size=0, finished=0, seconds=1, **known)  # type: ignore[arg-type]
+
+
+BASE = made("base", "ob", "fb")
+APP = made("app", "oa", "fa", {"base": "base"})
+ON_BASE = "base=content of id-base"
+
+
+def test_fresh_with_parent() -> None:
+    decided = decide([BASE, APP], engine(held(BASE), held(APP, parents=ON_BASE)))
+    assert [(one.action, one.reasons, one.stale) for one in decided.values()] == [("fresh", (), False)] * 2
+
+
+def test_never_built() -> None:
+    decided = decide([BASE, APP], engine())
+    assert [(one.action, one.reasons) for one in decided.values()] == [("build", ("never built here",))] * 2
+
+
+def test_right_name_but_built_by_somebody_else() -> None:
+    other = Held("x", ("app/base:latest",))
+    assert decide([BASE], engine(other))["base"].reasons == ("`app/base` was not built by these tasks",)
+
+
+def test_right_name_and_inputs_but_another_parent() -> None:
+    decided = decide([BASE, APP], engine(held(BASE), held(APP, parents="base=content of another")), {"app": record(APP)})
+    assert decided["base"].action == "fresh"
+    assert decided["app"].action == "build"
+
+
+def test_a_missing_name_is_a_retag_and_says_which() -> None:
+    only_fingerprint = held(BASE, names=(tag_of("app/base", BASE.fingerprint),))
+    decided = decide([BASE], engine(only_fingerprint))["base"]
+    assert (decided.action, decided.reasons) == ("retag", ("tag `app/base` is missing",))
+    assert decided.held == only_fingerprint
+
+
+def test_only_the_fingerprint_moved_while_the_content_did_not() -> None:
+    moved = made("app", APP.own, "f9", {"base": "base"})
+    decided = decide([BASE, moved], engine(held(BASE), held(APP, parents=ON_BASE)))["app"]
+    assert (decided.action, decided.reasons) == ("retag", ("made from the same content under another fingerprint",))
+
+
+def test_a_child_waits_for_what_becomes_of_its_parent() -> None:
+    decided = decide([BASE, APP], engine(held(APP, parents=ON_BASE)))
+    assert decided["base"].action == "build"
+    assert decided["app"].action == "build"
+    assert decided["app"].reasons == ("`base` is built again (kept if that comes out the same)",)
+
+
+def test_a_broken_parent_breaks_its_children_only() -> None:
+    broken = Surveyed(BASE.image, Path("/src"), problem="Dockerfile:3: no such file")
+    decided = decide([broken, APP, made("other")], engine())
+    assert decided["base"].reasons == ("Dockerfile:3: no such file",)
+    assert decided["app"].reasons == ("needs `base`, which is broken",)
+    assert [one.action for one in decided.values()] == ["broken", "broken", "build"]
+
+
+def test_the_shared_registry_is_asked_last() -> None:
+    found = plan({"base": BASE}, engine(held(BASE)), lambda ident: ident, {}.get, {"base"})
+    assert found["base"].action == "fresh"
+    found = plan({"base": BASE}, engine(), lambda ident: ident, {}.get, {"base"})
+    assert found["base"].action == "pull"
+
+
+def test_reasons_come_from_the_record() -> None:
+    gone = {"base": record(BASE)}
+    assert decide([BASE], engine(), gone)["base"].reasons == ("image was removed",)
+    changed = {"base": record(BASE, ingredients=Ingredients(settings={"target": "dev"}))}
+    assert decide([BASE], engine(), changed)["base"].reasons == ("target dev → nothing",)
+    parent = {"app": record(APP, parents={"base": "another"})}
+    on_held_base = decide([BASE, APP], engine(held(BASE)), parent)
+    assert on_held_base["app"].reasons == ("one of its parents changed",)

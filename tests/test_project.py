@@ -1,0 +1,175 @@
+"""What a Compose project declares; Compose itself resolves it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tasks import project
+from tasks.errors import Trouble
+from tasks.project import Project, Secret
+
+pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
+
+WHOLE = """
+    name: shop
+    services:
+      base: {image: shop/base, build: {context: base}, scale: 0}
+      web:
+        platform: linux/amd64
+        build:
+          context: .
+          dockerfile: docker/web/Dockerfile
+          target: run
+          args: {PORT: "${PORT:-8000}", EMPTY: ""}
+          additional_contexts:
+            base: "service:base"
+            data: ./data
+            outside: "docker-image://alpine:3"
+          secrets: [token, {source: ca, target: bundle}]
+          ssh: [default]
+          labels: {a: b}
+          cache_from: ["type=inline"]
+          extra_hosts: ["host:1.2.3.4"]
+          shm_size: 64m
+          ulimits: {nofile: {soft: 1, hard: 2}}
+          tags: ["shop/web:extra"]
+          network: none
+          no_cache: true
+          pull: true
+          privileged: true
+          entitlements: [network.host]
+      inline: {build: {dockerfile_inline: "FROM scratch\\nCOPY $$x /\\n"}}
+      stored: {image: "postgres:17"}
+    secrets: {token: {environment: TOKEN}, ca: {file: ./ca.crt}}
+"""
+
+
+def load(folder: Path, text: str, **environ: str) -> Project:
+    (folder / "compose.yml").write_text(textwrap.dedent(text))
+    return project.load((folder / "compose.yml",), {**os.environ, **environ})
+
+
+def test_everything_that_a_build_may_say(tmp_path: Path) -> None:
+    found = load(tmp_path, WHOLE)
+    assert (found.name, found.directory, sorted(found.images)) == ("shop", tmp_path, ["base", "inline", "web"])
+    web = found.images["web"]
+    assert web.ref == "shop-web"
+    assert web.names == ("shop-web", "shop/web:extra")
+    assert (web.context, web.dockerfile) == (str(tmp_path), str(tmp_path / "docker/web/Dockerfile"))
+    assert (web.target, web.args) == ("run", {"PORT": "8000", "EMPTY": ""})
+    assert web.contexts == {
+        "base": "service:base",
+        "data": str(tmp_path / "data"),
+        "outside": "docker-image://alpine:3",
+    }
+    assert web.secrets == (Secret("token", environment="TOKEN"), Secret("bundle", file=str(tmp_path / "ca.crt")))
+    assert (web.ssh, web.platforms, web.labels) == (("default",), ("linux/amd64",), {"a": "b"})
+    assert (web.extra_hosts, web.shm_size, web.ulimits) == (("host:1.2.3.4",), "67108864", ("nofile=1:2",))
+    assert (web.network, web.no_cache, web.pull, web.privileged) == ("none", True, True, True)
+    assert (web.cache_from, web.entitlements, web.problem) == (("type=inline",), ("network.host",), "")
+    assert found.images["inline"].dockerfile_inline == "FROM scratch\nCOPY $x /\n"
+
+
+def test_the_answer_is_kept_until_something_that_it_depends_on_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    really = project._ask_compose
+    monkeypatch.setattr(project, "_ask_compose", lambda *args: asked.append(1) or really(*args))
+    first = load(tmp_path, WHOLE)
+    assert load(tmp_path, WHOLE, UNRELATED="1") == first
+    assert len(asked) == 1
+    assert load(tmp_path, WHOLE, PORT="9000").images["web"].args["PORT"] == "9000"
+    (tmp_path / ".env").write_text("PORT=7000\n")
+    assert load(tmp_path, WHOLE).images["web"].args["PORT"] == "7000"
+    assert load(tmp_path, WHOLE.replace("target: run", "target: dev")).images["web"].target == "dev"
+    assert len(asked) == 4
+
+
+def test_included_and_extended_files_count(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    more = tmp_path / "more/compose.yml"
+    more.write_text("services: {extra: {build: {context: .}}}\n")
+    common = tmp_path / "common.yml"
+    common.write_text("services: {like: {build: {context: ., target: one}}}\n")
+    text = "include: [more/compose.yml]\nservices: {app: {extends: {file: common.yml, service: like}}}\n"
+    assert load(tmp_path, text).images["app"].target == "one"
+    common.write_text("services: {like: {build: {context: ., target: two}}}\n")
+    assert load(tmp_path, text).images["app"].target == "two"
+    more.write_text("services: {extra: {build: {context: ., target: x}}}\n")
+    assert load(tmp_path, text).images["extra"].target == "x"
+
+
+def test_nothing_secret_is_kept(tmp_path: Path) -> None:
+    text = """
+        services:
+          app: {build: {context: ., secrets: [token]}, environment: {PASSWORD: "${PASSWORD}"}}
+        secrets: {token: {environment: TOKEN}}
+        """
+    load(tmp_path, text, PASSWORD="hunter2", TOKEN="hunter3")
+    kept = (tmp_path / ".build/project.json").read_text()
+    assert "hunter" not in kept
+
+
+def test_a_kept_answer_that_is_broken_is_asked_for_again(tmp_path: Path) -> None:
+    first = load(tmp_path, WHOLE)
+    (tmp_path / ".build/project.json").write_text("{")
+    assert load(tmp_path, WHOLE) == first
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("services: {a: {build: .}, b: [}\n", "compose.yml: Compose refuses it: "),
+        ("services: {a: {biuld: .}}\n", "biuld"),
+        ("services: {a: {build: {contxt: .}}}\n", "contxt"),
+    ],
+)
+def test_an_invalid_file_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(Trouble) as caught:
+        load(tmp_path, text)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="there is no such Compose file"):
+        project.load((tmp_path / "nowhere.yml",), os.environ)
+
+
+def test_what_cannot_be_honoured_is_the_problem_of_that_image_alone(tmp_path: Path) -> None:
+    text = """
+        services:
+          one: {image: same, build: {context: ., target: a}}
+          two: {image: same, build: {context: ., target: b}}
+          windows: {build: {context: ., isolation: hyperv}}
+          fine: {build: .}
+        """
+    images = load(tmp_path, text).images
+    assert images["two"].problem == "the services one and two build the same image same differently"
+    assert images["windows"].problem == "build.isolation is not supported here"
+    assert images["fine"].problem == images["one"].problem == ""
+
+
+def test_the_nearest_name_is_offered(tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match=r"no image is called 'wbe' \(did you mean 'web'\?\)"):
+        load(tmp_path, WHOLE).image("wbe")
+
+
+def test_compose_files(tmp_path: Path) -> None:
+    assert project.compose_files({}, tmp_path) == (tmp_path / "docker-compose.optimized.yml",)
+    assert project.compose_files({"COMPOSE_FILE": "a.yml:/b/c.yml"}, tmp_path) == (tmp_path / "a.yml", Path("/b/c.yml"))
+    assert project.compose_files({"COMPOSE_FILE": "a|b", "COMPOSE_PATH_SEPARATOR": "|"}, tmp_path) == (
+        tmp_path / "a",
+        tmp_path / "b",
+    )
+    (tmp_path / "compose.yaml").touch()
+    (tmp_path / "compose.override.yaml").touch()
+    assert project.compose_files({}, tmp_path) == (tmp_path / "compose.yaml", tmp_path / "compose.override.yaml")
+    (tmp_path / ".env").write_text("COMPOSE_FILE=mine.yml\n")
+    assert project.compose_files({}, tmp_path) == (tmp_path / "mine.yml",)

@@ -1,0 +1,54 @@
+"""Settings: environment, then .env, then defaults; and what is wrong is said with its place."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import Trouble
+from tasks.settings import ROOT, Settings, build_environ, load
+
+
+def test_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, {}) == Settings()
+
+
+def test_the_environment_wins_over_the_file_and_empty_counts_as_not_set(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BUILD_JOBS=2\nBASE_SOURCE=debian\n")
+    found = load(tmp_path, {"BUILD_JOBS": "3", "BASE_SOURCE": ""})
+    assert (found.build_jobs, found.base_source) == (3, "debian")
+
+
+@pytest.mark.parametrize("value", ["four", "0", "-1", "1.5", "10000"])
+def test_a_wrong_type_names_file_line_and_what_is_accepted(tmp_path: Path, value: str) -> None:
+    (tmp_path / ".env").write_text(f"# mine\nexport BUILD_JOBS={value}\n")
+    with pytest.raises(Trouble) as caught:
+        load(tmp_path, {})
+    assert str(caught.value) == (
+        f"{tmp_path}/.env:2: BUILD_JOBS must be a whole number from 1 to 9999, not {value!r}"
+    )
+
+
+def test_a_wrong_choice_in_the_environment(tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="environment: BASE_SOURCE must be one of auto, registry, debian, not 'moon'"):
+        load(tmp_path, {"BASE_SOURCE": "moon"})
+
+
+def test_builds_trust_what_the_machine_is_told_to_trust(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.crt"
+    bundle.touch()
+    assert build_environ(Settings(), {"A": "1"}) == {"A": "1"}
+    assert build_environ(Settings(), {"SSL_CERT_FILE": str(bundle)})["BUILD_CA_CERT"] == str(bundle)
+    assert "BUILD_CA_CERT" not in build_environ(Settings(), {"SSL_CERT_FILE": "/nowhere"})
+    mine = tmp_path / "mine.crt"
+    mine.touch()
+    chosen = build_environ(Settings(build_ca_cert=str(mine)), {"PIP_CERT": str(bundle)})
+    assert chosen["BUILD_CA_CERT"] == str(mine)
+
+
+def test_the_example_names_every_setting() -> None:
+    text = (ROOT / ".env.example").read_text()
+    for entry in fields(Settings):
+        assert f"{entry.name.upper()}=" in text
