@@ -14,7 +14,7 @@ from common.identity import Identity, identify
 from common.postgres import Database
 from common.problems import Problem
 from common.texts import Label, Name, Text
-from memory.embedding import Embedding, Vector
+from memory.embedding import Vector, load
 from memory.semantic import Memories
 from memory.sessions import LONGEST, Message, Sessions
 from memory.settings import MemorySettings
@@ -84,7 +84,7 @@ def create_app(settings: MemorySettings) -> FastAPI:
     database = Database(settings, "memory", Table.metadata, extensions=["vector"])
     redis = redis_store.connect(settings)
     auth = calls.client(settings.auth_url)
-    embedding = Embedding()
+    embedding = load()
     memories = Memories(database)
     sessions = Sessions(redis, settings.session_ttl_seconds)
     app = service.create(

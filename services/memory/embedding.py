@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy
@@ -27,3 +28,9 @@ class Embedding:
         vector: Vector = self._model.embed([text])[0]
         length = float(numpy.linalg.norm(vector))
         return vector / numpy.float32(length) if length > 0 else None
+
+
+@functools.cache
+def load() -> Embedding:
+    """The model. It never changes, so a process has it once."""
+    return Embedding()

@@ -12,11 +12,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 STORES = (
     "POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB",
     "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD",
 )  # fmt: skip
+
+# How long an example takes says something about the machine only; nothing is kept between runs.
+settings.register_profile("services", database=None, deadline=None)
+settings.load_profile("services")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the stores: `-m "not stores"` is what can be run anywhere, inside a build for one."""
+    for item in items:
+        if "stores" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.stores)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,9 @@ from typing import Any
 
 import httpx
 
-SERVICES = Path(__file__).resolve().parents[3] / "services"
+from common import service
+
+SERVICES = Path(service.__file__).parents[1]
 
 
 def uvicorn(stores: dict[str, Any], **changes: str) -> subprocess.Popen[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-import server
 from neighbours import Answer, Neighbour, user_of, verify
 
 
@@ -51,6 +50,8 @@ def memory() -> Iterator[Memory]:
 @pytest.fixture(scope="session")
 def model_url() -> Iterator[str]:
     """The address of the model of tests/model_server, running."""
+    import server  # here, as the tests that need no stores must do without it
+
     model = server.serve("127.0.0.1", 0)
     thread = threading.Thread(target=model.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -14,7 +14,9 @@ from typing import Any
 
 import httpx
 
-SERVICES = Path(__file__).resolve().parents[3] / "services"
+from common import service
+
+SERVICES = Path(service.__file__).parents[1]
 
 
 def test_who_leaves_stops_the_task(
