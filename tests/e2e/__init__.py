@@ -1,0 +1,1 @@
+"""The running stack, from outside: nothing but HTTP requests to its published ports."""

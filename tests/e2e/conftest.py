@@ -1,0 +1,89 @@
+"""Where the stack is, and people who use it.
+
+The addresses come from AUTH_URL, MEMORY_URL and ORCHESTRATOR_URL; `doit ci_test` sets them. The orchestrator must have
+tests/model_server as its model: that one repeats what it was told.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+ADDRESSES = ("AUTH_URL", "MEMORY_URL", "ORCHESTRATOR_URL")
+
+# More than the limit of a request (10 seconds), so a request that takes longer hangs, and httpx says so.
+LIMIT_SECONDS = float(os.environ.get("E2E_LIMIT_SECONDS") or 30)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Clients of the three services."""
+
+    auth: httpx.Client
+    memory: httpx.Client
+    orchestrator: httpx.Client
+
+    def clients(self) -> tuple[httpx.Client, ...]:
+        return self.auth, self.memory, self.orchestrator
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with an account, and a token of theirs."""
+
+    username: str
+    password: str = field(repr=False)
+    token: dict[str, str] = field(repr=False)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    missing = [name for name in ADDRESSES if not os.environ.get(name)]
+    if missing:
+        pytest.skip(f"no running stack: {', '.join(missing)} not set (doit ci_test starts one and sets them)")
+    auth, memory, orchestrator = (
+        httpx.Client(base_url=os.environ[name], timeout=LIMIT_SECONDS, trust_env=False) for name in ADDRESSES
+    )
+    with auth, memory, orchestrator:
+        yield Stack(auth, memory, orchestrator)
+
+
+def register(stack: Stack) -> Person:
+    """A new user, logged in."""
+    username, password = f"e2e-{secrets.token_hex(6)}", secrets.token_urlsafe(16)
+    answer = stack.auth.post("/users", json={"username": username, "password": password})
+    assert answer.status_code == 201, answer.text
+    return Person(username, password, log_in(stack, username, password))
+
+
+def log_in(stack: Stack, username: str, password: str, **form: Any) -> dict[str, str]:
+    """The header that proves who it is."""
+    answer = stack.auth.post("/token", data={"username": username, "password": password, **form})
+    assert answer.status_code == 200, answer.text
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+@pytest.fixture
+def alice(stack: Stack) -> Person:
+    return register(stack)
+
+
+@pytest.fixture
+def bob(stack: Stack) -> Person:
+    return register(stack)
+
+
+def wait_until(what: str, condition: Callable[[], bool], seconds: float = 90) -> None:
+    """Look again and again, until ``condition`` holds; fails, naming ``what``, when it never does."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up:
+            pytest.fail(f"after {seconds:g} seconds still not: {what}")
+        time.sleep(0.1)
