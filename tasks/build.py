@@ -42,7 +42,12 @@ def task_build_optimized() -> Iterator[Task]:
     try:
         surveyed = workspace.declared()
     except Trouble as trouble:
-        yield {"name": "project", "doc": "why the project cannot be read", "actions": [(_fail, [str(trouble)])]}
+        yield {
+            "name": "project",
+            "doc": "why the project cannot be read",
+            "actions": [(_fail, [str(trouble)])],
+            "meta": {"quiet": True},
+        }
         return
     folder = workspace.folder
     for name in _longest_path_first(surveyed, workspace):
