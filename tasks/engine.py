@@ -94,21 +94,31 @@ def host_platform() -> str:
     return "linux/" + _ARCHITECTURES.get(machine.machine(), machine.machine())
 
 
+def context(environ: Mapping[str, str] = os.environ) -> str:
+    """The Docker context that leads to the engine: ``default`` where ``DOCKER_HOST`` names one, or nothing does."""
+    if environ.get("DOCKER_HOST"):
+        return "default"
+    chosen = environ.get("DOCKER_CONTEXT", "")
+    with contextlib.suppress(OSError, ValueError):
+        chosen = chosen or json.loads((_config(environ) / "config.json").read_text()).get("currentContext", "")
+    return chosen or "default"
+
+
 def endpoint(environ: Mapping[str, str] = os.environ) -> str:
     """Where the engine listens: ``DOCKER_HOST``, else the current Docker context, else the default socket."""
     if environ.get("DOCKER_HOST"):
         return environ["DOCKER_HOST"]
-    config = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/root") / ".docker")
-    context = environ.get("DOCKER_CONTEXT", "")
-    try:
-        context = context or json.loads((config / "config.json").read_text()).get("currentContext", "")
-        if context and context != "default":
-            digest = hashlib.sha256(context.encode()).hexdigest()
-            meta = json.loads((config / "contexts" / "meta" / digest / "meta.json").read_text())
+    name = context(environ)
+    if name != "default":
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            meta = json.loads((_config(environ) / "contexts" / "meta" / digest / "meta.json").read_text())
             return str(meta["Endpoints"]["docker"]["Host"])
-    except (OSError, ValueError, KeyError):
-        pass
     return "unix:///var/run/docker.sock"
+
+
+def _config(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/root") / ".docker")
 
 
 class Engine:
