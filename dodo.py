@@ -14,4 +14,13 @@ from tasks.doctor import task_doctor
 # what would run, and why
 from tasks.plan_view import task_plan
 
+# the stack: up, down, what it says
+from tasks.stack import (
+    task_down_optimized,
+    task_env_file,
+    task_logs_optimized,
+    task_ps_optimized,
+    task_up_optimized,
+)
+
 DOIT_CONFIG = doit_config()

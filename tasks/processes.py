@@ -58,13 +58,19 @@ def start(
         yield process
         process.wait()
     finally:
-        if process.poll() is None:
-            _end(process, signal.SIGTERM)
-            _await([process], 5)
+        stop(process)
         with _lock:
             _running.discard(process)
         if process.stdout:
             process.stdout.close()
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float = 5) -> None:
+    """End a started command and what it started, and give it some time to clean up."""
+    if process.poll() is None:
+        _end(process, signal.SIGTERM)
+        _await([process], seconds)
+        _end(process, signal.SIGKILL)
 
 
 def output(process: subprocess.Popen[bytes]) -> Iterator[bytes]:

@@ -129,6 +129,10 @@ class Settings:
     cache_max_size: int = _setting(10 * 10**9, _size, "how much disk caches and old results may use")
     cache_max_age: float = _setting(7 * 86400.0, _age, "how long caches and old results are kept unused")
     redis_url: str = _setting("", _redis, "Redis that settles which machine builds what, and indexes results")
+    up_seconds: int = _setting(1800, _count, "how long the stack may take in all until every service is healthy")
+    up_service_seconds: int = _setting(
+        120, _count, "how long one service may take for that, beyond the start period of its health check"
+    )
 
 
 def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings:
