@@ -6,7 +6,7 @@ board (``tasks.live``), elsewhere as one line when an image begins and one block
 
 What ``tasks.build`` calls, from any thread:
 
-    board.plan({"auth": ("build", 12.5), "memory": ("fresh", None)})       optional, as soon as it is known
+    board.plan({"auth": ("build", 12.5), "memory": ("fresh", None)})       what will be done, as far as it is known
     board.started("auth", "build", reasons=["services/auth/main.py changed"])
     board.note("auth", "waiting for another process that builds it")       anything that takes its time
     board.fed("auth", progress, progress.feed(data))                       after every piece of BuildKit's output
@@ -40,6 +40,7 @@ BAD = ("failed", "moved", "cancelled", "blocked")
 
 _SHOWN = frozenset({"started", "cached", "done", "failed", "status"})
 _LOOK_SECONDS = 0.2
+_RETAG_SECONDS = 0.1
 _LONGEST_REASON = 3
 
 
@@ -103,11 +104,12 @@ class Board:
                 self._row(image).parents = tuple(parents)
 
     def plan(self, actions: Mapping[str, tuple[str, float | None]]) -> None:
-        """What will be done to each image, and how long that takes as far as history knows."""
+        """What will be done to each image of this run that has not begun, and how long that takes as history knows."""
         with self._lock:
             for image, (action, seconds) in actions.items():
-                row = self._row(image)
-                row.action, row.expected = action, seconds
+                row = self.rows.get(image)
+                if row is not None and row.state == "unknown":
+                    row.action, row.expected = action, _RETAG_SECONDS if action == "retag" else seconds
 
     def started(self, image: str, action: str, reasons: Iterable[str] = (), expected: float | None = None) -> None:
         """Work on an image begins; ``action`` as in ``VERBS``."""

@@ -82,7 +82,9 @@ def _retag(workspace: Workspace, decision: Decision) -> None:
 
 def _build(workspace: Workspace, decision: Decision) -> None:
     name, one = decision.name, decision.surveyed
-    board.board.started(name, "build", decision.reasons, workspace.expected_seconds.get(name))
+    expected = workspace.expected_seconds
+    board.board.plan({other: (its.action, expected.get(other)) for other, its in workspace.decisions().items()})
+    board.board.started(name, "build", decision.reasons, expected.get(name))
     began = time.time()
     log = workspace.folder / "logs" / f"{name}.log"
     outcome = _run_buildx(workspace, decision, log)

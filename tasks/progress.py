@@ -24,7 +24,7 @@ _NAME = re.compile(r"\[(?:(?P<stage>[^\]]*?) )?(?P<number>\d+)/(?P<total>\d+)\] 
 _EXPORT = re.compile(r"(exporting|pushing|sending|importing to|unpacking|naming|writing) ")
 _ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_MOUNT = re.compile(r"--mount=\S+\s+")
+_MOUNT = re.compile(r"--(?:mount|network|security)=\S+\s+")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.\d+")
 
 
@@ -60,7 +60,7 @@ class Step:
 
     @property
     def label(self) -> str:
-        """The name for people, in one line, without what is only mounted: ``builder 4/11 RUN pip install …``."""
+        """The name for people, in one line, without flags of RUN: ``builder 4/11 RUN pip install …``."""
         place = f"{self.stage} {self.number}/{self.total} ".lstrip() if self.number else ""
         return " ".join((place + brief(self.text)).split())
 
@@ -325,7 +325,7 @@ def clean(text: str) -> str:
 
 
 def brief(name: str) -> str:
-    """A step's name without the flags that only mount something, which say little and are long."""
+    """A step's name without the flags of RUN that say how and not what: mounts, network, security."""
     return _MOUNT.sub("", name)
 
 
