@@ -48,7 +48,7 @@ class External:
 
 @dataclass(frozen=True)
 class Remote:
-    """A URL or git source of ``ADD``: its expanded ``text``. Unless that pins it, nothing else tells when it changed."""
+    """A URL or git source of ``ADD``: its expanded ``text``, and whether that fixes what is fetched."""
 
     text: str
     pinned: bool

@@ -1,0 +1,120 @@
+"""Ask BuildKit itself: what does it do again when a context has changed?"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tasks.rawjson import RawJson
+
+BATCH = 12
+# "[t3 second 2/4] COPY …"; loading contexts, bases and Dockerfiles, and exporting, are no steps of an image.
+_STEP = re.compile(r"\[(?:(?P<target>t[0-9]+) )?(?:\S+ )?[0-9]+/[0-9]+\] (?!FROM )")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a build went: ``failed``, the steps that were ``run`` (not taken from the cache), what it said in the end."""
+
+    failed: bool
+    run: tuple[str, ...]
+    said: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One build that BuildKit is asked about."""
+
+    context: Path
+    dockerfile: Path
+    target: str | None = None
+    args: Mapping[str, str] = field(default_factory=dict)
+    contexts: Mapping[str, str] = field(default_factory=dict)
+
+    def definition(self) -> dict[str, object]:
+        """The same as a target of a bake file."""
+        found: dict[str, object] = {
+            "context": str(self.context),
+            "dockerfile": str(self.dockerfile),
+            "args": dict(self.args),
+            "contexts": dict(self.contexts),
+            "output": ["type=cacheonly"],
+        }
+        return {**found, "target": self.target} if self.target else found
+
+
+def ask(question: Question) -> Answer:
+    """Build with the engine's own builder, and look at which steps ran."""
+    return _run({"t0": question.definition()})["t0"]
+
+
+def ask_all(questions: Sequence[Question]) -> list[Answer]:
+    """Several builds in one go, which is several times faster.
+
+    One that fails ends them all: then each is asked about again, and what it had run before it was ended counts too.
+    """
+    found: list[Answer] = []
+    for at in range(0, len(questions), BATCH):
+        some = questions[at : at + BATCH]
+        answers = list(_run({f"t{number}": question.definition() for number, question in enumerate(some)}).values())
+        if answers[0].failed:
+            again = map(ask, some)
+            answers = [replace(new, run=(*old.run, *new.run)) for old, new in zip(answers, again, strict=True)]
+        found += answers
+    return found
+
+
+def _run(targets: dict[str, dict[str, object]]) -> dict[str, Answer]:
+    definition = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
+    command = ["docker", "buildx", "bake", "--builder=default", "--progress=rawjson", "--provenance=false", "--file=-"]
+    done = subprocess.run(command, input=definition.encode(), capture_output=True, check=False, timeout=300)
+    reader = RawJson()
+    names: dict[str, str] = {}
+    run: dict[str, None] = {}
+    text: list[str] = []
+    for message in [*reader.feed(done.stderr), *reader.finish()]:
+        if isinstance(message, str):
+            text.append(message)
+            continue
+        for vertex in message.get("vertexes") or []:
+            names[vertex["digest"]] = vertex["name"]
+            text += [vertex["error"]] if vertex.get("error") else []
+            if vertex.get("cached"):
+                run.pop(vertex["digest"], None)
+            elif vertex.get("completed"):
+                run[vertex["digest"]] = None
+    steps: dict[str, list[str]] = {target: [] for target in targets}
+    for digest in run:
+        step = _STEP.match(names[digest])
+        if step:
+            steps[step["target"] or "t0"].append(names[digest])
+    failed = done.returncode != 0
+    return {target: Answer(failed, tuple(sorted(found)), "\n".join(text)[-800:]) for target, found in steps.items()}
+
+
+def contents(context: Path, dockerfile: Path, work: Path) -> dict[str, bytes]:
+    """All paths of the file system that a build makes, with a file's bytes (``b""`` for others)."""
+    archive = work / "out.tar"
+    command = [
+        "docker",
+        "buildx",
+        "build",
+        "--builder=default",
+        "--progress=plain",
+        f"--output=type=tar,dest={archive}",
+    ]
+    done = subprocess.run([*command, f"--file={dockerfile}", str(context)], capture_output=True, check=False)
+    if done.returncode:
+        raise AssertionError(done.stderr.decode("utf-8", "replace")[-800:])
+    found = {}
+    with tarfile.open(archive, errors="surrogateescape") as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isreg() else None
+            found[member.name.strip("/")] = file.read() if file else b""
+    archive.unlink()
+    return found

@@ -1,0 +1,159 @@
+"""BuildKit is the judge: what it would do again, our digest must notice; what our digest notices, it should do again.
+
+For each Dockerfile, each path of the context is mutated in every way. A mutation that leaves our digest as it was must
+leave every step of BuildKit's build cached. A mutation that moves our digest must make BuildKit run a step or fail, but
+for the needless rebuilds that ``docs/staleness.md`` lists with their reasons (``needless`` below).
+
+BuildKit is asked with a copy of the context at a new place: for a folder that it has seen before, its client sends only
+what looks changed, and it overlooks the mode of a folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tasks import dockerfile, ignorefile, inputs
+from tasks.errors import Trouble
+from tasks.tree import Index, Tree
+from tests.differential import buildkit, cases
+from tests.differential.cases import CASES, Case
+from tests.differential.mutations import Mutation, all_of
+
+pytestmark = pytest.mark.engine
+
+BROKEN = "broken"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def images():
+    """The base that has an ONBUILD instruction; the base for RUN must be there already."""
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        pytest.skip("no Docker engine answers")
+    empty = b"\0" * 10240
+    command = ["docker", "import", "--change=ONBUILD COPY d/x.txt /onbuild/", "--change=ENV PART=x", "-"]
+    subprocess.run([*command, cases.ONBUILD_BASE], input=empty, check=True, capture_output=True)
+    yield
+    subprocess.run(["docker", "image", "rm", cases.ONBUILD_BASE], check=False, capture_output=True)
+
+
+class Bench:
+    """A case, its context as it was, and the two who are asked about what became of it."""
+
+    def __init__(self, case: Case, work: Path) -> None:
+        self.case = case
+        self.work = work
+        self.first = work / "first"
+        self.first.mkdir()
+        cases.lay(case, self.first)
+        text = case.dockerfile.replace("OUT", uuid.uuid4().hex)
+        self.dockerfile = (self.first if case.inside else work) / "Dockerfile"
+        self.dockerfile.write_text(text)
+        if case.own_ignore is not None:
+            self.dockerfile.with_name("Dockerfile.dockerignore").write_text(case.own_ignore)
+
+    def copy(self, *mutations: Mutation) -> Path:
+        """A fresh copy of the context, mutated; what an earlier mutation has taken away is left out."""
+        place = self.work / uuid.uuid4().hex
+        shutil.copytree(self.first, place, symlinks=True)
+        for mutation in mutations:
+            try:
+                mutation.apply(place)
+            except FileNotFoundError:
+                continue
+        return place
+
+    def dockerfile_of(self, context: Path) -> Path:
+        return context / "Dockerfile" if self.case.inside else self.dockerfile
+
+    def ours(self, context: Path) -> str:
+        """Our digest of all that the case reads."""
+        path = self.dockerfile_of(context)
+        if not path.is_file():
+            return BROKEN
+        try:
+            found = dockerfile.reads(
+                path.read_text(),
+                where="Dockerfile",
+                target=self.case.target,
+                args=self.case.args,
+                named=self.case.contexts,
+                onbuild={cases.ONBUILD_BASE: ["COPY d/x.txt /onbuild/"]},
+                env={cases.ONBUILD_BASE: {"PART": "x"}, cases.BASE: {}},
+            )
+            digests = [path.read_text()]
+            with Index() as index:
+                for name in sorted({copy.context for copy in found.copies}):
+                    ignore = ignorefile.load(context, None if name else path)
+                    view = inputs.View(Tree(context, index), ignore)
+                    copies = [copy for copy in found.copies if copy.context == name]
+                    digests += [name, view.select(copies, "Dockerfile").digest]
+                    digests += [ignore.text]
+        except Trouble:
+            return BROKEN
+        return "\n".join(digests)
+
+    def question(self, context: Path) -> buildkit.Question:
+        contexts = dict.fromkeys(self.case.contexts, str(context))
+        return buildkit.Question(context, self.dockerfile_of(context), self.case.target, self.case.args, contexts)
+
+    def idle(self, mutations: list[Mutation]) -> bool:
+        """Does BuildKit find every step in its cache?"""
+        context = self.copy(*mutations)
+        answer = buildkit.ask(self.question(context))
+        shutil.rmtree(context)
+        return not answer.failed and not answer.run
+
+
+def needless(case: Case, mutation: Mutation) -> bool:
+    """Does ``docs/staleness.md`` say that we rebuild here although BuildKit would not?"""
+    links = ("ln", "dl")
+    if mutation.path in ("Dockerfile", ".dockerignore", "Dockerfile.dockerignore"):
+        return True  # 1: the text of the Dockerfile and of the ignore file counts as it is
+    if mutation.kind in ("retarget", "rename") and mutation.path in links:
+        return True  # 2: a link on the way to a source counts as its text
+    if mutation.kind == "rename" and "wildcard" in case.name:
+        return True  # 3: a match of a wildcard counts with its whole path
+    return case.name == "folder context as a stage"  # 4: a folder that takes a stage's place counts as a whole
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_mutation_matters_to_us_when_it_matters_to_buildkit(case, tmp_path):
+    bench = Bench(case, tmp_path)
+    before = bench.ours(bench.first)
+    assert before != BROKEN
+    answer = buildkit.ask(bench.question(bench.first))
+    assert not answer.failed, answer.said
+    assert answer.run, "the first build must run something, or this test compares nothing"
+    assert bench.idle([]), "BuildKit repeats steps for an equal context: it cannot be the judge"
+
+    quiet: dict[str, list[Mutation]] = {}
+    loud: dict[str, tuple[Mutation, Path]] = {}
+    for mutation in all_of(bench.first):
+        context = bench.copy(mutation)
+        after = bench.ours(context)
+        if after == before:
+            quiet.setdefault(mutation.kind, []).append(mutation)
+        elif after == BROKEN:
+            assert buildkit.ask(bench.question(context)).failed, f"{mutation}: broken to us, but BuildKit builds it"
+        elif after not in loud:
+            loud[after] = mutation, context
+
+    assert quiet, "some mutation must not matter, or this test compares nothing"
+    for mutations in quiet.values():  # all of a kind at once: if BuildKit is idle then, each of them is right
+        if not bench.idle(mutations):
+            missed = [str(mutation) for mutation in mutations if not bench.idle([mutation])]
+            pytest.fail(f"BuildKit builds again, we would not, after: {missed or list(map(str, mutations))}")
+
+    assert loud, "some mutation must matter, or this test compares nothing"
+    answers = buildkit.ask_all([bench.question(context) for _, context in loud.values()])
+    extra = [mutation for (mutation, _), answer in zip(loud.values(), answers, strict=True) if not _works(answer)]
+    assert not [str(mutation) for mutation in extra if not needless(case, mutation)]
+
+
+def _works(answer: buildkit.Answer) -> bool:
+    return answer.failed or bool(answer.run)
