@@ -89,9 +89,16 @@ class Board:
         self.rows: dict[str, Row] = {}
         self.verbose = False
         """Whether BuildKit's own output is shown, line by line (``-v 2``)."""
-        self.workers = 1
-        """How many images are worked on at once, for the forecast."""
+        self.count_workers: Callable[[], int] = lambda: 1
+        """Counts those who could work at this moment; the reporter knows how."""
+        self._most_workers = 1
         self.opened = time.monotonic()
+
+    @property
+    def workers(self) -> int:
+        """How many images can be worked on at once: the most workers that were seen so far."""
+        self._most_workers = max(self._most_workers, self.count_workers())
+        return self._most_workers
 
     def redirect(self, stream: Callable[[str], None]) -> None:
         """Write to another place than before, as lines."""

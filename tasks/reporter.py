@@ -32,6 +32,7 @@ class Reporter:
     def __init__(self, outstream: TextIO, options: Mapping[str, Any], shown: Board = board) -> None:
         """``outstream`` is doit's ``--output-file``, used only when it is one; ``options`` are not."""
         self._board = shown
+        shown.count_workers = _workers
         if outstream is not sys.stdout:
             shown.redirect(_writer(outstream))
         self._began = time.monotonic()
@@ -63,8 +64,6 @@ class Reporter:
 
     def execute_task(self, task: Task) -> None:
         """A task begins, in the thread that runs it."""
-        # doit tells no reporter how many workers there are; each that has begun is a thread of this kind
-        self._board.workers = max(self._board.workers, _workers())
         if _image(task):
             self._board.verbose = (task.verbosity or 0) >= 2
         elif _visible(task):
@@ -175,6 +174,7 @@ def _visible(task: Task) -> bool:
 
 
 def _workers() -> int:
+    """Doit tells no reporter how many workers there are; in a parallel run each is a thread of this kind."""
     from doit.runner import MThreadRunner
 
     return max(1, sum(isinstance(thread, MThreadRunner.DaemonThread) for thread in threading.enumerate()))

@@ -296,7 +296,7 @@ def test_the_whole_is_forecast_from_history() -> None:
     board.plan({"base": ("build", 10.0), "auth": ("build", 4.0), "memory": ("build", 6.0)})
     rows = list(board.rows.values())
     assert remaining(board, rows, 0.0) == 20.0
-    board.workers = 2
+    board.count_workers = lambda: 2
     assert remaining(board, rows, 0.0) == 16.0
     assert overall(rows, 0.0) == 0.0
     board.started("base", "build")
