@@ -133,8 +133,7 @@ class _Reader:
         stage = self.by_name.get(target.lower()) if target else self.stages[-1]
         if stage is None:
             close = difflib.get_close_matches(str(target), list(self.by_name), 1)
-            names = ", ".join(self.by_name)
-            remedy = f"did you mean {close[0]!r}?" if close else f"its stages: {names or 'none has a name'}"
+                remedy = f"did you mean {close[0]!r}?" if close else f"its stages: {names or 'none has a name'}"
             raise Trouble(f"there is no stage {target!r}", where=f"{self.where}:1", remedy=remedy)
         scope, triggers = self._visit(stage, stage.line)
         used = self.used | {name for name in self.args if _ALWAYS_READ.fullmatch(name)}
@@ -150,8 +149,6 @@ class _Reader:
             env={name: scope.known[name] for name in sorted(self.exported.get(stage.number, ()))},
             onbuild=triggers,
         )
-
-    # -- stages ---------------------------------------------------------------------------------------------------
 
     def _stages(self) -> list[_Stage]:
         stages: list[_Stage] = []
@@ -270,8 +267,6 @@ class _Reader:
     def _whole_context(self, name: str, line: int) -> None:
         self.contexts.add(name)
         self.copies.append(Copy(name, (WHOLE,), line=line, instruction="FROM"))
-
-    # -- instructions ---------------------------------------------------------------------------------------------
 
     def _dispatch(self, stage: _Stage, each: Instruction, scope: _Scope, escape: str) -> None:
         match each.name:
