@@ -108,8 +108,8 @@ class _Reader:
         self.args = args
         self.named: dict[str, str] = {}
         for name in named:
-            plain, colons, of_platform = name.partition("::")
-            self.named[familiar(plain) + colons + of_platform] = name
+            plain, colons, platform_of = name.partition("::")
+            self.named[familiar(plain) + colons + platform_of] = name
         self.platform = platform
         self.onbuild: dict[str, tuple[str, ...]] = {}
         self.env: dict[str, dict[str, str]] = {}
@@ -133,7 +133,7 @@ class _Reader:
         stage = self.by_name.get(target.lower()) if target else self.stages[-1]
         if stage is None:
             close = difflib.get_close_matches(str(target), list(self.by_name), 1)
-                remedy = f"did you mean {close[0]!r}?" if close else f"its stages: {names or 'none has a name'}"
+            remedy = f"did you mean {close[0]!r}?" if close else f"its stages: {', '.join(self.by_name) or 'unnamed'}"
             raise Trouble(f"there is no stage {target!r}", where=f"{self.where}:1", remedy=remedy)
         scope, triggers = self._visit(stage, stage.line)
         used = self.used | {name for name in self.args if _ALWAYS_READ.fullmatch(name)}
@@ -182,8 +182,7 @@ class _Reader:
             raise Trouble(f"FROM {words[0]} is empty after expansion", where=self._at(each.line))
         asked = frozenset(self.globals.asked)
         stage = _Stage(number, name, base, platform, each.line, [], known.get(base), asked=asked)
-        if name:
-            stage.context = self._named(name, platform) or ""
+        stage.context = (name and self._named(name, platform)) or ""
         return stage
 
     def _global_arg(self, each: Instruction) -> None:
@@ -249,8 +248,7 @@ class _Reader:
         """Note the image or named context that a name which is no stage points to; ``""`` for ``scratch``."""
         if name == "scratch":
             return ""
-        context = self._named(name, platform)
-        if context:
+        if context := self._named(name, platform):
             self._whole_context(context, line)
             return context
         ref = familiar(name)
@@ -359,8 +357,7 @@ class _Reader:
                 raise Trouble(sentence, where=self._at(line), remedy=f"it starts in line {found.line}")
             self._visit(found, line)
             return None
-        context = self._named(origin, "")
-        if context:
+        if context := self._named(origin, ""):
             self.contexts.add(context)
             return context
         self._origin(origin, "", line)

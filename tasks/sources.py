@@ -1,7 +1,8 @@
 """Which paths of a context does a source of ``COPY``, ``ADD`` or ``RUN --mount`` mean?
 
-The answers are those of BuildKit's ``cache/contenthash`` and of Go's ``path.Match``: a wildcard never crosses ``/`` (but
-a class like ``[^a]`` may), a link that is named or matched is followed to what it means, a wildcard may match nothing.
+The answers are those of BuildKit's ``cache/contenthash`` and of Go's ``path.Match``: a wildcard never crosses ``/``
+(but a class like ``[^a]`` may), a link that is named or matched is followed to what it means, a wildcard may match
+nothing.
 """
 
 from __future__ import annotations
