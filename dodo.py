@@ -6,6 +6,9 @@ from tasks.build import task_build_base, task_build_image_optimized, task_build_
 
 # are the files good, does it work
 from tasks.checks import task_dev_environment, task_lint, task_test, task_test_programs
+
+# the same for machines that nobody watches
+from tasks.ci import task_ci_build, task_ci_test
 from tasks.configuration import doit_config
 
 # is this machine able

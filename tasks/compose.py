@@ -33,7 +33,7 @@ class Service:
 
     ``replicas`` is how many containers it has when the stack is up (0 for an image that others build on),
     ``builds`` whether it has a ``build:`` section, ``volumes`` where the engine's name of each named volume is mounted,
-    ``networks`` the names that the file gives to the networks it is in.
+    ``ports`` the ports of the container that are published.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Service:
     builds: bool
     replicas: int
     volumes: Mapping[str, str]
-    networks: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
     watch: tuple[Sync, ...] = ()
 
 
@@ -143,7 +143,7 @@ def _service(name: str, one: Mapping[str, Any], project: str, volumes: Mapping[s
         builds=bool(one.get("build")),
         replicas=1 if replicas is None else int(replicas),
         volumes={mount["target"]: volumes.get(mount["source"], mount["source"]) for mount in mounts},
-        networks=tuple(sorted(one.get("networks") or ())),
+        ports=tuple(sorted({int(port["target"]) for port in one.get("ports") or ()})),
         watch=tuple(_syncs((one.get("develop") or {}).get("watch") or ())),
     )
 

@@ -20,6 +20,7 @@ from tasks.errors import Trouble
 
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 _PREFIX = "com.docker.compose."
+_TRIES, _PAUSE = 20, 0.25
 
 
 @dataclass(frozen=True)
@@ -136,21 +137,25 @@ class Containers:
             tuple(sorted(one["Name"] for one in volumes)),
         )
 
-    def remove(self) -> Belongings:
-        """Remove all of them, data included, and return what there was. Needs no Compose file."""
-        import docker.errors
-
+    def remove(self) -> None:
+        """Remove all of them, data included. Needs no Compose file, and another may be doing the same."""
         there = self.belongings()
-        for name in there.containers:
-            with _answering(), contextlib.suppress(docker.errors.NotFound):
-                _api().remove_container(name, v=True, force=True)
-        for name in there.networks:
-            with _answering(), contextlib.suppress(docker.errors.NotFound):
-                _api().remove_network(name)
-        for name in there.volumes:
-            with _answering(), contextlib.suppress(docker.errors.NotFound):
-                _api().remove_volume(name)
-        return there
+        for _ in range(_TRIES):
+            for name in there.containers:
+                with _going():
+                    _api().remove_container(name, v=True, force=True)
+            for name in there.networks:
+                with _going():
+                    _api().remove_network(name)
+            for name in there.volumes:
+                with _going():
+                    _api().remove_volume(name)
+            there = self.belongings()
+            if not there:
+                return
+            time.sleep(_PAUSE)
+        names = ", ".join((*there.containers, *there.networks, *there.volumes))
+        raise Trouble(f"the Docker engine still holds {names}", remedy=f"docker compose -p {self.project} down -v")
 
 
 def projects(pattern: str) -> list[str]:
@@ -243,6 +248,18 @@ def _api() -> Any:
     if not hasattr(_local, "client"):
         _local.client = _client()
     return _local.client.api
+
+
+@contextlib.contextmanager
+def _going() -> Iterator[None]:
+    """For a removal: what is gone already, or just going, or still used by what is going, is looked at again."""
+    import docker.errors
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        if error.status_code not in (403, 404, 409):
+            raise Trouble(f"the Docker engine refuses: {error.explanation or error}") from None
 
 
 @contextlib.contextmanager

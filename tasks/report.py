@@ -55,10 +55,10 @@ def write(folder: Path, history: History, project: str) -> Path:
 def markdown(shown: Shown) -> str:
     """The last run as Markdown, for a pull request."""
     if not shown.last:
-        return f"## Builds of {_cell(shown.project)}\n\nNothing was built yet.\n"
+        return f"## Builds of {cell(shown.project)}\n\nNothing was built yet.\n"
     run = runs(shown.last)[-1]
     lines = [
-        f"## Builds of {_cell(shown.project)}, {when(run.started)}",
+        f"## Builds of {cell(shown.project)}, {when(run.started)}",
         "",
         f"{seconds_text(run.wall)} wall time for {seconds_text(run.work)} of work; {_cached(shown, run)}.",
         "",
@@ -67,7 +67,7 @@ def markdown(shown: Shown) -> str:
         *map(_row, shown.last),
         "",
     ]
-    path = [f"{_cell(link.build.image)} ({seconds_text(link.build.seconds)})" for link in critical_path(shown.last)]
+    path = [f"{cell(link.build.image)} ({seconds_text(link.build.seconds)})" for link in critical_path(shown.last)]
     lines += [f"**Critical path:** {' → '.join(path)}", ""]
     if images := sizes(shown.builds):
         alone, together = sum(size.total for size in images), stored_bytes(images)
@@ -88,10 +88,11 @@ def _row(build: Build) -> str:
     cached = f"{build.cached_steps} of {build.work_steps}" if build.work_steps else "–"
     size = size_text(build.size) if build.size else "–"
     cells: Sequence[str] = (build.image, action, seconds_text(build.seconds), cached, size, "; ".join(build.reasons))
-    return f"| {' | '.join(map(_cell, cells))} |"
+    return f"| {' | '.join(map(cell, cells))} |"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """The text as it can stand in a cell of a Markdown table."""
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
 
 
