@@ -1,0 +1,132 @@
+"""What does a run cost when nothing changed?
+
+.venv/bin/python benchmarks/nothing_changed.py [--repeat 9] [--skip stack] [--skip hundred] [--skip thousand]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from peers import Bench, measuring_engine
+from projects import environ, write_monorepo
+from results import Results, say
+
+from tasks import measure
+
+ABOUT = """
+Everything was built just before; then each command is run in turns with the others. `bare doit` is a doit with as many
+tasks and file dependencies that looks at nothing else. Peers build the same graph: Compose with `docker-image:`
+contexts, bake from `doit plan --bake`. Ratios are against the faster of the two in the same rounds.
+"""
+
+
+def stack(results: Results, repeat: int) -> None:
+    """This repository's own stack, in the current engine."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+    with tempfile.TemporaryDirectory(prefix="bm-") as folder:
+        bench = Bench(own, Path(folder))
+        say("building the stack, and again with each peer")
+        bench.doit("build_optimized")
+        bench.prepare()
+        bench.build_with_peers()
+        bare = bench.bare_doit()
+        cases = {
+            "doit build_optimized": lambda: bench.doit("build_optimized").seconds,
+            "docker compose build": lambda: bench.compose().seconds,
+            "docker buildx bake": lambda: bench.bake().seconds,
+            "bare doit": lambda: measure.run(bare, env=own).seconds,
+        }
+        times = measure.in_turns(cases, repeat, say)
+        bench.remove_all("bm-bake")
+    results.timed("this stack", times)
+    ours, compose, bake, plain = (timing.median for timing in times.values())
+    results.add("this stack, against the faster peer", ours / min(compose, bake), "×", 0.5)
+    results.add("this stack", ours, "s", 0.25)
+    results.add("this stack, against a bare doit", ours / plain, "×", 2)
+
+
+def hundred(results: Results, repeat: int) -> None:
+    """100 images on one base, 5,000 files, against both peers."""
+    with measuring_engine() as engine, tempfile.TemporaryDirectory(prefix="bm-") as folder:
+        repo = write_monorepo(Path(folder) / "repo", "bm-hundred", 100, 50)
+        bench = Bench(environ(engine, repo.compose), Path(folder))
+        say("building 100 images, and again with each peer")
+        bench.doit("build_optimized")
+        bench.prepare()
+        bench.build_with_peers()
+        cases = {
+            "doit build_optimized": lambda: bench.doit("build_optimized").seconds,
+            "docker compose build": lambda: bench.compose().seconds,
+            "docker buildx bake": lambda: bench.bake().seconds,
+        }
+        times = measure.in_turns(cases, max(3, repeat // 3), say)
+        bench.remove_all(repo.name)
+    results.timed("100 images, 5,000 files", times)
+    ours, compose, bake = (timing.median for timing in times.values())
+    results.add("100 images, 5,000 files, against the faster peer", ours / min(compose, bake), "×", 0.08)
+    results.add("100 images, 5,000 files", ours, "s", 0.7)
+
+
+def thousand(results: Results, repeat: int) -> None:
+    """1,000 images and 100,000 files against 100 and 10,000: growth and memory."""
+    with measuring_engine() as engine, tempfile.TemporaryDirectory(prefix="bm-") as folder:
+        benches = {}
+        for count in (100, 1000):
+            repo = write_monorepo(Path(folder) / f"repo{count}", f"bm-grow{count}", count, 100)
+            benches[count] = bench = Bench(environ(engine, repo.compose), Path(folder) / f"bench{count}")
+            say(f"building {count} images")
+            bench.doit("build_optimized")
+        peaks: dict[int, int] = {}
+
+        def ours(count: int) -> float:
+            ran = benches[count].doit("build_optimized")
+            peaks[count] = max(peaks.get(count, 0), ran.peak)
+            return ran.seconds
+
+        empty = Path(folder) / "empty.py"
+        empty.write_text("DOIT_CONFIG = {'backend': 'sqlite3'}\ndef task_none():\n    return {'actions': None}\n")
+        cases = {
+            "100 images, 10,000 files": lambda: ours(100),
+            "1,000 images, 100,000 files": lambda: ours(1000),
+            "doit with one empty task": lambda: benches[100].bare(empty),
+        }
+        times = measure.in_turns(cases, repeat, say)
+        for count in benches:
+            benches[count].remove_all(f"bm-grow{count}")
+    results.timed("growth", times)
+    small, large, start = (timing.median for timing in times.values())
+    growth = (large - start) / (10 * (small - start))
+    each = (large - start) / 100_000 * 1e6
+    results.add(
+        "time per image and file at 1,000 and 100,000, against 100 and 10,000",
+        growth,
+        "×",
+        1.1,
+        f"{each:.0f} µs a file with its share of the image",
+    )
+    results.add(
+        "peak memory at 1,000 images, 100,000 files", peaks[1000] / 1e6, "MB", 250, f"{peaks[100] / 1e6:.0f} MB at 100"
+    )
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--skip", action="append", default=[], choices=["stack", "hundred", "thousand"])
+    given = parser.parse_args()
+    results = Results(Path(__file__), "Nothing changed", ABOUT)
+    for part in (stack, hundred, thousand):
+        if part.__name__ not in given.skip:
+            part(results, given.repeat)
+    if given.skip:
+        print(results.markdown())  # a part of the figures must not replace all of them
+    else:
+        results.write()
+
+
+if __name__ == "__main__":
+    main()

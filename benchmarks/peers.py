@@ -1,0 +1,172 @@
+"""What is compared: our doit, a bare doit, ``docker compose build`` and ``docker buildx bake``, on the same images.
+
+The peers build under names of their own (``bm-…``), so that no one's result is another's starting point. Compose gets
+the same graph with ``docker-image:`` contexts (before 2.40 it does not know ``service:``), bake gets what
+``doit plan --bake`` prints. Every run goes through ``measure.run``, which refuses one that failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tasks import measure  # noqa: E402
+from tasks.errors import Trouble  # noqa: E402
+from tasks.spare_engine import spare_engine  # noqa: E402
+
+DOIT = Path(sys.executable).with_name("doit")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One project to measure on: ``environ`` says which Compose file and which engine, ``folder`` takes our files."""
+
+    environ: Mapping[str, str]
+    folder: Path
+
+    def doit(self, *words: str) -> measure.Ran:
+        """Our doit on the project."""
+        return measure.run([str(DOIT), *words], cwd=ROOT, env=self.environ)
+
+    def plan(self) -> list[dict[str, Any]]:
+        """The images as ``doit plan --json`` promises them."""
+        images: list[dict[str, Any]] = json.loads(self.doit("plan", "--json").stdout)["images"]
+        return images
+
+    def bake(self, *words: str) -> measure.Ran:
+        """Bake on the definition that ``prepare`` wrote."""
+        argv = ["docker", "buildx", "bake", "--file", str(self.folder / "bake.json"), *words]
+        return measure.run(argv, cwd=ROOT, env=self._plain())
+
+    def compose(self, *words: str) -> measure.Ran:
+        """Compose on the project that ``prepare`` wrote."""
+        argv = ["docker", "compose", "--file", str(self.folder / "compose.json"), "build", *words]
+        return measure.run(argv, cwd=ROOT, env=self._plain())
+
+    def prepare(self) -> None:
+        """Write the same graph for bake and for Compose."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        definition = json.loads(self.doit("plan", "--bake").stdout)
+        for name, target in definition["target"].items():
+            target["tags"] = [f"bm-bake/{name}"]
+        (self.folder / "bake.json").write_text(json.dumps(definition))
+        services = {name: _service(name, target) for name, target in definition["target"].items()}
+        secrets = {
+            ident: source
+            for target in definition["target"].values()
+            for ident, source in map(_secret, target.get("secret", ()))
+        }
+        project = {"name": "bm-compose", "services": services, "secrets": secrets}
+        (self.folder / "compose.json").write_text(json.dumps(project).replace("$", "$$"))
+
+    def build_with_peers(self) -> None:
+        """Let both peers build everything once; Compose one image after the other, as it knows no order."""
+        self.bake()
+        for name in _in_order(json.loads((self.folder / "bake.json").read_text())["target"]):
+            self.compose(name)
+
+    def bare_doit(self) -> list[str]:
+        """The command of a doit that has as many tasks and file dependencies and does nothing else; run it once."""
+        folder = self.folder / "bare"
+        folder.mkdir(parents=True, exist_ok=True)
+        base = self.compose_file().parent
+        files = {image["name"]: [str(base / path) for path in image["inputs"]] for image in self.plan()}
+        (folder / "tasks.json").write_text(json.dumps(files))
+        (folder / "dodo.py").write_text(_BARE)
+        argv = [str(DOIT), "--file", str(folder / "dodo.py")]
+        measure.run(argv, env=self.environ)
+        return argv
+
+    def bare(self, dodo: Path) -> float:
+        """The seconds of a doit with this dodo file."""
+        return measure.run([str(DOIT), "--file", str(dodo), "--db-file", f"{dodo}.db"], env=self.environ).seconds
+
+    def remove_all(self, prefix: str) -> None:
+        """Remove the images whose names begin with ``prefix``, and those of the peers."""
+        listed = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]
+        names = subprocess.run(listed, env=self.environ, capture_output=True, text=True, check=True).stdout.split()
+        ours = [name for name in names if name.startswith((f"{prefix}/", "bm-bake/", "bm-compose/"))]
+        if ours:
+            subprocess.run(["docker", "image", "rm", *ours], env=self.environ, capture_output=True, check=True)
+
+    def compose_file(self) -> Path:
+        """The project's first Compose file."""
+        named = self.environ.get("COMPOSE_FILE", "").split(":")[0]
+        return Path(named) if named else ROOT / "docker-compose.optimized.yml"
+
+    def _plain(self) -> dict[str, str]:
+        left_out = ("COMPOSE_FILE", "COMPOSE_PROFILES")
+        kept = {name: value for name, value in self.environ.items() if name not in left_out}
+        return {**kept, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+
+
+@contextlib.contextmanager
+def measuring_engine() -> Iterator[dict[str, str]]:
+    """The environment of an engine of our own; where none can be started, of the current one, which is said."""
+    with contextlib.ExitStack() as stack:
+        try:
+            environ = dict(stack.enter_context(spare_engine("bm-")).environ)
+        except Trouble as trouble:
+            print(f"measuring in the current engine, whose images slow it down: {trouble}", file=sys.stderr)
+            environ = dict(os.environ)
+        yield environ
+
+
+_BARE = """\
+import json, os, pathlib
+here = pathlib.Path(__file__).parent
+DOIT_CONFIG = {"backend": "sqlite3", "check_file_uptodate": "timestamp", "dep_file": str(here / "db"), "verbosity": 0}
+
+def task_image():
+    for name, files in json.loads((here / "tasks.json").read_text()).items():
+        target = str(here / (name + ".made"))
+        files = [path for path in files if os.path.isfile(path)]
+        yield {"name": name, "actions": [["touch", target]], "file_dep": files, "targets": [target]}
+"""
+
+
+def _service(name: str, target: Mapping[str, Any]) -> dict[str, Any]:
+    contexts = {
+        context: f"docker-image://bm-compose/{value.removeprefix('target:')}" if value.startswith("target:") else value
+        for context, value in target.get("contexts", {}).items()
+    }
+    build = {
+        "context": target["context"],
+        "dockerfile": target["dockerfile"],
+        "args": target.get("args"),
+        "target": target.get("target"),
+        "additional_contexts": contexts,
+        "secrets": [_secret(one)[0] for one in target.get("secret", ())],
+    }
+    return {"image": f"bm-compose/{name}", "build": {key: value for key, value in build.items() if value}}
+
+
+def _secret(text: str) -> tuple[str, dict[str, str]]:
+    words = dict(part.partition("=")[::2] for part in text.split(","))
+    source = {"file": words["src"]} if "src" in words else {"environment": words["env"]}
+    return words["id"], source
+
+
+def _in_order(targets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Targets with the ones that others build on first."""
+    done: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        for value in targets[name].get("contexts", {}).values():
+            if value.startswith("target:"):
+                visit(value.removeprefix("target:"))
+        done[name] = None
+
+    for name in targets:
+        visit(name)
+    return list(done)

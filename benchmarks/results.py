@@ -1,0 +1,93 @@
+"""Keep the figures of a benchmark beside its script: ``X.json`` for programs, ``X.md`` for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tasks import measure
+
+
+@dataclass
+class Results:
+    """The rows that one script measures, each with what its target is and whether it was met."""
+
+    script: Path
+    title: str
+    about: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    timings: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=measure.machine)
+
+    def add(self, what: str, value: float, unit: str, at_most: float, note: str = "") -> None:
+        """One figure and its target (a figure at most so large)."""
+        met = value <= at_most
+        self.rows.append(
+            {"what": what, "value": round(value, 3), "unit": unit, "at_most": at_most, "met": met, "note": note}
+        )
+        print(
+            f"{'ok    ' if met else 'MISSED'} {what}: {value:.3f} {unit} (at most {at_most:g}) {note}", file=sys.stderr
+        )
+
+    def timed(self, case: str, timings: Mapping[str, measure.Timing]) -> None:
+        """All timings of one case."""
+        self.timings[case] = {name: timing.as_json() for name, timing in timings.items()}
+
+    def write(self) -> None:
+        """Write both files and print the tables; a benchmark run in parts keeps what its other parts measured."""
+        content = {"title": self.title, "machine": self.machine, "rows": self.rows, "timings": self.timings}
+        self.script.with_suffix(".json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        text = self.markdown()
+        self.script.with_suffix(".md").write_text(text)
+        print(text)
+
+    def markdown(self) -> str:
+        """The tables as Markdown."""
+        goals = [
+            [
+                row["what"],
+                f"{row['value']:g} {row['unit']}",
+                f"≤ {row['at_most']:g}",
+                "yes" if row["met"] else "**no**",
+                row["note"],
+            ]
+            for row in self.rows
+        ]
+        times = [
+            [case, name, f"{one['median']:.3f} s", f"{one['min']:.3f} – {one['max']:.3f} s", str(one["runs"])]
+            for case, timings in self.timings.items()
+            for name, one in timings.items()
+        ]
+        return "\n".join(
+            [
+                f"# {self.title}",
+                "",
+                self.about.strip(),
+                "",
+                f"`.venv/bin/python benchmarks/{self.script.name}` wrote this on {measure.in_words(self.machine)}.",
+                "",
+                *_table(["what", "measured", "target", "met", ""], goals),
+                "",
+                *_table(["case", "command", "median", "fastest – slowest", "runs"], times),
+                "",
+            ]
+        )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(heads) + " |",
+        "|" + "---|" * len(heads),
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+
+
+def say(line: str) -> None:
+    """Progress, for whoever waits."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,150 @@
+"""Where can builds be measured without touching anybody's images, and from an empty cache?
+
+In a Docker engine that is started for it and goes away with all that it holds: its own folder, socket and bridge
+(an engine without a bridge of its own takes the first engine's away). It needs root and ``dockerd``, like any engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.engine import Engine, endpoint
+from tasks.errors import Trouble
+
+_START_SECONDS = 60
+_STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class SpareEngine:
+    """A running engine: where it listens, and the environment in which docker commands and doit talk to it."""
+
+    address: str
+    environ: Mapping[str, str]
+
+    def load(self, ref: str) -> None:
+        """Give it an image that the current engine holds, by that name, with no registry between."""
+        current = {**os.environ, "DOCKER_HOST": endpoint()}
+        with subprocess.Popen(["docker", "save", ref], env=current, stdout=subprocess.PIPE) as save:
+            taken = subprocess.run(
+                ["docker", "load", "--quiet"],
+                env=self.environ,
+                stdin=save.stdout,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if save.returncode or taken.returncode:
+            raise Trouble(f"{ref} cannot be given to the engine that measures: {taken.stderr.strip()}")
+
+    def forget_everything(self, keep: str = "") -> None:
+        """Remove all images but the one called ``keep``, and the whole build cache, cache mounts included."""
+        held = Engine(self.address).snapshot().get(keep) if keep else None
+        listed = self._docker("image", "ls", "--all", "--quiet", "--no-trunc").split()
+        ids = {one for one in listed if held is None or one != held.id}
+        if ids:
+            self._docker("image", "rm", "--force", *ids)
+        self._docker("builder", "prune", "--all", "--force")
+
+    def _docker(self, *words: str) -> str:
+        done = subprocess.run(["docker", *words], env=self.environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Trouble(f"docker {' '.join(words[:2])}: {done.stderr.strip()}")
+        return done.stdout
+
+
+@contextlib.contextmanager
+def spare_engine(prefix: str = "spare-engine-") -> Iterator[SpareEngine]:
+    """Start an engine and, at the end, stop it and remove all that it held.
+
+    Raises ``Trouble`` where none can be started: without root, without ``dockerd``, or with its last words.
+    """
+    if os.geteuid() != 0 or not shutil.which("dockerd") or not shutil.which("ip"):
+        raise Trouble(
+            "measuring from an empty cache needs an engine of its own, which needs root, dockerd and iproute2",
+            remedy="run it as root on a machine with the docker.io package",
+        )
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    bridge = f"bm{os.getpid()}"
+    try:
+        with _bridge(bridge), (folder / "log").open("w") as log:
+            address = f"unix://{folder}/docker.sock"
+            config = folder / "daemon.json"
+            config.write_text(json.dumps(_config(folder, address, bridge)))
+            process = subprocess.Popen(
+                ["dockerd", "--config-file", str(config)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+            try:
+                _await(Engine(address), process, folder / "log")
+                yield SpareEngine(address, {**os.environ, "DOCKER_HOST": address, "DOCKER_CONTEXT": ""})
+            finally:
+                _stop(process)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _config(folder: Path, address: str, bridge: str) -> dict[str, object]:
+    return {
+        "data-root": str(folder / "data"),
+        "exec-root": str(folder / "exec"),
+        "pidfile": str(folder / "pid"),
+        "hosts": [address],
+        "bridge": bridge,
+    }
+
+
+@contextlib.contextmanager
+def _bridge(name: str) -> Iterator[None]:
+    """A bridge with the first free network of 10.214.0.0/16; afterwards it and the firewall's rules for it are gone."""
+    taken = _ip("-brief", "-4", "address")
+    number = next(number for number in range(256) if f" 10.214.{number}." not in taken)
+    subnet = f"10.214.{number}"
+    _ip("link", "add", name, "type", "bridge")
+    try:
+        _ip("address", "add", f"{subnet}.1/24", "dev", name)
+        _ip("link", "set", name, "up")
+        yield
+    finally:
+        _ip("link", "delete", name)
+        for table in ("filter", "nat"):
+            listed = subprocess.run(["iptables", "-t", table, "-S"], capture_output=True, text=True).stdout
+            for rule in listed.splitlines():
+                if rule.startswith("-A ") and (name in rule.split() or f"{subnet}.0/24" in rule.split()):
+                    subprocess.run(["iptables", "-t", table, "-D", *rule.split()[1:]], capture_output=True)
+
+
+def _ip(*words: str) -> str:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Trouble(f"ip {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _await(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(Trouble):
+            engine.snapshot()
+            return
+        time.sleep(0.1)
+    said = log.read_text(errors="replace").splitlines()[-1:] or ["nothing"]
+    raise Trouble(f"the engine that measures does not start; its last words: {said[0]}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
