@@ -41,6 +41,7 @@ BAD = ("failed", "moved", "cancelled", "blocked")
 _SHOWN = frozenset({"started", "cached", "done", "failed", "status"})
 _LOOK_SECONDS = 0.2
 _RETAG_SECONDS = 0.1
+_LONGEST_LABEL = 90
 _LONGEST_REASON = 3
 
 
@@ -250,7 +251,7 @@ class Board:
             return []
         steps = sorted(progress.steps, key=lambda step: step.index)
         executed = [step for step in steps if step.work and step.completed and not step.cached]
-        return [f"    {seconds_text(step.seconds):>7}  {step.label[:90]}" for step in executed]
+        return [f"    {seconds_text(step.seconds):>7}  {cut(step.label, _LONGEST_LABEL)}" for step in executed]
 
 
 def wants_live() -> bool:
@@ -266,6 +267,13 @@ def because(reasons: Sequence[str]) -> str:
     more = len(reasons) - _LONGEST_REASON
     shown = "; ".join(reasons[:_LONGEST_REASON])
     return f" ({shown}; {more} more)" if more > 0 else f" ({shown})"
+
+
+def cut(text: str, width: int) -> str:
+    """The text in at most ``width`` characters; that some are missing shows."""
+    if len(text) <= width:
+        return text
+    return text[: width - 1] + "…" if width > 0 else ""
 
 
 def seconds_text(seconds: float) -> str:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.board import seconds_text
+from tasks.board import cut, seconds_text
 from tasks.progress import Progress, Step, clean
 
 LAST_LINES = 15
@@ -211,7 +211,7 @@ def _what(step: Step | None, tail: str, exit_code: int) -> str:
         said = errors[-1].removeprefix("failed to solve: ") if errors else "buildx said nothing about it"
         return f"{said} (exit status {exit_code})"
     spent = f" after {seconds_text(step.seconds)}" if step.seconds >= 1 else ""
-    label = step.label if len(step.label) <= 90 else step.label[:89] + "…"
+    label = cut(step.label, 90)
     if found := _EXIT.search(step.error):
         status = int(found[1])
         known = f" ({_SIGNALS[status]})" if status in _SIGNALS else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,9 +54,11 @@ def show(words: Sequence[str], number: str, limit: str, as_json: bool) -> Any:
     given = [*(["--show", number] if number else []), *(["--limit", limit] if limit else [])]
     try:
         asked = parse([*given, *(["--json"] if as_json else []), *words])
-        print(answer(current().history, asked))
+        print(answer(current().history, asked), flush=True)
     except Trouble as trouble:
         return TaskFailed(str(trouble))
+    except BrokenPipeError:  # `doit history | head` has seen enough; Python must not try to flush once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return None
 
 

@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from tasks.board import Row, seconds_text
+from tasks.board import Row, cut, seconds_text
 from tasks.forecast import wall_seconds
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def _running(row: Row, now: float, names: int, width: int, mark: str) -> Text:
     elapsed = f"{row.elapsed(now):.0f}"
     right = f"{elapsed} of ~{seconds_text(row.expected)}" if row.expected else f"{elapsed} s"
     line = Text(f"{mark} ", style="cyan")
-    line.append(f"{_cut(row.image, names):{names}}  ", style="bold")
+    line.append(f"{cut(row.image, names):{names}}  ", style="bold")
     room = width - len(line.plain) - len(right) - 2
-    line.append(f"{_cut(row.doing, room):{max(0, room)}}  ", style="default")
+    line.append(f"{cut(row.doing, room):{max(0, room)}}  ", style="default")
     line.append(right, style="dim")
     return line
 
@@ -103,8 +103,8 @@ def _running(row: Row, now: float, names: int, width: int, mark: str) -> Text:
 def _waiting(row: Row, board: Board, names: int, width: int, mark: str) -> Text:
     unfinished = [name for name in row.parents if name in board.rows and not board.rows[name].over]
     what = f"waits for {', '.join(unfinished)}" if unfinished else "waits for its turn"
-    line = f"{mark} {_cut(row.image, names):{names}}  {what}"
-    return Text(_cut(line, width), style="dim")
+    line = f"{mark} {cut(row.image, names):{names}}  {what}"
+    return Text(cut(line, width), style="dim")
 
 
 def _will_run(row: Row, board: Board) -> bool:
@@ -179,9 +179,3 @@ def _marked(text: str, console: Console) -> Text:
 
 def _unicode(console: Console) -> bool:
     return console.encoding.lower().startswith("utf")
-
-
-def _cut(text: str, width: int) -> str:
-    if len(text) <= width:
-        return text
-    return text[: width - 1] + "…" if width > 0 else ""
