@@ -1,0 +1,272 @@
+"""doitw: the environment follows the lock, an engine is found or made, and nothing that is there is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, docker
+
+BASE = "python:3.13-slim-trixie"
+# Says how it was called; `exec` in doitw must hand over everything as it was.
+PROGRAM = """\
+import os, sys
+
+def main():
+    print(os.getcwd(), os.environ.get("COMPOSE_FILE", "-"), *(f"<{word}>" for word in sys.argv[1:]))
+"""
+
+
+def wheel(folder: Path, version: str) -> Path:
+    """A package `doit` that only prints."""
+    path = folder / f"doit-{version}-py3-none-any.whl"
+    info = f"doit-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("doit.py", PROGRAM)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: doit\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/entry_points.txt", "[console_scripts]\ndoit = doit:main\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def lock(repo: Path, version: str, digest: str = "") -> None:
+    """The lock of `repo` asks for this version of the package."""
+    path = wheel(repo.parent, version)
+    digest = digest or hashlib.sha256(path.read_bytes()).hexdigest()
+    (repo / "requirements.txt").write_text(f"doit @ {path.as_uri()} --hash=sha256:{digest}\n")
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    folder = tmp_path / "the repository"
+    folder.mkdir()
+    shutil.copy(ROOT / "doitw", folder)
+    lock(folder, "1.0")
+    return folder
+
+
+def run(repo: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(repo / "doitw"), *words],
+        cwd=repo.parent,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def version(repo: Path) -> str:
+    found = list(repo.glob(".venv/lib/*/site-packages/doit-*.dist-info"))
+    return ", ".join(path.name for path in found)
+
+
+def test_it_makes_the_environment_once_and_hands_everything_over(repo: Path) -> None:
+    first = run(repo, "list", "-n", "3", "two words", "*", COMPOSE_FILE="a.yml:/b/c.yml:sub/d.yml")
+    assert first.returncode == 0, first.stderr
+    files = f"{repo.parent}/a.yml:/b/c.yml:{repo.parent}/sub/d.yml"
+    assert first.stdout == f"{repo} {files} <list> <-n> <3> <two words> <*>\n"
+    assert first.stderr.splitlines() == ["doitw: installing what requirements.txt locks into .venv"]
+    second = run(repo, "list")
+    assert (second.stdout, second.stderr) == (f"{repo} - <list>\n", "")
+    assert sorted(path.name for path in repo.iterdir()) == [".venv", "doitw", "requirements.txt"]
+
+
+def test_a_changed_lock_is_installed(repo: Path) -> None:
+    run(repo, "list")
+    lock(repo, "2.0")
+    done = run(repo, "list")
+    assert done.returncode == 0, done.stderr
+    assert version(repo) == "doit-2.0.dist-info"
+
+
+def test_a_package_that_is_not_the_locked_one_is_refused_and_nothing_is_remembered(repo: Path) -> None:
+    lock(repo, "1.0", digest="0" * 64)
+    done = run(repo, "list")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("doitw: could not install what requirements.txt locks")
+    lock(repo, "1.0")
+    assert run(repo, "list").returncode == 0
+
+
+def test_an_environment_that_was_not_finished_or_whose_python_is_gone_is_made_again(repo: Path) -> None:
+    run(repo, "list")
+    (repo / ".venv/requirements.txt").unlink()
+    shutil.rmtree(next(repo.glob(".venv/lib/*/site-packages/doit-1.0.dist-info")))
+    assert run(repo, "list").returncode == 0
+    for link in repo.glob(".venv/bin/python*"):
+        link.unlink()
+        link.symlink_to("/nowhere/python")
+    done = run(repo, "list")
+    assert done.returncode == 0, done.stderr
+    assert version(repo) == "doit-1.0.dist-info"
+
+
+def test_several_at_once_install_once(repo: Path) -> None:
+    runs = [
+        subprocess.Popen([str(repo / "doitw"), "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    ends = [one.communicate(timeout=120) for one in runs]
+    assert [one.returncode for one in runs] == [0] * 4, ends
+    assert sum("installing" in stderr for _, stderr in ends) == 1
+
+
+def test_an_old_python_is_said_in_a_sentence(repo: Path, tmp_path: Path) -> None:
+    old = tmp_path / "bin"
+    old.mkdir()
+    for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
+        (old / name).write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2"\n[ "$1" = --version ]\n')
+        (old / name).chmod(0o755)
+    done = run(repo, "list", PATH=f"{old}:{os.environ['PATH']}")
+    assert done.returncode == 1
+    assert "doitw: Python 3.11 or later is needed, and this machine has Python 3.9.2" in done.stderr
+    assert not (repo / ".venv").exists()
+
+
+# ---- the engine: on a machine of its own, where apt-get, dockerd and docker tell what is asked of them
+
+STUBS = {
+    # Installing "docker.io" brings the commands that the real package brings.
+    "apt-get": """\
+echo "apt-get $*" >>/log
+case "$*" in
+*" install "*docker.io*)
+    printf '#!/bin/sh\\necho "docker $*" >>/log; [ -e /started ]\\n' >/stubs/docker
+    printf '#!/bin/sh\\necho "dockerd $*" >>/log; : >/started\\n' >/stubs/dockerd
+    chmod +x /stubs/docker /stubs/dockerd ;;
+esac
+plugins=/usr/libexec/docker/cli-plugins
+case "$*" in *" install "*docker-buildx*) mkdir -p $plugins; cp /usr/bin/true $plugins/docker-buildx ;; esac
+case "$*" in *" install "*docker-compose*) mkdir -p $plugins; cp /usr/bin/true $plugins/docker-compose ;; esac
+""",
+    "apt-cache": """case " $KNOWN " in *" $2 "*) ;; *) exit 100 ;; esac\n""",
+    "sleep": "",
+}
+DEBIAN_13 = "docker.io docker-cli docker-buildx docker-compose iptables mmdebstrap debian-archive-keyring"
+UBUNTU = "docker.io docker-buildx docker-compose-v2 docker-compose iptables mmdebstrap debian-archive-keyring"
+DEBIAN_12 = "docker.io docker-compose iptables mmdebstrap debian-archive-keyring"
+
+
+@pytest.fixture
+def machine(engine: None, tmp_path: Path) -> Path:
+    """What a container needs to be a machine with the repository, a ready environment, and no Docker."""
+    if docker("image", "inspect", BASE).returncode:
+        pytest.skip(f"{BASE} is not in the engine: doit build_base makes it")
+    (tmp_path / "repo/.venv/bin").mkdir(parents=True)
+    shutil.copy(ROOT / "doitw", tmp_path / "repo")
+    for name in ("requirements.txt", ".venv/requirements.txt"):
+        (tmp_path / "repo" / name).write_text("a lock\n")
+    stubs = {**STUBS, "../repo/.venv/bin/doit": 'echo "doit $*"\n', "../repo/.venv/bin/python": ""}
+    (tmp_path / "stubs").mkdir()
+    for name, text in stubs.items():
+        path = tmp_path / "stubs" / name
+        path.write_text(f"#!/bin/sh\n{text}")
+        path.chmod(0o755)
+    return tmp_path
+
+
+def doitw(machine: Path, words: str, *options: str, known: str = DEBIAN_13, before: str = "") -> tuple[int, str, str]:
+    """Run doitw there; returns its status, what it said, and what was asked of the stubs."""
+    script = f": >/log; {before} /repo/doitw {words} 2>&1; status=$?; echo; echo LOG; cat /log; exit $status"
+    done = docker(
+        *("run", "--rm", "--network", "none", "--env", f"KNOWN={known}"),
+        *("--env", "PATH=/stubs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        *("--volume", f"{machine}/repo:/repo:ro", "--volume", f"{machine}/stubs:/mnt/stubs:ro"),
+        *options,
+        *(BASE, "sh", "-c", f"cp -r /mnt/stubs /stubs; {script}"),
+    )
+    said, _, log = done.stdout.partition("\nLOG\n")
+    return done.returncode, said + done.stderr, log
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("known", "installed"),
+    [
+        (DEBIAN_13, "docker.io docker-cli docker-buildx docker-compose iptables mmdebstrap debian-archive-keyring"),
+        (UBUNTU, "docker.io docker-buildx docker-compose-v2 iptables mmdebstrap debian-archive-keyring"),
+    ],
+    ids=["Debian", "Ubuntu"],
+)
+def test_without_an_engine_it_installs_and_starts_one(machine: Path, known: str, installed: str) -> None:
+    status, said, log = doitw(machine, "build_optimized -n 2", known=known)
+    assert status == 0, said
+    assert said.splitlines()[-1] == "doit build_optimized -n 2"
+    wanted = " ".join(line.partition("--no-install-recommends ")[2] for line in log.splitlines())
+    assert sorted(wanted.split()) == sorted(installed.split())
+    assert log.count("dockerd ") == 1
+
+
+@pytest.mark.engine
+def test_a_release_that_is_too_old_is_said_in_a_sentence(machine: Path) -> None:
+    status, said, log = doitw(machine, "build_optimized", known=DEBIAN_12)
+    assert status == 1
+    assert "too old for buildx and Compose v2 (Debian 12 is): install Docker" in said.splitlines()[-1]
+    assert "dockerd" not in log
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("words", ["list --all", "help", "info x", "--version", "clean", "forget"])
+def test_what_needs_no_engine_asks_for_none(machine: Path, words: str) -> None:
+    assert doitw(machine, words)[1:] == (f"doit {words}\n", "")
+
+
+@pytest.mark.engine
+def test_without_root_or_sudo_it_says_what_to_install(machine: Path) -> None:
+    (machine / "stubs").chmod(0o755)
+    status, said, _ = doitw(machine, "build_optimized", before="chmod 666 /log; setpriv --reuid=1000 --clear-groups")
+    assert status == 1
+    assert said.splitlines()[-1].startswith("doitw: no Docker engine with buildx and Compose here: install Docker")
+
+
+@pytest.mark.engine
+def test_an_engine_elsewhere_is_not_ours_to_start(machine: Path) -> None:
+    plugins = "mkdir -p /usr/libexec/docker/cli-plugins; cd /usr/libexec/docker/cli-plugins; "
+    plugins += "for name in docker-buildx docker-compose /stubs/docker; do cp /usr/bin/false $name; done;"
+    status, said, log = doitw(machine, "plan", "--env", "DOCKER_HOST=tcp://192.0.2.1:2375", before=plugins)
+    assert (status, said.strip(), log) == (0, "doit plan", "")
+    context = 'mkdir -p /root/.docker; echo "{ \\"currentContext\\": \\"far\\" }" >/root/.docker/config.json;'
+    status, said, log = doitw(machine, "plan", before=plugins + context)
+    assert (status, said.strip(), log) == (0, "doit plan", "")
+
+
+@pytest.mark.engine
+def test_a_docker_that_is_not_the_distributions_is_left_alone(machine: Path) -> None:
+    status, said, log = doitw(machine, "plan", before="cp /usr/bin/false /stubs/docker;")
+    assert status == 1
+    assert said.splitlines()[-1].startswith("doitw: this machine's Docker has no buildx or no Compose: install Docker")
+    assert log == ""
+
+
+@pytest.mark.engine
+def test_an_engine_that_does_not_start_is_said_with_its_log(machine: Path) -> None:
+    never = "printf '#!/bin/sh\\n' >/stubs/setsid; chmod +x /stubs/setsid;"
+    status, said, _ = doitw(machine, "plan", before=never)
+    assert status == 1
+    assert said.splitlines()[-1] == (
+        "doitw: the Docker engine does not answer after 60 seconds; see /var/log/dockerd.log"
+    )
+
+
+@pytest.mark.engine
+def test_an_engine_that_answers_is_not_even_asked(repo: Path, tmp_path: Path) -> None:
+    """The kernel's list of sockets tells; a call of `docker version` would take longer than everything else."""
+    if os.environ.get("DOCKER_HOST") or not Path("/var/run/docker.sock").is_socket():
+        pytest.skip("the engine of this machine is not at /var/run/docker.sock")
+    run(repo, "list")
+    calls = tmp_path / "bin"
+    calls.mkdir()
+    (calls / "docker").write_text(f'#!/bin/sh\necho "$*" >>\'{tmp_path}/calls\'\nexec /usr/bin/docker "$@"\n')
+    (calls / "docker").chmod(0o755)
+    done = run(repo, "plan", PATH=f"{calls}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "calls").exists()
