@@ -178,17 +178,19 @@ def step_histories(builds: Sequence[Build], columns: int = 20) -> dict[str, list
         seen: Counter[str] = Counter()
         found[image] = []
         for step in (step for step in kept[0].steps if step.work):
-            found[image].append(_step_history(step, seen[step.name], shown))
-            seen[step.name] += 1
+            found[image].append(_step_history(step, seen[step.words], shown))
+            seen[step.words] += 1
     return found
 
 
 def saved_seconds(run: Iterable[Build], histories: Mapping[str, Sequence[StepHistory]]) -> float:
     """What the steps that came from the cache in a run take when they are executed, where that was ever seen."""
     usual = {
-        (image, history.name): history.usual_seconds or 0.0 for image, steps in histories.items() for history in steps
+        (image, history.last.words): history.usual_seconds or 0.0
+        for image, steps in histories.items()
+        for history in steps
     }
-    return sum(usual.get((build.image, step.name), 0.0) for build in run for step in build.steps if step.cached)
+    return sum(usual.get((build.image, step.words), 0.0) for build in run for step in build.steps if step.cached)
 
 
 def sizes(builds: Iterable[Build]) -> list[Size]:
@@ -269,7 +271,7 @@ def _run(name: str, group: Sequence[Build]) -> Run:
 
 
 def _step_history(step: StepRecord, nth: int, builds: Sequence[Build]) -> StepHistory:
-    found = [_nth(build.steps, step.name, nth) for build in builds]
+    found = [_nth(build.steps, step.words, nth) for build in builds]
     executed = [s.seconds for s in found if s is not None and not s.cached and not s.error]
     return StepHistory(
         name=step.name,
@@ -279,9 +281,9 @@ def _step_history(step: StepRecord, nth: int, builds: Sequence[Build]) -> StepHi
     )
 
 
-def _nth(steps: Sequence[StepRecord], name: str, nth: int) -> StepRecord | None:
+def _nth(steps: Sequence[StepRecord], words: str, nth: int) -> StepRecord | None:
     """Two steps of one build can have the same words, on different bases."""
-    return next(islice((step for step in steps if step.name == name), nth, None), None)
+    return next(islice((step for step in steps if step.words == words), nth, None), None)
 
 
 def _outcome(step: StepRecord | None) -> str:

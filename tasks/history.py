@@ -48,6 +48,11 @@ class StepRecord:
     why: str = ""
 
     @property
+    def words(self) -> str:
+        """Its stage and instruction, without its number, which changes when a step is put before it."""
+        return f"{self.stage} {self.name.partition('] ')[2] or self.name}"
+
+    @property
     def work(self) -> bool:
         """Whether it can be cached at all: an instruction other than ``FROM``."""
         return self.number > 0 and not self.name.split("] ", 1)[-1].upper().startswith("FROM ")

@@ -131,6 +131,12 @@ def test_two_steps_with_the_same_words_are_two() -> None:
     assert [s.outcomes for s in step_histories([twice])["auth"]] == [("executed",), ("cached",)]
 
 
+def test_a_step_is_known_again_when_one_is_put_before_it() -> None:
+    old = built("auth", 0, 9, number=1, steps=(step("2 RUN x", 0, 8.0),))
+    new = built("auth", 0, 9, number=2, steps=(step("2 RUN new", 0, 1.0), step("3 RUN x", 1, 6.0)))
+    assert [s.outcomes for s in step_histories([new, old])["auth"]] == [("", "executed"), ("executed", "executed")]
+
+
 def test_shared_layers_are_counted_once() -> None:
     base = (("sha256:a", 100), ("sha256:b", 50))
     found = sizes(
