@@ -14,6 +14,9 @@ from tasks.configuration import doit_config
 # is this machine able
 from tasks.doctor import task_doctor
 
+# from the standard deployment to this one
+from tasks.migrate import task_migrate_to_optimized
+
 # what would run, and why
 from tasks.plan_view import task_plan
 

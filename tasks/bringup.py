@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -27,20 +27,22 @@ def limits(settings: Settings) -> Limits:
     return Limits(overall=settings.up_seconds, service=settings.up_service_seconds)
 
 
-def start(compose: Compose, limit: Limits, log: Path) -> Outcome:
+def start(compose: Compose, limit: Limits, log: Path, only: Sequence[str] = ()) -> Outcome:
     """Create and start what is missing or changed, and wait until all is healthy or something is not.
 
-    What Compose says goes to ``log``. Raises ``Trouble`` when Compose cannot begin; a service that does not become
-    healthy is told by the outcome, for the caller to decide what follows (see ``explain``).
+    ``only`` are the services that are wanted, with what they depend on (default: all). What Compose says goes to
+    ``log``. Raises ``Trouble`` when Compose cannot begin; a service that does not become healthy is told by the
+    outcome, for the caller to decide what follows (see ``explain``).
     """
-    expected = {name: one.replicas for name, one in compose.services().items() if one.replicas}
+    services = compose.services()
+    expected = {name: one.replicas for name, one in services.items() if one.replicas and (not only or name in only)}
     project = Containers(compose.project)
     stop_the_sick(compose, project)
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("wb") as said,
         HealthView() as view,
-        processes.start(up_argv(compose), cwd=compose.directory, env=compose.env) as process,
+        processes.start(up_argv(compose, only), cwd=compose.directory, env=compose.env) as process,
     ):
         # Its output is read at once: a full pipe would stop it.
         reader = threading.Thread(target=_copy, args=(process, said), daemon=True)

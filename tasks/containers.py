@@ -157,6 +157,17 @@ class Containers:
         names = ", ".join((*there.containers, *there.networks, *there.volumes))
         raise Trouble(f"the Docker engine still holds {names}", remedy=f"docker compose -p {self.project} down -v")
 
+    def remove_idle_networks(self) -> None:
+        """Remove the project's networks that no container is in, running or not."""
+        with _answering():
+            containers = _api().containers(all=True, filters=self._filter)
+            used = {name for one in containers for name in one["NetworkSettings"]["Networks"]}
+            networks = [one["Name"] for one in _api().networks(filters=self._filter)]
+        for name in networks:
+            if name not in used:
+                with _going():
+                    _api().remove_network(name)
+
 
 def projects(pattern: str) -> list[str]:
     """The Compose projects that the engine holds anything of, whose whole name matches ``pattern``."""
