@@ -25,6 +25,7 @@ KNOWN = frozenset({"vertexes", "statuses", "logs", "warnings"})
 """The keys of a ``SolveStatus``; an object with none of them says nothing that we know."""
 
 _LIMIT = 32 * 1024 * 1024  # an object longer than this is a stray brace in some text, not progress
+_HELD = 1024 * 1024  # so much of an object is waited for before it is looked at line by line
 _JSON_LINE = re.compile(r'\s*(["\[\]{}]|-?\d+[.,\d]*$|(true|false|null),?$)')
 
 
@@ -56,7 +57,7 @@ class RawJson:
 
     def __init__(self) -> None:
         """Begin with nothing read."""
-        self._lines = Lines()
+        self._rest = b""
         self._open: list[str] = []
         self._size = 0
         self.lost = 0
@@ -64,11 +65,31 @@ class RawJson:
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that ``data`` completes. Never raises."""
-        return [message for line in self._lines.feed(data) for message in self._line(line)]
+        data, at = self._rest + data, 0
+        found: list[Message] = []
+        while True:
+            if not self._open and data.startswith(b"{\n", at):
+                end = data.find(b"\n}\n", at)
+                if end < 0 and len(data) - at < _HELD:
+                    break
+                if end >= 0 and (value := _whole(data[at : end + 2])) is not None:
+                    found += [value] if KNOWN.intersection(value) else []
+                    at = end + 3
+                    continue
+            end = data.find(b"\n", at)
+            if end < 0:
+                break
+            found.extend(self._line(data[at:end].decode("utf-8", "replace").rstrip("\r")))
+            at = end + 1
+        self._rest = data[at:]
+        return found
 
     def finish(self) -> list[Message]:
         """What was left when the stream ended."""
-        found = [message for line in self._lines.finish() for message in self._line(line)]
+        rest, self._rest = self._rest, b""
+        lines = rest.decode("utf-8", "replace").split("\n") if rest else []
+        lines = lines[:-1] if lines[-1:] == [""] else lines
+        found = [message for line in lines for message in self._line(line.rstrip("\r"))]
         return [*found, *self._give_up()]
 
     def _line(self, line: str) -> Iterator[Message]:
@@ -116,6 +137,15 @@ class RawJson:
         if lines:
             self.lost += 1
         yield from (line for line in lines if not _JSON_LINE.match(line))
+
+
+def _whole(text: bytes) -> dict[str, Any] | None:
+    """The way nearly everything goes: a whole object, undamaged."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 _NUMBERED = re.compile(r"#([1-9]\d*) (.*)")
