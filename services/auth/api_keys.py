@@ -77,7 +77,7 @@ class ApiKeys:
             )
             .returning(*_DESCRIPTION)
         )
-        async with self._database.begin() as connection:
+        async with self._database.connect() as connection:
             return key, Described(*(await connection.execute(statement)).one())
 
     async def list(self, user_id: uuid.UUID) -> Sequence[Described]:
@@ -85,7 +85,7 @@ class ApiKeys:
         statement = (
             select(*_DESCRIPTION).where(ApiKey.user_id == user_id, *_GOOD).order_by(ApiKey.created_at, ApiKey.id)
         )
-        async with self._database.begin() as connection:
+        async with self._database.connect() as connection:
             return [Described(*row) for row in await connection.execute(statement)]
 
     async def revoke(self, user_id: uuid.UUID, key_id: uuid.UUID) -> bool:
@@ -96,7 +96,7 @@ class ApiKeys:
             .values(revoked_at=func.now())
             .returning(ApiKey.id)
         )
-        async with self._database.begin() as connection:
+        async with self._database.connect() as connection:
             return (await connection.execute(statement)).one_or_none() is not None
 
     async def owner(self, key: str) -> Owner | None:
@@ -106,6 +106,6 @@ class ApiKeys:
             .join(User, User.id == ApiKey.user_id)
             .where(ApiKey.digest == digest(key), *_GOOD)
         )
-        async with self._database.begin() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else Owner(*row)

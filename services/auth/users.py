@@ -45,7 +45,7 @@ class Users:
             .returning(User.id, User.username, User.created_at)
         )
         try:
-            async with self._database.begin() as connection:
+            async with self._database.connect() as connection:
                 row = (await connection.execute(statement)).one()
         except IntegrityError:
             raise Problem(HTTPStatus.CONFLICT, "There is a user of this name already.") from None
@@ -56,7 +56,7 @@ class Users:
         # A name that nobody can have is looked for all the same, as one that nobody has.
         name = username.lower() if re.fullmatch(USERNAME, username) else ""
         statement = select(User).where(User.username == name)
-        async with self._database.begin() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(statement)).one_or_none()
         kept = row.password_hash if row else None
         if not await self._passwords.matches(kept, password) or row is None:
@@ -67,5 +67,5 @@ class Users:
 
     async def _replace(self, user_id: uuid.UUID, old: str, new: str) -> None:
         statement = update(User).where(User.id == user_id, User.password_hash == old).values(password_hash=new)
-        async with self._database.begin() as connection:
+        async with self._database.connect() as connection:
             await connection.execute(statement)

@@ -17,7 +17,7 @@ import asyncpg
 from sqlalchemy import URL, MetaData, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.schema import CreateSchema
 
 from common.problems import Unavailable
@@ -52,6 +52,8 @@ class Database:
                 settings.postgres_port,
                 settings.postgres_db,
             ),
+            # Each connection is tried before it is used; without transactions that takes one question, not three.
+            isolation_level="AUTOCOMMIT",
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=10,
@@ -63,28 +65,40 @@ class Database:
                 "server_settings": {"application_name": service, "jit": "off"},
             },
         )
+        self._transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """A connection inside a transaction: committed at the end, rolled back by an exception.
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement stands for itself, done or not done.
 
         Raises ``Unavailable`` when the database does not answer in time or has no tables yet.
         """
+        async with self._connected(self.engine) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """A connection inside a transaction, committed at the end, rolled back by an exception; as ``connect`` else."""
+        async with self._connected(self._transactional) as connection, connection.begin():
+            yield connection
+
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         if not self.prepared:
             raise Unavailable("PostgreSQL", "is not ready")
         with _unavailable():
-            async with self.engine.begin() as connection:
+            async with engine.connect() as connection:
                 yield connection
 
     async def check(self) -> None:
         """Raise ``Unavailable`` unless the tables are made and the database answers."""
-        async with self.begin() as connection:
+        async with self.connect() as connection:
             await connection.execute(text("SELECT 1"))
 
     async def prepare(self) -> None:
         """Make what is missing: extensions, schema, tables. Several services may do it at once."""
         with _unavailable():
-            async with self.engine.begin() as connection:
+            async with self._transactional.begin() as connection:
                 # One lock for all services: an extension belongs to the database, not to a schema.
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key("tables")})
                 for extension in self.extensions:

@@ -40,13 +40,13 @@ class Memories:
             .values(id=uuid.uuid4(), user_id=user_id, text=text, metadata_=metadata, embedding=vector)
             .returning(*_COLUMNS)
         )
-        async with self._database.begin() as connection:
+        async with self._database.connect() as connection:
             return Remembered(*(await connection.execute(statement)).one())
 
     async def get(self, user_id: uuid.UUID, memory_id: uuid.UUID) -> Remembered | None:
         """The memory, if ``user_id`` has it."""
         statement = select(*_COLUMNS).where(Memory.id == memory_id, Memory.user_id == user_id)
-        async with self._database.begin() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else Remembered(*row)
 
@@ -56,12 +56,12 @@ class Memories:
         statement = (
             select(*_COLUMNS, distance).where(Memory.user_id == user_id).order_by(distance, Memory.id).limit(top_k)
         )
-        async with self._database.begin() as connection:
+        async with self._database.connect() as connection:
             rows = (await connection.execute(statement)).all()
         return [(Remembered(*row[:4]), 1 - float(row[4])) for row in rows]
 
     async def delete(self, user_id: uuid.UUID, memory_id: uuid.UUID) -> bool:
         """Forget the memory. False when ``user_id`` has no such."""
         statement = delete(Memory).where(Memory.id == memory_id, Memory.user_id == user_id).returning(Memory.id)
-        async with self._database.begin() as connection:
+        async with self._database.connect() as connection:
             return (await connection.execute(statement)).one_or_none() is not None

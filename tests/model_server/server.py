@@ -75,6 +75,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     timeout = 70
 
     def do_GET(self) -> None:
@@ -168,11 +169,20 @@ def third_time(body: bytes) -> bool:
         return _asked[key] % 3 == 0
 
 
+class Server(ThreadingHTTPServer):
+    """Does not mind clients that leave."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong, unless it is the client that went."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def serve(host: str, port: int) -> ThreadingHTTPServer:
     """A server that listens; ``serve_forever`` makes it answer."""
-    server = ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = True
-    return server
+    return Server((host, port), Handler)
 
 
 if __name__ == "__main__":
