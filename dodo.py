@@ -17,8 +17,12 @@ from tasks.doctor import task_doctor
 # from the standard deployment to this one
 from tasks.migrate import task_migrate_to_optimized
 
+# what was built before, and how it went
+from tasks.history_view import task_history
+
 # what would run, and why
 from tasks.plan_view import task_plan
+from tasks.report import task_build_report
 
 # the stack: up, down, what it says
 from tasks.stack import (

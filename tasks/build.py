@@ -92,6 +92,8 @@ def _longest_path_first(surveyed: Mapping[str, Surveyed], workspace: Workspace) 
 
 def _needs(one: Surveyed, workspace: Workspace) -> list[str]:
     needs = [f"build_optimized:{parent}" for parent in dict.fromkeys(one.parents.values())]
+    if one.image.twin:
+        needs.append(f"build_optimized:{one.image.twin}")
     if normalise(workspace.settings.base_image) in map(normalise, one.bases):
         needs.append("base_image")
     return needs

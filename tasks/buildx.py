@@ -20,19 +20,23 @@ def build_argv(
     *,
     parents: Mapping[str, str],
     labels: Mapping[str, str],
+    tag: str = "",
     iidfile: str,
     environ: Mapping[str, str],
     progress: str = "rawjson",
     extra: Sequence[str] = (),
 ) -> list[str]:
-    """The command that builds ``image`` and leaves its id in ``iidfile``.
+    """The command that builds ``image`` under the passing name ``tag`` and leaves its id in ``iidfile``.
 
     ``parents`` maps a named context to the reference of the image that stands for it, ``labels`` are ours and
     come after the image's own, ``extra`` is what the builder and the caches need (output, builder, cache
-    options). The image gets no name here: it is named when its inputs are known not to have moved meanwhile.
+    options). The image gets its own names later, when its inputs are known not to have moved meanwhile; until then
+    ``tag`` keeps others from pruning it.
     A secret whose variable is not set is left out, so that an optional secret mount finds nothing.
     """
     argv = ["docker", "buildx", "build", f"--progress={progress}", "--iidfile", iidfile]
+    if tag:
+        argv += ["--tag", tag]
     if image.dockerfile_inline is not None:
         argv += ["--file", "-"]
     elif image.dockerfile:

@@ -1,8 +1,9 @@
 """How does an image become what its inputs say?
 
-    fingerprint ── fresh? ──> nothing
-                ── held?  ──> names
-                ── else   ──> docker buildx build ── fingerprint again, the same? ──> names, labels, record
+    fingerprint ── fresh?  ──> nothing
+                ── held?   ──> names
+                ── shared? ──> docker pull ── labels as they should be? ──> names, record
+                ── else    ──> docker buildx build ── fingerprint again, the same? ──> names, record, docker push
 
 The image is named only after its inputs were read a second time: an edit during the build can then never pass
 for built (doit itself saves the state of files after the action).
@@ -10,19 +11,20 @@ for built (doit itself saves the state of files after the action).
 
 from __future__ import annotations
 
-import os
 import subprocess
+import tempfile
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from tasks import board, buildx, failure, history, processes, record
+from tasks import board, builder, buildx, externals, failure, history, lease, lock, processes, record, share, site
+from tasks.engine import Held
 from tasks.errors import Trouble
-from tasks.fingerprint import FINGERPRINT, OWN, PARENTS, tag_of
-from tasks.plan import Decision, parents_label
+from tasks.fingerprint import FINGERPRINT, OWN, PARENTS, repository, tag_of
+from tasks.plan import Decision, made_from
 from tasks.progress import Progress
 from tasks.reasons import differences
 from tasks.workspace import Workspace, current
@@ -32,29 +34,95 @@ _RUN = uuid.uuid4().hex[:12]
 _BEGAN = time.time()
 
 
-def make(name: str) -> Any:
-    """The action of one image: do what the plan says, and leave its record. A failure is doit's ``TaskFailed``."""
+def make(name: str, afresh: bool = False) -> Any:
+    """The action of one image: do what the plan says, and leave its record; ``afresh``: build it, without any cache.
+    A failure is doit's ``TaskFailed``."""
     from doit.exceptions import TaskFailed
 
     workspace = current()
     try:
-        decision = workspace.decide(name)
-        match decision.action:
-            case "fresh":
-                board.board.ended(name, "fresh")
-                _keep_record(workspace, decision, decision, 0.0)
-            case "retag":
-                _retag(workspace, decision)
-            case "build":
-                _build(workspace, decision)
-            case _:
-                raise Trouble("; ".join(decision.reasons))
+        with lock.shared(builds_lock(workspace.folder), lambda: board.board.note(name, "waits for cache_prune")):
+            decision = workspace.decide(name, anew=True)
+            if decision.action in ("build", "pull") and externals.bring(workspace, decision):
+                decision = workspace.decide(name, anew=True)
+            if afresh and decision.action != "broken":
+                _build(workspace, replace(decision, action="build", reasons=("without cache, as asked",)), afresh)
+            else:
+                _do(workspace, decision)
     except Trouble as trouble:
         return TaskFailed(str(trouble))
     except processes.Stopped:
         board.board.ended(name, "cancelled")
         return TaskFailed("stopped")
     return None
+
+
+def builds_lock(folder: Path) -> Path:
+    """The lock that builds of this project share, and that pruning takes for itself."""
+    return folder / "builds.lock"
+
+
+def _do(workspace: Workspace, decision: Decision) -> None:
+    match decision.action:
+        case "fresh":
+            board.board.ended(decision.name, "fresh")
+            _keep_record(workspace, decision, decision.held, 0.0)
+        case "retag":
+            _retag(workspace, decision)
+        case "pull":
+            if not _pull(workspace, decision):
+                _do(workspace, workspace.decide(decision.name, anew=True))
+        case "build":
+            _build_in_turn(workspace, decision)
+        case _:
+            raise Trouble("; ".join(decision.reasons))
+
+
+def _pull(workspace: Workspace, decision: Decision) -> bool:
+    """Let the engine have what the shared registry offers; false if it is not what was promised, or does not come."""
+    name, one, offer = decision.name, decision.surveyed, decision.offer
+    wanted = share.wanted_of(one, workspace.snapshot().platform)
+    if offer is None or wanted is None:
+        raise ValueError("pull is decided from an offer")
+    board.board.started(name, "pull", decision.reasons)
+    began = time.time()
+    ref = workspace.share.pull(wanted, offer, workspace.engine)
+    if not ref:
+        return False
+    workspace.changed()
+    held = workspace.snapshot().get(ref)
+    if held is None or not made_from(one, held, decision.parents_label):
+        workspace.share.refuse(wanted, "it is not made from what its labels in the registry say")
+        return False
+    _name(workspace, decision, held.id)
+    workspace.engine.untag(ref)
+    workspace.changed()
+    seconds = time.time() - began
+    _keep_record(workspace, decision, held, seconds)
+    workspace.history.add(_entry(workspace, decision, "done", began, seconds, image_id=held.id, size=held.size))
+    board.board.ended(name, "pulled", size=held.size)
+    return True
+
+
+def _build_in_turn(workspace: Workspace, decision: Decision) -> None:
+    """Build an image, unless another machine does so at this moment or has just done so: then it is pulled."""
+    wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
+    if wanted is None or not (workspace.crew.on and workspace.share.writes):
+        _build(workspace, decision)
+        return
+    name = decision.name
+    board.board.started(name, "build", decision.reasons, workspace.expected_seconds.get(name))
+    turn = f"{wanted.fingerprint}:{wanted.platform}"
+    with workspace.crew.turn(
+        turn, lambda who: board.board.note(name, f"waits for {who}, which builds it"), processes.stopping
+    ):
+        if processes.stopping():
+            raise processes.Stopped
+        workspace.share.forget(wanted)
+        decision = workspace.decide(name, anew=True)
+        if decision.action == "pull" and _pull(workspace, decision):
+            return
+        _build(workspace, workspace.decide(name, anew=True))
 
 
 @dataclass(frozen=True)
@@ -64,7 +132,6 @@ class _Outcome:
     status: int
     image_id: str
     progress: Progress
-    argv: list[str]
 
 
 def _retag(workspace: Workspace, decision: Decision) -> None:
@@ -75,87 +142,128 @@ def _retag(workspace: Workspace, decision: Decision) -> None:
     board.board.started(decision.name, "retag", decision.reasons)
     _name(workspace, decision, held.id)
     seconds = time.time() - began
-    _keep_record(workspace, decision, workspace.decide(decision.name), seconds)
+    _keep_record(workspace, decision, held, seconds)
     workspace.history.add(_entry(workspace, decision, "done", began, seconds, image_id=held.id, size=held.size))
     board.board.ended(decision.name, "retagged")
 
 
-def _build(workspace: Workspace, decision: Decision) -> None:
+def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> None:
     name, one = decision.name, decision.surveyed
     expected = workspace.expected_seconds
     board.board.plan({other: (its.action, expected.get(other)) for other, its in workspace.decisions().items()})
     board.board.started(name, "build", decision.reasons, expected.get(name))
     began = time.time()
     log = workspace.folder / "logs" / f"{name}.log"
-    outcome = _run_buildx(workspace, decision, log)
+    passing = f"{repository(one.image.ref)}:building-{_RUN}"
+    where = site.site(workspace, decision, afresh=afresh)
+    outcome = _run_buildx(workspace, decision, log, passing, where)
     seconds = time.time() - began
-    steps = history.steps_of(outcome.progress)
     if outcome.status:
-        workspace.history.add(_entry(workspace, decision, "failed", began, seconds, steps=steps))
-        board.board.ended(name, "failed", progress=outcome.progress)
-        text = one.dockerfile_text
-        path = Path(one.image.dockerfile) if one.image.dockerfile else None
-        tail = outcome.progress.tail
-        raise Trouble(failure.explain(name, outcome.progress, tail, path, text, log, outcome.status))
-    after = workspace.resurvey(name)
-    if after.fingerprint != one.fingerprint:
-        workspace.history.add(_entry(workspace, decision, "moved", began, seconds, steps=steps))
-        board.board.ended(name, "moved", progress=outcome.progress)
-        what = ", ".join(differences(one.ingredients(), after.ingredients())) or "a parent changed"
-        raise Trouble(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
-    _name(workspace, decision, outcome.image_id)
-    made = workspace.decide(name)
-    size = made.held.size if made.held else 0
+        _failed(workspace, decision, outcome, began, seconds, log)
+    try:
+        _refuse_moved(workspace, decision, outcome, began, seconds)
+        image_id = site.received(workspace, decision, where, outcome.image_id)
+        _name(workspace, decision, image_id)
+    finally:
+        if where.layout is None:
+            workspace.engine.untag(passing)
+    site.settled(workspace, decision)
+    made = workspace.snapshot().get(one.image.ref)
+    size = made.size if made else 0
     _keep_record(workspace, decision, made, seconds)
-    layers = workspace.engine.layers(outcome.image_id)
     entry = _entry(
-        workspace, decision, "done", began, seconds, steps=steps, image_id=outcome.image_id, size=size, layers=layers
+        workspace,
+        decision,
+        "done",
+        began,
+        seconds,
+        steps=history.steps_of(outcome.progress),
+        image_id=image_id,
+        size=size,
+        layers=workspace.engine.layers(image_id),
     )
     workspace.history.add(entry)
+    _give(workspace, decision, image_id, size, seconds)
     board.board.ended(name, "built", progress=outcome.progress, size=size)
 
 
-def _run_buildx(workspace: Workspace, decision: Decision, log: Path) -> _Outcome:
+def _give(workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float) -> None:
+    """Share what was built: the image through the registry, what is known of it through the index."""
+    wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
+    if wanted is None or not (workspace.share.writes or workspace.crew.on):
+        return
+    found = None
+    if workspace.share.writes:
+        board.board.note(decision.name, f"pushing to {workspace.share.address}")
+        found = workspace.share.push(wanted, image_id, workspace.engine, size, site.inline_tags(workspace))
+        workspace.changed()
+    if workspace.settings.cache_write:
+        workspace.crew.tell({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
+
+
+def _failed(
+    workspace: Workspace, decision: Decision, outcome: _Outcome, began: float, seconds: float, log: Path
+) -> NoReturn:
+    name, one, progress = decision.name, decision.surveyed, outcome.progress
+    workspace.history.add(_entry(workspace, decision, "failed", began, seconds, steps=history.steps_of(progress)))
+    board.board.ended(name, "failed", progress=progress)
+    path = Path(one.image.dockerfile) if one.image.dockerfile else None
+    raise Trouble(failure.explain(name, progress, progress.tail, path, one.dockerfile_text, log, outcome.status))
+
+
+def _refuse_moved(workspace: Workspace, decision: Decision, outcome: _Outcome, began: float, seconds: float) -> None:
+    name, one, progress = decision.name, decision.surveyed, outcome.progress
+    after = workspace.resurvey(name)
+    if after.fingerprint == one.fingerprint:
+        return
+    workspace.history.add(_entry(workspace, decision, "moved", began, seconds, steps=history.steps_of(progress)))
+    board.board.ended(name, "moved", progress=progress)
+    what = ", ".join(differences(one.ingredients(), after.ingredients())) or "a parent changed"
+    raise Trouble(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
+
+
+def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: str, where: site.Site) -> _Outcome:
     one = decision.surveyed
     log.parent.mkdir(exist_ok=True)
-    iidfile = log.parent / f"{one.name}.{os.getpid()}.iid"
+    iidfile_folder = tempfile.TemporaryDirectory(prefix="build-")
+    iidfile = Path(iidfile_folder.name) / "id"
     mode = buildx.progress_mode()
     argv = buildx.build_argv(
         one.image,
-        parents=one.parent_tags,
-        labels=_labels(workspace, decision),
+        parents=where.parents,
+        labels=_labels(decision),
+        tag="" if where.layout else passing,
         iidfile=str(iidfile),
         environ=workspace.environ,
         progress=mode,
+        extra=where.extra,
     )
     progress = Progress(plain=mode == "plain")
     # Provenance would give every build another digest, and so children and registries another parent.
     env = {**workspace.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     inline = one.image.dockerfile_inline
     stdin = None if inline is None else inline.encode()
-    try:
-        with (
-            log.open("w") as lines,
-            processes.start(argv, cwd=workspace.project.directory, env=env, stdin=stdin) as process,
-        ):
-            for data in processes.output(process):
-                changes = progress.feed(data)
-                lines.writelines(f"{change.line}\n" for change in changes)
-                lines.flush()
-                board.board.fed(one.name, progress, changes)
-            lines.writelines(f"{change.line}\n" for change in progress.finish())
-        if processes.stopping():
-            raise processes.Stopped
+    with (
+        iidfile_folder,
+        log.open("w") as lines,
+        processes.start(argv, cwd=workspace.project.directory, env=env, stdin=stdin) as process,
+    ):
+        for data in processes.output(process):
+            changes = progress.feed(data)
+            lines.writelines(f"{change.line}\n" for change in changes)
+            lines.flush()
+            board.board.fed(one.name, progress, changes)
+        lines.writelines(f"{change.line}\n" for change in progress.finish())
+        process.wait()
         image_id = iidfile.read_text().strip() if process.returncode == 0 else ""
-    finally:
-        iidfile.unlink(missing_ok=True)
-    return _Outcome(process.returncode, image_id, progress, argv)
+    if processes.stopping():
+        raise processes.Stopped
+    return _Outcome(process.returncode, image_id, progress)
 
 
-def _labels(workspace: Workspace, decision: Decision) -> dict[str, str]:
+def _labels(decision: Decision) -> dict[str, str]:
     one = decision.surveyed
-    parents = parents_label(one, workspace.decisions(), workspace.content_of)
-    return {OWN: one.own, FINGERPRINT: one.fingerprint, PARENTS: parents}
+    return {OWN: one.own, FINGERPRINT: one.fingerprint, PARENTS: decision.parents_label}
 
 
 def _name(workspace: Workspace, decision: Decision, image_id: str) -> None:
@@ -165,8 +273,8 @@ def _name(workspace: Workspace, decision: Decision, image_id: str) -> None:
     workspace.changed()
 
 
-def _keep_record(workspace: Workspace, decision: Decision, made: Decision, seconds: float) -> None:
-    one, held = decision.surveyed, made.held
+def _keep_record(workspace: Workspace, decision: Decision, held: Held | None, seconds: float) -> None:
+    one = decision.surveyed
     parents = {name: one.parent_fingerprints[name] for name in dict.fromkeys(one.parents.values())}
     entry = record.Record(
         image=one.name,
@@ -196,7 +304,7 @@ def _entry(
         started=began,
         seconds=seconds,
         waited=began - _BEGAN,
-        builder="docker",
+        builder=builder.name(workspace.settings),
         commit=_commit(workspace.project.directory),
         workers=board.board.workers,
         run=_RUN,

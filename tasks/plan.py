@@ -15,25 +15,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tasks.engine import Held, Snapshot
-from tasks.fingerprint import OWN, PARENTS, tag_of
+from tasks.fingerprint import OWN, PARENTS, repository, tag_of
 from tasks.reasons import differences
 from tasks.record import Record
 from tasks.survey import Surveyed
+
+if TYPE_CHECKING:
+    from tasks.registry import Found
 
 UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What happens to one image, why, and the image of the engine that it is about (``fresh`` and ``retag``)."""
+    """What happens to one image, why, and the image of the engine that it is about (``fresh`` and ``retag``).
+
+    ``parents_label`` says what its parents hold now, in the form of the label that a build of it gets. ``offer`` is
+    what the shared registry has for it (``pull``).
+    """
 
     name: str
     action: str
     reasons: tuple[str, ...]
     surveyed: Surveyed
     held: Held | None = None
+    parents_label: str = ""
+    offer: Found | None = None
 
     @property
     def stale(self) -> bool:
@@ -46,16 +56,16 @@ def plan(
     snapshot: Snapshot,
     content_of: Callable[[str], str],
     record_of: Callable[[str], Record | None],
-    shared: Collection[str] = (),
+    offers: Mapping[str, Found] | None = None,
 ) -> dict[str, Decision]:
     """Decide for every image, parents first, in the order of ``surveyed``.
 
     ``content_of`` gives the content of an image id that the engine holds, ``record_of`` the last record of an image,
-    ``shared`` the names of the images that the shared registry offers.
+    ``offers`` what the shared registry holds under the images' fingerprints.
     """
     decisions: dict[str, Decision] = {}
     for name, one in surveyed.items():
-        decisions[name] = decide(one, decisions, snapshot, content_of, record_of, name in shared)
+        decisions[name] = decide(one, decisions, snapshot, content_of, record_of, (offers or {}).get(name))
     return decisions
 
 
@@ -65,7 +75,7 @@ def decide(
     snapshot: Snapshot,
     content_of: Callable[[str], str],
     record_of: Callable[[str], Record | None],
-    shared: bool = False,
+    offer: Found | None = None,
 ) -> Decision:
     """Decide for one image whose parents are decided already."""
     if one.problem:
@@ -74,35 +84,63 @@ def decide(
     for parent in parents:
         if decided[parent].action == "broken":
             return Decision(one.name, "broken", (f"needs `{parent}`, which is broken",), one)
+    twin = decided[one.image.twin] if one.image.twin else None
+    if twin and twin.stale:
+        return Decision(one.name, twin.action, (f"the same image as `{twin.name}`",), one, twin.held, offer=twin.offer)
+    built = [parent for parent in parents if decided[parent].action == "build"]
     coming = [parent for parent in parents if decided[parent].action in ("build", "pull")]
-    if not coming:
-        held = matching(one, snapshot, parents_label(one, decided, content_of))
+    label = parents_label(one, decided, content_of)
+    if not built:
+        held = matching(one, snapshot, label)
         if held:
-            return _kept(one, held, snapshot)
-    elif shared is False and (held := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
-        waits = ", ".join(f"`{parent}`" for parent in coming)
+            return _kept(one, held, snapshot, label)
+        if offer and offered(one, offer, label, snapshot.platform):
+            reasons = tuple(_why(one, snapshot, record_of(one.name), coming))
+            return Decision(one.name, "pull", reasons, one, parents_label=label, offer=offer)
+    elif (held := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
+        waits = ", ".join(f"`{parent}`" for parent in built)
         return Decision(one.name, "build", (f"{waits} is built again (kept if that comes out the same)",), one, held)
     reasons = tuple(_why(one, snapshot, record_of(one.name), coming))
-    return Decision(one.name, "pull" if shared else "build", reasons, one)
+    return Decision(one.name, "build", reasons, one, parents_label=label)
 
 
 def parents_label(one: Surveyed, decided: Mapping[str, Decision], content_of: Callable[[str], str]) -> str:
     """What the label of an image says of the parents that it was built on: each context with its parent's content."""
     pairs = []
     for context, parent in sorted(one.parents.items()):
-        held = decided[parent].held
-        pairs.append(f"{context}={content_of(held.id) if held else UNKNOWN}")
+        held, offer = decided[parent].held, decided[parent].offer
+        pairs.append(f"{context}={content_of(held.id) if held else offer.content if offer else UNKNOWN}")
     return " ".join(pairs)
+
+
+def offered(one: Surveyed, offer: Found, parents: str, platform: str) -> bool:
+    """Whether an image of the shared registry is what a build here would make: its labels say that it was made from
+    these own ingredients on these parents' content, and it is of this platform. A name alone proves nothing."""
+    wanted = one.image.platforms[0] if one.image.platforms else platform
+    return (
+        offer.labels.get(OWN) == one.own
+        and offer.labels.get(PARENTS, "") == parents
+        and offer.platform.split("/")[:2] == wanted.split("/")[:2]
+    )
 
 
 def matching(one: Surveyed, snapshot: Snapshot, parents: str) -> Held | None:
     """The image of the engine that was made from exactly this: the same own ingredients on the same parents' content.
-    The one that already carries the fingerprint's tag comes first, then the one that carries the image's name."""
+    The one that already carries the fingerprint's tag comes first, then the one that carries the image's name, then any
+    other of this repository (another project's may vanish any time)."""
     for ref in (tag_of(one.image.ref, one.fingerprint), one.image.ref):
         held = snapshot.get(ref)
         if held and made_from(one, held, parents):
             return held
-    return next((held for held in snapshot.made_from(one.own) if made_from(one, held, parents)), None)
+    ours = f"{repository(one.image.ref)}:"
+    return next(
+        (
+            held
+            for held in snapshot.made_from(one.own)
+            if made_from(one, held, parents) and any(tag.startswith(ours) for tag in held.tags)
+        ),
+        None,
+    )
 
 
 def made_from(one: Surveyed, held: Held, parents: str) -> bool:
@@ -110,7 +148,7 @@ def made_from(one: Surveyed, held: Held, parents: str) -> bool:
     return held.labels.get(OWN) == one.own and held.labels.get(PARENTS, "") == parents
 
 
-def _kept(one: Surveyed, held: Held, snapshot: Snapshot) -> Decision:
+def _kept(one: Surveyed, held: Held, snapshot: Snapshot, label: str) -> Decision:
     reasons = []
     for ref in one.image.names:
         found = snapshot.get(ref)
@@ -121,7 +159,7 @@ def _kept(one: Surveyed, held: Held, snapshot: Snapshot) -> Decision:
     tagged = snapshot.get(tag_of(one.image.ref, one.fingerprint))
     if not reasons and (tagged is None or tagged.id != held.id):
         reasons.append("made from the same content under another fingerprint")
-    return Decision(one.name, "retag" if reasons else "fresh", tuple(reasons), one, held)
+    return Decision(one.name, "retag" if reasons else "fresh", tuple(reasons), one, held, label)
 
 
 def _why(one: Surveyed, snapshot: Snapshot, last: Record | None, coming: Collection[str]) -> list[str]:
@@ -133,7 +171,7 @@ def _why(one: Surveyed, snapshot: Snapshot, last: Record | None, coming: Collect
             return [f"`{one.image.ref}` was not built by these tasks"]
         return ["its inputs are not those of the image here, and no record says which changed"]
     found = differences(last.ingredients, one.ingredients())
-    found += [f"`{parent}` is built" for parent in coming]
+    found += [f"`{parent}` is made anew" for parent in coming]
     if found:
         return found
     if last.parents != {name: one.parent_fingerprints.get(name, "") for name in one.parents.values()}:

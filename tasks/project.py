@@ -23,7 +23,7 @@ from tasks.errors import Trouble
 from tasks.settings import ROOT, read_env
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
-_FORMAT = 3  # of .build/project.json: raised whenever what is kept there changes its meaning
+_FORMAT = 4  # of .build/project.json: raised whenever what is kept there changes its meaning
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
@@ -76,6 +76,7 @@ class Image:
     entitlements: tuple[str, ...] = ()
     privileged: bool = False
     ulimits: tuple[str, ...] = ()
+    twin: str = ""
     problem: str = ""
 
     @property
@@ -193,7 +194,7 @@ def _project(answer: Mapping[str, Any], files: tuple[Path, ...]) -> Project:
         if service.get("build"):
             images[name] = _image(name, service, secrets, answer["name"])
     resolved = {name: _with_known_parents(image, images) for name, image in images.items()}
-    return Project(answer["name"], directory, files, _refuse_twins(resolved))
+    return Project(answer["name"], directory, files, _find_twins(resolved))
 
 
 def _image(name: str, service: Mapping[str, Any], secrets: Mapping[str, Any], project: str) -> Image:
@@ -264,13 +265,16 @@ def _with_known_parents(image: Image, images: Mapping[str, Image]) -> Image:
     return image
 
 
-def _refuse_twins(images: Mapping[str, Image]) -> dict[str, Image]:
-    """Two services may share an image's name only if they build it the same way: else the later would win."""
+def _find_twins(images: Mapping[str, Image]) -> dict[str, Image]:
+    """Services may share an image's name if they build it the same way: it is then built once. Else the later of them
+    would win, whichever that is, so that is refused."""
     first: dict[str, Image] = {}
     result: dict[str, Image] = {}
     for name, image in images.items():
         other = first.setdefault(image.ref, image)
-        if other is not image and replace(other, name=name) != image:
+        if other is not image and replace(other, name=name) == image:
+            image = replace(image, twin=other.name)
+        elif other is not image:
             problem = f"the services {other.name} and {name} build the same image {image.ref} differently"
             image = replace(image, problem=image.problem or problem)
         result[name] = image

@@ -165,9 +165,20 @@ class Surveyor:
         ``platform`` is the engine's, ``facts_of`` tells what is known of an external reference. What is wrong with one
         image is its ``problem``; a cycle is the problem of all images in it.
         """
-        drafts = {name: self._draft(image, platform) for name, image in self._project.images.items()}
-        edges = {name: list(self._parents(one.image, one.reads).values()) for name, one in drafts.items()}
-        order, cycle = _order(edges, only)
+        drafts: dict[str, _Draft] = {}
+        edges: dict[str, list[str]] = {}
+        todo = [only] if only else list(self._project.images)
+        while todo:
+            name = todo.pop()
+            if name not in drafts:
+                image = self._project.images[name]
+                drafts[name] = self._draft(image, platform)
+                edges[name] = [
+                    *self._parents(image, drafts[name].reads).values(),
+                    *([image.twin] if image.twin else []),
+                ]
+                todo.extend(edges[name])
+        order, cycle = _order(edges)
         done: dict[str, Surveyed] = {}
         for name in order:
             draft = self._inherit(drafts[name], platform, facts_of, done)
@@ -330,22 +341,15 @@ def _external(image: Image, ref: str) -> str:
     return value.removeprefix("docker-image://") if value.startswith("docker-image://") else ""
 
 
-def _order(parents: Mapping[str, Iterable[str]], only: str) -> tuple[list[str], list[str]]:
+def _order(parents: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
     """Names with parents before children, and the first cycle if there is one (its members then come in any order)."""
-    wanted = dict.fromkeys([only] if only else parents)
-    todo = list(wanted)
-    while todo:
-        for parent in parents[todo.pop()]:
-            if parent not in wanted:
-                wanted[parent] = None
-                todo.append(parent)
-    graph = {name: sorted(set(parents[name])) for name in sorted(wanted)}
+    graph = {name: sorted(set(parents[name])) for name in sorted(parents)}
     try:
         return list(TopologicalSorter(graph).static_order()), []
     except CycleError as error:
         cycle: list[str] = error.args[1]
         inside = set(cycle)
-        rest, _ = _order({name: [p for p in found if p not in inside] for name, found in graph.items()}, "")
+        rest, _ = _order({name: [one for one in found if one not in inside] for name, found in graph.items()})
         return rest, cycle
 
 

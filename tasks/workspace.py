@@ -11,10 +11,15 @@ import threading
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks import plan, project, record, settings, survey
 from tasks.engine import Engine, Facts, Snapshot, host_platform
 from tasks.history import History
+
+if TYPE_CHECKING:
+    from tasks.lease import Crew
+    from tasks.share import Share
 
 
 class Workspace:
@@ -59,6 +64,11 @@ class Workspace:
         return Engine()
 
     @cached_property
+    def containerd_store(self) -> bool:
+        """Whether the engine keeps images in containerd's store."""
+        return self.engine.uses_containerd_store()
+
+    @cached_property
     def history(self) -> History:
         """Every build that was done for this project."""
         return History(self.folder / "history" / "history.sqlite3")
@@ -72,6 +82,22 @@ class Workspace:
     def facts(self) -> survey.FactsCache:
         """What never changes about the images that the engine holds."""
         return survey.FactsCache(self.folder / "facts.json", self.engine.facts)
+
+    @cached_property
+    def share(self) -> Share:
+        """The registry that machines share finished images through, if one is set."""
+        from tasks.board import board
+        from tasks.share import Share
+
+        return Share(self.settings.cache_registry, self.settings.cache_write, board.say)
+
+    @cached_property
+    def crew(self) -> Crew:
+        """The machines that settle through Redis who builds what, if one is set."""
+        from tasks.board import board
+        from tasks.lease import Crew
+
+        return Crew(self.settings.redis_url, board.say)
 
     @cached_property
     def expected_seconds(self) -> dict[str, float]:
@@ -90,14 +116,44 @@ class Workspace:
         with self._lock:
             if self._decisions is None:
                 surveyed = self.surveyor.survey(self.snapshot().platform, self._facts_of)
-                self._decisions = plan.plan(surveyed, self.snapshot(), self.content_of, self._record_of)
+                self._decisions = self._planned(surveyed)
+                self._ask_others(self._decisions)
                 self.surveyor.keep()
                 self.facts.keep(held.id for held in self.snapshot().by_name.values())
             return self._decisions
 
-    def decide(self, name: str) -> plan.Decision:
-        """What is to be done about one image now that its parents are ready."""
-        return self.decisions()[name]
+    def decide(self, name: str, *, anew: bool = False) -> plan.Decision:
+        """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
+        ``anew``: with its folders walked again, for whoever is about to act on it."""
+        with self._lock:
+            if self._decisions is not None and not anew:
+                return self._decisions[name]
+            surveyor = survey.Surveyor(self.project, self.folder) if anew else self.surveyor
+            surveyed = surveyor.survey(self.snapshot().platform, self._facts_of, only=name)
+            return self._planned(surveyed)[name]
+
+    def _planned(self, surveyed: Mapping[str, survey.Surveyed]) -> dict[str, plan.Decision]:
+        """Decide about all of these; the shared registry is asked only about what would else be built."""
+        snapshot = self.snapshot()
+        decided = plan.plan(surveyed, snapshot, self.content_of, self._record_of)
+        if self.settings.cache_registry and self.share.reads:
+            builds = {name: one.surveyed for name, one in decided.items() if one.action == "build"}
+            offers = self.share.offers(builds, snapshot.platform)
+            if offers:
+                decided = plan.plan(surveyed, snapshot, self.content_of, self._record_of, offers)
+        return decided
+
+    def _ask_others(self, decided: Mapping[str, plan.Decision]) -> None:
+        """Learn from the index how long builds take that were never done here."""
+        if not self.settings.redis_url:
+            return
+        unknown = {
+            one.surveyed.fingerprint: name
+            for name, one in decided.items()
+            if one.action == "build" and name not in self.expected_seconds
+        }
+        for number, made in self.crew.known(list(unknown)).items():
+            self.expected_seconds[unknown[number]] = made.seconds
 
     def snapshot(self) -> Snapshot:
         """What the engine holds; asked again after ``changed``."""

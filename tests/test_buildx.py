@@ -8,11 +8,11 @@ from tasks.buildx import build_argv
 from tasks.project import Image, Secret
 
 PLAIN = Image(name="auth", ref="app/auth:1", context="/src", dockerfile="/src/Dockerfile")
-HEAD = ["docker", "buildx", "build", "--progress=rawjson", "--iidfile", "/tmp/id"]
+HEAD = ["docker", "buildx", "build", "--progress=rawjson", "--iidfile", "/tmp/id", "--tag", "t:1"]
 
 
 def argv(image: Image, **more: object) -> list[str]:
-    arguments: dict[str, object] = {"parents": {}, "labels": {}, "iidfile": "/tmp/id", "environ": {}, **more}
+    arguments: dict[str, object] = {"parents": {}, "labels": {}, "tag": "t:1", "iidfile": "/tmp/id", "environ": {}, **more}
     return build_argv(image, **arguments)  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ from tasks.fingerprint import OWN, PARENTS, Ingredients, tag_of
 from tasks.plan import Decision, plan
 from tasks.project import Image
 from tasks.record import Record
+from tasks.registry import Found
 from tasks.survey import Surveyed
 
 
@@ -95,11 +96,40 @@ def test_a_broken_parent_breaks_its_children_only() -> None:
     assert [one.action for one in decided.values()] == ["broken", "broken", "build"]
 
 
+def found(one: Surveyed, parents: str = "", platform: str = "linux/amd64") -> Found:
+    return Found("sha256:d", "sha256:c", platform, {OWN: one.own, PARENTS: parents}, f"content of id-{one.name}", {"l": 1})
+
+
+def shared(images: list[Surveyed], snapshot: Snapshot, **offers: Found) -> dict[str, str]:
+    decided = plan({one.name: one for one in images}, snapshot, lambda ident: f"content of {ident}", {}.get, offers)
+    return {name: one.action for name, one in decided.items()}
+
+
 def test_the_shared_registry_is_asked_last() -> None:
-    found = plan({"base": BASE}, engine(held(BASE)), lambda ident: ident, {}.get, {"base"})
-    assert found["base"].action == "fresh"
-    found = plan({"base": BASE}, engine(), lambda ident: ident, {}.get, {"base"})
-    assert found["base"].action == "pull"
+    assert shared([BASE], engine(held(BASE)), base=found(BASE)) == {"base": "fresh"}
+    assert shared([BASE], engine(), base=found(BASE)) == {"base": "pull"}
+
+
+def test_what_the_registry_says_of_an_image_must_be_what_a_build_here_would_make() -> None:
+    assert shared([BASE], engine(), base=found(made("base", "another"))) == {"base": "build"}
+    assert shared([BASE], engine(), base=found(BASE, platform="linux/arm64")) == {"base": "build"}
+    assert shared([BASE], engine(), base=found(BASE, platform="linux/amd64/v1")) == {"base": "pull"}
+
+
+def test_a_whole_graph_is_pulled_when_the_children_were_made_from_those_parents() -> None:
+    assert shared([BASE, APP], engine(), base=found(BASE), app=found(APP, ON_BASE)) == {"base": "pull", "app": "pull"}
+    other = found(APP, "base=content of another")
+    assert shared([BASE, APP], engine(), base=found(BASE), app=other) == {"base": "pull", "app": "build"}
+
+
+def test_a_child_is_not_pulled_on_a_parent_that_has_to_be_built() -> None:
+    assert shared([BASE, APP], engine(), app=found(APP, ON_BASE)) == {"base": "build", "app": "build"}
+    # What a build of the parent gives is not known yet: another content than the one in the registry, perhaps.
+    assert shared([BASE, APP], engine(held(BASE)), app=found(APP, ON_BASE)) == {"base": "fresh", "app": "pull"}
+
+
+def test_a_child_that_is_here_is_kept_when_its_parent_is_pulled_as_it_was() -> None:
+    assert shared([BASE, APP], engine(held(APP, parents=ON_BASE)), base=found(BASE)) == {"base": "pull", "app": "fresh"}
 
 
 def test_reasons_come_from_the_record() -> None:

@@ -27,12 +27,12 @@ FAMILY = {
           other: {image: PREFIX/other, build: {context: other}}
         """,
     "base/Dockerfile": "FROM scratch\nCOPY base.txt /\n",
-    "base/base.txt": "base\n",
+    "base/base.txt": "base of PREFIX\n",
     "base/unused.txt": "nobody copies this\n",
     "app/Dockerfile": "FROM base\nCOPY app.txt /\n",
-    "app/app.txt": "app\n",
+    "app/app.txt": "app of PREFIX\n",
     "other/Dockerfile": "FROM scratch\nCOPY other.txt /\n",
-    "other/other.txt": "other\n",
+    "other/other.txt": "other of PREFIX\n",
 }
 FRESH = {"base": "fresh", "app": "fresh", "other": "fresh"}
 
@@ -67,7 +67,7 @@ def test_a_file_of_a_parent_builds_it_and_its_children(family: Lab) -> None:
     family.write({"base/base.txt": "changed\n"})
     plan = family.plan()
     assert {name: one["action"] for name, one in plan.items()} == {"base": "build", "app": "build", "other": "fresh"}
-    assert plan["app"]["reasons"] == ["`base` is built"]
+    assert plan["app"]["reasons"] == ["`base` is made anew"]
     assert family.build() == {"base": "built", "app": "built"}
     assert family.actions() == FRESH
 
@@ -134,7 +134,7 @@ def test_a_clone_with_fresh_times_changes_nothing(family: Lab) -> None:
 def test_back_to_an_earlier_state_needs_no_build(family: Lab) -> None:
     family.write({"base/base.txt": "a branch\n", "app/app.txt": "a branch\n"})
     assert family.build() == {"base": "built", "app": "built"}
-    family.write({"base/base.txt": "base\n", "app/app.txt": "app\n"})
+    family.write(FAMILY)
     assert family.actions() == {"base": "retag", "app": "retag", "other": "fresh"}
     assert family.build() == {"base": "retagged", "app": "retagged"}
     family.write({"base/base.txt": "a branch\n", "app/app.txt": "a branch\n"})
@@ -261,6 +261,30 @@ def test_an_image_that_is_referred_to_by_its_name_is_a_parent(lab: Lab) -> None:
     lab.build()
     lab.write({"base/base.txt": "changed\n"})
     assert lab.build() == {"base": "built", "app": "built"}
+
+
+def test_services_that_share_an_image_build_it_once(lab: Lab) -> None:
+    same = "{image: PREFIX/app, build: {context: app}}"
+    lab.write(FAMILY | {"compose.yml": f"name: PREFIX\nservices: {{web: {same}, worker: {same}, cron: {same}}}\n"})
+    lab.write({"app/Dockerfile": "FROM scratch\nCOPY app.txt /\n"})
+    plan = lab.plan()
+    assert [one["action"] for one in plan.values()] == ["build"] * 3
+    assert plan["worker"]["reasons"] == ["the same image as `cron`"]
+    assert lab.build() == {"cron": "built"}
+    assert set(lab.actions().values()) == {"fresh"}
+
+
+def test_an_edit_before_its_turn_is_simply_built(lab: Lab, busybox: str) -> None:
+    lab.write(FAMILY)
+    slow = f"FROM {busybox}\nCOPY base.txt /\nRUN sleep 2; cat /proc/sys/kernel/random/uuid\n"
+    lab.write({"base/Dockerfile": slow})
+    run = lab.start("build_optimized")
+    log = lab.folder / ".build/logs/base.log"
+    _until(lambda: log.exists() and "sleep" in log.read_text())
+    lab.write({"app/app.txt": "edited while its parent was built\n"})
+    output, _ = run.communicate()
+    assert run.returncode == 0, output
+    assert lab.actions() == FRESH
 
 
 def test_every_tag_must_be_there(lab: Lab) -> None:
