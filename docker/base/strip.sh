@@ -35,8 +35,10 @@ for lib in /usr/local/lib/python3* /usr/lib/python3*; do
 done
 rm -rf /usr/local/bin/pip* /usr/local/bin/idle*
 
-# Documentation, translations, conversion tables that nothing of ours opens; caches, logs, backups.
-rm -rf /usr/share/doc /usr/share/info /usr/share/locale /usr/share/man /usr/share/python-wheels /usr/share/perl* \
+# Documentation, translations, conversion tables that nothing of ours opens; caches, logs, backups. Licenses stay.
+find /usr/share/doc -type f -not -name copyright -delete
+find /usr/share/doc -type d -empty -delete
+rm -rf /usr/share/info /usr/share/locale /usr/share/man /usr/share/python-wheels /usr/share/perl* \
     /usr/lib/*/gconv /usr/lib/*/perl* /etc/apt /etc/dpkg /var/lib/apt /var/cache/* /var/log/* \
     /var/lib/dpkg/*-old /var/lib/dpkg/info/*.md5sums /root/.cache
 rm -rf /tmp/*
