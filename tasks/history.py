@@ -137,7 +137,7 @@ _MIGRATIONS = (
         steps TEXT NOT NULL, size INTEGER, layers TEXT, image_id TEXT NOT NULL, builder TEXT NOT NULL,
         "commit" TEXT NOT NULL, workers INTEGER NOT NULL, run TEXT NOT NULL, parents TEXT NOT NULL
     );
-    CREATE INDEX builds_forecast ON builds (image, action, status, id, seconds);
+    CREATE INDEX builds_forecast ON builds (ref, action, status, id, seconds);
     CREATE INDEX builds_image ON builds (image, id);
     CREATE INDEX builds_run ON builds (run, id);
     """,
@@ -150,7 +150,7 @@ _NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
 _FORECAST = """
     SELECT asked.value, (SELECT group_concat(seconds) FROM (
         SELECT seconds FROM builds
-        WHERE image = asked.value AND action = 'build' AND status = 'done' ORDER BY id DESC LIMIT ?))
+        WHERE ref = asked.value AND action = 'build' AND status = 'done' ORDER BY id DESC LIMIT ?))
     FROM json_each(?) AS asked
 """
 
@@ -195,16 +195,17 @@ class History:
             )
         return sorted(found, key=lambda build: (build.started, build.id))
 
-    def expected_seconds(self, images: Iterable[str]) -> dict[str, float]:
-        """How long a build of each image will take: the median of its last real, successful builds.
+    def expected_seconds(self, refs: Iterable[str]) -> dict[str, float]:
+        """How long a build of each image reference will take: the median of its last real, successful builds.
 
-        One query on one index. Images that were never built are not in the answer.
+        By reference, because two Compose files in one folder may call different images by the same service. One query
+        on one index. Images that were never built are not in the answer.
         """
         if not self.path.exists():
             return {}
         with self._connected() as db:
-            rows = db.execute(_FORECAST, (RECENT, json.dumps(list(images)))).fetchall()
-        return {image: _median(list(map(float, seconds.split(",")))) for image, seconds in rows if seconds}
+            rows = db.execute(_FORECAST, (RECENT, json.dumps(list(refs)))).fetchall()
+        return {ref: _median(list(map(float, seconds.split(",")))) for ref, seconds in rows if seconds}
 
     def _select(self, rest: str, *values: object) -> list[Build]:
         if not self.path.exists():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tasks import plan, project, record, settings, survey
 from tasks.engine import Engine, Facts, Snapshot, host_platform
+from tasks.errors import Trouble
 from tasks.history import History
 
 if TYPE_CHECKING:
@@ -102,7 +103,12 @@ class Workspace:
     @cached_property
     def expected_seconds(self) -> dict[str, float]:
         """How long each image takes to build, as far as history knows."""
-        return self.history.expected_seconds(self.project.images)
+        images = self.project.images.values()
+        try:
+            known = self.history.expected_seconds(image.ref for image in images)
+        except Trouble:  # a damaged history forecasts nothing, and stops nobody from building
+            known = {}
+        return {image.name: known[image.ref] for image in images if image.ref in known}
 
     def declared(self) -> dict[str, survey.Surveyed]:
         """What each image is made of, parents first, found without asking the engine: enough for ``file_dep``."""
@@ -181,7 +187,8 @@ class Workspace:
         return self.facts.get(held.id) if held else None
 
     def _record_of(self, name: str) -> record.Record | None:
-        return record.read(self.folder, name)
+        known = record.read(self.folder, name)
+        return known if known and known.ref == self.project.images[name].ref else None
 
 
 @cache

@@ -50,7 +50,7 @@ def stored(tmp_path: Path) -> History:
 
 
 def test_no_file_is_an_empty_history_and_is_not_made_by_looking(stored: History) -> None:
-    assert (stored.recent(), stored.get(1), stored.last_run(), stored.expected_seconds(["auth"])) == ([], None, [], {})
+    assert (stored.recent(), stored.get(1), stored.last_run(), stored.expected_seconds([BUILD.ref])) == ([], None, [], {})
     assert not stored.path.parent.exists()
 
 
@@ -85,8 +85,9 @@ def test_the_forecast_is_the_median_of_recent_real_builds(stored: History) -> No
         stored.add(replace(BUILD, seconds=seconds))
     stored.add(replace(BUILD, seconds=0.01, action="retag"))
     stored.add(replace(BUILD, seconds=1, status="failed"))
-    stored.add(replace(BUILD, image="memory", action="pull"))
-    assert stored.expected_seconds(["auth", "memory", "never"]) == {"auth": 13.0}
+    stored.add(replace(BUILD, ref="app/memory", action="pull"))
+    stored.add(replace(BUILD, ref="app/auth:standard", seconds=700))
+    assert stored.expected_seconds([BUILD.ref, "app/memory", "never"]) == {BUILD.ref: 13.0}
 
 
 def test_the_last_run_is_the_last_that_built(stored: History) -> None:
