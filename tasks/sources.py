@@ -40,15 +40,15 @@ def find(view: View, copies: Iterable[Copy], where: str) -> list[Item]:
     items: list[Item] = []
     for copy in copies:
         for source in copy.sources:
-            found = _parents(view, copy, source) if copy.parents else _source(view, copy, source)
-            if found is None:
-                raise _missing(view, copy, source, where)
-            items += found
+            try:
+                items += _parents(view, copy, source) if copy.parents else _source(view, copy, source)
+            except LookupError as absent:
+                raise _missing(view, copy, str(absent.args[0]), where) from None
     return items
 
 
-def _source(view: View, copy: Copy, source: str) -> list[Item] | None:
-    """What one source brings; ``None`` when BuildKit would say "not found"."""
+def _source(view: View, copy: Copy, source: str) -> list[Item]:
+    """What one source brings; ``LookupError`` with the path of which BuildKit would say "not found"."""
     path = clean("/" + source).strip("/")
     if copy.literal or not _WILD.match(path):
         if "\\" in path and not copy.literal:  # an escape without a wildcard: BuildKit's own parts disagree on it
@@ -66,10 +66,7 @@ def _source(view: View, copy: Copy, source: str) -> list[Item] | None:
         return [*items, Item(base, True)]
     depth = len(parts) - fixed if "[" not in path else 10_000  # a class like [^a] matches "/" as well
     for found in _matching(view, base, prefix, match, depth):
-        more = _follow(view, copy, found)
-        if more is None:
-            return None
-        items += more
+        items += _follow(view, copy, found)
     return items
 
 
@@ -88,11 +85,11 @@ def _matching(view: View, base: str, prefix: str, match: re.Pattern[str], depth:
                 pending.append((path, alias, left - 1))
 
 
-def _follow(view: View, copy: Copy, path: str) -> list[Item] | None:
+def _follow(view: View, copy: Copy, path: str) -> list[Item]:
     """A source without wildcards, or one match of a wildcard: links are followed to what they mean."""
     target, links = view.resolve(path)
     if target is None:
-        return None
+        raise LookupError(path)
     items = [Item(link, False) for link in links]
     is_folder = stat.S_ISDIR(view.mode(target) or 0)
     if not copy.exclude or not is_folder or links:
@@ -180,33 +177,33 @@ def _go_match(pattern: str) -> re.Pattern[str] | None:
         return None
 
 
-def _missing(view: View, copy: Copy, source: str, where: str) -> Trouble:
-    path = clean("/" + source).strip("/")
+def _missing(view: View, copy: Copy, path: str, where: str) -> Trouble:
     context = f"the context {copy.context!r}" if copy.context else "the context"
-    return Trouble(
-        f"{copy.instruction}: {context} has no {path!r}",
-        where=f"{where}:{copy.line}",
-        remedy=_hint(view, path),
-    )
+    sentence = f"{copy.instruction}: {context} has no {path!r}"
+    return Trouble(sentence, where=f"{where}:{copy.line}", remedy=_hint(view, path))
 
 
 def _hint(view: View, path: str) -> str:
+    """Why a path cannot be found: what hides it, where its link points, or what it may have meant."""
     import difflib
 
     parts = path.split("/")
-    for depth in range(1, len(parts) + 1):
-        part, folder = "/".join(parts[:depth]), "/".join(parts[: depth - 1])
-        if view.mode(part) is not None:
+    for depth, name in enumerate(parts, 1):
+        folder, part = "/".join(parts[: depth - 1]), "/".join(parts[:depth])
+        if view.resolve(part)[0] is not None:
             continue
-        listing, numbers = view.visible(folder)
-        if listing.find(parts[depth - 1]) >= 0:
-            rule = view.ignore.hider(part)
-            place = f"{view.ignore.path}:{rule.line} hides {part!r} with {rule.text!r}" if rule else ""
-            return place or f"{view.ignore.path} hides {part!r}"
+        base, _ = view.resolve(folder)
+        if base is None or not stat.S_ISDIR(view.mode(base) or 0):
+            return f"{folder!r} is no folder"
+        listing, numbers = view.visible(base)
         names = [listing.names[number] for number in numbers]
-        close = difflib.get_close_matches(parts[depth - 1], names, 1, 0.6)
+        if name in names:
+            return f"the link {part!r} points to {view.tree.link(f'{base}/{name}'.lstrip('/'))!r}"
+        if listing.find(name) >= 0:
+            rule = view.ignore.hider(f"{base}/{name}".lstrip("/"))
+            return f"{view.ignore.path}:{rule.line} hides {part!r} with {rule.text!r}" if rule else ""
+        close = difflib.get_close_matches(name, names, 1, 0.6)
         if close:
             return f"did you mean {'/'.join([*parts[: depth - 1], close[0], *parts[depth:]])!r}?"
-        return f"{folder or view.tree.root!r} holds {', '.join(map(repr, names[:5])) or 'nothing'}"
-    links = view.resolve(path)[1]
-    return f"the link {links[-1]!r} points to {view.tree.link(links[-1])!r}" if links else ""
+        return f"{folder or view.tree.root} holds {', '.join(map(repr, names[:5])) or 'nothing'}"
+    return ""

@@ -17,6 +17,10 @@ BATCH = 12
 _STEP = re.compile(r"\[(?:(?P<target>t[0-9]+) )?(?:\S+ )?[0-9]+/[0-9]+\] (?!FROM )")
 
 
+class Refused(Exception):
+    """BuildKit would not build this; the text is what it said."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """How a build went: ``failed``, the steps that were ``run`` (not taken from the cache), what it said in the end."""
@@ -98,7 +102,7 @@ def _run(targets: dict[str, dict[str, object]]) -> dict[str, Answer]:
 
 
 def contents(context: Path, dockerfile: Path, work: Path) -> dict[str, bytes]:
-    """All paths of the file system that a build makes, with a file's bytes (``b""`` for others)."""
+    """All paths of the file system that a build makes, with a file's bytes (``b""`` for others); or ``Refused``."""
     archive = work / "out.tar"
     command = [
         "docker",
@@ -110,7 +114,7 @@ def contents(context: Path, dockerfile: Path, work: Path) -> dict[str, bytes]:
     ]
     done = subprocess.run([*command, f"--file={dockerfile}", str(context)], capture_output=True, check=False)
     if done.returncode:
-        raise AssertionError(done.stderr.decode("utf-8", "replace")[-800:])
+        raise Refused(done.stderr.decode("utf-8", "replace")[-800:])
     found = {}
     with tarfile.open(archive, errors="surrogateescape") as tar:
         for member in tar:

@@ -1,0 +1,297 @@
+"""Which files are inputs: each rule of BuildKit's by example, and random contexts and sources against BuildKit."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.errors import Trouble
+from tasks.ignorefile import IgnoreFile, load
+from tasks.inputs import Entry, Selection, View, shown
+from tasks.reads import Copy
+from tasks.sources import _go_match
+from tasks.tree import Index, Tree
+from tests.differential import buildkit
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "context"
+    for path in ("a.txt", "b.md", "d/x.txt", "d/y.md", "d/e/z.txt", "n/keep.log", "n/drop.log"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path)
+    (folder / "d" / "empty").mkdir()
+    (folder / "ln").symlink_to("a.txt")
+    (folder / "dl").symlink_to("d")
+    (folder / "d" / "up").symlink_to("/a.txt")
+    return folder
+
+
+def select(root: Path, *sources: str, ignore: str = "", **options) -> Selection:
+    view = View(Tree(root, Index()), IgnoreFile(ignore, root / ".dockerignore"))
+    return view.select([Copy("", sources, line=3, **options)], "Dockerfile")
+
+
+def paths(root: Path, *sources: str, **options) -> list[str]:
+    return shown(select(root, *sources, **options).entries())
+
+
+ALL_OF_D = ["d/e/z.txt", "d/empty", "d/up", "d/x.txt", "d/y.md"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        (["a.txt"], ["a.txt"]),
+        (["/a.txt", "./b.md", "../d/./x.txt"], ["a.txt", "b.md", "d/x.txt"]),
+        (["d"], ALL_OF_D),
+        (["d/"], ALL_OF_D),
+        (["d/e", "d"], ALL_OF_D),
+        (["*.txt"], ["a.txt"]),
+        (["?.md"], ["b.md"]),
+        (["*/x.txt"], ["d/x.txt"]),
+        (["*/*.log"], ["n/drop.log", "n/keep.log"]),
+        (["d/e*"], ["d/e/z.txt", "d/empty"]),
+        (["[ab].*"], ["a.txt", "b.md"]),
+        (["[^b].txt"], ["a.txt"]),
+        (["d[^a]x.txt"], ["d/x.txt"]),  # Go's classes match "/" too
+        (["**/z.txt"], []),  # "**" is "*" in COPY
+        (["none*"], []),
+        (["none/*"], []),
+        (["ln"], ["a.txt", "ln"]),
+        (["dl"], [*ALL_OF_D, "dl"]),
+        (["dl/e/z.txt"], ["d/e/z.txt", "dl"]),
+        (["dl/*.md"], ["d/y.md", "dl"]),
+        (["d/u*"], ["a.txt", "d/up"]),
+        (["l*"], ["a.txt", "ln"]),
+        (["d\\x"], ["a.txt", "b.md", *ALL_OF_D, "dl", "ln", "n/drop.log", "n/keep.log"]),  # in doubt: everything
+    ],
+)
+def test_sources(root, sources, expected):
+    assert paths(root, *sources) == sorted(expected)
+
+
+def test_everything_keeps_links_as_links(root):
+    assert paths(root, ".") == sorted(["a.txt", "b.md", *ALL_OF_D, "dl", "ln", "n/drop.log", "n/keep.log"])
+
+
+def test_patterns_of_bind_mounts_are_plain_names(root):
+    (root / "*").write_text("star")
+    assert paths(root, "*", instruction="RUN --mount") == ["*"]
+
+
+@pytest.mark.parametrize(
+    ("ignore", "expected"),
+    [
+        ("d\nn\n", ["a.txt", "b.md", "dl", "ln"]),
+        ("*\n!d/e\n", ["d/e/z.txt"]),
+        ("*\n!n/keep.log\n", ["n/keep.log"]),
+        ("**\n!**/*.md\n", ["b.md", "d/y.md"]),
+        ("d\n!d/none\n*.*\n*n*\n*l\n", []),
+    ],
+)
+def test_what_the_ignore_file_hides_is_no_input(root, ignore, expected):
+    assert paths(root, ".", ignore=ignore) == expected
+
+
+def test_a_hidden_folder_is_not_walked(root):
+    index = Index()
+    View(Tree(root, index), IgnoreFile("d\nn\n!a.txt\n")).select([Copy("", (".",))], "Dockerfile").entries()
+    assert list(index._folders) == [str(root.resolve())]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"exclude": ("*.md",)}, ["d/e/z.txt", "d/empty", "d/up", "d/x.txt"]),
+        ({"exclude": ("**/*.txt", "empty")}, ["d/e", "d/up", "d/y.md"]),
+        ({"exclude": ("e", "!e/z.txt")}, ALL_OF_D),
+        ({"exclude": ("d",)}, ALL_OF_D),
+    ],
+)
+def test_exclude(root, options, expected):
+    assert paths(root, "d", **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("d/e/z.txt", ["d/e/z.txt"]),
+        ("./d/./e/z.txt", ["d/e/z.txt"]),
+        ("**/z.txt", ["d/e/z.txt"]),
+        ("n", ["n/drop.log", "n/keep.log"]),
+        ("none", []),
+    ],
+)
+def test_parents(root, source, expected):
+    found = paths(root, source, parents=True)
+    assert [path for path in found if path not in ("ln", "dl", "a.txt", *ALL_OF_D) or path in expected] == expected
+
+
+def test_modes_of_parents_count_only_with_the_flag(root):
+    plain, parents = select(root, "d/e/z.txt"), select(root, "n/keep.log", parents=True)
+    assert plain.digest == select(root, "d/e/z.txt").digest
+    (root / "d").chmod(0o700)
+    (root / "n").chmod(0o700)
+    assert plain.digest == select(root, "d/e/z.txt").digest
+    assert parents.digest != select(root, "n/keep.log", parents=True).digest
+
+
+@pytest.mark.parametrize(
+    ("source", "ignore", "said"),
+    [
+        ("a.tx", "", "Dockerfile:3: COPY: the context has no 'a.tx' (did you mean 'a.txt'?)"),
+        ("d/e/zz.txt", "", "Dockerfile:3: COPY: the context has no 'd/e/zz.txt' (did you mean 'd/e/z.txt'?)"),
+        ("a.txt", "#\n*.txt", ":2 hides 'a.txt' with '*.txt')"),
+        ("d/x.txt", "d", ":1 hides 'd' with 'd')"),
+        ("n/other", "", "(n holds 'drop.log', 'keep.log')"),
+        ("lost", "", "(the link 'lost' points to 'nowhere')"),
+        ("lo*", "", "(the link 'lost' points to 'nowhere')"),
+        ("loop", "", "points to 'loop')"),
+        ("a.txt/x", "", "('a.txt' is no folder)"),
+    ],
+)
+def test_a_source_that_is_not_there_is_explained(root, source, ignore, said):
+    (root / "lost").symlink_to("nowhere")
+    (root / "loop").symlink_to("loop")
+    with pytest.raises(Trouble) as caught:
+        select(root, source, ignore=ignore)
+    assert said in str(caught.value)
+
+
+def test_links_cannot_leave_the_context(root, tmp_path):
+    (tmp_path / "outside").write_text("x")
+    (root / "out").symlink_to("../outside")
+    with pytest.raises(Trouble):
+        select(root, "out")
+    (root / "outside").write_text("inside")
+    assert paths(root, "out") == ["out", "outside"]
+
+
+def test_a_link_through_a_hidden_path_leads_nowhere(root):
+    with pytest.raises(Trouble):
+        select(root, "dl/x.txt", ignore="dl")
+    with pytest.raises(Trouble):
+        select(root, "dl/x.txt", ignore="d/x.txt")
+
+
+class TestDigest:
+    def test_equal_content_elsewhere_is_equal(self, root, tmp_path):
+        import shutil
+
+        shutil.copytree(root, tmp_path / "twin", symlinks=True)
+        for path in (tmp_path / "twin").rglob("*"):
+            os.utime(path, (1, 1), follow_symlinks=False)
+        assert select(root, ".").digest == select(tmp_path / "twin", ".").digest
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda root: (root / "d/x.txt").write_text("new"),
+            lambda root: (root / "d/x.txt").chmod(0o600),
+            lambda root: (root / "d/x.txt").unlink(),
+            lambda root: (root / "d/x.txt").rename(root / "d/w.txt"),
+            lambda root: (root / "d/more").mkdir(),
+            lambda root: (root / "d/empty").rmdir(),
+            lambda root: (root / "d/empty").chmod(0o700),
+            lambda root: (root / "d/up").unlink() or (root / "d/up").symlink_to("../b.md"),
+            lambda root: (root / "d/y.md").unlink() or (root / "d/y.md").mkdir(),
+            lambda root: (root / "d").chmod(0o700),
+            lambda root: os.mkfifo(root / "d/fifo"),
+        ],
+    )
+    def test_what_matters(self, root, change):
+        before = select(root, "d").digest
+        change(root)
+        assert select(root, "d").digest != before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda root: os.utime(root / "d/x.txt", (1, 1)),
+            lambda root: (root / "a.txt").write_text("new"),
+            lambda root: root.chmod(0o700),
+            lambda root: (root / "d/x.txt").write_text("d/x.txt"),
+            lambda root: (root / "d/x.txt").rename(root / "t") and (root / "t").rename(root / "d/x.txt"),
+        ],
+    )
+    def test_what_does_not(self, root, change):
+        before = select(root, "d").digest
+        change(root)
+        assert select(root, "d").digest == before
+
+
+def test_entries_and_what_people_see():
+    entries = [Entry("a", "dir", 0o755, ""), Entry("a/b", "file", 0o644, "0"), Entry("c", "dir", 0o755, "")]
+    assert shown(entries) == ["a/b", "c"]
+
+
+def test_one_answer_per_question(root):
+    view = View(Tree(root, Index()), IgnoreFile())
+    copies = [Copy("", ("d",))]
+    assert view.select(copies, "D") is view.select(list(copies), "D")
+
+
+@given(st.text("ab*?[]^-\\/", max_size=8), st.text("ab-/^", max_size=6))
+@settings(max_examples=500)
+def test_patterns_of_go_never_raise(pattern, name):
+    found = _go_match(pattern)
+    assert found is None or isinstance(found, re.Pattern)
+    assert found is None or found.fullmatch(name) is None or len(pattern) > 0 or name == ""
+
+
+NAMES = ("a", "b", "ab", "a.md", ".h", "c d", "é")
+PATHS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
+SOURCES = st.lists(
+    st.sampled_from(["a", "b", "ab", "*", "a*", "*.md", "?", "[ab]", "[^a]", "[a-b]*", ".*", "..", "l1", "l2"]),
+    min_size=1,
+    max_size=3,
+).map("/".join)
+LINKS = st.tuples(PATHS, st.one_of(PATHS, PATHS.map(lambda path: "/" + path), PATHS.map(lambda path: "../" + path)))
+
+
+@pytest.mark.engine
+@given(
+    st.sets(PATHS, min_size=4, max_size=14),
+    st.lists(LINKS, max_size=3),
+    st.lists(st.sampled_from(["a", "b/*", "*.md", "!a.md", "**/ab", "!**/b"]), max_size=3),
+    SOURCES,
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_buildkit_copies_what_we_count(engine, files, links, rules, source):
+    """Every file that arrives in the image is an input, and BuildKit fails where we say that a source is missing."""
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        context = work / "context"
+        context.mkdir()
+        for path in sorted(files, key=len):
+            _lay(context / path, lambda file: file.write_text(f"content of {file.relative_to(context)}"))
+        for number, (_, target) in enumerate(links):
+            _lay(context / f"l{number}", lambda link, target=target: link.symlink_to(target))
+        (work / "Dockerfile.dockerignore").write_text("\n".join(rules))
+        (work / "Dockerfile").write_text(f"FROM scratch\nCOPY {source} /out/\n")
+        view = View(Tree(context, Index()), load(context, work / "Dockerfile"))
+        try:
+            entries = view.select([Copy("", (source,))], "Dockerfile").entries()
+            ours = {(context / entry.path).read_bytes() for entry in entries if entry.kind == "file"}
+        except Trouble:
+            ours = None
+        try:
+            theirs = {content for content in buildkit.contents(context, work / "Dockerfile", work).values() if content}
+        except buildkit.Refused:
+            theirs = None
+    if theirs is not None:
+        assert ours is not None, "we say it is broken, BuildKit builds it"
+        assert theirs <= ours, "BuildKit copies what we do not count"
+
+
+def _lay(path: Path, make) -> None:
+    if not any(parent.is_symlink() or parent.is_file() for parent in path.parents) and not os.path.lexists(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make(path)

@@ -1,0 +1,253 @@
+"""What is in a folder: the memory of hashes must be quick, and must never be wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks import tree
+from tasks.errors import Trouble
+from tasks.tree import Index, Tree
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "root"
+    (folder / "d").mkdir(parents=True)
+    for name in ("a", "b", "d/c"):
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "state" / "index.sqlite3"
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The paths whose content is read, as they are read."""
+    seen: list[str] = []
+    real = tree._content
+
+    def spy(path: str, mode: int) -> object:
+        seen.append(path.rpartition("/")[2])
+        return real(path, mode)
+
+    monkeypatch.setattr(tree, "_content", spy)
+    return seen
+
+
+def digests(root: Path, store: Path | None) -> dict[str, str]:
+    with Index(store) as index:
+        folder = Tree(root, index).folder("")
+        return {name: folder.digest(n).hex() for n, name in enumerate(folder.names) if name != "d"}
+
+
+def age(*paths: Path) -> None:
+    """Make files look settled: their last change is well before the next look."""
+    time.sleep(tree._TICK / 1e9 + 0.02)
+    for path in paths:
+        assert path.exists()
+
+
+def test_digests_are_sha256_of_content(root):
+    assert digests(root, None) == {name: hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b")}
+
+
+def test_a_settled_file_is_read_once(root, store, hashed):
+    age(root / "a")
+    digests(root, store)
+    assert hashed == ["a", "b"]
+    digests(root, store)
+    assert hashed == ["a", "b"]
+
+
+def test_only_what_changed_is_read_again(root, store, hashed):
+    age(root / "a")
+    digests(root, store)
+    (root / "a").write_text("z")
+    age(root / "a")
+    hashed.clear()
+    assert digests(root, store)["a"] == hashlib.sha256(b"z").hexdigest()
+    assert hashed == ["a"]
+    (root / "new").write_text("new")
+    (root / "b").unlink()
+    hashed.clear()
+    assert set(digests(root, store)) == {"a", "new"}
+    assert hashed == ["new"]
+
+
+def test_same_size_and_old_times_do_not_hide_a_change(root, store):
+    age(root / "a")
+    before = (root / "a").stat()
+    first = digests(root, store)
+    (root / "a").write_text("z")
+    os.utime(root / "a", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert digests(root, store)["a"] != first["a"]
+
+
+def test_a_file_hashed_in_the_tick_of_its_change_is_hashed_again(root, store, hashed):
+    (root / "a").write_text("1")
+    digests(root, store)  # at once: another write within this tick could leave the same stat behind
+    hashed.clear()
+    digests(root, store)
+    assert "a" in hashed
+
+
+def test_a_change_that_leaves_the_same_stat_within_the_tick_is_seen(root, store, monkeypatch):
+    real = tree._RECORD
+
+    class Coarse:  # a file system whose stamps do not move, the worst there can be
+        size = real.size
+
+        @staticmethod
+        def pack(mtime: int, ctime: int, size: int, inode: int, mode: int) -> bytes:
+            return real.pack(mtime // 10**10, ctime // 10**10, size, inode, mode)
+
+    monkeypatch.setattr(tree, "_RECORD", Coarse)
+    first = digests(root, store)
+    (root / "a").write_text("z")
+    assert digests(root, store)["a"] != first["a"]
+
+
+def test_a_time_in_the_future_is_never_trusted(root, store, hashed):
+    age(root / "a")
+    os.utime(root / "a", (time.time() + 1000, time.time() + 1000))
+    digests(root, store)
+    digests(root, store)
+    assert hashed.count("a") == 2
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_trusted(root, store, monkeypatch):
+    age(root / "a")
+    real = tree._content
+
+    def meddle(path: str, mode: int) -> object:
+        if path.endswith("/a"):
+            Path(path).write_text("meanwhile")
+        return real(path, mode)
+
+    monkeypatch.setattr(tree, "_content", meddle)
+    digests(root, store)
+    monkeypatch.setattr(tree, "_content", real)
+    (root / "a").write_text("meanwhil3")
+    assert digests(root, store)["a"] == hashlib.sha256(b"meanwhil3").hexdigest()
+
+
+def test_a_file_that_vanishes_gives_a_digest_of_its_own(root):
+    index = Index()
+    folder = Tree(root, index).folder("")
+    (root / "a").unlink()
+    assert folder.digest(folder.find("a")) != hashlib.sha256(b"a").digest()
+    assert folder.find("nothing") == -1
+
+
+def test_each_folder_is_listed_once(root, monkeypatch):
+    listed: list[str] = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or real(path))
+    index = Index()
+    outer, inner = Tree(root, index), Tree(root / "d", index)
+    assert outer.folder("d") is inner.folder("")
+    outer.folder("")
+    outer.folder("")
+    assert sorted(listed) == sorted([str(root.resolve()), str((root / "d").resolve())])
+
+
+def test_links_and_special_files(root, store):
+    (root / "link").symlink_to("a")
+    os.mkfifo(root / "fifo")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(root / "sock"))
+    found = digests(root, store)
+    assert found["link"] == hashlib.sha256(b"a").hexdigest()
+    (root / "link").unlink()
+    (root / "link").symlink_to("b")
+    assert digests(root, store)["link"] == hashlib.sha256(b"b").hexdigest()
+    assert {"fifo", "sock"} <= set(found)
+
+
+def test_attributes_that_are_copied_count(root, store):
+    age(root / "a")
+    first = digests(root, store)
+    try:
+        os.setxattr(root / "a", "user.test", b"1")
+    except OSError:
+        pytest.skip("this file system keeps no extended attributes")
+    assert digests(root, store)["a"] != first["a"]
+    os.removexattr(root / "a", "user.test")
+    assert digests(root, store) == first
+
+
+def test_names_that_are_no_utf8(root, store):
+    (root / os.fsdecode(b"\xff")).write_text("x")
+    age(root / "a")
+    assert digests(root, store) == digests(root, store)
+    assert "\udcff" in digests(root, store)
+
+
+def test_a_folder_that_cannot_be_listed_is_trouble(root):
+    with pytest.raises(Trouble, match="cannot list this folder"):
+        Tree(root, Index()).folder("a")
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"no database at all", b"SQLite format 3\0" + b"\1" * 5000])
+def test_a_broken_store_is_made_anew(root, store, hashed, rubbish):
+    store.parent.mkdir()
+    store.write_bytes(rubbish)
+    age(root / "a")
+    digests(root, store)
+    digests(root, store)
+    digests(root, store)
+    assert hashed.count("a") <= 2
+
+
+def test_a_row_that_is_not_well_formed_is_not_believed(root, store):
+    age(root / "a")
+    first = digests(root, store)
+    with sqlite3.connect(store) as db:
+        db.execute("UPDATE folder SET digests = x'00'")
+    assert digests(root, store) == first
+    with sqlite3.connect(store) as db:
+        db.execute("UPDATE folder SET stamps = 'text'")
+    assert digests(root, store) == first
+
+
+def test_a_store_that_cannot_be_written_is_no_error(root, tmp_path):
+    assert digests(root, tmp_path / "root" / "a" / "index.sqlite3")
+
+
+def test_two_at_once_and_a_kill(root, store):
+    """Writers that run side by side, one of them killed amid it, leave a store that is right."""
+    for number in range(300):
+        (root / f"f{number}").write_text(str(number))
+    age(root / "a")
+    code = (
+        "import sys; from pathlib import Path; from tasks.tree import Index, Tree\n"
+        "while True:\n"
+        "    with Index(Path(sys.argv[2])) as index:\n"
+        "        folder = Tree(Path(sys.argv[1]), index).folder('')\n"
+        "        [folder.digest(n) for n, name in enumerate(folder.names) if name != 'd']\n"
+        "        folder._stored = False\n"
+    )
+    argv = [sys.executable, "-c", code, str(root), str(store)]
+    writers = [subprocess.Popen(argv, cwd=Path(tree.__file__).parent.parent) for _ in range(2)]
+    try:
+        deadline = time.monotonic() + 20
+        while not store.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    assert digests(root, store) == digests(root, None)
