@@ -21,6 +21,7 @@ lock() {
 }
 
 extra="$*"
+lock tools/tools
 lock base-python/requirements
 lock base-ml/requirements base-python
 lock auth/requirements base-python

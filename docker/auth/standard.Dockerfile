@@ -13,13 +13,13 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /app
 COPY services/common common
 COPY services/auth auth
-COPY docker/base docker/base
+COPY docker/tools docker/tools
 COPY docker/base-python docker/base-python
 COPY docker/auth docker/auth
 
 # Certificates and index come as in the optimized image: what is compared is how images are built.
 RUN --mount=type=secret,id=build_ca --mount=type=secret,id=pip_index_url \
-    sh docker/base/with-secrets.sh pip install --no-cache-dir -r docker/base-python/requirements.txt \
+    sh docker/tools/with-secrets.sh pip install --no-cache-dir -r docker/base-python/requirements.txt \
         -r docker/auth/requirements.txt
 
 EXPOSE 8005

@@ -13,14 +13,14 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /app
 COPY services/common common
 COPY services/memory memory
-COPY docker/base docker/base
+COPY docker/tools docker/tools
 COPY docker/base-python docker/base-python
 COPY docker/base-ml docker/base-ml
 COPY docker/memory docker/memory
 
 # Certificates and index come as in the optimized image: what is compared is how images are built.
 RUN --mount=type=secret,id=build_ca --mount=type=secret,id=pip_index_url \
-    sh docker/base/with-secrets.sh pip install --no-cache-dir -r docker/base-python/requirements.txt \
+    sh docker/tools/with-secrets.sh pip install --no-cache-dir -r docker/base-python/requirements.txt \
         -r docker/base-ml/requirements.txt \
         -r docker/memory/requirements.txt
 

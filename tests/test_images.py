@@ -1,0 +1,449 @@
+"""The images: small, without what they do not run, without secrets, not root, and up with their stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import settings
+from tests.conftest import ROOT, docker
+
+PYTHON = ("base-python", "base-ml", "auth", "memory", "orchestrator")
+SERVICES = {"auth": 8005, "memory": 8003, "orchestrator": 8004}
+STORES = ("postgres", "redis")
+DEPLOYED = (*SERVICES, *STORES)
+IMAGES = (*PYTHON, *STORES)
+# As in docs/images.md; the promise is made for each image, not for their sum.
+SMALLER = 0.42
+
+
+def compose(file: str, **environ: str) -> dict[str, Any]:
+    """What Compose makes of this file with an empty environment but for `environ`: a clone without `.env`."""
+    done = subprocess.run(
+        ["docker", "compose", "--file", str(ROOT / file), "--env-file", "/dev/null", "--profile", "*"]
+        + ["config", "--format", "json"],
+        env={"PATH": "/usr/bin:/bin:/usr/local/bin", **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    resolved: dict[str, Any] = json.loads(done.stdout)
+    return resolved
+
+
+@pytest.fixture(scope="module")
+def optimized(engine: None) -> dict[str, Any]:
+    return compose("docker-compose.optimized.yml")
+
+
+@pytest.fixture(scope="module")
+def standard(engine: None) -> dict[str, Any]:
+    return compose("docker-compose.yml")
+
+
+# ---- what the files say
+
+
+def test_every_image_has_its_folder_and_every_deployed_one_its_standard_twin() -> None:
+    assert {path.parent.name for path in ROOT.glob("docker/*/Dockerfile")} == set(IMAGES)
+    assert {path.parent.name for path in ROOT.glob("docker/*/standard.Dockerfile")} == set(DEPLOYED)
+
+
+def test_the_builder_is_the_same_in_each_dockerfile_so_that_it_runs_once() -> None:
+    found = set()
+    for image in PYTHON:
+        text = (ROOT / "docker" / image / "Dockerfile").read_text()
+        begin, end = text.index("ARG BASE_IMAGE"), text.index("requirements.txt \\", text.index("AS builder\n"))
+        found.add(text[begin:end].replace(f"docker/{image}/", ""))
+    assert len(found) == 1
+
+
+def test_env_example_has_every_variable_of_the_compose_files_with_the_same_default() -> None:
+    example = settings.read_env(ROOT / ".env.example")
+    # These come from the environment alone, as .env.example says.
+    outside = {"PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
+    for file in ("docker-compose.yml", "docker-compose.optimized.yml"):
+        text = re.sub(r"^\s*#.*", "", (ROOT / file).read_text(), flags=re.MULTILINE)
+        used = dict(re.findall(r"\$\{(\w+)(?::-([^{}$]*))?", text))
+        assert set(used) - outside <= set(example)
+        for name in set(used) - outside:
+            assert used[name] == example[name].replace("change-me", ""), name
+
+
+def test_env_example_has_every_setting_with_its_default_and_nothing_that_nobody_reads(tmp_path: Path) -> None:
+    example = settings.read_env(ROOT / ".env.example")
+    assert settings.load(tmp_path, example) == settings.Settings()
+    ours = {name.upper() for name in settings.Settings.__dataclass_fields__}
+    files = ("docker-compose.yml", "docker-compose.optimized.yml")
+    used = {name for file in files for name in re.findall(r"\$\{(\w+)", (ROOT / file).read_text())}
+    assert set(example) <= ours | used
+    assert {name for name, value in example.items() if value == "change-me"} == {
+        "POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET"
+    }  # fmt: skip
+
+
+def test_every_container_of_ours_is_confined(optimized: dict[str, Any]) -> None:
+    for name in DEPLOYED:
+        service = optimized["services"][name]
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["pids_limit"] <= 512, name
+        assert int(service["mem_limit"]) <= 2**30, name
+        assert "privileged" not in service, name
+
+
+def test_stores_are_published_nowhere_and_services_on_loopback(optimized: dict[str, Any]) -> None:
+    for name in STORES:
+        assert not optimized["services"][name].get("ports")
+    for name, port in SERVICES.items():
+        (published,) = optimized["services"][name]["ports"]
+        assert (published["host_ip"], published["published"], published["target"]) == ("127.0.0.1", str(port), port)
+
+
+def test_networks_let_only_those_talk_that_must(optimized: dict[str, Any]) -> None:
+    members: dict[str, set[str]] = {}
+    for name, service in optimized["services"].items():
+        for network in service.get("networks") or ():
+            members.setdefault(network, set()).add(name)
+    assert members == {
+        "front": {"auth", "memory", "orchestrator", "vllm"},
+        "database": {"postgres", "auth", "memory"},
+        "state": {"redis", "auth", "memory", "orchestrator"},
+    }
+    internal = {name for name, network in optimized["networks"].items() if network.get("internal")}
+    assert internal == {"database", "state"}
+
+
+def test_both_deployments_serve_the_same_data_at_the_same_addresses(
+    optimized: dict[str, Any], standard: dict[str, Any]
+) -> None:
+    assert optimized["name"] == standard["name"]
+    assert optimized["volumes"] == standard["volumes"]
+    for name in DEPLOYED:
+        ours, theirs = optimized["services"][name], standard["services"][name]
+        for key in ("environment", "ports", "volumes"):
+            assert ours.get(key) == theirs.get(key), (name, key)
+        assert (ours["image"], theirs["image"]) == (f"vllm-swarm/{name}:optimized", f"vllm-swarm/{name}:standard")
+
+
+def test_certificates_and_index_come_as_secrets_and_are_optional(engine: None) -> None:
+    assert compose("docker-compose.optimized.yml")["secrets"]["build_ca"]["file"] == "/dev/null"
+    named = compose("docker-compose.optimized.yml", SSL_CERT_FILE="/a.crt", PIP_CERT="/b.crt")
+    assert named["secrets"]["build_ca"]["file"] == "/b.crt"
+    own = compose("docker-compose.optimized.yml", BUILD_CA_CERT="/c.crt", PIP_CERT="/b.crt")
+    assert own["secrets"]["build_ca"]["file"] == "/c.crt"
+
+
+# ---- what the images are
+
+pytestmark = pytest.mark.xdist_group("images")
+
+
+def ref(image: str) -> str:
+    return f"vllm-swarm/{image}:optimized"
+
+
+def inspect(image: str) -> dict[str, Any]:
+    done = docker("image", "inspect", image)
+    if done.returncode:
+        pytest.skip(f"{image} is not in the engine: `doit build_optimized` builds it")
+    found: dict[str, Any] = json.loads(done.stdout)[0]
+    return found
+
+
+def sh(image: str, script: str) -> str:
+    inspect(ref(image))
+    done = docker("run", "--rm", "--network", "none", "--entrypoint", "sh", ref(image), "-c", script)
+    return done.stdout.strip()
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("image", IMAGES)
+def test_it_is_not_root(engine: None, image: str) -> None:
+    assert sh(image, "id -u") in ("10001", "999")
+    assert sh(image, "id -u") == inspect(ref(image))["Config"]["User"].split(":")[0]
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("image", IMAGES)
+def test_no_compiler_installer_or_package_manager_is_in_it(engine: None, image: str) -> None:
+    assert sh(image, "command -v gcc cc g++ make strip pip pip3 uv apt-get dpkg perl") == ""
+    assert (
+        sh(image, "find / -xdev \\( -name 'pip-*' -o -name 'pip' -o -name 'ensurepip' \\) -not -path '/proc/*'") == ""
+    )
+    # What scanners for vulnerabilities read is there, and so are the licenses.
+    assert "Package: libc6" in sh(image, "cat /var/lib/dpkg/status")
+    assert sh(image, "ls /usr/share/doc/libc6/copyright") == "/usr/share/doc/libc6/copyright"
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("image", PYTHON)
+def test_packages_are_compiled_so_that_a_read_only_container_starts_fast(engine: None, image: str) -> None:
+    script = "import NAME as m, importlib.util as u; print(*open(u.cache_from_source(m.__file__), 'rb').read(8)[4:])"
+    # By hash, unchecked: the same bytes from the same lock. A service's own by hash, checked: an edited source counts.
+    assert sh(image, f'python -c "{script}"'.replace("NAME", "fastapi")) == "1 0 0 0"
+    if image in SERVICES:
+        assert sh(image, f'python -c "{script}"'.replace("NAME", image)) == "3 0 0 0"
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("image", DEPLOYED)
+def test_it_says_how_it_is_started_checked_and_called(engine: None, image: str) -> None:
+    config = inspect(ref(image))["Config"]
+    command = [*(config["Entrypoint"] or ()), *config["Cmd"]]
+    assert command[0] not in ("/bin/sh", "sh")
+    assert config["Healthcheck"]["Test"][0] == "CMD"
+    assert config["Labels"]["org.opencontainers.image.title"] == image
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("image", ["base-python", "auth", "memory"])
+def test_no_secret_of_the_build_is_in_it(engine: None, image: str) -> None:
+    """Neither in what the engine tells about it, nor in any byte of its filesystem: certificates, index, mounts."""
+    name = ref(image)
+    told = json.dumps(inspect(name)) + docker("history", "--no-trunc", name).stdout
+    assert "BEGIN CERTIFICATE" not in told
+    assert not re.search(r"https?://[^/\s\"]*@", told)
+    assert sh(image, "ls /run/secrets /mnt 2>/dev/null; env | grep -iE 'proxy|pip_|cert|index'") == "/mnt:"
+    own = _authorities() - set(_certificates(sh(image, "cat /etc/ssl/certs/ca-certificates.crt")))
+    container = f"tst-{uuid.uuid4().hex[:10]}"
+    docker("create", "--name", container, name, "true")
+    try:
+        export = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
+    finally:
+        docker("rm", "--force", container)
+    # A line from the middle of each certificate that this machine trusts beyond Debian's own.
+    assert not [line for line in own if line.encode() in export]
+
+
+def _authorities() -> set[str]:
+    bundles = settings.build_environ(settings.load(), dict(os.environ)).get("BUILD_CA_CERT")
+    return set(_certificates(Path(bundles).read_text())) if bundles else set()
+
+
+def _certificates(bundle: str) -> Iterator[str]:
+    for body in re.findall(r"-----BEGIN CERTIFICATE-----\n(.*?)-----END", bundle, re.DOTALL):
+        yield body.splitlines()[5]
+
+
+@pytest.mark.engine
+def test_the_secrets_of_a_step_leave_no_trace(engine: None, tmp_path: Path) -> None:
+    """The very script that our Dockerfiles use, with canaries for secrets, in a build of its own."""
+    base = settings.load().base_image
+    if docker("image", "inspect", base).returncode:
+        pytest.skip(f"{base} is not in the engine: doit build_base makes it")
+    canary, tag = uuid.uuid4().hex, f"tst-secrets-{uuid.uuid4().hex[:10]}"
+    (tmp_path / "ca").write_text(canary)
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {base}\nCOPY with-secrets.sh /\n"
+        "RUN --mount=type=secret,id=build_ca --mount=type=secret,id=pip_index_url sh /with-secrets.sh "
+        'sh -c \'[ "$SSL_CERT_FILE" = "$PIP_CERT" ] && cat "$PIP_CERT" | cut -c 1-8 && '
+        '[ "$PIP_INDEX_URL" = "$UV_DEFAULT_INDEX" ] && echo "${#PIP_INDEX_URL}" >/length\'\n'
+    )
+    (tmp_path / "with-secrets.sh").write_text((ROOT / "docker/tools/with-secrets.sh").read_text())
+    url = f"https://user:{canary}@index.example/simple"
+    argv = ["docker", "buildx", "build", "--quiet", "--tag", tag, "--secret", f"id=build_ca,src={tmp_path / 'ca'}"]
+    argv += ["--secret", "id=pip_index_url,env=PIP_INDEX_URL", "--file", str(tmp_path / "Dockerfile"), str(tmp_path)]
+    env = {"PATH": "/usr/bin:/bin:/usr/local/bin", "PIP_INDEX_URL": url, "HOME": str(tmp_path)}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    try:
+        assert docker("run", "--rm", tag, "cat", "/length").stdout.strip() == str(len(url))
+        saved = subprocess.run(["docker", "save", tag], capture_output=True, check=True).stdout
+        assert canary.encode() not in saved
+        assert canary not in docker("history", "--no-trunc", tag).stdout
+    finally:
+        docker("image", "rm", "--force", tag)
+
+
+# ---- how they behave
+
+
+@pytest.fixture
+def container(engine: None) -> Iterator[str]:
+    """The name of a container and of its volume, both gone afterwards."""
+    name = f"tst-{uuid.uuid4().hex[:10]}"
+    yield name
+    docker("rm", "--force", "--volumes", name)
+    docker("volume", "rm", "--force", name)
+
+
+CONFINED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp")
+DATA = {"postgres": "/var/lib/postgresql", "redis": "/data"}
+# With everything that a shell, SQL or a configuration file may stumble over.
+PASSWORD = 'it\'s a "pass\\word" $HOME #1'
+
+
+def start(container: str, store: str, password: str = PASSWORD) -> None:
+    inspect(ref(store))
+    docker("rm", "--force", container)
+    done = docker(
+        *("run", "--detach", "--name", container, *CONFINED),
+        *("--tmpfs", "/run/postgresql:uid=999,gid=999,mode=0755", "--volume", f"{container}:{DATA[store]}"),
+        *("--env", f"{store.upper()}_PASSWORD={password}", ref(store)),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def wait_healthy(container: str) -> None:
+    until = time.monotonic() + 120
+    status = ""
+    while time.monotonic() < until:
+        state = json.loads(docker("container", "inspect", container).stdout)[0]["State"]
+        status = state["Health"]["Status"]
+        if status == "healthy":
+            return
+        assert state["Running"], docker("logs", container).stderr
+        time.sleep(0.2)
+    pytest.fail(f"{container} is {status}")
+
+
+def query(container: str, store: str, *words: str, password: str = PASSWORD) -> str:
+    """Ask the store with the password; what it says, errors too."""
+    if store == "postgres":
+        command = ["psql", "--host=127.0.0.1", "--username=swarm", "--no-align", "--tuples-only", "--command"]
+        env = f"PGPASSWORD={password}"
+        words = (" ".join(words),)
+    else:
+        command, env = ["redis-cli", "--no-auth-warning"], f"REDISCLI_AUTH={password}"
+    done = docker("exec", "--env", env, container, *command, *words)
+    return (done.stdout + done.stderr).strip()
+
+
+WRITE = {
+    "postgres": ("CREATE TABLE kept AS SELECT '[1,2,3]'::vector <-> '[1,2,4]' AS distance",),
+    "redis": ("SET", "kept", "1"),
+}
+READ = {"postgres": ("SELECT distance FROM kept",), "redis": ("GET", "kept")}
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_keeps_its_data_and_its_password(container: str, store: str) -> None:
+    start(container, store)
+    wait_healthy(container)
+    assert query(container, store, *WRITE[store]) in ("SELECT 1", "OK")
+    refused = query(container, store, *READ[store], password="wrong")
+    assert re.search("authentication failed|WRONGPASS|NOAUTH", refused)
+    seen = docker("top", container, "-eo", "args").stdout + docker("logs", container).stdout
+    assert "pass\\word" not in seen + docker("logs", container).stderr
+    # Stopped in time, killed, and made anew from the same volume.
+    docker("stop", "--time", "60", container)
+    assert json.loads(docker("container", "inspect", container).stdout)[0]["State"]["ExitCode"] == 0
+    start(container, store)
+    wait_healthy(container)
+    docker("kill", container)
+    docker("start", container)
+    wait_healthy(container)
+    assert query(container, store, *READ[store]) == "1"
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("delay", [0.1, 0.5, 1.0])
+def test_postgres_killed_while_it_prepares_its_data_starts_over(container: str, delay: float) -> None:
+    start(container, "postgres")
+    time.sleep(delay)
+    docker("kill", container)
+    docker("start", container)
+    wait_healthy(container)
+    assert query(container, "postgres", "SELECT 1") == "1"
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("password", ["", "change-me", "change-me-too"])
+def test_a_store_refuses_an_empty_or_example_password(engine: None, store: str, password: str) -> None:
+    inspect(ref(store))
+    done = docker("run", "--rm", *CONFINED, "--env", f"{store.upper()}_PASSWORD={password}", ref(store))
+    assert done.returncode == 78
+    assert done.stderr.count("\n") == 1
+    assert f"{store.upper()}_PASSWORD is empty or still the example's" in done.stderr
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("image", SERVICES)
+def test_a_service_refuses_to_start_without_its_secrets(engine: None, image: str) -> None:
+    inspect(ref(image))
+    secrets = (
+        "--env",
+        "REDIS_PASSWORD=",
+        "--env",
+        "POSTGRES_PASSWORD=",
+        "--env",
+        "AUTH_SECRET=change-me-0123456789abcdefghij",
+    )
+    done = docker("run", "--rm", *CONFINED, "--network", "none", *secrets, ref(image))
+    assert done.returncode != 0
+    assert "Refusing to start." in done.stderr
+    assert "REDIS_PASSWORD" in done.stderr
+    assert "0123456789abcdefghij" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.stack
+def test_the_stack_comes_up_confined_and_every_service_answers(engine: None, tmp_path: Path) -> None:
+    """From nothing but the Compose file and an env file: published ports, stores behind, health from inside and out."""
+    for image in DEPLOYED:
+        inspect(ref(image))
+    project = f"tst-{uuid.uuid4().hex[:10]}"
+    env = (ROOT / ".env.example").read_text().replace("=change-me", f"={uuid.uuid4().hex}{uuid.uuid4().hex}")
+    for name in SERVICES:
+        env = re.sub(rf"^{name.upper()}_PORT=.*", f"{name.upper()}_PORT=", env, flags=re.MULTILINE)
+    (tmp_path / "env").write_text(env)
+    # Port 0 takes a free one: several of these may run on one machine.
+    (tmp_path / "ports.yml").write_text(
+        "services:\n"
+        + "".join(f"  {name}:\n    ports: !override ['127.0.0.1:0:{port}']\n" for name, port in SERVICES.items())
+    )
+    files = ["--file", str(ROOT / "docker-compose.optimized.yml"), "--file", str(tmp_path / "ports.yml")]
+    argv = ["compose", "--project-name", project, "--env-file", str(tmp_path / "env"), *files]
+    try:
+        done = docker(*argv, "up", "--detach", "--no-build", "--wait", "--wait-timeout", "180")
+        assert done.returncode == 0, done.stderr + docker(*argv, "logs", "--tail", "20").stdout
+        for name, port in SERVICES.items():
+            address = docker(*argv, "port", name, str(port)).stdout.strip()
+            assert address.startswith("127.0.0.1:")
+            assert _get(f"http://{address}/health")["status"] == "ok"
+        running = docker(*argv, "ps", "--all", "--format", "{{.Service}}").stdout.split()
+        assert sorted(running) == sorted(DEPLOYED)
+    finally:
+        docker(*argv, "down", "--volumes", "--timeout", "10")
+
+
+def _get(url: str) -> dict[str, Any]:
+    from urllib.request import urlopen
+
+    with urlopen(url, timeout=10) as answer:
+        said: dict[str, Any] = json.load(answer)
+        return said
+
+
+# ---- how small they are
+
+
+@pytest.fixture(scope="module")
+def twins(engine: None) -> None:
+    """The standard images, built from the same base and locks as they are now."""
+    environ = settings.build_environ(settings.load(), dict(os.environ))
+    argv = ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "--progress", "quiet", "build"]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("image", DEPLOYED)
+def test_it_is_much_smaller_than_its_standard_twin(twins: None, image: str) -> None:
+    ours, theirs = inspect(ref(image))["Size"], inspect(f"vllm-swarm/{image}:standard")["Size"]
+    assert ours <= (1 - SMALLER) * theirs, f"{ours / 1e6:.0f} MB against {theirs / 1e6:.0f} MB"
