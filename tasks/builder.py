@@ -62,6 +62,11 @@ def dedicated(settings: Settings) -> bool:
     return settings.builder_driver != "docker"
 
 
+def name(settings: Settings) -> str:
+    """What the history calls the builder: ``docker`` is the engine's own."""
+    return settings.builder_name if dedicated(settings) else "docker"
+
+
 def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
     """What the settings ask for; ``Trouble`` where they do not fit together or ``buildkitd.toml`` has a mistake."""
     driver = settings.builder_driver

@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -22,6 +22,20 @@ def held(path: Path, waiting: str = "") -> Iterator[None]:
             if waiting:
                 print(waiting, file=sys.stderr)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def shared(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of this file together with others that share it; ``held`` and ``taken`` wait for all of them, and
+    it waits for those, calling ``waiting`` first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _opened(path) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
 
 

@@ -120,9 +120,14 @@ def _build_in_turn(workspace: Workspace, decision: Decision) -> None:
             raise processes.Stopped
         workspace.share.forget(wanted)
         decision = workspace.decide(name, anew=True)
-        if decision.action == "pull" and _pull(workspace, decision):
-            return
-        _build(workspace, workspace.decide(name, anew=True))
+        if decision.action == "pull":
+            if _pull(workspace, decision):
+                return
+            decision = workspace.decide(name, anew=True)
+        if decision.action == "build":
+            _build(workspace, decision)
+        else:
+            _do(workspace, decision)
 
 
 @dataclass(frozen=True)

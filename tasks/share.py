@@ -20,6 +20,7 @@ from tasks import processes
 from tasks.engine import Engine
 from tasks.fingerprint import repository, tag_of
 from tasks.registry import Found, NoImage, Registry, Unavailable
+from tasks.survey import Surveyed
 
 _AT_ONCE = 8  # requests side by side; registries begin to refuse at more
 _STRIKES = 2  # failed pulls after which the registry is left alone
@@ -73,6 +74,11 @@ class Share:
         """Whether images may be pushed."""
         return self._write and not self._off
 
+    def offers(self, surveyed: Mapping[str, Surveyed], platform: str) -> dict[str, Found]:
+        """What the registry holds for these images, by name; ``platform`` is the engine's."""
+        wanted = {name: wanted_of(one, platform) for name, one in surveyed.items()}
+        return self.look({name: one for name, one in wanted.items() if one})
+
     def look(self, wanted: Mapping[str, Wanted]) -> dict[str, Found]:
         """Which of these images the registry holds under their fingerprints, asked side by side, once in a run."""
         keys = {name: (one.path, one.tag) for name, one in wanted.items()}
@@ -104,6 +110,11 @@ class Share:
         else:
             self._say(f"`{one.path}:{one.tag}` cannot be pulled from {self.address}, so it is built here: {problem}")
         return ""
+
+    def refuse(self, one: Wanted, why: str) -> None:
+        """What was pulled is not taken: it is built here instead."""
+        self._known[(one.path, one.tag)] = None
+        self._say(f"`{one.path}:{one.tag}` of {self.address} is not taken, but built here: {why}")
 
     def push(self, one: Wanted, image_id: str, engine: Engine, size: int, also: Iterable[str] = ()) -> Found | None:
         """Push an image of the engine, also under the tags ``also``, and return what the registry then holds."""
@@ -162,6 +173,14 @@ class Share:
         if late.is_set():
             return f"not done in {limit:.0f} s"
         return "" if process.returncode == 0 else _reason(said)
+
+
+def wanted_of(one: Surveyed, platform: str) -> Wanted | None:
+    """What to look for in the registry; None for an image that cannot be shared: one whose base is not known (its
+    fingerprint then says nothing of it), and one of several platforms (an engine holds one of them)."""
+    if not all(one.bases.values()) or len(one.image.platforms) > 1 or not one.fingerprint:
+        return None
+    return Wanted(one.image.ref, one.fingerprint, one.image.platforms[0] if one.image.platforms else platform)
 
 
 def path_of(ref: str) -> str:

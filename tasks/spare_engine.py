@@ -7,13 +7,14 @@ In a Docker engine that is started for it and goes away with all that it holds: 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tasks.errors import Trouble
 
 _START_SECONDS = 60
 _STOP_SECONDS = 30
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class SpareEngine:
         if save.returncode or taken.returncode:
             raise Trouble(f"{ref} cannot be given to the engine that measures: {taken.stderr.strip()}")
 
-    def forget_everything(self, keep: str = "") -> None:
-        """Remove all images but the one called ``keep``, and the whole build cache, cache mounts included."""
-        held = Engine(self.address).snapshot().get(keep) if keep else None
-        listed = self._docker("image", "ls", "--all", "--quiet", "--no-trunc").split()
-        ids = {one for one in listed if held is None or one != held.id}
+    def forget_everything(self, keep: Iterable[str] = ()) -> None:
+        """Remove all images but those of these names, and the whole build cache, cache mounts included."""
+        snapshot = Engine(self.address).snapshot()
+        kept = {held.id for ref in keep if (held := snapshot.get(ref))}
+        ids = set(self._docker("image", "ls", "--all", "--quiet", "--no-trunc").split()) - kept
         if ids:
             self._docker("image", "rm", "--force", *ids)
         self._docker("builder", "prune", "--all", "--force")
@@ -63,8 +65,9 @@ class SpareEngine:
 
 
 @contextlib.contextmanager
-def spare_engine(prefix: str = "spare-engine-") -> Iterator[SpareEngine]:
-    """Start an engine and, at the end, stop it and remove all that it held.
+def spare_engine(prefix: str = "spare-engine-", *, containerd_store: bool = False) -> Iterator[SpareEngine]:
+    """Start an engine and, at the end, stop it and remove all that it held. Its images live in the classic store, or
+    with ``containerd_store`` in containerd's, whose BuildKit can export caches.
 
     Raises ``Trouble`` where none can be started: without root, without ``dockerd``, or with its last words.
     """
@@ -74,12 +77,12 @@ def spare_engine(prefix: str = "spare-engine-") -> Iterator[SpareEngine]:
             remedy="run it as root on a machine with the docker.io package",
         )
     folder = Path(tempfile.mkdtemp(prefix=prefix))
-    bridge = f"bm{os.getpid()}"
+    bridge = f"bm{os.getpid()}x{next(_numbers)}"
     try:
         with _bridge(bridge), (folder / "log").open("w") as log:
             address = f"unix://{folder}/docker.sock"
             config = folder / "daemon.json"
-            config.write_text(json.dumps(_config(folder, address, bridge)))
+            config.write_text(json.dumps(_config(folder, address, bridge, containerd_store)))
             process = subprocess.Popen(
                 ["dockerd", "--config-file", str(config)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -93,13 +96,14 @@ def spare_engine(prefix: str = "spare-engine-") -> Iterator[SpareEngine]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _config(folder: Path, address: str, bridge: str) -> dict[str, object]:
+def _config(folder: Path, address: str, bridge: str, containerd_store: bool) -> dict[str, object]:
     return {
         "data-root": str(folder / "data"),
         "exec-root": str(folder / "exec"),
         "pidfile": str(folder / "pid"),
         "hosts": [address],
         "bridge": bridge,
+        "features": {"containerd-snapshotter": containerd_store},
     }
 
 

@@ -25,7 +25,7 @@ def test_what_is_old_goes_oldest_first_and_what_is_needed_stays() -> None:
         item("older", idle=9 * DAY),
         item("mine", idle=99 * DAY, needed="x"),
     ]
-    assert keys([item("young"), *old], 7 * DAY, 10_000) == ["older", "old"]
+    assert keys(items, 7 * DAY, 10_000) == ["older", "old"]
 
 
 def test_what_is_too_much_goes_least_useful_first() -> None:

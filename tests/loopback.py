@@ -1,0 +1,187 @@
+"""Real services on loopback for tests: a registry, a Redis, a TCP relay that can be slow or dead."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@dataclass
+class Service:
+    """A running process that listens on a port of 127.0.0.1."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.port}"
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def _running(argv: list[str], port: int, log: Path) -> Iterator[Service]:
+    with log.open("wb") as out:
+        process = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            until = time.monotonic() + 20
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                if process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"{argv[0]} does not start: {log.read_text()[-2000:]}")
+                time.sleep(0.05)
+            yield Service(port, process)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(20)
+
+
+@contextlib.contextmanager
+def registry(folder: Path, login: tuple[str, str] | None = None) -> Iterator[Service]:
+    """Debian's docker-registry with its storage in ``folder``, with HTTP basic authentication if there is a login."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("there is no docker-registry: apt-get install docker-registry")
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    config: dict[str, object] = {
+        "version": "0.1",
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    if login:
+        if shutil.which("htpasswd") is None:
+            pytest.skip("there is no htpasswd: apt-get install apache2-utils")
+        made = subprocess.run(["htpasswd", "-Bbn", *login], capture_output=True, text=True, check=True)
+        (folder / "htpasswd").write_text(made.stdout)
+        config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
+    file = folder / "config.yml"
+    file.write_text(json.dumps(config))  # JSON is YAML
+    with _running(["docker-registry", "serve", str(file)], port, folder / "log") as service:
+        yield service
+
+
+@contextlib.contextmanager
+def redis(folder: Path, password: str = "") -> Iterator[Service]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no redis-server: apt-get install redis-server")
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    argv = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    argv += ["--dir", str(folder)]
+    if password:
+        argv += ["--requirepass", password]
+    with _running(argv, port, folder / "log") as service:
+        yield service
+
+
+def tags(service: Service, repository: str) -> list[str]:
+    """What the registry lists for a repository."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/v2/{repository}/tags/list", timeout=5) as answer:
+            return list(json.load(answer)["tags"] or [])
+    except urllib.error.HTTPError:
+        return []
+
+
+class Relay:
+    """Listens on a port and passes bytes to another, or keeps silent: a registry that is slow or hangs."""
+
+    def __init__(self, target: int) -> None:
+        self.silent = False
+        self._target = target
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._server.getsockname()[1])
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.port}"
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            if self.silent:
+                threading.Thread(target=lambda held=client: time.sleep(60) or held.close(), daemon=True).start()
+                continue
+            server = socket.create_connection(("127.0.0.1", self._target))
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def grpc_of_engine(folder: Path, engine_socket: str) -> contextlib.AbstractContextManager[str]:
+    """The BuildKit inside an engine as a buildkitd of its own, for a ``remote`` builder: a Unix socket whose
+    connections are the engine's ``/grpc``, upgraded. Gives the endpoint."""
+    return _grpc(folder / "buildkit.sock", engine_socket)
+
+
+@contextlib.contextmanager
+def _grpc(path: Path, engine_socket: str) -> Iterator[str]:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen(64)
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = server.accept()
+            except OSError:
+                return
+            engine = socket.socket(socket.AF_UNIX)
+            engine.connect(engine_socket)
+            engine.sendall(b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += engine.recv(1)
+            for source, sink in ((client, engine), (engine, client)):
+                threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"unix://{path}"
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)
+
+
+def running_as_root() -> bool:
+    return os.geteuid() == 0
