@@ -1,0 +1,95 @@
+"""Every command of the README is run by a test: here, or in the file that this one names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import ROOT, Lab
+
+README = (ROOT / "README.md").read_text()
+# Commands that need more than a small project are run for real by these tests.
+ELSEWHERE = {
+    "test": ".ci/run",
+    "up_optimized": "tests/test_stack.py",
+    "ps_optimized": "tests/test_stack.py",
+    "down_optimized": "tests/test_stack.py",
+    "rebuild_optimized": "tests/test_cache.py",
+    "build_report": "tests/test_report.py",
+}
+
+
+def commands() -> list[str]:
+    """Every command line of the README that begins with doit or doitw, without its comment."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`((?:\./doitw|doit)(?: [^`]+)?)`", README)
+    return sorted({line for line in lines if "doit" in line})
+
+
+def words(command: str) -> list[str]:
+    """The words after doit, for a project that has the images and the build that the README speaks of."""
+    command = command.partition(">")[0].replace("IMAGE", "auth").replace("--show ID", "--show 1")
+    parts = shlex.split(command.replace("pip install -r requirements.txt && ", ""))
+    return [part for part in parts if not part.startswith("COMPOSE_FILE=")][1:]
+
+
+def task(command: str) -> str:
+    """The task that a command runs."""
+    plain = [word for word in words(command) if re.fullmatch(r"[a-z_]+", word)]
+    return plain[0] if plain else "build_optimized"
+
+
+HERE = [command for command in commands() if task(command) not in ELSEWHERE]
+
+
+def test_there_are_commands_and_each_is_run_somewhere() -> None:
+    assert len(HERE) >= 8
+    for name, file in ELSEWHERE.items():
+        if any(task(command) == name for command in commands()):
+            assert name in (ROOT / file).read_text(), f"{name} is not run by {file}"
+
+
+@pytest.fixture(scope="module")
+def shop(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    lab = Lab(tmp_path_factory.mktemp("readme"))
+    lab.write(
+        {
+            "compose.yml": "name: PREFIX\nservices: {auth: {image: PREFIX/auth, build: {context: auth}}}\n",
+            "auth/Dockerfile": "FROM scratch\nCOPY main.py /\n",
+            "auth/main.py": "print('PREFIX')\n",
+        }
+    )
+    lab.build()
+    yield lab
+    lab.close()
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("command", HERE)
+def test_a_command_of_the_readme(command: str, shop: Lab) -> None:
+    done = shop.doit(*words(command))
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.engine
+def test_every_task_of_the_table_exists(shop: Lab) -> None:
+    listed = {line.split()[0] for line in shop.doit("list").stdout.splitlines()}
+    table = README.partition("## The tasks")[2].partition("##")[0]
+    named = {name.split()[0] for row in table.splitlines() for name in re.findall(r"`([a-z_]+[^`]*)`", row)}
+    tasks = {name for name in named if re.fullmatch(r"[a-z]+(_[a-z]+)*", name)} - {"doit"}
+    assert len(tasks) > 20
+    assert tasks <= listed
+
+
+def test_every_link_leads_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
