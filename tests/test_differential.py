@@ -10,18 +10,26 @@ what looks changed, and it overlooks the mode of a folder.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
 import shutil
+import socket
 import subprocess
+import tempfile
 import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tasks import dockerfile, ignorefile, inputs
 from tasks.errors import Trouble
 from tasks.tree import Index, Tree
 from tests.differential import buildkit, cases
 from tests.differential.cases import CASES, Case
+from tests.differential.contexts import CONTEXTS
 from tests.differential.mutations import Mutation, all_of
 
 pytestmark = pytest.mark.engine
@@ -70,7 +78,7 @@ class Bench:
     def dockerfile_of(self, context: Path) -> Path:
         return context / "Dockerfile" if self.case.inside else self.dockerfile
 
-    def ours(self, context: Path) -> str:
+    def ours(self, context: Path, store: Path | None = None) -> str:
         """Our digest of all that the case reads."""
         path = self.dockerfile_of(context)
         if not path.is_file():
@@ -86,7 +94,7 @@ class Bench:
                 env={cases.ONBUILD_BASE: {"PART": "x"}, cases.BASE: {}},
             )
             digests = [path.read_text()]
-            with Index() as index:
+            with Index(store) as index:
                 for name in sorted({copy.context for copy in found.copies}):
                     ignore = ignorefile.load(context, None if name else path)
                     view = inputs.View(Tree(context, index), ignore)
@@ -157,3 +165,100 @@ def test_a_mutation_matters_to_us_when_it_matters_to_buildkit(case, tmp_path):
 
 def _works(answer: buildkit.Answer) -> bool:
     return answer.failed or bool(answer.run)
+
+
+def _set_attribute(root: Path) -> None:
+    try:
+        os.setxattr(root / "a.txt", "user.test", b"1")
+    except OSError:
+        (root / "a.txt").write_text("this file system keeps no attributes, so change something else")
+
+
+def _listen(root: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(root / "s"))
+
+
+UNUSUAL = {
+    "nothing": lambda root: None,
+    "owner": lambda root: os.chown(root / "a.txt", 7, 7) if os.getuid() == 0 else None,
+    "mode of the context": lambda root: root.chmod(0o700),
+    "hard link instead of a copy": lambda root: (root / "copy").unlink() or os.link(root / "a.txt", root / "copy"),
+    "setuid": lambda root: (root / "a.txt").chmod(0o4644),
+    "sticky folder": lambda root: (root / "d").chmod(0o1755),
+    "attribute": _set_attribute,
+    "fifo": lambda root: os.mkfifo(root / "fifo"),
+    "socket": _listen,
+    "name that is no UTF-8": lambda root: (root / os.fsdecode(b"\xff")).write_text("x"),
+    "content of a name that is no UTF-8": lambda root: (root / os.fsdecode(b"\xfe")).write_text("x"),
+    "newline in a name": lambda root: (root / "new\nline").write_text("x"),
+    "case of a name": lambda root: (root / "a.txt").rename(root / "A.txt"),
+    "empty file": lambda root: (root / "a.txt").write_text(""),
+}
+
+
+def test_unusual_entries(tmp_path):
+    dockerfile_ = tmp_path / "Dockerfile"
+    dockerfile_.write_text(f"FROM scratch\nCOPY . /{uuid.uuid4().hex}/\n")
+    expected, found = {}, {}
+    for name, change in {"first": UNUSUAL["nothing"], **UNUSUAL}.items():
+        root = tmp_path / uuid.uuid4().hex[:6]  # short: the path of a socket may have 107 bytes
+        (root / "d").mkdir(parents=True)
+        for path in ("a.txt", "copy", "d/x", os.fsdecode(b"\xfe")):
+            (root / path).write_text("a")
+        change(root)
+        answer = buildkit.ask(buildkit.Question(root, dockerfile_))
+        assert not answer.failed, answer.said
+        view = inputs.View(Tree(root, Index()), ignorefile.IgnoreFile())
+        found[name] = view.select([dockerfile.Copy("", (".",))], "Dockerfile").digest
+        if name != "first":
+            expected[name] = bool(answer.run)
+    assert {name: found[name] != found["first"] for name in expected} == expected
+
+
+def test_a_context_that_changes_in_place(tmp_path):
+    """As people work: one folder, one change after the other, one memory of hashes all along."""
+    case = next(case for case in CASES if case.name == "everything but")
+    bench = Bench(case, tmp_path)
+    store = tmp_path / "index.sqlite3"
+    before = bench.ours(bench.first, store)
+    buildkit.ask(bench.question(bench.first))
+    idle = 0
+    for mutation in sorted(all_of(bench.first), key=lambda m: hashlib.sha256(str(m).encode()).digest())[:45]:
+        with contextlib.suppress(FileNotFoundError, FileExistsError, NotADirectoryError):
+            mutation.apply(bench.first)
+        after = bench.ours(bench.first, store)
+        answer = buildkit.ask(bench.question(bench.first))
+        if after == before:
+            assert not answer.run, f"missed: {mutation}"
+            idle += 1
+        before = after
+    assert idle, "some mutation must not matter, or this test compares nothing"
+
+
+@given(CONTEXTS, st.data())
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_mutations_of_random_contexts(random, data):
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        context, path = random.lay(work, uuid.uuid4().hex)
+        mutation = data.draw(st.sampled_from(list(all_of(context))))
+        twin = work / "twin"
+        shutil.copytree(context, twin, symlinks=True)
+        mutation.apply(twin)
+        before, after = _digest(context, path, random.source), _digest(twin, path, random.source)
+        if before == BROKEN or buildkit.ask(buildkit.Question(context, path)).failed:
+            return
+        answer = buildkit.ask(buildkit.Question(twin, path))
+    if after == before:
+        assert not answer.run, f"missed: {mutation}"
+    if after == BROKEN:
+        assert answer.failed, f"{mutation}: broken to us, but BuildKit builds it"
+
+
+def _digest(context: Path, path: Path, source: str) -> str:
+    view = inputs.View(Tree(context, Index()), ignorefile.load(context, path))
+    try:
+        return view.select([dockerfile.Copy("", (source,))], "Dockerfile").digest
+    except Trouble:
+        return BROKEN
