@@ -296,9 +296,9 @@ class Surveyor:
     def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...]]:
         """The texts (Dockerfile, ignore files) and the selections of an image."""
         image = draft.image
+        if draft.reads is None:  # a remote context: what is in it only a build can see
+            return {}, ()
         texts = {image.dockerfile: draft.text}
-        if draft.reads is None:
-            return texts, ()
         where = _where(image, self._project.directory)
         parts = []
         for label in dict.fromkeys(copy.context for copy in draft.reads.copies):
@@ -396,6 +396,7 @@ def _settings(image: Image, reads: Reads | None) -> dict[str, Any]:
     whole = {
         "args": safe_arguments(args),
         "target": image.target or "",
+        "dockerfile": image.dockerfile if image.remote_context else "",
         "platforms": list(image.platforms),
         "labels": safe_arguments(image.labels),
         "secrets": [secret.id for secret in image.secrets],

@@ -1,0 +1,183 @@
+"""What each image is made of, found from the declaration and the files alone."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tasks.engine import Facts
+from tasks.project import Image, Project
+from tasks.survey import FactsCache, Surveyed, Surveyor
+
+
+class World:
+    """A project made of images in code: no Compose is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.images: dict[str, Image] = {}
+        self.facts: dict[str, Facts] = {}
+
+    def write(self, files: Mapping[str, str]) -> None:
+        for name, text in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text))
+
+    def image(self, name: str, text: str, **more: object) -> None:
+        self.write({f"{name}/Dockerfile": text})
+        folder = str(self.folder / name)
+        known: dict[str, object] = {"context": folder, "dockerfile": f"{folder}/Dockerfile", **more}
+        self.images[name] = Image(name=name, ref=f"app/{name}", **known)  # type: ignore[arg-type]
+
+    def survey(self, only: str = "") -> dict[str, Surveyed]:
+        project = Project("p", self.folder, (self.folder / "compose.yml",), self.images)
+        return Surveyor(project, self.folder / ".build").survey("linux/amd64", self.facts.get, only)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_parents_come_first_however_they_are_named(world: World) -> None:
+    world.image("a", "FROM base\n", contexts={"base": "service:z"})
+    world.image("b", "FROM app/z\n")
+    world.image("c", "FROM scratch\nCOPY --from=docker.io/app/z:latest /x /\n")
+    world.image("d", "FROM scratch\nRUN --mount=from=app/z,target=/z true\n")
+    world.image("e", "FROM other\n", contexts={"other": "docker-image://app/z"})
+    world.image("z", "FROM scratch\n")
+    found = world.survey()
+    assert list(found)[0] == "z"
+    for name in "abcde":
+        assert list(found[name].parents.values()) == ["z"], name
+        assert found[name].bases == {}
+    assert list(world.survey(only="b")) == ["z", "b"]
+
+
+def test_a_parent_that_the_target_does_not_reach_is_none(world: World) -> None:
+    world.image("z", "FROM scratch\n")
+    world.image("a", "FROM app/z AS unused\nFROM scratch\n")
+    world.image("b", "FROM scratch AS wanted\nFROM app/z\n", target="wanted")
+    found = world.survey()
+    assert found["a"].parents == found["b"].parents == {}
+
+
+def test_fingerprints_follow_parents_and_own_does_not(world: World) -> None:
+    world.write({"z/f": "1"})
+    world.image("z", "FROM scratch\nCOPY f /\n")
+    world.image("a", "FROM app/z\n")
+    before = world.survey()
+    world.write({"z/f": "2"})
+    after = world.survey()
+    assert before["a"].own == after["a"].own
+    assert before["a"].fingerprint != after["a"].fingerprint
+    assert before["z"].own != after["z"].own
+
+
+def test_the_same_tree_elsewhere_has_the_same_fingerprint(tmp_path: Path) -> None:
+    numbers = set()
+    for place in ("one", "two/deeper"):
+        world = World(tmp_path / place)
+        world.write({"a/f": "x", "a/.dockerignore": "ignored\n", "a/ignored": place, "more/g": "y"})
+        world.image("a", "FROM out\nCOPY . /\nCOPY --from=more g /\n", contexts={"more": f"{tmp_path}/{place}/more"})
+        world.facts["out"] = Facts("sha256:1", "linux/amd64")
+        numbers.add(world.survey()["a"].fingerprint)
+    assert len(numbers) == 1
+
+
+def test_what_an_external_base_holds_counts(world: World) -> None:
+    world.image("a", "FROM python:3.13\n")
+    unknown = world.survey()["a"]
+    assert unknown.bases == {"python:3.13": ""}
+    world.facts["python:3.13"] = Facts("sha256:1", "linux/amd64")
+    known = world.survey()["a"]
+    assert known.bases == {"python:3.13": "sha256:1"}
+    assert known.own != unknown.own
+    pinned = "python:3.13@sha256:" + "a" * 64
+    world.image("a", f"FROM {pinned}\n")
+    assert world.survey()["a"].bases == {pinned: "sha256:" + "a" * 64}
+
+
+def test_what_bases_hand_on(world: World) -> None:
+    world.write({"a/app/f": "", "a/other": "", "b/trigger": "", "b/more": ""})
+    world.image("a", "FROM python:3.13\nCOPY $WHERE /\n")
+    assert world.survey()["a"].inputs() == ["a/Dockerfile", "a/app/f", "a/other"]
+    world.facts["python:3.13"] = Facts("sha256:1", "linux/amd64", env={"WHERE": "app"})
+    assert world.survey()["a"].inputs() == ["a/Dockerfile", "a/app/f"]
+    world.image("z", "FROM scratch\nONBUILD COPY trigger /\n")
+    world.image("b", "FROM app/z\n")
+    assert world.survey()["b"].inputs() == ["b/Dockerfile", "b/trigger"]
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"args": {"USED": "2", "NOT": "1"}}, True),
+        ({"args": {"USED": "1", "NOT": "2"}}, False),
+        ({"platforms": ("linux/arm64",)}, True),
+        ({"network": "none"}, True),
+        ({"labels": {"a": "b"}}, True),
+        ({"extra_hosts": ("a:1.2.3.4",)}, True),
+        ({"cache_from": ("type=inline",)}, False),
+        ({"tags": ("app/a:2",)}, False),
+        ({"no_cache": True}, False),
+    ],
+)
+def test_which_settings_count(world: World, change: dict[str, object], counts: bool) -> None:
+    same: dict[str, object] = {"args": {"USED": "1", "NOT": "1"}}
+    world.image("a", "FROM scratch\nARG USED\n", **same)
+    before = world.survey()["a"].own
+    world.image("a", "FROM scratch\nARG USED\n", **{**same, **change})
+    assert (world.survey()["a"].own != before) == counts
+
+
+def test_secret_values_are_in_nothing(world: World) -> None:
+    world.image("a", "FROM scratch\nARG API_TOKEN\n", args={"API_TOKEN": "hunter2"})
+    found = world.survey()["a"]
+    assert "hunter2" not in str(found.ingredients())
+    assert "hunter2" not in str(found.settings)
+
+
+def test_a_cycle_is_the_problem_of_those_in_it(world: World) -> None:
+    world.image("a", "FROM app/b\n")
+    world.image("b", "FROM app/a\n")
+    world.image("c", "FROM scratch\n")
+    found = world.survey()
+    assert "a → b → a" in found["a"].problem or "b → a → b" in found["a"].problem
+    assert found["b"].problem == found["a"].problem
+    assert found["c"].problem == ""
+
+
+def test_remote_contexts_count_by_their_text(world: World) -> None:
+    world.images["r"] = Image(name="r", ref="app/r", context="https://example.org/r.git#main", dockerfile="Dockerfile")
+    found = world.survey()["r"]
+    assert (found.problem, found.remotes, found.inputs()) == ("", ("https://example.org/r.git#main",), [])
+
+
+def test_inline_dockerfiles_count(world: World) -> None:
+    world.write({"a/f": ""})
+    inline = {"dockerfile": "", "dockerfile_inline": "FROM scratch\nCOPY f /\n"}
+    world.image("a", "", **inline)
+    before = world.survey()["a"]
+    assert before.inputs() == ["a/f"]
+    world.image("a", "", **{**inline, "dockerfile_inline": "FROM scratch\nCOPY f /g\n"})
+    assert world.survey()["a"].own != before.own
+
+
+def test_facts_are_asked_for_once_and_forgotten_with_their_image(tmp_path: Path) -> None:
+    asked = []
+
+    def ask(ident: str) -> Facts:
+        asked.append(ident)
+        return Facts(f"content of {ident}", "linux/amd64", {"A": "1"}, ("COPY . /",))
+
+    cache = FactsCache(tmp_path / "facts.json", ask)
+    first = [cache.get("x"), cache.get("y"), cache.get("x")]
+    cache.keep(["x"])
+    again = FactsCache(tmp_path / "facts.json", ask)
+    assert [again.get("x"), again.get("y")] == first[:2]
+    assert asked == ["x", "y", "y"]
