@@ -48,7 +48,8 @@ class Surveyed:
     ``texts`` are the Dockerfile and the ignore files by path, ``parts`` the files of its contexts, ``parents`` maps
     each context or reference that stands for another image of the project to that image's name, ``bases`` each
     external reference to the content that the engine holds under it ("" for none), ``env`` and ``onbuild`` are what
-    it hands on to its children. ``problem`` is why it cannot be built.
+    it hands on to its children (``env_known``: nothing is missing there that an unknown base may set). ``problem`` is
+    why it cannot be built.
     """
 
     image: Image
@@ -64,6 +65,7 @@ class Surveyed:
     bases: Mapping[str, str] = field(default_factory=dict)
     remotes: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    env_known: bool = False
     onbuild: tuple[str, ...] = ()
     own: str = ""
     fingerprint: str = ""
@@ -221,7 +223,7 @@ class Surveyor:
         return Reads.from_json(self._used[key])
 
     def _inherit(self, draft: _Draft, platform: str, facts_of: FactsOf, done: Mapping[str, Surveyed]) -> _Draft:
-        """Read the Dockerfile again with what its bases hand on (ONBUILD, ENV), if that can matter."""
+        """Read the Dockerfile again with what its bases hand on: ONBUILD, and the variables that they set."""
         if draft.reads is None:
             return draft
         parents = self._parents(draft.image, draft.reads)
@@ -229,8 +231,8 @@ class Surveyor:
         for ref in _references(draft.reads):
             parent = done.get(parents.get(ref, ""))
             outside = "" if parent else _external(draft.image, ref)
-            known = parent or (facts_of(outside) if outside else None)
-            if known and (known.onbuild or "$" in draft.text):
+            known = (parent if parent.env_known else None) if parent else (facts_of(outside) if outside else None)
+            if known:
                 inherited.env[ref] = dict(known.env)
                 inherited.onbuild[ref] = list(known.onbuild)
         return self._draft(draft.image, platform, inherited) if inherited.env else draft
@@ -260,6 +262,7 @@ class Surveyor:
                 if name not in done:
                     raise Trouble(f"{image.name} needs {name} by way of a variable that a base sets ({ref})")
             texts, parts = self._files(draft)
+            digest = _digest(texts, parts)
         except Trouble as trouble:
             return replace(held_up, problem=str(trouble))
         reads = draft.reads
@@ -267,12 +270,6 @@ class Surveyor:
         bases = {ref: _base(ref, facts_of) for ref in dict.fromkeys(outside)}
         remotes = _remotes(draft)
         settings = _settings(image, reads)
-        digest = fingerprint.digest_of_files(
-            [
-                *((f"{part.label}:", part.selection.digest) for part in parts),
-                *((f"text {number}", _sha256(text)) for number, text in enumerate(texts.values())),
-            ]
-        )
         own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
         fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
         return replace(
@@ -288,6 +285,7 @@ class Surveyor:
             bases=bases,
             remotes=remotes,
             env=reads.env if reads else {},
+            env_known=all(facts_of(ref) for ref in bases) and all(done[name].env_known for name in parents.values()),
             onbuild=reads.onbuild if reads else (),
             own=own,
             fingerprint=fingerprint.fingerprint(own, fingerprints),
@@ -320,6 +318,14 @@ class Surveyor:
         if key not in self._views:
             self._views[key] = inputs.View(Tree(root, self._index), ignorefile.load(root, dockerfile_path))
         return self._views[key]
+
+
+def _digest(texts: Mapping[str, str], parts: Iterable[Part]) -> str:
+    """One digest over all files of an image; where they lie does not count, only in which context and in which role."""
+    selections = [(f"{part.label}:", part.selection.digest) for part in parts]
+    return fingerprint.digest_of_files(
+        [*selections, *((f"text {number}", _sha256(text)) for number, text in enumerate(texts.values()))]
+    )
 
 
 def _parse(text: str, asked: Mapping[str, Any]) -> Reads:

@@ -108,6 +108,13 @@ def test_what_bases_hand_on(world: World) -> None:
     assert world.survey()["a"].inputs() == ["a/Dockerfile", "a/app/f", "a/other"]
     world.facts["python:3.13"] = Facts("sha256:1", "linux/amd64", env={"WHERE": "app"})
     assert world.survey()["a"].inputs() == ["a/Dockerfile", "a/app/f"]
+    world.image("y", "FROM unknown\n")
+    world.image("c", "FROM app/y\nCOPY $WHERE /\n")
+    world.write({"c/app/f": ""})
+    assert world.survey()["c"].inputs() == ["c/Dockerfile", "c/app/f"], "what an unknown base sets cannot be known"
+    world.facts["unknown"] = Facts("sha256:2", "linux/amd64", env={"WHERE": "app"})
+    world.write({"c/other": ""})
+    assert world.survey()["c"].inputs() == ["c/Dockerfile", "c/app/f"]
     world.image("z", "FROM scratch\nONBUILD COPY trigger /\n")
     world.image("b", "FROM app/z\n")
     assert world.survey()["b"].inputs() == ["b/Dockerfile", "b/trigger"]
