@@ -119,11 +119,11 @@ async def postgres_link(database: dict[str, Any]) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def redis_link(database: dict[str, Any]) -> AsyncIterator[Any]:
+async def redis_link(stores: dict[str, Any]) -> AsyncIterator[Any]:
     """A line to Redis that can be cut."""
     from outage import Link
 
-    async with Link(database["redis_host"], int(database["redis_port"])) as link:
+    async with Link(stores["redis_host"], int(stores["redis_port"])) as link:
         yield link
 
 

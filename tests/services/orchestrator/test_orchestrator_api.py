@@ -233,10 +233,10 @@ async def test_an_answer_that_cannot_be_remembered_is_given_all_the_same(
 
 @pytest.mark.parametrize("how", ["cut", "freeze"])
 async def test_redis_away_and_back(
-    app: Callable[..., Any], linked: dict[str, Any], started: Start, user: dict[str, str], redis_link: Any, how: str,
+    app: Callable[..., Any], stores: dict[str, Any], started: Start, user: dict[str, str], redis_link: Any, how: str,
     eventually: Callable[..., Awaitable[None]],
 ) -> None:  # fmt: skip
-    http = await started(app(linked))
+    http = await started(app(stores, redis_host="127.0.0.1", redis_port=redis_link.port))
     kept = (await ask(http, user)).json()
     if how == "cut":
         await redis_link.cut()
