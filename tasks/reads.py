@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 WHOLE = "/"
@@ -102,3 +102,13 @@ class Reads:
             env=raw["env"],
             **lists,
         )
+
+
+def joined(parts: Sequence[Reads]) -> Reads:
+    """What an image reads that is built for several platforms: all that any of them reads."""
+    first, *others = parts
+    if not others:
+        return first
+    names = ("copies", "contexts", "images", "remotes", "args", "secrets", "ssh")
+    found = {name: tuple(dict.fromkeys(each for part in parts for each in getattr(part, name))) for name in names}
+    return replace(first, **found)

@@ -23,7 +23,7 @@ from tasks.engine import Facts, normalise
 from tasks.errors import Trouble
 from tasks.fingerprint import Ingredients
 from tasks.project import Image, Project, read_json, write_json
-from tasks.reads import Reads
+from tasks.reads import Reads, joined
 from tasks.reasons import safe_arguments
 from tasks.tree import Index, Tree
 
@@ -77,12 +77,7 @@ class Surveyed:
 
     def file_dep(self) -> list[str]:
         """Every regular file that goes in, absolute."""
-        files = [
-            f"{part.root}/{entry.path}"
-            for part in self.parts
-            for entry in part.selection.entries()
-            if entry.kind == "file"
-        ]
+        files = [f"{part.root}/{path}" for part in self.parts for path in part.selection.files()]
         return [*(path for path in self.texts if path), *files]
 
     def inputs(self) -> list[str]:
@@ -211,7 +206,7 @@ class Surveyor:
             "target": image.target,
             "args": {name: value for name, value in image.args.items() if value is not None},
             "named": sorted(image.contexts),
-            "platform": image.platforms[0] if image.platforms else platform,
+            "platforms": list(image.platforms) or [platform],
             "build_platform": platform,
             "onbuild": inherited.onbuild,
             "env": inherited.env,
@@ -331,7 +326,8 @@ def _digest(texts: Mapping[str, str], parts: Iterable[Part]) -> str:
 def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
     from tasks import dockerfile  # parsing is rare: its answers are kept
 
-    return dockerfile.reads(text, **asked)
+    common = {name: value for name, value in asked.items() if name != "platforms"}
+    return joined([dockerfile.reads(text, **common, platform=platform) for platform in asked["platforms"]])
 
 
 def _references(reads: Reads | None) -> list[str]:

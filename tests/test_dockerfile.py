@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.dockerfile import Copy, Reads, reads
 from tasks.errors import Trouble
+from tasks.reads import joined
 from tasks.references import familiar, is_git, is_pinned, is_remote
 
 
@@ -242,6 +243,13 @@ def test_reads_survive_json():
     assert Reads.from_json(json.loads(json.dumps(found.to_json()))) == found
     with pytest.raises((KeyError, TypeError)):
         Reads.from_json({"copies": []})
+
+
+def test_several_platforms_read_what_each_of_them_reads():
+    text = "FROM scratch\nARG TARGETARCH\nCOPY app-$TARGETARCH /app\nCOPY b /\n"
+    found = joined([read(text, platform=platform) for platform in ("linux/amd64", "linux/arm64")])
+    assert [copy.sources for copy in found.copies] == [("app-amd64",), ("b",), ("app-arm64",)]
+    assert joined([read(text)]) == read(text)
 
 
 @pytest.mark.parametrize(
