@@ -110,5 +110,7 @@ def joined(parts: Sequence[Reads]) -> Reads:
     if not others:
         return first
     names = ("copies", "contexts", "images", "remotes", "args", "secrets", "ssh")
-    found = {name: tuple(dict.fromkeys(each for part in parts for each in getattr(part, name))) for name in names}
+    found: dict[str, Any] = {
+        name: tuple(dict.fromkeys(each for part in parts for each in getattr(part, name))) for name in names
+    }
     return replace(first, **found)
