@@ -170,6 +170,26 @@ class Selection:
             self._digest = total.hexdigest()
         return self._digest
 
+    def files(self) -> list[str]:
+        """The paths of the regular files among the inputs, each once; what else ``entries`` tells is not looked up."""
+        found: dict[str, None] = {}
+        for item in self._items:
+            mode = self._view.mode(item.path) or 0
+            if stat.S_ISREG(mode):
+                found[item.path] = None
+            pending = [item.path] if item.whole and stat.S_ISDIR(mode) else []
+            while pending:
+                folder = pending.pop()
+                listing, numbers = self._view.visible(folder)
+                prefix = f"{folder}/" if folder else ""
+                for number in numbers:
+                    kind = stat.S_IFMT(listing.modes[number])
+                    if kind == stat.S_IFREG:
+                        found[prefix + listing.names[number]] = None
+                    elif kind == stat.S_IFDIR:
+                        pending.append(prefix + listing.names[number])
+        return list(found)
+
     def entries(self) -> list[Entry]:
         """All inputs, sorted by path, each once."""
         found: dict[str, Entry] = {}

@@ -33,6 +33,7 @@ class Workspace:
         self._snapshot: Snapshot | None = None
         self._declared: dict[str, survey.Surveyed] | None = None
         self._decisions: dict[str, plan.Decision] | None = None
+        self._changed = False
 
     @cached_property
     def settings(self) -> settings.Settings:
@@ -132,8 +133,8 @@ class Workspace:
         """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
         ``anew``: with its folders walked again, for whoever is about to act on it."""
         with self._lock:
-            if self._decisions is not None and not anew:
-                return self._decisions[name]
+            if not anew and (self._decisions is not None or not self._changed):
+                return self.decisions()[name]
             surveyor = survey.Surveyor(self.project, self.folder) if anew else self.surveyor
             surveyed = surveyor.survey(self.snapshot().platform, self._facts_of, only=name)
             return self._planned(surveyed)[name]
@@ -172,6 +173,7 @@ class Workspace:
         """The engine holds other images than before."""
         with self._lock:
             self._snapshot = self._decisions = None
+            self._changed = True
 
     def content_of(self, image_id: str) -> str:
         """The content of an image that the engine holds."""
