@@ -233,6 +233,12 @@ def test_entries_and_what_people_see():
     assert shown(entries) == ["a/b", "c"]
 
 
+def test_the_files_alone_are_those_of_the_entries(root):
+    for selection in (select(root, "."), select(root, "dl", "a.txt"), select(root, "d", exclude=("*.md",))):
+        files = [entry.path for entry in selection.entries() if entry.kind == "file"]
+        assert sorted(selection.files()) == files
+
+
 def test_one_answer_per_question(root):
     view = View(Tree(root, Index()), IgnoreFile())
     copies = [Copy("", ("d",))]
