@@ -11,14 +11,17 @@ from tasks.checks import task_dev_environment, task_lint, task_test, task_test_p
 from tasks.ci import task_ci_build, task_ci_test
 from tasks.configuration import doit_config
 
+# do edits reach the running stack
+from tasks.dev import task_dev_optimized
+
 # is this machine able
 from tasks.doctor import task_doctor
 
-# from the standard deployment to this one
-from tasks.migrate import task_migrate_to_optimized
-
 # what was built before, and how it went
 from tasks.history_view import task_history
+
+# from the standard deployment to this one
+from tasks.migrate import task_migrate_to_optimized
 
 # what would run, and why
 from tasks.plan_view import task_plan

@@ -54,11 +54,12 @@ def start(compose: Compose, limit: Limits, log: Path, only: Sequence[str] = ()) 
             view.show(verdicts, seconds)
 
         outcome = wait(project, expected, limit, working=lambda: process.poll() is None, show=show)
-        if process.poll() is None:
+        stopped = process.poll() is None
+        if stopped:
             # Compose itself waits for what has just failed; it leaves with its own words.
             processes.stop(process)
         reader.join(timeout=5)
-    if process.returncode and not any(verdict.state == "failed" for verdict in outcome.verdicts.values()):
+    if process.returncode and not stopped and not any(one.state == "failed" for one in outcome.verdicts.values()):
         raise Trouble(f"docker compose up: {last_words(log.read_text(errors='replace'))}", remedy=f"its log is {log}")
     return outcome
 

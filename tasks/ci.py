@@ -181,7 +181,7 @@ def test(workspace: Workspace, words: Sequence[str]) -> None:
 
 
 def _use(running: trial.Trial, words: Sequence[str], folder: Path, began: float) -> None:
-    if any(one.state != "ready" for one in running.outcome.verdicts.values()):
+    if not running.outcome.well:
         raise Trouble(bringup.explain(running.outcome, running.compose))
     up_seconds = time.monotonic() - began
     found = health_view.rows(list(running.outcome.verdicts), running.outcome.containers)

@@ -19,6 +19,7 @@ from tasks.containers import Container, Containers, Event
 RESTARTS = 5
 # Events can be lost with the engine's connection; looking costs a few milliseconds.
 _LOOK_SECONDS = 1.0
+_WORST_FIRST = ("failed", "blocked", "waiting", "ready")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a service is: ``ready``, ``waiting`` or ``failed``; in words; and since when, by the epoch's seconds."""
+    """How a service is, in one word, in more, and since when, by the epoch's seconds.
+
+    ``ready``; ``waiting``; ``failed``; or ``blocked``: Compose ended without having started it.
+    """
 
     state: str
     words: str
@@ -49,9 +53,16 @@ class Outcome:
 
     @property
     def failed(self) -> dict[str, Verdict]:
-        """The services that failed, or that had no more time; the causes before those that wait for them."""
-        bad = {name: one for name, one in self.verdicts.items() if one.state == "failed"}
-        return bad or {name: one for name, one in self.verdicts.items() if one.state != "ready"}
+        """The services that are to blame: those that failed, else those that had no more time, else the rest."""
+        for state in ("failed", "waiting", "blocked"):
+            if bad := {name: one for name, one in self.verdicts.items() if one.state == state}:
+                return bad
+        return {}
+
+    @property
+    def well(self) -> bool:
+        """Whether every service is ready."""
+        return not self.failed
 
 
 Show = Callable[[Mapping[str, Verdict], float], None]
@@ -81,7 +92,7 @@ def wait(
             verdicts = judge(expected, containers, before, limits.service, now=time.time(), since=wall, coming=busy)
             show(verdicts, seconds)
             states = {verdict.state for verdict in verdicts.values()}
-            over = "failed" in states or (not busy and states <= {"ready"}) or seconds > limits.overall
+            over = "failed" in states or (not busy and "waiting" not in states) or seconds > limits.overall
             happened += _drain(events, 0 if over else _LOOK_SECONDS)
             if over:
                 return Outcome(verdicts, containers, happened, seconds)
@@ -104,8 +115,8 @@ def judge(
         own = [one for one in containers if one.service == name]
         each = [_judge(one, before.get(one.id), service_seconds, now, since, coming) for one in own]
         if len(own) < replicas:
-            each.append(Verdict("waiting", "to be created") if coming else Verdict("failed", "has no container"))
-        verdicts[name] = min(each, key=lambda one: ("failed", "waiting", "ready").index(one.state))
+            each.append(Verdict("waiting", "to be created") if coming else Verdict("blocked", "has no container"))
+        verdicts[name] = min(each, key=lambda one: _WORST_FIRST.index(one.state))
     return verdicts
 
 
@@ -116,7 +127,7 @@ def _judge(
     if again >= RESTARTS:
         return Verdict("failed", f"ends again and again, the last time with status {one.exit_code}", one.started)
     if one.state == "created":
-        return Verdict("waiting", "created") if coming else Verdict("failed", "was created, but not started")
+        return Verdict("waiting", "created") if coming else Verdict("blocked", "was created, but not started")
     if one.state == "restarting":
         return Verdict("waiting", f"ended with status {one.exit_code}, starting again", one.started)
     if one.state in ("exited", "dead"):

@@ -12,7 +12,7 @@ from tasks.board import seconds_text, wants_live
 from tasks.containers import Container
 from tasks.health import Verdict
 
-_COLOURS = {"ready": "green", "waiting": "yellow", "failed": "red"}
+_COLOURS = {"ready": "green", "waiting": "yellow", "failed": "red", "blocked": "red"}
 
 
 class HealthView:

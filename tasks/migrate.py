@@ -24,7 +24,6 @@ from tasks.compose import Compose, Service
 from tasks.containers import Container, Containers, Event
 from tasks.engine import normalise
 from tasks.errors import Trouble
-from tasks.health import Outcome
 from tasks.plan import Decision
 from tasks.project import read_json, write_json
 from tasks.stack import PLAIN, Task, act, agree, compose_of, locked, log_of, make_env
@@ -216,7 +215,7 @@ def _switch(workspace: Workspace, journal: Journal) -> None:
     try:
         outcome = bringup.start(compose, bringup.limits(workspace.settings), log_of(workspace, "migrate"))
         events = list(outcome.events)
-        if _well(outcome):
+        if outcome.well:
             _finish(workspace, journal)
             health_view.print_table(health_view.rows(list(outcome.verdicts), outcome.containers))
             print(f"migrated: {_away(events)}", file=sys.stderr)
@@ -235,7 +234,7 @@ def _roll_back(workspace: Workspace, journal: Journal, events: list[Event], reas
     limits = bringup.limits(workspace.settings)
     outcome = bringup.start(compose, limits, log_of(workspace, "rollback"), only=sorted(journal.before))
     events += outcome.events
-    if not _well(outcome):
+    if not outcome.well:
         raise Trouble(
             f"neither the optimized nor the standard deployment is healthy\n{bringup.explain(outcome, compose)}",
             remedy="mend it and run this again: it goes on with putting back what ran before",
@@ -267,10 +266,6 @@ def _finish(workspace: Workspace, journal: Journal, keep_tags: bool = False) -> 
             workspace.engine.untag(_held(one))
     Containers(workspace.project.name).remove_idle_networks()
     _journal_path(workspace.folder).unlink(missing_ok=True)
-
-
-def _well(outcome: Outcome) -> bool:
-    return all(one.state == "ready" for one in outcome.verdicts.values())
 
 
 def _away(events: Sequence[Event]) -> str:

@@ -117,7 +117,7 @@ def up(workspace: Workspace) -> None:
     with locked(workspace):
         outcome = bringup.start(compose, bringup.limits(workspace.settings), log_of(workspace, "up"))
     health_view.print_table(health_view.rows(list(outcome.verdicts), outcome.containers))
-    if any(one.state != "ready" for one in outcome.verdicts.values()):
+    if not outcome.well:
         raise Trouble(bringup.explain(outcome, compose))
 
 

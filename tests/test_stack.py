@@ -1,0 +1,397 @@
+"""The stack on the real engine: up, looked at, followed while it is edited, killed, taken down.
+
+Small containers of a laboratory project stand for the services: what is tried is how they are started and watched.
+The services themselves are tried by the end-to-end tests (`test_ci.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Lab, docker
+
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("stack")]
+
+PROJECT = {
+    "compose.yml": """
+        name: PREFIX
+        x-small: &small {init: true, stop_grace_period: 1s, restart: unless-stopped, tmpfs: [/tmp]}
+        services:
+          base: {image: PREFIX/base, scale: 0, build: {context: base}}
+          store:
+            <<: *small
+            image: PREFIX/store
+            build: {context: store, additional_contexts: {base: "service:base"}}
+            environment: {STORE_PASSWORD: "${STORE_PASSWORD:-}"}
+            volumes: ["data:/data"]
+          web:
+            <<: *small
+            image: PREFIX/web
+            build: {context: web, additional_contexts: {base: "service:base"}}
+            depends_on: {store: {condition: service_healthy}}
+            ports: ["127.0.0.1:${WEB_PORT:-0}:80"]
+            read_only: true
+            develop:
+              watch:
+                - {action: sync, path: web/www, target: /www}
+                - {action: sync+restart, path: web/app, target: /app, ignore: ["*.md"]}
+                - {action: rebuild, path: web/settings}
+        volumes: {data: {}}
+        """,
+    ".env.example": "# the store's\nSTORE_PASSWORD=change-me\nWEB_PORT=0\n",
+    "base/Dockerfile": """
+        FROM tst-busybox:1
+        HEALTHCHECK --interval=1s --start-interval=100ms --start-period=10s --retries=2 CMD test -e /tmp/well
+        """,
+    "store/Dockerfile": """
+        FROM base
+        COPY run /run.sh
+        CMD ["sh", "/run.sh"]
+        """,
+    "store/run": "echo store of PREFIX; touch /tmp/well; exec sleep 1000\n",
+    "web/Dockerfile": """
+        FROM base
+        COPY settings /settings
+        COPY www /www
+        COPY app /app
+        CMD ["sh", "/app/run"]
+        """,
+    "web/settings": "1\n",
+    "web/www/index.html": "first\n",
+    "web/app/run": "echo serving; touch /tmp/well; exec httpd -f -p 80 -h /www\n",
+}
+
+
+class Stack(Lab):
+    """A laboratory project whose containers, networks and volumes vanish at the end, too."""
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        ids = docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self.prefix}").stdout
+        found = json.loads(docker("inspect", *ids.split()).stdout) if ids else []
+        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
+
+    def ids(self) -> dict[str, str]:
+        return {name: one["Id"] for name, one in self.containers().items()}
+
+    def volumes(self) -> list[str]:
+        label = f"label=com.docker.compose.project={self.prefix}"
+        return docker("volume", "ls", "--quiet", "--filter", label).stdout.split()
+
+    def up(self, **environ: str) -> subprocess.CompletedProcess[str]:
+        done = self.doit("up_optimized", **environ)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def get(self, path: str = "/index.html") -> str:
+        binding = self.containers()["web"]["NetworkSettings"]["Ports"]["80/tcp"][0]
+        with urllib.request.urlopen(f"http://127.0.0.1:{binding['HostPort']}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def close(self) -> None:
+        docker("compose", "--project-name", self.prefix, "down", "--volumes", "--remove-orphans", "--timeout", "0")
+        for volume in self.volumes():
+            docker("volume", "rm", volume)
+        super().close()
+
+
+@pytest.fixture
+def stack(busybox: str, tmp_path: Path) -> Iterator[Stack]:
+    one = Stack(tmp_path)
+    one.write(PROJECT)
+    yield one
+    one.close()
+
+
+def wait_until(what: str, condition: Any, seconds: float = 60) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, f"after {seconds:g} seconds still not: {what}"
+        time.sleep(0.1)
+
+
+def test_up_builds_starts_and_waits_and_a_second_time_changes_nothing(stack: Stack) -> None:
+    done = stack.up()
+    assert {name: one["State"]["Health"]["Status"] for name, one in stack.containers().items()} == {
+        "store": "healthy",
+        "web": "healthy",
+    }
+    table = done.stdout.splitlines()
+    assert table[0].split() == ["service", "state", "addresses", "image"]
+    assert re.match(rf"web +running \(healthy\) +127\.0\.0\.1:\d+ → 80 +{stack.prefix}/web [0-9a-f]{{12}}", table[2])
+    assert "web: healthy" in done.stderr
+    assert stack.get() == "first\n"
+
+    before = stack.ids()
+    again = stack.up()
+    assert stack.ids() == before
+    assert again.stdout == done.stdout
+
+    stack.write({"web/www/index.html": "second\n"})
+    stack.up()
+    assert stack.ids()["store"] == before["store"]
+    assert stack.ids()["web"] != before["web"]
+    assert stack.get() == "second\n"
+
+
+def test_the_first_up_makes_the_secrets(stack: Stack) -> None:
+    done = stack.up()
+    env = stack.folder / ".env"
+    assert stat.S_IMODE(env.stat().st_mode) == 0o600
+    password = re.search(r"^STORE_PASSWORD=([0-9a-f]{64})$", env.read_text(), re.M)
+    assert password
+    assert f"STORE_PASSWORD={password[1]}" in stack.containers()["store"]["Config"]["Env"]
+    assert str(env) in done.stderr
+    assert password[1] not in done.stdout + done.stderr
+    kept = [path for path in (stack.folder / ".build").rglob("*") if path.is_file()]
+    assert kept
+    assert [path for path in kept if password[1].encode() in path.read_bytes()] == []
+
+    made = env.read_text()
+    stack.up()
+    assert env.read_text() == made
+
+
+@pytest.mark.parametrize(
+    ("env", "environ", "said"),
+    [
+        ("A=1\nSTORE_PASSWORD=change-me\n", {}, "/.env:2: STORE_PASSWORD still has the value of the example"),
+        ("\n\nSTORE_PASSWORD=\n", {}, "/.env:3: STORE_PASSWORD is empty"),
+        ("A=1\n", {}, "/.env: STORE_PASSWORD is not set"),
+        ("STORE_PASSWORD=fine\n", {"STORE_PASSWORD": ""}, "environment: STORE_PASSWORD is empty"),
+        ("STORE_PASSWORD=fine\n", {"STORE_PASSWORD": "change-me"}, "environment: STORE_PASSWORD still has"),
+    ],
+)
+def test_an_example_or_empty_secret_is_refused(stack: Stack, env: str, environ: dict[str, str], said: str) -> None:
+    stack.write({".env": env})
+    done = stack.doit("env_file", **environ)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "openssl rand" in done.stderr
+    assert (stack.folder / ".env").read_text() == env
+
+
+def test_a_lost_env_file_is_not_replaced_while_data_needs_its_passwords(stack: Stack) -> None:
+    stack.up()
+    assert stack.doit("down_optimized").returncode == 0
+    (stack.folder / ".env").unlink()
+    done = stack.doit("up_optimized")
+    assert done.returncode != 0
+    assert f"{stack.prefix}_data" in done.stderr
+    assert not (stack.folder / ".env").exists()
+
+
+def test_what_does_not_become_healthy_is_named_with_its_last_lines(stack: Stack) -> None:
+    stack.write({"web/app/run": "echo I have no /tmp/well; exec sleep 1000\n"})
+    stack.write({"base/Dockerfile": PROJECT["base/Dockerfile"].replace("--start-period=10s", "--start-period=1s")})
+    done = stack.doit("up_optimized")
+    assert done.returncode != 0
+    assert "web: unhealthy" in done.stderr
+    assert "    I have no /tmp/well" in done.stderr
+    assert re.search(r"store +running \(healthy\)", done.stdout)
+
+
+def test_what_ends_again_and_again_is_named_and_secrets_stay_hidden(stack: Stack) -> None:
+    stack.write({"store/run": "echo my password is $STORE_PASSWORD; exit 3\n"})
+    done = stack.doit("up_optimized")
+    assert done.returncode != 0
+    assert "store: ends again and again, the last time with status 3" in done.stderr
+    assert "    my password is ***" in done.stderr
+    assert "web" in stack.containers()
+
+
+def test_what_takes_too_long_is_named(stack: Stack) -> None:
+    stack.write({"web/app/run": "exec sleep 1000\n"})
+    done = stack.doit("up_optimized", UP_SECONDS="3")
+    assert done.returncode != 0
+    assert re.search(r"web: starting after \d+ s \(UP_SECONDS\)", done.stderr)
+
+
+def test_a_port_that_is_taken_is_said_in_composes_words(stack: Stack) -> None:
+    stack.up()
+    port = stack.containers()["web"]["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
+    other = Stack(stack.folder / "other")
+    other.write(PROJECT)
+    try:
+        done = other.doit("up_optimized", WEB_PORT=port)
+        assert done.returncode != 0
+        assert "port is already allocated" in done.stderr
+    finally:
+        other.close()
+
+
+def test_down_keeps_the_data_unless_told_and_asks_before_it_goes(stack: Stack) -> None:
+    stack.up()
+    docker("exec", stack.ids()["store"], "touch", "/data/kept")
+    done = stack.doit("down_optimized")
+    assert done.returncode == 0, done.stderr
+    assert stack.containers() == {}
+    assert stack.volumes() == [f"{stack.prefix}_data"]
+    assert f"data is kept in {stack.prefix}_data" in done.stderr
+
+    stack.up()
+    assert docker("exec", stack.ids()["store"], "ls", "/data").stdout == "kept\n"
+    refused = stack.doit("down_optimized", "--volumes")
+    assert refused.returncode != 0
+    assert f"for ever the data in {stack.prefix}_data" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert set(stack.containers()) == {"store", "web"}
+
+    done = stack.doit("down_optimized", "--volumes", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (stack.containers(), stack.volumes()) == ({}, [])
+    again = stack.doit("down_optimized", "--volumes", "--yes")
+    assert again.returncode == 0
+    assert f"nothing of {stack.prefix} is up" in again.stderr
+
+
+def test_ps_and_logs(stack: Stack) -> None:
+    empty = json.loads(stack.doit("ps_optimized", "--json").stdout)
+    assert [(one["service"], one["state"]) for one in empty] == [("store", "missing"), ("web", "missing")]
+    stack.up()
+    found = {one["service"]: one for one in json.loads(stack.doit("ps_optimized", "--json").stdout)}
+    assert set(found) == {"store", "web"}
+    assert (found["web"]["state"], found["web"]["health"], list(found["web"]["addresses"])) == (
+        "running", "healthy", ["80"],
+    )  # fmt: skip
+    done = stack.doit("logs_optimized", "--tail", "1", "store")
+    assert done.stdout == f"store-1  | store of {stack.prefix}\n"
+    assert done.stderr == ""
+    wrong = stack.doit("logs_optimized", "shop")
+    assert (wrong.returncode != 0, "no service is called 'shop'" in wrong.stderr) == (True, True)
+    assert stack.doit("logs_optimized", "--tail", "many").returncode != 0
+
+
+def test_killed_by_its_user_up_starts_it_again_and_crashed_the_engine_does(stack: Stack) -> None:
+    stack.up()
+    ids = stack.ids()
+    # Docker takes `docker kill` for its user's wish, restart policy or not.
+    docker("kill", ids["store"])
+    assert stack.containers()["store"]["State"]["Status"] == "exited"
+    stack.up()
+    assert stack.ids() == ids
+    assert stack.containers()["store"]["State"]["Health"]["Status"] == "healthy"
+
+    process = stack.containers()["web"]["State"]["Pid"]
+    try:
+        os.kill(process, signal.SIGKILL)
+    except (PermissionError, ProcessLookupError):
+        pytest.skip("a container's process can be killed from outside by root on the engine's machine only")
+    wait_until("the engine restarts it", lambda: stack.containers()["web"]["State"]["Pid"] not in (0, process))
+    stack.up()
+    assert stack.ids() == ids
+
+
+def test_unhealthy_is_no_dead_end(stack: Stack) -> None:
+    stack.up()
+    docker("exec", stack.ids()["store"], "rm", "/tmp/well")
+    wait_until("it is unhealthy", lambda: stack.containers()["store"]["State"]["Health"]["Status"] == "unhealthy")
+    stack.up()
+    assert stack.containers()["store"]["State"]["Health"]["Status"] == "healthy"
+
+
+def test_two_at_once(stack: Stack) -> None:
+    running = [stack.start("up_optimized") for _ in range(2)]
+    said = [one.communicate(timeout=120)[0] for one in running]
+    assert [one.returncode for one in running] == [0, 0], said
+    assert set(stack.containers()) == {"store", "web"}
+
+
+def test_an_interrupted_up_can_be_run_again(stack: Stack) -> None:
+    stack.write({"web/app/run": "sleep 5; " + PROJECT["web/app/run"]})
+    running = stack.start("up_optimized")
+    wait_until("web was started", lambda: stack.containers().get("web", {}).get("State", {}).get("Running"))
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=10) == 130
+    stack.up()
+    assert stack.containers()["web"]["State"]["Health"]["Status"] == "healthy"
+
+
+class Followed:
+    """`doit dev_optimized` in the background, and what it says."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.process = stack.start("dev_optimized")
+        self.said: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.said.append(line)
+
+    def wait_for(self, text: str) -> None:
+        wait_until(text, lambda: any(text in line for line in self.said) or self._over(text))
+
+    def _over(self, text: str) -> bool:
+        assert self.process.poll() is None, f"ended before it said {text!r}:\n{''.join(self.said)}"
+        return False
+
+
+def test_edits_reach_the_running_services(stack: Stack) -> None:
+    stack.write({"web/app/README.md": "about\n"})
+    followed = Followed(stack)
+    try:
+        followed.wait_for("following edits")
+        assert stack.get() == "first\n"
+        ids, started = stack.ids(), stack.containers()["web"]["State"]["StartedAt"]
+
+        stack.write({"web/www/index.html": "second\n"})
+        wait_until("a mounted file is served", lambda: stack.get() == "second\n")
+        stack.write({"web/app/README.md": "ignored\n"})
+        assert stack.containers()["web"]["State"]["StartedAt"] == started
+
+        stack.write({"web/app/run": PROJECT["web/app/run"].replace("serving", "serving again")})
+        followed.wait_for("web runs the edited sources")
+        followed.wait_for("serving again")
+        assert stack.ids() == ids  # restarted, neither built nor made anew
+        assert stack.containers()["web"]["State"]["StartedAt"] != started
+
+        stack.write({"web/settings": "2\n"})
+        followed.wait_for("done in")
+        assert stack.ids()["store"] == ids["store"]
+        assert stack.ids()["web"] != ids["web"]
+        assert docker("exec", stack.ids()["web"], "cat", "/settings").stdout == "2\n"
+
+        stack.write({"web/Dockerfile": "FROM base\nCOPY nowhere /\n"})
+        followed.wait_for("nowhere")
+        assert stack.get() == "second\n"  # it runs on
+    finally:
+        followed.process.send_signal(signal.SIGINT)
+    assert followed.process.wait(timeout=10) == 130
+    followed.process.stdout and followed.process.stdout.close()
+    assert any("the stack still runs" in line for line in followed.said)
+    assert stack.containers()["web"]["State"]["Running"]
+
+
+def test_a_project_without_secrets_or_builds(busybox: str, tmp_path: Path) -> None:
+    one = Stack(tmp_path)
+    one.write({
+        "compose.yml": """
+            name: PREFIX
+            services:
+              once: {image: tst-busybox:1, command: ["true"]}
+              never: {image: tst-busybox:1, profiles: [extra], command: ["sleep", "1000"]}
+            """,
+    })  # fmt: skip
+    try:
+        done = one.up()
+        assert re.search(r"once +exited", done.stdout)
+        assert set(one.containers()) == {"once"}
+        assert not (tmp_path / ".env").exists()
+    finally:
+        one.close()
+        shutil.rmtree(tmp_path, ignore_errors=True)
