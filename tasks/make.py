@@ -155,7 +155,7 @@ def _retag(workspace: Workspace, decision: Decision) -> None:
 def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> None:
     name, one = decision.name, decision.surveyed
     expected = workspace.expected_seconds
-    board.board.plan({other: (its.action, expected.get(other)) for other, its in workspace.decisions().items()})
+    _announce(workspace)
     board.board.started(name, "build", decision.reasons, expected.get(name))
     began = time.time()
     log = workspace.folder / "logs" / f"{name}.log"
@@ -190,6 +190,13 @@ def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> No
     workspace.history.add(entry)
     _give(workspace, decision, image_id, size, seconds)
     board.board.ended(name, "built", progress=outcome.progress, size=size)
+
+
+@cache
+def _announce(workspace: Workspace) -> None:
+    """Tell the board, once in a run, what is to be done: to plan all images anew for each build would add up."""
+    expected = workspace.expected_seconds
+    board.board.plan({name: (one.action, expected.get(name)) for name, one in workspace.decisions().items()})
 
 
 def _give(workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float) -> None:
