@@ -4,6 +4,16 @@
 from tasks.base import task_base_image
 from tasks.build import task_build_base, task_build_image_optimized, task_build_optimized
 
+# builders and caches, here and shared
+from tasks.cache import (
+    task_cache_export,
+    task_cache_import,
+    task_cache_init,
+    task_cache_prune,
+    task_cache_stats,
+    task_rebuild_optimized,
+)
+
 # are the files good, does it work
 from tasks.checks import task_dev_environment, task_lint, task_test, task_test_programs
 

@@ -14,7 +14,7 @@ import json
 import os
 import platform as machine
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,29 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i6
 
 @dataclass(frozen=True)
 class Held:
-    """An image that the engine holds: its id, the names and repository digests it goes by, its labels, bytes."""
+    """An image that the engine holds: its id, the names and repository digests it goes by, its labels, bytes, and when
+    it was made (seconds since the epoch)."""
 
     id: str
     tags: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     size: int = 0
+    created: float = 0.0
+
+
+@dataclass(frozen=True)
+class CacheRecord:
+    """One record of a BuildKit's cache: its id and the ids of those that it lies on, its bytes (0 for what an image
+    holds anyway), when it was last used (seconds since the epoch) and how often, and whether something uses it now."""
+
+    id: str
+    parents: tuple[str, ...]
+    what: str
+    size: int
+    used: float
+    uses: int
+    busy: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,12 @@ class Snapshot:
     by_name: Mapping[str, Held]
     platform: str
     by_own: Mapping[str, tuple[Held, ...]] = field(default_factory=dict)
+
+    def every(self) -> Iterator[Held]:
+        """All images that have a name or carry our label; some more than once."""
+        yield from self.by_name.values()
+        for some in self.by_own.values():
+            yield from some
 
     def get(self, ref: str) -> Held | None:
         """The image that the engine holds under this reference, if any."""
@@ -160,6 +182,30 @@ class Engine:
         """Take this name away; the image itself goes only if it has no other name and nothing uses it."""
         self._call("DELETE", f"/images/{quote(ref, safe=':/@')}?noprune=1")
 
+    def remove(self, image_id: str) -> None:
+        """Remove an image that has no name, or the engine says why not."""
+        self._call("DELETE", f"/images/{quote(image_id, safe=':')}?noprune=1")
+
+    def users(self) -> dict[str, tuple[str, ...]]:
+        """Which containers, running or not, were made from which image id."""
+        users: dict[str, tuple[str, ...]] = {}
+        for one in self._call("GET", "/containers/json?all=1"):
+            name = (one.get("Names") or [one["Id"][:12]])[0].lstrip("/")
+            users[one["ImageID"]] = (*users.get(one["ImageID"], ()), name)
+        return users
+
+    def build_cache(self) -> tuple[CacheRecord, ...]:
+        """The records of the cache of the engine's own BuildKit."""
+        listed = self._call("GET", "/system/df?type=build-cache").get("BuildCache") or []
+        return tuple(map(_cache_record, listed))
+
+    def prune_build_cache(self, ids: Sequence[str]) -> None:
+        """Remove these records of the build cache and no other, those that lie on others first; what is busy stays."""
+        for some in _batches(ids, 500):
+            # The engine takes one value, which BuildKit reads as a regular expression in quotes.
+            filters = quote(json.dumps({"id": [f'"^({"|".join(some)})$"']}))
+            self._call("POST", f"/build/prune?all=1&filters={filters}")
+
     def uses_containerd_store(self) -> bool:
         """Whether images live in containerd's store, which can export caches, instead of the classic one."""
         status = self._call("GET", "/info").get("DriverStatus") or []
@@ -209,12 +255,45 @@ def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
     for one in listed:
         tags = tuple(tag for tag in one.get("RepoTags") or () if tag != "<none>:<none>")
         digests = tuple(digest for digest in one.get("RepoDigests") or () if not digest.startswith("<none>"))
-        held = Held(one["Id"], tags, digests, one.get("Labels") or {}, one.get("Size") or 0)
+        held = Held(one["Id"], tags, digests, one.get("Labels") or {}, one.get("Size") or 0, one.get("Created") or 0)
         for name in (*tags, *digests):
             by_name[normalise(name)] = held
         if OWN in held.labels:
             by_own[held.labels[OWN]] = (*by_own.get(held.labels[OWN], ()), held)
     return Snapshot(by_name, platform, by_own)
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch of a time as Go writes it (RFC 3339 with nanoseconds); 0 for none.
+
+    >>> moment("2026-11-24T07:29:38.905736163Z")
+    1795505378.0
+    """
+    found = re.match(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)? ?(Z|[+-]\d\d:?\d\d)", text)
+    if not found:
+        return 0.0
+    from datetime import datetime
+
+    return max(0.0, datetime.fromisoformat(f"{found[1]}T{found[2]}{found[3].replace('Z', '+00:00')}").timestamp())
+
+
+def _cache_record(listed: Mapping[str, Any]) -> CacheRecord:
+    # Engines up to 26 write a blank before this key.
+    parents = listed.get("Parents") or listed.get(" Parents") or ([listed["Parent"]] if listed.get("Parent") else [])
+    return CacheRecord(
+        id=listed["ID"],
+        parents=tuple(parents),
+        what=" ".join((listed.get("Description") or listed.get("Type") or "").split()),
+        size=0 if listed.get("Shared") else int(listed.get("Size") or 0),
+        used=moment(listed.get("LastUsedAt") or "") or moment(listed.get("CreatedAt") or ""),
+        uses=int(listed.get("UsageCount") or 0),
+        busy=bool(listed.get("InUse")),
+    )
+
+
+def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
 
 
 def _makes_layer(entry: Mapping[str, Any]) -> bool:

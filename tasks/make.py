@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tasks import board, builder, buildx, externals, failure, history, lease, lock, processes, record, share, site
+from tasks import board, builder, buildx, externals, failure, history, hits, lease, lock, processes, record, share, site
 from tasks.engine import Held
 from tasks.errors import Trouble
 from tasks.fingerprint import FINGERPRINT, OWN, PARENTS, repository, tag_of
@@ -46,7 +46,7 @@ def make(name: str, afresh: bool = False) -> Any:
             if decision.action in ("build", "pull") and externals.bring(workspace, decision):
                 decision = workspace.decide(name, anew=True)
             if afresh and decision.action != "broken":
-                _build(workspace, replace(decision, action="build", reasons=("without cache, as asked",)), afresh)
+                _build(workspace, replace(decision, action="build", reasons=(hits.AFRESH,)), afresh)
             else:
                 _do(workspace, decision)
     except Trouble as trouble:

@@ -19,7 +19,7 @@ class Item:
     ``key`` identifies it, ``kind`` and ``name`` are what people read. ``parts`` are the bytes that it occupies, by
     what they are: items that share a part occupy it once. ``idle`` is how long nobody used it, ``worth`` the seconds
     that making it again would take. ``needed`` is why it must stay. ``above`` are the keys of items that lie on it,
-    which must go before it can.
+    which must go before it can. ``refs`` are the names by which whoever removes it finds it, where its key is none.
     """
 
     key: str
@@ -30,6 +30,7 @@ class Item:
     worth: float = 0.0
     needed: str = ""
     above: tuple[str, ...] = ()
+    refs: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -96,9 +97,11 @@ class _Disk:
 
     def remove_marked(self) -> None:
         """Remove what is marked, what lies on top first; what something unmarked lies on stays."""
-        while self._marked:
-            if not any(self.remove(item) for item in list(self._marked.values())):
-                return
+        before = -1
+        while len(self._marked) != before:
+            before = len(self._marked)
+            for item in list(self._marked.values()):
+                self.remove(item)
 
     def frees(self, item: Item) -> int:
         """The bytes that its removal would free now."""
