@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tasks import measure  # noqa: E402
+from tasks import base, measure, settings  # noqa: E402
 from tasks.errors import Trouble  # noqa: E402
-from tasks.spare_engine import spare_engine  # noqa: E402
+from tasks.side_by_side import copy_project  # noqa: E402
+from tasks.spare_engine import SpareEngine, spare_engine  # noqa: E402
 
 DOIT = Path(sys.executable).with_name("doit")
 
@@ -79,8 +81,8 @@ class Bench:
         """The command of a doit that has as many tasks and file dependencies and does nothing else; run it once."""
         folder = self.folder / "bare"
         folder.mkdir(parents=True, exist_ok=True)
-        base = self.compose_file().parent
-        files = {image["name"]: [str(base / path) for path in image["inputs"]] for image in self.plan()}
+        top = self.compose_file().parent
+        files = {image["name"]: [str(top / path) for path in image["inputs"]] for image in self.plan()}
         (folder / "tasks.json").write_text(json.dumps(files))
         (folder / "dodo.py").write_text(_BARE)
         argv = [str(DOIT), "--file", str(folder / "dodo.py")]
@@ -120,6 +122,24 @@ def measuring_engine() -> Iterator[dict[str, str]]:
             print(f"measuring in the current engine, whose images slow it down: {trouble}", file=sys.stderr)
             environ = dict(os.environ)
         yield environ
+
+
+@contextlib.contextmanager
+def stack_copy() -> Iterator[Bench]:
+    """A copy of this repository's stack, in an engine of its own that holds the base image."""
+    with measuring_engine() as environ, tempfile.TemporaryDirectory(prefix="bm-") as folder:
+        compose_file, ref = copied_stack(Path(folder) / "stack")
+        if environ.get("DOCKER_HOST") != os.environ.get("DOCKER_HOST"):
+            SpareEngine(environ["DOCKER_HOST"], environ).load(ref)
+        yield Bench({**environ, "COMPOSE_FILE": str(compose_file)}, Path(folder))
+
+
+def copied_stack(folder: Path) -> tuple[Path, str]:
+    """Copy this repository; its Compose file and the base image, which the current engine then holds."""
+    chosen = settings.load()
+    base.ensure(chosen, ROOT)
+    copy_project(ROOT, folder)
+    return folder / "docker-compose.optimized.yml", chosen.base_image
 
 
 _BARE = """\

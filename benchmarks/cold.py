@@ -1,0 +1,63 @@
+"""What does it cost to build the whole stack from nothing?
+
+    .venv/bin/python benchmarks/cold.py [--repeat 3]
+
+Needs root and dockerd: each command has an engine of its own, emptied before each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from peers import Bench, copied_stack
+from results import Results, say
+
+from tasks import measure
+from tasks.spare_engine import spare_engine
+
+ABOUT = """
+Each command builds a copy of this stack in an engine of its own that holds the base image and nothing else: no build
+cache, no cache mounts, no image. Bake gets what `doit plan --bake` prints. Packages come over the network, which both
+wait for; the rounds are in turns.
+"""
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=3)
+    repeat = parser.parse_args().repeat
+    results = Results(Path(__file__), "Everything from nothing", ABOUT)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))
+        compose_file, base = copied_stack(folder / "stack")
+        engines = {name: stack.enter_context(spare_engine(f"bm-{name}-")) for name in ("doit", "bake")}
+        benches = {}
+        for name, engine in engines.items():
+            engine.load(base)
+            benches[name] = Bench({**engine.environ, "COMPOSE_FILE": str(compose_file)}, folder / name)
+            benches[name].prepare()
+
+        def cold(name: str, build: Callable[[], measure.Ran]) -> float:
+            engines[name].forget_everything([base])
+            shutil.rmtree(compose_file.parent / ".build", ignore_errors=True)  # forecasts included
+            return build().seconds
+
+        cases = {
+            "doit build_optimized": lambda: cold("doit", lambda: benches["doit"].doit("build_optimized")),
+            "docker buildx bake": lambda: cold("bake", benches["bake"].bake),
+        }
+        times = measure.in_turns(cases, repeat, say)
+    results.timed("from nothing", times)
+    mine, baked = (timing.median for timing in times.values())
+    results.add("everything from nothing, against bake", mine / baked, "×", 1.05, f"{mine:.1f} s against {baked:.1f} s")
+    results.write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What does a build cost when one file changed?
+
+.venv/bin/python benchmarks/one_change.py [--repeat 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from peers import Bench, measuring_engine, stack_copy
+from projects import environ, write_monorepo
+from results import Results, say
+
+from tasks import buildx, measure
+from tasks.workspace import Workspace
+
+ABOUT = """
+A line is put at the end of one file, then `doit build_optimized` builds what that concerns; another line, and bare
+`docker buildx build` commands, all started at once, build exactly the images concerned. Both in turns, in one engine.
+Bake gets a line of its own too, and builds everything, as it does.
+"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file to edit, and the images that it concerns."""
+
+    what: str
+    file: Path
+    images: tuple[str, ...]
+
+
+def measured(results: Results, bench: Bench, changes: list[Change], repeat: int) -> None:
+    """Time all changes on one project."""
+    workspace = Workspace((bench.compose_file(),), bench.environ)
+    bench.prepare()
+    bench.doit("build_optimized")
+    bench.bake()
+    for change in changes:
+
+        def edit(change: Change = change) -> None:
+            with change.file.open("a") as file:
+                file.write(f"\n# {time.time_ns()}\n")
+
+        def ours() -> float:
+            edit()
+            ran = bench.doit("build_optimized")
+            built = {line.split()[1] for line in ran.stderr.splitlines() if line.startswith("built ")}
+            if built != set(change.images):  # noqa: B023
+                raise SystemExit(f"built {sorted(built)}, not {sorted(change.images)}")  # noqa: B023
+            return ran.seconds
+
+        def bare() -> float:
+            edit()
+            return together([bare_build(workspace, name) for name in change.images], bench)  # noqa: B023
+
+        def bake() -> float:
+            edit()
+            return bench.bake().seconds
+
+        cases = {"doit build_optimized": ours, "docker buildx build": bare, "docker buildx bake": bake}
+        times = measure.in_turns(cases, repeat, say)
+        results.timed(change.what, times)
+        mine, plain, baked = (timing.median for timing in times.values())
+        note = f"{mine:.2f} s against {plain:.2f} s; bake {baked:.2f} s"
+        results.add(f"{change.what}: time beyond 1.15 × bare builds", mine - 1.15 * plain, "s", 0.3, note)
+
+
+def bare_build(workspace: Workspace, name: str) -> list[str]:
+    """The command that builds one image on its parents as they are."""
+    one = workspace.declared()[name]
+    parents = {context: workspace.project.images[parent].ref for context, parent in one.parents.items()}
+    tag = ["--tag", f"bm-bare/{name}"]
+    argv = buildx.build_argv(
+        one.image, parents=parents, labels={}, iidfile="", environ=workspace.environ, progress="plain", extra=tag
+    )
+    at = argv.index("--iidfile")
+    return argv[:at] + argv[at + 2 :]
+
+
+def together(commands: list[list[str]], bench: Bench) -> float:
+    """The seconds of commands that run at once; every status is looked at."""
+    began = time.perf_counter()
+    env = {**bench.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    running = [
+        subprocess.Popen(
+            argv, cwd=bench.compose_file().parent, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        for argv in commands
+    ]
+    said = [process.communicate()[1] for process in running]
+    seconds = time.perf_counter() - began
+    for process, text in zip(running, said, strict=True):
+        if process.returncode:
+            raise SystemExit(text.decode(errors="replace"))
+    return seconds
+
+
+@contextlib.contextmanager
+def on_stack() -> Iterator[tuple[Bench, list[Change]]]:
+    """A copy of this repository's stack."""
+    with stack_copy() as bench:
+        folder = bench.compose_file().parent
+        services = ("auth", "memory", "orchestrator")
+        yield (
+            bench,
+            [
+                Change("a line of one service", folder / "services/auth/app.py", ("auth",)),
+                Change("a line that three services share", folder / "services/common/logs.py", services),
+            ],
+        )
+
+
+@contextlib.contextmanager
+def on_hundred() -> Iterator[tuple[Bench, list[Change]]]:
+    """100 images on one base."""
+    with measuring_engine() as engine, tempfile.TemporaryDirectory(prefix="bm-") as folder:
+        repo = write_monorepo(Path(folder) / "repo", "bm-change", 100, 50)
+        bench = Bench(environ(engine, repo.compose), Path(folder))
+        yield bench, [Change("a file of one of 100 images", repo.file(42, 7), ("s0042",))]
+        bench.remove_all(repo.name)
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=7)
+    repeat = parser.parse_args().repeat
+    results = Results(Path(__file__), "One file changed", ABOUT)
+    for project, times in ((on_stack, repeat), (on_hundred, max(3, repeat // 2))):
+        with project() as (bench, changes):
+            measured(results, bench, changes, times)
+    results.write()
+
+
+if __name__ == "__main__":
+    main()
