@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 BASE = "python:3.13-slim-trixie"  # for RUN: whatever base the project itself builds on
-ONBUILD_BASE = "inp-onbuild:test"
+ONBUILD_BASE = f"inp-onbuild:{os.getpid()}"  # tests that run side by side must not take it from each other
 
 
 @dataclass(frozen=True)
