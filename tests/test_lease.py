@@ -1,0 +1,180 @@
+"""Leases and the index, on a real Redis: one builds, the dead are replaced, and Redis itself may go away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.lease import Crew, Made
+from tests import loopback
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Service]:
+    with loopback.redis(tmp_path_factory.mktemp("redis")) as service:
+        yield service
+
+
+def crew(service: loopback.Service, said: list[str] | None = None, **more: float) -> Crew:
+    return Crew(f"redis://127.0.0.1:{service.port}/0", (said if said is not None else []).append, **more)
+
+
+def never() -> bool:
+    return False
+
+
+def test_one_at_a_time_and_the_others_are_told_that_it_was_done(server: loopback.Service) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+    waited: list[bool] = []
+    holders: list[str] = []
+
+    def work() -> None:
+        with crew(server).turn("one", holders.append, never) as late:
+            inside.append(1)
+            most.append(len(inside))
+            waited.append(late)
+            time.sleep(0.1)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    assert sorted(waited) == [False, True, True, True]
+    assert set(holders) == {os.uname().nodename}
+
+
+def test_a_lease_is_renewed_while_its_holder_works(server: loopback.Service) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with crew(server, lease_seconds=0.6).turn("long", lambda who: None, never):
+            order.append("second")
+
+    with crew(server, lease_seconds=0.6).turn("long", lambda who: None, never):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(1.5)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_killed_holder_is_replaced(server: loopback.Service) -> None:
+    code = (
+        "import sys, time\nfrom tasks.lease import Crew\n"
+        "with Crew(sys.argv[1], print, lease_seconds=1.0).turn('dead', print, lambda: False):\n"
+        "    print('mine', flush=True)\n    time.sleep(60)\n"
+    )
+    argv = [sys.executable, "-c", code, f"redis://127.0.0.1:{server.port}/0"]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "mine\n"
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with crew(server).turn("dead", lambda who: None, never) as late:
+        assert late
+
+
+def test_only_the_holder_gives_back(server: loopback.Service) -> None:
+    import redis
+
+    client = redis.Redis(port=server.port, decode_responses=True)
+    with crew(server).turn("stolen", lambda who: None, never):
+        client.set("vllm-swarm:lease:stolen", "another")
+    assert client.get("vllm-swarm:lease:stolen") == "another"
+
+
+def test_who_waits_can_be_stopped(server: loopback.Service) -> None:
+    stop = threading.Event()
+    with crew(server).turn("held", lambda who: None, never):
+        with crew(server).turn("held", lambda who: stop.set(), stop.is_set) as late:
+            assert late
+        assert crew(server)._do(lambda redis: redis.get("vllm-swarm:lease:held"))
+
+
+def test_the_index_answers_in_one_round_trip(server: loopback.Service) -> None:
+    told = {"f1": Made("sha256:d", 12.5, 1000), "f2": Made("", 3.0, 10)}
+    crew(server).tell(told)
+    other = crew(server)
+    before = other._do(lambda redis: redis.info("stats"))["total_commands_processed"]
+    assert other.known(["f1", "nothing", "f2"]) == told
+    after = other._do(lambda redis: redis.info("stats"))["total_commands_processed"]
+    assert after - before == 2  # the question, and this one
+
+
+def test_what_another_program_wrote_is_passed_over(server: loopback.Service) -> None:
+    crew(server)._do(lambda redis: redis.set("vllm-swarm:made:odd", "{not json"))
+    crew(server)._do(lambda redis: redis.set("vllm-swarm:made:other", '{"digest": 1, "more": 2}'))
+    assert crew(server).known(["odd", "other"]) == {}
+
+
+def test_nobody_else_is_nobody_to_wait_for() -> None:
+    said: list[str] = []
+    with Crew("", said.append).turn("x", said.append, never) as late:
+        assert not late
+    assert Crew("", said.append).known(["x"]) == {}
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1/0", "redis://:HUSH@127.0.0.1:1/0", "redis://:HUSH@127.0.0.1:port/0"]
+)
+def test_a_redis_that_is_not_there_is_said_once_without_the_password(url: str) -> None:
+    said: list[str] = []
+    one = Crew(url, said.append)
+    for _ in range(2):
+        with one.turn("x", said.append, never) as late:
+            assert not late
+    one.tell({"f": Made("", 1.0, 1)})
+    assert len(said) == 1
+    assert "Redis is left out" in said[0]
+    assert "HUSH" not in said[0]
+    assert not one.on
+
+
+def test_a_wrong_password_is_said_without_any(tmp_path: Path) -> None:
+    said: list[str] = []
+    with loopback.redis(tmp_path, password="right") as server:
+        good = Crew(f"redis://:right@127.0.0.1:{server.port}/0", said.append)
+        good.tell({"f": Made("", 1.0, 1)})
+        assert good.known(["f"])
+        bad = Crew(f"redis://:HUSH@127.0.0.1:{server.port}/0", said.append)
+        assert bad.known(["f"]) == {}
+    assert said == ["Redis is left out (it refuses the password in REDIS_URL): another machine may do the same work"]
+
+
+def test_a_redis_that_dies_while_a_lease_is_held_stops_nobody(tmp_path: Path) -> None:
+    said: list[str] = []
+    with loopback.redis(tmp_path) as server:
+        one = crew(server, said, lease_seconds=0.3)
+        with one.turn("x", lambda who: None, never):
+            server.kill()
+            time.sleep(0.5)
+    assert len(said) == 1
+    assert "no connection" in said[0]
+
+
+def test_a_redis_that_hangs_is_left_out(tmp_path: Path) -> None:
+    said: list[str] = []
+    relay = loopback.Relay(1)
+    relay.silent = True
+    try:
+        assert Crew(f"redis://127.0.0.1:{relay.port}/0", said.append).known(["f"]) == {}
+    finally:
+        relay.close()
+    assert len(said) == 1
+    assert "not answer in time" in said[0] or "no connection" in said[0]

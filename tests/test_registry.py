@@ -1,0 +1,279 @@
+"""What a registry is asked and what its answers mean: against a real one, and against ones that misbehave."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.engine import Engine
+from tasks.registry import NoImage, Registry, Unavailable
+from tests import loopback
+from tests.conftest import docker
+
+CONFIG = {
+    "os": "linux",
+    "architecture": "amd64",
+    "rootfs": {"diff_ids": ["sha256:l"]},
+    "config": {"Labels": {"a": "b"}, "Env": ["X=1"]},
+}
+
+
+def digest_of(content: Any) -> str:
+    return f"sha256:{hashlib.sha256(json.dumps(content).encode()).hexdigest()}"
+
+
+MANIFEST = {
+    "schemaVersion": 2,
+    "config": {"digest": digest_of(CONFIG), "size": 1},
+    "layers": [{"digest": "sha256:x", "size": 70}, {"digest": "sha256:y", "size": 30}],
+}
+
+
+class Fake:
+    """A registry whose answers a test chooses: a function from the request to (status, headers, body)."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]] = self.good
+        self.seen: list[tuple[str, str]] = []
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                fake.seen.append((self.path, self.headers.get("Authorization", "")))
+                status, headers, body = fake.answer(self)
+                self.send_response(status)
+                for key, value in headers.items():
+                    self.send_header(key, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.address = f"localhost:{self.server.server_port}"
+
+    def good(self, request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        if request.path == "/v2/app/auth/manifests/in-1":
+            return 200, {}, json.dumps(MANIFEST).encode()
+        if request.path == f"/v2/app/auth/blobs/{digest_of(CONFIG)}":
+            return 200, {}, json.dumps(CONFIG).encode()
+        return 404, {}, b"{}"
+
+    def always(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.answer = lambda request: (status, {key.replace("_", "-"): value for key, value in headers.items()}, body)
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    one = Fake()
+    yield one
+    one.server.shutdown()
+
+
+@pytest.fixture
+def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """What `docker login` leaves behind, in a folder of the test."""
+
+    def write(host: str, user: str = "ann", password: str = "HUSH") -> None:
+        auth = base64.b64encode(f"{user}:{password}".encode()).decode()
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+    return write
+
+
+def test_an_image_is_its_manifest_and_its_configuration(fake: Fake) -> None:
+    found = Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+    assert found is not None
+    assert (found.digest, found.config) == (digest_of(MANIFEST), digest_of(CONFIG))
+    assert (found.platform, found.labels, found.size) == ("linux/amd64", {"a": "b"}, 100)
+    assert Registry(fake.address).image("app/auth", "in-2", "linux/amd64") is None
+
+
+def test_an_index_is_searched_for_the_platform(fake: Fake) -> None:
+    entries = [
+        {"digest": "sha256:other", "platform": {"os": "linux", "architecture": "arm64"}},
+        {"digest": digest_of(MANIFEST), "platform": {"os": "linux", "architecture": "amd64"}},
+    ]
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        if request.path.endswith("in-1"):
+            return 200, {}, json.dumps({"manifests": entries}).encode()
+        if request.path.endswith(digest_of(MANIFEST)):
+            return 200, {}, json.dumps(MANIFEST).encode()
+        return fake.good(request)
+
+    fake.answer = answer
+    found = Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+    assert found is not None
+    assert found.digest == digest_of(MANIFEST)
+    assert Registry(fake.address).image("app/auth", "in-1", "linux/s390x") is None
+
+
+def test_a_path_before_all_repositories(fake: Fake) -> None:
+    fake.always(404)
+    assert Registry(f"{fake.address}/team").image("app/auth", "in-1", "linux/amd64") is None
+    assert fake.seen == [("/v2/team/app/auth/manifests/in-1", "")]
+
+
+def test_a_token_is_fetched_once_for_a_repository_with_the_login(fake: Fake, login: Callable[[str], None]) -> None:
+    login(fake.address)
+    realm = f"http://{fake.address}/token"
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        if request.path.startswith("/token"):
+            return 200, {}, b'{"token": "T0KEN"}'
+        if request.headers.get("Authorization") != "Bearer T0KEN":
+            return (
+                401,
+                {"WWW-Authenticate": f'Bearer realm="{realm}",service="reg",scope="repository:app/auth:pull"'},
+                b"",
+            )
+        return fake.good(request)
+
+    fake.answer = answer
+    registry = Registry(fake.address)
+    assert registry.image("app/auth", "in-1", "linux/amd64")
+    assert registry.image("app/auth", "in-1", "linux/amd64")
+    asked = [(path, how) for path, how in fake.seen if path.startswith("/token")]
+    assert len(asked) == 1
+    assert asked[0][0] == "/token?service=reg&scope=repository%3Aapp%2Fauth%3Apull"
+    assert base64.b64decode(asked[0][1].removeprefix("Basic ")) == b"ann:HUSH"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (401, {"WWW_Authenticate": "Basic realm=x"}, "refuses the credentials"),
+        (403, {}, "refuses the credentials"),
+        (401, {"WWW_Authenticate": "Negotiate"}, "a kind of login that is not known"),
+        (401, {}, "a kind of login that is not known"),
+        (500, {}, "answers with status 500"),
+        (507, {}, "answers with status 507"),
+    ],
+)
+def test_a_registry_that_refuses_is_unavailable(
+    fake: Fake, login: Callable[[str], None], status: int, headers: dict[str, str], words: str
+) -> None:
+    login(fake.address)
+    fake.always(status, **headers)
+    with pytest.raises(Unavailable, match=words) as refused:
+        Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+    assert "HUSH" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"config": {}}',
+        b'{"config": 3, "layers": 4}',
+        b'{"manifests": [{}]}',
+        b"x" * 9_000_000,
+    ],
+)
+def test_something_else_than_an_image_is_no_image(fake: Fake, body: bytes) -> None:
+    fake.always(200, body)
+    with pytest.raises(NoImage):
+        Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+
+
+def test_another_manifest_than_the_one_asked_for_is_not_believed(fake: Fake) -> None:
+    entry = {"digest": f"sha256:{'0' * 64}", "platform": {"os": "linux", "architecture": "amd64"}}
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        if request.path.endswith("in-1"):
+            return 200, {}, json.dumps({"manifests": [entry]}).encode()
+        return 200, {}, json.dumps(MANIFEST).encode()
+
+    fake.answer = answer
+    with pytest.raises(NoImage, match="another manifest"):
+        Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+
+
+def test_a_registry_that_hangs_or_drips_is_given_up(fake: Fake) -> None:
+    def hang(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        time.sleep(3)
+        return 200, {}, b"{}"
+
+    fake.answer = hang
+    with pytest.raises(Unavailable, match="does not answer in time"):
+        Registry(fake.address, connect=0.3, read=0.3).image("app/auth", "in-1", "linux/amd64")
+
+    def drip(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        request.send_response(200)
+        request.send_header("Content-Length", "1000")
+        request.end_headers()
+        for _ in range(1000):
+            request.wfile.write(b" ")
+            request.wfile.flush()
+            time.sleep(0.05)
+        return 200, {}, b""
+
+    fake.answer = drip
+    with pytest.raises(Unavailable, match="does not answer in time"):
+        Registry(fake.address, connect=0.3, read=0.3).image("app/auth", "in-1", "linux/amd64")
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(Unavailable, match="does not answer"):
+        Registry("localhost:1").image("app/auth", "in-1", "linux/amd64")
+
+
+def test_a_registry_elsewhere_is_asked_with_tls_only() -> None:
+    assert Registry("registry.example.org:5000/team")._base == "https://registry.example.org:5000"
+    assert Registry("127.0.0.1:5000")._base == "http://127.0.0.1:5000"
+    assert Registry("localhost.example.org")._base == "https://localhost.example.org"
+
+
+@pytest.mark.engine
+def test_a_real_registry_with_a_login(
+    busybox: str, tmp_path: Path, login: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The content that is computed from the registry is the one that the engine has, and so are labels and platform."""
+    with loopback.registry(tmp_path / "registry", ("ann", "HUSH")) as server:
+        login(server.address)
+        name = f"{server.address}/cch-registry/one:in-1"
+        folder = tmp_path / "context"
+        folder.mkdir()
+        (folder / "Dockerfile").write_text(
+            f'FROM {busybox}\nLABEL a=b\nENV X=1\nEXPOSE 80\nVOLUME /v\nUSER 1\nWORKDIR /w\nCMD ["sh"]\n'
+            'HEALTHCHECK --interval=3s CMD true\nONBUILD RUN true\nSTOPSIGNAL SIGINT\nSHELL ["sh", "-c"]\n'
+        )
+        try:
+            built = docker("buildx", "build", "--tag", name, str(folder))
+            assert built.returncode == 0, built.stderr
+            pushed = docker("push", name)
+            assert pushed.returncode == 0, pushed.stderr
+            held = Engine().snapshot().get(name)
+            assert held is not None
+            facts = Engine().facts(held.id)
+            found = Registry(server.address).image("cch-registry/one", "in-1", "linux/amd64")
+            assert found is not None
+            assert (found.content, found.platform, found.config) == (facts.content, facts.platform, held.id)
+            assert found.labels == held.labels
+            assert Registry(server.address).tags("cch-registry/one") == ["in-1"]
+            assert Registry(server.address).tags("cch-registry/nothing") == []
+            monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "empty"))
+            with pytest.raises(Unavailable, match="refuses the credentials"):
+                Registry(server.address).image("cch-registry/one", "in-1", "linux/amd64")
+        finally:
+            docker("image", "rm", "--force", name)
+            shutil.rmtree(folder)
