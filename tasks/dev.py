@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fnmatch
+import os
 import subprocess
 import sys
 import threading
@@ -30,7 +31,7 @@ from tasks.containers import Containers
 from tasks.errors import Trouble
 from tasks.project import write_json
 from tasks.secrets import ENV
-from tasks.stack import PLAIN, Task, act, compose_of, locked, log_of
+from tasks.stack import PLAIN, Task, act, compose_of, locked, log_of, show_line
 from tasks.workspace import Workspace
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
@@ -38,6 +39,7 @@ _RESTARTED = ("sync+restart", "sync+exec", "restart")
 # How long edits are gathered, so that a save of many files is one reaction.
 _GATHER_MILLISECONDS = 300
 _LOOK_MILLISECONDS = 500
+Stats = dict[Path, tuple[int, ...]]
 
 
 def task_dev_optimized() -> Task:
@@ -57,11 +59,13 @@ class Reaction:
 def dev(workspace: Workspace) -> None:
     """Start the stack with its sources mounted and react to edits until Ctrl-C; the stack goes on running then."""
     compose = mounted(compose_of(workspace), workspace.folder / "dev" / f"{workspace.project.name}.json")
+    # Looked at before the start: what is edited meanwhile is an edit, too.
+    seen = _Seen.now(workspace, compose)
+    before = stats_of(seen.folders())
     _start(workspace, compose)
     atexit.register(print, "no longer following; the stack still runs (doit down_optimized ends it)", file=sys.stderr)
-    print("following edits; Ctrl-C ends that and leaves the stack running", file=sys.stderr)
-    with _logs(compose):
-        _follow(workspace, compose)
+    with _Logs(compose) as logs:
+        _follow(workspace, compose, seen, before, logs)
 
 
 def mounted(compose: Compose, override: Path) -> Compose:
@@ -83,7 +87,8 @@ def reaction(
     """What the edits of these paths call for. ``inputs`` are the files that each image is made of, before or after
     the edits; ``project`` the files that the project itself is read from. Pure.
 
-    A path that a service syncs needs no build of that service's image, however many others it belongs to.
+    A path that a service syncs needs no build of that service's image, be it ignored or not, however many others it
+    belongs to.
     """
     restart: set[str] = set()
     build: set[str] = set()
@@ -96,14 +101,18 @@ def reaction(
             restart |= {name for rule in rules if rule.action in _RESTARTED}
             build |= {name for rule in rules if rule.action == "rebuild" and service.builds}
         for name, files in inputs.items():
-            rules = [rule for rule in services[name].watch if _covers(rule, path)] if name in services else []
-            if path in files and not any(rule.action in _MOUNTED for rule in rules):
+            synced = services[name].watch if name in services else ()
+            if path in files and not any(rule.action in _MOUNTED and _inside(rule, path) for rule in synced):
                 build.add(name)
     return Reaction(tuple(sorted(restart - build)), tuple(sorted(build)), reread)
 
 
+def _inside(rule: Sync, path: Path) -> bool:
+    return path == rule.path or rule.path in path.parents
+
+
 def _covers(rule: Sync, path: Path) -> bool:
-    if path != rule.path and rule.path not in path.parents:
+    if not _inside(rule, path):
         return False
     inside = path.relative_to(rule.path).as_posix()
     return not any(fnmatch.fnmatch(inside, pattern) or fnmatch.fnmatch(path.name, pattern) for pattern in rule.ignore)
@@ -121,18 +130,28 @@ def _start(workspace: Workspace, compose: Compose) -> None:
         raise Trouble(bringup.explain(outcome, compose))
 
 
-def _follow(workspace: Workspace, compose: Compose) -> None:
-    seen = _Seen.now(workspace, compose)
+def _follow(workspace: Workspace, compose: Compose, seen: _Seen, before: Stats, logs: _Logs) -> None:
+    said = False
+    pending: set[Path] = set()
     while not processes.stopping():
         folders = seen.folders()
-        for changed in _changes(folders):
-            # A broken Dockerfile or Compose file is said, and followed until it is mended.
+        for _ in _moments(folders):
+            if not said:
+                print("following edits; Ctrl-C ends that and leaves the stack running", file=sys.stderr, flush=True)
+                said = True
+            now = stats_of(folders)
+            changed, before = edited(before, now), now
+            if not changed:
+                continue
+            # What could not be done, say for a Dockerfile that is half written, is tried again with the next edit.
+            pending |= changed
             with _said():
                 after = _Seen.now(Workspace(workspace.files, workspace.environ), compose)
                 both = {name: seen.inputs.get(name, frozenset()) | files for name, files in after.inputs.items()}
-                _react(workspace, compose, reaction(changed, after.services, both, after.project), after)
                 seen = after
-            if processes.stopping() or seen.folders() != folders:
+                _react(workspace, compose, reaction(pending, after.services, both, after.project), after, logs)
+                pending = set()
+            if seen.folders() != folders:
                 break
 
 
@@ -175,7 +194,30 @@ class _Seen:
         return sorted(name for name in found if name in self.services and self.services[name].replicas)
 
 
-def _changes(folders: Iterable[Path]) -> Iterator[set[Path]]:
+def stats_of(folders: Iterable[Path]) -> Stats:
+    """What tells one state of the files in these folders from another; of a folder only that it is there."""
+    found: Stats = {}
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat()
+                    file = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode)
+                    found[Path(entry.path)] = () if entry.is_dir() else file
+    return found
+
+
+def edited(before: Stats, now: Stats) -> set[Path]:
+    """The paths that came, went or changed, without those that editors and interpreters leave about."""
+    from watchfiles import Change, DefaultFilter
+
+    counts = DefaultFilter()
+    changed = {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}
+    return {path for path in changed if counts(Change.modified, str(path))}
+
+
+def _moments(folders: Iterable[Path]) -> Iterator[None]:
+    """When to look: once the system has begun to watch these folders, and whenever it says that one changed."""
     from watchfiles import watch
 
     batches = watch(
@@ -187,14 +229,16 @@ def _changes(folders: Iterable[Path]) -> Iterator[set[Path]]:
         yield_on_timeout=True,
         raise_interrupt=False,
     )
+    first = True
     for batch in batches:
         if processes.stopping():
             return
-        if batch:
-            yield {Path(path) for _, path in batch}
+        if batch or first:
+            first = False
+            yield
 
 
-def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen) -> None:
+def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen, logs: _Logs) -> None:
     began = time.monotonic()
     if what.build or what.project:
         images = seen.concerned(what.build) or list(what.build)
@@ -204,12 +248,14 @@ def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen) 
         )
         if images and doit(["run", *(f"build_optimized:{name}" for name in images)]):
             raise Trouble("not built; the stack runs on as it is")
-        _start(workspace, compose)
+        with logs.paused():
+            _start(workspace, compose)
         _say(f"done in {time.monotonic() - began:.1f} s")
     restart = [name for name in what.restart if name in seen.services and seen.services[name].replicas]
     if restart:
         _say(f"restarting {', '.join(restart)}")
-        _restart(workspace, compose, restart)
+        with logs.paused():
+            _restart(workspace, compose, restart)
         _say(f"{', '.join(restart)} runs the edited sources after {time.monotonic() - began:.1f} s")
 
 
@@ -224,34 +270,64 @@ def _restart(workspace: Workspace, compose: Compose, services: Sequence[str]) ->
         raise Trouble(bringup.explain(outcome, compose))
 
 
-@contextlib.contextmanager
-def _logs(compose: Compose) -> Iterator[None]:
-    """What the services write, passed on to standard output for the block."""
-    color = sys.stdout.isatty()
-    argv = logs_argv(compose, follow=True, tail="0", color=color)
-    ended = threading.Event()
+class _Logs:
+    """What the services write, passed on to standard output: a context.
 
-    def pass_on() -> None:
-        # It ends when no container is left; the next stack has new ones.
-        while not ended.is_set() and not processes.stopping():
+    Compose up to 2.26 loses sight of a container that restarts, so it is asked anew after each reaction, for
+    everything since the last it told.
+    """
+
+    def __init__(self, compose: Compose) -> None:
+        self._compose = compose
+        self._color = sys.stdout.isatty()
+        self._lock = threading.Condition()
+        self._since = time.time()
+        self._paused = self._ended = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> _Logs:
+        threading.Thread(target=self._pass_on, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+        self._ended = True
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Containers are restarted or made anew in the block; what they write in it is told after it."""
+        self._stop()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._paused = False
+                self._lock.notify()
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._paused = True
+            process = self._process
+        if process is not None:
+            processes.stop(process, 1)
+
+    def _pass_on(self) -> None:
+        while not self._ended and not processes.stopping():
+            with self._lock:
+                self._lock.wait_for(lambda: not self._paused, timeout=1)
+                if self._paused:
+                    continue
+            argv = logs_argv(self._compose, follow=True, since=f"{self._since:.3f}", color=self._color)
             with (
                 contextlib.suppress(processes.Stopped),
-                processes.start(argv, cwd=compose.directory, env=compose.env) as one,
+                processes.start(argv, cwd=self._compose.directory, env=self._compose.env) as process,
             ):
-                _lines(one, color)
-            ended.wait(1)
-
-    threading.Thread(target=pass_on, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-
-
-def _lines(process: subprocess.Popen[bytes], color: bool) -> None:
-    for line in process.stdout or ():
-        sys.stdout.buffer.write(line if color else line.replace(b"\x1b[2K", b""))
-        sys.stdout.buffer.flush()
+                self._process = process
+                for line in process.stdout or ():
+                    show_line(line, self._color)
+            self._since = time.time()
+            # It ends by itself when no container runs; the next may come.
+            time.sleep(0 if self._paused else 1)
 
 
 @contextlib.contextmanager

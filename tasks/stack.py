@@ -208,10 +208,15 @@ def logs(workspace: Workspace, services: Sequence[str], follow: bool, tail: str,
     try:
         with processes.start(argv, cwd=compose.directory, env=compose.env) as process:
             for line in process.stdout or ():
-                # Compose 2.26 clears lines even where it is told that there is no terminal.
-                sys.stdout.buffer.write(line if color else line.replace(b"\x1b[2K", b""))
-                sys.stdout.buffer.flush()
+                show_line(line, color)
     except BrokenPipeError:  # its reader has seen enough
         return
     if process.returncode and not processes.stopping():
         raise Trouble(f"docker compose logs ended with status {process.returncode}")
+
+
+def show_line(line: bytes, color: bool) -> None:
+    """Pass a line of ``docker compose logs`` on to standard output."""
+    # Compose 2.26 clears lines even where it is told that there is no terminal.
+    sys.stdout.buffer.write(line if color else line.replace(b"\x1b[2K", b""))
+    sys.stdout.buffer.flush()

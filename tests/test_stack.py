@@ -334,11 +334,12 @@ class Followed:
             self.said.append(line)
 
     def wait_for(self, text: str) -> None:
-        wait_until(text, lambda: any(text in line for line in self.said) or self._over(text))
-
-    def _over(self, text: str) -> bool:
-        assert self.process.poll() is None, f"ended before it said {text!r}:\n{''.join(self.said)}"
-        return False
+        give_up = time.monotonic() + 60
+        while not any(text in line for line in self.said):
+            said = "".join(self.said)
+            assert self.process.poll() is None, f"ended before it said {text!r}:\n{said}"
+            assert time.monotonic() < give_up, f"does not say {text!r}:\n{said}"
+            time.sleep(0.1)
 
 
 def test_edits_reach_the_running_services(stack: Stack) -> None:
