@@ -20,7 +20,6 @@ _JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "hel
 _IMAGES = {"name": "images", "long": "images", "type": str, "default": "", "help": "only these, separated by commas"}
 _REPEAT = {"name": "repeat", "long": "repeat", "type": int, "default": 3, "help": "how often each build is measured"}
 _QUIET: Task = {"meta": {"quiet": True}, "io": {"capture": False}, "uptodate": [False]}
-_LARGEST = 5
 
 
 def task_image_sizes() -> Task:
@@ -56,25 +55,27 @@ def _act(action: Callable[..., None], **given: Any) -> Any:
 
 
 def image_sizes(workspace: Workspace, names: Sequence[str], as_json: bool) -> None:
-    """Print the sizes of the images that the engine holds, standard and optimized, to standard output.
-
-    With names, also the largest layers and files of these, and what of them could go. ``--json`` may stand behind them.
-    """
+    """Print the sizes of the images (all, or those named) that the engine holds, standard and optimized, with their
+    largest layers and files and what of them could go, to standard output. ``--json`` may stand behind the names."""
     from tasks import sizes, sizes_view
+    from tasks.side_by_side import twins
 
     as_json, names = as_json or "--json" in names, [name for name in names if name != "--json"]
-    pairs = _pairs(workspace, names)
-    held: dict[str, dict[str, Measured]] = {"standard": {}, "optimized": {}}
-    for name, refs in pairs.items():
-        for way, ref in zip(held, refs, strict=True):
-            measured = sizes.measure_image(workspace.engine, ref) if ref else None
-            if measured:
-                held[way][name] = measured
-    if not any(held.values()):
+    wanted = [workspace.project.image(name).name for name in names] or list(workspace.project.images)
+    try:
+        both_ways = twins(workspace)
+    except Trouble:
+        both_ways = {}  # sizes can be shown without anything to compare with
+    pairs = {name: both_ways.get(name, ("", image.ref)) for name, image in workspace.project.images.items()}
+    held = {
+        way: {name: one for name, refs in pairs.items() if (one := sizes.measure_image(workspace.engine, refs[at]))}
+        for at, way in enumerate(("standard", "optimized"))
+    }
+    shown = [image for way in held.values() for name, image in way.items() if name in wanted]
+    if not shown:
         raise Trouble("none of these images is in the engine", remedy="doit build_optimized")
-    wanted = [image for way in held.values() for image in way.values()]
-    files = sizes.files_of(wanted, workspace.environ, _say) if names or as_json else {}
-    report = sizes_view.report(pairs, held["standard"], held["optimized"], files, _LARGEST)
+    contents = sizes.contents_of(shown, workspace.folder / "sizes.json", workspace.environ, _say)
+    report = sizes_view.report({name: pairs[name] for name in wanted}, held["standard"], held["optimized"], contents)
     print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else sizes_view.text(report))
 
 
@@ -170,18 +171,6 @@ def _on_disk(both: SideBySide, workspace: Workspace, standard: Mapping[str, Meas
     return tuple(  # type: ignore[return-value]
         sizes.together({name: image for name, image in found.items() if image}) for found in (standard, optimized)
     )
-
-
-def _pairs(workspace: Workspace, names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Each image's standard reference ("" where none is declared) and its optimized one."""
-    from tasks.side_by_side import twins
-
-    try:
-        found = twins(workspace)
-    except Trouble:
-        found = {}  # sizes can be shown without anything to compare with
-    chosen = [workspace.project.image(name).name for name in names] or list(workspace.project.images)
-    return {name: found.get(name, ("", workspace.project.images[name].ref)) for name in chosen}
 
 
 def _print_cases(cases: Sequence[Case]) -> None:

@@ -13,11 +13,13 @@ import re
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import IO, Any
 
 from tasks.engine import Engine
 from tasks.errors import Trouble
+from tasks.project import read_json, write_json
 
 # What an image that only runs a service rarely needs: what it is, where it lies, and how one is rid of it.
 _RULES = tuple(
@@ -46,6 +48,8 @@ _RULES = tuple(
         ("Perl", r"usr/(lib|share)/([\w-]+/)?perl[\w.-]*/", "remove it in a stage that is copied from"),
     )
 )
+_FORMAT = "1"  # of the file that contents are kept in: raised whenever the rules above change
+_LARGEST = 5
 _WASTED = ("replaced or deleted by a later layer", "do it in one step, or in another stage")
 Chain = str
 
@@ -88,9 +92,17 @@ class Finding:
     remedy: str
 
 
+@dataclass(frozen=True)
+class Content:
+    """What was found in an image: its largest files, and what of it could go."""
+
+    largest: tuple[File, ...]
+    could_go: tuple[Finding, ...]
+
+
 def measure_image(engine: Engine, ref: str) -> Measured | None:
     """The image that the engine holds under this reference; None if there is none."""
-    held = engine.snapshot().get(ref)
+    held = engine.snapshot().get(ref) if ref else None
     if held is None:
         return None
     made = chained(engine.layers(held.id))
@@ -129,6 +141,27 @@ def together(images: Mapping[str, Measured]) -> int:
     """The bytes of all these images on one disk: what they share counts once."""
     sizes = {layer.chain: layer.size for image in images.values() for layer in image.layers}
     return sum(sizes.values())
+
+
+def contents_of(
+    images: Sequence[Measured], kept: Path, environ: Mapping[str, str], told: Callable[[str], None] = lambda line: None
+) -> dict[str, Content]:
+    """What is in these images, by image id. An id never changes what it means, so that each image is read once: what
+    was found is kept in the file ``kept``."""
+    known = (read_json(kept) or {}).get(_FORMAT, {})
+    unknown = [image for image in images if image.id not in known]
+    for image_id, files in files_of(unknown, environ, told).items():
+        content = Content(tuple(largest(files, _LARGEST)), tuple(could_go(files)))
+        known[image_id] = asdict(content)
+    if unknown:
+        write_json(kept, {_FORMAT: known})
+    return {
+        image.id: Content(
+            tuple(File(**one) for one in known[image.id]["largest"]),
+            tuple(Finding(**one) for one in known[image.id]["could_go"]),
+        )
+        for image in images
+    }
 
 
 def files_of(

@@ -7,22 +7,22 @@ from typing import Any
 
 from tasks import sizes
 from tasks.progress import size_text
-from tasks.sizes import File, Measured
+from tasks.sizes import Content, Measured
 
 
 def report(
     pairs: Mapping[str, tuple[str, str]],
     standard: Mapping[str, Measured],
     optimized: Mapping[str, Measured],
-    files: Mapping[str, Sequence[File]],
-    count: int,
+    contents: Mapping[str, Content],
 ) -> dict[str, Any]:
-    """All that is known, as plain data; ``files`` by image id (none: files are not told), ``count`` largest ones."""
+    """All that is known of the images in ``pairs``, as plain data; ``standard`` and ``optimized`` are all images that
+    the engine holds, for what they share, ``contents`` is by image id."""
     images = []
     for name, refs in pairs.items():
         ways = {}
         for way, ref, held in (("standard", refs[0], standard), ("optimized", refs[1], optimized)):
-            ways[way] = _way(name, held, files, count) if name in held else {"ref": ref or None, "missing": True}
+            ways[way] = _way(name, held, contents) if name in held else {"ref": ref or None, "missing": True}
         one, other = standard.get(name), optimized.get(name)
         smaller = round(1 - other.size / one.size, 4) if one and other and one.size else None
         images.append({"name": name, "smaller": smaller, **ways})
@@ -33,27 +33,22 @@ def report(
     }
 
 
-def _way(name: str, held: Mapping[str, Measured], files: Mapping[str, Sequence[File]], count: int) -> dict[str, Any]:
+def _way(name: str, held: Mapping[str, Measured], contents: Mapping[str, Content]) -> dict[str, Any]:
     image = held[name]
     sharers = sizes.holders(held)
-    found: dict[str, Any] = {
+    content = contents[image.id]
+    return {
         "ref": image.ref,
         "bytes": image.size,
         "unique_bytes": sizes.own_bytes(name, held),
         "layers": [
             {"bytes": layer.size, "shared_with": sorted(set(sharers[layer.chain]) - {name})} for layer in image.layers
         ],
+        "largest_files": [{"path": file.path, "bytes": file.size, "layer": file.layer + 1} for file in content.largest],
+        "could_go": [
+            {"what": one.what, "bytes": one.size, "files": one.files, "remedy": one.remedy} for one in content.could_go
+        ],
     }
-    if image.id in files:
-        content = files[image.id]
-        found["largest_files"] = [
-            {"path": file.path, "bytes": file.size, "layer": file.layer} for file in sizes.largest(content, count)
-        ]
-        found["could_go"] = [
-            {"what": one.what, "bytes": one.size, "files": one.files, "remedy": one.remedy}
-            for one in sizes.could_go(content)
-        ]
-    return found
 
 
 def text(told: Mapping[str, Any]) -> str:

@@ -1,0 +1,87 @@
+"""Timings are taken in turns, and nothing that failed is ever one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks import measure
+from tasks.errors import Trouble
+from tasks.measure import Timing
+
+
+def python(program: str) -> list[str]:
+    return [sys.executable, "-c", program]
+
+
+def test_a_command_is_measured_with_all_that_it_wrote() -> None:
+    ran = measure.run(python("import sys; print('data'); print('talk', file=sys.stderr); x = bytearray(50_000_000)"))
+    assert (ran.stdout, ran.stderr) == ("data\n", "talk\n")
+    assert ran.cpu > 0
+    assert ran.seconds > 0
+    assert 50_000_000 < ran.peak < 500_000_000
+
+
+def test_a_command_that_fails_is_no_measurement() -> None:
+    with pytest.raises(Trouble, match="status 3, so it is not measured") as caught:
+        measure.run(python("import sys; print('what went wrong', file=sys.stderr); sys.exit(3)"))
+    assert "what went wrong" in str(caught.value)
+
+
+def test_a_command_that_is_killed_is_no_measurement() -> None:
+    with pytest.raises(Trouble, match="status -9"):
+        measure.run(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
+
+
+def test_another_status_may_be_expected() -> None:
+    assert measure.run(python("raise SystemExit(3)"), statuses=(3,)).stdout == ""
+    with pytest.raises(Trouble, match="status 0"):
+        measure.run(python(""), statuses=(3,))
+
+
+def test_a_command_that_is_not_there_is_said_so() -> None:
+    with pytest.raises(Trouble, match="no-such-command is not installed"):
+        measure.run(["no-such-command"])
+
+
+def test_environment_and_folder_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    ran = measure.run(
+        python("import os; print(os.getcwd(), os.environ['GIVEN'])"), cwd=tmp_path, env={**os.environ, "GIVEN": "yes"}
+    )
+    assert ran.stdout.split() == [str(tmp_path), "yes"]
+
+
+def test_cases_take_turns_and_no_one_always_comes_last() -> None:
+    order: list[str] = []
+
+    def case(name: str, seconds: float) -> float:
+        order.append(name)
+        return seconds
+
+    told: list[str] = []
+    found = measure.in_turns({"a": lambda: case("a", 1.0), "b": lambda: case("b", 2.0)}, 3, told.append)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert found == {"a": Timing((1.0, 1.0, 1.0)), "b": Timing((2.0, 2.0, 2.0))}
+    assert told[0] == "1/3 a: 1.000 s"
+    assert len(told) == 6
+
+
+def test_median_and_spread() -> None:
+    timing = Timing((4.0, 1.0, 2.0))
+    assert timing.median == 2.0
+    assert timing.spread == 1.5
+    assert timing.as_json() == {"median": 2.0, "min": 1.0, "max": 4.0, "spread": 1.5, "runs": 3}
+
+
+@pytest.mark.engine
+def test_the_machine_is_described_without_names_of_hosts_and_people() -> None:
+    facts = measure.machine()
+    assert facts["cpus"] == os.cpu_count()
+    assert facts["engine"]
+    assert facts["buildx"].lstrip("v")[0].isdigit()
+    text = measure.in_words(facts) + str(facts)
+    assert os.uname().nodename not in text
+    assert str(Path.home()) not in text

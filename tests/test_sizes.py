@@ -1,0 +1,198 @@
+"""Bytes: what an image alone holds, what it shares, which of its files could go."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks import sizes, sizes_view
+from tasks.engine import Engine
+from tasks.sizes import File, Finding, Layer, Measured
+
+
+def image(ref: str, *layers: tuple[str, int]) -> Measured:
+    return Measured(ref, f"sha256:{ref}", sum(size for _, size in layers), tuple(sizes.chained(layers)))
+
+
+BASE = image("base", ("d1", 100), ("d2", 10))
+APP = image("app", ("d1", 100), ("d2", 10), ("d3", 5))
+OTHER = image("other", ("d1", 100), ("d3", 5))
+
+
+def test_a_layer_is_shared_only_on_the_same_layers_below() -> None:
+    images = {"base": BASE, "app": APP, "other": OTHER}
+    assert sizes.together(images) == 100 + 10 + 5 + 5  # d3 on d2 is another layer than d3 on d1
+    assert {name: sizes.own_bytes(name, images) for name in images} == {"base": 0, "app": 5, "other": 5}
+    assert sizes.holders(images)[APP.layers[1].chain] == ["base", "app"]
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=5), max_size=4))
+def test_own_and_shared_bytes_never_exceed_what_is_on_the_disk(stacks: list[list[tuple[str, int]]]) -> None:
+    # a digest has one size, whatever it lies on
+    images = {str(at): image(str(at), *((name, ord(name)) for name, _ in stack)) for at, stack in enumerate(stacks)}
+    own = sum(sizes.own_bytes(name, images) for name in images)
+    assert own <= sizes.together(images) <= sum(one.size for one in images.values())
+    if len(images) == 1:
+        assert own == sizes.together(images)
+
+
+def test_files_that_a_later_layer_covers() -> None:
+    files = [
+        File("etc/a", 10, 0),
+        File("etc/b", 20, 0),
+        File("opt/x/one", 1, 0),
+        File("opt/x/two", 2, 0),
+        File("var/c", 5, 0),
+        File("etc/a", 11, 1),
+        File("etc/.wh.b", 0, 1),
+        File("opt/.wh.x", 0, 1),
+        File("var/.wh..wh..opq", 0, 2),
+        File("var/new", 7, 2),
+    ]
+    kept, gone = sizes.remaining(files)
+    assert {(file.path, file.size) for file in kept} == {("etc/a", 11), ("var/new", 7)}
+    assert sum(file.size for file in gone) == 10 + 20 + 1 + 2 + 5
+    assert sizes.largest(files, 1) == [File("etc/a", 11, 1)]
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("usr/libexec/gcc/x86_64-linux-gnu/14/cc1plus", "compilers and headers"),
+        ("usr/bin/x86_64-linux-gnu-gcc-14", "compilers and headers"),
+        ("usr/bin/gcc", "compilers and headers"),
+        ("var/lib/apt/lists/deb.example_dists", "what the package manager downloaded"),
+        ("root/.cache/pip/http/1", "what the package manager downloaded"),
+        ("usr/share/doc/python3/copyright", "documentation and translations"),
+        ("usr/lib/python3/dist-packages/pip/__init__.py", "installers"),
+        ("opt/venv/lib/python3.13/site-packages/numpy/tests/test_a.py", "tests of packages"),
+        ("app/.git/objects/pack/p", "git data"),
+        ("opt/venv/lib/python3.13/site-packages/numpy/x.pyi", "stubs and sources of extensions"),
+        ("usr/lib/x86_64-linux-gnu/perl/5.40.1/B.pm", "Perl"),
+    ],
+)
+def test_what_could_go(path: str, what: str) -> None:
+    assert [(one.what, one.size, one.files) for one in sizes.could_go([File(path, 3, 0)])] == [(what, 3, 1)]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "usr/bin/python3.13",
+        "app/auth/tests/plan.py",
+        "usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
+        "usr/bin/asset",
+        "opt/venv/lib/python3.13/site-packages/pipeline/core.py",
+        "app/documents/doc/a.txt",
+    ],
+)
+def test_what_is_needed_is_not_called_superfluous(path: str) -> None:
+    assert sizes.could_go([File(path, 3, 0)]) == []
+
+
+def archive(layers: dict[str, dict[str, bytes]], manifest: list[dict[str, object]]) -> io.BytesIO:
+    """A `docker save` archive: its parts in the order of their names, as the engine writes them."""
+    parts = {"manifest.json": json.dumps(manifest).encode(), "config.json": b'{"not": "a tar"}'}
+    for name, files in layers.items():
+        inner = io.BytesIO()
+        with tarfile.open(fileobj=inner, mode="w") as tar:
+            for path, content in files.items():
+                entry = tarfile.TarInfo(path)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        parts[name] = inner.getvalue()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in sorted(parts.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    out.seek(0)
+    return out
+
+
+def test_an_archive_is_read_layer_by_layer_whatever_their_order() -> None:
+    stream = archive(
+        {"z/layer.tar": {"./a": b"old"}, "blobs/sha256/b": {"a": b"newer", ".wh.x": b""}},
+        [
+            {"Config": "blobs/sha256/cafe", "Layers": ["z/layer.tar", "blobs/sha256/b"]},
+            {"Config": "beef.json", "Layers": ["z/layer.tar"]},
+        ],
+    )
+    assert sizes.read_archive(stream) == {
+        "sha256:cafe": [File("a", 3, 0), File("a", 5, 1), File(".wh.x", 0, 1)],
+        "sha256:beef": [File("a", 3, 0)],
+    }
+
+
+def test_the_table_tells_what_is_smaller_shared_and_missing() -> None:
+    standard = {"app": image("app:standard", ("s", 1000))}
+    content = sizes.Content((File("bin/big", 4, 1),), (Finding("Perl", 3, 2, "remove it"),))
+    contents = {one.id: content for one in (BASE, APP, standard["app"])}
+    told = sizes_view.report(
+        {"app": ("app:standard", "app"), "base": ("", "base"), "lost": ("", "lost:1")},
+        standard,
+        {"app": APP, "base": BASE},
+        contents,
+    )
+    app, base, lost = told["images"]
+    assert app["smaller"] == 1 - 115 / 1000
+    assert app["optimized"]["unique_bytes"] == 5
+    assert [layer["shared_with"] for layer in app["optimized"]["layers"]] == [["base"], ["base"], []]
+    assert base["smaller"] is None
+    assert lost["optimized"] == {"ref": "lost:1", "missing": True}
+    lines = sizes_view.text(told).splitlines()
+    assert lines[1].split() == ["app", "1kB", "115B", "88.5%", "5B", "3", "base"]
+    assert any("could go: Perl, 2 files (remove it)" in line for line in lines)
+    assert lines[-1] == "not in the engine: lost:1"
+
+
+@pytest.mark.engine
+def test_a_real_image_layer_by_layer(tmp_path: Path) -> None:
+    ref = f"bm-test-sizes-{os.getpid()}"
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY one /\nENV A=1\nCOPY two /\nCOPY changed /one\n")
+    for name, size in (("one", 3000), ("two", 200), ("changed", 10)):
+        (tmp_path / name).write_bytes(os.urandom(size))
+    subprocess.run(["docker", "buildx", "build", "--quiet", "--tag", ref, str(tmp_path)], check=True)
+    try:
+        measured = sizes.measure_image(Engine(), ref)
+        assert measured is not None
+        assert [layer.size for layer in measured.layers] == [3000, 200, 10]
+        kept = tmp_path / "sizes.json"
+        content = sizes.contents_of([measured], kept, os.environ)[measured.id]
+        assert [(file.path, file.size, file.layer) for file in content.largest] == [("two", 200, 1), ("one", 10, 2)]
+        assert [(one.what, one.size) for one in content.could_go] == [("replaced or deleted by a later layer", 3000)]
+        # an id never changes what it means: the second look reads nothing from the engine
+        assert sizes.contents_of([measured], kept, {"PATH": "/nowhere"})[measured.id] == content
+    finally:
+        subprocess.run(["docker", "image", "rm", ref], check=True, capture_output=True)
+    assert sizes.measure_image(Engine(), ref) is None
+
+
+def test_a_base_that_tells_no_size_of_its_layer_counts_all_the_same() -> None:
+    class Listed:
+        by = Measured
+
+        def snapshot(self) -> Listed:
+            return self
+
+        def get(self, ref: str) -> Listed:
+            return self
+
+        id, size = "sha256:1", 120
+
+        def layers(self, image_id: str) -> tuple[tuple[str, int], ...]:
+            return (("d1", 0), ("d2", 20))
+
+    measured = sizes.measure_image(Listed(), "imported")  # type: ignore[arg-type]
+    assert measured is not None
+    assert [layer.size for layer in measured.layers] == [100, 20]
+    assert isinstance(measured.layers[0], Layer)
