@@ -106,7 +106,7 @@ def compare_performance(workspace: Workspace, images: str, repeat: int, git: int
 
     inputs = _inputs(workspace)
     pairs = twins(workspace)
-    chosen = workspace_names(images, list(pairs))
+    names = chosen(images, list(pairs))
     with side_by_side(workspace) as both:
         cases = _measured(both, workspace, images, repeat)
         held = {
@@ -114,12 +114,12 @@ def compare_performance(workspace: Workspace, images: str, repeat: int, git: int
             for at, (way, engine) in enumerate({"standard": both.standard, "optimized": both.optimized}.items())
         }
         disk = _on_disk(both, workspace, held["standard"])
-        edits = commits(workspace.files[0].parent, git) if git else typical(inputs, chosen)
+        edits = commits(workspace.files[0].parent, git) if git else typical(inputs, names)
         replayed = replay(both, edits, _say)
     bytes_ = {
         name: (one.size, other.size)
         for name, one in held["standard"].items()
-        if name in chosen and one and (other := held["optimized"][name])
+        if name in names and one and (other := held["optimized"][name])
     }
     rows = compare.rows(cases, bytes_, disk, replayed)
     machine = measure.machine()
@@ -138,7 +138,7 @@ def compare_performance(workspace: Workspace, images: str, repeat: int, git: int
     _say(f"{folder / 'index.html'}, comparison.md and comparison.json beside it")
 
 
-def workspace_names(images: str, known: Sequence[str]) -> list[str]:
+def chosen(images: str, known: Sequence[str]) -> list[str]:
     """The images that ``--images`` names, all ``known`` ones without it; ``Trouble`` for one that is not known."""
     names = [name.strip() for name in images.split(",") if name.strip()] or list(known)
     for name in names:
@@ -153,7 +153,7 @@ def _measured(both: SideBySide, workspace: Workspace, images: str, repeat: int) 
 
     if repeat < 1:
         raise Trouble(f"--repeat must be at least 1, not {repeat}")
-    names = workspace_names(images, list(twins(workspace)))
+    names = chosen(images, list(twins(workspace)))
     return scenarios.run(both, _inputs(workspace), names, repeat, _say)
 
 

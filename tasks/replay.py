@@ -151,7 +151,7 @@ def replay(
     standard = load((both.standard_file,), both.standard_environ)
     auditor = _Auditor(both)
     told("building the state before the first edit, both ways")
-    both.build_optimized()
+    auditor.optimized(both.build_optimized().seconds)
     auditor.standard(standard)
     applied = []
     for number, (what, apply) in enumerate(edits_, 1):

@@ -1,0 +1,176 @@
+"""A day's edits, or a git history, applied one by one; what was built, what was needed, what was reused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks import replay
+from tasks.errors import Trouble
+
+INPUTS = {
+    "auth": ["services/auth/app.py", "services/common/log.py", "docker/auth/requirements.txt"],
+    "memory": ["services/memory/app.py", "services/common/log.py", "docker/memory/requirements.txt"],
+    "store": ["docker/store/Dockerfile"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for paths in INPUTS.values():
+        for path in paths:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text("start\n")
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and not {".build", ".git"} & set(path.relative_to(folder).parts)
+    }
+
+
+def test_a_day_is_mostly_code_and_not_only_code(folder: Path) -> None:
+    day = replay.typical(INPUTS, ["auth", "memory", "store"])
+    assert len(day) == 20
+    changed: list[set[str]] = []
+    for number, (_, apply) in enumerate(day):
+        before = contents(folder)
+        apply(folder, f"replay {number}")
+        after = contents(folder)
+        changed.append({path for path in after if after[path] != before.get(path)})
+    paths = [next(iter(paths), "") for paths in changed]
+    assert all(len(paths) <= 1 for paths in changed)
+    assert sum(path.endswith("app.py") for path in paths) == 14  # twelve edits, two of them taken back
+    assert paths.count("services/common/log.py") == 2
+    assert sum(path.endswith("requirements.txt") for path in paths) == 1
+    assert paths.count("REPLAY.md") == 2
+    assert paths.count("") == 1  # a touch changes nothing
+
+
+def test_taking_back_leaves_what_was_there_before(folder: Path) -> None:
+    day = replay.typical(INPUTS, ["auth", "memory"])
+    at = next(number for number, (what, _) in enumerate(day) if what.endswith("taken back"))
+    states = [contents(folder)]
+    for number, (_, apply) in enumerate(day[: at + 1]):
+        apply(folder, f"replay {number}")
+        states.append(contents(folder))
+    assert states[-1] == states[-3]
+    assert states[-1] != states[-2]
+
+
+def test_a_project_without_such_files_has_a_shorter_day() -> None:
+    day = replay.typical({"store": ["docker/store/Dockerfile"]}, ["store"])
+    assert [what for what, _ in day] == ["a line in REPLAY.md, which no image reads"] * 2
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True, text=True).stdout
+
+
+def test_commits_are_checked_out_one_by_one_and_nothing_else_is_left(tmp_path: Path) -> None:
+    repository, copy = tmp_path / "repository", tmp_path / "copy"
+    repository.mkdir()
+    copy.mkdir()
+    git(repository, "init", "--quiet")
+    states = [{"a": "1"}, {"a": "1", "b/c": "2"}, {"b/c": "3"}]
+    for number, files in enumerate(states):
+        for path in contents(repository):
+            (repository / path).unlink()
+        for path, text in files.items():
+            (repository / path).parent.mkdir(exist_ok=True)
+            (repository / path).write_text(text)
+        git(repository, "add", "--all")
+        git(repository, "commit", "--quiet", "--message", f"state {number}")
+    git_status = git(repository, "status", "--porcelain")
+    found = replay.commits(repository, 10)
+    assert [what.split(" ", 1)[1] for what, _ in found] == ["state 0", "state 1", "state 2"]
+    for (_, apply), files in zip(found, states, strict=True):
+        apply(copy, "")
+        assert contents(copy) == files
+    assert git(repository, "status", "--porcelain") == git_status == ""
+    assert [what.split(" ", 1)[1] for what, _ in replay.commits(repository, 2)] == ["state 1", "state 2"]
+
+
+def test_a_folder_without_history_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="no git history can be read here"):
+        replay.commits(tmp_path, 3)
+
+
+@pytest.mark.engine
+def test_a_real_replay_finds_what_was_needed_and_no_more(tmp_path: Path) -> None:
+    """Two engines, two ways, five edits: a whole replay on a small project."""
+    if os.geteuid() != 0:
+        pytest.skip("an engine of its own needs root")
+    from tasks.side_by_side import side_by_side
+    from tasks.workspace import Workspace
+
+    files = {
+        "compose.yml": json.dumps(
+            {
+                "name": "bm-replay",
+                "services": {
+                    "base": {"image": "bm-replay/base:new", "build": {"context": ".", "dockerfile": "base/Dockerfile"}},
+                    "app": {
+                        "image": "bm-replay/app:new",
+                        "build": {
+                            "context": ".",
+                            "dockerfile": "app/Dockerfile",
+                            "additional_contexts": {"base": "service:base"},
+                        },
+                    },
+                },
+            }
+        ),
+        "docker-compose.yml": json.dumps(
+            {
+                "name": "bm-replay",
+                "services": {
+                    "app": {
+                        "image": "bm-replay/app:old",
+                        "build": {"context": ".", "dockerfile": "app/standard.Dockerfile"},
+                    }
+                },
+            }
+        ),
+        "base/Dockerfile": "FROM scratch\nCOPY base/requirements.txt /\n",
+        "base/requirements.txt": "one\n",
+        "app/Dockerfile": "FROM base\nCOPY app/app.py /\n",
+        "app/app.py": "x = 1\n",
+        "app/standard.Dockerfile": "FROM scratch\nCOPY app base /\n",
+    }
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    def append(path: str) -> replay.Apply:
+        def apply(folder: Path, salt: str) -> None:
+            with (folder / path).open("a") as file:
+                file.write(f"# {salt}\n")
+
+        return apply
+
+    edits = [
+        ("code", append("app/app.py")),
+        ("requirements", append("base/requirements.txt")),
+        ("documentation", append("README.md")),
+        ("touch", lambda folder, salt: os.utime(folder / "app/app.py")),
+    ]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+    before = (tmp_path / "app/app.py").read_text()
+    with side_by_side(Workspace((tmp_path / "compose.yml",), environ)) as both:
+        found = replay.replay(both, edits)
+    assert [one.optimized.built for one in found.applied] == [("app",), ("app", "base"), (), ()]
+    assert [one.needed for one in found.applied] == [("app",), ("app", "base"), (), ()]
+    assert [one.standard.built for one in found.applied] == [("app",), ("app",), (), ()]
+    assert [(one.optimized.reused, one.optimized.steps) for one in found.applied] == [(1, 2), (0, 2), (2, 2), (2, 2)]
+    assert (found.missed, found.needed, found.images("optimized")) == (0, 3, 3)
+    assert found.hit_rate("optimized") == 5 / 8
+    assert (tmp_path / "app/app.py").read_text() == before  # nothing of the user's is touched
