@@ -263,6 +263,8 @@ class Surveyor:
         reads = draft.reads
         outside = [ref for name in _references(reads) if name not in parents and (ref := _external(image, name))]
         bases = {ref: _base(ref, facts_of) for ref in dict.fromkeys(outside)}
+        if reads and reads.syntax and (frontend := facts_of(reads.syntax)):
+            bases[reads.syntax] = frontend.content  # one that the engine does not hold is known by its name only
         remotes = _remotes(draft)
         settings = _settings(image, reads)
         own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)

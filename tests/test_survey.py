@@ -102,6 +102,13 @@ def test_what_an_external_base_holds_counts(world: World) -> None:
     assert world.survey()["a"].bases == {pinned: "sha256:" + "a" * 64}
 
 
+def test_a_frontend_that_the_engine_holds_counts(world: World) -> None:
+    world.image("a", "# syntax=docker/dockerfile:1\nFROM scratch\n")
+    assert world.survey()["a"].bases == {}
+    world.facts["docker/dockerfile:1"] = Facts("sha256:1", "linux/amd64")
+    assert world.survey()["a"].bases == {"docker/dockerfile:1": "sha256:1"}
+
+
 def test_what_bases_hand_on(world: World) -> None:
     world.write({"a/app/f": "", "a/other": "", "b/trigger": "", "b/more": ""})
     world.image("a", "FROM python:3.13\nCOPY $WHERE /\n")
