@@ -202,9 +202,9 @@ def _begin(workspace: Workspace) -> Journal:
     known = _standard(workspace).services()
     running = [one for one in Containers(workspace.project.name).look() if one.running and one.service in known]
     journal = Journal("switching", {one.service: Before(known[one.service].image, one.image_id) for one in running})
-    _write(workspace.folder, journal)
+    write_journal(workspace.folder, journal)
     for one in journal.before.values():
-        workspace.engine.tag(one.image_id, _held(one))
+        workspace.engine.tag(one.image_id, held_tag(one.image))
     return journal
 
 
@@ -229,7 +229,7 @@ def _switch(workspace: Workspace, journal: Journal) -> None:
 
 def _roll_back(workspace: Workspace, journal: Journal, events: list[Event], reason: str) -> None:
     """Start what ran before; always raises ``Trouble``, which says whether that worked."""
-    _write(workspace.folder, replace(journal, phase="rolling back"))
+    write_journal(workspace.folder, replace(journal, phase="rolling back"))
     compose = _with_images_of(workspace, journal)
     limits = bringup.limits(workspace.settings)
     outcome = bringup.start(compose, limits, log_of(workspace, "rollback"), only=sorted(journal.before))
@@ -252,7 +252,7 @@ def _with_images_of(workspace: Workspace, journal: Journal) -> Compose:
     for name, one in journal.before.items():
         held = snapshot.get(one.image)
         if held is None or held.id != one.image_id:
-            moved[name] = {"image": _held(one)}
+            moved[name] = {"image": held_tag(one.image)}
     if not moved:
         return standard
     override = workspace.folder / "migration-images.json"
@@ -262,8 +262,8 @@ def _with_images_of(workspace: Workspace, journal: Journal) -> Compose:
 
 def _finish(workspace: Workspace, journal: Journal, keep_tags: bool = False) -> None:
     for one in journal.before.values() if not keep_tags else ():
-        if workspace.engine.snapshot().get(_held(one)):
-            workspace.engine.untag(_held(one))
+        if workspace.engine.snapshot().get(held_tag(one.image)):
+            workspace.engine.untag(held_tag(one.image))
     Containers(workspace.project.name).remove_idle_networks()
     _journal_path(workspace.folder).unlink(missing_ok=True)
 
@@ -276,8 +276,9 @@ def _away(events: Sequence[Event]) -> str:
     return f"downtime {seconds_text(away[''])} in all, {each}"
 
 
-def _held(one: Before) -> str:
-    name = normalise(one.image).partition("@")[0]
+def held_tag(image: str) -> str:
+    """The tag that holds what this reference names now, whatever becomes of the reference."""
+    name = normalise(image).partition("@")[0]
     repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
     return f"{repository}:{_TAG}"
 
@@ -286,5 +287,6 @@ def _journal_path(folder: Path) -> Path:
     return folder / "migration.json"
 
 
-def _write(folder: Path, journal: Journal) -> None:
+def write_journal(folder: Path, journal: Journal) -> None:
+    """Keep the journal in place of the last."""
     write_json(_journal_path(folder), asdict(journal))
