@@ -1,0 +1,402 @@
+"""The stack's pure parts: exact command lines, what Compose and the engine answer, verdicts, secrets, reactions."""
+
+from __future__ import annotations
+
+import json
+import stat
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks import secrets
+from tasks.compose import (
+    Compose,
+    Service,
+    Sync,
+    down_argv,
+    last_words,
+    logs_argv,
+    restart_argv,
+    services_of,
+    up_argv,
+)
+from tasks.containers import Container, container_of, seconds_of
+from tasks.dev import Reaction, edited, mounted, reaction, stats_of
+from tasks.errors import Trouble
+from tasks.health import RESTARTS, Outcome, Verdict, judge
+from tasks.health_view import rows
+from tasks.trial import free_port, urls, variable
+
+COMPOSE = Compose((Path("/p/compose.yml"), Path("/q/test.yml")), "name", {"COMPOSE_FILE": "x", "A": "1"})
+BEFORE = ["docker", "compose", "--file", "/p/compose.yml", "--file", "/q/test.yml"]
+BEFORE += ["--project-directory", "/p", "--project-name", "name"]
+
+
+# ---- what is run
+
+
+def test_the_command_lines() -> None:
+    assert up_argv(COMPOSE) == [*BEFORE, "--progress", "plain", "up", "--detach", "--no-build", "--quiet-pull"]
+    assert up_argv(COMPOSE, ["web"])[-2:] == ["--quiet-pull", "web"]
+    down = [*BEFORE, "--progress", "plain", "--profile", "*", "down", "--remove-orphans"]
+    assert down_argv(COMPOSE, volumes=False) == down
+    assert down_argv(COMPOSE, volumes=True) == [*down, "--volumes"]
+    logs = [*BEFORE, "--ansi", "never", "--profile", "*", "logs", "--tail"]
+    assert logs_argv(COMPOSE) == [*logs, "all"]
+    assert logs_argv(COMPOSE, ["web"], follow=True, tail="5", since="1m", timestamps=True) == [
+        *logs, "5", "--follow", "--since", "1m", "--timestamps", "web",
+    ]  # fmt: skip
+    assert logs_argv(COMPOSE, color=True)[len(BEFORE) : len(BEFORE) + 2] == ["--ansi", "always"]
+    assert restart_argv(COMPOSE, ["web"]) == [*BEFORE, "--progress", "plain", "restart", "--no-deps", "web"]
+    assert COMPOSE.env == {"A": "1"}
+    assert COMPOSE.directory == Path("/p")
+
+
+def test_no_secret_is_on_a_command_line() -> None:
+    compose = Compose((Path("/p/compose.yml"),), "name", {"STORE_PASSWORD": "seemingly-secret"})
+    for argv in (up_argv(compose), down_argv(compose, volumes=True), logs_argv(compose), restart_argv(compose, ["a"])):
+        assert not any("seemingly-secret" in word for word in argv)
+
+
+def test_why_compose_gave_up() -> None:
+    said = ' Container a  Created\ntime="…" level=warning msg="x"\nError response from daemon: port is taken\n\n'
+    assert last_words(said) == "port is taken"
+    assert last_words("") == "it said nothing"
+
+
+# ---- what Compose and the engine answer
+
+
+def test_services() -> None:
+    config = {
+        "name": "p",
+        "services": {
+            "base": {"image": "x/base", "build": {"context": "."}, "scale": 0},
+            "web": {
+                "build": {"context": "."},
+                "ports": [{"target": 80, "published": "0"}, {"target": 443}],
+                "volumes": [
+                    {"type": "volume", "source": "data", "target": "/data"},
+                    {"type": "volume", "target": "/anonymous"},
+                    {"type": "bind", "source": "/a", "target": "/b"},
+                ],
+                "environment": {"PASSWORD": "seemingly-secret"},
+                "develop": {"watch": [{"action": "sync", "path": "/p/a", "target": "/a", "ignore": ["*.md"]}]},
+            },
+            "many": {"image": "y", "deploy": {"replicas": 3}},
+        },
+        "volumes": {"data": {"name": "p_data"}},
+    }
+    found = services_of(config)
+    assert found["base"] == Service("base", "x/base", True, 0, {})
+    assert found["web"] == Service(
+        "web", "p-web", True, 1, {"/data": "p_data"}, (80, 443), (Sync("sync", Path("/p/a"), "/a", ("*.md",)),)
+    )
+    assert (found["many"].replicas, found["many"].builds) == (3, False)
+    assert "seemingly-secret" not in repr(found)
+
+
+INSPECTED: dict[str, Any] = {
+    "Id": "abc",
+    "Name": "/p-web-1",
+    "Image": "sha256:1",
+    "RestartCount": 2,
+    "Config": {
+        "Image": "x/web",
+        "Env": ["PASSWORD=seemingly-secret"],
+        "Healthcheck": {"StartPeriod": 60_000_000_000},
+        "Labels": {
+            "com.docker.compose.service": "web",
+            "com.docker.compose.oneoff": "False",
+            "com.docker.compose.project.config_files": "/p/a.yml,/p/b.yml",
+        },
+    },
+    "State": {
+        "Status": "running",
+        "ExitCode": 0,
+        "StartedAt": "2026-11-24T07:32:55.977330181Z",
+        "Health": {"Status": "healthy"},
+    },
+    "HostConfig": {"RestartPolicy": {"Name": "unless-stopped"}},
+    "NetworkSettings": {
+        "Ports": {
+            "80/tcp": [{"HostIp": "::", "HostPort": "2"}, {"HostIp": "0.0.0.0", "HostPort": "1"}],
+            "90/tcp": None,
+            "443/tcp": [{"HostIp": "::1", "HostPort": "3"}],
+        }
+    },
+    "Mounts": [
+        {"Type": "volume", "Name": "p_data", "Destination": "/data"},
+        {"Type": "bind", "Source": "/a", "Destination": "/b"},
+    ],
+}
+
+
+def test_a_container() -> None:
+    found = container_of(INSPECTED)
+    assert found is not None
+    assert found == Container(
+        "abc", "p-web-1", "web", "x/web", "sha256:1", "running", "healthy", restarts=2, started=found.started,
+        start_period=60.0, ports={80: "0.0.0.0:1", 443: "[::1]:3"}, volumes={"/data": "p_data"},
+        files=("/p/a.yml", "/p/b.yml"), always=True,
+    )  # fmt: skip
+    assert round(found.started % 60, 3) == 55.977
+    assert "seemingly-secret" not in repr(found)
+    once = json.loads(json.dumps(INSPECTED).replace('"False"', '"True"'))
+    assert container_of(once) is None
+
+
+def test_never_is_zero() -> None:
+    assert seconds_of("0001-01-01T00:00:00Z") == 0.0
+    assert seconds_of("") == 0.0
+
+
+def test_rows_are_plain_data() -> None:
+    one = container_of(INSPECTED)
+    assert one is not None
+    found = rows(["store", "web"], [one])
+    assert [(row["service"], row["state"], row["addresses"]) for row in found] == [
+        ("store", "missing", {}),
+        ("web", "running", {"80": "0.0.0.0:1", "443": "[::1]:3"}),
+    ]
+    json.dumps(found)
+
+
+# ---- how it is
+
+
+def container(state: str = "running", health: str = "", service: str = "web", **more: Any) -> Container:
+    return Container(more.pop("id", "1"), f"p-{service}-1", service, "x", "sha256:1", state, health, **more)
+
+
+@pytest.mark.parametrize(
+    ("one", "coming", "verdict"),
+    [
+        (container(health="healthy"), False, Verdict("ready", "healthy")),
+        (container(), False, Verdict("ready", "running")),
+        (container(health="starting", started=95), False, Verdict("waiting", "starting", 95)),
+        (container(health="starting", started=40), False, Verdict("failed", "not healthy after 50 s", 40)),
+        (container(health="starting", started=40, start_period=20), True, Verdict("waiting", "starting", 40)),
+        (container(health="unhealthy"), True, Verdict("failed", "unhealthy")),
+        (container("created"), True, Verdict("waiting", "created")),
+        (container("created"), False, Verdict("blocked", "was created, but not started")),
+        (container("exited", exit_code=3, started=90), True, Verdict("failed", "ended with status 3", 90)),
+        (container("exited", exit_code=0), False, Verdict("ready", "done")),
+        (container("exited", exit_code=0, always=True), False, Verdict("failed", "ended with status 0")),
+        (container("restarting", exit_code=3), False, Verdict("waiting", "ended with status 3, starting again")),
+        (container("running", restarts=RESTARTS, exit_code=3), True,
+         Verdict("failed", "ends again and again, the last time with status 3")),
+        (container("paused"), True, Verdict("waiting", "paused")),
+        (container("dead", exit_code=1), False, Verdict("failed", "ended with status 1")),
+        (None, True, Verdict("waiting", "to be created")),
+        (None, False, Verdict("blocked", "has no container")),
+    ],
+)  # fmt: skip
+def test_a_verdict(one: Container | None, coming: bool, verdict: Verdict) -> None:
+    there = [one] if one else []
+    assert judge({"web": 1}, there, {}, 50, now=100, since=0, coming=coming) == {"web": verdict}
+
+
+def test_what_happened_before_does_not_count() -> None:
+    crashed = container(restarts=RESTARTS + 1)
+    assert judge({"web": 1}, [crashed], {"1": crashed}, 50, now=100, since=0, coming=False)["web"].state == "ready"
+    stopped = container("exited", exit_code=137, started=5)
+    assert judge({"web": 1}, [stopped], {"1": stopped}, 50, now=100, since=0, coming=True)["web"].state == "waiting"
+    assert judge({"web": 1}, [stopped], {"1": stopped}, 50, now=100, since=0, coming=False)["web"].state == "failed"
+    # Started long ago, and looked at for a second only.
+    slow = container(health="starting", started=1)
+    assert judge({"web": 1}, [slow], {}, 50, now=100, since=99, coming=False)["web"].state == "waiting"
+
+
+def test_every_replica_counts() -> None:
+    two = [container(health="healthy", id="1"), container(health="starting", id="2", started=99)]
+    assert judge({"web": 2}, two, {}, 50, now=100, since=0, coming=False)["web"].state == "waiting"
+    assert judge({"web": 3}, two[:1], {}, 50, now=100, since=0, coming=False)["web"].state == "blocked"
+    assert judge({}, two, {}, 50, now=100, since=0, coming=False) == {}
+
+
+def test_the_cause_comes_before_those_that_wait_for_it() -> None:
+    verdicts = {"a": Verdict("blocked", ""), "b": Verdict("failed", ""), "c": Verdict("waiting", "")}
+    assert list(Outcome(verdicts, [], [], 1).failed) == ["b"]
+    del verdicts["b"]
+    assert list(Outcome(verdicts, [], [], 1).failed) == ["c"]
+    assert not Outcome(verdicts, [], [], 1).well
+    assert Outcome({"a": Verdict("ready", "")}, [], [], 1).well
+
+
+# ---- secrets
+
+NAMES = st.text(string.ascii_uppercase + "_", min_size=1, max_size=12).map(lambda name: f"{name}_PASSWORD")
+PLAIN_VALUES = st.text(string.ascii_lowercase + string.digits + "-./:", max_size=20).filter(
+    lambda value: not value.startswith("change-me")
+)
+
+
+@given(
+    st.dictionaries(
+        NAMES, st.sampled_from(["change-me", '"change-me"', "'change-me-now'", "change-me  # why"]), min_size=1
+    ),
+    st.dictionaries(st.text(string.ascii_uppercase, min_size=1, max_size=8), PLAIN_VALUES),
+)
+def test_every_secret_of_a_new_env_file_is_strong_and_its_own(example: dict[str, str], plain: dict[str, str]) -> None:
+    lines = [f"# comment {name}=change-me" for name in example] + [f"{name}={value}" for name, value in example.items()]
+    made = secrets.filled("\n".join([*lines, *(f"{name}={value}" for name, value in plain.items()), ""]))
+    found = {line.name: line.value for line in secrets._lines(made)}
+    values = [found[name] for name in example]
+    assert len(set(values)) == len(values)
+    for value in values:
+        assert len(value) == 64
+        assert len(set(value)) >= 8
+        assert set(value) <= set("0123456789abcdef")
+    assert {name: found[name] for name in plain} == plain
+    assert [line for line in made.splitlines() if line.startswith("#")] == lines[: len(example)]
+
+
+def project(folder: Path, example: str = "A=1\nSTORE_PASSWORD=change-me\n") -> Path:
+    (folder / ".env.example").write_text(example)
+    return folder
+
+
+def test_env_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    assert secrets.make_env(project(tmp_path), scratch)
+    env = tmp_path / ".env"
+    made = env.read_text()
+    assert stat.S_IMODE(env.stat().st_mode) == 0o600
+    assert list(scratch.iterdir()) == []
+    assert not secrets.make_env(tmp_path, scratch)
+    assert env.read_text() == made
+    secrets.check(tmp_path, {})
+
+
+def test_an_env_file_that_appears_meanwhile_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def filled(example: str) -> str:
+        (tmp_path / ".env").write_text("STORE_PASSWORD=theirs\n")
+        return "STORE_PASSWORD=ours\n"
+
+    monkeypatch.setattr(secrets, "filled", filled)
+    assert not secrets.make_env(project(tmp_path), tmp_path)
+    assert (tmp_path / ".env").read_text() == "STORE_PASSWORD=theirs\n"
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_without_an_example_there_is_nothing_to_make(tmp_path: Path) -> None:
+    assert not secrets.make_env(tmp_path, tmp_path)
+    assert secrets.wanted(tmp_path) == []
+    secrets.check(tmp_path, {})
+
+
+def test_a_refusal_shows_no_value(tmp_path: Path) -> None:
+    (project(tmp_path) / ".env").write_text("STORE_PASSWORD=change-me-seemingly-secret\n")
+    with pytest.raises(Trouble) as refusal:
+        secrets.check(tmp_path, {})
+    assert "seemingly-secret" not in str(refusal.value)
+    assert str(refusal.value).startswith(f"{tmp_path}/.env:1: STORE_PASSWORD ")
+
+
+def test_what_others_wrote_is_shown_without_secrets(tmp_path: Path) -> None:
+    (project(tmp_path) / ".env").write_text("STORE_PASSWORD=0123456789abcdef\nPORT=8005\nHF_TOKEN=abc\n")
+    text = "x 0123456789abcdef y 8005 env-secret-value abc"
+    environ = {"MODEL_API_KEY": "env-secret-value", "HOME": "8005"}
+    assert secrets.hidden(text, tmp_path, environ) == "x *** y 8005 *** abc"
+
+
+def test_the_shipped_example_marks_what_the_services_need() -> None:
+    root = Path(__file__).resolve().parent.parent
+    assert {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET"} <= set(secrets.wanted(root))
+
+
+# ---- edits
+
+WATCHED = Service(
+    "web", "x/web", True, 1, {},
+    watch=(
+        Sync("sync", Path("/p/www"), "/www"),
+        Sync("sync+restart", Path("/p/app"), "/app", ("*.md", "cache/*")),
+        Sync("rebuild", Path("/p/lock.txt")),
+    ),
+)  # fmt: skip
+SERVICES = {"web": WATCHED, "api": Service("api", "x/api", True, 1, {})}
+INPUTS = {
+    "web": frozenset(map(Path, ("/p/www/a", "/p/app/b", "/p/app/c.md", "/p/lock.txt", "/p/Dockerfile"))),
+    "api": frozenset(map(Path, ("/p/app/b", "/p/api.py"))),
+    "base": frozenset({Path("/p/base/x")}),
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (["/p/www/a"], Reaction()),
+        (["/p/www/new/deep"], Reaction()),
+        (["/p/app/new"], Reaction(restart=("web",))),
+        (["/p/app/b"], Reaction(restart=("web",), build=("api",))),  # api has it, too, but does not sync it
+        (["/p/app/c.md"], Reaction()),
+        (["/p/app/cache/x"], Reaction()),
+        (["/p/lock.txt"], Reaction(build=("web",))),
+        (["/p/Dockerfile", "/p/app/new"], Reaction(build=("web",))),  # made anew, so not restarted besides
+        (["/p/base/x"], Reaction(build=("base",))),
+        (["/p/application"], Reaction()),
+        (["/p/compose.yml"], Reaction(project=True)),
+        (["/elsewhere"], Reaction()),
+    ],
+)
+def test_a_reaction(changed: list[str], expected: Reaction) -> None:
+    assert reaction(map(Path, changed), SERVICES, INPUTS, [Path("/p/compose.yml")]) == expected
+
+
+def test_what_counts_as_an_edit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "sub").mkdir()
+    before = stats_of([tmp_path, tmp_path / "gone"])
+    assert edited(before, stats_of([tmp_path])) == set()
+    (tmp_path / "sub/inner").write_text("a folder's own time says nothing")
+    (tmp_path / "a.swp").write_text("an editor's")
+    (tmp_path / "__pycache__").mkdir()
+    assert edited(before, stats_of([tmp_path])) == set()
+    (tmp_path / "a").write_text("22")
+    (tmp_path / "new").write_text("")
+    assert edited(before, stats_of([tmp_path])) == {tmp_path / "a", tmp_path / "new"}
+    (tmp_path / "a").unlink()
+    assert tmp_path / "a" in edited(before, stats_of([tmp_path]))
+
+
+def test_synced_sources_are_mounted_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "www").mkdir()
+    rules = (
+        Sync("sync", tmp_path / "www", "/www"),
+        Sync("sync", tmp_path / "gone", "/gone"),
+        Sync("rebuild", tmp_path),
+    )
+    found = {"web": Service("web", "x", True, 1, {}, watch=rules), "api": SERVICES["api"]}
+    monkeypatch.setattr(Compose, "services", lambda self: found)
+    override = tmp_path / ".build/dev/p.json"
+    compose = mounted(Compose((tmp_path / "compose.yml",), "p", {}), override)
+    assert compose.files == (tmp_path / "compose.yml", override)
+    mount = {"type": "bind", "source": str(tmp_path / "www"), "target": "/www", "read_only": True}
+    assert json.loads(override.read_text()) == {"services": {"web": {"volumes": [mount]}}}
+
+
+# ---- trials
+
+
+def test_two_trials_never_have_the_same_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("tasks.trial._PORTS", range(27_000, 27_102))
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        held = [stack.enter_context(free_port()) for _ in range(20)]
+        assert len(set(held)) == 20
+
+
+def test_where_the_services_of_a_trial_are() -> None:
+    outcome = Outcome({}, [container(ports={8005: "127.0.0.1:20001", 9: "127.0.0.1:2"}, service="my-auth")], [], 1.0)
+    services = {"my-auth": Service("my-auth", "x", True, 1, {}, ports=(8005,))}
+    assert urls(services, outcome) == {"MY_AUTH_URL": "http://127.0.0.1:20001"}
+    assert variable("my-auth") == "MY_AUTH"
