@@ -167,7 +167,7 @@ def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> No
         _failed(workspace, decision, outcome, began, seconds, log)
     try:
         _refuse_moved(workspace, decision, outcome, began, seconds)
-        image_id = site.received(workspace, decision, where, outcome.image_id)
+        image_id = site.received(workspace, decision, where, outcome.image_id, passing)
         _name(workspace, decision, image_id)
     finally:
         if where.layout is None:

@@ -58,10 +58,14 @@ def site(workspace: Workspace, decision: Decision, *, afresh: bool = False) -> S
     return Site({}, (*extra, *handover.output(layout)), layout)
 
 
-def received(workspace: Workspace, decision: Decision, where: Site, image_id: str) -> str:
-    """After a build: its result is in the engine, under the id that is returned. Raises ``Trouble``."""
+def received(workspace: Workspace, decision: Decision, where: Site, image_id: str, passing: str) -> str:
+    """After a build that left ``image_id`` and, in the engine, the name ``passing``: its result is in the engine, under
+    the id that is returned. Raises ``Trouble``."""
     if where.layout is None:
-        return image_id
+        # containerd's store calls an image by its manifest, and buildx, depending on its version, by its configuration.
+        workspace.changed()
+        held = workspace.snapshot().get(passing)
+        return held.id if held else image_id
     one, snapshot = decision.surveyed, workspace.snapshot()
     near = [snapshot.get(ref) for ref in (*one.parent_tags.values(), *one.bases, one.image.ref)]
     layers = [tuple(digest for digest, _ in workspace.engine.layers(held.id)) for held in near if held]

@@ -1,0 +1,330 @@
+"""Dedicated builders: the exact commands, what makes them made again, and a real remote BuildKit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tasks import builder, handover
+from tasks.engine import Engine
+from tasks.errors import Trouble
+from tasks.settings import Settings
+from tasks.spare_engine import SpareEngine, spare_engine
+from tests import loopback
+from tests.conftest import Lab, docker
+
+CONFIG = "[worker.oci]\n  max-parallelism = 2\n"
+COMPOSE = """
+services:
+  base:
+    image: PREFIX/base
+    build: {context: ., dockerfile: base.Dockerfile}
+  app:
+    image: PREFIX/app
+    build:
+      context: .
+      dockerfile: app.Dockerfile
+      additional_contexts: {base: "service:base"}
+"""
+FILES = {
+    "compose.yml": COMPOSE,
+    "base.Dockerfile": "FROM tst-busybox:1\nRUN head -c 3000000 /dev/urandom > /PREFIX\n",
+    "app.Dockerfile": "FROM base\nCOPY app.py /\nRUN head -c 9 /dev/urandom > /random\n",
+    "app.py": "one",
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "buildkitd.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def settings(driver: str = "docker-container", **more: object) -> Settings:
+    return replace(Settings(), builder_driver=driver, builder_name="b", **more)  # type: ignore[arg-type]
+
+
+def test_the_engines_own_is_named_by_its_context(tmp_path: Path) -> None:
+    assert builder.argv(Settings(), {"DOCKER_CONFIG": str(tmp_path)}) == ["--builder", "default"]
+    assert builder.argv(Settings(), {"DOCKER_CONTEXT": "far"}) == ["--builder", "far"]
+    assert builder.argv(Settings(), {"DOCKER_CONTEXT": "far", "DOCKER_HOST": "tcp://x"}) == ["--builder", "default"]
+    (tmp_path / "config.json").write_text('{"currentContext": "near"}')
+    assert builder.argv(Settings(), {"DOCKER_CONFIG": str(tmp_path)}) == ["--builder", "near"]
+    assert builder.argv(settings(), {}) == ["--builder", "b"]
+
+
+def test_a_container_takes_the_configuration(root: Path) -> None:
+    made = builder.recipe(settings(builder_options=("network=host", "image=moby/buildkit:v0.20.0")), root)
+    assert builder.create_argv(made) == [
+        [
+            "docker", "buildx", "create", "--name", "b", "--driver", "docker-container", "--node", "b0",
+            "--driver-opt", "network=host", "--driver-opt", "image=moby/buildkit:v0.20.0",
+            "--buildkitd-config", f"{root}/buildkitd.toml",
+        ]
+    ]  # fmt: skip
+
+
+def test_several_remote_nodes_with_their_platforms_and_certificates(root: Path) -> None:
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (root / name).touch()
+    endpoints = ("tcp://amd:1234;linux/amd64", "tcp://arm:1234;linux/arm64;linux/arm/v7")
+    made = builder.recipe(settings("remote", builder_endpoints=endpoints, builder_certs=str(root)), root)
+    certs = [f"cacert={root}/ca.pem", f"cert={root}/cert.pem", f"key={root}/key.pem"]
+    options = [word for option in certs for word in ("--driver-opt", option)]
+    begin = ["docker", "buildx", "create", "--name", "b", "--driver", "remote", "--node"]
+    assert builder.create_argv(made) == [
+        [*begin, "b0", *options, "--platform", "linux/amd64", "tcp://amd:1234"],
+        [*begin, "b1", "--append", *options, "--platform", "linux/arm64,linux/arm/v7", "tcp://arm:1234"],
+    ]
+
+
+def test_kubernetes(root: Path) -> None:
+    made = builder.recipe(settings("kubernetes", builder_options=("namespace=build", "replicas=3")), root)
+    [argv] = builder.create_argv(made)
+    assert argv[5:7] == ["--driver", "kubernetes"]
+    assert argv[-2:] == ["--buildkitd-config", f"{root}/buildkitd.toml"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (settings("remote"), "needs BUILDER_ENDPOINTS"),
+        (settings("remote", builder_endpoints=("host:1234",)), "is no address of a BuildKit"),
+        (settings("remote", builder_endpoints=("tcp://a:1;arm64",)), "platforms such as linux/arm64"),
+        (
+            settings("remote", builder_endpoints=("tcp://a:1",), builder_certs="/nowhere"),
+            "/nowhere/ca.pem: there is no",
+        ),
+        (settings(builder_certs="/nowhere"), "is for remote builders"),
+        (settings(builder_options=("host",)), "options look like network=host"),
+        (settings(builder_config="nothing.toml"), "nothing.toml: there is no such file"),
+    ],
+)
+def test_settings_that_do_not_fit_are_a_sentence(root: Path, given: Settings, words: str) -> None:
+    with pytest.raises(Trouble) as trouble:
+        builder.recipe(given, root)
+    assert words in str(trouble.value)
+
+
+def test_a_mistake_in_the_configuration_has_its_line(root: Path) -> None:
+    (root / "buildkitd.toml").write_text("[worker.oci]\nmax_parallelism = 2\n")
+    with pytest.raises(Trouble, match=r"^buildkitd\.toml:2: .*did you mean 'max-parallelism'"):
+        builder.recipe(settings(), root)
+
+
+def test_what_makes_it_made_again(root: Path) -> None:
+    one = builder.recipe(settings(), root)
+    assert one.digest == builder.recipe(settings(), root).digest
+    others = [
+        builder.recipe(settings(builder_options=("network=host",)), root),
+        builder.recipe(settings(builder_endpoints=("far",)), root),
+        builder.recipe(settings("kubernetes"), root),
+    ]
+    (root / "buildkitd.toml").write_text(CONFIG + "  gc = true\n")
+    others.append(builder.recipe(settings(), root))
+    assert len({one.digest, *(other.digest for other in others)}) == 5
+
+
+@pytest.mark.engine
+def test_buildx_takes_our_file_and_a_container_boots_where_its_image_is(engine: None, tmp_path: Path) -> None:
+    """The file is accepted by buildx everywhere; the container needs the image moby/buildkit in the engine."""
+    name = f"cch-{uuid.uuid4().hex[:8]}"
+    given = replace(Settings(), builder_driver="docker-container", builder_name=name)
+    [argv] = builder.create_argv(builder.recipe(given))
+    made = subprocess.run(argv, capture_output=True, text=True)
+    try:
+        assert made.returncode == 0, made.stderr
+        found = builder.inspect(name, os.environ)
+        assert found is not None
+        assert found["Driver"] == "docker-container"
+        if docker("image", "inspect", "moby/buildkit:buildx-stable-1").returncode:
+            with pytest.raises(Trouble, match="it runs the image moby/buildkit"):
+                builder.init(given, tmp_path, os.environ)
+            pytest.skip("the image moby/buildkit is not in the engine, so its container cannot boot")
+        assert "adopted" in builder.init(given, tmp_path, os.environ)
+    finally:
+        docker("buildx", "rm", "--force", name)
+    assert builder.inspect(name, os.environ) is None
+
+
+# ---- a remote BuildKit: the one inside a second engine, reached as a buildkitd would be
+
+
+@pytest.fixture(scope="module")
+def far(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    try:
+        with (
+            spare_engine("cch-far-", containerd_store=True) as engine,
+            loopback.grpc_of_engine(tmp_path_factory.mktemp("far"), engine.address.removeprefix("unix://")) as endpoint,
+        ):
+            yield endpoint
+    except Trouble as trouble:
+        pytest.skip(str(trouble))
+
+
+@pytest.fixture
+def remote(far: str, lab: Lab) -> Iterator[Lab]:
+    lab.write(FILES)
+    lab.environ = {"BUILDER_DRIVER": "remote", "BUILDER_NAME": f"cch-{lab.prefix}", "BUILDER_ENDPOINTS": far}
+    yield lab
+    docker("buildx", "rm", "--force", lab.environ["BUILDER_NAME"])
+
+
+@pytest.mark.engine
+def test_init_is_idempotent_adopts_and_makes_again(remote: Lab) -> None:
+    name = remote.environ["BUILDER_NAME"]
+    first = remote.doit("cache_init")
+    assert first.returncode == 0, first.stderr
+    assert f"made the builder '{name}' (remote, 1 node)" in first.stdout
+    assert f"the builder '{name}' (remote) is as declared" in remote.doit("cache_init").stdout
+    far = remote.environ["BUILDER_ENDPOINTS"]
+    again = remote.doit("cache_init", BUILDER_ENDPOINTS=f"{far};linux/amd64").stdout
+    assert "made again, because its settings changed" in again
+    shutil.rmtree(remote.folder / ".build")
+    assert f"adopted the builder '{name}'" in remote.doit("cache_init").stdout
+    dead = remote.doit("cache_init", BUILDER_ENDPOINTS="tcp://127.0.0.1:1")
+    assert dead.returncode != 0
+    assert "does not come up" in dead.stderr
+    assert "Traceback" not in dead.stderr
+
+
+@pytest.mark.engine
+def test_a_dedicated_builder_hands_over_only_what_changed(remote: Lab) -> None:
+    assert remote.build() == {"base": "built", "app": "built"}
+    assert remote.actions() == {"base": "fresh", "app": "fresh"}
+    assert remote.build() == {}
+    (remote.folder / "app.py").write_text("two")
+    before = Engine().layers(remote.image_id(remote.ref("app")))
+    assert remote.build() == {"app": "built"}
+    assert docker("run", "--rm", remote.ref("app"), "cat", "/app.py").stdout == "two"
+    after = Engine().layers(remote.image_id(remote.ref("app")))
+    assert [one == other for one, other in zip(before, after, strict=True)].count(False) == 2
+    # The base's own content is what children are built on, wherever it was built.
+    assert docker("run", "--rm", remote.ref("app"), "ls", f"/{remote.prefix}").returncode == 0
+
+
+@pytest.mark.engine
+def test_what_the_builder_and_we_forgot_is_given_again(remote: Lab) -> None:
+    """The base was built by the engine's own BuildKit: the builder gets it from the engine."""
+    near = remote.doit("build_optimized:base", BUILDER_DRIVER="docker")
+    assert near.returncode == 0, near.stderr
+    assert remote.build() == {"app": "built"}
+    shutil.rmtree(remote.folder / ".build" / "results")
+    (remote.folder / "app.py").write_text("three")
+    assert remote.build() == {"app": "built"}
+    assert docker("run", "--rm", remote.ref("app"), "cat", "/app.py").stdout == "three"
+
+
+@pytest.mark.engine
+def test_the_handover_sends_what_the_engine_lacks(busybox: str, tmp_path: Path) -> None:
+    """A layer that the engine has not is sent although it was thought to be there; a damaged layout is a sentence."""
+    engine = Engine()
+    held = engine.snapshot().get(busybox)
+    assert held is not None
+    folder = handover.folder_of(tmp_path, busybox)
+    context = handover.context_of(engine, tmp_path, busybox, held)
+    layout = handover.read(folder, held.id)
+    assert layout is not None
+    assert context == f"oci-layout://{folder}@{layout.manifest}"
+    assert handover.take(engine, folder, held.id, [layout.contents], partial=True) == held.id
+    assert handover.take(engine, folder, held.id, [], partial=True) == held.id
+    assert handover.read(folder, "sha256:other") is None
+    with pytest.raises(Trouble, match="left no image"):
+        handover.take(engine, folder, "sha256:other", [], partial=True)
+    (folder / "blobs" / "sha256" / layout.layers[0].removeprefix("sha256:")).unlink()
+    assert handover.read(folder, held.id) is None
+    assert handover.context_of(engine, tmp_path, busybox, held) == context  # saved again
+
+
+def test_only_what_the_index_reaches_is_kept(tmp_path: Path) -> None:
+    blobs = tmp_path / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def put(text: str) -> str:
+        import hashlib
+
+        number = hashlib.sha256(text.encode()).hexdigest()
+        (blobs / number).write_text(text)
+        return f"sha256:{number}"
+
+    layer, config, old = put("layer"), put("{}"), put("old")
+    cache = put(json.dumps({"layers": [{"blob": put("cached layer")}]}))
+    manifest = put(json.dumps({"config": {"digest": config}, "layers": [{"digest": layer}, {"digest": cache}]}))
+    (tmp_path / "index.json").write_text(json.dumps({"manifests": [{"digest": manifest}]}))
+    now = (blobs / layer.removeprefix("sha256:")).stat().st_mtime
+    assert handover.tidy(tmp_path, now + 60) == 0  # another run may just be reading it
+    assert handover.tidy(tmp_path, now + 7200) == 3
+    assert not (blobs / old.removeprefix("sha256:")).exists()
+    assert len(list(blobs.iterdir())) == 5
+
+
+# ---- cache backends on an engine that can export
+
+
+@pytest.fixture(scope="module")
+def able(busybox: str) -> Iterator[SpareEngine]:
+    try:
+        with spare_engine("cch-able-", containerd_store=True) as engine:
+            engine.load(busybox)
+            yield engine
+    except Trouble as trouble:
+        pytest.skip(str(trouble))
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("backend", ["local", "registry"])
+def test_after_a_full_prune_a_cache_spares_every_step(able: SpareEngine, tmp_path: Path, backend: str) -> None:
+    one = Lab(tmp_path / "project")
+    one.write(FILES)
+    with loopback.registry(tmp_path / "registry") as server:
+        one.environ = {"DOCKER_HOST": able.address, "DOCKER_CONTEXT": "", "CACHE_BACKEND": backend}
+        one.environ |= {"CACHE_REGISTRY": server.address} if backend == "registry" else {}
+        assert one.build() == {"base": "built", "app": "built"}
+        able.forget_everything()
+        able.load("tst-busybox:1")
+        # No finished image is to be had, only BuildKit's cache.
+        shutil.rmtree(one.folder / ".build" / "images")
+        if backend == "registry":
+            for name in ("base", "app"):
+                folder = (
+                    tmp_path / "registry/data/docker/registry/v2/repositories" / one.prefix / name / "_manifests/tags"
+                )
+                for tag in folder.glob("in-*"):
+                    shutil.rmtree(tag)
+        done = one.doit("build_optimized")
+        assert done.returncode == 0, done.stderr
+        assert "built base" in done.stderr
+        assert "1 of 1 steps cached" in done.stderr
+        assert "2 of 2 steps cached" in done.stderr
+
+
+@pytest.mark.engine
+def test_a_cache_that_cannot_be_written_fails_no_build(able: SpareEngine, tmp_path: Path) -> None:
+    one = Lab(tmp_path / "project")
+    one.write(FILES)
+    one.environ = {
+        "DOCKER_HOST": able.address,
+        "DOCKER_CONTEXT": "",
+        "CACHE_BACKEND": "registry",
+        "CACHE_REGISTRY": "localhost:1",
+    }
+    assert one.build() == {"base": "built", "app": "built"}
+
+
+@pytest.mark.engine
+def test_the_classic_store_refuses_to_export_with_a_remedy(lab: Lab) -> None:
+    lab.write(FILES)
+    done = lab.doit("build_optimized", CACHE_BACKEND="local")
+    if Engine().uses_containerd_store():
+        pytest.skip("this engine keeps images in containerd's store")
+    assert done.returncode != 0
+    assert "classic image store cannot export a local cache" in done.stderr
+    assert "containerd-snapshotter" in done.stderr

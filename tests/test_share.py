@@ -1,0 +1,373 @@
+"""Machines share their work: two real engines, one real registry, one real Redis."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.engine import Engine
+from tasks.errors import Trouble
+from tasks.registry import Found, NoImage, Unavailable
+from tasks.share import Share, Wanted, path_of, wanted_of
+from tasks.spare_engine import SpareEngine, spare_engine
+from tests import loopback
+from tests.conftest import Lab
+from tests.test_plan import made
+
+COMPOSE = """
+services:
+  base:
+    image: PREFIX/base
+    build: {context: ., dockerfile: base.Dockerfile}
+  app:
+    image: PREFIX/app
+    build:
+      context: .
+      dockerfile: app.Dockerfile
+      additional_contexts: {base: "service:base"}
+  other:
+    image: PREFIX/other
+    build:
+      context: .
+      dockerfile: other.Dockerfile
+      additional_contexts: {base: "service:base"}
+"""
+# What these steps write is different each time, and nothing of it is in a cache of an earlier test: a second build
+# could not pass for the first.
+FILES = {
+    "compose.yml": COMPOSE,
+    "base.Dockerfile": "FROM tst-busybox:1\nRUN head -c 300000 /dev/urandom > /PREFIX\n",
+    "app.Dockerfile": "FROM base\nCOPY app.py /\nRUN head -c 9 /dev/urandom > /random\n",
+    "other.Dockerfile": "FROM base\nRUN sleep 1; head -c 9 /dev/urandom > /other\n",
+    "app.py": "one",
+}
+
+
+class Machine(Lab):
+    """A checkout of the same project, with an engine of its own."""
+
+    def __init__(self, folder: Path, prefix: str, **environ: str) -> None:
+        super().__init__(folder)
+        self.prefix = prefix
+        self.environ = environ
+        self.write(FILES)
+
+    def did(self) -> dict[str, str]:
+        """Build, and say what happened to each image; the text is kept in ``said``."""
+        done = self.doit("build_optimized")
+        self.said = done.stderr
+        assert done.returncode == 0, done.stderr
+        return outcomes(done.stderr)
+
+    def contents(self) -> dict[str, str]:
+        """The content of each image in the machine's engine."""
+        engine = Engine(self.environ["DOCKER_HOST"]) if "DOCKER_HOST" in self.environ else Engine()
+        snapshot = engine.snapshot()
+        held = {name: snapshot.get(self.ref(name)) for name in ("base", "app", "other")}
+        return {name: engine.facts(one.id).content for name, one in held.items() if one}
+
+    def forget(self) -> None:
+        """Remove all images of the project from the machine's engine."""
+        listed = self._docker("image", "ls", "--quiet", f"{self.prefix}/*").split()
+        if listed:
+            self._docker("image", "rm", "--force", *dict.fromkeys(listed))
+
+    def _docker(self, *words: str) -> str:
+        return subprocess.run(["docker", *words], env=self.env(), capture_output=True, text=True).stdout
+
+
+def outcomes(said: str) -> dict[str, str]:
+    return {name: how for how, name in re.findall(r"^(built|pulled|retagged) (\w+)", said, re.MULTILINE)}
+
+
+@pytest.fixture(scope="module")
+def second_engine(busybox: str) -> Iterator[SpareEngine]:
+    try:
+        with spare_engine("cch-engine-") as engine:
+            engine.load(busybox)
+            yield engine
+    except Trouble as trouble:
+        pytest.skip(str(trouble))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[loopback.Service]:
+    with loopback.registry(tmp_path / "registry") as service:
+        yield service
+
+
+@pytest.fixture
+def machines(
+    second_engine: SpareEngine, busybox: str, server: loopback.Service, tmp_path: Path
+) -> Iterator[tuple[Machine, Machine]]:
+    prefix = f"tst-share-{tmp_path.name[-6:].strip('-_').lower()}-{int(time.time())}"
+    first = Machine(tmp_path / "first", prefix, CACHE_REGISTRY=server.address)
+    second = Machine(
+        tmp_path / "second", prefix, CACHE_REGISTRY=server.address, DOCKER_HOST=second_engine.address, DOCKER_CONTEXT=""
+    )
+    yield first, second
+    first.close()
+    second.forget()
+
+
+ALL = ("base", "app", "other")
+
+
+@pytest.mark.engine
+def test_the_second_machine_builds_nothing(machines: tuple[Machine, Machine], server: loopback.Service) -> None:
+    first, second = machines
+    assert first.did() == dict.fromkeys(ALL, "built")
+    assert second.actions() == dict.fromkeys(ALL, "pull")
+    assert second.did() == dict.fromkeys(ALL, "pulled")
+    assert second.contents() == first.contents()
+    assert second.actions() == dict.fromkeys(ALL, "fresh")
+    # Only what changed is built, on the pulled parent, and comes back to the first machine.
+    (second.folder / "app.py").write_text("two")
+    assert second.did() == {"app": "built"}
+    (first.folder / "app.py").write_text("two")
+    assert first.actions() == {"base": "fresh", "app": "pull", "other": "fresh"}
+    assert first.did() == {"app": "pulled"}
+    assert first.contents() == second.contents()
+    # A run with nothing to do asks nobody: the registry may be gone.
+    server.kill()
+    assert second.did() == {}
+    assert "registry" not in second.said
+
+
+@pytest.mark.engine
+def test_read_only_machines_write_nothing(machines: tuple[Machine, Machine], server: loopback.Service) -> None:
+    first, second = machines
+    first.environ["CACHE_WRITE"] = "0"
+    assert first.did() == dict.fromkeys(ALL, "built")
+    assert loopback.tags(server, f"{first.prefix}/base") == []
+    assert second.did() == dict.fromkeys(ALL, "built")
+    first.forget()
+    assert first.did() == dict.fromkeys(ALL, "pulled")
+
+
+@pytest.mark.engine
+def test_a_registry_killed_half_way_stops_nothing(machines: tuple[Machine, Machine], server: loopback.Service) -> None:
+    first, second = machines
+    first.did()
+    running = second.start("-n", "1", "build_optimized")
+    assert running.stdout is not None
+    said = ""
+    for line in running.stdout:
+        said += line
+        if line.startswith("pulled base"):
+            server.kill()
+    assert running.wait() == 0, said
+    done = outcomes(said)
+    assert done["base"] == "pulled"
+    assert set(done) == set(ALL)
+    assert "built" in done.values()
+    assert second.actions() == dict.fromkeys(ALL, "fresh")
+
+
+@pytest.mark.engine
+def test_a_registry_that_is_down_or_silent_is_said_once(
+    machines: tuple[Machine, Machine], server: loopback.Service
+) -> None:
+    first, _ = machines
+    first.environ["CACHE_REGISTRY"] = "localhost:1"
+    assert first.did() == dict.fromkeys(ALL, "built")
+    assert first.said.count("the shared registry localhost:1 does not answer: images are built here instead") == 1
+    assert first.said.count("localhost:1") == 1
+    first.forget()
+    relay = loopback.Relay(server.port)
+    relay.silent = True
+    try:
+        first.environ["CACHE_REGISTRY"] = relay.address
+        assert first.did() == dict.fromkeys(ALL, "built")
+    finally:
+        relay.close()
+    assert first.said.count("does not answer in time") == 1
+
+
+@pytest.mark.engine
+def test_a_full_registry_is_said_once(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    first, _ = machines
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)], capture_output=True).returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    try:
+        with loopback.registry(folder) as server:
+            first.environ["CACHE_REGISTRY"] = server.address
+            assert first.did() == dict.fromkeys(ALL, "built")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    assert first.said.count("takes nothing") == 1
+    assert first.said.count("results of this run are not shared") == 1
+    assert first.actions() == dict.fromkeys(ALL, "fresh")
+
+
+@pytest.mark.engine
+def test_what_a_name_in_the_registry_holds_is_not_believed(
+    machines: tuple[Machine, Machine], server: loopback.Service, busybox: str
+) -> None:
+    """Somebody pushed other images under the fingerprints' tags: one without labels, one with labels of another."""
+    first, second = machines
+    first.did()
+    docker = Engine()
+    names = {}
+    for name in ALL:
+        [names[name]] = [tag for tag in loopback.tags(server, f"{first.prefix}/{name}") if tag.startswith("in-")]
+    swapped = {"app": busybox, "other": first.ref("base")}
+    for name, ref in swapped.items():
+        target = f"{server.address}/{first.prefix}/{name}:{names[name]}"
+        held = docker.snapshot().get(ref)
+        assert held is not None
+        docker.tag(held.id, target)
+        subprocess.run(["docker", "push", "--quiet", target], check=True, capture_output=True)
+        docker.untag(target)
+    assert second.actions() == {"base": "pull", "app": "build", "other": "build"}
+    assert second.did() == {"base": "pulled", "app": "built", "other": "built"}
+    # And the good ones are there again.
+    first.forget()
+    assert first.did() == dict.fromkeys(ALL, "pulled")
+
+
+@pytest.mark.engine
+def test_an_image_whose_layer_is_gone_is_built(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    first, second = machines
+    first.did()
+    blobs = (tmp_path / "registry" / "data").rglob("data")
+    [random] = [path for path in blobs if 200_000 < path.stat().st_size < 400_000]  # the base's random layer
+    random.unlink()
+    assert second.did() == dict.fromkeys(ALL, "built")
+    assert "cannot be pulled" in second.said or "does not give what it has" in second.said
+
+
+@pytest.mark.engine
+def test_two_that_start_together_build_each_image_once(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    with loopback.redis(tmp_path / "redis", password="HUSH") as redis:
+        for machine in machines:
+            machine.environ["REDIS_URL"] = f"redis://:HUSH@127.0.0.1:{redis.port}/0"
+        results: list[Any] = [None, None]
+
+        def run(number: int) -> None:
+            results[number] = machines[number].doit("build_optimized")
+
+        threads = [threading.Thread(target=run, args=(number,)) for number in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [one.returncode for one in results] == [0, 0], [one.stderr for one in results]
+        done = [outcomes(one.stderr) for one in results]
+        for name in ALL:
+            assert sorted(one[name] for one in done) == ["built", "pulled"], done
+        assert machines[0].contents() == machines[1].contents()
+        assert "waits for" in results[0].stderr + results[1].stderr
+        assert "HUSH" not in "".join(one.stdout + one.stderr for one in results)
+        # Whoever never built it knows from the index how long it takes.
+        (machines[0].folder / ".build" / "history" / "history.sqlite3").unlink()
+        machines[0].forget()
+        machines[0].environ["CACHE_REGISTRY"] = ""
+        assert all(one["estimated_seconds"] for one in machines[0].plan().values())
+
+
+@pytest.mark.engine
+def test_a_killed_builder_is_taken_over(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    first, second = machines
+    for machine in machines:
+        (machine.folder / "base.Dockerfile").write_text("FROM tst-busybox:1\nRUN sleep 6; date > /when\n")
+    with loopback.redis(tmp_path / "redis") as redis:
+        for machine in machines:
+            machine.environ["REDIS_URL"] = f"redis://127.0.0.1:{redis.port}/0"
+        holder = first.start("build_optimized:base")
+        assert holder.stdout is not None
+        for line in holder.stdout:
+            if line.startswith("building base"):
+                break
+        time.sleep(2)
+        waiter = second.start("build_optimized:base")
+        assert waiter.stdout is not None
+        said = ""
+        for line in waiter.stdout:
+            said += line
+            if "waits for" in line:
+                holder.kill()  # only doit dies, as when its machine does: nobody gives the lease back
+        assert waiter.wait() == 0, said
+        holder.wait()
+        assert outcomes(said) == {"base": "built"}
+
+
+# ---- what needs no engine
+
+
+def wanted(name: str = "auth") -> Wanted:
+    return Wanted(f"localhost:5000/app/{name}:optimized", "ab" * 32, "linux/amd64")
+
+
+def sharing(
+    monkeypatch: pytest.MonkeyPatch, image: Callable[..., Found | None], write: bool = True
+) -> tuple[Share, list[str]]:
+    said: list[str] = []
+    one = Share("reg:5000", write, said.append)
+    monkeypatch.setattr(one._registry, "image", image)
+    return one, said
+
+
+def test_what_is_asked_for() -> None:
+    assert (wanted().path, wanted().tag) == ("app/auth", "in-abababababababab")
+    assert path_of("vllm-swarm/auth:optimized") == "vllm-swarm/auth"
+    assert path_of("auth") == "auth"
+    assert path_of("reg.example.org/a/b@sha256:00") == "a/b"
+
+
+def test_an_image_with_an_unknown_base_or_several_platforms_is_not_shared() -> None:
+    from dataclasses import replace
+
+    one = made("base")
+    assert wanted_of(one, "linux/amd64") == Wanted("app/base", one.fingerprint, "linux/amd64")
+    assert wanted_of(replace(one, bases={"python": ""}), "linux/amd64") is None
+    both = replace(one.image, platforms=("linux/amd64", "linux/arm64"))
+    assert wanted_of(replace(one, image=both), "linux/amd64") is None
+
+
+def test_each_image_is_asked_about_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    found = Found("sha256:d", "sha256:c", "linux/amd64", {}, "content")
+    one, _ = sharing(monkeypatch, lambda path, tag, platform: asked.append(path) or found)  # type: ignore[func-returns-value]
+    for _ in range(3):
+        assert one.look({"a": wanted("a"), "b": wanted("b")}) == {"a": found, "b": found}
+    assert sorted(asked) == ["app/a", "app/b"]
+    one.forget(wanted("a"))
+    one.look({"a": wanted("a")})
+    assert len(asked) == 3
+
+
+def test_trouble_with_one_image_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Found("sha256:d", "sha256:c", "linux/amd64", {}, "content")
+
+    def image(path: str, tag: str, platform: str) -> Found:
+        if path == "app/a":
+            raise NoImage("answers with something that is no image")
+        return found
+
+    one, said = sharing(monkeypatch, image)
+    assert one.look({"a": wanted("a"), "b": wanted("b")}) == {"b": found}
+    assert len(said) == 1
+    assert one.reads
+
+
+def test_trouble_with_the_registry_is_said_once_and_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def image(path: str, tag: str, platform: str) -> Found:
+        raise Unavailable("does not answer")
+
+    one, said = sharing(monkeypatch, image)
+    assert one.look({str(number): wanted(str(number)) for number in range(20)}) == {}
+    assert said == ["the shared registry reg:5000 does not answer: images are built here instead"]
+    assert not one.reads
+    assert not one.writes
+    assert one.look({"new": wanted("new")}) == {}
+    assert len(said) == 1
