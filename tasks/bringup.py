@@ -37,6 +37,7 @@ def start(compose: Compose, limit: Limits, log: Path, only: Sequence[str] = ()) 
     services = compose.services()
     expected = {name: one.replicas for name, one in services.items() if one.replicas and (not only or name in only)}
     project = Containers(compose.project)
+    project.put_names_right()
     stop_the_sick(compose, project)
     log.parent.mkdir(parents=True, exist_ok=True)
     with (

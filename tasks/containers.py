@@ -21,6 +21,8 @@ from tasks.errors import Trouble
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 _PREFIX = "com.docker.compose."
 _TRIES, _PAUSE = 20, 0.25
+# What Compose calls a new container until the one that it replaces is gone.
+_REPLACING = re.compile(r"^[0-9a-f]{12}_")
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,16 @@ class Containers:
             health = _api().inspect_container(container_id)["State"].get("Health") or {}
         outputs = [entry.get("Output") or "" for entry in health.get("Log") or ()]
         return outputs[-1].strip() if outputs else ""
+
+    def put_names_right(self) -> None:
+        """Give back their names to containers that a killed Compose left half-way through replacing them."""
+        there = self.look()
+        held = {one.name for one in there}
+        for one in there:
+            name = _REPLACING.sub("", one.name)
+            if name != one.name and name not in held:
+                with _going():
+                    _api().rename(one.id, name)
 
     def belongings(self) -> Belongings:
         """What the engine holds of this project: containers, networks and volumes that carry its label."""

@@ -123,15 +123,17 @@ def judge(
 def _judge(
     one: Container, before: Container | None, service_seconds: float, now: float, since: float, coming: bool
 ) -> Verdict:
+    # What Compose is about to replace or to start again may end as it likes.
+    doomed = coming and before is not None
     again = one.restarts - (before.restarts if before else 0)
-    if again >= RESTARTS:
+    if again >= RESTARTS and not doomed:
         return Verdict("failed", f"ends again and again, the last time with status {one.exit_code}", one.started)
     if one.state == "created":
         return Verdict("waiting", "created") if coming else Verdict("blocked", "was created, but not started")
     if one.state == "restarting":
         return Verdict("waiting", f"ended with status {one.exit_code}, starting again", one.started)
     if one.state in ("exited", "dead"):
-        if coming and before and one.started == before.started:  # of the last time, about to be started
+        if doomed:
             return Verdict("waiting", "stopped", one.started)
         if one.exit_code == 0 and not one.always:
             return Verdict("ready", "done", one.started)
@@ -139,10 +141,10 @@ def _judge(
     if one.state != "running":
         return Verdict("waiting", one.state, one.started)
     if one.health == "unhealthy":
-        return Verdict("failed", "unhealthy", one.started)
+        return Verdict("waiting" if doomed else "failed", "unhealthy", one.started)
     if one.health == "starting":
         patience = one.start_period + service_seconds
-        if now - max(one.started, since) > patience:
+        if now - max(one.started, since) > patience and not doomed:
             return Verdict("failed", f"not healthy after {patience:.0f} s", one.started)
         return Verdict("waiting", "starting", one.started)
     return Verdict("ready", one.health or "running", one.started)
