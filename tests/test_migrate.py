@@ -19,7 +19,6 @@ from tasks.migrate import Before, Change, Journal, changes_between, downtime, he
 from tests.conftest import docker
 from tests.test_stack import Stack, wait_until
 
-pytestmark = pytest.mark.xdist_group("stack")
 
 COMPOSE = """
     name: PREFIX

@@ -24,7 +24,7 @@ import pytest
 
 from tests.conftest import Lab, docker
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.engine
 
 PROJECT = {
     "compose.yml": """

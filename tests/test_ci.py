@@ -1,0 +1,277 @@
+"""`ci_build` and `ci_test`: reports and summaries, stacks of their own, side by side, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tasks.ci import build_summary, built_since, pytest_argv, test_environ, test_summary
+from tasks.history import Build
+from tests.conftest import ROOT, docker
+from tests.test_stack import PROJECT, Stack
+
+# Functions of the module under test, not tests.
+test_environ.__test__ = test_summary.__test__ = False  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def stack(busybox: str, tmp_path: Path) -> Iterator[Stack]:
+    one = Stack(tmp_path)
+    one.write(PROJECT)
+    yield one
+    one.close()
+
+
+# ---- ci_build
+
+
+@pytest.mark.engine
+def test_a_build_leaves_report_and_summary(stack: Stack) -> None:
+    summary = stack.folder / "summary.md"
+    summary.write_text("before\n")
+    done = stack.doit("ci_build", GITHUB_STEP_SUMMARY=str(summary))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"## Build of {stack.prefix}: passed\n\n3 images in ")
+    assert summary.read_text() == f"before\n{done.stdout}"
+    assert "\x1b" not in done.stdout + done.stderr
+    report = json.loads((stack.folder / ".build/ci/build.json").read_text())
+    assert (report["project"], report["status"], report["exit_status"]) == (stack.prefix, "passed", 0)
+    images = {image["name"]: image for image in report["images"]}
+    assert {name: (image["action"], image["status"]) for name, image in images.items()} == dict.fromkeys(
+        ("base", "store", "web"), ("build", "done")
+    )
+    assert images["web"]["reasons"] == ["never built here"]
+    assert images["web"]["image_id"] == stack.image_id(stack.ref("web"))
+
+    again = stack.doit("ci_build")
+    assert "3 images in" in again.stdout
+    assert "3 of them fresh" in again.stdout
+    report = json.loads((stack.folder / ".build/ci/build.json").read_text())
+    assert {image["status"] for image in report["images"]} == {"fresh"}
+
+
+@pytest.mark.engine
+def test_a_build_that_fails_says_which_image_and_goes_on_with_the_others(stack: Stack) -> None:
+    stack.write({"web/Dockerfile": "FROM base\nRUN echo no && exit 3\n"})
+    done = stack.doit("ci_build")
+    assert done.returncode != 0
+    assert "web could not be built" in done.stderr
+    assert "| web | **build failed** |" in done.stdout
+    report = json.loads((stack.folder / ".build/ci/build.json").read_text())
+    assert (report["status"], {image["name"]: image["status"] for image in report["images"]}) == (
+        "failed", {"base": "done", "store": "done", "web": "failed"},
+    )  # fmt: skip
+
+    stack.write({"base/Dockerfile": "FROM tst-busybox:1\nRUN exit 3\n"})
+    stack.doit("ci_build")
+    report = json.loads((stack.folder / ".build/ci/build.json").read_text())
+    assert {image["name"]: image["status"] for image in report["images"]} == {
+        "base": "failed", "store": "not built", "web": "not built",
+    }  # fmt: skip
+
+
+def test_a_summary_survives_what_markdown_takes_for_its_own() -> None:
+    image: dict[str, Any] = {
+        "name": "web", "status": "done", "action": "build", "seconds": 1.0, "steps": 4, "cached_steps": 1,
+        "size": 10_000_000, "reasons": ["arg `A` a|b\n<script>"],
+    }  # fmt: skip
+    row = build_summary({"project": "p", "status": "passed", "seconds": 2.0, "images": [image]}).splitlines()[-1]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 7
+    assert "<script>" not in row
+
+
+def build_of(image: str, run: str, started: float, waited: float = 0.0) -> Build:
+    return Build(image, image, "f", "build", "done", (), started, 1.0, waited, run=run)
+
+
+def test_only_the_builds_of_the_run_that_began_next_count() -> None:
+    builds = [
+        build_of("web", "later", 300), build_of("web", "ours", 120, waited=15), build_of("base", "ours", 106, waited=1),
+        build_of("web", "before", 110, waited=20), build_of("web", "long ago", 1),
+    ]  # fmt: skip
+    assert {name: one.run for name, one in built_since(builds, 100).items()} == {"web": "ours", "base": "ours"}
+    assert built_since(builds, 400) == {}
+    assert built_since([], 0) == {}
+
+
+# ---- ci_test
+
+
+def test_how_the_end_to_end_tests_are_run() -> None:
+    assert pytest_argv(["-k", "login"], Path("/x/e2e.xml")) == [
+        sys.executable, "-m", "pytest", "tests/e2e", "-p", "no:cacheprovider", "--junitxml=/x/e2e.xml", "-k", "login",
+    ]  # fmt: skip
+
+
+def test_the_summary_of_tests() -> None:
+    junit = """<testsuites><testsuite tests="4" failures="1" errors="0" skipped="1" time="2.5">
+        <testcase classname="tests.e2e.test_use" name="test_a"/>
+        <testcase classname="tests.e2e.test_use" name="test_b[x|y]"><failure message="no"/></testcase>
+        <testcase classname="tests.e2e.test_use" name="test_c"><skipped/></testcase>
+        <testcase classname="tests.e2e.test_use" name="test_d"/>
+        </testsuite></testsuites>"""
+    assert test_summary(junit, 1, 12.0, [{}, {}]).splitlines() == [
+        "## End-to-end tests: failed",
+        "",
+        "2 containers healthy after 12 s; 2 tests passed, 1 failed, 1 skipped in 2.5 s.",
+        "",
+        r"- **tests.e2e.test_use** test_b[x\|y]",
+    ]
+
+
+TRIAL = """
+import sys, time
+from pathlib import Path
+from tasks import processes
+from tasks.health import Limits
+from tasks.stack import compose_of
+from tasks.trial import trial
+from tasks.workspace import current
+
+processes.stop_on_signals()
+with trial(compose_of(current()), Limits(60, 60), Path(sys.argv[1])) as one:
+    print(one.compose.project, *one.urls.values(), one.outcome.well, flush=True)
+    if len(sys.argv) > 2:
+        time.sleep(600)
+"""
+
+
+def trial(stack: Stack, *words: str) -> subprocess.Popen[str]:
+    environ = stack.env(XDG_CACHE_HOME=str(stack.folder / "cache"))
+    argv = [sys.executable, "-c", TRIAL, str(stack.folder / "log"), *words]
+    return subprocess.Popen(
+        argv, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+
+
+def held(project: str) -> list[str]:
+    """Everything that the engine holds of a project."""
+    label = f"label=com.docker.compose.project={project}"
+    kinds = (("ps", "--all", "--quiet"), ("network", "ls", "--quiet"), ("volume", "ls", "--quiet"))
+    return [word for kind in kinds for word in docker(*kind, "--filter", label).stdout.split()]
+
+
+@pytest.mark.engine
+def test_a_trial_has_all_of_its_own_and_leaves_nothing(stack: Stack) -> None:
+    stack.up()
+    password = (stack.folder / ".env").read_text()
+    ids = stack.ids()
+    done = trial(stack)
+    said, errors = done.communicate(timeout=120)
+    assert done.returncode == 0, errors
+    project, url, well = said.split()
+    assert well == "True"
+    assert re.fullmatch(rf"{stack.prefix}-ci-[0-9a-f]{{8}}", project)
+    assert re.fullmatch(r"http://127\.0\.0\.1:2\d{4}", url)
+    assert held(project) == []
+    assert stack.ids() == ids
+    assert (stack.folder / ".env").read_text() == password
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_trial_that_is_stopped_takes_its_stack_along(stack: Stack, number: signal.Signals) -> None:
+    assert stack.doit("build_optimized").returncode == 0
+    running = trial(stack, "stay")
+    assert running.stdout
+    project = running.stdout.readline().split()[0]
+    assert held(project) != []
+    running.send_signal(number)
+    running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert held(project) == []
+
+
+@pytest.mark.engine
+def test_what_a_killed_trial_left_the_next_one_removes_and_nothing_else(stack: Stack) -> None:
+    assert stack.doit("build_optimized").returncode == 0
+    alive, killed = trial(stack, "stay"), trial(stack, "stay")
+    assert alive.stdout
+    assert killed.stdout
+    living, dead = alive.stdout.readline().split()[0], killed.stdout.readline().split()[0]
+    try:
+        killed.kill()
+        killed.communicate()
+        assert held(dead) != []
+        here = held(living)
+        third = trial(stack)
+        _, errors = third.communicate(timeout=120)
+        assert third.returncode == 0, errors
+        assert f"removing {dead}, which a killed run left behind" in errors
+        assert held(dead) == []
+        assert held(living) == here
+    finally:
+        alive.terminate()
+        alive.communicate(timeout=60)
+    assert held(living) == []
+
+
+def ci_test(*words: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "doit", "ci_test", *words]
+    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def project_of(errors: str) -> str:
+    found = re.search(r"^(\S+-ci-[0-9a-f]{8}) is healthy after", errors, re.M)
+    assert found, errors
+    return found[1]
+
+
+@pytest.mark.stack
+@pytest.mark.xdist_group("stack")
+def test_end_to_end_twice_at_once(engine: None) -> None:
+    """Everything through the running containers, and at the same time a second stack beside the first."""
+    whole = ci_test()
+    part = ci_test("--", "-k", "registration or password")
+    results = [one.communicate(timeout=900) for one in (whole, part)]
+    for running, (said, errors) in zip((whole, part), results, strict=True):
+        assert running.returncode == 0, errors
+        assert said.startswith("## End-to-end tests: passed\n")
+        assert ", 0 failed, 0 skipped in" in said
+        for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET"):
+            assert name not in said + errors
+    projects = [project_of(errors) for _, errors in results]
+    assert len(set(projects)) == 2
+    assert [held(project) for project in projects] == [[], []]
+    suite = next(ElementTree.parse(ROOT / ".build/ci/e2e.xml").iter("testsuite"))
+    assert suite.get("failures") == "0"
+
+
+@pytest.mark.stack
+@pytest.mark.xdist_group("stack")
+def test_a_test_that_fails_keeps_the_logs_and_removes_the_stack(engine: None) -> None:
+    running = ci_test("--", "-k", "no test is called this")
+    _, errors = running.communicate(timeout=600)
+    assert running.returncode != 0
+    assert "the end-to-end tests ended with status 5" in errors
+    project = project_of(errors)
+    logs = ROOT / ".build/ci/logs" / project
+    names = {path.stem.rpartition("-")[0] for path in logs.iterdir()}
+    assert {"auth", "memory", "orchestrator", "postgres", "redis", "model"} <= names
+    assert "database system is ready" in (logs / "postgres-1.log").read_text()
+    assert held(project) == []
+    for path in logs.iterdir():
+        path.unlink()
+    logs.rmdir()
+
+
+def test_the_workflow_uses_these_tasks_and_may_only_read() -> None:
+    import yaml
+
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert commands == ["./doitw lint", "./doitw test", "./doitw ci_build", "./doitw ci_test"]
+    assert os.access(ROOT / "doitw", os.X_OK)
+    assert all("timeout-minutes" in job for job in workflow["jobs"].values())
