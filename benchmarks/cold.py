@@ -17,7 +17,7 @@ from pathlib import Path
 from peers import Bench, copied_stack
 from results import Results, say
 
-from tasks import measure
+from tasks import measure, processes
 from tasks.spare_engine import spare_engine
 
 ABOUT = """
@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=3)
     repeat = parser.parse_args().repeat
+    processes.stop_on_signals()
     results = Results(Path(__file__), "Everything from nothing", ABOUT)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))

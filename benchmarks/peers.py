@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tasks import base, measure, settings  # noqa: E402
+from tasks import base, measure, processes, settings  # noqa: E402
 from tasks.errors import Trouble  # noqa: E402
 from tasks.side_by_side import copy_project  # noqa: E402
 from tasks.spare_engine import SpareEngine, spare_engine  # noqa: E402
@@ -115,6 +115,7 @@ class Bench:
 @contextlib.contextmanager
 def measuring_engine() -> Iterator[dict[str, str]]:
     """The environment of an engine of our own; where none can be started, of the current one, which is said."""
+    processes.stop_on_signals()
     with contextlib.ExitStack() as stack:
         try:
             environ = dict(stack.enter_context(spare_engine("bm-")).environ)

@@ -154,7 +154,8 @@ def _measured(both: SideBySide, workspace: Workspace, images: str, repeat: int) 
     if repeat < 1:
         raise Trouble(f"--repeat must be at least 1, not {repeat}")
     names = chosen(images, list(twins(workspace)))
-    return scenarios.run(both, _inputs(workspace), names, repeat, _say)
+    parents = {parent for one in workspace.decisions().values() for parent in one.surveyed.parents.values()}
+    return scenarios.run(both, _inputs(workspace), names, sorted(parents), repeat, _say)
 
 
 def _inputs(workspace: Workspace) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ line more, a comment, so that both ways of building go on with the same packages
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -43,6 +43,12 @@ def requirements_of(image: str, inputs: Mapping[str, Collection[str]]) -> Edit |
     found = (path for path in sorted(_alone(image, inputs)) if PurePosixPath(path).name in _REQUIREMENTS)
     path = next(found, None)
     return Edit(path, _REQUIREMENTS[PurePosixPath(path).name]) if path else None
+
+
+def services(images: Iterable[str], inputs: Mapping[str, Collection[str]]) -> list[str]:
+    """Those of ``images`` that a day's work changes: with code and requirements of their own. A store that is made from
+    a distribution's packages is not among them."""
+    return [name for name in images if code_of(name, inputs) and requirements_of(name, inputs)]
 
 
 def shared_code(inputs: Mapping[str, Collection[str]]) -> Edit | None:

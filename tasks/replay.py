@@ -106,11 +106,12 @@ class Replay:
         }
 
 
-def typical(inputs: Mapping[str, Collection[str]], services: Sequence[str]) -> list[tuple[str, Apply]]:
-    """A day's work on ``services``: each edit as a sentence and what it does to a folder.
+def typical(inputs: Mapping[str, Collection[str]], images: Sequence[str]) -> list[tuple[str, Apply]]:
+    """A day's work on the services among ``images``: each edit as a sentence and what it does to a folder.
 
     What a project has no file for is left out.
     """
+    services = edits.services(images, inputs)
     code = [edit for name in services if (edit := edits.code_of(name, inputs))]
     packages = [edit for name in services if (edit := edits.requirements_of(name, inputs))]
     shared = edits.shared_code(inputs)

@@ -4,7 +4,8 @@
 ``nothing``     everything is built, and nothing changed
 ``code``        one line of one service's code changed
 ``dependency``  one line of one service's list of packages changed
-``base``        the base image under everything changed
+``base``        one line of the list of packages of an image that others build on changed
+``system``      the external base image under everything changed, as after a security update
 
 Both ways build the same copy of the project, in turns, each in an engine of its own.
 """
@@ -20,7 +21,7 @@ from tasks.measure import Timing
 from tasks.progress import brief
 from tasks.side_by_side import SideBySide
 
-SCENARIOS = ("cold", "nothing", "code", "dependency", "base")
+SCENARIOS = ("cold", "nothing", "code", "dependency", "base", "system")
 REBUILDS = ("code", "dependency", "base")
 
 
@@ -70,15 +71,17 @@ def run(
     both: SideBySide,
     inputs: Mapping[str, Collection[str]],
     images: Sequence[str],
+    bases: Sequence[str],
     repeat: int,
     told: Callable[[str], None] = lambda line: None,
     scenarios: Sequence[str] = SCENARIOS,
 ) -> list[Case]:
-    """Measure every scenario ``repeat`` times; ``code`` and ``dependency`` for each of ``images`` with a file for it.
+    """Measure every scenario ``repeat`` times; ``code`` and ``dependency`` for each service among ``images``, ``base``
+    for each of ``bases``, which other images build on.
 
     ``inputs`` are the files that each image is made of. A build that fails raises ``Trouble``.
     """
-    plans = [one for one in _plans(both, inputs, images) if one.scenario in scenarios]
+    plans = [one for one in _plans(both, inputs, images, bases) if one.scenario in scenarios]
     longest: dict[int, tuple[str, ...]] = {}
     seconds: dict[int, tuple[list[float], list[float]]] = {number: ([], []) for number in range(len(plans))}
     if "cold" not in scenarios:
@@ -103,7 +106,9 @@ def run(
     ]
 
 
-def _plans(both: SideBySide, inputs: Mapping[str, Collection[str]], images: Sequence[str]) -> list[_Plan]:
+def _plans(
+    both: SideBySide, inputs: Mapping[str, Collection[str]], images: Sequence[str], bases: Sequence[str]
+) -> list[_Plan]:
     def editing(edit: edits.Edit) -> Callable[[str], None]:
         return lambda salt: edit.apply(both.folder, salt)
 
@@ -111,13 +116,16 @@ def _plans(both: SideBySide, inputs: Mapping[str, Collection[str]], images: Sequ
         _Plan("cold", "", "everything, from an empty cache", lambda salt: both.forget_everything()),
         _Plan("nothing", "", "everything, just after it was built", lambda salt: None),
     ]
-    for scenario, find in (("code", edits.code_of), ("dependency", edits.requirements_of)):
-        for image in images:
-            edit = find(image, inputs)
-            if edit:
-                plans.append(_Plan(scenario, image, f"one line more in {edit.path}", editing(edit)))
-    bases = ", ".join(both.bases)
-    return [*plans, _Plan("base", "", f"{bases} with another file", both.change_base)]
+    for image in edits.services(images, inputs):
+        code, packages = edits.code_of(image, inputs), edits.requirements_of(image, inputs)
+        if code and packages:
+            plans.append(_Plan("code", image, f"one line more in {code.path}", editing(code)))
+            plans.append(_Plan("dependency", image, f"one line more in {packages.path}", editing(packages)))
+    for base in bases:
+        packages = edits.requirements_of(base, inputs)
+        if packages:
+            plans.append(_Plan("base", base, f"one line more in {packages.path}", editing(packages)))
+    return [*plans, _Plan("system", "", f"{', '.join(both.bases)} with another file", both.change_base)]
 
 
 def _longest(both: SideBySide) -> tuple[str, ...]:

@@ -6,10 +6,12 @@ In a Docker engine that is started for it and goes away with all that it holds: 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -71,29 +73,35 @@ def spare_engine(prefix: str = "spare-engine-", *, containerd_store: bool = Fals
 
     Raises ``Trouble`` where none can be started: without root, without ``dockerd``, or with its last words.
     """
-    if os.geteuid() != 0 or not shutil.which("dockerd") or not shutil.which("ip"):
+    missing = [program for program in ("dockerd", "ip", "iptables", "setpriv") if not shutil.which(program)]
+    if os.geteuid() != 0 or missing:
         raise Trouble(
             "measuring from an empty cache needs an engine of its own, which needs root, dockerd and iproute2",
-            remedy="run it as root on a machine with the docker.io package",
+            remedy="run it as root on a machine with the packages docker.io, iptables and iproute2",
         )
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
-    bridge = f"bm{os.getpid()}x{next(_numbers)}"
+    cleaning = contextlib.ExitStack()
+    # doit's workers are daemon threads: when the run is interrupted, nothing else would get here.
+    atexit.register(cleaning.close)
     try:
-        with _bridge(bridge), (folder / "log").open("w") as log:
-            address = f"unix://{folder}/docker.sock"
-            config = folder / "daemon.json"
-            config.write_text(json.dumps(_config(folder, address, bridge, containerd_store)))
-            process = subprocess.Popen(
-                ["dockerd", "--config-file", str(config)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-            try:
-                _await(Engine(address), process, folder / "log")
-                yield SpareEngine(address, {**os.environ, "DOCKER_HOST": address, "DOCKER_CONTEXT": ""})
-            finally:
-                _stop(process)
+        _sweep(prefix)
+        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
+        cleaning.callback(shutil.rmtree, folder, ignore_errors=True)
+        bridge = cleaning.enter_context(_bridge())
+        log = cleaning.enter_context((folder / "log").open("w"))
+        address = f"unix://{folder}/docker.sock"
+        config = folder / "daemon.json"
+        config.write_text(json.dumps(_config(folder, address, bridge, containerd_store)))
+        # Should we be killed, the engine must not outlive us.
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", "dockerd", "--config-file", str(config)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        cleaning.callback(_stop, process)
+        _await(Engine(address), process, folder / "log")
+        yield SpareEngine(address, {**os.environ, "DOCKER_HOST": address, "DOCKER_CONTEXT": ""})
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        cleaning.close()
+        atexit.unregister(cleaning.close)
 
 
 def _config(folder: Path, address: str, bridge: str, containerd_store: bool) -> dict[str, object]:
@@ -108,16 +116,18 @@ def _config(folder: Path, address: str, bridge: str, containerd_store: bool) -> 
 
 
 @contextlib.contextmanager
-def _bridge(name: str) -> Iterator[None]:
-    """A bridge with the first free network of 10.214.0.0/16; afterwards it and the firewall's rules for it are gone."""
+def _bridge() -> Iterator[str]:
+    """The name of a new bridge, with a free network of 10.214.0.0/16; which goes again with its firewall rules."""
+    name = f"bm{os.getpid()}x{next(_numbers)}"
     taken = _ip("-brief", "-4", "address")
-    number = next(number for number in range(256) if f" 10.214.{number}." not in taken)
-    subnet = f"10.214.{number}"
+    # Two processes that start at once look in different places first.
+    numbers = ((os.getpid() + more) % 256 for more in range(256))
+    subnet = next(found for number in numbers if f" {(found := f'10.214.{number}')}." not in taken)
     _ip("link", "add", name, "type", "bridge")
     try:
         _ip("address", "add", f"{subnet}.1/24", "dev", name)
         _ip("link", "set", name, "up")
-        yield
+        yield name
     finally:
         _ip("link", "delete", name)
         for table in ("filter", "nat"):
@@ -125,6 +135,21 @@ def _bridge(name: str) -> Iterator[None]:
             for rule in listed.splitlines():
                 if rule.startswith("-A ") and (name in rule.split() or f"{subnet}.0/24" in rule.split()):
                     subprocess.run(["iptables", "-t", table, "-D", *rule.split()[1:]], capture_output=True)
+
+
+def _sweep(prefix: str) -> None:
+    """Remove what a process that was killed left: the folders of its engines, and its bridges."""
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
+        if _is_dead(path.name.removeprefix(prefix).partition("-")[0]):
+            shutil.rmtree(path, ignore_errors=True)
+    for line in _ip("-brief", "link").splitlines():
+        found = re.match(r"(bm(\d+)x\d+) ", line)
+        if found and _is_dead(found[2]):
+            _ip("link", "delete", found[1])
+
+
+def _is_dead(pid: str) -> bool:
+    return pid.isdecimal() and not Path("/proc", pid).exists()
 
 
 def _ip(*words: str) -> str:

@@ -34,7 +34,8 @@ CASES = [
     case("code", "auth", 40, 1),
     case("code", "memory", 60, 4),
     case("dependency", "auth", 40, 10),
-    case("base", "", 100, 10),
+    case("base", "shared", 100, 10),
+    case("system", "", 100, 90),
 ]
 REPLAY = Replay(
     [
@@ -232,22 +233,23 @@ class Builds:
 
 
 def test_scenarios_prepare_both_ways_alike_and_take_turns(tmp_path: Path) -> None:
-    for path in ("services/auth/app.py", "docker/auth/requirements.txt"):
+    for path in ("services/auth/app.py", "docker/auth/requirements.txt", "docker/base/requirements.txt"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text("\n")
     builds = Builds(tmp_path)
-    cases = scenarios.run(builds, INPUTS, ["auth", "store"], 2)  # type: ignore[arg-type]
+    cases = scenarios.run(builds, INPUTS, ["auth", "store"], ["base"], 2)  # type: ignore[arg-type]
     assert [(one.scenario, one.image) for one in cases] == [
         ("cold", ""),
         ("nothing", ""),
         ("code", "auth"),
         ("dependency", "auth"),
-        ("base", ""),
+        ("base", "base"),
+        ("system", ""),
     ]
     assert all(one.standard == Timing((10.0, 10.0)) and one.optimized == Timing((1.0, 1.0)) for one in cases)
     there, back = ["standard", "optimized"], ["optimized", "standard"]
     assert builds.log == [
-        *("empty", *there, *there, *there, *there, "base benchmark 0 4", *there),
-        *("empty", *back, *back, *back, *back, "base benchmark 1 4", *back),
+        *("empty", *there, *there, *there, *there, *there, "base benchmark 0 5", *there),
+        *("empty", *back, *back, *back, *back, *back, "base benchmark 1 5", *back),
     ]
     assert (tmp_path / "services/auth/app.py").read_text().count("# benchmark") == 2
