@@ -71,9 +71,13 @@ def task_test() -> Task:
 
 
 def run_tests(words: Sequence[str]) -> Any:
-    """Run pytest with these words; with ``CI`` set, a skip of anything that this machine can run is a failure."""
+    """Run pytest with these words; with ``CI`` set, a skip of anything that this machine can run is a failure.
+
+    Without words everything runs, but for ``tests/e2e``: ``ci_test`` runs those on a stack, and a test runs ``ci_test``.
+    """
     env = {**os.environ, "FORBID_SKIPS": os.environ.get("CI", "")}
-    return _run([sys.executable, "-m", "pytest", *(words or ["--numprocesses", "3", "--dist", "loadgroup"])], env)
+    everything = ["--ignore=tests/e2e", "--numprocesses=3", "--dist=loadfile"]
+    return _run([sys.executable, "-m", "pytest", *(words or everything)], env)
 
 
 def missing_programs() -> list[str]:

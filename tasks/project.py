@@ -23,10 +23,12 @@ from tasks.errors import Trouble
 from tasks.settings import ROOT, read_env
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
-_FORMAT = 4  # of .build/project.json: raised whenever what is kept there changes its meaning
+_FORMAT = 5  # of .build/project.json: raised whenever what is kept there changes its meaning
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
+# Arguments that BuildKit predefines: they count for no cache and no history, and may hold a proxy's password.
+PROXIES = {f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "FTP", "NO", "ALL")}
 # Every key that the Compose specification allows in `build:`, and the field of Image that honours it.
 _HONOURED = {
     "context", "dockerfile", "dockerfile_inline", "args", "target", "additional_contexts", "secrets", "ssh",
@@ -212,7 +214,7 @@ def _image(name: str, service: Mapping[str, Any], secrets: Mapping[str, Any], pr
         dockerfile=dockerfile if remote or not dockerfile else os.path.normpath(Path(context) / dockerfile),
         dockerfile_inline=inline,
         target=build.get("target") or None,
-        args={key: None if value is None else str(value) for key, value in (build.get("args") or {}).items()},
+        args={key: _argument(key, value) for key, value in (build.get("args") or {}).items()},
         contexts=dict(build.get("additional_contexts") or {}),
         secrets=tuple(_secret(item, secrets) for item in build.get("secrets") or ()),
         ssh=tuple(_pairs(build.get("ssh"))),
@@ -231,6 +233,11 @@ def _image(name: str, service: Mapping[str, Any], secrets: Mapping[str, Any], pr
         ulimits=tuple(_ulimits(build.get("ulimits") or {})),
         problem=f"build.{unknown[0]} is not supported here" if unknown else "",
     )
+
+
+def _argument(name: str, value: Any) -> str | None:
+    """The value of a build argument; None where the environment has it, as with proxies: their values are not kept."""
+    return None if value is None or name.upper() in PROXIES else str(value)
 
 
 def _pairs(value: Any) -> Iterator[str]:

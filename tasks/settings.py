@@ -17,6 +17,7 @@ from typing import Any
 from tasks.errors import Trouble
 
 # Where pip, Python's ssl and requests look for a certificate bundle, in this order.
+SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"  # of Debian and its children
 _BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -160,8 +161,8 @@ def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings
 
 def build_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of builds: the caller's, with ``BUILD_CA_CERT`` set to the bundle that the setting names, else to
-    the one that this machine's own tools are told to trust, if that file is there."""
-    named = (settings.build_ca_cert, *(environ.get(name, "") for name in _BUNDLES))
+    the one that this machine's own tools are told to trust, else to the system's, if that file is there."""
+    named = (settings.build_ca_cert, *(environ.get(name, "") for name in _BUNDLES), SYSTEM_BUNDLE)
     found = next((path for path in named if path and Path(path).is_file()), "")
     return {**environ, "BUILD_CA_CERT": found} if found else dict(environ)
 

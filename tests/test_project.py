@@ -108,10 +108,13 @@ def test_included_and_extended_files_count(tmp_path: Path) -> None:
 def test_nothing_secret_is_kept(tmp_path: Path) -> None:
     text = """
         services:
-          app: {build: {context: ., secrets: [token]}, environment: {PASSWORD: "${PASSWORD}"}}
+          app:
+            build: {context: ., secrets: [token], args: {HTTP_PROXY: "${HTTP_PROXY}"}}
+            environment: {PASSWORD: "${PASSWORD}"}
         secrets: {token: {environment: TOKEN}}
         """
-    load(tmp_path, text, PASSWORD="hunter2", TOKEN="hunter3")
+    found = load(tmp_path, text, PASSWORD="hunter2", TOKEN="hunter3", HTTP_PROXY="http://me:hunter4@proxy")
+    assert found.images["app"].args == {"HTTP_PROXY": None}, "the build takes it from its environment"
     kept = (tmp_path / ".build/project.json").read_text()
     assert "hunter" not in kept
 

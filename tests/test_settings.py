@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks import settings
 from tasks.errors import Trouble
 from tasks.settings import ROOT, Settings, build_environ, load
 
@@ -26,9 +27,7 @@ def test_a_wrong_type_names_file_line_and_what_is_accepted(tmp_path: Path, value
     (tmp_path / ".env").write_text(f"# mine\nexport BUILD_JOBS={value}\n")
     with pytest.raises(Trouble) as caught:
         load(tmp_path, {})
-    assert str(caught.value) == (
-        f"{tmp_path}/.env:2: BUILD_JOBS must be a whole number from 1 to 9999, not {value!r}"
-    )
+    assert str(caught.value) == (f"{tmp_path}/.env:2: BUILD_JOBS must be a whole number from 1 to 9999, not {value!r}")
 
 
 def test_a_wrong_choice_in_the_environment(tmp_path: Path) -> None:
@@ -36,7 +35,8 @@ def test_a_wrong_choice_in_the_environment(tmp_path: Path) -> None:
         load(tmp_path, {"BASE_SOURCE": "moon"})
 
 
-def test_builds_trust_what_the_machine_is_told_to_trust(tmp_path: Path) -> None:
+def test_builds_trust_what_the_machine_is_told_to_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "SYSTEM_BUNDLE", str(tmp_path / "none.crt"))
     bundle = tmp_path / "ca.crt"
     bundle.touch()
     assert build_environ(Settings(), {"A": "1"}) == {"A": "1"}
@@ -44,6 +44,9 @@ def test_builds_trust_what_the_machine_is_told_to_trust(tmp_path: Path) -> None:
     assert "BUILD_CA_CERT" not in build_environ(Settings(), {"SSL_CERT_FILE": "/nowhere"})
     mine = tmp_path / "mine.crt"
     mine.touch()
+    assert build_environ(Settings(), {}) == {}
+    monkeypatch.setattr(settings, "SYSTEM_BUNDLE", str(mine))
+    assert build_environ(Settings(), {}) == {"BUILD_CA_CERT": str(mine)}
     chosen = build_environ(Settings(build_ca_cert=str(mine)), {"PIP_CERT": str(bundle)})
     assert chosen["BUILD_CA_CERT"] == str(mine)
 
