@@ -19,6 +19,7 @@ from tasks.prune import Item, Pruning, choose
 from tasks.stack import agree
 from tasks.workspace import Workspace
 
+_ROUNDS = 3
 _SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
 
 
@@ -42,14 +43,20 @@ def prune(workspace: Workspace, dry_run: bool, everything: bool, yes: bool, as_j
         if not yes:
             agree()
         left = remove(workspace, chosen)
-    gone = [(item, freed) for item, freed in chosen.gone if item.key not in left]
+        gone = [pair for pair in chosen.gone if pair[0].key not in left]
+        # What an image and a build cache shared may count as the cache's alone only now that the image is gone.
+        for _ in range(_ROUNDS):
+            more = choose_now(workspace, everything)
+            rest = tuple(pair for pair in more.gone if pair[0].kind in (holdings.ENGINE, holdings.BUILDER))
+            if not rest:
+                break
+            remove(workspace, Pruning(rest, more.left))
+            gone += rest
     if as_json:
         print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))
     for why in left.values():
         print(why, file=sys.stderr)
-    print(
-        f"removed {len(gone)} of {len(chosen.gone)}, about {size_text(sum(size for _, size in gone))}", file=sys.stderr
-    )
+    print(f"removed {len(gone)} entries, about {size_text(sum(size for _, size in gone))}", file=sys.stderr)
 
 
 def choose_now(workspace: Workspace, everything: bool) -> Pruning:

@@ -46,8 +46,9 @@ class Held:
 
 @dataclass(frozen=True)
 class CacheRecord:
-    """One record of a BuildKit's cache: its id and the ids of those that it lies on, its bytes (0 for what an image
-    holds anyway), when it was last used (seconds since the epoch) and how often, and whether something uses it now."""
+    """One record of a BuildKit's cache: its id and the ids of those that it lies on, its bytes, when it was last used
+    (seconds since the epoch) and how often, whether something uses it now, whether an image holds the same bytes, and
+    when it was made."""
 
     id: str
     parents: tuple[str, ...]
@@ -56,6 +57,8 @@ class CacheRecord:
     used: float
     uses: int
     busy: bool = False
+    shared: bool = False
+    made: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -179,8 +182,13 @@ class Engine:
         self._call("POST", f"/images/{quote(image_id, safe=':')}/tag?{query}")
 
     def untag(self, ref: str) -> None:
-        """Take this name away; the image itself goes only if it has no other name and nothing uses it."""
-        self._call("DELETE", f"/images/{quote(ref, safe=':/@')}?noprune=1")
+        """Take this name away, if somebody else has not; the image itself goes only if it has no other name and nothing
+        uses it."""
+        try:
+            self._call("DELETE", f"/images/{quote(ref, safe=':/@')}?noprune=1")
+        except Trouble as trouble:
+            if "No such image" not in str(trouble):
+                raise
 
     def remove(self, image_id: str) -> None:
         """Remove an image that has no name, or the engine says why not."""
@@ -284,10 +292,12 @@ def _cache_record(listed: Mapping[str, Any]) -> CacheRecord:
         id=listed["ID"],
         parents=tuple(parents),
         what=" ".join((listed.get("Description") or listed.get("Type") or "").split()),
-        size=0 if listed.get("Shared") else int(listed.get("Size") or 0),
+        size=int(listed.get("Size") or 0),
         used=moment(listed.get("LastUsedAt") or "") or moment(listed.get("CreatedAt") or ""),
         uses=int(listed.get("UsageCount") or 0),
         busy=bool(listed.get("InUse")),
+        shared=bool(listed.get("Shared")),
+        made=moment(listed.get("CreatedAt") or ""),
     )
 
 

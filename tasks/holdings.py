@@ -42,7 +42,8 @@ def all_items(workspace: Workspace) -> list[Item]:
     """Everything, as it is now. Raises ``Trouble`` when the engine does not answer; a dedicated builder that does not
     answer has nothing."""
     now = time.time()
-    items = [*images(workspace, now), *engine_cache(workspace.engine.build_cache(), now)]
+    mine = images(workspace, now)
+    items = [*mine, *engine_cache(workspace.engine.build_cache(), now, layers=_layers(workspace, mine))]
     if builder.dedicated(workspace.settings):
         items += builder_cache(workspace, now)
     return [*items, *files(workspace, now)]
@@ -78,18 +79,28 @@ def images(workspace: Workspace, now: float) -> list[Item]:
     return items
 
 
-def engine_cache(records: Sequence[CacheRecord], now: float, kind: str = ENGINE) -> list[Item]:
-    """The records of a build cache. They belong to nobody: whoever uses this BuildKit shares them."""
+def engine_cache(
+    records: Sequence[CacheRecord],
+    now: float,
+    kind: str = ENGINE,
+    layers: Mapping[str, tuple[int, float]] | None = None,
+) -> list[Item]:
+    """The records of a build cache. They belong to nobody: whoever uses this BuildKit shares them.
+
+    ``layers`` are the layers of our images with their bytes and when they were made: a record that an image shares
+    occupies the layer's bytes, not its own. Those of others' images cost nothing.
+    """
     above: dict[str, list[str]] = defaultdict(list)
     for record in records:
         for parent in record.parents:
             above[parent].append(record.id)
+    same = layers_of(records, layers or {})
     return [
         Item(
             key=record.id,
             kind=kind,
             name=f"{record.id[:12]} {record.what[:60]}",
-            parts={record.id: record.size},
+            parts={same.get(record.id, record.id): 0 if record.shared and record.id not in same else record.size},
             idle=now - record.used,
             worth=float(record.uses),
             needed="a build uses it" if record.busy else "",
@@ -97,6 +108,19 @@ def engine_cache(records: Sequence[CacheRecord], now: float, kind: str = ENGINE)
         )
         for record in records
     ]
+
+
+def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, float]]) -> dict[str, str]:
+    """Which layer a shared record is, by its id. The engine does not say: it is one of as many bytes, and of several
+    such the one that comes at the same place in time."""
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for digest in sorted(layers, key=lambda one: layers[one][1], reverse=True):
+        by_size[layers[digest][0]].append(digest)
+    found = {}
+    for record in sorted((one for one in records if one.shared and one.size), key=lambda one: one.made):
+        if by_size.get(record.size):
+            found[record.id] = by_size[record.size].pop()
+    return found
 
 
 def builder_cache(workspace: Workspace, now: float) -> list[Item]:
@@ -121,17 +145,18 @@ def read_du(text: str, now: float) -> list[CacheRecord]:
                 fields[last].append(line.strip("\t -"))  # further parents stand below the first
         if not fields.get("ID"):
             continue
-        shared = fields["Shared"] == ["true"]
         used = " ".join(fields["Last used"])
         records.append(
             CacheRecord(
                 id=fields["ID"][0],
                 parents=tuple(one for one in (*fields["Parent"], *fields["Parents"]) if one),
                 what=" ".join(fields["Description"] or fields["Type"]),
-                size=0 if shared else _bytes(" ".join(fields["Size"])),
+                size=_bytes(" ".join(fields["Size"])),
                 used=now - _ago(used) if used else moment(" ".join(fields["Created at"])),
                 uses=int(" ".join(fields["Usage count"]) or 0),
                 busy=fields["Reclaimable"] == ["false"],
+                shared=fields["Shared"] == ["true"],
+                made=moment(" ".join(fields["Created at"])),
             )
         )
     return records
@@ -170,6 +195,16 @@ def spared(workspace: Workspace, runs: int) -> dict[str, hits.ImageHits]:
     last = list(dict.fromkeys(build.run for build in past))[:runs]
     chosen = [build for build in past if build.run in last]
     return {name: one for name, one in hits.count(chosen).items() if name in workspace.project.images}
+
+
+def _layers(workspace: Workspace, items: Iterable[Item]) -> dict[str, tuple[int, float]]:
+    """The layers of images, with their bytes and when the first image that has them was made."""
+    made = {held.id: held.created for held in workspace.snapshot().every()}
+    layers: dict[str, tuple[int, float]] = {}
+    for item in sorted(items, key=lambda item: made[item.key]):
+        for digest, size in item.parts.items():
+            layers.setdefault(digest, (size, made[item.key]))
+    return layers
 
 
 def _belongs(held: Held, repositories: set[str], used: Mapping[str, float]) -> bool:

@@ -1,0 +1,355 @@
+"""The commands about caches, on a second engine: pruning keeps what is needed, used or foreign; carrying is checked."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks import hits, holdings
+from tasks.cache_prune import prune_argv
+from tasks.engine import CacheRecord, Engine
+from tasks.errors import Trouble
+from tasks.history import Build, StepRecord
+from tasks.prune import choose
+from tasks.spare_engine import SpareEngine, spare_engine
+from tests import loopback
+from tests.conftest import Lab
+
+FILES = {
+    "compose.yml": """
+        services:
+          base:
+            image: PREFIX/base
+            build: {context: ., dockerfile: base.Dockerfile}
+          app:
+            image: PREFIX/app
+            build:
+              context: .
+              dockerfile: app.Dockerfile
+              additional_contexts: {base: "service:base"}
+        """,
+    "base.Dockerfile": "FROM tst-busybox:1\nRUN head -c 100000 /dev/urandom > /PREFIX\n",
+    "app.Dockerfile": "FROM base\nCOPY app.py /\nRUN head -c 200000 /dev/urandom > /random\n",
+    "app.py": "0",
+}
+
+
+@pytest.fixture(scope="module")
+def second(busybox: str) -> Iterator[SpareEngine]:
+    try:
+        with spare_engine("cch-prune-") as engine:
+            engine.load(busybox)
+            yield engine
+    except Trouble as trouble:
+        pytest.skip(str(trouble))
+
+
+@pytest.fixture
+def project(second: SpareEngine, tmp_path: Path) -> Lab:
+    one = Lab(tmp_path / "project")
+    one.environ = {"DOCKER_HOST": second.address, "DOCKER_CONTEXT": ""}
+    one.write(FILES)
+    return one
+
+
+def docker(project: Lab, *words: str) -> str:
+    done = subprocess.run(["docker", *words], env=project.env(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def history_of(project: Lab, count: int) -> None:
+    """Build so many versions of app, one after the other."""
+    for number in range(count):
+        (project.folder / "app.py").write_text(f"{project.prefix} {number}")
+        assert "app" in project.build()
+
+
+def tags_of(project: Lab) -> set[str]:
+    listed = docker(project, "image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+    return {tag for tag in listed.split() if tag.startswith(project.prefix)}
+
+
+@pytest.mark.engine
+def test_prune_keeps_what_is_needed_used_and_foreign_and_dry_run_says_exactly_what_goes(project: Lab) -> None:
+    history_of(project, 5)
+    versions = [tag for tag in tags_of(project) if ":in-" in tag and "/app:" in tag]
+    assert len(versions) == 5
+    old = [
+        tag
+        for tag in versions
+        if docker(project, "image", "inspect", "-f", "{{.Id}}", tag)
+        != docker(project, "image", "inspect", "-f", "{{.Id}}", project.ref("app"))
+    ]
+    used, named, gone = old[0], old[1], set(old[2:])
+    docker(project, "create", "--name", f"{project.prefix}-uses", used, "sh")
+    docker(project, "tag", named, f"{project.prefix}-mine:1")
+    docker(project, "tag", "tst-busybox:1", f"{project.prefix}/app:in-foreign")
+    before = tags_of(project)
+    # Nothing is old or too much.
+    assert "nothing to prune" in project.doit("cache_prune", "--dry-run").stdout
+    dry = json.loads(project.doit("cache_prune", "--dry-run", "--all", "--json").stdout)
+    assert tags_of(project) == before
+    planned = {name for one in dry["gone"] if one["kind"] == "image" for name in one["name"].split()}
+    assert planned == gone
+    # It asks, and nobody is here to answer.
+    refused = project.doit("cache_prune", "--all")
+    assert refused.returncode != 0
+    assert "nobody is here to agree" in refused.stderr
+    assert tags_of(project) == before
+    done = project.doit("cache_prune", "--all", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    really = json.loads(done.stdout)
+    assert {one["name"] for one in really["gone"]} == {one["name"] for one in dry["gone"]}
+    assert really["freed_bytes"] == dry["freed_bytes"] > 400_000
+    assert tags_of(project) == before - gone
+    assert Engine(project.environ["DOCKER_HOST"]).build_cache() == ()
+    assert project.actions() == {"base": "fresh", "app": "fresh"}
+    docker(project, "rm", f"{project.prefix}-uses")
+
+
+@pytest.mark.engine
+def test_the_size_bound_holds_for_all_together(project: Lab) -> None:
+    history_of(project, 4)
+    done = project.doit("cache_prune", "--yes", CACHE_MAX_SIZE="300KB")
+    assert done.returncode == 0, done.stderr
+    after = json.loads(project.doit("cache_stats", "--json", CACHE_MAX_SIZE="300KB").stdout)
+    assert 0 <= after["reclaimable_bytes"] <= 300_000
+    assert after["over_bytes"] == 0
+    assert project.actions() == {"base": "fresh", "app": "fresh"}
+
+
+@pytest.mark.engine
+def test_never_during_a_build(project: Lab) -> None:
+    project.build()
+    with (project.folder / ".build" / "builds.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        refused = project.doit("cache_prune", "--all", "--yes")
+        assert refused.returncode != 0
+        assert "a build of this project is running" in refused.stderr
+        assert project.doit("cache_prune", "--all", "--dry-run").returncode == 0
+    (project.folder / "app.Dockerfile").write_text("FROM base\nRUN sleep 3; date > /when\n")
+    building = project.start("build_optimized")
+    assert building.stdout is not None
+    for line in building.stdout:
+        if line.startswith("building app"):
+            break
+    refused = project.doit("cache_prune", "--all", "--yes")
+    assert "a build of this project is running" in refused.stderr
+    building.communicate()
+    assert building.returncode == 0
+
+
+@pytest.mark.engine
+def test_a_project_carried_in_a_folder_is_not_built_again(project: Lab, second: SpareEngine, tmp_path: Path) -> None:
+    nothing = project.doit("cache_export", str(tmp_path / "out"))
+    assert nothing.returncode != 0
+    assert "nothing to export" in nothing.stderr
+    project.build()
+    done = project.doit("cache_export", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert "wrote 2 images" in done.stderr
+    for tag in tags_of(project):
+        docker(project, "image", "rm", "--force", tag)
+    assert project.actions() == {"base": "build", "app": "build"}
+    out = tmp_path / "out"
+    # Damaged, missing, foreign: one sentence each, and nothing is taken.
+    whole = (out / "images.tar").read_bytes()
+    (out / "images.tar").write_bytes(whole[:-1] + b"x")
+    damaged = project.doit("cache_import", str(out))
+    assert "images.tar is not what was exported" in damaged.stderr
+    (out / "images.tar").unlink()
+    assert "images.tar is missing" in project.doit("cache_import", str(out)).stderr
+    assert "there is no export.json" in project.doit("cache_import", str(tmp_path)).stderr
+    (out / "images.tar").write_bytes(whole)
+    index = json.loads((out / "export.json").read_text())
+    (out / "export.json").write_text(
+        json.dumps({**index, "files": {**index["files"], "../x": {"size": 1, "sha256": "0"}}})
+    )
+    assert "is no part of an export" in project.doit("cache_import", str(out)).stderr
+    (out / "export.json").write_text(json.dumps({**index, "platform": "linux/s390x"}))
+    assert "exported on linux/s390x" in project.doit("cache_import", str(out)).stderr
+    assert tags_of(project) == set()
+    (out / "export.json").write_text(json.dumps(index))
+    taken = project.doit("cache_import", str(out))
+    assert taken.returncode == 0, taken.stderr
+    assert project.actions() == {"base": "retag", "app": "retag"}
+    assert project.build() == {"base": "retagged", "app": "retagged"}
+    refused = project.doit("cache_export", str(project.folder))
+    assert "holds something else" in refused.stderr
+    assert (project.folder / "compose.yml").exists()
+
+
+@pytest.mark.engine
+def test_export_pushes_to_the_registry_what_it_lacks(project: Lab, tmp_path: Path) -> None:
+    project.build()
+    assert "needs a FOLDER, or CACHE_REGISTRY" in project.doit("cache_export").stderr
+    with loopback.registry(tmp_path / "registry") as server:
+        assert "pushed 2 images" in project.doit("cache_export", CACHE_REGISTRY=server.address).stderr
+        assert "pushed 0 images" in project.doit("cache_export", CACHE_REGISTRY=server.address).stderr
+        stats = json.loads(project.doit("cache_stats", "--json", CACHE_REGISTRY=server.address).stdout)
+        assert (stats["registry"]["results"], stats["registry"]["current_images"]) == (2, 2)
+        read_only = project.doit("cache_export", CACHE_REGISTRY=server.address, CACHE_WRITE="0")
+        assert "CACHE_WRITE=0 forbids to push" in read_only.stderr
+
+
+@pytest.mark.engine
+def test_rebuild_uses_no_cache(project: Lab) -> None:
+    project.build()
+    before = {
+        name: docker(project, "run", "--rm", project.ref("app"), "md5sum", file)
+        for name, file in (("base", f"/{project.prefix}"), ("app", "/random"))
+    }
+    done = project.doit("rebuild_optimized")
+    assert done.returncode == 0, done.stderr
+    assert "0 of 1 steps cached" in done.stderr
+    assert "0 of 2 steps cached" in done.stderr
+    after = {
+        name: docker(project, "run", "--rm", project.ref("app"), "md5sum", file)
+        for name, file in (("base", f"/{project.prefix}"), ("app", "/random"))
+    }
+    assert all(before[name] != after[name] for name in before)
+    assert project.actions() == {"base": "fresh", "app": "fresh"}
+    stats = json.loads(project.doit("cache_stats", "--json").stdout)
+    assert {one["image"]: (one["built"], one["evicted"]) for one in stats["images"]} == {"base": (2, 0), "app": (2, 0)}
+
+
+@pytest.mark.engine
+def test_what_was_evicted_is_counted_as_missed(project: Lab) -> None:
+    project.build()
+    for tag in tags_of(project):
+        docker(project, "image", "rm", "--force", tag)
+    docker(project, "builder", "prune", "--all", "--force")
+    project.build()
+    stats = json.loads(project.doit("cache_stats", "--json").stdout)
+    assert {one["image"]: one["evicted"] for one in stats["images"]} == {"base": 1, "app": 1}
+    table = project.doit("cache_stats")
+    assert table.returncode == 0, table.stderr
+    assert "engine's build cache" in table.stdout
+
+
+# ---- what needs no engine
+
+
+def test_records_that_lie_on_others_go_first_and_busy_ones_stay() -> None:
+    records = [
+        CacheRecord("below", (), "layer", 10, 0.0, 1),
+        CacheRecord("above", ("below",), "layer", 10, 0.0, 1),
+        CacheRecord("busy", (), "layer", 10, 0.0, 1, busy=True),
+        CacheRecord("under busy", (), "layer", 10, 0.0, 1),
+        CacheRecord("on it", ("under busy",), "layer", 10, 0.0, 1, busy=True),
+    ]
+    chosen = choose(holdings.engine_cache(records, 100.0), 1.0, 0)
+    assert [item.key for item, _ in chosen.gone] == ["above", "below"]
+
+
+def test_a_random_build_cache_never_breaks() -> None:
+    chance = random.Random(5)
+    records: list[CacheRecord] = []
+    for number in range(3000):
+        parents = tuple({chance.choice(records).id for _ in range(chance.randrange(3))}) if records else ()
+        records.append(
+            CacheRecord(
+                str(number), parents, "x", chance.randrange(10**6), chance.random() * 1e6, 1, chance.random() < 0.05
+            )
+        )
+    began = time.monotonic()
+    chosen = choose(holdings.engine_cache(records, 1e6), 8e5, 10**8)
+    there = {record.id: record for record in records}
+    for item, _ in chosen.gone:
+        record = there.pop(item.key)
+        assert not record.busy
+        assert not any(record.id in other.parents for other in there.values())
+    assert time.monotonic() - began < 60  # not quadratic in records; each of them is looked at a few times
+
+
+DU = """\
+ID:\t\tyuoxg
+Created at:\t2026-11-24 07:29:27.921242835 +0000 UTC
+Mutable:\tfalse
+Reclaimable:\ttrue
+Shared:\t\ttrue
+Size:\t\t347.6MB
+Description:\tpulled from docker.io/library/base@sha256:0c96
+Usage count:\t4
+Last used:\t3 minutes ago
+Type:\t\tregular
+
+ID:\t\trjhku
+Parents:
+ - yuoxg
+ - other
+Created at:\t2026-11-24 07:29:37.313704137 +0000 UTC
+Mutable:\tfalse
+Reclaimable:\tfalse
+Shared:\t\tfalse
+Size:\t\t10.24kB
+Description:\t[1/3] COPY f: /f
+Usage count:\t1
+Last used:\tAbout an hour ago
+Type:\t\tregular
+
+Shared:\t\t347.6MB
+Total:\t\t347.7MB
+"""
+
+
+def test_what_buildx_du_prints() -> None:
+    shared, copied = holdings.read_du(DU, now=10_000.0)
+    assert shared == CacheRecord("yuoxg", (), "pulled from docker.io/library/base@sha256:0c96", 0, 9820.0, 4)
+    assert copied == CacheRecord("rjhku", ("yuoxg", "other"), "[1/3] COPY f: /f", 10240, 6400.0, 1, busy=True)
+    assert holdings.read_du("", 0.0) == []
+
+
+def test_the_command_that_prunes_a_dedicated_builder() -> None:
+    assert prune_argv("b", ["x1", "y2"]) == [
+        "docker", "buildx", "prune", "--builder", "b", "--force", "--all", "--filter", 'id="^(x1|y2)$"',
+    ]  # fmt: skip
+
+
+def build(number: int, action: str = "build", seconds: float = 10.0, **more: object) -> Build:
+    values: dict[str, object] = {"fingerprint": f"f{number}", "reasons": (), "status": "done", **more}
+    return Build(image="a", ref="a", action=action, started=float(number), seconds=seconds, id=number, **values)  # type: ignore[arg-type]
+
+
+def test_hits_are_counted_from_history() -> None:
+    ran = (StepRecord("RUN x", number=2, total=2, seconds=7.0), StepRecord("FROM y", number=1, total=2))
+    hit = (StepRecord("RUN x", number=2, total=2, cached=True),)
+    past = [
+        build(1, steps=ran),
+        build(2, steps=hit),
+        build(3, "retag", 0.1),
+        build(4, "pull", 1.0),
+        build(5, status="failed", steps=ran),
+        build(6, fingerprint="f1", steps=ran),
+        build(7, fingerprint="f1", steps=ran, reasons=(hits.AFRESH,)),
+    ]
+    one = hits.count(reversed(past))["a"]
+    assert (one.built, one.retagged, one.pulled) == (4, 1, 1)
+    assert one.step_rate == 0.25
+    assert one.image_rate == pytest.approx(2 / 6)
+    assert one.saved == pytest.approx(7.0 + 9.9 + 9.0)
+    assert (one.evicted, one.evicted_seconds) == (1, 10.0)
+    assert [step.name for step in hits.worst(one)] == ["RUN x"]
+    assert hits.count([]) == {}
+
+
+def test_our_own_files_of_images_that_are_no_more_can_go(lab: Lab) -> None:
+    lab.write(FILES)
+    lab.build()
+    logs = lab.folder / ".build" / "logs"
+    (logs / "gone.log").write_text("x")
+    records = lab.folder / ".build" / "images"
+    shutil.copy(records / "app.json", records / "gone.json")
+    dry = json.loads(lab.doit("cache_prune", "--dry-run", "--all", "--json").stdout)
+    names = {one["name"] for one in dry["gone"] if one["kind"] == "log"}
+    assert {"logs/gone.log", "images/gone.json", "logs/app.log"} <= names
+    assert "images/app.json" not in names
