@@ -19,7 +19,6 @@ from tasks.migrate import Before, Change, Journal, changes_between, downtime, he
 from tests.conftest import docker
 from tests.test_stack import Stack, wait_until
 
-
 COMPOSE = """
     name: PREFIX
     x-small: &small {{init: true, stop_grace_period: 1s, restart: unless-stopped, tmpfs: [/tmp]}}
