@@ -85,7 +85,7 @@ def spare_engine(prefix: str = "spare-engine-", *, containerd_store: bool = Fals
     try:
         _sweep(prefix)
         folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
-        cleaning.callback(shutil.rmtree, folder, ignore_errors=True)
+        cleaning.callback(_remove, folder)
         bridge = cleaning.enter_context(_bridge())
         log = cleaning.enter_context((folder / "log").open("w"))
         address = f"unix://{folder}/docker.sock"
@@ -137,11 +137,21 @@ def _bridge() -> Iterator[str]:
                     subprocess.run(["iptables", "-t", table, "-D", *rule.split()[1:]], capture_output=True)
 
 
+def _remove(folder: Path) -> None:
+    """Remove an engine's folder. The engine mounts its data on itself and leaves that behind when it stops."""
+    data = folder / "data"
+    while data.is_mount():
+        done = subprocess.run(["umount", str(data)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            break
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _sweep(prefix: str) -> None:
     """Remove what a process that was killed left: the folders of its engines, and its bridges."""
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
         if _is_dead(path.name.removeprefix(prefix).partition("-")[0]):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
     for line in _ip("-brief", "link").splitlines():
         found = re.match(r"(bm(\d+)x\d+) ", line)
         if found and _is_dead(found[2]):
