@@ -18,6 +18,7 @@ VERSION = 1
 # Labels that every image built here carries. They name no time and no machine, so they break no cache.
 LABEL = "vllm-swarm.build."
 OWN, PARENTS, FINGERPRINT = f"{LABEL}own", f"{LABEL}parents", f"{LABEL}fingerprint"
+KEPT = "in-"  # how the tags begin under which images are kept
 _SHOWN = 16  # hexadecimal digits of a fingerprint in a tag: 64 bits
 
 
@@ -62,7 +63,7 @@ def tag_of(ref: str, number: str) -> str:
     >>> tag_of("localhost:5000/app/auth:optimized", "ab" * 32)
     'localhost:5000/app/auth:in-abababababababab'
     """
-    return f"{repository(ref)}:in-{number[:_SHOWN]}"
+    return f"{repository(ref)}:{KEPT}{number[:_SHOWN]}"
 
 
 def repository(ref: str) -> str:

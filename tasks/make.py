@@ -159,7 +159,8 @@ def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> No
     board.board.started(name, "build", decision.reasons, expected.get(name))
     began = time.time()
     log = workspace.folder / "logs" / f"{name}.log"
-    passing = f"{repository(one.image.ref)}:building-{_RUN}"
+    # Unlike any other build's, of this run too: images may share a repository.
+    passing = f"{repository(one.image.ref)}:building-{uuid.uuid4().hex[:12]}"
     where = site.site(workspace, decision, afresh=afresh)
     outcome = _run_buildx(workspace, decision, log, passing, where)
     seconds = time.time() - began
@@ -225,12 +226,13 @@ def _failed(
 
 def _refuse_moved(workspace: Workspace, decision: Decision, outcome: _Outcome, began: float, seconds: float) -> None:
     name, one, progress = decision.name, decision.surveyed, outcome.progress
-    after = workspace.resurvey(name)
-    if after.fingerprint == one.fingerprint:
+    workspace.changed()  # a base or a parent may have moved as well: the engine is asked anew
+    after = workspace.decide(name, anew=True)
+    if (after.surveyed.fingerprint, after.parents_label) == (one.fingerprint, decision.parents_label):
         return
     workspace.history.add(_entry(workspace, decision, "moved", began, seconds, steps=history.steps_of(progress)))
     board.board.ended(name, "moved", progress=progress)
-    what = ", ".join(differences(one.ingredients(), after.ingredients())) or "a parent changed"
+    what = ", ".join(differences(one.ingredients(), after.surveyed.ingredients())) or "a parent changed"
     raise Trouble(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
 
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.engine import Held, Snapshot
-from tasks.fingerprint import OWN, PARENTS, repository, tag_of
+from tasks.engine import Held, Snapshot, normalise
+from tasks.fingerprint import KEPT, OWN, PARENTS, repository, tag_of
 from tasks.reasons import differences
 from tasks.record import Record
 from tasks.survey import Surveyed
@@ -126,21 +126,17 @@ def offered(one: Surveyed, offer: Found, parents: str, platform: str) -> bool:
 
 def matching(one: Surveyed, snapshot: Snapshot, parents: str) -> Held | None:
     """The image of the engine that was made from exactly this: the same own ingredients on the same parents' content.
-    The one that already carries the fingerprint's tag comes first, then the one that carries the image's name, then any
-    other of this repository (another project's may vanish any time)."""
-    for ref in (tag_of(one.image.ref, one.fingerprint), one.image.ref):
-        held = snapshot.get(ref)
-        if held and made_from(one, held, parents):
+    The one that carries the fingerprint's tag comes first, then the one that carries the image's name, then any other
+    of this repository (another project's may vanish any time).
+
+    Only an image with one of our ``in-`` tags counts: labels alone also stand on a build that was killed before its
+    inputs were read again, and on whatever people make from an image of ours, by ``docker commit`` for instance."""
+    known = [snapshot.get(ref) for ref in (tag_of(one.image.ref, one.fingerprint), one.image.ref)]
+    ours = f"{repository(normalise(one.image.ref))}:{KEPT}"
+    for held in (*known, *snapshot.made_from(one.own)):
+        if held and made_from(one, held, parents) and any(tag.startswith(ours) for tag in held.tags):
             return held
-    ours = f"{repository(one.image.ref)}:"
-    return next(
-        (
-            held
-            for held in snapshot.made_from(one.own)
-            if made_from(one, held, parents) and any(tag.startswith(ours) for tag in held.tags)
-        ),
-        None,
-    )
+    return None
 
 
 def made_from(one: Surveyed, held: Held, parents: str) -> bool:

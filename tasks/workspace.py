@@ -179,11 +179,6 @@ class Workspace:
         """The content of an image that the engine holds."""
         return self.facts.get(image_id).content
 
-    def resurvey(self, name: str) -> survey.Surveyed:
-        """What an image is made of at this moment, with every folder walked anew."""
-        anew = survey.Surveyor(self.project, self.folder)
-        return anew.survey(self.snapshot().platform, self._facts_of, only=name)[name]
-
     def _facts_of(self, ref: str) -> Facts | None:
         held = self.snapshot().get(ref)
         return self.facts.get(held.id) if held else None

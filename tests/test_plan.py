@@ -33,13 +33,17 @@ def engine(*images: Held) -> Snapshot:
     return snapshot_of(listed, "linux/amd64")
 
 
-def decide(images: list[Surveyed], snapshot: Snapshot, records: Mapping[str, Record] | None = None) -> dict[str, Decision]:
+def decide(
+    images: list[Surveyed], snapshot: Snapshot, records: Mapping[str, Record] | None = None
+) -> dict[str, Decision]:
     return plan({one.name: one for one in images}, snapshot, lambda ident: f"content of {ident}", (records or {}).get)
 
 
 def record(one: Surveyed, **more: object) -> Record:
     known: dict[str, object] = {"ingredients": Ingredients(), "parents": {}, **more}
-    return Record(one.name, one.image.ref, "build", one.fingerprint, image_id="", size=0, finished=0, seconds=1, **known)  # type: ignore[arg-type]
+    return Record(
+        one.name, one.image.ref, "build", one.fingerprint, image_id="", size=0, finished=0, seconds=1, **known
+    )  # type: ignore[arg-type]
 
 
 BASE = made("base", "ob", "fb")
@@ -63,7 +67,9 @@ def test_right_name_but_built_by_somebody_else() -> None:
 
 
 def test_right_name_and_inputs_but_another_parent() -> None:
-    decided = decide([BASE, APP], engine(held(BASE), held(APP, parents="base=content of another")), {"app": record(APP)})
+    decided = decide(
+        [BASE, APP], engine(held(BASE), held(APP, parents="base=content of another")), {"app": record(APP)}
+    )
     assert decided["base"].action == "fresh"
     assert decided["app"].action == "build"
 
@@ -73,6 +79,13 @@ def test_a_missing_name_is_a_retag_and_says_which() -> None:
     decided = decide([BASE], engine(only_fingerprint))["base"]
     assert (decided.action, decided.reasons) == ("retag", ("tag `app/base` is missing",))
     assert decided.held == only_fingerprint
+
+
+def test_labels_alone_prove_nothing() -> None:
+    """A killed build leaves an image whose inputs nobody read again; ``docker commit`` copies all labels."""
+    for names in [("app/base:building-0123",), ("app/base:latest",), ("app/base:debug",), ("app/other:in-0123",)]:
+        assert decide([BASE], engine(held(BASE, names=names)))["base"].action == "build"
+    assert decide([BASE], engine(held(BASE, names=("app/base:in-0123",))))["base"].action == "retag"
 
 
 def test_only_the_fingerprint_moved_while_the_content_did_not() -> None:
@@ -97,7 +110,9 @@ def test_a_broken_parent_breaks_its_children_only() -> None:
 
 
 def found(one: Surveyed, parents: str = "", platform: str = "linux/amd64") -> Found:
-    return Found("sha256:d", "sha256:c", platform, {OWN: one.own, PARENTS: parents}, f"content of id-{one.name}", {"l": 1})
+    return Found(
+        "sha256:d", "sha256:c", platform, {OWN: one.own, PARENTS: parents}, f"content of id-{one.name}", {"l": 1}
+    )
 
 
 def shared(images: list[Surveyed], snapshot: Snapshot, **offers: Found) -> dict[str, str]:

@@ -287,9 +287,31 @@ def test_an_edit_before_its_turn_is_simply_built(lab: Lab, busybox: str) -> None
     assert lab.actions() == FRESH
 
 
+def test_images_may_share_a_repository(lab: Lab) -> None:
+    """Side by side, each under a passing name of its own."""
+    names = ["one", "two", "three"]
+    services = "".join(f'  {name}: {{image: "PREFIX/app:{name}", build: {{context: {name}}}}}\n' for name in names)
+    lab.write({"compose.yml": f"name: PREFIX\nservices:\n{services}"})
+    for name in names:
+        lab.write({f"{name}/Dockerfile": "FROM scratch\nCOPY f /\n", f"{name}/f": f"{name} of PREFIX\n"})
+    assert lab.build() == dict.fromkeys(names, "built")
+    assert lab.actions() == dict.fromkeys(names, "fresh")
+    assert not [name for name in lab.images() if ":building-" in name]
+
+
+def test_what_a_killed_build_left_is_not_taken(family: Lab) -> None:
+    """It was labelled when it began: whether its inputs moved meanwhile nobody looked."""
+    right = family.image_id(family.ref("other"))
+    docker("tag", right, f"{family.prefix}/other:building-0123")
+    docker("image", "rm", *[name for name in family.images() if "/other:" in name and ":building-" not in name])
+    assert family.actions() == {**FRESH, "other": "build"}
+
+
 def test_every_tag_must_be_there(lab: Lab) -> None:
     lab.write(FAMILY)
-    lab.write({"compose.yml": FAMILY["compose.yml"].replace("{context: other}", "{context: other, tags: [PREFIX/other:2]}")})
+    lab.write(
+        {"compose.yml": FAMILY["compose.yml"].replace("{context: other}", "{context: other, tags: [PREFIX/other:2]}")}
+    )
     lab.build()
     docker("image", "rm", f"{lab.prefix}/other:2")
     plan = lab.plan()
@@ -363,5 +385,3 @@ def _tar(folder: Path) -> bytes:
 def _content(ref: str) -> list[str]:
     layers: list[str] = json.loads(docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", ref).stdout)
     return layers
-
-
