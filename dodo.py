@@ -1,7 +1,12 @@
 """Table of contents: every task of this repository, by the question that it answers."""
 
-# what the images are built on, and the images
+# what the images are built on
 from tasks.base import task_base_image
+
+# how much better is it, measured here and now
+from tasks.bench import task_benchmark_builds, task_compare_performance, task_image_sizes
+
+# the images
 from tasks.build import task_build_base, task_build_image_optimized, task_build_optimized
 
 # builders and caches, here and shared
