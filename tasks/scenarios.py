@@ -113,8 +113,8 @@ def _plans(
         return lambda salt: edit.apply(both.folder, salt)
 
     plans = [
-        _Plan("cold", "", "everything, from an empty cache", lambda salt: both.forget_everything()),
-        _Plan("nothing", "", "everything, just after it was built", lambda salt: None),
+        _Plan("cold", "", "the base images are there: no other image, no build cache, no cache mount", lambda salt: both.forget_everything()),
+        _Plan("nothing", "", "just after everything was built", lambda salt: None),
     ]
     for image in edits.services(images, inputs):
         code, packages = edits.code_of(image, inputs), edits.requirements_of(image, inputs)
