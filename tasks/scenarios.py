@@ -113,7 +113,12 @@ def _plans(
         return lambda salt: edit.apply(both.folder, salt)
 
     plans = [
-        _Plan("cold", "", "the base images are there: no other image, no build cache, no cache mount", lambda salt: both.forget_everything()),
+        _Plan(
+            "cold",
+            "",
+            "the base images are there: no other image, no build cache, no cache mount",
+            lambda salt: both.forget_everything(),
+        ),
         _Plan("nothing", "", "just after everything was built", lambda salt: None),
     ]
     for image in edits.services(images, inputs):
