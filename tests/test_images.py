@@ -76,7 +76,7 @@ def test_env_example_has_every_variable_of_the_compose_files_with_the_same_defau
     example = settings.read_env(ROOT / ".env.example")
     # These come from the environment alone, as .env.example says.
     outside = {"PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"}
-    for file in ("docker-compose.yml", "docker-compose.optimized.yml"):
+    for file in ("docker-compose.yml", "docker-compose.optimized.yml", "docker-compose.cache.yml"):
         text = re.sub(r"^\s*#.*", "", (ROOT / file).read_text(), flags=re.MULTILINE)
         used = dict(re.findall(r"\$\{(\w+)(?::-([^{}$]*))?", text))
         assert set(used) - outside <= set(example)
@@ -88,7 +88,7 @@ def test_env_example_has_every_setting_with_its_default_and_nothing_that_nobody_
     example = settings.read_env(ROOT / ".env.example")
     assert settings.load(tmp_path, example) == settings.Settings()
     ours = {name.upper() for name in settings.Settings.__dataclass_fields__}
-    files = ("docker-compose.yml", "docker-compose.optimized.yml")
+    files = ("docker-compose.yml", "docker-compose.optimized.yml", "docker-compose.cache.yml")
     used = {name for file in files for name in re.findall(r"\$\{(\w+)", (ROOT / file).read_text())}
     assert set(example) <= ours | used
     assert {name for name, value in example.items() if value == "change-me"} == {

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Start the registry with the login CACHE_USER and CACHE_PASSWORD, its descriptors in Redis if one is named, and TLS if
+# a certificate is there. Secrets reach it by its environment and by files in memory, never as arguments.
+set -eu
+
+[ "${1:-docker-registry}" = docker-registry ] || exec "$@"
+
+case ${CACHE_PASSWORD:-} in
+    '' | change-me*)
+        echo "registry: CACHE_PASSWORD is empty or still the example's; set it in .env" >&2
+        exit 78
+        ;;
+esac
+
+# The registry knows bcrypt logins only; the C library makes them.
+umask 077
+CACHE_PASSWORD=$CACHE_PASSWORD perl -e '
+    open my $random, "<:raw", "/dev/urandom" or die;
+    read $random, my $bytes, 22;
+    my @alphabet = (".", "/", "A" .. "Z", "a" .. "z", "0" .. "9");
+    my $salt = join "", map { $alphabet[$_ % 64] } unpack "C*", $bytes;
+    my $hash = crypt($ENV{CACHE_PASSWORD}, "\$2b\$10\$" . substr($salt, 0, 21) . "u");
+    die "this system knows no bcrypt\n" unless defined $hash && length $hash == 60;
+    print "$ENV{CACHE_USER}:$hash\n";
+' > /tmp/htpasswd
+unset CACHE_PASSWORD
+
+cache=inmemory
+if [ -n "${REGISTRY_REDIS_ADDR:-}" ]; then
+    cache=redis
+fi
+tls=
+if [ -f /tls/cert.pem ]; then
+    tls=', "tls": {"certificate": "/tls/cert.pem", "key": "/tls/key.pem"}'
+fi
+# JSON is YAML. What is written half and dropped is purged by the registry itself.
+cat > /tmp/config.yml <<EOT
+{
+  "version": "0.1",
+  "log": {"level": "info", "accesslog": {"disabled": true}},
+  "storage": {
+    "filesystem": {"rootdirectory": "/data"},
+    "cache": {"blobdescriptor": "$cache"},
+    "delete": {"enabled": true}
+  },
+  "auth": {"htpasswd": {"realm": "cache", "path": "/tmp/htpasswd"}},
+  "http": {"addr": ":5000", "headers": {"X-Content-Type-Options": ["nosniff"]}$tls}
+}
+EOT
+exec docker-registry serve /tmp/config.yml
