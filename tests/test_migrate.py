@@ -8,15 +8,19 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
+from tasks import secrets
 from tasks.compose import Service
-from tasks.containers import Container, Event
+from tasks.containers import Container, Containers, Event
 from tasks.errors import Trouble
 from tasks.migrate import Before, Change, Journal, changes_between, downtime, held_tag
-from tests.conftest import docker
+from tasks.trial import free_port
+from tests.conftest import ROOT, Lab, docker
 from tests.test_stack import Stack, wait_until
 
 COMPOSE = """
@@ -234,6 +238,88 @@ def test_killed_while_rolling_back_the_next_run_finishes_that(standard: Stack) -
     assert images(standard) == before
     assert data(standard) == ("precious\n", "page\n")
     assert not journal.exists()
+
+
+# ---- the real deployments
+
+
+class Deployment(Lab):
+    """This repository's own stack under a name, on ports and with secrets of its own."""
+
+    def __init__(self, ports: list[int]) -> None:
+        super().__init__(ROOT)
+        names = ("AUTH_PORT", "MEMORY_PORT", "ORCHESTRATOR_PORT")
+        self.environ = {
+            **secrets.random_values(ROOT),
+            **{name: str(port) for name, port in zip(names, ports, strict=True)},
+            "COMPOSE_PROJECT_NAME": self.prefix,
+            "COMPOSE_FILE": str(ROOT / "docker-compose.optimized.yml"),
+        }
+        self.auth, self.memory = f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+
+    def kinds(self) -> set[str]:
+        label = f"label=com.docker.compose.project={self.prefix}"
+        listed = docker("ps", "--filter", label, "--format", "{{.Image}} {{.Status}}").stdout.splitlines()
+        assert len(listed) == 5
+        assert all(line.endswith("(healthy)") for line in listed), listed
+        return {line.split()[0].rpartition(":")[2] for line in listed}
+
+    def close(self) -> None:
+        Containers(self.prefix).remove()
+
+
+@pytest.fixture
+def deployment(engine: None) -> Iterator[Deployment]:
+    with ExitStack() as stack:
+        one = Deployment([stack.enter_context(free_port()) for _ in range(3)])
+        stack.callback(one.close)
+        yield one
+
+
+@pytest.mark.stack
+@pytest.mark.xdist_group("stack")
+def test_users_and_memories_survive_the_way_there_and_back(deployment: Deployment) -> None:
+    standard = str(ROOT / "docker-compose.yml")
+    done = deployment.doit("up_optimized", COMPOSE_FILE=standard)
+    assert done.returncode == 0, done.stderr
+    assert deployment.kinds() == {"standard"}
+
+    user = {"username": "before", "password": "a-password-of-before"}
+    text = "The spare key is under the blue flowerpot."
+    with httpx.Client(timeout=30, trust_env=False) as client:
+
+        def token() -> dict[str, str]:
+            answer = client.post(f"{deployment.auth}/token", data=user).raise_for_status()
+            return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+        client.post(f"{deployment.auth}/users", json=user).raise_for_status()
+        made = client.post(f"{deployment.auth}/api-keys", json={"name": "kept"}, headers=token()).raise_for_status()
+        key = {"X-API-Key": made.json()["key"]}
+        kept = client.post(f"{deployment.memory}/memories", json={"text": text}, headers=key).raise_for_status()
+        said = {"messages": [{"role": "user", "content": "hello"}]}
+        client.post(f"{deployment.memory}/sessions/s/messages", json=said, headers=key).raise_for_status()
+
+        def all_is_there() -> None:
+            found = client.post(f"{deployment.memory}/search", json={"query": "Where is the key?"}, headers=key)
+            assert [one["id"] for one in found.raise_for_status().json()["results"]] == [kept.json()["id"]]
+            session = client.get(f"{deployment.memory}/sessions/s/messages", headers=key).raise_for_status()
+            assert session.json()["messages"] == said["messages"]
+            assert client.post(f"{deployment.auth}/verify", headers=token()).status_code == 200
+
+        # Far too little memory, which only the optimized deployment limits: its services are killed as they start.
+        failed = deployment.doit("migrate_to_optimized", "--yes", SERVICE_MEMORY="6m")
+        assert failed.returncode != 0
+        assert "rolled back" in failed.stderr, failed.stderr
+        assert "optimized" not in deployment.kinds()
+        all_is_there()
+
+        done = deployment.doit("migrate_to_optimized", "--yes")
+        assert done.returncode == 0, done.stderr
+        assert "migrated: downtime " in done.stderr
+        assert deployment.kinds() == {"optimized"}
+        all_is_there()
+    for value in (deployment.environ[name] for name in secrets.wanted(ROOT)):
+        assert value not in failed.stdout + failed.stderr + done.stdout + done.stderr
 
 
 # ---- the pure parts

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +311,20 @@ def test_what_others_wrote_is_shown_without_secrets(tmp_path: Path) -> None:
 def test_the_shipped_example_marks_what_the_services_need() -> None:
     root = Path(__file__).resolve().parent.parent
     assert {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET"} <= set(secrets.wanted(root))
+
+
+# ---- the model
+
+
+@pytest.mark.engine
+def test_the_model_is_started_only_where_its_profile_is_asked_for(engine: None) -> None:
+    root = Path(__file__).resolve().parent.parent
+    environ = {name: value for name, value in os.environ.items() if name != "COMPOSE_PROFILES"}
+    for file in ("docker-compose.optimized.yml", "docker-compose.yml"):
+        compose = Compose((root / file,), "p", environ)
+        assert "vllm" not in compose.services()
+        asked = replace(compose, environ={**environ, "COMPOSE_PROFILES": "gpu"})
+        assert asked.services()["vllm"].replicas == 1
 
 
 # ---- edits
