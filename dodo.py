@@ -35,6 +35,9 @@ from tasks.doctor import task_doctor
 # what was built before, and how it went
 from tasks.history_view import task_history
 
+# what the stack's services wrote
+from tasks.logs import task_logs_optimized
+
 # from the standard deployment to this one
 from tasks.migrate import task_migrate_to_optimized
 
@@ -42,13 +45,7 @@ from tasks.migrate import task_migrate_to_optimized
 from tasks.plan_view import task_plan
 from tasks.report import task_build_report
 
-# the stack: up, down, what it says
-from tasks.stack import (
-    task_down_optimized,
-    task_env_file,
-    task_logs_optimized,
-    task_ps_optimized,
-    task_up_optimized,
-)
+# the stack: up, down, how it is
+from tasks.stack import task_down_optimized, task_env_file, task_ps_optimized, task_up_optimized
 
 DOIT_CONFIG = doit_config()

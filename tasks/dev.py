@@ -15,9 +15,7 @@ import atexit
 import contextlib
 import fnmatch
 import os
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +24,13 @@ from typing import Any
 
 from tasks import bringup, health, health_view, processes
 from tasks.ci import doit
-from tasks.compose import Compose, Service, Sync, last_words, logs_argv, restart_argv
+from tasks.compose import Compose, Service, Sync, last_words, restart_argv
 from tasks.containers import Containers
 from tasks.errors import Trouble
+from tasks.logs import Follower
 from tasks.project import write_json
 from tasks.secrets import ENV
-from tasks.stack import PLAIN, Task, act, compose_of, locked, log_of, show_line
+from tasks.stack import PLAIN, Task, act, compose_of, locked, log_of
 from tasks.workspace import Workspace
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
@@ -64,7 +63,7 @@ def dev(workspace: Workspace) -> None:
     before = stats_of(seen.folders())
     _start(workspace, compose)
     atexit.register(print, "no longer following; the stack still runs (doit down_optimized ends it)", file=sys.stderr)
-    with _Logs(compose) as logs:
+    with Follower(compose) as logs:
         _follow(workspace, compose, seen, before, logs)
 
 
@@ -130,7 +129,7 @@ def _start(workspace: Workspace, compose: Compose) -> None:
         raise Trouble(bringup.explain(outcome, compose))
 
 
-def _follow(workspace: Workspace, compose: Compose, seen: _Seen, before: Stats, logs: _Logs) -> None:
+def _follow(workspace: Workspace, compose: Compose, seen: _Seen, before: Stats, logs: Follower) -> None:
     said = False
     pending: set[Path] = set()
     while not processes.stopping():
@@ -238,7 +237,7 @@ def _moments(folders: Iterable[Path]) -> Iterator[None]:
             yield
 
 
-def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen, logs: _Logs) -> None:
+def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen, logs: Follower) -> None:
     began = time.monotonic()
     if what.build or what.project:
         images = seen.concerned(what.build) or list(what.build)
@@ -268,66 +267,6 @@ def _restart(workspace: Workspace, compose: Compose, services: Sequence[str]) ->
         outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=view.show)
     if not outcome.well:
         raise Trouble(bringup.explain(outcome, compose))
-
-
-class _Logs:
-    """What the services write, passed on to standard output: a context.
-
-    Compose up to 2.26 loses sight of a container that restarts, so it is asked anew after each reaction, for
-    everything since the last it told.
-    """
-
-    def __init__(self, compose: Compose) -> None:
-        self._compose = compose
-        self._color = sys.stdout.isatty()
-        self._lock = threading.Condition()
-        self._since = time.time()
-        self._paused = self._ended = False
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> _Logs:
-        threading.Thread(target=self._pass_on, daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop()
-        self._ended = True
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Containers are restarted or made anew in the block; what they write in it is told after it."""
-        self._stop()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._paused = False
-                self._lock.notify()
-
-    def _stop(self) -> None:
-        with self._lock:
-            self._paused = True
-            process = self._process
-        if process is not None:
-            processes.stop(process, 1)
-
-    def _pass_on(self) -> None:
-        while not self._ended and not processes.stopping():
-            with self._lock:
-                self._lock.wait_for(lambda: not self._paused, timeout=1)
-                if self._paused:
-                    continue
-            argv = logs_argv(self._compose, follow=True, since=f"{self._since:.3f}", color=self._color)
-            with (
-                contextlib.suppress(processes.Stopped),
-                processes.start(argv, cwd=self._compose.directory, env=self._compose.env) as process,
-            ):
-                self._process = process
-                for line in process.stdout or ():
-                    show_line(line, self._color)
-            self._since = time.time()
-            # It ends by itself when no container runs; the next may come.
-            time.sleep(0 if self._paused else 1)
 
 
 @contextlib.contextmanager

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks import bringup, health_view, lock, processes, secrets
-from tasks.compose import Compose, down_argv, last_words, logs_argv
+from tasks.compose import Compose, down_argv, last_words
 from tasks.containers import Belongings, Containers
 from tasks.errors import Trouble
 from tasks.workspace import Workspace, current
 
 Task = dict[str, Any]
-_FLAG: dict[str, Any] = {"type": bool, "default": False}
+FLAG: dict[str, Any] = {"type": bool, "default": False}
 # A task that prints, or talks with its user: no line of doit's own, and its output as it is.
 PLAIN: dict[str, Any] = {"io": {"capture": False}, "uptodate": [False]}
 QUIET: dict[str, Any] = {**PLAIN, "meta": {"quiet": True}}
@@ -37,8 +37,8 @@ def task_down_optimized() -> Task:
     return {
         "actions": [(_down,)],
         "params": [
-            {"name": "volumes", "long": "volumes", **_FLAG, "help": "remove the data too, for ever"},
-            {"name": "yes", "long": "yes", "short": "y", **_FLAG, "help": "do not ask"},
+            {"name": "volumes", "long": "volumes", **FLAG, "help": "remove the data too, for ever"},
+            {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"},
         ],
         **PLAIN,
     }
@@ -48,21 +48,7 @@ def task_ps_optimized() -> Task:
     """Show the stack's services: state, health, addresses, image; [--json]"""
     return {
         "actions": [(_ps,)],
-        "params": [{"name": "as_json", "long": "json", **_FLAG, "help": "as JSON"}],
-        **QUIET,
-    }
-
-
-def task_logs_optimized() -> Task:
-    """Show what the stack's services wrote: [--follow] [--tail N] [--since T] [SERVICE …]"""
-    return {
-        "actions": [(_logs,)],
-        "params": [
-            {"name": "follow", "long": "follow", "short": "f", **_FLAG, "help": "go on until Ctrl-C"},
-            {"name": "tail", "long": "tail", "type": str, "default": "100", "help": "how many lines, or `all`"},
-            {"name": "since", "long": "since", "type": str, "default": "", "help": "such as 10m, or a time"},
-        ],
-        "pos_arg": "services",
+        "params": [{"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}],
         **QUIET,
     }
 
@@ -186,37 +172,3 @@ def ps(workspace: Workspace, as_json: bool) -> None:
         print(json.dumps(found, indent=2))
     else:
         health_view.print_table(found)
-
-
-def _logs(services: Sequence[str], follow: bool, tail: str, since: str) -> Any:
-    return act(logs, services, follow, tail, since)
-
-
-def logs(workspace: Workspace, services: Sequence[str], follow: bool, tail: str, since: str) -> None:
-    """Print the containers' logs to standard output. Options may also stand behind the services."""
-    names, follow = [word for word in services if word not in ("--follow", "-f")], follow or "--follow" in services
-    follow = follow or "-f" in services
-    if tail != "all" and not tail.isdigit():
-        raise Trouble(f"--tail must be a number or `all`, not {tail!r}")
-    compose = compose_of(workspace)
-    known = compose.services()
-    for name in names:
-        if name not in known:
-            raise Trouble(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")
-    color = sys.stdout.isatty()
-    argv = logs_argv(compose, names, follow=follow, tail=tail, since=since, color=color)
-    try:
-        with processes.start(argv, cwd=compose.directory, env=compose.env) as process:
-            for line in process.stdout or ():
-                show_line(line, color)
-    except BrokenPipeError:  # its reader has seen enough
-        return
-    if process.returncode and not processes.stopping():
-        raise Trouble(f"docker compose logs ended with status {process.returncode}")
-
-
-def show_line(line: bytes, color: bool) -> None:
-    """Pass a line of ``docker compose logs`` on to standard output."""
-    # Compose 2.26 clears lines even where it is told that there is no terminal.
-    sys.stdout.buffer.write(line if color else line.replace(b"\x1b[2K", b""))
-    sys.stdout.buffer.flush()
