@@ -1,0 +1,105 @@
+"""What does it cost to get an image out of a dedicated builder?
+
+    .venv/bin/python benchmarks/dedicated.py [--repeat 5] [--megabytes 850]
+
+Needs root and dockerd. The builder is a `remote` one: the BuildKit of a second engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from peers import Bench, copied_stack
+from results import Results, say
+
+from tasks import handover, measure, processes
+from tasks.engine import Engine
+from tasks.spare_engine import spare_engine
+from tests import loopback
+
+ABOUT = """
+One image: the base, a large layer of random bytes, and a small file that changes. A remote BuildKit builds it (the one
+of a second engine on the same machine), and this engine gets it: by `doit build_optimized`, which fetches the layers
+that are missing, and by `docker buildx build --load`, which sends the whole image. Everything is cached but the change.
+"""
+COMPOSE = """
+services:
+  large:
+    image: bm-dedicated/large
+    build: {context: .}
+"""
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--megabytes", type=int, default=850)
+    given = parser.parse_args()
+    processes.stop_on_signals()
+    results = Results(Path(__file__), "Out of a dedicated builder", ABOUT)
+    builder = f"bm-remote-{os.getpid()}"
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))
+        _, base = copied_stack(folder / "stack")
+        near = stack.enter_context(spare_engine("bm-near-"))
+        far = stack.enter_context(spare_engine("bm-far-", containerd_store=True))
+        near.load(base)
+        endpoint = stack.enter_context(loopback.grpc_of_engine(folder, far.address.removeprefix("unix://")))
+        project = folder / "project"
+        project.mkdir()
+        (project / "compose.yml").write_text(COMPOSE)
+        (project / "Dockerfile").write_text(
+            f"FROM {base}\nRUN head -c {given.megabytes}000000 /dev/urandom > /large\nCOPY small /\n"
+        )
+        settings = {"BUILDER_DRIVER": "remote", "BUILDER_NAME": builder, "BUILDER_ENDPOINTS": endpoint}
+        bench = Bench({**near.environ, "COMPOSE_FILE": str(project / "compose.yml"), **settings}, folder / "bench")
+        _edit(project)
+        stack.callback(subprocess.run, ["docker", "buildx", "rm", "--force", builder], capture_output=True)
+        say(f"the first time: {bench.doit('build_optimized').seconds:.1f} s")
+        engine = Engine(near.address)
+        held = engine.snapshot().get(base)
+        if held is None:
+            raise SystemExit(f"{base} is not in the engine")
+        context = handover.context_of(engine, folder / "results", base, held)
+        load = [
+            "docker", "buildx", "build", "--builder", builder, "--load", "--tag", "bm-dedicated/load",
+            "--provenance=false", "--build-context", f"{base}={context}", str(project),
+        ]  # fmt: skip
+        measure.run(load, env=near.environ)
+
+        def ours(change: bool) -> float:
+            if change:
+                _edit(project)
+            return bench.doit("build_optimized").seconds
+
+        def loaded(change: bool) -> float:
+            if change:
+                _edit(project)
+            return measure.run(load, env=near.environ).seconds
+
+        for what, change, goal in (("nothing changed", False, 0.05), ("one small file changed", True, 0.15)):
+            cases = {
+                "doit build_optimized": lambda change=change: ours(change),
+                "docker buildx build --load": lambda change=change: loaded(change),
+            }
+            times = measure.in_turns(cases, given.repeat, say)
+            results.timed(what, times)
+            mine, whole = (timing.median for timing in times.values())
+            note = f"{mine:.2f} s against {whole:.2f} s, {whole / mine:.0f} times faster"
+            results.add(f"{what}, against --load", mine / whole, "×", goal, note)
+    results.write()
+
+
+def _edit(project: Path) -> None:
+    (project / "small").write_text(str(time.time_ns()))
+
+
+if __name__ == "__main__":
+    main()
