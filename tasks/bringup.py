@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from tasks import processes, secrets
+from tasks import health_view, processes, secrets
 from tasks.compose import Compose, last_words, up_argv
 from tasks.containers import Containers
 from tasks.errors import Trouble
 from tasks.health import Limits, Outcome, Verdict, wait
-from tasks.health_view import HealthView
 from tasks.settings import Settings
 
 _LAST_LINES = 15
@@ -42,7 +41,7 @@ def start(compose: Compose, limit: Limits, log: Path, only: Sequence[str] = ()) 
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("wb") as said,
-        HealthView() as view,
+        health_view.shown() as view,
         processes.start(up_argv(compose, only), cwd=compose.directory, env=compose.env) as process,
     ):
         # Its output is read at once: a full pipe would stop it.

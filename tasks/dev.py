@@ -259,7 +259,7 @@ def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen, 
 
 
 def _restart(workspace: Workspace, compose: Compose, services: Sequence[str]) -> None:
-    with locked(workspace), health_view.HealthView(live=False) as view:
+    with locked(workspace), health_view.shown(live=False) as view:
         done = compose.run(*restart_argv(compose, services)[len(compose.argv()) :])
         if done.returncode:
             raise Trouble(f"docker compose restart: {last_words(done.stderr)}")

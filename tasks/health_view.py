@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tasks import processes
 from tasks.board import seconds_text, wants_live
 from tasks.containers import Container
 from tasks.health import Verdict
@@ -16,50 +17,28 @@ _COLOURS = {"ready": "green", "waiting": "yellow", "failed": "red", "blocked": "
 
 
 class HealthView:
-    """What ``health.wait`` shows, on standard error; a context, so that the terminal is left as it was."""
+    """What ``health.wait`` shows, on standard error; see ``shown``."""
 
-    def __init__(self, live: bool | None = None) -> None:
-        self._wants_live = wants_live() if live is None else live
-        self._live: Any = None
+    def __init__(self, live: bool) -> None:
+        self._live = live
         self._said: dict[str, str] = {}
         self._began = time.monotonic()
         self._verdicts: Mapping[str, Verdict] = {}
-
-    def __enter__(self) -> HealthView:
-        if self._wants_live:
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(
-                console=Console(file=sys.stderr, highlight=False),
-                get_renderable=self._table,
-                refresh_per_second=5,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def show(self, verdicts: Mapping[str, Verdict], seconds: float) -> None:
         """Show how every service is, ``seconds`` after the beginning."""
         if not self._verdicts:  # what is well from the beginning is no news
             self._said = {name: one.words for name, one in verdicts.items() if one.state == "ready"}
         self._verdicts = verdicts
-        if self._live is not None:
+        if self._live:
             return
         for name, verdict in verdicts.items():
             if self._said.get(name) != verdict.words:
                 self._said[name] = verdict.words
                 print(f"{seconds_text(seconds):>7}  {name}: {verdict.words}", file=sys.stderr, flush=True)
 
-    def _table(self) -> Any:
+    def table(self) -> Any:
+        """The picture of this moment."""
         from rich.table import Table
         from rich.text import Text
 
@@ -71,6 +50,31 @@ class HealthView:
         elapsed = seconds_text(time.monotonic() - self._began)
         table.add_row(Text(f"{ready} of {len(self._verdicts)} ready", "bold"), "", elapsed)
         return table
+
+
+@contextlib.contextmanager
+def shown(live: bool | None = None) -> Iterator[HealthView]:
+    """A view for the block, live where standard error is a terminal. It leaves the terminal as it was, also when
+    another thread ends the run."""
+    live = wants_live() if live is None else live
+    view = HealthView(live)
+    if not live:
+        yield view
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(file=sys.stderr, highlight=False)
+    drawn = Live(
+        console=console,
+        get_renderable=view.table,
+        refresh_per_second=5,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with drawn, processes.when_stopped(drawn.stop):
+        yield view
 
 
 def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[str, Any]]:

@@ -12,11 +12,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 _running: set[subprocess.Popen[bytes]] = set()
+_acts: list[Callable[[], object]] = []
 _lock = threading.Lock()
 _stopping = threading.Event()
 
@@ -83,6 +84,8 @@ def stop_all(seconds: float = 1.5) -> None:
     """End every command that still runs: an interrupt first, which BuildKit answers by cancelling the build, then,
     after ``seconds``, for good. No command is started from then on."""
     _stopping.set()
+    for act in list(_acts):
+        act()
     with _lock:
         running = list(_running)
     for process in running:
@@ -90,6 +93,16 @@ def stop_all(seconds: float = 1.5) -> None:
     _await(running, seconds)
     for process in running:
         _end(process, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def when_stopped(act: Callable[[], object]) -> Iterator[None]:
+    """For the block: ``act`` is called when the run is stopped, before anything else, by the thread that stops it."""
+    _acts.append(act)
+    try:
+        yield
+    finally:
+        _acts.remove(act)
 
 
 def stopping() -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -20,9 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyte
 import pytest
 
-from tests.conftest import Lab, docker
+from tests.conftest import ROOT, Lab, docker
 
 pytestmark = pytest.mark.engine
 
@@ -318,6 +321,36 @@ def test_an_interrupted_up_can_be_run_again(stack: Stack) -> None:
     assert running.wait(timeout=10) == 130
     stack.up()
     assert stack.containers()["web"]["State"]["Health"]["Status"] == "healthy"
+
+
+def test_ctrl_c_leaves_a_clean_terminal(stack: Stack) -> None:
+    stack.write({"web/app/run": "sleep 20; " + PROJECT["web/app/run"]})
+    environ = {name: value for name, value in stack.env().items() if name not in ("NO_COLOR", "CI")}
+    environ |= {"TERM": "xterm-256color"}
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(ROOT)
+        os.execvpe(sys.executable, stack.argv("up_optimized"), environ)
+    screen = pyte.Screen(100, 40)
+    stream = pyte.ByteStream(screen)
+    sent = False
+    while True:
+        try:
+            written = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        stream.feed(written)
+        if not sent and any(re.match(r"web +starting +[0-9.]+ s", line) for line in screen.display):
+            assert screen.cursor.hidden
+            os.write(terminal, b"\x03")
+            sent = True
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    assert sent
+    assert not screen.cursor.hidden
+    shown = [line.rstrip() for line in screen.display if line.strip()]
+    assert not any(line.startswith("web ") for line in shown), shown
+    assert shown[-1].startswith("interrupted: ")
 
 
 class Followed:
