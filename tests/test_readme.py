@@ -81,7 +81,7 @@ def test_every_task_of_the_table_exists(shop: Lab) -> None:
     listed = {line.split()[0] for line in shop.doit("list").stdout.splitlines()}
     table = README.partition("## The tasks")[2].partition("##")[0]
     named = {name.split()[0] for row in table.splitlines() for name in re.findall(r"`([a-z_]+[^`]*)`", row)}
-    tasks = {name for name in named if re.fullmatch(r"[a-z]+(_[a-z]+)*", name)} - {"doit"}
+    tasks = {name for name in named if re.fullmatch(r"[a-z]+(_[a-z]+)*", name)} - {"doit", "docker"}
     assert len(tasks) > 20
     assert tasks <= listed
 
