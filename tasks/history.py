@@ -150,7 +150,7 @@ _NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)
 _FORECAST = """
     SELECT asked.value, (SELECT group_concat(seconds) FROM (
         SELECT seconds FROM builds
-        WHERE ref = asked.value AND action = 'build' AND status = 'done' ORDER BY id DESC LIMIT ?))
+        WHERE ref = asked.value AND action = ? AND status = 'done' ORDER BY id DESC LIMIT ?))
     FROM json_each(?) AS asked
 """
 
@@ -195,8 +195,8 @@ class History:
             )
         return sorted(found, key=lambda build: (build.started, build.id))
 
-    def expected_seconds(self, refs: Iterable[str]) -> dict[str, float]:
-        """How long a build of each image reference will take: the median of its last real, successful builds.
+    def expected_seconds(self, refs: Iterable[str], action: str = "build") -> dict[str, float]:
+        """How long a build (or a ``pull``) of each image reference will take: the median of its last successful ones.
 
         By reference, because two Compose files in one folder may call different images by the same service. One query
         on one index. Images that were never built are not in the answer.
@@ -204,7 +204,7 @@ class History:
         if not self.path.exists():
             return {}
         with self._connected() as db:
-            rows = db.execute(_FORECAST, (RECENT, json.dumps(list(refs)))).fetchall()
+            rows = db.execute(_FORECAST, (action, RECENT, json.dumps(list(refs)))).fetchall()
         return {ref: _median(list(map(float, seconds.split(",")))) for ref, seconds in rows if seconds}
 
     def _select(self, rest: str, *values: object) -> list[Build]:

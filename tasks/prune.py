@@ -66,6 +66,7 @@ def choose(items: Sequence[Item], max_age: float, max_size: int, everything: boo
         progress = [disk.remove(item) for item in by_use if disk.left > max_size and disk.frees(item)]
         if not any(progress) and not any(disk.remove(item) for item in by_use if disk.left > max_size):
             break
+    disk.remove_marked()  # what was too old, but lay under something that has gone since
     return Pruning(tuple(disk.gone), disk.left)
 
 

@@ -185,7 +185,7 @@ def test_the_forecast_reads_the_index_alone(stored: History) -> None:
     """The plan, not the clock: a forecast over many rows must not scan them."""
     stored.add(BUILD)
     with sqlite3.connect(stored.path) as db:
-        plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {history._FORECAST}", (7, '["auth"]'))]
+        plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {history._FORECAST}", ("build", 7, '["auth"]'))]
     assert any("COVERING INDEX builds_forecast" in step for step in plan), plan
     assert not any(step.startswith("SCAN builds") for step in plan), plan
 

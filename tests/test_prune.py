@@ -104,6 +104,6 @@ def test_any_disk(items: list[Item], max_age: float, max_size: int, everything: 
     assert pruned.left == total(kept) - total(one for one in kept if one.needed)
     assert pruned.left <= max_size or not loose
     # And nothing went for its size alone once it was little enough.
-    if pruned.gone and not everything and gone[-1].idle <= max_age:
-        last = pruned.gone[-1][1]
-        assert pruned.left + last > max_size
+    young = [number for number, one in enumerate(gone) if one.idle <= max_age]
+    if young and not everything:
+        assert pruned.left + sum(freed for _, freed in pruned.gone[young[-1] :]) > max_size
