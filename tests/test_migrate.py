@@ -258,11 +258,9 @@ class Deployment(Lab):
         self.auth, self.memory = f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
 
     def kinds(self) -> set[str]:
-        label = f"label=com.docker.compose.project={self.prefix}"
-        listed = docker("ps", "--filter", label, "--format", "{{.Image}} {{.Status}}").stdout.splitlines()
-        assert len(listed) == 5
-        assert all(line.endswith("(healthy)") for line in listed), listed
-        return {line.split()[0].rpartition(":")[2] for line in listed}
+        found = Containers(self.prefix).look()
+        assert [one.health for one in found] == ["healthy"] * 5, found
+        return {one.image.rpartition(":")[2] for one in found}
 
     def close(self) -> None:
         Containers(self.prefix).remove()
