@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tasks.buildx import one_line
 from tasks.errors import Trouble
 
 _SECRET_KEYS = ("access_key_id", "secret_access_key", "session_token", "token")
@@ -69,28 +70,28 @@ def options(
             return []
         case "inline":
             refs = [cache_ref(backend.place, repository, branch) for branch in _branches(backend)]
-            imports = [_joined("type=registry", f"ref={ref}") for ref in refs]
+            imports = [one_line("type=registry", f"ref={ref}") for ref in refs]
             exports = ["type=inline"]
         case "registry":
             refs = [cache_ref(backend.place, repository, branch) for branch in _branches(backend)]
-            imports = [_joined("type=registry", f"ref={ref}") for ref in refs]
+            imports = [one_line("type=registry", f"ref={ref}") for ref in refs]
             # An image manifest and OCI types: some registries refuse the index that BuildKit writes otherwise.
             exports = [
-                _joined("type=registry", f"ref={refs[0]}", *_MAX, _ZSTD, "oci-mediatypes=true", "image-manifest=true")
+                one_line("type=registry", f"ref={refs[0]}", *_MAX, _ZSTD, "oci-mediatypes=true", "image-manifest=true")
             ]
         case "local":
             folders = [local_folder(backend.place, image, branch) for branch in _branches(backend)]
-            imports = [_joined("type=local", f"src={folder}") for folder in folders if there(folder)]
-            exports = [_joined("type=local", f"dest={folders[0]}", *_MAX, _ZSTD)]
+            imports = [one_line("type=local", f"src={folder}") for folder in folders if there(folder)]
+            exports = [one_line("type=local", f"dest={folders[0]}", *_MAX, _ZSTD)]
         case "gha":
             scopes = [f"{image}-{_tag(branch)}" for branch in _branches(backend)]
-            imports = [_joined("type=gha", f"scope={scope}") for scope in scopes]
-            exports = [_joined("type=gha", f"scope={scopes[0]}", *_MAX)]
+            imports = [one_line("type=gha", f"scope={scope}") for scope in scopes]
+            exports = [one_line("type=gha", f"scope={scopes[0]}", *_MAX)]
         case "s3":
             _no_secrets(backend.options)
             names = [f"{image}-{_tag(branch)}" for branch in _branches(backend)]
-            imports = [_joined("type=s3", *backend.options, f"name={name}") for name in names]
-            exports = [_joined("type=s3", *backend.options, f"name={names[0]}", *_MAX, _ZSTD)]
+            imports = [one_line("type=s3", *backend.options, f"name={name}") for name in names]
+            exports = [one_line("type=s3", *backend.options, f"name={names[0]}", *_MAX, _ZSTD)]
         case kind:
             raise ValueError(f"no cache backend {kind}")
     argv = [word for one in imports for word in ("--cache-from", one)]
@@ -128,12 +129,6 @@ def _tag(branch: str) -> str:
     if plain == branch and branch and ".." not in branch:  # git itself allows no two dots in a name
         return f"cache-{branch}"
     return f"cache-{plain}..{hashlib.sha256(branch.encode()).hexdigest()[:6]}"
-
-
-def _joined(*fields: str) -> str:
-    """BuildKit's options are one line of CSV."""
-    quoted = ['"' + field.replace('"', '""') + '"' if "," in field or '"' in field else field for field in fields]
-    return ",".join(quoted)
 
 
 def _no_secrets(given: Sequence[str]) -> None:

@@ -9,24 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.buildx import entitlements
+from tasks.buildx import entitlements, secret_line
 from tasks.survey import Surveyed
 
 
 def definition(surveyed: Mapping[str, Surveyed]) -> dict[str, Any]:
     """The content of a ``docker-bake.json`` that builds these images under their own names."""
-    targets = {name.replace(".", "_"): _target(one) for name, one in surveyed.items() if not one.problem}
+    names: dict[str, str] = {}
+    for name in surveyed:
+        names[name] = name.replace(".", "_")
+        while names[name] in list(names.values())[:-1]:
+            names[name] += "_"
+    targets = {names[name]: _target(one, names) for name, one in surveyed.items() if not one.problem}
     return {"group": {"default": {"targets": list(targets)}}, "target": targets}
 
 
-def _target(one: Surveyed) -> dict[str, Any]:
+def _target(one: Surveyed, names: Mapping[str, str]) -> dict[str, Any]:
     image = one.image
     contexts = {name: value for name, value in image.contexts.items() if not value.startswith("service:")}
-    contexts |= {context: f"target:{parent.replace('.', '_')}" for context, parent in one.parents.items()}
-    secrets = [
-        f"id={secret.id},src={secret.file}" if secret.file else f"id={secret.id},env={secret.environment}"
-        for secret in image.secrets
-    ]
+    contexts |= {context: f"target:{names[parent]}" for context, parent in one.parents.items()}
     whole = {
         "context": image.context,
         "dockerfile": image.dockerfile,
@@ -34,7 +35,7 @@ def _target(one: Surveyed) -> dict[str, Any]:
         "target": image.target,
         "args": {name: value for name, value in image.args.items() if value is not None},
         "contexts": contexts,
-        "secret": secrets,
+        "secret": [secret_line(secret) for secret in image.secrets],
         "ssh": list(image.ssh),
         "platforms": list(image.platforms),
         "labels": dict(image.labels),

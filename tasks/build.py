@@ -72,8 +72,11 @@ def task_build_base() -> Iterator[Task]:
 
 def task_build_image_optimized() -> Iterator[Task]:
     """Build one image, with what it needs"""
+    by_task: dict[str, list[str]] = {}
     for name in _names():
-        yield _group(f"build_{name.replace('-', '_')}_optimized", f"build {name}, with what it needs", [name])
+        by_task.setdefault(f"build_{name.replace('-', '_')}_optimized", []).append(name)
+    for task, names in by_task.items():  # `a-b` and `a_b` share one
+        yield _group(task, f"build {' and '.join(names)}, with what it needs", names)
 
 
 def _make(name: str) -> Any:

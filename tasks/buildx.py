@@ -12,7 +12,7 @@ from functools import cache
 
 from tasks.errors import Trouble
 from tasks.progress import supports_rawjson
-from tasks.project import Image
+from tasks.project import Image, Secret
 
 
 def build_argv(
@@ -51,10 +51,8 @@ def build_argv(
     for name, ref in sorted(parents.items()):
         argv += ["--build-context", f"{name}=docker-image://{ref}"]
     for secret in image.secrets:
-        if secret.file:
-            argv += ["--secret", f"id={secret.id},src={secret.file}"]
-        elif environ.get(secret.environment):
-            argv += ["--secret", f"id={secret.id},env={secret.environment}"]
+        if secret.file or environ.get(secret.environment):
+            argv += ["--secret", secret_line(secret)]
     for agent in image.ssh:
         argv += ["--ssh", agent]
     for name, value in [*sorted(image.labels.items()), *sorted(labels.items())]:
@@ -76,6 +74,20 @@ def build_argv(
     if image.pull:
         argv.append("--pull")
     return [*argv, *extra, image.context]
+
+
+def secret_line(secret: Secret) -> str:
+    """Where a secret is, as buildx takes it."""
+    return one_line(f"id={secret.id}", f"src={secret.file}" if secret.file else f"env={secret.environment}")
+
+
+def one_line(*fields: str) -> str:
+    """Options as buildx takes them: one line of CSV.
+
+    >>> one_line("type=local", "dest=/a,b")
+    'type=local,"dest=/a,b"'
+    """
+    return ",".join('"' + field.replace('"', '""') + '"' if set(field) & set(',"\n') else field for field in fields)
 
 
 def entitlements(image: Image) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 from tasks import settings
@@ -22,12 +24,14 @@ def doit_config() -> dict[str, Any]:
         folder = build_folder()
     except Trouble as trouble:
         raise InvalidDodoFile(str(trouble)) from None
+    memory = folder / "doit.sqlite3"
+    _drop_if_damaged(memory)
     return {
         "default_tasks": ["build_optimized"],
         "minversion": "0.37.0",
         # The only backend in which two runs at once keep both their records.
         "backend": "sqlite3",
-        "dep_file": str(folder / "doit.sqlite3"),
+        "dep_file": str(memory),
         # Builds are subprocesses, so threads are enough, and nothing has to be pickled.
         "par_type": "thread",
         "num_process": jobs,
@@ -35,3 +39,10 @@ def doit_config() -> dict[str, Any]:
         "check_file_uptodate": "timestamp",
         "reporter": Reporter,
     }
+
+
+def _drop_if_damaged(memory: Path) -> None:
+    """doit stops with a traceback at a file that is no database; it is only a memory, so it begins a new one."""
+    with contextlib.suppress(OSError), memory.open("rb") as stream:
+        if stream.read(16) not in (b"", b"SQLite format 3\0"):
+            memory.unlink()

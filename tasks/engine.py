@@ -22,6 +22,7 @@ from urllib.parse import quote, urlencode
 
 from tasks.errors import Trouble
 from tasks.fingerprint import LABEL, OWN
+from tasks.references import familiar
 
 # Instructions that change an image's configuration only (WORKDIR makes a layer).
 _WITHOUT_LAYER = {
@@ -106,8 +107,7 @@ def normalise(ref: str) -> str:
     >>> normalise("python:3.13@sha256:00")
     'python@sha256:00'
     """
-    ref = re.sub(r"^(docker\.io|index\.docker\.io)/(library/)?", "", ref)
-    name, _, digest = ref.partition("@")
+    name, _, digest = familiar(ref).partition("@")
     last = name.rsplit("/", 1)[-1]
     if digest:
         return f"{name[: len(name) - len(last)]}{last.split(':')[0]}@{digest}"

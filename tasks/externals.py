@@ -20,10 +20,11 @@ _tried: set[str] = set()
 def bring(workspace: Workspace, decision: Decision) -> bool:
     """Pull the external bases of an image that the engine does not hold; whether that brought any.
 
-    A base that is pinned by digest is known without. What cannot be pulled is left to BuildKit, which may have it in
-    its cache, and is tried once in a run.
+    One that is pinned by digest too: its content is known without, but not what it sets and which ``ONBUILD``
+    instructions it has, which may read files. What cannot be pulled is left to BuildKit, which may have it in its
+    cache, and is tried once in a run.
     """
-    missing = [ref for ref, content in decision.surveyed.bases.items() if not content]
+    missing = [ref for ref in decision.surveyed.bases if workspace.snapshot().get(ref) is None]
     brought = [ref for ref in missing if _pull(ref, decision.name)]
     if brought:
         workspace.changed()

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks import lock
+from tasks.buildx import one_line
 from tasks.engine import Engine, Held
 from tasks.errors import Trouble
 
@@ -53,9 +55,7 @@ class Layout:
 
 def output(folder: Path) -> list[str]:
     """The output argument of a build into a layout. Uncompressed: what does not travel far need not be packed."""
-    fields = ["type=oci", "tar=false", "compression=uncompressed", f"dest={folder}"]
-    quoted = ['"' + field.replace('"', '""') + '"' if "," in field or '"' in field else field for field in fields]
-    return ["--output", ",".join(quoted)]
+    return ["--output", one_line("type=oci", "tar=false", "compression=uncompressed", f"dest={folder}")]
 
 
 def folder_of(results: Path, name: str) -> Path:
@@ -105,10 +105,13 @@ def context_of(engine: Engine, results: Path, name: str, held: Held) -> str:
     ``Trouble`` when the engine cannot give it.
     """
     folder = folder_of(results, name)
-    found = read(folder, held.id)
-    if found is None:
-        _save(engine, held, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Images that are built side by side on one base save it once.
+    with lock.held(folder.with_name(f".{folder.name}.lock")):
         found = read(folder, held.id)
+        if found is None:
+            _save(engine, held, folder)
+            found = read(folder, held.id)
     if found is None:
         raise Trouble(
             f"the engine cannot hand {name} to a dedicated builder",

@@ -118,12 +118,21 @@ class Patterns:
 
 
 class IgnoreFile(Patterns):
-    """The rules of one ignore file; ``path`` is where it lies (``None``: there is none), ``text`` what it says."""
+    """The rules of one ignore file; ``path`` is where it lies (``None``: there is none), ``text`` what it says.
 
-    def __init__(self, text: str = "", path: Path | None = None) -> None:
+    ``hidden`` is a folder of the context that is hidden whatever the file says; ``completed`` is the text with a rule
+    for that, where it needs one ("" where not).
+    """
+
+    def __init__(self, text: str = "", path: Path | None = None, hidden: str = "") -> None:
         self.text = text
         self.path = path
+        self.completed = ""
         super().__init__(parse(text))
+        if hidden and self.hider(hidden) is None:
+            escaped = re.sub(r"[][*?\\^]", r"\\\g<0>", hidden)
+            self.completed = f"{text}\n/{escaped}\n"
+            super().__init__(parse(self.completed))
 
 
 def parse(text: str) -> list[Rule]:
@@ -165,12 +174,11 @@ def effective(context: Path, dockerfile: Path | None) -> Path | None:
     return common if _readable(common, context) else None
 
 
-def load(context: Path, dockerfile: Path | None) -> IgnoreFile:
-    """The rules in force for a context; an empty set of rules where there is no ignore file."""
+def load(context: Path, dockerfile: Path | None, hidden: str = "") -> IgnoreFile:
+    """The rules in force for a context, and that ``hidden`` is; an empty set of rules where there is no ignore file."""
     path = effective(context, dockerfile)
-    if path is None:
-        return IgnoreFile()
-    return IgnoreFile(path.read_bytes().decode("utf-8", "surrogateescape"), path)
+    text = path.read_bytes().decode("utf-8", "surrogateescape") if path else ""
+    return IgnoreFile(text, path, hidden)
 
 
 def clean(path: str) -> str:

@@ -26,7 +26,9 @@ from tasks.errors import Trouble
 from tasks.fingerprint import FINGERPRINT, OWN, PARENTS, repository, tag_of
 from tasks.plan import Decision, made_from
 from tasks.progress import Progress
+from tasks.project import Image
 from tasks.reasons import differences
+from tasks.survey import Surveyed
 from tasks.workspace import Workspace, current
 
 # One run of doit: the builds of its history belong together by this.
@@ -84,7 +86,7 @@ def _pull(workspace: Workspace, decision: Decision) -> bool:
     wanted = share.wanted_of(one, workspace.snapshot().platform)
     if offer is None or wanted is None:
         raise ValueError("pull is decided from an offer")
-    board.board.started(name, "pull", decision.reasons)
+    board.board.started(name, "pull", decision.reasons, workspace.expected_pull_seconds.get(name))
     began = time.time()
     ref = workspace.share.pull(wanted, offer, workspace.engine)
     if not ref:
@@ -196,8 +198,9 @@ def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> No
 @cache
 def _announce(workspace: Workspace) -> None:
     """Tell the board, once in a run, what is to be done: to plan all images anew for each build would add up."""
-    expected = workspace.expected_seconds
-    board.board.plan({name: (one.action, expected.get(name)) for name, one in workspace.decisions().items()})
+    decisions = workspace.decisions()
+    expected = workspace.forecast(decisions)
+    board.board.plan({name: (one.action, expected.get(name)) for name, one in decisions.items()})
 
 
 def _give(workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float) -> None:
@@ -239,11 +242,12 @@ def _refuse_moved(workspace: Workspace, decision: Decision, outcome: _Outcome, b
 def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: str, where: site.Site) -> _Outcome:
     one = decision.surveyed
     log.parent.mkdir(exist_ok=True)
-    iidfile_folder = tempfile.TemporaryDirectory(prefix="build-")
-    iidfile = Path(iidfile_folder.name) / "id"
+    passing_folder = tempfile.TemporaryDirectory(prefix="build-")
+    iidfile = Path(passing_folder.name) / "id"
+    image = _without_our_folder(one, Path(passing_folder.name)) if one.ignore else one.image
     mode = buildx.progress_mode()
     argv = buildx.build_argv(
-        one.image,
+        image,
         parents=where.parents,
         labels=_labels(decision),
         tag="" if where.layout else passing,
@@ -255,10 +259,10 @@ def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: st
     progress = Progress(plain=mode == "plain")
     # Provenance would give every build another digest, and so children and registries another parent.
     env = {**workspace.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-    inline = one.image.dockerfile_inline
+    inline = image.dockerfile_inline
     stdin = None if inline is None else inline.encode()
     with (
-        iidfile_folder,
+        passing_folder,
         log.open("w") as lines,
         processes.start(argv, cwd=workspace.project.directory, env=env, stdin=stdin) as process,
     ):
@@ -273,6 +277,15 @@ def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: st
     if processes.stopping():
         raise processes.Stopped
     return _Outcome(process.returncode, image_id, progress)
+
+
+def _without_our_folder(one: Surveyed, folder: Path) -> Image:
+    """The image with its Dockerfile in ``folder``, beside an ignore file that hides ``.build`` too: it changes during a
+    build, so an image that copies a whole project would never be fresh, and would hold its own past."""
+    dockerfile = folder / (Path(one.image.dockerfile).name or "Dockerfile")
+    for path, text in ((dockerfile, one.dockerfile_text), (Path(f"{dockerfile}.dockerignore"), one.ignore)):
+        path.write_bytes(text.encode(errors="surrogateescape"))
+    return replace(one.image, dockerfile=str(dockerfile), dockerfile_inline=None)
 
 
 def _labels(decision: Decision) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,9 @@ def show(images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> A
     names = [word for word in words if not word.startswith("--")]
     as_json, inputs, as_bake = as_json or "--json" in words, inputs or "--inputs" in words, as_bake or "--bake" in words
     workspace = current()
+    # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         for word in set(words) - set(names) - {"--json", "--inputs", "--bake"}:
             raise Trouble(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
@@ -78,7 +82,7 @@ def chosen(workspace: Workspace, names: Sequence[str]) -> dict[str, Decision]:
 def promised(workspace: Workspace, decisions: Mapping[str, Decision]) -> dict[str, Any]:
     """The plan as plain data, in the form that DESIGN promises to scripts."""
     workers = workspace.settings.build_jobs
-    expected = workspace.expected_seconds
+    expected = workspace.forecast(decisions)
     wall = _wall(decisions, expected, workers)
     return {
         "project": workspace.project.name,
@@ -126,7 +130,7 @@ def _print_table(workspace: Workspace, decisions: Mapping[str, Decision]) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    expected = workspace.expected_seconds
+    expected = workspace.forecast(decisions)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("image", "action", "why"):
         table.add_column(heading, overflow="fold")
@@ -141,7 +145,9 @@ def _print_table(workspace: Workspace, decisions: Mapping[str, Decision]) -> Non
     console.print(table)
     stale = sum(one.stale for one in decisions.values())
     wall = _wall(decisions, expected, workspace.settings.build_jobs)
-    if not stale:
+    if not decisions:
+        console.print("no service of this project has a `build:` section")
+    elif not stale:
         console.print(f"\nnothing to do: all {len(decisions)} images are fresh")
     elif wall is not None:
         console.print(f"\nabout {wall:.0f} s with {workspace.settings.build_jobs} workers")

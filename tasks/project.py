@@ -9,26 +9,30 @@ environment, which may hold secrets.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import Trouble
+from tasks.references import familiar, is_taggable
 from tasks.settings import ROOT, read_env
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
-_FORMAT = 5  # of .build/project.json: raised whenever what is kept there changes its meaning
+_FORMAT = 6  # of .build/project.json: raised whenever what is kept there changes its meaning
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
 # Arguments that BuildKit predefines: they count for no cache and no history, and may hold a proxy's password.
 PROXIES = {f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "FTP", "NO", "ALL")}
+EPOCH = "SOURCE_DATE_EPOCH"
 # Every key that the Compose specification allows in `build:`, and the field of Image that honours it.
 _HONOURED = {
     "context", "dockerfile", "dockerfile_inline", "args", "target", "additional_contexts", "secrets", "ssh",
@@ -139,8 +143,11 @@ def build_folder(files: Iterable[Path] | None = None) -> Path:
     if not ignore.exists():
         if not first.parent.is_dir():
             raise Trouble("there is no such Compose file", where=str(first), remedy="see COMPOSE_FILE")
-        folder.mkdir(exist_ok=True)
-        ignore.write_text("*\n")
+        try:
+            folder.mkdir(exist_ok=True)
+            ignore.write_text("*\n")
+        except OSError as error:
+            raise Trouble(f"this folder cannot be made: {error.strerror}", where=str(folder)) from None
     return folder
 
 
@@ -154,12 +161,13 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
         if not file.is_file():
             raise Trouble("there is no such Compose file", where=str(file), remedy="see COMPOSE_FILE")
     kept = build_folder(files) / "project.json"
-    known = read_json(kept)
-    if known and known.get("key") == _key(map(Path, known["sources"]), files, environ):
-        return _from_json(known["project"])
+    with contextlib.suppress(KeyError, TypeError):  # of what another version wrote: Compose is then asked
+        known = read_json(kept) or {}
+        if known["key"] == _key(map(Path, known["sources"]), files, environ):
+            return _from_json(known["project"])
     answer = _ask_compose(files, environ)
-    project = _project(answer, files)
-    sources = _sources(files)
+    project = _project(answer, files, environ)
+    sources = _sources(files, environ)
     if sources is not None:
         content = {"key": _key(sources, files, environ), "sources": [str(path) for path in sources]}
         write_json(kept, content | {"project": _to_json(project)})
@@ -188,37 +196,46 @@ def _ask_compose(files: tuple[Path, ...], environ: Mapping[str, str]) -> dict[st
     return answer
 
 
-def _project(answer: Mapping[str, Any], files: tuple[Path, ...]) -> Project:
+def _project(answer: Mapping[str, Any], files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
     directory = files[0].parent
-    secrets: Mapping[str, Any] = answer.get("secrets") or {}
     images: dict[str, Image] = {}
     for name, service in sorted((answer.get("services") or {}).items()):
         if service.get("build"):
-            images[name] = _image(name, service, secrets, answer["name"])
+            images[name] = _image(name, service, answer, environ)
     resolved = {name: _with_known_parents(image, images) for name, image in images.items()}
-    return Project(answer["name"], directory, files, _find_twins(resolved))
+    return Project(answer["name"], directory, files, _without_clashes(resolved))
 
 
-def _image(name: str, service: Mapping[str, Any], secrets: Mapping[str, Any], project: str) -> Image:
+def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], environ: Mapping[str, str]) -> Image:
     build = service["build"]
+    secrets: Mapping[str, Any] = answer.get("secrets") or {}
+    ref = service.get("image") or f"{answer['name']}-{name}"
     context = build.get("context") or "."
     inline = build.get("dockerfile_inline")
     dockerfile = "" if inline is not None else build.get("dockerfile") or "Dockerfile"
     remote = bool(_REMOTE.match(context))
     unknown = sorted(set(build) - _HONOURED)
-    platforms = build.get("platforms") or ([service["platform"]] if service.get("platform") else [])
+    problems = [f"build.{unknown[0]} is not supported here"] if unknown else []
+    problems += [
+        f"an image cannot be called {one!r}: names are lower case and have no digest, tags have at most 128 characters"
+        for one in (ref, *(build.get("tags") or ()))
+        if not is_taggable(one)
+    ]
+    # buildx would take the platform, and the time of layers, from the environment by itself.
+    platform = service.get("platform") or environ.get("DOCKER_DEFAULT_PLATFORM")
+    args = {name: environ[name] for name in (EPOCH,) if environ.get(name)} | (build.get("args") or {})
     return Image(
         name=name,
-        ref=service.get("image") or f"{project}-{name}",
+        ref=ref,
         context=context,
         dockerfile=dockerfile if remote or not dockerfile else os.path.normpath(Path(context) / dockerfile),
         dockerfile_inline=inline,
         target=build.get("target") or None,
-        args={key: _argument(key, value) for key, value in (build.get("args") or {}).items()},
+        args={key: _argument(key, value, environ) for key, value in args.items()},
         contexts=dict(build.get("additional_contexts") or {}),
         secrets=tuple(_secret(item, secrets) for item in build.get("secrets") or ()),
         ssh=tuple(_pairs(build.get("ssh"))),
-        platforms=tuple(platforms),
+        platforms=tuple(build.get("platforms") or ([platform] if platform else [])),
         cache_from=tuple(build.get("cache_from") or ()),
         cache_to=tuple(build.get("cache_to") or ()),
         labels={key: str(value) for key, value in (build.get("labels") or {}).items()},
@@ -231,13 +248,14 @@ def _image(name: str, service: Mapping[str, Any], secrets: Mapping[str, Any], pr
         entitlements=tuple(build.get("entitlements") or ()),
         privileged=bool(build.get("privileged")),
         ulimits=tuple(_ulimits(build.get("ulimits") or {})),
-        problem=f"build.{unknown[0]} is not supported here" if unknown else "",
+        problem="; ".join(problems),
     )
 
 
-def _argument(name: str, value: Any) -> str | None:
+def _argument(name: str, value: Any, environ: Mapping[str, str]) -> str | None:
     """The value of a build argument; None where the environment has it, as with proxies: their values are not kept."""
-    return None if value is None or name.upper() in PROXIES else str(value)
+    taken = name.upper() in PROXIES and environ.get(name) == value
+    return None if value is None or taken else str(value)
 
 
 def _pairs(value: Any) -> Iterator[str]:
@@ -272,52 +290,55 @@ def _with_known_parents(image: Image, images: Mapping[str, Image]) -> Image:
     return image
 
 
-def _find_twins(images: Mapping[str, Image]) -> dict[str, Image]:
+def _without_clashes(images: Mapping[str, Image]) -> dict[str, Image]:
     """Services may share an image's name if they build it the same way: it is then built once. Else the later of them
     would win, whichever that is, so that is refused."""
-    first: dict[str, Image] = {}
+    owners: dict[str, Image] = {}
     result: dict[str, Image] = {}
     for name, image in images.items():
-        other = first.setdefault(image.ref, image)
-        if other is not image and replace(other, name=name) == image:
-            image = replace(image, twin=other.name)
-        elif other is not image:
-            problem = f"the services {other.name} and {name} build the same image {image.ref} differently"
+        shared = [ref for ref in image.names if owners.setdefault(familiar(ref), image) is not image]
+        first = owners[familiar(shared[0])] if shared else image
+        if shared and replace(first, name=name, ref=image.ref) == image:
+            image = replace(image, twin=first.name)
+        elif shared:
+            problem = f"the services {first.name} and {name} build the same image {shared[0]} differently"
             image = replace(image, problem=image.problem or problem)
         result[name] = image
     return result
 
 
-def _sources(files: Iterable[Path]) -> list[Path] | None:
+def _sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] | None:
     """All files that the answer depends on: the Compose files, what they include and extend, the env files beside
-    them. None if one of them is named by a variable: then the answer is not kept."""
+    them. None if one of them is named by a variable or cannot be read: then the answer is not kept.
+
+    Compose takes a relative name from the folder of the file that holds it, from the project's or from one that an
+    include names; here all files of that name count.
+    """
     import yaml
 
     found: dict[Path, None] = {}
+    places: dict[Path, None] = {path.parent: None for path in files}
+    for part in environ.get("COMPOSE_ENV_FILES", "").split(","):
+        if part:
+            found[files[0].parent / part] = None
     todo = [*files]
     while todo:
         path = todo.pop()
         if path in found:
             continue
         found[path] = None
-        found[path.parent / ".env"] = None
-        for part in os.environ.get("COMPOSE_ENV_FILES", "").split(","):
-            if part:
-                found[path.parent / part] = None
+        places[path.parent] = None
         try:
             content = yaml.load(path.read_text(), _tolerant_loader())  # noqa: S506  a SafeLoader
         except (OSError, yaml.YAMLError):
             return None
-        for named in _named_files(content if isinstance(content, dict) else {}):
-            if "$" in named or "://" in named:
-                return None
-            target = path.parent / named
-            found[target.parent / ".env"] = None
-            if target.suffix in (".yml", ".yaml"):
-                todo.append(target)
-            else:
-                found[target] = None
-    return list(found)
+        named = _Named.of(content if isinstance(content, dict) else {})
+        if any("$" in text or "://" in text for text in (*named.files, *named.env_files, *named.folders)):
+            return None
+        places |= {place / folder: None for place in [*places] for folder in named.folders}
+        found |= {place / env_file: None for place in places for env_file in named.env_files}
+        todo += [target for place in places for file in named.files if (target := place / file).is_file()]
+    return [*found, *(place / ".env" for place in places)]
 
 
 def _tolerant_loader() -> Any:
@@ -331,16 +352,27 @@ def _tolerant_loader() -> Any:
     return Loader
 
 
-def _named_files(content: Mapping[str, Any]) -> Iterator[str]:
-    for entry in content.get("include") or ():
-        paths = entry if isinstance(entry, str) else entry.get("path") or ()
-        yield from [paths] if isinstance(paths, str) else paths
-        env_files = [] if isinstance(entry, str) else entry.get("env_file") or []
-        yield from [env_files] if isinstance(env_files, str) else env_files
-    for service in (content.get("services") or {}).values():
-        extends = (service or {}).get("extends")
-        if isinstance(extends, Mapping) and extends.get("file"):
-            yield extends["file"]
+@dataclass(frozen=True)
+class _Named:
+    """What a Compose file names: further Compose files, env files, and the folders of what it includes."""
+
+    files: tuple[str, ...]
+    env_files: tuple[str, ...]
+    folders: tuple[str, ...]
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> _Named:
+        """What stands in the ``include`` and the ``extends`` of this file."""
+        includes = [{"path": one} if isinstance(one, str) else one for one in content.get("include") or ()]
+        extends = [(service or {}).get("extends") for service in (content.get("services") or {}).values()]
+        files = [name for one in includes for name in _strings(one.get("path"))]
+        files += [one["file"] for one in extends if isinstance(one, Mapping) and one.get("file")]
+        env_files = [name for one in includes for name in _strings(one.get("env_file"))]
+        return cls(tuple(files), tuple(env_files), tuple(one.get("project_directory") or "." for one in includes))
+
+
+def _strings(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, str]) -> str:
@@ -358,7 +390,7 @@ def _key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, s
     # Any variable whose name is a word of the files may be interpolated: more than Compose reads, never less.
     words = set(re.findall(rb"[A-Za-z_][A-Za-z0-9_]*", b"\n".join(texts)))
     for name in sorted(environ):
-        if name.startswith(("COMPOSE_", "DOCKER_")) or name == "HOME" or os.fsencode(name) in words:
+        if name.startswith(("COMPOSE_", "DOCKER_")) or name in ("HOME", EPOCH) or os.fsencode(name) in words:
             digest.update(f"{name}={environ[name]}\0".encode())
     return digest.hexdigest()
 
@@ -406,10 +438,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader, or a kill at any moment, sees the old or the new file, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        json.dump(content, stream, indent=1, sort_keys=True)
-    partial.replace(path)
+    """Write JSON so that a reader, or a kill at any moment, sees the old or the new file, never half of one.
+
+    Raises ``Trouble`` where it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            json.dump(content, stream, indent=1, sort_keys=True)
+        partial.replace(path)
+    except OSError as error:
+        raise Trouble(f"this file cannot be written: {error.strerror}", where=str(path)) from None

@@ -6,6 +6,9 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 _SCP = re.compile(r"[\w-]+@[a-zA-Z0-9.-]+:")
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_HOST = r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]+)?"
+_TAGGABLE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?")
 _COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})")
 
 
@@ -21,6 +24,11 @@ def familiar(reference: str) -> str:
     if name.startswith("library/") and name.count("/") == 1:
         name = name.removeprefix("library/")
     return f"{name}@{digest}" if at else name.removesuffix(":latest")
+
+
+def is_taggable(reference: str) -> bool:
+    """May an image be given this name? One with a digest or with upper case may not. (``distribution/reference``)"""
+    return len(reference) <= 255 and _TAGGABLE.fullmatch(reference) is not None
 
 
 def is_git(source: str) -> bool:

@@ -34,10 +34,12 @@ FactsOf = Callable[[str], Facts | None]
 
 @dataclass(frozen=True)
 class Part:
-    """The files that an image reads from one folder; ``label`` is "" for its context, else the named context."""
+    """The files that an image reads from one folder, and the ignore file in force there; ``label`` is "" for its
+    context, else the named context."""
 
     label: str
     root: Path
+    ignore: ignorefile.IgnoreFile
     selection: inputs.Selection
 
 
@@ -48,8 +50,9 @@ class Surveyed:
     ``texts`` are the Dockerfile and the ignore files by path, ``parts`` the files of its contexts, ``parents`` maps
     each context or reference that stands for another image of the project to that image's name, ``bases`` each
     external reference to the content that the engine holds under it ("" for none), ``env`` and ``onbuild`` are what
-    it hands on to its children (``env_known``: nothing is missing there that an unknown base may set). ``problem`` is
-    why it cannot be built.
+    it hands on to its children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is
+    the ignore file to build with instead of the one in force, where that one lets our own folder into the context.
+    ``problem`` is why it cannot be built.
     """
 
     image: Image
@@ -67,6 +70,7 @@ class Surveyed:
     env: Mapping[str, str] = field(default_factory=dict)
     env_known: bool = False
     onbuild: tuple[str, ...] = ()
+    ignore: str = ""
     own: str = ""
     fingerprint: str = ""
 
@@ -131,7 +135,10 @@ class FactsCache:
         """The facts of an image that the engine holds."""
         if self._known is None:
             kept = read_json(self._path) or {}
-            self._known = {key: Facts(**{**one, "onbuild": tuple(one["onbuild"])}) for key, one in kept.items()}
+            try:
+                self._known = {key: Facts(**{**one, "onbuild": tuple(one["onbuild"])}) for key, one in kept.items()}
+            except (KeyError, TypeError):  # written by another version: it is only a memory
+                self._known = {}
         if image_id not in self._known:
             self._known[image_id] = self._ask(image_id)
             self._new = True
@@ -147,14 +154,17 @@ class FactsCache:
 class Surveyor:
     """Looks at one project once: every Dockerfile is parsed, every folder listed and every file read at most once."""
 
-    def __init__(self, project: Project, folder: Path) -> None:
+    def __init__(self, project: Project, folder: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._project = project
+        self._environ = environ
+        self._folder = folder
         self._index = Index(folder / "index.sqlite3")
         self._views: dict[tuple[str, str], inputs.View] = {}
         self._reads_path = folder / "reads.json"
         self._kept: dict[str, Any] = read_json(self._reads_path) or {}
         self._used: dict[str, Any] = {}
-        self._by_ref = {normalise(image.ref): image.name for image in reversed(list(project.images.values()))}
+        reversed_images = reversed(list(project.images.values()))
+        self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
 
     def survey(self, platform: str, facts_of: FactsOf, only: str = "") -> dict[str, Surveyed]:
         """Every image of the project (or ``only`` one and what it needs), parents before children.
@@ -163,24 +173,28 @@ class Surveyor:
         image is its ``problem``; a cycle is the problem of all images in it.
         """
         drafts: dict[str, _Draft] = {}
-        edges: dict[str, list[str]] = {}
+        edges: dict[str, set[str]] = {}
         todo = [only] if only else list(self._project.images)
-        while todo:
-            name = todo.pop()
-            if name not in drafts:
-                image = self._project.images[name]
-                drafts[name] = self._draft(image, platform)
-                edges[name] = [
-                    *self._parents(image, drafts[name].reads).values(),
-                    *([image.twin] if image.twin else []),
-                ]
-                todo.extend(edges[name])
-        order, cycle = _order(edges)
-        done: dict[str, Surveyed] = {}
-        for name in order:
-            draft = self._inherit(drafts[name], platform, facts_of, done)
-            done[name] = self._measure(draft, facts_of, done, cycle if name in cycle else [])
-        return done
+        while True:
+            while todo:
+                name = todo.pop()
+                if name not in drafts:
+                    image = self._project.images[name]
+                    drafts[name] = self._draft(image, platform)
+                    edges[name] = {*self._parents(image, drafts[name].reads).values(), *filter(None, [image.twin])}
+                    todo.extend(edges[name])
+            order, cycle = _order(edges)
+            done: dict[str, Surveyed] = {}
+            for name in order:
+                draft = self._inherit(drafts[name], platform, facts_of, done)
+                inherited = {*self._parents(draft.image, draft.reads).values()} - edges[name]
+                if inherited:  # an ONBUILD of a base names one more image: it has to come first
+                    edges[name] |= inherited
+                    todo.extend(inherited)
+                    break
+                done[name] = self._measure(draft, facts_of, done, cycle if name in cycle else [])
+            else:
+                return done
 
     def keep(self) -> None:
         """Write down what was hashed and parsed, for the next run."""
@@ -253,10 +267,8 @@ class Surveyor:
         parents = self._parents(image, draft.reads)
         held_up = Surveyed(image, directory, dockerfile_text=draft.text, parents=parents)
         try:
-            for ref, name in parents.items():
-                if name not in done:
-                    raise Trouble(f"{image.name} needs {name} by way of a variable that a base sets ({ref})")
             texts, parts = self._files(draft)
+            ignore = next((part.ignore.completed for part in parts if not part.label), "")
             digest = _digest(texts, parts)
         except Trouble as trouble:
             return replace(held_up, problem=str(trouble))
@@ -266,7 +278,7 @@ class Surveyor:
         if reads and reads.syntax and (frontend := facts_of(reads.syntax)):
             bases[reads.syntax] = frontend.content  # one that the engine does not hold is known by its name only
         remotes = _remotes(draft)
-        settings = _settings(image, reads)
+        settings = _settings(image, reads, self._environ)
         own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
         fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
         return replace(
@@ -284,6 +296,7 @@ class Surveyor:
             env=reads.env if reads else {},
             env_known=all(facts_of(ref) for ref in bases) and all(done[name].env_known for name in parents.values()),
             onbuild=reads.onbuild if reads else (),
+            ignore=ignore,
             own=own,
             fingerprint=fingerprint.fingerprint(own, fingerprints),
         )
@@ -295,25 +308,29 @@ class Surveyor:
             return {}, ()
         texts = {image.dockerfile: draft.text}
         where = _where(image, self._project.directory)
+        for label, folder in {"": image.context, **image.contexts}.items():  # buildx also checks what nobody uses
+            if folder.startswith("/") and not Path(folder).is_dir():
+                raise Trouble(f"there is no folder {folder!r}", where=where, remedy=f"the context {label or '.'!r}")
         parts = []
         for label in dict.fromkeys(copy.context for copy in draft.reads.copies):
             if label and not image.contexts[label].startswith("/"):
                 continue  # another image, or a source that only a build can look at
             root = Path(image.contexts[label] if label else image.context)
-            if not root.is_dir():
-                raise Trouble(f"there is no folder {str(root)!r}", where=where, remedy=f"the context {label or '.'!r}")
             view = self._view(root, Path(image.dockerfile) if not label and image.dockerfile else None)
             if view.ignore.path:
                 texts[str(view.ignore.path)] = view.ignore.text
             copies = [copy for copy in draft.reads.copies if copy.context == label]
-            parts.append(Part(label, root, view.select(copies, where)))
+            parts.append(Part(label, root, view.ignore, view.select(copies, where)))
         return texts, tuple(parts)
 
     def _view(self, root: Path, dockerfile_path: Path | None) -> inputs.View:
         ignore = ignorefile.effective(root, dockerfile_path)
         key = (str(root), str(ignore))
         if key not in self._views:
-            self._views[key] = inputs.View(Tree(root, self._index), ignorefile.load(root, dockerfile_path))
+            tree = Tree(root, self._index)
+            ours = os.path.relpath(os.path.realpath(self._folder), tree.root)
+            hidden = "" if ours.startswith("..") else ours
+            self._views[key] = inputs.View(tree, ignorefile.load(root, dockerfile_path, hidden))
         return self._views[key]
 
 
@@ -394,9 +411,14 @@ def _remotes(draft: _Draft) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _settings(image: Image, reads: Reads | None) -> dict[str, Any]:
-    """The build settings that can change the result. An argument that no reached stage declares cannot."""
-    args = {name: value for name, value in image.args.items() if reads is None or name in reads.args}
+def _settings(image: Image, reads: Reads | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The build settings that can change the result. An argument that no reached stage declares cannot; one without
+    a value has it from the environment of the build."""
+    args = {
+        name: environ.get(name) if value is None else value
+        for name, value in image.args.items()
+        if reads is None or name in reads.args
+    }
     whole = {
         "args": safe_arguments(args),
         "target": image.target or "",

@@ -78,7 +78,7 @@ class Workspace:
     @cached_property
     def surveyor(self) -> survey.Surveyor:
         """Reads Dockerfiles and walks contexts, each once."""
-        return survey.Surveyor(self.project, self.folder)
+        return survey.Surveyor(self.project, self.folder, self.environ)
 
     @cached_property
     def facts(self) -> survey.FactsCache:
@@ -104,12 +104,29 @@ class Workspace:
     @cached_property
     def expected_seconds(self) -> dict[str, float]:
         """How long each image takes to build, as far as history knows."""
+        return self._expected("build")
+
+    @cached_property
+    def expected_pull_seconds(self) -> dict[str, float]:
+        """How long each image takes to be pulled, as far as history knows."""
+        return self._expected("pull")
+
+    def _expected(self, action: str) -> dict[str, float]:
         images = self.project.images.values()
         try:
-            known = self.history.expected_seconds(image.ref for image in images)
+            known = self.history.expected_seconds((image.ref for image in images), action)
         except Trouble:  # a damaged history forecasts nothing, and stops nobody from building
             known = {}
         return {image.name: known[image.ref] for image in images if image.ref in known}
+
+    def forecast(self, decisions: Mapping[str, plan.Decision]) -> dict[str, float]:
+        """How long what is planned for each image takes, where that is known: a pull is not a build."""
+        found = {}
+        for name, one in decisions.items():
+            known = self.expected_pull_seconds if one.action == "pull" else self.expected_seconds
+            if name in known:
+                found[name] = known[name]
+        return found
 
     def declared(self) -> dict[str, survey.Surveyed]:
         """What each image is made of, parents first, found without asking the engine: enough for ``file_dep``."""
@@ -135,7 +152,7 @@ class Workspace:
         with self._lock:
             if not anew and (self._decisions is not None or not self._changed):
                 return self.decisions()[name]
-            surveyor = survey.Surveyor(self.project, self.folder) if anew else self.surveyor
+            surveyor = survey.Surveyor(self.project, self.folder, self.environ) if anew else self.surveyor
             surveyed = surveyor.survey(self.snapshot().platform, self._facts_of, only=name)
             return self._planned(surveyed)[name]
 

@@ -12,12 +12,24 @@ HEAD = ["docker", "buildx", "build", "--progress=rawjson", "--iidfile", "/tmp/id
 
 
 def argv(image: Image, **more: object) -> list[str]:
-    arguments: dict[str, object] = {"parents": {}, "labels": {}, "tag": "t:1", "iidfile": "/tmp/id", "environ": {}, **more}
+    arguments: dict[str, object] = {
+        "parents": {},
+        "labels": {},
+        "tag": "t:1",
+        "iidfile": "/tmp/id",
+        "environ": {},
+        **more,
+    }
     return build_argv(image, **arguments)  # type: ignore[arg-type]
 
 
 def test_a_plain_image() -> None:
     assert argv(PLAIN) == [*HEAD, "--file", "/src/Dockerfile", "/src"]
+
+
+def test_a_secret_may_lie_anywhere() -> None:
+    command = argv(replace(PLAIN, secrets=(Secret("ca", file='/a,b "c"/ca.crt'),)))
+    assert command[command.index("--secret") + 1] == 'id=ca,"src=/a,b ""c""/ca.crt"'
 
 
 def test_every_setting() -> None:
@@ -26,7 +38,11 @@ def test_every_setting() -> None:
         target="app",
         args={"B": "2", "A": "1", "FROM_ENV": None},
         contexts={"data": "/data", "base": "service:base", "other": "docker-image://x:1"},
-        secrets=(Secret("ca", file="/ca.crt"), Secret("token", environment="TOKEN"), Secret("none", environment="NONE")),
+        secrets=(
+            Secret("ca", file="/ca.crt"),
+            Secret("token", environment="TOKEN"),
+            Secret("none", environment="NONE"),
+        ),
         ssh=("default",),
         platforms=("linux/amd64", "linux/arm64"),
         labels={"a": "b"},

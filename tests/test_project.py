@@ -105,6 +105,63 @@ def test_included_and_extended_files_count(tmp_path: Path) -> None:
     assert load(tmp_path, text).images["extra"].target == "x"
 
 
+def test_a_file_of_any_name_and_place_counts(tmp_path: Path) -> None:
+    """An override in another folder names its files from the project's; an include may have a folder of its own."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "of").mkdir()
+    override, common = tmp_path / "more/override.yml", tmp_path / "common.part"
+    override.write_text("services: {app: {extends: {file: common.part, service: like}}}\n")
+    (tmp_path / "more/common.part").write_text("services: {}\n")
+    (tmp_path / "more/inc.yml").write_text("services: {inc: {build: {context: ., target: '${T}'}}}\n")
+    (tmp_path / "compose.yml").write_text("include: [{path: more/inc.yml, project_directory: of}]\nservices: {}\n")
+    for name in ("one", "two"):
+        common.write_text(f"services: {{like: {{build: {{context: ., target: {name}}}}}}}\n")
+        (tmp_path / "of/.env").write_text(f"T={name}\n")
+        images = project.load((tmp_path / "compose.yml", override), os.environ).images
+        assert (images["app"].target, images["inc"].target) == (name, name)
+
+
+def test_what_buildx_takes_from_the_environment_counts(tmp_path: Path) -> None:
+    text = (
+        "services: {app: {build: .}, fixed: {platform: linux/386, build: {context: ., args: {SOURCE_DATE_EPOCH: 3}}}}\n"
+    )
+    assert load(tmp_path, text).images["app"].platforms == ()
+    environ = {"DOCKER_DEFAULT_PLATFORM": "linux/arm64", "SOURCE_DATE_EPOCH": "2"}
+    images = load(tmp_path, text, **environ).images
+    assert (images["app"].platforms, images["app"].args) == (("linux/arm64",), {"SOURCE_DATE_EPOCH": "2"})
+    assert (images["fixed"].platforms, images["fixed"].args) == (("linux/386",), {"SOURCE_DATE_EPOCH": "3"})
+
+
+def test_a_proxy_that_only_the_file_names_is_not_lost(tmp_path: Path) -> None:
+    text = "services: {app: {build: {context: ., args: {HTTP_PROXY: 'http://proxy:3128'}}}}\n"
+    assert load(tmp_path, text).images["app"].args == {"HTTP_PROXY": "http://proxy:3128"}
+
+
+def test_a_name_that_no_image_can_have_is_the_problem_of_that_image(tmp_path: Path) -> None:
+    good = ["a", "a/b:C_1", "localhost:5000/a/b-c.d__e:1", "[::1]:5000/a", "Registry.example.org/a:" + "t" * 128]
+    bad = ["Web", "a:" + "t" * 129, "a@sha256:" + "0" * 64, "a/-b", "a:"]
+    services = "".join(f"  s{number}: {{build: ., image: {ref!r}}}\n" for number, ref in enumerate([*good, *bad], 1))
+    images = load(tmp_path, f"services:\n{services}  Upper: {{build: .}}\n").images
+    refused = [image.ref for image in images.values() if "cannot be called" in image.problem]
+    assert sorted(refused) == sorted([*bad, images["Upper"].ref])
+
+
+@pytest.mark.parametrize(
+    "other", ["image: docker.io/library/same:latest", "image: another, build: {context: ., tags: [same]}"]
+)
+def test_two_images_of_one_name_are_refused_however_it_is_written(tmp_path: Path, other: str) -> None:
+    build = "" if "build" in other else ", build: {context: ., target: x}"
+    images = load(tmp_path, f"services: {{one: {{image: same, build: .}}, two: {{{other}{build}}}}}\n").images
+    assert images["one"].problem == ""
+    assert images["two"].problem.startswith("the services one and two build the same image ")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".build").write_text("a file")
+    with pytest.raises(Trouble, match=r"\.build: this folder cannot be made: "):
+        load(tmp_path, "services: {}\n")
+
+
 def test_nothing_secret_is_kept(tmp_path: Path) -> None:
     text = """
         services:

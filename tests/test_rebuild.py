@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import loopback
 from tests.conftest import Lab, docker
 
 pytestmark = pytest.mark.engine
@@ -305,6 +306,46 @@ def test_what_a_killed_build_left_is_not_taken(family: Lab) -> None:
     docker("tag", right, f"{family.prefix}/other:building-0123")
     docker("image", "rm", *[name for name in family.images() if "/other:" in name and ":building-" not in name])
     assert family.actions() == {**FRESH, "other": "build"}
+
+
+def test_what_a_pinned_base_reads_by_onbuild_counts(lab: Lab) -> None:
+    """A digest says what the base is, but not to us: only when the engine holds it its ONBUILD is known."""
+    lab.write(FAMILY)
+    with loopback.registry(lab.folder.parent / "registry") as service:
+        ref = f"{service.address}/{lab.prefix}:1"
+        dockerfile = b"FROM scratch\nCOPY base.txt /\nONBUILD COPY other.txt /by-onbuild\n"
+        folder = str(lab.folder / "base")
+        assert (
+            docker("buildx", "build", "--quiet", "--tag", ref, "--file", "-", folder, stdin=dockerfile).returncode == 0
+        )
+        assert docker("push", ref).returncode == 0
+        pinned = docker("image", "inspect", "--format", "{{index .RepoDigests 0}}", ref).stdout.strip()
+        docker("image", "rm", "--force", lab.image_id(ref))
+        lab.write({"other/Dockerfile": f"FROM {pinned}\n"})
+        try:
+            lab.build()
+            assert lab.actions() == FRESH
+            lab.write({"other/other.txt": "changed\n"})
+            assert lab.plan()["other"]["reasons"] == ["`other/other.txt` changed"]
+        finally:
+            docker("image", "rm", "--force", pinned)
+
+
+def test_a_whole_project_is_copied_without_our_own_folder(lab: Lab, busybox: str) -> None:
+    lab.write({"compose.yml": "name: PREFIX\nservices: {all: {image: PREFIX/all, build: .}}\n"})
+    lab.write({"Dockerfile": f"FROM {busybox}\nCOPY . /all/\n", ".dockerignore": "*.md\n", "notes.md": "", "f": ""})
+    assert lab.build() == {"all": "built"}
+    assert lab.actions() == {"all": "fresh"}
+    listed = docker("run", "--rm", lab.ref("all"), "ls", "-A", "/all").stdout.split()
+    assert sorted(listed) == [".dockerignore", "Dockerfile", "compose.yml", "f"]
+
+
+@pytest.mark.parametrize("junk", [b'{"a": 1}', b"[]", b"\xff garbage", b""])
+def test_state_that_is_damaged_changes_nothing(family: Lab, junk: bytes) -> None:
+    for name in ("facts.json", "reads.json", "project.json", "images/app.json", "index.sqlite3", "doit.sqlite3"):
+        (family.folder / ".build" / name).write_bytes(junk)
+    assert family.actions() == FRESH
+    assert family.build() == {}
 
 
 def test_every_tag_must_be_there(lab: Lab) -> None:

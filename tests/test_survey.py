@@ -33,9 +33,10 @@ class World:
         known: dict[str, object] = {"context": folder, "dockerfile": f"{folder}/Dockerfile", **more}
         self.images[name] = Image(name=name, ref=f"app/{name}", **known)  # type: ignore[arg-type]
 
-    def survey(self, only: str = "") -> dict[str, Surveyed]:
+    def survey(self, only: str = "", environ: Mapping[str, str] | None = None) -> dict[str, Surveyed]:
         project = Project("p", self.folder, (self.folder / "compose.yml",), self.images)
-        return Surveyor(project, self.folder / ".build").survey("linux/amd64", self.facts.get, only)
+        surveyor = Surveyor(project, self.folder / ".build", environ or {})
+        return surveyor.survey("linux/amd64", self.facts.get, only)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_parents_come_first_however_they_are_named(world: World) -> None:
     world.image("e", "FROM other\n", contexts={"other": "docker-image://app/z"})
     world.image("z", "FROM scratch\n")
     found = world.survey()
-    assert list(found)[0] == "z"
+    assert next(iter(found)) == "z"
     for name in "abcde":
         assert list(found[name].parents.values()) == ["z"], name
         assert found[name].bases == {}
@@ -64,6 +65,48 @@ def test_a_parent_that_the_target_does_not_reach_is_none(world: World) -> None:
     world.image("b", "FROM scratch AS wanted\nFROM app/z\n", target="wanted")
     found = world.survey()
     assert found["a"].parents == found["b"].parents == {}
+
+
+def test_a_parent_may_be_named_by_any_of_its_tags(world: World) -> None:
+    world.image("z", "FROM scratch\n", tags=("app/z:1.0",))
+    world.image("a", "FROM app/z:1.0\n")
+    assert world.survey()["a"].parents == {"app/z:1.0": "z"}
+
+
+@pytest.mark.parametrize("only", ["", "a"])
+def test_an_image_that_an_onbuild_names_is_a_parent_and_comes_first(world: World, only: str) -> None:
+    world.image("m", "FROM scratch\nONBUILD COPY --from=app/z /f /\n")
+    world.image("a", "FROM app/m\n")
+    world.image("z", "FROM scratch\n")
+    found = world.survey(only)
+    assert found["a"].parents == {"app/m": "m", "app/z": "z"}
+    assert list(found)[-1] == "a"
+
+
+def test_our_own_folder_is_hidden_from_what_copies_everything(world: World) -> None:
+    world.image("a", "FROM scratch\nCOPY . /\n", context=str(world.folder))
+    world.write({".build/facts.json": "{}", "f": ""})
+    before = world.survey()["a"]
+    assert before.inputs() == ["a/Dockerfile", "f"]
+    assert before.ignore == "\n/.build\n"
+    world.write({".build/facts.json": "changed", ".dockerignore": "*\n!f\n"})
+    assert world.survey()["a"].ignore == "", "it is hidden already"
+    world.write({".dockerignore": "nothing"})
+    assert world.survey()["a"].ignore == "nothing\n/.build\n"
+
+
+def test_a_context_that_is_not_there_is_said_even_if_nothing_is_read_of_it(world: World) -> None:
+    world.image("a", "FROM scratch\n", contexts={"data": str(world.folder / "nowhere")})
+    assert "there is no folder" in world.survey()["a"].problem
+
+
+def test_a_declared_argument_counts_with_the_value_that_the_environment_has(world: World) -> None:
+    world.image("a", "FROM scratch\nARG HTTP_PROXY\n", args={"HTTP_PROXY": None})
+    world.image("b", "FROM scratch\n", args={"HTTP_PROXY": None})
+    before, after = (world.survey(environ={"HTTP_PROXY": f"http://me:{word}@proxy"}) for word in ("one", "two"))
+    assert before["a"].own != after["a"].own
+    assert "one" not in str(before["a"].settings)
+    assert before["b"].own == after["b"].own, "without ARG it changes no layer"
 
 
 def test_fingerprints_follow_parents_and_own_does_not(world: World) -> None:
