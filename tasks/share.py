@@ -25,7 +25,7 @@ from tasks.survey import Surveyed
 _AT_ONCE = 8  # requests side by side; registries begin to refuse at more
 _STRIKES = 2  # failed pulls after which the registry is left alone
 _SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
-_GRACE_SECONDS = 30.0
+_GRACE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
