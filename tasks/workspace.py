@@ -160,8 +160,9 @@ class Workspace:
         """Decide about all of these; the shared registry is asked only about what would else be built."""
         snapshot = self.snapshot()
         decided = plan.plan(surveyed, snapshot, self.content_of, self._record_of)
-        if self.settings.cache_registry and self.share.reads:
-            builds = {name: one.surveyed for name, one in decided.items() if one.action == "build"}
+        builds = {name: one.surveyed for name, one in decided.items() if one.action == "build"}
+        # A run with nothing to build does not even import what would ask.
+        if builds and self.settings.cache_registry and self.share.reads:
             offers = self.share.offers(builds, snapshot.platform)
             if offers:
                 decided = plan.plan(surveyed, snapshot, self.content_of, self._record_of, offers)
@@ -176,8 +177,9 @@ class Workspace:
             for name, one in decided.items()
             if one.action == "build" and name not in self.expected_seconds
         }
-        for number, made in self.crew.known(list(unknown)).items():
-            self.expected_seconds[unknown[number]] = made.seconds
+        if unknown:
+            for number, made in self.crew.known(list(unknown)).items():
+                self.expected_seconds[unknown[number]] = made.seconds
 
     def snapshot(self) -> Snapshot:
         """What the engine holds; asked again after ``changed``."""
