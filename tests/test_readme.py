@@ -93,3 +93,12 @@ def test_every_link_leads_somewhere() -> None:
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
+
+
+def test_the_figures_are_those_that_the_benchmarks_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import readme
+
+    found = readme.BLOCK.search(README)
+    assert found is not None
+    assert found[0] == found[1] + readme.block() + found[2], "run benchmarks/readme.py"
