@@ -77,11 +77,23 @@ def _run(targets: dict[str, dict[str, object]]) -> dict[str, Answer]:
     definition = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
     command = ["docker", "buildx", "bake", "--builder=default", "--progress=rawjson", "--provenance=false", "--file=-"]
     done = subprocess.run(command, input=definition.encode(), capture_output=True, check=False, timeout=300)
+    run, text = what_ran(done.stderr)
+    steps: dict[str, list[str]] = {target: [] for target in targets}
+    for name in run:
+        step = _STEP.match(name)
+        if step:
+            steps[step["target"] or "t0"].append(name)
+    failed = done.returncode != 0
+    return {target: Answer(failed, tuple(sorted(found)), "\n".join(text)[-800:]) for target, found in steps.items()}
+
+
+def what_ran(stderr: bytes) -> tuple[list[str], list[str]]:
+    """From ``--progress=rawjson``: the names of what was not taken from the cache, and all other text."""
     reader = RawJson()
     names: dict[str, str] = {}
     run: dict[str, None] = {}
     text: list[str] = []
-    for message in [*reader.feed(done.stderr), *reader.finish()]:
+    for message in [*reader.feed(stderr), *reader.finish()]:
         if isinstance(message, str):
             text.append(message)
             continue
@@ -92,13 +104,7 @@ def _run(targets: dict[str, dict[str, object]]) -> dict[str, Answer]:
                 run.pop(vertex["digest"], None)
             elif vertex.get("completed"):
                 run[vertex["digest"]] = None
-    steps: dict[str, list[str]] = {target: [] for target in targets}
-    for digest in run:
-        step = _STEP.match(names[digest])
-        if step:
-            steps[step["target"] or "t0"].append(names[digest])
-    failed = done.returncode != 0
-    return {target: Answer(failed, tuple(sorted(found)), "\n".join(text)[-800:]) for target, found in steps.items()}
+    return [names[digest] for digest in run], text
 
 
 def contents(context: Path, dockerfile: Path, work: Path) -> dict[str, bytes]:
