@@ -10,17 +10,17 @@ environment, which may hold secrets.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
-import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tasks import compose_answer
+from tasks.compose_answer import EPOCH
 from tasks.errors import Trouble
 from tasks.references import familiar, is_taggable
 from tasks.settings import ROOT, read_env
@@ -32,7 +32,6 @@ _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-
 
 # Arguments that BuildKit predefines: they count for no cache and no history, and may hold a proxy's password.
 PROXIES = {f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "FTP", "NO", "ALL")}
-EPOCH = "SOURCE_DATE_EPOCH"
 # Every key that the Compose specification allows in `build:`, and the field of Image that honours it.
 _HONOURED = {
     "context", "dockerfile", "dockerfile_inline", "args", "target", "additional_contexts", "secrets", "ssh",
@@ -163,37 +162,31 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
     kept = build_folder(files) / "project.json"
     with contextlib.suppress(KeyError, TypeError):  # of what another version wrote: Compose is then asked
         known = read_json(kept) or {}
-        if known["key"] == _key(map(Path, known["sources"]), files, environ):
+        sources = [Path(path) for path in known["sources"]]
+        if known["format"] == _FORMAT and known["key"] == compose_answer.key(sources, files, environ):
             return _from_json(known["project"])
-    answer = _ask_compose(files, environ)
-    project = _project(answer, files, environ)
-    sources = _sources(files, environ)
-    if sources is not None:
-        content = {"key": _key(sources, files, environ), "sources": [str(path) for path in sources]}
-        write_json(kept, content | {"project": _to_json(project)})
+    project = _project(compose_answer.ask(files, environ), files, environ)
+    found = compose_answer.sources(files, environ)
+    if found is not None:
+        key = compose_answer.key(found, files, environ)
+        content = {"format": _FORMAT, "key": key, "sources": list(map(str, found)), "project": _to_json(project)}
+        write_json(kept, content)
     return project
 
 
-def _ask_compose(files: tuple[Path, ...], environ: Mapping[str, str]) -> dict[str, Any]:
-    argv = ["docker", "compose"]
-    for file in files:
-        argv += ["--file", str(file)]
-    argv += ["config", "--format", "json"]
-    # COMPOSE_FILE is said by --file; left in the environment, relative names would be read twice.
-    quiet = {name: value for name, value in environ.items() if name != "COMPOSE_FILE"}
+def dockerfile_text(image: Image) -> str:
+    """The text of an image's Dockerfile, its odd bytes as surrogates; ``Trouble`` if it cannot be read."""
+    if image.dockerfile_inline is not None:
+        return image.dockerfile_inline
     try:
-        done = subprocess.run(argv, cwd=files[0].parent, env=quiet, capture_output=True, text=True, check=False)
+        return Path(image.dockerfile).read_bytes().decode(errors="surrogateescape")
     except FileNotFoundError:
-        raise Trouble("the docker command is not installed", remedy="./doitw installs it, or see doit doctor") from None
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip() and "level=warning" not in line]
-        sentence = lines[-1] if lines else f"docker compose config ended with status {done.returncode}"
-        if "is not a docker command" in done.stderr or "unknown shorthand flag" in done.stderr:
-            raise Trouble("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
-        raise Trouble(f"Compose refuses it: {sentence}", where=str(files[0]))
-    # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
-    answer: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
-    return answer
+        where = f"service {image.name}"
+        raise Trouble(
+            f"there is no Dockerfile {image.dockerfile!r}", where=where, remedy="see build.dockerfile"
+        ) from None
+    except OSError as error:
+        raise Trouble(f"the Dockerfile cannot be read: {error.strerror}", where=image.dockerfile) from None
 
 
 def _project(answer: Mapping[str, Any], files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
@@ -305,109 +298,6 @@ def _without_clashes(images: Mapping[str, Image]) -> dict[str, Image]:
             image = replace(image, problem=image.problem or problem)
         result[name] = image
     return result
-
-
-def _sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] | None:
-    """All files that the answer depends on: the Compose files, what they include and extend, the env files beside
-    them. None if one of them is named by a variable or cannot be read: then the answer is not kept.
-
-    Compose takes a relative name from the folder of the file that holds it, from the project's or from one that an
-    include names; here all files of that name count.
-    """
-    import yaml
-
-    found: dict[Path, None] = {}
-    places: dict[Path, None] = {path.parent: None for path in files}
-    for part in environ.get("COMPOSE_ENV_FILES", "").split(","):
-        if part:
-            found[files[0].parent / part] = None
-    todo = [*files]
-    while todo:
-        path = todo.pop()
-        if path in found:
-            continue
-        found[path] = None
-        places[path.parent] = None
-        try:
-            content = yaml.load(path.read_text(), _tolerant_loader())  # noqa: S506  a SafeLoader
-        except (OSError, yaml.YAMLError):
-            return None
-        named = _Named.of(content if isinstance(content, dict) else {})
-        if any("$" in text or "://" in text for text in (*named.files, *named.env_files, *named.folders)):
-            return None
-        places |= {place / folder: None for place in [*places] for folder in named.folders}
-        found |= {place / env_file: None for place in places for env_file in named.env_files}
-        todo += [target for place in places for file in named.files if (target := place / file).is_file()]
-    return [*found, *(place / ".env" for place in places)]
-
-
-def _tolerant_loader() -> Any:
-    """A safe YAML loader that reads Compose's own tags (``!reset``, ``!override``) as nothing."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
-    return Loader
-
-
-@dataclass(frozen=True)
-class _Named:
-    """What a Compose file names: further Compose files, env files, and the folders of what it includes."""
-
-    files: tuple[str, ...]
-    env_files: tuple[str, ...]
-    folders: tuple[str, ...]
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> _Named:
-        """What stands in the ``include`` and the ``extends`` of this file."""
-        includes = [{"path": one} if isinstance(one, str) else one for one in content.get("include") or ()]
-        extends = [(service or {}).get("extends") for service in (content.get("services") or {}).values()]
-        files = [name for one in includes for name in _strings(one.get("path"))]
-        files += [one["file"] for one in extends if isinstance(one, Mapping) and one.get("file")]
-        env_files = [name for one in includes for name in _strings(one.get("env_file"))]
-        return cls(tuple(files), tuple(env_files), tuple(one.get("project_directory") or "." for one in includes))
-
-
-def _strings(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
-
-
-def _key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, str]) -> str:
-    """A digest of all that Compose's answer depends on; values of variables enter it only by their digest."""
-    digest = hashlib.sha256(f"{_FORMAT} {[str(file) for file in files]} {_compose_identity()}".encode())
-    texts = []
-    for path in sources:
-        try:
-            text = path.read_bytes()
-        except OSError:
-            text = b""
-            digest.update(b"absent")
-        texts.append(text)
-        digest.update(f"{path}\0{len(text)}\0".encode() + text)
-    # Any variable whose name is a word of the files may be interpolated: more than Compose reads, never less.
-    words = set(re.findall(rb"[A-Za-z_][A-Za-z0-9_]*", b"\n".join(texts)))
-    for name in sorted(environ):
-        if name.startswith(("COMPOSE_", "DOCKER_")) or name in ("HOME", EPOCH) or os.fsencode(name) in words:
-            digest.update(f"{name}={environ[name]}\0".encode())
-    return digest.hexdigest()
-
-
-def _compose_identity() -> str:
-    """Which Compose is installed: the plugin's file, size and time, or nothing where it is in no usual place."""
-    home = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    places = [home, *(Path(base) for base in ("/usr/local/lib/docker", "/usr/local/libexec/docker"))]
-    places += [Path("/usr/lib/docker"), Path("/usr/libexec/docker")]
-    for place in places:
-        plugin = place / "cli-plugins" / "docker-compose"
-        try:
-            status = plugin.stat()
-        except OSError:
-            continue
-        return f"{plugin} {status.st_size} {status.st_mtime_ns}"
-    return ""
 
 
 def _to_json(project: Project) -> dict[str, Any]:

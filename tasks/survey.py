@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tasks import fingerprint, ignorefile, inputs
 from tasks.engine import Facts, normalise
 from tasks.errors import Trouble
 from tasks.fingerprint import Ingredients
-from tasks.project import Image, Project, read_json, write_json
+from tasks.project import Image, Project, dockerfile_text, read_json, write_json
 from tasks.reads import Reads, joined
 from tasks.reasons import safe_arguments
 from tasks.tree import Index, Tree
@@ -122,35 +122,6 @@ class _Inherited:
     onbuild: dict[str, list[str]] = field(default_factory=dict)
 
 
-class FactsCache:
-    """The facts of image ids, kept in a file: an id never changes its meaning, so it is asked about once."""
-
-    def __init__(self, path: Path, ask: Callable[[str], Facts]) -> None:
-        self._path = path
-        self._ask = ask
-        self._known: dict[str, Facts] | None = None
-        self._new = False
-
-    def get(self, image_id: str) -> Facts:
-        """The facts of an image that the engine holds."""
-        if self._known is None:
-            kept = read_json(self._path) or {}
-            try:
-                self._known = {key: Facts(**{**one, "onbuild": tuple(one["onbuild"])}) for key, one in kept.items()}
-            except (KeyError, TypeError):  # written by another version: it is only a memory
-                self._known = {}
-        if image_id not in self._known:
-            self._known[image_id] = self._ask(image_id)
-            self._new = True
-        return self._known[image_id]
-
-    def keep(self, ids: Iterable[str]) -> None:
-        """Write down what was learnt about these ids, and forget the others."""
-        if self._new and self._known is not None:
-            write_json(self._path, {key: asdict(self._known[key]) for key in set(ids) if key in self._known})
-            self._new = False
-
-
 class Surveyor:
     """Looks at one project once: every Dockerfile is parsed, every folder listed and every file read at most once."""
 
@@ -209,7 +180,7 @@ class Surveyor:
         if image.remote_context:
             return _Draft(image, "", None)
         try:
-            text = _dockerfile_text(image)
+            text = dockerfile_text(image)
             return _Draft(image, text, self._reads(image, text, platform, inherited or _Inherited()))
         except Trouble as trouble:
             return _Draft(image, "", None, str(trouble))
@@ -372,20 +343,6 @@ def _order(parents: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
         inside = set(cycle)
         rest, _ = _order({name: [one for one in found if one not in inside] for name, found in graph.items()})
         return rest, cycle
-
-
-def _dockerfile_text(image: Image) -> str:
-    if image.dockerfile_inline is not None:
-        return image.dockerfile_inline
-    try:
-        return Path(image.dockerfile).read_bytes().decode(errors="surrogateescape")
-    except FileNotFoundError:
-        where = f"service {image.name}"
-        raise Trouble(
-            f"there is no Dockerfile {image.dockerfile!r}", where=where, remedy="see build.dockerfile"
-        ) from None
-    except OSError as error:
-        raise Trouble(f"the Dockerfile cannot be read: {error.strerror}", where=image.dockerfile) from None
 
 
 def _where(image: Image, directory: Path) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tasks import plan, project, record, settings, survey
 from tasks.engine import Engine, Facts, Snapshot, host_platform
 from tasks.errors import Trouble
+from tasks.facts import FactsCache
 from tasks.history import History
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ class Workspace:
         return survey.Surveyor(self.project, self.folder, self.environ)
 
     @cached_property
-    def facts(self) -> survey.FactsCache:
+    def facts(self) -> FactsCache:
         """What never changes about the images that the engine holds."""
-        return survey.FactsCache(self.folder / "facts.json", self.engine.facts)
+        return FactsCache(self.folder / "facts.json", self.engine.facts)
 
     @cached_property
     def share(self) -> Share:

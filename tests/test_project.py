@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import project
+from tasks import compose_answer, project
 from tasks.errors import Trouble
 from tasks.project import Project, Secret
 
@@ -79,8 +79,8 @@ def test_the_answer_is_kept_until_something_that_it_depends_on_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    really = project._ask_compose
-    monkeypatch.setattr(project, "_ask_compose", lambda *args: asked.append(1) or really(*args))
+    really = compose_answer.ask
+    monkeypatch.setattr(compose_answer, "ask", lambda *args: asked.append(1) or really(*args))
     first = load(tmp_path, WHOLE)
     assert load(tmp_path, WHOLE, UNRELATED="1") == first
     assert len(asked) == 1

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tasks.engine import Facts
+from tasks.facts import FactsCache
 from tasks.project import Image, Project
-from tasks.survey import FactsCache, Surveyed, Surveyor
+from tasks.survey import Surveyed, Surveyor
 
 
 class World:

@@ -1,0 +1,39 @@
+"""What is known of the images that the engine holds? Asked once for each, because an id never changes its meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from tasks.engine import Facts
+from tasks.project import read_json, write_json
+
+
+class FactsCache:
+    """The facts of image ids, kept in a file: an id never changes its meaning, so it is asked about once."""
+
+    def __init__(self, path: Path, ask: Callable[[str], Facts]) -> None:
+        self._path = path
+        self._ask = ask
+        self._known: dict[str, Facts] | None = None
+        self._new = False
+
+    def get(self, image_id: str) -> Facts:
+        """The facts of an image that the engine holds."""
+        if self._known is None:
+            kept = read_json(self._path) or {}
+            try:
+                self._known = {key: Facts(**{**one, "onbuild": tuple(one["onbuild"])}) for key, one in kept.items()}
+            except (KeyError, TypeError):  # written by another version: it is only a memory
+                self._known = {}
+        if image_id not in self._known:
+            self._known[image_id] = self._ask(image_id)
+            self._new = True
+        return self._known[image_id]
+
+    def keep(self, ids: Iterable[str]) -> None:
+        """Write down what was learnt about these ids, and forget the others."""
+        if self._new and self._known is not None:
+            write_json(self._path, {key: asdict(self._known[key]) for key in set(ids) if key in self._known})
+            self._new = False
