@@ -17,8 +17,9 @@ from pathlib import Path
 from peers import Bench, copied_stack
 from results import Results, say
 
-from tasks import measure, processes
-from tasks.spare_engine import spare_engine
+from tasks import processes
+from tasks.measuring import measure
+from tasks.measuring.spare_engine import spare_engine
 
 ABOUT = """
 Each command builds a copy of this stack in an engine of its own that holds the base image and nothing else: no build

@@ -18,9 +18,11 @@ from pathlib import Path
 from peers import Bench, copied_stack
 from results import Results, say
 
-from tasks import handover, measure, processes
+from tasks import processes
+from tasks.caches import handover
 from tasks.engine import Engine
-from tasks.spare_engine import spare_engine
+from tasks.measuring import measure
+from tasks.measuring.spare_engine import spare_engine
 from tests import loopback
 
 ABOUT = """

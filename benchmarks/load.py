@@ -25,10 +25,12 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tasks import bringup, measure, processes
+from tasks import processes
 from tasks.errors import Trouble
-from tasks.stack import compose_of
-from tasks.trial import Trial, trial
+from tasks.measuring import measure
+from tasks.stack import bringup
+from tasks.stack.stack import compose_of
+from tasks.stack.trial import Trial, trial
 from tasks.workspace import current
 
 MEMORIES = 500

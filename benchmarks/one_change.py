@@ -18,7 +18,8 @@ from peers import Bench, measuring_engine, stack_copy
 from projects import environ, write_monorepo
 from results import Results, say
 
-from tasks import buildx, measure
+from tasks.images import buildx
+from tasks.measuring import measure
 from tasks.workspace import Workspace
 
 ABOUT = """

@@ -21,10 +21,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tasks import base, measure, processes, settings  # noqa: E402
+from tasks import processes, settings  # noqa: E402
 from tasks.errors import Trouble  # noqa: E402
-from tasks.side_by_side import copy_project  # noqa: E402
-from tasks.spare_engine import SpareEngine, spare_engine  # noqa: E402
+from tasks.images import base  # noqa: E402
+from tasks.measuring import measure  # noqa: E402
+from tasks.measuring.side_by_side import copy_project  # noqa: E402
+from tasks.measuring.spare_engine import SpareEngine, spare_engine  # noqa: E402
 
 DOIT = Path(sys.executable).with_name("doit")
 

@@ -28,11 +28,12 @@ from pathlib import Path
 from peers import measuring_engine
 from results import say
 
-from tasks import dockerfile, ignorefile, project
+from tasks import project
+from tasks.content import dockerfile, ignorefile
+from tasks.content.survey import Surveyed
 from tasks.errors import Trouble
-from tasks.progress import Progress
-from tasks.replay import commits
-from tasks.survey import Surveyed
+from tasks.measuring.replay import commits
+from tasks.seeing.progress import Progress
 from tasks.workspace import Workspace
 
 HERE = Path(__file__)

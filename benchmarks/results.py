@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tasks import measure
+from tasks.measuring import measure
 
 
 @dataclass

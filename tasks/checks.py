@@ -73,7 +73,7 @@ def task_test() -> Task:
 def run_tests(words: Sequence[str]) -> Any:
     """Run pytest with these words; with ``CI`` set, a skip of anything that this machine can run is a failure.
 
-    Without words everything runs, but for ``tests/e2e``: ``ci_test`` runs those on a stack, and a test runs ``ci_test``.
+    Without words everything runs, but for ``tests/e2e``: a test runs ``ci_test``, which runs those on a stack.
     """
     env = {**os.environ, "FORBID_SKIPS": os.environ.get("CI", "")}
     everything = ["--ignore=tests/e2e", "--numprocesses=3", "--dist=loadfile"]

@@ -9,7 +9,7 @@ from typing import Any
 from tasks import settings
 from tasks.errors import Trouble
 from tasks.project import build_folder
-from tasks.reporter import Reporter
+from tasks.seeing.reporter import Reporter
 
 
 def doit_config() -> dict[str, Any]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tasks import buildx
 from tasks.errors import Trouble
+from tasks.images import buildx
 from tasks.workspace import Workspace, current
 
 _LEAST_COMPOSE = (2, 26)

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from tasks.content.fingerprint import LABEL, OWN
+from tasks.content.references import familiar
 from tasks.errors import Trouble
-from tasks.fingerprint import LABEL, OWN
-from tasks.references import familiar
 
 # Instructions that change an image's configuration only (WORKDIR makes a layer).
 _WITHOUT_LAYER = {

@@ -21,8 +21,8 @@ from typing import Any
 
 from tasks import compose_answer
 from tasks.compose_answer import EPOCH
+from tasks.content.references import familiar, is_taggable
 from tasks.errors import Trouble
-from tasks.references import familiar, is_taggable
 from tasks.settings import ROOT, read_env
 
 DEFAULT_FILE = "docker-compose.optimized.yml"

@@ -13,15 +13,17 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import plan, project, record, settings, survey
+from tasks import project, settings
+from tasks.content import survey
+from tasks.content.facts import FactsCache
 from tasks.engine import Engine, Facts, Snapshot, host_platform
 from tasks.errors import Trouble
-from tasks.facts import FactsCache
-from tasks.history import History
+from tasks.images import plan, record
+from tasks.seeing.history import History
 
 if TYPE_CHECKING:
-    from tasks.lease import Crew
-    from tasks.share import Share
+    from tasks.caches.lease import Crew
+    from tasks.caches.share import Share
 
 
 class Workspace:
@@ -89,16 +91,16 @@ class Workspace:
     @cached_property
     def share(self) -> Share:
         """The registry that machines share finished images through, if one is set."""
-        from tasks.board import board
-        from tasks.share import Share
+        from tasks.caches.share import Share
+        from tasks.seeing.board import board
 
         return Share(self.settings.cache_registry, self.settings.cache_write, board.say)
 
     @cached_property
     def crew(self) -> Crew:
         """The machines that settle through Redis who builds what, if one is set."""
-        from tasks.board import board
-        from tasks.lease import Crew
+        from tasks.caches.lease import Crew
+        from tasks.seeing.board import board
 
         return Crew(self.settings.redis_url, board.say)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import backends
-from tasks.backends import Backend
+from tasks.caches import backends
+from tasks.caches.backends import Backend
 from tasks.errors import Trouble
 
 REGISTRY = Backend("registry", "localhost:5000/team", "feature/x", "main")

@@ -172,4 +172,3 @@ _WITHOUT_BUILDX = """\
 [ "$1" = buildx ] && { echo "docker: 'buildx' is not a docker command." >&2; exit 1; }
 PATH=$REAL_PATH exec docker "$@"
 """
-

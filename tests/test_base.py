@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import base
 from tasks.engine import Engine, Held, Snapshot, host_platform
 from tasks.errors import Trouble
+from tasks.images import base
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 from tests.conftest import ROOT, docker

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks import builder, handover
+from tasks.caches import builder, handover
 from tasks.engine import Engine
 from tasks.errors import Trouble
+from tasks.measuring.spare_engine import SpareEngine, spare_engine
 from tasks.settings import Settings
-from tasks.spare_engine import SpareEngine, spare_engine
 from tests import loopback
 from tests.conftest import Lab, docker
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import buildkitd
+from tasks.caches import buildkitd
 from tasks.errors import Trouble
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tasks.buildx import build_argv
+from tasks.images.buildx import build_argv
 from tasks.project import Image, Secret
 
 PLAIN = Image(name="auth", ref="app/auth:1", context="/src", dockerfile="/src/Dockerfile")

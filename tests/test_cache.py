@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks import hits, holdings
-from tasks.cache_prune import prune_argv
+from tasks.caches import hits, holdings
+from tasks.caches.cache_prune import prune_argv
+from tasks.caches.prune import Item, choose
 from tasks.engine import CacheRecord, Engine
 from tasks.errors import Trouble
-from tasks.history import Build, StepRecord
-from tasks.prune import Item, choose
-from tasks.spare_engine import SpareEngine, spare_engine
+from tasks.measuring.spare_engine import SpareEngine, spare_engine
+from tasks.seeing.history import Build, StepRecord
 from tests import loopback
 from tests.conftest import Lab
 

@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tasks.ci import build_summary, built_since, pytest_argv, test_environ, test_summary
-from tasks.history import Build
+from tasks.seeing.history import Build
+from tasks.stack.ci import build_summary, built_since, pytest_argv, test_environ, test_summary
 from tests.conftest import ROOT, docker
 from tests.test_stack import PROJECT, Stack
 
@@ -133,9 +133,9 @@ TRIAL = """
 import sys, time
 from pathlib import Path
 from tasks import processes
-from tasks.health import Limits
-from tasks.stack import compose_of
-from tasks.trial import trial
+from tasks.stack.health import Limits
+from tasks.stack.stack import compose_of
+from tasks.stack.trial import trial
 from tasks.workspace import current
 
 processes.stop_on_signals()

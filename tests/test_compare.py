@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import bench, compare, edits, scenarios
-from tasks.compare import Row
 from tasks.errors import Trouble
-from tasks.measure import Timing
-from tasks.replay import Applied, Count, Replay
-from tasks.scenarios import Case
+from tasks.measuring import bench, compare, edits, scenarios
+from tasks.measuring.compare import Row
+from tasks.measuring.measure import Timing
+from tasks.measuring.replay import Applied, Count, Replay
+from tasks.measuring.scenarios import Case
 
 MACHINE = {
     "cpus": 2, "cpu": "a cpu", "memory_gb": 8.0, "load_average": [0.1, 0.2, 0.3], "system": "Linux 6 x86_64",

@@ -24,9 +24,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks import dockerfile, ignorefile, inputs
+from tasks.content import dockerfile, ignorefile
+from tasks.content import selection as inputs
+from tasks.content.tree import Index, Tree
 from tasks.errors import Trouble
-from tasks.tree import Index, Tree
 from tests.differential import buildkit, cases
 from tests.differential.cases import CASES, Case
 from tests.differential.contexts import CONTEXTS

@@ -62,7 +62,7 @@ CASES = [
                     build: {context: app, target: run, additional_contexts: {under: "service:base"}}
                   tool: {image: PREFIX/tool, build: {context: tool, labels: {of: tests}}}
                 """,
-            ".env": "UNUSED=1\n",
+            ".env": "UNUSED=1\nSPARE=1\n",
             "base/Dockerfile": "FROM scratch\nARG LEVEL\nENV LEVEL=$LEVEL\nCOPY f /PREFIX/base/\n",
             "base/f": "f",
             "base/nobody": "",
@@ -87,14 +87,14 @@ CASES = [
         edits={
             "an argument that is used": ("compose.yml", '"${LEVEL:-1}"', '"2"'),
             "an argument that nobody declares": ("compose.yml", 'NOBODY: "1"', 'NOBODY: "2"'),
-            "a variable of .env that is used": (".env", "UNUSED=1", "LEVEL=3"),
+            "a variable of .env that is used": (".env", "SPARE=1", "LEVEL=3"),
             "a variable of .env that is not": (".env", "UNUSED=1", "UNUSED=2"),
             "another target": ("compose.yml", "target: run", "target: last"),
             "an equal target": ("compose.yml", "target: run", "target: RUN"),
             "a label": ("compose.yml", "of: tests", "of: others"),
             "one more tag": ("compose.yml", '["PREFIX/base:1.0"]', '["PREFIX/base:1.0", "PREFIX/base:2"]'),
         },
-        needless={"an equal target": 10, "chmod app/d": 6},
+        needless={"an equal target": 10},
     ),
     Case(
         "ignore files, named folders and a Dockerfile elsewhere",
@@ -131,7 +131,7 @@ CASES = [
             "a rule that hides a source": ("docker/whole.Dockerfile.dockerignore", "src/*.md", "src/a*\nsrc/*.md"),
             "an ignore file that is not in force": (".dockerignore", "nobody", "somebody"),
         },
-        needless={"a rule that hides nothing more": 1, "chmod data/hidden": 6},
+        needless={"a rule that hides nothing more": 1},
     ),
     Case(
         "a base from outside, inline",
@@ -200,7 +200,7 @@ class Court:
     def _edit(path: str, old: str, new: str) -> Callable[[Path], None]:
         def apply(root: Path) -> None:
             text = (root / path).read_text()
-            assert old in text
+            assert old in text, f"{path} does not hold {old!r}: each edit needs a place of its own"
             (root / path).write_text(text.replace(old, new))
 
         return apply
@@ -304,7 +304,7 @@ def test_a_plan_holds_before_buildkit(court: Court) -> None:
             continue
         anew = {name for name, what in verdict.items() if what != same[name]}
         wrong += [f"{change}: missed {name}" for name in anew if plan[name] not in ("build", "broken")]
-        if not anew and not _needless(court.case, change):
+        if not anew and not _needless(court, change):
             wrong.append(f"{change}: needless")
     assert not wrong
 
@@ -321,8 +321,10 @@ def test_a_base_that_moved(court: Court) -> None:
     assert court.plan(court.copy()) == {"plain": "fresh", "mounts": "fresh"}
 
 
-def _needless(case: Case, change: Mutation) -> bool:
+def _needless(court: Court, change: Mutation) -> bool:
     """Does ``docs/staleness.md`` say that we build here although BuildKit would not?"""
     if change.path.endswith(("Dockerfile", "ignore")):
         return True  # 1: their text counts as it is
-    return str(change).strip() in case.needless
+    if change.kind == "chmod" and (court.first / change.path).is_dir():
+        return True  # 6: BuildKit may have a folder of that name already, and then overlooks its mode
+    return change.kind in court.case.needless

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.dockerfile import Copy, Reads, reads
+from tasks.content.dockerfile import Copy, Reads, reads
+from tasks.content.reads import joined
+from tasks.content.references import familiar, is_git, is_pinned, is_remote
 from tasks.errors import Trouble
-from tasks.reads import joined
-from tasks.references import familiar, is_git, is_pinned, is_remote
 
 
 def read(text: str, **options) -> Reads:

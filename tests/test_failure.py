@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.failure import explain, hint, place
-from tasks.progress import Progress
+from tasks.seeing.failure import explain, hint, place
+from tasks.seeing.progress import Progress
 
 CAPTURED = Path(__file__).parent / "buildkit"
 LOG = Path(".build/logs/auth.log")

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import history
 from tasks.errors import Trouble
-from tasks.history import Build, History, StepRecord, steps_of
-from tasks.progress import Progress
+from tasks.seeing import history
+from tasks.seeing.history import Build, History, StepRecord, steps_of
+from tasks.seeing.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Build(
@@ -50,7 +50,12 @@ def stored(tmp_path: Path) -> History:
 
 
 def test_no_file_is_an_empty_history_and_is_not_made_by_looking(stored: History) -> None:
-    assert (stored.recent(), stored.get(1), stored.last_run(), stored.expected_seconds([BUILD.ref])) == ([], None, [], {})
+    assert (stored.recent(), stored.get(1), stored.last_run(), stored.expected_seconds([BUILD.ref])) == (
+        [],
+        None,
+        [],
+        {},
+    )
     assert not stored.path.parent.exists()
 
 
@@ -191,7 +196,7 @@ def test_the_forecast_reads_the_index_alone(stored: History) -> None:
 
 
 def test_sqlite_is_not_imported_before_it_is_needed() -> None:
-    program = "import sys, tasks.history; sys.exit('sqlite3' in sys.modules)"
+    program = "import sys, tasks.seeing.history; sys.exit('sqlite3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 

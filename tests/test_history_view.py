@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import Trouble
-from tasks.history import Build, History, StepRecord
-from tasks.history_view import Asked, answer, parse
+from tasks.seeing.history import Build, History, StepRecord
+from tasks.seeing.history_view import Asked, answer, parse
 
 BUILD = Build(
     image="auth",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import measure
 from tasks.errors import Trouble
-from tasks.measure import Timing
+from tasks.measuring import measure
+from tasks.measuring.measure import Timing
 
 
 def python(program: str) -> list[str]:

@@ -14,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks import secrets
-from tasks.compose import Service
-from tasks.containers import Container, Containers, Event
 from tasks.errors import Trouble
-from tasks.migrate import Before, Change, Journal, changes_between, downtime, held_tag
-from tasks.trial import free_port
+from tasks.stack import secrets
+from tasks.stack.compose import Service
+from tasks.stack.containers import Container, Containers, Event
+from tasks.stack.migrate import Before, Change, Journal, changes_between, downtime, held_tag
+from tasks.stack.trial import free_port
 from tests.conftest import ROOT, Lab, docker
 from tests.test_stack import Stack, wait_until
 
@@ -386,7 +386,7 @@ def test_what_ran_is_held_by_a_tag_of_its_own(image: str, held: str) -> None:
 
 
 def test_the_journal_is_kept_whole(tmp_path: Path) -> None:
-    from tasks.migrate import read_journal, write_journal
+    from tasks.stack.migrate import read_journal, write_journal
 
     assert read_journal(tmp_path) is None
     journal = Journal("switching", {"web": Before("web:standard", "sha256:1")})

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tasks.caches.registry import Found
+from tasks.content.fingerprint import OWN, PARENTS, Ingredients, tag_of
+from tasks.content.survey import Surveyed
 from tasks.engine import Held, Snapshot, snapshot_of
-from tasks.fingerprint import OWN, PARENTS, Ingredients, tag_of
-from tasks.plan import Decision, plan
+from tasks.images.plan import Decision, plan
+from tasks.images.record import Record
 from tasks.project import Image
-from tasks.record import Record
-from tasks.registry import Found
-from tasks.survey import Surveyed
 
 
 def made(name: str, own: str = "o1", fingerprint: str = "f1", parents: Mapping[str, str] | None = None) -> Surveyed:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.fingerprint import Ingredients
-from tasks.reasons import differences, safe_arguments
+from tasks.content.fingerprint import Ingredients
+from tasks.images.reasons import differences, safe_arguments
 
 
 def made(**parts: object) -> Ingredients:
@@ -44,7 +44,11 @@ FILES = {"services/auth/main.py": "file 644 aa", "requirements.txt": "file 644 b
             made(bases={"python:3.13-slim": "sha256:cd"}),
             ["`python:3.13-slim` moved sha256:ab… → sha256:cd…"],
         ),
-        (made(remotes=("https://a",)), made(remotes=("https://b",)), ["source https://b added", "source https://a removed"]),
+        (
+            made(remotes=("https://a",)),
+            made(remotes=("https://b",)),
+            ["source https://b added", "source https://a removed"],
+        ),
     ],
 )
 def test_each_kind_of_difference(before: Ingredients, now: Ingredients, said: list[str]) -> None:

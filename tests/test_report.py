@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.analysis import (
+from tasks.seeing.analysis import (
     causes,
     critical_path,
     longest_chain,
@@ -28,10 +28,10 @@ from tasks.analysis import (
     timeline,
     tracks,
 )
-from tasks.history import Build, History, StepRecord
-from tasks.report import markdown, write
-from tasks.report_page import Shown, page
-from tasks.trace import trace
+from tasks.seeing.history import Build, History, StepRecord
+from tasks.seeing.report import markdown, write
+from tasks.seeing.report_page import Shown, page
+from tasks.seeing.trace import trace
 
 START = 1_790_000_000.0
 

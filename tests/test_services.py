@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.buildx import build_argv
+from tasks.images.buildx import build_argv
 from tasks.workspace import Workspace
 from tests.conftest import ROOT, docker
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from tasks.caches.registry import Found, NoImage, Unavailable
+from tasks.caches.share import Share, Wanted, path_of, wanted_of
 from tasks.engine import Engine
 from tasks.errors import Trouble
-from tasks.registry import Found, NoImage, Unavailable
-from tasks.share import Share, Wanted, path_of, wanted_of
-from tasks.spare_engine import SpareEngine, spare_engine
+from tasks.measuring.spare_engine import SpareEngine, spare_engine
 from tests import loopback
 from tests.conftest import Lab
 from tests.test_plan import made

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import sizes, sizes_view
 from tasks.engine import Engine
-from tasks.sizes import File, Finding, Layer, Measured
+from tasks.measuring import sizes, sizes_view
+from tasks.measuring.sizes import File, Finding, Layer, Measured
 
 
 def image(ref: str, *layers: tuple[str, int]) -> Measured:

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import secrets
-from tasks.compose import (
+from tasks.errors import Trouble
+from tasks.stack import secrets
+from tasks.stack.compose import (
     Compose,
     Service,
     Sync,
@@ -26,12 +27,11 @@ from tasks.compose import (
     services_of,
     up_argv,
 )
-from tasks.containers import Container, container_of, seconds_of
-from tasks.dev import Reaction, edited, mounted, reaction, stats_of
-from tasks.errors import Trouble
-from tasks.health import RESTARTS, Outcome, Verdict, judge
-from tasks.health_view import rows
-from tasks.trial import free_port, urls, variable
+from tasks.stack.containers import Container, container_of, seconds_of
+from tasks.stack.dev import Reaction, edited, mounted, reaction, stats_of
+from tasks.stack.health import RESTARTS, Outcome, Verdict, judge
+from tasks.stack.health_view import rows
+from tasks.stack.trial import free_port, urls, variable
 
 COMPOSE = Compose((Path("/p/compose.yml"), Path("/q/test.yml")), "name", {"COMPOSE_FILE": "x", "A": "1"})
 BEFORE = ["docker", "compose", "--file", "/p/compose.yml", "--file", "/q/test.yml"]
@@ -403,7 +403,7 @@ def test_synced_sources_are_mounted_read_only(tmp_path: Path, monkeypatch: pytes
 
 def test_two_trials_never_have_the_same_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("tasks.trial._PORTS", range(27_000, 27_102))
+    monkeypatch.setattr("tasks.stack.trial._PORTS", range(27_000, 27_102))
     from contextlib import ExitStack
 
     with ExitStack() as stack:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import tree
+from tasks.content import tree
+from tasks.content.tree import Index, Tree
 from tasks.errors import Trouble
-from tasks.tree import Index, Tree
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_two_at_once_and_a_kill(root, store):
         (root / f"f{number}").write_text(str(number))
     age(root / "a")
     code = (
-        "import sys; from pathlib import Path; from tasks.tree import Index, Tree\n"
+        "import sys; from pathlib import Path; from tasks.content.tree import Index, Tree\n"
         "while True:\n"
         "    with Index(Path(sys.argv[2])) as index:\n"
         "        folder = Tree(Path(sys.argv[1]), index).folder('')\n"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tasks.rawjson import RawJson
+from tasks.seeing.rawjson import RawJson
 
 BATCH = 12
 # "[t3 second 2/4] COPY …"; loading contexts, bases and Dockerfiles, and exporting, are no steps of an image.

@@ -1,0 +1,1 @@
+"""Where is work kept and shared? Builders, caches, registries, leases, pruning."""

@@ -1,0 +1,150 @@
+"""``doit cache_prune``: one command for old results, build caches, cache folders and our own files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from tasks import lock
+from tasks.caches import builder, holdings
+from tasks.caches.prune import Item, Pruning, choose
+from tasks.errors import Trouble
+from tasks.images.make import builds_lock
+from tasks.seeing.progress import size_text
+from tasks.stack.stack import agree
+from tasks.workspace import Workspace
+
+_ROUNDS = 3
+_SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
+
+
+def prune(workspace: Workspace, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
+    """Remove what is too old or too much, or with ``everything`` all that nothing needs.
+
+    What would go is printed first: for ``dry_run`` to standard output, and that is all; else to standard error, and
+    then it is asked about. ``Trouble`` while a build of this project runs, and without agreement.
+    """
+    if dry_run:
+        chosen = choose_now(workspace, everything)
+        print(json.dumps(as_data(chosen), indent=2) if as_json else said(workspace, chosen, everything))
+        return
+    with lock.taken(builds_lock(workspace.folder)) as alone:
+        if not alone:
+            raise Trouble("a build of this project is running, and needs what is there", remedy="wait for it to end")
+        chosen = choose_now(workspace, everything)
+        print(said(workspace, chosen, everything), file=sys.stderr)
+        if not chosen.gone:
+            return
+        if not yes:
+            agree()
+        left = remove(workspace, chosen)
+        gone = [pair for pair in chosen.gone if pair[0].key not in left]
+        # What an image and a build cache shared may count as the cache's alone only now that the image is gone.
+        for _ in range(_ROUNDS):
+            more = choose_now(workspace, everything)
+            rest = tuple(pair for pair in more.gone if pair[0].kind in (holdings.ENGINE, holdings.BUILDER))
+            if not rest:
+                break
+            remove(workspace, Pruning(rest, more.left))
+            gone += rest
+    if as_json:
+        print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))
+    for why in left.values():
+        print(why, file=sys.stderr)
+    print(f"removed {len(gone)} entries, about {size_text(sum(size for _, size in gone))}", file=sys.stderr)
+
+
+def choose_now(workspace: Workspace, everything: bool) -> Pruning:
+    """What would go at this moment."""
+    settings = workspace.settings
+    return choose(holdings.all_items(workspace), settings.cache_max_age, settings.cache_max_size, everything)
+
+
+def said(workspace: Workspace, chosen: Pruning, everything: bool) -> str:
+    """What would go, in words: every image and folder by name, and of a build cache's records the largest."""
+    settings = workspace.settings
+    if not chosen.gone:
+        return f"nothing to prune: {size_text(chosen.left)} may go, and is neither too old nor too much"
+    lines = []
+    for kind, group in groupby(sorted(chosen.gone, key=lambda pair: pair[0].kind), key=lambda pair: pair[0].kind):
+        pairs = list(group)
+        owner = " (of everybody who builds with it)" if kind in (holdings.ENGINE, holdings.BUILDER) else ""
+        lines.append(f"{kind}{owner}: {len(pairs)}, {size_text(sum(size for _, size in pairs))}")
+        pairs.sort(key=lambda pair: -pair[1])
+        lines += [f"  {size_text(freed):>8}  {_days(item.idle):>8}  {item.name}" for item, freed in pairs[:_SHOWN]]
+        if len(pairs) > _SHOWN:
+            lines.append(f"  and {len(pairs) - _SHOWN} more of {size_text(sum(size for _, size in pairs[_SHOWN:]))}")
+    why = (
+        "all that nothing needs"
+        if everything
+        else f"unused for {_days(settings.cache_max_age)}, or too much for {size_text(settings.cache_max_size)}"
+    )
+    lines.append(f"{size_text(chosen.freed)} would go ({why}), {size_text(chosen.left)} that may go stay")
+    return "\n".join(lines)
+
+
+def as_data(chosen: Pruning) -> dict[str, object]:
+    """What goes as plain data, all of it."""
+    return {
+        "freed_bytes": chosen.freed,
+        "left_bytes": chosen.left,
+        "gone": [
+            {"kind": item.kind, "name": item.name, "bytes": freed, "idle_seconds": round(item.idle)}
+            for item, freed in chosen.gone
+        ],
+    }
+
+
+def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
+    """Remove what was chosen; returns why an item is still there, by its key."""
+    left: dict[str, str] = {}
+    engine = workspace.engine
+    by_kind: dict[str, list[Item]] = {}
+    for item, _ in chosen.gone:
+        by_kind.setdefault(item.kind, []).append(item)
+    for item in by_kind.get(holdings.IMAGE, ()):
+        try:
+            for ref in item.refs:
+                engine.untag(ref)
+            if not item.refs:
+                engine.remove(item.key)
+        except Trouble as trouble:  # a container was made from it meanwhile
+            left[item.key] = f"{item.name} stays: {trouble}"
+    engine.prune_build_cache([item.key for item in by_kind.get(holdings.ENGINE, ())])
+    _prune_builder(workspace, [item.key for item in by_kind.get(holdings.BUILDER, ())])
+    for item in (*by_kind.get(holdings.LOCAL, ()), *by_kind.get(holdings.LAYOUT, ())):
+        shutil.rmtree(item.key, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Path(item.key).parent.rmdir()  # if it was the last
+    for item in by_kind.get(holdings.OWN_FILE, ()):
+        Path(item.key).unlink(missing_ok=True)
+    workspace.changed()
+    return left
+
+
+def prune_argv(name: str, ids: Sequence[str]) -> list[str]:
+    """The command that removes these records, and no other, of a dedicated builder."""
+    one_of = "|".join(ids)
+    return ["docker", "buildx", "prune", "--builder", name, "--force", "--all", "--filter", f'id="^({one_of})$"']
+
+
+def _prune_builder(workspace: Workspace, ids: Sequence[str]) -> None:
+    if not ids:
+        return
+    name = builder.name(workspace.settings)
+    for begin in range(0, len(ids), 500):
+        argv = prune_argv(name, ids[begin : begin + 500])
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(workspace.environ))
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["it gives no reason"]
+            raise Trouble(f"the builder {name!r} does not prune: {lines[-1]}")
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} h"

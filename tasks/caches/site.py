@@ -1,0 +1,144 @@
+"""Where is an image built, and what has to happen around it?
+
+What a build command needs besides the image itself (builder, cache, output, contexts that stand for parents and
+bases), and how its result comes into the engine. With the engine's own BuildKit and no cache backend that is nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tasks.caches import backends, builder, handover
+from tasks.caches.backends import Backend
+from tasks.caches.share import path_of
+from tasks.images.plan import Decision
+from tasks.workspace import Workspace
+
+# Where build machines keep the branch: they check out a commit, so git does not know it.
+_BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BUILDKITE_BRANCH", "BRANCH_NAME")
+
+
+@dataclass(frozen=True)
+class Site:
+    """How one image is built here: ``parents`` are contexts by reference (as ``buildx.build_argv`` takes them),
+    ``extra`` its further arguments, ``layout`` the folder that a dedicated builder writes the result to."""
+
+    parents: Mapping[str, str]
+    extra: tuple[str, ...]
+    layout: Path | None = None
+
+
+def site(workspace: Workspace, decision: Decision, *, afresh: bool = False) -> Site:
+    """Make ready what the build of an image needs; ``afresh`` is without any cache. Raises ``Trouble``."""
+    one, settings = decision.surveyed, workspace.settings
+    extra = builder.argv(settings, workspace.environ)
+    extra += ["--no-cache"] if afresh else _caches(workspace, decision)
+    if not builder.dedicated(settings):
+        return Site(one.parent_tags, tuple(extra))
+    builder.ready(settings, workspace.folder, workspace.environ)
+    results = results_folder(workspace.folder)
+    contexts = {}
+    for context, name in one.parents.items():
+        held = workspace.snapshot().get(one.parent_tags[context])
+        if held:
+            contexts[context] = handover.context_of(workspace.engine, results, name, held)
+    for ref in one.bases:
+        held = workspace.snapshot().get(ref)
+        if held and "@" not in ref:  # what is pinned by digest is the same wherever the builder has it from
+            contexts[ref] = handover.context_of(workspace.engine, results, ref, held)
+    for name, value in sorted(contexts.items()):
+        extra += ["--build-context", f"{name}={value}"]
+    layout = handover.folder_of(results, one.name)
+    layout.mkdir(parents=True, exist_ok=True)
+    return Site({}, (*extra, *handover.output(layout)), layout)
+
+
+def received(workspace: Workspace, decision: Decision, where: Site, image_id: str, passing: str) -> str:
+    """After a build that left ``image_id`` and, in the engine, the name ``passing``: its result is in the engine, under
+    the id that is returned. Raises ``Trouble``."""
+    if where.layout is None:
+        # containerd's store calls an image by its manifest, and buildx, depending on its version, by its configuration.
+        workspace.changed()
+        held = workspace.snapshot().get(passing)
+        return held.id if held else image_id
+    one, snapshot = decision.surveyed, workspace.snapshot()
+    near = [snapshot.get(ref) for ref in (*one.parent_tags.values(), *one.bases, one.image.ref)]
+    layers = [tuple(digest for digest, _ in workspace.engine.layers(held.id)) for held in near if held]
+    partial = not workspace.containerd_store
+    taken = handover.take(workspace.engine, where.layout, image_id, layers, partial)
+    workspace.changed()
+    return taken
+
+
+def settled(workspace: Workspace, decision: Decision) -> None:
+    """After a build: what its cache export left behind in a local cache is tidied."""
+    backend = chosen_backend(workspace)
+    if backend.kind == "local":
+        handover.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
+
+
+def chosen_backend(workspace: Workspace) -> Backend:
+    """The cache backend of this run; ``Trouble`` where the builder cannot do what is asked for."""
+    settings = workspace.settings
+    wanted = settings.cache_backend
+    # Only what could be exported makes it worth asking the engine.
+    asks = wanted not in ("none", "inline") and not builder.dedicated(settings)
+    undecided = wanted == "auto" and not settings.cache_registry and "ACTIONS_RUNTIME_TOKEN" not in workspace.environ
+    exports = builder.dedicated(settings) or (asks and not undecided and workspace.containerd_store)
+    kind = backends.chosen(wanted, exports=exports, registry=settings.cache_registry, environ=workspace.environ)
+    place = str(cache_folder(workspace)) if kind == "local" else settings.cache_registry
+    write = settings.cache_write or kind == "local"
+    branch = settings.cache_branch or _branch(workspace.project.directory, tuple(workspace.environ.items()))
+    main = settings.cache_main_branch
+    return Backend(kind, place, branch or main, main, write, settings.cache_s3)
+
+
+def cache_folder(workspace: Workspace) -> Path:
+    """The folder of the local cache backend."""
+    return (workspace.project.directory / (workspace.settings.cache_dir or workspace.folder / "cache")).resolve()
+
+
+def results_folder(folder: Path) -> Path:
+    """Where a dedicated builder and the engine meet, in the ``.build`` folder."""
+    return folder / "results"
+
+
+def inline_tags(workspace: Workspace) -> list[str]:
+    """Further tags under which an image is pushed: with an inline cache the one of its branch, which is read from."""
+    backend = chosen_backend(workspace)
+    if backend.kind != "inline" or not backend.write:
+        return []
+    return [backends.cache_ref("", "", backend.branch).rpartition(":")[2]]
+
+
+def _caches(workspace: Workspace, decision: Decision) -> list[str]:
+    image = decision.surveyed.image
+    backend = chosen_backend(workspace)
+    if backend.kind in ("inline", "registry") and not workspace.share.reads:
+        return []  # it did not answer: BuildKit would wait for it once for every reference
+    if backend.kind == "local":
+        Path(backend.place).mkdir(parents=True, exist_ok=True)
+    argv = backends.options(backend, image.name, path_of(image.ref), os.path.isdir)
+    if image.cache_from or image.cache_to:
+        exports = builder.dedicated(workspace.settings) or workspace.containerd_store
+        argv += backends.declared(image.cache_from, image.cache_to, exports)
+    return argv
+
+
+@cache
+def _branch(directory: Path, environ: tuple[tuple[str, str], ...]) -> str:
+    known = dict(environ)
+    named = next((known[name] for name in _BRANCHES if known.get(name)), "")
+    if named:
+        return named
+    argv = ["git", "-C", str(directory), "rev-parse", "--abbrev-ref", "HEAD"]
+    try:
+        found = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+    return "" if found == "HEAD" else found

@@ -1,0 +1,400 @@
+"""What is each image made of, at this moment?
+
+    project ──> Dockerfile's reads ──> parents, external bases, files ──> own digest ──> fingerprint
+
+For each image, parents first: what its Dockerfile reads for its target (``dockerfile``), which files of its contexts
+that is (``inputs``), which of the images it names are built here, and the digest of it all (``fingerprint``). The
+engine is not asked: what it holds under the names of external bases comes in as a function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from tasks.content import fingerprint, ignorefile
+from tasks.content import selection as inputs
+from tasks.content.fingerprint import Ingredients
+from tasks.content.reads import Reads, joined
+from tasks.content.tree import Index, Tree
+from tasks.engine import Facts, normalise
+from tasks.errors import Trouble
+from tasks.images.reasons import safe_arguments
+from tasks.project import Image, Project, dockerfile_text, read_json, write_json
+
+# Raised whenever parsing gives other answers than before: kept ones are then not used.
+_PARSER = 1
+FactsOf = Callable[[str], Facts | None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files that an image reads from one folder, and the ignore file in force there; ``label`` is "" for its
+    context, else the named context."""
+
+    label: str
+    root: Path
+    ignore: ignorefile.IgnoreFile
+    selection: inputs.Selection
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What one image is made of.
+
+    ``texts`` are the Dockerfile and the ignore files by path, ``parts`` the files of its contexts, ``parents`` maps
+    each context or reference that stands for another image of the project to that image's name, ``bases`` each
+    external reference to the content that the engine holds under it ("" for none), ``env`` and ``onbuild`` are what
+    it hands on to its children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is
+    the ignore file to build with instead of the one in force, where that one lets our own folder into the context.
+    ``problem`` is why it cannot be built.
+    """
+
+    image: Image
+    directory: Path
+    problem: str = ""
+    dockerfile_text: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+    parent_fingerprints: Mapping[str, str] = field(default_factory=dict)
+    parent_tags: Mapping[str, str] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)
+    remotes: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    env_known: bool = False
+    onbuild: tuple[str, ...] = ()
+    ignore: str = ""
+    own: str = ""
+    fingerprint: str = ""
+
+    @property
+    def name(self) -> str:
+        """The image's name: its service's."""
+        return self.image.name
+
+    def file_dep(self) -> list[str]:
+        """Every regular file that goes in, absolute."""
+        files = [f"{part.root}/{path}" for part in self.parts for path in part.selection.files()]
+        return [*(path for path in self.texts if path), *files]
+
+    def inputs(self) -> list[str]:
+        """Files, links and empty folders that go in, relative to the project's folder, sorted."""
+        paths = {self._shown(path) for path in self.texts if path}
+        for part in self.parts:
+            paths |= {self._shown(f"{part.root}/{path}") for path in inputs.shown(part.selection.entries())}
+        return sorted(paths)
+
+    def ingredients(self) -> Ingredients:
+        """All that goes in, one by one, in a form that is safe to keep."""
+        files = {self._shown(path): f"file 0 {_sha256(text)}" for path, text in self.texts.items()}
+        for part in self.parts:
+            for entry in part.selection.entries():
+                path = self._shown(f"{part.root}/{entry.path}")
+                files.setdefault(path, f"{entry.kind} {entry.mode:o} {entry.digest}")
+        return Ingredients(files, self.settings, self.bases, self.remotes)
+
+    def _shown(self, path: str) -> str:
+        return os.path.relpath(path, self.directory).replace(os.sep, "/") if path else "the inline Dockerfile"
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An image whose Dockerfile is read: what it asks for, before anything is looked for."""
+
+    image: Image
+    text: str
+    reads: Reads | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Inherited:
+    """What bases hand on to a Dockerfile, by the name that it uses for them."""
+
+    env: dict[str, dict[str, str]] = field(default_factory=dict)
+    onbuild: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Surveyor:
+    """Looks at one project once: every Dockerfile is parsed, every folder listed and every file read at most once."""
+
+    def __init__(self, project: Project, folder: Path, environ: Mapping[str, str] = os.environ) -> None:
+        self._project = project
+        self._environ = environ
+        self._folder = folder
+        self._index = Index(folder / "index.sqlite3")
+        self._views: dict[tuple[str, str], inputs.View] = {}
+        self._reads_path = folder / "reads.json"
+        self._kept: dict[str, Any] = read_json(self._reads_path) or {}
+        self._used: dict[str, Any] = {}
+        reversed_images = reversed(list(project.images.values()))
+        self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
+
+    def survey(self, platform: str, facts_of: FactsOf, only: str = "") -> dict[str, Surveyed]:
+        """Every image of the project (or ``only`` one and what it needs), parents before children.
+
+        ``platform`` is the engine's, ``facts_of`` tells what is known of an external reference. What is wrong with one
+        image is its ``problem``; a cycle is the problem of all images in it.
+        """
+        drafts: dict[str, _Draft] = {}
+        edges: dict[str, set[str]] = {}
+        todo = [only] if only else list(self._project.images)
+        while True:
+            while todo:
+                name = todo.pop()
+                if name not in drafts:
+                    image = self._project.images[name]
+                    drafts[name] = self._draft(image, platform)
+                    edges[name] = {*self._parents(image, drafts[name].reads).values(), *filter(None, [image.twin])}
+                    todo.extend(edges[name])
+            order, cycle = _order(edges)
+            done: dict[str, Surveyed] = {}
+            for name in order:
+                draft = self._inherit(drafts[name], platform, facts_of, done)
+                inherited = {*self._parents(draft.image, draft.reads).values()} - edges[name]
+                if inherited:  # an ONBUILD of a base names one more image: it has to come first
+                    edges[name] |= inherited
+                    todo.extend(inherited)
+                    break
+                done[name] = self._measure(draft, facts_of, done, cycle if name in cycle else [])
+            else:
+                return done
+
+    def keep(self) -> None:
+        """Write down what was hashed and parsed, for the next run."""
+        self._index.save()
+        if any(key not in self._kept for key in self._used):
+            self._kept = dict(self._used)
+            write_json(self._reads_path, self._kept)
+
+    def _draft(self, image: Image, platform: str, inherited: _Inherited | None = None) -> _Draft:
+        if image.problem:
+            return _Draft(image, "", None, image.problem)
+        if image.remote_context:
+            return _Draft(image, "", None)
+        try:
+            text = dockerfile_text(image)
+            return _Draft(image, text, self._reads(image, text, platform, inherited or _Inherited()))
+        except Trouble as trouble:
+            return _Draft(image, "", None, str(trouble))
+
+    def _reads(self, image: Image, text: str, platform: str, inherited: _Inherited) -> Reads:
+        asked: dict[str, Any] = {
+            "where": _where(image, self._project.directory),
+            "target": image.target,
+            "args": {name: value for name, value in image.args.items() if value is not None},
+            "named": sorted(image.contexts),
+            "platforms": list(image.platforms) or [platform],
+            "build_platform": platform,
+            "onbuild": inherited.onbuild,
+            "env": inherited.env,
+        }
+        key = _sha256(json.dumps([_PARSER, text, asked], sort_keys=True))
+        if key not in self._used:
+            kept = self._kept.get(key)
+            self._used[key] = kept or _parse(text, asked).to_json()
+        return Reads.from_json(self._used[key])
+
+    def _inherit(self, draft: _Draft, platform: str, facts_of: FactsOf, done: Mapping[str, Surveyed]) -> _Draft:
+        """Read the Dockerfile again with what its bases hand on: ONBUILD, and the variables that they set."""
+        if draft.reads is None:
+            return draft
+        parents = self._parents(draft.image, draft.reads)
+        inherited = _Inherited()
+        for ref in _references(draft.reads):
+            parent = done.get(parents.get(ref, ""))
+            outside = "" if parent else _external(draft.image, ref)
+            known = (parent if parent.env_known else None) if parent else (facts_of(outside) if outside else None)
+            if known:
+                inherited.env[ref] = dict(known.env)
+                inherited.onbuild[ref] = list(known.onbuild)
+        return self._draft(draft.image, platform, inherited) if inherited.env else draft
+
+    def _parents(self, image: Image, reads: Reads | None) -> dict[str, str]:
+        """Each context or reference of the Dockerfile that stands for an image of this project, with its name."""
+        found = {}
+        for ref in _references(reads):
+            value = image.contexts.get(ref, "")
+            name = self._by_ref.get(normalise(_external(image, ref) or "-"))
+            if value.startswith("service:"):
+                found[ref] = value.removeprefix("service:")
+            elif name and name != image.name:
+                found[ref] = name
+        return found
+
+    def _measure(self, draft: _Draft, facts_of: FactsOf, done: Mapping[str, Surveyed], cycle: list[str]) -> Surveyed:
+        image, directory = draft.image, self._project.directory
+        if cycle:
+            return Surveyed(image, directory, problem="these images need each other: " + " → ".join(cycle))
+        if draft.problem:
+            return Surveyed(image, directory, problem=draft.problem)
+        parents = self._parents(image, draft.reads)
+        held_up = Surveyed(image, directory, dockerfile_text=draft.text, parents=parents)
+        try:
+            texts, parts = self._files(draft)
+            ignore = next((part.ignore.completed for part in parts if not part.label), "")
+            digest = _digest(texts, parts)
+        except Trouble as trouble:
+            return replace(held_up, problem=str(trouble))
+        reads = draft.reads
+        outside = [ref for name in _references(reads) if name not in parents and (ref := _external(image, name))]
+        bases = {ref: _base(ref, facts_of) for ref in dict.fromkeys(outside)}
+        if reads and reads.syntax and (frontend := facts_of(reads.syntax)):
+            bases[reads.syntax] = frontend.content  # one that the engine does not hold is known by its name only
+        remotes = _remotes(draft)
+        settings = _settings(image, reads, self._environ)
+        own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
+        fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
+        return replace(
+            held_up,
+            texts=texts,
+            parts=parts,
+            settings=settings,
+            parent_fingerprints={name: done[name].fingerprint for name in parents.values()},
+            parent_tags={
+                context: fingerprint.tag_of(done[name].image.ref, done[name].fingerprint)
+                for context, name in parents.items()
+            },
+            bases=bases,
+            remotes=remotes,
+            env=reads.env if reads else {},
+            env_known=all(facts_of(ref) for ref in bases) and all(done[name].env_known for name in parents.values()),
+            onbuild=reads.onbuild if reads else (),
+            ignore=ignore,
+            own=own,
+            fingerprint=fingerprint.fingerprint(own, fingerprints),
+        )
+
+    def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...]]:
+        """The texts (Dockerfile, ignore files) and the selections of an image."""
+        image = draft.image
+        if draft.reads is None:  # a remote context: what is in it only a build can see
+            return {}, ()
+        texts = {image.dockerfile: draft.text}
+        where = _where(image, self._project.directory)
+        for label, folder in {"": image.context, **image.contexts}.items():  # buildx also checks what nobody uses
+            if folder.startswith("/") and not Path(folder).is_dir():
+                raise Trouble(f"there is no folder {folder!r}", where=where, remedy=f"the context {label or '.'!r}")
+        parts = []
+        for label in dict.fromkeys(copy.context for copy in draft.reads.copies):
+            if label and not image.contexts[label].startswith("/"):
+                continue  # another image, or a source that only a build can look at
+            root = Path(image.contexts[label] if label else image.context)
+            view = self._view(root, Path(image.dockerfile) if not label and image.dockerfile else None)
+            if view.ignore.path:
+                texts[str(view.ignore.path)] = view.ignore.text
+            copies = [copy for copy in draft.reads.copies if copy.context == label]
+            parts.append(Part(label, root, view.ignore, view.select(copies, where)))
+        return texts, tuple(parts)
+
+    def _view(self, root: Path, dockerfile_path: Path | None) -> inputs.View:
+        ignore = ignorefile.effective(root, dockerfile_path)
+        key = (str(root), str(ignore))
+        if key not in self._views:
+            tree = Tree(root, self._index)
+            ours = os.path.relpath(os.path.realpath(self._folder), tree.root)
+            hidden = "" if ours.startswith("..") else ours
+            self._views[key] = inputs.View(tree, ignorefile.load(root, dockerfile_path, hidden))
+        return self._views[key]
+
+
+def _digest(texts: Mapping[str, str], parts: Iterable[Part]) -> str:
+    """One digest over all files of an image; where they lie does not count, only in which context and in which role."""
+    selections = [(f"{part.label}:", part.selection.digest) for part in parts]
+    return fingerprint.digest_of_files(
+        [*selections, *((f"text {number}", _sha256(text)) for number, text in enumerate(texts.values()))]
+    )
+
+
+def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
+    from tasks.content import dockerfile  # parsing is rare: its answers are kept
+
+    common = {name: value for name, value in asked.items() if name != "platforms"}
+    return joined([dockerfile.reads(text, **common, platform=platform) for platform in asked["platforms"]])
+
+
+def _references(reads: Reads | None) -> list[str]:
+    """The named contexts and the image references that a target reaches."""
+    return [*reads.contexts, *reads.externals] if reads else []
+
+
+def _external(image: Image, ref: str) -> str:
+    """The image reference that a context or a reference of the Dockerfile means, "" if it means none."""
+    value = image.contexts.get(ref)
+    if value is None:
+        return ref
+    return value.removeprefix("docker-image://") if value.startswith("docker-image://") else ""
+
+
+def _order(parents: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
+    """Names with parents before children, and the first cycle if there is one (its members then come in any order)."""
+    graph = {name: sorted(set(parents[name])) for name in sorted(parents)}
+    try:
+        return list(TopologicalSorter(graph).static_order()), []
+    except CycleError as error:
+        cycle: list[str] = error.args[1]
+        inside = set(cycle)
+        rest, _ = _order({name: [one for one in found if one not in inside] for name, found in graph.items()})
+        return rest, cycle
+
+
+def _where(image: Image, directory: Path) -> str:
+    return os.path.relpath(image.dockerfile, directory) if image.dockerfile else f"dockerfile_inline of {image.name}"
+
+
+def _base(ref: str, facts_of: FactsOf) -> str:
+    """What an external reference holds: its digest if it is pinned, else the content that the engine has for it."""
+    pinned = ref.partition("@")[2]
+    if pinned:
+        return pinned
+    facts = facts_of(ref)
+    return facts.content if facts else ""
+
+
+def _remotes(draft: _Draft) -> tuple[str, ...]:
+    image, reads = draft.image, draft.reads
+    found = [image.context] if image.remote_context else []
+    if reads:
+        found += [remote.text for remote in reads.remotes if not remote.pinned]
+        plain = ("service:", "docker-image://", "/")
+        found += [image.contexts[name] for name in reads.contexts if not image.contexts[name].startswith(plain)]
+    return tuple(found)
+
+
+def _settings(image: Image, reads: Reads | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The build settings that can change the result. An argument that no reached stage declares cannot; one without
+    a value has it from the environment of the build."""
+    args = {
+        name: environ.get(name) if value is None else value
+        for name, value in image.args.items()
+        if reads is None or name in reads.args
+    }
+    whole = {
+        "args": safe_arguments(args),
+        "target": image.target or "",
+        "dockerfile": image.dockerfile if image.remote_context else "",
+        "platforms": list(image.platforms),
+        "labels": safe_arguments(image.labels),
+        "secrets": [secret.id for secret in image.secrets],
+        "ssh": list(image.ssh),
+        "network": image.network,
+        "shm_size": image.shm_size,
+        "extra_hosts": list(image.extra_hosts),
+        "ulimits": list(image.ulimits),
+        "entitlements": list(image.entitlements),
+        "privileged": image.privileged,
+        "contexts": {name: value for name, value in image.contexts.items() if not value.startswith("/")},
+    }
+    return {key: value for key, value in whole.items() if value}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

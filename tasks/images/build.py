@@ -1,0 +1,134 @@
+"""Which images are there to build? One doit task for each, made from the declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tasks.content.survey import Surveyed
+from tasks.engine import normalise
+from tasks.errors import Trouble
+from tasks.images import forecast, record
+from tasks.workspace import Workspace, current
+
+Task = dict[str, Any]
+
+
+class Freshness:
+    """A doit ``uptodate`` object: asks the plan, and says why when it is printed (``doit info``)."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self) -> bool:
+        """Whether nothing has to be done. A trouble counts as stale: the action then says it."""
+        try:
+            return not current().decide(self._name).stale
+        except Trouble:
+            return False
+
+    def __repr__(self) -> str:
+        try:
+            decision = current().decide(self._name)
+        except Trouble as trouble:
+            return str(trouble)
+        return f"{decision.action}: {'; '.join(decision.reasons) or 'its inputs are those of the image here'}"
+
+
+def task_build_optimized() -> Iterator[Task]:
+    """Build the images whose inputs changed, in parallel, and say why"""
+    yield {"name": None, "doc": "build the images whose inputs changed, parents first (the default task)"}
+    workspace = current()
+    try:
+        surveyed = workspace.declared()
+    except Trouble as trouble:
+        yield {
+            "name": "project",
+            "doc": "why the project cannot be read",
+            "actions": [(_fail, [str(trouble)])],
+            "meta": {"quiet": True},
+        }
+        return
+    folder = workspace.folder
+    for name in _longest_path_first(surveyed, workspace):
+        one = surveyed[name]
+        yield {
+            "name": name,
+            "doc": f"build {one.image.ref} if its inputs changed",
+            "actions": [(_make, [name])],
+            "file_dep": one.file_dep(),
+            "targets": [str(record.path_of(folder, name))],
+            "task_dep": _needs(one, workspace),
+            "uptodate": [Freshness(name)],
+            "meta": {"image": name},
+            "io": {"capture": False},
+        }
+
+
+def task_build_base() -> Iterator[Task]:
+    """Build only the images that other images build on"""
+    yield _group("build_base", "build only the images that other images build on", _bases())
+
+
+def task_build_image_optimized() -> Iterator[Task]:
+    """Build one image, with what it needs"""
+    by_task: dict[str, list[str]] = {}
+    for name in _names():
+        by_task.setdefault(f"build_{name.replace('-', '_')}_optimized", []).append(name)
+    for task, names in by_task.items():  # `a-b` and `a_b` share one
+        yield _group(task, f"build {' and '.join(names)}, with what it needs", names)
+
+
+def _make(name: str) -> Any:
+    from tasks.images.make import (
+        make,  # what it needs takes longer to import than a run with nothing to do takes otherwise
+    )
+
+    return make(name)
+
+
+def _longest_path_first(surveyed: Mapping[str, Surveyed], workspace: Workspace) -> list[str]:
+    """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
+    parents = {name: list(dict.fromkeys(one.parents.values())) for name, one in surveyed.items()}
+    seconds = {name: workspace.expected_seconds.get(name, 1.0) for name in surveyed}
+    path = forecast.remaining_path(parents, seconds)
+    return sorted(surveyed, key=lambda name: -path[name])
+
+
+def _needs(one: Surveyed, workspace: Workspace) -> list[str]:
+    needs = [f"build_optimized:{parent}" for parent in dict.fromkeys(one.parents.values())]
+    if one.image.twin:
+        needs.append(f"build_optimized:{one.image.twin}")
+    if normalise(workspace.settings.base_image) in map(normalise, one.bases):
+        needs.append("base_image")
+    return needs
+
+
+def _group(name: str, doc: str, images: list[str]) -> Task:
+    return {
+        "basename": name,
+        "doc": doc,
+        "actions": None,
+        "task_dep": [f"build_optimized:{image}" for image in images] or ["build_optimized"],
+    }
+
+
+def _names() -> list[str]:
+    try:
+        return list(current().project.images)
+    except Trouble:
+        return []
+
+
+def _bases() -> list[str]:
+    try:
+        surveyed = current().declared()
+    except Trouble:
+        return []
+    return list(dict.fromkeys(parent for one in surveyed.values() for parent in one.parents.values()))
+
+
+def _fail(sentence: str) -> Any:
+    from doit.exceptions import TaskFailed
+
+    return TaskFailed(sentence)

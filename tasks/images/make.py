@@ -1,0 +1,352 @@
+"""How does an image become what its inputs say?
+
+    fingerprint ── fresh?  ──> nothing
+                ── held?   ──> names
+                ── shared? ──> docker pull ── labels as they should be? ──> names, record
+                ── else    ──> docker buildx build ── fingerprint again, the same? ──> names, record, docker push
+
+The image is named only after its inputs were read a second time: an edit during the build can then never pass
+for built (doit itself saves the state of files after the action).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tasks import lock, processes
+from tasks.caches import builder, hits, lease, share, site
+from tasks.content.fingerprint import FINGERPRINT, OWN, PARENTS, repository, tag_of
+from tasks.content.survey import Surveyed
+from tasks.engine import Held
+from tasks.errors import Trouble
+from tasks.images import buildx, externals, record
+from tasks.images.plan import Decision, made_from
+from tasks.images.reasons import differences
+from tasks.project import Image
+from tasks.seeing import board, failure, history
+from tasks.seeing.progress import Progress
+from tasks.workspace import Workspace, current
+
+# One run of doit: the builds of its history belong together by this.
+_RUN = uuid.uuid4().hex[:12]
+_BEGAN = time.time()
+
+
+def make(name: str, afresh: bool = False) -> Any:
+    """The action of one image: do what the plan says, and leave its record; ``afresh``: build it, without any cache.
+    A failure is doit's ``TaskFailed``."""
+    from doit.exceptions import TaskFailed
+
+    workspace = current()
+    try:
+        with lock.shared(builds_lock(workspace.folder), lambda: board.board.note(name, "waits for cache_prune")):
+            decision = workspace.decide(name, anew=True)
+            if decision.action in ("build", "pull") and externals.bring(workspace, decision):
+                decision = workspace.decide(name, anew=True)
+            if afresh and decision.action != "broken":
+                _build(workspace, replace(decision, action="build", reasons=(hits.AFRESH,)), afresh)
+            else:
+                _do(workspace, decision)
+    except Trouble as trouble:
+        return TaskFailed(str(trouble))
+    except processes.Stopped:
+        board.board.ended(name, "cancelled")
+        return TaskFailed("stopped")
+    return None
+
+
+def builds_lock(folder: Path) -> Path:
+    """The lock that builds of this project share, and that pruning takes for itself."""
+    return folder / "builds.lock"
+
+
+def _do(workspace: Workspace, decision: Decision) -> None:
+    match decision.action:
+        case "fresh":
+            board.board.ended(decision.name, "fresh")
+            _keep_record(workspace, decision, decision.held, 0.0)
+        case "retag":
+            _retag(workspace, decision)
+        case "pull":
+            if not _pull(workspace, decision):
+                _do(workspace, workspace.decide(decision.name, anew=True))
+        case "build":
+            _build_in_turn(workspace, decision)
+        case _:
+            raise Trouble("; ".join(decision.reasons))
+
+
+def _pull(workspace: Workspace, decision: Decision) -> bool:
+    """Let the engine have what the shared registry offers; false if it is not what was promised, or does not come."""
+    name, one, offer = decision.name, decision.surveyed, decision.offer
+    wanted = share.wanted_of(one, workspace.snapshot().platform)
+    if offer is None or wanted is None:
+        raise ValueError("pull is decided from an offer")
+    board.board.started(name, "pull", decision.reasons, workspace.expected_pull_seconds.get(name))
+    began = time.time()
+    ref = workspace.share.pull(wanted, offer, workspace.engine)
+    if not ref:
+        return False
+    workspace.changed()
+    held = workspace.snapshot().get(ref)
+    if held is None or not made_from(one, held, decision.parents_label):
+        workspace.share.refuse(wanted, "it is not made from what its labels in the registry say")
+        return False
+    _name(workspace, decision, held.id)
+    workspace.engine.untag(ref)
+    workspace.changed()
+    seconds = time.time() - began
+    _keep_record(workspace, decision, held, seconds)
+    workspace.history.add(_entry(workspace, decision, "done", began, seconds, image_id=held.id, size=held.size))
+    board.board.ended(name, "pulled", size=held.size)
+    return True
+
+
+def _build_in_turn(workspace: Workspace, decision: Decision) -> None:
+    """Build an image, unless another machine does so at this moment or has just done so: then it is pulled."""
+    wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
+    if wanted is None or not (workspace.crew.on and workspace.share.writes):
+        _build(workspace, decision)
+        return
+    name = decision.name
+    board.board.started(name, "build", decision.reasons, workspace.expected_seconds.get(name))
+    turn = f"{wanted.fingerprint}:{wanted.platform}"
+    with workspace.crew.turn(
+        turn, lambda who: board.board.note(name, f"waits for {who}, which builds it"), processes.stopping
+    ):
+        if processes.stopping():
+            raise processes.Stopped
+        workspace.share.forget(wanted)
+        decision = workspace.decide(name, anew=True)
+        if decision.action == "pull":
+            if _pull(workspace, decision):
+                return
+            decision = workspace.decide(name, anew=True)
+        if decision.action == "build":
+            _build(workspace, decision)
+        else:
+            _do(workspace, decision)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What ``docker buildx build`` left: its exit status, the image's id, and all that it said."""
+
+    status: int
+    image_id: str
+    progress: Progress
+
+
+def _retag(workspace: Workspace, decision: Decision) -> None:
+    began = time.time()
+    held = decision.held
+    if held is None:
+        raise ValueError("retag is decided from an image that the engine holds")
+    board.board.started(decision.name, "retag", decision.reasons)
+    _name(workspace, decision, held.id)
+    seconds = time.time() - began
+    _keep_record(workspace, decision, held, seconds)
+    workspace.history.add(_entry(workspace, decision, "done", began, seconds, image_id=held.id, size=held.size))
+    board.board.ended(decision.name, "retagged")
+
+
+def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> None:
+    name, one = decision.name, decision.surveyed
+    expected = workspace.expected_seconds
+    _announce(workspace)
+    board.board.started(name, "build", decision.reasons, expected.get(name))
+    began = time.time()
+    log = workspace.folder / "logs" / f"{name}.log"
+    # Unlike any other build's, of this run too: images may share a repository.
+    passing = f"{repository(one.image.ref)}:building-{uuid.uuid4().hex[:12]}"
+    where = site.site(workspace, decision, afresh=afresh)
+    outcome = _run_buildx(workspace, decision, log, passing, where)
+    seconds = time.time() - began
+    if outcome.status:
+        _failed(workspace, decision, outcome, began, seconds, log)
+    try:
+        _refuse_moved(workspace, decision, outcome, began, seconds)
+        image_id = site.received(workspace, decision, where, outcome.image_id, passing)
+        _name(workspace, decision, image_id)
+    finally:
+        if where.layout is None:
+            workspace.engine.untag(passing)
+    site.settled(workspace, decision)
+    made = workspace.snapshot().get(one.image.ref)
+    size = made.size if made else 0
+    _keep_record(workspace, decision, made, seconds)
+    entry = _entry(
+        workspace,
+        decision,
+        "done",
+        began,
+        seconds,
+        steps=history.steps_of(outcome.progress),
+        image_id=image_id,
+        size=size,
+        layers=workspace.engine.layers(image_id),
+    )
+    workspace.history.add(entry)
+    _give(workspace, decision, image_id, size, seconds)
+    board.board.ended(name, "built", progress=outcome.progress, size=size)
+
+
+@cache
+def _announce(workspace: Workspace) -> None:
+    """Tell the board, once in a run, what is to be done: to plan all images anew for each build would add up."""
+    decisions = workspace.decisions()
+    expected = workspace.forecast(decisions)
+    board.board.plan({name: (one.action, expected.get(name)) for name, one in decisions.items()})
+
+
+def _give(workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float) -> None:
+    """Share what was built: the image through the registry, what is known of it through the index."""
+    wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
+    if wanted is None or not (workspace.share.writes or workspace.crew.on):
+        return
+    found = None
+    if workspace.share.writes:
+        board.board.note(decision.name, f"pushing to {workspace.share.address}")
+        found = workspace.share.push(wanted, image_id, workspace.engine, size, site.inline_tags(workspace))
+        workspace.changed()
+    if workspace.settings.cache_write:
+        workspace.crew.tell({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
+
+
+def _failed(
+    workspace: Workspace, decision: Decision, outcome: _Outcome, began: float, seconds: float, log: Path
+) -> NoReturn:
+    name, one, progress = decision.name, decision.surveyed, outcome.progress
+    workspace.history.add(_entry(workspace, decision, "failed", began, seconds, steps=history.steps_of(progress)))
+    board.board.ended(name, "failed", progress=progress)
+    path = Path(one.image.dockerfile) if one.image.dockerfile else None
+    raise Trouble(failure.explain(name, progress, progress.tail, path, one.dockerfile_text, log, outcome.status))
+
+
+def _refuse_moved(workspace: Workspace, decision: Decision, outcome: _Outcome, began: float, seconds: float) -> None:
+    name, one, progress = decision.name, decision.surveyed, outcome.progress
+    workspace.changed()  # a base or a parent may have moved as well: the engine is asked anew
+    after = workspace.decide(name, anew=True)
+    if (after.surveyed.fingerprint, after.parents_label) == (one.fingerprint, decision.parents_label):
+        return
+    workspace.history.add(_entry(workspace, decision, "moved", began, seconds, steps=history.steps_of(progress)))
+    board.board.ended(name, "moved", progress=progress)
+    what = ", ".join(differences(one.ingredients(), after.surveyed.ingredients())) or "a parent changed"
+    raise Trouble(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
+
+
+def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: str, where: site.Site) -> _Outcome:
+    one = decision.surveyed
+    log.parent.mkdir(exist_ok=True)
+    passing_folder = tempfile.TemporaryDirectory(prefix="build-")
+    iidfile = Path(passing_folder.name) / "id"
+    image = _without_our_folder(one, Path(passing_folder.name)) if one.ignore else one.image
+    mode = buildx.progress_mode()
+    argv = buildx.build_argv(
+        image,
+        parents=where.parents,
+        labels=_labels(decision),
+        tag="" if where.layout else passing,
+        iidfile=str(iidfile),
+        environ=workspace.environ,
+        progress=mode,
+        extra=where.extra,
+    )
+    progress = Progress(plain=mode == "plain")
+    # Provenance would give every build another digest, and so children and registries another parent.
+    env = {**workspace.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    inline = image.dockerfile_inline
+    stdin = None if inline is None else inline.encode()
+    with (
+        passing_folder,
+        log.open("w") as lines,
+        processes.start(argv, cwd=workspace.project.directory, env=env, stdin=stdin) as process,
+    ):
+        for data in processes.output(process):
+            changes = progress.feed(data)
+            lines.writelines(f"{change.line}\n" for change in changes)
+            lines.flush()
+            board.board.fed(one.name, progress, changes)
+        lines.writelines(f"{change.line}\n" for change in progress.finish())
+        process.wait()
+        image_id = iidfile.read_text().strip() if process.returncode == 0 else ""
+    if processes.stopping():
+        raise processes.Stopped
+    return _Outcome(process.returncode, image_id, progress)
+
+
+def _without_our_folder(one: Surveyed, folder: Path) -> Image:
+    """The image with its Dockerfile in ``folder``, beside an ignore file that hides ``.build`` too: it changes during a
+    build, so an image that copies a whole project would never be fresh, and would hold its own past."""
+    dockerfile = folder / (Path(one.image.dockerfile).name or "Dockerfile")
+    for path, text in ((dockerfile, one.dockerfile_text), (Path(f"{dockerfile}.dockerignore"), one.ignore)):
+        path.write_bytes(text.encode(errors="surrogateescape"))
+    return replace(one.image, dockerfile=str(dockerfile), dockerfile_inline=None)
+
+
+def _labels(decision: Decision) -> dict[str, str]:
+    one = decision.surveyed
+    return {OWN: one.own, FINGERPRINT: one.fingerprint, PARENTS: decision.parents_label}
+
+
+def _name(workspace: Workspace, decision: Decision, image_id: str) -> None:
+    image = decision.surveyed.image
+    for ref in (tag_of(image.ref, decision.surveyed.fingerprint), *image.names):
+        workspace.engine.tag(image_id, ref)
+    workspace.changed()
+
+
+def _keep_record(workspace: Workspace, decision: Decision, held: Held | None, seconds: float) -> None:
+    one = decision.surveyed
+    parents = {name: one.parent_fingerprints[name] for name in dict.fromkeys(one.parents.values())}
+    entry = record.Record(
+        image=one.name,
+        ref=one.image.ref,
+        action=decision.action,
+        fingerprint=one.fingerprint,
+        ingredients=one.ingredients(),
+        parents=parents,
+        image_id=held.id if held else "",
+        size=held.size if held else 0,
+        finished=time.time(),
+        seconds=seconds,
+    )
+    record.write(workspace.folder, entry)
+
+
+def _entry(
+    workspace: Workspace, decision: Decision, status: str, began: float, seconds: float, **more: Any
+) -> history.Build:
+    return history.Build(
+        image=decision.name,
+        ref=decision.surveyed.image.ref,
+        fingerprint=decision.surveyed.fingerprint,
+        action=decision.action,
+        status=status,
+        reasons=decision.reasons,
+        started=began,
+        seconds=seconds,
+        waited=began - _BEGAN,
+        builder=builder.name(workspace.settings),
+        commit=_commit(workspace.project.directory),
+        workers=board.board.workers,
+        run=_RUN,
+        parents=tuple(dict.fromkeys(decision.surveyed.parents.values())),
+        **more,
+    )
+
+
+@cache
+def _commit(directory: Path) -> str:
+    argv = ["git", "-C", str(directory), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,177 @@
+"""What would run, and why?
+
+Pure: from what the images are made of (``survey``), what the engine holds (``Snapshot``) and what was recorded,
+one decision for each image:
+
+``fresh``   nothing: the engine has it under its fingerprint, and all its names point at it;
+``retag``   only names are missing: the engine has this very content (another branch was here, or only a parent's
+            fingerprint moved while its content did not);
+``pull``    the shared registry has it;
+``build``   none of these;
+``broken``  it cannot be built as declared, or something that it needs cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.content.fingerprint import KEPT, OWN, PARENTS, repository, tag_of
+from tasks.content.survey import Surveyed
+from tasks.engine import Held, Snapshot, normalise
+from tasks.images.reasons import differences
+from tasks.images.record import Record
+
+if TYPE_CHECKING:
+    from tasks.caches.registry import Found
+
+UNKNOWN = "?"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to one image, why, and the image of the engine that it is about (``fresh`` and ``retag``).
+
+    ``parents_label`` says what its parents hold now, in the form of the label that a build of it gets. ``offer`` is
+    what the shared registry has for it (``pull``).
+    """
+
+    name: str
+    action: str
+    reasons: tuple[str, ...]
+    surveyed: Surveyed
+    held: Held | None = None
+    parents_label: str = ""
+    offer: Found | None = None
+
+    @property
+    def stale(self) -> bool:
+        """Whether anything has to be done."""
+        return self.action != "fresh"
+
+
+def plan(
+    surveyed: Mapping[str, Surveyed],
+    snapshot: Snapshot,
+    content_of: Callable[[str], str],
+    record_of: Callable[[str], Record | None],
+    offers: Mapping[str, Found] | None = None,
+) -> dict[str, Decision]:
+    """Decide for every image, parents first, in the order of ``surveyed``.
+
+    ``content_of`` gives the content of an image id that the engine holds, ``record_of`` the last record of an image,
+    ``offers`` what the shared registry holds under the images' fingerprints.
+    """
+    decisions: dict[str, Decision] = {}
+    for name, one in surveyed.items():
+        decisions[name] = decide(one, decisions, snapshot, content_of, record_of, (offers or {}).get(name))
+    return decisions
+
+
+def decide(
+    one: Surveyed,
+    decided: Mapping[str, Decision],
+    snapshot: Snapshot,
+    content_of: Callable[[str], str],
+    record_of: Callable[[str], Record | None],
+    offer: Found | None = None,
+) -> Decision:
+    """Decide for one image whose parents are decided already."""
+    if one.problem:
+        return Decision(one.name, "broken", (one.problem,), one)
+    parents = dict.fromkeys(one.parents.values())
+    for parent in parents:
+        if decided[parent].action == "broken":
+            return Decision(one.name, "broken", (f"needs `{parent}`, which is broken",), one)
+    twin = decided[one.image.twin] if one.image.twin else None
+    if twin and twin.stale:
+        return Decision(one.name, twin.action, (f"the same image as `{twin.name}`",), one, twin.held, offer=twin.offer)
+    built = [parent for parent in parents if decided[parent].action == "build"]
+    coming = [parent for parent in parents if decided[parent].action in ("build", "pull")]
+    label = parents_label(one, decided, content_of)
+    if not built:
+        held = matching(one, snapshot, label)
+        if held:
+            return _kept(one, held, snapshot, label)
+        if offer and offered(one, offer, label, snapshot.platform):
+            reasons = tuple(_why(one, snapshot, record_of(one.name), coming))
+            return Decision(one.name, "pull", reasons, one, parents_label=label, offer=offer)
+    elif (held := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
+        waits = ", ".join(f"`{parent}`" for parent in built)
+        return Decision(one.name, "build", (f"{waits} is built again (kept if that comes out the same)",), one, held)
+    reasons = tuple(_why(one, snapshot, record_of(one.name), coming))
+    return Decision(one.name, "build", reasons, one, parents_label=label)
+
+
+def parents_label(one: Surveyed, decided: Mapping[str, Decision], content_of: Callable[[str], str]) -> str:
+    """What the label of an image says of the parents that it was built on: each context with its parent's content."""
+    pairs = []
+    for context, parent in sorted(one.parents.items()):
+        held, offer = decided[parent].held, decided[parent].offer
+        pairs.append(f"{context}={content_of(held.id) if held else offer.content if offer else UNKNOWN}")
+    return " ".join(pairs)
+
+
+def offered(one: Surveyed, offer: Found, parents: str, platform: str) -> bool:
+    """Whether an image of the shared registry is what a build here would make: its labels say that it was made from
+    these own ingredients on these parents' content, and it is of this platform. A name alone proves nothing."""
+    wanted = one.image.platforms[0] if one.image.platforms else platform
+    return (
+        offer.labels.get(OWN) == one.own
+        and offer.labels.get(PARENTS, "") == parents
+        and offer.platform.split("/")[:2] == wanted.split("/")[:2]
+    )
+
+
+def matching(one: Surveyed, snapshot: Snapshot, parents: str) -> Held | None:
+    """The image of the engine that was made from exactly this: the same own ingredients on the same parents' content.
+    The one that carries the fingerprint's tag comes first, then the one that carries the image's name, then any other
+    of this repository (another project's may vanish any time).
+
+    Only an image with one of our ``in-`` tags counts: labels alone also stand on a build that was killed before its
+    inputs were read again, and on whatever people make from an image of ours, by ``docker commit`` for instance."""
+    known = [snapshot.get(ref) for ref in (tag_of(one.image.ref, one.fingerprint), one.image.ref)]
+    ours = f"{repository(normalise(one.image.ref))}:{KEPT}"
+    for held in (*known, *snapshot.made_from(one.own)):
+        if held and made_from(one, held, parents) and any(tag.startswith(ours) for tag in held.tags):
+            return held
+    return None
+
+
+def made_from(one: Surveyed, held: Held, parents: str) -> bool:
+    """Whether an image's labels say that it was made from these own ingredients on these parents."""
+    return held.labels.get(OWN) == one.own and held.labels.get(PARENTS, "") == parents
+
+
+def _kept(one: Surveyed, held: Held, snapshot: Snapshot, label: str) -> Decision:
+    reasons = []
+    for ref in one.image.names:
+        found = snapshot.get(ref)
+        if found is None:
+            reasons.append(f"tag `{ref}` is missing")
+        elif found.id != held.id:
+            reasons.append(f"tag `{ref}` points elsewhere")
+    tagged = snapshot.get(tag_of(one.image.ref, one.fingerprint))
+    if not reasons and (tagged is None or tagged.id != held.id):
+        reasons.append("made from the same content under another fingerprint")
+    return Decision(one.name, "retag" if reasons else "fresh", tuple(reasons), one, held, label)
+
+
+def _why(one: Surveyed, snapshot: Snapshot, last: Record | None, coming: Collection[str]) -> list[str]:
+    if last is None:
+        known = snapshot.get(one.image.ref)
+        if known is None:
+            return ["never built here"]
+        if OWN not in known.labels:
+            return [f"`{one.image.ref}` was not built by these tasks"]
+        return ["its inputs are not those of the image here, and no record says which changed"]
+    found = differences(last.ingredients, one.ingredients())
+    found += [f"`{parent}` is made anew" for parent in coming]
+    if found:
+        return found
+    if last.parents != {name: one.parent_fingerprints.get(name, "") for name in one.parents.values()}:
+        return ["one of its parents changed"]
+    if snapshot.get(tag_of(one.image.ref, one.fingerprint)) is None:
+        return ["image was removed"]
+    return ["a parent has other content than the one that it was built on"]

@@ -1,0 +1,153 @@
+"""``doit plan``: what would run, why, in what order, for how long; as a table, as JSON, or as a bake definition."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.errors import Trouble
+from tasks.images.plan import Decision
+from tasks.workspace import Workspace, current
+
+_ALIGN = {"build": "yellow", "pull": "cyan", "retag": "cyan", "fresh": "green", "broken": "red"}
+
+
+def task_plan() -> dict[str, Any]:
+    """Show what would be built, and why: [IMAGE …] [--json] [--inputs] [--bake]"""
+    return {
+        "actions": [(show,)],
+        "params": [
+            {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "the promised JSON"},
+            {"name": "inputs", "long": "inputs", "type": bool, "default": False, "help": "only the inputs, one a line"},
+            {"name": "as_bake", "long": "bake", "type": bool, "default": False, "help": "a definition for buildx bake"},
+        ],
+        "pos_arg": "images",
+        "meta": {"quiet": True},
+        "io": {"capture": False},
+        "uptodate": [False],
+    }
+
+
+def show(images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> Any:
+    """Print the plan of ``images`` and what they need (all, when none is named) to standard output.
+
+    Options may also stand behind the names. The status is that of a failure if an image is broken.
+    """
+    from doit.exceptions import TaskFailed
+
+    words = list(images)
+    names = [word for word in words if not word.startswith("--")]
+    as_json, inputs, as_bake = as_json or "--json" in words, inputs or "--inputs" in words, as_bake or "--bake" in words
+    workspace = current()
+    # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        for word in set(words) - set(names) - {"--json", "--inputs", "--bake"}:
+            raise Trouble(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
+        decisions = chosen(workspace, names)
+    except Trouble as trouble:
+        return TaskFailed(str(trouble))
+    if as_bake:
+        from tasks.images import bake
+
+        print(json.dumps(bake.definition({name: one.surveyed for name, one in decisions.items()}), indent=2))
+    elif as_json:
+        print(json.dumps(promised(workspace, decisions), indent=2, ensure_ascii=False))
+    elif inputs:
+        own = {name: decisions[name] for name in names} or decisions
+        print("\n".join(sorted({path for one in own.values() for path in one.surveyed.inputs()})))
+    else:
+        _print_table(workspace, decisions)
+    broken = [f"{name}: {'; '.join(one.reasons)}" for name, one in decisions.items() if one.action == "broken"]
+    return TaskFailed("\n".join(broken)) if broken else None
+
+
+def chosen(workspace: Workspace, names: Sequence[str]) -> dict[str, Decision]:
+    """The decisions for these images and all that they need, parents first; for all images when none is named."""
+    decisions = workspace.decisions()
+    wanted: set[str] = set()
+    todo = [workspace.project.image(name).name for name in names] or list(decisions)
+    while todo:
+        name = todo.pop()
+        if name not in wanted:
+            wanted.add(name)
+            todo.extend(decisions[name].surveyed.parents.values())
+    return {name: decision for name, decision in decisions.items() if name in wanted}
+
+
+def promised(workspace: Workspace, decisions: Mapping[str, Decision]) -> dict[str, Any]:
+    """The plan as plain data, in the form that DESIGN promises to scripts."""
+    workers = workspace.settings.build_jobs
+    expected = workspace.forecast(decisions)
+    wall = _wall(decisions, expected, workers)
+    return {
+        "project": workspace.project.name,
+        "workers": workers,
+        "estimated_wall_seconds": None if wall is None else round(wall, 1),
+        "images": [_promised_image(one, expected) for one in decisions.values()],
+    }
+
+
+def _promised_image(decision: Decision, expected: Mapping[str, float]) -> dict[str, Any]:
+    one = decision.surveyed
+    seconds = _seconds(decision, expected)
+    return {
+        "name": decision.name,
+        "image": one.image.ref,
+        "action": decision.action,
+        "stale": decision.stale,
+        "reasons": list(decision.reasons),
+        "inputs": one.inputs(),
+        "fingerprint": one.fingerprint,
+        "parents": list(dict.fromkeys(one.parents.values())),
+        "external_bases": [{"ref": ref, "digest": digest or None} for ref, digest in one.bases.items()],
+        "estimated_seconds": None if seconds is None else round(seconds, 1),
+    }
+
+
+def _seconds(decision: Decision, expected: Mapping[str, float]) -> float | None:
+    if decision.action in ("fresh", "retag", "broken"):
+        return 0.0
+    return expected.get(decision.name)
+
+
+def _wall(decisions: Mapping[str, Decision], expected: Mapping[str, float], workers: int) -> float | None:
+    seconds = {name: _seconds(one, expected) for name, one in decisions.items()}
+    if any(value is None for value in seconds.values()):
+        return None
+    from tasks.images import forecast
+
+    parents = {name: list(dict.fromkeys(one.surveyed.parents.values())) for name, one in decisions.items()}
+    return forecast.wall_seconds(parents, {name: value or 0.0 for name, value in seconds.items()}, workers)
+
+
+def _print_table(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    expected = workspace.forecast(decisions)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("image", "action", "why"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("seconds", justify="right")
+    for name, one in decisions.items():
+        seconds = _seconds(one, expected)
+        known = "?" if seconds is None else f"{seconds:.1f}" if one.stale else ""
+        why = "; ".join(one.reasons) or "its inputs are those of the image here"
+        table.add_row(name, Text(one.action, _ALIGN[one.action]), Text(why), known)
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 160, no_color=None if terminal else True)
+    console.print(table)
+    stale = sum(one.stale for one in decisions.values())
+    wall = _wall(decisions, expected, workspace.settings.build_jobs)
+    if not decisions:
+        console.print("no service of this project has a `build:` section")
+    elif not stale:
+        console.print(f"\nnothing to do: all {len(decisions)} images are fresh")
+    elif wall is not None:
+        console.print(f"\nabout {wall:.0f} s with {workspace.settings.build_jobs} workers")

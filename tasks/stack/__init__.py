@@ -1,0 +1,1 @@
+"""How do the images run? Up, down, developed, checked, migrated."""

@@ -1,0 +1,231 @@
+"""The same, for machines: ``ci_build`` and ``ci_test``.
+
+Plain output, no terminal, an exit status, files to keep (in ``.build/ci``), and a summary in Markdown, which GitHub
+shows beside the run when it is appended to ``$GITHUB_STEP_SUMMARY``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks import processes
+from tasks.errors import Trouble
+from tasks.images.plan import Decision
+from tasks.project import write_json
+from tasks.seeing.board import seconds_text
+from tasks.seeing.history import Build
+from tasks.seeing.progress import size_text
+from tasks.seeing.report import cell
+from tasks.settings import ROOT
+from tasks.stack import bringup, health_view, trial
+from tasks.stack.stack import QUIET, Task, act, compose_of, log_of
+from tasks.workspace import Workspace
+
+E2E = "tests/e2e"
+_HISTORY = 1000
+
+
+def task_ci_build() -> Task:
+    """Build what is stale, as a machine wants it: plain lines, a summary in Markdown, .build/ci/build.json"""
+    return {"actions": [(act, [build])], **QUIET}
+
+
+def task_ci_test() -> Task:
+    """Run the end-to-end tests on a stack of their own, and remove it: [PYTEST ARGUMENT …]"""
+    return {"actions": [(_test,)], "task_dep": ["build_optimized"], "pos_arg": "words", **QUIET}
+
+
+def _test(words: Sequence[str]) -> Any:
+    return act(test, words)
+
+
+# ---- ci_build
+
+
+def build(workspace: Workspace) -> None:
+    """Build everything that is stale, go on where one image fails, and leave report and summary.
+
+    ``Trouble`` when anything could not be built; the report and the summary say what, also then.
+    """
+    began, clock = time.time(), time.monotonic()
+    planned = workspace.decisions()
+    status = doit(["run", "--continue", "build_optimized"])
+    seconds = time.monotonic() - clock
+    report = build_report(
+        workspace.project.name, planned, built_since(workspace.history.recent(limit=_HISTORY), began), status, seconds
+    )
+    path = workspace.folder / "ci" / "build.json"
+    write_json(path, report)
+    tell(build_summary(report))
+    if status:
+        bad = [image["name"] for image in report["images"] if image["status"] in ("failed", "not built")]
+        raise Trouble(f"{', '.join(bad) or 'the build'} could not be built", remedy=f"the report is {path}")
+
+
+def doit(words: Sequence[str]) -> int:
+    """Run doit itself with these words, plainly, everything that it says to standard error; its exit status."""
+    argv = [sys.executable, "-m", "doit", *words]
+    return passed_on(argv, {**os.environ, "CI": os.environ.get("CI") or "1"})
+
+
+def passed_on(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run a command, pass on to standard error what it says, and return its exit status."""
+    with processes.start(argv, cwd=ROOT, env=env) as process:
+        for data in processes.output(process):
+            sys.stderr.buffer.write(data)
+            sys.stderr.buffer.flush()
+    if processes.stopping():
+        raise processes.Stopped
+    return process.returncode
+
+
+def built_since(builds: Sequence[Build], began: float) -> dict[str, Build]:
+    """The builds of the run that began next after this time, by image."""
+    starts: dict[str, float] = {}
+    for one in builds:
+        starts[one.run] = min(starts.get(one.run, one.started), one.started - one.waited)
+    ours = min((start, run) for run, start in starts.items() if start >= began) if any_since(starts, began) else None
+    return {one.image: one for one in builds if ours and one.run == ours[1]}
+
+
+def any_since(starts: Mapping[str, float], began: float) -> bool:
+    """Whether any run began after this time: one that builds nothing leaves none."""
+    return any(start >= began for start in starts.values())
+
+
+def build_report(
+    project: str, planned: Mapping[str, Decision], built: Mapping[str, Build], status: int, seconds: float
+) -> dict[str, Any]:
+    """What a build came to, as plain data."""
+    return {
+        "project": project,
+        "status": "failed" if status else "passed",
+        "exit_status": status,
+        "seconds": round(seconds, 3),
+        "images": [_image(one, built.get(name)) for name, one in planned.items()],
+    }
+
+
+def _image(planned: Decision, build: Build | None) -> dict[str, Any]:
+    status = build.status if build else "not built" if planned.stale else "fresh"
+    return {
+        "name": planned.name,
+        "image": planned.surveyed.image.ref,
+        "action": planned.action,
+        "reasons": list(planned.reasons),
+        "status": status,
+        "seconds": round(build.seconds, 3) if build else 0.0,
+        "steps": build.work_steps if build else 0,
+        "cached_steps": build.cached_steps if build else 0,
+        "size": build.size if build else planned.held.size if planned.held else None,
+        "fingerprint": planned.surveyed.fingerprint,
+        "image_id": build.image_id if build else planned.held.id if planned.held else "",
+    }
+
+
+def build_summary(report: Mapping[str, Any]) -> str:
+    """The report as Markdown."""
+    images: list[Mapping[str, Any]] = report["images"]
+    fresh = sum(image["status"] == "fresh" for image in images)
+    lines = [
+        f"## Build of {cell(report['project'])}: {report['status']}",
+        "",
+        f"{len(images)} images in {seconds_text(report['seconds'])}, {fresh} of them fresh.",
+        "",
+        "| image | what | time | cached steps | size | why |",
+        "|---|---|--:|--:|--:|---|",
+    ]
+    for image in images:
+        what = image["status"] if image["status"] == "fresh" else f"{image['action']} {image['status']}"
+        bold = f"**{what}**" if image["status"] not in ("fresh", "done") else what
+        cached = f"{image['cached_steps']} of {image['steps']}" if image["steps"] else "–"
+        size = size_text(image["size"]) if image["size"] else "–"
+        cells = [cell(image["name"]), bold, seconds_text(image["seconds"]), cached, size]
+        lines.append(f"| {' | '.join([*cells, cell('; '.join(image['reasons']))])} |")
+    return "\n".join([*lines, ""])
+
+
+def tell(summary: str) -> None:
+    """Print a summary to standard output, and append it to GitHub's."""
+    print(summary)
+    if os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(os.environ["GITHUB_STEP_SUMMARY"]).open("a") as file:
+            file.write(f"{summary}\n")
+
+
+# ---- ci_test
+
+
+def test(workspace: Workspace, words: Sequence[str]) -> None:
+    """Start a stack of its own, run the end-to-end tests against it, and remove it, whatever happens.
+
+    ``Trouble`` when it does not become healthy or a test fails; the containers' logs are kept then.
+    """
+    folder = workspace.folder / "ci"
+    began = time.monotonic()
+    log = log_of(workspace, f"ci-{os.getpid()}")
+    try:
+        with trial.trial(compose_of(workspace), bringup.limits(workspace.settings), log) as running:
+            try:
+                _use(running, words, folder, began)
+            except BaseException:
+                kept = trial.collect(running.compose, folder / "logs" / running.compose.project)
+                print(f"the containers' logs are in {kept[0].parent if kept else folder}", file=sys.stderr)
+                raise
+    finally:
+        log.unlink(missing_ok=True)
+
+
+def _use(running: trial.Trial, words: Sequence[str], folder: Path, began: float) -> None:
+    if not running.outcome.well:
+        raise Trouble(bringup.explain(running.outcome, running.compose))
+    up_seconds = time.monotonic() - began
+    found = health_view.rows(list(running.outcome.verdicts), running.outcome.containers)
+    print(f"{running.compose.project} is healthy after {seconds_text(up_seconds)}", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"e2e.{os.getpid()}.partial.xml"
+    try:
+        status = passed_on(pytest_argv(words, partial), test_environ(running, os.environ))
+        if partial.exists():
+            tell(test_summary(partial.read_text(), status, up_seconds, found))
+            partial.replace(folder / "e2e.xml")
+    finally:
+        partial.unlink(missing_ok=True)
+    if status:
+        raise Trouble(f"the end-to-end tests ended with status {status}", remedy=f"see {folder / 'e2e.xml'}")
+
+
+def pytest_argv(words: Sequence[str], junit: Path) -> list[str]:
+    """How the end-to-end tests are run."""
+    return [sys.executable, "-m", "pytest", E2E, "-p", "no:cacheprovider", f"--junitxml={junit}", *words]
+
+
+def test_environ(running: trial.Trial, environ: Mapping[str, str]) -> dict[str, str]:
+    """What the tests are told: where the services are and whose containers they may kill. No secret."""
+    return {**environ, **running.urls, "E2E_PROJECT": running.compose.project}
+
+
+def test_summary(junit: str, status: int, up_seconds: float, found: Sequence[Mapping[str, Any]]) -> str:
+    """What pytest's JUnit file says, as Markdown."""
+    from xml.etree import ElementTree
+
+    suite = next(ElementTree.fromstring(junit).iter("testsuite"))  # noqa: S314  our own pytest wrote it
+    bad = [
+        case for case in suite.iter("testcase") if case.find("failure") is not None or case.find("error") is not None
+    ]
+    passed = int(suite.get("tests", 0)) - len(bad) - int(suite.get("skipped", 0))
+    lines = [
+        f"## End-to-end tests: {'failed' if status else 'passed'}",
+        "",
+        f"{len(found)} containers healthy after {seconds_text(up_seconds)}; {passed} tests passed, {len(bad)} failed, "
+        f"{suite.get('skipped', 0)} skipped in {seconds_text(float(suite.get('time', 0)))}.",
+        "",
+    ]
+    return "\n".join(
+        [*lines, *(f"- **{cell(case.get('classname', ''))}** {cell(case.get('name', ''))}" for case in bad)]
+    )

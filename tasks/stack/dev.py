@@ -1,0 +1,282 @@
+"""How does an edit reach the running service?
+
+    a source that `develop.watch` syncs ──> is mounted from the working tree; its service restarts (`sync+restart`)
+    anything else that an image is made of ──> exactly the images concerned are built, by the plan, and their containers
+                                              recreated
+    the Compose file or .env ──> Compose recreates what changed
+
+Compose's own `watch` is not used: up to 2.26 it copies files into containers, which a read-only filesystem refuses,
+and it rebuilds without the plan. The rules are the same: each service's `develop.watch`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fnmatch
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tasks import processes
+from tasks.errors import Trouble
+from tasks.project import write_json
+from tasks.stack import bringup, health, health_view
+from tasks.stack.ci import doit
+from tasks.stack.compose import Compose, Service, Sync, last_words, restart_argv
+from tasks.stack.containers import Containers
+from tasks.stack.logs import Follower
+from tasks.stack.secrets import ENV
+from tasks.stack.stack import PLAIN, Task, act, compose_of, locked, log_of
+from tasks.workspace import Workspace
+
+_MOUNTED = ("sync", "sync+restart", "sync+exec")
+_RESTARTED = ("sync+restart", "sync+exec", "restart")
+# How long edits are gathered, so that a save of many files is one reaction.
+_GATHER_MILLISECONDS = 300
+_LOOK_MILLISECONDS = 500
+Stats = dict[Path, tuple[int, ...]]
+
+
+def task_dev_optimized() -> Task:
+    """Bring the stack up and follow it: edits of sources and dependencies reach the running services"""
+    return {"actions": [(act, [dev])], "task_dep": ["env_file", "build_optimized"], **PLAIN}
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What edits call for: services to restart, images to build, and whether the project itself is another."""
+
+    restart: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
+    project: bool = False
+
+
+def dev(workspace: Workspace) -> None:
+    """Start the stack with its sources mounted and react to edits until Ctrl-C; the stack goes on running then."""
+    compose = mounted(compose_of(workspace), workspace.folder / "dev" / f"{workspace.project.name}.json")
+    # Looked at before the start: what is edited meanwhile is an edit, too.
+    seen = _Seen.now(workspace, compose)
+    before = stats_of(seen.folders())
+    _start(workspace, compose)
+    atexit.register(print, "no longer following; the stack still runs (doit down_optimized ends it)", file=sys.stderr)
+    with Follower(compose) as logs:
+        _follow(workspace, compose, seen, before, logs)
+
+
+def mounted(compose: Compose, override: Path) -> Compose:
+    """The project with what ``develop.watch`` syncs mounted from the working tree, read-only, by an override file."""
+    mounts = {
+        name: {"volumes": [_mount(rule) for rule in service.watch if rule.action in _MOUNTED and rule.path.exists()]}
+        for name, service in compose.services().items()
+    }
+    write_json(override, {"services": {name: one for name, one in mounts.items() if one["volumes"]}})
+    return replace(compose, files=(*compose.files, override))
+
+
+def reaction(
+    changed: Iterable[Path],
+    services: Mapping[str, Service],
+    inputs: Mapping[str, frozenset[Path]],
+    project: Iterable[Path],
+) -> Reaction:
+    """What the edits of these paths call for. ``inputs`` are the files that each image is made of, before or after
+    the edits; ``project`` the files that the project itself is read from. Pure.
+
+    A path that a service syncs needs no build of that service's image, be it ignored or not, however many others it
+    belongs to.
+    """
+    restart: set[str] = set()
+    build: set[str] = set()
+    own = set(project)
+    reread = False
+    for path in changed:
+        reread = reread or path in own
+        for name, service in services.items():
+            rules = [rule for rule in service.watch if _covers(rule, path)]
+            restart |= {name for rule in rules if rule.action in _RESTARTED}
+            build |= {name for rule in rules if rule.action == "rebuild" and service.builds}
+        for name, files in inputs.items():
+            synced = services[name].watch if name in services else ()
+            if path in files and not any(rule.action in _MOUNTED and _inside(rule, path) for rule in synced):
+                build.add(name)
+    return Reaction(tuple(sorted(restart - build)), tuple(sorted(build)), reread)
+
+
+def _inside(rule: Sync, path: Path) -> bool:
+    return path == rule.path or rule.path in path.parents
+
+
+def _covers(rule: Sync, path: Path) -> bool:
+    if not _inside(rule, path):
+        return False
+    inside = path.relative_to(rule.path).as_posix()
+    return not any(fnmatch.fnmatch(inside, pattern) or fnmatch.fnmatch(path.name, pattern) for pattern in rule.ignore)
+
+
+def _mount(rule: Sync) -> dict[str, Any]:
+    return {"type": "bind", "source": str(rule.path), "target": rule.target, "read_only": True}
+
+
+def _start(workspace: Workspace, compose: Compose) -> None:
+    with locked(workspace):
+        outcome = bringup.start(compose, bringup.limits(workspace.settings), log_of(workspace, "dev"))
+    health_view.print_table(health_view.rows(list(outcome.verdicts), outcome.containers))
+    if not outcome.well:
+        raise Trouble(bringup.explain(outcome, compose))
+
+
+def _follow(workspace: Workspace, compose: Compose, seen: _Seen, before: Stats, logs: Follower) -> None:
+    said = False
+    pending: set[Path] = set()
+    while not processes.stopping():
+        folders = seen.folders()
+        for _ in _moments(folders):
+            if not said:
+                print("following edits; Ctrl-C ends that and leaves the stack running", file=sys.stderr, flush=True)
+                said = True
+            now = stats_of(folders)
+            changed, before = edited(before, now), now
+            if not changed:
+                continue
+            # What could not be done, say for a Dockerfile that is half written, is tried again with the next edit.
+            pending |= changed
+            with _said():
+                after = _Seen.now(Workspace(workspace.files, workspace.environ), compose)
+                both = {name: seen.inputs.get(name, frozenset()) | files for name, files in after.inputs.items()}
+                seen = after
+                _react(workspace, compose, reaction(pending, after.services, both, after.project), after, logs)
+                pending = set()
+            if seen.folders() != folders:
+                break
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What there is to follow: services, the files of each image, who builds on whom, the project's own files."""
+
+    services: Mapping[str, Service]
+    inputs: Mapping[str, frozenset[Path]]
+    parents: Mapping[str, tuple[str, ...]]
+    project: tuple[Path, ...]
+
+    @classmethod
+    def now(cls, workspace: Workspace, compose: Compose) -> _Seen:
+        """Look at the working tree as it is now."""
+        surveyed = workspace.declared()
+        root = workspace.project.directory
+        return cls(
+            compose.services(),
+            {name: frozenset(root / path for path in one.inputs()) for name, one in surveyed.items()},
+            {name: tuple(one.parents.values()) for name, one in surveyed.items()},
+            (*workspace.files, root / ENV),
+        )
+
+    def folders(self) -> frozenset[Path]:
+        """The folders in which something may change that matters."""
+        folders = {path.parent for files in self.inputs.values() for path in files}
+        folders |= {path.parent for path in self.project}
+        for service in self.services.values():
+            for rule in service.watch:
+                folders.add(rule.path if rule.path.is_dir() else rule.path.parent)
+                folders |= {path for path in rule.path.rglob("*") if path.is_dir() and path.name != "__pycache__"}
+        return frozenset(folder for folder in folders if folder.is_dir())
+
+    def concerned(self, images: Iterable[str]) -> list[str]:
+        """The services that run one of these images, or one that is built on it."""
+        found = set(images)
+        while grown := {name for name, over in self.parents.items() if found & set(over)} - found:
+            found |= grown
+        return sorted(name for name in found if name in self.services and self.services[name].replicas)
+
+
+def stats_of(folders: Iterable[Path]) -> Stats:
+    """What tells one state of the files in these folders from another; of a folder only that it is there."""
+    found: Stats = {}
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat()
+                    file = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode)
+                    found[Path(entry.path)] = () if entry.is_dir() else file
+    return found
+
+
+def edited(before: Stats, now: Stats) -> set[Path]:
+    """The paths that came, went or changed, without those that editors and interpreters leave about."""
+    from watchfiles import Change, DefaultFilter
+
+    counts = DefaultFilter()
+    changed = {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}
+    return {path for path in changed if counts(Change.modified, str(path))}
+
+
+def _moments(folders: Iterable[Path]) -> Iterator[None]:
+    """When to look: once the system has begun to watch these folders, and whenever it says that one changed."""
+    from watchfiles import watch
+
+    batches = watch(
+        *folders,
+        recursive=False,
+        debounce=_GATHER_MILLISECONDS,
+        step=50,
+        rust_timeout=_LOOK_MILLISECONDS,
+        yield_on_timeout=True,
+        raise_interrupt=False,
+    )
+    first = True
+    for batch in batches:
+        if processes.stopping():
+            return
+        if batch or first:
+            first = False
+            yield
+
+
+def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen, logs: Follower) -> None:
+    began = time.monotonic()
+    if what.build or what.project:
+        images = seen.concerned(what.build) or list(what.build)
+        _say(
+            f"{', '.join(what.build) or 'the project'} changed",
+            f"building what {', '.join(images)} needs" * bool(images),
+        )
+        if images and doit(["run", *(f"build_optimized:{name}" for name in images)]):
+            raise Trouble("not built; the stack runs on as it is")
+        with logs.paused():
+            _start(workspace, compose)
+        _say(f"done in {time.monotonic() - began:.1f} s")
+    restart = [name for name in what.restart if name in seen.services and seen.services[name].replicas]
+    if restart:
+        _say(f"restarting {', '.join(restart)}")
+        with logs.paused():
+            _restart(workspace, compose, restart)
+        _say(f"{', '.join(restart)} runs the edited sources after {time.monotonic() - began:.1f} s")
+
+
+def _restart(workspace: Workspace, compose: Compose, services: Sequence[str]) -> None:
+    with locked(workspace), health_view.shown(live=False) as view:
+        done = compose.run(*restart_argv(compose, services)[len(compose.argv()) :])
+        if done.returncode:
+            raise Trouble(f"docker compose restart: {last_words(done.stderr)}")
+        project, limits = Containers(compose.project), bringup.limits(workspace.settings)
+        outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=view.show)
+    if not outcome.well:
+        raise Trouble(bringup.explain(outcome, compose))
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    try:
+        yield
+    except Trouble as trouble:
+        print(str(trouble), file=sys.stderr)
+
+
+def _say(*words: str) -> None:
+    print("; ".join(word for word in words if word), file=sys.stderr, flush=True)

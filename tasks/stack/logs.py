@@ -1,0 +1,127 @@
+"""What do the stack's services write? Their logs, once or for as long as somebody reads."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tasks import processes
+from tasks.errors import Trouble
+from tasks.stack.compose import Compose, logs_argv
+from tasks.stack.containers import Containers
+from tasks.stack.stack import FLAG, QUIET, Task, act, compose_of
+from tasks.workspace import Workspace
+
+
+def task_logs_optimized() -> Task:
+    """Show what the stack's services wrote: [--follow] [--tail N] [--since T] [SERVICE …]"""
+    return {
+        "actions": [(_logs,)],
+        "params": [
+            {"name": "follow", "long": "follow", "short": "f", **FLAG, "help": "go on until Ctrl-C"},
+            {"name": "tail", "long": "tail", "type": str, "default": "100", "help": "how many lines, or `all`"},
+            {"name": "since", "long": "since", "type": str, "default": "", "help": "such as 10m, or a time"},
+        ],
+        "pos_arg": "services",
+        **QUIET,
+    }
+
+
+def _logs(services: Sequence[str], follow: bool, tail: str, since: str) -> Any:
+    return act(logs, services, follow, tail, since)
+
+
+def logs(workspace: Workspace, services: Sequence[str], follow: bool, tail: str, since: str) -> None:
+    """Print the containers' logs to standard output. Options may also stand behind the services."""
+    names, follow = [word for word in services if word not in ("--follow", "-f")], follow or "--follow" in services
+    follow = follow or "-f" in services
+    if tail != "all" and not tail.isdigit():
+        raise Trouble(f"--tail must be a number or `all`, not {tail!r}")
+    compose = compose_of(workspace)
+    # A service of a profile that is not active may have written something, too.
+    known = sorted({*compose.services(), *(one.service for one in Containers(compose.project).look())})
+    for name in names:
+        if name not in known:
+            raise Trouble(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")
+    color = sys.stdout.isatty()
+    argv = logs_argv(compose, names, follow=follow, tail=tail, since=since, color=color)
+    try:
+        with processes.start(argv, cwd=compose.directory, env=compose.env) as process:
+            for line in process.stdout or ():
+                show_line(line, color)
+    except BrokenPipeError:  # its reader has seen enough
+        return
+    if process.returncode and not processes.stopping():
+        raise Trouble(f"docker compose logs ended with status {process.returncode}")
+
+
+def show_line(line: bytes, color: bool) -> None:
+    """Pass a line of ``docker compose logs`` on to standard output."""
+    # Compose 2.26 clears lines even where it is told that there is no terminal.
+    sys.stdout.buffer.write(line if color else line.replace(b"\x1b[2K", b""))
+    sys.stdout.buffer.flush()
+
+
+class Follower:
+    """What the services write, passed on to standard output: a context.
+
+    Compose up to 2.26 loses sight of a container that restarts, so it is asked anew after each reaction, for
+    everything since the last it told.
+    """
+
+    def __init__(self, compose: Compose) -> None:
+        self._compose = compose
+        self._color = sys.stdout.isatty()
+        self._lock = threading.Condition()
+        self._since = time.time()
+        self._paused = self._ended = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Follower:
+        threading.Thread(target=self._pass_on, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+        self._ended = True
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Containers are restarted or made anew in the block; what they write in it is told after it."""
+        self._stop()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._paused = False
+                self._lock.notify()
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._paused = True
+            process = self._process
+        if process is not None:
+            processes.stop(process, 1)
+
+    def _pass_on(self) -> None:
+        while not self._ended and not processes.stopping():
+            with self._lock:
+                self._lock.wait_for(lambda: not self._paused, timeout=1)
+                if self._paused:
+                    continue
+            argv = logs_argv(self._compose, follow=True, since=f"{self._since:.3f}", color=self._color)
+            with (
+                contextlib.suppress(processes.Stopped),
+                processes.start(argv, cwd=self._compose.directory, env=self._compose.env) as process,
+            ):
+                self._process = process
+                for line in process.stdout or ():
+                    show_line(line, self._color)
+            self._since = time.time()
+            # It ends by itself when no container runs; the next may come.
+            time.sleep(0 if self._paused else 1)

@@ -1,0 +1,292 @@
+"""From a running standard deployment to the optimized one, with a way back.
+
+    look ── plan shown, agreed ── build ── journal ── switch ── healthy? ──> done
+                                              │                    └──────── roll back to the very images that ran
+                                              └── a killed run left it: the next goes on from there
+
+Both deployments have the same project name and the same volumes, so the switch is Compose's own: it replaces the
+containers one by one. Nothing is stopped before everything is built. The journal, ``.build/migration.json``, says how
+far it came and which images ran before; these are held by a tag of their own until the end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tasks.engine import normalise
+from tasks.errors import Trouble
+from tasks.images.plan import Decision
+from tasks.project import read_json, write_json
+from tasks.seeing.board import because, seconds_text
+from tasks.stack import bringup, health_view
+from tasks.stack.ci import doit
+from tasks.stack.compose import Compose, Service
+from tasks.stack.containers import Container, Containers, Event
+from tasks.stack.stack import PLAIN, Task, act, agree, compose_of, locked, log_of, make_env
+from tasks.workspace import Workspace
+
+STANDARD = "docker-compose.yml"
+_TAG = "before-migration"
+
+
+def task_migrate_to_optimized() -> Task:
+    """Replace a running standard deployment by the optimized one, keep its data, and go back if it is not healthy"""
+    flag: dict[str, Any] = {"type": bool, "default": False}
+    return {
+        "actions": [(_migrate,)],
+        "params": [
+            {"name": "dry_run", "long": "dry-run", **flag, "help": "only show what would be done"},
+            {"name": "yes", "long": "yes", "short": "y", **flag, "help": "do not ask"},
+        ],
+        **PLAIN,
+    }
+
+
+def _migrate(dry_run: bool, yes: bool) -> Any:
+    return act(migrate, dry_run, yes)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What ran as a service before: the reference that it was started from, and the image that this named then."""
+
+    image: str
+    image_id: str
+
+
+@dataclass(frozen=True)
+class Journal:
+    """How far a migration came: ``switching`` or ``rolling back``, and what ran before, by service."""
+
+    phase: str
+    before: Mapping[str, Before]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the plan: a service, what runs, what will, and the volumes that both use."""
+
+    service: str
+    old: str
+    new: str
+    volumes: tuple[str, ...]
+
+
+def migrate(workspace: Workspace, dry_run: bool, yes: bool) -> None:
+    """Migrate, or go on with a migration that was interrupted.
+
+    ``Trouble`` when there is nothing to migrate, when data would be left behind, and when the new stack did not become
+    healthy: the old one is back then.
+    """
+    with locked(workspace):
+        journal = read_journal(workspace.folder)
+        if journal is None:
+            changes = _plan(workspace)
+            if not changes:
+                print(f"{workspace.project.name} is the optimized deployment already", file=sys.stderr)
+                return
+            _print_plan(workspace, changes)
+            if dry_run:
+                return
+            if not yes:
+                agree()
+            make_env(workspace)
+            if doit(["run", "build_optimized"]):
+                raise Trouble("an image could not be built; nothing was stopped")
+            journal = _begin(workspace)
+        elif dry_run:
+            print(f"a migration was interrupted while {journal.phase}; without --dry-run this goes on", file=sys.stderr)
+            return
+        else:
+            print(f"going on with a migration that was interrupted while {journal.phase}", file=sys.stderr)
+        if journal.phase == "rolling back":
+            _roll_back(workspace, journal, [], "the migration that was interrupted had failed")
+        _switch(workspace, journal)
+
+
+def read_journal(folder: Path) -> Journal | None:
+    """The journal of a migration that is under way, if there is one."""
+    kept = read_json(_journal_path(folder))
+    if kept is None:
+        return None
+    return Journal(kept["phase"], {name: Before(**one) for name, one in kept["before"].items()})
+
+
+def changes_between(
+    containers: Sequence[Container], standard: Mapping[str, Service], optimized: Mapping[str, Service]
+) -> list[Change]:
+    """What the switch changes, by service: those that run the standard image and have another optimized one.
+
+    ``Trouble`` when a service keeps data in a volume that its optimized counterpart does not use.
+    """
+    changes = []
+    for one in sorted(containers, key=lambda found: found.service):
+        old, new = standard.get(one.service), optimized.get(one.service)
+        if old is None or new is None or not one.running or normalise(one.image) == normalise(new.image):
+            continue
+        left = sorted(set(one.volumes.values()) & set(old.volumes.values()) - set(new.volumes.values()))
+        if left:
+            raise Trouble(
+                f"{one.service} keeps data in the volume {left[0]}, which the optimized deployment does not use",
+                remedy="give both Compose files the same volumes",
+            )
+        kept = sorted(set(one.volumes.values()) & set(new.volumes.values()))
+        changes.append(Change(one.service, one.image, new.image, tuple(kept)))
+    return changes
+
+
+def downtime(events: Sequence[Event]) -> dict[str, float]:
+    """For how many seconds each service was away: from the end of its old process until the new one was healthy (or
+    had started, where nothing checks it). Under ``""``: from the first end until the last was well."""
+    ended: dict[str, float] = {}
+    well: dict[str, float] = {}
+    for event in sorted(events, key=lambda one: one.time):
+        if event.action == "die":
+            ended.setdefault(event.service, event.time)
+        elif event.action == "health_status: healthy" or (event.action == "start" and event.service not in well):
+            well[event.service] = event.time
+    away = {name: max(0.0, well[name] - time) for name, time in ended.items() if name in well}
+    if away:
+        away[""] = max(well[name] for name in away) - min(ended[name] for name in away)
+    return away
+
+
+def _standard(workspace: Workspace) -> Compose:
+    own = compose_of(workspace)
+    file = own.directory / STANDARD
+    if not file.is_file():
+        raise Trouble("there is no standard deployment to come from", where=str(file))
+    if file in own.files:
+        raise Trouble("it is the standard deployment itself", where=str(file), remedy="unset COMPOSE_FILE")
+    return replace(own, files=(file,))
+
+
+def _plan(workspace: Workspace) -> list[Change]:
+    containers = Containers(workspace.project.name).look()
+    if not any(one.running for one in containers):
+        raise Trouble(f"nothing of {workspace.project.name} runs", remedy="doit up_optimized starts it")
+    return changes_between(containers, _standard(workspace).services(), compose_of(workspace).services())
+
+
+def _print_plan(workspace: Workspace, changes: Sequence[Change]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("service", "runs", "will run", "keeps"):
+        table.add_column(heading, overflow="fold")
+    for one in changes:
+        table.add_row(one.service, one.old, one.new, ", ".join(one.volumes))
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 160, no_color=None if terminal else True)
+    console.print(table)
+    stale = [one for one in workspace.decisions().values() if one.stale]
+    console.print("\n".join(["", *_steps(stale)]), highlight=False, markup=False, soft_wrap=True)
+
+
+def _steps(stale: Sequence[Decision]) -> list[str]:
+    what = ", ".join(f"{one.name}{because(one.reasons)}" for one in stale) or "nothing: every image is fresh"
+    return [
+        f"1. build {what}",
+        "2. replace the containers, stores first; from here on the services are away",
+        "3. wait until everything is healthy, else put back what runs now",
+    ]
+
+
+def _begin(workspace: Workspace) -> Journal:
+    """Write down what runs, and see that it cannot go away."""
+    known = _standard(workspace).services()
+    running = [one for one in Containers(workspace.project.name).look() if one.running and one.service in known]
+    journal = Journal("switching", {one.service: Before(known[one.service].image, one.image_id) for one in running})
+    write_journal(workspace.folder, journal)
+    for one in journal.before.values():
+        workspace.engine.tag(one.image_id, held_tag(one.image))
+    return journal
+
+
+def _switch(workspace: Workspace, journal: Journal) -> None:
+    compose = compose_of(workspace)
+    reason = ""
+    events: list[Event] = []
+    try:
+        outcome = bringup.start(compose, bringup.limits(workspace.settings), log_of(workspace, "migrate"))
+        events = list(outcome.events)
+        if outcome.well:
+            _finish(workspace, journal)
+            health_view.print_table(health_view.rows(list(outcome.verdicts), outcome.containers))
+            print(f"migrated: {_away(events)}", file=sys.stderr)
+            return
+        reason = bringup.explain(outcome, compose)
+    except Trouble as trouble:
+        reason = str(trouble)
+    print(f"the optimized deployment is not healthy, putting back what ran before\n{reason}", file=sys.stderr)
+    _roll_back(workspace, journal, events, reason)
+
+
+def _roll_back(workspace: Workspace, journal: Journal, events: list[Event], reason: str) -> None:
+    """Start what ran before; always raises ``Trouble``, which says whether that worked."""
+    write_journal(workspace.folder, replace(journal, phase="rolling back"))
+    compose = _with_images_of(workspace, journal)
+    limits = bringup.limits(workspace.settings)
+    outcome = bringup.start(compose, limits, log_of(workspace, "rollback"), only=sorted(journal.before))
+    events += outcome.events
+    if not outcome.well:
+        raise Trouble(
+            f"neither the optimized nor the standard deployment is healthy\n{bringup.explain(outcome, compose)}",
+            remedy="mend it and run this again: it goes on with putting back what ran before",
+        )
+    _finish(workspace, journal, keep_tags=len(compose.files) > 1)
+    first = reason.splitlines()[0] if reason else "it was not healthy"
+    raise Trouble(f"rolled back, the standard deployment runs again and no data was lost ({_away(events)}): {first}")
+
+
+def _with_images_of(workspace: Workspace, journal: Journal) -> Compose:
+    """The standard deployment with exactly the images that ran: by their own tag where their name has moved on."""
+    standard = _standard(workspace)
+    snapshot = workspace.engine.snapshot()
+    moved = {}
+    for name, one in journal.before.items():
+        held = snapshot.get(one.image)
+        if held is None or held.id != one.image_id:
+            moved[name] = {"image": held_tag(one.image)}
+    if not moved:
+        return standard
+    override = workspace.folder / "migration-images.json"
+    write_json(override, {"services": moved})
+    return replace(standard, files=(*standard.files, override))
+
+
+def _finish(workspace: Workspace, journal: Journal, keep_tags: bool = False) -> None:
+    for one in journal.before.values() if not keep_tags else ():
+        if workspace.engine.snapshot().get(held_tag(one.image)):
+            workspace.engine.untag(held_tag(one.image))
+    Containers(workspace.project.name).remove_idle_networks()
+    _journal_path(workspace.folder).unlink(missing_ok=True)
+
+
+def _away(events: Sequence[Event]) -> str:
+    away = downtime(events)
+    if "" not in away:
+        return "no service was away"
+    each = ", ".join(f"{name} {seconds_text(seconds)}" for name, seconds in sorted(away.items()) if name)
+    return f"downtime {seconds_text(away[''])} in all, {each}"
+
+
+def held_tag(image: str) -> str:
+    """The tag that holds what this reference names now, whatever becomes of the reference."""
+    name = normalise(image).partition("@")[0]
+    repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
+    return f"{repository}:{_TAG}"
+
+
+def _journal_path(folder: Path) -> Path:
+    return folder / "migration.json"
+
+
+def write_journal(folder: Path, journal: Journal) -> None:
+    """Keep the journal in place of the last."""
+    write_json(_journal_path(folder), asdict(journal))

@@ -1,0 +1,175 @@
+"""Is the stack up? Start it, look at it, read its logs, take it down."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks import lock, processes
+from tasks.errors import Trouble
+from tasks.stack import bringup, health_view, secrets
+from tasks.stack.compose import Compose, down_argv, last_words
+from tasks.stack.containers import Belongings, Containers
+from tasks.workspace import Workspace, current
+
+Task = dict[str, Any]
+FLAG: dict[str, Any] = {"type": bool, "default": False}
+# A task that prints, or talks with its user: no line of doit's own, and its output as it is.
+PLAIN: dict[str, Any] = {"io": {"capture": False}, "uptodate": [False]}
+QUIET: dict[str, Any] = {**PLAIN, "meta": {"quiet": True}}
+
+
+def task_env_file() -> Task:
+    """Make .env from .env.example with strong random secrets, where there is none"""
+    return {"actions": [(act, [make_env])], **QUIET}
+
+
+def task_up_optimized() -> Task:
+    """Build what is stale, start what changed, and wait until every service is healthy"""
+    return {"actions": [(act, [up])], "task_dep": ["env_file", "build_optimized"], **PLAIN}
+
+
+def task_down_optimized() -> Task:
+    """Remove the stack's containers and keep its data; [--volumes] [--yes] also removes the data"""
+    return {
+        "actions": [(_down,)],
+        "params": [
+            {"name": "volumes", "long": "volumes", **FLAG, "help": "remove the data too, for ever"},
+            {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"},
+        ],
+        **PLAIN,
+    }
+
+
+def task_ps_optimized() -> Task:
+    """Show the stack's services: state, health, addresses, image; [--json]"""
+    return {
+        "actions": [(_ps,)],
+        "params": [{"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}],
+        **QUIET,
+    }
+
+
+def act(run: Any, *words: Any) -> Any:
+    """Run the action of a task; what is expected to go wrong becomes doit's failure, in one sentence."""
+    from doit.exceptions import TaskFailed
+
+    try:
+        run(current(), *words)
+    except Trouble as trouble:
+        return TaskFailed(str(trouble))
+    except processes.Stopped:
+        return TaskFailed("stopped")
+    return None
+
+
+def compose_of(workspace: Workspace) -> Compose:
+    """The project as Compose is told about it."""
+    return Compose(workspace.files, workspace.project.name, workspace.environ)
+
+
+def locked(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
+    """The right to change this project's containers; another run that does so is waited for."""
+    path = workspace.folder / "locks" / f"{workspace.project.name}.lock"
+    return lock.held(path, f"waiting for another run that changes {workspace.project.name}")
+
+
+def make_env(workspace: Workspace) -> None:
+    """Make ``.env`` where it is missing, and see that no secret is empty or the example's.
+
+    ``Trouble`` where data from an earlier ``.env`` is still there: a database keeps its password.
+    """
+    folder = workspace.files[0].parent
+    missing = [name for name in secrets.wanted(folder) if not workspace.environ.get(name)]
+    if missing and not (folder / secrets.ENV).exists():
+        volumes = Containers(workspace.project.name).belongings().volumes
+        if volumes:
+            raise Trouble(
+                f"it is gone, and the data in {', '.join(volumes)} can only be read with its passwords",
+                where=str(folder / secrets.ENV),
+                remedy="bring it back, or remove the data: doit down_optimized --volumes",
+            )
+        if secrets.make_env(folder, workspace.folder):
+            print(f"made {folder / secrets.ENV} with random passwords, for you alone to read", file=sys.stderr)
+    secrets.check(folder, workspace.environ)
+
+
+def up(workspace: Workspace) -> None:
+    """Start the stack, wait for health, print its table; ``Trouble`` says which service is not well, and why."""
+    compose = compose_of(workspace)
+    with locked(workspace):
+        outcome = bringup.start(compose, bringup.limits(workspace.settings), log_of(workspace, "up"))
+    health_view.print_table(health_view.rows(list(outcome.verdicts), outcome.containers))
+    if not outcome.well:
+        raise Trouble(bringup.explain(outcome, compose))
+
+
+def log_of(workspace: Workspace, command: str) -> Path:
+    """Where what Compose says goes."""
+    return workspace.folder / "logs" / f"compose-{command}.log"
+
+
+def _down(volumes: bool, yes: bool) -> Any:
+    return act(down, volumes, yes)
+
+
+def down(workspace: Workspace, volumes: bool, yes: bool) -> None:
+    """Remove containers and networks; with ``volumes`` also the data, once the user has agreed."""
+    project = Containers(workspace.project.name)
+    with locked(workspace):
+        there = project.belongings()
+        if not there or (not volumes and not there.containers and not there.networks):
+            print(f"nothing of {workspace.project.name} is up{_kept(there)}", file=sys.stderr)
+            return
+        if volumes and there.volumes:
+            print(f"this removes for ever the data in {', '.join(there.volumes)}", file=sys.stderr)
+            if not yes:
+                agree()
+        compose = compose_of(workspace)
+        done = compose_run(compose, down_argv(compose, volumes=volumes), log_of(workspace, "down"))
+        if done:
+            raise Trouble(f"docker compose down: {done}", remedy=f"its log is {log_of(workspace, 'down')}")
+        left = project.belongings()
+    gone = [f"{len(there.containers)} containers", f"{len(there.networks)} networks"]
+    gone += [f"{len(there.volumes) - len(left.volumes)} volumes"] if volumes else []
+    print(f"removed {', '.join(gone)}{_kept(left)}", file=sys.stderr)
+
+
+def _kept(there: Belongings) -> str:
+    return f"; data is kept in {', '.join(there.volumes)}" if there.volumes else ""
+
+
+def compose_run(compose: Compose, argv: Sequence[str], log: Path) -> str:
+    """Run a command of Compose's to its end, its output going to ``log``; '' or why it failed."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as said, processes.start(argv, cwd=compose.directory, env=compose.env) as process:
+        for data in processes.output(process):
+            said.write(data)
+    return last_words(log.read_text(errors="replace")) if process.returncode else ""
+
+
+def agree(question: str = "type yes to go on: ") -> None:
+    """Ask; ``Trouble`` unless the answer is yes. Without a terminal nobody can answer."""
+    if not sys.stdin.isatty():
+        raise Trouble("nobody is here to agree", remedy="--yes does")
+    print(question, end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() != "yes":
+        raise Trouble("not agreed, so nothing was changed")
+
+
+def _ps(as_json: bool) -> Any:
+    return act(ps, as_json)
+
+
+def ps(workspace: Workspace, as_json: bool) -> None:
+    """Print the services of the stack and their containers, as a table or as JSON."""
+    services = [name for name, one in compose_of(workspace).services().items() if one.replicas]
+    found = health_view.rows(services, Containers(workspace.project.name).look())
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        health_view.print_table(found)

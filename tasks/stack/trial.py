@@ -1,0 +1,169 @@
+"""Can a second stack run beside the first, for tests, and leave nothing behind?
+
+A trial has a project name, ports and secrets of its own, so that any number of them can run on one machine. It is
+removed with its data when it is over, by whatever it ends. What a killed run left is found by Compose's label on
+containers, networks and volumes, and removed by the next run, once the kernel says that its owner is gone: each
+owner holds a lock on a file for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import random
+import re
+import secrets as randomness
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tasks import lock
+from tasks.errors import Trouble
+from tasks.stack import bringup, secrets
+from tasks.stack.compose import Compose, Service
+from tasks.stack.containers import Containers, projects
+from tasks.stack.health import Limits, Outcome
+
+OVERRIDE = "docker-compose.test.yml"
+_MARK = "-ci-"
+# Below the ports that systems hand out for outgoing connections, so that a container finds its own free again.
+_PORTS = range(20_000, 28_000)
+_TRIES = 5
+_TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.I)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A stack that runs: what Compose knows of it, where each service is (``AUTH_URL`` …), how it came up."""
+
+    compose: Compose
+    urls: Mapping[str, str]
+    outcome: Outcome
+
+
+def compose_for(compose: Compose) -> Compose:
+    """The same project under a name of its own, with the override of tests where there is one, and new secrets."""
+    override = compose.directory / OVERRIDE
+    files = (*compose.files, override) if override.is_file() else compose.files
+    environ = {**compose.environ, **secrets.random_values(compose.directory)}
+    name = f"{compose.project}{_MARK}{randomness.token_hex(4)}"
+    return replace(compose, files=files, environ=environ, project=name)
+
+
+@contextlib.contextmanager
+def trial(compose: Compose, limits: Limits, log: Path) -> Iterator[Trial]:
+    """A trial of this project for the block, healthy or not: its outcome says so, and its containers can be looked at.
+    ``Trouble`` when Compose cannot start it at all."""
+    sweep(compose.project)
+    own = compose_for(compose)
+    with contextlib.ExitStack() as stack:
+        if not stack.enter_context(lock.taken(_run_lock(own.project))):
+            raise Trouble(f"another run is called {own.project}", remedy="run it again")
+        forget = functools.partial(_forget, own.project)
+        # Also when a signal ends the process while another thread is in the block, or while this one forgets.
+        atexit.register(forget)
+        stack.callback(atexit.unregister, forget)
+        stack.callback(forget)
+        yield _start(own, limits, log, stack)
+
+
+def _start(compose: Compose, limits: Limits, log: Path, stack: contextlib.ExitStack) -> Trial:
+    services = compose.services()
+    for attempt in range(_TRIES):
+        ports = {name: stack.enter_context(free_port()) for name, one in services.items() if one.replicas and one.ports}
+        published = {f"{variable(name)}_PORT": str(port) for name, port in ports.items()}
+        own = replace(compose, environ={**compose.environ, **published})
+        try:
+            outcome = bringup.start(own, limits, log)
+        except Trouble as trouble:
+            if _TAKEN.search(str(trouble)) and attempt + 1 < _TRIES:
+                continue
+            raise
+        return Trial(own, urls(services, outcome), outcome)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def urls(services: Mapping[str, Service], outcome: Outcome) -> dict[str, str]:
+    """Where the first published port of each service is found, as ``AUTH_URL`` → ``http://127.0.0.1:20001``."""
+    found = {}
+    for one in outcome.containers:
+        published = services[one.service].ports if one.service in services else ()
+        if published and published[0] in one.ports:
+            address = one.ports[published[0]].replace("0.0.0.0:", "127.0.0.1:")
+            found[f"{variable(one.service)}_URL"] = f"http://{address}"
+    return found
+
+
+def variable(service: str) -> str:
+    """How the variables of a service begin: ``ml-worker`` has ``ML_WORKER_PORT``."""
+    return re.sub(r"\W", "_", service).upper()
+
+
+@contextlib.contextmanager
+def free_port() -> Iterator[int]:
+    """A port that nothing listens on, and that no other trial takes for as long as the block lasts."""
+    for port in random.sample(_PORTS, 100):
+        with lock.taken(_home() / "ports" / f"{port}.lock") as ours:
+            if ours and _is_free(port):
+                yield port
+                return
+    raise Trouble(f"no port between {_PORTS.start} and {_PORTS.stop} is free")
+
+
+def sweep(project: str) -> list[str]:
+    """Remove the trials of this project whose owner is gone; their names. Those of other machines that share the
+    engine, and those that still run, are left alone."""
+    gone = []
+    for name in projects(re.escape(project) + re.escape(_MARK) + r"[0-9a-f]{8}"):
+        path = _run_lock(name)
+        if not path.exists():
+            continue
+        with lock.taken(path) as ours:
+            if ours:
+                print(f"removing {name}, which a killed run left behind", file=sys.stderr)
+                _forget(name)
+                gone.append(name)
+    return gone
+
+
+def _forget(name: str) -> None:
+    """Remove a trial and its data. By the engine, not by Compose: this also runs while the process ends."""
+    Containers(name).remove()
+    _run_lock(name).unlink(missing_ok=True)
+
+
+def _run_lock(name: str) -> Path:
+    return _home() / f"{name}.lock"
+
+
+def _home() -> Path:
+    """Where owners hold their locks: for a user and a machine, since a checkout may be wiped while a trial runs."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "vllm-local-swarm" / "trials"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def collect(compose: Compose, folder: Path) -> list[Path]:
+    """Write the log of every container of a project to ``folder``, without the values of secrets; the files."""
+    project = Containers(compose.project)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = []
+    for one in project.look():
+        path = folder / f"{one.name.removeprefix(compose.project).lstrip('-_')}.log"
+        state = f"{one.service}: {one.state} {one.health}, status {one.exit_code}, restarted {one.restarts} times\n"
+        path.write_text(state + secrets.hidden(project.logs(one.id), compose.directory, compose.environ))
+        kept.append(path)
+    return kept
