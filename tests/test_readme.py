@@ -18,7 +18,6 @@ ELSEWHERE = {
     "ps_optimized": "tests/test_stack.py",
     "down_optimized": "tests/test_stack.py",
     "rebuild_optimized": "tests/test_cache.py",
-    "build_report": "tests/test_report.py",
 }
 
 

@@ -85,10 +85,14 @@ class Registry:
         if manifest is None:
             return None
         if "manifests" in manifest:
-            fitting = [one for one in manifest["manifests"] if _platform(one.get("platform") or {}) == platform]
-            if not fitting:
+            try:
+                listed = reversed(manifest["manifests"])  # the first of a platform wins
+                by_platform = {_platform(one.get("platform") or {}): one["digest"] for one in listed}
+            except (KeyError, TypeError, AttributeError):
+                raise NoImage("answers with something that is no image") from None
+            if platform not in by_platform:
                 return None
-            manifest, digest = self._manifest(repository, fitting[0]["digest"])
+            manifest, digest = self._manifest(repository, by_platform[platform])
             if manifest is None:
                 return None
         try:
