@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks import plugins
 from tasks.errors import Trouble
 
 EPOCH = "SOURCE_DATE_EPOCH"
@@ -114,7 +115,7 @@ def _strings(value: Any) -> list[str]:
 
 def key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, str]) -> str:
     """A digest of all that Compose's answer depends on; values of variables enter it only by their digest."""
-    digest = hashlib.sha256(f"{[str(file) for file in files]} {_compose_identity()}".encode())
+    digest = hashlib.sha256(f"{[str(file) for file in files]} {plugins.identity('docker-compose')}".encode())
     texts = []
     for path in sources:
         try:
@@ -130,18 +131,3 @@ def key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, st
         if name.startswith(("COMPOSE_", "DOCKER_")) or name in ("HOME", EPOCH) or os.fsencode(name) in words:
             digest.update(f"{name}={environ[name]}\0".encode())
     return digest.hexdigest()
-
-
-def _compose_identity() -> str:
-    """Which Compose is installed: the plugin's file, size and time, or nothing where it is in no usual place."""
-    home = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    places = [home, *(Path(base) for base in ("/usr/local/lib/docker", "/usr/local/libexec/docker"))]
-    places += [Path("/usr/lib/docker"), Path("/usr/libexec/docker")]
-    for place in places:
-        plugin = place / "cli-plugins" / "docker-compose"
-        try:
-            status = plugin.stat()
-        except OSError:
-            continue
-        return f"{plugin} {status.st_size} {status.st_mtime_ns}"
-    return ""

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform as machine
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,7 +115,7 @@ def normalise(ref: str) -> str:
 
 def host_platform() -> str:
     """This machine's platform in BuildKit's words, such as ``linux/amd64``."""
-    return "linux/" + _ARCHITECTURES.get(machine.machine(), machine.machine())
+    return "linux/" + _ARCHITECTURES.get(os.uname().machine, os.uname().machine)
 
 
 def context(environ: Mapping[str, str] = os.environ) -> str:
@@ -155,11 +154,14 @@ class Engine:
     def __init__(self, address: str = "") -> None:
         self.address = address or endpoint()
         self._client: Any = None
+        self._platform = ""
 
     def snapshot(self) -> Snapshot:
-        """List the images and the platform of the engine: two requests, however many images there are."""
-        version = self._call("GET", "/version")
-        return snapshot_of(self._call("GET", "/images/json"), f"{version['Os']}/{version['Arch']}")
+        """List the images and the platform of the engine: one request each, however many images there are."""
+        if not self._platform:
+            version = self._call("GET", "/version")
+            self._platform = f"{version['Os']}/{version['Arch']}"
+        return snapshot_of(self._call("GET", "/images/json"), self._platform)
 
     def facts(self, image_id: str) -> Facts:
         """The facts of an image that the engine holds."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
+from tasks import plugins
 from tasks.errors import Trouble
-from tasks.project import Image, Secret
+from tasks.project import Image, Secret, read_json, write_json
 from tasks.seeing.progress import supports_rawjson
 
 
@@ -102,9 +104,20 @@ def entitlements(image: Image) -> tuple[str, ...]:
 
 
 @cache
-def progress_mode() -> str:
-    """``rawjson`` where the installed buildx knows it, else ``plain``; ``Trouble`` where there is no buildx."""
-    return "rawjson" if supports_rawjson(version()) else "plain"
+def progress_mode(folder: Path) -> str:
+    """``rawjson`` where the installed buildx knows it, else ``plain``; ``Trouble`` where there is no buildx.
+
+    To run buildx only to ask for its version costs 0.1 s, so the answer is kept in ``folder`` for as long as the
+    plugin's file is the same.
+    """
+    kept, installed = folder / "buildx.json", plugins.identity("docker-buildx")
+    known = read_json(kept) or {}
+    if installed and known.get("installed") == installed:
+        return str(known["mode"])
+    mode = "rawjson" if supports_rawjson(version()) else "plain"
+    if installed:
+        write_json(kept, {"installed": installed, "mode": mode})
+    return mode
 
 
 @cache

@@ -248,7 +248,7 @@ def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: st
     passing_folder = tempfile.TemporaryDirectory(prefix="build-")
     iidfile = Path(passing_folder.name) / "id"
     image = _without_our_folder(one, Path(passing_folder.name)) if one.ignore else one.image
-    mode = buildx.progress_mode()
+    mode = buildx.progress_mode(workspace.folder)
     argv = buildx.build_argv(
         image,
         parents=where.parents,
