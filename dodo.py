@@ -14,15 +14,11 @@ from tasks.caches.cache import task_cache_export, task_cache_import, task_cache_
 from tasks.caches.cache import task_cache_prune, task_cache_stats, task_rebuild_optimized
 
 # the stack: up, down, how it is, what it says; edited, moved to, and tried by machines that nobody watches
-from tasks.stack.ci import task_ci_build, task_ci_test
-from tasks.stack.dev import task_dev_optimized
-from tasks.stack.logs import task_logs_optimized
-from tasks.stack.migrate import task_migrate_to_optimized
-from tasks.stack.stack import task_down_optimized, task_env_file, task_ps_optimized, task_up_optimized
+from tasks.stack.commands import task_ci_build, task_ci_test, task_dev_optimized, task_down_optimized, task_env_file
+from tasks.stack.commands import task_logs_optimized, task_migrate_to_optimized, task_ps_optimized, task_up_optimized
 
 # what was built before, how it went, and how much better it is, measured here and now
-from tasks.seeing.history_view import task_history
-from tasks.seeing.report import task_build_report
+from tasks.seeing.commands import task_build_report, task_history
 from tasks.measuring.bench import task_benchmark_builds, task_compare_performance, task_image_sizes
 
 # is this machine able, are the files good, does it work

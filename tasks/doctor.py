@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.errors import Trouble
-from tasks.images import buildx
 from tasks.workspace import Workspace, current
 
 _LEAST_COMPOSE = (2, 26)
@@ -48,6 +47,8 @@ def examine() -> Any:
 
 def look(workspace: Workspace) -> Iterator[Finding]:
     """Look at the tools, the engine, the disk, the settings and the project, in this order."""
+    from tasks.images import buildx
+
     yield Finding("python", "good", sys.version.split()[0])
     yield _tool("buildx", _said(buildx.version), _LEAST_BUILDX, "install docker-buildx")
     yield _tool("compose", _said(_compose_version), _LEAST_COMPOSE, "install docker-compose (v2)")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.action import FLAG, QUIET, Task, act, fail
 from tasks.errors import Trouble
-from tasks.images.build import Task
-from tasks.stack.stack import QUIET, act
 from tasks.workspace import Workspace, current
 
-_FLAG: Mapping[str, Any] = {"type": bool, "default": False}
-_JSON: Mapping[str, Any] = {"name": "as_json", "long": "json", **_FLAG, "help": "as JSON"}
+_JSON: Task = {"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}
 
 
 def task_cache_init() -> Task:
@@ -31,9 +29,9 @@ def task_cache_prune() -> Task:
     return {
         "actions": [(_prune,)],
         "params": [
-            {"name": "dry_run", "long": "dry-run", **_FLAG, "help": "only print what would go"},
-            {"name": "everything", "long": "all", **_FLAG, "help": "all that nothing needs, however new and small"},
-            {"name": "yes", "long": "yes", "short": "y", **_FLAG, "help": "do not ask"},
+            {"name": "dry_run", "long": "dry-run", **FLAG, "help": "only print what would go"},
+            {"name": "everything", "long": "all", **FLAG, "help": "all that nothing needs, however new and small"},
+            {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"},
             _JSON,
         ],
         **QUIET,
@@ -57,7 +55,7 @@ def task_rebuild_optimized() -> Iterator[Task]:
     try:
         surveyed = workspace.declared()
     except Trouble as trouble:
-        yield {"name": "project", "doc": "why the project cannot be read", "actions": [(_fail, [str(trouble)])]}
+        yield {"name": "project", "doc": "why the project cannot be read", "actions": [(fail, [str(trouble)])]}
         return
     for name, one in surveyed.items():
         yield {
@@ -123,9 +121,3 @@ def _import(folders: Sequence[str]) -> Any:
     from tasks.caches import carry
 
     return act(carry.import_from, folders)
-
-
-def _fail(sentence: str) -> Any:
-    from doit.exceptions import TaskFailed
-
-    return TaskFailed(sentence)

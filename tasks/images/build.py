@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tasks.action import Task, fail
 from tasks.content.survey import Surveyed
 from tasks.engine import normalise
 from tasks.errors import Trouble
 from tasks.images import forecast, record
 from tasks.workspace import Workspace, current
-
-Task = dict[str, Any]
 
 
 class Freshness:
@@ -45,7 +44,7 @@ def task_build_optimized() -> Iterator[Task]:
         yield {
             "name": "project",
             "doc": "why the project cannot be read",
-            "actions": [(_fail, [str(trouble)])],
+            "actions": [(fail, [str(trouble)])],
             "meta": {"quiet": True},
         }
         return
@@ -126,9 +125,3 @@ def _bases() -> list[str]:
     except Trouble:
         return []
     return list(dict.fromkeys(parent for one in surveyed.values() for parent in one.parents.values()))
-
-
-def _fail(sentence: str) -> Any:
-    from doit.exceptions import TaskFailed
-
-    return TaskFailed(sentence)

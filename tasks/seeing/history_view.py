@@ -29,22 +29,6 @@ class Asked:
     limit: int = LIMIT
 
 
-def task_history() -> dict[str, Any]:
-    """Show what was built before: [IMAGE] [--show ID] [--limit N] [--json]"""
-    return {
-        "actions": [(show,)],
-        "params": [
-            {"name": "number", "long": "show", "default": "", "help": "one build whole, by its id"},
-            {"name": "limit", "long": "limit", "default": "", "help": f"how many builds [default: {LIMIT}]"},
-            {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "as JSON"},
-        ],
-        "pos_arg": "words",
-        "meta": {"quiet": True},
-        "io": {"capture": False},
-        "uptodate": [False],
-    }
-
-
 def show(words: Sequence[str], number: str, limit: str, as_json: bool) -> Any:
     """Print the history of the current project to standard output. Options may also stand behind the image."""
     from doit.exceptions import TaskFailed

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tasks.seeing.analysis import Run, critical_path, runs, saved_seconds, sizes, step_histories, stored_bytes
 from tasks.seeing.board import seconds_text
@@ -16,30 +15,16 @@ from tasks.seeing.history import Build, History
 from tasks.seeing.progress import size_text
 from tasks.seeing.report_page import Shown, page, when
 from tasks.seeing.trace import trace
+from tasks.workspace import Workspace
 
 BUILDS = 1000
 """How many of the stored builds the report looks at."""
 
 
-def task_build_report() -> dict[str, Any]:
-    """Write what the last builds did to .build/report: index.html, report.md, trace.json (Perfetto)"""
-    return {"actions": [(make,)], "meta": {"quiet": True}, "io": {"capture": False}, "uptodate": [False]}
-
-
-def make() -> Any:
-    """The action: write the report of the current project, and say where it is."""
-    from doit.exceptions import TaskFailed
-
-    from tasks.errors import Trouble
-    from tasks.workspace import current
-
-    try:
-        workspace = current()
-        folder = write(workspace.folder / "report", workspace.history, workspace.project.name)
-    except Trouble as trouble:
-        return TaskFailed(str(trouble))
+def make(workspace: Workspace) -> None:
+    """Write the report of the current project, and say where it is."""
+    folder = write(workspace.folder / "report", workspace.history, workspace.project.name)
     print(f"report: {folder / 'index.html'}, report.md and trace.json beside it", file=sys.stderr)
-    return None
 
 
 def write(folder: Path, history: History, project: str) -> Path:

@@ -23,25 +23,11 @@ from tasks.seeing.progress import size_text
 from tasks.seeing.report import cell
 from tasks.settings import ROOT
 from tasks.stack import bringup, health_view, trial
-from tasks.stack.stack import QUIET, Task, act, compose_of, log_of
+from tasks.stack.stack import compose_of, log_of
 from tasks.workspace import Workspace
 
 E2E = "tests/e2e"
 _HISTORY = 1000
-
-
-def task_ci_build() -> Task:
-    """Build what is stale, as a machine wants it: plain lines, a summary in Markdown, .build/ci/build.json"""
-    return {"actions": [(act, [build])], **QUIET}
-
-
-def task_ci_test() -> Task:
-    """Run the end-to-end tests on a stack of their own, and remove it: [PYTEST ARGUMENT …]"""
-    return {"actions": [(_test,)], "task_dep": ["build_optimized"], "pos_arg": "words", **QUIET}
-
-
-def _test(words: Sequence[str]) -> Any:
-    return act(test, words)
 
 
 # ---- ci_build

@@ -31,7 +31,7 @@ from tasks.stack.compose import Compose, Service, Sync, last_words, restart_argv
 from tasks.stack.containers import Containers
 from tasks.stack.logs import Follower
 from tasks.stack.secrets import ENV
-from tasks.stack.stack import PLAIN, Task, act, compose_of, locked, log_of
+from tasks.stack.stack import compose_of, locked, log_of
 from tasks.workspace import Workspace
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
@@ -40,11 +40,6 @@ _RESTARTED = ("sync+restart", "sync+exec", "restart")
 _GATHER_MILLISECONDS = 300
 _LOOK_MILLISECONDS = 500
 Stats = dict[Path, tuple[int, ...]]
-
-
-def task_dev_optimized() -> Task:
-    """Bring the stack up and follow it: edits of sources and dependencies reach the running services"""
-    return {"actions": [(act, [dev])], "task_dep": ["env_file", "build_optimized"], **PLAIN}
 
 
 @dataclass(frozen=True)

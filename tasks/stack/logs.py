@@ -8,32 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from tasks import processes
 from tasks.errors import Trouble
 from tasks.stack.compose import Compose, logs_argv
 from tasks.stack.containers import Containers
-from tasks.stack.stack import FLAG, QUIET, Task, act, compose_of
+from tasks.stack.stack import compose_of
 from tasks.workspace import Workspace
-
-
-def task_logs_optimized() -> Task:
-    """Show what the stack's services wrote: [--follow] [--tail N] [--since T] [SERVICE …]"""
-    return {
-        "actions": [(_logs,)],
-        "params": [
-            {"name": "follow", "long": "follow", "short": "f", **FLAG, "help": "go on until Ctrl-C"},
-            {"name": "tail", "long": "tail", "type": str, "default": "100", "help": "how many lines, or `all`"},
-            {"name": "since", "long": "since", "type": str, "default": "", "help": "such as 10m, or a time"},
-        ],
-        "pos_arg": "services",
-        **QUIET,
-    }
-
-
-def _logs(services: Sequence[str], follow: bool, tail: str, since: str) -> Any:
-    return act(logs, services, follow, tail, since)
 
 
 def logs(workspace: Workspace, services: Sequence[str], follow: bool, tail: str, since: str) -> None:

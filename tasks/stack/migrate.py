@@ -15,7 +15,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tasks.engine import normalise
 from tasks.errors import Trouble
@@ -26,28 +25,11 @@ from tasks.stack import bringup, health_view
 from tasks.stack.ci import doit
 from tasks.stack.compose import Compose, Service
 from tasks.stack.containers import Container, Containers, Event
-from tasks.stack.stack import PLAIN, Task, act, agree, compose_of, locked, log_of, make_env
+from tasks.stack.stack import agree, compose_of, locked, log_of, make_env
 from tasks.workspace import Workspace
 
 STANDARD = "docker-compose.yml"
 _TAG = "before-migration"
-
-
-def task_migrate_to_optimized() -> Task:
-    """Replace a running standard deployment by the optimized one, keep its data, and go back if it is not healthy"""
-    flag: dict[str, Any] = {"type": bool, "default": False}
-    return {
-        "actions": [(_migrate,)],
-        "params": [
-            {"name": "dry_run", "long": "dry-run", **flag, "help": "only show what would be done"},
-            {"name": "yes", "long": "yes", "short": "y", **flag, "help": "do not ask"},
-        ],
-        **PLAIN,
-    }
-
-
-def _migrate(dry_run: bool, yes: bool) -> Any:
-    return act(migrate, dry_run, yes)
 
 
 @dataclass(frozen=True)

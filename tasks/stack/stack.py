@@ -7,64 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tasks import lock, processes
 from tasks.errors import Trouble
 from tasks.stack import bringup, health_view, secrets
 from tasks.stack.compose import Compose, down_argv, last_words
 from tasks.stack.containers import Belongings, Containers
-from tasks.workspace import Workspace, current
-
-Task = dict[str, Any]
-FLAG: dict[str, Any] = {"type": bool, "default": False}
-# A task that prints, or talks with its user: no line of doit's own, and its output as it is.
-PLAIN: dict[str, Any] = {"io": {"capture": False}, "uptodate": [False]}
-QUIET: dict[str, Any] = {**PLAIN, "meta": {"quiet": True}}
-
-
-def task_env_file() -> Task:
-    """Make .env from .env.example with strong random secrets, where there is none"""
-    return {"actions": [(act, [make_env])], **QUIET}
-
-
-def task_up_optimized() -> Task:
-    """Build what is stale, start what changed, and wait until every service is healthy"""
-    return {"actions": [(act, [up])], "task_dep": ["env_file", "build_optimized"], **PLAIN}
-
-
-def task_down_optimized() -> Task:
-    """Remove the stack's containers and keep its data; [--volumes] [--yes] also removes the data"""
-    return {
-        "actions": [(_down,)],
-        "params": [
-            {"name": "volumes", "long": "volumes", **FLAG, "help": "remove the data too, for ever"},
-            {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"},
-        ],
-        **PLAIN,
-    }
-
-
-def task_ps_optimized() -> Task:
-    """Show the stack's services: state, health, addresses, image; [--json]"""
-    return {
-        "actions": [(_ps,)],
-        "params": [{"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}],
-        **QUIET,
-    }
-
-
-def act(run: Any, *words: Any) -> Any:
-    """Run the action of a task; what is expected to go wrong becomes doit's failure, in one sentence."""
-    from doit.exceptions import TaskFailed
-
-    try:
-        run(current(), *words)
-    except Trouble as trouble:
-        return TaskFailed(str(trouble))
-    except processes.Stopped:
-        return TaskFailed("stopped")
-    return None
+from tasks.workspace import Workspace
 
 
 def compose_of(workspace: Workspace) -> Compose:
@@ -113,10 +62,6 @@ def log_of(workspace: Workspace, command: str) -> Path:
     return workspace.folder / "logs" / f"compose-{command}.log"
 
 
-def _down(volumes: bool, yes: bool) -> Any:
-    return act(down, volumes, yes)
-
-
 def down(workspace: Workspace, volumes: bool, yes: bool) -> None:
     """Remove containers and networks; with ``volumes`` also the data, once the user has agreed."""
     project = Containers(workspace.project.name)
@@ -159,10 +104,6 @@ def agree(question: str = "type yes to go on: ") -> None:
     print(question, end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() != "yes":
         raise Trouble("not agreed, so nothing was changed")
-
-
-def _ps(as_json: bool) -> Any:
-    return act(ps, as_json)
 
 
 def ps(workspace: Workspace, as_json: bool) -> None:
