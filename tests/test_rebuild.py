@@ -182,7 +182,7 @@ def test_an_edit_during_the_build_does_not_pass_for_built(lab: Lab, busybox: str
         {
             "compose.yml": "name: PREFIX\nservices: {slow: {image: PREFIX/slow, build: {context: .}}}\n",
             "Dockerfile": f"FROM {busybox}\nCOPY file.txt /\nRUN sleep 2; cat /proc/sys/kernel/random/uuid\n",
-            "file.txt": "before\n",
+            "file.txt": "before, in PREFIX\n",
         }
     )
     run = lab.start("build_optimized")
