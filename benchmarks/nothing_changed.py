@@ -122,10 +122,7 @@ def main() -> None:
     for part in (stack, hundred, thousand):
         if part.__name__ not in given.skip:
             part(results, given.repeat)
-    if given.skip:
-        print(results.markdown())  # a part of the figures must not replace all of them
-    else:
-        results.write()
+    results.write()
 
 
 if __name__ == "__main__":

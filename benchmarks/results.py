@@ -40,9 +40,14 @@ class Results:
         self.timings[case] = {name: timing.as_json() for name, timing in timings.items()}
 
     def write(self) -> None:
-        """Write both files and print the tables; a benchmark run in parts keeps what its other parts measured."""
+        """Write both files and print the tables; what another part of the script measured before is kept."""
+        kept = self.script.with_suffix(".json")
+        before = json.loads(kept.read_text()) if kept.exists() else {"rows": [], "timings": {}}
+        measured = {row["what"] for row in self.rows}
+        self.rows[:0] = [row for row in before["rows"] if row["what"] not in measured]
+        self.timings = {**before["timings"], **self.timings}
         content = {"title": self.title, "machine": self.machine, "rows": self.rows, "timings": self.timings}
-        self.script.with_suffix(".json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        kept.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         text = self.markdown()
         self.script.with_suffix(".md").write_text(text)
         print(text)

@@ -44,6 +44,7 @@ class Lab:
         self.folder = folder
         self.prefix = f"tst-{uuid.uuid4().hex[:10]}"
         self.environ: dict[str, str] = {}
+        self.nameless: set[str] = set()
 
     def write(self, files: dict[str, str]) -> None:
         for name, text in files.items():
@@ -101,7 +102,7 @@ class Lab:
         return listed.stdout.split()
 
     def close(self) -> None:
-        names = self.images()
+        names = [*self.images(), *self.nameless]
         if names:
             docker("image", "rm", "--force", *names)
 

@@ -220,6 +220,8 @@ class Court:
         if done.returncode:
             return dict.fromkeys(self._services(place), "broken")
         found = json.loads(metadata.read_text())
+        # The next verdict takes the name away, and the image would be left behind without one.
+        self.lab.nameless |= {found[name]["containerimage.config.digest"] for name in self._services(place)}
         steps = map(_STEP.match, buildkit.what_ran(done.stderr)[0])
         ran = {step["image"] for step in steps if step}
         return {
