@@ -11,15 +11,15 @@ PLAIN: Task = {"io": {"capture": False}, "uptodate": [False]}
 QUIET: Task = {**PLAIN, "meta": {"quiet": True}}
 
 
-def act(run: Any, *words: Any) -> Any:
-    """Run the action of a task with the workspace; what is expected to go wrong becomes doit's failure, in one
-    sentence."""
+def act(run: Any, *words: Any, **options: Any) -> Any:
+    """Run the action of a task with the workspace, these words and the task's options; what is expected to go wrong
+    becomes doit's failure, in one sentence."""
     from tasks import processes
     from tasks.errors import Trouble
     from tasks.workspace import current
 
     try:
-        run(current(), *words)
+        run(current(), *words, **options)
     except Trouble as trouble:
         return fail(str(trouble))
     except processes.Stopped:

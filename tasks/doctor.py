@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.action import QUIET
 from tasks.errors import Trouble
 from tasks.workspace import Workspace, current
 
@@ -30,7 +31,7 @@ class Finding:
 
 def task_doctor() -> dict[str, Any]:
     """Say whether this machine can build, and what would make it better"""
-    return {"actions": [(examine,)], "uptodate": [False], "meta": {"quiet": True}, "io": {"capture": False}}
+    return {"actions": [(examine,)], **QUIET}
 
 
 def examine() -> Any:

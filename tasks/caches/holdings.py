@@ -184,11 +184,6 @@ def files(workspace: Workspace, now: float) -> list[Item]:
     return items
 
 
-def local_bytes(items: Iterable[Item], kind: str) -> int:
-    """The bytes of all items of a kind, parts that they share counted once."""
-    return sum({part: size for item in items if item.kind == kind for part, size in item.parts.items()}.values())
-
-
 def spared(workspace: Workspace, runs: int) -> dict[str, hits.ImageHits]:
     """The hits of the project's images over the last ``runs`` runs of doit that did something."""
     past = workspace.history.recent(limit=KEEP)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.action import QUIET
 from tasks.errors import Trouble
 from tasks.images.plan import Decision
 from tasks.workspace import Workspace, current
@@ -25,9 +26,7 @@ def task_plan() -> dict[str, Any]:
             {"name": "as_bake", "long": "bake", "type": bool, "default": False, "help": "a definition for buildx bake"},
         ],
         "pos_arg": "images",
-        "meta": {"quiet": True},
-        "io": {"capture": False},
-        "uptodate": [False],
+        **QUIET,
     }
 
 

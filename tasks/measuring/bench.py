@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from tasks.action import QUIET, Task, act
 from tasks.errors import Trouble
-from tasks.workspace import Workspace, current
+from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from tasks.measuring.scenarios import Case
     from tasks.measuring.side_by_side import SideBySide
     from tasks.measuring.sizes import Measured
 
-Task = dict[str, Any]
 _JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "data instead of a table"}
 _IMAGES = {"name": "images", "long": "images", "type": str, "default": "", "help": "only these, separated by commas"}
 _REPEAT = {"name": "repeat", "long": "repeat", "type": int, "default": 3, "help": "how often each build is measured"}
-_QUIET: Task = {"meta": {"quiet": True}, "io": {"capture": False}, "uptodate": [False]}
 
 
 def task_image_sizes() -> Task:
     """Show what takes space in the images, standard against optimized, and what could go: [IMAGE …] [--json]"""
-    return {"actions": [(_act, [image_sizes])], "params": [_JSON], "pos_arg": "names", **_QUIET}
+    return {"actions": [(act, [image_sizes])], "params": [_JSON], "pos_arg": "names", **QUIET}
 
 
 def task_benchmark_builds() -> Task:
     """Measure builds, standard against optimized, in engines of their own: [--images a,b] [--repeat N] [--json]"""
-    return {"actions": [(_act, [benchmark_builds])], "params": [_IMAGES, _REPEAT, _JSON], **_QUIET}
+    return {"actions": [(act, [benchmark_builds])], "params": [_IMAGES, _REPEAT, _JSON], **QUIET}
 
 
 def task_compare_performance() -> Task:
@@ -41,17 +40,7 @@ def task_compare_performance() -> Task:
         "default": 0,
         "help": "replay so many last commits of git instead",
     }
-    return {"actions": [(_act, [compare_performance])], "params": [_IMAGES, _REPEAT, git, _JSON], **_QUIET}
-
-
-def _act(action: Callable[..., None], **given: Any) -> Any:
-    from doit.exceptions import TaskFailed
-
-    try:
-        action(current(), **given)
-    except Trouble as trouble:
-        return TaskFailed(str(trouble))
-    return None
+    return {"actions": [(act, [compare_performance])], "params": [_IMAGES, _REPEAT, git, _JSON], **QUIET}
 
 
 def image_sizes(workspace: Workspace, names: Sequence[str], as_json: bool) -> None:
