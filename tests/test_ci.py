@@ -154,6 +154,15 @@ def trial(stack: Stack, *words: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def started(running: subprocess.Popen[str]) -> str:
+    """The project of a trial, once it is up."""
+    assert running.stdout
+    assert running.stderr
+    line = running.stdout.readline()
+    assert line, running.stderr.read()
+    return line.split()[0]
+
+
 def held(project: str) -> list[str]:
     """Everything that the engine holds of a project."""
     label = f"label=com.docker.compose.project={project}"
@@ -183,8 +192,7 @@ def test_a_trial_has_all_of_its_own_and_leaves_nothing(stack: Stack) -> None:
 def test_a_trial_that_is_stopped_takes_its_stack_along(stack: Stack, number: signal.Signals) -> None:
     assert stack.doit("build_optimized").returncode == 0
     running = trial(stack, "stay")
-    assert running.stdout
-    project = running.stdout.readline().split()[0]
+    project = started(running)
     assert held(project) != []
     running.send_signal(number)
     running.communicate(timeout=60)
@@ -196,9 +204,7 @@ def test_a_trial_that_is_stopped_takes_its_stack_along(stack: Stack, number: sig
 def test_what_a_killed_trial_left_the_next_one_removes_and_nothing_else(stack: Stack) -> None:
     assert stack.doit("build_optimized").returncode == 0
     alive, killed = trial(stack, "stay"), trial(stack, "stay")
-    assert alive.stdout
-    assert killed.stdout
-    living, dead = alive.stdout.readline().split()[0], killed.stdout.readline().split()[0]
+    living, dead = started(alive), started(killed)
     try:
         killed.kill()
         killed.communicate()

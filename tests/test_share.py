@@ -279,7 +279,7 @@ def test_two_that_start_together_build_each_image_once(machines: tuple[Machine, 
 def test_a_killed_builder_is_taken_over(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     first, second = machines
     for machine in machines:
-        (machine.folder / "base.Dockerfile").write_text("FROM tst-busybox:1\nRUN sleep 15; date > /when\n")
+        (machine.folder / "base.Dockerfile").write_text(f"FROM tst-busybox:1\nRUN sleep 15; date > /{first.prefix}\n")
     with loopback.redis(tmp_path / "redis") as redis:
         for machine in machines:
             machine.environ["REDIS_URL"] = f"redis://127.0.0.1:{redis.port}/0"
