@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 Task = dict[str, Any]
@@ -13,18 +15,25 @@ QUIET: Task = {**PLAIN, "meta": {"quiet": True}}
 
 def act(run: Any, *words: Any, **options: Any) -> Any:
     """Run the action of a task with the workspace, these words and the task's options; what is expected to go wrong
-    becomes doit's failure, in one sentence."""
+    becomes doit's failure, in one sentence. Whoever reads the output may have seen enough, as ``head`` does: that is
+    the end, and no failure."""
     from tasks import processes
     from tasks.errors import Trouble
     from tasks.workspace import current
 
+    failure = None
     try:
-        run(current(), *words, **options)
-    except Trouble as trouble:
-        return fail(str(trouble))
-    except processes.Stopped:
-        return fail("stopped")
-    return None
+        try:
+            run(current(), *words, **options)
+        except Trouble as trouble:
+            failure = fail(str(trouble))
+        except processes.Stopped:
+            failure = fail("stopped")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would try to write the rest once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return failure
 
 
 def fail(sentence: str) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Lab, docker
+from tests.conftest import ROOT, Lab, docker
 
 SILENT = "unix:///nowhere/docker.sock"
 GOOD = {
@@ -40,6 +42,17 @@ def test_the_tasks_are_listed_with_the_engine_off(offline: Lab) -> None:
     lines = done.stdout.splitlines()
     assert {"build_optimized", "build_app_optimized", "plan", "doctor", "test"} <= {line.split()[0] for line in lines}
     assert all(len(line.split()) > 2 for line in lines), "every task has a line of help"
+
+
+@pytest.mark.parametrize("command", ["plan --json", "plan app", "history --json"])
+def test_whoever_reads_the_output_may_have_seen_enough(lab: Lab, command: str) -> None:
+    lab.write(GOOD)
+    read, write = os.pipe()
+    os.close(read)
+    argv = [sys.executable, "-m", "doit", "-f", str(ROOT / "dodo.py"), *command.split()]
+    done = subprocess.run(argv, cwd=ROOT, env=lab.env(), stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", ["plan", "build_optimized"])

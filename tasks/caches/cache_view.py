@@ -112,11 +112,11 @@ def _image(one: hits.ImageHits) -> dict[str, Any]:
 
 
 def _print(data: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 140, no_color=None if terminal else True, highlight=False)
+    from tasks.seeing.output import Output
+
+    console = Output()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("where")
     for heading in ("entries", "size", "shared", "may go", "oldest"):

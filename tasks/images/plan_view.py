@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.action import QUIET
+from tasks.action import QUIET, act
 from tasks.errors import Trouble
 from tasks.images.plan import Decision
-from tasks.workspace import Workspace, current
+from tasks.workspace import Workspace
 
 _ALIGN = {"build": "yellow", "pull": "cyan", "retag": "cyan", "fresh": "green", "broken": "red"}
 
@@ -19,7 +19,7 @@ _ALIGN = {"build": "yellow", "pull": "cyan", "retag": "cyan", "fresh": "green", 
 def task_plan() -> dict[str, Any]:
     """Show what would be built, and why: [IMAGE …] [--json] [--inputs] [--bake]"""
     return {
-        "actions": [(show,)],
+        "actions": [(act, [show])],
         "params": [
             {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "the promised JSON"},
             {"name": "inputs", "long": "inputs", "type": bool, "default": False, "help": "only the inputs, one a line"},
@@ -30,26 +30,20 @@ def task_plan() -> dict[str, Any]:
     }
 
 
-def show(images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> Any:
+def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
     """Print the plan of ``images`` and what they need (all, when none is named) to standard output.
 
-    Options may also stand behind the names. The status is that of a failure if an image is broken.
+    Options may also stand behind the names. Raises ``Trouble`` if an image is broken, once the plan is printed.
     """
-    from doit.exceptions import TaskFailed
-
     words = list(images)
     names = [word for word in words if not word.startswith("--")]
     as_json, inputs, as_bake = as_json or "--json" in words, inputs or "--inputs" in words, as_bake or "--bake" in words
-    workspace = current()
     # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        for word in set(words) - set(names) - {"--json", "--inputs", "--bake"}:
-            raise Trouble(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
-        decisions = chosen(workspace, names)
-    except Trouble as trouble:
-        return TaskFailed(str(trouble))
+    for word in set(words) - set(names) - {"--json", "--inputs", "--bake"}:
+        raise Trouble(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
+    decisions = chosen(workspace, names)
     if as_bake:
         from tasks.images import bake
 
@@ -62,7 +56,8 @@ def show(images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> A
     else:
         _print_table(workspace, decisions)
     broken = [f"{name}: {'; '.join(one.reasons)}" for name, one in decisions.items() if one.action == "broken"]
-    return TaskFailed("\n".join(broken)) if broken else None
+    if broken:
+        raise Trouble("\n".join(broken))
 
 
 def chosen(workspace: Workspace, names: Sequence[str]) -> dict[str, Decision]:
@@ -125,9 +120,10 @@ def _wall(decisions: Mapping[str, Decision], expected: Mapping[str, float], work
 
 
 def _print_table(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from tasks.seeing.output import Output
 
     expected = workspace.forecast(decisions)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -139,8 +135,7 @@ def _print_table(workspace: Workspace, decisions: Mapping[str, Decision]) -> Non
         known = "?" if seconds is None else f"{seconds:.1f}" if one.stale else ""
         why = "; ".join(one.reasons) or "its inputs are those of the image here"
         table.add_row(name, Text(one.action, _ALIGN[one.action]), Text(why), known)
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 160, no_color=None if terminal else True)
+    console = Output()
     console.print(table)
     stale = sum(one.stale for one in decisions.values())
     wall = _wall(decisions, expected, workspace.settings.build_jobs)

@@ -164,8 +164,9 @@ def _on_disk(both: SideBySide, workspace: Workspace, standard: Mapping[str, Meas
 
 
 def _print_cases(cases: Sequence[Case]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from tasks.seeing.output import Output
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("scenario", "image"):
@@ -177,7 +178,7 @@ def _print_cases(cases: Sequence[Case]) -> None:
             f"{t.median:.2f} s ({min(t.seconds):.2f} – {max(t.seconds):.2f})" for t in (one.standard, one.optimized)
         ]
         table.add_row(one.scenario, one.image or "all", *times, f"{one.improvement:.1%}")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Output().print(table)
 
 
 def _say(line: str) -> None:

@@ -30,7 +30,7 @@ def task_build_report() -> Task:
 def _history(words: Sequence[str], number: str, limit: str, as_json: bool) -> Any:
     from tasks.seeing.history_view import show
 
-    return show(words, number, limit, as_json)
+    return act(show, words, number, limit, as_json)
 
 
 def _report() -> Any:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.errors import Trouble
 from tasks.seeing.board import seconds_text
 from tasks.seeing.history import Build, History
 from tasks.seeing.progress import brief, size_text
+
+if TYPE_CHECKING:
+    from tasks.workspace import Workspace
 
 LIMIT = 30
 """How many builds are listed when nothing else is asked for."""
@@ -29,21 +31,10 @@ class Asked:
     limit: int = LIMIT
 
 
-def show(words: Sequence[str], number: str, limit: str, as_json: bool) -> Any:
-    """Print the history of the current project to standard output. Options may also stand behind the image."""
-    from doit.exceptions import TaskFailed
-
-    from tasks.workspace import current
-
+def show(workspace: Workspace, words: Sequence[str], number: str, limit: str, as_json: bool) -> None:
+    """Print the history of the project to standard output. Options may also stand behind the image."""
     given = [*(["--show", number] if number else []), *(["--limit", limit] if limit else [])]
-    try:
-        asked = parse([*given, *(["--json"] if as_json else []), *words])
-        print(answer(current().history, asked), flush=True)
-    except Trouble as trouble:
-        return TaskFailed(str(trouble))
-    except BrokenPipeError:  # `doit history | head` has seen enough; Python must not try to flush once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return None
+    print(answer(workspace.history, parse([*given, *(["--json"] if as_json else []), *words])))
 
 
 def parse(words: Sequence[str]) -> Asked:

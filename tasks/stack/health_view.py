@@ -88,9 +88,10 @@ def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[
 
 def print_table(found: Sequence[Mapping[str, Any]]) -> None:
     """Print the rows as a table to standard output."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from tasks.seeing.output import Output
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("service", "state", "addresses", "image"):
@@ -101,8 +102,7 @@ def print_table(found: Sequence[Mapping[str, Any]]) -> None:
         addresses = "\n".join(f"{address} → {port}" for port, address in one["addresses"].items())
         identity = one["image_id"].removeprefix("sha256:")[:12]
         table.add_row(one["service"], Text(state, "green" if well else "red"), addresses, f"{one['image']} {identity}")
-    terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 160, no_color=None if terminal else True).print(table)
+    Output().print(table)
 
 
 def _row(one: Container) -> dict[str, Any]:

@@ -31,12 +31,9 @@ def logs(workspace: Workspace, services: Sequence[str], follow: bool, tail: str,
             raise Trouble(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")
     color = sys.stdout.isatty()
     argv = logs_argv(compose, names, follow=follow, tail=tail, since=since, color=color)
-    try:
-        with processes.start(argv, cwd=compose.directory, env=compose.env) as process:
-            for line in process.stdout or ():
-                show_line(line, color)
-    except BrokenPipeError:  # its reader has seen enough
-        return
+    with processes.start(argv, cwd=compose.directory, env=compose.env) as process:
+        for line in process.stdout or ():
+            show_line(line, color)
     if process.returncode and not processes.stopping():
         raise Trouble(f"docker compose logs ended with status {process.returncode}")
 

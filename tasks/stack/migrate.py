@@ -155,19 +155,19 @@ def _plan(workspace: Workspace) -> list[Change]:
 
 
 def _print_plan(workspace: Workspace, changes: Sequence[Change]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from tasks.seeing.output import Output
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("service", "runs", "will run", "keeps"):
         table.add_column(heading, overflow="fold")
     for one in changes:
         table.add_row(one.service, one.old, one.new, ", ".join(one.volumes))
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 160, no_color=None if terminal else True)
+    console = Output()
     console.print(table)
     stale = [one for one in workspace.decisions().values() if one.stale]
-    console.print("\n".join(["", *_steps(stale)]), highlight=False, markup=False, soft_wrap=True)
+    console.print("\n".join(["", *_steps(stale)]), markup=False, soft_wrap=True)
 
 
 def _steps(stale: Sequence[Decision]) -> list[str]:
