@@ -6,9 +6,9 @@
 # A lock is complete with those of the images below it (docker/lock.sh), hence --no-deps.
 set -eu
 
-# Several images are built at once, and a proxy or a mirror that gets uv's fifty connections from each drops some: they
-# time out, and five locks took 12 s where four connections each take 2 s.
-export UV_CONCURRENT_DOWNLOADS=4 UV_HTTP_CONNECT_TIMEOUT=30 UV_HTTP_TIMEOUT=120
+# Several images are built at once, and a proxy or a mirror that gets uv's fifty connections from each drops some, which
+# then time out one after the other: five locks took 12 s where four connections each take 2 s.
+export UV_CONCURRENT_DOWNLOADS=4
 
 # unchecked-hash: the compiled files hold no time, so that the same lock gives the same bytes.
 PYC_INVALIDATION_MODE=UNCHECKED_HASH /opt/tools/bin/uv pip install --quiet --no-deps --require-hashes \

@@ -37,7 +37,7 @@ def site(workspace: Workspace, decision: Decision, *, afresh: bool = False) -> S
     """Make ready what the build of an image needs; ``afresh`` is without any cache. Raises ``Trouble``."""
     one, settings = decision.surveyed, workspace.settings
     extra = builder.argv(settings, workspace.environ)
-    extra += ["--no-cache"] if afresh else _caches(workspace, decision)
+    extra += ["--no-cache"] if afresh else caches(workspace, decision)
     if not builder.dedicated(settings):
         return Site(one.parent_tags, tuple(extra))
     builder.ready(settings, workspace.folder, workspace.environ)
@@ -116,7 +116,8 @@ def inline_tags(workspace: Workspace) -> list[str]:
     return [backends.cache_ref("", "", backend.branch).rpartition(":")[2]]
 
 
-def _caches(workspace: Workspace, decision: Decision) -> list[str]:
+def caches(workspace: Workspace, decision: Decision) -> list[str]:
+    """The cache options of a build: where it may find results of others, and where it leaves its own."""
     image = decision.surveyed.image
     backend = chosen_backend(workspace)
     if backend.kind in ("inline", "registry") and not workspace.share.reads:

@@ -119,6 +119,7 @@ class _Reader:
         self.by_name = {stage.name: stage for stage in self.stages if stage.name}
         self.done: dict[int, tuple[_Scope, tuple[str, ...]]] = {}
         self.active: list[_Stage] = []
+        self.reached: dict[int, set[str]] = {}
         self.copies: list[Copy] = []
         self.contexts: set[str] = set()
         self.images: dict[tuple[str, str], External] = {}
@@ -148,6 +149,11 @@ class _Reader:
             syntax=self.args.get("BUILDKIT_SYNTAX") or self.script.syntax,
             env={name: scope.known[name] for name in sorted(self.exported.get(stage.number, ()))},
             onbuild=triggers,
+            stages={
+                one.name: tuple(sorted(self.reached[one.number] - {""}))
+                for one in self.stages
+                if one.name and one.number in self.done and one is not stage
+            },
         )
 
     def _stages(self) -> list[_Stage]:
@@ -204,15 +210,20 @@ class _Reader:
 
     def _visit(self, stage: _Stage, line: int) -> tuple[_Scope, tuple[str, ...]]:
         """Read a stage and all that it reaches, once; its variables and its ONBUILD triggers."""
-        if stage.number in self.done:
-            return self.done[stage.number]
         if stage in self.active:
             raise Trouble(f"stage {stage.name or stage.number!r} needs itself", where=self._at(line))
-        self.active.append(stage)
-        found = self._context_stage(stage) if stage.context else self._own_stage(stage)
-        self.active.pop()
-        self.done[stage.number] = found
-        return found
+        if stage.number not in self.done:
+            self.reached[stage.number] = set()
+            self.active.append(stage)
+            self.done[stage.number] = self._context_stage(stage) if stage.context else self._own_stage(stage)
+            self.active.pop()
+        self._reach(stage.name, *self.reached[stage.number])
+        return self.done[stage.number]
+
+    def _reach(self, *names: str) -> None:
+        """Note that the stage that is being read needs these stages, contexts or images."""
+        if self.active:
+            self.reached[self.active[-1].number].update(names)
 
     def _context_stage(self, stage: _Stage) -> tuple[_Scope, tuple[str, ...]]:
         self._whole_context(stage.context, stage.line)
@@ -252,6 +263,7 @@ class _Reader:
             self._whole_context(context, line)
             return context
         ref = familiar(name)
+        self._reach(ref)
         near = difflib.get_close_matches(ref, [*self.by_name, *self.named], 1, 0.7)
         self.images.setdefault((ref, platform), External(ref, platform, line, near[0] if near else ""))
         return ref
@@ -264,6 +276,7 @@ class _Reader:
 
     def _whole_context(self, name: str, line: int) -> None:
         self.contexts.add(name)
+        self._reach(name)
         self.copies.append(Copy(name, (WHOLE,), line=line, instruction="FROM"))
 
     def _dispatch(self, stage: _Stage, each: Instruction, scope: _Scope, escape: str) -> None:
@@ -359,6 +372,7 @@ class _Reader:
             return None
         if context := self._named(origin, ""):
             self.contexts.add(context)
+            self._reach(context)
             return context
         self._origin(origin, "", line)
         return None

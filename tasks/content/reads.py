@@ -63,7 +63,8 @@ class Reads:
     ``contexts`` are the named contexts it reaches; for each of them that is a folder, ``copies`` say what of it.
     ``args`` are the names whose value matters: build args that a reached stage declares or its ``FROM`` uses.
     ``syntax`` is the frontend's image. ``env`` and ``onbuild`` are what an image built from this target hands on to
-    a Dockerfile that starts ``FROM`` it.
+    a Dockerfile that starts ``FROM`` it. ``stages`` are the other stages that the target reaches, those with a name,
+    each with all that it reaches itself: stages, named contexts, references.
     """
 
     copies: tuple[Copy, ...] = ()
@@ -76,6 +77,7 @@ class Reads:
     syntax: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     onbuild: tuple[str, ...] = ()
+    stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def externals(self) -> tuple[str, ...]:
@@ -100,6 +102,7 @@ class Reads:
             remotes=tuple(Remote(**each) for each in raw["remotes"]),
             syntax=raw["syntax"],
             env=raw["env"],
+            stages={name: tuple(reached) for name, reached in raw["stages"].items()},
             **lists,
         )
 

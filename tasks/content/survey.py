@@ -29,7 +29,7 @@ from tasks.images.reasons import safe_arguments
 from tasks.project import Image, Project, dockerfile_text, read_json, write_json
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
-_PARSER = 1
+_PARSER = 2
 FactsOf = Callable[[str], Facts | None]
 
 
@@ -53,6 +53,7 @@ class Surveyed:
     external reference to the content that the engine holds under it ("" for none), ``env`` and ``onbuild`` are what
     it hands on to its children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is
     the ignore file to build with instead of the one in force, where that one lets our own folder into the context.
+    ``early`` are stages that need no other image of the project, without those that another of them needs.
     ``problem`` is why it cannot be built.
     """
 
@@ -71,6 +72,7 @@ class Surveyed:
     env: Mapping[str, str] = field(default_factory=dict)
     env_known: bool = False
     onbuild: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
     ignore: str = ""
     own: str = ""
     fingerprint: str = ""
@@ -268,6 +270,7 @@ class Surveyor:
             env=reads.env if reads else {},
             env_known=all(facts_of(ref) for ref in bases) and all(done[name].env_known for name in parents.values()),
             onbuild=reads.onbuild if reads else (),
+            early=_early(reads, parents) if reads and parents else (),
             ignore=ignore,
             own=own,
             fingerprint=fingerprint.fingerprint(own, fingerprints),
@@ -357,6 +360,11 @@ def _base(ref: str, facts_of: FactsOf) -> str:
         return pinned
     facts = facts_of(ref)
     return facts.content if facts else ""
+
+
+def _early(reads: Reads, parents: Mapping[str, str]) -> tuple[str, ...]:
+    free = {name: reached for name, reached in reads.stages.items() if not parents.keys() & set(reached)}
+    return tuple(name for name in free if not any(name in reached for reached in free.values()))
 
 
 def _remotes(draft: _Draft) -> tuple[str, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.action import Task, fail
+from tasks.action import Task, act, fail
 from tasks.content.survey import Surveyed
 from tasks.engine import normalise
 from tasks.errors import Trouble
 from tasks.images import forecast, record
 from tasks.workspace import Workspace, current
+
+_QUEUE = "_images_first"
 
 
 class Freshness:
@@ -49,7 +51,8 @@ def task_build_optimized() -> Iterator[Task]:
         }
         return
     folder = workspace.folder
-    for name in _longest_path_first(surveyed, workspace):
+    order = _longest_path_first(surveyed, workspace)
+    for name in order:
         one = surveyed[name]
         yield {
             "name": name,
@@ -60,6 +63,26 @@ def task_build_optimized() -> Iterator[Task]:
             "task_dep": _needs(one, workspace),
             "uptodate": [Freshness(name)],
             "meta": {"image": name},
+            "io": {"capture": False},
+        }
+    yield from _early_stages({name: surveyed[name] for name in order if surveyed[name].early}, workspace)
+
+
+def _early_stages(surveyed: Mapping[str, Surveyed], workspace: Workspace) -> Iterator[Task]:
+    """Tasks that no image needs: only a worker that would be idle takes one.
+
+    doit takes tasks in the order in which they became ready, but those that waited for the same one in any order. So
+    these queue behind the images by waiting for one more, and whichever comes first takes the most urgent image.
+    """
+    yield {"basename": _QUEUE, "actions": None, "task_dep": ["base_image"], "meta": {"quiet": True}}
+    for name, one in surveyed.items():
+        yield {
+            "name": f"{name}/early",
+            "doc": f"build what {one.image.ref} can do before its parents are built",
+            "actions": [(act, [_make_early, list(surveyed)])],
+            "task_dep": [_QUEUE] if _on_base(one, workspace) else [],
+            "uptodate": [Freshness(name)],
+            "meta": {"quiet": True},
             "io": {"capture": False},
         }
 
@@ -86,6 +109,12 @@ def _make(name: str) -> Any:
     return make(name)
 
 
+def _make_early(workspace: Workspace, names: list[str]) -> None:
+    from tasks.images.make import make_early
+
+    make_early(workspace, names)
+
+
 def _longest_path_first(surveyed: Mapping[str, Surveyed], workspace: Workspace) -> list[str]:
     """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
     parents = {name: list(dict.fromkeys(one.parents.values())) for name, one in surveyed.items()}
@@ -98,9 +127,13 @@ def _needs(one: Surveyed, workspace: Workspace) -> list[str]:
     needs = [f"build_optimized:{parent}" for parent in dict.fromkeys(one.parents.values())]
     if one.image.twin:
         needs.append(f"build_optimized:{one.image.twin}")
-    if normalise(workspace.settings.base_image) in map(normalise, one.bases):
+    if _on_base(one, workspace):
         needs.append("base_image")
     return needs
+
+
+def _on_base(one: Surveyed, workspace: Workspace) -> bool:
+    return normalise(workspace.settings.base_image) in map(normalise, one.bases)
 
 
 def _group(name: str, doc: str, images: list[str]) -> Task:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 
 from tasks import processes
+from tasks.caches import builder
 from tasks.images.plan import Decision
 from tasks.seeing import board
 from tasks.workspace import Workspace
@@ -30,6 +32,25 @@ def bring(workspace: Workspace, decision: Decision) -> bool:
     if brought:
         workspace.changed()
     return bool(brought)
+
+
+def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
+    """Before the first builds of a run: let the builder read the bases that all images on them are to be built on.
+
+    A builder that reads a base for the first time in several builds at once looks in vain for what one of them made on
+    it until the last has ended (moby/buildkit#6954, mended in the summer of 2026): images that share a stage would
+    each make it. A base that some image here stands on was read before.
+    """
+    if builder.dedicated(workspace.settings):
+        return  # it gets its bases as folders, with each build
+    for ref in {ref for one in decisions.values() for ref, content in one.surveyed.bases.items() if content}:
+        standing = [one.action for one in decisions.values() if ref in one.surveyed.bases]
+        if len(standing) > 1 and set(standing) == {"build"}:
+            argv = ["docker", "buildx", "build", *builder.argv(workspace.settings, workspace.environ)]
+            argv += ["--output", "type=cacheonly", "-"]
+            with processes.start(argv, env=workspace.environ, stdin=f"FROM {ref}\n".encode()) as reading:
+                for _ in processes.output(reading):
+                    pass
 
 
 def _pull(ref: str, image: str) -> bool:

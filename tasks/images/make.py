@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,13 +25,12 @@ from typing import Any, NoReturn
 from tasks import lock, processes
 from tasks.caches import builder, hits, lease, share, site
 from tasks.content.fingerprint import FINGERPRINT, OWN, PARENTS, repository, tag_of
-from tasks.content.survey import Surveyed
 from tasks.engine import Held
 from tasks.errors import Trouble
-from tasks.images import buildx, externals, record
+from tasks.images import buildx, early, externals, record
+from tasks.images.context import without_our_folder
 from tasks.images.plan import Decision, made_from
 from tasks.images.reasons import differences
-from tasks.project import Image
 from tasks.seeing import board, failure, history
 from tasks.seeing.progress import Progress
 from tasks.workspace import Workspace, current
@@ -37,6 +38,7 @@ from tasks.workspace import Workspace, current
 # One run of doit: the builds of its history belong together by this.
 _RUN = uuid.uuid4().hex[:12]
 _BEGAN = time.time()
+_beginning = threading.Lock()
 
 
 def make(name: str, afresh: bool = False) -> Any:
@@ -60,6 +62,13 @@ def make(name: str, afresh: bool = False) -> Any:
         board.board.ended(name, "cancelled")
         return TaskFailed("stopped")
     return None
+
+
+def make_early(workspace: Workspace, names: Sequence[str]) -> None:
+    """The action of an early task: see ``early``; these are the images that have early stages, most urgent first."""
+    with lock.shared(builds_lock(workspace.folder), lambda: None):
+        _begin(workspace)
+        early.build_next(workspace, names)
 
 
 def builds_lock(folder: Path) -> Path:
@@ -160,9 +169,10 @@ def _retag(workspace: Workspace, decision: Decision) -> None:
 def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> None:
     name, one = decision.name, decision.surveyed
     expected = workspace.expected_seconds
-    _announce(workspace)
+    _begin(workspace)
     board.board.started(name, "build", decision.reasons, expected.get(name))
     began = time.time()
+    early.settled(name)
     log = workspace.folder / "logs" / f"{name}.log"
     # Unlike any other build's, of this run too: images may share a repository.
     passing = f"{repository(one.image.ref)}:building-{uuid.uuid4().hex[:12]}"
@@ -198,12 +208,19 @@ def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> No
     board.board.ended(name, "built", progress=outcome.progress, size=size)
 
 
+def _begin(workspace: Workspace) -> None:
+    """What the first build of a run does, while the others wait."""
+    with _beginning:
+        _begin_once(workspace)
+
+
 @cache
-def _announce(workspace: Workspace) -> None:
-    """Tell the board, once in a run, what is to be done: to plan all images anew for each build would add up."""
+def _begin_once(workspace: Workspace) -> None:
+    # To plan all images anew for each build would add up.
     decisions = workspace.decisions()
     expected = workspace.forecast(decisions)
     board.board.plan({name: (one.action, expected.get(name)) for name, one in decisions.items()})
+    externals.introduce(workspace, decisions)
 
 
 def _give(workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float) -> None:
@@ -247,7 +264,7 @@ def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: st
     log.parent.mkdir(exist_ok=True)
     passing_folder = tempfile.TemporaryDirectory(prefix="build-")
     iidfile = Path(passing_folder.name) / "id"
-    image = _without_our_folder(one, Path(passing_folder.name)) if one.ignore else one.image
+    image = without_our_folder(one, Path(passing_folder.name))
     mode = buildx.progress_mode(workspace.folder)
     argv = buildx.build_argv(
         image,
@@ -280,15 +297,6 @@ def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: st
     if processes.stopping():
         raise processes.Stopped
     return _Outcome(process.returncode, image_id, progress)
-
-
-def _without_our_folder(one: Surveyed, folder: Path) -> Image:
-    """The image with its Dockerfile in ``folder``, beside an ignore file that hides ``.build`` too: it changes during a
-    build, so an image that copies a whole project would never be fresh, and would hold its own past."""
-    dockerfile = folder / (Path(one.image.dockerfile).name or "Dockerfile")
-    for path, text in ((dockerfile, one.dockerfile_text), (Path(f"{dockerfile}.dockerignore"), one.ignore)):
-        path.write_bytes(text.encode(errors="surrogateescape"))
-    return replace(one.image, dockerfile=str(dockerfile), dockerfile_inline=None)
 
 
 def _labels(decision: Decision) -> dict[str, str]:

@@ -50,14 +50,16 @@ class SpareEngine:
         if save.returncode or taken.returncode:
             raise Trouble(f"{ref} cannot be given to the engine that measures: {taken.stderr.strip()}")
 
-    def forget_everything(self, keep: Iterable[str] = ()) -> None:
-        """Remove all images but those of these names, and the whole build cache, cache mounts included."""
+    def forget_everything(self, keep: Iterable[str] = (), *, cache_mounts: bool = True) -> None:
+        """Remove all images but those of these names, and the whole build cache; without ``cache_mounts``, what cache
+        mounts hold (packages that were downloaded) stays."""
         snapshot = Engine(self.address).snapshot()
         kept = {held.id for ref in keep if (held := snapshot.get(ref))}
         ids = set(self._docker("image", "ls", "--all", "--quiet", "--no-trunc").split()) - kept
         if ids:
             self._docker("image", "rm", "--force", *ids)
-        self._docker("builder", "prune", "--all", "--force")
+        for kind in [""] if cache_mounts else ["--filter=type=regular", "--filter=type=source.local"]:
+            self._docker("builder", "prune", "--all", "--force", *filter(None, [kind]))
 
     def _docker(self, *words: str) -> str:
         done = subprocess.run(["docker", *words], env=self.environ, capture_output=True, text=True, check=False)

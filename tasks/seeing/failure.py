@@ -75,6 +75,12 @@ _HINTS = tuple(
             "exclude it?",
         ),
         (
+            r"no such host|Temporary failure|Could not resolve|Name or service not known|Network is unreachable"
+            r"|i/o timeout|Connection (?:refused|timed out|reset)|proxyconnect|EAI_AGAIN|ReadTimeoutError"
+            r"|Unable to connect to|client error \(Connect\)",
+            "the network or the name service does not answer inside the build: check proxy, DNS and VPN",
+        ),
+        (
             r"failed to read dockerfile|could not find .*dockerfile",
             "the Dockerfile is not there: check `dockerfile:` and `context:` in the Compose file",
         ),
@@ -111,11 +117,6 @@ _HINTS = tuple(
         (
             r"Release file for [^\n]* is (?:not valid yet|expired)",
             "the clock of this machine is wrong, or the mirror is stale",
-        ),
-        (
-            r"no such host|Temporary failure|Could not resolve|Name or service not known|Network is unreachable"
-            r"|i/o timeout|Connection (?:refused|timed out|reset)|proxyconnect|EAI_AGAIN|ReadTimeoutError",
-            "the network or the name service does not answer inside the build: check proxy, DNS and VPN",
         ),
         (
             r"exit code: 137|signal: killed|Cannot allocate memory|out of memory|MemoryError|JavaScript heap",
