@@ -3,11 +3,15 @@
 Its stages that need no other image of the project: an image that installs packages in a stage of its own and copies
 them onto a parent does not have to wait for the parent to do so. What they make stays in the builder's cache, where the
 image's own build finds it. ``docker buildx bake`` has this from solving all images at once.
+
+Only as long as fewer images are being built than there are processors: with two of them and three builds, early stages
+took from the longest build what it needed, and everything took 20.4 s instead of 17.1 s.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -20,6 +24,7 @@ from tasks.errors import Trouble
 from tasks.images import buildx
 from tasks.images.context import without_our_folder
 from tasks.images.plan import Decision
+from tasks.seeing.board import board
 from tasks.workspace import Workspace
 
 _begun: dict[str, threading.Event] = {}
@@ -65,6 +70,8 @@ def worthwhile(workspace: Workspace, decision: Decision) -> bool:
 
 def _next(workspace: Workspace, names: Sequence[str]) -> Decision | None:
     with _choosing:
+        if sum(row.state == "running" for row in board.rows.values()) >= max(2, os.cpu_count() or 1):
+            return None
         for name in names:
             decision = workspace.decide(name)
             if name not in _begun and worthwhile(workspace, decision):
