@@ -18,6 +18,7 @@ from peers import Bench, copied_stack
 from results import Results, say
 
 from tasks import processes
+from tasks.errors import Trouble
 from tasks.measuring import measure
 from tasks.measuring.spare_engine import spare_engine
 
@@ -25,8 +26,11 @@ ABOUT = """
 Each command builds a copy of this stack in an engine of its own that holds the base image, no other image and no build
 cache. Only what cache mounts hold stays, the packages that a build before the first round downloaded, since the
 network's moods were as large as all else; package indexes are still asked over it, so a few rounds are slow on either
-side. Bake gets what `doit plan --bake` prints; the rounds are in turns.
+side, and one in which a download failed is taken again. Bake gets what `doit plan --bake` prints; the rounds are in
+turns.
 """
+
+TRIES = 3  # a download may fail
 
 
 def main() -> None:
@@ -49,9 +53,14 @@ def main() -> None:
             benches[name].doit("build_optimized")
 
         def cold(name: str, build: Callable[[], measure.Ran]) -> float:
-            engines[name].forget_everything([base], cache_mounts=False)
-            shutil.rmtree(compose_file.parent / ".build", ignore_errors=True)  # forecasts included
-            return build().seconds
+            for _ in range(TRIES):
+                engines[name].forget_everything([base], cache_mounts=False)
+                shutil.rmtree(compose_file.parent / ".build", ignore_errors=True)  # forecasts included
+                try:
+                    return build().seconds
+                except Trouble as trouble:
+                    say(f"again, since a build failed: {str(trouble).splitlines()[-1]}")
+            raise Trouble(f"{name} failed {TRIES} times")
 
         cases = {
             "doit build_optimized": lambda: cold("doit", lambda: benches["doit"].doit("build_optimized")),
