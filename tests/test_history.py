@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from hypothesis import given
@@ -125,6 +126,20 @@ def test_many_threads_and_processes_at_once_lose_nothing(stored: History) -> Non
         list(pool.map(lambda _: stored.add(BUILD), range(25)))
     assert [child.wait() for child in children] == [0, 0, 0]
     assert len(stored.recent(limit=1000)) == 100
+
+
+def test_the_first_builds_of_a_history_may_end_at_once(tmp_path: Path) -> None:
+    for number in range(20):
+        fresh = History(tmp_path / str(number) / "history.sqlite3")
+        together = Barrier(6)
+
+        def add(_: int, fresh: History = fresh, together: Barrier = together) -> int:
+            together.wait()
+            fresh.expected_seconds(["web"])
+            return fresh.add(BUILD)
+
+        with ThreadPoolExecutor(6) as pool:
+            assert sorted(pool.map(add, range(6))) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_killed_writer_leaves_a_whole_history(stored: History) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tasks.caches import backends, builder, handover
 from tasks.caches.backends import Backend
 from tasks.caches.share import path_of
+from tasks.engine import Held
 from tasks.images.plan import Decision
 from tasks.workspace import Workspace
 
@@ -58,14 +59,12 @@ def site(workspace: Workspace, decision: Decision, *, afresh: bool = False) -> S
     return Site({}, (*extra, *handover.output(layout)), layout)
 
 
-def received(workspace: Workspace, decision: Decision, where: Site, image_id: str, passing: str) -> str:
-    """After a build that left ``image_id`` and, in the engine, the name ``passing``: its result is in the engine, under
-    the id that is returned. Raises ``Trouble``."""
+def received(workspace: Workspace, decision: Decision, where: Site, image_id: str, made: Held | None) -> str:
+    """After a build that left ``image_id`` and, in the engine, ``made``: its result is in the engine, under the id that
+    is returned. Raises ``Trouble``."""
     if where.layout is None:
         # containerd's store calls an image by its manifest, and buildx, depending on its version, by its configuration.
-        workspace.changed()
-        held = workspace.snapshot().get(passing)
-        return held.id if held else image_id
+        return made.id if made else image_id
     one, snapshot = decision.surveyed, workspace.snapshot()
     near = [snapshot.get(ref) for ref in (*one.parent_tags.values(), *one.bases, one.image.ref)]
     layers = [tuple(digest for digest, _ in workspace.engine.layers(held.id)) for held in near if held]

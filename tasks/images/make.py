@@ -183,13 +183,15 @@ def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> No
         _failed(workspace, decision, outcome, began, seconds, log)
     try:
         _refuse_moved(workspace, decision, outcome, began, seconds)
-        image_id = site.received(workspace, decision, where, outcome.image_id, passing)
+        made = workspace.snapshot().get(passing)
+        image_id = site.received(workspace, decision, where, outcome.image_id, made)
         _name(workspace, decision, image_id)
     finally:
         if where.layout is None:
             workspace.engine.untag(passing)
     site.settled(workspace, decision)
-    made = workspace.snapshot().get(one.image.ref)
+    # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.
+    made = made or workspace.snapshot().get(one.image.ref)
     size = made.size if made else 0
     _keep_record(workspace, decision, made, seconds)
     entry = _entry(

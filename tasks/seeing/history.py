@@ -1,7 +1,7 @@
 """What was built before?
 
 Every build leaves one row in an SQLite file. Forecasts, reports and ``doit history`` read from it. Several
-processes may write at once (write-ahead log, busy timeout), each row is one transaction, and every call opens
+processes may write at once (each waits for the other), each row is one transaction, and every call opens
 its own short connection, so any thread may call and a killed process leaves nothing half-written.
 """
 
@@ -237,7 +237,6 @@ class History:
     def _migrate(self, db: sqlite3.Connection) -> None:
         if _version(db) == len(_MIGRATIONS):
             return
-        db.execute("PRAGMA journal_mode = WAL")
         db.execute("BEGIN IMMEDIATE")
         version = _version(db)  # again: another process may have been faster
         if version > len(_MIGRATIONS):
