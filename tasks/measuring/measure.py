@@ -71,7 +71,8 @@ def run(
 ) -> Ran:
     """Run a command to its end and measure it.
 
-    A status that is not among ``statuses`` raises ``Trouble`` with its last lines: what failed must not count.
+    A status that is not among ``statuses`` raises ``Trouble`` with its last lines: what failed must not count. The peak
+    is never less than what this process takes itself: Linux counts what was there before ``exec``.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began = time.perf_counter()
