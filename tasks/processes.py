@@ -66,6 +66,20 @@ def start(
             process.stdout.close()
 
 
+def quietly(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+) -> int:
+    """Run a command whose output nobody needs, as ``start`` does, to its end; its status."""
+    with start(argv, cwd=cwd, env=env, stdin=stdin) as process:
+        for _ in output(process):
+            pass
+    return process.returncode
+
+
 def stop(process: subprocess.Popen[bytes], seconds: float = 5) -> None:
     """End a started command and what it started, and give it some time to clean up."""
     if process.poll() is None:

@@ -93,6 +93,5 @@ def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
             extra=[*builder.argv(workspace.settings, workspace.environ), "--output", "type=cacheonly"],
         )
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
-        with processes.start(argv, cwd=workspace.project.directory, env=workspace.environ, stdin=stdin) as process:
-            for _ in processes.output(process):
-                pass  # the image's own build says it all again
+        # The image's own build says it all again.
+        processes.quietly(argv, cwd=workspace.project.directory, env=workspace.environ, stdin=stdin)

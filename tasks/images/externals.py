@@ -48,9 +48,7 @@ def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
         if len(standing) > 1 and set(standing) == {"build"}:
             argv = ["docker", "buildx", "build", *builder.argv(workspace.settings, workspace.environ)]
             argv += ["--output", "type=cacheonly", "-"]
-            with processes.start(argv, env=workspace.environ, stdin=f"FROM {ref}\n".encode()) as reading:
-                for _ in processes.output(reading):
-                    pass
+            processes.quietly(argv, env=workspace.environ, stdin=f"FROM {ref}\n".encode())
 
 
 def _pull(ref: str, image: str) -> bool:
@@ -59,7 +57,5 @@ def _pull(ref: str, image: str) -> bool:
             return False
         _tried.add(ref)
         board.board.note(image, f"pulling {ref}")
-        with processes.start(["docker", "pull", "--quiet", ref]) as pull:
-            for _ in processes.output(pull):
-                pass  # what it says is said again, and better, by the build that then fails
-        return pull.returncode == 0
+        # What it says is said again, and better, by the build that then fails.
+        return processes.quietly(["docker", "pull", "--quiet", ref]) == 0
