@@ -1,7 +1,9 @@
 """Where can builds be measured without touching anybody's images, and from an empty cache?
 
 In a Docker engine that is started for it and goes away with all that it holds: its own folder, socket and bridge
-(an engine without a bridge of its own takes the first engine's away). It needs root and ``dockerd``, like any engine.
+(an engine without a bridge of its own takes the first engine's away). It must not touch the firewall either: an engine
+that starts empties the chains that all engines of a machine use, so the containers of the first one would lose their
+published ports and the walls between their networks. It needs root and ``dockerd``, like any engine.
 """
 
 from __future__ import annotations
@@ -113,13 +115,15 @@ def _config(folder: Path, address: str, bridge: str, containerd_store: bool) -> 
         "pidfile": str(folder / "pid"),
         "hosts": [address],
         "bridge": bridge,
+        "iptables": False,
+        "ip6tables": False,
         "features": {"containerd-snapshotter": containerd_store},
     }
 
 
 @contextlib.contextmanager
 def _bridge() -> Iterator[str]:
-    """The name of a new bridge, with a free network of 10.214.0.0/16; which goes again with its firewall rules."""
+    """The name of a new bridge, with a free network of 10.214.0.0/16; it goes again with its firewall rules."""
     name = f"bm{os.getpid()}x{next(_numbers)}"
     taken = _ip("-brief", "-4", "address")
     # Two processes that start at once look in different places first.
@@ -129,14 +133,34 @@ def _bridge() -> Iterator[str]:
     try:
         _ip("address", "add", f"{subnet}.1/24", "dev", name)
         _ip("link", "set", name, "up")
+        for rule in _rules(name, subnet):
+            done = subprocess.run(["iptables", "--wait", "--insert", *rule], capture_output=True, text=True)
+            if done.returncode:
+                raise Trouble(f"iptables: {done.stderr.strip()}")
         yield name
     finally:
-        _ip("link", "delete", name)
-        for table in ("filter", "nat"):
-            listed = subprocess.run(["iptables", "-t", table, "-S"], capture_output=True, text=True).stdout
-            for rule in listed.splitlines():
-                if rule.startswith("-A ") and (name in rule.split() or f"{subnet}.0/24" in rule.split()):
-                    subprocess.run(["iptables", "-t", table, "-D", *rule.split()[1:]], capture_output=True)
+        _remove_bridge(name)
+
+
+def _rules(bridge: str, subnet: str) -> list[tuple[str, ...]]:
+    """How what is built behind a bridge reaches the network: chain by chain, as an engine would write it."""
+    answers = ("--match", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
+    outwards = ("--source", f"{subnet}.0/24", "!", "--out-interface", bridge)
+    return [
+        ("FORWARD", "--in-interface", bridge, "--jump", "ACCEPT"),
+        ("FORWARD", "--out-interface", bridge, *answers, "--jump", "ACCEPT"),
+        ("POSTROUTING", "--table", "nat", *outwards, "--jump", "MASQUERADE"),
+    ]
+
+
+def _remove_bridge(name: str) -> None:
+    _ip("link", "delete", name)
+    for table in ("filter", "nat"):
+        argv = ["iptables", "--wait", "--table", table]
+        listed = subprocess.run([*argv, "--list-rules"], capture_output=True, text=True, check=False).stdout
+        for rule in map(str.split, listed.splitlines()):
+            if name in rule:
+                subprocess.run([*argv, "--delete", *rule[1:]], capture_output=True, check=False)
 
 
 def _remove(folder: Path) -> None:
@@ -157,7 +181,7 @@ def _sweep(prefix: str) -> None:
     for line in _ip("-brief", "link").splitlines():
         found = re.match(r"(bm(\d+)x\d+) ", line)
         if found and _is_dead(found[2]):
-            _ip("link", "delete", found[1])
+            _remove_bridge(found[1])
 
 
 def _is_dead(pid: str) -> bool:
@@ -178,8 +202,8 @@ def _await(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> None:
             engine.snapshot()
             return
         time.sleep(0.1)
-    said = log.read_text(errors="replace").splitlines()[-1:] or ["nothing"]
-    raise Trouble(f"the engine that measures does not start; its last words: {said[0]}")
+    said = " ".join(" ".join(log.read_text(errors="replace").splitlines()[-2:]).split()) or "nothing"
+    raise Trouble(f"the engine that measures does not start; its last words: {said}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

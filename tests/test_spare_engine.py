@@ -1,0 +1,55 @@
+"""An engine that is started to measure, beside the one that people use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tasks.errors import Trouble
+from tasks.measuring.spare_engine import spare_engine
+from tests.conftest import docker
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def published(busybox: str) -> Iterator[str]:
+    """The address of a container of the current engine that serves a page and publishes a port."""
+    name = f"tst-published-{os.getpid()}"
+    page = "echo hello > /index.html; exec httpd -f -h /"
+    made = docker("run", "--detach", "--rm", "--name", name, "--publish", "127.0.0.1::80", busybox, "sh", "-c", page)
+    assert made.returncode == 0, made.stderr
+    yield docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", name).stdout.strip()
+    docker("rm", "--force", name)
+
+
+def rules(word: str) -> list[str]:
+    """The rules of the firewall that hold a word."""
+    if os.geteuid() != 0 or not shutil.which("iptables"):
+        pytest.skip("the firewall is read with iptables, as root")
+    listed = [
+        subprocess.run(["iptables", "--wait", "--table", table, "--list-rules"], capture_output=True, text=True).stdout
+        for table in ("filter", "nat")
+    ]
+    return [line for line in "".join(listed).splitlines() if word in line]
+
+
+def test_it_leaves_the_containers_of_the_other_engine_reachable(published: str, busybox: str) -> None:
+    before = rules(published)
+    assert any("DNAT" in rule for rule in before)
+    try:
+        with spare_engine("tst-beside-") as engine:
+            assert rules(published) == before
+            engine.load(busybox)
+            build = f"FROM {busybox}\nRUN wget -q -O - http://{published}/\n".encode()
+            argv = ["docker", "build", "--progress", "plain", "--no-cache", "-"]
+            done = subprocess.run(argv, input=build, env=engine.environ, capture_output=True, check=False)
+            assert done.returncode == 0, done.stderr.decode()
+            assert b"hello" in done.stderr
+    except Trouble as trouble:
+        pytest.skip(str(trouble))
+    assert rules(published) == before
