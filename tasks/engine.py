@@ -13,16 +13,22 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from tasks.content.fingerprint import LABEL, OWN
 from tasks.content.references import familiar
 from tasks.errors import Trouble
 
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
+_VERSION, _IMAGES = "/version", "/images/json"
+_AHEAD_SECONDS = 2.0  # what was asked longer ago is asked again: who does not read files meanwhile does something else
 # Instructions that change an image's configuration only (WORKDIR makes a layer).
 _WITHOUT_LAYER = {
     "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "SHELL",
@@ -155,13 +161,27 @@ class Engine:
         self.address = address or endpoint()
         self._client: Any = None
         self._platform = ""
+        self._asked: dict[str, tuple[float, HTTPConnection]] = {}
+
+    def ask(self) -> None:
+        """Send ahead what ``snapshot`` will ask: a local engine finds the answer while this process reads files."""
+        self.forget()
+        for path in (_VERSION, _IMAGES) if self.address.startswith("unix://") else ():
+            with contextlib.suppress(Trouble):  # an engine that is needed later says it then
+                self._asked[path] = time.monotonic(), _sent(self.address, "GET", path)
+
+    def forget(self) -> None:
+        """Do not take answers to what was asked ahead: something has changed since."""
+        asked, self._asked = self._asked, {}
+        for _, connection in asked.values():
+            connection.close()
 
     def snapshot(self) -> Snapshot:
         """List the images and the platform of the engine: one request each, however many images there are."""
         if not self._platform:
-            version = self._call("GET", "/version")
+            version = self._call("GET", _VERSION)
             self._platform = f"{version['Os']}/{version['Arch']}"
-        return snapshot_of(self._call("GET", "/images/json"), self._platform)
+        return snapshot_of(self._call("GET", _IMAGES), self._platform)
 
     def facts(self, image_id: str) -> Facts:
         """The facts of an image that the engine holds."""
@@ -222,9 +242,12 @@ class Engine:
         return any("containerd" in str(value) for _, value in status)
 
     def _call(self, method: str, path: str) -> Any:
-        if self.address.startswith("unix://"):
-            return _over_socket(self.address.removeprefix("unix://"), method, path)
-        return self._over_sdk(method, path)
+        if not self.address.startswith("unix://"):
+            return self._over_sdk(method, path)
+        when, connection = self._asked.pop(path, (0.0, None))
+        if connection is None or time.monotonic() - when > _AHEAD_SECONDS:
+            connection = _sent(self.address, method, path)
+        return _answer(self.address, connection, method, path)
 
     def _over_sdk(self, method: str, path: str) -> Any:
         import docker.errors
@@ -315,7 +338,8 @@ def _makes_layer(entry: Mapping[str, Any]) -> bool:
     return not words or words[0] not in _WITHOUT_LAYER
 
 
-def _over_socket(path: str, method: str, request: str) -> Any:
+def _sent(address: str, method: str, path: str) -> HTTPConnection:
+    """A connection to a Unix socket on which this was asked."""
     import http.client
     import socket
 
@@ -323,19 +347,30 @@ def _over_socket(path: str, method: str, request: str) -> Any:
         def connect(self) -> None:
             self.sock = socket.socket(socket.AF_UNIX)
             self.sock.settimeout(60)
-            self.sock.connect(path)
+            self.sock.connect(address.removeprefix("unix://"))
 
     connection = Connection("docker")
     try:
-        connection.request(method, request)
+        connection.request(method, path)
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        raise _silent(address, str(error)) from None
+    return connection
+
+
+def _answer(address: str, connection: HTTPConnection, method: str, path: str) -> Any:
+    """What comes back on a connection on which this was asked."""
+    import http.client
+
+    try:
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException) as error:
-        raise _silent(f"unix://{path}", str(error)) from None
+        raise _silent(address, str(error)) from None
     finally:
         connection.close()
     if answer.status >= 400:
-        raise _refused(method, request, body.decode(errors="replace"))
+        raise _refused(method, path, body.decode(errors="replace"))
     return json.loads(body) if body.strip() else None
 
 

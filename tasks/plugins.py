@@ -1,20 +1,44 @@
-"""Which plugin of the docker command is installed? Its file tells, without running it."""
+"""Which plugin of the docker command is installed, and how is it run without the detour by that command?
+
+``docker buildx`` looks at every plugin before it runs this one: 45 of the 190 ms in which a changed line is built.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+_SYSTEM = ("/usr/local/lib/docker", "/usr/local/libexec/docker", "/usr/lib/docker", "/usr/libexec/docker")
 
-def identity(name: str) -> str:
+
+def identity(name: str, environ: Mapping[str, str] = os.environ) -> str:
     """The plugin's file, size and time (``docker-compose``, ``docker-buildx``); "" where it is in no usual place."""
-    home = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    bases = ("/usr/local/lib/docker", "/usr/local/libexec/docker", "/usr/lib/docker", "/usr/libexec/docker")
-    for place in (home, *map(Path, bases)):
-        plugin = place / "cli-plugins" / name
-        try:
-            status = plugin.stat()
-        except OSError:
-            continue
-        return f"{plugin} {status.st_size} {status.st_mtime_ns}"
-    return ""
+    plugin = _file(name, environ)
+    if plugin is None:
+        return ""
+    status = plugin.stat()
+    return f"{plugin} {status.st_size} {status.st_mtime_ns}"
+
+
+def direct(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """A command that begins with ``docker buildx``, as one of the plugin alone; as it was where its file is in no usual
+    place. Every plugin is also a command: it reads the same configuration, contexts and variables."""
+    plugin = _file("docker-buildx", environ)
+    return [str(plugin), *argv[2:]] if plugin and os.access(plugin, os.X_OK) else list(argv)
+
+
+def _file(name: str, environ: Mapping[str, str]) -> Path | None:
+    """The file that the docker command would run: the first one, in the order in which it looks for it."""
+    home = Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    places = [*_extra(home), home / "cli-plugins", *(Path(place) / "cli-plugins" for place in _SYSTEM)]
+    return next((place / name for place in places if (place / name).exists()), None)
+
+
+def _extra(home: Path) -> list[Path]:
+    try:
+        named = json.loads((home / "config.json").read_bytes()).get("cliPluginsExtraDirs")
+    except (OSError, ValueError, AttributeError):
+        return []  # what is wrong with it the docker command says
+    return [Path(place) for place in named] if isinstance(named, list) else []

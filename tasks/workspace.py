@@ -135,6 +135,7 @@ class Workspace:
         """What each image is made of, parents first, found without asking the engine: enough for ``file_dep``."""
         with self._lock:
             if self._declared is None:
+                self.engine.ask()
                 self._declared = self.surveyor.survey(host_platform(), lambda ref: None)
             return self._declared
 
@@ -196,6 +197,7 @@ class Workspace:
         with self._lock:
             self._snapshot = self._decisions = None
             self._changed = True
+            self.engine.forget()
 
     def content_of(self, image_id: str) -> str:
         """The content of an image that the engine holds."""

@@ -17,6 +17,7 @@ from tasks.caches.cache_prune import prune_argv
 from tasks.caches.prune import Item, choose
 from tasks.engine import CacheRecord, Engine
 from tasks.errors import Trouble
+from tasks.images.reasons import AFRESH
 from tasks.measuring.spare_engine import SpareEngine, spare_engine
 from tasks.seeing.history import Build, StepRecord
 from tests import loopback
@@ -354,7 +355,7 @@ def test_hits_are_counted_from_history() -> None:
         build(4, "pull", 1.0),
         build(5, status="failed", steps=ran),
         build(6, fingerprint="f1", steps=ran),
-        build(7, fingerprint="f1", steps=ran, reasons=(hits.AFRESH,)),
+        build(7, fingerprint="f1", steps=ran, reasons=(AFRESH,)),
     ]
     one = hits.count(reversed(past))["a"]
     assert (one.built, one.retagged, one.pulled) == (4, 1, 1)
@@ -366,7 +367,7 @@ def test_hits_are_counted_from_history() -> None:
     assert hits.count([]) == {}
 
 
-def test_our_own_files_of_images_that_are_no_more_can_go(lab: Lab) -> None:
+def test_our_own_files_of_images_that_are_no_more_can_go(lab: Lab, busybox: str) -> None:
     lab.write(FILES)
     lab.build()
     logs = lab.folder / ".build" / "logs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,33 @@ def test_tag_and_untag(busybox: str) -> None:
     Engine().untag("tst-engine/tagged:1")  # somebody else took it away: that is no trouble
     with pytest.raises(Trouble, match="refuses"):
         Engine().tag("sha256:" + "0" * 64, "tst-engine/tagged:1")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("meanwhile", "sees"), [("nothing", False), ("forgotten", True), ("too long", True), ("asked again", True)]
+)
+def test_what_was_asked_ahead(busybox: str, meanwhile: str, sees: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, ref = Engine(), f"tst-engine-ahead:{meanwhile.replace(' ', '-')}"
+    image_id = docker("inspect", "--format", "{{.Id}}", busybox).stdout.strip()
+    engine.ask()
+    time.sleep(0.5)  # the engine has answered by now
+    try:
+        engine.tag(image_id, ref)
+        if meanwhile == "forgotten":
+            engine.forget()
+        elif meanwhile == "too long":
+            monkeypatch.setattr("tasks.engine._AHEAD_SECONDS", 0.1)
+        elif meanwhile == "asked again":
+            engine.ask()
+        assert (engine.snapshot().get(ref) is not None) is sees
+        assert engine.snapshot().get(ref) is not None, "an answer is taken once"
+    finally:
+        engine.untag(ref)
+
+
+@pytest.mark.parametrize("address", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:9"])
+def test_to_ask_ahead_needs_no_engine(address: str) -> None:
+    engine = Engine(address)
+    engine.ask()
+    engine.forget()

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.caches import buildkitd
 from tasks.engine import context
 from tasks.errors import Trouble
 from tasks.project import read_json, write_json
@@ -87,6 +86,8 @@ def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
         options += _certificates(settings.builder_certs, driver)
     config, path = None, ""
     if driver in ("docker-container", "kubernetes"):
+        from tasks.caches import buildkitd  # the engine's own builder has no such file
+
         file = root / settings.builder_config
         if not file.is_file():
             raise Trouble("there is no such file", where=str(file), remedy="see BUILDER_CONFIG")

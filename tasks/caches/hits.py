@@ -10,10 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from tasks.images.reasons import AFRESH
 from tasks.seeing.history import Build
-
-AFRESH = "without cache, as asked"
-"""The reason of a build that was asked to use no cache: it misses nothing."""
 
 
 @dataclass

@@ -14,7 +14,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -69,7 +68,7 @@ class Crew:
 
         ``waits`` is told who is waited for, ``stopping`` whether to give up.
         """
-        key, token = f"{_PREFIX}lease:{what}", f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+        key, token = f"{_PREFIX}lease:{what}", f"{socket.gethostname()}:{os.getpid()}:{os.urandom(16).hex()}"
         waited = False
         while not stopping():
             taken = self._do(lambda redis: redis.set(key, token, nx=True, px=int(self._seconds * 1000)))

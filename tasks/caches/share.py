@@ -13,7 +13,6 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tasks import processes
@@ -84,6 +83,8 @@ class Share:
         keys = {name: (one.path, one.tag) for name, one in wanted.items()}
         todo = {name: one for name, one in wanted.items() if keys[name] not in self._known}
         if todo and not self._off:
+            from concurrent.futures import ThreadPoolExecutor  # builds without a registry need none
+
             with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
                 for name, found in zip(todo, pool.map(self._ask, todo.values()), strict=True):
                     self._known[keys[name]] = found

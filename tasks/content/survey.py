@@ -137,6 +137,7 @@ class Surveyor:
         self._reads_path = folder / "reads.json"
         self._kept: dict[str, Any] = read_json(self._reads_path) or {}
         self._used: dict[str, Any] = {}
+        self._texts: dict[str, str] = {}
         reversed_images = reversed(list(project.images.values()))
         self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
 
@@ -183,7 +184,9 @@ class Surveyor:
         if image.remote_context:
             return _Draft(image, "", None)
         try:
-            text = dockerfile_text(image)
+            text = self._texts.get(image.name)
+            if text is None:
+                text = self._texts[image.name] = dockerfile_text(image)
             return _Draft(image, text, self._reads(image, text, platform, inherited or _Inherited()))
         except Trouble as trouble:
             return _Draft(image, "", None, str(trouble))

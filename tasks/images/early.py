@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks import processes
+from tasks import plugins, processes
 from tasks.caches import builder, site
 from tasks.errors import Trouble
 from tasks.images import buildx
@@ -94,4 +94,6 @@ def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
         )
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
         # The image's own build says it all again.
-        processes.quietly(argv, cwd=workspace.project.directory, env=workspace.environ, stdin=stdin)
+        processes.quietly(
+            plugins.direct(argv, workspace.environ), cwd=workspace.project.directory, env=workspace.environ, stdin=stdin
+        )

@@ -10,7 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping
 
-from tasks import processes
+from tasks import plugins, processes
 from tasks.caches import builder
 from tasks.images.plan import Decision
 from tasks.seeing import board
@@ -48,7 +48,9 @@ def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
         if len(standing) > 1 and set(standing) == {"build"}:
             argv = ["docker", "buildx", "build", *builder.argv(workspace.settings, workspace.environ)]
             argv += ["--output", "type=cacheonly", "-"]
-            processes.quietly(argv, env=workspace.environ, stdin=f"FROM {ref}\n".encode())
+            processes.quietly(
+                plugins.direct(argv, workspace.environ), env=workspace.environ, stdin=f"FROM {ref}\n".encode()
+            )
 
 
 def _pull(ref: str, image: str) -> bool:

@@ -11,32 +11,32 @@ for built (doit itself saves the state of files after the action).
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tasks import lock, processes
-from tasks.caches import builder, hits, lease, share, site
+from tasks import lock, plugins, processes
+from tasks.caches import builder, lease, share, site
 from tasks.content.fingerprint import FINGERPRINT, OWN, PARENTS, repository, tag_of
 from tasks.engine import Held
 from tasks.errors import Trouble
 from tasks.images import buildx, early, externals, record
 from tasks.images.context import without_our_folder
 from tasks.images.plan import Decision, made_from
-from tasks.images.reasons import differences
-from tasks.seeing import board, failure, history
+from tasks.images.reasons import AFRESH, differences
+from tasks.seeing import board, history
 from tasks.seeing.progress import Progress
 from tasks.workspace import Workspace, current
 
 # One run of doit: the builds of its history belong together by this.
-_RUN = uuid.uuid4().hex[:12]
+_RUN = os.urandom(6).hex()
 _BEGAN = time.time()
 _beginning = threading.Lock()
 
@@ -53,7 +53,7 @@ def make(name: str, afresh: bool = False) -> Any:
             if decision.action in ("build", "pull") and externals.bring(workspace, decision):
                 decision = workspace.decide(name, anew=True)
             if afresh and decision.action != "broken":
-                _build(workspace, replace(decision, action="build", reasons=(hits.AFRESH,)), afresh)
+                _build(workspace, replace(decision, action="build", reasons=(AFRESH,)), afresh)
             else:
                 _do(workspace, decision)
     except Trouble as trouble:
@@ -175,7 +175,7 @@ def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> No
     early.settled(name)
     log = workspace.folder / "logs" / f"{name}.log"
     # Unlike any other build's, of this run too: images may share a repository.
-    passing = f"{repository(one.image.ref)}:building-{uuid.uuid4().hex[:12]}"
+    passing = f"{repository(one.image.ref)}:building-{os.urandom(6).hex()}"
     where = site.site(workspace, decision, afresh=afresh)
     outcome = _run_buildx(workspace, decision, log, passing, where)
     seconds = time.time() - began
@@ -227,8 +227,10 @@ def _begin_once(workspace: Workspace) -> None:
 
 def _give(workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float) -> None:
     """Share what was built: the image through the registry, what is known of it through the index."""
+    if not (workspace.share.writes or workspace.crew.on):
+        return
     wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
-    if wanted is None or not (workspace.share.writes or workspace.crew.on):
+    if wanted is None:
         return
     found = None
     if workspace.share.writes:
@@ -242,6 +244,8 @@ def _give(workspace: Workspace, decision: Decision, image_id: str, size: int, se
 def _failed(
     workspace: Workspace, decision: Decision, outcome: _Outcome, began: float, seconds: float, log: Path
 ) -> NoReturn:
+    from tasks.seeing import failure  # most builds do not fail
+
     name, one, progress = decision.name, decision.surveyed, outcome.progress
     workspace.history.add(_entry(workspace, decision, "failed", began, seconds, steps=history.steps_of(progress)))
     board.board.ended(name, "failed", progress=progress)
@@ -286,7 +290,7 @@ def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: st
     with (
         passing_folder,
         log.open("w") as lines,
-        processes.start(argv, cwd=workspace.project.directory, env=env, stdin=stdin) as process,
+        processes.start(plugins.direct(argv, env), cwd=workspace.project.directory, env=env, stdin=stdin) as process,
     ):
         for data in processes.output(process):
             changes = progress.feed(data)

@@ -17,6 +17,8 @@ _SECRET_NAME = re.compile(r"(TOKEN|PASSW|SECRET|CREDENTIAL|API_?KEY|PRIVATE)", r
 _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 _SHOWN = 5  # changed files named one by one; the rest is counted
 HIDDEN = "hidden:"
+AFRESH = "without cache, as asked"
+"""The reason of a build that was asked to use no cache: it misses nothing."""
 
 
 def safe_arguments(values: Mapping[str, str | None]) -> dict[str, str | None]:
