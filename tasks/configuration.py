@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ def doit_config() -> dict[str, Any]:
         folder = build_folder()
     except Trouble as trouble:
         raise InvalidDodoFile(str(trouble)) from None
+    # What is left when doit ends goes with the process; Python would search it all for cycles before.
+    atexit.register(gc.freeze)
     memory = folder / "doit.sqlite3"
     _drop_if_damaged(memory)
     return {

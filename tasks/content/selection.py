@@ -100,6 +100,7 @@ class View:
         if found is not None:
             return found
         listing, numbers = self.visible(folder)
+        encoded = os.fsencode("\0".join(listing.names)).split(b"\0")
         parts = []
         for number in numbers:
             name, mode = listing.names[number], listing.modes[number]
@@ -108,7 +109,7 @@ class View:
                 below = self.digest(path) + self.tree.attributes(path)
             else:
                 below = listing.digest(number)
-            parts.append(b"%b\0%o\0%d\0%b" % (os.fsencode(name), mode, len(below), below))
+            parts.append(b"%b\0%o\0%d\0%b" % (encoded[number], mode, len(below), below))
         found = self._digests[folder] = hashlib.sha256(b"".join(parts)).digest()
         return found
 

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ class Surveyor:
     def __init__(self, project: Project, folder: Path, environ: Mapping[str, str] = os.environ) -> None:
         self._project = project
         self._environ = environ
-        self._folder = folder
+        self._folder = os.path.realpath(folder)
         self._index = Index(folder / "index.sqlite3")
         self._views: dict[tuple[str, str], inputs.View] = {}
         self._reads_path = folder / "reads.json"
@@ -193,7 +194,7 @@ class Surveyor:
 
     def _reads(self, image: Image, text: str, platform: str, inherited: _Inherited) -> Reads:
         asked: dict[str, Any] = {
-            "where": _where(image, self._project.directory),
+            "where": _where(image.name, image.dockerfile, self._project.directory),
             "target": image.target,
             "args": {name: value for name, value in image.args.items() if value is not None},
             "named": sorted(image.contexts),
@@ -285,7 +286,7 @@ class Surveyor:
         if draft.reads is None:  # a remote context: what is in it only a build can see
             return {}, ()
         texts = {image.dockerfile: draft.text}
-        where = _where(image, self._project.directory)
+        where = _where(image.name, image.dockerfile, self._project.directory)
         for label, folder in {"": image.context, **image.contexts}.items():  # buildx also checks what nobody uses
             if folder.startswith("/") and not Path(folder).is_dir():
                 raise Trouble(f"there is no folder {folder!r}", where=where, remedy=f"the context {label or '.'!r}")
@@ -306,9 +307,9 @@ class Surveyor:
         key = (str(root), str(ignore))
         if key not in self._views:
             tree = Tree(root, self._index)
-            ours = os.path.relpath(os.path.realpath(self._folder), tree.root)
+            ours = os.path.relpath(self._folder, tree.root)
             hidden = "" if ours.startswith("..") else ours
-            self._views[key] = inputs.View(tree, ignorefile.load(root, dockerfile_path, hidden))
+            self._views[key] = inputs.View(tree, ignorefile.load(ignore, hidden))
         return self._views[key]
 
 
@@ -352,8 +353,9 @@ def _order(parents: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
         return rest, cycle
 
 
-def _where(image: Image, directory: Path) -> str:
-    return os.path.relpath(image.dockerfile, directory) if image.dockerfile else f"dockerfile_inline of {image.name}"
+@cache
+def _where(name: str, dockerfile: str, directory: Path) -> str:
+    return os.path.relpath(dockerfile, directory) if dockerfile else f"dockerfile_inline of {name}"
 
 
 def _base(ref: str, facts_of: FactsOf) -> str:
