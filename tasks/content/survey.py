@@ -309,7 +309,7 @@ class Surveyor:
             tree = Tree(root, self._index)
             ours = os.path.relpath(self._folder, tree.root)
             hidden = "" if ours.startswith("..") else ours
-            self._views[key] = inputs.View(tree, ignorefile.load(ignore, hidden))
+            self._views[key] = inputs.View(tree, ignorefile.load(root, dockerfile_path, hidden))
         return self._views[key]
 
 
