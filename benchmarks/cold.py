@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +33,7 @@ turns.
 """
 
 TRIES = 3  # a download may fail
+SETTLE_SECONDS = 10.0  # engines tidy up for a while: whoever came second was 4 s slower
 
 
 def main() -> None:
@@ -56,6 +59,8 @@ def main() -> None:
             for _ in range(TRIES):
                 engines[name].forget_everything([base], cache_mounts=False)
                 shutil.rmtree(compose_file.parent / ".build", ignore_errors=True)  # forecasts included
+                os.sync()
+                time.sleep(SETTLE_SECONDS)
                 try:
                     return build().seconds
                 except Trouble as trouble:
@@ -69,7 +74,9 @@ def main() -> None:
         times = measure.in_turns(cases, repeat, say)
     results.timed("from nothing", times)
     mine, baked = (timing.median for timing in times.values())
-    results.add("everything from nothing, against bake", mine / baked, "×", 1.05, f"{mine:.1f} s against {baked:.1f} s")
+    fastest = " against ".join(f"{min(timing.seconds):.1f} s" for timing in times.values())
+    note = f"{mine:.1f} s against {baked:.1f} s; the fastest {fastest}"
+    results.add("everything from nothing, against bake", mine / baked, "×", 1.05, note)
     results.write()
 
 
