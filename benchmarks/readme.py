@@ -47,7 +47,7 @@ def _rows(one: dict[str, Any]) -> Iterator[str]:
     for row in one["rows"]:
         script = f"[{row['what']}](benchmarks/{one['script']}.md)"
         note = f"{_verdict(row['met'])}; {row['note']}" if row["note"] else _verdict(row["met"])
-        yield f"| {script} | {row['value']:g} {row['unit']} | ≤ {row['at_most']:g} | {note} |"
+        yield f"| {script} | {row['value']:.4g} {row['unit']} | ≤ {row['at_most']:g} | {note} |"
 
 
 def _number(value: float, unit: str) -> str:
@@ -57,7 +57,7 @@ def _number(value: float, unit: str) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.0f} %"
+    return "" if value is None else f"{100 * value:.3g} %"
 
 
 def _verdict(met: bool | None) -> str:
