@@ -129,7 +129,7 @@ def context(environ: Mapping[str, str] = os.environ) -> str:
     if environ.get("DOCKER_HOST"):
         return "default"
     chosen = environ.get("DOCKER_CONTEXT", "")
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         chosen = chosen or json.loads((_config(environ) / "config.json").read_text()).get("currentContext", "")
     return chosen or "default"
 
@@ -141,7 +141,7 @@ def endpoint(environ: Mapping[str, str] = os.environ) -> str:
     name = context(environ)
     if name != "default":
         digest = hashlib.sha256(name.encode()).hexdigest()
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             meta = json.loads((_config(environ) / "contexts" / "meta" / digest / "meta.json").read_text())
             return str(meta["Endpoints"]["docker"]["Host"])
     return "unix:///var/run/docker.sock"

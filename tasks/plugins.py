@@ -10,6 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tasks.engine import endpoint
+
 _SYSTEM = ("/usr/local/lib/docker", "/usr/local/libexec/docker", "/usr/lib/docker", "/usr/libexec/docker")
 
 
@@ -23,10 +25,16 @@ def identity(name: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def direct(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """A command that begins with ``docker buildx``, as one of the plugin alone; as it was where its file is in no usual
-    place. Every plugin is also a command: it reads the same configuration, contexts and variables."""
+    """A command that begins with ``docker buildx``, as one of the plugin alone.
+
+    Every plugin is also a command, with the same configuration and contexts. The command stays as it was where the
+    plugin's file is in no usual place, and for an engine at the other end of a network: on its own, buildx does not
+    read ``DOCKER_TLS_VERIFY``.
+    """
     plugin = _file("docker-buildx", environ)
-    return [str(plugin), *argv[2:]] if plugin and os.access(plugin, os.X_OK) else list(argv)
+    if plugin is None or not os.access(plugin, os.X_OK) or not endpoint(environ).startswith("unix://"):
+        return list(argv)
+    return [str(plugin), *argv[2:]]
 
 
 def _file(name: str, environ: Mapping[str, str]) -> Path | None:

@@ -73,6 +73,11 @@ def test_where_none_is_found_the_docker_command_looks_for_it(monkeypatch: pytest
     assert plugins.identity("docker-buildx", environ) == ""
 
 
+def test_over_a_network_the_docker_command_decides_about_tls() -> None:
+    environ = {**os.environ, "DOCKER_HOST": "tcp://127.0.0.1:2376", "DOCKER_TLS_VERIFY": "1"}
+    assert plugins.direct(BUILD, environ) == BUILD
+
+
 def test_the_plugin_alone_says_what_the_docker_command_says(configure: Configure) -> None:
     argv = ["docker", "buildx", "build", "--file", "/not/there", "/tmp"]
     for environ in (dict(os.environ), configure({"currentContext": "not-there"})):
