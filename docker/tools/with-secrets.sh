@@ -9,4 +9,6 @@ if [ -s /run/secrets/pip_index_url ]; then
     PIP_INDEX_URL=$(cat /run/secrets/pip_index_url)
     export PIP_INDEX_URL UV_DEFAULT_INDEX="$PIP_INDEX_URL"
 fi
+# pip goes on with a download whose connection dropped, instead of failing (from 25.1 on; older ones do not look).
+export PIP_RESUME_RETRIES=5
 exec "$@"
