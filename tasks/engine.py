@@ -128,10 +128,7 @@ def context(environ: Mapping[str, str] = os.environ) -> str:
     """The Docker context that leads to the engine: ``default`` where ``DOCKER_HOST`` names one, or nothing does."""
     if environ.get("DOCKER_HOST"):
         return "default"
-    chosen = environ.get("DOCKER_CONTEXT", "")
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        chosen = chosen or json.loads((_config(environ) / "config.json").read_text()).get("currentContext", "")
-    return chosen or "default"
+    return environ.get("DOCKER_CONTEXT") or configuration(environ).get("currentContext") or "default"
 
 
 def endpoint(environ: Mapping[str, str] = os.environ) -> str:
@@ -142,12 +139,21 @@ def endpoint(environ: Mapping[str, str] = os.environ) -> str:
     if name != "default":
         digest = hashlib.sha256(name.encode()).hexdigest()
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            meta = json.loads((_config(environ) / "contexts" / "meta" / digest / "meta.json").read_text())
+            meta = json.loads((configuration_folder(environ) / "contexts" / "meta" / digest / "meta.json").read_text())
             return str(meta["Endpoints"]["docker"]["Host"])
     return "unix:///var/run/docker.sock"
 
 
-def _config(environ: Mapping[str, str]) -> Path:
+def configuration(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the docker command is configured with; nothing where that cannot be read, of which it warns itself."""
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads((configuration_folder(environ) / "config.json").read_bytes())
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def configuration_folder(environ: Mapping[str, str]) -> Path:
+    """Where the docker command keeps its configuration, contexts and the user's plugins."""
     return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/root") / ".docker")
 
 

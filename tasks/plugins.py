@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks.engine import endpoint
+from tasks.engine import configuration, configuration_folder, endpoint
 
 _SYSTEM = ("/usr/local/lib/docker", "/usr/local/libexec/docker", "/usr/lib/docker", "/usr/libexec/docker")
 
@@ -39,14 +38,7 @@ def direct(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> list
 
 def _file(name: str, environ: Mapping[str, str]) -> Path | None:
     """The file that the docker command would run: the first one, in the order in which it looks for it."""
-    home = Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    places = [*_extra(home), home / "cli-plugins", *(Path(place) / "cli-plugins" for place in _SYSTEM)]
-    return next((place / name for place in places if (place / name).exists()), None)
-
-
-def _extra(home: Path) -> list[Path]:
-    try:
-        named = json.loads((home / "config.json").read_bytes()).get("cliPluginsExtraDirs")
-    except (OSError, ValueError, AttributeError):
-        return []  # what is wrong with it the docker command says
-    return [Path(place) for place in named] if isinstance(named, list) else []
+    further = configuration(environ).get("cliPluginsExtraDirs")
+    places = [*further] if isinstance(further, list) else []
+    places += [configuration_folder(environ) / "cli-plugins", *(f"{place}/cli-plugins" for place in _SYSTEM)]
+    return next((file for place in places if (file := Path(place, name)).exists()), None)
