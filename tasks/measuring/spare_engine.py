@@ -125,18 +125,16 @@ def _config(folder: Path, address: str, bridge: str, containerd_store: bool) -> 
 def _bridge() -> Iterator[str]:
     """The name of a new bridge, with a free network of 10.214.0.0/16; it goes again with its firewall rules."""
     name = f"bm{os.getpid()}x{next(_numbers)}"
-    taken = _ip("-brief", "-4", "address")
+    taken = _run("ip", "-brief", "-4", "address")
     # Two processes that start at once look in different places first.
     numbers = ((os.getpid() + more) % 256 for more in range(256))
     subnet = next(found for number in numbers if f" {(found := f'10.214.{number}')}." not in taken)
-    _ip("link", "add", name, "type", "bridge")
+    _run("ip", "link", "add", name, "type", "bridge")
     try:
-        _ip("address", "add", f"{subnet}.1/24", "dev", name)
-        _ip("link", "set", name, "up")
+        _run("ip", "address", "add", f"{subnet}.1/24", "dev", name)
+        _run("ip", "link", "set", name, "up")
         for rule in _rules(name, subnet):
-            done = subprocess.run(["iptables", "--wait", "--insert", *rule], capture_output=True, text=True)
-            if done.returncode:
-                raise Trouble(f"iptables: {done.stderr.strip()}")
+            _run("iptables", "--wait", "--insert", *rule)
         yield name
     finally:
         _remove_bridge(name)
@@ -154,7 +152,7 @@ def _rules(bridge: str, subnet: str) -> list[tuple[str, ...]]:
 
 
 def _remove_bridge(name: str) -> None:
-    _ip("link", "delete", name)
+    _run("ip", "link", "delete", name)
     for table in ("filter", "nat"):
         argv = ["iptables", "--wait", "--table", table]
         listed = subprocess.run([*argv, "--list-rules"], capture_output=True, text=True, check=False).stdout
@@ -178,7 +176,7 @@ def _sweep(prefix: str) -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
         if _is_dead(path.name.removeprefix(prefix).partition("-")[0]):
             _remove(path)
-    for line in _ip("-brief", "link").splitlines():
+    for line in _run("ip", "-brief", "link").splitlines():
         found = re.match(r"(bm(\d+)x\d+) ", line)
         if found and _is_dead(found[2]):
             _remove_bridge(found[1])
@@ -188,10 +186,10 @@ def _is_dead(pid: str) -> bool:
     return pid.isdecimal() and not Path("/proc", pid).exists()
 
 
-def _ip(*words: str) -> str:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+def _run(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Trouble(f"ip {' '.join(words)}: {done.stderr.strip()}")
+        raise Trouble(f"{' '.join(argv)}: {done.stderr.strip()}")
     return done.stdout
 
 
