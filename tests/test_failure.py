@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tasks.seeing.failure import explain, hint, place
 from tasks.seeing.progress import Progress
+from tests.conftest import ROOT
 
 CAPTURED = Path(__file__).parent / "buildkit"
 LOG = Path(".build/logs/auth.log")
@@ -154,3 +157,32 @@ def test_no_hint_where_nothing_is_known() -> None:
 def test_a_command_that_only_mentions_a_cause_is_no_evidence() -> None:
     command = 'process "/bin/sh -c test -w / || echo \\"no space left on device\\"" did not complete successfully'
     assert hint(f"{command}: exit code: 2") == ""
+
+
+LONG_LINES = """
+from tasks.seeing.failure import hint
+from tasks.seeing.progress import Progress
+
+for words in ("a", "a: ", "secret a ", "Package a ", 'process "'):
+    assert hint((words * 10_000_000)[:10_000_000]) == ""
+progress = Progress()
+for _ in range(100_000):
+    assert progress.feed(b"x" * 64) == []
+assert [len(change.text) for change in progress.feed(b"\\n")] == [6_400_000]
+"""
+
+
+def test_one_long_line_is_no_problem() -> None:
+    """A step that printed 300,000 letters kept one pattern busy for minutes, and no signal ended it; a line that came
+    in many pieces was looked at anew with each of them. Both took the square of its length: hours for these."""
+    subprocess.run([sys.executable, "-c", LONG_LINES], cwd=ROOT, timeout=300, check=True)
+
+
+def test_a_cause_is_found_at_either_end_of_a_long_line() -> None:
+    assert "the disk is full" in hint("no space left on device " + "x" * 100_000)
+    assert "`gcc`" in hint("x" * 100_000 + " gcc: not found")
+    command = "x" * 100_000
+    assert (
+        hint(f'process "/bin/sh -c no space left on device {command}" did not complete successfully: exit code: 7')
+        == ""
+    )

@@ -19,8 +19,8 @@ LAST_LINES = 15
 
 _NEIGHBOURS = 2
 _EVIDENCE_LINES = 60
-_COMMAND = re.compile(r'process ".*" did not complete successfully')
 _LONGEST = 40  # of a statement over many lines, only so many are shown
+_LINE = 1000  # characters of a line in which a cause is looked for: some patterns take the square of its length
 
 _EXCERPT = re.compile(r"^(?P<file>\S.*):(?P<line>\d+)\n-{5,}\n(?P<body>(?:.*\n)*?)-{5,}$", re.MULTILINE)
 _MARKED = re.compile(r"^\s*(\d+) \| >>>", re.MULTILINE)
@@ -56,7 +56,7 @@ _HINTS = tuple(
             "the registry limits how much you may pull: `docker login`, or use a mirror",
         ),
         (
-            r"(\S+): failed to resolve source metadata.*(?:no such host|dial tcp|timeout|connection refused)",
+            r"(?<!\S)(\S+): failed to resolve source metadata.*(?:no such host|dial tcp|timeout|connection refused)",
             "`{0}` is not in this engine, and its registry cannot be reached: check the network or proxy, or load "
             "the image by hand (`docker load`, `docker import`)",
         ),
@@ -127,7 +127,7 @@ _HINTS = tuple(
             "the builder does not allow this entitlement: `entitlements:` needs a builder that was made with it",
         ),
         (
-            r"(?:sh: \d+: |line \d+: )?([\w./+-]+): (?:command )?not found|exit code: 127",
+            r"(?<![\w./+-])([\w./+-]+): (?:command )?not found|exit code: 127",
             "a program is missing in this stage (`{0}`): install it here, or copy it from another stage",
         ),
         (
@@ -179,9 +179,10 @@ def explain(
 def hint(evidence: str) -> str:
     """What to do about a failure whose cause is known by its words; "" when it is not.
 
-    The command that failed is not looked at: that it mentions a cause does not make it one.
+    The command that failed is not looked at: that it mentions a cause does not make it one. Of a very long line only
+    its beginning and its end are.
     """
-    evidence = _COMMAND.sub("", evidence)
+    evidence = "\n".join(map(_shortened, evidence.splitlines()))
     for pattern, text in _HINTS:
         if found := pattern.search(evidence):
             caught = next((group for group in found.groups() if group), "")
@@ -206,6 +207,13 @@ def place(step: Step | None, tail: str, text: str) -> Place | None:
     return None
 
 
+def _shortened(line: str) -> str:
+    begin, command, end = line.partition('process "')
+    if command:
+        line = begin + end.rpartition('" did not complete successfully')[2]
+    return line if len(line) <= _LINE else f"{line[: _LINE // 2]} … {line[-_LINE // 2 :]}"
+
+
 def _what(step: Step | None, tail: str, exit_code: int) -> str:
     if step is None:
         errors = _ERROR.findall(tail)
@@ -217,7 +225,7 @@ def _what(step: Step | None, tail: str, exit_code: int) -> str:
         status = int(found[1])
         known = f" ({_SIGNALS[status]})" if status in _SIGNALS else ""
         return f"{label}\n  ended with exit status {status}{known}{spent}"
-    return f"{label}\n  {step.error}{spent}"
+    return f"{label}\n  {cut(step.error, _LINE)}{spent}"
 
 
 def _source(found: Place | None, dockerfile: Path | None, text: str) -> list[str]:
@@ -235,7 +243,7 @@ def _source(found: Place | None, dockerfile: Path | None, text: str) -> list[str
 
 def _last_lines(printed: list[str]) -> list[str]:
     shown = [line for line in printed if line.strip()][-LAST_LINES:]
-    return ["  The last lines of the step:", *(f"    {line}" for line in shown)] if shown else []
+    return ["  The last lines of the step:", *(f"    {cut(line, _LINE)}" for line in shown)] if shown else []
 
 
 def _footer(what_to_do: str, log: Path) -> list[str]:

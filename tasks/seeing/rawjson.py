@@ -24,7 +24,7 @@ Message = dict[str, Any] | str
 KNOWN = frozenset({"vertexes", "statuses", "logs", "warnings"})
 """The keys of a ``SolveStatus``; an object with none of them says nothing that we know."""
 
-_LIMIT = 32 * 1024 * 1024  # an object longer than this is a stray brace in some text, not progress
+_LIMIT = 32 * 1024 * 1024  # an object longer than this is a stray brace in some text, a line is taken in parts
 _HELD = 1024 * 1024  # so much of an object is waited for before it is looked at line by line
 _JSON_LINE = re.compile(r'\s*(["\[\]{}]|-?\d+[.,\d]*$|(true|false|null),?$)')
 
@@ -57,7 +57,8 @@ class RawJson:
 
     def __init__(self) -> None:
         """Begin with nothing read."""
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        self._waiting = 0
         self._open: list[str] = []
         self._size = 0
         self.lost = 0
@@ -65,7 +66,11 @@ class RawJson:
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that ``data`` completes. Never raises."""
-        data, at = self._rest + data, 0
+        if b"\n" not in data and self._waiting < _LIMIT:
+            self._pieces.append(data)  # to look at a long line anew with each piece would take the square of its length
+            self._waiting += len(data)
+            return []
+        data, at = b"".join((*self._pieces, data)), 0
         found: list[Message] = []
         while True:
             if not self._open and data.startswith(b"{\n", at):
@@ -77,16 +82,18 @@ class RawJson:
                     at = end + 3
                     continue
             end = data.find(b"\n", at)
-            if end < 0:
+            if end < 0 and len(data) - at < _LIMIT:
                 break
+            end = end if end >= 0 else len(data)
             found.extend(self._line(data[at:end].decode("utf-8", "replace").rstrip("\r")))
             at = end + 1
-        self._rest = data[at:]
+        self._pieces = [data[at:]]
+        self._waiting = len(self._pieces[0])
         return found
 
     def finish(self) -> list[Message]:
         """What was left when the stream ended."""
-        rest, self._rest = self._rest, b""
+        rest, self._pieces, self._waiting = b"".join(self._pieces), [], 0
         lines = rest.decode("utf-8", "replace").split("\n") if rest else []
         lines = lines[:-1] if lines[-1:] == [""] else lines
         found = [message for line in lines for message in self._line(line.rstrip("\r"))]
