@@ -16,6 +16,7 @@ import pytest
 from tasks.content import tree
 from tasks.content.tree import Index, Tree
 from tasks.errors import Trouble
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -240,14 +241,19 @@ def test_two_at_once_and_a_kill(root, store):
         "        folder._stored = False\n"
     )
     argv = [sys.executable, "-c", code, str(root), str(store)]
-    writers = [subprocess.Popen(argv, cwd=Path(tree.__file__).parent.parent) for _ in range(2)]
+    writers = [subprocess.Popen(argv, cwd=ROOT) for _ in range(2)]
     try:
         deadline = time.monotonic() + 20
-        while not store.exists() and time.monotonic() < deadline:
+        while not store.exists():
+            assert time.monotonic() < deadline, "nothing was ever written"
             time.sleep(0.02)
         time.sleep(0.3)
+        assert [writer.poll() for writer in writers] == [None, None]
     finally:
         for writer in writers:
             writer.kill()
             writer.wait()
+    with sqlite3.connect(store) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("SELECT count(*) FROM folder").fetchone() == (1,)
     assert digests(root, store) == digests(root, None)

@@ -64,7 +64,7 @@ def task_ci_build() -> Task:
 
 def task_ci_test() -> Task:
     """Run the end-to-end tests on a stack of their own, and remove it: [PYTEST ARGUMENT …]"""
-    return {"actions": [(_ci_test,)], "task_dep": ["build_optimized"], "pos_arg": "words", **QUIET}
+    return {"actions": [(_ci_test,)], "task_dep": ["dev_environment", "build_optimized"], "pos_arg": "words", **QUIET}
 
 
 def _make_env() -> Any:
