@@ -5,17 +5,19 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import os
 from pathlib import Path
 from typing import Any
 
 from tasks import settings
 from tasks.errors import Trouble
-from tasks.project import build_folder
+from tasks.places import project_folder
+from tasks.project import compose_files
 from tasks.seeing.reporter import Reporter
 
 
 def doit_config() -> dict[str, Any]:
-    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the ``.build`` folder, nothing else.
+    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.build``, nothing else.
 
     Raises doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong.
     """
@@ -23,7 +25,7 @@ def doit_config() -> dict[str, Any]:
 
     try:
         jobs = settings.load().build_jobs
-        folder = build_folder()
+        folder = project_folder(compose_files(), os.environ)
     except Trouble as trouble:
         raise InvalidDodoFile(str(trouble)) from None
     # What is left when doit ends goes with the process; Python would search it all for cycles before.

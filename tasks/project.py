@@ -2,7 +2,7 @@
 
 An *image* is a service with a ``build:`` section. Compose itself resolves the file (interpolation,
 ``extends``, ``include``, profiles): ``docker compose config``. Its answer is kept in
-``.build/project.json`` together with a digest of all that it depends on, so that a run that changes
+``project.json`` in the project's folder together with a digest of all that it depends on, so that a run that changes
 nothing does not pay for it again. Of the answer only what builds need is kept, never a service's
 environment, which may hold secrets.
 """
@@ -14,7 +14,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ from tasks import compose_answer
 from tasks.compose_answer import EPOCH
 from tasks.content.references import familiar, is_taggable
 from tasks.errors import Trouble
+from tasks.places import project_folder
 from tasks.settings import ROOT, read_env
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
-_FORMAT = 6  # of .build/project.json: raised whenever what is kept there changes its meaning
+_FORMAT = 6  # of project.json: raised whenever what is kept there changes its meaning
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
@@ -133,25 +134,8 @@ def compose_files(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
     return (root / DEFAULT_FILE,)
 
 
-def build_folder(files: Iterable[Path] | None = None) -> Path:
-    """The folder ``.build`` beside the Compose file, where everything that we write lives. Made when it is not
-    there, with a ``.gitignore`` by which it ignores itself."""
-    first = next(iter(files or compose_files()))
-    folder = first.parent / ".build"
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        if not first.parent.is_dir():
-            raise Trouble("there is no such Compose file", where=str(first), remedy="see COMPOSE_FILE")
-        try:
-            folder.mkdir(exist_ok=True)
-            ignore.write_text("*\n")
-        except OSError as error:
-            raise Trouble(f"this folder cannot be made: {error.strerror}", where=str(folder)) from None
-    return folder
-
-
 def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
-    """The resolved project of these Compose files: from ``.build/project.json`` if nothing that it depends on
+    """The resolved project of these Compose files: from its ``project.json`` if nothing that it depends on
     changed, else from ``docker compose config``, in ``environ``.
 
     Raises ``Trouble`` with Compose's own words when the files are not there or not valid.
@@ -159,7 +143,7 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
     for file in files:
         if not file.is_file():
             raise Trouble("there is no such Compose file", where=str(file), remedy="see COMPOSE_FILE")
-    kept = build_folder(files) / "project.json"
+    kept = project_folder(files, environ) / "project.json"
     with contextlib.suppress(KeyError, TypeError):  # of what another version wrote: Compose is then asked
         known = read_json(kept) or {}
         sources = [Path(path) for path in known["sources"]]

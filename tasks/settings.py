@@ -119,7 +119,7 @@ class Settings:
         _one_of("auto", "none", "inline", "local", "registry", "gha", "s3"),
         "where BuildKit's cache is exported to besides the builder itself",
     )
-    cache_dir: str = _setting("", str, "folder of the local cache backend (default: .build/cache)")
+    cache_dir: str = _setting("", str, "folder of the local cache backend (default: cache in the project's own)")
     cache_s3: tuple[str, ...] = _setting(
         (), _list, "bucket=…, region=… and further options of the s3 backend; credentials come from AWS_… variables"
     )

@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks import project, settings
+from tasks import places, project, settings
 from tasks.content import survey
 from tasks.content.facts import FactsCache
 from tasks.engine import Engine, Facts, Snapshot, host_platform
@@ -50,8 +50,13 @@ class Workspace:
 
     @cached_property
     def folder(self) -> Path:
-        """The project's ``.build`` folder."""
-        return project.build_folder(self.files)
+        """The project's own folder, in ``.build``."""
+        return places.project_folder(self.files, self._environ)
+
+    @cached_property
+    def common(self) -> Path:
+        """The folder ``.build``, for what all projects beside it may remember together."""
+        return places.build_folder(self.files)
 
     @cached_property
     def environ(self) -> Mapping[str, str]:
@@ -81,12 +86,12 @@ class Workspace:
     @cached_property
     def surveyor(self) -> survey.Surveyor:
         """Reads Dockerfiles and walks contexts, each once."""
-        return survey.Surveyor(self.project, self.folder, self.environ)
+        return survey.Surveyor(self.project, self.common, self.environ)
 
     @cached_property
     def facts(self) -> FactsCache:
         """What never changes about the images that the engine holds."""
-        return FactsCache(self.folder / "facts.json", self.engine.facts)
+        return FactsCache(self.common / "facts.json", self.engine.facts)
 
     @cached_property
     def share(self) -> Share:
@@ -156,7 +161,7 @@ class Workspace:
         with self._lock:
             if not anew and (self._decisions is not None or not self._changed):
                 return self.decisions()[name]
-            surveyor = survey.Surveyor(self.project, self.folder, self.environ) if anew else self.surveyor
+            surveyor = survey.Surveyor(self.project, self.common, self.environ) if anew else self.surveyor
             surveyed = surveyor.survey(self.snapshot().platform, self._facts_of, only=name)
             return self._planned(surveyed)[name]
 

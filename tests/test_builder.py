@@ -217,7 +217,7 @@ def test_what_the_builder_and_we_forgot_is_given_again(remote: Lab) -> None:
     near = remote.doit("build_optimized:base", BUILDER_DRIVER="docker")
     assert near.returncode == 0, near.stderr
     assert remote.build() == {"app": "built"}
-    shutil.rmtree(remote.folder / ".build" / "results")
+    shutil.rmtree(remote.folder / ".build" / "compose.yml" / "results")
     (remote.folder / "app.py").write_text("three")
     assert remote.build() == {"app": "built"}
     assert docker("run", "--rm", remote.ref("app"), "cat", "/app.py").stdout == "three"
@@ -291,7 +291,7 @@ def test_after_a_full_prune_a_cache_spares_every_step(able: SpareEngine, tmp_pat
         able.forget_everything()
         able.load("tst-busybox:1")
         # No finished image is to be had, only BuildKit's cache.
-        shutil.rmtree(one.folder / ".build" / "images")
+        shutil.rmtree(one.folder / ".build" / "compose.yml" / "images")
         if backend == "registry":
             for name in ("base", "app"):
                 folder = (

@@ -370,9 +370,9 @@ def test_hits_are_counted_from_history() -> None:
 def test_our_own_files_of_images_that_are_no_more_can_go(lab: Lab, busybox: str) -> None:
     lab.write(FILES)
     lab.build()
-    logs = lab.folder / ".build" / "logs"
+    logs = lab.folder / ".build" / "compose.yml" / "logs"
     (logs / "gone.log").write_text("x")
-    records = lab.folder / ".build" / "images"
+    records = lab.folder / ".build" / "compose.yml" / "images"
     shutil.copy(records / "app.json", records / "gone.json")
     dry = json.loads(lab.doit("cache_prune", "--dry-run", "--all", "--json").stdout)
     names = {one["name"] for one in dry["gone"] if one["kind"] == "log"}

@@ -104,7 +104,7 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(standard: Stack) -> None:
     assert "1. build store (never built here), web (never built here)" in done.stdout
     assert standard.ids() == before
     assert not any(name.endswith(":optimized") for name in standard.images())
-    assert not (standard.folder / ".build/migration.json").exists()
+    assert not (standard.folder / ".build/compose.yml/migration.json").exists()
 
     refused = standard.doit("migrate_to_optimized")
     assert (refused.returncode != 0, "--yes" in refused.stderr) == (True, True)
@@ -121,7 +121,7 @@ def test_it_builds_switches_and_keeps_the_data(standard: Stack) -> None:
     assert re.search(r"migrated: downtime [0-9.]+ s in all, store [0-9.]+ s, web [0-9.]+ s", done.stderr)
     assert networks(standard) == [f"{standard.prefix}_default", f"{standard.prefix}_optimized"]
     assert left_over(standard) == []
-    assert not (standard.folder / ".build/migration.json").exists()
+    assert not (standard.folder / ".build/compose.yml/migration.json").exists()
 
     again = standard.doit("migrate_to_optimized", "--yes")
     assert (again.returncode, "is the optimized deployment already" in again.stderr) == (0, True)
@@ -201,7 +201,7 @@ def test_nothing_runs(standard: Stack) -> None:
 def test_killed_at_any_moment_the_next_run_goes_on(standard: Stack, seed: int) -> None:
     # Built before, so that the moment falls into the switch.
     assert standard.doit("build_optimized").returncode == 0
-    journal = standard.folder / ".build/migration.json"
+    journal = standard.folder / ".build/compose.yml/migration.json"
     running = standard.start("migrate_to_optimized", "--yes")
     wait_until("it switches", lambda: journal.exists() or running.poll() is not None)
     time.sleep(random.Random(seed).uniform(0, 2.5))
@@ -222,7 +222,7 @@ def test_killed_at_any_moment_the_next_run_goes_on(standard: Stack, seed: int) -
 def test_killed_while_rolling_back_the_next_run_finishes_that(standard: Stack) -> None:
     before = images(standard)
     standard.write({"optimized.Dockerfile": f"FROM tst-busybox:1\n{BROKEN['ends at once']}\n"})
-    journal = standard.folder / ".build/migration.json"
+    journal = standard.folder / ".build/compose.yml/migration.json"
     running = standard.start("migrate_to_optimized", "--yes")
 
     def rolling() -> bool:

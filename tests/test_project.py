@@ -172,13 +172,13 @@ def test_nothing_secret_is_kept(tmp_path: Path) -> None:
         """
     found = load(tmp_path, text, PASSWORD="hunter2", TOKEN="hunter3", HTTP_PROXY="http://me:hunter4@proxy")
     assert found.images["app"].args == {"HTTP_PROXY": None}, "the build takes it from its environment"
-    kept = (tmp_path / ".build/project.json").read_text()
+    kept = (tmp_path / ".build/compose.yml/project.json").read_text()
     assert "hunter" not in kept
 
 
 def test_a_kept_answer_that_is_broken_is_asked_for_again(tmp_path: Path) -> None:
     first = load(tmp_path, WHOLE)
-    (tmp_path / ".build/project.json").write_text("{")
+    (tmp_path / ".build/compose.yml/project.json").write_text("{")
     assert load(tmp_path, WHOLE) == first
 
 

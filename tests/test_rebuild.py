@@ -115,11 +115,11 @@ def test_a_lost_build_folder_changes_nothing(family: Lab) -> None:
     shutil.rmtree(family.folder / ".build")
     assert family.actions() == FRESH
     assert family.build() == {}
-    assert (family.folder / ".build/images/app.json").exists()
+    assert (family.folder / ".build/compose.yml/images/app.json").exists()
 
 
 def test_a_lost_doit_database_changes_nothing(family: Lab) -> None:
-    (family.folder / ".build/doit.sqlite3").unlink()
+    (family.folder / ".build/compose.yml/doit.sqlite3").unlink()
     assert family.actions() == FRESH
     assert family.build() == {}
 
@@ -186,7 +186,7 @@ def test_an_edit_during_the_build_does_not_pass_for_built(lab: Lab, busybox: str
         }
     )
     run = lab.start("build_optimized")
-    log = lab.folder / ".build/logs/slow.log"
+    log = lab.folder / ".build/compose.yml/logs/slow.log"
     _until(lambda: log.exists() and "sleep" in log.read_text())
     lab.write({"file.txt": "after\n"})
     output, _ = run.communicate()
@@ -240,7 +240,7 @@ def test_killed_at_any_time_the_next_run_is_right(lab: Lab, busybox: str, number
     slow = f"FROM {busybox}\nCOPY base.txt /\nRUN cat /proc/sys/kernel/random/uuid; sleep 4\n"
     lab.write({"base/Dockerfile": slow, "other/Dockerfile": slow.replace("base.txt", "other.txt")})
     run = lab.start("build_optimized")
-    log = lab.folder / ".build/logs/base.log"
+    log = lab.folder / ".build/compose.yml/logs/base.log"
     _until(lambda: log.exists() and "sleep" in log.read_text())
     run.send_signal(number)
     output, _ = run.communicate(timeout=20)
@@ -280,7 +280,7 @@ def test_an_edit_before_its_turn_is_simply_built(lab: Lab, busybox: str) -> None
     slow = f"FROM {busybox}\nCOPY base.txt /\nRUN sleep 2; cat /proc/sys/kernel/random/uuid\n"
     lab.write({"base/Dockerfile": slow})
     run = lab.start("build_optimized")
-    log = lab.folder / ".build/logs/base.log"
+    log = lab.folder / ".build/compose.yml/logs/base.log"
     _until(lambda: log.exists() and "sleep" in log.read_text())
     lab.write({"app/app.txt": "edited while its parent was built\n"})
     output, _ = run.communicate()
@@ -342,8 +342,11 @@ def test_a_whole_project_is_copied_without_our_own_folder(lab: Lab, busybox: str
 
 @pytest.mark.parametrize("junk", [b'{"a": 1}', b"[]", b"\xff garbage", b""])
 def test_state_that_is_damaged_changes_nothing(family: Lab, junk: bytes) -> None:
-    for name in ("facts.json", "reads.json", "project.json", "images/app.json", "index.sqlite3", "doit.sqlite3"):
-        (family.folder / ".build" / name).write_bytes(junk)
+    own = family.folder / ".build/compose.yml"
+    damaged = [own / name for name in ("reads.json", "project.json", "images/app.json", "doit.sqlite3")]
+    for path in (*damaged, *(family.folder / ".build" / name for name in ("facts.json", "index.sqlite3"))):
+        assert path.is_file()
+        path.write_bytes(junk)
     assert family.actions() == FRESH
     assert family.build() == {}
 

@@ -80,7 +80,7 @@ def _init(workspace: Workspace) -> None:
 
     settings = workspace.settings
     if builder.dedicated(settings):
-        print(builder.init(settings, workspace.folder, workspace.environ))
+        print(builder.init(settings, workspace.common, workspace.environ))
     else:
         store = "containerd's image store" if workspace.containerd_store else "the classic image store"
         print(f"the engine's own BuildKit builds, with {store}: nothing to set up")

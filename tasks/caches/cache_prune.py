@@ -34,7 +34,7 @@ def prune(workspace: Workspace, dry_run: bool, everything: bool, yes: bool, as_j
         chosen = choose_now(workspace, everything)
         print(json.dumps(as_data(chosen), indent=2) if as_json else said(workspace, chosen, everything))
         return
-    with lock.taken(builds_lock(workspace.folder)) as alone:
+    with lock.taken(builds_lock(workspace.common)) as alone:
         if not alone:
             raise Trouble("a build of this project is running, and needs what is there", remedy="wait for it to end")
         chosen = choose_now(workspace, everything)

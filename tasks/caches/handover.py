@@ -1,6 +1,6 @@
 """How do images travel between the engine and a dedicated builder without being sent whole?
 
-Both sides meet in a folder for each image, an OCI image layout in ``.build/results``:
+Both sides meet in a folder for each image, an OCI image layout in ``results`` of the project's folder:
 
     engine ── docker save, once ──> layout ── oci-layout:// context, by digest ──> builder
     engine <── docker load, of the layers it lacks ── layout <── blobs that are not there yet ── builder

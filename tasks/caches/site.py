@@ -41,7 +41,7 @@ def site(workspace: Workspace, decision: Decision, *, afresh: bool = False) -> S
     extra += ["--no-cache"] if afresh else caches(workspace, decision)
     if not builder.dedicated(settings):
         return Site(one.parent_tags, tuple(extra))
-    builder.ready(settings, workspace.folder, workspace.environ)
+    builder.ready(settings, workspace.common, workspace.environ)
     results = results_folder(workspace.folder)
     contexts = {}
     for context, name in one.parents.items():
@@ -103,7 +103,7 @@ def cache_folder(workspace: Workspace) -> Path:
 
 
 def results_folder(folder: Path) -> Path:
-    """Where a dedicated builder and the engine meet, in the ``.build`` folder."""
+    """Where a dedicated builder and the engine meet, in the project's folder."""
     return folder / "results"
 
 

@@ -27,6 +27,7 @@ from tasks.content.tree import Index, Tree
 from tasks.engine import Facts, normalise
 from tasks.errors import Trouble
 from tasks.images.reasons import safe_arguments
+from tasks.places import project_key
 from tasks.project import Image, Project, dockerfile_text, read_json, write_json
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
@@ -135,7 +136,7 @@ class Surveyor:
         self._folder = os.path.realpath(folder)
         self._index = Index(folder / "index.sqlite3")
         self._views: dict[tuple[str, str], inputs.View] = {}
-        self._reads_path = folder / "reads.json"
+        self._reads_path = folder / project_key(project.files, environ) / "reads.json"
         self._kept: dict[str, Any] = read_json(self._reads_path) or {}
         self._used: dict[str, Any] = {}
         self._texts: dict[str, str] = {}

@@ -48,7 +48,7 @@ def make(name: str, afresh: bool = False) -> Any:
 
     workspace = current()
     try:
-        with lock.shared(builds_lock(workspace.folder), lambda: board.board.note(name, "waits for cache_prune")):
+        with lock.shared(builds_lock(workspace.common), lambda: board.board.note(name, "waits for cache_prune")):
             decision = workspace.decide(name, anew=True)
             if decision.action in ("build", "pull") and externals.bring(workspace, decision):
                 decision = workspace.decide(name, anew=True)
@@ -66,7 +66,7 @@ def make(name: str, afresh: bool = False) -> Any:
 
 def make_early(workspace: Workspace, names: Sequence[str]) -> None:
     """The action of an early task: see ``early``; these are the images that have early stages, most urgent first."""
-    with lock.shared(builds_lock(workspace.folder), lambda: None):
+    with lock.shared(builds_lock(workspace.common), lambda: None):
         _begin(workspace)
         early.build_next(workspace, names)
 
@@ -271,7 +271,7 @@ def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: st
     passing_folder = tempfile.TemporaryDirectory(prefix="build-")
     iidfile = Path(passing_folder.name) / "id"
     image = without_our_folder(one, Path(passing_folder.name))
-    mode = buildx.progress_mode(workspace.folder)
+    mode = buildx.progress_mode(workspace.common)
     argv = buildx.build_argv(
         image,
         parents=where.parents,

@@ -1,7 +1,7 @@
 """What was an image made from when it was last built here?
 
-One file for each image, ``.build/images/<image>.json``, written when a build, pull or retag is done. It is a doit
-target and tells reasons; it never decides what is fresh: the engine does.
+One file for each image, ``images/<image>.json`` in the project's folder, written when a build, pull or retag is done.
+It is a doit target and tells reasons; it never decides what is fresh: the engine does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Record:
 
 
 def path_of(folder: Path, image: str) -> Path:
-    """Where the record of an image lies, in the ``.build`` folder."""
+    """Where the record of an image lies, in the project's folder."""
     return folder / "images" / f"{image}.json"
 
 

@@ -23,7 +23,7 @@ def task_history() -> Task:
 
 
 def task_build_report() -> Task:
-    """Write what the last builds did to .build/report: index.html, report.md, trace.json (Perfetto)"""
+    """Write what the last builds did to .build: index.html, report.md, trace.json (Perfetto)"""
     return {"actions": [(_report,)], **QUIET}
 
 

@@ -1,7 +1,7 @@
 """The same, for machines: ``ci_build`` and ``ci_test``.
 
-Plain output, no terminal, an exit status, files to keep (in ``.build/ci``), and a summary in Markdown, which GitHub
-shows beside the run when it is appended to ``$GITHUB_STEP_SUMMARY``.
+Plain output, no terminal, an exit status, files to keep (in ``ci`` of the project's folder), and a summary in Markdown,
+which GitHub shows beside the run when it is appended to ``$GITHUB_STEP_SUMMARY``.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def task_migrate_to_optimized() -> Task:
 
 
 def task_ci_build() -> Task:
-    """Build what is stale, as a machine wants it: plain lines, a summary in Markdown, .build/ci/build.json"""
+    """Build what is stale, as a machine wants it: plain lines, a summary in Markdown, build.json in .build"""
     return {"actions": [(_ci_build,)], **QUIET}
 
 

@@ -23,7 +23,7 @@ def compose_of(workspace: Workspace) -> Compose:
 
 def locked(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
     """The right to change this project's containers; another run that does so is waited for."""
-    path = workspace.folder / "locks" / f"{workspace.project.name}.lock"
+    path = workspace.common / "locks" / f"{workspace.project.name}.lock"
     return lock.held(path, f"waiting for another run that changes {workspace.project.name}")
 
 

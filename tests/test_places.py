@@ -1,0 +1,140 @@
+"""Everything that is kept lies where no other project of the same folder writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import Trouble
+from tasks.places import build_folder, project_folder, project_key
+from tests.conftest import Lab, docker
+
+
+def test_a_project_has_the_name_of_its_file_and_else_a_digest_more() -> None:
+    one = Path("/a/compose.yml")
+    assert project_key([one], {}) == "compose.yml"
+    assert project_key([Path("/a/docker-compose.optimized.yaml")], {"COMPOSE_PROJECT_NAME": ""}) == (
+        "docker-compose.optimized.yaml"
+    )
+    others = [
+        project_key([one], {"COMPOSE_PROJECT_NAME": "a"}),
+        project_key([one], {"COMPOSE_PROJECT_NAME": "b"}),
+        project_key([one, Path("/a/more.yml")], {}),
+        project_key([one, Path("/b/more.yml")], {}),
+        project_key([one, Path("/a/more.yml")], {"COMPOSE_PROJECT_NAME": "a"}),
+        project_key([Path("/a/base")], {}),
+    ]
+    assert len({*others}) == len(others)
+    assert all(name.startswith(("compose.yml-", "base-")) for name in others), "no name of anything else in `.build`"
+
+
+def test_the_key_is_the_same_wherever_the_checkout_is() -> None:
+    assert project_key([Path("/a/x.yml"), Path("/a/b/y.yml")], {}) == project_key(
+        [Path("/c/d/x.yml"), Path("/c/d/b/y.yml")], {}
+    )
+
+
+def test_folders_are_made_once_and_ignore_themselves(tmp_path: Path) -> None:
+    files = [tmp_path / "compose.yml"]
+    folder = project_folder(files, {})
+    assert folder == tmp_path / ".build/compose.yml"
+    assert folder.is_dir()
+    assert (build_folder(files) / ".gitignore").read_text() == "*\n"
+    assert project_folder(files, {}) == folder
+
+
+def test_a_file_in_the_place_of_a_projects_folder_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".build").mkdir()
+    (tmp_path / ".build/compose.yml").write_text("")
+    with pytest.raises(Trouble, match=r"compose\.yml: this folder cannot be made: "):
+        project_folder([tmp_path / "compose.yml"], {})
+
+
+COMPOSE = """
+    name: PREFIX
+    services:
+      app: {image: "PREFIX/app:KIND", build: {context: ., dockerfile: KIND.Dockerfile}}
+      KIND: {image: "PREFIX/KIND", build: {context: ., dockerfile: KIND.Dockerfile, target: last}}
+    """
+KINDS = ("standard", "optimized")
+
+
+class Pair:
+    """Two Compose files of one folder that call different images by one name."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        for kind in KINDS:
+            text = f"FROM scratch\nCOPY {kind}.txt /\nFROM scratch AS last\nCOPY --from=0 /{kind}.txt /{kind}\n"
+            lab.write(
+                {
+                    f"{kind}.yml": COMPOSE.replace("KIND", kind),
+                    f"{kind}.Dockerfile": text,
+                    f"{kind}.txt": f"{kind} of PREFIX",
+                }
+            )
+
+    def doit(self, kind: str, *args: str) -> str:
+        done = self.lab.doit(*args, COMPOSE_FILE=str(self.lab.folder / f"{kind}.yml"))
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def of(self, kind: str) -> Path:
+        return self.lab.folder / ".build" / f"{kind}.yml"
+
+
+@pytest.mark.engine
+def test_two_projects_of_one_folder_share_nothing_that_is_theirs(lab: Lab) -> None:
+    pair = Pair(lab)
+    for kind in KINDS:
+        assert f"built {kind} " in pair.doit(kind, "build_optimized")
+    for kind, other in (KINDS, KINDS[::-1]):
+        assert json.loads((pair.of(kind) / "images/app.json").read_text())["ref"] == f"{lab.prefix}/app:{kind}"
+        assert f"COPY {kind}.txt" in (pair.of(kind) / "logs/app.log").read_text()
+        history = json.loads(pair.doit(kind, "history", "--json"))
+        assert {one["ref"] for one in history} == {f"{lab.prefix}/app:{kind}", f"{lab.prefix}/{kind}"}
+        assert all(kind in step["name"] for one in history for step in one["steps"] if "COPY" in step["name"])
+        pair.doit(kind, "build_report")
+        report = (pair.of(kind) / "report/report.md").read_text()
+        assert f"| {kind} |" in report
+        assert f"| {other} |" not in report
+    ours = {".gitignore", "index.sqlite3", "facts.json", "buildx.json", "standard.yml", "optimized.yml"}
+    assert {path.name for path in (lab.folder / ".build").iterdir()} <= ours | {"builds.lock"}
+
+
+@pytest.mark.engine
+def test_two_projects_of_one_folder_do_not_make_each_other_run(lab: Lab) -> None:
+    pair = Pair(lab)
+    for kind in KINDS:
+        pair.doit(kind, "build_optimized")
+        pair.doit(kind)
+    records = [pair.of(kind) / f"images/{name}.json" for kind in KINDS for name in ("app", kind)]
+    kept = [pair.of(kind) / "reads.json" for kind in KINDS]
+    before = [path.stat().st_mtime_ns for path in (*records, *kept)]
+    for kind in (*KINDS, *KINDS):
+        assert "2 images fresh" in pair.doit(kind)
+        assert "fresh" in pair.doit(kind, "plan")
+    # An action that finds its image fresh writes its record anew.
+    assert [path.stat().st_mtime_ns for path in (*records, *kept)] == before
+
+
+@pytest.mark.engine
+def test_one_file_under_two_project_names_is_two_projects(lab: Lab) -> None:
+    lab.write({"compose.yml": "services: {app: {build: .}}\n", "Dockerfile": "FROM scratch\nCOPY f /\n", "f": "PREFIX"})
+    names = [f"{lab.prefix}-{number}" for number in (1, 2)]
+    lab.nameless |= {f"{name}-app" for name in names}
+    try:
+        for name in names:
+            assert lab.doit(COMPOSE_PROJECT_NAME=name).returncode == 0
+            history = json.loads(lab.doit("history", "--json", COMPOSE_PROJECT_NAME=name).stdout)
+            assert [one["ref"] for one in history] == [f"{name}-app"]
+    finally:
+        lab.nameless |= {ref for name in names for ref in _refs(name)}
+    assert len(list((lab.folder / ".build").glob("compose.yml-*"))) == 2
+
+
+def _refs(name: str) -> set[str]:
+    listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={name}-app")
+    return set(listed.stdout.split())
