@@ -132,7 +132,7 @@ class TestEffective:
 
     def test_bytes_that_are_no_utf8(self, tmp_path):
         (tmp_path / ".dockerignore").write_bytes(b"a\xff\n\xff*\n")
-        assert [rule.regex != "" for rule in load(tmp_path, None).rules] == [True, False]
+        assert [rule.atoms != () for rule in load(tmp_path, None).rules] == [True, False]
 
 
 NAMES = st.sampled_from(["a", "b", "ab", "a.md", ".h", "é", "c d"])

@@ -1,10 +1,10 @@
 """Which paths does an ignore file hide?
 
 The rules are moby's (``moby/patternmatcher`` and its ``ignorefile``), which BuildKit's client applies while it walks a
-context. One file becomes a few regular expressions, so that a decision costs less than a microsecond. A library's port
-takes seven times as long, and hides files that moby shows where a pattern holds ``^``, a wildcard in brackets or a
-backslash before a letter: each of them a missed rebuild (``docs/staleness.md``). The tests hold this module against
-that library, and against BuildKit itself.
+context. One file becomes a few regular expressions, so that a decision costs less than a microsecond; a pattern with
+many wildcards is matched by itself (``wildcards``). A library's port takes seven times as long, and hides files that
+moby shows where a pattern holds ``^``, a wildcard in brackets or a backslash before a letter: each of them a missed
+rebuild (``docs/staleness.md``). The tests hold this module against that library, and against BuildKit itself.
 
 A pattern that this module is not sure about hides nothing (or, after ``!``, shows everything): a file too many among
 the inputs costs a build, a file too few costs a wrong image.
@@ -16,7 +16,11 @@ import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
+
+from tasks.content import wildcards
+from tasks.content.wildcards import ANY, FOLDERS, NAME
 
 # What Go's unicode.IsSpace calls white space; Python's str.strip() would also take \x1c to \x1f.
 _SPACE = (
@@ -40,29 +44,60 @@ class Rule:
     pattern: str
     shows: bool
 
-    @property
-    def regex(self) -> str:
-        """The regular expression of paths that this rule matches (``""`` when it may match none)."""
+    @cached_property
+    def atoms(self) -> tuple[str, ...]:
+        """The pieces of the regular expression of paths that this rule matches (none when it may match none)."""
         found = _translate(self.pattern)
         if found is not None:
             return found
-        return "(?s:.*)" if self.shows else ""
+        return ("(?s:.*)",) if self.shows else ()
+
+    @cached_property
+    def matches(self) -> wildcards.Matcher:
+        """Tells whether this rule matches a path."""
+        return wildcards.matcher(self.atoms) if self.atoms else lambda path: None
+
+    @cached_property
+    def parts(self) -> tuple[tuple[str, bool], ...]:
+        """The names that the pattern wants from the context down, each with whether it is plain text; ends before one
+        that may stand for several."""
+        found = []
+        for part in self.pattern.split("/"):
+            if "**" in part or "[" in part or "\\" in part:
+                break
+            found.append((part, not _WILD.search(part)))
+        return tuple(found)
+
+    def reaches_below(self, folder: str) -> bool:
+        """Could this rule match something in a folder? Never wrongly no."""
+        if _translate(self.pattern) is None:
+            return True
+        names = folder.split("/")
+        for (part, plain), name in zip(self.parts, names, strict=False):
+            if plain and part != name:
+                return False
+        whole = self.pattern.count("/") + 1
+        return whole > len(names) or len(self.parts) < min(whole, len(names))
 
 
 class _Group:
     """Neighbouring rules of one kind: the first that matches speaks for all, so one expression will do."""
 
-    __slots__ = ("literals", "match", "shows")
+    __slots__ = ("literals", "match", "others", "shows")
 
     def __init__(self, shows: bool, rules: list[Rule]) -> None:
         self.shows = shows
         self.literals = frozenset(r.pattern for r in rules if not _WILD.search(r.pattern))
-        regexes = [r.regex for r in rules if r.pattern not in self.literals]
-        joined = "|".join(f"(?:{regex})" for regex in regexes if regex)
+        wild = [rule for rule in rules if rule.atoms and rule.pattern not in self.literals]
+        few = [rule for rule in wild if wildcards.few(rule.atoms)]
+        joined = "|".join(f"(?:{''.join(rule.atoms)})" for rule in few)
         self.match = re.compile(joined).fullmatch if joined else None
+        self.others = [rule.matches for rule in wild if not wildcards.few(rule.atoms)]
 
     def matches(self, path: str) -> bool:
-        return path in self.literals or (self.match is not None and self.match(path) is not None)
+        if path in self.literals or (self.match is not None and self.match(path) is not None):
+            return True
+        return any(matches(path) for matches in self.others)
 
 
 class Patterns:
@@ -99,7 +134,7 @@ class Patterns:
 
     def may_show_below(self, folder: str) -> bool:
         """Could a ``!`` rule show something in this hidden folder? Never wrongly no."""
-        return any(_reaches_below(rule.pattern, folder) for rule in self._shows)
+        return any(rule.reaches_below(folder) for rule in self._shows)
 
     def hider(self, path: str) -> Rule | None:
         """The rule that hides ``path`` (asked about alone, its folders included); ``None`` if it is visible."""
@@ -112,7 +147,7 @@ class Patterns:
             if not hidden:
                 culprit = None
             elif culprit is None:
-                matching = (r for r in self.rules if not r.shows and r.regex and re.fullmatch(r.regex, part))
+                matching = (rule for rule in self.rules if not rule.shows and rule.matches(part))
                 culprit = next(matching, None)
         return culprit
 
@@ -195,22 +230,9 @@ def _readable(path: Path, root: Path) -> bool:
     return not path.readlink().is_absolute() and path.resolve().is_relative_to(root.resolve())
 
 
-def _reaches_below(pattern: str, folder: str) -> bool:
-    parts = pattern.split("/")
-    depth = 0
-    for depth, name in enumerate(folder.split("/"), 1):
-        if depth > len(parts):
-            return False
-        part = parts[depth - 1]
-        if "**" in part or "[" in part or "\\" in part or _translate(pattern) is None:
-            return True
-        if not _WILD.search(part) and part != name:
-            return False
-    return len(parts) > depth
-
-
-def _translate(pattern: str) -> str | None:
-    """The regular expression that moby makes of a cleaned pattern; ``None`` for one better left alone."""
+@cache
+def _translate(pattern: str) -> tuple[str, ...] | None:
+    """The regular expression that moby makes of a cleaned pattern, in pieces; ``None`` for one better left alone."""
     out: list[str] = []
     kind = "exact"
     odd = False  # a character that means something in a regular expression only
@@ -226,12 +248,12 @@ def _translate(pattern: str) -> str | None:
             if at >= end and kind == "exact":
                 kind = "prefix"
             else:
-                out.append(".*" if at >= end else "(?:.*/)?")
+                out.append(ANY if at >= end else FOLDERS)
                 kind = "regex"
             if first:
                 kind = "suffix"
         elif char in "*?":
-            out.append("[^/]*" if char == "*" else "[^/]")
+            out.append(NAME if char == "*" else "[^/]")
             kind = "regex"
         elif char == "[":
             found = _CLASS.match(pattern, at - 1)
@@ -251,14 +273,13 @@ def _translate(pattern: str) -> str | None:
         else:
             out.append(re.escape(char))
     if kind == "regex":
-        regex = "".join(out)
-        return None if odd or not _compiles(regex) else regex
+        return None if odd or not _compiles("".join(out)) else tuple(out)
     if kind == "prefix":
-        return re.escape(pattern[:-2]) + "(?s:.*)"
+        return (re.escape(pattern[:-2]), "(?s:.*)")
     if kind == "suffix":
         rest = pattern[2:]
-        return f"(?:(?s:.*)/)?{re.escape(rest[1:])}" if rest.startswith("/") else f"(?s:.*){re.escape(rest)}"
-    return re.escape(pattern)
+        return ("(?:(?s:.*)/)?", re.escape(rest[1:])) if rest.startswith("/") else ("(?s:.*)", re.escape(rest))
+    return (re.escape(pattern),)
 
 
 def _compiles(regex: str) -> bool:

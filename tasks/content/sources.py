@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.content import wildcards
 from tasks.content.ignorefile import Patterns, State, clean, rule_of
 from tasks.content.reads import Copy
 from tasks.errors import Trouble
@@ -70,7 +71,7 @@ def _source(view: View, copy: Copy, source: str) -> list[Item]:
     return items
 
 
-def _matching(view: View, base: str, prefix: str, match: re.Pattern[str], depth: int) -> Iterator[str]:
+def _matching(view: View, base: str, prefix: str, match: wildcards.Matcher, depth: int) -> Iterator[str]:
     """Visible paths at or below ``base``, called ``prefix`` in the pattern, that match; nothing below a match."""
     pending = [(base, prefix, depth)]
     while pending:
@@ -79,7 +80,7 @@ def _matching(view: View, base: str, prefix: str, match: re.Pattern[str], depth:
         for number in numbers:
             name = listing.names[number]
             path, alias = (f"{above}/{name}" if above else name for above in (folder, called))
-            if match.fullmatch(alias):
+            if match(alias):
                 yield path
             elif left > 1 and stat.S_ISDIR(listing.modes[number]):
                 pending.append((path, alias, left - 1))
@@ -145,14 +146,14 @@ def _patterns(texts: Iterable[str]) -> Patterns:
     return Patterns(rule for text in texts if (rule := rule_of(text)))
 
 
-def _go_match(pattern: str) -> re.Pattern[str] | None:
-    """Go's ``path.Match`` as a regular expression; ``None`` for a pattern that is not well formed."""
+def _go_match(pattern: str) -> wildcards.Matcher | None:
+    """Go's ``path.Match``; ``None`` for a pattern that is not well formed."""
     out: list[str] = []
     at = 0
     while at < len(pattern):
         char = pattern[at]
         if char == "*":
-            out.append("[^/]*")
+            out.append(wildcards.NAME)
         elif char == "?":
             out.append("[^/]")
         elif char == "[":
@@ -172,7 +173,7 @@ def _go_match(pattern: str) -> re.Pattern[str] | None:
             out.append(re.escape(char))
         at += 1
     try:
-        return re.compile("".join(out), re.DOTALL)
+        return wildcards.matcher(out)
     except re.error:
         return None
 
