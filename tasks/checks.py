@@ -6,15 +6,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.action import fail
 from tasks.errors import Trouble
 from tasks.settings import ROOT
 
 Task = dict[str, Any]
 _LOCK = "requirements-dev.txt"
+_SIDE_BY_SIDE = ("--ignore=tests/e2e", "--numprocesses=3", "--dist=loadfile")
+# What holds for BuildKit, Compose and the engine of any version, or the plan is wrong.
+_JUDGED = ("tests/test_differential.py", "tests/test_differential_plan.py", "tests/test_rebuild.py")
 # What the tests use for real, by the command that shows that it is there: Debian's package names.
 _PROGRAMS = {
     "busybox": "busybox-static",
@@ -60,24 +64,72 @@ def task_lint() -> Iterator[Task]:
 
 
 def task_test() -> Task:
-    """Run the whole test suite, with everything real: [PYTEST ARGUMENT …]"""
+    """Run the tests, with everything real: [--engine testing [--store classic|containerd]] [PYTEST ARGUMENT …]"""
+    engine = {
+        "name": "engine",
+        "long": "engine",
+        "type": str,
+        "default": "here",
+        "choices": [("here", "the one that answers here"), ("testing", "that of Debian's testing suite")],
+        "help": "the engine that the tests use",
+    }
+    store = {
+        "name": "store",
+        "long": "store",
+        "type": str,
+        "default": "both",
+        "choices": [("classic", ""), ("containerd", ""), ("both", "one after the other")],
+        "help": "where that engine of the testing suite keeps its images",
+    }
     return {
         "actions": [(run_tests,)],
         "task_dep": ["dev_environment", "test_programs", "build_optimized"],
+        "params": [engine, store],
         "pos_arg": "words",
         "uptodate": [False],
         "io": {"capture": False},
     }
 
 
-def run_tests(words: Sequence[str]) -> Any:
+def run_tests(words: Sequence[str], engine: str = "here", store: str = "both") -> Any:
     """Run pytest with these words; with ``CI`` set, a skip of anything that this machine can run is a failure.
 
-    Without words everything runs, but for ``tests/e2e``: a test runs ``ci_test``, which runs those on a stack.
+    Without words everything runs, but for ``tests/e2e``: a test runs ``ci_test``, which runs those on a stack. And what
+    BuildKit judges runs once more with the engine of Debian's testing suite, on either store. With ``engine`` "testing"
+    only the tests that use an engine run, with that one.
     """
-    env = {**os.environ, "FORBID_SKIPS": os.environ.get("CI", "")}
-    everything = ["--ignore=tests/e2e", "--numprocesses=3", "--dist=loadfile"]
-    return _run([sys.executable, "-m", "pytest", *(words or everything)], env)
+    stores = ["classic", "containerd"] if store == "both" else [store]
+    try:
+        if engine == "testing":
+            return _run_on_testing(words or [*_SIDE_BY_SIDE, "-m", "engine or stack"], stores, whole=not words)
+        failed = _run_pytest(words or _SIDE_BY_SIDE)
+        return failed or (None if words else _run_on_testing([*_SIDE_BY_SIDE, *_JUDGED], stores, whole=False))
+    except Trouble as trouble:
+        if engine == "testing" or os.environ.get("CI"):
+            return fail(str(trouble))
+        print(f"test: nothing was tried with the engine of Debian's testing suite: {trouble}", file=sys.stderr)
+        return None
+
+
+def _run_on_testing(words: Sequence[str], stores: Sequence[str], *, whole: bool) -> Any:
+    """Run pytest with these words on Debian testing's engine, with each store; ``whole``: with our images there."""
+    from tasks.measuring.newer_engine import newer_engine
+    from tasks.settings import load
+
+    base = load().base_image
+    for store in stores:
+        with newer_engine("test-engine-", containerd_store=store == "containerd") as engine:
+            print(f"test: with the engine of Debian's testing suite, {store} store", file=sys.stderr)
+            engine.load(base)
+            failed = _run([sys.executable, "-m", "doit", "build_optimized"], engine.environ) if whole else None
+            failed = failed or _run_pytest(words, engine.environ)
+        if failed:
+            return failed
+    return None
+
+
+def _run_pytest(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> Any:
+    return _run([sys.executable, "-m", "pytest", *words], {**environ, "FORBID_SKIPS": os.environ.get("CI", "")})
 
 
 def missing_programs() -> list[str]:
@@ -106,7 +158,7 @@ def _has_pytest() -> bool:
     return find_spec("pytest") is not None and find_spec("hypothesis") is not None
 
 
-def _run(argv: Sequence[str], env: dict[str, str] | None = None) -> Any:
+def _run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
     from doit.exceptions import TaskFailed
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tasks.errors import Trouble
+from tasks.measuring.newer_engine import newer_engine
+from tasks.measuring.spare_engine import SpareEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests of the services run inside their images, on Python 3.13 with what is installed there.
@@ -142,3 +147,14 @@ def busybox(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     done = docker("buildx", "build", "--quiet", "--tag", "tst-busybox:1", str(folder))
     assert done.returncode == 0, done.stderr
     return "tst-busybox:1"
+
+
+@pytest.fixture(scope="session", params=["classic", "containerd"])
+def newer(engine: None, request: pytest.FixtureRequest) -> Iterator[SpareEngine]:
+    """The engine of Debian's testing suite with its own client, buildx and Compose, with either store."""
+    with contextlib.ExitStack() as stack:
+        try:
+            one = stack.enter_context(newer_engine("tst-newer-", containerd_store=request.param == "containerd"))
+        except Trouble as trouble:
+            pytest.skip(f"Debian testing's engine cannot be had: {trouble}")
+        yield one

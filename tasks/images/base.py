@@ -231,7 +231,7 @@ def make_rootfs(root: Path, tar: Path, platform: str) -> None:
     include = packages((root / "docker/base/packages.txt").read_text())
     arch = _architecture(platform)
     unfinished = tar.with_suffix(f".{os.getpid()}.tar")
-    argv = mmdebstrap_argv(include, unfinished, arch, mirrors(_indextargets()), root / "docker/base/docker-clean")
+    argv = mmdebstrap_argv(include, unfinished, arch, mirrors(indextargets()), root / "docker/base/docker-clean")
     tar.parent.mkdir(parents=True, exist_ok=True)
     log = tar.with_name("mmdebstrap.log")
     try:
@@ -318,7 +318,8 @@ def _architecture(platform: str) -> str:
     return _DEBIAN_ARCHITECTURES.get(machine, machine.split("/")[0])
 
 
-def _indextargets() -> list[str]:
+def indextargets() -> list[str]:
+    """What this machine's apt takes packages from, as ``URI CODENAME ORIGIN`` lines; none where there is no apt."""
     format_ = "$(REPO_URI) $(CODENAME) $(ORIGIN)"
     return _lines(["apt-get", "indextargets", "--format", format_, "Created-By: Packages"])
 

@@ -71,13 +71,17 @@ class SpareEngine:
 
 
 @contextlib.contextmanager
-def spare_engine(prefix: str = "spare-engine-", *, containerd_store: bool = False) -> Iterator[SpareEngine]:
+def spare_engine(
+    prefix: str = "spare-engine-", *, containerd_store: bool = False, programs: Path | None = None
+) -> Iterator[SpareEngine]:
     """Start an engine and, at the end, stop it and remove all that it held. Its images live in the classic store, or
-    with ``containerd_store`` in containerd's, whose BuildKit can export caches.
+    with ``containerd_store`` in containerd's, whose BuildKit can export caches. With ``programs`` the engine, its
+    client, buildx and Compose are those of packages that were unpacked there.
 
     Raises ``Trouble`` where none can be started: without root, without ``dockerd``, or with its last words.
     """
-    missing = [program for program in ("dockerd", "ip", "iptables", "setpriv") if not shutil.which(program)]
+    path = _path(programs)
+    missing = [name for name in ("dockerd", "ip", "iptables", "setpriv") if not shutil.which(name, path=path)]
     if os.geteuid() != 0 or missing:
         raise Trouble(
             "measuring from an empty cache needs an engine of its own, which needs root, dockerd and iproute2",
@@ -96,16 +100,32 @@ def spare_engine(prefix: str = "spare-engine-", *, containerd_store: bool = Fals
         config = folder / "daemon.json"
         config.write_text(json.dumps(_config(folder, address, bridge, containerd_store)))
         # Should we be killed, the engine must not outlive us.
+        environ = {**os.environ, "PATH": path, **_client(programs, folder)}
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", "dockerd", "--config-file", str(config)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         cleaning.callback(_stop, process)
         _await(Engine(address), process, folder / "log")
-        yield SpareEngine(address, {**os.environ, "DOCKER_HOST": address, "DOCKER_CONTEXT": ""})
+        yield SpareEngine(address, {**environ, "DOCKER_HOST": address, "DOCKER_CONTEXT": ""})
     finally:
         cleaning.close()
         atexit.unregister(cleaning.close)
+
+
+def _path(programs: Path | None) -> str:
+    """Where commands are looked for: first in the packages that were unpacked, if there are any."""
+    path = os.environ.get("PATH", os.defpath)
+    return f"{programs}/usr/sbin:{programs}/usr/bin:{path}" if programs else path
+
+
+def _client(programs: Path | None, folder: Path) -> dict[str, str]:
+    """What lets the docker command find the plugins of these packages, before any that are installed."""
+    if programs is None:
+        return {}
+    (folder / "config").mkdir()
+    (folder / "config" / "cli-plugins").symlink_to(programs / "usr/libexec/docker/cli-plugins")
+    return {"DOCKER_CONFIG": str(folder / "config")}
 
 
 def _config(folder: Path, address: str, bridge: str, containerd_store: bool) -> dict[str, object]:
