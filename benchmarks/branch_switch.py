@@ -10,7 +10,7 @@ import itertools
 from pathlib import Path
 
 from peers import stack_copy
-from results import Results, say
+from results import Results, say, seconds
 
 from tasks.measuring import measure
 
@@ -47,7 +47,7 @@ def main() -> None:
 
         def bake() -> float:
             shared.write_text(next(branches))
-            return bench.bake().seconds
+            return bench.bake_seconds()
 
         def compose() -> float:
             shared.write_text(next(branches))
@@ -58,7 +58,7 @@ def main() -> None:
         times = measure.in_turns(cases, repeat, say)
     results.timed("after a switch of branches", times)
     mine, composed, baked = (timing.median for timing in times.values())
-    note = f"{max(retagged)} images renamed, none built; Compose {composed:.2f} s, bake {baked:.2f} s"
+    note = f"{max(retagged)} images renamed, none built; Compose {composed:.2f} s, bake {seconds(baked)}"
     results.add("after a switch of branches", mine, "s", 0.5, note)
     results.write()
 

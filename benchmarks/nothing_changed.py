@@ -36,7 +36,7 @@ def stack(results: Results, repeat: int) -> None:
         cases = {
             "doit build_optimized": lambda: bench.doit("build_optimized").seconds,
             "docker compose build": lambda: bench.compose().seconds,
-            "docker buildx bake": lambda: bench.bake().seconds,
+            "docker buildx bake": lambda: bench.bake_seconds(),
             "bare doit": lambda: measure.run(bare, env=own).seconds,
         }
         times = measure.in_turns(cases, repeat, say)
@@ -60,7 +60,7 @@ def hundred(results: Results, repeat: int) -> None:
         cases = {
             "doit build_optimized": lambda: bench.doit("build_optimized").seconds,
             "docker compose build": lambda: bench.compose().seconds,
-            "docker buildx bake": lambda: bench.bake().seconds,
+            "docker buildx bake": lambda: bench.bake_seconds(),
         }
         times = measure.in_turns(cases, max(3, repeat // 3), say)
         bench.remove_all(repo.name)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from peers import Bench, measuring_engine, stack_copy
 from projects import environ, write_monorepo
-from results import Results, say
+from results import Results, say, seconds
 
 from tasks.images import buildx
 from tasks.measuring import measure
@@ -44,7 +44,7 @@ def measured(results: Results, bench: Bench, changes: list[Change], repeat: int)
     workspace = Workspace((bench.compose_file(),), bench.environ)
     bench.prepare()
     bench.doit("build_optimized")
-    bench.bake()
+    bench.bake_seconds()
     for change in changes:
 
         def edit(change: Change = change) -> None:
@@ -65,14 +65,14 @@ def measured(results: Results, bench: Bench, changes: list[Change], repeat: int)
 
         def bake() -> float:
             edit()
-            return bench.bake().seconds
+            return bench.bake_seconds()
 
         ours(), bare()  # the first of each comes while the engine still tidies up
         times = measure.in_turns({"doit build_optimized": ours, "docker buildx build": bare}, repeat, say)
         times |= measure.in_turns({"docker buildx bake": bake}, max(3, repeat // 2), say)
         results.timed(change.what, times)
         mine, plain, baked = (timing.median for timing in times.values())
-        note = f"{mine:.2f} s against {plain:.2f} s; bake {baked:.2f} s"
+        note = f"{mine:.2f} s against {plain:.2f} s; bake {seconds(baked)}"
         results.add(f"{change.what}: time beyond 1.15 × bare builds", mine - 1.15 * plain, "s", 0.3, note)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Results:
 
     def timed(self, case: str, timings: Mapping[str, measure.Timing]) -> None:
         """All timings of one case."""
-        self.timings[case] = {name: timing.as_json() for name, timing in timings.items()}
+        self.timings[case] = {name: _as_json(timing) for name, timing in timings.items()}
 
     def write(self) -> None:
         """Write both files and print the tables; what another part of the script measured before is kept."""
@@ -65,7 +66,7 @@ class Results:
             for row in self.rows
         ]
         times = [
-            [case, name, f"{one['median']:.3f} s", f"{one['min']:.3f} – {one['max']:.3f} s", str(one["runs"])]
+            [case, name, *_median_and_range(one), str(one["runs"])]
             for case, timings in self.timings.items()
             for name, one in timings.items()
         ]
@@ -83,6 +84,26 @@ class Results:
                 "",
             ]
         )
+
+
+def seconds(value: float) -> str:
+    """A time for a note; infinity is that of what does not finish.
+
+    >>> seconds(0.25), seconds(float("inf"))
+    ('0.25 s', 'does not finish')
+    """
+    return f"{value:.2f} s" if math.isfinite(value) else "does not finish"
+
+
+def _as_json(timing: measure.Timing) -> dict[str, Any]:
+    broke = sum(math.isinf(one) for one in timing.seconds)
+    return {"median": None, "broke": broke, "runs": len(timing.seconds)} if broke else timing.as_json()
+
+
+def _median_and_range(one: Mapping[str, Any]) -> tuple[str, str]:
+    if one["median"] is None:
+        return "does not finish", f"{one['broke']} of {one['runs']} runs broke off"
+    return f"{one['median']:.3f} s", f"{one['min']:.3f} – {one['max']:.3f} s"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

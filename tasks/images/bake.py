@@ -6,7 +6,9 @@ Pure. Every buildx from 0.13 on can build it: parents become ``target:`` context
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from tasks.content.survey import Surveyed
@@ -22,6 +24,32 @@ def definition(surveyed: Mapping[str, Surveyed]) -> dict[str, Any]:
             names[name] += "_"
     targets = {names[name]: _target(one, names) for name, one in surveyed.items() if not one.problem}
     return {"group": {"default": {"targets": list(targets)}}, "target": targets}
+
+
+def allowances(content: Mapping[str, Any], folder: Path) -> list[str]:
+    """The options with which ``docker buildx bake`` builds this definition without asking, in ``folder``.
+
+    From 0.19 on it asks for what it is to read outside that folder, for SSH agents, and for entitlements.
+    """
+    targets = content["target"].values()
+    found = {Path(path).resolve() for target in targets for path in _read(target)} - {folder.resolve()}
+    outside = sorted(
+        path for path in found if not found.intersection(path.parents) and folder.resolve() not in path.parents
+    )
+    more = {word for target in targets for word in target.get("entitlements", ())}
+    more |= {"ssh" for target in targets for agent in target.get("ssh", ()) if "=" not in agent}
+    return [f"--allow={word}" for word in [*(f"fs.read={path}" for path in outside), *sorted(more)]]
+
+
+def _read(target: Mapping[str, Any]) -> Iterator[str]:
+    """The absolute paths that bake reads for this target: contexts, a Dockerfile elsewhere, secrets and SSH keys."""
+    named = (value.removeprefix("oci-layout://") for value in target.get("contexts", {}).values())
+    keys = (path for agent in target.get("ssh", ()) for path in agent.partition("=")[2].split(","))
+    secrets = (field for line in target.get("secret", ()) for field in next(csv.reader([line])))
+    files = (field.removeprefix("src=") for field in secrets if field.startswith("src="))
+    for path in (target["context"], target.get("dockerfile", ""), *named, *keys, *files):
+        if path.startswith("/"):
+            yield path
 
 
 def _target(one: Surveyed, names: Mapping[str, str]) -> dict[str, Any]:

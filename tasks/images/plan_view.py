@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,7 +48,11 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
     if as_bake:
         from tasks.images import bake
 
-        print(json.dumps(bake.definition({name: one.surveyed for name, one in decisions.items()}), indent=2))
+        definition = bake.definition({name: one.surveyed for name, one in decisions.items()})
+        print(json.dumps(definition, indent=2))
+        if allow := bake.allowances(definition, workspace.project.directory):
+            where = f"in {workspace.project.directory}, buildx from 0.19 on asks for"
+            print(f"plan: {where}: docker buildx bake {shlex.join(allow)}", file=sys.stderr)
     elif as_json:
         print(json.dumps(promised(workspace, decisions), indent=2, ensure_ascii=False))
     elif inputs:

@@ -310,13 +310,18 @@ class Progress:
 
 
 def supports_rawjson(buildx_version: str) -> bool:
-    """Whether a buildx knows ``--progress=rawjson`` (0.13 and later).
+    """Whether a buildx knows ``--progress=rawjson``."""
+    return is_at_least(buildx_version, (0, 13))
+
+
+def is_at_least(buildx_version: str, wanted: tuple[int, int]) -> bool:
+    """Whether a buildx is of this version or a later one.
 
     ``buildx_version`` is what ``docker buildx version`` prints, or the number alone. A version that is not a
     number (a development build) counts as new.
     """
     found = _VERSION.search(buildx_version)
-    return not found or (int(found[1]), int(found[2])) >= (0, 13)
+    return not found or (int(found[1]), int(found[2])) >= wanted
 
 
 def clean(text: str) -> str:
