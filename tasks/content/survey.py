@@ -56,7 +56,7 @@ class Surveyed:
     it hands on to its children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is
     the ignore file to build with instead of the one in force, where that one lets our own folder into the context.
     ``early`` are stages that need no other image of the project, without those that another of them needs.
-    ``problem`` is why it cannot be built.
+    ``index`` is where its files were looked up. ``problem`` is why it cannot be built.
     """
 
     image: Image
@@ -78,6 +78,7 @@ class Surveyed:
     ignore: str = ""
     own: str = ""
     fingerprint: str = ""
+    index: Index | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -279,6 +280,7 @@ class Surveyor:
             ignore=ignore,
             own=own,
             fingerprint=fingerprint.fingerprint(own, fingerprints),
+            index=self._index,
         )
 
     def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...]]:

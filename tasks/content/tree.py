@@ -8,6 +8,10 @@ time, must leave a usable file; one that is broken all the same is made anew, fo
 
 The racy-timestamp rule (git's): a file that may have been changed in the same clock tick in which it was hashed is
 remembered as unknown, so the next look hashes it again.
+
+BuildKit's client is less careful: of a context that a builder has seen, it sends again only what another size,
+modification time or mode gives away, and of a folder not even that. What it would overlook is seen here, and starts
+another ``generation``: a context that goes by another name is sent whole.
 """
 
 from __future__ import annotations
@@ -26,16 +30,22 @@ from tasks.errors import Trouble
 _RECORD = struct.Struct("<qqqQI")  # mtime_ns, ctime_ns, size, inode, mode
 _SIZE = _RECORD.size
 _UNKNOWN = bytes(32)
-_NEVER = bytes(_SIZE)  # the record of an entry whose hash must not be trusted: no real file has mode 0
+_DOUBT = 1 << 31  # in the mode of a record: the hash must not be trusted. No real file has that bit
 _TICK = 50_000_000  # kernels stamp files with a clock that lags up to 10 ms behind; five times that is safe
 _COARSE_TICK = 2_100_000_000  # file systems that stamp whole seconds, or every other one
-_SCHEMA = "CREATE TABLE IF NOT EXISTS folder (path BLOB PRIMARY KEY, stamps BLOB, digests BLOB) WITHOUT ROWID"
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS folder (path BLOB PRIMARY KEY, stamps BLOB, digests BLOB) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS generation (number INTEGER PRIMARY KEY, name TEXT)",
+)
 
 
 class Folder:
-    """The entries of one folder, sorted: ``names`` and their ``modes`` (``st_mode``, type bits included)."""
+    """The entries of one folder, sorted: ``names`` and their ``modes`` (``st_mode``, type bits included).
 
-    __slots__ = ("_digests", "_place", "_records", "_stored", "modes", "names", "path")
+    ``overlooked`` is whether something changed since an earlier look that BuildKit's client would not send again.
+    """
+
+    __slots__ = ("_before", "_digests", "_place", "_records", "_stored", "modes", "names", "overlooked", "path")
 
     def __init__(self, path: str, rows: list[tuple[str, int, bytes]]) -> None:
         self.path = path
@@ -43,8 +53,10 @@ class Folder:
         self.modes = [row[1] for row in rows]
         self._records = [row[2] for row in rows]
         self._digests = bytearray(32 * len(rows))
+        self._before: dict[int, bytes] = {}
         self._place: dict[str, int] | None = None
         self._stored = True
+        self.overlooked = False
 
     def find(self, name: str) -> int:
         """The place of ``name`` in ``names``, or -1."""
@@ -64,7 +76,10 @@ class Folder:
         digest, trusted = _hash(f"{self.path}/{self.names[number]}", self.modes[number], self._records[number])
         self._digests[start : start + 32] = digest
         if not trusted:
-            self._records[number] = _NEVER
+            mtime, ctime, size, inode, mode = _RECORD.unpack(self._records[number])
+            self._records[number] = _RECORD.pack(mtime, ctime, size, inode, mode | _DOUBT)
+        if self._before.get(number, digest) != digest:
+            self.overlooked = True
         self._stored = False
         return digest
 
@@ -80,9 +95,21 @@ class Folder:
             for at, name in enumerate(names.split(b"\0"))
         }
         for number, name in enumerate(self.names):
-            record, digest = known.get(os.fsencode(name), (b"", b""))
+            record, digest = known.pop(os.fsencode(name), (b"", b""))
             if record == self._records[number]:
                 self._digests[32 * number : 32 * number + 32] = digest
+            elif record:
+                self._compare(number, record, digest)
+        # What is gone may come back with its time and other content, when nobody remembers what it was.
+        self.overlooked |= any(digest != _UNKNOWN and _set_by_hand(record) for record, digest in known.values())
+
+    def _compare(self, number: int, before: bytes, digest: bytes) -> None:
+        """Note what this entry held before, if BuildKit's client cannot tell it from what it holds now."""
+        old, new = (_RECORD.unpack(one) for one in (before, self._records[number]))
+        if stat.S_ISDIR(self.modes[number]):
+            self.overlooked |= stat.S_ISDIR(old[4])  # then it is the mode that changed
+        elif (old[0], old[2], old[4] & ~_DOUBT) == (new[0], new[2], new[4]) and digest != _UNKNOWN:
+            self._before[number] = digest
 
     def stamps(self) -> bytes:
         """Names and stat fields of all entries; no name holds ``/`` or NUL."""
@@ -119,6 +146,22 @@ class Index:
                 found.recall(*row)
         return found
 
+    def generation(self) -> str:
+        """A name for all states of the disk that BuildKit's client can tell from each other: another one as soon as it
+        could not, and where nothing is remembered."""
+        self.save()
+        name = os.urandom(8).hex()
+        db = self._open(create=True)
+        if db is None or any(folder.overlooked for folder in self._folders.values()):
+            return name
+        try:
+            with db:
+                db.execute("INSERT OR IGNORE INTO generation VALUES (0, ?)", (name,))
+                return str(db.execute("SELECT name FROM generation").fetchone()[0])
+        except sqlite3.Error as error:
+            self._drop(error)
+            return name
+
     def save(self) -> None:
         """Keep what was hashed. A store that cannot be written is no error: the next look hashes again."""
         rows = [row for folder in self._folders.values() if folder.names and (row := folder.row())]
@@ -130,6 +173,10 @@ class Index:
         try:
             with db:
                 db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", rows)
+                if any(folder.overlooked for folder in self._folders.values()):
+                    db.execute("INSERT OR REPLACE INTO generation VALUES (0, ?)", (os.urandom(8).hex(),))
+            for folder in self._folders.values():
+                folder.overlooked = False
         except sqlite3.Error as error:
             self._drop(error)
 
@@ -168,7 +215,8 @@ class Index:
             self._store.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self._store, timeout=5, check_same_thread=False)
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute(_SCHEMA)
+            for statement in _SCHEMA:
+                self._db.execute(statement)
         except (OSError, sqlite3.Error) as error:
             self._drop(error)
         return self._db
@@ -239,6 +287,11 @@ def _hash(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
     same = record == _RECORD.pack(after.st_mtime_ns, after.st_ctime_ns, after.st_size, after.st_ino, after.st_mode)
     tick = _COARSE_TICK if after.st_ctime_ns % 1_000_000_000 == 0 else _TICK
     return content, same and max(after.st_mtime_ns, after.st_ctime_ns) + tick < begun
+
+
+def _set_by_hand(record: bytes) -> bool:
+    """Whether an entry has a time of whole seconds: clocks hardly ever give one, reproducible builds do."""
+    return bool(_RECORD.unpack(record)[0] % 1_000_000_000 == 0)
 
 
 def _content(path: str, mode: int) -> tuple[bytes, os.stat_result]:

@@ -1,7 +1,15 @@
-"""What does a build see of a project that holds our own folder?"""
+"""What does a build see of a project, and by which names?
+
+BuildKit's client tells contexts apart by the last part of their paths alone, and of one that the builder has seen it
+sends again only files whose size, time or mode moved. So a folder ``src`` gets the files of another ``src`` where they
+look alike, and a file that got other content with its old time stays as it was. Hence each context goes by a name of
+its own: a link whose name says where it leads and in which ``generation`` the files are (``content.tree``).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +17,37 @@ from tasks.content.survey import Surveyed
 from tasks.project import Image
 
 
+def as_built(one: Surveyed, passing: Path, folder: Path) -> Image:
+    """The image as BuildKit gets it: ``passing`` is a folder of this build alone, ``folder`` our ``.build``."""
+    return _by_own_names(without_our_folder(one, passing), one, folder / "contexts")
+
+
 def without_our_folder(one: Surveyed, folder: Path) -> Image:
-    """The image as BuildKit gets it. Where its ignore file lets ``.build`` in, its Dockerfile is put into ``folder``,
-    beside an ignore file that hides it: it changes during a build, so an image that copies a whole project would never
-    be fresh, and would hold its own past."""
+    """The image with our own folder hidden. Where its ignore file lets ``.build`` in, its Dockerfile is put into
+    ``folder``, beside an ignore file that hides it: it changes during a build, so an image that copies a whole project
+    would never be fresh, and would hold its own past."""
     if not one.ignore:
         return one.image
     dockerfile = folder / (Path(one.image.dockerfile).name or "Dockerfile")
     for path, text in ((dockerfile, one.dockerfile_text), (Path(f"{dockerfile}.dockerignore"), one.ignore)):
         path.write_bytes(text.encode(errors="surrogateescape"))
     return replace(one.image, dockerfile=str(dockerfile), dockerfile_inline=None)
+
+
+def _by_own_names(image: Image, one: Surveyed, folder: Path) -> Image:
+    if one.index is None or image.remote_context:
+        return image
+    generation = one.index.generation()
+    folders = {name: value for name, value in image.contexts.items() if value.startswith("/")}
+    named = {name: _link(folder, value, generation) for name, value in folders.items()}
+    # Before buildx 0.32, named contexts went by the name of the main one.
+    main = _link(folder, image.context, generation, *sorted(named.values()))
+    return replace(image, context=main, contexts={**image.contexts, **named})
+
+
+def _link(folder: Path, target: str, *what: str) -> str:
+    folder.mkdir(exist_ok=True)
+    link = folder / hashlib.sha256("\0".join((target, *what)).encode(errors="surrogateescape")).hexdigest()[:16]
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(target)
+    return str(link)

@@ -22,7 +22,7 @@ from tasks import plugins, processes
 from tasks.caches import builder, site
 from tasks.errors import Trouble
 from tasks.images import buildx
-from tasks.images.context import without_our_folder
+from tasks.images.context import as_built
 from tasks.images.plan import Decision
 from tasks.seeing.board import board
 from tasks.workspace import Workspace
@@ -82,7 +82,7 @@ def _next(workspace: Workspace, names: Sequence[str]) -> Decision | None:
 
 def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
     with tempfile.TemporaryDirectory(prefix="early-") as folder:
-        image = without_our_folder(decision.surveyed, Path(folder))
+        image = as_built(decision.surveyed, Path(folder), workspace.common)
         argv = buildx.build_argv(
             replace(image, target=stage),
             parents={},

@@ -28,7 +28,7 @@ from tasks.content.fingerprint import FINGERPRINT, OWN, PARENTS, repository, tag
 from tasks.engine import Held
 from tasks.errors import Trouble
 from tasks.images import buildx, early, externals, record
-from tasks.images.context import without_our_folder
+from tasks.images.context import as_built
 from tasks.images.plan import Decision, made_from
 from tasks.images.reasons import AFRESH, differences
 from tasks.seeing import board, history
@@ -270,7 +270,7 @@ def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: st
     log.parent.mkdir(exist_ok=True)
     passing_folder = tempfile.TemporaryDirectory(prefix="build-")
     iidfile = Path(passing_folder.name) / "id"
-    image = without_our_folder(one, Path(passing_folder.name))
+    image = as_built(one, Path(passing_folder.name), workspace.common)
     mode = buildx.progress_mode(workspace.common)
     argv = buildx.build_argv(
         image,

@@ -1,0 +1,118 @@
+"""What BuildKit's client overlooks reaches an image all the same: it sends again only files whose size or time moved,
+and knows a context by the last part of its path alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Lab, docker
+
+pytestmark = pytest.mark.engine
+
+_COMPOSE = "name: PREFIX\nservices: {app: {image: PREFIX/app, build: ctx}}\n"
+_OLD = 1_000_000_000  # as archives, package managers and reproducible builds set it
+
+
+def old(path: Path, text: str) -> None:
+    """A file as an archive with fixed times leaves it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (_OLD, _OLD))
+
+
+def held(lab: Lab, image: str) -> dict[str, tuple[int, str]]:
+    """Mode and content of every path of an image."""
+    container = docker("create", lab.ref(image), "none").stdout.strip()
+    archive = lab.folder / f"{image}.tar"
+    docker("export", "--output", str(archive), container)
+    docker("rm", container)
+    found = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isreg() else None
+            found[member.name] = (member.mode, file.read().decode() if file else "")
+    return found
+
+
+@pytest.fixture
+def app(lab: Lab) -> Lab:
+    lab.write({"compose.yml": _COMPOSE, "ctx/Dockerfile": "FROM scratch\nCOPY d /d\n"})
+    old(lab.folder / "ctx/d/f", f"one {lab.prefix}")
+    lab.build()
+    assert held(lab, "app")["d/f"][1] == f"one {lab.prefix}"
+    return lab
+
+
+def test_contexts_of_one_name_are_not_taken_for_each_other(lab: Lab) -> None:
+    names = ("one", "two")
+    services = "".join(f"  {name}: {{image: PREFIX/{name}, build: {name}/src}}\n" for name in names)
+    lab.write({"compose.yml": f"name: PREFIX\nservices:\n{services}"})
+    for name in names:
+        lab.write({f"{name}/src/Dockerfile": "FROM scratch\nCOPY f /\n"})
+        old(lab.folder / name / "src/f", f"{name} {lab.prefix}")
+    lab.build()
+    assert {name: held(lab, name)["f"][1] for name in names} == {name: f"{name} {lab.prefix}" for name in names}
+
+
+def test_named_contexts_of_one_name_are_not_taken_for_each_other(lab: Lab) -> None:
+    names = ("one", "two")
+    services = "".join(
+        f"  {name}: {{image: PREFIX/{name}, build: {{context: all, additional_contexts: {{more: {name}/src}}}}}}\n"
+        for name in names
+    )
+    lab.write({"compose.yml": f"name: PREFIX\nservices:\n{services}"})
+    lab.write({"all/Dockerfile": "FROM scratch\nCOPY --from=more f /\n"})
+    for name in names:
+        old(lab.folder / name / "src/f", f"{name} {lab.prefix}")
+    lab.build()
+    assert {name: held(lab, name)["f"][1] for name in names} == {name: f"{name} {lab.prefix}" for name in names}
+
+
+def test_other_content_of_the_same_size_and_time(app: Lab) -> None:
+    old(app.folder / "ctx/d/f", f"two {app.prefix}")
+    assert app.build() == {"app": "built"}
+    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+    # And back again, for the builder has seen both by now.
+    docker("image", "rm", "--force", *app.images())
+    old(app.folder / "ctx/d/f", f"one {app.prefix}")
+    assert app.build() == {"app": "built"}
+    assert held(app, "app")["d/f"][1] == f"one {app.prefix}"
+
+
+def test_other_content_of_the_same_size_and_time_when_nothing_is_remembered(app: Lab) -> None:
+    shutil.rmtree(app.folder / ".build")
+    old(app.folder / "ctx/d/f", f"two {app.prefix}")
+    assert app.build() == {"app": "built"}
+    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+
+
+def test_a_file_that_was_away_for_a_while(app: Lab) -> None:
+    (app.folder / "ctx/d/f").unlink()
+    assert app.actions() == {"app": "build"}
+    old(app.folder / "ctx/d/f", f"two {app.prefix}")
+    assert app.build() == {"app": "built"}
+    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+
+
+def test_the_mode_of_a_folder(app: Lab) -> None:
+    app.write({"ctx/d/e/f": "f"})
+    app.build()
+    (app.folder / "ctx/d/e").chmod(0o711)
+    assert app.build() == {"app": "built"}
+    assert held(app, "app")["d/e"][0] == 0o711
+
+
+def test_a_builder_that_has_seen_a_context_is_not_sent_it_again(app: Lab) -> None:
+    """The way out costs nothing where nothing is overlooked."""
+    (app.folder / "ctx/d/large").write_bytes(os.urandom(3_000_000))
+    (app.folder / "ctx/d/f").write_text("a")
+    app.build()
+    (app.folder / "ctx/d/f").write_text("another")
+    assert app.build() == {"app": "built"}
+    [log] = (app.folder / ".build").rglob("logs/app.log")
+    assert "transferring context: 3." not in log.read_text(), log.read_text()
