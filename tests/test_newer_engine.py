@@ -25,14 +25,24 @@ from tests.conftest import docker
     [
         (["http://mirror.example/debian/ trixie Debian"], "http://mirror.example/debian/"),
         (["https://a.example/ trixie-security Debian", "https://b.example/ trixie Debian"], "https://b.example/"),
-        (["http://archive.example/ubuntu/ noble Ubuntu"], "http://deb.debian.org/debian"),
-        (["file:/srv/mirror/ trixie Debian"], "http://deb.debian.org/debian"),
-        (["http://me:password@mirror.example/ trixie Debian"], "http://deb.debian.org/debian"),
-        ([], "http://deb.debian.org/debian"),
     ],
 )
 def test_it_comes_from_where_this_machine_takes_debian(lines: list[str], found: str) -> None:
     assert mirror(lines) == found
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["http://archive.example/ubuntu/ noble Ubuntu"],
+        ["file:/srv/mirror/ trixie Debian"],
+        ["http://me:password@mirror.example/ trixie Debian"],
+        [],
+    ],
+)
+def test_a_machine_that_takes_no_debian_from_a_network_has_none(lines: list[str]) -> None:
+    with pytest.raises(Trouble, match="the mirror that this machine's apt uses, which uses none"):
+        mirror(lines)
 
 
 URIS = """\

@@ -29,7 +29,6 @@ SUITE = "testing"
 FOLDER = ROOT / ".build" / "engines"
 _PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-compose", "containerd", "runc", "tini-static")
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_DEFAULT_MIRROR = "http://deb.debian.org/debian"
 _ASKED_AGAIN_SECONDS = 86400.0
 _LINE = re.compile(r"'[^']+' (?P<file>(?P<package>[^_]+)_(?P<version>[^_]+)_\S+\.deb) \d+ (?P<digest>\S+)")
 
@@ -69,7 +68,7 @@ def unpacked(folder: Path = FOLDER) -> Path:
 
 
 def mirror(indextargets: Iterable[str]) -> str:
-    """The mirror of Debian that this machine itself uses, from ``URI CODENAME ORIGIN`` lines; else Debian's own.
+    """The mirror of Debian that this machine itself uses, from ``URI CODENAME ORIGIN`` lines; ``Trouble`` for none.
 
     >>> mirror(["file:/srv/ trixie Debian", "http://mirror.example/debian/ trixie Debian"])
     'http://mirror.example/debian/'
@@ -80,7 +79,7 @@ def mirror(indextargets: Iterable[str]) -> str:
         of_debian = origin == "Debian" and not codename.endswith("-security") and "@" not in uri
         if of_debian and uri.startswith(("http://", "https://")):
             return uri
-    return _DEFAULT_MIRROR
+    raise Trouble(f"the engine of Debian {SUITE} comes from the mirror that this machine's apt uses, which uses none")
 
 
 def named(uris: str) -> str:
