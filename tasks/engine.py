@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from tasks.content import platforms
 from tasks.content.fingerprint import LABEL, OWN
 from tasks.content.references import familiar
 from tasks.errors import Trouble
@@ -34,13 +35,13 @@ _WITHOUT_LAYER = {
     "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "SHELL",
     "STOPSIGNAL", "USER", "VOLUME",
 }  # fmt: skip
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
 
 
 @dataclass(frozen=True)
 class Held:
     """An image that the engine holds: its id, the names and repository digests it goes by, its labels, bytes, and when
-    it was made (seconds since the epoch)."""
+    it was made (seconds since the epoch). ``fixed`` is whether that id can never mean another image: in containerd's
+    store it may be an index, of which the engine shows the platform that it happens to hold."""
 
     id: str
     tags: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class Held:
     labels: Mapping[str, str] = field(default_factory=dict)
     size: int = 0
     created: float = 0.0
+    fixed: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class CacheRecord:
 
 @dataclass(frozen=True)
 class Facts:
-    """What never changes about an image id: its content, platform, environment and ONBUILD triggers.
+    """What is known of an image id: its content, platform (normal form), environment and ONBUILD triggers.
 
     ``content`` is a digest of the layers and the configuration without our own labels and without times:
     two images with the same content are the same for everything that builds on them.
@@ -120,8 +122,8 @@ def normalise(ref: str) -> str:
 
 
 def host_platform() -> str:
-    """This machine's platform in BuildKit's words, such as ``linux/amd64``."""
-    return "linux/" + _ARCHITECTURES.get(os.uname().machine, os.uname().machine)
+    """This machine's platform in its normal form, such as ``linux/amd64``."""
+    return platforms.normalise(os.uname().machine)
 
 
 def context(environ: Mapping[str, str] = os.environ) -> str:
@@ -186,7 +188,7 @@ class Engine:
         """List the images and the platform of the engine: one request each, however many images there are."""
         if not self._platform:
             version = self._call("GET", _VERSION)
-            self._platform = f"{version['Os']}/{version['Arch']}"
+            self._platform = platforms.normalise(f"{version['Os']}/{version['Arch']}")
         return snapshot_of(self._call("GET", _IMAGES), self._platform)
 
     def facts(self, image_id: str) -> Facts:
@@ -284,7 +286,7 @@ def facts_of(inspected: Mapping[str, Any]) -> Facts:
     whole = [inspected.get("RootFS", {}).get("Layers"), config, labels, system]
     env = dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry)
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    return Facts(f"sha256:{digest}", system, env, tuple(config.get("OnBuild") or ()))
+    return Facts(f"sha256:{digest}", platforms.normalise(system), env, tuple(config.get("OnBuild") or ()))
 
 
 def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
@@ -294,12 +296,21 @@ def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
     for one in listed:
         tags = tuple(tag for tag in one.get("RepoTags") or () if tag != "<none>:<none>")
         digests = tuple(digest for digest in one.get("RepoDigests") or () if not digest.startswith("<none>"))
-        held = Held(one["Id"], tags, digests, one.get("Labels") or {}, one.get("Size") or 0, one.get("Created") or 0)
+        labels, size, created = one.get("Labels") or {}, one.get("Size") or 0, one.get("Created") or 0
+        held = Held(one["Id"], tags, digests, labels, size, created, _fixed(one))
         for name in (*tags, *digests):
             by_name[normalise(name)] = held
         if OWN in held.labels:
             by_own[held.labels[OWN]] = (*by_own.get(held.labels[OWN], ()), held)
     return Snapshot(by_name, platform, by_own)
+
+
+def _fixed(listed: Mapping[str, Any]) -> bool:
+    """Whether the id of a listed image can never mean another one. That of the classic store is its configuration's;
+    containerd's store has no other digest for an image than its id, which newer engines say what it is of."""
+    if not any(digest.endswith(f"@{listed['Id']}") for digest in listed.get("RepoDigests") or ()):
+        return not listed.get("Descriptor")
+    return re.search(r"manifest\.v\d", (listed.get("Descriptor") or {}).get("mediaType", "")) is not None
 
 
 def moment(text: str) -> float:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks import places, project, settings
-from tasks.content import survey
+from tasks.content import platforms, survey
 from tasks.content.facts import FactsCache
-from tasks.engine import Engine, Facts, Snapshot, host_platform
+from tasks.engine import Engine, Facts, Held, Snapshot, host_platform
 from tasks.errors import Trouble
 from tasks.images import plan, record
 from tasks.seeing.history import History
@@ -90,7 +90,7 @@ class Workspace:
 
     @cached_property
     def facts(self) -> FactsCache:
-        """What never changes about the images that the engine holds."""
+        """What is known of the images that the engine holds."""
         return FactsCache(self.common / "facts.json", self.engine.facts)
 
     @cached_property
@@ -141,7 +141,7 @@ class Workspace:
         with self._lock:
             if self._declared is None:
                 self.engine.ask()
-                self._declared = self.surveyor.survey(host_platform(), lambda ref: None)
+                self._declared = self.surveyor.survey(host_platform(), lambda ref, platform: None)
             return self._declared
 
     def decisions(self) -> dict[str, plan.Decision]:
@@ -168,13 +168,13 @@ class Workspace:
     def _planned(self, surveyed: Mapping[str, survey.Surveyed]) -> dict[str, plan.Decision]:
         """Decide about all of these; the shared registry is asked only about what would else be built."""
         snapshot = self.snapshot()
-        decided = plan.plan(surveyed, snapshot, self.content_of, self._record_of)
+        decided = plan.plan(surveyed, snapshot, self.facts_of, self._record_of)
         builds = {name: one.surveyed for name, one in decided.items() if one.action == "build"}
         # A run with nothing to build does not even import what would ask.
         if builds and self.settings.cache_registry and self.share.reads:
             offers = self.share.offers(builds, snapshot.platform)
             if offers:
-                decided = plan.plan(surveyed, snapshot, self.content_of, self._record_of, offers)
+                decided = plan.plan(surveyed, snapshot, self.facts_of, self._record_of, offers)
         return decided
 
     def _ask_others(self, decided: Mapping[str, plan.Decision]) -> None:
@@ -203,14 +203,20 @@ class Workspace:
             self._snapshot = self._decisions = None
             self._changed = True
             self.engine.forget()
+            self.facts.forget()
 
-    def content_of(self, image_id: str) -> str:
-        """The content of an image that the engine holds."""
-        return self.facts.get(image_id).content
+    def facts_of(self, held: Held) -> Facts:
+        """What is known of an image that the engine holds."""
+        return self.facts.get(held.id, held.fixed)
 
-    def _facts_of(self, ref: str) -> Facts | None:
+    def base(self, ref: str, platform: str) -> Held | None:
+        """The image that the engine holds of an external reference for a platform."""
         held = self.snapshot().get(ref)
-        return self.facts.get(held.id) if held else None
+        return held if held and platforms.serves(self.facts_of(held).platform, platform) else None
+
+    def _facts_of(self, ref: str, platform: str) -> Facts | None:
+        held = self.base(ref, platform)
+        return self.facts_of(held) if held else None
 
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)

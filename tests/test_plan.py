@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks.caches.registry import Found
 from tasks.content.fingerprint import OWN, PARENTS, Ingredients, tag_of
 from tasks.content.survey import Surveyed
-from tasks.engine import Held, Snapshot, snapshot_of
+from tasks.engine import Facts, Held, Snapshot, snapshot_of
 from tasks.images.plan import Decision, plan
 from tasks.images.record import Record
 from tasks.project import Image
@@ -19,8 +19,18 @@ def made(name: str, own: str = "o1", fingerprint: str = "f1", parents: Mapping[s
     named = dict(parents or {})
     prints = dict.fromkeys(named.values(), "f0")
     return Surveyed(
-        image, Path("/src"), own=own, fingerprint=fingerprint * 16, parents=named, parent_fingerprints=prints
+        image,
+        Path("/src"),
+        own=own,
+        fingerprint=fingerprint * 16,
+        parents=named,
+        parent_fingerprints=prints,
+        platforms=("linux/amd64",),
     )
+
+
+def facts_of(held: Held) -> Facts:
+    return Facts(f"content of {held.id}", "linux/arm64" if held.id.startswith("arm") else "linux/amd64")
 
 
 def held(one: Surveyed, *, parents: str = "", ident: str = "", names: tuple[str, ...] | None = None) -> Held:
@@ -36,7 +46,7 @@ def engine(*images: Held) -> Snapshot:
 def decide(
     images: list[Surveyed], snapshot: Snapshot, records: Mapping[str, Record] | None = None
 ) -> dict[str, Decision]:
-    return plan({one.name: one for one in images}, snapshot, lambda ident: f"content of {ident}", (records or {}).get)
+    return plan({one.name: one for one in images}, snapshot, facts_of, (records or {}).get)
 
 
 def record(one: Surveyed, **more: object) -> Record:
@@ -116,7 +126,7 @@ def found(one: Surveyed, parents: str = "", platform: str = "linux/amd64") -> Fo
 
 
 def shared(images: list[Surveyed], snapshot: Snapshot, **offers: Found) -> dict[str, str]:
-    decided = plan({one.name: one for one in images}, snapshot, lambda ident: f"content of {ident}", {}.get, offers)
+    decided = plan({one.name: one for one in images}, snapshot, facts_of, {}.get, offers)
     return {name: one.action for name, one in decided.items()}
 
 

@@ -199,7 +199,7 @@ def push_all(workspace: Workspace) -> str:
     pushed = 0
     for name, one in fresh.items():
         wanted = share.wanted_of(one.surveyed, platform)
-        known = name in there and plan.offered(one.surveyed, there[name], one.parents_label, platform)
+        known = name in there and plan.offered(one.surveyed, there[name], one.parents_label)
         if wanted is None or known or one.held is None:
             continue
         _say(f"pushing {name}, {size_text(one.held.size)}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from tasks.content import platforms
 from tasks.engine import facts_of
 
 _MANIFESTS = (
@@ -90,9 +91,10 @@ class Registry:
                 by_platform = {_platform(one.get("platform") or {}): one["digest"] for one in listed}
             except (KeyError, TypeError, AttributeError):
                 raise NoImage("answers with something that is no image") from None
-            if platform not in by_platform:
+            wanted = platforms.normalise(platform)
+            if wanted not in by_platform:
                 return None
-            manifest, digest = self._manifest(repository, by_platform[platform])
+            manifest, digest = self._manifest(repository, by_platform[wanted])
             if manifest is None:
                 return None
         try:
@@ -253,4 +255,4 @@ class Registry:
 
 def _platform(declared: Mapping[str, Any]) -> str:
     parts = (declared.get("os"), declared.get("architecture"), declared.get("variant"))
-    return "/".join(str(part) for part in parts if part)
+    return platforms.normalise("/".join(str(part) for part in parts if part))

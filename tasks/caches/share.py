@@ -179,9 +179,9 @@ class Share:
 def wanted_of(one: Surveyed, platform: str) -> Wanted | None:
     """What to look for in the registry; None for an image that cannot be shared: one whose base is not known (its
     fingerprint then says nothing of it), and one of several platforms (an engine holds one of them)."""
-    if not all(one.bases.values()) or len(one.image.platforms) > 1 or not one.fingerprint:
+    if not all(one.bases.values()) or len(one.platforms) > 1 or not one.fingerprint:
         return None
-    return Wanted(one.image.ref, one.fingerprint, one.image.platforms[0] if one.image.platforms else platform)
+    return Wanted(one.image.ref, one.fingerprint, one.platforms[0] if one.platforms else platform)
 
 
 def path_of(ref: str) -> str:

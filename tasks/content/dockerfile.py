@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tasks.content import platforms
 from tasks.content.instructions import Instruction, Script, expand, is_heredoc, mount, parse
 from tasks.content.reads import WHOLE, Copy, External, Reads, Remote
 from tasks.content.references import familiar, is_pinned, is_remote
@@ -111,6 +112,7 @@ class _Reader:
             plain, colons, platform_of = name.partition("::")
             self.named[familiar(plain) + colons + platform_of] = name
         self.platform = platform
+        self.read_for: dict[str, dict[str, None]] = {}
         self.onbuild: dict[str, tuple[str, ...]] = {}
         self.env: dict[str, dict[str, str]] = {}
         self.globals = _Scope(_platform_args(platform, build, args), complete=True)
@@ -154,6 +156,7 @@ class _Reader:
                 for one in self.stages
                 if one.name and one.number in self.done and one is not stage
             },
+            read_for={name: tuple(some) for name, some in self.read_for.items()},
         )
 
     def _stages(self) -> list[_Stage]:
@@ -183,7 +186,8 @@ class _Reader:
             raise Trouble(f"{words[2]!r} cannot be the name of a stage", where=self._at(each.line))
         self.globals.asked.clear()
         base = self._expand(words[0], self.globals, each.line)
-        platform = self._expand(each.flag("platform"), self.globals, each.line)
+        flag = self._expand(each.flag("platform"), self.globals, each.line)
+        platform = platforms.normalise(flag) if flag else ""
         if not base:
             raise Trouble(f"FROM {words[0]} is empty after expansion", where=self._at(each.line))
         asked = frozenset(self.globals.asked)
@@ -226,7 +230,7 @@ class _Reader:
             self.reached[self.active[-1].number].update(names)
 
     def _context_stage(self, stage: _Stage) -> tuple[_Scope, tuple[str, ...]]:
-        self._whole_context(stage.context, stage.line)
+        self._whole_context(stage.context, stage.line, stage.platform)
         return self._base_scope(stage, stage.context), ()
 
     def _own_stage(self, stage: _Stage) -> tuple[_Scope, tuple[str, ...]]:
@@ -260,10 +264,11 @@ class _Reader:
         if name == "scratch":
             return ""
         if context := self._named(name, platform):
-            self._whole_context(context, line)
+            self._whole_context(context, line, platform)
             return context
         ref = familiar(name)
         self._reach(ref)
+        self._read_for(ref, platform)
         near = difflib.get_close_matches(ref, [*self.by_name, *self.named], 1, 0.7)
         self.images.setdefault((ref, platform), External(ref, platform, line, near[0] if near else ""))
         return ref
@@ -274,8 +279,12 @@ class _Reader:
         plain = familiar(name)
         return self.named.get(f"{plain}::{platform or self.platform}") or self.named.get(plain)
 
-    def _whole_context(self, name: str, line: int) -> None:
+    def _read_for(self, name: str, platform: str) -> None:
+        self.read_for.setdefault(name, {})[platform or self.platform] = None
+
+    def _whole_context(self, name: str, line: int, platform: str) -> None:
         self.contexts.add(name)
+        self._read_for(name, platform)
         self._reach(name)
         self.copies.append(Copy(name, (WHOLE,), line=line, instruction="FROM"))
 
@@ -373,6 +382,7 @@ class _Reader:
         if context := self._named(origin, ""):
             self.contexts.add(context)
             self._reach(context)
+            self._read_for(context, "")
             return context
         self._origin(origin, "", line)
         return None

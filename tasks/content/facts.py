@@ -1,4 +1,4 @@
-"""What is known of the images that the engine holds? Asked once for each, because an id never changes its meaning."""
+"""What is known of the images that the engine holds? Asked once for each whose id can never mean another image."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from tasks.project import read_json, write_json
 
 
 class FactsCache:
-    """The facts of image ids, kept in a file: an id never changes its meaning, so it is asked about once."""
+    """The facts of image ids. Of those that can never mean another image (``engine.Held.fixed``) they are kept in a
+    file; of the others they hold until ``forget``."""
 
     def __init__(self, path: Path, ask: Callable[[str], Facts]) -> None:
         self._path = path
         self._ask = ask
         self._known: dict[str, Facts] | None = None
+        self._passing: dict[str, Facts] = {}
         self._new = False
 
-    def get(self, image_id: str) -> Facts:
+    def get(self, image_id: str, fixed: bool = True) -> Facts:
         """The facts of an image that the engine holds."""
+        if not fixed:
+            if image_id not in self._passing:
+                self._passing[image_id] = self._ask(image_id)
+            return self._passing[image_id]
         if self._known is None:
             kept = read_json(self._path) or {}
             try:
@@ -31,6 +37,10 @@ class FactsCache:
             self._known[image_id] = self._ask(image_id)
             self._new = True
         return self._known[image_id]
+
+    def forget(self) -> None:
+        """The engine may hold another platform of an image than before."""
+        self._passing.clear()
 
     def keep(self, ids: Iterable[str]) -> None:
         """Write down what was learnt about these ids, and forget the others."""

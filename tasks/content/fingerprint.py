@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Raised whenever the meaning of what goes in changes: every image is then built once more.
-VERSION = 1
+VERSION = 2
 # Labels that every image built here carries. They name no time and no machine, so they break no cache.
 LABEL = "vllm-swarm.build."
 OWN, PARENTS, FINGERPRINT = f"{LABEL}own", f"{LABEL}parents", f"{LABEL}fingerprint"

@@ -64,7 +64,8 @@ class Reads:
     ``args`` are the names whose value matters: build args that a reached stage declares or its ``FROM`` uses.
     ``syntax`` is the frontend's image. ``env`` and ``onbuild`` are what an image built from this target hands on to
     a Dockerfile that starts ``FROM`` it. ``stages`` are the other stages that the target reaches, those with a name,
-    each with all that it reaches itself: stages, named contexts, references.
+    each with all that it reaches itself: stages, named contexts, references. ``read_for`` says for which platforms each
+    image or named context is read. ``alike`` is whether all platforms hand on the same variables.
     """
 
     copies: tuple[Copy, ...] = ()
@@ -78,6 +79,8 @@ class Reads:
     env: Mapping[str, str] = field(default_factory=dict)
     onbuild: tuple[str, ...] = ()
     stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    read_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    alike: bool = True
 
     @property
     def externals(self) -> tuple[str, ...]:
@@ -103,6 +106,8 @@ class Reads:
             syntax=raw["syntax"],
             env=raw["env"],
             stages={name: tuple(reached) for name, reached in raw["stages"].items()},
+            read_for={name: tuple(some) for name, some in raw["read_for"].items()},
+            alike=raw["alike"],
             **lists,
         )
 
@@ -112,8 +117,13 @@ def joined(parts: Sequence[Reads]) -> Reads:
     first, *others = parts
     if not others:
         return first
-    names = ("copies", "contexts", "images", "remotes", "args", "secrets", "ssh")
+    names = ("copies", "contexts", "images", "remotes", "args", "secrets", "ssh", "onbuild")
     found: dict[str, Any] = {
         name: tuple(dict.fromkeys(each for part in parts for each in getattr(part, name))) for name in names
     }
-    return replace(first, **found)
+    read_for: dict[str, tuple[str, ...]] = {}
+    for part in parts:
+        for name, some in part.read_for.items():
+            read_for[name] = tuple(dict.fromkeys((*read_for.get(name, ()), *some)))
+    alike = all(part.alike and part.env == first.env for part in others)
+    return replace(first, **found, read_for=read_for, alike=alike)

@@ -19,7 +19,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from tasks.content import fingerprint, ignorefile
+from tasks.content import fingerprint, ignorefile, platforms
 from tasks.content import selection as inputs
 from tasks.content.fingerprint import Ingredients
 from tasks.content.reads import Reads, joined
@@ -31,8 +31,11 @@ from tasks.places import project_key
 from tasks.project import Image, Project, dockerfile_text, read_json, write_json
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
-_PARSER = 2
-FactsOf = Callable[[str], Facts | None]
+_PARSER = 3
+# What is known of an external reference for a platform; None where the engine holds no image of it for that.
+FactsOf = Callable[[str, str], Facts | None]
+# Arguments that tell a Dockerfile where it is built; what is built by another processor may be another image.
+_BUILD_PLATFORM = {f"BUILD{part}" for part in ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")}
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class Surveyed:
     """What one image is made of.
 
     ``texts`` are the Dockerfile and the ignore files by path, ``parts`` the files of its contexts, ``parents`` maps
-    each context or reference that stands for another image of the project to that image's name, ``bases`` each
-    external reference to the content that the engine holds under it ("" for none), ``env`` and ``onbuild`` are what
-    it hands on to its children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is
-    the ignore file to build with instead of the one in force, where that one lets our own folder into the context.
-    ``early`` are stages that need no other image of the project, without those that another of them needs.
-    ``index`` is where its files were looked up. ``problem`` is why it cannot be built.
+    each context or reference that stands for another image of the project to that image's name, ``bases`` each external
+    reference to the content that the engine holds under it ("" for none), ``platforms`` are those it is built for and
+    ``read_for`` those for which each external reference is read, ``env`` and ``onbuild`` are what it hands on to its
+    children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is the ignore file to
+    build with instead of the one in force, where that one lets our own folder into the context. ``early`` are stages
+    that need no other image of the project, without those that another of them needs. ``index`` is where its files were
+    looked up. ``problem`` is why it cannot be built.
     """
 
     image: Image
@@ -70,6 +74,8 @@ class Surveyed:
     parent_fingerprints: Mapping[str, str] = field(default_factory=dict)
     parent_tags: Mapping[str, str] = field(default_factory=dict)
     bases: Mapping[str, str] = field(default_factory=dict)
+    platforms: tuple[str, ...] = ()
+    read_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     remotes: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     env_known: bool = False
@@ -118,6 +124,7 @@ class _Draft:
     text: str
     reads: Reads | None
     problem: str = ""
+    platforms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,7 @@ class Surveyor:
         ``platform`` is the engine's, ``facts_of`` tells what is known of an external reference. What is wrong with one
         image is its ``problem``; a cycle is the problem of all images in it.
         """
+        platform = platforms.normalise(platform)
         drafts: dict[str, _Draft] = {}
         edges: dict[str, set[str]] = {}
         todo = [only] if only else list(self._project.images)
@@ -170,7 +178,7 @@ class Surveyor:
                     edges[name] |= inherited
                     todo.extend(inherited)
                     break
-                done[name] = self._measure(draft, facts_of, done, cycle if name in cycle else [])
+                done[name] = self._measure(draft, platform, facts_of, done, cycle if name in cycle else [])
             else:
                 return done
 
@@ -184,23 +192,25 @@ class Surveyor:
     def _draft(self, image: Image, platform: str, inherited: _Inherited | None = None) -> _Draft:
         if image.problem:
             return _Draft(image, "", None, image.problem)
-        if image.remote_context:
-            return _Draft(image, "", None)
         try:
+            targets = platforms.targets(image.platforms, platform, f"service {image.name}")
+            if image.remote_context:
+                return _Draft(image, "", None, platforms=targets)
             text = self._texts.get(image.name)
             if text is None:
                 text = self._texts[image.name] = dockerfile_text(image)
-            return _Draft(image, text, self._reads(image, text, platform, inherited or _Inherited()))
+            reads = self._reads(image, text, targets, platform, inherited or _Inherited())
+            return _Draft(image, text, reads, platforms=targets)
         except Trouble as trouble:
             return _Draft(image, "", None, str(trouble))
 
-    def _reads(self, image: Image, text: str, platform: str, inherited: _Inherited) -> Reads:
+    def _reads(self, image: Image, text: str, targets: tuple[str, ...], platform: str, inherited: _Inherited) -> Reads:
         asked: dict[str, Any] = {
             "where": _where(image.name, image.dockerfile, self._project.directory),
             "target": image.target,
             "args": {name: value for name, value in image.args.items() if value is not None},
             "named": sorted(image.contexts),
-            "platforms": list(image.platforms) or [platform],
+            "platforms": list(targets),
             "build_platform": platform,
             "onbuild": inherited.onbuild,
             "env": inherited.env,
@@ -220,11 +230,17 @@ class Surveyor:
         for ref in _references(draft.reads):
             parent = done.get(parents.get(ref, ""))
             outside = "" if parent else _external(draft.image, ref)
-            known = (parent if parent.env_known else None) if parent else (facts_of(outside) if outside else None)
-            if known:
-                inherited.env[ref] = dict(known.env)
-                inherited.onbuild[ref] = list(known.onbuild)
-        return self._draft(draft.image, platform, inherited) if inherited.env else draft
+            found: list[Facts | Surveyed] = [parent] if parent else []
+            sure = bool(parent and parent.env_known)
+            if outside:
+                known = [facts_of(outside, one) for one in draft.reads.read_for.get(ref, draft.platforms)]
+                found = [one for one in known if one]
+                sure = len(found) == len(known) and all(one.env == found[0].env for one in found)
+            if sure:
+                inherited.env[ref] = dict(found[0].env)
+            if found:
+                inherited.onbuild[ref] = list(dict.fromkeys(each for one in found for each in one.onbuild))
+        return self._draft(draft.image, platform, inherited) if inherited.onbuild else draft
 
     def _parents(self, image: Image, reads: Reads | None) -> dict[str, str]:
         """Each context or reference of the Dockerfile that stands for an image of this project, with its name."""
@@ -238,27 +254,30 @@ class Surveyor:
                 found[ref] = name
         return found
 
-    def _measure(self, draft: _Draft, facts_of: FactsOf, done: Mapping[str, Surveyed], cycle: list[str]) -> Surveyed:
+    def _measure(
+        self, draft: _Draft, platform: str, facts_of: FactsOf, done: Mapping[str, Surveyed], cycle: list[str]
+    ) -> Surveyed:
         image, directory = draft.image, self._project.directory
         if cycle:
             return Surveyed(image, directory, problem="these images need each other: " + " → ".join(cycle))
         if draft.problem:
             return Surveyed(image, directory, problem=draft.problem)
         parents = self._parents(image, draft.reads)
-        held_up = Surveyed(image, directory, dockerfile_text=draft.text, parents=parents)
+        held_up = Surveyed(image, directory, dockerfile_text=draft.text, parents=parents, platforms=draft.platforms)
         try:
+            _check_platforms(draft, parents, done, f"service {image.name}")
             texts, parts = self._files(draft)
             ignore = next((part.ignore.completed for part in parts if not part.label), "")
             digest = _digest(texts, parts)
         except Trouble as trouble:
             return replace(held_up, problem=str(trouble))
         reads = draft.reads
-        outside = [ref for name in _references(reads) if name not in parents and (ref := _external(image, name))]
-        bases = {ref: _base(ref, facts_of) for ref in dict.fromkeys(outside)}
-        if reads and reads.syntax and (frontend := facts_of(reads.syntax)):
+        read_for = _read_for(draft, parents)
+        bases = {ref: _base(ref, some, facts_of) for ref, some in read_for.items()}
+        if reads and reads.syntax and (frontend := facts_of(reads.syntax, platform)):
             bases[reads.syntax] = frontend.content  # one that the engine does not hold is known by its name only
         remotes = _remotes(draft)
-        settings = _settings(image, reads, self._environ)
+        settings = _settings(draft, platform, self._environ)
         own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
         fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
         return replace(
@@ -272,9 +291,12 @@ class Surveyor:
                 for context, name in parents.items()
             },
             bases=bases,
+            read_for=read_for,
             remotes=remotes,
             env=reads.env if reads else {},
-            env_known=all(facts_of(ref) for ref in bases) and all(done[name].env_known for name in parents.values()),
+            env_known=all(facts_of(ref, one) for ref, some in read_for.items() for one in some)
+            and all(done[name].env_known for name in parents.values())
+            and (reads is None or reads.alike),
             onbuild=reads.onbuild if reads else (),
             early=_early(reads, parents) if reads and parents else (),
             ignore=ignore,
@@ -328,7 +350,7 @@ def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
     from tasks.content import dockerfile  # parsing is rare: its answers are kept
 
     common = {name: value for name, value in asked.items() if name != "platforms"}
-    return joined([dockerfile.reads(text, **common, platform=platform) for platform in asked["platforms"]])
+    return joined([dockerfile.reads(text, **common, platform=one) for one in asked["platforms"]])
 
 
 def _references(reads: Reads | None) -> list[str]:
@@ -361,13 +383,40 @@ def _where(name: str, dockerfile: str, directory: Path) -> str:
     return os.path.relpath(dockerfile, directory) if dockerfile else f"dockerfile_inline of {name}"
 
 
-def _base(ref: str, facts_of: FactsOf) -> str:
-    """What an external reference holds: its digest if it is pinned, else the content that the engine has for it."""
+def _read_for(draft: _Draft, parents: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The external references that an image reads, each with the platforms for which it does."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in _references(draft.reads):
+        ref = "" if name in parents else _external(draft.image, name)
+        if ref and draft.reads:
+            some = draft.reads.read_for.get(name, draft.platforms)
+            found[ref] = tuple(dict.fromkeys((*found.get(ref, ()), *some)))
+    return found
+
+
+def _check_platforms(draft: _Draft, parents: Mapping[str, str], done: Mapping[str, Surveyed], where: str) -> None:
+    """``Trouble`` where an image is read for a platform for which its parent is not built."""
+    for context, name in parents.items():
+        for wanted in draft.reads.read_for.get(context, ()) if draft.reads else ():
+            built = done[name].platforms
+            if built and not any(platforms.serves(one, wanted) for one in built):
+                raise Trouble(
+                    f"it reads {name} for {wanted}, and {name} is built for {', '.join(built)} only",
+                    where=where,
+                    remedy=f"give {name} the same platforms, or read it with FROM --platform",
+                )
+
+
+def _base(ref: str, read_for: tuple[str, ...], facts_of: FactsOf) -> str:
+    """What an external reference holds: its digest if it is pinned, else the content that the engine has for it; of
+    several platforms, each one's."""
     pinned = ref.partition("@")[2]
     if pinned:
         return pinned
-    facts = facts_of(ref)
-    return facts.content if facts else ""
+    found = {one: facts.content if (facts := facts_of(ref, one)) else "" for one in read_for}
+    if len(found) == 1 or not all(found.values()):
+        return next(iter(found.values())) if len(found) == 1 else ""
+    return " ".join(f"{one}={content}" for one, content in sorted(found.items()))
 
 
 def _early(reads: Reads, parents: Mapping[str, str]) -> tuple[str, ...]:
@@ -385,9 +434,11 @@ def _remotes(draft: _Draft) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _settings(image: Image, reads: Reads | None, environ: Mapping[str, str]) -> dict[str, Any]:
+def _settings(draft: _Draft, platform: str, environ: Mapping[str, str]) -> dict[str, Any]:
     """The build settings that can change the result. An argument that no reached stage declares cannot; one without
-    a value has it from the environment of the build."""
+    a value has it from the environment of the build. Where it is built counts where the Dockerfile asks for it."""
+    image, reads = draft.image, draft.reads
+    asks = reads is None or bool(_BUILD_PLATFORM & {*reads.args})
     args = {
         name: environ.get(name) if value is None else value
         for name, value in image.args.items()
@@ -397,7 +448,8 @@ def _settings(image: Image, reads: Reads | None, environ: Mapping[str, str]) -> 
         "args": safe_arguments(args),
         "target": image.target or "",
         "dockerfile": image.dockerfile if image.remote_context else "",
-        "platforms": list(image.platforms),
+        "platforms": ", ".join(draft.platforms),
+        "build_platform": platform if asks else "",
         "labels": safe_arguments(image.labels),
         "secrets": [secret.id for secret in image.secrets],
         "ssh": list(image.ssh),

@@ -18,8 +18,10 @@ from tasks.project import Image
 
 
 def as_built(one: Surveyed, passing: Path, folder: Path) -> Image:
-    """The image as BuildKit gets it: ``passing`` is a folder of this build alone, ``folder`` our ``.build``."""
-    return _by_own_names(without_our_folder(one, passing), one, folder / "contexts")
+    """The image as BuildKit gets it: ``passing`` is a folder of this build alone, ``folder`` our ``.build``. The
+    platform is always told: without, BuildKit takes that of the base, a builder of several nodes that of the first."""
+    image = replace(without_our_folder(one, passing), platforms=one.platforms)
+    return _by_own_names(image, one, folder / "contexts")
 
 
 def without_our_folder(one: Surveyed, folder: Path) -> Image:

@@ -12,26 +12,43 @@ from collections.abc import Mapping
 
 from tasks import plugins, processes
 from tasks.caches import builder
+from tasks.errors import Trouble
 from tasks.images.plan import Decision
 from tasks.seeing import board
 from tasks.workspace import Workspace
 
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-_tried: set[str] = set()
+_tried: set[tuple[str, str]] = set()
 
 
 def bring(workspace: Workspace, decision: Decision) -> bool:
-    """Pull the external bases of an image that the engine does not hold; whether that brought any.
+    """Pull the external bases of an image that the engine does not hold for its platforms; whether that brought any.
 
     One that is pinned by digest too: its content is known without, but not what it sets and which ``ONBUILD``
     instructions it has, which may read files. What cannot be pulled is left to BuildKit, which may have it in its
     cache, and is tried once in a run.
     """
-    missing = [ref for ref in decision.surveyed.bases if workspace.snapshot().get(ref) is None]
-    brought = [ref for ref in missing if _pull(ref, decision.name)]
+    read_for = decision.surveyed.read_for
+    missing = [(ref, one) for ref, some in read_for.items() for one in some if workspace.base(ref, one) is None]
+    brought = [ref for ref, platform in missing if _pull(workspace, ref, platform, decision.name)]
     if brought:
         workspace.changed()
     return bool(brought)
+
+
+def refuse_foreign(workspace: Workspace, decision: Decision) -> None:
+    """``Trouble`` where the engine holds a base under its name for another platform only: containerd's store would let
+    a build start from that."""
+    for ref, some in decision.surveyed.read_for.items():
+        held = workspace.snapshot().get(ref)
+        for wanted in some if held else ():
+            if workspace.base(ref, wanted) is None and held:
+                raise Trouble(
+                    f"the base {ref} is {workspace.facts_of(held).platform} here, {wanted} is wanted, and that cannot "
+                    "be pulled",
+                    where=decision.name,
+                    remedy=f"docker pull --platform {wanted} {ref}",
+                )
 
 
 def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
@@ -45,6 +62,8 @@ def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
         return  # it gets its bases as folders, with each build
     for ref in {ref for one in decisions.values() for ref, content in one.surveyed.bases.items() if content}:
         standing = [one.action for one in decisions.values() if ref in one.surveyed.bases]
+        if workspace.base(ref, workspace.snapshot().platform) is None:
+            continue  # of another platform, which a build reads under another name
         if len(standing) > 1 and set(standing) == {"build"}:
             argv = ["docker", "buildx", "build", *builder.argv(workspace.settings, workspace.environ)]
             argv += ["--output", "type=cacheonly", "-"]
@@ -53,11 +72,12 @@ def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
             )
 
 
-def _pull(ref: str, image: str) -> bool:
+def _pull(workspace: Workspace, ref: str, platform: str, image: str) -> bool:
+    """Pull what no name of the engine stands for yet; another platform under a name stays there."""
     with _locks[ref]:
-        if ref in _tried:
+        if (ref, platform) in _tried or workspace.snapshot().get(ref):
             return False
-        _tried.add(ref)
+        _tried.add((ref, platform))
         board.board.note(image, f"pulling {ref}")
         # What it says is said again, and better, by the build that then fails.
-        return processes.quietly(["docker", "pull", "--quiet", ref]) == 0
+        return processes.quietly(["docker", "pull", "--quiet", "--platform", platform, ref]) == 0

@@ -29,7 +29,7 @@ from tasks.engine import Held
 from tasks.errors import Trouble
 from tasks.images import buildx, early, externals, record
 from tasks.images.context import as_built
-from tasks.images.plan import Decision, made_from
+from tasks.images.plan import Decision, is_for, made_from
 from tasks.images.reasons import AFRESH, differences
 from tasks.seeing import board, history
 from tasks.seeing.progress import Progress
@@ -105,7 +105,11 @@ def _pull(workspace: Workspace, decision: Decision) -> bool:
         return False
     workspace.changed()
     held = workspace.snapshot().get(ref)
-    if held is None or not made_from(one, held, decision.parents_label):
+    if (
+        held is None
+        or not made_from(one, held, decision.parents_label)
+        or not is_for(one, workspace.facts_of(held).platform)
+    ):
         workspace.share.refuse(wanted, "it is not made from what its labels in the registry say")
         return False
     _name(workspace, decision, held.id)
@@ -169,6 +173,7 @@ def _retag(workspace: Workspace, decision: Decision) -> None:
 def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> None:
     name, one = decision.name, decision.surveyed
     expected = workspace.expected_seconds
+    externals.refuse_foreign(workspace, decision)
     _begin(workspace)
     board.board.started(name, "build", decision.reasons, expected.get(name))
     began = time.time()
@@ -185,6 +190,7 @@ def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> No
         _refuse_moved(workspace, decision, outcome, began, seconds)
         made = workspace.snapshot().get(passing)
         image_id = site.received(workspace, decision, where, outcome.image_id, made)
+        _refuse_foreign(workspace, decision, image_id, made)
         _name(workspace, decision, image_id)
     finally:
         if where.layout is None:
@@ -263,6 +269,16 @@ def _refuse_moved(workspace: Workspace, decision: Decision, outcome: _Outcome, b
     board.board.ended(name, "moved", progress=progress)
     what = ", ".join(differences(one.ingredients(), after.surveyed.ingredients())) or "a parent changed"
     raise Trouble(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
+
+
+def _refuse_foreign(workspace: Workspace, decision: Decision, image_id: str, made: Held | None) -> None:
+    """``Trouble`` where what was built is of another platform than was asked for."""
+    platform = (workspace.facts_of(made) if made else workspace.facts.get(image_id, fixed=False)).platform
+    if not is_for(decision.surveyed, platform):
+        raise Trouble(
+            f"{decision.name}: {platform} was built, and {', '.join(decision.surveyed.platforms)} is wanted",
+            remedy="`docker buildx inspect` lists the platforms of the builder",
+        )
 
 
 def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: str, where: site.Site) -> _Outcome:

@@ -17,9 +17,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tasks.content import platforms
 from tasks.content.fingerprint import KEPT, OWN, PARENTS, repository, tag_of
 from tasks.content.survey import Surveyed
-from tasks.engine import Held, Snapshot, normalise
+from tasks.engine import Facts, Held, Snapshot, normalise
 from tasks.images.reasons import differences
 from tasks.images.record import Record
 
@@ -54,18 +55,18 @@ class Decision:
 def plan(
     surveyed: Mapping[str, Surveyed],
     snapshot: Snapshot,
-    content_of: Callable[[str], str],
+    facts_of: Callable[[Held], Facts],
     record_of: Callable[[str], Record | None],
     offers: Mapping[str, Found] | None = None,
 ) -> dict[str, Decision]:
     """Decide for every image, parents first, in the order of ``surveyed``.
 
-    ``content_of`` gives the content of an image id that the engine holds, ``record_of`` the last record of an image,
+    ``facts_of`` gives the facts of an image that the engine holds, ``record_of`` the last record of an image,
     ``offers`` what the shared registry holds under the images' fingerprints.
     """
     decisions: dict[str, Decision] = {}
     for name, one in surveyed.items():
-        decisions[name] = decide(one, decisions, snapshot, content_of, record_of, (offers or {}).get(name))
+        decisions[name] = decide(one, decisions, snapshot, facts_of, record_of, (offers or {}).get(name))
     return decisions
 
 
@@ -73,7 +74,7 @@ def decide(
     one: Surveyed,
     decided: Mapping[str, Decision],
     snapshot: Snapshot,
-    content_of: Callable[[str], str],
+    facts_of: Callable[[Held], Facts],
     record_of: Callable[[str], Record | None],
     offer: Found | None = None,
 ) -> Decision:
@@ -89,54 +90,62 @@ def decide(
         return Decision(one.name, twin.action, (f"the same image as `{twin.name}`",), one, twin.held, offer=twin.offer)
     built = [parent for parent in parents if decided[parent].action == "build"]
     coming = [parent for parent in parents if decided[parent].action in ("build", "pull")]
-    label = parents_label(one, decided, content_of)
+    label = parents_label(one, decided, facts_of)
+    foreign: list[str] = []
     if not built:
-        held = matching(one, snapshot, label)
+        held, foreign = matching(one, snapshot, label, facts_of)
         if held:
             return _kept(one, held, snapshot, label)
-        if offer and offered(one, offer, label, snapshot.platform):
-            reasons = tuple(_why(one, snapshot, record_of(one.name), coming))
+        if offer and offered(one, offer, label):
+            reasons = tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
             return Decision(one.name, "pull", reasons, one, parents_label=label, offer=offer)
     elif (held := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
         waits = ", ".join(f"`{parent}`" for parent in built)
         return Decision(one.name, "build", (f"{waits} is built again (kept if that comes out the same)",), one, held)
-    reasons = tuple(_why(one, snapshot, record_of(one.name), coming))
+    reasons = tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
     return Decision(one.name, "build", reasons, one, parents_label=label)
 
 
-def parents_label(one: Surveyed, decided: Mapping[str, Decision], content_of: Callable[[str], str]) -> str:
+def parents_label(one: Surveyed, decided: Mapping[str, Decision], facts_of: Callable[[Held], Facts]) -> str:
     """What the label of an image says of the parents that it was built on: each context with its parent's content."""
     pairs = []
     for context, parent in sorted(one.parents.items()):
         held, offer = decided[parent].held, decided[parent].offer
-        pairs.append(f"{context}={content_of(held.id) if held else offer.content if offer else UNKNOWN}")
+        pairs.append(f"{context}={facts_of(held).content if held else offer.content if offer else UNKNOWN}")
     return " ".join(pairs)
 
 
-def offered(one: Surveyed, offer: Found, parents: str, platform: str) -> bool:
+def offered(one: Surveyed, offer: Found, parents: str) -> bool:
     """Whether an image of the shared registry is what a build here would make: its labels say that it was made from
     these own ingredients on these parents' content, and it is of this platform. A name alone proves nothing."""
-    wanted = one.image.platforms[0] if one.image.platforms else platform
-    return (
-        offer.labels.get(OWN) == one.own
-        and offer.labels.get(PARENTS, "") == parents
-        and offer.platform.split("/")[:2] == wanted.split("/")[:2]
-    )
+    return offer.labels.get(OWN) == one.own and offer.labels.get(PARENTS, "") == parents and is_for(one, offer.platform)
 
 
-def matching(one: Surveyed, snapshot: Snapshot, parents: str) -> Held | None:
+def matching(
+    one: Surveyed, snapshot: Snapshot, parents: str, facts_of: Callable[[Held], Facts]
+) -> tuple[Held | None, list[str]]:
     """The image of the engine that was made from exactly this: the same own ingredients on the same parents' content.
     The one that carries the fingerprint's tag comes first, then the one that carries the image's name, then any other
     of this repository (another project's may vanish any time).
 
     Only an image with one of our ``in-`` tags counts: labels alone also stand on a build that was killed before its
-    inputs were read again, and on whatever people make from an image of ours, by ``docker commit`` for instance."""
+    inputs were read again, and on whatever people make from an image of ours, by ``docker commit`` for instance. Where
+    there is only one of another platform, that is said in the second part of the answer."""
+    foreign: list[str] = []
     known = [snapshot.get(ref) for ref in (tag_of(one.image.ref, one.fingerprint), one.image.ref)]
     ours = f"{repository(normalise(one.image.ref))}:{KEPT}"
     for held in (*known, *snapshot.made_from(one.own)):
         if held and made_from(one, held, parents) and any(tag.startswith(ours) for tag in held.tags):
-            return held
-    return None
+            platform = facts_of(held).platform
+            if is_for(one, platform):
+                return held, []
+            foreign = [f"the image here is {platform}, {', '.join(one.platforms)} is wanted"]
+    return None, foreign
+
+
+def is_for(one: Surveyed, platform: str) -> bool:
+    """Whether an image of this platform is one of those that are wanted: of several, an engine shows one."""
+    return any(platforms.same(platform, wanted) for wanted in one.platforms)
 
 
 def made_from(one: Surveyed, held: Held, parents: str) -> bool:

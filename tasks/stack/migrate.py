@@ -5,8 +5,8 @@
                                               └── a killed run left it: the next goes on from there
 
 Both deployments have the same project name and the same volumes, so the switch is Compose's own: it replaces the
-containers one by one. Nothing is stopped before everything is built. The journal, ``migration.json`` in the project's folder,
-says how far it came and which images ran before; these are held by a tag of their own until the end.
+containers one by one. Nothing is stopped before everything is built. The journal, ``migration.json`` in the project's
+folder, says how far it came and which images ran before; these are held by a tag of their own until the end.
 """
 
 from __future__ import annotations
