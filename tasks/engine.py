@@ -1,35 +1,28 @@
 """What does the Docker engine hold?
 
 The engine is the database: which image is fresh is read from its tags and labels, so a lost state file
-can never mislead. One listing answers for all images. On a Unix socket it is asked over plain HTTP,
-because importing the SDK takes longer than everything else that a run with nothing to do needs (0.08 s,
-see docs/decisions.md); any other endpoint is asked through the SDK.
+can never mislead. One listing answers for all images. ``engine_api`` asks.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from tasks.content import platforms
 from tasks.content.fingerprint import LABEL, OWN
 from tasks.content.references import familiar
+from tasks.endpoint import endpoint
+from tasks.engine_api import Api
 from tasks.errors import Trouble
 
-if TYPE_CHECKING:
-    from http.client import HTTPConnection
-
 _VERSION, _IMAGES = "/version", "/images/json"
-_AHEAD_SECONDS = 2.0  # what was asked longer ago is asked again: who does not read files meanwhile does something else
 # Instructions that change an image's configuration only (WORKDIR makes a layer).
 _WITHOUT_LAYER = {
     "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "SHELL",
@@ -126,39 +119,6 @@ def host_platform() -> str:
     return platforms.normalise(os.uname().machine)
 
 
-def context(environ: Mapping[str, str] = os.environ) -> str:
-    """The Docker context that leads to the engine: ``default`` where ``DOCKER_HOST`` names one, or nothing does."""
-    if environ.get("DOCKER_HOST"):
-        return "default"
-    return environ.get("DOCKER_CONTEXT") or configuration(environ).get("currentContext") or "default"
-
-
-def endpoint(environ: Mapping[str, str] = os.environ) -> str:
-    """Where the engine listens: ``DOCKER_HOST``, else the current Docker context, else the default socket."""
-    if environ.get("DOCKER_HOST"):
-        return environ["DOCKER_HOST"]
-    name = context(environ)
-    if name != "default":
-        digest = hashlib.sha256(name.encode()).hexdigest()
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            meta = json.loads((configuration_folder(environ) / "contexts" / "meta" / digest / "meta.json").read_text())
-            return str(meta["Endpoints"]["docker"]["Host"])
-    return "unix:///var/run/docker.sock"
-
-
-def configuration(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What the docker command is configured with; nothing where that cannot be read, of which it warns itself."""
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads((configuration_folder(environ) / "config.json").read_bytes())
-        return content if isinstance(content, dict) else {}
-    return {}
-
-
-def configuration_folder(environ: Mapping[str, str]) -> Path:
-    """Where the docker command keeps its configuration, contexts and the user's plugins."""
-    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/root") / ".docker")
-
-
 class Engine:
     """The engine at ``address`` (default: the one that the docker command would talk to).
 
@@ -167,22 +127,16 @@ class Engine:
 
     def __init__(self, address: str = "") -> None:
         self.address = address or endpoint()
-        self._client: Any = None
+        self._api = Api(self.address)
         self._platform = ""
-        self._asked: dict[str, tuple[float, HTTPConnection]] = {}
 
     def ask(self) -> None:
         """Send ahead what ``snapshot`` will ask: a local engine finds the answer while this process reads files."""
-        self.forget()
-        for path in (_VERSION, _IMAGES) if self.address.startswith("unix://") else ():
-            with contextlib.suppress(Trouble):  # an engine that is needed later says it then
-                self._asked[path] = time.monotonic(), _sent(self.address, "GET", path)
+        self._api.ask(_VERSION, _IMAGES)
 
     def forget(self) -> None:
         """Do not take answers to what was asked ahead: something has changed since."""
-        asked, self._asked = self._asked, {}
-        for _, connection in asked.values():
-            connection.close()
+        self._api.forget()
 
     def snapshot(self) -> Snapshot:
         """List the images and the platform of the engine: one request each, however many images there are."""
@@ -234,7 +188,9 @@ class Engine:
 
     def build_cache(self) -> tuple[CacheRecord, ...]:
         """The records of the cache of the engine's own BuildKit."""
-        listed = self._call("GET", "/system/df?type=build-cache").get("BuildCache") or []
+        answer = self._call("GET", "/system/df?type=build-cache&verbose=1")
+        # The second from API 1.52 on.
+        listed = answer.get("BuildCache") or (answer.get("BuildCacheUsage") or {}).get("Items") or []
         return tuple(map(_cache_record, listed))
 
     def prune_build_cache(self, ids: Sequence[str]) -> None:
@@ -250,29 +206,7 @@ class Engine:
         return any("containerd" in str(value) for _, value in status)
 
     def _call(self, method: str, path: str) -> Any:
-        if not self.address.startswith("unix://"):
-            return self._over_sdk(method, path)
-        when, connection = self._asked.pop(path, (0.0, None))
-        if connection is None or time.monotonic() - when > _AHEAD_SECONDS:
-            connection = _sent(self.address, method, path)
-        return _answer(self.address, connection, method, path)
-
-    def _over_sdk(self, method: str, path: str) -> Any:
-        import docker.errors
-        import requests
-
-        import docker
-
-        try:
-            if self._client is None:
-                self._client = docker.from_env(environment={**os.environ, "DOCKER_HOST": self.address}).api
-            url = f"{self._client.base_url}/v{self._client.api_version}{path}"
-            answer = self._client.request(method, url, timeout=60)
-        except (docker.errors.DockerException, requests.RequestException) as error:
-            raise _silent(self.address, str(error)) from None
-        if answer.status_code >= 400:
-            raise _refused(method, path, answer.text)
-        return answer.json() if answer.content else None
+        return self._api.call(method, path)
 
 
 def facts_of(inspected: Mapping[str, Any]) -> Facts:
@@ -353,49 +287,3 @@ def _makes_layer(entry: Mapping[str, Any]) -> bool:
     made_by = entry.get("CreatedBy") or ""
     words = made_by.removeprefix("/bin/sh -c #(nop) ").split()
     return not words or words[0] not in _WITHOUT_LAYER
-
-
-def _sent(address: str, method: str, path: str) -> HTTPConnection:
-    """A connection to a Unix socket on which this was asked."""
-    import http.client
-    import socket
-
-    class Connection(http.client.HTTPConnection):
-        def connect(self) -> None:
-            self.sock = socket.socket(socket.AF_UNIX)
-            self.sock.settimeout(60)
-            self.sock.connect(address.removeprefix("unix://"))
-
-    connection = Connection("docker")
-    try:
-        connection.request(method, path)
-    except (OSError, http.client.HTTPException) as error:
-        connection.close()
-        raise _silent(address, str(error)) from None
-    return connection
-
-
-def _answer(address: str, connection: HTTPConnection, method: str, path: str) -> Any:
-    """What comes back on a connection on which this was asked."""
-    import http.client
-
-    try:
-        answer = connection.getresponse()
-        body = answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise _silent(address, str(error)) from None
-    finally:
-        connection.close()
-    if answer.status >= 400:
-        raise _refused(method, path, body.decode(errors="replace"))
-    return json.loads(body) if body.strip() else None
-
-
-def _silent(address: str, why: str) -> Trouble:
-    return Trouble(f"no Docker engine answers at {address}: {why}", remedy="start it, or let ./doitw do so")
-
-
-def _refused(method: str, path: str, body: str) -> Trouble:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        body = json.loads(body)["message"]
-    return Trouble(f"the Docker engine refuses {method} {path.split('?')[0]}: {body.strip()}")

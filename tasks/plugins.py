@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks.engine import configuration, configuration_folder, endpoint
+from tasks.endpoint import configuration, configuration_folder, endpoint
 
 _SYSTEM = ("/usr/local/lib/docker", "/usr/local/libexec/docker", "/usr/lib/docker", "/usr/libexec/docker")
 

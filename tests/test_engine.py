@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine import Engine, endpoint, facts_of, normalise, snapshot_of
+from tasks.endpoint import endpoint
+from tasks.engine import Engine, facts_of, normalise, snapshot_of
 from tasks.errors import Trouble
 from tests.conftest import docker
 
@@ -111,7 +112,7 @@ def test_a_silent_engine_is_said_in_one_sentence(address: str) -> None:
 def test_the_real_engine_by_socket_and_by_sdk_says_the_same(busybox: str) -> None:
     by_socket = Engine().snapshot().get(busybox)
     sdk = Engine()
-    sdk._call = sdk._over_sdk  # type: ignore[method-assign]
+    sdk._api._ask_now = sdk._api._over_sdk  # type: ignore[method-assign]
     assert by_socket is not None
     by_sdk = sdk.snapshot().get(busybox)
     assert by_sdk is not None
@@ -151,7 +152,7 @@ def test_what_was_asked_ahead(busybox: str, meanwhile: str, sees: bool, monkeypa
         if meanwhile == "forgotten":
             engine.forget()
         elif meanwhile == "too long":
-            monkeypatch.setattr("tasks.engine._AHEAD_SECONDS", 0.1)
+            monkeypatch.setattr("tasks.engine_api._AHEAD_SECONDS", 0.1)
         elif meanwhile == "asked again":
             engine.ask()
         assert (engine.snapshot().get(ref) is not None) is sees

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.engine import context
+from tasks.endpoint import context
 from tasks.errors import Trouble
 from tasks.project import read_json, write_json
 from tasks.settings import ROOT, Settings

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.engine import endpoint
+from tasks.endpoint import endpoint
 from tasks.errors import Trouble
 from tasks.measuring import measure
 from tasks.measuring.spare_engine import SpareEngine, spare_engine

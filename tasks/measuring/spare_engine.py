@@ -22,7 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.engine import Engine, endpoint
+from tasks.endpoint import endpoint
+from tasks.engine import Engine
 from tasks.errors import Trouble
 
 _START_SECONDS = 60

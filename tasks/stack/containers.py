@@ -6,7 +6,6 @@ Found by Compose's own labels, so that nothing has to be remembered, and looked 
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import re
 import threading
@@ -15,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.engine import endpoint
+from tasks.endpoint import endpoint
+from tasks.engine_api import Api, sdk_client
 from tasks.errors import Trouble
 
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
@@ -105,7 +105,7 @@ class Containers:
         filters = {**self._filter, "type": "container"}
         # A moment ago rather than now: nothing between this call and the engine's answer may be lost.
         with _answering():
-            stream = _client().api.events(decode=True, filters=filters, since=int(time.time()))
+            stream = _client().events(decode=True, filters=filters, since=int(time.time()))
         thread = threading.Thread(target=_forward, args=(stream, happened), daemon=True)
         thread.start()
         try:
@@ -262,15 +262,14 @@ _local = threading.local()
 
 def _client() -> Any:
     """A client of its own for each caller that keeps a connection busy."""
-    import docker
-
-    return docker.from_env(environment={**os.environ, "DOCKER_HOST": endpoint()})
+    address = endpoint()
+    return sdk_client(address, Api(address).version())
 
 
 def _api() -> Any:
     if not hasattr(_local, "client"):
         _local.client = _client()
-    return _local.client.api
+    return _local.client
 
 
 @contextlib.contextmanager

@@ -1,0 +1,78 @@
+"""Where is the engine, and how is the docker command configured to reach it?"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Material:
+    """The files of a Docker context with which its engine is asked over TLS ("" for one that it lacks), and whether
+    the engine's certificate is verified."""
+
+    ca: str
+    cert: str
+    key: str
+    verify: bool
+
+
+def context(environ: Mapping[str, str] = os.environ) -> str:
+    """The Docker context that leads to the engine: ``default`` where ``DOCKER_HOST`` names one, or nothing does."""
+    if environ.get("DOCKER_HOST"):
+        return "default"
+    return environ.get("DOCKER_CONTEXT") or configuration(environ).get("currentContext") or "default"
+
+
+def endpoint(environ: Mapping[str, str] = os.environ) -> str:
+    """Where the engine listens: ``DOCKER_HOST``, else the current Docker context, else the default socket."""
+    if environ.get("DOCKER_HOST"):
+        return environ["DOCKER_HOST"]
+    return str(_declared(environ).get("Host") or "unix:///var/run/docker.sock")
+
+
+def material(environ: Mapping[str, str] = os.environ) -> Material | None:
+    """What the current Docker context holds for TLS; None where ``DOCKER_HOST`` counts, or the context has none."""
+    declared = _declared(environ)
+    if not declared:
+        return None
+    folder = configuration_folder(environ) / "contexts" / "tls" / _digest(context(environ)) / "docker"
+    ca, cert, key = (
+        str(folder / name) if (folder / name).is_file() else "" for name in ("ca.pem", "cert.pem", "key.pem")
+    )
+    verify = not declared.get("SkipTLSVerify")
+    return Material(ca, cert, key, verify) if ca or cert or key or not verify else None
+
+
+def _declared(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the current context says of its engine; nothing for the default one, or where it cannot be read."""
+    name = context(environ)
+    if name != "default":
+        meta = configuration_folder(environ) / "contexts" / "meta" / _digest(name) / "meta.json"
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return dict(json.loads(meta.read_text())["Endpoints"]["docker"])
+    return {}
+
+
+def _digest(name: str) -> str:
+    """The folder of a context in the docker command's store."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def configuration(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the docker command is configured with; nothing where that cannot be read, of which it warns itself."""
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads((configuration_folder(environ) / "config.json").read_bytes())
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def configuration_folder(environ: Mapping[str, str]) -> Path:
+    """Where the docker command keeps its configuration, contexts and the user's plugins."""
+    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/root") / ".docker")
