@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,13 +169,14 @@ class Workspace:
     def _planned(self, surveyed: Mapping[str, survey.Surveyed]) -> dict[str, plan.Decision]:
         """Decide about all of these; the shared registry is asked only about what would else be built."""
         snapshot = self.snapshot()
-        decided = plan.plan(surveyed, snapshot, self.facts_of, self._record_of)
+        surveyed = {name: self._checked(one) for name, one in surveyed.items()}
+        decided = plan.plan(surveyed, snapshot, self.facts_of, self._record_of, index_of=self.index_of)
         builds = {name: one.surveyed for name, one in decided.items() if one.action == "build"}
         # A run with nothing to build does not even import what would ask.
         if builds and self.settings.cache_registry and self.share.reads:
             offers = self.share.offers(builds, snapshot.platform)
             if offers:
-                decided = plan.plan(surveyed, snapshot, self.facts_of, self._record_of, offers)
+                decided = plan.plan(surveyed, snapshot, self.facts_of, self._record_of, offers, self.index_of)
         return decided
 
     def _ask_others(self, decided: Mapping[str, plan.Decision]) -> None:
@@ -213,6 +215,23 @@ class Workspace:
         """The image that the engine holds of an external reference for a platform."""
         held = self.snapshot().get(ref)
         return held if held and platforms.serves(self.facts_of(held).platform, platform) else None
+
+    def index_of(self, one: survey.Surveyed, held: Held) -> str:
+        """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""
+        from tasks.images import several  # most images are of one
+
+        return several.index_of(one, held, self.folder / "results", containerd=self.containerd_store)
+
+    def _checked(self, one: survey.Surveyed) -> survey.Surveyed:
+        """With the reason why an image of several platforms cannot be had here, if there is one."""
+        if one.problem or len(one.platforms) < 2:
+            return one
+        from tasks.images import several
+
+        dedicated = self.settings.builder_driver != "docker"
+        engine, containerd = self.snapshot().platform, self.containerd_store
+        problem = several.problem(one, engine, dedicated=dedicated, containerd=containerd)
+        return replace(one, problem=problem) if problem else one
 
     def _facts_of(self, ref: str, platform: str) -> Facts | None:
         held = self.base(ref, platform)

@@ -230,18 +230,18 @@ def test_the_handover_sends_what_the_engine_lacks(busybox: str, tmp_path: Path) 
     held = engine.snapshot().get(busybox)
     assert held is not None
     folder = handover.folder_of(tmp_path, busybox)
-    context = handover.context_of(engine, tmp_path, busybox, held)
-    layout = handover.read(folder, held.id)
+    context = handover.context_of(engine, tmp_path, busybox, held, "linux/amd64")
+    layout = handover.read(folder, held.id, "linux/amd64")
     assert layout is not None
     assert context == f"oci-layout://{folder}@{layout.manifest}"
-    assert handover.take(engine, folder, held.id, [layout.contents], partial=True) == held.id
-    assert handover.take(engine, folder, held.id, [], partial=True) == held.id
-    assert handover.read(folder, "sha256:other") is None
+    assert handover.take(engine, folder, held.id, "linux/amd64", [layout.contents], partial=True) == held.id
+    assert handover.take(engine, folder, held.id, "linux/amd64", [], partial=True) == held.id
+    assert handover.read(folder, "sha256:other", "linux/amd64") is None
     with pytest.raises(Trouble, match="left no image"):
-        handover.take(engine, folder, "sha256:other", [], partial=True)
+        handover.take(engine, folder, "sha256:other", "linux/amd64", [], partial=True)
     (folder / "blobs" / "sha256" / layout.layers[0].removeprefix("sha256:")).unlink()
-    assert handover.read(folder, held.id) is None
-    assert handover.context_of(engine, tmp_path, busybox, held) == context  # saved again
+    assert handover.read(folder, held.id, "linux/amd64") is None
+    assert handover.context_of(engine, tmp_path, busybox, held, "linux/amd64") == context  # saved again
 
 
 def test_only_what_the_index_reaches_is_kept(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_an_image_of_another_platform_is_not_fresh() -> None:
 def test_a_shared_image_is_taken_with_its_variant(have: str, wanted: str, taken: bool) -> None:
     one = replace(BASE, platforms=platforms.targets([wanted], AMD))
     assert offered(one, found(one, platform=have), "") == taken
-    assert is_for(one, have) == taken
+    assert is_for(one, have, AMD) == taken
 
 
 def test_what_is_known_of_an_id_that_may_be_an_index_is_asked_again(tmp_path: Path) -> None:

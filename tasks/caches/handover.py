@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import lock
+from tasks.content import platforms
 from tasks.engine import Engine, Held
 from tasks.errors import Trouble
 from tasks.images.buildx import one_line
@@ -39,18 +40,20 @@ _KEEP_SECONDS = 3600.0
 @dataclass(frozen=True)
 class Layout:
     """One image in an OCI image layout: the folder, the digests of its manifest and its configuration (the image id
-    of the classic store), its layers' blobs and what each holds unpacked, from the base up."""
+    of the classic store), its layers' blobs and what each holds unpacked, from the base up. ``top`` is what the layout
+    itself names: that manifest, or the index of several platforms that it is in."""
 
     folder: Path
     manifest: str
     config: str
     layers: tuple[str, ...]
     contents: tuple[str, ...]
+    top: str
 
     @property
     def context(self) -> str:
-        """The image as a build context."""
-        return f"oci-layout://{self.folder}@{self.manifest}"
+        """The image as a build context, with all its platforms: BuildKit takes the one that it builds for."""
+        return f"oci-layout://{self.folder}@{self.top}"
 
 
 def output(folder: Path) -> list[str]:
@@ -65,21 +68,50 @@ def folder_of(results: Path, name: str) -> Path:
     return results / "bases" / hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def read(folder: Path, image_id: str) -> Layout | None:
-    """The image with this id in a layout, None if it is not there whole."""
+def read(folder: Path, image_id: str, platform: str) -> Layout | None:
+    """The image with this id in a layout, None if it is not there whole; where the id is that of an index, its image
+    for ``platform``."""
+    found: dict[str, Layout] = {}
     try:
         index = json.loads((folder / "index.json").read_text())
         for digest, manifest, names in _manifests(folder, index, ()):
             config = manifest["config"]["digest"]
             if image_id not in (config, *names):
                 continue
-            contents = json.loads(_blob(folder, config).read_bytes())["rootfs"]["diff_ids"]
+            made = json.loads(_blob(folder, config).read_bytes())
+            contents = made["rootfs"]["diff_ids"]
             layers = tuple(layer["digest"] for layer in manifest["layers"])
             if all(_blob(folder, layer).is_file() for layer in layers) and len(layers) == len(contents):
-                return Layout(folder, digest, config, layers, tuple(contents))
+                found.setdefault(_platform(made), Layout(folder, digest, config, layers, tuple(contents), names[0]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
-    return None
+    return found.get(platforms.chosen(found, platform)) or (next(iter(found.values())) if len(found) == 1 else None)
+
+
+def whole(folder: Path, image_id: str, wanted: Iterable[str], labels: Mapping[str, str]) -> str:
+    """The digest of the index in a layout that holds an image for each of these platforms, whole and with these labels,
+    one of which is ``image_id``; "" if there is none."""
+    try:
+        for entry in json.loads((folder / "index.json").read_text())["manifests"]:
+            parts = {}
+            for _, manifest, _ in _manifests(folder, {"manifests": [entry]}, ()):
+                config = manifest["config"]["digest"]
+                made = json.loads(_blob(folder, config).read_bytes())
+                marks = (made.get("config") or {}).get("Labels") or {}
+                there = all(_blob(folder, layer["digest"]).is_file() for layer in manifest["layers"])
+                if there and all(marks.get(name, "") == value for name, value in labels.items()):
+                    parts[_platform(made)] = config
+            if set(wanted) <= parts.keys() and image_id in parts.values():
+                return str(entry["digest"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return ""
+
+
+def _platform(config: Mapping[str, Any]) -> str:
+    """The platform of an image's configuration."""
+    parts = (config.get("os"), config.get("architecture"), config.get("variant"))
+    return platforms.normalise("/".join(part for part in parts if part))
 
 
 def _manifests(
@@ -99,8 +131,9 @@ def _manifests(
             yield digest, content, (*above, digest)
 
 
-def context_of(engine: Engine, results: Path, name: str, held: Held) -> str:
+def context_of(engine: Engine, results: Path, name: str, held: Held, platform: str) -> str:
     """The build context that stands for an image of the engine, called ``name`` here; it is saved unless it is here.
+    Of an index the image for ``platform`` has to be there.
 
     ``Trouble`` when the engine cannot give it.
     """
@@ -108,10 +141,10 @@ def context_of(engine: Engine, results: Path, name: str, held: Held) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Images that are built side by side on one base save it once.
     with lock.held(folder.with_name(f".{folder.name}.lock")):
-        found = read(folder, held.id)
+        found = read(folder, held.id, platform)
         if found is None:
             _save(engine, held, folder)
-            found = read(folder, held.id)
+            found = read(folder, held.id, platform)
     if found is None:
         raise Trouble(
             f"the engine cannot hand {name} to a dedicated builder",
@@ -120,24 +153,27 @@ def context_of(engine: Engine, results: Path, name: str, held: Held) -> str:
     return found.context
 
 
-def take(engine: Engine, folder: Path, image_id: str, there: Iterable[tuple[str, ...]], partial: bool) -> str:
-    """Let the engine have the image with this id from a layout; returns its id in the engine.
+def take(
+    engine: Engine, folder: Path, image_id: str, platform: str, there: Iterable[tuple[str, ...]], partial: bool
+) -> str:
+    """Let the engine have the image with this id from a layout; returns its id in the engine. Of an index that is the
+    image for ``platform`` with ``partial`` (the classic store, which holds one), else all of it.
 
     ``there`` are the layers (unpacked content, from the base up) of images that the engine holds: with ``partial``
-    (the classic store) what begins as they do is not sent again. ``Trouble`` when the engine refuses it.
+    what begins as they do is not sent again. ``Trouble`` when the engine refuses it.
     """
-    layout = read(folder, image_id)
+    layout = read(folder, image_id, platform)
     if layout is None:
-        raise Trouble("the builder left no image", where=str(folder))
+        raise Trouble(f"the builder left no image for {platform}", where=str(folder))
     known = max((_common(layout.contents, other) for other in there), default=0) if partial else 0
     try:
-        loaded = _load(engine, layout, known)
+        loaded = _load(engine, layout, known, partial)
     except Trouble:
         if not known:
             raise
-        loaded = _load(engine, layout, 0)  # a layer was removed meanwhile
+        loaded = _load(engine, layout, 0, partial)  # a layer was removed meanwhile
     tidy(folder)
-    if loaded not in (layout.config, layout.manifest):
+    if loaded not in (layout.config, layout.manifest if partial else layout.top):
         raise Trouble(f"the engine made {loaded[:19]} of an image that is {layout.config[:19]}")
     return loaded
 
@@ -146,7 +182,7 @@ def tidy(folder: Path, now: float = 0.0) -> int:
     """Remove the blobs of a layout that its index reaches no more, but those that are very new; returns their bytes."""
     blobs = folder / "blobs" / "sha256"
     try:
-        reached = _reached(folder)
+        reached = _reached(folder, json.loads((folder / "index.json").read_text()))
     except (OSError, ValueError):
         return 0  # no layout, or one that is just being written
     freed = 0
@@ -158,11 +194,10 @@ def tidy(folder: Path, now: float = 0.0) -> int:
     return freed
 
 
-def _reached(folder: Path) -> set[str]:
-    """Every digest that is named from the index down."""
-    index = json.loads((folder / "index.json").read_text())
+def _reached(folder: Path, above: Any) -> set[str]:
+    """Every digest that is named from there down."""
     reached: set[str] = set()
-    todo = list(_digests(index))
+    todo = list(_digests(above))
     while todo:
         digest = todo.pop()
         if digest in reached:
@@ -199,16 +234,25 @@ def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     return next((number for number, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def _load(engine: Engine, layout: Layout, known: int) -> str:
-    """Load an archive of the image without its first ``known`` layers; returns the id that the engine gave it."""
+def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
+    """Load an archive of the image without its first ``known`` layers, or, not ``single``, of the whole index that it
+    is in; returns the id that the engine gave it."""
+    top = layout.manifest if single else layout.top
+    blobs = [layout.manifest, layout.config, *layout.layers[known:]]
+    if top != layout.manifest:
+        blobs = [
+            digest
+            for digest in sorted(_reached(layout.folder, {"digest": top}))
+            if _blob(layout.folder, digest).is_file()
+        ]
     with tempfile.NamedTemporaryFile(dir=layout.folder, prefix="load-", suffix=".tar") as archive:
         with tarfile.open(fileobj=archive, mode="w") as tar:
-            for name, text in _papers(layout).items():
+            for name, text in _papers(layout, top).items():
                 entry = tarfile.TarInfo(name)
                 data = text.encode()
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
-            for digest in dict.fromkeys((layout.manifest, layout.config, *layout.layers[known:])):
+            for digest in dict.fromkeys(blobs):
                 tar.add(_blob(layout.folder, digest), _path(digest))
         archive.flush()
         done = subprocess.run(
@@ -222,11 +266,12 @@ def _load(engine: Engine, layout: Layout, known: int) -> str:
     return found[1]
 
 
-def _papers(layout: Layout) -> dict[str, str]:
+def _papers(layout: Layout, top: str) -> dict[str, str]:
     """What an archive says of itself, in both of the forms that engines read. The image gets no name here."""
-    manifest = _blob(layout.folder, layout.manifest).read_bytes()
-    media = json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"
-    entry = {"mediaType": media, "digest": layout.manifest, "size": len(manifest)}
+    manifest = _blob(layout.folder, top).read_bytes()
+    kind = "manifest" if top == layout.manifest else "index"
+    media = json.loads(manifest).get("mediaType") or f"application/vnd.oci.image.{kind}.v1+json"
+    entry = {"mediaType": media, "digest": top, "size": len(manifest)}
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]}
     layers = [_path(layer) for layer in layout.layers]
     return {

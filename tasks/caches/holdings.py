@@ -173,7 +173,10 @@ def files(workspace: Workspace, now: float) -> list[Item]:
         items.append(_folder(LOCAL, index.parent, f"{image} {index.parent.name}", now, expected.get(image, 0.0)))
     results = site.results_folder(folder)
     for index in sorted((*results.glob("*/index.json"), *results.glob("bases/*/index.json"))):
-        items.append(_folder(LAYOUT, index.parent, str(index.parent.relative_to(results)), now, 1.0))
+        name = str(index.parent.relative_to(results))
+        several = name in workspace.project.images and len(workspace.project.images[name].platforms) > 1
+        why = "it holds further platforms of the image" if several else ""
+        items.append(_folder(LAYOUT, index.parent, name, now, 1.0, why))
     for path in sorted((*folder.glob("logs/*"), *folder.glob("images/*.json"))):
         if path.is_file():
             current = path.name.removesuffix(path.suffix) in workspace.project.images
@@ -226,10 +229,10 @@ def _in_use(held: Held, users: Mapping[str, tuple[str, ...]], repositories: set[
     return ""
 
 
-def _folder(kind: str, folder: Path, name: str, now: float, worth: float) -> Item:
+def _folder(kind: str, folder: Path, name: str, now: float, worth: float, needed: str = "") -> Item:
     parts = {str(path): path.stat().st_size for path in _walk(folder)}
     used = max((path.stat().st_mtime for path in (folder, folder / "index.json")), default=0.0)
-    return Item(str(folder), kind, name, parts, now - used, worth)
+    return Item(str(folder), kind, name, parts, now - used, worth, needed)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tasks.caches import backends, builder, handover
 from tasks.caches.backends import Backend
 from tasks.caches.share import path_of
+from tasks.content import platforms
 from tasks.engine import Held
 from tasks.images.plan import Decision
 from tasks.workspace import Workspace
@@ -42,16 +43,16 @@ def site(workspace: Workspace, decision: Decision, *, afresh: bool = False) -> S
     if not builder.dedicated(settings):
         return Site(one.parent_tags, tuple(extra))
     builder.ready(settings, workspace.common, workspace.environ)
-    results = results_folder(workspace.folder)
+    results, platform = results_folder(workspace.folder), workspace.snapshot().platform
     contexts = {}
     for context, name in one.parents.items():
         held = workspace.snapshot().get(one.parent_tags[context])
         if held:
-            contexts[context] = handover.context_of(workspace.engine, results, name, held)
+            contexts[context] = handover.context_of(workspace.engine, results, name, held, platform)
     for ref in one.bases:
         held = workspace.snapshot().get(ref)
         if held and "@" not in ref:  # what is pinned by digest is the same wherever the builder has it from
-            contexts[ref] = handover.context_of(workspace.engine, results, ref, held)
+            contexts[ref] = handover.context_of(workspace.engine, results, ref, held, platform)
     for name, value in sorted(contexts.items()):
         extra += ["--build-context", f"{name}={value}"]
     layout = handover.folder_of(results, one.name)
@@ -69,7 +70,8 @@ def received(workspace: Workspace, decision: Decision, where: Site, image_id: st
     near = [snapshot.get(ref) for ref in (*one.parent_tags.values(), *one.bases, one.image.ref)]
     layers = [tuple(digest for digest, _ in workspace.engine.layers(held.id)) for held in near if held]
     partial = not workspace.containerd_store
-    taken = handover.take(workspace.engine, where.layout, image_id, layers, partial)
+    platform = platforms.chosen(one.platforms, snapshot.platform) or one.platforms[0]
+    taken = handover.take(workspace.engine, where.layout, image_id, platform, layers, partial)
     workspace.changed()
     return taken
 

@@ -101,6 +101,16 @@ def serves(have: str, wanted: str) -> bool:
     return normalise(have) in serving(wanted)
 
 
+def chosen(offered: Iterable[str], wanted: str) -> str:
+    """Which of several platforms an engine takes where ``wanted`` is asked for; "" for none of them.
+
+    >>> chosen(["linux/386", "linux/amd64"], "linux/amd64"), chosen(["linux/arm64"], "linux/amd64")
+    ('linux/amd64', '')
+    """
+    there = {normalise(one) for one in offered}
+    return next((one for one in serving(wanted) if one in there), "")
+
+
 def same(one: str, other: str) -> bool:
     """Whether two texts mean the same platform.
 

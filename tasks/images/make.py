@@ -108,7 +108,7 @@ def _pull(workspace: Workspace, decision: Decision) -> bool:
     if (
         held is None
         or not made_from(one, held, decision.parents_label)
-        or not is_for(one, workspace.facts_of(held).platform)
+        or not is_for(one, workspace.facts_of(held).platform, workspace.snapshot().platform)
     ):
         workspace.share.refuse(wanted, "it is not made from what its labels in the registry say")
         return False
@@ -274,7 +274,7 @@ def _refuse_moved(workspace: Workspace, decision: Decision, outcome: _Outcome, b
 def _refuse_foreign(workspace: Workspace, decision: Decision, image_id: str, made: Held | None) -> None:
     """``Trouble`` where what was built is of another platform than was asked for."""
     platform = (workspace.facts_of(made) if made else workspace.facts.get(image_id, fixed=False)).platform
-    if not is_for(decision.surveyed, platform):
+    if not is_for(decision.surveyed, platform, workspace.snapshot().platform):
         raise Trouble(
             f"{decision.name}: {platform} was built, and {', '.join(decision.surveyed.platforms)} is wanted",
             remedy="`docker buildx inspect` lists the platforms of the builder",

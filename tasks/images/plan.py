@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tasks.caches.registry import Found
 
 UNKNOWN = "?"
+# The index of which an image of several platforms is a part, where all of it is here; see ``several.index_of``.
+IndexOf = Callable[[Surveyed, Held], str]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def plan(
     facts_of: Callable[[Held], Facts],
     record_of: Callable[[str], Record | None],
     offers: Mapping[str, Found] | None = None,
+    index_of: IndexOf = lambda one, held: "",
 ) -> dict[str, Decision]:
     """Decide for every image, parents first, in the order of ``surveyed``.
 
@@ -66,7 +69,7 @@ def plan(
     """
     decisions: dict[str, Decision] = {}
     for name, one in surveyed.items():
-        decisions[name] = decide(one, decisions, snapshot, facts_of, record_of, (offers or {}).get(name))
+        decisions[name] = decide(one, decisions, snapshot, facts_of, record_of, (offers or {}).get(name), index_of)
     return decisions
 
 
@@ -77,6 +80,7 @@ def decide(
     facts_of: Callable[[Held], Facts],
     record_of: Callable[[str], Record | None],
     offer: Found | None = None,
+    index_of: IndexOf = lambda one, held: "",
 ) -> Decision:
     """Decide for one image whose parents are decided already."""
     if one.problem:
@@ -90,10 +94,10 @@ def decide(
         return Decision(one.name, twin.action, (f"the same image as `{twin.name}`",), one, twin.held, offer=twin.offer)
     built = [parent for parent in parents if decided[parent].action == "build"]
     coming = [parent for parent in parents if decided[parent].action in ("build", "pull")]
-    label = parents_label(one, decided, facts_of)
+    label = parents_label(one, decided, facts_of, index_of)
     foreign: list[str] = []
     if not built:
-        held, foreign = matching(one, snapshot, label, facts_of)
+        held, foreign = matching(one, snapshot, label, facts_of, index_of)
         if held:
             return _kept(one, held, snapshot, label)
         if offer and offered(one, offer, label):
@@ -106,23 +110,33 @@ def decide(
     return Decision(one.name, "build", reasons, one, parents_label=label)
 
 
-def parents_label(one: Surveyed, decided: Mapping[str, Decision], facts_of: Callable[[Held], Facts]) -> str:
-    """What the label of an image says of the parents that it was built on: each context with its parent's content."""
+def parents_label(
+    one: Surveyed, decided: Mapping[str, Decision], facts_of: Callable[[Held], Facts], index_of: IndexOf
+) -> str:
+    """What the label of an image says of the parents that it was built on: each context with its parent's content; that
+    of several platforms is their index."""
     pairs = []
     for context, parent in sorted(one.parents.items()):
-        held, offer = decided[parent].held, decided[parent].offer
-        pairs.append(f"{context}={facts_of(held).content if held else offer.content if offer else UNKNOWN}")
+        held, offer, surveyed = decided[parent].held, decided[parent].offer, decided[parent].surveyed
+        content = offer.content if offer else UNKNOWN
+        if held:
+            content = facts_of(held).content if len(surveyed.platforms) < 2 else index_of(surveyed, held) or UNKNOWN
+        pairs.append(f"{context}={content}")
     return " ".join(pairs)
 
 
 def offered(one: Surveyed, offer: Found, parents: str) -> bool:
     """Whether an image of the shared registry is what a build here would make: its labels say that it was made from
     these own ingredients on these parents' content, and it is of this platform. A name alone proves nothing."""
-    return offer.labels.get(OWN) == one.own and offer.labels.get(PARENTS, "") == parents and is_for(one, offer.platform)
+    return (
+        offer.labels.get(OWN) == one.own
+        and offer.labels.get(PARENTS, "") == parents
+        and [platforms.normalise(platform) for platform in offer.platform.split(", ")] == list(one.platforms)
+    )
 
 
 def matching(
-    one: Surveyed, snapshot: Snapshot, parents: str, facts_of: Callable[[Held], Facts]
+    one: Surveyed, snapshot: Snapshot, parents: str, facts_of: Callable[[Held], Facts], index_of: IndexOf
 ) -> tuple[Held | None, list[str]]:
     """The image of the engine that was made from exactly this: the same own ingredients on the same parents' content.
     The one that carries the fingerprint's tag comes first, then the one that carries the image's name, then any other
@@ -137,15 +151,20 @@ def matching(
     for held in (*known, *snapshot.made_from(one.own)):
         if held and made_from(one, held, parents) and any(tag.startswith(ours) for tag in held.tags):
             platform = facts_of(held).platform
-            if is_for(one, platform):
+            if not is_for(one, platform, snapshot.platform):
+                foreign = [f"the image here is {platform}, {', '.join(one.platforms)} is wanted"]
+            elif len(one.platforms) > 1 and not index_of(one, held):
+                foreign = [f"not all of {', '.join(one.platforms)} are here"]
+            else:
                 return held, []
-            foreign = [f"the image here is {platform}, {', '.join(one.platforms)} is wanted"]
     return None, foreign
 
 
-def is_for(one: Surveyed, platform: str) -> bool:
-    """Whether an image of this platform is one of those that are wanted: of several, an engine shows one."""
-    return any(platforms.same(platform, wanted) for wanted in one.platforms)
+def is_for(one: Surveyed, platform: str, engine: str) -> bool:
+    """Whether an image that the engine shows as of this platform is what is wanted; of several, the one that an engine
+    of the platform ``engine`` takes."""
+    takes = platforms.chosen(one.platforms, engine) if len(one.platforms) > 1 else ""
+    return any(platforms.same(platform, wanted) for wanted in ([takes] if takes else one.platforms))
 
 
 def made_from(one: Surveyed, held: Held, parents: str) -> bool:

@@ -1,0 +1,180 @@
+"""Images of several platforms: built by a dedicated builder, held by both image stores, shared whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tasks.engine import Engine
+from tasks.errors import Trouble
+from tasks.images.several import problem
+from tasks.measuring.spare_engine import SpareEngine, spare_engine
+from tests import loopback
+from tests.conftest import Lab, docker
+from tests.test_plan import BASE
+
+BOTH = ("linux/amd64", "linux/arm64")
+FILES = {
+    "compose.yml": """
+    services:
+      base: {image: PREFIX/base, build: {context: base, platforms: [linux/arm64, linux/amd64]}}
+      app:
+        image: PREFIX/app
+        build: {context: app, platforms: [linux/amd64, linux/arm64], additional_contexts: {base: "service:base"}}
+      one: {image: PREFIX/one, build: {context: one, additional_contexts: {base: "service:base"}}}
+    """,
+    "base/Dockerfile": """
+    FROM scratch
+    ARG TARGETARCH
+    COPY $TARGETARCH /bin/sh
+    ENV WHICH=$TARGETARCH
+    """,
+    "base/arm64": "no program\n",
+    "app/Dockerfile": "FROM base\nCOPY f /f\n",
+    "app/f": "1",
+    "one/Dockerfile": "FROM base\nCOPY f /f\n",
+    "one/f": "1",
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "engine", "dedicated", "containerd", "why"),
+    [
+        (
+            BOTH,
+            "linux/amd64",
+            False,
+            False,
+            "which the engine's own BuildKit cannot build into the classic image store",
+        ),
+        (BOTH, "linux/s390x", True, False, "the classic image store of this engine can hold linux/s390x only"),
+        (BOTH, "linux/amd64", True, False, ""),
+        (("linux/386", "linux/arm64"), "linux/amd64", True, False, ""),
+        (BOTH, "linux/s390x", False, True, ""),
+        (("linux/arm64",), "linux/amd64", False, False, ""),
+    ],
+)
+def test_what_no_store_or_builder_can_do_is_said(
+    wanted: tuple[str, ...], engine: str, dedicated: bool, containerd: bool, why: str
+) -> None:
+    said = problem(replace(BASE, platforms=wanted), engine, dedicated=dedicated, containerd=containerd)
+    assert why in said
+    assert bool(why) == bool(said)
+
+
+@pytest.fixture(scope="module")
+def far(tmp_path_factory: pytest.TempPathFactory, engine: None) -> Iterator[SpareEngine]:
+    """An engine with containerd's store: its BuildKit is the dedicated builder of the first, itself it is a second."""
+    try:
+        with spare_engine("tst-h1-far-", containerd_store=True) as spare:
+            yield spare
+    except Trouble as trouble:
+        pytest.skip(str(trouble))
+
+
+@pytest.fixture(scope="module")
+def endpoint(far: SpareEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with loopback.grpc_of_engine(tmp_path_factory.mktemp("far"), far.address.removeprefix("unix://")) as one:
+        yield one
+
+
+@pytest.fixture
+def remote(endpoint: str, lab: Lab) -> Iterator[Lab]:
+    """A project whose images are for amd64 and arm64, with a dedicated builder."""
+    lab.write(FILES)
+    binary = next((path for path in ("/usr/bin/busybox", "/bin/busybox") if Path(path).exists()), None)
+    if binary is None:
+        pytest.skip("there is no busybox: apt-get install busybox-static")
+    shutil.copy(binary, lab.folder / "base" / "amd64")
+    lab.environ = {"BUILDER_DRIVER": "remote", "BUILDER_NAME": f"sev-{lab.prefix}", "BUILDER_ENDPOINTS": endpoint}
+    yield lab
+    docker("buildx", "rm", "--force", lab.environ["BUILDER_NAME"])
+
+
+def layout_of(lab: Lab, name: str) -> Path:
+    return lab.folder / ".build" / "compose.yml" / "results" / name
+
+
+def platforms_in(layout: Path) -> dict[str, dict[str, str]]:
+    """The labels of each platform that a layout's index holds whole."""
+
+    def blob(digest: str) -> dict[str, object]:
+        return dict(json.loads((layout / "blobs" / digest.replace(":", "/")).read_text()))
+
+    found = {}
+    for entry in json.loads((layout / "index.json").read_text())["manifests"]:
+        for one in blob(entry["digest"])["manifests"]:
+            config = blob(blob(one["digest"])["config"]["digest"])
+            found[f"{config['os']}/{config['architecture']}"] = config["config"]["Labels"]
+    return found
+
+
+def architectures(lab: Lab, name: str) -> set[str]:
+    """The processors of all images that the engine holds under the names of an image."""
+    names = [tag for tag in lab.images() if tag.startswith(f"{lab.prefix}/{name}:")]
+    assert {tag.rpartition(":")[2][:3] for tag in names} == {"lat", "in-"}
+    return set(docker("image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", *names).stdout.split())
+
+
+@pytest.mark.engine
+def test_the_classic_store_gets_its_own_platform_and_the_layout_holds_all(remote: Lab) -> None:
+    assert remote.build() == {"base": "built", "app": "built", "one": "built"}
+    assert remote.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
+    assert remote.build() == {}
+    for name in ("base", "app", "one"):
+        assert architectures(remote, name) == {"linux/amd64"}
+        assert docker("run", "--rm", remote.ref(name), "/bin/sh", "-c", "echo $WHICH").stdout == "amd64\n"
+    for name in ("base", "app"):
+        assert set(platforms_in(layout_of(remote, name))) == set(BOTH)
+
+
+@pytest.mark.engine
+def test_a_lost_or_foreign_layout_means_build_again(remote: Lab) -> None:
+    assert remote.build() == {"base": "built", "app": "built", "one": "built"}
+    (remote.folder / "app" / "f").write_text("2")
+    assert remote.build() == {"app": "built"}
+    (remote.folder / "app" / "f").write_text("1")
+    plan = remote.plan()["app"]  # the engine still has that one, and the layout another
+    assert (plan["action"], plan["reasons"]) == ("build", ["not all of linux/amd64, linux/arm64 are here"])
+    assert remote.build() == {"app": "built"}
+    layer = max((layout_of(remote, "base") / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+    layer.unlink()
+    assert remote.actions()["base"] == "build"
+    shutil.rmtree(layout_of(remote, "base"))
+    assert remote.build()["base"] == "built"
+    assert set(platforms_in(layout_of(remote, "base"))) == set(BOTH)
+    assert remote.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
+
+
+@pytest.mark.engine
+def test_the_engines_own_builder_says_what_it_cannot_do(remote: Lab) -> None:
+    done = remote.doit("plan", "--json", BUILDER_DRIVER="docker")
+    by_name = {one["name"]: one for one in json.loads(done.stdout)["images"]}
+    assert [by_name[name]["action"] for name in ("base", "app", "one")] == ["broken"] * 3
+    assert "set BUILDER_DRIVER to a dedicated builder" in by_name["base"]["reasons"][0]
+    assert by_name["one"]["reasons"] == ["needs `base`, which is broken"]
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("driver", ["docker", "remote"])
+def test_containerds_store_holds_all_platforms(remote: Lab, far: SpareEngine, driver: str) -> None:
+    remote.environ |= {"DOCKER_HOST": far.address, "BUILDER_DRIVER": driver}
+    assert remote.build() == {"base": "built", "app": "built", "one": "built"}
+    assert remote.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
+    assert remote.build() == {}
+    snapshot = Engine(far.address).snapshot()
+    for name in ("base", "app", "one"):
+        held = snapshot.get(remote.ref(name))
+        assert held is not None
+        out = remote.folder / name / "out"
+        out.mkdir()
+        done = docker("--host", far.address, "save", "--output", str(out / "tar"), held.id)
+        assert done.returncode == 0, done.stderr
+        shutil.unpack_archive(out / "tar", out, "tar", filter="data")
+        if name != "one":
+            assert set(platforms_in(out)) == set(BOTH)
