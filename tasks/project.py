@@ -27,17 +27,17 @@ from tasks.places import project_folder
 from tasks.settings import ROOT, read_env
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
-_FORMAT = 6  # of project.json: raised whenever what is kept there changes its meaning
+_FORMAT = 7  # of project.json: raised whenever what is kept there changes its meaning
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
 # Arguments that BuildKit predefines: they count for no cache and no history, and may hold a proxy's password.
 PROXIES = {f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "FTP", "NO", "ALL")}
-# Every key that the Compose specification allows in `build:`, and the field of Image that honours it.
+# Every key of `build:` that buildx has an option for; other keys, of this Compose or a later one, are `unsupported`.
 _HONOURED = {
     "context", "dockerfile", "dockerfile_inline", "args", "target", "additional_contexts", "secrets", "ssh",
     "platforms", "cache_from", "cache_to", "labels", "network", "shm_size", "extra_hosts", "no_cache", "pull",
-    "tags", "entitlements", "privileged", "ulimits",
+    "tags", "entitlements", "privileged", "ulimits", "provenance", "sbom", "no_cache_filter",
 }  # fmt: skip
 
 
@@ -56,7 +56,8 @@ class Image:
 
     Paths are absolute. ``contexts`` are the named contexts: ``service:NAME``, a folder, or anything
     else that ``docker buildx build --build-context`` takes. ``problem`` is why this image cannot be
-    built, if its declaration already says so.
+    built, if its declaration already says so. ``unsupported`` are the keys that nothing can be told of, with their
+    values as JSON: they count, and ``plan`` says so.
     """
 
     name: str
@@ -82,6 +83,10 @@ class Image:
     entitlements: tuple[str, ...] = ()
     privileged: bool = False
     ulimits: tuple[str, ...] = ()
+    provenance: str = ""
+    sbom: str = ""
+    no_cache_filter: tuple[str, ...] = ()
+    unsupported: Mapping[str, str] = field(default_factory=dict)
     twin: str = ""
     problem: str = ""
 
@@ -191,9 +196,7 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
     inline = build.get("dockerfile_inline")
     dockerfile = "" if inline is not None else build.get("dockerfile") or "Dockerfile"
     remote = bool(_REMOTE.match(context))
-    unknown = sorted(set(build) - _HONOURED)
-    problems = [f"build.{unknown[0]} is not supported here"] if unknown else []
-    problems += [
+    problems = [
         f"an image cannot be called {one!r}: names are lower case and have no digest, tags have at most 128 characters"
         for one in (ref, *(build.get("tags") or ()))
         if not is_taggable(one)
@@ -225,6 +228,14 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
         entitlements=tuple(build.get("entitlements") or ()),
         privileged=bool(build.get("privileged")),
         ulimits=tuple(_ulimits(build.get("ulimits") or {})),
+        provenance=_attestation(build.get("provenance")),
+        sbom=_attestation(build.get("sbom")),
+        no_cache_filter=tuple(build.get("no_cache_filter") or ()),
+        unsupported={
+            key: json.dumps(value, sort_keys=True)
+            for key, value in build.items()
+            if key not in _HONOURED and not key.startswith("x-")
+        },
         problem="; ".join(problems),
     )
 
@@ -249,6 +260,12 @@ def _ulimits(value: Mapping[str, Any]) -> Iterator[str]:
     for name, limit in value.items():
         both = f"{limit['soft']}:{limit['hard']}" if isinstance(limit, Mapping) else str(limit)
         yield f"{name}={both}"
+
+
+def _attestation(value: Any) -> str:
+    """What ``provenance`` or ``sbom`` asks for; "" for nothing, which is what a build here does by itself."""
+    text = str(value or "")
+    return "" if text.lower() in ("false", "f", "0") else text
 
 
 def _secret(item: Mapping[str, Any] | str, declared: Mapping[str, Any]) -> Secret:

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from tasks.images.bake import allowances
+from tasks.content.survey import Surveyed
+from tasks.engine import Engine
+from tasks.images.bake import allowances, definition
 from tasks.measuring import measure
 from tasks.measuring.measure import Timing
 from tasks.measuring.spare_engine import SpareEngine
+from tasks.project import Image
 from tests.conftest import ROOT, Lab
 
 
@@ -77,6 +80,56 @@ def test_plan_says_what_the_newer_buildx_asks_for(lab: Lab, newer: SpareEngine) 
     assert "additional privileges requested" in bake().stderr
     done = bake(*shlex.split(found[1]))
     assert done.returncode == 0, done.stderr
+
+
+ATTESTED = {
+    "compose.yml": """
+        name: PREFIX
+        models: {m: {model: ai/some}}
+        services:
+          base: {image: PREFIX/base, build: {context: base, provenance: mode=max, isolation: default}, models: [m]}
+          app: {image: PREFIX/app, build: {context: app, provenance: false}}
+          cloud: {provider: {type: somecloud, options: {size: small}}}
+    """,
+    "base/Dockerfile": "FROM scratch\nCOPY f /\n",
+    "base/f": "1",
+    "app/Dockerfile": "FROM PREFIX/base\nCOPY f /g\n",
+    "app/f": "2",
+}
+
+
+@pytest.mark.engine
+def test_the_newer_compose_and_its_keys(lab: Lab, newer: SpareEngine) -> None:
+    """With provenance each build of the same has another id; what is on it stays fresh."""
+    lab.write(ATTESTED)
+    lab.environ = dict(newer.environ)
+    planned = lab.doit("plan")
+    assert planned.returncode == 0, planned.stderr
+    assert "plan: base: buildx has no option for build.isolation, so it only counts" in planned.stderr
+    engine = Engine(newer.address)
+    if not engine.uses_containerd_store():
+        assert "Attestation is not supported for the docker driver" in lab.doit("build_optimized").stderr
+        return
+    assert lab.build() == {"base": "built", "app": "built"}
+    assert lab.actions() == {"base": "fresh", "app": "fresh"}
+    first = engine.snapshot().get(lab.ref("base"))
+    assert first is not None
+    kinds = [one["Kind"] for one in engine._call("GET", f"/images/{first.id}/json?manifests=1")["Manifests"]]
+    assert kinds == ["image", "attestation"]
+    for name in [name for name in engine.snapshot().by_name if name.startswith(f"{lab.prefix}/base")]:
+        engine.untag(name)
+    assert lab.build() == {"base": "built"}
+    second = engine.snapshot().get(lab.ref("base"))
+    assert second is not None
+    assert second.id != first.id
+    assert lab.actions() == {"base": "fresh", "app": "fresh"}
+
+
+def test_attestations_in_a_definition() -> None:
+    image = Image("a", "app/a", "/a", "/a/Dockerfile", provenance="mode=max", sbom="true", no_cache_filter=("s",))
+    made = definition({"a": Surveyed(image, Path("/a"))})["target"]["a"]
+    assert made["attest"] == ["type=provenance,mode=max", "type=sbom"]
+    assert made["no-cache-filter"] == ["s"]
 
 
 def test_a_peer_that_breaks_off_has_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

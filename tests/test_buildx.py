@@ -52,6 +52,9 @@ def test_every_setting() -> None:
         ulimits=("nofile=1:2",),
         entitlements=("security.insecure",),
         privileged=True,
+        provenance="mode=max",
+        sbom="true",
+        no_cache_filter=("a", "b"),
         no_cache=True,
         pull=True,
     )
@@ -72,7 +75,8 @@ def test_every_setting() -> None:
         *("--ssh", "default", "--label", "a=b", "--label", "own=1"),
         *("--platform", "linux/amd64,linux/arm64", "--network", "host", "--shm-size", "64000000"),
         *("--add-host", "host:1.2.3.4", "--ulimit", "nofile=1:2"),
-        *("--allow", "security.insecure", "--allow", "network.host", "--no-cache", "--pull"),
+        *("--allow", "security.insecure", "--allow", "network.host", "--provenance=mode=max", "--sbom=true"),
+        *("--no-cache-filter", "a", "--no-cache-filter", "b", "--no-cache", "--pull"),
         *("--builder", "big", "/src"),
     ]
     assert "hunter2" not in " ".join(command)

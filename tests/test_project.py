@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import textwrap
@@ -207,13 +208,35 @@ def test_what_cannot_be_honoured_is_the_problem_of_that_image_alone(tmp_path: Pa
         services:
           one: {image: same, build: {context: ., target: a}}
           two: {image: same, build: {context: ., target: b}}
-          windows: {build: {context: ., isolation: hyperv}}
           fine: {build: .}
         """
     images = load(tmp_path, text).images
     assert images["two"].problem == "the services one and two build the same image same differently"
-    assert images["windows"].problem == "build.isolation is not supported here"
     assert images["fine"].problem == images["one"].problem == ""
+
+
+@pytest.mark.parametrize(
+    ("declared", "field", "value"),
+    [
+        ({"provenance": "mode=max"}, "provenance", "mode=max"),
+        ({"provenance": True}, "provenance", "True"),
+        ({"provenance": "false"}, "provenance", ""),
+        ({"sbom": "generator=x/y"}, "sbom", "generator=x/y"),
+        ({"sbom": False}, "sbom", ""),
+        ({"no_cache_filter": ["a"]}, "no_cache_filter", ("a",)),
+        ({"isolation": "hyperv"}, "unsupported", {"isolation": '"hyperv"'}),
+        ({"of_tomorrow": {"b": 1, "a": 2}}, "unsupported", {"of_tomorrow": '{"a": 2, "b": 1}'}),
+        ({"x-mine": 1}, "unsupported", {}),
+    ],
+)
+def test_a_key_of_another_compose_breaks_nothing(declared: dict[str, object], field: str, value: object) -> None:
+    answer = {"name": "shop", "services": {"web": {"build": {"context": "/src", **declared}}}}
+    image = project._project(answer, (Path("/src/compose.yml"),), {}).images["web"]
+    assert getattr(image, field) == value
+    assert image.problem == ""
+    assert project._from_json(
+        json.loads(json.dumps(project._to_json(Project("shop", Path("/src"), (), {"web": image}))))
+    )
 
 
 def test_the_nearest_name_is_offered(tmp_path: Path) -> None:

@@ -183,6 +183,10 @@ def test_what_bases_hand_on(world: World) -> None:
         ({"cache_from": ("type=inline",)}, False),
         ({"tags": ("app/a:2",)}, False),
         ({"no_cache": True}, False),
+        ({"no_cache_filter": ("x",)}, False),
+        ({"provenance": "mode=max"}, True),
+        ({"sbom": "true"}, True),
+        ({"unsupported": {"isolation": '"hyperv"'}}, True),
     ],
 )
 def test_which_settings_count(world: World, change: dict[str, object], counts: bool) -> None:

@@ -459,6 +459,9 @@ def _settings(draft: _Draft, platform: str, environ: Mapping[str, str]) -> dict[
         "ulimits": list(image.ulimits),
         "entitlements": list(image.entitlements),
         "privileged": image.privileged,
+        "provenance": image.provenance,
+        "sbom": image.sbom,
+        "unsupported": safe_arguments(image.unsupported),
         "contexts": {name: value for name, value in image.contexts.items() if not value.startswith("/")},
     }
     return {key: value for key, value in whole.items() if value}

@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.content.survey import Surveyed
 from tasks.images.buildx import entitlements, secret_line
+from tasks.project import Image
 
 
 def definition(surveyed: Mapping[str, Surveyed]) -> dict[str, Any]:
@@ -71,9 +72,17 @@ def _target(one: Surveyed, names: Mapping[str, str]) -> dict[str, Any]:
         "shm-size": image.shm_size,
         "ulimits": list(image.ulimits),
         "entitlements": list(entitlements(image)),
+        "attest": list(_attestations(image)),
+        "no-cache-filter": list(image.no_cache_filter),
         "no-cache": image.no_cache,
         "pull": image.pull,
         "tags": list(image.names),
         "output": ["type=docker"],
     }
     return {key: value for key, value in whole.items() if value}
+
+
+def _attestations(image: Image) -> Iterator[str]:
+    for kind, value in (("provenance", image.provenance), ("sbom", image.sbom)):
+        if value:
+            yield f"type={kind}" if value.lower() in ("true", "t", "1") else f"type={kind},{value}"

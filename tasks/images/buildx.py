@@ -71,6 +71,11 @@ def build_argv(
         argv += ["--ulimit", ulimit]
     for entitlement in entitlements(image):
         argv += ["--allow", entitlement]
+    for option, value in (("--provenance", image.provenance), ("--sbom", image.sbom)):
+        if value:
+            argv.append(f"{option}={value}")
+    for stage in image.no_cache_filter:
+        argv += ["--no-cache-filter", stage]
     if image.no_cache:
         argv.append("--no-cache")
     if image.pull:

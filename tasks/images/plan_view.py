@@ -45,6 +45,9 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
     for word in set(words) - set(names) - {"--json", "--inputs", "--bake"}:
         raise Trouble(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
     decisions = chosen(workspace, names)
+    for name, one in decisions.items():
+        for key in one.surveyed.image.unsupported:
+            print(f"plan: {name}: buildx has no option for build.{key}, so it only counts", file=sys.stderr)
     if as_bake:
         from tasks.images import bake
 
