@@ -20,6 +20,7 @@ from tasks.measuring.spare_engine import SpareEngine, spare_engine
 from tasks.settings import Settings
 from tests import loopback
 from tests.conftest import Lab, docker
+from tests.test_moved import hooked
 
 CONFIG = "[worker.oci]\n  max-parallelism = 2\n"
 COMPOSE = """
@@ -221,6 +222,19 @@ def test_what_the_builder_and_we_forgot_is_given_again(remote: Lab) -> None:
     (remote.folder / "app.py").write_text("three")
     assert remote.build() == {"app": "built"}
     assert docker("run", "--rm", remote.ref("app"), "cat", "/app.py").stdout == "three"
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("images", ["base - app", "base app"])
+def test_a_parent_that_vanishes_is_made_again_and_handed_over(remote: Lab, images: str) -> None:
+    """Without a context for it the builder would look `base` up on Docker Hub."""
+    remote.write({"base.Dockerfile": "FROM tst-busybox:1\nRUN echo mine > /PREFIX\n"})
+    remove = f"docker rmi -f $(docker image ls -q --filter reference={remote.prefix}/base:*)"
+    shutil.rmtree(remote.folder / ".build", ignore_errors=True)
+    done = hooked(remote, "app" if "-" not in images else "nobody", f"{remove}; rm -rf .build/*/results", images=images)
+    assert done.returncode == 0, done.stderr
+    assert docker("run", "--rm", remote.ref("app"), "cat", f"/{remote.prefix}").stdout == "mine\n"
+    assert remote.actions() == {"base": "fresh", "app": "fresh"}
 
 
 @pytest.mark.engine

@@ -76,7 +76,7 @@ def test_every_setting() -> None:
         *("--platform", "linux/amd64,linux/arm64", "--network", "host", "--shm-size", "64000000"),
         *("--add-host", "host:1.2.3.4", "--ulimit", "nofile=1:2"),
         *("--allow", "security.insecure", "--allow", "network.host", "--provenance=mode=max", "--sbom=true"),
-        *("--no-cache-filter", "a", "--no-cache-filter", "b", "--no-cache", "--pull"),
+        *("--no-cache-filter", "a", "--no-cache-filter", "b"),
         *("--builder", "big", "/src"),
     ]
     assert "hunter2" not in " ".join(command)

@@ -91,7 +91,7 @@ def test_our_own_folder_is_hidden_from_what_copies_everything(world: World) -> N
     assert before.inputs() == ["a/Dockerfile", "f"]
     assert before.ignore == "\n/.build\n"
     world.write({".build/facts.json": "changed", ".dockerignore": "*\n!f\n"})
-    assert world.survey()["a"].ignore == "", "it is hidden already"
+    assert world.survey()["a"].ignore == "*\n!f\n", "it is hidden already"
     world.write({".dockerignore": "nothing"})
     assert world.survey()["a"].ignore == "nothing\n/.build\n"
 

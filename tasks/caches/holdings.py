@@ -19,6 +19,7 @@ from tasks.caches.prune import Item
 from tasks.content.fingerprint import OWN, repository, tag_of
 from tasks.engine import CacheRecord, Held, moment
 from tasks.errors import Trouble
+from tasks.images import parents
 from tasks.seeing.history import KEEP
 from tasks.workspace import Workspace
 
@@ -214,6 +215,8 @@ def _belongs(held: Held, repositories: set[str], used: Mapping[str, float]) -> b
 
 def _ours(ref: str, repositories: set[str]) -> bool:
     name, _, tag = ref.rpartition(":")
+    if given := parents.made(ref):  # left by a killed build, or of one that has the image as its parent now
+        return time.time() - given > _PASSING_SECONDS
     return name in repositories and bool(_IN.fullmatch(tag) or _PASSING.fullmatch(tag))
 
 
@@ -221,6 +224,8 @@ def _in_use(held: Held, users: Mapping[str, tuple[str, ...]], repositories: set[
     if held.id in users:
         return f"the container {users[held.id][0]} was made from it"
     others = [tag for tag in held.tags if not _ours(tag, repositories)]
+    if any(parents.made(tag) for tag in others):
+        return "a build stands on it"
     if others:
         return f"it is also called `{others[0]}`"
     passing = [tag for tag in held.tags if _PASSING.fullmatch(tag.rpartition(":")[2])]

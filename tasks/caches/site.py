@@ -18,6 +18,7 @@ from tasks.caches.backends import Backend
 from tasks.caches.share import path_of
 from tasks.content import platforms
 from tasks.engine import Held
+from tasks.errors import Trouble
 from tasks.images.plan import Decision
 from tasks.workspace import Workspace
 
@@ -35,20 +36,26 @@ class Site:
     layout: Path | None = None
 
 
-def site(workspace: Workspace, decision: Decision, *, afresh: bool = False) -> Site:
-    """Make ready what the build of an image needs; ``afresh`` is without any cache. Raises ``Trouble``."""
+def site(
+    workspace: Workspace, decision: Decision, parents: Mapping[str, str], *, afresh: bool = False, cached: bool = True
+) -> Site:
+    """Make ready what the build of an image needs. ``parents`` maps each context that stands for a parent to a
+    reference which the engine holds; ``afresh`` neither reads nor writes a cache of others, and without ``cached`` the
+    builder's own is not read. Raises ``Trouble``."""
     one, settings = decision.surveyed, workspace.settings
     extra = builder.argv(settings, workspace.environ)
-    extra += ["--no-cache"] if afresh else caches(workspace, decision)
+    extra += [] if afresh else caches(workspace, decision)
+    extra += [] if cached else ["--no-cache"]
     if not builder.dedicated(settings):
-        return Site(one.parent_tags, tuple(extra))
+        return Site(parents, tuple(extra))
     builder.ready(settings, workspace.common, workspace.environ)
     results, platform = results_folder(workspace.folder), workspace.snapshot().platform
     contexts = {}
     for context, name in one.parents.items():
         held = workspace.snapshot().get(one.parent_tags[context])
-        if held:
-            contexts[context] = handover.context_of(workspace.engine, results, name, held, platform)
+        if held is None:
+            raise Trouble(f"the engine does not hold `{name}`, which {one.name} is built on", remedy="run it again")
+        contexts[context] = handover.context_of(workspace.engine, results, name, held, platform)
     for ref in one.bases:
         held = workspace.snapshot().get(ref)
         if held and "@" not in ref:  # what is pinned by digest is the same wherever the builder has it from

@@ -46,9 +46,11 @@ class View:
         self._visible: dict[str, list[int]] = {}
         self._digests: dict[str, bytes] = {}
         self._selections: dict[tuple[Copy, ...], Selection] = {}
+        self._asked: set[str] = set()
 
     def visible(self, folder: str) -> tuple[Folder, list[int]]:
         """The listing of a folder and the numbers of its visible entries."""
+        self._asked.add(folder)
         listing = self.tree.folder(folder)
         found = self._visible.get(folder)
         if found is None:
@@ -121,7 +123,25 @@ class View:
         key = tuple(copies)
         found = self._selections.get(key)
         if found is None:
-            found = self._selections[key] = Selection(self, find(self, key, where))
+            self._asked = set()
+            items = find(self, key, where)
+            found = self._selections[key] = Selection(self, items, frozenset(self._asked))
+        return found
+
+    def holders(self, folders: Iterable[str]) -> set[str]:
+        """These folders and the hidden ones below them that may come to hold something visible."""
+        found: set[str] = set()
+        pending = list(folders)
+        while pending:
+            folder = pending.pop()
+            if folder in found:
+                continue
+            found.add(folder)
+            listing, numbers = self.visible(folder)
+            for number, name in enumerate(listing.names):
+                if stat.S_ISDIR(listing.modes[number]) and not _holds(numbers, number, len(listing.names)):
+                    path = f"{folder}/{name}" if folder else name
+                    pending += [path] if self.ignore.may_show_below(path) else []
         return found
 
     def _state(self, folder: str) -> State:
@@ -152,9 +172,10 @@ class View:
 class Selection:
     """The inputs that one image has in one context."""
 
-    def __init__(self, view: View, items: Iterable[Item]) -> None:
+    def __init__(self, view: View, items: Iterable[Item], asked: Iterable[str] = ()) -> None:
         self._view = view
         self._items = sorted(set(items), key=lambda item: (item.path, item.whole))
+        self._asked = asked
         self._digest = ""
 
     @property
@@ -190,6 +211,13 @@ class Selection:
                     elif kind == stat.S_IFDIR:
                         pending.append(prefix + listing.names[number])
         return list(found)
+
+    def places(self) -> tuple[list[str], list[str]]:
+        """Where a change may change what is read: the inputs that are no folders, and every folder that was asked
+        what it holds, on the way to a source, for a wildcard or because it is copied. Relative paths, each once."""
+        paths = {path for item in self._items for path in _walk(self._view, item)}
+        folders = {path for path in paths if stat.S_ISDIR(self._view.mode(path) or 0)}
+        return sorted(paths - folders), sorted(self._view.holders(folders.union(self._asked, [""])))
 
     def entries(self) -> list[Entry]:
         """All inputs, sorted by path, each once."""

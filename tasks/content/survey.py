@@ -57,8 +57,8 @@ class Surveyed:
     each context or reference that stands for another image of the project to that image's name, ``bases`` each external
     reference to the content that the engine holds under it ("" for none), ``platforms`` are those it is built for and
     ``read_for`` those for which each external reference is read, ``env`` and ``onbuild`` are what it hands on to its
-    children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is the ignore file to
-    build with instead of the one in force, where that one lets our own folder into the context. ``early`` are stages
+    children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is what
+    the ignore file of its context says, with a rule more where that one lets our own folder in. ``early`` are stages
     that need no other image of the project, without those that another of them needs. ``index`` is where its files were
     looked up. ``problem`` is why it cannot be built.
     """
@@ -267,7 +267,7 @@ class Surveyor:
         try:
             _check_platforms(draft, parents, done, f"service {image.name}")
             texts, parts = self._files(draft)
-            ignore = next((part.ignore.completed for part in parts if not part.label), "")
+            ignore = next((part.ignore.completed or part.ignore.text for part in parts if not part.label), "")
             digest = _digest(texts, parts)
         except Trouble as trouble:
             return replace(held_up, problem=str(trouble))

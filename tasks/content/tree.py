@@ -162,6 +162,16 @@ class Index:
             self._drop(error)
             return name
 
+    def renew(self) -> None:
+        """Begin another generation: a builder may have been sent what no look at the disk has seen."""
+        db = self._open(create=True)
+        try:
+            if db is not None:
+                with db:
+                    _renew(db)
+        except sqlite3.Error as error:
+            self._drop(error)
+
     def save(self) -> None:
         """Keep what was hashed. A store that cannot be written is no error: the next look hashes again."""
         rows = [row for folder in self._folders.values() if folder.names and (row := folder.row())]
@@ -174,7 +184,7 @@ class Index:
             with db:
                 db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", rows)
                 if any(folder.overlooked for folder in self._folders.values()):
-                    db.execute("INSERT OR REPLACE INTO generation VALUES (0, ?)", (os.urandom(8).hex(),))
+                    _renew(db)
             for folder in self._folders.values():
                 folder.overlooked = False
         except sqlite3.Error as error:
@@ -250,6 +260,15 @@ class Tree:
         return _attributes(f"{self.root}/{path}")
 
 
+def tick(ctime_ns: int) -> int:
+    """How long after a change with this stamp another one may still get the same stamp, in ns."""
+    return _COARSE_TICK if ctime_ns % 1_000_000_000 == 0 else _TICK
+
+
+def _renew(db: sqlite3.Connection) -> None:
+    db.execute("INSERT OR REPLACE INTO generation VALUES (0, ?)", (os.urandom(8).hex(),))
+
+
 def _list(path: str) -> Folder:
     rows = []
     pack = _RECORD.pack
@@ -285,8 +304,7 @@ def _hash(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
     if attributes:
         content = hashlib.sha256(content + attributes).digest()
     same = record == _RECORD.pack(after.st_mtime_ns, after.st_ctime_ns, after.st_size, after.st_ino, after.st_mode)
-    tick = _COARSE_TICK if after.st_ctime_ns % 1_000_000_000 == 0 else _TICK
-    return content, same and max(after.st_mtime_ns, after.st_ctime_ns) + tick < begun
+    return content, same and max(after.st_mtime_ns, after.st_ctime_ns) + tick(after.st_ctime_ns) < begun
 
 
 def _set_by_hand(record: bytes) -> bool:

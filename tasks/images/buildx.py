@@ -76,10 +76,6 @@ def build_argv(
             argv.append(f"{option}={value}")
     for stage in image.no_cache_filter:
         argv += ["--no-cache-filter", stage]
-    if image.no_cache:
-        argv.append("--no-cache")
-    if image.pull:
-        argv.append("--pull")
     return [*argv, *extra, image.context]
 
 

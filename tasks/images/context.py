@@ -1,5 +1,8 @@
 """What does a build see of a project, and by which names?
 
+The Dockerfile and the ignore file of its context are given to BuildKit as they were read: an edit of them that is
+undone while the image is built can then not matter.
+
 BuildKit's client tells contexts apart by the last part of their paths alone, and of one that the builder has seen it
 sends again only files whose size, time or mode moved. So a folder ``src`` gets the files of another ``src`` where they
 look alike, and a file that got other content with its old time stays as it was. Hence each context goes by a name of
@@ -20,15 +23,15 @@ from tasks.project import Image
 def as_built(one: Surveyed, passing: Path, folder: Path) -> Image:
     """The image as BuildKit gets it: ``passing`` is a folder of this build alone, ``folder`` our ``.build``. The
     platform is always told: without, BuildKit takes that of the base, a builder of several nodes that of the first."""
-    image = replace(without_our_folder(one, passing), platforms=one.platforms)
+    image = replace(_as_read(one, passing), platforms=one.platforms)
     return _by_own_names(image, one, folder / "contexts")
 
 
-def without_our_folder(one: Surveyed, folder: Path) -> Image:
-    """The image with our own folder hidden. Where its ignore file lets ``.build`` in, its Dockerfile is put into
-    ``folder``, beside an ignore file that hides it: it changes during a build, so an image that copies a whole project
-    would never be fresh, and would hold its own past."""
-    if not one.ignore:
+def _as_read(one: Surveyed, folder: Path) -> Image:
+    """The image with its Dockerfile and its context's ignore file in ``folder``. ``<Dockerfile>.dockerignore`` comes
+    before any other, also when it is empty. Where neither hides ``.build``, this one does: that folder changes during a
+    build, so an image that copies a whole project would never be fresh, and would hold its own past."""
+    if one.image.remote_context:
         return one.image
     dockerfile = folder / (Path(one.image.dockerfile).name or "Dockerfile")
     for path, text in ((dockerfile, one.dockerfile_text), (Path(f"{dockerfile}.dockerignore"), one.ignore)):

@@ -20,9 +20,11 @@ from pathlib import Path
 
 from tasks import plugins, processes
 from tasks.caches import builder, site
+from tasks.content import stamps
 from tasks.errors import Trouble
 from tasks.images import buildx
 from tasks.images.context import as_built
+from tasks.images.parents import NOBODY
 from tasks.images.plan import Decision
 from tasks.seeing.board import board
 from tasks.workspace import Workspace
@@ -61,7 +63,7 @@ def worthwhile(workspace: Workspace, decision: Decision) -> bool:
         decision.action == "build"
         and bool(parents & {"build", "pull"})
         and all(one.bases.values())
-        and not (image.no_cache or image.pull)
+        and not (image.no_cache or image.no_cache_filter or image.pull)
         and not builder.dedicated(workspace.settings)
         and not workspace.crew.on
         and not site.caches(workspace, decision)
@@ -85,7 +87,7 @@ def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
         image = as_built(decision.surveyed, Path(folder), workspace.common)
         argv = buildx.build_argv(
             replace(image, target=stage),
-            parents={},
+            parents=dict.fromkeys(decision.surveyed.parents, NOBODY),
             labels={},
             iidfile=f"{folder}/id",
             environ=workspace.environ,
@@ -93,7 +95,10 @@ def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
             extra=[*builder.argv(workspace.settings, workspace.environ), "--output", "type=cacheonly"],
         )
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
+        before = stamps.look(decision.surveyed.parts)
         # The image's own build says it all again.
         processes.quietly(
             plugins.direct(argv, workspace.environ), cwd=workspace.project.directory, env=workspace.environ, stdin=stdin
         )
+        if before.moved()[0] and decision.surveyed.index:
+            decision.surveyed.index.renew()

@@ -4,41 +4,44 @@
                 ── held?   ──> names
                 ── shared? ──> docker pull ── labels as they should be? ──> names, record
                 ── else    ──> docker buildx build ── fingerprint again, the same? ──> names, record, docker push
+                                        ^                        └── no: again, twice at most
+                                        └────────────────────────────┘
 
-The image is named only after its inputs were read a second time: an edit during the build can then never pass
-for built (doit itself saves the state of files after the action).
+The image is named only after its inputs were looked at a second time: an edit during the build can then never pass
+for built (doit itself saves the state of files after the action), also one that was undone (``stamps``).
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tasks import lock, plugins, processes
+from tasks import lock, processes
 from tasks.caches import builder, lease, share, site
-from tasks.content.fingerprint import FINGERPRINT, OWN, PARENTS, repository, tag_of
+from tasks.content.fingerprint import repository, tag_of
 from tasks.engine import Held
 from tasks.errors import Trouble
-from tasks.images import buildx, early, externals, record
-from tasks.images.context import as_built
+from tasks.images import attempt, early, externals, record
+from tasks.images.attempt import Attempt, Moved, Outcome, Result
 from tasks.images.plan import Decision, is_for, made_from
-from tasks.images.reasons import AFRESH, differences
+from tasks.images.reasons import AFRESH
 from tasks.seeing import board, history
-from tasks.seeing.progress import Progress
 from tasks.workspace import Workspace, current
 
 # One run of doit: the builds of its history belong together by this.
 _RUN = os.urandom(6).hex()
 _BEGAN = time.time()
 _beginning = threading.Lock()
+# Children that are built side by side make a parent that was removed once.
+_first: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def make(name: str, afresh: bool = False) -> Any:
@@ -49,13 +52,7 @@ def make(name: str, afresh: bool = False) -> Any:
     workspace = current()
     try:
         with lock.shared(builds_lock(workspace.common), lambda: board.board.note(name, "waits for cache_prune")):
-            decision = workspace.decide(name, anew=True)
-            if decision.action in ("build", "pull") and externals.bring(workspace, decision):
-                decision = workspace.decide(name, anew=True)
-            if afresh and decision.action != "broken":
-                _build(workspace, replace(decision, action="build", reasons=(AFRESH,)), afresh)
-            else:
-                _do(workspace, decision)
+            _make(workspace, name, afresh)
     except Trouble as trouble:
         return TaskFailed(str(trouble))
     except processes.Stopped:
@@ -76,7 +73,48 @@ def builds_lock(folder: Path) -> Path:
     return folder / "builds.lock"
 
 
-def _do(workspace: Workspace, decision: Decision) -> None:
+def _make(workspace: Workspace, name: str, afresh: bool = False) -> None:
+    """Let an image become what its inputs say; again, twice at most, where something moved while it was built."""
+    proves: Result | None = None
+    for number in range(attempt.AGAIN + 1):
+        decision = _decided(workspace, name)
+        try:
+            if afresh and decision.action != "broken":
+                again = replace(decision, action="build", reasons=(AFRESH,))
+                _build(workspace, again, Attempt(number, afresh, proves))
+            else:
+                _do(workspace, decision, Attempt(number, proves=proves))
+            return
+        except Moved as moved:
+            what, proves = str(moved), moved.result
+        if number < attempt.AGAIN:
+            board.board.say(f"{name}: {what} while it was built, building again ({number + 1} of {attempt.AGAIN})")
+    board.board.ended(name, "moved")
+    raise Trouble(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
+
+
+def _decided(workspace: Workspace, name: str) -> Decision:
+    """What is to be done about an image now, its bases and its parents being there: doit sees to parents before it
+    comes to the image, but they may have been removed or edited since."""
+    decision = _looked(workspace, name)
+    while decision.action in ("build", "pull") and externals.bring(workspace, decision):
+        decision = _looked(workspace, name)
+    for parent in decision.coming:
+        with _first[parent]:
+            if _looked(workspace, parent).stale:
+                _make(workspace, parent)
+    return _looked(workspace, name) if decision.coming else decision
+
+
+def _looked(workspace: Workspace, name: str) -> Decision:
+    try:
+        return workspace.decide(name, anew=True)
+    except Trouble:  # an image that the engine listed before may be gone
+        workspace.changed()
+        return workspace.decide(name, anew=True)
+
+
+def _do(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     match decision.action:
         case "fresh":
             board.board.ended(decision.name, "fresh")
@@ -85,9 +123,9 @@ def _do(workspace: Workspace, decision: Decision) -> None:
             _retag(workspace, decision)
         case "pull":
             if not _pull(workspace, decision):
-                _do(workspace, workspace.decide(decision.name, anew=True))
+                _do(workspace, workspace.decide(decision.name, anew=True), how)
         case "build":
-            _build_in_turn(workspace, decision)
+            _build_in_turn(workspace, decision, how)
         case _:
             raise Trouble("; ".join(decision.reasons))
 
@@ -122,11 +160,11 @@ def _pull(workspace: Workspace, decision: Decision) -> bool:
     return True
 
 
-def _build_in_turn(workspace: Workspace, decision: Decision) -> None:
+def _build_in_turn(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     """Build an image, unless another machine does so at this moment or has just done so: then it is pulled."""
     wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
     if wanted is None or not (workspace.crew.on and workspace.share.writes):
-        _build(workspace, decision)
+        _build(workspace, decision, how)
         return
     name = decision.name
     board.board.started(name, "build", decision.reasons, workspace.expected_seconds.get(name))
@@ -143,18 +181,9 @@ def _build_in_turn(workspace: Workspace, decision: Decision) -> None:
                 return
             decision = workspace.decide(name, anew=True)
         if decision.action == "build":
-            _build(workspace, decision)
+            _build(workspace, decision, how)
         else:
-            _do(workspace, decision)
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What ``docker buildx build`` left: its exit status, the image's id, and all that it said."""
-
-    status: int
-    image_id: str
-    progress: Progress
+            _do(workspace, decision, how)
 
 
 def _retag(workspace: Workspace, decision: Decision) -> None:
@@ -170,30 +199,32 @@ def _retag(workspace: Workspace, decision: Decision) -> None:
     board.board.ended(decision.name, "retagged")
 
 
-def _build(workspace: Workspace, decision: Decision, afresh: bool = False) -> None:
+def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     name, one = decision.name, decision.surveyed
     expected = workspace.expected_seconds
     externals.refuse_foreign(workspace, decision)
     _begin(workspace)
-    board.board.started(name, "build", decision.reasons, expected.get(name))
-    began = time.time()
+    if not how.number:
+        board.board.started(name, "build", decision.reasons, expected.get(name))
     early.settled(name)
     log = workspace.folder / "logs" / f"{name}.log"
     # Unlike any other build's, of this run too: images may share a repository.
     passing = f"{repository(one.image.ref)}:building-{os.urandom(6).hex()}"
-    where = site.site(workspace, decision, afresh=afresh)
-    outcome = _run_buildx(workspace, decision, log, passing, where)
-    seconds = time.time() - began
-    if outcome.status:
-        _failed(workspace, decision, outcome, began, seconds, log)
+    outcome = attempt.build(workspace, decision, how, log, passing)
+    began, seconds, where = outcome.began, outcome.seconds, outcome.where
     try:
-        _refuse_moved(workspace, decision, outcome, began, seconds)
+        if outcome.moved:
+            steps = history.steps_of(outcome.progress)
+            workspace.history.add(_entry(workspace, decision, "moved", began, seconds, steps=steps))
+            raise outcome.moved
+        if outcome.status:
+            _failed(workspace, decision, outcome, log)
         made = workspace.snapshot().get(passing)
         image_id = site.received(workspace, decision, where, outcome.image_id, made)
         _refuse_foreign(workspace, decision, image_id, made)
         _name(workspace, decision, image_id)
     finally:
-        if where.layout is None:
+        if where.layout is None and outcome.image_id:
             workspace.engine.untag(passing)
     site.settled(workspace, decision)
     # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.
@@ -247,28 +278,15 @@ def _give(workspace: Workspace, decision: Decision, image_id: str, size: int, se
         workspace.crew.tell({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
 
 
-def _failed(
-    workspace: Workspace, decision: Decision, outcome: _Outcome, began: float, seconds: float, log: Path
-) -> NoReturn:
+def _failed(workspace: Workspace, decision: Decision, outcome: Outcome, log: Path) -> NoReturn:
     from tasks.seeing import failure  # most builds do not fail
 
     name, one, progress = decision.name, decision.surveyed, outcome.progress
-    workspace.history.add(_entry(workspace, decision, "failed", began, seconds, steps=history.steps_of(progress)))
+    steps = history.steps_of(progress)
+    workspace.history.add(_entry(workspace, decision, "failed", outcome.began, outcome.seconds, steps=steps))
     board.board.ended(name, "failed", progress=progress)
     path = Path(one.image.dockerfile) if one.image.dockerfile else None
     raise Trouble(failure.explain(name, progress, progress.tail, path, one.dockerfile_text, log, outcome.status))
-
-
-def _refuse_moved(workspace: Workspace, decision: Decision, outcome: _Outcome, began: float, seconds: float) -> None:
-    name, one, progress = decision.name, decision.surveyed, outcome.progress
-    workspace.changed()  # a base or a parent may have moved as well: the engine is asked anew
-    after = workspace.decide(name, anew=True)
-    if (after.surveyed.fingerprint, after.parents_label) == (one.fingerprint, decision.parents_label):
-        return
-    workspace.history.add(_entry(workspace, decision, "moved", began, seconds, steps=history.steps_of(progress)))
-    board.board.ended(name, "moved", progress=progress)
-    what = ", ".join(differences(one.ingredients(), after.surveyed.ingredients())) or "a parent changed"
-    raise Trouble(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
 
 
 def _refuse_foreign(workspace: Workspace, decision: Decision, image_id: str, made: Held | None) -> None:
@@ -279,51 +297,6 @@ def _refuse_foreign(workspace: Workspace, decision: Decision, image_id: str, mad
             f"{decision.name}: {platform} was built, and {', '.join(decision.surveyed.platforms)} is wanted",
             remedy="`docker buildx inspect` lists the platforms of the builder",
         )
-
-
-def _run_buildx(workspace: Workspace, decision: Decision, log: Path, passing: str, where: site.Site) -> _Outcome:
-    one = decision.surveyed
-    log.parent.mkdir(exist_ok=True)
-    passing_folder = tempfile.TemporaryDirectory(prefix="build-")
-    iidfile = Path(passing_folder.name) / "id"
-    image = as_built(one, Path(passing_folder.name), workspace.common)
-    mode = buildx.progress_mode(workspace.common)
-    argv = buildx.build_argv(
-        image,
-        parents=where.parents,
-        labels=_labels(decision),
-        tag="" if where.layout else passing,
-        iidfile=str(iidfile),
-        environ=workspace.environ,
-        progress=mode,
-        extra=where.extra,
-    )
-    progress = Progress(plain=mode == "plain")
-    # Provenance would give every build another digest, and so children and registries another parent.
-    env = {**workspace.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-    inline = image.dockerfile_inline
-    stdin = None if inline is None else inline.encode()
-    with (
-        passing_folder,
-        log.open("w") as lines,
-        processes.start(plugins.direct(argv, env), cwd=workspace.project.directory, env=env, stdin=stdin) as process,
-    ):
-        for data in processes.output(process):
-            changes = progress.feed(data)
-            lines.writelines(f"{change.line}\n" for change in changes)
-            lines.flush()
-            board.board.fed(one.name, progress, changes)
-        lines.writelines(f"{change.line}\n" for change in progress.finish())
-        process.wait()
-        image_id = iidfile.read_text().strip() if process.returncode == 0 else ""
-    if processes.stopping():
-        raise processes.Stopped
-    return _Outcome(process.returncode, image_id, progress)
-
-
-def _labels(decision: Decision) -> dict[str, str]:
-    one = decision.surveyed
-    return {OWN: one.own, FINGERPRINT: one.fingerprint, PARENTS: decision.parents_label}
 
 
 def _name(workspace: Workspace, decision: Decision, image_id: str) -> None:

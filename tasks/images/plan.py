@@ -37,7 +37,8 @@ class Decision:
     """What happens to one image, why, and the image of the engine that it is about (``fresh`` and ``retag``).
 
     ``parents_label`` says what its parents hold now, in the form of the label that a build of it gets. ``offer`` is
-    what the shared registry has for it (``pull``).
+    what the shared registry has for it (``pull``). ``coming`` are the parents of a ``build`` that have to be built or
+    pulled before it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Decision:
     held: Held | None = None
     parents_label: str = ""
     offer: Found | None = None
+    coming: tuple[str, ...] = ()
 
     @property
     def stale(self) -> bool:
@@ -105,9 +107,10 @@ def decide(
             return Decision(one.name, "pull", reasons, one, parents_label=label, offer=offer)
     elif (held := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
         waits = ", ".join(f"`{parent}`" for parent in built)
-        return Decision(one.name, "build", (f"{waits} is built again (kept if that comes out the same)",), one, held)
+        why = f"{waits} is built again (kept if that comes out the same)"
+        return Decision(one.name, "build", (why,), one, held, coming=tuple(coming))
     reasons = tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
-    return Decision(one.name, "build", reasons, one, parents_label=label)
+    return Decision(one.name, "build", reasons, one, parents_label=label, coming=tuple(coming))
 
 
 def parents_label(

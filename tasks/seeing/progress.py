@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -122,8 +123,10 @@ class Summary:
 class Progress:
     """The state of one build."""
 
-    def __init__(self, *, plain: bool = False) -> None:
-        """Begin with nothing known. ``plain``: the input is ``--progress=plain``, of an old buildx."""
+    def __init__(self, *, plain: bool = False, shown: Mapping[str, str] | None = None) -> None:
+        """Begin with nothing known. ``plain``: the input is ``--progress=plain``, of an old buildx. ``shown`` maps
+        names that mean something in this build only to those that people know."""
+        self._shown = dict(shown or {})
         self._reader: RawJson | Plain = Plain() if plain else RawJson()
         self._steps: dict[str, Step] = {}
         self._begun = 0
@@ -206,7 +209,7 @@ class Progress:
 
     def _take(self, message: Message) -> list[Change]:
         if isinstance(message, str):
-            line = clean(message)
+            line = self._known(message)
             self._text.append(line)
             return [Change("text", line, text=line)]
         return [
@@ -215,6 +218,11 @@ class Progress:
             *(change for log in _dicts(message, "logs") for change in self._log(log)),
             *(change for warning in _dicts(message, "warnings") for change in self._warning(warning)),
         ]
+
+    def _known(self, text: str) -> str:
+        for passing, shown in self._shown.items():
+            text = text.replace(passing, shown)
+        return clean(text)
 
     def _step(self, digest: object) -> Step | None:
         if not isinstance(digest, str) or not digest:
@@ -234,7 +242,7 @@ class Progress:
             return []
         name, inputs, error = vertex.get("name"), vertex.get("inputs"), vertex.get("error")
         if isinstance(name, str) and name:
-            _rename(step, clean(name))
+            _rename(step, self._known(name))
         if isinstance(inputs, list):
             step.inputs = tuple(value for value in inputs if isinstance(value, str))
         started, completed = _time(vertex.get("started")), _time(vertex.get("completed"))
@@ -243,7 +251,7 @@ class Progress:
         changes = self._begin(step)
         step.started = started if step.started is None else min(step.started, started)
         step.cached = step.cached or vertex.get("cached") is True
-        step.error = clean(error) if isinstance(error, str) and error else step.error
+        step.error = self._known(error) if isinstance(error, str) and error else step.error
         if completed is None:
             if started not in step.spans:
                 step.completed = None
@@ -275,7 +283,7 @@ class Progress:
         if _time(status.get("completed")) is None or (step.digest, name) in self._said:
             return []
         self._said.add((step.digest, name))
-        text = clean(name)
+        text = self._known(name)
         size = f" {size_text(current)}" if isinstance(current, int) and current > 0 else ""
         return [*self._begin(step), Change("status", f"#{step.index} {text}{size} done", step, text)]
 
