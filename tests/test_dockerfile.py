@@ -146,10 +146,34 @@ class TestArguments:
         assert [(image.ref, image.platform) for image in found.images] == [("go", "linux/amd64")]
         assert found.copies[0].sources == ("v7",)
 
-    def test_what_versions_of_buildkit_see_differently_counts_as_the_whole_context(self):
-        assert sources("FROM scratch\nENV A=1\nARG A=2\nCOPY $A /z") == ["/"]
-        assert sources("FROM scratch\nARG A=1 B=$A\nCOPY $B /z") == ["/"]
-        assert sources("FROM scratch\nENV A=1\nARG A=2\nENV A=3\nCOPY $A /z") == ["3"]
+    def test_what_versions_of_buildkit_see_differently_counts_in_each_way(self):
+        assert sources("FROM scratch\nENV A=1\nARG A=2\nCOPY $A /z") == ["2"]
+        assert sources("# syntax=docker/dockerfile:1.0\nFROM scratch\nENV A=1\nARG A=2\nCOPY $A /z") == ["2", "1"]
+        assert sources("FROM scratch\nARG A=1 B=$A\nCOPY x$B y /z") == ["y", "x1", "x"]
+        assert sources("FROM scratch\nARG A=1 B=$A\nENV C=$B D=a\nCOPY $C$B /z") == ["11", "1", ""]
+        assert sources("FROM scratch\nARG A=1 B=$A\nRUN --mount=source=x$B,target=/y :") == ["x1", "x"]
+        text = "# syntax=s\nFROM scratch\nENV A=1\nARG A=2\nENV A=3\nCOPY $A /z"
+        assert sources(text) == ["3"]
+        many = "ARG A=1 " + " ".join(f"B{n}=$A" for n in range(9))
+        assert sources(f"FROM scratch\n{many}\nCOPY {''.join(f'$B{n}' for n in range(9))} /z") == ["/"]
+
+    def test_only_what_no_buildkit_misses_is_optional(self):
+        found = read("FROM scratch\nARG A=1 B=$A\nCOPY x$B y /z").copies
+        assert [(copy.sources, copy.optional) for copy in found] == [(("y",), False), (("x1", "x"), True)]
+
+    def test_one_expansion_that_is_refused_does_not_speak_for_the_other(self):
+        text = "FROM scratch\nARG A=1 B=$A\nCOPY ${B:?unset} /z"
+        assert sources(text) == ["1"]
+        assert "unset" in trouble("FROM scratch\nARG A B=$A\nCOPY ${B:?unset} /z")
+
+    def test_a_name_that_is_not_certain_makes_every_variable_so(self):
+        assert sources("FROM base\nARG A=1\nENV $WHICH=x\nCOPY $A /z") == ["/"]
+        assert set(sources("FROM scratch\nARG A=1 B=$A\nENV A=2 X$B=y\nCOPY $A$X1$X /z")) == {"2y", "2yy", "2"}
+
+    def test_a_value_that_is_not_certain_is_handed_on_as_such(self):
+        found = read("FROM base\nARG A=1 B=$A\nENV C=$B D=d E=$UNKNOWN\n")
+        assert found.env == {"C": None, "D": "d", "E": None}
+        assert sources("FROM parent\nCOPY $D /z\nCOPY $C /z", env={"parent": found.env}) == ["d", "/"]
 
     def test_the_environment_of_a_base(self):
         text = "FROM base\nCOPY $WHERE /z"
@@ -202,6 +226,36 @@ class TestOutside:
         ]
         assert [c.sources for c in found.copies] == [("local",)]
         assert "COPY cannot fetch" in trouble("FROM scratch\nCOPY https://example.org/a /x\n")
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://example.org/v$VERSION/x.jar",
+            '"http://$HOST/${PATH#/}"',
+            "https://github.com/a/b.git#$REF",
+            "https://example.org/${VERSION:?unset}/x",
+        ],
+    )
+    def test_a_url_is_no_part_of_the_context_whatever_stands_in_it(self, url):
+        found = read(f"FROM unknown\nADD {url} /x/\nCOPY a /x/\n")
+        assert [copy.sources for copy in found.copies] == [("a",)]
+        assert [(remote.text, remote.pinned) for remote in found.remotes] == [(url.strip('"'), False)]
+
+    @pytest.mark.parametrize(
+        "source", ["$BASE/x", "${BASE:-https://example.org}/x", "ssh://$HOST/a", "git@a:$X", "HTTPS://$X"]
+    )
+    def test_what_may_become_a_path_is_one(self, source):
+        assert sources(f"FROM unknown\nADD {source} /x/\n") == ["/"]
+
+    def test_a_variable_that_may_be_a_url_or_a_path(self):
+        found = read("FROM scratch\nARG A=https://example.org B=${A:-local}\nADD $B/x /y/\n")
+        assert [(copy.sources, copy.optional) for copy in found.copies] == [(("local/x",), True)]
+        assert [remote.text for remote in found.remotes] == ["https://example.org/x"]
+
+    def test_what_a_version_of_buildkit_may_fail_to_read_as_a_url_may_be_a_path_as_well(self):
+        found = read("FROM scratch\nADD ssh://example.org/%zz/a.git /x/\n")
+        assert [(copy.sources, copy.optional) for copy in found.copies] == [(("ssh://example.org/%zz/a.git",), True)]
+        assert len(found.remotes) == 1
 
     def test_secrets_and_ssh(self):
         text = (

@@ -2,21 +2,22 @@
 
 ``reads`` follows BuildKit's ``dockerfile2llb``: stages are resolved in file order, the target's stage reaches
 others through ``FROM``, ``COPY --from`` and ``RUN --mount=from``, and only what those stages say is read. Where two
-versions of BuildKit differ, or a value cannot be known here, the answer is the whole context: never too
-little.
+versions of BuildKit differ, the answer is what either reads; where a value cannot be known here, the whole context, but
+for a URL, which is none whatever stands in it. Never too little.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.content import platforms
-from tasks.content.instructions import Instruction, Script, expand, is_heredoc, mount, parse
+from tasks.content.instructions import Instruction, Mount, Script, expand, is_heredoc, mount, parse
 from tasks.content.reads import WHOLE, Copy, External, Reads, Remote
-from tasks.content.references import familiar, is_pinned, is_remote
+from tasks.content.references import familiar, is_pinned, is_remote, is_web, may_be_path
+from tasks.content.variables import Possible, Scope, either
 from tasks.errors import Trouble
 
 __all__ = ["Copy", "External", "Reads", "Remote", "reads"]
@@ -36,7 +37,7 @@ def reads(
     platform: str = "linux/amd64",
     build_platform: str = "",
     onbuild: Mapping[str, Sequence[str]] | None = None,
-    env: Mapping[str, Mapping[str, str]] | None = None,
+    env: Mapping[str, Mapping[str, str | None]] | None = None,
 ) -> Reads:
     """What the Dockerfile ``text`` (called ``where`` in messages) reads for ``target`` (``None``: the last stage).
 
@@ -64,40 +65,6 @@ class _Stage:
     asked: frozenset[str] = frozenset()  # global args that its FROM uses
 
 
-class _Scope(Mapping[str, str]):
-    """The variables of a stage, which notes who was asked for and whether a version of BuildKit could differ."""
-
-    def __init__(self, values: Mapping[str, str], *, complete: bool) -> None:
-        self.known = dict(values)
-        self.unsure: set[str] = set()
-        self.complete = complete
-        self.asked: set[str] = set()
-
-    def __getitem__(self, name: str) -> str:
-        self.asked.add(name)
-        return self.known[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.known)
-
-    def __len__(self) -> int:
-        return len(self.known)
-
-    def copy(self) -> _Scope:
-        twin = _Scope(self.known, complete=self.complete)
-        twin.unsure = set(self.unsure)
-        return twin
-
-    def doubts(self) -> bool:
-        """Was any name asked for, since the last question, whose value is not certain?"""
-        asked, self.asked = self.asked, set()
-        return any(name in self.unsure or (name not in self.known and not self.complete) for name in asked)
-
-    def put(self, name: str, value: str, *, doubt: bool = False) -> None:
-        self.known[name] = value
-        (self.unsure.add if doubt else self.unsure.discard)(name)
-
-
 class _Reader:
     """One run of ``reads``: the stages of one Dockerfile, and what was found so far."""
 
@@ -114,12 +81,13 @@ class _Reader:
         self.platform = platform
         self.read_for: dict[str, dict[str, None]] = {}
         self.onbuild: dict[str, tuple[str, ...]] = {}
-        self.env: dict[str, dict[str, str]] = {}
-        self.globals = _Scope(_platform_args(platform, build, args), complete=True)
+        self.env: dict[str, dict[str, str | None]] = {}
+        self.syntax = args.get("BUILDKIT_SYNTAX") or script.syntax
+        self.globals = Scope(_platform_args(platform, build, args), complete=True)
         self.global_needs: dict[str, frozenset[str]] = {}
         self.stages = self._stages()
         self.by_name = {stage.name: stage for stage in self.stages if stage.name}
-        self.done: dict[int, tuple[_Scope, tuple[str, ...]]] = {}
+        self.done: dict[int, tuple[Scope, tuple[str, ...]]] = {}
         self.active: list[_Stage] = []
         self.reached: dict[int, set[str]] = {}
         self.copies: list[Copy] = []
@@ -148,8 +116,8 @@ class _Reader:
             args=tuple(sorted(used)),
             secrets=tuple(sorted(self.secrets)),
             ssh=tuple(sorted(self.ssh)),
-            syntax=self.args.get("BUILDKIT_SYNTAX") or self.script.syntax,
-            env={name: scope.known[name] for name in sorted(self.exported.get(stage.number, ()))},
+            syntax=self.syntax,
+            env={name: scope.handed_on(name) for name in sorted(self.exported.get(stage.number, ()))},
             onbuild=triggers,
             stages={
                 one.name: tuple(sorted(self.reached[one.number] - {""}))
@@ -200,10 +168,10 @@ class _Reader:
             name, equals, default = word.partition("=")
             needs: set[str] = set()
             if name in self.args:
-                self.globals.put(name, self.args[name])
+                self.globals.put(name, [self.args[name]])
             elif equals:
                 self.globals.asked.clear()
-                self.globals.put(name, self._expand(default, self.globals, each.line))
+                self.globals.put(name, [self._expand(default, self.globals, each.line)])
                 needs = set(self.globals.asked)
             closed = {deeper for need in needs for deeper in self.global_needs.get(need, ())}
             self.global_needs[name] = frozenset(needs | closed | {name})
@@ -212,7 +180,7 @@ class _Reader:
         for name in names:
             self.used |= self.global_needs.get(name, frozenset({name} & (self.globals.keys() | self.args.keys())))
 
-    def _visit(self, stage: _Stage, line: int) -> tuple[_Scope, tuple[str, ...]]:
+    def _visit(self, stage: _Stage, line: int) -> tuple[Scope, tuple[str, ...]]:
         """Read a stage and all that it reaches, once; its variables and its ONBUILD triggers."""
         if stage in self.active:
             raise Trouble(f"stage {stage.name or stage.number!r} needs itself", where=self._at(line))
@@ -229,11 +197,11 @@ class _Reader:
         if self.active:
             self.reached[self.active[-1].number].update(names)
 
-    def _context_stage(self, stage: _Stage) -> tuple[_Scope, tuple[str, ...]]:
+    def _context_stage(self, stage: _Stage) -> tuple[Scope, tuple[str, ...]]:
         self._whole_context(stage.context, stage.line, stage.platform)
         return self._base_scope(stage, stage.context), ()
 
-    def _own_stage(self, stage: _Stage) -> tuple[_Scope, tuple[str, ...]]:
+    def _own_stage(self, stage: _Stage) -> tuple[Scope, tuple[str, ...]]:
         self._use(stage.asked)
         if stage.parent:
             above, triggers = self._visit(stage.parent, stage.line)
@@ -254,10 +222,10 @@ class _Reader:
                 self._dispatch(stage, each, scope, self.script.escape)
         return scope, tuple(own)
 
-    def _base_scope(self, stage: _Stage, origin: str) -> _Scope:
+    def _base_scope(self, stage: _Stage, origin: str) -> Scope:
         values = self.env.get(familiar(origin)) if origin else {}
         self.exported[stage.number] = set(values or ())
-        return _Scope(values or {}, complete=values is not None)
+        return Scope(values or {}, complete=values is not None)
 
     def _origin(self, name: str, platform: str, line: int) -> str:
         """Note the image or named context that a name which is no stage points to; ``""`` for ``scratch``."""
@@ -288,7 +256,7 @@ class _Reader:
         self._reach(name)
         self.copies.append(Copy(name, (WHOLE,), line=line, instruction="FROM"))
 
-    def _dispatch(self, stage: _Stage, each: Instruction, scope: _Scope, escape: str) -> None:
+    def _dispatch(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
         match each.name:
             case "ARG":
                 self._arg(each, scope, escape)
@@ -300,61 +268,70 @@ class _Reader:
                 for text in each.flags.get("mount", ()):
                     self._mount(stage, each, text, scope, escape)
 
-    def _arg(self, each: Instruction, scope: _Scope, escape: str) -> None:
-        first_values = scope.copy()
+    def _arg(self, each: Instruction, scope: Scope, escape: str) -> None:
+        before = scope.copy()
         for word in each.words:
             name, equals, default = word.partition("=")
             self.used.add(name)
-            value: str | None = None
-            doubt = False
+            found: Possible[str] | None = None
             if name in self.args:
-                value = self.args[name]
-            elif equals:
-                scope.asked.clear()
-                value = self._expand(default, scope, each.line, escape)
-                doubt = scope.doubts() or value != self._expand(default, first_values, each.line, escape)
+                found = Possible((self.args[name],))
+            elif equals:  # before 2024 BuildKit did not see the arguments of the same instruction here
+                found = either([self._possible(default, seen, each.line, escape) for seen in (scope, before)])
             elif name in self.globals:
-                value = self.globals[name]
+                found = Possible((self.globals[name],))
                 self._use({name})
-            if value is not None:  # older versions of BuildKit let an earlier ENV or ARG win, newer ones the later
-                doubt = doubt or scope.known.get(name, value) != value
-                scope.put(name, value, doubt=doubt)
+            if found is None:
+                continue
+            values, more = list[str | None](found.values), found.more
+            if self.syntax and name in scope:  # the first frontends let an earlier ENV or ARG win
+                earlier = scope.possible(name)
+                values, more = [*values, *earlier.values], more or earlier.more
+            scope.put(name, values, more=more)
 
-    def _env(self, stage: _Stage, each: Instruction, scope: _Scope, escape: str) -> None:
+    def _env(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
         new = []
         for at in range(0, len(each.words) - 1, 3):
-            scope.asked.clear()
-            name, value = (self._expand(word, scope, each.line, escape) for word in each.words[at : at + 2])
-            new.append((name, value, scope.doubts()))
-        for name, value, doubt in new:
-            scope.put(name, value, doubt=doubt)
-            self.exported[stage.number].add(name)
+            new.append([self._possible(word, scope, each.line, escape) for word in each.words[at : at + 2]])
+        for names, found in new:
+            if names.more:
+                scope.put_somewhere()
+            for name in names.values:
+                earlier = () if names.certain else scope.possible(name).values
+                scope.put(name, [*found.values, *earlier], more=found.more or names.more)
+                self.exported[stage.number].add(name)
 
-    def _copy(self, stage: _Stage, each: Instruction, scope: _Scope, escape: str) -> None:
+    def _copy(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
         if len(each.words) < 2:
             raise Trouble(f"{each.name} needs a source and a destination", where=self._at(each.line))
         origin = each.flag("from")
         context = self._copy_origin(stage, origin, each.line) if origin else ""
         if context is None:
             return
-        sources = []
+        sources: list[str] = []
+        perhaps: list[str] = []
         for word in each.words[:-1]:
             if is_heredoc(word):
                 continue
-            scope.asked.clear()
-            source = self._expand(word, scope, each.line, escape)
-            if scope.doubts():
+            found = self._possible(word, scope, each.line, escape)
+            if found.more and is_web(word.lstrip('"')):
+                self._remote(each, word.strip('"'), scope, escape)
+            elif found.more:
                 sources.append(WHOLE)
-            elif is_remote(source):
-                self._remote(each, source, scope, escape)
             else:
-                sources.append(source)
-        if sources:
-            exclude = each.flags.get("exclude", ())
-            parents = each.name == "COPY" and each.is_set("parents")
-            self.copies.append(Copy(context, tuple(sources), exclude, parents, each.line, each.name))
+                fetched = [source for source in found.values if is_remote(source)]
+                for source in fetched:
+                    if each.name == "ADD" or (found.certain and not may_be_path(source)):
+                        self._remote(each, source, scope, escape)
+                paths = [source for source in found.values if may_be_path(source)]
+                (sources if found.certain and not fetched else perhaps).extend(paths)
+        exclude = each.flags.get("exclude", ())
+        parents = each.name == "COPY" and each.is_set("parents")
+        for paths, optional in ((sources, False), (perhaps, True)):
+            if paths:
+                self.copies.append(Copy(context, tuple(paths), exclude, parents, each.line, each.name, optional))
 
-    def _remote(self, each: Instruction, source: str, scope: _Scope, escape: str) -> None:
+    def _remote(self, each: Instruction, source: str, scope: Scope, escape: str) -> None:
         if each.name == "COPY":
             raise Trouble(f"COPY cannot fetch {source}", where=self._at(each.line), remedy="use ADD")
         checksum = self._expand(each.flag("checksum"), scope, each.line, escape)
@@ -387,22 +364,27 @@ class _Reader:
         self._origin(origin, "", line)
         return None
 
-    def _mount(self, stage: _Stage, each: Instruction, text: str, scope: _Scope, escape: str) -> None:
-        scope.asked.clear()
-        found = mount(text, escape, scope, self._at(each.line))
-        doubt = scope.doubts()
-        if found.kind == "secret":
-            self.secrets.add(found.secret)
-        elif found.kind == "ssh":
-            self.ssh.add(found.secret or "default")
-        context = self._mount_origin(stage, found.origin, each.line) if found.origin else ""
-        if context is None or (found.kind != "bind" and not (context and found.kind == "cache")):
-            return
-        source = WHOLE if doubt else found.source or WHOLE
-        self.copies.append(Copy(context, (source,), line=each.line, instruction="RUN --mount"))
+    def _mount(self, stage: _Stage, each: Instruction, text: str, scope: Scope, escape: str) -> None:
+        found = scope.outcomes(lambda variables: mount(text, escape, variables, self._at(each.line)))
+        for one in found.values or (Mount("bind", "", "", ""),):
+            self._mounted(stage, each, one, WHOLE if found.more else one.source or WHOLE, not found.certain)
 
-    def _expand(self, word: str, scope: _Scope, line: int, escape: str = "") -> str:
-        return expand(word, escape or self.script.escape, scope, self._at(line)) if word else ""
+    def _mounted(self, stage: _Stage, each: Instruction, one: Mount, source: str, optional: bool) -> None:
+        if one.kind == "secret":
+            self.secrets.add(one.secret)
+        elif one.kind == "ssh":
+            self.ssh.add(one.secret or "default")
+        context = self._mount_origin(stage, one.origin, each.line) if one.origin else ""
+        if context is None or (one.kind != "bind" and not (context and one.kind == "cache")):
+            return
+        self.copies.append(Copy(context, (source,), line=each.line, instruction="RUN --mount", optional=optional))
+
+    def _possible(self, word: str, scope: Scope, line: int, escape: str) -> Possible[str]:
+        """All that a word may be after its variables were expanded."""
+        return scope.outcomes(lambda variables: self._expand(word, variables, line, escape))
+
+    def _expand(self, word: str, variables: Mapping[str, str], line: int, escape: str = "") -> str:
+        return expand(word, escape or self.script.escape, variables, self._at(line)) if word else ""
 
     def _at(self, line: int) -> str:
         return f"{self.where}:{line}"

@@ -16,7 +16,7 @@ class Copy:
 
     ``context`` is ``""`` for the image's own, else the name of a named one. ``sources`` are expanded, patterns as
     BuildKit takes them; ``"/"`` is the whole context. ``instruction`` is ``COPY``, ``ADD``, ``RUN --mount`` or
-    ``FROM``.
+    ``FROM``. Of ``optional`` sources not every BuildKit reads each: those that are not there are passed over.
     """
 
     context: str
@@ -25,6 +25,7 @@ class Copy:
     parents: bool = False
     line: int = 0
     instruction: str = "COPY"
+    optional: bool = False
 
     @property
     def literal(self) -> bool:
@@ -62,10 +63,11 @@ class Reads:
     ``images`` are the bases and sources that are neither stages nor named contexts.
     ``contexts`` are the named contexts it reaches; for each of them that is a folder, ``copies`` say what of it.
     ``args`` are the names whose value matters: build args that a reached stage declares or its ``FROM`` uses.
-    ``syntax`` is the frontend's image. ``env`` and ``onbuild`` are what an image built from this target hands on to
-    a Dockerfile that starts ``FROM`` it. ``stages`` are the other stages that the target reaches, those with a name,
-    each with all that it reaches itself: stages, named contexts, references. ``read_for`` says for which platforms each
-    image or named context is read. ``alike`` is whether all platforms hand on the same variables.
+    ``syntax`` is the frontend's image. ``env`` (``None``: a value that is not certain) and ``onbuild`` are what an
+    image built from this target hands on to a Dockerfile that starts ``FROM`` it. ``stages`` are the other stages that
+    the target reaches, those with a name, each with all that it reaches itself: stages, named contexts, references.
+    ``read_for`` says for which platforms each image or named context is read. ``alike`` is whether all platforms hand
+    on the same variables.
     """
 
     copies: tuple[Copy, ...] = ()
@@ -76,7 +78,7 @@ class Reads:
     secrets: tuple[str, ...] = ()
     ssh: tuple[str, ...] = ()
     syntax: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str | None] = field(default_factory=dict)
     onbuild: tuple[str, ...] = ()
     stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     read_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs, urlsplit
 
-_SCP = re.compile(r"[\w-]+@[a-zA-Z0-9.-]+:")
+_SCP = re.compile(r"[\w-]+@[a-zA-Z0-9.-]+:", re.ASCII)
+_GIT = re.compile(r"(?:git|ssh)://", re.IGNORECASE)
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+# What no BuildKit can fail to read as a git source. Of others some versions may find that they are a path.
+_PLAIN_GIT = re.compile(
+    r"[\w-]+@[a-zA-Z0-9.-]+:[^?\n]*|"
+    r"(?:git|ssh)://(?:[\w.-]+(?::[\w.-]*)?@)?[\w.-]+(?::[0-9]*)?(?:/[\w./~+@=:-]*)?(?:#[\w./~+@=:-]*)?",
+    re.ASCII | re.IGNORECASE,
+)
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST = r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]+)?"
 _TAGGABLE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?")
@@ -33,14 +41,24 @@ def is_taggable(reference: str) -> bool:
 
 def is_git(source: str) -> bool:
     """Does BuildKit clone this source? (``dfgitutil.ParseGitRef``)"""
-    if _SCP.match(source) or source.startswith(("git://", "ssh://")):
+    if _SCP.match(source) or _GIT.match(source):
         return True
-    return source.startswith(("http://", "https://")) and urlsplit(source).path.endswith(".git")
+    return _WEB.match(source) is not None and urlsplit(source).path.endswith(".git")
+
+
+def is_web(source: str) -> bool:
+    """Does ``ADD`` fetch this source, whatever follows its first letters? (``isHTTPSource``, which minds their case)"""
+    return source.startswith(("http://", "https://"))
 
 
 def is_remote(source: str) -> bool:
     """Does ``ADD`` fetch this source instead of reading it from the context?"""
-    return is_git(source) or source.startswith(("http://", "https://"))
+    return is_web(source) or is_git(source)
+
+
+def may_be_path(source: str) -> bool:
+    """Could BuildKit take this source for a path of the context, as it does with a URL that it cannot parse?"""
+    return not is_web(source) and not _PLAIN_GIT.fullmatch(source)
 
 
 def is_pinned(source: str, checksum: str) -> bool:

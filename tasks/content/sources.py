@@ -44,6 +44,8 @@ def find(view: View, copies: Iterable[Copy], where: str) -> list[Item]:
             try:
                 items += _parents(view, copy, source) if copy.parents else _source(view, copy, source)
             except LookupError as absent:
+                if copy.optional:
+                    continue
                 raise _missing(view, copy, str(absent.args[0]), where) from None
     return items
 
@@ -52,8 +54,6 @@ def _source(view: View, copy: Copy, source: str) -> list[Item]:
     """What one source brings; ``LookupError`` with the path of which BuildKit would say "not found"."""
     path = clean("/" + source).strip("/")
     if copy.literal or not _WILD.match(path):
-        if "\\" in path and not copy.literal:  # an escape without a wildcard: BuildKit's own parts disagree on it
-            return [Item("", True)]
         return _follow(view, copy, path)
     parts = path.split("/")
     fixed = next(number for number, part in enumerate(parts) if _WILD.match(part))
@@ -62,7 +62,7 @@ def _source(view: View, copy: Copy, source: str) -> list[Item]:
     items = [Item(link, False) for link in links]
     if base is None or not stat.S_ISDIR(view.mode(base) or 0):
         return items  # a wildcard may match nothing
-    match = _go_match(path)
+    match = _wildcards(path, prefix, "/".join(parts[fixed:]))
     if match is None:
         return [*items, Item(base, True)]
     depth = len(parts) - fixed if "[" not in path else 10_000  # a class like [^a] matches "/" as well
@@ -144,6 +144,21 @@ def _filtered(view: View, base: str, include: Patterns | None, exclude: Patterns
 
 def _patterns(texts: Iterable[str]) -> Patterns:
     return Patterns(rule for text in texts if (rule := rule_of(text)))
+
+
+def _wildcards(path: str, prefix: str, rest: str) -> wildcards.Matcher | None:
+    """What a source with wildcards matches; ``rest`` begins with the first part that has one.
+
+    BuildKit's copy takes what stands before as it is, its cache key is made of what the whole matches: they differ
+    where a backslash stands there.
+    """
+    whole = _go_match(path)
+    if "\\" not in prefix:
+        return whole
+    copied = _go_match(rest)
+    if whole is None or copied is None:
+        return None
+    return lambda alias: whole(alias) or (alias.startswith(f"{prefix}/") and copied(alias[len(prefix) + 1 :]))
 
 
 def _go_match(pattern: str) -> wildcards.Matcher | None:

@@ -31,7 +31,7 @@ from tasks.places import project_key
 from tasks.project import Image, Project, dockerfile_text, read_json, write_json
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
-_PARSER = 3
+_PARSER = 4
 # What is known of an external reference for a platform; None where the engine holds no image of it for that.
 FactsOf = Callable[[str, str], Facts | None]
 # Arguments that tell a Dockerfile where it is built; what is built by another processor may be another image.
@@ -77,7 +77,7 @@ class Surveyed:
     platforms: tuple[str, ...] = ()
     read_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     remotes: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str | None] = field(default_factory=dict)
     env_known: bool = False
     onbuild: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
@@ -90,6 +90,11 @@ class Surveyed:
     def name(self) -> str:
         """The image's name: its service's."""
         return self.image.name
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The images that come first: its parents, and the one that is the same image under another service's name."""
+        return tuple(dict.fromkeys([*self.parents.values(), *filter(None, [self.image.twin])]))
 
     def file_dep(self) -> list[str]:
         """Every regular file that goes in, absolute."""
@@ -131,7 +136,7 @@ class _Draft:
 class _Inherited:
     """What bases hand on to a Dockerfile, by the name that it uses for them."""
 
-    env: dict[str, dict[str, str]] = field(default_factory=dict)
+    env: dict[str, dict[str, str | None]] = field(default_factory=dict)
     onbuild: dict[str, list[str]] = field(default_factory=dict)
 
 
