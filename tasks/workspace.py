@@ -129,9 +129,13 @@ class Workspace:
         return {image.name: known[image.ref] for image in images if image.ref in known}
 
     def forecast(self, decisions: Mapping[str, plan.Decision]) -> dict[str, float]:
-        """How long what is planned for each image takes, where that is known: a pull is not a build."""
+        """How long what is planned for each image takes, where that is known: a pull is not a build, and the same image
+        under another service's name takes nothing more."""
         found = {}
         for name, one in decisions.items():
+            if one.surveyed.image.twin:
+                found[name] = 0.0
+                continue
             known = self.expected_pull_seconds if one.action == "pull" else self.expected_seconds
             if name in known:
                 found[name] = known[name]

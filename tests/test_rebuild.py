@@ -271,6 +271,28 @@ def test_services_that_share_an_image_build_it_once(lab: Lab) -> None:
     assert plan["worker"]["reasons"] == ["the same image as `cron`"]
     assert lab.build() == {"cron": "built"}
     assert set(lab.actions().values()) == {"fresh"}
+    lab.write({"app/app.txt": "changed\n"})
+    shown = json.loads(lab.doit("plan", "--json", "worker").stdout)
+    assert [one["name"] for one in shown["images"]] == ["cron", "worker"]
+    seconds = {one["name"]: one["estimated_seconds"] for one in shown["images"]}
+    assert seconds["worker"] == 0
+    assert shown["estimated_wall_seconds"] == seconds["cron"] > 0
+    again = lab.doit("rebuild_optimized")
+    assert again.returncode == 0, again.stderr
+    assert [line.split()[1] for line in again.stderr.splitlines() if line.startswith("built ")] == ["cron"]
+    assert set(lab.actions().values()) == {"fresh"}
+
+
+def test_services_that_share_a_tag_build_it_once(lab: Lab) -> None:
+    one, two = (f"{{image: PREFIX/{name}, build: {{context: app, tags: [PREFIX/shared]}}}}" for name in ("one", "two"))
+    lab.write(FAMILY | {"compose.yml": f"name: PREFIX\nservices: {{one: {one}, two: {two}}}\n"})
+    lab.write({"app/Dockerfile": "FROM scratch\nCOPY app.txt /\n"})
+    assert lab.build() == {"one": "built", "two": "retagged"}
+    assert lab.image_id(lab.ref("one")) == lab.image_id(lab.ref("two")) == lab.image_id(lab.ref("shared"))
+    again = lab.doit("rebuild_optimized")
+    assert again.returncode == 0, again.stderr
+    assert lab.image_id(lab.ref("one")) == lab.image_id(lab.ref("two")) == lab.image_id(lab.ref("shared"))
+    assert set(lab.actions().values()) == {"fresh"}
 
 
 def test_an_edit_before_its_turn_is_simply_built(lab: Lab, busybox: str) -> None:

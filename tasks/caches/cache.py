@@ -61,17 +61,17 @@ def task_rebuild_optimized() -> Iterator[Task]:
         yield {
             "name": name,
             "doc": f"build {one.image.ref} again, without any cache",
-            "actions": [(_rebuild, [name])],
-            "task_dep": [f"rebuild_optimized:{parent}" for parent in dict.fromkeys(one.parents.values())],
+            "actions": [(_rebuild, [name, not one.image.twin])],
+            "task_dep": [f"rebuild_optimized:{other}" for other in one.needs],
             "meta": {"image": name},
             "io": {"capture": False},
         }
 
 
-def _rebuild(name: str) -> Any:
+def _rebuild(name: str, afresh: bool) -> Any:
     from tasks.images.make import make
 
-    return make(name, afresh=True)
+    return make(name, afresh=afresh)  # a twin is named after what was just built
 
 
 def _init(workspace: Workspace) -> None:

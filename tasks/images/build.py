@@ -117,16 +117,15 @@ def _make_early(workspace: Workspace, names: list[str]) -> None:
 
 def _longest_path_first(surveyed: Mapping[str, Surveyed], workspace: Workspace) -> list[str]:
     """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
-    parents = {name: list(dict.fromkeys(one.parents.values())) for name, one in surveyed.items()}
-    seconds = {name: workspace.expected_seconds.get(name, 1.0) for name in surveyed}
-    path = forecast.remaining_path(parents, seconds)
+    seconds = {
+        name: 0.0 if one.image.twin else workspace.expected_seconds.get(name, 1.0) for name, one in surveyed.items()
+    }
+    path = forecast.remaining_path({name: one.needs for name, one in surveyed.items()}, seconds)
     return sorted(surveyed, key=lambda name: -path[name])
 
 
 def _needs(one: Surveyed, workspace: Workspace) -> list[str]:
-    needs = [f"build_optimized:{parent}" for parent in dict.fromkeys(one.parents.values())]
-    if one.image.twin:
-        needs.append(f"build_optimized:{one.image.twin}")
+    needs = [f"build_optimized:{name}" for name in one.needs]
     if _on_base(one, workspace):
         needs.append("base_image")
     return needs

@@ -94,6 +94,8 @@ def decide(
     twin = decided[one.image.twin] if one.image.twin else None
     if twin and twin.stale:
         return Decision(one.name, twin.action, (f"the same image as `{twin.name}`",), one, twin.held, offer=twin.offer)
+    if twin and twin.held:
+        return _kept(one, twin.held, snapshot, twin.parents_label)
     built = [parent for parent in parents if decided[parent].action == "build"]
     coming = [parent for parent in parents if decided[parent].action in ("build", "pull")]
     label = parents_label(one, decided, facts_of, index_of)

@@ -77,7 +77,7 @@ def chosen(workspace: Workspace, names: Sequence[str]) -> dict[str, Decision]:
         name = todo.pop()
         if name not in wanted:
             wanted.add(name)
-            todo.extend(decisions[name].surveyed.parents.values())
+            todo.extend(decisions[name].surveyed.needs)
     return {name: decision for name, decision in decisions.items() if name in wanted}
 
 
@@ -123,8 +123,8 @@ def _wall(decisions: Mapping[str, Decision], expected: Mapping[str, float], work
         return None
     from tasks.images import forecast
 
-    parents = {name: list(dict.fromkeys(one.surveyed.parents.values())) for name, one in decisions.items()}
-    return forecast.wall_seconds(parents, {name: value or 0.0 for name, value in seconds.items()}, workers)
+    needs = {name: one.surveyed.needs for name, one in decisions.items()}
+    return forecast.wall_seconds(needs, {name: value or 0.0 for name, value in seconds.items()}, workers)
 
 
 def _print_table(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:

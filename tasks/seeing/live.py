@@ -157,7 +157,7 @@ def _share(row: Row, now: float) -> float:
 def remaining(board: Board, rows: list[Row], now: float) -> float | None:
     """Seconds until all is done, or ``None`` when history does not know every image that is left."""
     left = {row.image: row for row in rows if not row.over}
-    if not all(row.expected for row in left.values()):
+    if any(row.expected is None for row in left.values()):
         return None
     parents = {image: [name for name in row.parents if name in left] for image, row in left.items()}
     seconds = {image: max(0.0, (row.expected or 0.0) - row.elapsed(now)) for image, row in left.items()}
