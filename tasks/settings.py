@@ -28,16 +28,17 @@ def _count(text: str) -> int:
     return int(text)
 
 
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+# As docker/go-units reads sizes on disks (FromHumanSize), and IEC's units for what memory is counted in.
+_UNITS = {"": 1} | {unit: 1000**power for power, unit in enumerate("KMGT", 1)}
+_UNITS |= {f"{unit}I": 1024**power for power, unit in enumerate("KMGT", 1)}
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text, re.IGNORECASE)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*((?:[KMGT]i?)?)B?", text, re.IGNORECASE)
     if not found:
-        raise ValueError("a size such as 500MB or 10GB")
-    unit = found[2].upper()
-    return int(float(found[1]) * _UNITS[f"{unit}B" if unit else ""])
+        raise ValueError("a size such as 500MB or 10GiB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
 def _age(text: str) -> float:

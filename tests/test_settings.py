@@ -35,6 +35,30 @@ def test_a_wrong_choice_in_the_environment(tmp_path: Path) -> None:
         load(tmp_path, {"BASE_SOURCE": "moon"})
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("500", 500),
+        ("300KB", 300_000),
+        ("1.5gb", 1_500_000_000),
+        ("10G", 10_000_000_000),
+        ("10GiB", 10_737_418_240),
+        ("10 Gi", 10_737_418_240),
+        ("1KiB", 1024),
+        ("0.5MiB", 524_288),
+        ("2TiB", 2_199_023_255_552),
+    ],
+)
+def test_sizes(tmp_path: Path, text: str, size: int) -> None:
+    assert load(tmp_path, {"CACHE_MAX_SIZE": text}).cache_max_size == size
+
+
+@pytest.mark.parametrize("text", ["10iB", "GB", "10 Gx", "-1GB"])
+def test_what_is_no_size(tmp_path: Path, text: str) -> None:
+    with pytest.raises(Trouble, match="CACHE_MAX_SIZE must be a size such as 500MB or 10GiB"):
+        load(tmp_path, {"CACHE_MAX_SIZE": text})
+
+
 def test_builds_trust_what_the_machine_is_told_to_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "SYSTEM_BUNDLE", str(tmp_path / "none.crt"))
     bundle = tmp_path / "ca.crt"

@@ -53,6 +53,14 @@ PROJECT = {
                 - {action: sync, path: web/www, target: /www}
                 - {action: sync+restart, path: web/app, target: /app, ignore: ["*.md"]}
                 - {action: rebuild, path: web/settings}
+                - action: sync+exec
+                  path: web/c$$f
+                  target: /c$$f
+                  ignore: [gen/]
+                  exec:
+                    command: [sh, -c, 'echo "$$(cat /c?f/a) $$KEY $$PWD"']
+                    environment: {KEY: "of PREFIX"}
+                    working_dir: /www
         volumes: {data: {}}
         """,
     ".env.example": "# the store's\nSTORE_PASSWORD=change-me\nWEB_PORT=0\n",
@@ -75,6 +83,8 @@ PROJECT = {
         """,
     "web/settings": "1\n",
     "web/www/index.html": "first\n",
+    "web/c$f/a": "loaded\n",
+    "web/c$f/gen/x": "1\n",
     "web/app/run": "echo serving; touch /tmp/well; exec httpd -f -p 80 -h /www\n",
 }
 
@@ -393,6 +403,13 @@ def test_edits_reach_the_running_services(stack: Stack) -> None:
         followed.wait_for("serving again")
         assert stack.ids() == ids  # restarted, neither built nor made anew
         assert stack.containers()["web"]["State"]["StartedAt"] != started
+
+        started = stack.containers()["web"]["State"]["StartedAt"]
+        stack.write({"web/c$f/gen/x": "ignored\n"})
+        stack.write({"web/c$f/a": "reloaded\n"})
+        followed.wait_for(f"web | reloaded of {stack.prefix} /www")
+        assert sum("running sh in" in line for line in followed.said) == 1
+        assert stack.containers()["web"]["State"]["StartedAt"] == started
 
         stack.write({"web/settings": "2\n"})
         followed.wait_for("done in")

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import Trouble
-from tasks.stack import secrets
+from tasks.stack import secrets, watch
 from tasks.stack.compose import (
+    Command,
     Compose,
     Service,
     Sync,
@@ -96,7 +97,13 @@ def test_services() -> None:
     found = services_of(config)
     assert found["base"] == Service("base", "x/base", True, 0, {})
     assert found["web"] == Service(
-        "web", "p-web", True, 1, {"/data": "p_data"}, (80, 443), (Sync("sync", Path("/p/a"), "/a", ("*.md",)),)
+        "web",
+        "p-web",
+        True,
+        1,
+        {"/data": "p_data"},
+        (80, 443),
+        (Sync("sync", Path("/p/a"), "/a", ("*.md",)),),
     )
     assert (found["many"].replicas, found["many"].builds) == (3, False)
     assert "seemingly-secret" not in repr(found)
@@ -329,12 +336,14 @@ def test_the_model_is_started_only_where_its_profile_is_asked_for(engine: None) 
 
 # ---- edits
 
+RELOAD = Command(("sh", "-c", "kill -HUP 1"), "root", True, "/tmp", (("TOKEN", "seemingly-secret"),))
 WATCHED = Service(
     "web", "x/web", True, 1, {},
     watch=(
         Sync("sync", Path("/p/www"), "/www"),
         Sync("sync+restart", Path("/p/app"), "/app", ("*.md", "cache/*")),
         Sync("rebuild", Path("/p/lock.txt")),
+        Sync("sync+exec", Path("/p/exec"), "/exec", ("gen/",), command=RELOAD),
     ),
 )  # fmt: skip
 SERVICES = {"web": WATCHED, "api": Service("api", "x/api", True, 1, {})}
@@ -360,10 +369,87 @@ INPUTS = {
         (["/p/application"], Reaction()),
         (["/p/compose.yml"], Reaction(project=True)),
         (["/elsewhere"], Reaction()),
+        (["/p/exec/a", "/p/exec/b"], Reaction(run=(("web", RELOAD),))),
+        (["/p/exec/gen/a"], Reaction()),
     ],
 )
 def test_a_reaction(changed: list[str], expected: Reaction) -> None:
     assert reaction(map(Path, changed), SERVICES, INPUTS, [Path("/p/compose.yml")]) == expected
+
+
+def test_a_file_that_is_mounted_alone_is_mounted_anew(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("")
+    web = Service("web", "x/web", True, 1, {}, watch=(Sync("sync", tmp_path / "one", "/one"),))
+    assert reaction([tmp_path / "one"], {"web": web}, {}, []) == Reaction(restart=("web",))
+
+
+@pytest.mark.parametrize(
+    ("ignore", "ignored", "watched"),
+    [
+        (["node_modules/"], ["node_modules", "node_modules/a/b"], ["web/node_modules/a", "a"]),
+        (["dist"], ["dist/a/b", "dist"], ["web/dist", "distant"]),
+        (["/tmp"], ["tmp/a"], ["web/tmp"]),
+        (["/p/app/tmp"], ["tmp/a"], ["web/tmp"]),
+        (["**/*.log", "!keep.log"], ["a.log", "a/b.log"], ["keep.log", "a/keep"]),
+        (["*.md"], ["a.md"], ["a/b.md"]),
+        (["*/b"], ["a/b/c"], ["b", "a/c/b"]),
+        (["*", "!a"], [], ["a", "b"]),  # as Compose has it: what is to be shown, but everything is watched
+        ([], [], ["a", ".git/HEAD"]),
+    ],
+)
+def test_patterns_of_a_rule(ignore: list[str], ignored: list[str], watched: list[str]) -> None:
+    rule = Sync("sync+restart", Path("/p/app"), "/app", tuple(ignore))
+    assert [path for path in ignored if watch.covers(rule, rule.path / path)] == []
+    assert [path for path in watched if watch.covers(rule, rule.path / path)] == watched
+    turned = replace(rule, ignore=(), include=tuple(ignore))
+    if ignore and "*" not in ignore:
+        assert [path for path in ignored if watch.covers(turned, rule.path / path)] == ignored
+        assert [path for path in watched if watch.covers(turned, rule.path / path)] == []
+
+
+def test_what_the_ignore_file_of_the_build_hides_is_not_watched(tmp_path: Path) -> None:
+    (tmp_path / ".dockerignore").write_text("**/__pycache__\n/app/gen\n")
+    rule = Sync("sync+restart", tmp_path / "app", "/app")
+    web = Service("web", "x", True, 1, {}, watch=(rule,), context=tmp_path, dockerfile=tmp_path / "Dockerfile")
+    for path, seen in (("app/a", True), ("app/b/__pycache__/x", False), ("app/gen/x", False), ("app/b/gen", True)):
+        hidden = watch.hidden_from_build({"web": web})
+        assert watch.covers(rule, tmp_path / path, hidden["web"]) == seen, path
+        assert reaction([tmp_path / path], {"web": web}, {}, [], hidden).restart == ("web",) * seen
+    (tmp_path / "Dockerfile.dockerignore").write_text("*\n!app\n")
+    assert watch.covers(rule, tmp_path / "app/gen/x", watch.hidden_from_build({"web": web})["web"])
+    assert watch.hidden_from_build({"web": replace(web, context=None)}) == {}
+
+
+def test_the_command_of_a_rule() -> None:
+    assert watch.exec_argv("id", RELOAD) == [
+        "docker", "exec", "--user", "root", "--workdir", "/tmp", "--privileged", "--env", "TOKEN", "id",
+        "sh", "-c", "kill -HUP 1",
+    ]  # fmt: skip
+    assert watch.exec_argv("id", Command(("a",))) == ["docker", "exec", "id", "a"]
+    with pytest.raises(Trouble, match=r"develop\.watch of web: sync\+exec has no command"):
+        watch.check({"web": Service("web", "x", True, 1, {}, watch=(Sync("sync+exec", Path("/p")),))})
+
+
+def test_what_compose_says_of_a_rule(engine: None, tmp_path: Path) -> None:
+    (tmp_path / "compose.yml").write_text(
+        """
+        name: p
+        services:
+          web:
+            build: {context: ., dockerfile: D}
+            develop:
+              watch:
+                - action: sync+exec
+                  path: a$$b
+                  target: /x$$y
+                  ignore: [node_modules/]
+                  exec: {command: [sh, -c, "echo $$HOME"], user: "0", environment: {A: b$$c}, working_dir: /w}
+        """
+    )
+    web = Compose((tmp_path / "compose.yml",), "p", {**os.environ}).services()["web"]
+    command = Command(("sh", "-c", "echo $HOME"), "0", False, "/w", (("A", "b$c"),))
+    assert web.watch == (Sync("sync+exec", tmp_path / "a$b", "/x$y", ("node_modules/",), command=command),)
+    assert (web.context, web.dockerfile) == (tmp_path, tmp_path / "D")
 
 
 def test_what_counts_as_an_edit(tmp_path: Path) -> None:
@@ -383,9 +469,9 @@ def test_what_counts_as_an_edit(tmp_path: Path) -> None:
 
 
 def test_synced_sources_are_mounted_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "www").mkdir()
+    (tmp_path / "w$ww").mkdir()
     rules = (
-        Sync("sync", tmp_path / "www", "/www"),
+        Sync("sync", tmp_path / "w$ww", "/w$ww"),
         Sync("sync", tmp_path / "gone", "/gone"),
         Sync("rebuild", tmp_path),
     )
@@ -394,7 +480,7 @@ def test_synced_sources_are_mounted_read_only(tmp_path: Path, monkeypatch: pytes
     override = tmp_path / ".build/dev/p.json"
     compose = mounted(Compose((tmp_path / "compose.yml",), "p", {}), override)
     assert compose.files == (tmp_path / "compose.yml", override)
-    mount = {"type": "bind", "source": str(tmp_path / "www"), "target": "/www", "read_only": True}
+    mount = {"type": "bind", "source": str(tmp_path / "w$$ww"), "target": "/w$$ww", "read_only": True}
     assert json.loads(override.read_text()) == {"services": {"web": {"volumes": [mount]}}}
 
 

@@ -136,6 +136,14 @@ class Patterns:
         """Could a ``!`` rule show something in this hidden folder? Never wrongly no."""
         return any(rule.reaches_below(folder) for rule in self._shows)
 
+    def hides(self, path: str) -> bool:
+        """Is ``path`` hidden? Asked about alone, its folders included."""
+        parts = path.split("/")
+        hidden, state = False, State()
+        for depth in range(1, len(parts) + 1):
+            hidden, state = self.judge("/".join(parts[:depth]), state)
+        return hidden
+
     def hider(self, path: str) -> Rule | None:
         """The rule that hides ``path`` (asked about alone, its folders included); ``None`` if it is visible."""
         parts = path.split("/")

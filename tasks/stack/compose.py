@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,29 @@ from tasks.errors import Trouble
 
 
 @dataclass(frozen=True)
+class Command:
+    """What ``sync+exec`` runs in the containers of a service, and as whom; ``environment`` may hold secrets."""
+
+    words: tuple[str, ...]
+    user: str = ""
+    privileged: bool = False
+    working_dir: str = ""
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
 class Sync:
-    """A rule of ``develop.watch``: what is done when ``path`` changes. ``target`` is where it lies in the container."""
+    """A rule of ``develop.watch``: what is done when ``path`` changes. ``target`` is where it lies in the container.
+
+    Of what lies in ``path`` it covers what an ``include`` matches (all, if there is none) and no ``ignore`` does.
+    """
 
     action: str
     path: Path
     target: str = ""
     ignore: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    command: Command | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +49,8 @@ class Service:
 
     ``replicas`` is how many containers it has when the stack is up (0 for an image that others build on),
     ``builds`` whether it has a ``build:`` section, ``volumes`` where the engine's name of each named volume is mounted,
-    ``ports`` the ports of the container that are published.
+    ``ports`` the ports of the container that are published. ``context`` and ``dockerfile`` are those of the build,
+    absolute, where they are on this machine.
     """
 
     name: str
@@ -43,6 +60,8 @@ class Service:
     volumes: Mapping[str, str]
     ports: tuple[int, ...] = ()
     watch: tuple[Sync, ...] = ()
+    context: Path | None = None
+    dockerfile: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +98,8 @@ class Compose:
         done = self.run("config", "--format", "json")
         if done.returncode:
             raise Trouble(f"Compose refuses it: {last_words(done.stderr)}", where=str(self.files[0]))
-        return services_of(json.loads(done.stdout))
+        # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
+        return services_of(json.loads(done.stdout.replace("$$", "$")))
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a short command and catch what it says; for what takes its time see ``processes``."""
@@ -136,6 +156,9 @@ def _service(name: str, one: Mapping[str, Any], project: str, volumes: Mapping[s
     replicas = one.get("scale")
     if replicas is None:
         replicas = (one.get("deploy") or {}).get("replicas")
+    build = one.get("build") or {}
+    context = Path(build.get("context") or "")
+    named = "" if build.get("dockerfile_inline") else build.get("dockerfile") or "Dockerfile"
     mounts = [mount for mount in one.get("volumes") or () if mount.get("type") == "volume" and mount.get("source")]
     return Service(
         name=name,
@@ -145,12 +168,35 @@ def _service(name: str, one: Mapping[str, Any], project: str, volumes: Mapping[s
         volumes={mount["target"]: volumes.get(mount["source"], mount["source"]) for mount in mounts},
         ports=tuple(sorted({int(port["target"]) for port in one.get("ports") or ()})),
         watch=tuple(_syncs((one.get("develop") or {}).get("watch") or ())),
+        context=context if context.is_absolute() else None,
+        dockerfile=context / named if context.is_absolute() and named else None,
     )
 
 
 def _syncs(rules: Iterable[Mapping[str, Any]]) -> Iterable[Sync]:
     for rule in rules:
-        yield Sync(rule["action"], Path(rule["path"]), rule.get("target") or "", tuple(rule.get("ignore") or ()))
+        yield Sync(
+            action=rule["action"],
+            path=Path(rule["path"]),
+            target=rule.get("target") or "",
+            ignore=tuple(rule.get("ignore") or ()),
+            include=tuple(rule.get("include") or ()),
+            command=_command(rule.get("exec") or {}),
+        )
+
+
+def _command(hook: Mapping[str, Any]) -> Command | None:
+    words = tuple(hook.get("command") or ())
+    environment = {name: value for name, value in (hook.get("environment") or {}).items() if value is not None}
+    if not words:
+        return None
+    return Command(
+        words=words,
+        user=str(hook.get("user") or ""),
+        privileged=bool(hook.get("privileged")),
+        working_dir=hook.get("working_dir") or "",
+        environment=tuple(environment.items()),
+    )
 
 
 def last_words(text: str) -> str:

@@ -1,6 +1,7 @@
 """How does an edit reach the running service?
 
-    a source that `develop.watch` syncs ──> is mounted from the working tree; its service restarts (`sync+restart`)
+    a source that `develop.watch` syncs ──> is mounted from the working tree; its service restarts (`sync+restart`) or
+                                              runs a command (`sync+exec`)
     anything else that an image is made of ──> exactly the images concerned are built, by the plan, and their containers
                                               recreated
     the Compose file or .env ──> Compose recreates what changed
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fnmatch
 import os
 import sys
 import time
@@ -25,9 +25,9 @@ from typing import Any
 from tasks import processes
 from tasks.errors import Trouble
 from tasks.project import write_json
-from tasks.stack import bringup, health, health_view
+from tasks.stack import bringup, health, health_view, watch
 from tasks.stack.ci import doit
-from tasks.stack.compose import Compose, Service, Sync, last_words, restart_argv
+from tasks.stack.compose import Command, Compose, Service, Sync, last_words, restart_argv
 from tasks.stack.containers import Containers
 from tasks.stack.logs import Follower
 from tasks.stack.secrets import ENV
@@ -35,7 +35,7 @@ from tasks.stack.stack import compose_of, locked, log_of
 from tasks.workspace import Workspace
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
-_RESTARTED = ("sync+restart", "sync+exec", "restart")
+_RESTARTED = ("sync+restart", "restart")
 # How long edits are gathered, so that a save of many files is one reaction.
 _GATHER_MILLISECONDS = 300
 _LOOK_MILLISECONDS = 500
@@ -44,11 +44,13 @@ Stats = dict[Path, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Reaction:
-    """What edits call for: services to restart, images to build, and whether the project itself is another."""
+    """What edits call for: services to restart, images to build, commands to run in which services' containers, and
+    whether the project itself is another."""
 
     restart: tuple[str, ...] = ()
     build: tuple[str, ...] = ()
     project: bool = False
+    run: tuple[tuple[str, Command], ...] = ()
 
 
 def dev(workspace: Workspace) -> None:
@@ -78,43 +80,42 @@ def reaction(
     services: Mapping[str, Service],
     inputs: Mapping[str, frozenset[Path]],
     project: Iterable[Path],
+    hidden: Mapping[str, watch.Hidden] | None = None,
 ) -> Reaction:
     """What the edits of these paths call for. ``inputs`` are the files that each image is made of, before or after
-    the edits; ``project`` the files that the project itself is read from. Pure.
+    the edits; ``project`` the files that the project itself is read from; ``hidden`` what the ignore file of each
+    service's build context hides. Pure, but that it looks which rules are about one file alone.
 
     A path that a service syncs needs no build of that service's image, be it ignored or not, however many others it
     belongs to.
     """
     restart: set[str] = set()
     build: set[str] = set()
+    run: dict[tuple[str, Command], None] = {}
     own = set(project)
     reread = False
     for path in changed:
         reread = reread or path in own
         for name, service in services.items():
-            rules = [rule for rule in service.watch if _covers(rule, path)]
-            restart |= {name for rule in rules if rule.action in _RESTARTED}
+            rules = [rule for rule in service.watch if watch.covers(rule, path, (hidden or {}).get(name))]
+            restart |= {name for rule in rules if _restarts(rule)}
+            run |= {(name, rule.command): None for rule in rules if rule.action == "sync+exec" and rule.command}
             build |= {name for rule in rules if rule.action == "rebuild" and service.builds}
         for name, files in inputs.items():
             synced = services[name].watch if name in services else ()
-            if path in files and not any(rule.action in _MOUNTED and _inside(rule, path) for rule in synced):
+            if path in files and not any(rule.action in _MOUNTED and watch.inside(rule, path) for rule in synced):
                 build.add(name)
-    return Reaction(tuple(sorted(restart - build)), tuple(sorted(build)), reread)
+    return Reaction(tuple(sorted(restart - build)), tuple(sorted(build)), reread, tuple(run))
 
 
-def _inside(rule: Sync, path: Path) -> bool:
-    return path == rule.path or rule.path in path.parents
-
-
-def _covers(rule: Sync, path: Path) -> bool:
-    if not _inside(rule, path):
-        return False
-    inside = path.relative_to(rule.path).as_posix()
-    return not any(fnmatch.fnmatch(inside, pattern) or fnmatch.fnmatch(path.name, pattern) for pattern in rule.ignore)
+def _restarts(rule: Sync) -> bool:
+    """A file that is mounted alone stays the one that was mounted when an editor puts another in its place."""
+    return rule.action in _RESTARTED or (rule.action in _MOUNTED and rule.path.is_file())
 
 
 def _mount(rule: Sync) -> dict[str, Any]:
-    return {"type": "bind", "source": str(rule.path), "target": rule.target, "read_only": True}
+    source, target = (text.replace("$", "$$") for text in (str(rule.path), rule.target))
+    return {"type": "bind", "source": source, "target": target, "read_only": True}
 
 
 def _start(workspace: Workspace, compose: Compose) -> None:
@@ -144,7 +145,8 @@ def _follow(workspace: Workspace, compose: Compose, seen: _Seen, before: Stats, 
                 after = _Seen.now(Workspace(workspace.files, workspace.environ), compose)
                 both = {name: seen.inputs.get(name, frozenset()) | files for name, files in after.inputs.items()}
                 seen = after
-                _react(workspace, compose, reaction(pending, after.services, both, after.project), after, logs)
+                what = reaction(pending, after.services, both, after.project, after.hidden)
+                _react(workspace, compose, what, after, logs)
                 pending = set()
             if seen.folders() != folders:
                 break
@@ -152,23 +154,28 @@ def _follow(workspace: Workspace, compose: Compose, seen: _Seen, before: Stats, 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What there is to follow: services, the files of each image, who builds on whom, the project's own files."""
+    """What there is to follow: services, the files of each image, who builds on whom, the project's own files, what
+    the ignore files hide."""
 
     services: Mapping[str, Service]
     inputs: Mapping[str, frozenset[Path]]
     parents: Mapping[str, tuple[str, ...]]
     project: tuple[Path, ...]
+    hidden: Mapping[str, watch.Hidden]
 
     @classmethod
     def now(cls, workspace: Workspace, compose: Compose) -> _Seen:
         """Look at the working tree as it is now."""
         surveyed = workspace.declared()
         root = workspace.project.directory
+        services = compose.services()
+        watch.check(services)
         return cls(
-            compose.services(),
+            services,
             {name: frozenset(root / path for path in one.inputs()) for name, one in surveyed.items()},
             {name: tuple(one.parents.values()) for name, one in surveyed.items()},
             (*workspace.files, root / ENV),
+            watch.hidden_from_build(services),
         )
 
     def folders(self) -> frozenset[Path]:
@@ -213,9 +220,9 @@ def edited(before: Stats, now: Stats) -> set[Path]:
 
 def _moments(folders: Iterable[Path]) -> Iterator[None]:
     """When to look: once the system has begun to watch these folders, and whenever it says that one changed."""
-    from watchfiles import watch
+    import watchfiles
 
-    batches = watch(
+    batches = watchfiles.watch(
         *folders,
         recursive=False,
         debounce=_GATHER_MILLISECONDS,
@@ -252,6 +259,16 @@ def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen, 
         with logs.paused():
             _restart(workspace, compose, restart)
         _say(f"{', '.join(restart)} runs the edited sources after {time.monotonic() - began:.1f} s")
+    for name, command in what.run:
+        _run(workspace, compose, name, command)
+
+
+def _run(workspace: Workspace, compose: Compose, name: str, command: Command) -> None:
+    containers = [one for one in Containers(compose.project).look() if one.service == name and one.running]
+    for container in containers:
+        _say(f"running {command.words[0]} in {container.name}")
+        for line in watch.run(name, container.id, command, workspace.environ):
+            print(f"{name} | {line}", flush=True)
 
 
 def _restart(workspace: Workspace, compose: Compose, services: Sequence[str]) -> None:

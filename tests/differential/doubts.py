@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import re
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ _URLS = ("SERVER/$A/x.jar", "SERVER/v${NONE}/x", '"SERVER/$PART.tgz"', "SERVER/$
 
 @dataclass(frozen=True)
 class Doubt:
-    """A context's ``files`` and the Dockerfile that reads some of them; ``told``: its base is known."""
+    """A context's ``files`` and the Dockerfile that reads some of them (``OUT`` becomes a path that no other run used);
+    ``told``: its base is known."""
 
     files: tuple[str, ...]
     dockerfile: str
@@ -33,7 +35,7 @@ class Doubt:
         for path in self.files:
             (context / path).parent.mkdir(parents=True, exist_ok=True)
             (context / path).write_text(f"content of {path}")
-        (work / "Dockerfile").write_text(self.dockerfile)
+        (work / "Dockerfile").write_text(self.dockerfile.replace("OUT", uuid.uuid4().hex))
         return context, work / "Dockerfile"
 
 
@@ -42,16 +44,15 @@ def make(seed: int, server: str) -> Doubt:
     dice = random.Random(seed)
     files = {f"{folder}/{name}" for folder in _FOLDERS for name in dice.sample(_NAMES, 4)}
     files |= {f"{dice.choice(_FOLDERS)}/{dice.choice(_FOLDERS)}.d/{dice.choice(_NAMES)}" for _ in range(3)} | {"a.md"}
-    out = f"{dice.getrandbits(64):x}"
     told = dice.random() < 0.8  # else what only the base sets is used in URLs alone
     variables = _VARIABLES if told else _VARIABLES[:2]
     lines = (
         [f"FROM {dice.choice(('scratch', BASE, BASE))} AS first"] if told else [f"FROM {BASE} AS first", "ENV A=a B=b"]
     )
     lines += [_setting(dice, variables) for _ in range(dice.randint(1, 4))]
-    lines += [_copy(dice, f"/{out}/{number}/", server, told) for number in range(dice.randint(1, 3))]
+    lines += [_copy(dice, f"/OUT/{number}/", server, told) for number in range(dice.randint(1, 3))]
     if dice.random() < 0.3:
-        lines += ["FROM first", _setting(dice, variables), _copy(dice, f"/{out}/last/", server, told)]
+        lines += ["FROM first", _setting(dice, variables), _copy(dice, "/OUT/last/", server, told)]
     return Doubt(tuple(sorted(files)), "\n".join(lines) + "\n", told)
 
 
