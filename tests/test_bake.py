@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -14,11 +15,13 @@ import pytest
 
 from tasks.content.survey import Surveyed
 from tasks.engine import Engine
-from tasks.images.bake import allowances, definition
+from tasks.images.bake import allowances, definition, untold
+from tasks.images.buildx import version
 from tasks.measuring import measure
 from tasks.measuring.measure import Timing
 from tasks.measuring.spare_engine import SpareEngine
 from tasks.project import Image
+from tasks.seeing.progress import is_at_least
 from tests.conftest import ROOT, Lab
 
 
@@ -61,6 +64,83 @@ PROJECT = {
     "more/file": "x",
     "secret": "y",
 }
+
+
+def surveyed(name: str = "app", ignore: str = "", **more: Any) -> dict[str, Surveyed]:
+    return {name: Surveyed(Image(name=name, ref=f"x/{name}", context="/src", **more), Path("/"), ignore=ignore)}
+
+
+def test_whatever_bake_can_say_it_says() -> None:
+    images = surveyed(
+        extra_hosts=("a:1.2.3.4", "a:::1", "b:5.6.7.8"),
+        cache_from=("x/app:cache", "type=registry,ref=x/c"),
+        cache_to=("type=inline",),
+        args={"A": "${not} %{if}", "TOKEN": None, "no.name": None},
+        labels={"l${x}": "$1"},
+    )
+    found = definition(images)
+    assert found["variable"] == {"TOKEN": {"default": None}}
+    assert found["target"]["app"] == {
+        "context": "/src",
+        "extra-hosts": {"a": "1.2.3.4,::1", "b": "5.6.7.8"},
+        "cache-from": ["x/app:cache", "type=registry,ref=x/c"],
+        "cache-to": ["type=inline"],
+        "args": {"A": "$${not} %%{if}", "TOKEN": "${TOKEN}"},
+        "labels": {"l$${x}": "$1"},
+        "tags": ["x/app"],
+        "output": ["type=docker"],
+    }
+    assert untold(found, images, "github.com/docker/buildx v0.29.1 x") == [
+        "bake cannot give app the argument no.name from the environment"
+    ]
+
+
+def test_what_bake_passes_over_is_told() -> None:
+    images = surveyed(extra_hosts=("a:1",), network="host", entitlements=("security.insecure",))
+    found = definition(images)
+    assert untold(found, images, "github.com/docker/buildx 0.13.1 x") == [
+        "bake passes over network of app before buildx 0.17, which is not here",
+        "bake passes over entitlements of app before buildx 0.17, which is not here",
+        "bake passes over extra-hosts of app before buildx 0.25, which is not here",
+    ]
+    assert len(untold(found, images, "v0.24.0")) == 1
+    assert untold(found, images, "v0.25.0") == []
+    hiding = surveyed(ignore="/.build\n")
+    (sentence,) = untold(definition(hiding), hiding, "v0.25.0")
+    assert sentence == "bake copies the folder .build into app: its ignore file does not hide it"
+
+
+@pytest.mark.engine
+def test_the_definition_means_what_was_declared(lab: Lab) -> None:
+    """Read by the buildx that is here: texts as they stand, arguments from the environment only where they are set."""
+    lab.write({
+        "compose.yml": """
+            name: PREFIX
+            services:
+              app:
+                image: PREFIX/app
+                build:
+                  context: .
+                  args: {A: "$${A} %{if", FTP_PROXY: "${FTP_PROXY}", UNSET: null}
+                  cache_from: [PREFIX/app:cache]
+                  extra_hosts: ["a=1.2.3.4"]
+            """,
+        "Dockerfile": "FROM scratch\nARG A UNSET\n",
+    })  # fmt: skip
+    printed = lab.doit("plan", "--bake", CACHE_BACKEND="inline", CACHE_REGISTRY="127.0.0.1:1", FTP_PROXY="p:secret")
+    assert "secret" not in printed.stdout
+    assert "plan: bake neither reads nor writes the caches of CACHE_BACKEND (inline)\n" in printed.stderr
+    known = is_at_least(version(), (0, 25))
+    assert ("plan: bake passes over extra-hosts of app before buildx 0.25" in printed.stderr) != known
+    argv = ["docker", "buildx", "bake", "--file", "-", "--print"]
+    env = {**os.environ, "FTP_PROXY": "other"}
+    shown = subprocess.run(argv, input=printed.stdout, env=env, capture_output=True, text=True, check=True)
+    app = json.loads(shown.stdout)["target"]["app"]
+    # It prints texts as a definition would hold them.
+    assert {name: text.replace("$${", "${").replace("%%{", "%{") for name, text in app["args"].items()} == {
+        "A": "${A} %{if", "FTP_PROXY": "other",
+    }  # fmt: skip
+    assert "app:cache" in json.dumps(app["cache-from"])
 
 
 @pytest.mark.engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shlex
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.action import QUIET, act
+from tasks.content.survey import Surveyed
 from tasks.errors import Trouble
 from tasks.images.plan import Decision
 from tasks.workspace import Workspace
@@ -51,8 +53,11 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
     if as_bake:
         from tasks.images import bake
 
-        definition = bake.definition({name: one.surveyed for name, one in decisions.items()})
+        surveyed = {name: one.surveyed for name, one in decisions.items()}
+        definition = bake.definition(surveyed)
         print(json.dumps(definition, indent=2))
+        for sentence in _untold(workspace, definition, surveyed):
+            print(f"plan: {sentence}", file=sys.stderr)
         if allow := bake.allowances(definition, workspace.project.directory):
             where = f"in {workspace.project.directory}, buildx from 0.19 on asks for"
             print(f"plan: {where}: docker buildx bake {shlex.join(allow)}", file=sys.stderr)
@@ -66,6 +71,23 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
     broken = [f"{name}: {'; '.join(one.reasons)}" for name, one in decisions.items() if one.action == "broken"]
     if broken:
         raise Trouble("\n".join(broken))
+
+
+def _untold(workspace: Workspace, definition: Mapping[str, Any], surveyed: Mapping[str, Surveyed]) -> list[str]:
+    """What the definition leaves out, as sentences."""
+    from tasks.caches import site
+    from tasks.images import bake, buildx
+
+    try:
+        version = buildx.version()
+    except Trouble:  # it may be meant for another machine
+        version = ""
+    found = bake.untold(definition, surveyed, version)
+    with contextlib.suppress(Trouble):
+        kind = site.chosen_backend(workspace).kind
+        if kind != "none":
+            found.append(f"bake neither reads nor writes the caches of CACHE_BACKEND ({kind})")
+    return found
 
 
 def chosen(workspace: Workspace, names: Sequence[str]) -> dict[str, Decision]:
