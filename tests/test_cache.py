@@ -367,6 +367,24 @@ def test_hits_are_counted_from_history() -> None:
     assert hits.count([]) == {}
 
 
+def test_a_hit_counts_when_a_step_was_put_before_it() -> None:
+    def steps(*texts: str, cached: bool = False) -> tuple[StepRecord, ...]:
+        total = len(texts) + 1
+        return tuple(
+            StepRecord(f"[b {n}/{total}] {text}", "b", n, total, seconds=4.0, cached=cached)
+            for n, text in enumerate(texts, 2)
+        )
+
+    past = [build(1, steps=steps("RUN x", "RUN y")), build(2, steps=steps("RUN new", "RUN x", "RUN y", cached=True))]
+    one = hits.count(past)["a"]
+    assert one.saved == pytest.approx(8.0)
+    assert [(step.name, step.seen, step.cached) for step in one.steps.values()] == [
+        ("[b 3/4] RUN x", 2, 1),
+        ("[b 4/4] RUN y", 2, 1),
+        ("[b 2/4] RUN new", 1, 1),
+    ]
+
+
 def test_our_own_files_of_images_that_are_no_more_can_go(lab: Lab, busybox: str) -> None:
     lab.write(FILES)
     lab.build()

@@ -137,6 +137,29 @@ def test_a_step_is_known_again_when_one_is_put_before_it() -> None:
     assert [s.outcomes for s in step_histories([new, old])["auth"]] == [("", "executed"), ("executed", "executed")]
 
 
+def test_a_step_is_known_again_when_a_stage_is_put_before_its_own() -> None:
+    def of(stage: str, text: str, **more: Any) -> StepRecord:
+        return StepRecord(f"[{stage} 2/3] {text}", stage, 2, 3, START, **more)
+
+    alone = StepRecord("[2/3] RUN make", "", 2, 3, START, 8.0)
+    old = built("auth", 0, 9, number=1, steps=(alone,))
+    two = built("auth", 0, 9, number=2, steps=(of("build", "RUN x"), of("stage-1", "RUN make", cached=True)))
+    three = built("auth", 0, 9, number=3, steps=(of("build", "RUN x"), of("stage-2", "RUN make", cached=True)))
+    for new in (two, three):
+        assert saved_seconds([new], step_histories([new, old])) == 8.0
+    assert StepRecord("[a 1/2] FROM base.invalid/3f:building-1", "a", 1, 2).words == "a FROM"
+    assert of("linux/arm64 stage-3", "RUN x").words == "linux/arm64 RUN x"
+
+
+def test_steps_with_the_same_words_are_told_apart_whichever_began_first() -> None:
+    def of(stage: str, seconds: float, cached: bool) -> StepRecord:
+        return StepRecord(f"[{stage} 2/2] RUN make", stage, 2, 2, START, seconds, cached)
+
+    old = built("auth", 0, 9, number=1, steps=(of("stage-0", 8.0, False), of("stage-1", 1.0, False)))
+    new = built("auth", 0, 9, number=2, steps=(of("stage-1", 0.0, True), of("stage-0", 5.0, False)))
+    assert saved_seconds([new], step_histories([new, old])) == 1.0
+
+
 def test_shared_layers_are_counted_once() -> None:
     base = (("sha256:a", 100), ("sha256:b", 50))
     found = sizes(

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from tasks.images.reasons import AFRESH
-from tasks.seeing.history import Build
+from tasks.seeing.history import Build, StepKey, keyed
 
 
 @dataclass
 class StepHits:
-    """One step of an image: how often it came up, how often from the cache, the seconds that its executions took."""
+    """One step of an image, under its last name: how often it came up, how often from the cache, the seconds that its
+    executions took."""
 
     name: str
     seen: int = 0
@@ -33,7 +34,7 @@ class ImageHits:
     built: int = 0
     retagged: int = 0
     pulled: int = 0
-    steps: dict[str, StepHits] = field(default_factory=dict)
+    steps: dict[StepKey, StepHits] = field(default_factory=dict)
     saved: float = 0.0
     evicted: int = 0
     evicted_seconds: float = 0.0
@@ -81,10 +82,9 @@ def worst(hits: ImageHits, limit: int = 3) -> Sequence[StepHits]:
 
 
 def _count_steps(hits: ImageHits, build: Build) -> None:
-    for step in build.steps:
-        if not step.work:
-            continue
-        known = hits.steps.setdefault(step.name, StepHits(step.name))
+    for key, step in keyed(build.steps):
+        known = hits.steps.setdefault(key, StepHits(step.name))
+        known.name = step.name
         known.seen += 1
         if step.cached:
             known.cached += 1

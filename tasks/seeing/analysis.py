@@ -11,10 +11,9 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from statistics import median
 
-from tasks.seeing.history import Build, StepRecord
+from tasks.seeing.history import Build, StepKey, StepRecord, keyed
 
 SLACK = 0.5
 """Seconds between two builds that count as one following directly on the other."""
@@ -68,6 +67,7 @@ class StepHistory:
     """One step of an image over its last builds, oldest first: ``cached``, ``executed``, ``failed``, or "" (absent)."""
 
     name: str
+    key: StepKey
     outcomes: tuple[str, ...]
     last: StepRecord
     usual_seconds: float | None
@@ -174,23 +174,18 @@ def step_histories(builds: Sequence[Build], columns: int = 20) -> dict[str, list
             by_image[build.image].append(build)
     found: dict[str, list[StepHistory]] = {}
     for image, kept in sorted(by_image.items()):
-        shown = kept[:columns][::-1]
-        seen: Counter[str] = Counter()
-        found[image] = []
-        for step in (step for step in kept[0].steps if step.work):
-            found[image].append(_step_history(step, seen[step.words], shown))
-            seen[step.words] += 1
+        shown = [dict(keyed(build.steps)) for build in kept[:columns][::-1]]
+        keys = {id(step): key for key, step in keyed(kept[0].steps)}
+        found[image] = [_step_history(step, keys[id(step)], shown) for step in kept[0].steps if step.work]
     return found
 
 
 def saved_seconds(run: Iterable[Build], histories: Mapping[str, Sequence[StepHistory]]) -> float:
     """What the steps that came from the cache in a run take when they are executed, where that was ever seen."""
     usual = {
-        (image, history.last.words): history.usual_seconds or 0.0
-        for image, steps in histories.items()
-        for history in steps
+        (image, history.key): history.usual_seconds or 0.0 for image, steps in histories.items() for history in steps
     }
-    return sum(usual.get((build.image, step.words), 0.0) for build in run for step in build.steps if step.cached)
+    return sum(usual.get((build.image, key), 0.0) for build in run for key, step in keyed(build.steps) if step.cached)
 
 
 def sizes(builds: Iterable[Build]) -> list[Size]:
@@ -270,20 +265,16 @@ def _run(name: str, group: Sequence[Build]) -> Run:
     )
 
 
-def _step_history(step: StepRecord, nth: int, builds: Sequence[Build]) -> StepHistory:
-    found = [_nth(build.steps, step.words, nth) for build in builds]
+def _step_history(step: StepRecord, key: StepKey, builds: Sequence[Mapping[StepKey, StepRecord]]) -> StepHistory:
+    found = [build.get(key) for build in builds]
     executed = [s.seconds for s in found if s is not None and not s.cached and not s.error]
     return StepHistory(
         name=step.name,
+        key=key,
         outcomes=tuple(_outcome(s) for s in found),
         last=step,
         usual_seconds=median(executed) if executed else None,
     )
-
-
-def _nth(steps: Sequence[StepRecord], words: str, nth: int) -> StepRecord | None:
-    """Two steps of one build can have the same words, on different bases."""
-    return next(islice((step for step in steps if step.words == words), nth, None), None)
 
 
 def _outcome(step: StepRecord | None) -> str:

@@ -8,6 +8,8 @@ its own short connection, so any thread may call and a killed process leaves not
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -27,7 +29,11 @@ KEEP = 10_000
 RECENT = 7
 """How many of an image's last real builds the forecast is the median of."""
 
+StepKey = tuple[str, int]
+"""What a step is known by: its words, and how many steps of that build with the same words come before it."""
+
 _BUSY_SECONDS = 15.0
+_NUMBERED = re.compile(r"(?:^| )stage-[0-9]+$")
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,12 @@ class StepRecord:
 
     @property
     def words(self) -> str:
-        """Its stage and instruction, without its number, which changes when a step is put before it."""
-        return f"{self.stage} {self.name.partition('] ')[2] or self.name}"
+        """Its stage and instruction, without what changes when a step or a stage is put before it: its number, and what
+        BuildKit calls a stage that has no name. Of FROM only the word: an image may have a passing name."""
+        text = self.name.partition("] ")[2] or self.name
+        if text.upper().startswith("FROM "):
+            text = text[:4]
+        return f"{_NUMBERED.sub('', self.stage)} {text}"
 
     @property
     def work(self) -> bool:
@@ -105,6 +115,14 @@ class Build:
     def as_json(self) -> dict[str, Any]:
         """The build as plain data, for ``--json``."""
         return asdict(self)
+
+
+def keyed(steps: Iterable[StepRecord]) -> Iterator[tuple[StepKey, StepRecord]]:
+    """The steps that can be cached, each with what it is known by from build to build."""
+    seen: Counter[str] = Counter()
+    for step in sorted((step for step in steps if step.work), key=lambda step: (step.stage, step.number)):
+        yield (step.words, seen[step.words]), step
+        seen[step.words] += 1
 
 
 def steps_of(progress: Progress) -> tuple[StepRecord, ...]:
