@@ -127,6 +127,9 @@ class Settings:
     cache_branch: str = _setting("", str, "the branch whose cache is written (default: git's current one)")
     cache_main_branch: str = _setting("main", str, "the branch whose cache is read where the branch has none")
     cache_registry: str = _setting("", _registry, "registry that shares finished images between machines")
+    cache_ask: float = _setting(
+        3600.0, _age, "how often that registry is asked whether an image that is fresh here was rebuilt on purpose"
+    )
     cache_write: bool = _setting(True, _yes_no, "whether results and caches may be written to where others read them")
     cache_max_size: int = _setting(10 * 10**9, _size, "how much disk caches and old results may use")
     cache_max_age: float = _setting(7 * 86400.0, _age, "how long caches and old results are kept unused")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks import places, project, settings
+from tasks.caches.asked import Asked
 from tasks.content import platforms, survey
 from tasks.content.facts import FactsCache
 from tasks.engine import Engine, Facts, Held, Snapshot, host_platform
@@ -24,6 +25,7 @@ from tasks.seeing.history import History
 
 if TYPE_CHECKING:
     from tasks.caches.lease import Crew
+    from tasks.caches.registry import Found
     from tasks.caches.share import Share
 
 
@@ -37,6 +39,7 @@ class Workspace:
         self._snapshot: Snapshot | None = None
         self._declared: dict[str, survey.Surveyed] | None = None
         self._decisions: dict[str, plan.Decision] | None = None
+        self._taken: frozenset[str] = frozenset()
         self._changed = False
 
     @cached_property
@@ -103,6 +106,11 @@ class Workspace:
         return Share(self.settings.cache_registry, self.settings.cache_write, board.say)
 
     @cached_property
+    def asked(self) -> Asked:
+        """When the shared registry was last asked about images that are fresh here."""
+        return Asked(self.folder, (self.settings.cache_registry, self.engine.address), self.settings.cache_ask)
+
+    @cached_property
     def crew(self) -> Crew:
         """The machines that settle through Redis who builds what, if one is set."""
         from tasks.caches.lease import Crew
@@ -154,7 +162,7 @@ class Workspace:
         with self._lock:
             if self._decisions is None:
                 surveyed = self.surveyor.survey(self.snapshot().platform, self._facts_of)
-                self._decisions = self._planned(surveyed)
+                self._decisions = self._planned(surveyed, whole=True)
                 self._ask_others(self._decisions)
                 self.surveyor.keep()
                 self.facts.keep(held.id for held in self.snapshot().by_name.values())
@@ -170,17 +178,34 @@ class Workspace:
             surveyed = surveyor.survey(self.snapshot().platform, self._facts_of, only=name)
             return self._planned(surveyed)[name]
 
-    def _planned(self, surveyed: Mapping[str, survey.Surveyed]) -> dict[str, plan.Decision]:
-        """Decide about all of these; the shared registry is asked only about what would else be built."""
+    def _planned(self, surveyed: Mapping[str, survey.Surveyed], whole: bool = False) -> dict[str, plan.Decision]:
+        """Decide about all of these; the shared registry is asked about what would else be built, and once in a while
+        about all. Which of its results take the place of one here is settled for all images together (``whole``)."""
         snapshot = self.snapshot()
         surveyed = {name: self._checked(one) for name, one in surveyed.items()}
-        decided = plan.plan(surveyed, snapshot, self.facts_of, self._record_of, index_of=self.index_of)
-        builds = {name: one.surveyed for name, one in decided.items() if one.action == "build"}
-        # A run with nothing to build does not even import what would ask.
-        if builds and self.settings.cache_registry and self.share.reads:
-            offers = self.share.offers(builds, snapshot.platform)
-            if offers:
-                decided = plan.plan(surveyed, snapshot, self.facts_of, self._record_of, offers, self.index_of)
+
+        def planned(offers: Mapping[str, Found], taken: Collection[str]) -> dict[str, plan.Decision]:
+            held = (surveyed, snapshot, self.facts_of, self._record_of)
+            return plan.plan(*held, offers, self.index_of, taken or chosen)
+
+        chosen: frozenset[str] = frozenset() if whole else self._taken
+        decided = planned({}, ())
+        due = whole and bool(self.settings.cache_registry) and self.asked.due
+        ask = set(surveyed) if due else chosen.intersection(surveyed)
+        # A run with nothing to ask does not even import what would.
+        if not self.settings.cache_registry or not (ask or any(one.action == "build" for one in decided.values())):
+            return decided
+        if self.share.reads:
+            from tasks.images import agreement
+
+            def look(names: Collection[str]) -> Mapping[str, Found]:
+                return self.share.offers({name: surveyed[name] for name in names}, snapshot.platform)
+
+            decided, taken = agreement.with_shared(decided, planned, look, self.content_of, ask, whole)
+            if whole:
+                self._taken = taken
+        if due and not self._taken:
+            self.asked.now()
         return decided
 
     def _ask_others(self, decided: Mapping[str, plan.Decision]) -> None:
@@ -219,6 +244,10 @@ class Workspace:
         """The image that the engine holds of an external reference for a platform."""
         held = self.snapshot().get(ref)
         return held if held and platforms.serves(self.facts_of(held).platform, platform) else None
+
+    def content_of(self, one: survey.Surveyed, held: Held) -> str:
+        """The content of an image of this project that the engine holds."""
+        return plan.content_of(one, held, self.facts_of, self.index_of)
 
     def index_of(self, one: survey.Surveyed, held: Held) -> str:
         """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""

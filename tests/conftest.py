@@ -87,13 +87,13 @@ class Lab:
             if line.split()[:1] and line.split()[0] in ("built", "retagged", "pulled")
         }
 
-    def plan(self, *args: str) -> dict[str, dict[str, Any]]:
-        done = self.doit("plan", "--json", *args)
+    def plan(self, *args: str, **environ: str) -> dict[str, dict[str, Any]]:
+        done = self.doit("plan", "--json", *args, **environ)
         assert done.stdout, done.stderr
         return {one["name"]: one for one in json.loads(done.stdout)["images"]}
 
-    def actions(self) -> dict[str, str]:
-        return {name: one["action"] for name, one in self.plan().items()}
+    def actions(self, **environ: str) -> dict[str, str]:
+        return {name: one["action"] for name, one in self.plan(**environ).items()}
 
     def ref(self, name: str) -> str:
         return f"{self.prefix}/{name}:latest"

@@ -244,6 +244,10 @@ def test_an_image_whose_layer_is_gone_is_built(machines: tuple[Machine, Machine]
     random.unlink()
     assert second.did() == dict.fromkeys(ALL, "built")
     assert "cannot be pulled" in second.said or "does not give what it has" in second.said
+    # What nobody can pull does not keep its place for being first.
+    assert first.contents()["base"] != second.contents()["base"]
+    second.forget()
+    assert second.did() == dict.fromkeys(ALL, "pulled")
 
 
 @pytest.mark.engine

@@ -182,12 +182,12 @@ def import_from(workspace: Workspace, folders: Sequence[str]) -> None:
 
 
 def push_all(workspace: Workspace) -> str:
-    """Push every fresh image that the shared registry does not have as it is here; returns what was pushed, in words.
+    """Push every fresh image of which the shared registry has no result yet; returns what was pushed, in words.
 
     ``Trouble`` when there is no registry, it may not be written, or it does not take an image.
     """
-    from tasks.caches import share, site
-    from tasks.images import plan
+    from tasks.caches import share
+    from tasks.images import give
 
     if not workspace.settings.cache_registry:
         raise Trouble("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
@@ -195,16 +195,14 @@ def push_all(workspace: Workspace) -> str:
         raise Trouble("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
     platform = workspace.snapshot().platform
     fresh = {name: one for name, one in workspace.decisions().items() if one.action == "fresh" and one.held}
-    there = workspace.share.offers({name: one.surveyed for name, one in fresh.items()}, platform)
+    workspace.share.offers({name: one.surveyed for name, one in fresh.items()}, platform)  # side by side
     pushed = 0
     for name, one in fresh.items():
         wanted = share.wanted_of(one.surveyed, platform)
-        known = name in there and plan.offered(one.surveyed, there[name], one.parents_label)
-        if wanted is None or known or one.held is None:
+        if wanted is None or one.held is None:
             continue
-        _say(f"pushing {name}, {size_text(one.held.size)}")
-        tags = site.inline_tags(workspace)
-        if workspace.share.push(wanted, one.held.id, workspace.engine, one.held.size, tags) is None:
+        what, found = give.offer(workspace, one, wanted, one.held)
+        if not workspace.share.writes or (what == "push" and found is None):
             raise Trouble(f"{name} could not be pushed to {workspace.share.address}")
-        pushed += 1
+        pushed += what == "push"
     return f"pushed {pushed} images to {workspace.share.address}, {len(fresh) - pushed} needed no push"

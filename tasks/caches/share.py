@@ -25,6 +25,8 @@ _AT_ONCE = 8  # requests side by side; registries begin to refuse at more
 _STRIKES = 2  # failed pulls after which the registry is left alone
 _SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
 _GRACE_SECONDS = 20.0
+# What the engine says when it is the image that is wrong: a layer is gone, or is not what its digest says.
+_DAMAGED = re.compile(r"(blob|manifest) unknown|unknown (blob|manifest)|not found|verification failed", re.I)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Share:
         self._registry = Registry(address)
         self._known: dict[tuple[str, str], Found | None] = {}
         self._strikes = 0
+        self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
         self._off = not address
         self._lock = threading.Lock()
 
@@ -96,6 +99,10 @@ class Share:
         """Ask again about an image: another machine may have pushed it since."""
         self._known.pop((one.path, one.tag), None)
 
+    def gives(self, found: Found) -> bool:
+        """Whether nobody has tried in vain to pull this in this run."""
+        return found.digest not in self._failed
+
     def pull(self, one: Wanted, found: Found, engine: Engine) -> str:
         """Let the engine fetch an image by its digest; returns a reference to it there, "" if that failed."""
         ref = f"{self.address}/{one.path}@{found.digest}"
@@ -103,6 +110,7 @@ class Share:
         if not problem:
             return ref
         self._known[(one.path, one.tag)] = None
+        self._failed[found.digest] = bool(_DAMAGED.search(problem))
         with self._lock:
             self._strikes += 1
             last = self._strikes >= _STRIKES
@@ -114,7 +122,9 @@ class Share:
 
     def refuse(self, one: Wanted, why: str) -> None:
         """What was pulled is not taken: it is built here instead."""
-        self._known[(one.path, one.tag)] = None
+        found, self._known[(one.path, one.tag)] = self._known.get((one.path, one.tag)), None
+        if found:
+            self._failed[found.digest] = True
         self._say(f"`{one.path}:{one.tag}` of {self.address} is not taken, but built here: {why}")
 
     def push(self, one: Wanted, image_id: str, engine: Engine, size: int, also: Iterable[str] = ()) -> Found | None:
@@ -138,7 +148,9 @@ class Share:
         if self._off:
             return None
         try:
-            return self._registry.image(one.path, one.tag, one.platform)
+            found = self._registry.image(one.path, one.tag, one.platform)
+            # What nobody can use is as good as none: a result of this machine may take its place.
+            return None if found and self._failed.get(found.digest) else found
         except NoImage as error:
             self._say(f"`{one.path}:{one.tag}` is built here: the shared registry {self.address} {error}")
         except Unavailable as error:

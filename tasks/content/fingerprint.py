@@ -15,9 +15,11 @@ from typing import Any
 
 # Raised whenever the meaning of what goes in changes: every image is then built once more.
 VERSION = 2
-# Labels that every image built here carries. They name no time and no machine, so they break no cache.
+# Labels that every image built here carries. They are part of its configuration, not of its layers or its content, so
+# they break no cache. The last one says when (seconds since the epoch) it was rebuilt on purpose; else it is empty.
 LABEL = "vllm-swarm.build."
 OWN, PARENTS, FINGERPRINT = f"{LABEL}own", f"{LABEL}parents", f"{LABEL}fingerprint"
+REBUILT = f"{LABEL}rebuilt"
 KEPT = "in-"  # how the tags begin under which images are kept
 _SHOWN = 16  # hexadecimal digits of a fingerprint in a tag: 64 bits
 

@@ -19,7 +19,7 @@ from tasks import plugins, processes
 from tasks.caches import site
 from tasks.caches.site import Site
 from tasks.content import stamps
-from tasks.content.fingerprint import FINGERPRINT, OWN, PARENTS
+from tasks.content.fingerprint import FINGERPRINT, OWN, PARENTS, REBUILT
 from tasks.content.stamps import Stamps
 from tasks.images import buildx, parents
 from tasks.images.context import as_built
@@ -48,11 +48,13 @@ class Result:
 @dataclass(frozen=True)
 class Attempt:
     """The ``number`` of an attempt, from 0; ``afresh``: without any cache, as asked; ``proves``: what it has to come
-    out as, for the one before it to be taken."""
+    out as, for the one before it to be taken; ``rebuilt``: the mark of a rebuild on purpose, the same in all attempts,
+    "" for any other."""
 
     number: int = 0
     afresh: bool = False
     proves: Result | None = None
+    rebuilt: str = ""
 
     def cached(self, decision: Decision) -> bool:
         """Whether the builder's cache is used: only with it an attempt can come out as the one before it."""
@@ -123,7 +125,7 @@ def _run(
     argv = buildx.build_argv(
         image,
         parents=where.parents,
-        labels={OWN: one.own, FINGERPRINT: one.fingerprint, PARENTS: decision.parents_label},
+        labels=_labels(decision, attempt),
         tag="" if where.layout else passing,
         iidfile=str(iidfile),
         environ=workspace.environ,
@@ -150,6 +152,17 @@ def _run(
     if processes.stopping():
         raise processes.Stopped
     return process.returncode, image_id, progress
+
+
+def _labels(decision: Decision, attempt: Attempt) -> dict[str, str]:
+    # All of them always: an image inherits those of its parent.
+    one = decision.surveyed
+    return {
+        OWN: one.own,
+        FINGERPRINT: one.fingerprint,
+        PARENTS: decision.parents_label,
+        REBUILT: attempt.rebuilt,
+    }
 
 
 def _moved(workspace: Workspace, decision: Decision, before: Stamps, attempt: Attempt, image_id: str) -> Moved | None:

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks import lock, processes
-from tasks.caches import builder, lease, share, site
+from tasks.caches import builder, share, site
 from tasks.content.fingerprint import repository, tag_of
 from tasks.engine import Held
 from tasks.errors import Trouble
-from tasks.images import attempt, early, externals, record
+from tasks.images import attempt, early, externals, give, record
 from tasks.images.attempt import Attempt, Moved, Outcome, Result
-from tasks.images.plan import Decision, is_for, made_from
+from tasks.images.plan import ANOTHER, Decision, is_for, made_from
 from tasks.images.reasons import AFRESH
 from tasks.seeing import board, history
 from tasks.workspace import Workspace, current
@@ -76,12 +76,14 @@ def builds_lock(folder: Path) -> Path:
 def _make(workspace: Workspace, name: str, afresh: bool = False) -> None:
     """Let an image become what its inputs say; again, twice at most, where something moved while it was built."""
     proves: Result | None = None
+    rebuilt = ""
     for number in range(attempt.AGAIN + 1):
         decision = _decided(workspace, name)
         try:
             if afresh and decision.action != "broken":
                 again = replace(decision, action="build", reasons=(AFRESH,))
-                _build(workspace, again, Attempt(number, afresh, proves))
+                rebuilt = rebuilt or give.mark(workspace, decision)
+                _build(workspace, again, Attempt(number, afresh, proves, rebuilt))
             else:
                 _do(workspace, decision, Attempt(number, proves=proves))
             return
@@ -132,15 +134,24 @@ def _do(workspace: Workspace, decision: Decision, how: Attempt) -> None:
 
 def _pull(workspace: Workspace, decision: Decision) -> bool:
     """Let the engine have what the shared registry offers; false if it is not what was promised, or does not come."""
-    name, one, offer = decision.name, decision.surveyed, decision.offer
+    name = decision.name
+    board.board.started(name, "pull", decision.reasons, workspace.expected_pull_seconds.get(name))
+    held = _fetched(workspace, decision)
+    if held:
+        board.board.ended(name, "pulled", size=held.size)
+    return held is not None
+
+
+def _fetched(workspace: Workspace, decision: Decision) -> Held | None:
+    """What the shared registry offers, named and recorded; None if it is not what was promised, or does not come."""
+    one, offer = decision.surveyed, decision.offer
     wanted = share.wanted_of(one, workspace.snapshot().platform)
     if offer is None or wanted is None:
         raise ValueError("pull is decided from an offer")
-    board.board.started(name, "pull", decision.reasons, workspace.expected_pull_seconds.get(name))
     began = time.time()
     ref = workspace.share.pull(wanted, offer, workspace.engine)
     if not ref:
-        return False
+        return None
     workspace.changed()
     held = workspace.snapshot().get(ref)
     if (
@@ -149,15 +160,14 @@ def _pull(workspace: Workspace, decision: Decision) -> bool:
         or not is_for(one, workspace.facts_of(held).platform, workspace.snapshot().platform)
     ):
         workspace.share.refuse(wanted, "it is not made from what its labels in the registry say")
-        return False
+        return None
     _name(workspace, decision, held.id)
     workspace.engine.untag(ref)
     workspace.changed()
     seconds = time.time() - began
     _keep_record(workspace, decision, held, seconds)
     workspace.history.add(_entry(workspace, decision, "done", began, seconds, image_id=held.id, size=held.size))
-    board.board.ended(name, "pulled", size=held.size)
-    return True
+    return held
 
 
 def _build_in_turn(workspace: Workspace, decision: Decision, how: Attempt) -> None:
@@ -243,7 +253,12 @@ def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
         layers=workspace.engine.layers(image_id),
     )
     workspace.history.add(entry)
-    _give(workspace, decision, image_id, size, seconds)
+    instead = give.give(workspace, decision, image_id, size, seconds, how.rebuilt)
+    if instead:
+        board.board.note(name, "another machine shared its result first, which is taken")
+        if pulled := _fetched(workspace, replace(decision, action="pull", reasons=(ANOTHER,), offer=instead)):
+            board.board.ended(name, "pulled", size=pulled.size)
+            return
     board.board.ended(name, "built", progress=outcome.progress, size=size)
 
 
@@ -260,22 +275,6 @@ def _begin_once(workspace: Workspace) -> None:
     expected = workspace.forecast(decisions)
     board.board.plan({name: (one.action, expected.get(name)) for name, one in decisions.items()})
     externals.introduce(workspace, decisions)
-
-
-def _give(workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float) -> None:
-    """Share what was built: the image through the registry, what is known of it through the index."""
-    if not (workspace.share.writes or workspace.crew.on):
-        return
-    wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
-    if wanted is None:
-        return
-    found = None
-    if workspace.share.writes:
-        board.board.note(decision.name, f"pushing to {workspace.share.address}")
-        found = workspace.share.push(wanted, image_id, workspace.engine, size, site.inline_tags(workspace))
-        workspace.changed()
-    if workspace.settings.cache_write:
-        workspace.crew.tell({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
 
 
 def _failed(workspace: Workspace, decision: Decision, outcome: Outcome, log: Path) -> NoReturn:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.content import platforms
-from tasks.content.fingerprint import KEPT, OWN, PARENTS, repository, tag_of
+from tasks.content.fingerprint import KEPT, OWN, PARENTS, REBUILT, repository, tag_of
 from tasks.content.survey import Surveyed
 from tasks.engine import Facts, Held, Snapshot, normalise
 from tasks.images.reasons import differences
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 UNKNOWN = "?"
 # The index of which an image of several platforms is a part, where all of it is here; see ``several.index_of``.
 IndexOf = Callable[[Surveyed, Held], str]
+ANOTHER = "the shared registry has another result for the same inputs"
+AFRESH_ELSEWHERE = "it was rebuilt without cache on another machine"
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,18 @@ def plan(
     record_of: Callable[[str], Record | None],
     offers: Mapping[str, Found] | None = None,
     index_of: IndexOf = lambda one, held: "",
+    taken: Collection[str] = (),
 ) -> dict[str, Decision]:
     """Decide for every image, parents first, in the order of ``surveyed``.
 
     ``facts_of`` gives the facts of an image that the engine holds, ``record_of`` the last record of an image,
-    ``offers`` what the shared registry holds under the images' fingerprints.
+    ``offers`` what the shared registry holds under the images' fingerprints. Of the images in ``taken`` its result
+    counts, although the engine has another.
     """
     decisions: dict[str, Decision] = {}
     for name, one in surveyed.items():
-        decisions[name] = decide(one, decisions, snapshot, facts_of, record_of, (offers or {}).get(name), index_of)
+        offer = (offers or {}).get(name)
+        decisions[name] = decide(one, decisions, snapshot, facts_of, record_of, offer, index_of, name in taken)
     return decisions
 
 
@@ -83,6 +88,7 @@ def decide(
     record_of: Callable[[str], Record | None],
     offer: Found | None = None,
     index_of: IndexOf = lambda one, held: "",
+    taken: bool = False,
 ) -> Decision:
     """Decide for one image whose parents are decided already."""
     if one.problem:
@@ -102,10 +108,12 @@ def decide(
     foreign: list[str] = []
     if not built:
         held, foreign = matching(one, snapshot, label, facts_of, index_of)
-        if held:
+        offer = offer if offer and offered(one, offer, label) else None
+        why = held and offer and _given_up(held, offer, taken, content_of(one, held, facts_of, index_of))
+        if held and not why:
             return _kept(one, held, snapshot, label)
-        if offer and offered(one, offer, label):
-            reasons = tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
+        if offer:
+            reasons = (why,) if why else tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
             return Decision(one.name, "pull", reasons, one, parents_label=label, offer=offer)
     elif (held := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
         waits = ", ".join(f"`{parent}`" for parent in built)
@@ -124,10 +132,13 @@ def parents_label(
     for context, parent in sorted(one.parents.items()):
         held, offer, surveyed = decided[parent].held, decided[parent].offer, decided[parent].surveyed
         content = offer.content if offer else UNKNOWN
-        if held:
-            content = facts_of(held).content if len(surveyed.platforms) < 2 else index_of(surveyed, held) or UNKNOWN
-        pairs.append(f"{context}={content}")
+        pairs.append(f"{context}={content_of(surveyed, held, facts_of, index_of) if held else content}")
     return " ".join(pairs)
+
+
+def content_of(one: Surveyed, held: Held, facts_of: Callable[[Held], Facts], index_of: IndexOf) -> str:
+    """The content of an image that the engine holds; that of several platforms is their index."""
+    return facts_of(held).content if len(one.platforms) < 2 else index_of(one, held) or UNKNOWN
 
 
 def offered(one: Surveyed, offer: Found, parents: str) -> bool:
@@ -138,6 +149,24 @@ def offered(one: Surveyed, offer: Found, parents: str) -> bool:
         and offer.labels.get(PARENTS, "") == parents
         and [platforms.normalise(platform) for platform in offer.platform.split(", ")] == list(one.platforms)
     )
+
+
+def rebuilt(labels: Mapping[str, str]) -> int:
+    """When an image was rebuilt on purpose, by its label, in seconds since the epoch; 0 if it never was.
+
+    >>> rebuilt({REBUILT: "1795505378"}), rebuilt({REBUILT: ""}), rebuilt({REBUILT: "soon"}), rebuilt({})
+    (1795505378, 0, 0, 0)
+    """
+    text = labels.get(REBUILT, "")
+    return int(text) if text.isdecimal() and len(text) < 16 else 0
+
+
+def _given_up(held: Held, offer: Found, taken: bool, content: str) -> str:
+    """Why the shared result is taken in place of the engine's own, in words; "" if the own one stays."""
+    later = rebuilt(offer.labels) > rebuilt(held.labels)
+    if not (later or taken) or offer.content == content:
+        return ""
+    return AFRESH_ELSEWHERE if later else ANOTHER
 
 
 def matching(
