@@ -18,6 +18,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -168,11 +169,14 @@ def _works(answer: buildkit.Answer) -> bool:
     return answer.failed or bool(answer.run)
 
 
-def _set_attribute(root: Path) -> None:
-    try:
-        os.setxattr(root / "a.txt", "user.test", b"1")
-    except OSError:
-        (root / "a.txt").write_text("this file system keeps no attributes, so change something else")
+def _set_attribute(path: str) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        try:
+            os.setxattr(root / path, "user.test", b"1")
+        except OSError:
+            (root / "a.txt").write_text("this file system keeps no attributes, so change something else")
+
+    return apply
 
 
 def _listen(root: Path) -> None:
@@ -187,7 +191,8 @@ UNUSUAL = {
     "hard link instead of a copy": lambda root: (root / "copy").unlink() or os.link(root / "a.txt", root / "copy"),
     "setuid": lambda root: (root / "a.txt").chmod(0o4644),
     "sticky folder": lambda root: (root / "d").chmod(0o1755),
-    "attribute": _set_attribute,
+    "attribute": _set_attribute("a.txt"),
+    "attribute of a folder": _set_attribute("d"),
     "fifo": lambda root: os.mkfifo(root / "fifo"),
     "socket": _listen,
     "name that is no UTF-8": lambda root: (root / os.fsdecode(b"\xff")).write_text("x"),

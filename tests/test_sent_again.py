@@ -116,3 +116,17 @@ def test_a_builder_that_has_seen_a_context_is_not_sent_it_again(app: Lab) -> Non
     assert app.build() == {"app": "built"}
     [log] = (app.folder / ".build").rglob("logs/app.log")
     assert "transferring context: 3." not in log.read_text(), log.read_text()
+
+
+def test_an_attribute_of_a_folder(app: Lab) -> None:
+    """BuildKit counts it when it gets it; layers of the classic store do not hold it, so its steps tell."""
+    app.write({"ctx/d/e/f": "f"})
+    app.build()
+    try:
+        os.setxattr(app.folder / "ctx/d/e", "user.test", b"1")
+    except OSError as error:
+        pytest.skip(f"this file system keeps no attributes: {error.strerror}")
+    assert app.build() == {"app": "built"}
+    [log] = (app.folder / ".build").rglob("logs/app.log")
+    assert "COPY d /d" in log.read_text()
+    assert "CACHED" not in log.read_text()

@@ -108,7 +108,7 @@ class View:
             name, mode = listing.names[number], listing.modes[number]
             if stat.S_ISDIR(mode):
                 path = f"{folder}/{name}" if folder else name
-                below = self.digest(path) + self.tree.attributes(path)
+                below = self.digest(path) + listing.attributes(number)
             else:
                 below = listing.digest(number)
             parts.append(b"%b\0%o\0%d\0%b" % (encoded[number], mode, len(below), below))

@@ -83,6 +83,17 @@ class Folder:
         self._stored = False
         return digest
 
+    def attributes(self, number: int) -> bytes:
+        """The extended attributes of the folder that entry ``number`` is, as bytes to hash."""
+        start = 32 * number
+        found = _attributes(f"{self.path}/{self.names[number]}")
+        digest = hashlib.sha256(found).digest() if found else _UNKNOWN
+        if self._digests[start : start + 32] != digest:  # no time stamp of a folder is kept, so each look compares
+            self._digests[start : start + 32] = digest
+            self._stored = False
+            self.overlooked = True
+        return found
+
     def recall(self, stamps: bytes, digests: bytes) -> None:
         """Take over what was known when the folder looked like ``stamps``, entry by entry where it changed."""
         if stamps == self.stamps():
@@ -257,7 +268,9 @@ class Tree:
 
     def attributes(self, path: str) -> bytes:
         """The extended attributes of the folder at ``path``, as bytes to hash."""
-        return _attributes(f"{self.root}/{path}")
+        above, _, name = path.rpartition("/")
+        listing = self.folder(above)
+        return listing.attributes(listing.find(name))
 
 
 def tick(ctime_ns: int) -> int:
