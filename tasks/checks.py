@@ -18,7 +18,12 @@ Task = dict[str, Any]
 _LOCK = "requirements-dev.txt"
 _SIDE_BY_SIDE = ("--ignore=tests/e2e", "--numprocesses=3", "--dist=loadfile")
 # What holds for BuildKit, Compose and the engine of any version, or the plan is wrong.
-_JUDGED = ("tests/test_differential.py", "tests/test_differential_plan.py", "tests/test_rebuild.py")
+_JUDGED = (
+    "tests/test_differential.py",
+    "tests/test_differential_plan.py",
+    "tests/test_rebuild.py",
+    "tests/test_sent_again.py",
+)
 # What the tests use for real, by the command that shows that it is there: Debian's package names.
 _PROGRAMS = {
     "busybox": "busybox-static",

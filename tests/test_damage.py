@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import threading
@@ -274,10 +273,10 @@ def test_what_came_is_looked_at_and_not_what_was_said(lab: Lab, between: Between
 
 
 def test_a_signed_url_of_a_registry_is_not_told(lab: Lab, between: Between) -> None:
-    """Registries send the engine to a store of blobs with a signature in the URL, which it repeats when that fails."""
+    """Registries send the engine to a store with a signature in the URL, which it repeats when that fails."""
 
     def elsewhere(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes] | None:
-        if "/blobs/" in request.path and "docker/" in request.headers.get("User-Agent", ""):
+        if "/manifests/" in request.path and "docker/" in request.headers.get("User-Agent", ""):
             return 307, {"Location": f"http://127.0.0.1:1{request.path}?X-Amz-Signature=HUSH"}, b""
         return None
 

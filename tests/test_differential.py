@@ -1,8 +1,9 @@
-"""BuildKit is the judge: what it would do again, our digest must notice; what our digest notices, it should do again.
+"""BuildKit is the judge: what it would do again, the plan must call stale; what that calls stale, it should do again.
 
-For each Dockerfile, each path of the context is mutated in every way. A mutation that leaves our digest as it was must
-leave every step of BuildKit's build cached. A mutation that moves our digest must make BuildKit run a step or fail, but
-for the needless rebuilds that ``docs/staleness.md`` lists with their reasons (``needless`` below).
+For each Dockerfile, each path of the context is mutated in every way. Where the plan then says ``fresh``, every step of
+BuildKit's build must be cached. Where it says ``build``, BuildKit must run a step or fail, but for the needless
+rebuilds that ``docs/staleness.md`` lists with their reasons (``needless`` below). All Dockerfiles are images of one
+project, so one plan answers for a mutation of each.
 
 BuildKit is asked with a copy of the context at a new place: for a folder that it has seen before, its client sends only
 what looks changed, and it overlooks the mode of a folder.
@@ -12,13 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
+import json
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,9 @@ from tasks.content import dockerfile, ignorefile
 from tasks.content import selection as inputs
 from tasks.content.tree import Index, Tree
 from tasks.errors import Trouble
+from tasks.images.plan import Decision
+from tasks.workspace import Workspace
+from tests.conftest import Lab
 from tests.differential import buildkit, cases
 from tests.differential.cases import CASES, Case
 from tests.differential.contexts import CONTEXTS
@@ -58,6 +64,7 @@ class Bench:
         self.case = case
         self.work = work
         self.first = work / "first"
+        self.pristine = work / "pristine"
         self.first.mkdir()
         cases.lay(case, self.first)
         text = case.dockerfile.replace("OUT", uuid.uuid4().hex)
@@ -131,27 +138,75 @@ def needless(case: Case, mutation: Mutation) -> bool:
     return case.name == "folder context as a stage"  # 4: a folder that takes a stage's place counts as a whole
 
 
+class Asked:
+    """All cases as images of one project, built once; what ``plan`` said of each after each mutation of its context."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.benches = {f"c{number}": _bench(case, lab.folder / f"c{number}") for number, case in enumerate(CASES)}
+        services = {name: {"image": lab.ref(name), "build": _declared(one)} for name, one in self.benches.items()}
+        (lab.folder / "compose.yml").write_text(json.dumps({"name": lab.prefix, "services": services}))
+        lab.build()
+        assert {one.action for one in self._plan().values()} == {"fresh"}
+        self.answers: dict[str, list[tuple[Mutation, Decision]]] = {case.name: [] for case in CASES}
+        mutations = {name: list(all_of(one.first)) for name, one in self.benches.items()}
+        for some in itertools.zip_longest(*mutations.values()):
+            self._ask({name: one for name, one in zip(mutations, some, strict=True) if one})
+
+    def _ask(self, mutations: dict[str, Mutation]) -> None:
+        for name, mutation in mutations.items():
+            mutation.apply(self.benches[name].first)
+        plan = self._plan()
+        for name, mutation in mutations.items():
+            bench = self.benches[name]
+            self.answers[bench.case.name].append((mutation, plan[name]))
+            shutil.rmtree(bench.first)
+            shutil.copytree(bench.pristine, bench.first, symlinks=True)
+
+    def _plan(self) -> dict[str, Decision]:
+        return Workspace((self.lab.folder / "compose.yml",), dict(os.environ)).decisions()
+
+
+def _bench(case: Case, work: Path) -> Bench:
+    work.mkdir()
+    bench = Bench(case, work)
+    shutil.copytree(bench.first, bench.pristine, symlinks=True)
+    return bench
+
+
+def _declared(bench: Bench) -> dict[str, object]:
+    build: dict[str, object] = {"context": str(bench.first), "dockerfile": str(bench.dockerfile_of(bench.first))}
+    build |= {"args": bench.case.args, "additional_contexts": dict.fromkeys(bench.case.contexts, str(bench.first))}
+    return {**build, "target": bench.case.target} if bench.case.target else build
+
+
+@pytest.fixture(scope="module")
+def asked(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    lab = Lab(tmp_path_factory.mktemp("asked"))
+    try:
+        yield Asked(lab)
+    finally:
+        lab.close()
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_mutation_matters_to_us_when_it_matters_to_buildkit(case, tmp_path):
-    bench = Bench(case, tmp_path)
-    before = bench.ours(bench.first)
-    assert before != BROKEN
-    answer = buildkit.ask(bench.question(bench.first))
+def test_a_mutation_matters_to_the_plan_when_it_matters_to_buildkit(case, asked):
+    bench = next(one for one in asked.benches.values() if one.case is case)
+    answer = buildkit.ask(bench.question(bench.copy()))
     assert not answer.failed, answer.said
-    assert answer.run, "the first build must run something, or this test compares nothing"
     assert bench.idle([]), "BuildKit repeats steps for an equal context: it cannot be the judge"
 
     quiet: dict[str, list[Mutation]] = {}
     loud: dict[str, tuple[Mutation, Path]] = {}
-    for mutation in all_of(bench.first):
+    for mutation, decision in asked.answers[case.name]:
         context = bench.copy(mutation)
-        after = bench.ours(context)
-        if after == before:
+        if decision.action == "fresh":
             quiet.setdefault(mutation.kind, []).append(mutation)
-        elif after == BROKEN:
+        elif decision.action == "broken":
             assert buildkit.ask(bench.question(context)).failed, f"{mutation}: broken to us, but BuildKit builds it"
-        elif after not in loud:
-            loud[after] = mutation, context
+        elif decision.surveyed.fingerprint not in loud:
+            assert decision.action == "build"
+            loud[decision.surveyed.fingerprint] = mutation, context
 
     assert quiet, "some mutation must not matter, or this test compares nothing"
     for mutations in quiet.values():  # all of a kind at once: if BuildKit is idle then, each of them is right

@@ -132,7 +132,7 @@ class Ran:
 
 
 SIDE_BY_SIDE = "--ignore=tests/e2e --numprocesses=3 --dist=loadfile"
-JUDGED = "tests/test_differential.py tests/test_differential_plan.py tests/test_rebuild.py"
+JUDGED = "tests/test_differential.py tests/test_differential_plan.py tests/test_rebuild.py tests/test_sent_again.py"
 
 
 @pytest.fixture(autouse=True)
