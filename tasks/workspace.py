@@ -18,6 +18,7 @@ from tasks import places, project, settings
 from tasks.caches.asked import Asked
 from tasks.content import platforms, survey
 from tasks.content.facts import FactsCache
+from tasks.content.references import beside
 from tasks.engine import Engine, Facts, Held, Snapshot, host_platform
 from tasks.errors import Trouble
 from tasks.images import plan, record
@@ -154,7 +155,7 @@ class Workspace:
         with self._lock:
             if self._declared is None:
                 self.engine.ask()
-                self._declared = self.surveyor.survey(host_platform(), lambda ref, platform: None)
+                self._declared = self.surveyor.survey(host_platform(), lambda ref, some: None)
             return self._declared
 
     def decisions(self) -> dict[str, plan.Decision]:
@@ -241,9 +242,23 @@ class Workspace:
         return self.facts.get(held.id, held.fixed)
 
     def base(self, ref: str, platform: str) -> Held | None:
-        """The image that the engine holds of an external reference for a platform."""
-        held = self.snapshot().get(ref)
-        return held if held and platforms.serves(self.facts_of(held).platform, platform) else None
+        """The image that the engine holds of an external reference for a platform: by its name, or beside that."""
+        for name in (ref, beside(ref, platform)):
+            held = self.snapshot().get(name)
+            if held and platforms.serves(self.facts_of(held).platform, platform):
+                return held
+        return None
+
+    def bases(self, ref: str, wanted: tuple[str, ...]) -> tuple[Held, ...] | None:
+        """The images that the engine holds of an external reference for these platforms, if a build can start from just
+        them. The engine's own BuildKit with the classic store takes one image for a name: with two, it asks outside."""
+        found = tuple(held for one in wanted if (held := self.base(ref, one)))
+        if len(found) < len(wanted):
+            return None
+        several = len({held.id for held in found}) > 1
+        if several and self.settings.builder_driver == "docker" and not self.containerd_store:
+            return None
+        return found
 
     def content_of(self, one: survey.Surveyed, held: Held) -> str:
         """The content of an image of this project that the engine holds."""
@@ -266,9 +281,9 @@ class Workspace:
         problem = several.problem(one, engine, dedicated=dedicated, containerd=containerd)
         return replace(one, problem=problem) if problem else one
 
-    def _facts_of(self, ref: str, platform: str) -> Facts | None:
-        held = self.base(ref, platform)
-        return self.facts_of(held) if held else None
+    def _facts_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[Facts, ...] | None:
+        found = self.bases(ref, wanted)
+        return tuple(map(self.facts_of, found)) if found else None
 
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)

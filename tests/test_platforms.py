@@ -71,7 +71,11 @@ def survey(
         made[name] = Image(name=name, ref=f"app/{name}", context=where, dockerfile=f"{where}/Dockerfile", **more)
     project = Project("p", folder, (folder / "compose.yml",), made)
     known = facts or {}
-    return Surveyor(project, folder / ".build", {}).survey(platform, lambda ref, one: known.get((ref, one)))
+
+    def facts_of(ref: str, some: tuple[str, ...]) -> tuple[Facts, ...] | None:
+        return tuple(known[ref, one] for one in some) if all((ref, one) in known for one in some) else None
+
+    return Surveyor(project, folder / ".build", {}).survey(platform, facts_of)
 
 
 @pytest.mark.parametrize("text", ["FROM scratch\nCOPY Dockerfile /\n", f"FROM {PINNED}\n", "FROM python\n"])

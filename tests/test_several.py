@@ -178,3 +178,121 @@ def test_containerds_store_holds_all_platforms(remote: Lab, far: SpareEngine, dr
         shutil.unpack_archive(out / "tar", out, "tar", filter="data")
         if name != "one":
             assert set(platforms_in(out)) == set(BOTH)
+
+
+# ---- bases from outside: a real registry holds one for both platforms
+
+
+@pytest.fixture
+def outside(
+    far: SpareEngine, lab: Lab, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, loopback.Service]]:
+    """A reference to an image of both platforms in a registry, and that registry."""
+    with loopback.registry(tmp_path_factory.mktemp("outside")) as service:
+        ref = f"{service.address}/{lab.prefix}/outside:1"
+        push_base(far, ref)
+        yield ref, service
+    gone = docker(
+        "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=localhost:0/bases/outside"
+    )
+    docker("image", "rm", "--force", ref, *gone.stdout.split())
+
+
+def push_base(far: SpareEngine, ref: str, which: str = "") -> None:
+    # The buildx of Debian 13 breaks off on several platforms without any layer.
+    text = f"FROM scratch\nARG TARGETARCH\nLABEL which={which}$TARGETARCH\nENV FILE=$TARGETARCH\nCOPY <<E /e\n1\nE\n"
+    argv = ["buildx", "build", "--provenance=false", "--platform", ",".join(BOTH), "--tag", ref, "-"]
+    done = docker("--host", far.address, *argv, stdin=text.encode())
+    assert done.returncode == 0, done.stderr
+    assert docker("--host", far.address, "push", ref).returncode == 0
+
+
+def which(lab: Lab, name: str, *host: str) -> list[str]:
+    form = '{{.Os}}/{{.Architecture}} {{index .Config.Labels "which"}}'
+    return docker(*host, "image", "inspect", "--format", form, lab.ref(name)).stdout.split()
+
+
+def known_bases(lab: Lab) -> dict[str, bool]:
+    return {name: all(base["digest"] for base in one["external_bases"]) for name, one in lab.plan().items()}
+
+
+TWO = """
+services:
+  arm: {image: PREFIX/arm, platform: linux/arm64, build: {context: .}}
+  amd: {image: PREFIX/amd, build: {context: .}}
+"""
+
+
+@pytest.mark.engine
+def test_a_base_is_pulled_for_each_platform_and_no_name_is_stolen(
+    lab: Lab, outside: tuple[str, loopback.Service]
+) -> None:
+    ref, service = outside
+    lab.write({"compose.yml": TWO, "Dockerfile": f"FROM {ref}\nCOPY $FILE /f\n", "amd64": "1", "arm64": "1"})
+    assert lab.build() == {"arm": "built", "amd": "built"}
+    assert known_bases(lab) == {"arm": True, "amd": True}
+    assert (which(lab, "arm"), which(lab, "amd")) == (["linux/arm64", "arm64"], ["linux/amd64", "amd64"])
+    assert docker("image", "inspect", "--format", "{{.Architecture}}", ref).stdout == "amd64\n"
+    assert lab.actions() == {"arm": "fresh", "amd": "fresh"}
+    service.kill()
+    (lab.folder / "arm64").write_text("2")
+    assert lab.build() == {"arm": "built"}, "from what the fingerprint counts, with no registry; the other reads amd64"
+    assert which(lab, "arm") == ["linux/arm64", "arm64"]
+
+
+@pytest.mark.engine
+def test_one_reference_for_two_platforms_is_not_known_where_it_cannot_be_handed_over(
+    lab: Lab, far: SpareEngine, outside: tuple[str, loopback.Service]
+) -> None:
+    ref, service = outside
+    across = f"FROM --platform=$BUILDPLATFORM {ref} AS b\nCOPY f /f\nFROM {ref}\nCOPY --from=b /f /g\n"
+    lab.write({"compose.yml": TWO.replace("  amd:", "  #"), "Dockerfile": across, "f": "1"})
+    assert lab.build() == {"arm": "built"}
+    assert known_bases(lab) == {"arm": False}
+    lab.environ = {"DOCKER_HOST": far.address}
+    assert lab.build() == {"arm": "built"}
+    assert known_bases(lab) == {"arm": True}
+    assert which(lab, "arm", "--host", far.address) == ["linux/arm64", "arm64"]
+    push_base(far, ref, "new-")
+    service.kill()
+    (lab.folder / "f").write_text("2")
+    assert lab.build() == {"arm": "built"}
+
+
+@pytest.mark.engine
+def test_a_dedicated_builder_gets_a_base_with_all_platforms(
+    remote: Lab, far: SpareEngine, outside: tuple[str, loopback.Service]
+) -> None:
+    ref, service = outside
+    remote.write(
+        {
+            "compose.yml": FILES["compose.yml"].split("  app:")[0],
+            "base/Dockerfile": f"FROM {ref}\nCOPY f /f\n",
+            "base/f": "1",
+        }
+    )
+    assert remote.build() == {"base": "built"}
+    assert known_bases(remote) == {"base": True}
+    push_base(far, ref, "new-")
+    service.kill()
+    (remote.folder / "base" / "f").write_text("2")
+    assert remote.build() == {"base": "built"}, "the builder has it from the engine"
+    found = platforms_in(layout_of(remote, "base"))
+    assert {name: labels["which"] for name, labels in found.items()} == {"linux/amd64": "amd64", "linux/arm64": "arm64"}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("store", ["classic", "containerd"])
+def test_a_base_that_is_here_for_another_platform_only_is_never_taken(lab: Lab, far: SpareEngine, store: str) -> None:
+    """containerd's store lets a build for amd64 start from an arm64 image, and calls the result amd64."""
+    lab.environ = {"DOCKER_HOST": far.address} if store == "containerd" else {}
+    host = ["--host", far.address] if store == "containerd" else []
+    foreign = f"{lab.prefix}/foreign:1"
+    text = b"FROM scratch\nLABEL x=1\n"
+    made = docker(*host, "buildx", "build", "--platform", "linux/arm64", "--tag", foreign, "-", stdin=text)
+    assert made.returncode == 0, made.stderr
+    lab.write({"compose.yml": TWO.replace("  arm:", "  #"), "Dockerfile": f"FROM {foreign}\nCOPY f /f\n", "f": "1"})
+    done = lab.doit("build_optimized")
+    assert done.returncode != 0
+    assert f"the base {foreign} is linux/arm64 here, linux/amd64 is wanted" in done.stderr
+    assert docker(*host, "image", "inspect", lab.ref("amd")).returncode != 0

@@ -12,6 +12,7 @@ engine too, so that the image is built from the very content that its fingerprin
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -32,6 +33,7 @@ from tasks.content import platforms
 from tasks.engine import Engine, Held
 from tasks.errors import Trouble
 from tasks.images.buildx import one_line
+from tasks.project import write_json
 
 # A blob that nothing names any more is kept for a while: another run may still be reading it.
 _KEEP_SECONDS = 3600.0
@@ -151,6 +153,43 @@ def context_of(engine: Engine, results: Path, name: str, held: Held, platform: s
             remedy="that needs Docker Engine 25 or later, or BUILDER_DRIVER=docker",
         )
     return found.context
+
+
+def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[str, Held]]) -> str:
+    """The build context that stands for the images that the engine holds of one reference for several platforms: by
+    platform, the name and the image. Their layouts become one, whose index names them all. Raises ``Trouble``."""
+    entries, parts = [], []
+    for platform, (name, held) in sorted(named.items()):
+        context_of(engine, results, name, held, platform)
+        part = read(folder_of(results, name), held.id, platform)
+        if part is None:
+            raise Trouble(f"{name} is gone while it was handed to the builder", remedy="run it again")
+        manifest = _blob(part.folder, part.manifest).read_bytes()
+        media = json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"
+        system, processor, *variant = platform.split("/")
+        of = {"os": system, "architecture": processor, **({"variant": variant[0]} if variant else {})}
+        entries.append({"mediaType": media, "digest": part.manifest, "size": len(manifest), "platform": of})
+        parts.append(part)
+    folder = folder_of(results, f"{ref} for {' '.join(sorted(named))}")
+    with lock.held(folder.with_name(f".{folder.name}.lock")):
+        return f"oci-layout://{folder}@{_join(folder, parts, entries)}"
+
+
+def _join(folder: Path, parts: Iterable[Layout], entries: list[dict[str, Any]]) -> str:
+    media = "application/vnd.oci.image.index.v1+json"
+    index = json.dumps({"schemaVersion": 2, "mediaType": media, "manifests": entries}).encode()
+    digest = f"sha256:{hashlib.sha256(index).hexdigest()}"
+    (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+    (folder / "ingest").mkdir(exist_ok=True)
+    for part in parts:
+        for blob in (part.manifest, part.config, *part.layers):
+            with contextlib.suppress(FileExistsError):
+                os.link(_blob(part.folder, blob), _blob(folder, blob))
+    _blob(folder, digest).write_bytes(index)
+    (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
+    top = {"schemaVersion": 2, "manifests": [{"mediaType": media, "digest": digest, "size": len(index)}]}
+    write_json(folder / "index.json", top)
+    return digest
 
 
 def take(

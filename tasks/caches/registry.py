@@ -88,7 +88,7 @@ class Registry:
         if "manifests" in manifest:
             try:
                 listed = reversed(manifest["manifests"])  # the first of a platform wins
-                by_platform = {_platform(one.get("platform") or {}): one["digest"] for one in listed}
+                by_platform = {platform_of(one.get("platform") or {}): one["digest"] for one in listed}
             except (KeyError, TypeError, AttributeError):
                 raise NoImage("answers with something that is no image") from None
             wanted = platforms.normalise(platform)
@@ -253,6 +253,7 @@ class Registry:
         return str(user or ""), str(password or ""), str(identity or "")
 
 
-def _platform(declared: Mapping[str, Any]) -> str:
+def platform_of(declared: Mapping[str, Any]) -> str:
+    """The normal form of a platform as an index or a configuration writes it."""
     parts = (declared.get("os"), declared.get("architecture"), declared.get("variant"))
     return platforms.normalise("/".join(str(part) for part in parts if part))

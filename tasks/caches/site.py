@@ -17,6 +17,7 @@ from tasks.caches import backends, builder, handover
 from tasks.caches.backends import Backend
 from tasks.caches.share import path_of
 from tasks.content import platforms
+from tasks.content.references import beside
 from tasks.engine import Held
 from tasks.errors import Trouble
 from tasks.images.plan import Decision
@@ -47,7 +48,7 @@ def site(
     extra += [] if afresh else caches(workspace, decision)
     extra += [] if cached else ["--no-cache"]
     if not builder.dedicated(settings):
-        return Site(parents, tuple(extra))
+        return Site(parents, (*extra, *bases(workspace, decision)))
     builder.ready(settings, workspace.common, workspace.environ)
     results, platform = results_folder(workspace.folder), workspace.snapshot().platform
     contexts = {}
@@ -56,15 +57,40 @@ def site(
         if held is None:
             raise Trouble(f"the engine does not hold `{name}`, which {one.name} is built on", remedy="run it again")
         contexts[context] = handover.context_of(workspace.engine, results, name, held, platform)
-    for ref in one.bases:
-        held = workspace.snapshot().get(ref)
-        if held and "@" not in ref:  # what is pinned by digest is the same wherever the builder has it from
-            contexts[ref] = handover.context_of(workspace.engine, results, ref, held, platform)
     for name, value in sorted(contexts.items()):
         extra += ["--build-context", f"{name}={value}"]
+    extra += bases(workspace, decision)
     layout = handover.folder_of(results, one.name)
     layout.mkdir(parents=True, exist_ok=True)
     return Site({}, (*extra, *handover.output(layout)), layout)
+
+
+def bases(workspace: Workspace, decision: Decision) -> list[str]:
+    """The contexts by which a build starts from those images that count as its external bases. The engine's own
+    BuildKit finds by itself what goes by its own name; what is pinned by digest is the same wherever a dedicated one
+    has it from."""
+    one, dedicated, argv = decision.surveyed, builder.dedicated(workspace.settings), []
+    results = results_folder(workspace.folder)
+    for ref, wanted in sorted(one.read_for.items()):
+        by_name = workspace.snapshot().get(ref)
+        found = dict(zip(wanted, workspace.bases(ref, wanted) or (), strict=False))
+        names = {
+            platform: (ref if held == by_name else beside(ref, platform), held) for platform, held in found.items()
+        }
+        aside = any(name != ref for name, _ in names.values())
+        if not found or ("@" in ref if dedicated else not aside):
+            continue
+        if len({held.id for held in found.values()}) > 1:
+            context = handover.together(workspace.engine, results, ref, names)
+        elif dedicated:
+            platform, (name, held) = next(iter(names.items()))
+            context = handover.context_of(workspace.engine, results, name, held, platform)
+        else:
+            context = f"docker-image://{next(iter(names.values()))[0]}"
+        called = [name for name, value in one.image.contexts.items() if value == f"docker-image://{ref}"]
+        for name in (ref, *called):
+            argv += ["--build-context", f"{name}={context}"]
+    return argv
 
 
 def received(workspace: Workspace, decision: Decision, where: Site, image_id: str, made: Held | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,6 +33,21 @@ def familiar(reference: str) -> str:
     if name.startswith("library/") and name.count("/") == 1:
         name = name.removeprefix("library/")
     return f"{name}@{digest}" if at else name.removesuffix(":latest")
+
+
+def beside(reference: str, platform: str) -> str:
+    """The name under which an engine keeps the image of another platform than the one that it has under a reference:
+    a name is of one platform only in the classic store. Nothing can listen on its port, so nobody outside is asked
+    (see ``tasks/images/parents.py``).
+
+    >>> beside("python:3.13", "linux/arm64")
+    'localhost:0/bases/python:linux-arm64-57b5b9aef43c'
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", reference.partition("@")[0].rpartition("/")[2].partition(":")[0].lower()).strip(
+        "-"
+    )
+    digest = hashlib.sha256(familiar(reference).encode()).hexdigest()[:12]
+    return f"localhost:0/bases/{name or 'base'}:{platform.replace('/', '-')}-{digest}"
 
 
 def is_taggable(reference: str) -> bool:

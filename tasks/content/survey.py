@@ -32,8 +32,8 @@ from tasks.project import Image, Project, dockerfile_text, read_json, write_json
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
 _PARSER = 4
-# What is known of an external reference for a platform; None where the engine holds no image of it for that.
-FactsOf = Callable[[str, str], Facts | None]
+# What is known of an external reference for each of these platforms; None where the engine does not hold them all.
+FactsOf = Callable[[str, tuple[str, ...]], tuple[Facts, ...] | None]
 # Arguments that tell a Dockerfile where it is built; what is built by another processor may be another image.
 _BUILD_PLATFORM = {f"BUILD{part}" for part in ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")}
 
@@ -238,9 +238,8 @@ class Surveyor:
             found: list[Facts | Surveyed] = [parent] if parent else []
             sure = bool(parent and parent.env_known)
             if outside:
-                known = [facts_of(outside, one) for one in draft.reads.read_for.get(ref, draft.platforms)]
-                found = [one for one in known if one]
-                sure = len(found) == len(known) and all(one.env == found[0].env for one in found)
+                found = list(facts_of(outside, draft.reads.read_for.get(ref, draft.platforms)) or ())
+                sure = bool(found) and all(one.env == found[0].env for one in found)
             if sure:
                 inherited.env[ref] = dict(found[0].env)
             if found:
@@ -279,8 +278,8 @@ class Surveyor:
         reads = draft.reads
         read_for = _read_for(draft, parents)
         bases = {ref: _base(ref, some, facts_of) for ref, some in read_for.items()}
-        if reads and reads.syntax and (frontend := facts_of(reads.syntax, platform)):
-            bases[reads.syntax] = frontend.content  # one that the engine does not hold is known by its name only
+        if reads and reads.syntax and (frontend := facts_of(reads.syntax, (platform,))):
+            bases[reads.syntax] = frontend[0].content  # one that the engine does not hold is known by its name only
         remotes = _remotes(draft)
         settings = _settings(draft, platform, self._environ)
         own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
@@ -299,7 +298,7 @@ class Surveyor:
             read_for=read_for,
             remotes=remotes,
             env=reads.env if reads else {},
-            env_known=all(facts_of(ref, one) for ref, some in read_for.items() for one in some)
+            env_known=all(facts_of(ref, some) for ref, some in read_for.items())
             and all(done[name].env_known for name in parents.values())
             and (reads is None or reads.alike),
             onbuild=reads.onbuild if reads else (),
@@ -418,10 +417,10 @@ def _base(ref: str, read_for: tuple[str, ...], facts_of: FactsOf) -> str:
     pinned = ref.partition("@")[2]
     if pinned:
         return pinned
-    found = {one: facts.content if (facts := facts_of(ref, one)) else "" for one in read_for}
-    if len(found) == 1 or not all(found.values()):
-        return next(iter(found.values())) if len(found) == 1 else ""
-    return " ".join(f"{one}={content}" for one, content in sorted(found.items()))
+    found = facts_of(ref, read_for) or ()
+    if len(found) < 2:
+        return found[0].content if found else ""
+    return " ".join(sorted(f"{one}={facts.content}" for one, facts in zip(read_for, found, strict=True)))
 
 
 def _early(reads: Reads, parents: Mapping[str, str]) -> tuple[str, ...]:

@@ -92,7 +92,11 @@ def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
             iidfile=f"{folder}/id",
             environ=workspace.environ,
             progress="plain",
-            extra=[*builder.argv(workspace.settings, workspace.environ), "--output", "type=cacheonly"],
+            extra=[
+                *builder.argv(workspace.settings, workspace.environ),
+                *site.bases(workspace, decision),
+                *("--output", "type=cacheonly"),
+            ],
         )
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
         before = stamps.look(decision.surveyed.parts)

@@ -6,17 +6,25 @@ engine, its content goes into the fingerprint: a base that moves is then noticed
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
 
 from tasks import plugins, processes
 from tasks.caches import builder
+from tasks.caches.registry import platform_of
+from tasks.content import platforms
+from tasks.content.fingerprint import repository
+from tasks.content.references import beside
 from tasks.errors import Trouble
 from tasks.images.plan import Decision
 from tasks.seeing import board
 from tasks.workspace import Workspace
 
+_ASK_SECONDS = 30
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 _tried: set[tuple[str, str]] = set()
 
@@ -62,22 +70,63 @@ def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
         return  # it gets its bases as folders, with each build
     for ref in {ref for one in decisions.values() for ref, content in one.surveyed.bases.items() if content}:
         standing = [one.action for one in decisions.values() if ref in one.surveyed.bases]
-        if workspace.base(ref, workspace.snapshot().platform) is None:
-            continue  # of another platform, which a build reads under another name
+        held, here = workspace.snapshot().get(ref), workspace.snapshot().platform
+        if held and not platforms.serves(workspace.facts_of(held).platform, here):
+            continue  # the builds read another image, under another name
         if len(standing) > 1 and set(standing) == {"build"}:
             argv = ["docker", "buildx", "build", *builder.argv(workspace.settings, workspace.environ)]
-            argv += ["--output", "type=cacheonly", "-"]
+            argv += ["--platform", here, "--output", "type=cacheonly", "-"]
             processes.quietly(
                 plugins.direct(argv, workspace.environ), env=workspace.environ, stdin=f"FROM {ref}\n".encode()
             )
 
 
 def _pull(workspace: Workspace, ref: str, platform: str, image: str) -> bool:
-    """Pull what no name of the engine stands for yet; another platform under a name stays there."""
+    """Pull a base for a platform; whether it came. What it says is said again, and better, by the build that then
+    fails."""
     with _locks[ref]:
-        if (ref, platform) in _tried or workspace.snapshot().get(ref):
+        if (ref, platform) in _tried:
             return False
         _tried.add((ref, platform))
-        board.board.note(image, f"pulling {ref}")
-        # What it says is said again, and better, by the build that then fails.
-        return processes.quietly(["docker", "pull", "--quiet", "--platform", platform, ref]) == 0
+        board.board.note(image, f"pulling {ref} for {platform}")
+        snapshot = workspace.engine.snapshot()
+        if snapshot.get(ref) is None and platforms.same(platform, snapshot.platform):
+            return _docker_pull(ref, platform)
+        return _pull_beside(workspace, ref, platform)
+
+
+def _pull_beside(workspace: Workspace, ref: str, platform: str) -> bool:
+    """Pull the image of one platform by its own digest and keep it under a name beside the reference's, which goes on
+    to mean what it meant."""
+    digest = _manifest(ref, platform, workspace.environ)
+    one = f"{repository(ref)}@{digest}"
+    if not digest or not _docker_pull(one, platform):
+        return False
+    engine = workspace.engine
+    held = engine.snapshot().get(one)
+    if held is None or not platforms.serves(engine.facts(held.id).platform, platform):
+        return False
+    engine.tag(held.id, beside(ref, platform))
+    return True
+
+
+def _manifest(ref: str, platform: str, environ: Mapping[str, str]) -> str:
+    """The digest of a reference's image for one platform, as its registry has it now; "" where it does not say."""
+    argv = ["docker", "buildx", "imagetools", "inspect", "--raw", ref]
+    try:
+        # A command that is not stopped with the run, which therefore has its end.
+        done = subprocess.run(
+            plugins.direct(argv, environ), env=dict(environ), capture_output=True, check=False, timeout=_ASK_SECONDS
+        )
+        said = done.stdout
+        content = json.loads(said)
+        if "manifests" not in content:
+            return f"sha256:{hashlib.sha256(said).hexdigest()}" if "config" in content else ""
+        by_platform = {platform_of(one.get("platform") or {}): str(one["digest"]) for one in content["manifests"]}
+    except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return by_platform.get(platforms.chosen(by_platform, platform), "")
+
+
+def _docker_pull(ref: str, platform: str) -> bool:
+    return processes.quietly(["docker", "pull", "--quiet", "--platform", platform, ref]) == 0
