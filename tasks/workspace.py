@@ -42,6 +42,7 @@ class Workspace:
         self._decisions: dict[str, plan.Decision] | None = None
         self._taken: frozenset[str] = frozenset()
         self._changed = False
+        self._built: set[str] = set()
 
     @cached_property
     def settings(self) -> settings.Settings:
@@ -237,6 +238,12 @@ class Workspace:
             self.engine.forget()
             self.facts.forget()
 
+    def built(self, name: str) -> None:
+        """This image was built in this run."""
+        with self._lock:
+            self._built.add(name)
+            self.changed()
+
     def facts_of(self, held: Held) -> Facts:
         """What is known of an image that the engine holds."""
         return self.facts.get(held.id, held.fixed)
@@ -271,7 +278,10 @@ class Workspace:
         return several.index_of(one, held, self.folder / "results", containerd=self.containerd_store)
 
     def _checked(self, one: survey.Surveyed) -> survey.Surveyed:
-        """With the reason why an image of several platforms cannot be had here, if there is one."""
+        """With the reason why an image of several platforms cannot be had here, if there is one, and whether the image
+        is still to be built in this run."""
+        if _every_time(one.image) and one.name not in self._built:
+            one = replace(one, due=True)
         if one.problem or len(one.platforms) < 2:
             return one
         from tasks.images import several
@@ -288,6 +298,11 @@ class Workspace:
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)
         return known if known and known.ref == self.project.images[name].ref else None
+
+
+def _every_time(image: project.Image) -> bool:
+    """Whether an image is built in every run: services that share one build it once."""
+    return (image.no_cache or bool(image.no_cache_filter)) and not image.twin
 
 
 @cache

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tasks.caches.registry import Found
 from tasks.content.fingerprint import OWN, PARENTS, Ingredients, tag_of
 from tasks.content.survey import Surveyed
 from tasks.engine import Facts, Held, Snapshot, snapshot_of
-from tasks.images.plan import Decision, plan
+from tasks.images.plan import DUE, Decision, plan
 from tasks.images.record import Record
 from tasks.project import Image
 
@@ -165,3 +166,11 @@ def test_reasons_come_from_the_record() -> None:
     parent = {"app": record(APP, parents={"base": "another"})}
     on_held_base = decide([BASE, APP], engine(held(BASE)), parent)
     assert on_held_base["app"].reasons == ("one of its parents changed",)
+
+
+def test_what_is_built_in_every_run_is_due_until_it_was_built() -> None:
+    here = engine(held(BASE), held(APP, parents=ON_BASE))
+    again = decide([replace(BASE, due=True), APP], here)
+    assert (again["base"].action, again["base"].reasons) == ("build", (DUE,))
+    assert (again["app"].action, again["app"].coming) == ("build", ("base",))
+    assert {one.action for one in decide([BASE, APP], here).values()} == {"fresh"}

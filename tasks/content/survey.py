@@ -60,7 +60,7 @@ class Surveyed:
     children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is what
     the ignore file of its context says, with a rule more where that one lets our own folder in. ``early`` are stages
     that need no other image of the project, without those that another of them needs. ``index`` is where its files were
-    looked up. ``problem`` is why it cannot be built.
+    looked up, ``due`` whether it is built whatever is there. ``problem`` is why it cannot be built.
     """
 
     image: Image
@@ -85,6 +85,7 @@ class Surveyed:
     own: str = ""
     fingerprint: str = ""
     index: Index | None = field(default=None, compare=False, repr=False)
+    due: bool = False
 
     @property
     def name(self) -> str:

@@ -22,9 +22,11 @@ class Freshness:
         self._name = name
 
     def __call__(self) -> bool:
-        """Whether nothing has to be done. A trouble counts as stale: the action then says it."""
+        """Whether nothing has to be done. A trouble counts as stale: the action then says it. So does ``build.pull``:
+        only when the bases were pulled it is known."""
         try:
-            return not current().decide(self._name).stale
+            decision = current().decide(self._name)
+            return not (decision.stale or decision.surveyed.image.pull)
         except Trouble:
             return False
 

@@ -24,7 +24,6 @@ from tasks.content import stamps
 from tasks.errors import Trouble
 from tasks.images import buildx
 from tasks.images.context import as_built
-from tasks.images.parents import NOBODY
 from tasks.images.plan import Decision
 from tasks.seeing.board import board
 from tasks.workspace import Workspace
@@ -85,9 +84,14 @@ def _next(workspace: Workspace, names: Sequence[str]) -> Decision | None:
 def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
     with tempfile.TemporaryDirectory(prefix="early-") as folder:
         image = as_built(decision.surveyed, Path(folder), workspace.common)
+        nothing = Path(folder) / "no-parent"
+        nothing.mkdir()
+        # BuildKit looks up what a context stands for also where the stage does not need it, and a name that it needs
+        # and that stands for nothing in a registry.
+        contexts = {**image.contexts, **dict.fromkeys(decision.surveyed.parents, str(nothing))}
         argv = buildx.build_argv(
-            replace(image, target=stage),
-            parents=dict.fromkeys(decision.surveyed.parents, NOBODY),
+            replace(image, target=stage, contexts=contexts),
+            parents={},
             labels={},
             iidfile=f"{folder}/id",
             environ=workspace.environ,

@@ -27,6 +27,7 @@ from tasks.workspace import Workspace
 _ASK_SECONDS = 30
 _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 _tried: set[tuple[str, str]] = set()
+_refusals: dict[tuple[str, str], str] = {}  # of bases that were pulled because `build.pull` asks for it: why not, or ""
 
 
 def bring(workspace: Workspace, decision: Decision) -> bool:
@@ -42,6 +43,29 @@ def bring(workspace: Workspace, decision: Decision) -> bool:
     if brought:
         workspace.changed()
     return bool(brought)
+
+
+def pull(workspace: Workspace, decision: Decision) -> bool:
+    """Pull the external bases of an image although the engine may hold them, as ``build.pull`` asks, once in a run;
+    whether there were any. ``Trouble`` for one that cannot be had: ``docker build --pull`` fails then too.
+
+    One that is pinned by digest and here is the same wherever it comes from.
+    """
+    pairs = [(ref, one) for ref, some in decision.surveyed.read_for.items() for one in some]
+    wanted = [(ref, one) for ref, one in pairs if "@" not in ref or workspace.base(ref, one) is None]
+    for ref, platform in wanted:
+        with _locks[ref]:
+            if (ref, platform) not in _refusals:
+                board.board.note(decision.name, f"pulling {ref} for {platform}")
+                _refusals[ref, platform] = _pull_anew(workspace, ref, platform)
+                _tried.add((ref, platform))
+                workspace.changed()
+        if why := _refusals[ref, platform]:
+            raise Trouble(
+                f"{decision.name}: its base {ref} cannot be pulled, which `build.pull` asks for: {why}",
+                remedy="without `pull: true` it is built on what the engine holds",
+            )
+    return bool(wanted)
 
 
 def refuse_foreign(workspace: Workspace, decision: Decision) -> None:
@@ -79,6 +103,18 @@ def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
             processes.quietly(
                 plugins.direct(argv, workspace.environ), env=workspace.environ, stdin=f"FROM {ref}\n".encode()
             )
+
+
+def _pull_anew(workspace: Workspace, ref: str, platform: str) -> str:
+    """Pull a base that may be here already; "" or why that fails."""
+    if not platforms.same(platform, workspace.snapshot().platform):
+        return "" if _pull_beside(workspace, ref, platform) else f"its registry does not give it for {platform}"
+    with processes.start(["docker", "pull", "--platform", platform, ref]) as process:
+        said = b"".join(processes.output(process)).decode(errors="replace").split("\n")
+    if processes.stopping():
+        raise processes.Stopped
+    lines = [line.strip() for line in said if line.strip()] or ["it gives no reason"]
+    return lines[-1].removeprefix("Error response from daemon: ") if process.returncode else ""
 
 
 def _pull(workspace: Workspace, ref: str, platform: str, image: str) -> bool:

@@ -99,6 +99,8 @@ def _decided(workspace: Workspace, name: str) -> Decision:
     """What is to be done about an image now, its bases and its parents being there: doit sees to parents before it
     comes to the image, but they may have been removed or edited since."""
     decision = _looked(workspace, name)
+    if decision.surveyed.image.pull and externals.pull(workspace, decision):
+        decision = _looked(workspace, name)
     while decision.action in ("build", "pull") and externals.bring(workspace, decision):
         decision = _looked(workspace, name)
     for parent in decision.coming:
@@ -233,6 +235,7 @@ def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
         image_id = site.received(workspace, decision, where, outcome.image_id, made)
         _refuse_foreign(workspace, decision, image_id, made)
         _name(workspace, decision, image_id)
+        workspace.built(name)
     finally:
         if where.layout is None and outcome.image_id:
             workspace.engine.untag(passing)

@@ -23,8 +23,6 @@ from tasks.workspace import Workspace
 
 _HOST = "localhost:0"
 _PASSING = re.compile(rf"{re.escape(_HOST)}/.+:parent-(\d+)-[0-9a-f]+")
-NOBODY = f"{_HOST}/nobody:parent"
-"""The reference that stands for a parent which a build must not need."""
 
 
 class Vanished(Exception):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tasks.caches.registry import Found
 
 UNKNOWN = "?"
+DUE = "`no_cache` is set: it is built in every run"
+PULLS = "its inputs are those of the image here; `pull` is set: its bases are pulled first, which may change that"
 # The index of which an image of several platforms is a part, where all of it is here; see ``several.index_of``.
 IndexOf = Callable[[Surveyed, Held], str]
 ANOTHER = "the shared registry has another result for the same inputs"
@@ -110,14 +112,16 @@ def decide(
         held, foreign = matching(one, snapshot, label, facts_of, index_of)
         offer = offer if offer and offered(one, offer, label) else None
         why = held and offer and _given_up(held, offer, taken, content_of(one, held, facts_of, index_of))
+        if held and one.due:
+            return Decision(one.name, "build", (DUE,), one, parents_label=label)
         if held and not why:
             return _kept(one, held, snapshot, label)
-        if offer:
+        if offer and not one.due:
             reasons = (why,) if why else tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
             return Decision(one.name, "pull", reasons, one, parents_label=label, offer=offer)
     elif (held := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
         waits = ", ".join(f"`{parent}`" for parent in built)
-        why = f"{waits} is built again (kept if that comes out the same)"
+        why = DUE if one.due else f"{waits} is built again (kept if that comes out the same)"
         return Decision(one.name, "build", (why,), one, held, coming=tuple(coming))
     reasons = tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
     return Decision(one.name, "build", reasons, one, parents_label=label, coming=tuple(coming))
@@ -217,6 +221,8 @@ def _kept(one: Surveyed, held: Held, snapshot: Snapshot, label: str) -> Decision
     tagged = snapshot.get(tag_of(one.image.ref, one.fingerprint))
     if not reasons and (tagged is None or tagged.id != held.id):
         reasons.append("made from the same content under another fingerprint")
+    if not reasons and one.image.pull and one.bases:
+        return Decision(one.name, "fresh", (PULLS,), one, held, label)
     return Decision(one.name, "retag" if reasons else "fresh", tuple(reasons), one, held, label)
 
 
