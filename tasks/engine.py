@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -78,11 +78,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All images of the engine at one moment, by every normalised name that they go by."""
+    """All images of the engine at one moment, by every normalised name that they go by; its platform and version."""
 
     by_name: Mapping[str, Held]
     platform: str
     by_own: Mapping[str, tuple[Held, ...]] = field(default_factory=dict)
+    version: str = ""
 
     def every(self) -> Iterator[Held]:
         """All images that have a name or carry our label; some more than once."""
@@ -128,7 +129,7 @@ class Engine:
     def __init__(self, address: str = "") -> None:
         self.address = address or endpoint()
         self._api = Api(self.address)
-        self._platform = ""
+        self._platform = self._version = ""
 
     def ask(self) -> None:
         """Send ahead what ``snapshot`` will ask: a local engine finds the answer while this process reads files."""
@@ -143,7 +144,8 @@ class Engine:
         if not self._platform:
             version = self._call("GET", _VERSION)
             self._platform = platforms.normalise(f"{version['Os']}/{version['Arch']}")
-        return snapshot_of(self._call("GET", _IMAGES), self._platform)
+            self._version = version.get("Version") or ""
+        return replace(snapshot_of(self._call("GET", _IMAGES), self._platform), version=self._version)
 
     def facts(self, image_id: str) -> Facts:
         """The facts of an image that the engine holds."""

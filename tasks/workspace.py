@@ -196,7 +196,7 @@ class Workspace:
         ask = set(surveyed) if due else chosen.intersection(surveyed)
         # A run with nothing to ask does not even import what would.
         if not self.settings.cache_registry or not (ask or any(one.action == "build" for one in decided.values())):
-            return decided
+            return self._possible(decided)
         if self.share.reads:
             from tasks.images import agreement
 
@@ -208,7 +208,7 @@ class Workspace:
                 self._taken = taken
         if due and not self._taken:
             self.asked.now()
-        return decided
+        return self._possible(decided)
 
     def _ask_others(self, decided: Mapping[str, plan.Decision]) -> None:
         """Learn from the index how long builds take that were never done here."""
@@ -290,6 +290,14 @@ class Workspace:
         engine, containerd = self.snapshot().platform, self.containerd_store
         problem = several.problem(one, engine, dedicated=dedicated, containerd=containerd)
         return replace(one, problem=problem) if problem else one
+
+    def _possible(self, decided: dict[str, plan.Decision]) -> dict[str, plan.Decision]:
+        """Without the builds that the engine's BuildKit would refuse; a dedicated builder's version is not known."""
+        if self.settings.builder_driver != "docker" or not any(one.action == "build" for one in decided.values()):
+            return decided
+        from tasks.images import refused  # a run with nothing to build does not even import it
+
+        return refused.without(decided, self.snapshot().version)
 
     def _facts_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[Facts, ...] | None:
         found = self.bases(ref, wanted)

@@ -31,7 +31,9 @@ from hypothesis import strategies as st
 from tasks.content import dockerfile, ignorefile
 from tasks.content import selection as inputs
 from tasks.content.tree import Index, Tree
+from tasks.engine import Engine
 from tasks.errors import Trouble
+from tasks.images import refused
 from tasks.images.plan import Decision
 from tasks.workspace import Workspace
 from tests.conftest import Lab
@@ -262,13 +264,18 @@ def test_unusual_entries(tmp_path):
     dockerfile_ = tmp_path / "Dockerfile"
     dockerfile_.write_text(f"FROM scratch\nCOPY . /{uuid.uuid4().hex}/\n")
     expected, found = {}, {}
+    # Newer BuildKits refuse a name that is no UTF-8, and then none may be there when something else is asked.
+    odd = [] if refused.refuses(Engine().snapshot().version) else [os.fsdecode(b"\xfe")]
     for name, change in {"first": UNUSUAL["nothing"], **UNUSUAL}.items():
         root = tmp_path / uuid.uuid4().hex[:6]  # short: the path of a socket may have 107 bytes
         (root / "d").mkdir(parents=True)
-        for path in ("a.txt", "copy", "d/x", os.fsdecode(b"\xfe")):
+        for path in ("a.txt", "copy", "d/x", *odd):
             (root / path).write_text("a")
         change(root)
         answer = buildkit.ask(buildkit.Question(root, dockerfile_))
+        if "no UTF-8" in name and not odd:
+            assert "invalid UTF-8" in answer.said, "this BuildKit takes such names: see tasks/images/refused.py"
+            continue
         assert not answer.failed, answer.said
         view = inputs.View(Tree(root, Index()), ignorefile.IgnoreFile())
         found[name] = view.select([dockerfile.Copy("", (".",))], "Dockerfile").digest

@@ -115,6 +115,7 @@ def test_killed_for_memory() -> None:
     [
         ("write /var/lib/x: no space left on device", "the disk is full"),
         ("ERROR: Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", "`doit doctor`"),
+        ("grpc: failed to unmarshal the received message: string field contains invalid UTF-8", "is no UTF-8"),
         ("permission denied while trying to connect to the Docker daemon socket", "may not use the engine"),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify", "BUILD_CA_CERT"),
         ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "BUILD_CA_CERT"),

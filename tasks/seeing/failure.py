@@ -52,6 +52,11 @@ _HINTS = tuple(
             "a certificate is not trusted inside the build: set BUILD_CA_CERT to the bundle that your proxy needs",
         ),
         (
+            r"string field contains invalid UTF-8",
+            "a name in the build context is no UTF-8, which this BuildKit refuses: rename it, or hide it in the ignore "
+            "file (`find . | LC_ALL=C.UTF-8 grep -avx '.*'` lists such names)",
+        ),
+        (
             r"toomanyrequests|429 Too Many Requests",
             "the registry limits how much you may pull: `docker login`, or use a mirror",
         ),

@@ -1,0 +1,84 @@
+"""Names that are no UTF-8: newer BuildKits refuse them, older ones build them, and the plan knows which is which."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tasks.images import refused
+from tasks.measuring.spare_engine import SpareEngine
+from tests.conftest import Lab, docker
+
+
+@pytest.mark.parametrize(
+    ("version", "refuses"),
+    [
+        ("26.1.5+dfsg1", False),
+        ("27.3.1", False),
+        ("27.4.0", True),
+        ("28.5.2+dfsg4", True),
+        ("30.0.0-dev", True),
+        ("dev", False),
+        ("", False),
+    ],
+)
+def test_which_engines_refuse_them(version: str, refuses: bool) -> None:
+    """BuildKit 0.17.0 is the first with another protobuf, and Engine 27.4.0 the first with that (``vendor.mod``)."""
+    assert refused.refuses(version) is refuses
+
+
+PROJECT = {
+    "compose.yml": """
+        name: PREFIX
+        services:
+          whole: {image: PREFIX/whole, build: whole}
+          child: {image: PREFIX/child, build: child}
+          link: {image: PREFIX/link, build: link}
+          hidden: {image: PREFIX/hidden, build: hidden}
+          other: {image: PREFIX/other, build: other}
+    """,
+    "whole/Dockerfile": "FROM scratch\nCOPY . /\n",
+    "child/Dockerfile": "FROM PREFIX/whole\nCOPY Dockerfile /\n",
+    "link/Dockerfile": "FROM scratch\nCOPY . /\n",
+    "hidden/Dockerfile": "FROM scratch\nCOPY . /\n",
+    "hidden/.dockerignore": "d\n",
+    "other/Dockerfile": "FROM scratch\nCOPY Dockerfile /\n",
+}
+
+
+def write(lab: Lab) -> None:
+    lab.write(PROJECT)
+    for name in ("whole", "hidden", "other"):
+        (lab.folder / name / "d").mkdir()
+        (lab.folder / name / "d" / os.fsdecode(b"\xff.txt")).write_text("x")
+    (lab.folder / "link/l").symlink_to(os.fsdecode(b"\xfe"))
+
+
+@pytest.mark.engine
+def test_the_newer_engine_refuses_them_and_the_plan_says_so(lab: Lab, newer: SpareEngine) -> None:
+    write(lab)
+    lab.environ = dict(newer.environ)
+    plan = lab.plan()
+    assert {name: one["action"] for name, one in plan.items()} == {
+        "whole": "broken", "child": "broken", "link": "broken", "hidden": "build", "other": "build"
+    }  # fmt: skip
+    assert "refuses names that are no UTF-8: whole/d/\\xff.txt (rename it" in plan["whole"]["reasons"][0]
+    assert "link/l (rename it" in plan["link"]["reasons"][0]
+    done = lab.doit("-c", "build_optimized")
+    assert done.returncode != 0
+    assert {line.split()[1] for line in done.stderr.splitlines() if line.startswith("built ")} == {"hidden", "other"}
+    for name in ("whole", "link"):  # BuildKit is the judge
+        argv = ["--host", newer.address, "buildx", "build", "--builder=default", str(lab.folder / name)]
+        assert "invalid UTF-8" in docker(*argv).stderr
+
+
+@pytest.mark.engine
+def test_the_engine_here_is_asked_as_it_is(lab: Lab) -> None:
+    write(lab)
+    version = docker("version", "--format", "{{.Server.Version}}").stdout.strip()
+    wanted = "broken" if refused.refuses(version) else "build"
+    assert lab.actions() == {"whole": wanted, "child": wanted, "link": wanted, "hidden": "build", "other": "build"}
+    if wanted == "build":
+        assert set(lab.build()) == {*lab.actions()}
+        assert set(lab.actions().values()) == {"fresh"}
