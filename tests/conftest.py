@@ -117,6 +117,11 @@ def docker(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProces
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+def docker_environ() -> dict[str, str]:
+    """What leads the docker command to the engine that is tested, and nothing else of the environment."""
+    return {name: os.environ[name] for name in ("PATH", "DOCKER_HOST", "DOCKER_CONFIG") if name in os.environ}
+
+
 @pytest.fixture(scope="session")
 def engine() -> None:
     """A Docker engine with BuildKit answers, or the test is skipped with that reason."""

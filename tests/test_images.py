@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tasks import settings
-from tests.conftest import ROOT, docker
+from tests.conftest import ROOT, docker, docker_environ
 
 PYTHON = ("base-python", "base-ml", "auth", "memory", "orchestrator")
 SERVICES = {"auth": 8005, "memory": 8003, "orchestrator": 8004}
@@ -31,7 +31,7 @@ def compose(file: str, **environ: str) -> dict[str, Any]:
     done = subprocess.run(
         ["docker", "compose", "--file", str(ROOT / file), "--env-file", "/dev/null", "--profile", "*"]
         + ["config", "--format", "json"],
-        env={"PATH": "/usr/bin:/bin:/usr/local/bin", **environ},
+        env={**docker_environ(), **environ},
         capture_output=True,
         text=True,
         check=False,
@@ -261,7 +261,7 @@ def test_the_secrets_of_a_step_leave_no_trace(engine: None, tmp_path: Path) -> N
     url = f"https://user:{canary}@index.example/simple"
     argv = ["docker", "buildx", "build", "--quiet", "--tag", tag, "--secret", f"id=build_ca,src={tmp_path / 'ca'}"]
     argv += ["--secret", "id=pip_index_url,env=PIP_INDEX_URL", "--file", str(tmp_path / "Dockerfile"), str(tmp_path)]
-    env = {"PATH": "/usr/bin:/bin:/usr/local/bin", "PIP_INDEX_URL": url, "HOME": str(tmp_path)}
+    env = {**docker_environ(), "PIP_INDEX_URL": url, "HOME": str(tmp_path)}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     try:

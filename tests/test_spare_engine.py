@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tasks.endpoint import endpoint
 from tasks.errors import Trouble
 from tasks.measuring.spare_engine import spare_engine
 from tests.conftest import docker
@@ -40,7 +41,8 @@ def rules(word: str) -> list[str]:
 
 def test_it_leaves_the_containers_of_the_other_engine_reachable(published: str, busybox: str) -> None:
     before = rules(published)
-    assert any("DNAT" in rule for rule in before)
+    # An engine that is a spare one itself leaves the firewall alone too.
+    assert any("DNAT" in rule for rule in before) == (endpoint() == "unix:///var/run/docker.sock")
     try:
         with spare_engine("tst-beside-") as engine:
             assert rules(published) == before
