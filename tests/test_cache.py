@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tasks import lock
 from tasks.caches import hits, holdings
 from tasks.caches.cache_prune import prune_argv
 from tasks.caches.prune import Item, choose
@@ -128,24 +129,121 @@ def test_the_size_bound_holds_for_all_together(project: Lab) -> None:
 
 
 @pytest.mark.engine
-def test_never_during_a_build(project: Lab) -> None:
-    project.build()
-    with (project.folder / ".build" / "builds.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        refused = project.doit("cache_prune", "--all", "--yes")
-        assert refused.returncode != 0
-        assert "a build of this project is running" in refused.stderr
-        assert project.doit("cache_prune", "--all", "--dry-run").returncode == 0
-    (project.folder / "app.Dockerfile").write_text("FROM base\nRUN sleep 3; date > /when\n")
-    building = project.start("build_optimized")
+def test_never_during_a_build_of_any_checkout(project: Lab, tmp_path: Path) -> None:
+    history_of(project, 2)
+    other = Lab(tmp_path / "other")
+    other.environ, other.prefix = project.environ, f"{project.prefix}-other"
+    other.write({**FILES, "app.Dockerfile": "FROM base\nRUN sleep 6; date > /when\n"})
+    building = other.start("-n", "1", "build_optimized")
     assert building.stdout is not None
     for line in building.stdout:
         if line.startswith("building app"):
             break
-    refused = project.doit("cache_prune", "--all", "--yes")
-    assert "a build of this project is running" in refused.stderr
-    building.communicate()
-    assert building.returncode == 0
+    before = tags_of(project)
+    assert project.doit("cache_prune", "--all", "--dry-run").returncode == 0
+    pruning = project.start("cache_prune", "--all", "--yes")
+    assert pruning.stdout is not None
+    said = ""
+    for line in pruning.stdout:
+        said += line
+        if line.startswith("waiting for builds to end that use what is there"):
+            break
+    assert building.poll() is None, said
+    assert tags_of(project) >= before, "nothing goes while it waits"
+    assert building.wait(60) == 0
+    said += pruning.communicate(timeout=60)[0]
+    assert pruning.returncode == 0, said
+    assert other.actions() == project.actions() == {"base": "fresh", "app": "fresh"}
+    assert len([tag for tag in tags_of(project) if tag.startswith(f"{project.prefix}/app:in-")]) == 1
+
+
+@pytest.mark.engine
+def test_what_became_needed_or_used_between_the_question_and_the_answer_stays(project: Lab) -> None:
+    history_of(project, 4)
+    old = [tag for tag in tags_of(project) if "/app:in-" in tag]
+    by_text = {docker(project, "run", "--rm", tag, "cat", "/app.py").split()[-1]: tag for tag in old}
+    used, wanted, goes = by_text["0"], by_text["1"], by_text["2"]
+    with lock.shared(lock.of_engine(project.environ["DOCKER_HOST"], "builds"), lambda: None):
+        pruning = project.start("cache_prune", "--all", "--yes")
+        assert pruning.stdout is not None
+        said = ""
+        for line in pruning.stdout:
+            said += line
+            if line.startswith("waiting for builds"):
+                break
+        assert all(tag in said for tag in (used, wanted, goes))
+        docker(project, "create", "--name", f"{project.prefix}-uses", used, "sh")
+        (project.folder / "app.py").write_text(f"{project.prefix} 1")
+    said += pruning.communicate(timeout=60)[0]
+    assert pruning.returncode == 0, said
+    assert tags_of(project) >= {used, wanted}
+    assert goes not in tags_of(project)
+    assert f"{wanted} stays" in said
+    assert project.actions() == {"base": "fresh", "app": "retag"}
+    docker(project, "rm", f"{project.prefix}-uses")
+
+
+@pytest.mark.engine
+def test_what_another_checkout_needs_is_needed_until_that_is_gone(project: Lab, tmp_path: Path) -> None:
+    other = Lab(tmp_path / "other")
+    other.environ, other.prefix = project.environ, project.prefix
+    other.write(FILES)
+    (other.folder / "app.py").write_text("of the other")
+    other.build()
+    project.build()
+    assert other.actions() == {"base": "fresh", "app": "retag"}, "both give their images the same names"
+    assert project.doit("cache_prune", "--all", "--yes").returncode == 0
+    assert other.actions() == {"base": "fresh", "app": "retag"}
+    assert project.actions() == {"base": "fresh", "app": "fresh"}
+    shutil.rmtree(other.folder)
+    before = tags_of(project)
+    done = project.doit("cache_prune", "--all", "--yes")
+    assert len(before - tags_of(project)) == 1, done.stderr
+
+
+@pytest.mark.engine
+def test_a_name_that_a_killed_build_left_goes_when_it_is_old_whatever_its_image_says(project: Lab) -> None:
+    project.environ = {**project.environ, "SOURCE_DATE_EPOCH": "1000000000"}
+    history_of(project, 2)
+    current = project.ref("app")
+    before, now = tags_of(project), int(time.time())
+    old_version = next(
+        tag
+        for tag in before
+        if "/app:in-" in tag
+        and docker(project, "image", "inspect", "-f", "{{.Id}}", tag)
+        != docker(project, "image", "inspect", "-f", "{{.Id}}", current)
+    )
+    young = [
+        f"{project.prefix}/app:building-{now}-0123456789ab",
+        f"localhost:0/{project.prefix}/app:parent-{now}-0123456789ab",
+    ]
+    docker(project, "tag", old_version, young[0])
+    docker(project, "image", "rm", old_version)
+    docker(project, "tag", current, young[1])
+    old = [one.replace(str(now), str(now - 100_000)) for one in young]
+    for name in old:
+        docker(project, "tag", current, name)
+    every = ("image", "ls", "--format", "{{.Repository}}:{{.Tag}}")
+    done = project.doit("cache_prune", "--all", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "left-over name: 2" in done.stderr
+    left = {tag for tag in docker(project, *every).split() if project.prefix in tag}
+    assert left == before - {old_version} | {*young}
+    docker(project, "image", "rm", *young)
+
+
+@pytest.mark.engine
+def test_the_folder_of_a_compose_file_that_is_gone_goes(project: Lab) -> None:
+    project.build()
+    shutil.copy(project.folder / "compose.yml", project.folder / "once.yml")
+    assert project.doit("plan", COMPOSE_FILE=str(project.folder / "once.yml")).returncode == 0
+    assert project.doit("cache_prune", "--all", "--yes").returncode == 0
+    assert (project.folder / ".build/once.yml").is_dir()
+    (project.folder / "once.yml").unlink()
+    assert project.doit("cache_prune", "--all", "--yes").returncode == 0
+    assert (project.folder / ".build/compose.yml").is_dir()
+    assert not (project.folder / ".build/once.yml").exists()
 
 
 @pytest.mark.engine

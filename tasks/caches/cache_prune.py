@@ -7,7 +7,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -28,36 +30,66 @@ def prune(workspace: Workspace, dry_run: bool, everything: bool, yes: bool, as_j
     """Remove what is too old or too much, or with ``everything`` all that nothing needs.
 
     What would go is printed first: for ``dry_run`` to standard output, and that is all; else to standard error, and
-    then it is asked about. ``Trouble`` while a build of this project runs, and without agreement.
+    then it is asked about. ``Trouble`` without agreement. Of that, what is needed or was used meanwhile stays: once no
+    build with this engine runs, which is waited for, everything is looked at again.
     """
+    asked = time.time()
+    chosen = choose_now(workspace, everything)
     if dry_run:
-        chosen = choose_now(workspace, everything)
         print(json.dumps(as_data(chosen), indent=2) if as_json else said(workspace, chosen, everything))
         return
-    with lock.taken(builds_lock(workspace.common)) as alone:
-        if not alone:
-            raise Trouble("a build of this project is running, and needs what is there", remedy="wait for it to end")
-        chosen = choose_now(workspace, everything)
-        print(said(workspace, chosen, everything), file=sys.stderr)
-        if not chosen.gone:
-            return
-        if not yes:
-            agree()
-        left = remove(workspace, chosen)
-        gone = [pair for pair in chosen.gone if pair[0].key not in left]
-        # What an image and a build cache shared may count as the cache's alone only now that the image is gone.
-        for _ in range(_ROUNDS):
-            more = choose_now(workspace, everything)
-            rest = tuple(pair for pair in more.gone if pair[0].kind in (holdings.ENGINE, holdings.BUILDER))
-            if not rest:
-                break
-            remove(workspace, Pruning(rest, more.left))
-            gone += rest
+    print(said(workspace, chosen, everything), file=sys.stderr)
+    if not chosen.gone:
+        return
+    if not yes:
+        agree()
+    agreed = {item.key: item for item, _ in chosen.gone}
+    with lock.held(builds_lock(workspace), "waiting for builds to end that use what is there"):
+        gone, left = _remove_agreed(workspace, everything, agreed, asked)
     if as_json:
         print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))
-    for why in left.values():
-        print(why, file=sys.stderr)
+    for key, item in agreed.items():
+        if key not in {one.key for one, _ in gone}:
+            print(left.get(key) or f"{item.name} stays: it was used meanwhile", file=sys.stderr)
     print(f"removed {len(gone)} entries, about {size_text(sum(size for _, size in gone))}", file=sys.stderr)
+
+
+def _remove_agreed(
+    workspace: Workspace, everything: bool, agreed: Mapping[str, Item], asked: float
+) -> tuple[list[tuple[Item, int]], dict[str, str]]:
+    """Remove what was agreed to and may still go; returns that with the bytes freed, and why something is still there.
+
+    What an image and a build cache shared may count as the cache's alone only when the image is gone. So then the
+    bounds are held to once more, by records of the build cache, which have no owners, that nobody used since.
+    """
+    gone: list[tuple[Item, int]] = []
+    left: dict[str, str] = {}
+    for number in range(_ROUNDS + 1):
+        workspace = Workspace(workspace.files, workspace.environ)
+        now = _choose_unused(workspace, everything, agreed if number == 0 else None, asked)
+        if number and not now.gone:
+            break
+        left |= remove(workspace, now)
+        gone += [pair for pair in now.gone if pair[0].key not in left]
+    return gone, left
+
+
+def _choose_unused(workspace: Workspace, everything: bool, only: Container[str] | None, since: float) -> Pruning:
+    """What would go now, of that only these keys (None: the build cache), and nothing that was used since that time."""
+    settings = workspace.settings
+    items = holdings.all_items(workspace)
+    unused = time.time() - since
+    going = choose(items, settings.cache_max_age, settings.cache_max_size, everything).gone
+    may_go = {
+        one.key
+        for one, _ in going
+        # How long a dedicated builder did not use a record, it only says in round figures.
+        if (one.idle >= unused or one.kind == holdings.BUILDER)
+        and (one.key in only if only is not None else one.kind in (holdings.ENGINE, holdings.BUILDER))
+    }
+    # Once more, for the order: what lies under something that stays, stays.
+    items = [one if one.needed or one.key in may_go else replace(one, needed="not agreed to") for one in items]
+    return choose(items, 0.0, 0, everything=True)
 
 
 def choose_now(workspace: Workspace, everything: bool) -> Pruning:
@@ -108,7 +140,7 @@ def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
     by_kind: dict[str, list[Item]] = {}
     for item, _ in chosen.gone:
         by_kind.setdefault(item.kind, []).append(item)
-    for item in by_kind.get(holdings.IMAGE, ()):
+    for item in (*by_kind.get(holdings.NAME, ()), *by_kind.get(holdings.IMAGE, ())):
         try:
             for ref in item.refs:
                 engine.untag(ref)
@@ -123,7 +155,10 @@ def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
         with contextlib.suppress(OSError):
             Path(item.key).parent.rmdir()  # if it was the last
     for item in by_kind.get(holdings.OWN_FILE, ()):
-        Path(item.key).unlink(missing_ok=True)
+        if Path(item.key).is_dir():
+            shutil.rmtree(item.key, ignore_errors=True)
+        else:
+            Path(item.key).unlink(missing_ok=True)
     workspace.changed()
     return left
 

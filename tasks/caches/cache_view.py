@@ -12,7 +12,8 @@ from tasks.seeing.progress import brief, size_text
 from tasks.workspace import Workspace
 
 _KINDS = (
-    holdings.IMAGE, holdings.ENGINE, holdings.BUILDER, holdings.LOCAL, holdings.LAYOUT, holdings.OWN_FILE,
+    holdings.IMAGE, holdings.NAME, holdings.ENGINE, holdings.BUILDER, holdings.LOCAL, holdings.LAYOUT,
+    holdings.OWN_FILE,
 )  # fmt: skip
 
 

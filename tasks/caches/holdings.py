@@ -16,21 +16,21 @@ from pathlib import Path
 
 from tasks.caches import builder, hits, site
 from tasks.caches.prune import Item
+from tasks.caches.share import path_of
 from tasks.content.fingerprint import OWN, repository, tag_of
-from tasks.engine import CacheRecord, Held, moment
+from tasks.engine import CacheRecord, Held, moment, normalise
 from tasks.errors import Trouble
-from tasks.images import parents
+from tasks.images import checkouts, parents, temporary_tag
 from tasks.seeing.history import KEEP
 from tasks.workspace import Workspace
 
-IMAGE, ENGINE, BUILDER, LOCAL, LAYOUT, OWN_FILE = (
-    "image", "engine's build cache", "builder's cache", "local cache", "handover", "log",
+IMAGE, NAME, ENGINE, BUILDER, LOCAL, LAYOUT, OWN_FILE = (
+    "image", "left-over name", "engine's build cache", "builder's cache", "local cache", "handover", "log",
 )  # fmt: skip
 """The kinds of items, as people read them."""
 
 _IN = re.compile(r"in-[0-9a-f]{16}")
-_PASSING = re.compile(r"building-[0-9a-f]+")
-# A name that a build gives its result until it is known to be good; another checkout may be building right now.
+# A build on another machine that uses this engine holds no lock that is seen here. None takes longer.
 _PASSING_SECONDS = 86400.0
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _DAY = 86400
@@ -45,6 +45,7 @@ def all_items(workspace: Workspace) -> list[Item]:
     now = time.time()
     mine = images(workspace, now)
     items = [*mine, *engine_cache(workspace.engine.build_cache(), now, layers=_layers(workspace, mine))]
+    items += names(workspace, mine, now)
     if builder.dedicated(workspace.settings):
         items += builder_cache(workspace, now)
     return [*items, *files(workspace, now)]
@@ -62,22 +63,37 @@ def images(workspace: Workspace, now: float) -> list[Item]:
                 needed.setdefault(held.id, f"it is `{ref}`")
         if decision.held:
             needed.setdefault(decision.held.id, f"the plan needs it for `{decision.name}`")
+    for ref, folder in checkouts.needs(workspace.folder):
+        if held := snapshot.get(ref):
+            needed.setdefault(held.id, f"it is needed in {folder}")
     past = workspace.history.recent(limit=KEEP)
     used: dict[str, float] = defaultdict(float)
     for build in past:
         used[build.image_id] = max(used[build.image_id], build.ended)
     worth = {build.image_id: build.seconds for build in reversed(past) if build.action == "build"}
-    repositories = {repository(decision.surveyed.image.ref) for decision in decisions.values()}
+    repositories = _repositories(workspace)
     items = []
     for held in {held.id: held for held in snapshot.every()}.values():
         if not (OWN in held.labels and _belongs(held, repositories, used)):
             continue
         idle = now - max(used[held.id], held.created)
-        why = needed.get(held.id) or _in_use(held, users, repositories, idle)
+        why = needed.get(held.id) or _in_use(held, users, repositories, now)
         layers = dict(workspace.engine.layers(held.id))
         name = " ".join(held.tags) or held.id[:19]
         items.append(Item(held.id, IMAGE, name, layers, idle, worth.get(held.id, 0.0), why, refs=held.tags))
     return items
+
+
+def names(workspace: Workspace, items: Iterable[Item], now: float) -> list[Item]:
+    """The passing names of killed builds on images that stay: only the name can go."""
+    repositories = _repositories(workspace)
+    found = []
+    for ref in [ref for item in items if item.needed for ref in item.refs]:
+        given = temporary_tag.given(ref)
+        if given is not None and _ours(ref, repositories):
+            why = "" if now - given > _PASSING_SECONDS else "a build may be using it"
+            found.append(Item(ref, NAME, ref, idle=now - given, needed=why, refs=(ref,)))
+    return found
 
 
 def engine_cache(
@@ -178,6 +194,9 @@ def files(workspace: Workspace, now: float) -> list[Item]:
         several = name in workspace.project.images and len(workspace.project.images[name].platforms) > 1
         why = "it holds further platforms of the image" if several else ""
         items.append(_folder(LAYOUT, index.parent, name, now, 1.0, why))
+    for other in sorted(workspace.common.iterdir()):
+        if checkouts.gone(other):
+            items.append(_folder(OWN_FILE, other, f"{other.name}, whose Compose file is gone", now, 0.0))
     for path in sorted((*folder.glob("logs/*"), *folder.glob("images/*.json"))):
         if path.is_file():
             current = path.name.removesuffix(path.suffix) in workspace.project.images
@@ -213,30 +232,33 @@ def _belongs(held: Held, repositories: set[str], used: Mapping[str, float]) -> b
     return any(_ours(tag, repositories) for tag in held.tags)
 
 
+def _repositories(workspace: Workspace) -> set[str]:
+    """The repositories that hold nothing but this project's images: its own, and those that stand for them where a
+    build is told its parents and where images are pushed to."""
+    own = {repository(normalise(image.ref)) for image in workspace.project.images.values()}
+    hosts = [host for host in (parents.HOST, workspace.settings.cache_registry) if host]
+    return own | {f"{host}/{path_of(name)}" for host in hosts for name in own}
+
+
 def _ours(ref: str, repositories: set[str]) -> bool:
     name, _, tag = ref.rpartition(":")
-    if given := parents.made(ref):  # left by a killed build, or of one that has the image as its parent now
-        return time.time() - given > _PASSING_SECONDS
-    return name in repositories and bool(_IN.fullmatch(tag) or _PASSING.fullmatch(tag))
+    return name in repositories and (bool(_IN.fullmatch(tag)) or temporary_tag.given(ref) is not None)
 
 
-def _in_use(held: Held, users: Mapping[str, tuple[str, ...]], repositories: set[str], idle: float) -> str:
+def _in_use(held: Held, users: Mapping[str, tuple[str, ...]], repositories: set[str], now: float) -> str:
     if held.id in users:
         return f"the container {users[held.id][0]} was made from it"
     others = [tag for tag in held.tags if not _ours(tag, repositories)]
-    if any(parents.made(tag) for tag in others):
-        return "a build stands on it"
     if others:
         return f"it is also called `{others[0]}`"
-    passing = [tag for tag in held.tags if _PASSING.fullmatch(tag.rpartition(":")[2])]
-    if (passing or not held.tags) and idle < _PASSING_SECONDS:
-        return "another checkout may be making it"
+    if any(now - given < _PASSING_SECONDS for tag in held.tags if (given := temporary_tag.given(tag)) is not None):
+        return "a build may be making or using it"
     return ""
 
 
 def _folder(kind: str, folder: Path, name: str, now: float, worth: float, needed: str = "") -> Item:
     parts = {str(path): path.stat().st_size for path in _walk(folder)}
-    used = max((path.stat().st_mtime for path in (folder, folder / "index.json")), default=0.0)
+    used = max(path.stat().st_mtime for path in (folder, folder / "index.json") if path.exists())
     return Item(str(folder), kind, name, parts, now - used, worth, needed)
 
 

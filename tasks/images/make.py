@@ -29,7 +29,7 @@ from tasks.caches import builder, share, site
 from tasks.content.fingerprint import repository, tag_of
 from tasks.engine import Held
 from tasks.errors import Trouble
-from tasks.images import attempt, early, externals, give, record
+from tasks.images import attempt, checkouts, early, externals, give, record, temporary_tag
 from tasks.images.attempt import Attempt, Moved, Outcome, Result
 from tasks.images.plan import ANOTHER, Decision, is_for, made_from
 from tasks.images.reasons import AFRESH
@@ -51,7 +51,7 @@ def make(name: str, afresh: bool = False) -> Any:
 
     workspace = current()
     try:
-        with lock.shared(builds_lock(workspace.common), lambda: board.board.note(name, "waits for cache_prune")):
+        with lock.shared(builds_lock(workspace), lambda: board.board.note(name, "waits for cache_prune")):
             _make(workspace, name, afresh)
     except Trouble as trouble:
         return TaskFailed(str(trouble))
@@ -63,14 +63,14 @@ def make(name: str, afresh: bool = False) -> Any:
 
 def make_early(workspace: Workspace, names: Sequence[str]) -> None:
     """The action of an early task: see ``early``; these are the images that have early stages, most urgent first."""
-    with lock.shared(builds_lock(workspace.common), lambda: None):
+    with lock.shared(builds_lock(workspace), lambda: None):
         _begin(workspace)
         early.build_next(workspace, names)
 
 
-def builds_lock(folder: Path) -> Path:
-    """The lock that builds of this project share, and that pruning takes for itself."""
-    return folder / "builds.lock"
+def builds_lock(workspace: Workspace) -> Path:
+    """The lock that all builds with this engine share, of whatever checkout, and that pruning takes for itself."""
+    return lock.of_engine(workspace.engine.address, "builds")
 
 
 def _make(workspace: Workspace, name: str, afresh: bool = False) -> None:
@@ -221,7 +221,7 @@ def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     early.settled(name)
     log = workspace.folder / "logs" / f"{name}.log"
     # Unlike any other build's, of this run too: images may share a repository.
-    passing = f"{repository(one.image.ref)}:building-{os.urandom(6).hex()}"
+    passing = f"{repository(one.image.ref)}:{temporary_tag.make('building')}"
     outcome = attempt.build(workspace, decision, how, log, passing)
     began, seconds, where = outcome.began, outcome.seconds, outcome.where
     try:
@@ -324,6 +324,7 @@ def _keep_record(workspace: Workspace, decision: Decision, held: Held | None, se
         seconds=seconds,
     )
     record.write(workspace.folder, entry)
+    checkouts.register(workspace.folder)
 
 
 def _entry(

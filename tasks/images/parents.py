@@ -10,19 +10,17 @@ search domains, and of a proxy. BuildKit keeps no name in its cache keys.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.caches.share import path_of
 from tasks.errors import Trouble
+from tasks.images import temporary_tag
 from tasks.images.plan import Decision
 from tasks.workspace import Workspace
 
-_HOST = "localhost:0"
-_PASSING = re.compile(rf"{re.escape(_HOST)}/.+:parent-(\d+)-[0-9a-f]+")
+HOST = "localhost:0"
+"""Where the passing names of parents are: nowhere."""
 
 
 class Vanished(Exception):
@@ -48,17 +46,6 @@ class Pinned:
         return next((name for name, image_id in self.ids.items() if image_id not in there), "")
 
 
-def made(ref: str) -> float | None:
-    """When a passing name of a parent was given, in seconds since the epoch; ``None`` for any other reference. A build
-    takes it away at its end, but one that was killed does not.
-
-    >>> made("localhost:0/app/base:parent-1795505378-0a1b"), made("app/base:in-0123456789abcdef")
-    (1795505378.0, None)
-    """
-    found = _PASSING.fullmatch(ref)
-    return float(found[1]) if found else None
-
-
 @contextlib.contextmanager
 def pinned(workspace: Workspace, decision: Decision) -> Iterator[Pinned]:
     """For the block: the parents of an image under passing names. ``Vanished`` for a parent that is not there, also
@@ -72,8 +59,8 @@ def pinned(workspace: Workspace, decision: Decision) -> Iterator[Pinned]:
             if held is None:
                 raise Vanished(name)
             if name not in named:
-                tag = f"parent-{int(time.time())}-{os.urandom(6).hex()}"
-                ref = f"{_HOST}/{path_of(workspace.project.images[name].ref)}:{tag}"
+                path = path_of(workspace.project.images[name].ref)
+                ref = f"{HOST}/{path}:{temporary_tag.make('parent')}"
                 pins.ids[name] = held.id
                 workspace.engine.tag(held.id, ref)
                 named[name] = ref

@@ -1,0 +1,192 @@
+"""Locks that all checkouts and all users of one engine share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks import lock, processes
+from tasks.errors import Trouble
+from tests.conftest import ROOT
+
+# Holds a lock in another process until its input ends.
+HOLDER = """
+import sys
+from pathlib import Path
+from tasks import lock
+hold = {"held": lambda p: lock.held(p), "shared": lambda p: lock.shared(p, lambda: None)}[sys.argv[1]]
+with hold(Path(sys.argv[2])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Holder:
+    """Another process that holds a lock in the block."""
+
+    def __init__(self, how: str, path: Path) -> None:
+        argv = [sys.executable, "-c", HOLDER, how, str(path)]
+        self.process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "held\n"
+
+    def end(self) -> None:
+        self.process.communicate()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.lock"
+
+
+def test_the_lock_of_an_engine_is_one_for_all_checkouts_and_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.sock").touch()
+    (tmp_path / "b.sock").symlink_to("a.sock")
+    first = lock.of_engine(f"unix://{tmp_path}/a.sock", "builds")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert lock.of_engine(f"unix://{tmp_path}/b.sock", "builds") == first
+    others = [
+        lock.of_engine("tcp://10.0.0.1:2376", "builds"),
+        lock.of_engine(f"unix://{tmp_path}/a.sock", "stack", "p"),
+        lock.of_engine(f"unix://{tmp_path}/a.sock", "stack", "q"),
+    ]
+    assert len({first, *others}) == 4
+    assert {one.parent for one in (first, *others)} == {Path("/tmp")}
+
+
+def test_anybody_may_lock_whoever_made_the_file(path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with lock.taken(path) as ours:
+            assert ours
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666
+
+
+def taken_by(user: int | None, path: Path) -> bool:
+    """Whether another process, of this user, could take the lock."""
+    child = os.fork()
+    if not child:
+        if user is not None:
+            os.setuid(user)
+        try:
+            with lock.taken(path) as ours:
+                os._exit(0 if ours else 3)
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 3)
+    return status == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two users")
+def test_two_users_share_a_lock_in_a_sticky_folder(tmp_path: Path) -> None:
+    folder = Path("/tmp") / f"tst-lock-{os.getpid()}"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    try:
+        for first, second in ((None, 65534), (65534, None)):
+            path = folder / f"{first}.lock"
+            assert taken_by(first, path)
+            with lock.taken(path) as ours:
+                assert ours
+                assert not taken_by(second, path)
+            assert taken_by(second, path)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
+def test_what_is_no_plain_file_is_refused_in_one_sentence(path: Path, kind: str) -> None:
+    if kind == "link":
+        path.symlink_to(path.with_name("victim"))
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(Trouble, match=r"x\.lock: this file cannot be locked: "), lock.taken(path):
+        pass
+    assert not path.with_name("victim").exists()
+
+
+def test_sharers_do_not_wait_for_each_other_and_one_alone_waits_for_all(path: Path) -> None:
+    other = Holder("shared", path)
+    with lock.shared(path, lambda: pytest.fail("it waits")):
+        pass
+    with lock.taken(path) as ours:
+        assert not ours
+    got = threading.Event()
+
+    def alone() -> None:
+        with lock.held(path, "waiting"):
+            got.set()
+
+    waiting = threading.Thread(target=alone)
+    waiting.start()
+    assert not got.wait(0.3)
+    other.end()
+    assert got.wait(10)
+    waiting.join()
+
+
+def test_a_killed_holder_holds_nothing(path: Path) -> None:
+    other = Holder("held", path)
+    other.process.kill()
+    other.process.wait()
+    with lock.taken(path) as ours:
+        assert ours
+    other.end()
+
+
+def test_who_waits_says_so_once_and_ends_when_the_run_is_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Holder("held", path)
+    said: list[str] = []
+    stopped = threading.Event()
+    monkeypatch.setattr(processes, "stopping", stopped.is_set)
+
+    def wait() -> None:
+        with pytest.raises(processes.Stopped), lock.shared(path, lambda: said.append("waits")):
+            pass
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.3)
+    stopped.set()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert said == ["waits"]
+    other.end()
+
+
+def test_a_file_that_was_removed_while_somebody_waited_locks_nobody_out_and_nobody_in(path: Path) -> None:
+    other = Holder("held", path)
+    held = threading.Event()
+    ended = threading.Event()
+
+    def wait() -> None:
+        with lock.held(path):
+            held.set()
+            ended.wait(10)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.2)
+    path.unlink()
+    other.end()
+    assert held.wait(10)
+    with lock.taken(path) as ours:
+        assert not ours, "both lock the file that is there now"
+    ended.set()
+    waiting.join()
