@@ -21,12 +21,13 @@ from tasks.stack.compose import (
     Compose,
     Service,
     Sync,
+    create_argv,
     down_argv,
     last_words,
     logs_argv,
     restart_argv,
     services_of,
-    up_argv,
+    start_argv,
 )
 from tasks.stack.containers import Container, container_of, seconds_of
 from tasks.stack.dev import Reaction, edited, mounted, reaction, stats_of
@@ -43,8 +44,9 @@ BEFORE += ["--project-directory", "/p", "--project-name", "name"]
 
 
 def test_the_command_lines() -> None:
-    assert up_argv(COMPOSE) == [*BEFORE, "--progress", "plain", "up", "--detach", "--no-build", "--quiet-pull"]
-    assert up_argv(COMPOSE, ["web"])[-2:] == ["--quiet-pull", "web"]
+    assert create_argv(COMPOSE) == [*BEFORE, "--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull"]
+    assert create_argv(COMPOSE, ["web"])[-2:] == ["--quiet-pull", "web"]
+    assert start_argv(COMPOSE, ["web"]) == [*BEFORE, "--progress", "plain", "start", "web"]
     down = [*BEFORE, "--progress", "plain", "--profile", "*", "down", "--remove-orphans"]
     assert down_argv(COMPOSE, volumes=False) == down
     assert down_argv(COMPOSE, volumes=True) == [*down, "--volumes"]
@@ -61,7 +63,13 @@ def test_the_command_lines() -> None:
 
 def test_no_secret_is_on_a_command_line() -> None:
     compose = Compose((Path("/p/compose.yml"),), "name", {"STORE_PASSWORD": "seemingly-secret"})
-    for argv in (up_argv(compose), down_argv(compose, volumes=True), logs_argv(compose), restart_argv(compose, ["a"])):
+    for argv in (
+        create_argv(compose),
+        start_argv(compose),
+        down_argv(compose, volumes=True),
+        logs_argv(compose),
+        restart_argv(compose, ["a"]),
+    ):
         assert not any("seemingly-secret" in word for word in argv)
 
 

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from tasks import processes
+from tasks.engine import Engine
 from tasks.errors import Trouble
 from tasks.settings import Settings
-from tasks.stack import health_view, secrets
-from tasks.stack.compose import Compose, last_words, up_argv
-from tasks.stack.containers import Containers
+from tasks.stack import health_view, images, secrets
+from tasks.stack.compose import Compose, Service, create_argv, last_words, start_argv
+from tasks.stack.containers import Container, Containers
 from tasks.stack.health import Limits, Outcome, Verdict, wait
 
 _LAST_LINES = 15
+_LEAVE_SECONDS = 10
+_TRIES = 3  # so often names are put right that somebody else moves
 
 
 def limits(settings: Settings) -> Limits:
@@ -27,12 +31,15 @@ def limits(settings: Settings) -> Limits:
     return Limits(overall=settings.up_seconds, service=settings.up_service_seconds)
 
 
-def start(compose: Compose, limit: Limits, log: Path, only: Sequence[str] = ()) -> Outcome:
+def start(
+    compose: Compose, limit: Limits, log: Path, only: Sequence[str] = (), built: Mapping[str, str] | None = None
+) -> Outcome:
     """Create and start what is missing or changed, and wait until all is healthy or something is not.
 
-    ``only`` are the services that are wanted, with what they depend on (default: all). What Compose says goes to
-    ``log``. Raises ``Trouble`` when Compose cannot begin; a service that does not become healthy is told by the
-    outcome, for the caller to decide what follows (see ``explain``).
+    ``only`` are the services that are wanted, with what they depend on (default: all). ``built`` is which image each
+    name must stand for: no container of another is started. What Compose says goes to ``log``. Raises ``Trouble`` when
+    Compose cannot begin; a service that does not become healthy is told by the outcome, for the caller to decide what
+    follows (see ``explain``).
     """
     services = compose.services()
     expected = {name: one.replicas for name, one in services.items() if one.replicas and (not only or name in only)}
@@ -40,29 +47,89 @@ def start(compose: Compose, limit: Limits, log: Path, only: Sequence[str] = ()) 
     project.put_names_right()
     stop_the_sick(compose, project)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        log.open("wb") as said,
-        health_view.shown() as view,
-        processes.start(up_argv(compose, only), cwd=compose.directory, env=compose.env) as process,
-    ):
-        # Its output is read at once: a full pipe would stop it.
-        reader = threading.Thread(target=_copy, args=(process, said), daemon=True)
-        reader.start()
+    with log.open("wb") as said, health_view.shown() as view, _Work(compose, services, only, built or {}, said) as work:
 
         def show(verdicts: Mapping[str, Verdict], seconds: float) -> None:
             if processes.stopping():
                 raise processes.Stopped
             view.show(verdicts, seconds)
 
-        outcome = wait(project, expected, limit, working=lambda: process.poll() is None, show=show)
-        stopped = process.poll() is None
-        if stopped:
-            # Compose itself waits for what has just failed; it leaves with its own words.
-            processes.stop(process)
-        reader.join(timeout=5)
-    if process.returncode and not stopped and not any(one.state == "failed" for one in outcome.verdicts.values()):
+        outcome = wait(project, expected, limit, working=work.is_alive, show=show)
+        # Compose itself waits for what has just failed; it leaves with its own words.
+        stopped = work.is_alive()
+    if work.trouble:
+        raise work.trouble
+    if work.status and not stopped and not any(one.state == "failed" for one in outcome.verdicts.values()):
         raise Trouble(f"docker compose up: {last_words(log.read_text(errors='replace'))}", remedy=f"its log is {log}")
     return outcome
+
+
+class _Work(threading.Thread):
+    """Compose at work, for the block: it creates, what it created is looked at, and only then it starts.
+
+    ``status`` is that of the command that ended it, ``trouble`` why nothing was started although that was 0.
+    """
+
+    def __init__(
+        self,
+        compose: Compose,
+        services: Mapping[str, Service],
+        only: Sequence[str],
+        built: Mapping[str, str],
+        said: IO[bytes],
+    ) -> None:
+        super().__init__(daemon=True)
+        self.status = 0
+        self.trouble: Trouble | None = None
+        self._compose, self._services, self._only, self._built, self._said = compose, services, only, built, said
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = False
+
+    def __enter__(self) -> _Work:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended = True
+        until = time.monotonic() + _LEAVE_SECONDS
+        while self.is_alive() and time.monotonic() < until:
+            if self._process:
+                processes.stop(self._process)
+            self.join(timeout=0.1)
+
+    def run(self) -> None:
+        """Create, look, start."""
+        try:
+            if self._create() and not self._ended:
+                self._run(start_argv(self._compose, self._only))
+        except processes.Stopped:
+            pass
+        except Trouble as trouble:
+            self.trouble = trouble
+
+    def _create(self) -> bool:
+        """Whether every container is there and was made from the image that was built for it; ``Trouble`` if some are
+        of another again and again."""
+        engine = Engine()
+        found: list[Container] = []
+        for _ in range(_TRIES):
+            images.put_names_right(engine, self._services, self._built)
+            if self._run(create_argv(self._compose, self._only)):
+                return False
+            containers = Containers(self._compose.project).look()
+            found = images.wrong(engine, containers, self._services, self._built)
+            if not found:
+                return True
+        names = ", ".join(f"{one.name} from another {one.image}" for one in found)
+        raise Trouble(f"Compose made {names} than was built here", remedy="who else gives images this name?")
+
+    def _run(self, argv: Sequence[str]) -> int:
+        with processes.start(argv, cwd=self._compose.directory, env=self._compose.env) as self._process:
+            # Its output is read at once: a full pipe would stop it.
+            for data in processes.output(self._process):
+                self._said.write(data)
+        self.status = self._process.returncode
+        return self.status
 
 
 def stop_the_sick(compose: Compose, project: Containers) -> None:
@@ -92,8 +159,3 @@ def _explain(name: str, verdict: Verdict, outcome: Outcome, project: Containers,
 def tail(text: str, compose: Compose) -> list[str]:
     """What a container wrote, as indented lines without the values of secrets."""
     return [f"    {line}" for line in secrets.hidden(text, compose.directory, compose.environ).splitlines()]
-
-
-def _copy(process: subprocess.Popen[bytes], into: IO[bytes]) -> None:
-    for data in processes.output(process):
-        into.write(data)

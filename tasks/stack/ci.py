@@ -22,7 +22,7 @@ from tasks.seeing.history import Build
 from tasks.seeing.progress import size_text
 from tasks.seeing.report import cell
 from tasks.settings import ROOT
-from tasks.stack import bringup, health_view, trial
+from tasks.stack import bringup, health_view, images, trial
 from tasks.stack.stack import compose_of, log_of
 from tasks.workspace import Workspace
 
@@ -156,7 +156,8 @@ def test(workspace: Workspace, words: Sequence[str]) -> None:
     began = time.monotonic()
     log = log_of(workspace, f"ci-{os.getpid()}")
     try:
-        with trial.trial(compose_of(workspace), bringup.limits(workspace.settings), log) as running:
+        limits = bringup.limits(workspace.settings)
+        with trial.trial(compose_of(workspace), limits, log, images.built(workspace)) as running:
             try:
                 _use(running, words, folder, began)
             except BaseException:

@@ -111,9 +111,15 @@ class Compose:
             raise Trouble("the docker command is not installed", remedy="./doitw installs it") from None
 
 
-def up_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
-    """Create what is missing and recreate what changed, in the order of ``depends_on``. Never builds: the plan does."""
-    return compose.argv("--progress", "plain", "up", "--detach", "--no-build", "--quiet-pull", *services)
+def create_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
+    """Create what is missing and recreate what changed, in the order of ``depends_on``, and start nothing of it. Never
+    builds: the plan does."""
+    return compose.argv("--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull", *services)
+
+
+def start_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
+    """Start what is there and does not run, in the order and on the conditions of ``depends_on``."""
+    return compose.argv("--progress", "plain", "start", *services)
 
 
 def down_argv(compose: Compose, *, volumes: bool) -> list[str]:

@@ -25,7 +25,7 @@ from typing import Any
 from tasks import processes
 from tasks.errors import Trouble
 from tasks.project import write_json
-from tasks.stack import bringup, health, health_view, watch
+from tasks.stack import bringup, health, health_view, images, watch
 from tasks.stack.ci import doit
 from tasks.stack.compose import Command, Compose, Service, Sync, last_words, restart_argv
 from tasks.stack.containers import Containers
@@ -120,7 +120,9 @@ def _mount(rule: Sync) -> dict[str, Any]:
 
 def _start(workspace: Workspace, compose: Compose) -> None:
     with locked(workspace):
-        outcome = bringup.start(compose, bringup.limits(workspace.settings), log_of(workspace, "dev"))
+        outcome = bringup.start(
+            compose, bringup.limits(workspace.settings), log_of(workspace, "dev"), built=images.built(workspace)
+        )
     health_view.print_table(health_view.rows(list(outcome.verdicts), outcome.containers))
     if not outcome.well:
         raise Trouble(bringup.explain(outcome, compose))

@@ -21,7 +21,7 @@ from tasks.errors import Trouble
 from tasks.images.plan import Decision
 from tasks.project import read_json, write_json
 from tasks.seeing.board import because, seconds_text
-from tasks.stack import bringup, health_view
+from tasks.stack import bringup, health_view, images
 from tasks.stack.ci import doit
 from tasks.stack.compose import Compose, Service
 from tasks.stack.containers import Container, Containers, Event
@@ -195,7 +195,8 @@ def _switch(workspace: Workspace, journal: Journal) -> None:
     reason = ""
     events: list[Event] = []
     try:
-        outcome = bringup.start(compose, bringup.limits(workspace.settings), log_of(workspace, "migrate"))
+        limits = bringup.limits(workspace.settings)
+        outcome = bringup.start(compose, limits, log_of(workspace, "migrate"), built=images.built(workspace))
         events = list(outcome.events)
         if outcome.well:
             _finish(workspace, journal)
@@ -214,7 +215,9 @@ def _roll_back(workspace: Workspace, journal: Journal, events: list[Event], reas
     write_journal(workspace.folder, replace(journal, phase="rolling back"))
     compose = _with_images_of(workspace, journal)
     limits = bringup.limits(workspace.settings)
-    outcome = bringup.start(compose, limits, log_of(workspace, "rollback"), only=sorted(journal.before))
+    services = compose.services()
+    ran = {normalise(services[name].image): one.image_id for name, one in journal.before.items() if name in services}
+    outcome = bringup.start(compose, limits, log_of(workspace, "rollback"), only=sorted(journal.before), built=ran)
     events += outcome.events
     if not outcome.well:
         raise Trouble(

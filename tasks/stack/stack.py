@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks import lock, processes
 from tasks.errors import Trouble
-from tasks.stack import bringup, health_view, secrets
+from tasks.stack import bringup, health_view, images, secrets
 from tasks.stack.compose import Compose, down_argv, last_words
 from tasks.stack.containers import Belongings, Containers
 from tasks.workspace import Workspace
@@ -22,9 +22,10 @@ def compose_of(workspace: Workspace) -> Compose:
 
 
 def locked(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
-    """The right to change this project's containers; another run that does so is waited for."""
-    path = workspace.common / "locks" / f"{workspace.project.name}.lock"
-    return lock.held(path, f"waiting for another run that changes {workspace.project.name}")
+    """The right to change this project's containers; another run that does so, of whatever checkout, is waited for."""
+    name = workspace.project.name
+    path = lock.of_engine(workspace.engine.address, "stack", name)
+    return lock.held(path, f"waiting for another run that changes {name}")
 
 
 def make_env(workspace: Workspace) -> None:
@@ -51,7 +52,9 @@ def up(workspace: Workspace) -> None:
     """Start the stack, wait for health, print its table; ``Trouble`` says which service is not well, and why."""
     compose = compose_of(workspace)
     with locked(workspace):
-        outcome = bringup.start(compose, bringup.limits(workspace.settings), log_of(workspace, "up"))
+        outcome = bringup.start(
+            compose, bringup.limits(workspace.settings), log_of(workspace, "up"), built=images.built(workspace)
+        )
     health_view.print_table(health_view.rows(list(outcome.verdicts), outcome.containers))
     if not outcome.well:
         raise Trouble(bringup.explain(outcome, compose))

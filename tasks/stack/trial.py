@@ -55,9 +55,9 @@ def compose_for(compose: Compose) -> Compose:
 
 
 @contextlib.contextmanager
-def trial(compose: Compose, limits: Limits, log: Path) -> Iterator[Trial]:
+def trial(compose: Compose, limits: Limits, log: Path, built: Mapping[str, str] | None = None) -> Iterator[Trial]:
     """A trial of this project for the block, healthy or not: its outcome says so, and its containers can be looked at.
-    ``Trouble`` when Compose cannot start it at all."""
+    ``built`` is which image each name must stand for. ``Trouble`` when Compose cannot start it at all."""
     sweep(compose.project)
     own = compose_for(compose)
     with contextlib.ExitStack() as stack:
@@ -68,17 +68,19 @@ def trial(compose: Compose, limits: Limits, log: Path) -> Iterator[Trial]:
         atexit.register(forget)
         stack.callback(atexit.unregister, forget)
         stack.callback(forget)
-        yield _start(own, limits, log, stack)
+        yield _start(own, limits, log, stack, built)
 
 
-def _start(compose: Compose, limits: Limits, log: Path, stack: contextlib.ExitStack) -> Trial:
+def _start(
+    compose: Compose, limits: Limits, log: Path, stack: contextlib.ExitStack, built: Mapping[str, str] | None
+) -> Trial:
     services = compose.services()
     for attempt in range(_TRIES):
         ports = {name: stack.enter_context(free_port()) for name, one in services.items() if one.replicas and one.ports}
         published = {f"{variable(name)}_PORT": str(port) for name, port in ports.items()}
         own = replace(compose, environ={**compose.environ, **published})
         try:
-            outcome = bringup.start(own, limits, log)
+            outcome = bringup.start(own, limits, log, built=built)
         except Trouble as trouble:
             if _TAKEN.search(str(trouble)) and attempt + 1 < _TRIES:
                 continue

@@ -1,0 +1,69 @@
+"""Does each container run the very image that was built for it?
+
+Compose makes containers from names, and a name may be another checkout's by the time that it does: both build
+``shop/web``, each for its own working tree. So the names are put right first, and every container is looked at before
+any of them is started. Nothing else would do that Compose takes for the same declaration: an id or another tag as the
+image is another configuration, and the next ``docker compose up`` that somebody types would make all containers anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tasks.content.fingerprint import tag_of
+from tasks.engine import Engine, normalise
+from tasks.errors import Trouble
+from tasks.images import record
+from tasks.stack.compose import Service
+from tasks.stack.containers import Container
+from tasks.workspace import Workspace
+
+
+def built(workspace: Workspace) -> dict[str, str]:
+    """The id of the image that each name of this project's images should stand for now, by normalised name.
+
+    Where a file was edited since it was built, that is what was built here last. An image that the engine does not hold
+    is left out.
+    """
+    now = Workspace(workspace.files, workspace.environ)  # what builds of this run took in may be newer than its plan
+    snapshot = now.snapshot()
+    found: dict[str, str] = {}
+    for name, decision in now.decisions().items():
+        image, held = decision.surveyed.image, decision.held
+        if decision.action not in ("fresh", "retag"):
+            last = record.read(now.folder, name)
+            held = snapshot.get(tag_of(last.ref, last.fingerprint)) if last and last.ref == image.ref else None
+        if held:
+            found |= dict.fromkeys(map(normalise, image.names), held.id)
+    return found
+
+
+def put_names_right(engine: Engine, services: Mapping[str, Service], images: Mapping[str, str]) -> None:
+    """Let the name that each service is made from stand for the image that it should."""
+    snapshot = engine.snapshot()
+    for name in {normalise(one.image) for one in services.values()} & images.keys():
+        held = snapshot.get(name)
+        if held is None or held.id != images[name]:
+            engine.tag(images[name], name)
+
+
+def wrong(
+    engine: Engine, containers: Sequence[Container], services: Mapping[str, Service], images: Mapping[str, str]
+) -> list[Container]:
+    """The containers that were made from another image than they should."""
+    found = []
+    for one in containers:
+        wanted = images.get(normalise(services[one.service].image)) if one.service in services else None
+        if wanted and not _same(engine, one.image_id, wanted):
+            found.append(one)
+    return found
+
+
+def _same(engine: Engine, one: str, other: str) -> bool:
+    """Whether two ids are one image: containerd's store may call it by its index or by its manifest."""
+    if one == other:
+        return True
+    try:
+        return engine.facts(one).content == engine.facts(other).content
+    except Trouble:
+        return False
