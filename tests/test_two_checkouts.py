@@ -1,0 +1,176 @@
+"""Two checkouts on one engine build, and prune each other's old results, all the time.
+
+A short run of it belongs to the tests; ``SOAK_SECONDS=600`` makes it ten minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import Trouble
+from tasks.images import temporary_tag
+from tasks.measuring.spare_engine import SpareEngine, spare_engine
+from tests.conftest import Lab
+
+SECONDS = float(os.environ.get("SOAK_SECONDS") or 20)
+# Each image, and those that it is built on: eight, of which four can be built at once.
+PARENTS = {
+    "base": [],
+    "left": ["base"],
+    "right": ["base"],
+    "a": ["left"],
+    "b": ["left", "right"],
+    "c": ["right"],
+    "d": ["base"],
+    "e": ["a"],
+}  # fmt: skip
+VERSIONS = 4  # few: both often want an image that one of them has, and each goes back to what it had
+
+
+class Checkout(Lab):
+    """One of two working trees of one project."""
+
+    def __init__(self, folder: Path, prefix: str, engine: SpareEngine, scratch: Path) -> None:
+        super().__init__(folder)
+        self.prefix = prefix
+        scratch.mkdir()
+        self.environ = {"DOCKER_HOST": engine.address, "DOCKER_CONTEXT": "", "TMPDIR": str(scratch)}
+        services = {
+            name: {
+                "image": f"{prefix}/{name}",
+                "build": {"context": name, "additional_contexts": {one: f"service:{one}" for one in parents}},
+            }
+            for name, parents in PARENTS.items()
+        }
+        self.write({"compose.yml": json.dumps({"name": prefix, "services": services})})
+        for name, parents in PARENTS.items():
+            first, *others = parents or ["tst-busybox:1"]
+            copies = "".join(f"COPY --from={one} /of/ /of/\n" for one in others)
+            steps = (
+                f"FROM {first}\n{copies}COPY {name}.txt /of/\nRUN sleep 0.1; cat /of/{name}.txt > /of/{name}.again\n"
+            )
+            self.write({f"{name}/Dockerfile": steps, f"{name}/{name}.txt": "0"})
+
+    def edit(self, chance: random.Random) -> None:
+        """Change some files to one of their versions."""
+        for name in chance.sample(sorted(PARENTS), chance.randint(1, 3)):
+            (self.folder / name / f"{name}.txt").write_text(str(chance.randrange(VERSIONS)))
+
+    def docker(self, *words: str) -> str:
+        done = subprocess.run(["docker", *words], env=self.env(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def kept(self) -> dict[str, str]:
+        """The reference under which each image is kept that was built here last."""
+        records = {path.stem: json.loads(path.read_text()) for path in self.folder.glob(".build/*/images/*.json")}
+        return {name: f"{self.prefix}/{name}:in-{one['fingerprint'][:16]}" for name, one in records.items()}
+
+    def check(self) -> None:
+        """Every image holds exactly what the files here say, its ancestors' included."""
+        refs = self.kept()
+        assert refs.keys() == PARENTS.keys()
+        for name, ref in refs.items():
+            said = self.docker("run", "--rm", "--network", "none", ref, "sh", "-c", "cd /of; grep . *")
+            wanted = {
+                f"{one}.{kind}:{(self.folder / one / f'{one}.txt').read_text()}"
+                for one in ancestors(name)
+                for kind in ("txt", "again")
+            }
+            assert set(said.split()) == wanted, f"{name} is wrong"
+
+
+def ancestors(name: str) -> set[str]:
+    return {name}.union(*(ancestors(parent) for parent in PARENTS[name]))
+
+
+@pytest.fixture(params=[False, True], ids=["classic", "containerd"])
+def spare(request: pytest.FixtureRequest, busybox: str) -> Iterator[SpareEngine]:
+    try:
+        with spare_engine("tst-two-", containerd_store=request.param) as one:
+            one.load(busybox)
+            yield one
+    except Trouble as trouble:
+        pytest.skip(str(trouble))
+
+
+@pytest.mark.engine
+def test_two_checkouts_build_and_prune_for_a_while(spare: SpareEngine, tmp_path: Path) -> None:
+    prefix = Lab(tmp_path).prefix
+    pair = [Checkout(tmp_path / str(number), prefix, spare, tmp_path / f"tmp{number}") for number in (1, 2)]
+    counts: Counter[str] = Counter()
+    failures: list[str] = []
+    until = time.monotonic() + SECONDS
+
+    def go_on() -> bool:
+        return time.monotonic() < until and not failures
+
+    def build(one: Checkout, number: int) -> None:
+        chance = random.Random(number)
+        while go_on():
+            one.edit(chance)
+            done = one.doit("-n", "4", "build_optimized")
+            words = [line.split()[0] for line in done.stderr.splitlines() if line.split()]
+            counts.update(word for word in words if word in ("built", "retagged"))
+            counts["runs"] += 1
+            if done.returncode:
+                failures.append(f"checkout {number}: {done.stderr}")
+                return
+            one.check()
+
+    def prune() -> None:
+        while go_on():
+            for one in pair:
+                done = one.doit("cache_prune", "--all", "--yes")
+                counts["prunes"] += 1
+                counts["waited"] += "waiting for builds" in done.stderr
+                counts["removed"] += sum(
+                    int(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("removed ")
+                )
+                if done.returncode:
+                    failures.append(f"cache_prune: {done.stderr}")
+
+    def watched(act: object, *words: object) -> None:
+        try:
+            act(*words)  # type: ignore[operator]
+        except Exception as error:
+            failures.append(repr(error))
+
+    work = [threading.Thread(target=watched, args=(build, one, number)) for number, one in enumerate(pair, 1)]
+    work.append(threading.Thread(target=watched, args=(prune,)))
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join(SECONDS + 300)
+    assert failures == []
+    print(dict(counts))
+    assert counts["built"] >= 8
+    assert counts["prunes"] >= 2
+    for one in pair:
+        one.check()
+    nothing_is_left(pair)
+
+
+def nothing_is_left(pair: list[Checkout]) -> None:
+    """After one more pruning there is what both need, and no more."""
+    for one in pair:
+        assert one.doit("cache_prune", "--all", "--yes").returncode == 0
+        one.check()
+        assert list(Path(one.environ["TMPDIR"]).iterdir()) == []
+    one = pair[0]
+    listed = one.docker("image", "ls", "--all", "--format", "{{.Repository}}:{{.Tag}}").split()
+    assert [ref for ref in listed if temporary_tag.given(ref) is not None or "<none>" in ref] == []
+    assert {ref for ref in listed if ":in-" in ref} == {ref for one in pair for ref in one.kept().values()}
+    assert one.docker("ps", "--all", "--quiet") == ""
+    cache = json.loads(one.doit("cache_stats", "--json").stdout)
+    assert cache["reclaimable_bytes"] == 0
