@@ -43,7 +43,7 @@ class Service:
 
 
 @contextlib.contextmanager
-def _running(argv: list[str], port: int, log: Path) -> Iterator[Service]:
+def running(argv: list[str], port: int, log: Path) -> Iterator[Service]:
     with log.open("wb") as out:
         process = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
@@ -82,7 +82,7 @@ def registry(folder: Path, login: tuple[str, str] | None = None) -> Iterator[Ser
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
     file = folder / "config.yml"
     file.write_text(json.dumps(config))  # JSON is YAML
-    with _running(["docker-registry", "serve", str(file)], port, folder / "log") as service:
+    with running(["docker-registry", "serve", str(file)], port, folder / "log") as service:
         yield service
 
 
@@ -96,7 +96,7 @@ def redis(folder: Path, password: str = "") -> Iterator[Service]:
     argv += ["--dir", str(folder)]
     if password:
         argv += ["--requirepass", password]
-    with _running(argv, port, folder / "log") as service:
+    with running(argv, port, folder / "log") as service:
         yield service
 
 

@@ -5,7 +5,6 @@ The judge is what BuildKit made and what the engine holds: the files in an image
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -45,75 +43,6 @@ def layers(lab: Lab, image: str) -> list[str]:
         docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", lab.ref(image)).stdout
     )
     return found
-
-
-@contextlib.contextmanager
-def git_server(folder: Path) -> Iterator[str]:
-    """A repository that git's own daemon serves on loopback, with a work tree in ``folder/work``; its URL."""
-    port, work = loopback.free_port(), folder / "work"
-    work.mkdir(parents=True)
-    _git(work, "init", "--quiet", "--initial-branch=one")
-    _git(work, "config", "uploadpack.allowAnySHA1InWant", "true")
-    argv = ["git", "daemon", "--listen=127.0.0.1", f"--port={port}", "--export-all", "--reuseaddr"]
-    with loopback._running([*argv, f"--base-path={folder}"], port, folder / "log"):
-        yield f"git://127.0.0.1:{port}/work/.git"
-
-
-def _git(work: Path, *words: str) -> str:
-    name = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    done = subprocess.run(["git", *name, *words], cwd=work, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def _commit(work: Path, text: str) -> str:
-    (work / "Dockerfile").write_text("FROM scratch\nCOPY f /\n")
-    (work / "f").write_text(text)
-    _git(work, "add", ".")
-    _git(work, "commit", "--quiet", "-m", text)
-    return _git(work, "rev-parse", "HEAD")
-
-
-def test_a_remote_context_at_another_ref(lab: Lab) -> None:
-    """Nothing but its URL says what is built."""
-
-    def context(ref: str) -> None:
-        lab.write({"compose.yml": f"name: PREFIX\nservices: {{app: {{image: PREFIX/app, build: '{url}#{ref}'}}}}\n"})
-
-    with git_server(lab.folder / "git") as url:
-        work = lab.folder / "git/work"
-        commit = _commit(work, f"one {lab.prefix}")
-        _git(work, "switch", "--quiet", "-c", "two")
-        _commit(work, f"two {lab.prefix}")
-        context("one")
-        lab.build()
-        assert held(lab, "app")["f"][1] == f"one {lab.prefix}"
-        context("two")
-        assert lab.actions() == {"app": "build"}
-        assert lab.build() == {"app": "built"}
-        assert held(lab, "app")["f"][1] == f"two {lab.prefix}"
-        context(commit)
-        assert lab.build() == {"app": "built"}
-        assert held(lab, "app")["f"][1] == f"one {lab.prefix}"
-        # What no file can tell: the branch moved. Everything anew takes what it holds now.
-        context("two")
-        _commit(work, f"three {lab.prefix}")
-        assert lab.build() == {"app": "retagged"}
-        assert lab.doit("rebuild_optimized").returncode == 0
-        assert held(lab, "app")["f"][1] == f"three {lab.prefix}"
-
-
-def test_a_git_repository_that_add_names_by_a_variable(lab: Lab) -> None:
-    lab.write({"ctx/Dockerfile": "FROM scratch\nARG WHERE\nADD $WHERE /src\n", ".env": "REF=one\n"})
-    with git_server(lab.folder / "git") as url:
-        build = f"{{context: ctx, args: {{WHERE: '{url}#${{REF}}'}}}}"
-        lab.write({"compose.yml": f"name: PREFIX\nservices: {{app: {{image: PREFIX/app, build: {build}}}}}\n"})
-        for ref in ("one", "two"):
-            if ref == "two":
-                _git(lab.folder / "git/work", "switch", "--quiet", "-c", "two")
-            _commit(lab.folder / "git/work", f"{ref} {lab.prefix}")
-            lab.write({".env": f"REF={ref}\n"})
-            assert lab.build() == {"app": "built"}
-            assert held(lab, "app")["src/f"][1] == f"{ref} {lab.prefix}"
 
 
 def test_two_folders_that_change_places(lab: Lab) -> None:

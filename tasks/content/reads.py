@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -112,6 +112,13 @@ class Reads:
             alike=raw["alike"],
             **lists,
         )
+
+
+def unseen(contexts: Iterable[str], folders: Iterable[str], args: Iterable[str]) -> Reads:
+    """What a Dockerfile reads that only a build can see: all of these named contexts (those that are ``folders`` as a
+    whole) and build args."""
+    copies = tuple(Copy(name, (WHOLE,), instruction="FROM") for name in folders)
+    return Reads(copies=copies, contexts=tuple(sorted(contexts)), args=tuple(sorted(args)))
 
 
 def joined(parts: Sequence[Reads]) -> Reads:

@@ -22,7 +22,7 @@ from typing import Any
 from tasks.content import fingerprint, ignorefile, platforms
 from tasks.content import selection as inputs
 from tasks.content.fingerprint import Ingredients
-from tasks.content.reads import Reads, joined
+from tasks.content.reads import Reads, joined, unseen
 from tasks.content.tree import Index, Tree
 from tasks.engine import Facts, normalise
 from tasks.errors import Trouble
@@ -201,7 +201,7 @@ class Surveyor:
         try:
             targets = platforms.targets(image.platforms, platform, f"service {image.name}")
             if image.remote_context:
-                return _Draft(image, "", None, platforms=targets)
+                return _Draft(image, _local_text(image), _unseen(image), platforms=targets)
             text = self._texts.get(image.name)
             if text is None:
                 text = self._texts[image.name] = dockerfile_text(image)
@@ -285,7 +285,7 @@ class Surveyor:
         settings = _settings(draft, platform, self._environ)
         own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
         fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
-        return replace(
+        measured = replace(
             held_up,
             texts=texts,
             parts=parts,
@@ -309,13 +309,14 @@ class Surveyor:
             fingerprint=fingerprint.fingerprint(own, fingerprints),
             index=self._index,
         )
+        return _handing_on(measured, facts_of) if image.remote_context else measured
 
     def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...]]:
         """The texts (Dockerfile, ignore files) and the selections of an image."""
         image = draft.image
-        if draft.reads is None:  # a remote context: what is in it only a build can see
+        if draft.reads is None:
             return {}, ()
-        texts = {image.dockerfile: draft.text}
+        texts = {image.dockerfile: draft.text} if draft.text or not image.remote_context else {}
         where = _where(image.name, image.dockerfile, self._project.directory)
         for label, folder in {"": image.context, **image.contexts}.items():  # buildx also checks what nobody uses
             if folder.startswith("/") and not Path(folder).is_dir():
@@ -356,6 +357,25 @@ def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
 
     common = {name: value for name, value in asked.items() if name != "platforms"}
     return joined([dockerfile.reads(text, **common, platform=one) for one in asked["platforms"]])
+
+
+def _local_text(image: Image) -> str:
+    """The Dockerfile that is given to a remote context from here, "" if it comes with the context."""
+    return dockerfile_text(image) if image.dockerfile_inline is not None or image.dockerfile.startswith("/") else ""
+
+
+def _unseen(image: Image) -> Reads:
+    folders = [name for name, value in image.contexts.items() if value.startswith("/")]
+    return unseen(image.contexts, folders, {*image.args, *_BUILD_PLATFORM})
+
+
+def _handing_on(one: Surveyed, facts_of: FactsOf) -> Surveyed:
+    """An image of a remote context with what it hands on to its children: known once the engine holds it."""
+    facts = facts_of(fingerprint.tag_of(one.image.ref, one.fingerprint), one.platforms)
+    if not facts:
+        return replace(one, env_known=False)
+    alike = all(each.env == facts[0].env for each in facts)
+    return replace(one, env=facts[0].env, onbuild=facts[0].onbuild, env_known=alike)
 
 
 def _references(reads: Reads | None) -> list[str]:

@@ -40,13 +40,13 @@ def _as_read(one: Surveyed, folder: Path) -> Image:
 
 
 def _by_own_names(image: Image, one: Surveyed, folder: Path) -> Image:
-    if one.index is None or image.remote_context:
+    if one.index is None:
         return image
     generation = one.index.generation()
     folders = {name: value for name, value in image.contexts.items() if value.startswith("/")}
     named = {name: _link(folder, value, generation) for name, value in folders.items()}
     # Before buildx 0.32, named contexts went by the name of the main one.
-    main = _link(folder, image.context, generation, *sorted(named.values()))
+    main = image.context if image.remote_context else _link(folder, image.context, generation, *sorted(named.values()))
     return replace(image, context=main, contexts={**image.contexts, **named})
 
 
