@@ -71,6 +71,7 @@ def test_without_a_network_what_was_fetched_last_is_taken(
     apt(tmp_path, "no network")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setattr(newer_engine, "_KEYS", tmp_path)
+    monkeypatch.setattr(newer_engine, "mirror", lambda _: "http://mirror.example/debian")
     with pytest.raises(Trouble, match="the packages of Debian testing cannot be had: no network"):
         newer_engine.unpacked(tmp_path)
     (tmp_path / "docker.io-1").mkdir()

@@ -183,12 +183,15 @@ def _remove_bridge(name: str) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove an engine's folder. The engine mounts its data on itself and leaves that behind when it stops."""
+    """Remove an engine's folder. The engine mounts its data on itself and leaves that behind when it stops; something
+    that it started may be in there a moment longer, and must not keep the folder for ever."""
     data = folder / "data"
-    while data.is_mount():
-        done = subprocess.run(["umount", str(data)], capture_output=True, text=True, check=False)
-        if done.returncode:
+    for options in ([], [], [], [], ["--lazy"]):
+        while data.is_mount() and not subprocess.run(["umount", *options, data], capture_output=True).returncode:
+            pass
+        if not data.is_mount():
             break
+        time.sleep(0.5)
     shutil.rmtree(folder, ignore_errors=True)
 
 
