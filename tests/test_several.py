@@ -296,3 +296,87 @@ def test_a_base_that_is_here_for_another_platform_only_is_never_taken(lab: Lab, 
     assert done.returncode != 0
     assert f"the base {foreign} is linux/arm64 here, linux/amd64 is wanted" in done.stderr
     assert docker(*host, "image", "inspect", lab.ref("amd")).returncode != 0
+
+
+# ---- shared whole
+
+
+@pytest.fixture(scope="module")
+def second(engine: None) -> Iterator[SpareEngine]:
+    """Another machine's engine, with the classic store."""
+    try:
+        with spare_engine("tst-h1-second-") as spare:
+            yield spare
+    except Trouble as trouble:
+        pytest.skip(str(trouble))
+
+
+def another(lab: Lab, folder: Path, host: SpareEngine, **environ: str) -> Lab:
+    """The same project in a checkout of its own, on another engine."""
+    shutil.copytree(lab.folder, folder, ignore=shutil.ignore_patterns(".build"))
+    other = Lab(folder)
+    other.prefix = lab.prefix
+    other.environ = {**lab.environ, "DOCKER_HOST": host.address, **environ}
+    return other
+
+
+def saved(host: SpareEngine, ref: str, out: Path) -> dict[str, dict[str, str]]:
+    out.mkdir()
+    done = docker("--host", host.address, "save", "--output", str(out / "tar"), ref)
+    assert done.returncode == 0, done.stderr
+    shutil.unpack_archive(out / "tar", out, "tar", filter="data")
+    return platforms_in(out)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("login", [None, ("me", "secret")])
+def test_what_a_classic_store_shares_others_get_whole(
+    remote: Lab, far: SpareEngine, second: SpareEngine, tmp_path: Path, login: tuple[str, str] | None
+) -> None:
+    with loopback.registry(tmp_path / "registry", login) as service:
+        remote.environ |= {"CACHE_REGISTRY": service.address, "DOCKER_CONFIG": str(tmp_path / "docker")}
+        (tmp_path / "docker").mkdir()
+        if login:
+            words = ("--config", remote.environ["DOCKER_CONFIG"], "login", "--username", login[0], "--password-stdin")
+            assert docker(*words, service.address, stdin=login[1].encode()).returncode == 0
+        assert remote.build() == {"base": "built", "app": "built", "one": "built"}
+        classic = another(remote, tmp_path / "second", second)
+        assert classic.actions() == dict.fromkeys(("base", "app", "one"), "pull")
+        assert classic.build() == {"base": "pulled", "app": "pulled", "one": "pulled"}
+        assert classic.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
+        for name in ("base", "app"):
+            assert set(platforms_in(layout_of(classic, name))) == set(BOTH)
+        run = docker(
+            "--host",
+            second.address,
+            "run",
+            "--rm",
+            "--network=none",
+            classic.ref("app"),
+            "/bin/sh",
+            "-c",
+            "echo $WHICH",
+        )
+        assert run.stdout == "amd64\n", run.stderr
+        (classic.folder / "app" / "f").write_text("2")
+        assert classic.build() == {"app": "built"}, "on the whole index of its parent"
+        assert set(platforms_in(layout_of(classic, "app"))) == set(BOTH)
+        containerd = another(remote, tmp_path / "third", far, BUILDER_DRIVER="docker")
+        assert containerd.build() == {"base": "pulled", "app": "pulled", "one": "pulled"}
+        assert containerd.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
+        assert set(saved(far, containerd.ref("app"), tmp_path / "out")) == set(BOTH)
+
+
+@pytest.mark.engine
+def test_what_containerds_store_shares_a_classic_one_gets_whole(
+    remote: Lab, far: SpareEngine, second: SpareEngine, tmp_path: Path
+) -> None:
+    with loopback.registry(tmp_path / "registry") as service:
+        remote.environ |= {"CACHE_REGISTRY": service.address}
+        first = another(remote, tmp_path / "first", far, BUILDER_DRIVER="docker")
+        assert first.build() == {"base": "built", "app": "built", "one": "built"}
+        classic = another(remote, tmp_path / "second", second)
+        assert classic.build() == {"base": "pulled", "app": "pulled", "one": "pulled"}
+        assert classic.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
+        for name in ("base", "app"):
+            assert set(platforms_in(layout_of(classic, name))) == set(BOTH)

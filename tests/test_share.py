@@ -327,13 +327,14 @@ def test_what_is_asked_for() -> None:
     assert path_of("reg.example.org/a/b@sha256:00") == "a/b"
 
 
-def test_an_image_with_an_unknown_base_or_several_platforms_is_not_shared() -> None:
+def test_an_image_with_an_unknown_base_is_not_shared() -> None:
     from dataclasses import replace
 
     one = made("base")
     assert wanted_of(one, "linux/amd64") == Wanted("app/base", one.fingerprint, "linux/amd64")
     assert wanted_of(replace(one, bases={"python": ""}), "linux/amd64") is None
-    assert wanted_of(replace(one, platforms=("linux/amd64", "linux/arm64")), "linux/amd64") is None
+    both = replace(one, platforms=("linux/amd64", "linux/arm64"))
+    assert wanted_of(both, "linux/amd64") == Wanted("app/base", one.fingerprint, "linux/amd64, linux/arm64")
 
 
 def test_each_image_is_asked_about_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,9 +58,10 @@ class Layout:
         return f"oci-layout://{self.folder}@{self.top}"
 
 
-def output(folder: Path) -> list[str]:
-    """The output argument of a build into a layout. Uncompressed: what does not travel far need not be packed."""
-    return ["--output", one_line("type=oci", "tar=false", "compression=uncompressed", f"dest={folder}")]
+def output(folder: Path, packed: bool = False) -> list[str]:
+    """The output argument of a build into a layout. What does not travel further need not be ``packed``."""
+    packing = "gzip" if packed else "uncompressed"
+    return ["--output", one_line("type=oci", "tar=false", f"compression={packing}", f"dest={folder}")]
 
 
 def folder_of(results: Path, name: str) -> Path:
@@ -80,10 +81,10 @@ def read(folder: Path, image_id: str, platform: str) -> Layout | None:
             config = manifest["config"]["digest"]
             if image_id not in (config, *names):
                 continue
-            made = json.loads(_blob(folder, config).read_bytes())
+            made = json.loads(blob_of(folder, config).read_bytes())
             contents = made["rootfs"]["diff_ids"]
             layers = tuple(layer["digest"] for layer in manifest["layers"])
-            if all(_blob(folder, layer).is_file() for layer in layers) and len(layers) == len(contents):
+            if all(blob_of(folder, layer).is_file() for layer in layers) and len(layers) == len(contents):
                 found.setdefault(_platform(made), Layout(folder, digest, config, layers, tuple(contents), names[0]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
@@ -98,9 +99,9 @@ def whole(folder: Path, image_id: str, wanted: Iterable[str], labels: Mapping[st
             parts = {}
             for _, manifest, _ in _manifests(folder, {"manifests": [entry]}, ()):
                 config = manifest["config"]["digest"]
-                made = json.loads(_blob(folder, config).read_bytes())
+                made = json.loads(blob_of(folder, config).read_bytes())
                 marks = (made.get("config") or {}).get("Labels") or {}
-                there = all(_blob(folder, layer["digest"]).is_file() for layer in manifest["layers"])
+                there = all(blob_of(folder, layer["digest"]).is_file() for layer in manifest["layers"])
                 if there and all(marks.get(name, "") == value for name, value in labels.items()):
                     parts[_platform(made)] = config
             if set(wanted) <= parts.keys() and image_id in parts.values():
@@ -123,7 +124,7 @@ def _manifests(
     which the containerd store may call the image (its own, and those of the indexes that it is in)."""
     for entry in reversed(index["manifests"]):
         digest = entry["digest"]
-        path = _blob(folder, digest)
+        path = blob_of(folder, digest)
         if not path.is_file():
             continue  # of another platform
         content = json.loads(path.read_bytes())
@@ -164,7 +165,7 @@ def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[
         part = read(folder_of(results, name), held.id, platform)
         if part is None:
             raise Trouble(f"{name} is gone while it was handed to the builder", remedy="run it again")
-        manifest = _blob(part.folder, part.manifest).read_bytes()
+        manifest = blob_of(part.folder, part.manifest).read_bytes()
         media = json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"
         system, processor, *variant = platform.split("/")
         of = {"os": system, "architecture": processor, **({"variant": variant[0]} if variant else {})}
@@ -184,8 +185,8 @@ def _join(folder: Path, parts: Iterable[Layout], entries: list[dict[str, Any]]) 
     for part in parts:
         for blob in (part.manifest, part.config, *part.layers):
             with contextlib.suppress(FileExistsError):
-                os.link(_blob(part.folder, blob), _blob(folder, blob))
-    _blob(folder, digest).write_bytes(index)
+                os.link(blob_of(part.folder, blob), blob_of(folder, blob))
+    blob_of(folder, digest).write_bytes(index)
     (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
     top = {"schemaVersion": 2, "manifests": [{"mediaType": media, "digest": digest, "size": len(index)}]}
     write_json(folder / "index.json", top)
@@ -242,7 +243,7 @@ def _reached(folder: Path, above: Any) -> set[str]:
         if digest in reached:
             continue
         reached.add(digest)
-        blob = _blob(folder, digest)
+        blob = blob_of(folder, digest)
         # Manifests, indexes and cache configurations are JSON; layers are larger than any of them, or no JSON.
         if blob.is_file() and blob.stat().st_size < 4_000_000 and blob.open("rb").read(1) == b"{":
             todo.extend(_digests(json.loads(blob.read_bytes())))
@@ -261,7 +262,8 @@ def _digests(value: Any) -> Iterable[str]:
             yield from _digests(inside)
 
 
-def _blob(folder: Path, digest: str) -> Path:
+def blob_of(folder: Path, digest: str) -> Path:
+    """Where a layout keeps the blob with this digest; ``ValueError`` for what is no digest."""
     algorithm, _, number = digest.partition(":")
     if not re.fullmatch(r"[0-9a-f]{64}", number) or algorithm != "sha256":
         raise ValueError(f"{digest} is no digest")
@@ -282,7 +284,7 @@ def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
         blobs = [
             digest
             for digest in sorted(_reached(layout.folder, {"digest": top}))
-            if _blob(layout.folder, digest).is_file()
+            if blob_of(layout.folder, digest).is_file()
         ]
     with tempfile.NamedTemporaryFile(dir=layout.folder, prefix="load-", suffix=".tar") as archive:
         with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -292,7 +294,7 @@ def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
             for digest in dict.fromkeys(blobs):
-                tar.add(_blob(layout.folder, digest), _path(digest))
+                tar.add(blob_of(layout.folder, digest), _path(digest))
         archive.flush()
         done = subprocess.run(
             ["docker", "load", "--input", archive.name],
@@ -307,7 +309,7 @@ def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
 
 def _papers(layout: Layout, top: str) -> dict[str, str]:
     """What an archive says of itself, in both of the forms that engines read. The image gets no name here."""
-    manifest = _blob(layout.folder, top).read_bytes()
+    manifest = blob_of(layout.folder, top).read_bytes()
     kind = "manifest" if top == layout.manifest else "index"
     media = json.loads(manifest).get("mediaType") or f"application/vnd.oci.image.{kind}.v1+json"
     entry = {"mediaType": media, "digest": top, "size": len(manifest)}

@@ -1,12 +1,15 @@
 """What does the shared registry hold?
 
-A client of the registry's HTTP API (OCI distribution specification) that only looks: tags, manifests, configurations.
-The engine pushes and pulls. Credentials are those of ``docker login``; none of them is kept, printed or put into an
-error. Every request has a time limit, because a registry may only ever make a build slower.
+A client of the registry's HTTP API (OCI distribution specification) that looks at tags, manifests and configurations.
+The engine pushes and pulls, but for what it cannot hold (``transfer``). Credentials are those of ``docker login``; none
+of them is kept, printed or put into an error. Every request has a time limit, because a registry may only ever make a
+build slower.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import threading
 import time
@@ -15,9 +18,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from tasks.content import platforms
+from tasks.content.fingerprint import LABEL
 from tasks.engine import facts_of
 
 _MANIFESTS = (
@@ -29,6 +33,7 @@ _MANIFESTS = (
 _LOOPBACK = re.compile(r"^(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$")
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 CONNECT_SECONDS, READ_SECONDS = 2.0, 5.0
+_MOVE_SECONDS, _SLOWEST = 20.0, 1_000_000  # what a blob may take: some seconds, and one for so many bytes
 _LARGEST = 8_000_000  # bytes of a manifest or a configuration
 
 
@@ -77,7 +82,8 @@ class Registry:
         return f"{self._prefix}/{path}" if self._prefix else path
 
     def image(self, path: str, tag: str, platform: str) -> Found | None:
-        """The image of that platform under a tag; None if there is none.
+        """The image of that platform under a tag; None if there is none. Of several platforms, with commas between, the
+        index: what all of its images have in common, its own digest as the content.
 
         Raises ``Unavailable`` and ``NoImage``.
         """
@@ -85,18 +91,24 @@ class Registry:
         manifest, digest = self._manifest(repository, tag)
         if manifest is None:
             return None
+        wanted = [platforms.normalise(one) for one in platform.split(", ")]
         if "manifests" in manifest:
             try:
                 listed = reversed(manifest["manifests"])  # the first of a platform wins
                 by_platform = {platform_of(one.get("platform") or {}): one["digest"] for one in listed}
             except (KeyError, TypeError, AttributeError):
                 raise NoImage("answers with something that is no image") from None
-            wanted = platforms.normalise(platform)
-            if wanted not in by_platform:
+            if not all(one in by_platform for one in wanted):
                 return None
-            manifest, digest = self._manifest(repository, by_platform[wanted])
-            if manifest is None:
-                return None
+            if len(wanted) > 1:
+                parts = [self._found(repository, *self._manifest(repository, by_platform[one])) for one in wanted]
+                return _together(digest, wanted, parts)
+            manifest, digest = self._manifest(repository, by_platform[wanted[0]])
+        return self._found(repository, manifest, digest) if len(wanted) == 1 else None
+
+    def _found(self, repository: str, manifest: dict[str, Any] | None, digest: str) -> Found | None:
+        if manifest is None:
+            return None
         try:
             config = manifest["config"]["digest"]
             layers = {str(layer["digest"]): int(layer["size"]) for layer in manifest["layers"]}
@@ -125,6 +137,98 @@ class Registry:
             return [] if answer is None else [str(tag) for tag in answer.json().get("tags") or ()]
         except (ValueError, AttributeError):
             raise NoImage("answers with something that is no list of tags") from None
+
+    def raw_manifest(self, path: str, digest: str) -> bytes:
+        """The very bytes of a manifest or an index. Raises ``Unavailable`` and ``NoImage``."""
+        repository = self.repository(path)
+        answer = self._get(f"/v2/{repository}/manifests/{digest}", repository, ", ".join(_MANIFESTS))
+        if answer is None:
+            raise NoImage("does not hold all of it")
+        return bytes(answer.content)
+
+    def take_blob(self, path: str, digest: str, file: Path) -> None:
+        """Let ``file`` be the blob with this digest; it is there once whole. Raises ``Unavailable``, ``NoImage``."""
+        import hashlib
+
+        import requests
+
+        repository = self.repository(path)
+        partial, found = file.with_name(f".{file.name}.{os.getpid()}"), hashlib.sha256()
+        try:
+            with self._send("GET", f"/v2/{repository}/blobs/{digest}", repository) as answer, partial.open("wb") as out:
+                if answer.status_code != 200:
+                    raise NoImage("does not hold all of it")
+                for piece in answer.iter_content(1 << 20):
+                    found.update(piece)
+                    out.write(piece)
+            if f"sha256:{found.hexdigest()}" != digest:
+                raise NoImage("answers with another blob than the one that was asked for")
+            partial.replace(file)
+        except requests.exceptions.RequestException as error:
+            raise Unavailable(_said(error)) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def give_blob(self, path: str, digest: str, file: Path) -> None:
+        """Let the registry hold the file that is the blob with this digest. Raises ``Unavailable``; ``OSError`` where
+        the file cannot be read."""
+        repository = self.repository(path)
+        with self._send("HEAD", f"/v2/{repository}/blobs/{digest}", repository) as answer:
+            if answer.status_code == 200:
+                return
+        with self._send("POST", f"/v2/{repository}/blobs/uploads/", repository) as answer:
+            self._expect(answer, 202)
+            place = urljoin(f"{self._base}/", answer.headers.get("Location", ""))
+        place += ("&" if "?" in place else "?") + urlencode({"digest": digest})
+        headers = {"Content-Type": "application/octet-stream"}
+        with self._send("PUT", place, repository, headers, file) as answer:
+            self._expect(answer, 201)
+
+    def give_manifest(self, path: str, reference: str, media: str, text: bytes) -> None:
+        """Let the registry hold a manifest or an index under its digest or a tag. Raises ``Unavailable``."""
+        repository = self.repository(path)
+        place = f"/v2/{repository}/manifests/{reference}"
+        with self._send("PUT", place, repository, {"Content-Type": media}, text) as answer:
+            self._expect(answer, 201)
+
+    def _expect(self, answer: Any, status: int) -> None:
+        if answer.status_code in (401, 403):
+            raise Unavailable(f"refuses the credentials of `docker login {self.host}`")
+        if answer.status_code != status:
+            raise Unavailable(f"answers with status {answer.status_code}")
+
+    def _send(
+        self, method: str, place: str, repository: str, headers: Mapping[str, str] | None = None,
+        body: bytes | Path | None = None,
+    ) -> Any:  # fmt: skip
+        """An open answer to a request, logged in where that is asked for. ``place`` may be a whole URL that the
+        registry gave: it is never told, since it may hold a signature, and gets no login at another host."""
+        import requests
+
+        url = place if "://" in place else f"{self._base}{quote(place, safe='/:')}"
+        size = body.stat().st_size if isinstance(body, Path) else 0
+        limits = (self._limits[0], _MOVE_SECONDS + size / _SLOWEST)
+
+        def once() -> Any:
+            sent = dict(headers or {})
+            if repository in self._tokens and urlsplit(url).netloc == urlsplit(self._base).netloc:
+                sent["Authorization"] = self._tokens[repository]
+            with body.open("rb") if isinstance(body, Path) else contextlib.nullcontext(body) as data:
+                # Of an empty file, requests would send no length.
+                content = data if size or not isinstance(body, Path) else b""
+                return requests.request(
+                    method, url, headers=sent, data=content, timeout=limits, verify=self._trust, stream=True
+                )
+
+        try:
+            answer = once()
+            if answer.status_code == 401:
+                answer.close()
+                self._authorization(answer.headers.get("WWW-Authenticate", ""), repository)
+                answer = once()
+        except requests.exceptions.RequestException as error:
+            raise Unavailable(_said(error)) from None
+        return answer
 
     def _manifest(self, repository: str, reference: str) -> tuple[dict[str, Any] | None, str]:
         answer = self._get(f"/v2/{repository}/manifests/{reference}", repository, ", ".join(_MANIFESTS))
@@ -155,12 +259,8 @@ class Registry:
             if answer.status_code == 401:
                 headers["Authorization"] = self._authorization(answer.headers.get("WWW-Authenticate", ""), repository)
                 answer = self._request(path, headers)
-        except requests.exceptions.SSLError:
-            raise Unavailable("has a certificate that is not trusted here") from None
-        except requests.exceptions.Timeout:
-            raise Unavailable("does not answer in time") from None
-        except requests.exceptions.RequestException:
-            raise Unavailable("does not answer") from None
+        except requests.exceptions.RequestException as error:
+            raise Unavailable(_said(error)) from None
         if answer.status_code == 404:
             return None
         if answer.status_code in (401, 403):
@@ -253,7 +353,27 @@ class Registry:
         return str(user or ""), str(password or ""), str(identity or "")
 
 
+def _together(digest: str, wanted: list[str], parts: list[Found | None]) -> Found | None:
+    """The index of these images, one for each platform; without labels where they are not of one build."""
+    found = [part for part in parts if part]
+    if [part.platform for part in found] != wanted:
+        return None
+    ours = [{key: value for key, value in part.labels.items() if key.startswith(LABEL)} for part in found]
+    labels = found[0].labels if all(one == ours[0] for one in ours) else {}
+    layers = {layer: size for part in found for layer, size in part.layers.items()}
+    return Found(digest, "", ", ".join(wanted), labels, digest, layers)
+
+
 def platform_of(declared: Mapping[str, Any]) -> str:
     """The normal form of a platform as an index or a configuration writes it."""
     parts = (declared.get("os"), declared.get("architecture"), declared.get("variant"))
     return platforms.normalise("/".join(str(part) for part in parts if part))
+
+
+def _said(error: Exception) -> str:
+    """What goes on from "the registry …", without a URL, which may hold a signature."""
+    import requests
+
+    if isinstance(error, requests.exceptions.SSLError):
+        return "has a certificate that is not trusted here"
+    return "does not answer in time" if isinstance(error, requests.exceptions.Timeout) else "does not answer"

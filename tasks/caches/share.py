@@ -14,9 +14,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tasks import processes
 from tasks.caches.registry import Found, NoImage, Registry, Unavailable
+from tasks.content import platforms
 from tasks.content.fingerprint import repository, tag_of
 from tasks.content.survey import Surveyed
 from tasks.engine import Engine
@@ -103,10 +105,20 @@ class Share:
         """Whether nobody has tried in vain to pull this in this run."""
         return found.digest not in self._failed
 
-    def pull(self, one: Wanted, found: Found, engine: Engine) -> str:
-        """Let the engine fetch an image by its digest; returns a reference to it there, "" if that failed."""
+    def pull(self, one: Wanted, found: Found, engine: Engine, layout: Path | None = None) -> str:
+        """Let the engine fetch an image by its digest; returns a reference to it there, "" if that failed. Of several
+        platforms it fetches all, or, where a ``layout`` is to hold them, its own."""
+        from tasks.caches import transfer  # most images are of one platform
+
         ref = f"{self.address}/{one.path}@{found.digest}"
-        problem = self._docker(["docker", "pull", "--quiet", ref], engine, found.size)
+        some = one.platform.split(", ")
+        problem = ""
+        if layout:
+            problem = self._moved(lambda: transfer.fetch(self._registry, one.path, found.digest, layout, _go_on))
+            some = [platforms.chosen(some, engine.snapshot().platform)]
+        for platform in some:
+            argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
+            problem = problem or self._docker(argv, engine, found.size)
         if not problem:
             return ref
         self._known[(one.path, one.tag)] = None
@@ -127,11 +139,28 @@ class Share:
             self._failed[found.digest] = True
         self._say(f"`{one.path}:{one.tag}` of {self.address} is not taken, but built here: {why}")
 
-    def push(self, one: Wanted, image_id: str, engine: Engine, size: int, also: Iterable[str] = ()) -> Found | None:
-        """Push an image of the engine, also under the tags ``also``, and return what the registry then holds."""
+    def push(
+        self,
+        one: Wanted,
+        image_id: str,
+        engine: Engine,
+        size: int,
+        also: Iterable[str] = (),
+        whole: tuple[Path, str] | None = None,
+    ) -> Found | None:
+        """Push an image of the engine, also under the tags ``also``, and return what the registry then holds; instead
+        of the engine's the ``whole`` index with this digest of that layout, if one is given."""
         if not self.writes:
             return None
-        for tag in (one.tag, *also):
+        if whole:
+            from tasks.caches import transfer
+
+            tags = (one.tag, *also)
+            problem = self._moved(lambda: transfer.push(self._registry, one.path, tags, *whole, _go_on))
+            if problem:
+                self._leave(f"takes nothing ({problem})", "results of this run are not shared")
+                return None
+        for tag in () if whole else (one.tag, *also):
             ref = f"{self.address}/{one.path}:{tag}"
             engine.tag(image_id, ref)
             try:
@@ -143,6 +172,14 @@ class Share:
                 return None
         self.forget(one)
         return self.look({"": one}).get("")
+
+    def _moved(self, move: Callable[[], None]) -> str:
+        """Let blobs travel; returns what is wrong, "" if nothing is."""
+        try:
+            move()
+        except (Unavailable, NoImage) as error:
+            return f"it {error}"
+        return ""
 
     def _ask(self, one: Wanted) -> Found | None:
         if self._off:
@@ -190,10 +227,15 @@ class Share:
 
 def wanted_of(one: Surveyed, platform: str) -> Wanted | None:
     """What to look for in the registry; None for an image that cannot be shared: one whose base is not known (its
-    fingerprint then says nothing of it), and one of several platforms (an engine holds one of them)."""
-    if not all(one.bases.values()) or len(one.platforms) > 1 or not one.fingerprint:
+    fingerprint then says nothing of it)."""
+    if not all(one.bases.values()) or not one.fingerprint:
         return None
-    return Wanted(one.image.ref, one.fingerprint, one.platforms[0] if one.platforms else platform)
+    return Wanted(one.image.ref, one.fingerprint, ", ".join(one.platforms) or platform)
+
+
+def _go_on() -> None:
+    if processes.stopping():
+        raise processes.Stopped
 
 
 def path_of(ref: str) -> str:

@@ -18,6 +18,7 @@ from tasks.caches.backends import Backend
 from tasks.caches.share import path_of
 from tasks.content import platforms
 from tasks.content.references import beside
+from tasks.content.survey import Surveyed
 from tasks.engine import Held
 from tasks.errors import Trouble
 from tasks.images.plan import Decision
@@ -62,7 +63,9 @@ def site(
     extra += bases(workspace, decision)
     layout = handover.folder_of(results, one.name)
     layout.mkdir(parents=True, exist_ok=True)
-    return Site({}, (*extra, *handover.output(layout)), layout)
+    # What has several platforms is shared from the layout, anything else from the engine.
+    packed = len(one.platforms) > 1 and workspace.share.writes
+    return Site({}, (*extra, *handover.output(layout, packed)), layout)
 
 
 def bases(workspace: Workspace, decision: Decision) -> list[str]:
@@ -114,6 +117,13 @@ def settled(workspace: Workspace, decision: Decision) -> None:
     backend = chosen_backend(workspace)
     if backend.kind == "local":
         handover.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
+
+
+def layout_of(workspace: Workspace, one: Surveyed) -> Path | None:
+    """The layout that holds what the classic store cannot: an image of several platforms; None for any other."""
+    if len(one.platforms) < 2 or workspace.containerd_store:
+        return None
+    return handover.folder_of(results_folder(workspace.folder), one.name)
 
 
 def chosen_backend(workspace: Workspace) -> Backend:

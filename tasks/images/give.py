@@ -66,7 +66,9 @@ def offer(workspace: Workspace, decision: Decision, wanted: share.Wanted, held: 
     what = judged()
     if what == "push" and registry.writes:
         board.board.note(decision.name, f"pushing to {registry.address}")
-        found = registry.push(wanted, held.id, workspace.engine, held.size, site.inline_tags(workspace))
+        layout = site.layout_of(workspace, decision.surveyed)
+        whole = (layout, workspace.index_of(decision.surveyed, held)) if layout else None
+        found = registry.push(wanted, held.id, workspace.engine, held.size, site.inline_tags(workspace), whole)
         workspace.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
         if found and judged() == "take":

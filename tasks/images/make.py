@@ -151,7 +151,7 @@ def _fetched(workspace: Workspace, decision: Decision) -> Held | None:
     if offer is None or wanted is None:
         raise ValueError("pull is decided from an offer")
     began = time.time()
-    ref = workspace.share.pull(wanted, offer, workspace.engine)
+    ref = workspace.share.pull(wanted, offer, workspace.engine, site.layout_of(workspace, one))
     if not ref:
         return None
     workspace.changed()
@@ -160,6 +160,7 @@ def _fetched(workspace: Workspace, decision: Decision) -> Held | None:
         held is None
         or not made_from(one, held, decision.parents_label)
         or not is_for(one, workspace.facts_of(held).platform, workspace.snapshot().platform)
+        or (len(one.platforms) > 1 and not workspace.index_of(one, held))
     ):
         workspace.share.refuse(wanted, "it is not made from what its labels in the registry say")
         return None
