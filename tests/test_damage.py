@@ -253,3 +253,15 @@ def test_no_argument_that_sounds_like_a_secret_is_kept_or_shown(lab: Lab) -> Non
     kept = [path for name in ("images/app.json", "history/*") for path in lab.folder.glob(f".build/**/{name}")]
     assert len(kept) > 1
     assert [path.name for path in kept if b"HUSH" in path.read_bytes()] == []
+
+
+def test_a_proxy_that_the_docker_command_is_configured_with(lab: Lab, busybox: str) -> None:
+    """buildx gives it to every build; a step after ``ARG HTTP_PROXY`` may write it down."""
+    lab.write({"compose.yml": "name: PREFIX\nservices: {app: {image: PREFIX/app, build: .}}\n"})
+    lab.write({"Dockerfile": f"FROM {busybox}\nARG HTTP_PROXY\nRUN echo PREFIX $HTTP_PROXY >/proxy\n"})
+    lab.environ |= {"DOCKER_CONFIG": str(lab.folder / "docker"), "HTTP_PROXY": "", "http_proxy": ""}
+    for number in ("1", "2"):
+        proxies = {"proxies": {"default": {"httpProxy": f"http://127.0.0.{number}:9"}}}
+        lab.write({"docker/config.json": json.dumps(proxies)})
+        assert lab.build() == {"app": "built"}
+        assert held(lab, "app")["proxy"][1] == f"{lab.prefix} http://127.0.0.{number}:9\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def held(lab: Lab, image: str) -> dict[str, tuple[int, str]]:
     with tarfile.open(archive) as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isreg() else None
-            found[member.name] = (member.mode, file.read().decode() if file else "")
+            found[member.name] = (member.mode, file.read().decode(errors="replace") if file else "")
     return found
 
 
@@ -130,3 +131,35 @@ def test_an_attribute_of_a_folder(app: Lab) -> None:
     [log] = (app.folder / ".build").rglob("logs/app.log")
     assert "COPY d /d" in log.read_text()
     assert "CACHED" not in log.read_text()
+
+
+def _image_of_a_disk(path: Path, content: str, folder: Path) -> None:
+    """A file system of whole seconds (as squashfs and ISO 9660 have them) in which only this file differs."""
+    old(folder / "f", content)
+    path.write_bytes(bytes(2**21))
+    subprocess.run(["mkfs.ext4", "-q", "-I", "128", "-d", str(folder), str(path)], check=True, capture_output=True)
+    for field in ("ctime", "mtime"):
+        change = f"set_inode_field /f {field} @{_OLD}"
+        subprocess.run(["debugfs", "-w", "-R", change, str(path)], check=True, capture_output=True)
+
+
+def test_another_disk_of_the_same_stamps(lab: Lab) -> None:
+    """Mounted at the same place: names, inodes, sizes and all times are those that were there before."""
+    lab.write({"compose.yml": _COMPOSE.replace("ctx", "{context: ctx, dockerfile: ../Dockerfile}")})
+    lab.write({"Dockerfile": "FROM scratch\nCOPY f /\n"})
+    context = lab.folder / "ctx"
+    context.mkdir()
+    stamps = []
+    for number in ("1", "2"):
+        disk = lab.folder / f"disk{number}"
+        _image_of_a_disk(disk, f"{number} {lab.prefix}", lab.folder / "content")
+        if subprocess.run(["mount", "-o", "loop,ro", disk, context], capture_output=True).returncode:
+            pytest.skip("a disk of its own needs the right to mount one")
+        try:
+            found = (context / "f").stat()
+            stamps.append((found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+            assert lab.build() == {"app": "built"}
+        finally:
+            subprocess.run(["umount", "--lazy", context], check=True)
+        assert held(lab, "app")["f"][1] == f"{number} {lab.prefix}"
+    assert stamps[0] == stamps[1], "or this test shows nothing"

@@ -246,3 +246,19 @@ def test_facts_are_asked_for_once_and_forgotten_with_their_image(tmp_path: Path)
     again = FactsCache(tmp_path / "facts.json", ask)
     assert [again.get("x"), again.get("y")] == first[:2]
     assert asked == ["x", "y", "y"]
+
+
+def test_an_image_in_a_folder_counts_by_what_its_tag_is(world: World) -> None:
+    layout = "oci-layout://layout:1"
+    world.image("a", "FROM scratch\nCOPY --from=lay f /\n", contexts={"lay": layout})
+    world.image("b", "FROM lay\n", contexts={"lay": layout})
+    world.image("c", "FROM scratch\nCOPY --from=lay f /\n", contexts={"lay": f"{layout}@sha256:{'0' * 64}"})
+    world.write({"layout/index.json": "{}", "b/onbuild": "1"})
+    before = world.survey()
+    world.write({"layout/index.json": '{"moved": 1}'})
+    after = world.survey()
+    assert [name for name in "abc" if before[name].own != after[name].own] == ["a", "b"]
+    world.write({"a/spare": "1", "b/onbuild": "2"})
+    last = world.survey()
+    assert last["a"].own == after["a"].own
+    assert last["b"].own != after["b"].own, "an ONBUILD of its base may read it"

@@ -22,17 +22,19 @@ from typing import Any
 from tasks.content import fingerprint, ignorefile, platforms
 from tasks.content import selection as inputs
 from tasks.content.fingerprint import Ingredients
-from tasks.content.reads import Reads, joined, unseen
+from tasks.content.reads import WHOLE, Copy, Reads, joined, unseen
 from tasks.content.tree import Index, Tree
+from tasks.endpoint import configuration
 from tasks.engine import Facts, normalise
 from tasks.errors import Trouble
-from tasks.images.reasons import safe_arguments
+from tasks.images.reasons import HIDDEN, safe_arguments
 from tasks.places import project_key
-from tasks.project import Image, Project, dockerfile_text, read_json, write_json
+from tasks.project import PROXIES, Image, Project, dockerfile_text, read_json, write_json
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
 _PARSER = 4
 # What is known of an external reference for each of these platforms; None where the engine does not hold them all.
+_OCI_LAYOUT = "oci-layout://"
 FactsOf = Callable[[str, tuple[str, ...]], tuple[Facts, ...] | None]
 # Arguments that tell a Dockerfile where it is built; what is built by another processor may be another image.
 _BUILD_PLATFORM = {f"BUILD{part}" for part in ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")}
@@ -281,7 +283,7 @@ class Surveyor:
         bases = {ref: _base(ref, some, facts_of) for ref, some in read_for.items()}
         if reads and reads.syntax and (frontend := facts_of(reads.syntax, (platform,))):
             bases[reads.syntax] = frontend[0].content  # one that the engine does not hold is known by its name only
-        remotes = _remotes(draft)
+        remotes = _remotes(draft, directory)
         settings = _settings(draft, platform, self._environ)
         own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
         fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
@@ -322,14 +324,18 @@ class Surveyor:
             if folder.startswith("/") and not Path(folder).is_dir():
                 raise Trouble(f"there is no folder {folder!r}", where=where, remedy=f"the context {label or '.'!r}")
         parts = []
-        for label in dict.fromkeys(copy.context for copy in draft.reads.copies):
+        found = [*draft.reads.copies]
+        bases = [each.context for each in found if each.instruction == "FROM"]
+        if any(image.contexts[name].startswith(_OCI_LAYOUT) for name in bases):
+            found.append(Copy("", (WHOLE,)))  # an ONBUILD of it may read anything
+        for label in dict.fromkeys(copy.context for copy in found):
             if label and not image.contexts[label].startswith("/"):
                 continue  # another image, or a source that only a build can look at
             root = Path(image.contexts[label] if label else image.context)
             view = self._view(root, Path(image.dockerfile) if not label and image.dockerfile else None)
             if view.ignore.path:
                 texts[str(view.ignore.path)] = view.ignore.text
-            copies = [copy for copy in draft.reads.copies if copy.context == label]
+            copies = [copy for copy in found if copy.context == label]
             parts.append(Part(label, root, view.ignore, view.select(copies, where)))
         return texts, tuple(parts)
 
@@ -449,14 +455,29 @@ def _early(reads: Reads, parents: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name for name in free if not any(name in reached for reached in free.values()))
 
 
-def _remotes(draft: _Draft) -> tuple[str, ...]:
+def _remotes(draft: _Draft, directory: Path) -> tuple[str, ...]:
     image, reads = draft.image, draft.reads
     found = [image.context] if image.remote_context else []
     if reads:
         found += [remote.text for remote in reads.remotes if not remote.pinned]
         plain = ("service:", "docker-image://", "/")
-        found += [image.contexts[name] for name in reads.contexts if not image.contexts[name].startswith(plain)]
+        named = [image.contexts[name] for name in reads.contexts]
+        found += [_layout(value, directory) for value in named if not value.startswith(plain)]
     return tuple(found)
+
+
+def _layout(value: str, directory: Path) -> str:
+    """An image in a folder (``oci-layout://PATH[:TAG]``) with the digest of the list that says what its tag is; any
+    other source as it is."""
+    path = value.removeprefix(_OCI_LAYOUT)
+    if path == value or "@" in path:
+        return value
+    name, _, tag = path.rpartition(":")
+    try:
+        index = (directory / (name if name and "/" not in tag else path) / "index.json").read_bytes()
+    except OSError:
+        return value  # the build says what is wrong
+    return f"{value} sha256:{hashlib.sha256(index).hexdigest()[:12]}"
 
 
 def _settings(draft: _Draft, platform: str, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -470,7 +491,7 @@ def _settings(draft: _Draft, platform: str, environ: Mapping[str, str]) -> dict[
         if reads is None or name in reads.args
     }
     whole = {
-        "args": safe_arguments(args),
+        "args": _proxies(reads, environ) | safe_arguments(args),
         "target": image.target or "",
         "dockerfile": image.dockerfile if image.remote_context else "",
         "platforms": ", ".join(draft.platforms),
@@ -490,6 +511,13 @@ def _settings(draft: _Draft, platform: str, environ: Mapping[str, str]) -> dict[
         "contexts": {name: value for name, value in image.contexts.items() if not value.startswith("/")},
     }
     return {key: value for key, value in whole.items() if value}
+
+
+def _proxies(reads: Reads | None, environ: Mapping[str, str]) -> dict[str, str | None]:
+    """The proxies that the docker command's configuration gives every build, where the Dockerfile declares one."""
+    asked = [name for name in (reads.args if reads else ()) if name.upper() in PROXIES]
+    known = configuration(environ).get("proxies") if asked else None
+    return dict.fromkeys(asked, HIDDEN + _sha256(json.dumps(known, sort_keys=True))) if known else {}
 
 
 def _sha256(text: str) -> str:

@@ -317,7 +317,15 @@ def _hash(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
     if attributes:
         content = hashlib.sha256(content + attributes).digest()
     same = record == _RECORD.pack(after.st_mtime_ns, after.st_ctime_ns, after.st_size, after.st_ino, after.st_mode)
-    return content, same and max(after.st_mtime_ns, after.st_ctime_ns) + tick(after.st_ctime_ns) < begun
+    settled = max(after.st_mtime_ns, after.st_ctime_ns) + tick(after.st_ctime_ns) < begun
+    return content, same and settled and not _exchangeable(path, after)
+
+
+def _exchangeable(path: str, found: os.stat_result) -> bool:
+    """Whether another disk of the very same stamps may be mounted here: one that is only read, with times that were set
+    when it was made (squashfs, ISO 9660, whatever a reproducible build makes)."""
+    made = found.st_mtime_ns == found.st_ctime_ns and found.st_mtime_ns % 1_000_000_000 == 0
+    return made and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _set_by_hand(record: bytes) -> bool:
