@@ -31,8 +31,8 @@ def _as_read(one: Surveyed, folder: Path) -> Image:
     """The image with its Dockerfile and its context's ignore file in ``folder``. ``<Dockerfile>.dockerignore`` comes
     before any other, also when it is empty. Where neither hides ``.build``, this one does: that folder changes during a
     build, so an image that copies a whole project would never be fresh, and would hold its own past."""
-    if one.image.remote_context:
-        return one.image
+    if one.image.remote_context and not one.image.dockerfile.startswith("/"):
+        return one.image  # it comes with its Dockerfile, or gets it on standard input
     dockerfile = folder / (Path(one.image.dockerfile).name or "Dockerfile")
     for path, text in ((dockerfile, one.dockerfile_text), (Path(f"{dockerfile}.dockerignore"), one.ignore)):
         path.write_bytes(text.encode(errors="surrogateescape"))
