@@ -18,7 +18,7 @@ from tasks.caches.cache_prune import prune_argv
 from tasks.caches.prune import Item, choose
 from tasks.engine import CacheRecord, Engine
 from tasks.errors import Trouble
-from tasks.images.reasons import AFRESH
+from tasks.images.reasons import AFRESH, DUE
 from tasks.measuring.spare_engine import SpareEngine, spare_engine
 from tasks.seeing.history import Build, StepRecord
 from tests import loopback
@@ -463,6 +463,11 @@ def test_hits_are_counted_from_history() -> None:
     assert (one.evicted, one.evicted_seconds) == (1, 10.0)
     assert [step.name for step in hits.worst(one)] == ["RUN x"]
     assert hits.count([]) == {}
+
+
+def test_what_is_built_in_every_run_was_not_evicted() -> None:
+    assert hits.count([build(1), build(2, fingerprint="f1", reasons=(DUE,))])["a"].evicted == 0
+    assert hits.count([build(1), build(2, fingerprint="f1")])["a"].evicted == 1
 
 
 def test_a_hit_counts_when_a_step_was_put_before_it() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -102,6 +103,11 @@ def test_only_the_builds_of_the_run_that_began_next_count() -> None:
     assert {name: one.run for name, one in built_since(builds, 100).items()} == {"web": "ours", "base": "ours"}
     assert built_since(builds, 400) == {}
     assert built_since([], 0) == {}
+
+
+def test_of_an_image_that_was_built_again_the_last_build_counts() -> None:
+    moved = replace(build_of("web", "ours", 110, waited=5), status="moved")
+    assert built_since([build_of("web", "ours", 120, waited=15), moved], 100)["web"].status == "done"
 
 
 # ---- ci_test

@@ -10,7 +10,8 @@ from tasks.caches.registry import Found
 from tasks.content.fingerprint import OWN, PARENTS, Ingredients, tag_of
 from tasks.content.survey import Surveyed
 from tasks.engine import Facts, Held, Snapshot, snapshot_of
-from tasks.images.plan import DUE, Decision, plan
+from tasks.images.plan import Decision, plan
+from tasks.images.reasons import DUE
 from tasks.images.record import Record
 from tasks.project import Image
 

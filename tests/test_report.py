@@ -84,6 +84,8 @@ def test_the_critical_path_by_parents_and_by_workers() -> None:
     assert path == [("a", "start"), ("b", "worker"), ("c", "worker")]
     assert longest_chain(one_worker) == 6
     assert longest_chain(RUN) == 18
+    twice = [built("a", 0, 5, number=1), built("a", 5.1, 3, number=2), built("b", 8.2, 1, "a", number=3)]
+    assert longest_chain(twice) == 9
     assert critical_path([]) == []
 
 

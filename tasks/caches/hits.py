@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from tasks.images.reasons import AFRESH
+from tasks.images.reasons import AFRESH, DUE
 from tasks.seeing.history import Build, StepKey, keyed
 
 
@@ -63,7 +63,7 @@ def count(builds: Iterable[Build]) -> dict[str, ImageHits]:
         if build.action == "build":
             hits.built += 1
             _count_steps(hits, build)
-            if build.fingerprint in made[build.image] and AFRESH not in build.reasons:
+            if build.fingerprint in made[build.image] and not {AFRESH, DUE} & set(build.reasons):
                 hits.evicted += 1
                 hits.evicted_seconds += build.seconds
             took[build.image].append(build.seconds)

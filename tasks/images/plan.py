@@ -21,14 +21,13 @@ from tasks.content import platforms
 from tasks.content.fingerprint import KEPT, OWN, PARENTS, REBUILT, repository, tag_of
 from tasks.content.survey import Surveyed
 from tasks.engine import Facts, Held, Snapshot, normalise
-from tasks.images.reasons import differences
+from tasks.images.reasons import DUE, differences
 from tasks.images.record import Record
 
 if TYPE_CHECKING:
     from tasks.caches.registry import Found
 
 UNKNOWN = "?"
-DUE = "`no_cache` is set: it is built in every run"
 PULLS = "its inputs are those of the image here; `pull` is set: its bases are pulled first, which may change that"
 # The index of which an image of several platforms is a part, where all of it is here; see ``several.index_of``.
 IndexOf = Callable[[Surveyed, Held], str]

@@ -19,6 +19,8 @@ _SHOWN = 5  # changed files named one by one; the rest is counted
 HIDDEN = "hidden:"
 AFRESH = "without cache, as asked"
 """The reason of a build that was asked to use no cache: it misses nothing."""
+DUE = "`no_cache` is set: it is built in every run"
+"""The reason of a build that misses nothing either."""
 
 
 def safe_arguments(values: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -152,8 +152,9 @@ def longest_chain(run: Sequence[Build]) -> float:
     by_name = {build.image: build for build in run}
     ends: dict[str, float] = {}
     for build in sorted(run, key=lambda build: build.started):  # parents begin before their children
+        # What moved meanwhile was built again.
         ends[build.image] = build.seconds + max(
-            (ends.get(name, 0.0) for name in build.parents if name in by_name), default=0.0
+            ends.get(name, 0.0) for name in (*build.parents, build.image) if name in by_name
         )
     return max(ends.values(), default=0.0)
 

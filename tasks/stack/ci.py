@@ -71,12 +71,12 @@ def passed_on(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 
 def built_since(builds: Sequence[Build], began: float) -> dict[str, Build]:
-    """The builds of the run that began next after this time, by image."""
+    """The builds of the run that began next after this time, by image: the last of each. ``builds``: newest first."""
     starts: dict[str, float] = {}
     for one in builds:
         starts[one.run] = min(starts.get(one.run, one.started), one.started - one.waited)
     ours = min((start, run) for run, start in starts.items() if start >= began) if any_since(starts, began) else None
-    return {one.image: one for one in builds if ours and one.run == ours[1]}
+    return {one.image: one for one in reversed(builds) if ours and one.run == ours[1]}
 
 
 def any_since(starts: Mapping[str, float], began: float) -> bool:
