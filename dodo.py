@@ -5,7 +5,7 @@
 from tasks.configuration import doit_config
 
 # what the images are built on, and the images; what would be done about them, and why
-from tasks.images.base import task_base_image
+from tasks.images.base import task_base_image, task_rebuild_base
 from tasks.images.build import task_build_base, task_build_image_optimized, task_build_optimized
 from tasks.images.plan_view import task_plan
 

@@ -19,9 +19,9 @@ from tasks.caches.asked import Asked
 from tasks.content import platforms, survey
 from tasks.content.facts import FactsCache
 from tasks.content.references import beside
-from tasks.engine import Engine, Facts, Held, Snapshot, host_platform
+from tasks.engine import Engine, Facts, Held, Snapshot, host_platform, normalise
 from tasks.errors import Trouble
-from tasks.images import plan, record
+from tasks.images import base, debian, plan, record
 from tasks.seeing.history import History
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Workspace:
         self._declared: dict[str, survey.Surveyed] | None = None
         self._decisions: dict[str, plan.Decision] | None = None
         self._taken: frozenset[str] = frozenset()
+        self._identity: str | None = None
         self._changed = False
         self._built: set[str] = set()
 
@@ -233,7 +234,7 @@ class Workspace:
     def changed(self) -> None:
         """The engine holds other images than before."""
         with self._lock:
-            self._snapshot = self._decisions = None
+            self._snapshot = self._decisions = self._identity = None
             self._changed = True
             self.engine.forget()
             self.facts.forget()
@@ -301,7 +302,35 @@ class Workspace:
 
     def _facts_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[Facts, ...] | None:
         found = self.bases(ref, wanted)
+        if normalise(ref) == self._base_image and all(map(self._is_ours, wanted)):
+            held = found[0] if found else None
+            if not base.wanted(held, self.settings, self.base_identity):
+                return self._base_to_come()
         return tuple(map(self.facts_of, found)) if found else None
+
+    def _is_ours(self, platform: str) -> bool:
+        return platforms.serves(self.snapshot().platform, platform)
+
+    @cached_property
+    def _base_image(self) -> str:
+        return normalise(self.settings.base_image)
+
+    @property
+    def base_identity(self) -> str:
+        """The identity of the base that the project declares for this engine; "" if it declares none."""
+        if self._identity is None:
+            declared = base.declared(self.settings)
+            self._identity = debian.identity(settings.ROOT, self.snapshot().platform) if declared else ""
+        return self._identity
+
+    def _base_to_come(self) -> tuple[Facts, ...] | None:
+        """What is known of the base that is not here yet: whether the shared registry has it."""
+        if not self.settings.cache_registry:
+            return None
+        from tasks.images import shared_base
+
+        found = shared_base.of(self.settings, self.share, self.base_identity, self.snapshot().platform).facts()
+        return (found,) if found else None
 
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)

@@ -71,10 +71,10 @@ class Lab:
     def doit(self, *args: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.argv(*args), cwd=cwd, env=self.env(**environ), capture_output=True, text=True)
 
-    def start(self, *args: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *args: str, cwd: Path = ROOT, **environ: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.argv(*args),
-            cwd=ROOT,
+            cwd=cwd,
             env=self.env(**environ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -281,6 +281,8 @@ def test_a_rebuild_on_purpose_reaches_who_holds_the_old_one_and_what_stands_on_i
     assert asking.decided["base"].reasons == (AFRESH_ELSEWHERE,)
     assert asking.rounds == [["base"], ["app"]]
     assert Asking([BASE, APP], here, base=theirs(BASE, rebuilt="900")).actions("base")["app"] == "build"
+    every_time = replace(BASE, image=replace(BASE.image, no_cache=True))
+    assert Asking([every_time], here, base=theirs(BASE, rebuilt="900")).actions("base") == {"base": "fresh"}
     own = replace(held(BASE), labels={OWN: BASE.own, PARENTS: "", REBUILT: "901"})
     assert Asking([BASE], engine(own), base=theirs(BASE, rebuilt="900")).actions("base") == {"base": "fresh"}
 

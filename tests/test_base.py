@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tarfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine import Engine, Held, Snapshot, host_platform
+from tasks.engine import Engine, Held, Snapshot, facts_of, host_platform, normalise
 from tasks.errors import Trouble
-from tasks.images import base
+from tasks.images import base, debian
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 from tests.conftest import ROOT, docker
 
-OURS = Held("sha256:1", labels={base.SOURCE_LABEL: "debian"})
+NUMBER = "ab" * 32
+LABELS = {debian.SOURCE_LABEL: "debian", debian.IDENTITY_LABEL: NUMBER}
+OURS = Held("sha256:1", labels=LABELS, created=debian.EPOCH)
 THEIRS = Held("sha256:2")
 OFFLINE = "no registry can be reached (no such host)"
 
@@ -43,7 +46,113 @@ OFFLINE = "no registry can be reached (no such host)"
 def test_what_the_engine_holds_counts_if_it_comes_from_where_it_should(
     source: str, held: Held | None, enough: bool
 ) -> None:
-    assert base.wanted(held, Settings(base_source=source)) is enough
+    assert base.wanted(held, Settings(base_source=source), NUMBER) is enough
+
+
+@pytest.mark.parametrize("source", ["auto", "debian"])
+def test_a_base_made_here_that_is_not_the_declared_one_is_made_anew(source: str) -> None:
+    settings = Settings(base_source=source)
+    assert not base.wanted(OURS, settings, "cd" * 32)
+    assert base.wanted(OURS, settings, ""), "a project that declares none"
+    # By an older version of these tasks, which did not say what it is.
+    older = Held("sha256:3", labels={debian.SOURCE_LABEL: "debian"}, created=debian.EPOCH)
+    assert not base.wanted(older, settings, NUMBER)
+    # What people built on one of ours inherits its labels, and is theirs.
+    theirs = Held("sha256:4", labels=LABELS, created=debian.EPOCH + 5)
+    assert base.wanted(theirs, settings, "cd" * 32)
+
+
+def declaring(root: Path, **files: str) -> Path:
+    for name, text in {"packages.txt": "python3\n", "docker-clean": "x", "date.txt": "2026-11-25\n", **files}.items():
+        path = root / "docker/base" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_the_identity_is_all_that_decides_what_the_base_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = debian.identity(declaring(tmp_path), "linux/amd64")
+    assert number == debian.identity(declaring(tmp_path / "elsewhere"), "linux/amd64")
+    same: list[dict[str, str]] = [{"packages.txt": "# why\npython3 # this\n"}, {"date.txt": "# when\n\n2026-11-25"}]
+    other = [{"packages.txt": "python3\ntzdata\n"}, {"date.txt": "2026-11-26\n"}, {"docker-clean": "y"}]
+    for files in same:
+        assert debian.identity(declaring(tmp_path, **files), "linux/amd64") == number
+    for files in other:
+        assert debian.identity(declaring(tmp_path, **files), "linux/amd64") != number
+    declaring(tmp_path)
+    assert debian.identity(tmp_path, "linux/arm64") != number
+    for name, value in {"SUITE": "forky", "PYTHON": "3.14", "EPOCH": 1, "_EXCLUDED": (), "_KEPT": ()}.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(debian, name, value)
+            assert debian.identity(tmp_path, "linux/amd64") != number, name
+    assert debian.identity(tmp_path / "nowhere", "linux/amd64") == ""
+
+
+def test_the_identity_is_no_content() -> None:
+    def content(number: str) -> str:
+        config = json.loads(debian.image_config("sha256:1", "linux/amd64", number))
+        inspected = {"RootFS": {"Layers": ["sha256:1"]}, "Config": config["config"], "Os": "linux"}
+        return facts_of(inspected).content
+
+    assert content("1") == content("2") == content("")
+
+
+@pytest.mark.parametrize(
+    ("source", "ref", "may"),
+    [
+        ("auto", "python:3.13-slim-trixie", True),
+        ("auto", "python:3.12", False),
+        ("debian", "python:3.12", True),
+        ("debian", "python@sha256:" + "0" * 64, False),
+        ("registry", "python:3.13-slim-trixie", False),
+    ],
+)
+def test_where_a_shared_base_may_have_the_name(source: str, ref: str, may: bool) -> None:
+    assert base.declared(Settings(base_source=source, base_image=ref)) is may
+
+
+class Holding(Workspace):
+    """A workspace whose engine holds this under the base's name."""
+
+    def __init__(self, held: Held | None, **settings: str) -> None:
+        super().__init__(environ=settings)
+        self._held = held
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot({normalise(self.settings.base_image): self._held} if self._held else {}, "linux/amd64")
+
+
+@pytest.mark.parametrize(
+    ("held", "settings", "sentence"),
+    [
+        (None, {"BASE_SOURCE": "registry"}, "BASE_SOURCE=registry"),
+        (None, {"BASE_IMAGE": "python@sha256:" + "0" * 64}, "cannot have the digest"),
+        (None, {"BASE_IMAGE": "python:3.12"}, "is no Python 3.12"),
+        (THEIRS, {}, "was not made here from Debian's packages"),
+    ],
+)
+def test_rebuild_base_leaves_a_base_from_elsewhere_alone(
+    held: Held | None, settings: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Trouble, match=sentence):
+        base.rebuild(Holding(held, **settings), declaring(tmp_path))
+    assert debian.date_of(tmp_path) == "2026-11-25"
+
+
+def test_a_day_on_which_no_base_could_be_made_is_taken_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    days = []
+
+    def fails(*_: object, **__: object) -> str:
+        days.append(debian.date_of(tmp_path))
+        raise Trouble("mmdebstrap: no mirror")
+
+    monkeypatch.setattr(base, "ensure", fails)
+    text = "# when\n2026-01-01\n"
+    declaring(tmp_path, **{"date.txt": text})
+    with pytest.raises(Trouble, match="no mirror"):
+        base.rebuild(Holding(OURS), tmp_path)
+    assert days == [time.strftime("%Y-%m-%d", time.gmtime())]
+    assert (tmp_path / debian.DATE).read_text() == text
 
 
 @pytest.mark.parametrize("ref", ["python:3.13-slim-trixie", "python:3.13-slim", "registry.example/team/base:1", "base"])
@@ -71,8 +180,8 @@ def test_where_it_may_not_stand_in_the_reason_is_a_sentence(ref: str, source: st
 
 
 def test_the_package_list_is_one_name_a_line_with_comments() -> None:
-    assert base.packages("# why\npython3\n\n  tzdata  # times\n") == ["python3", "tzdata"]
-    listed = base.packages((ROOT / "docker/base/packages.txt").read_text())
+    assert debian.packages("# why\npython3\n\n  tzdata  # times\n") == ["python3", "tzdata"]
+    listed = debian.packages((ROOT / "docker/base/packages.txt").read_text())
     assert {"python3", "python3-venv", "ca-certificates"} <= set(listed)
     assert listed == sorted(listed)
 
@@ -86,7 +195,7 @@ def test_the_mirrors_of_the_machine_are_used_for_the_suite_alone() -> None:
         "http://mirror.example/other/ trixie Somebody",
         "file:/srv/debian/ trixie Debian",
     ]
-    assert base.mirrors(lines) == [
+    assert debian.mirrors(lines) == [
         "deb http://mirror.example/debian/ trixie main",
         "deb http://mirror.example/debian/ trixie-updates main",
         "deb https://mirror.example/security/ trixie-security main",
@@ -105,11 +214,13 @@ def test_the_mirrors_of_the_machine_are_used_for_the_suite_alone() -> None:
     ],
 )
 def test_other_machines_leave_it_to_debians_own_mirrors(line: str) -> None:
-    assert base.mirrors([line]) == []
+    assert debian.mirrors([line]) == []
 
 
 def test_the_command_line_of_mmdebstrap() -> None:
-    argv = base.mmdebstrap_argv(["python3", "tzdata"], Path("/b/r.tar"), "arm64", ["deb u trixie main"], Path("/a b/c"))
+    argv = debian.mmdebstrap_argv(
+        ["python3", "tzdata"], Path("/b/r.tar"), "arm64", ["deb u trixie main"], Path("/a b/c")
+    )
     assert argv == [
         "mmdebstrap",
         "--variant=minbase",
@@ -150,6 +261,7 @@ def test_the_image_is_a_pure_function_of_the_filesystem_and_the_platform(
     assert manifest["RepoTags"] == ["python:1"]
     assert image == "sha256:" + hashlib.sha256(config).hexdigest()
     assert files[manifest["Layers"][0]] == content
+    assert base.write_archive("python:1", tar, platform, io.BytesIO(), "another identity") != image
     said: dict[str, Any] = json.loads(config)
     assert said["rootfs"]["diff_ids"] == ["sha256:" + hashlib.sha256(content).hexdigest()]
     assert "/".join(filter(None, (said["os"], said["architecture"], said.get("variant")))) == platform
@@ -158,13 +270,13 @@ def test_the_image_is_a_pure_function_of_the_filesystem_and_the_platform(
 def test_without_mmdebstrap_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Trouble, match="apt-get install mmdebstrap debian-archive-keyring"):
-        base.make_rootfs(ROOT, tmp_path / "rootfs.tar", "linux/amd64")
+        debian.make_rootfs(ROOT, tmp_path / "rootfs.tar", "linux/amd64")
 
 
 def test_what_mmdebstrap_says_last_is_passed_on_and_nothing_is_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    if not any(path.exists() for path in base._KEYRINGS):
+    if not any(path.exists() for path in debian._KEYRINGS):
         pytest.skip("debian-archive-keyring is not installed")
     fake = tmp_path / "bin/mmdebstrap"
     fake.parent.mkdir()
@@ -174,7 +286,7 @@ def test_what_mmdebstrap_says_last_is_passed_on_and_nothing_is_left(
     monkeypatch.setenv("PATH", f"{fake.parent}:/usr/bin:/bin")
     tar = tmp_path / "out/rootfs.tar"
     with pytest.raises(Trouble, match=r"mmdebstrap: no space \(its log is .*/out/mmdebstrap.log\)"):
-        base.make_rootfs(ROOT, tar, "linux/amd64")
+        debian.make_rootfs(ROOT, tar, "linux/amd64")
     assert [path.name for path in tar.parent.iterdir()] == ["mmdebstrap.log"]
 
 

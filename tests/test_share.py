@@ -53,11 +53,11 @@ FILES = {
 class Machine(Lab):
     """A checkout of the same project, with an engine of its own."""
 
-    def __init__(self, folder: Path, prefix: str, **environ: str) -> None:
+    def __init__(self, folder: Path, prefix: str, files: dict[str, str] = FILES, **environ: str) -> None:
         super().__init__(folder)
         self.prefix = prefix
         self.environ = environ
-        self.write(FILES)
+        self.write(files)
 
     def did(self) -> dict[str, str]:
         """Build, and say what happened to each image; the text is kept in ``said``."""

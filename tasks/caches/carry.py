@@ -195,6 +195,7 @@ def push_all(workspace: Workspace) -> str:
         raise Trouble("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
     platform = workspace.snapshot().platform
     fresh = {name: one for name, one in workspace.decisions().items() if one.action == "fresh" and one.held}
+    give.give_base(workspace)
     workspace.share.offers({name: one.surveyed for name, one in fresh.items()}, platform)  # side by side
     pushed = 0
     for name, one in fresh.items():

@@ -1,7 +1,7 @@
 """Where does BASE_IMAGE come from, with or without a registry?
 
-It is in the engine already, or a registry has it, or it is made from Debian's own packages: mmdebstrap unpacks
-those of ``docker/base/packages.txt`` into ``.build/base/rootfs.tar``, and that becomes the one layer of an image.
+It is in the engine already, or the shared registry has it (``shared_base``), or a registry of its name, or it is made
+from Debian's own packages (``debian``): a root filesystem, ``.build/base/rootfs.tar``, becomes an image's one layer.
 The same package versions give the same bytes and the same image id on every machine, so that what one machine
 builds on its base, another recognises.
 """
@@ -10,45 +10,52 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+import time
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from tasks.action import QUIET, act
 from tasks.engine import Engine, Held, normalise
 from tasks.errors import Trouble
+from tasks.images.debian import (
+    DATE,
+    EPOCH,
+    IDENTITY_LABEL,
+    PACKAGES,
+    PYTHON,
+    SOURCE_LABEL,
+    SUITE,
+    date_of,
+    identity,
+    image_config,
+    make_rootfs,
+    next_date,
+    set_date,
+)
 from tasks.settings import ROOT, Settings
 
-SUITE, PYTHON = "trixie", "3.13"
-# Times inside the filesystem are clamped to this one: the day on which the suite was released.
-EPOCH = int(datetime(2025, 8, 9, tzinfo=UTC).timestamp())
-# Tells our own base from a registry's of the same name.
-SOURCE_LABEL = "vllm-swarm.base.source"
+if TYPE_CHECKING:
+    from tasks.caches.share import Share
+    from tasks.workspace import Workspace
+
 TAR = Path(".build/base/rootfs.tar")
-_KEYRINGS = [Path(f"/usr/share/keyrings/debian-archive-keyring.{kind}") for kind in ("gpg", "pgp")]
-# What Debian's official images leave out; licenses stay.
-_EXCLUDED = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
-_KEPT = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
 # A registry that says one of these was reached; with anything else it was not.
 _ANSWERED = re.compile(r"not found|manifest unknown|denied|unauthorized|no matching manifest|invalid reference", re.I)
-_DEBIAN_ARCHITECTURES = {"arm/v7": "armhf", "386": "i386", "ppc64le": "ppc64el"}
 
 
 def task_base_image() -> dict[str, Any]:
     """The Debian-with-Python image that everything is built on: from a registry, else from Debian's packages."""
     from tasks.workspace import current
 
-    def act() -> Any:
+    def bring() -> Any:
         from doit.exceptions import TaskFailed
 
         try:
-            done = ensure(current().settings, ROOT)
+            done = ensure(current().settings, ROOT, share=current().share)
         except Trouble as trouble:
             return TaskFailed(str(trouble))
         if done:
@@ -58,13 +65,18 @@ def task_base_image() -> dict[str, Any]:
 
     tar = ROOT / TAR
     return {
-        "actions": [act],
+        "actions": [bring],
         "uptodate": [Present()],
         "targets": [str(tar)] if tar.exists() else [],
-        "file_dep": [str(ROOT / "docker/base/packages.txt")],
+        "file_dep": [str(ROOT / PACKAGES)],
         "clean": True,
         "verbosity": 2,
     }
+
+
+def task_rebuild_base() -> dict[str, Any]:
+    """Make the base anew from today's packages, share it, and write the day into docker/base/date.txt"""
+    return {"actions": [(act, [rebuild])], **QUIET}
 
 
 class Present:
@@ -76,7 +88,8 @@ class Present:
 
         try:
             workspace = current()
-            return wanted(workspace.snapshot().get(workspace.settings.base_image), workspace.settings)
+            held = workspace.snapshot().get(workspace.settings.base_image)
+            return wanted(held, workspace.settings, workspace.base_identity)
         except Trouble:
             return False
 
@@ -85,40 +98,85 @@ class Present:
         return "BASE_IMAGE is in the engine"
 
 
-def ensure(settings: Settings, root: Path) -> str:
+def ensure(settings: Settings, root: Path, afresh: bool = False, share: Share | None = None) -> str:
     """See to it that the engine holds ``BASE_IMAGE``; returns what was done in a sentence, '' for nothing.
+
+    ``afresh`` makes it from Debian's packages although it is there; ``share`` is the shared registry of the run.
 
     Raises ``Trouble`` when it cannot be had: a registry that has no such image, a digest that nobody can make, a
     machine without mmdebstrap, an engine that does not answer.
     """
+    from tasks.images import shared_base
+
     ref, engine = settings.base_image, Engine()
     snapshot = engine.snapshot()
-    if wanted(snapshot.get(ref), settings):
+    number = identity(root, snapshot.platform) if declared(settings) else ""
+    if not afresh and wanted(snapshot.get(ref), settings, number):
         return ""
+    shared = shared_base.of(settings, share, number, snapshot.platform)
+    if shared.bring(ref, engine):
+        return f"pulled {ref} from {settings.cache_registry}"
     why = ""
-    if settings.base_source != "debian":
+    if settings.base_source != "debian" and not afresh:
         why = pull(ref)
         if not why:
             return f"pulled {ref}"
         refuse_to_stand_in(ref, settings.base_source, why)
     elif "@" in ref:
         refuse_to_stand_in(ref, "debian", "")
-    print(
-        f"base_image: {why + '; ' if why else ''}making {ref} from Debian's packages ({SUITE}, Python {PYTHON})",
-        file=sys.stderr,
-    )
+    what = f"{ref} from Debian's packages ({SUITE}, Python {PYTHON})"
+    print(f"base_image: {why + '; ' if why else ''}making {what}", file=sys.stderr)
     tar = root / TAR
     make_rootfs(root, tar, snapshot.platform)
-    load(ref, tar, snapshot.platform)
-    return f"made {ref} from Debian's packages ({SUITE}, Python {PYTHON})"
+    image = load(ref, tar, snapshot.platform, number)
+    return f"made {what}{shared.give(ref, image, engine)}"
 
 
-def wanted(held: Held | None, settings: Settings) -> bool:
-    """Whether what the engine holds under the base's name comes from where ``BASE_SOURCE`` says."""
+def rebuild(workspace: Workspace, root: Path = ROOT) -> None:
+    """The action of ``rebuild_base``: what stands in the file decides, so the day is written first, and taken back if
+    no base comes of it. Raises ``Trouble``."""
+    settings, ref = workspace.settings, workspace.settings.base_image
+    held = workspace.snapshot().get(ref)
+    refuse_to_stand_in(ref, settings.base_source, f"{ref} cannot be made here")
+    if settings.base_source == "auto" and held and not made_here(held):
+        raise Trouble(
+            f"BASE_IMAGE {ref} in the engine was not made here from Debian's packages",
+            remedy=f"docker pull {ref} brings a newer one, BASE_SOURCE=debian one that is made here",
+        )
+    date = next_date(date_of(root), time.strftime("%Y-%m-%d", time.gmtime()))
+    before = set_date(root, date)
+    try:
+        done = ensure(settings, root, afresh=True, share=workspace.share)
+    except BaseException:
+        (root / DATE).write_text(before)
+        raise
+    workspace.changed()
+    print(
+        f"{done}\n{DATE} says {date}: commit it, and every machine has this base with its next build", file=sys.stderr
+    )
+
+
+def wanted(held: Held | None, settings: Settings, number: str = "") -> bool:
+    """Whether what the engine holds under the base's name comes from where ``BASE_SOURCE`` says, and if it was made
+    from Debian's packages, is the one that the project declares (``debian.identity``; "" if it declares none)."""
     if held is None:
         return False
     ours = held.labels.get(SOURCE_LABEL) == "debian"
-    return {"auto": True, "debian": ours, "registry": not ours}[settings.base_source]
+    comes = {"auto": True, "debian": ours, "registry": not ours}[settings.base_source]
+    return comes and not (number and made_here(held) and held.labels.get(IDENTITY_LABEL) != number)
+
+
+def made_here(held: Held) -> bool:
+    """Whether an image is itself a base made from Debian's packages: what is built on one inherits its labels, but not
+    the time at which it was made."""
+    return held.labels.get(SOURCE_LABEL) == "debian" and held.created == EPOCH
+
+
+def declared(settings: Settings) -> bool:
+    """Whether a base made from Debian's packages may have the name ``BASE_IMAGE``."""
+    if settings.base_source == "registry" or "@" in settings.base_image:
+        return False
+    return settings.base_source == "debian" or not _other_base(settings.base_image)
 
 
 def pull(ref: str) -> str:
@@ -166,121 +224,17 @@ def _other_base(ref: str) -> str:
     return other.group() if other else ""
 
 
-def packages(text: str) -> list[str]:
-    """The package names in a list of one per line, with ``#`` comments."""
-    return [word for line in text.splitlines() if (word := line.partition("#")[0].strip())]
-
-
-def mirrors(indextargets: Iterable[str]) -> list[str]:
-    """The lines of sources.list that this machine itself uses for ``SUITE``, from ``URI CODENAME ORIGIN`` lines; none
-    when it runs another suite or distribution, or takes the suite from no network mirror.
-
-    >>> mirrors(["http://mirror.example/debian/ trixie Debian", "file:/srv/ trixie Debian"])
-    ['deb http://mirror.example/debian/ trixie main']
-    """
-    suites = (SUITE, f"{SUITE}-updates", f"{SUITE}-security")
-    found = []
-    for line in indextargets:
-        uri, _, rest = line.partition(" ")
-        codename, _, origin = rest.partition(" ")
-        if origin == "Debian" and codename in suites and uri.startswith(("http://", "https://")) and "@" not in uri:
-            found.append(f"deb {uri} {codename} main")
-    return sorted(set(found)) if any(line.split()[2] == SUITE for line in found) else []
-
-
-def mmdebstrap_argv(include: Sequence[str], tar: Path, arch: str, sources: Sequence[str], apt_conf: Path) -> list[str]:
-    """The command that makes the root filesystem ``tar`` for Debian architecture ``arch``.
-
-    ``sources`` are lines of sources.list (none: Debian's own mirrors), ``apt_conf`` is apt's configuration in it.
-    """
-    options = [f"--dpkgopt=path-exclude={path}" for path in _EXCLUDED]
-    options += [f"--dpkgopt=path-include={path}" for path in _KEPT]
-    return [
-        "mmdebstrap",
-        "--variant=minbase",
-        f"--architectures={arch}",
-        f"--include={','.join(include)}",
-        # Nothing survives a crash in a layer that is not finished, so nothing need be synced while it is made.
-        "--dpkgopt=force-unsafe-io",
-        *options,
-        f'--customize-hook=install -m 0644 "{apt_conf}" "$1/etc/apt/apt.conf.d/docker-clean"',
-        # With that configuration apt no longer knows of these two, and would leave them behind.
-        '--customize-hook=rm -f "$1/var/cache/apt/pkgcache.bin" "$1/var/cache/apt/srcpkgcache.bin"',
-        "--format=tar",
-        SUITE,
-        str(tar),
-        *sources,
-    ]
-
-
-def make_rootfs(root: Path, tar: Path, platform: str) -> None:
-    """Make the root filesystem with mmdebstrap; nothing is left at ``tar`` unless it is complete.
-
-    Raises ``Trouble`` with what to install, or with mmdebstrap's last words and where its log is.
-    """
-    if not shutil.which("mmdebstrap"):
-        raise Trouble(
-            "mmdebstrap, which makes the base from Debian's packages, is not installed",
-            remedy="apt-get install mmdebstrap debian-archive-keyring, or set BASE_IMAGE to an image that you have",
-        )
-    if not any(path.exists() for path in _KEYRINGS):
-        raise Trouble(
-            "the keys that Debian's packages are checked with are not installed",
-            remedy="apt-get install debian-archive-keyring",
-        )
-    include = packages((root / "docker/base/packages.txt").read_text())
-    arch = _architecture(platform)
-    unfinished = tar.with_suffix(f".{os.getpid()}.tar")
-    argv = mmdebstrap_argv(include, unfinished, arch, mirrors(indextargets()), root / "docker/base/docker-clean")
-    tar.parent.mkdir(parents=True, exist_ok=True)
-    log = tar.with_name("mmdebstrap.log")
-    try:
-        with log.open("w") as out:
-            env = {**os.environ, **_apt_proxy(), "SOURCE_DATE_EPOCH": str(EPOCH)}
-            done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
-        if done.returncode:
-            lines = [line for line in log.read_text().splitlines() if line.startswith("E: ")] or ["it failed"]
-            raise Trouble(f"mmdebstrap: {lines[0].removeprefix('E: ')}", remedy=f"its log is {log}")
-        unfinished.replace(tar)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def image_config(diff_id: str, platform: str) -> bytes:
-    """The image's configuration: a pure function of its one layer and its platform, and so is its id."""
-    system, architecture, *variant = platform.split("/")
-    created = datetime.fromtimestamp(EPOCH, UTC).isoformat().replace("+00:00", "Z")
-    config: dict[str, Any] = {
-        "architecture": architecture,
-        "os": system,
-        "created": created,
-        "config": {
-            "Cmd": ["python3"],
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"],
-            "Labels": {
-                SOURCE_LABEL: "debian",
-                "org.opencontainers.image.title": f"Debian {SUITE} with Python {PYTHON}",
-            },
-        },
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created": created, "created_by": f"mmdebstrap {SUITE}"}],
-    }
-    if variant:
-        config["variant"] = variant[0]
-    return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
-
-
-def write_archive(ref: str, tar: Path, platform: str, out: IO[bytes]) -> str:
+def write_archive(ref: str, tar: Path, platform: str, out: IO[bytes], number: str = "") -> str:
     """Write an image whose only layer is ``tar`` to ``out``, as ``docker load`` reads it; returns the image's id."""
     import tarfile
 
     with tar.open("rb") as layer:
         diff_id = f"sha256:{hashlib.file_digest(layer, 'sha256').hexdigest()}"
-    config = image_config(diff_id, platform)
-    number = hashlib.sha256(config).hexdigest()
-    manifest = [{"Config": f"{number}.json", "RepoTags": [normalise(ref)], "Layers": ["layer.tar"]}]
+    config = image_config(diff_id, platform, number)
+    digest = hashlib.sha256(config).hexdigest()
+    manifest = [{"Config": f"{digest}.json", "RepoTags": [normalise(ref)], "Layers": ["layer.tar"]}]
     with tarfile.open(fileobj=out, mode="w|") as archive:
-        for name, content in ((f"{number}.json", config), ("manifest.json", json.dumps(manifest).encode())):
+        for name, content in ((f"{digest}.json", config), ("manifest.json", json.dumps(manifest).encode())):
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             archive.addfile(entry, BytesIO(content))
@@ -288,11 +242,11 @@ def write_archive(ref: str, tar: Path, platform: str, out: IO[bytes]) -> str:
         entry.size = tar.stat().st_size
         with tar.open("rb") as layer:
             archive.addfile(entry, layer)
-    return f"sha256:{number}"
+    return f"sha256:{digest}"
 
 
-def load(ref: str, tar: Path, platform: str) -> str:
-    """Load the root filesystem ``tar`` into the engine as the image ``ref``; returns the image's id.
+def load(ref: str, tar: Path, platform: str, number: str = "") -> str:
+    """Load the root filesystem ``tar`` into the engine as the image ``ref`` with this identity; returns the image's id.
 
     Raises ``Trouble`` with the engine's words when it refuses.
     """
@@ -303,7 +257,7 @@ def load(ref: str, tar: Path, platform: str) -> str:
         raise AssertionError("both were asked for")
     image = ""
     try:
-        image = write_archive(ref, tar, platform, process.stdin)
+        image = write_archive(ref, tar, platform, process.stdin, number)
         process.stdin.close()
     except BrokenPipeError:
         pass  # docker load ended early: it says why below
@@ -311,28 +265,3 @@ def load(ref: str, tar: Path, platform: str) -> str:
     if process.wait() or not image:
         raise Trouble(f"docker load refuses the base made from Debian's packages: {said}")
     return image
-
-
-def _architecture(platform: str) -> str:
-    machine = platform.partition("/")[2]
-    return _DEBIAN_ARCHITECTURES.get(machine, machine.split("/")[0])
-
-
-def indextargets() -> list[str]:
-    """What this machine's apt takes packages from, as ``URI CODENAME ORIGIN`` lines; none where there is no apt."""
-    format_ = "$(REPO_URI) $(CODENAME) $(ORIGIN)"
-    return _lines(["apt-get", "indextargets", "--format", format_, "Created-By: Packages"])
-
-
-def _apt_proxy() -> Mapping[str, str]:
-    """The proxy that this machine's apt is told to use, as a variable: it must not end up inside the base."""
-    lines = _lines(["apt-config", "dump", "--format", "%v%n", "Acquire::http::Proxy"])
-    return {"http_proxy": lines[0]} if lines and lines[0] != "DIRECT" else {}
-
-
-def _lines(argv: Sequence[str]) -> list[str]:
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # no apt here: mmdebstrap also runs on other distributions
-        return []
-    return [line for line in done.stdout.splitlines() if line.strip()]

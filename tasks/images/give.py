@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 from tasks.caches import lease, share, site
 from tasks.content.fingerprint import OWN, PARENTS, REBUILT
-from tasks.engine import Held
+from tasks.engine import Held, normalise
+from tasks.images import shared_base
 from tasks.images.agreement import verdict
-from tasks.images.plan import Decision, rebuilt
+from tasks.images.base import made_here
+from tasks.images.debian import IDENTITY_LABEL
+from tasks.images.plan import Decision, own_only, rebuilt
 from tasks.seeing import board
 from tasks.workspace import Workspace
 
@@ -36,6 +40,20 @@ def mark(workspace: Workspace, decision: Decision) -> str:
     return str(max(int(time.time()), 1 + max(known)))
 
 
+def give_base(workspace: Workspace) -> None:
+    """Push the base, if it was made here before there was a registry, and that has none: what is built on it is of no
+    use to machines that have another."""
+    ref, number = workspace.settings.base_image, workspace.base_identity
+    held = workspace.snapshot().get(ref)
+    if held and number and held.labels.get(IDENTITY_LABEL) == number and made_here(held):
+        platform = workspace.snapshot().platform
+        if shared_base.of(workspace.settings, workspace.share, number, platform).push(held.id, workspace.engine):
+            workspace.changed()
+
+
+_give_base_once = cache(give_base)
+
+
 def give(
     workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float, rebuilt_at: str = ""
 ) -> Found | None:
@@ -44,10 +62,14 @@ def give(
     if wanted is None or not (workspace.share.reads or workspace.crew.on):
         return None
     labels = {OWN: decision.surveyed.own, PARENTS: decision.parents_label, REBUILT: rebuilt_at}
+    if normalise(workspace.settings.base_image) in map(normalise, decision.surveyed.bases):
+        with _parents:
+            _give_base_once(workspace)
     what, found = offer(workspace, decision, wanted, Held(image_id, labels=labels, size=size, fixed=False))
     if workspace.settings.cache_write:
         workspace.crew.tell({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
-    return found if what == "take" and found and workspace.share.gives(found) else None
+    takes = what == "take" and found and workspace.share.gives(found) and not own_only(decision.surveyed)
+    return found if takes else None
 
 
 def offer(workspace: Workspace, decision: Decision, wanted: share.Wanted, held: Held) -> tuple[str, Found | None]:

@@ -110,7 +110,9 @@ def decide(
     if not built:
         held, foreign = matching(one, snapshot, label, facts_of, index_of)
         offer = offer if offer and offered(one, offer, label) else None
-        why = held and offer and _given_up(held, offer, taken, content_of(one, held, facts_of, index_of))
+        why = ""
+        if held and offer and not own_only(one):
+            why = _given_up(held, offer, taken, content_of(one, held, facts_of, index_of))
         if held and one.due:
             return Decision(one.name, "build", (DUE,), one, parents_label=label)
         if held and not why:
@@ -152,6 +154,11 @@ def offered(one: Surveyed, offer: Found, parents: str) -> bool:
         and offer.labels.get(PARENTS, "") == parents
         and [platforms.normalise(platform) for platform in offer.platform.split(", ")] == list(one.platforms)
     )
+
+
+def own_only(one: Surveyed) -> bool:
+    """Whether another machine's result never counts: of what is to be built in every run."""
+    return one.image.no_cache or bool(one.image.no_cache_filter)
 
 
 def rebuilt(labels: Mapping[str, str]) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tasks import lock
 from tasks.errors import Trouble
-from tasks.images.base import indextargets
+from tasks.images.debian import indextargets
 from tasks.measuring.spare_engine import SpareEngine, spare_engine
 from tasks.settings import ROOT
 

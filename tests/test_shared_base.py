@@ -1,0 +1,201 @@
+"""A base that is made from Debian's packages is shared: two real engines, one real registry, for each machine a
+checkout. What mmdebstrap makes here is small, and other bytes each time; the real one is tried in test_base.py."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.engine import Engine
+from tasks.images import debian
+from tasks.measuring.spare_engine import SpareEngine
+from tests import loopback
+from tests.conftest import ROOT
+from tests.test_share import (
+    Machine,
+    second_engine,  # noqa: F401
+    server,  # noqa: F401
+)
+
+FILES = {
+    "compose.yml": "services:\n  app: {image: PREFIX/app, build: .}\n  other: {image: PREFIX/other, build: other}\n",
+    "Dockerfile": "FROM PREFIX/debian:1\nCOPY app.py /\nRUN head -c 8 /dev/urandom > /random\n",
+    "other/Dockerfile": "FROM PREFIX/debian:1\nRUN head -c 8 /dev/urandom > /other\n",
+    "app.py": "one",
+}
+# A step of an image runs in it, so it has a shell.
+MMDEBSTRAP = """\
+#!/bin/sh
+set -e
+for last; do case $last in *.tar) tar=$last ;; esac; done
+folder=$(mktemp -d)
+mkdir "$folder/bin"
+cp "$(command -v busybox)" "$folder/bin/busybox"
+ln "$folder/bin/busybox" "$folder/bin/sh"
+ln "$folder/bin/busybox" "$folder/bin/head"
+head -c 8 /dev/urandom > "$folder/version"
+sleep "${SLOWLY:-0}"
+tar -C "$folder" -cf "$tar" .
+rm -r "$folder"
+"""
+
+
+class Checkout(Machine):
+    """A machine that has these tasks in a folder of its own."""
+
+    def __init__(self, folder: Path, prefix: str, **environ: str) -> None:
+        super().__init__(folder, prefix, FILES, **environ)
+        self.checkout = folder / "checkout"
+        shutil.copytree(ROOT / "tasks", self.checkout / "tasks")
+        shutil.copytree(ROOT / "docker/base", self.checkout / "docker/base")
+        shutil.copy(ROOT / "dodo.py", self.checkout)
+        program = folder / "bin/mmdebstrap"
+        program.parent.mkdir()
+        program.write_text(MMDEBSTRAP)
+        program.chmod(0o755)
+        self.environ |= {"PATH": f"{program.parent}:{os.environ['PATH']}", "BASE_IMAGE": self.base}
+        self.environ |= {"BASE_SOURCE": "debian"}
+
+    @property
+    def base(self) -> str:
+        return f"{self.prefix}/debian:1"
+
+    def doit(self, *args: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+        return super().doit(*args, cwd=cwd or self.checkout, **environ)
+
+    def base_content(self) -> str:
+        engine = Engine(self.environ.get("DOCKER_HOST", ""))
+        held = engine.snapshot().get(self.base)
+        return engine.facts(held.id).content if held else ""
+
+    def made(self) -> bool:
+        """Whether the last build made the base."""
+        return f"making {self.base} from Debian's packages" in self.said
+
+
+Pair = tuple[Checkout, Checkout]
+
+
+@pytest.fixture
+def pair(
+    second_engine: SpareEngine,  # noqa: F811
+    server: loopback.Service,  # noqa: F811
+    tmp_path: Path,
+) -> Iterator[Pair]:
+    if not any(path.exists() for path in debian._KEYRINGS):
+        pytest.skip("there is no debian-archive-keyring: apt-get install debian-archive-keyring")
+    prefix = f"tst-shared-{tmp_path.name[-6:].strip('-_').lower()}-{int(time.time())}"
+    first = Checkout(tmp_path / "first", prefix, CACHE_REGISTRY=server.address)
+    host = {"DOCKER_HOST": second_engine.address, "DOCKER_CONTEXT": ""}
+    second = Checkout(tmp_path / "second", prefix, CACHE_REGISTRY=server.address, **host)
+    yield first, second
+    first.close()
+    second.forget()
+
+
+BOTH = ("app", "other")
+
+
+@pytest.mark.engine
+def test_a_new_machine_knows_what_to_pull_before_it_has_a_base(pair: Pair) -> None:
+    first, second = pair
+    assert first.did() == dict.fromkeys(BOTH, "built")
+    assert first.made()
+    assert f"and pushed it to {first.environ['CACHE_REGISTRY']}" in first.said
+    planned = second.plan()
+    assert {name: one["action"] for name, one in planned.items()} == dict.fromkeys(BOTH, "pull")
+    assert [one["external_bases"][0]["digest"] for one in planned.values()] == [first.base_content()] * 2
+    assert second.base_content() == "", "a plan changes nothing"
+    assert second.did() == dict.fromkeys(BOTH, "pulled")
+    assert not second.made()
+    assert second.base_content() == first.base_content()
+    assert second.did() == first.did() == {}
+
+
+@pytest.mark.engine
+def test_when_it_is_made_anew_is_a_decision_of_the_project(pair: Pair) -> None:
+    first, second = pair
+    first.did()
+    second.did()
+    old = first.base_content()
+    done = first.doit("rebuild_base")
+    assert done.returncode == 0, done.stderr
+    date = first.checkout / debian.DATE
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    assert re.search(rf"{debian.DATE} says {today}(\.2)?: commit it", done.stderr)
+    assert first.base_content() != old
+    assert first.did() == dict.fromkeys(BOTH, "built")
+    # Nothing changes for who has not got the commit, and with it everything is there.
+    assert second.actions() == dict.fromkeys(BOTH, "fresh")
+    shutil.copy(date, second.checkout / debian.DATE)
+    assert second.actions() == dict.fromkeys(BOTH, "pull")
+    assert second.did() == dict.fromkeys(BOTH, "pulled")
+    assert not second.made()
+    assert second.base_content() == first.base_content()
+    # The package list decides as well: nothing is shared of that one yet, so it is made.
+    with (second.checkout / debian.PACKAGES).open("a") as stream:
+        stream.write("zlib1g\n")
+    assert second.actions() == dict.fromkeys(BOTH, "build")
+    assert second.did() == dict.fromkeys(BOTH, "built")
+    assert second.made()
+    assert second.did() == {}
+
+
+@pytest.mark.engine
+def test_of_two_that_make_it_at_the_same_time_the_second_takes_the_firsts(pair: Pair) -> None:
+    first, second = pair
+    running = second.start("base_image", cwd=second.checkout, SLOWLY="6")
+    assert running.stdout is not None
+    for line in running.stdout:
+        if "making" in line:
+            break
+    assert first.doit("base_image").returncode == 0
+    said = running.communicate()[0]
+    assert running.returncode == 0, said
+    assert "has another machine's, which is taken" in said
+    assert first.base_content() == second.base_content() != ""
+
+
+@pytest.mark.engine
+def test_one_that_was_made_before_there_was_a_registry_goes_there_with_the_first_build(pair: Pair) -> None:
+    first, second = pair
+    assert first.doit("base_image", CACHE_REGISTRY="").returncode == 0
+    assert first.did() == dict.fromkeys(BOTH, "built")
+    assert second.did() == dict.fromkeys(BOTH, "pulled")
+    assert first.base_content() == second.base_content()
+
+
+@pytest.mark.engine
+def test_without_a_registry_or_with_one_that_is_down_it_is_made_here(pair: Pair) -> None:
+    first, second = pair
+    for machine, address in ((first, ""), (second, "localhost:1")):
+        machine.environ["CACHE_REGISTRY"] = address
+        assert machine.did() == dict.fromkeys(BOTH, "built")
+        assert machine.made()
+        assert machine.did() == {}
+    assert first.base_content() != second.base_content()
+
+
+@pytest.mark.engine
+def test_a_base_that_people_brought_is_left_alone(
+    pair: Pair,
+    server: loopback.Service,  # noqa: F811
+    busybox: str,
+) -> None:
+    first, _ = pair
+    subprocess.run(["docker", "tag", busybox, first.base], check=True)
+    first.environ["BASE_SOURCE"] = "auto"
+    content = first.base_content()
+    for _ in range(2):
+        first.did()
+        assert not first.made()
+        assert first.base_content() == content
+        (first.checkout / debian.DATE).write_text("2031-01-01\n")
+    assert loopback.tags(server, "vllm-swarm/base") == []
