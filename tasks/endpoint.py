@@ -37,6 +37,12 @@ def endpoint(environ: Mapping[str, str] = os.environ) -> str:
     return str(_declared(environ).get("Host") or "unix:///var/run/docker.sock")
 
 
+def leading_to(address: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment in which the docker command talks to the engine at ``address``: as it is where that leads there,
+    because ``DOCKER_HOST`` takes the place of a context with its certificates."""
+    return dict(environ) if address == endpoint(environ) else {**environ, "DOCKER_HOST": address}
+
+
 def material(environ: Mapping[str, str] = os.environ) -> Material | None:
     """What the current Docker context holds for TLS; None where ``DOCKER_HOST`` counts, or the context has none."""
     declared = _declared(environ)

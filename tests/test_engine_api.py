@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 
-from tasks.endpoint import Material, endpoint, material
+from tasks.endpoint import Material, endpoint, leading_to, material
 from tasks.engine import Engine
 from tasks.engine_api import OURS, Api, ssh_argv
 from tasks.errors import Trouble
 from tasks.measuring import spare_engine
 from tasks.measuring.spare_engine import SpareEngine
+from tests import loopback
 from tests.conftest import Lab, docker
 from tests.loopback import free_port
 
@@ -83,7 +84,7 @@ def test_one_version_that_both_understand(tmp_path: Path, theirs: str, used: str
         assert one.snapshot().platform == "linux/arm64"
         one.facts("sha256:1")
         asked = ["/_ping", f"/v{used}/version", f"/v{used}/images/json", f"/v{used}/images/sha256:1/json"]
-        assert engine.asked == [f"GET {path}" for path in asked]
+        assert sorted(engine.asked) == sorted(f"GET {path}" for path in asked)  # two of them are under way at once
 
 
 def test_an_engine_that_speaks_only_newer_versions_says_so(tmp_path: Path) -> None:
@@ -307,12 +308,14 @@ def behind_tls(tmp_path: Path, engine: None, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.engine
-def test_an_engine_behind_tls_that_a_context_names(lab: Lab, behind_tls: dict[str, str]) -> None:
+def test_an_engine_behind_tls_that_a_context_names(lab: Lab, behind_tls: dict[str, str], tmp_path: Path) -> None:
     done = look(behind_tls)
     assert done.stdout.split() == ["False", "False"], done.stderr
     lab.write(PROJECT)
-    lab.environ = behind_tls
-    assert lab.build() == {"app": "built"}
+    with loopback.registry(tmp_path / "registry") as server:
+        lab.environ = {**behind_tls, "CACHE_REGISTRY": server.address}
+        assert lab.build() == {"app": "built"}
+        assert loopback.tags(server, f"{lab.prefix}/app") != []
     assert lab.actions() == {"app": "fresh"}
     assert lab.doit("ps_optimized").returncode == 0
     assert docker("image", "inspect", lab.ref("app")).returncode != 0, "it went to the engine here"
@@ -325,6 +328,12 @@ def test_a_context_without_its_key_says_so(behind_tls: dict[str, str]) -> None:
     said = look(behind_tls).stderr
     assert "no Docker engine answers at tcp://127.0.0.1:" in said
     assert "key" in said.splitlines()[-1]
+
+
+def test_the_docker_command_keeps_the_context_that_leads_there(tmp_path: Path) -> None:
+    plain = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "none"}
+    assert leading_to(endpoint(plain), plain) == plain
+    assert leading_to("tcp://other:1", plain) == {**plain, "DOCKER_HOST": "tcp://other:1"}
 
 
 def test_the_material_of_a_context(tmp_path: Path) -> None:

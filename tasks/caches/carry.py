@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 
 from tasks.caches.site import cache_folder
 from tasks.content.fingerprint import FINGERPRINT, tag_of
+from tasks.endpoint import leading_to
 from tasks.errors import Trouble
 from tasks.seeing.progress import size_text
 from tasks.workspace import Workspace
@@ -156,7 +156,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _docker(workspace: Workspace, *words: str) -> None:
-    env = {**os.environ, "DOCKER_HOST": workspace.engine.address}
+    env = leading_to(workspace.engine.address)
     done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it gives no reason"]

@@ -30,6 +30,7 @@ from typing import Any
 
 from tasks import lock
 from tasks.content import platforms
+from tasks.endpoint import leading_to
 from tasks.engine import Engine, Held
 from tasks.errors import Trouble
 from tasks.images.buildx import one_line
@@ -298,7 +299,7 @@ def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
         archive.flush()
         done = subprocess.run(
             ["docker", "load", "--input", archive.name],
-            capture_output=True, text=True, check=False, env={**os.environ, "DOCKER_HOST": engine.address},
+            capture_output=True, text=True, check=False, env=leading_to(engine.address),
         )  # fmt: skip
     found = re.search(r"Loaded image ID: (sha256:[0-9a-f]{64})", done.stdout)
     if done.returncode or not found:
@@ -332,7 +333,7 @@ def _save(engine: Engine, held: Held, folder: Path) -> None:
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".save-"))
     try:
         argv = ["docker", "save", held.id]
-        env = {**os.environ, "DOCKER_HOST": engine.address}
+        env = leading_to(engine.address)
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
             try:
                 with tarfile.open(fileobj=process.stdout, mode="r|") as tar:

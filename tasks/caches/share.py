@@ -21,6 +21,7 @@ from tasks.caches.registry import Found, NoImage, Registry, Unavailable
 from tasks.content import platforms
 from tasks.content.fingerprint import repository, tag_of
 from tasks.content.survey import Surveyed
+from tasks.endpoint import leading_to
 from tasks.engine import Engine
 
 _AT_ONCE = 8  # requests side by side; registries begin to refuse at more
@@ -204,7 +205,7 @@ class Share:
     def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
         """Run a docker command within the time that so many bytes may take; returns what is wrong, "" if nothing is."""
         limit = _GRACE_SECONDS + size / _SLOWEST
-        env = {**os.environ, "DOCKER_HOST": engine.address}
+        env = leading_to(engine.address)
         late = threading.Event()
         with processes.start(argv, env=env) as process:
 

@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.endpoint import endpoint
 from tasks.engine import Engine
 from tasks.errors import Trouble
 
@@ -40,8 +39,7 @@ class SpareEngine:
 
     def load(self, ref: str) -> None:
         """Give it an image that the current engine holds, by that name, with no registry between."""
-        current = {**os.environ, "DOCKER_HOST": endpoint()}
-        with subprocess.Popen(["docker", "save", ref], env=current, stdout=subprocess.PIPE) as save:
+        with subprocess.Popen(["docker", "save", ref], stdout=subprocess.PIPE) as save:
             taken = subprocess.run(
                 ["docker", "load", "--quiet"],
                 env=self.environ,
