@@ -1,8 +1,8 @@
 """BuildKit is the judge where a source is hard to know: nothing missed, and little that is needless.
 
-Each case is made from a seed (``DOUBT_SEEDS`` says which, ``from-to``): variables on which versions of BuildKit
-disagree or that only a base sets, URLs with variables, backslashes. Each path is changed in every way, and ours and
-BuildKit's answer are compared.
+Each case is made from a seed: variables on which versions of BuildKit disagree or that only a base sets, URLs with
+variables, backslashes. Each path is changed, and ours and BuildKit's answer are compared. ``DOUBT_SEEDS=100-400`` tries
+these instead of a few that BuildKit can build; about half of all cannot be built.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from tests.differential.mutations import Mutation
 
 pytestmark = pytest.mark.engine
 
-_SEEDS = range(*map(int, os.environ.get("DOUBT_SEEDS", "0-12").split("-")))
+_FEW = (202, 204, 212, 218, 222, 226, 230, 281)
+_SEEDS = range(*map(int, os.environ["DOUBT_SEEDS"].split("-"))) if "DOUBT_SEEDS" in os.environ else _FEW
 BROKEN = "broken"
 
 

@@ -31,7 +31,7 @@ from tests.differential.mutations import Mutation
 
 pytestmark = pytest.mark.engine
 
-_STEP = re.compile(r"\[(?:(?P<image>[a-z]+) )?(?:\S+ )?[0-9]+/[0-9]+\] (?!FROM )")
+_STEP = re.compile(r"\[ *(?:(?P<image>[a-z]+) +)?(?:\S+ +)?[0-9]+/[0-9]+\] (?!FROM )")
 
 
 @dataclass(frozen=True)

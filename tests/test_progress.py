@@ -86,6 +86,11 @@ def test_a_label_leaves_out_what_is_only_mounted() -> None:
     assert step.label == "builder 1/2 RUN pip install x"
 
 
+def test_a_stage_of_ten_steps_has_its_name_without_the_space_before_the_number() -> None:
+    step = parsed(json.dumps({"vertexes": [{"digest": "d", "name": "[builder  2/10] RUN x"}]}).encode())[0].steps[0]
+    assert (step.stage, step.number, step.total) == ("builder", 2, 10)
+
+
 def test_the_current_step_is_the_instruction_that_runs() -> None:
     whole = objects(COLD)
     at = next(i for i, part in enumerate(whole) if b"aW5zdGFsbGluZwo=" in part)

@@ -60,7 +60,7 @@ class StepRecord:
         text = self.name.partition("] ")[2] or self.name
         if text.upper().startswith("FROM "):
             text = text[:4]
-        return f"{_NUMBERED.sub('', self.stage)} {text}"
+        return f"{_NUMBERED.sub('', self.stage.strip())} {text}"
 
     @property
     def work(self) -> bool:
@@ -120,7 +120,7 @@ class Build:
 def keyed(steps: Iterable[StepRecord]) -> Iterator[tuple[StepKey, StepRecord]]:
     """The steps that can be cached, each with what it is known by from build to build."""
     seen: Counter[str] = Counter()
-    for step in sorted((step for step in steps if step.work), key=lambda step: (step.stage, step.number)):
+    for step in sorted((step for step in steps if step.work), key=lambda step: (step.stage.strip(), step.number)):
         yield (step.words, seen[step.words]), step
         seen[step.words] += 1
 

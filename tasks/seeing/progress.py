@@ -354,7 +354,7 @@ def size_text(size: float) -> str:
 def _rename(step: Step, name: str) -> None:
     step.name = name
     if found := _NAME.fullmatch(name):
-        step.stage, step.number, step.total = found["stage"] or "", int(found["number"]), int(found["total"])
+        step.stage, step.number, step.total = (found["stage"] or "").strip(), int(found["number"]), int(found["total"])
 
 
 def _dicts(message: dict[str, Any], key: str) -> list[dict[str, Any]]:

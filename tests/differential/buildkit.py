@@ -13,8 +13,9 @@ from pathlib import Path
 from tasks.seeing.rawjson import RawJson
 
 BATCH = 12
-# "[t3 second 2/4] COPY …"; loading contexts, bases and Dockerfiles, and exporting, are no steps of an image.
-_STEP = re.compile(r"\[(?:(?P<target>t[0-9]+) )?(?:\S+ )?[0-9]+/[0-9]+\] (?!FROM )")
+# "[t3 second 2/4] COPY …", "[t3  2/10] COPY …"; loading contexts, bases and Dockerfiles, and exporting, are no steps
+# of an image.
+_STEP = re.compile(r"\[ *(?:(?P<target>t[0-9]+) +)?(?:\S+ +)?[0-9]+/[0-9]+\] (?!FROM )")
 
 
 class Refused(Exception):

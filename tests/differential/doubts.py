@@ -3,6 +3,7 @@ variables that only a base sets whose environment nobody told; backslashes. Each
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import uuid
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-BASE = "differential-doubts"  # sets PART=a and WHERE=b, which the plan is told or not
+BASE = f"differential-doubts:{os.getpid()}"  # sets PART=a and WHERE=b, which the plan is told or not
 _FOLDERS = ("a", "b", "1", "ab", "a\\b", "a\\*")
 _NAMES = ("a", "b", "ab", "1", "a.md", "a\\b", "a\\*", "a*")
 _VARIABLES = ("A", "B", "PART", "WHERE", "NONE")
