@@ -103,6 +103,8 @@ def run_tests(words: Sequence[str], engine: str = "here", store: str = "both") -
     BuildKit judges runs once more with the engine of Debian's testing suite, on either store. With ``engine`` "testing"
     only the tests that use an engine run, with that one.
     """
+    from tasks.measuring.newer_engine import NotHere
+
     stores = ["classic", "containerd"] if store == "both" else [store]
     try:
         if engine == "testing":
@@ -110,7 +112,7 @@ def run_tests(words: Sequence[str], engine: str = "here", store: str = "both") -
         failed = _run_pytest(words or _SIDE_BY_SIDE)
         return failed or (None if words else _run_on_testing([*_SIDE_BY_SIDE, *_JUDGED], stores, whole=False))
     except Trouble as trouble:
-        if engine == "testing" or os.environ.get("CI"):
+        if engine == "testing" or (os.environ.get("CI") and not isinstance(trouble, NotHere)):
             return fail(str(trouble))
         print(f"test: nothing was tried with the engine of Debian's testing suite: {trouble}", file=sys.stderr)
         return None

@@ -41,7 +41,7 @@ def test_it_comes_from_where_this_machine_takes_debian(lines: list[str], found: 
     ],
 )
 def test_a_machine_that_takes_no_debian_from_a_network_has_none(lines: list[str]) -> None:
-    with pytest.raises(Trouble, match="the mirror that this machine's apt uses, which uses none"):
+    with pytest.raises(newer_engine.NotHere, match="the mirror that this machine's apt uses, which uses none"):
         mirror(lines)
 
 
@@ -194,3 +194,18 @@ def test_where_the_newer_engine_cannot_be_had_ci_fails_and_people_are_told(
     assert "no network" in str(checks.run_tests([]))
     monkeypatch.delenv("CI")
     assert "no network" in str(checks.run_tests([], "testing"))
+
+
+def test_a_machine_that_cannot_have_it_fails_no_ci(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Ran(monkeypatch)
+
+    def not_here(*_: object, **__: object) -> None:
+        raise newer_engine.NotHere("this is Ubuntu")
+
+    monkeypatch.setattr(newer_engine, "newer_engine", not_here)
+    monkeypatch.setenv("CI", "true")
+    assert checks.run_tests([]) is None
+    assert "nothing was tried with the engine of Debian's testing suite: this is Ubuntu" in capsys.readouterr().err
+    assert "this is Ubuntu" in str(checks.run_tests([], "testing"))

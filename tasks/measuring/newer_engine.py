@@ -33,11 +33,15 @@ _ASKED_AGAIN_SECONDS = 86400.0
 _LINE = re.compile(r"'[^']+' (?P<file>(?P<package>[^_]+)_(?P<version>[^_]+)_\S+\.deb) \d+ (?P<digest>\S+)")
 
 
+class NotHere(Trouble):
+    """This machine takes nothing from Debian's archive, so it cannot have that engine; no fault of anybody."""
+
+
 @contextlib.contextmanager
 def newer_engine(prefix: str = "newer-engine-", *, containerd_store: bool = False) -> Iterator[SpareEngine]:
     """Start the engine of Debian's testing suite for the block, with its own client, buildx and Compose.
 
-    Raises ``Trouble`` where it cannot be fetched or started.
+    Raises ``Trouble`` where it cannot be fetched or started, ``NotHere`` where no machine of this kind can have it.
     """
     with spare_engine(prefix, containerd_store=containerd_store, programs=unpacked()) as engine:
         yield engine
@@ -79,7 +83,7 @@ def mirror(indextargets: Iterable[str]) -> str:
         of_debian = origin == "Debian" and not codename.endswith("-security") and "@" not in uri
         if of_debian and uri.startswith(("http://", "https://")):
             return uri
-    raise Trouble(f"the engine of Debian {SUITE} comes from the mirror that this machine's apt uses, which uses none")
+    raise NotHere(f"the engine of Debian {SUITE} comes from the mirror that this machine's apt uses, which uses none")
 
 
 def named(uris: str) -> str:
@@ -93,6 +97,7 @@ def named(uris: str) -> str:
 
 
 def _fetched(folder: Path, known: Path | None) -> Path:
+    source = mirror(indextargets())
     missing = [program for program in ("apt-get", "dpkg") if not shutil.which(program)]
     if missing or not _KEYS.exists():
         what = f"needs {', '.join(missing)}" if missing else "needs Debian's keys"
@@ -100,7 +105,7 @@ def _fetched(folder: Path, known: Path | None) -> Path:
             f"the engine of Debian {SUITE} {what}",
             remedy="on Debian and Ubuntu: apt-get install debian-archive-keyring",
         )
-    env = _apt_environ(folder)
+    env = _apt_environ(folder, source)
     _apt(["update", "-o", "APT::Update::Error-Mode=any"], env, folder)
     done = folder / named(_apt(["download", "--print-uris", *_PACKAGES], env, folder))
     if not done.is_dir():
@@ -115,13 +120,13 @@ def _fetched(folder: Path, known: Path | None) -> Path:
     return done
 
 
-def _apt_environ(folder: Path) -> dict[str, str]:
+def _apt_environ(folder: Path, source: str) -> dict[str, str]:
     """The environment in which apt knows this suite alone and writes to ``folder`` alone; the proxy counts."""
     folder = folder / "apt"
     for name in ("lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "status").touch()
-    (folder / "sources.list").write_text(f"deb [signed-by={_KEYS}] {mirror(indextargets())} {SUITE} main\n")
+    (folder / "sources.list").write_text(f"deb [signed-by={_KEYS}] {source} {SUITE} main\n")
     options = {
         "Dir::Etc::sourcelist": folder / "sources.list",
         "Dir::Etc::sourceparts": "-",
