@@ -115,6 +115,11 @@ def test_killed_for_memory() -> None:
     [
         ("write /var/lib/x: no space left on device", "the disk is full"),
         ("ERROR: Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", "`doit doctor`"),
+        (
+            "ERROR: app/base:in-0: failed to resolve source metadata for app/base:in-0: failed to do request: "
+            'Head "https://localhost:0/v2/app/base/manifests/in-0": dial tcp 127.0.0.1:0: connect: connection refused',
+            "the engine holds this parent",
+        ),
         ("grpc: failed to unmarshal the received message: string field contains invalid UTF-8", "is no UTF-8"),
         ("permission denied while trying to connect to the Docker daemon socket", "may not use the engine"),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify", "BUILD_CA_CERT"),

@@ -92,4 +92,4 @@ def _stamp(path: str) -> Stamp:
         found = os.lstat(path)
     except OSError:
         return _ABSENT
-    return found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode
+    return found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_dev, found.st_ino, found.st_mode

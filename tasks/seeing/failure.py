@@ -60,6 +60,11 @@ _HINTS = tuple(
             r"toomanyrequests|429 Too Many Requests",
             "the registry limits how much you may pull: `docker login`, or use a mirror",
         ),
+        (  # where nothing listens: see images.parents
+            r"localhost:0/v2/",
+            "the engine holds this parent, but does not give it to the build: is it of the platform that is wanted, "
+            "and whole? `doit rebuild_optimized` makes it anew",
+        ),
         (
             r"(?<!\S)(\S+): failed to resolve source metadata.*(?:no such host|dial tcp|timeout|connection refused)",
             "`{0}` is not in this engine, and its registry cannot be reached: check the network or proxy, or load "
