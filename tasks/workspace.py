@@ -281,7 +281,9 @@ class Workspace:
     def _checked(self, one: survey.Surveyed) -> survey.Surveyed:
         """With the reason why an image of several platforms cannot be had here, if there is one, and whether the image
         is still to be built in this run."""
-        if _every_time(one.image) and one.name not in self._built:
+        if (
+            plan.own_only(one) and one.name not in self._built and not one.image.twin
+        ):  # services that share one build it once
             one = replace(one, due=True)
         if one.problem or len(one.platforms) < 2:
             return one
@@ -335,11 +337,6 @@ class Workspace:
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)
         return known if known and known.ref == self.project.images[name].ref else None
-
-
-def _every_time(image: project.Image) -> bool:
-    """Whether an image is built in every run: services that share one build it once."""
-    return (image.no_cache or bool(image.no_cache_filter)) and not image.twin
 
 
 @cache

@@ -117,7 +117,7 @@ def decide(
             return Decision(one.name, "build", (DUE,), one, parents_label=label)
         if held and not why:
             return _kept(one, held, snapshot, label)
-        if offer and not one.due:
+        if offer and not own_only(one):
             reasons = (why,) if why else tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
             return Decision(one.name, "pull", reasons, one, parents_label=label, offer=offer)
     elif (held := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
