@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,29 @@ def test_it_leaves_the_containers_of_the_other_engine_reachable(published: str, 
     except Trouble as trouble:
         pytest.skip(str(trouble))
     assert rules(published) == before
+
+
+def namespaces(folder: Path) -> list[str]:
+    """The namespaces of the containerd that an engine started, or that serves the machine."""
+    own = folder / "exec/containerd/containerd.sock"
+    address = own if own.exists() else Path("/run/containerd/containerd.sock")
+    listed = subprocess.run(
+        ["ctr", "--address", str(address), "namespace", "list", "-q"], capture_output=True, text=True
+    )
+    assert listed.returncode == 0, listed.stderr
+    return listed.stdout.split()
+
+
+def test_it_keeps_its_images_where_the_other_engine_does_not_look(busybox: str) -> None:
+    try:
+        with spare_engine("tst-namespace-", containerd_store=True) as engine:
+            engine.load(busybox)
+            folder = Path(engine.address.removeprefix("unix://")).parent
+            found = [name for name in namespaces(folder) if name.startswith(f"bm{os.getpid()}x")]
+            images = ["ctr", "--address", str(folder / "exec/containerd/containerd.sock"), "--namespace"]
+            if (folder / "exec/containerd/containerd.sock").exists():
+                listed = subprocess.run([*images, found[0], "image", "list", "-q"], capture_output=True, text=True)
+                assert busybox in listed.stdout
+    except Trouble as trouble:
+        pytest.skip(str(trouble))
+    assert found

@@ -134,6 +134,10 @@ def _config(folder: Path, address: str, bridge: str, containerd_store: bool) -> 
         "pidfile": str(folder / "pid"),
         "hosts": [address],
         "bridge": bridge,
+        # Where a containerd serves the whole machine, the engine takes that one: in its own namespace it does not see,
+        # and cannot remove, what the first engine keeps there.
+        "containerd-namespace": bridge,
+        "containerd-plugins-namespace": f"{bridge}-plugins",
         "iptables": False,
         "ip6tables": False,
         "features": {"containerd-snapshotter": containerd_store},
