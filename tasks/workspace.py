@@ -281,9 +281,8 @@ class Workspace:
     def _checked(self, one: survey.Surveyed) -> survey.Surveyed:
         """With the reason why an image of several platforms cannot be had here, if there is one, and whether the image
         is still to be built in this run."""
-        if (
-            plan.own_only(one) and one.name not in self._built and not one.image.twin
-        ):  # services that share one build it once
+        # Services that share one build it once.
+        if plan.own_only(one) and one.name not in self._built and not one.image.twin:
             one = replace(one, due=True)
         if one.problem or len(one.platforms) < 2:
             return one

@@ -249,6 +249,9 @@ def test_a_parent_that_vanishes_every_time_is_a_sentence(pair: Lab) -> None:
     assert done.returncode != 0
     assert "app: its parent `base` was removed while it was built, so the result is not taken" in done.stderr
     assert "/app:latest" not in " ".join(pair.images())
+    log = (pair.folder / ".build/compose.yml/logs/app.log").read_text()
+    assert "127.0.0.1:0: connect: connection refused" in log
+    assert "docker.io" not in log
 
 
 def test_a_parent_that_is_edited_after_its_turn_is_built_first(pair: Lab) -> None:
