@@ -8,6 +8,7 @@ folder may call different images by one name, and so may one file under two valu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -37,10 +38,13 @@ def build_folder(files: Sequence[Path]) -> Path:
 
 
 def project_folder(files: Sequence[Path], environ: Mapping[str, str]) -> Path:
-    """The folder of one project in its ``.build``; made when it is not there. ``Trouble`` when it cannot be made."""
+    """The folder of one project in its ``.build``; made when it is not there. Its time says when it was last asked for.
+    ``Trouble`` when it cannot be made."""
     folder = build_folder(files) / project_key(files, environ)
     if not folder.is_dir():
         _make(folder)
+    with contextlib.suppress(OSError):
+        os.utime(folder)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -234,16 +235,24 @@ def test_a_name_that_a_killed_build_left_goes_when_it_is_old_whatever_its_image_
 
 
 @pytest.mark.engine
-def test_the_folder_of_a_compose_file_that_is_gone_goes(project: Lab) -> None:
+def test_the_folder_of_a_project_goes_with_its_compose_file_or_when_nobody_uses_it(project: Lab) -> None:
     project.build()
-    shutil.copy(project.folder / "compose.yml", project.folder / "once.yml")
-    assert project.doit("plan", COMPOSE_FILE=str(project.folder / "once.yml")).returncode == 0
+    gone, unused = project.folder / ".build/gone.yml", project.folder / ".build/unused.yml"
+    for one in (gone, unused):
+        shutil.copy(project.folder / "compose.yml", project.folder / one.name)
+        assert project.doit("plan", COMPOSE_FILE=str(project.folder / one.name)).returncode == 0
     assert project.doit("cache_prune", "--all", "--yes").returncode == 0
-    assert (project.folder / ".build/once.yml").is_dir()
-    (project.folder / "once.yml").unlink()
-    assert project.doit("cache_prune", "--all", "--yes").returncode == 0
+    assert gone.is_dir()
+    assert unused.is_dir()
+    (project.folder / "gone.yml").unlink()
+    week_ago = time.time() - 8 * 86400
+    for path in (*unused.rglob("*"), unused):
+        os.utime(path, (week_ago, week_ago))
+    done = project.doit("cache_prune", "--yes", CACHE_MAX_SIZE="0")
+    assert "unused.yml, a project of this folder" in done.stderr
+    assert not gone.exists()
+    assert not unused.exists()
     assert (project.folder / ".build/compose.yml").is_dir()
-    assert not (project.folder / ".build/once.yml").exists()
 
 
 @pytest.mark.engine

@@ -194,9 +194,13 @@ def files(workspace: Workspace, now: float) -> list[Item]:
         several = name in workspace.project.images and len(workspace.project.images[name].platforms) > 1
         why = "it holds further platforms of the image" if several else ""
         items.append(_folder(LAYOUT, index.parent, name, now, 1.0, why))
-    for other in sorted(workspace.common.iterdir()):
+    for other in sorted(path.parent for path in workspace.common.glob("*/project.json")):
+        idle = now - other.stat().st_mtime
         if checkouts.gone(other):
             items.append(_folder(OWN_FILE, other, f"{other.name}, whose Compose file is gone", now, 0.0))
+        elif other != folder and idle > workspace.settings.cache_max_age:
+            # Where each job has a COMPOSE_PROJECT_NAME of its own, these would only become more.
+            items.append(_folder(OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
     for path in sorted((*folder.glob("logs/*"), *folder.glob("images/*.json"))):
         if path.is_file():
             current = path.name.removesuffix(path.suffix) in workspace.project.images
