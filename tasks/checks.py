@@ -20,6 +20,7 @@ _SIDE_BY_SIDE = ("--ignore=tests/e2e", "--numprocesses=3", "--dist=loadfile")
 # What holds for BuildKit, Compose and the engine of any version, or the plan is wrong.
 _JUDGED = (
     "tests/test_differential.py",
+    "tests/test_differential_doubt.py",
     "tests/test_differential_plan.py",
     "tests/test_rebuild.py",
     "tests/test_sent_again.py",

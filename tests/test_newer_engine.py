@@ -133,7 +133,10 @@ class Ran:
 
 
 SIDE_BY_SIDE = "--ignore=tests/e2e --numprocesses=3 --dist=loadfile"
-JUDGED = "tests/test_differential.py tests/test_differential_plan.py tests/test_rebuild.py tests/test_sent_again.py"
+JUDGED = " ".join(
+    f"tests/test_{name}.py"
+    for name in ("differential", "differential_doubt", "differential_plan", "rebuild", "sent_again")
+)
 
 
 @pytest.fixture(autouse=True)
