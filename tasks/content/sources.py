@@ -128,11 +128,12 @@ def _filtered(view: View, base: str, include: Patterns | None, exclude: Patterns
             take = wanted and not dropped
             if stat.S_ISDIR(mode):
                 take = descend(path, candidate, more_in, more_out) or take
-            elif stat.S_ISLNK(mode) and include is not None:
+            elif stat.S_ISLNK(mode) and (include is not None or take):
                 target, links = view.resolve(path)  # a pattern may go through a link, as BuildKit's copy does
-                items.extend(Item(link, False) for link in links)
-                if target is not None:
-                    items.append(Item(target, stat.S_ISDIR(view.mode(target) or 0)))
+                is_folder = target is not None and stat.S_ISDIR(view.mode(target) or 0)
+                if include is not None or is_folder:
+                    items.extend(Item(link, False) for link in links)
+                    items.extend([Item(target, is_folder)] if target is not None else [])
             if take:
                 items.append(Item(path, False))
                 any_here = True
@@ -143,7 +144,9 @@ def _filtered(view: View, base: str, include: Patterns | None, exclude: Patterns
 
 
 def _patterns(texts: Iterable[str]) -> Patterns:
-    return Patterns(rule for text in texts if (rule := rule_of(text)))
+    """Patterns of flags. Unlike those of an ignore file they match nothing with a slash in front."""
+    plain = (text for text in texts if not text.strip().removeprefix("!").strip().startswith("/"))
+    return Patterns(rule for text in plain if (rule := rule_of(text)))
 
 
 def _wildcards(path: str, prefix: str, rest: str) -> wildcards.Matcher | None:

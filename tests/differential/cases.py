@@ -28,6 +28,7 @@ class Case:
     contexts: tuple[str, ...] = ()
     inside: bool = False
     small: bool = False  # a context of few paths, for Dockerfiles that run something
+    needs: str = ""  # a flag that not every BuildKit has
 
 
 def lay(case: Case, root: Path) -> None:
@@ -95,6 +96,10 @@ CASES = [
     Case("above the root", "FROM scratch\nCOPY ../a.txt /d/./x.txt /OUT/\n"),
     Case("archive", "FROM scratch\nADD pack.tar a.txt /OUT/\n"),
     Case("flags", "FROM scratch\nCOPY --chmod=600 --chown=1:1 --link a.txt d/e /OUT/\n"),
+    Case("exclude", "FROM scratch\nCOPY --exclude=*.md --exclude=e d /OUT/\n", needs="--exclude"),
+    Case("exclude from all", "FROM scratch\nCOPY --exclude=d/*.md --exclude=/n . /OUT/\n", needs="--exclude"),
+    Case("exclude but", "FROM scratch\nCOPY --exclude=* --exclude=!x.txt d /OUT/\n", needs="--exclude"),
+    Case("parents", "FROM scratch\nCOPY --parents d/*/z.txt n/./keep.log /OUT/\n", needs="--parents"),
     Case("heredoc", "FROM scratch\nCOPY <<one <<-two a.txt /OUT/\nCOPY b.md x\none\n\tmore\n\ttwo\n"),
     Case(
         "only the target's stages",
