@@ -12,6 +12,7 @@ from typing import Any
 
 from tasks.action import QUIET
 from tasks.errors import Trouble
+from tasks.images import base
 from tasks.workspace import Workspace, current
 
 _LEAST_COMPOSE = (2, 26)
@@ -74,10 +75,10 @@ def _engine(workspace: Workspace) -> Iterator[Finding]:
     else:
         remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
         yield Finding("image store", "poor", "the classic one: caches can be exported inline only", remedy)
-    base = workspace.settings.base_image
-    held = snapshot.get(base) is not None
+    ref = workspace.settings.base_image
+    held = base.wanted(snapshot.get(ref), workspace.settings, workspace.base_identity)
     source = "is in the engine" if held else "will be pulled, or made from Debian's packages"
-    yield Finding("base image", "good", f"{base} {source}")
+    yield Finding("base image", "good", f"{ref} {source}")
 
 
 def _settings(workspace: Workspace) -> Finding:
