@@ -85,6 +85,15 @@ class Workspace:
         """Whether the engine keeps images in containerd's store."""
         return self.engine.uses_containerd_store()
 
+    @property
+    def built_on(self) -> tuple[str, ...]:
+        """The platforms that builds run on, as far as a dedicated builder was seen here."""
+        if self.settings.builder_driver == "docker":
+            return ()
+        from tasks.caches import builder  # most builds are the engine's own
+
+        return builder.platforms(self.settings, self.common, self.snapshot().platform)
+
     @cached_property
     def history(self) -> History:
         """Every build that was done for this project."""
@@ -164,7 +173,7 @@ class Workspace:
         """What would be done about each image, and why; made anew after ``changed``."""
         with self._lock:
             if self._decisions is None:
-                surveyed = self.surveyor.survey(self.snapshot().platform, self._facts_of)
+                surveyed = self.surveyor.survey(self.snapshot().platform, self._facts_of, built_on=self.built_on)
                 self._decisions = self._planned(surveyed, whole=True)
                 self._ask_others(self._decisions)
                 self.surveyor.keep()
@@ -178,7 +187,7 @@ class Workspace:
             if not anew and (self._decisions is not None or not self._changed):
                 return self.decisions()[name]
             surveyor = survey.Surveyor(self.project, self.common, self.environ) if anew else self.surveyor
-            surveyed = surveyor.survey(self.snapshot().platform, self._facts_of, only=name)
+            surveyed = surveyor.survey(self.snapshot().platform, self._facts_of, name, self.built_on)
             return self._planned(surveyed)[name]
 
     def _planned(self, surveyed: Mapping[str, survey.Surveyed], whole: bool = False) -> dict[str, plan.Decision]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import socket
 import textwrap
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from hypothesis import strategies as st
 from tasks.content import platforms
 from tasks.content.facts import FactsCache
 from tasks.content.survey import Surveyed, Surveyor
+from tasks.endpoint import endpoint
 from tasks.engine import Facts, Held, snapshot_of
 from tasks.errors import Trouble
 from tasks.images.plan import is_for, offered
@@ -116,6 +121,22 @@ def test_where_it_is_built_counts_where_the_dockerfile_asks(tmp_path: Path) -> N
     for one, counts in ((plain, False), (across, True), (inside, True)):
         amd, arm = (survey(tmp_path, platform, a=one)["a"].own for platform in (AMD, ARM))
         assert (amd != arm) == counts, one
+
+
+def test_a_dedicated_builder_of_another_processor_reads_and_counts_as_that(tmp_path: Path) -> None:
+    text = "FROM scratch\nARG BUILDARCH\nCOPY $BUILDARCH /x\n"
+    image = Image("a", "app/a", str(tmp_path), str(tmp_path / "Dockerfile"))
+    for name, content in (("Dockerfile", text), ("amd64", ""), ("arm64", "")):
+        (tmp_path / name).write_text(content)
+    project = Project("p", tmp_path, (tmp_path / "compose.yml",), {"a": image})
+
+    def on(*built_on: str) -> Surveyed:
+        return Surveyor(project, tmp_path / ".build", {}).survey(AMD, lambda ref, some: None, built_on=built_on)["a"]
+
+    assert on().inputs() == on(AMD).inputs() == ["Dockerfile", "amd64"]
+    assert on(ARM).inputs() == ["Dockerfile", "arm64"]
+    assert on(AMD, ARM).inputs() == ["Dockerfile", "amd64", "arm64"]
+    assert len({on(AMD).own, on(ARM).own, on(AMD, ARM).own}) == 3
 
 
 def test_a_base_counts_for_the_platform_that_it_is_read_for(tmp_path: Path) -> None:
@@ -245,3 +266,48 @@ def test_an_engines_image_of_another_platform_is_built_again(lab: Lab) -> None:
         == ["amd64"] * 2
     )
     assert lab.actions() == {"app": "fresh"}
+
+
+@contextlib.contextmanager
+def overheard(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The engine behind a socket that notes what is asked: its address, and the requests so far."""
+    asked: list[str] = []
+    path = folder / "engine.sock"
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen(64)
+
+    def hand_over(client: socket.socket) -> None:
+        first = client.recv(65536)
+        asked.append(" ".join(first.split(b"\r\n")[0].decode().split()[:2]))
+        with socket.socket(socket.AF_UNIX) as real, client:
+            real.connect(endpoint().removeprefix("unix://"))
+            real.sendall(first)
+            while data := real.recv(65536):
+                client.sendall(data)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=hand_over, args=(server.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"unix://{path}", asked
+    finally:
+        server.close()
+
+
+@pytest.mark.engine
+def test_a_run_with_nothing_to_do_asks_for_no_image(lab: Lab, tmp_path: Path) -> None:
+    """The platforms of its images are compared too, and known by their ids."""
+    if not endpoint().startswith("unix://"):
+        pytest.skip("the engine is no local one, so nothing can be put before it")
+    lab.write({"compose.yml": BOTH, "Dockerfile": "FROM scratch\nCOPY f /f\n", "f": "1"})
+    assert lab.build() == {"app": "built"}
+    assert lab.build() == {}
+    with overheard(tmp_path) as (address, asked):
+        done = lab.doit("build_optimized", DOCKER_HOST=address)
+    assert done.returncode == 0, done.stderr
+    asked_for = sorted(re.sub(r"^\w+ (/v[\d.]+)?", "", line) for line in asked)
+    assert [path for path in asked_for if path != "/_ping"] == ["/images/json", "/version"], asked

@@ -130,6 +130,8 @@ def test_the_classic_store_gets_its_own_platform_and_the_layout_holds_all(remote
     assert remote.build() == {"base": "built", "app": "built", "one": "built"}
     assert remote.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
     assert remote.build() == {}
+    seen = json.loads((remote.folder / ".build" / "builder.json").read_text())
+    assert seen["platforms"] == ["linux/amd64"], "where a build says that it is built (BUILDPLATFORM)"
     for name in ("base", "app", "one"):
         assert architectures(remote, name) == {"linux/amd64"}
         assert docker("run", "--rm", remote.ref(name), "/bin/sh", "-c", "echo $WHICH").stdout == "amd64\n"

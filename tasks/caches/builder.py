@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.content.platforms import normalise
 from tasks.endpoint import context
 from tasks.errors import Trouble
 from tasks.project import read_json, write_json
@@ -136,11 +137,10 @@ def init(settings: Settings, folder: Path, environ: Mapping[str, str], root: Pat
         done = "made"
     elif known is None and there.get("Driver") == made.driver:
         # Made by hand or by another checkout; what it was made from is not known.
-        write_json(_state(folder), {"name": made.name, "digest": made.digest})
-        _boot(made, environ)
+        _keep(folder, made, _boot(made, environ))
         return f"adopted the builder {made.name!r} ({made.driver}) that was there"
     elif known == made.digest:
-        _boot(made, environ)
+        _keep(folder, made, _boot(made, environ))
         return f"the builder {made.name!r} ({made.driver}) is as declared"
     else:
         done = "made again, because its settings changed,"
@@ -149,8 +149,7 @@ def init(settings: Settings, folder: Path, environ: Mapping[str, str], root: Pat
         _run(["docker", "buildx", "rm", *keep, made.name], environ)
     for command in create_argv(made):
         _run(command, environ)
-    _boot(made, environ)
-    write_json(_state(folder), {"name": made.name, "digest": made.digest})
+    _keep(folder, made, _boot(made, environ))
     return f"{done} the builder {made.name!r} ({made.driver}, {_nodes(made)})"
 
 
@@ -176,7 +175,19 @@ def inspect(name: str, environ: Mapping[str, str]) -> dict[str, str] | None:
     return found
 
 
-def _boot(made: Recipe, environ: Mapping[str, str]) -> None:
+def platforms(settings: Settings, folder: Path, engine: str) -> tuple[str, ...]:
+    """The platforms that builds run on: the engine's, or those of the dedicated builder's nodes, as far as it was seen
+    here. A Dockerfile may ask for them (``BUILDPLATFORM``)."""
+    known = state(folder) if dedicated(settings) else {}
+    return tuple(known.get("platforms") or ()) or (engine,)
+
+
+def _keep(folder: Path, made: Recipe, native: list[str]) -> None:
+    write_json(_state(folder), {"name": made.name, "digest": made.digest, "platforms": native})
+
+
+def _boot(made: Recipe, environ: Mapping[str, str]) -> list[str]:
+    """Let the builder come up; the platform that each of its nodes is of, each once."""
     try:
         done = subprocess.run(
             ["docker", "buildx", "inspect", "--bootstrap", made.name],
@@ -190,6 +201,19 @@ def _boot(made: Recipe, environ: Mapping[str, str]) -> None:
     if done.returncode or errors:
         why = errors[-1] if errors else (text.strip().splitlines() or ["no reason given"])[-1]
         raise Trouble(f"the builder {made.name!r} does not come up: {why}", remedy=_hint(made, why))
+    return native_platforms(text)
+
+
+def native_platforms(inspected: str) -> list[str]:
+    """What ``docker buildx inspect`` says of the nodes: a BuildKit names its own platform first, and a node is given
+    what is native there (``*``).
+
+    >>> native_platforms("Name: b\nPlatforms: linux/arm64*, linux/arm/v7\nPlatforms: linux/amd64, linux/amd64/v2")
+    ['linux/amd64', 'linux/arm64']
+    """
+    lines = (line.partition(":") for line in inspected.splitlines())
+    named = [value.split(",")[0].strip(" *") for key, _, value in lines if key.strip() == "Platforms"]
+    return sorted({normalise(one) for one in named if one})
 
 
 def _hint(made: Recipe, why: str) -> str:

@@ -32,7 +32,7 @@ from tasks.places import project_key
 from tasks.project import PROXIES, Image, Project, dockerfile_text, read_json, write_json
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
-_PARSER = 4
+_PARSER = 5
 # What is known of an external reference for each of these platforms; None where the engine does not hold them all.
 _OCI_LAYOUT = "oci-layout://"
 FactsOf = Callable[[str, tuple[str, ...]], tuple[Facts, ...] | None]
@@ -157,15 +157,20 @@ class Surveyor:
         self._used: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
         reversed_images = reversed(list(project.images.values()))
+        self._built_on: tuple[str, ...] = ()
         self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
 
-    def survey(self, platform: str, facts_of: FactsOf, only: str = "") -> dict[str, Surveyed]:
+    def survey(
+        self, platform: str, facts_of: FactsOf, only: str = "", built_on: tuple[str, ...] = ()
+    ) -> dict[str, Surveyed]:
         """Every image of the project (or ``only`` one and what it needs), parents before children.
 
-        ``platform`` is the engine's, ``facts_of`` tells what is known of an external reference. What is wrong with one
-        image is its ``problem``; a cycle is the problem of all images in it.
+        ``platform`` is the engine's, ``built_on`` are those of the builder if they are others, ``facts_of`` tells
+        what is known of an external reference. What is wrong with one image is its ``problem``; a cycle is the
+        problem of all images in it.
         """
         platform = platforms.normalise(platform)
+        self._built_on = built_on or (platform,)
         drafts: dict[str, _Draft] = {}
         edges: dict[str, set[str]] = {}
         todo = [only] if only else list(self._project.images)
@@ -186,7 +191,7 @@ class Surveyor:
                     edges[name] |= inherited
                     todo.extend(inherited)
                     break
-                done[name] = self._measure(draft, platform, facts_of, done, cycle if name in cycle else [])
+                done[name] = self._measure(draft, facts_of, done, cycle if name in cycle else [])
             else:
                 return done
 
@@ -207,19 +212,19 @@ class Surveyor:
             text = self._texts.get(image.name)
             if text is None:
                 text = self._texts[image.name] = dockerfile_text(image)
-            reads = self._reads(image, text, targets, platform, inherited or _Inherited())
+            reads = self._reads(image, text, targets, inherited or _Inherited())
             return _Draft(image, text, reads, platforms=targets)
         except Trouble as trouble:
             return _Draft(image, "", None, str(trouble))
 
-    def _reads(self, image: Image, text: str, targets: tuple[str, ...], platform: str, inherited: _Inherited) -> Reads:
+    def _reads(self, image: Image, text: str, targets: tuple[str, ...], inherited: _Inherited) -> Reads:
         asked: dict[str, Any] = {
             "where": _where(image.name, image.dockerfile, self._project.directory),
             "target": image.target,
             "args": {name: value for name, value in image.args.items() if value is not None},
             "named": sorted(image.contexts),
             "platforms": list(targets),
-            "build_platform": platform,
+            "built_on": list(self._built_on),
             "onbuild": inherited.onbuild,
             "env": inherited.env,
         }
@@ -261,9 +266,7 @@ class Surveyor:
                 found[ref] = name
         return found
 
-    def _measure(
-        self, draft: _Draft, platform: str, facts_of: FactsOf, done: Mapping[str, Surveyed], cycle: list[str]
-    ) -> Surveyed:
+    def _measure(self, draft: _Draft, facts_of: FactsOf, done: Mapping[str, Surveyed], cycle: list[str]) -> Surveyed:
         image, directory = draft.image, self._project.directory
         if cycle:
             return Surveyed(image, directory, problem="these images need each other: " + " → ".join(cycle))
@@ -281,10 +284,10 @@ class Surveyor:
         reads = draft.reads
         read_for = _read_for(draft, parents)
         bases = {ref: _base(ref, some, facts_of) for ref, some in read_for.items()}
-        if reads and reads.syntax and (frontend := facts_of(reads.syntax, (platform,))):
+        if reads and reads.syntax and (frontend := facts_of(reads.syntax, self._built_on[:1])):
             bases[reads.syntax] = frontend[0].content  # one that the engine does not hold is known by its name only
         remotes = _remotes(draft, directory)
-        settings = _settings(draft, platform, self._environ)
+        settings = _settings(draft, self._built_on, self._environ)
         own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
         fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
         measured = replace(
@@ -361,8 +364,9 @@ def _digest(texts: Mapping[str, str], parts: Iterable[Part]) -> str:
 def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
     from tasks.content import dockerfile  # parsing is rare: its answers are kept
 
-    common = {name: value for name, value in asked.items() if name != "platforms"}
-    return joined([dockerfile.reads(text, **common, platform=one) for one in asked["platforms"]])
+    common = {name: value for name, value in asked.items() if name not in ("platforms", "built_on")}
+    pairs = [(one, on) for one in asked["platforms"] for on in asked["built_on"]]
+    return joined([dockerfile.reads(text, **common, platform=one, build_platform=on) for one, on in pairs])
 
 
 def _local_text(image: Image) -> str:
@@ -480,7 +484,7 @@ def _layout(value: str, directory: Path) -> str:
     return f"{value} sha256:{hashlib.sha256(index).hexdigest()[:12]}"
 
 
-def _settings(draft: _Draft, platform: str, environ: Mapping[str, str]) -> dict[str, Any]:
+def _settings(draft: _Draft, built_on: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, Any]:
     """The build settings that can change the result. An argument that no reached stage declares cannot; one without
     a value has it from the environment of the build. Where it is built counts where the Dockerfile asks for it."""
     image, reads = draft.image, draft.reads
@@ -495,7 +499,7 @@ def _settings(draft: _Draft, platform: str, environ: Mapping[str, str]) -> dict[
         "target": image.target or "",
         "dockerfile": image.dockerfile if image.remote_context else "",
         "platforms": ", ".join(draft.platforms),
-        "build_platform": platform if asks else "",
+        "build_platform": ", ".join(built_on) if asks else "",
         "labels": safe_arguments(image.labels),
         "secrets": [secret.id for secret in image.secrets],
         "ssh": list(image.ssh),
