@@ -151,6 +151,16 @@ class Engine:
         """The facts of an image that the engine holds."""
         return facts_of(self._call("GET", f"/images/{quote(image_id, safe=':')}/json"))
 
+    def tagged(self, ref: str) -> str:
+        """When the image that goes by this reference last got a name, in the engine's words; "" if there is none."""
+        try:
+            inspected = self._call("GET", f"/images/{quote(ref, safe=':/@')}/json")
+        except Trouble as trouble:
+            if "No such image" in str(trouble):
+                return ""
+            raise
+        return f"{inspected['Id']} {(inspected.get('Metadata') or {}).get('LastTagTime') or ''}"
+
     def layers(self, image_id: str) -> tuple[tuple[str, int], ...]:
         """The image's layers from the base up: the digest of each one's uncompressed content, and its bytes."""
         path = f"/images/{quote(image_id, safe=':')}"

@@ -193,6 +193,33 @@ def test_a_build_that_fails_because_a_file_was_away_is_tried_again(pair: Lab) ->
     assert "failed" not in done.stderr
 
 
+def test_a_base_that_another_image_took_the_place_of_for_a_while(pair: Lab) -> None:
+    outside = f"{pair.prefix}/outside"
+    for tag in "AB":
+        stdin = f"FROM tst-busybox:1\nRUN echo {tag} of {pair.prefix} > /outside\n".encode()
+        assert docker("buildx", "build", "--quiet", "--tag", f"{outside}:{tag}", "-", stdin=stdin).returncode == 0
+    docker("tag", f"{outside}:A", f"{outside}:1")
+    pair.write({"base/Dockerfile": "FROM PREFIX/outside:1\nCOPY file /base/\n"})
+    take, give = (f"docker tag {outside}:{tag} {outside}:1" for tag in "BA")
+    done = hooked(pair, "base", take, give)
+    assert done.returncode == 0, done.stderr
+    assert f"base: its base `{outside}:1` was given a name while it was built, building again (1 of 2)" in done.stderr
+    assert inside(pair, "app", "/outside") == f"A of {pair.prefix}\n"
+    assert pair.actions() == {"base": "fresh", "app": "fresh"}
+
+
+def test_a_base_that_gets_names_all_the_time_ends_well(pair: Lab) -> None:
+    outside = f"{pair.prefix}/outside:1"
+    assert (
+        docker("buildx", "build", "--quiet", "--tag", outside, "-", stdin=b"FROM tst-busybox:1\nRUN echo\n").returncode
+        == 0
+    )
+    pair.write({"base/Dockerfile": "FROM PREFIX/outside:1\nCOPY file /base/\n"})
+    done = hooked(pair, "base", f"docker tag {outside} {outside}$$", times=9)
+    assert done.returncode == 0, done.stderr
+    assert "(2 of 2)" not in done.stderr
+
+
 # ---- parents
 
 

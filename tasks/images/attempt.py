@@ -95,13 +95,13 @@ def build(workspace: Workspace, decision: Decision, attempt: Attempt, log: Path,
     try:
         with parents.pinned(workspace, decision) as pins:
             where = site.site(workspace, decision, pins.contexts, afresh=attempt.afresh, cached=cached)
-            before = stamps.look(one.parts)
+            before, tagged = stamps.look(one.parts), _tagged(workspace, decision)
             status, image_id, progress = _run(workspace, decision, attempt, where, pins.shown, log, passing)
             seconds = time.time() - began
             lost = pins.lost(workspace)
     except Vanished as parent:
         raise Moved(str(parent)) from None
-    moved = Moved(str(Vanished(lost))) if lost else _moved(workspace, decision, before, attempt, image_id)
+    moved = Moved(str(Vanished(lost))) if lost else _moved(workspace, decision, before, tagged, attempt, image_id)
     if status and moved and not lost and (moved.result or attempt.number == AGAIN):
         moved = None  # that it failed says more
     return Outcome(status, image_id, progress, began, seconds, where, moved)
@@ -165,7 +165,14 @@ def _labels(decision: Decision, attempt: Attempt) -> dict[str, str]:
     }
 
 
-def _moved(workspace: Workspace, decision: Decision, before: Stamps, attempt: Attempt, image_id: str) -> Moved | None:
+def _moved(
+    workspace: Workspace,
+    decision: Decision,
+    before: Stamps,
+    tagged: Mapping[str, str],
+    attempt: Attempt,
+    image_id: str,
+) -> Moved | None:
     """What an attempt that made this image was not made from any more at its end, if anything; of an engine that was
     asked anew."""
     one = decision.surveyed
@@ -182,11 +189,18 @@ def _moved(workspace: Workspace, decision: Decision, before: Stamps, attempt: At
         return Moved(f"{_named(one.directory, files)} {'was' if len(files) == 1 else 'were'} written to")
     if attempt.proves == result:
         return None
+    if names := [ref for ref, when in _tagged(workspace, decision).items() if when != tagged.get(ref)]:
+        return Moved(f"its base `{names[0]}` was given a name", result)  # perhaps its own again, after another had it
     if folders:
         return Moved(f"something came or went in {_named(one.directory, folders)}", result)
     if attempt.proves and (attempt.afresh or one.image.no_cache or one.image.no_cache_filter):
         return Moved("what it copies moved")  # it comes from a cache, and is not what was made without
     return None
+
+
+def _tagged(workspace: Workspace, decision: Decision) -> dict[str, str]:
+    refs = [ref for ref in decision.surveyed.read_for if "@" not in ref and workspace.snapshot().get(ref)]
+    return {ref: workspace.engine.tagged(ref) for ref in refs}
 
 
 def _named(directory: Path, paths: list[str]) -> str:
