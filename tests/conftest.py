@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tasks import lock
 from tasks.errors import Trouble
 from tasks.measuring.newer_engine import newer_engine
 from tasks.measuring.spare_engine import SpareEngine
@@ -165,7 +167,9 @@ def busybox(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "Dockerfile").write_text(
         'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "/bin"]\nENV PATH=/bin\n'
     )
-    done = docker("buildx", "build", "--quiet", "--tag", "tst-busybox:1", str(folder))
+    # Of two that give the same name at once, containerd's store refuses one.
+    with lock.held(Path(tempfile.gettempdir(), "tst-busybox.lock")):
+        done = docker("buildx", "build", "--quiet", "--tag", "tst-busybox:1", str(folder))
     assert done.returncode == 0, done.stderr
     return "tst-busybox:1"
 
