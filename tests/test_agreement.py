@@ -3,8 +3,10 @@ make other bytes each time."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
+import urllib.request
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -54,8 +56,6 @@ def edit(machines: Machines, text: str) -> None:  # noqa: F811
 
 def in_registry(server: loopback.Service, machine: Machine) -> dict[str, str]:  # noqa: F811
     """The digest of every result that is shared."""
-    import urllib.request
-
     digests = {}
     for name in ALL:
         for tag in (tag for tag in loopback.tags(server, f"{machine.prefix}/{name}") if tag.startswith("in-")):
@@ -151,6 +151,33 @@ def test_a_deliberate_rebuild_reaches_who_holds_the_old_one(pair: Machines) -> N
     assert first.did() == dict.fromkeys(ALL, "pulled")
     assert first.contents() == second.contents()
     assert second.did() == first.did() == {}
+
+
+@pytest.mark.engine
+def test_a_rebuilt_image_that_does_not_come_is_left_alone_for_a_while(
+    pair: Machines,
+    server: loopback.Service,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    first, second = pair
+    first.did()
+    second.did()
+    contents = second.contents()
+    assert first.doit("rebuild_optimized:base").returncode == 0
+    [tag] = [one for one in loopback.tags(server, f"{first.prefix}/base") if one.startswith("in-")]
+    url = f"http://127.0.0.1:{server.port}/v2/{first.prefix}/base/manifests/{tag}"
+    wanted = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=wanted), timeout=5) as answer:
+        layer = json.load(answer)["layers"][-1]["digest"].removeprefix("sha256:")
+    [blob] = (tmp_path / "registry/data").rglob(f"sha256/{layer[:2]}/{layer}/data")
+    blob.unlink()
+    for file in (second.folder / ".build").rglob("asked-*"):
+        file.unlink()
+    assert second.did() == {}
+    assert second.said.count("cannot be pulled") == 1
+    assert second.did() == {}
+    assert "pull" not in second.said
+    assert second.contents() == contents
 
 
 @pytest.mark.engine

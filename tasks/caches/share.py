@@ -130,7 +130,9 @@ class Share:
         if last:
             self._leave(f"does not give what it has ({problem})", "images are built here instead")
         else:
-            self._say(f"`{one.path}:{one.tag}` cannot be pulled from {self.address}, so it is built here: {problem}")
+            self._say(
+                f"`{one.path}:{one.tag}` cannot be pulled from {self.address}, so this machine does without: {problem}"
+            )
         return ""
 
     def refuse(self, one: Wanted, why: str) -> None:

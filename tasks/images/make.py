@@ -127,6 +127,7 @@ def _do(workspace: Workspace, decision: Decision, how: Attempt) -> None:
             _retag(workspace, decision)
         case "pull":
             if not _pull(workspace, decision):
+                workspace.asked.now()  # else a result that does not come would be tried in every run
                 _do(workspace, workspace.decide(decision.name, anew=True), how)
         case "build":
             _build_in_turn(workspace, decision, how)
