@@ -230,20 +230,26 @@ services:
 
 
 @pytest.mark.engine
+@pytest.mark.parametrize("store", ["classic", "containerd"])
 def test_a_base_is_pulled_for_each_platform_and_no_name_is_stolen(
-    lab: Lab, outside: tuple[str, loopback.Service]
+    lab: Lab, far: SpareEngine, outside: tuple[str, loopback.Service], store: str
 ) -> None:
     ref, service = outside
+    host: tuple[str, ...] = ()
+    if store == "containerd":
+        lab.environ, host = {"DOCKER_HOST": far.address}, ("--host", far.address)
+        assert docker(*host, "image", "rm", "--force", ref).returncode == 0  # it was made there
     lab.write({"compose.yml": TWO, "Dockerfile": f"FROM {ref}\nCOPY $FILE /f\n", "amd64": "1", "arm64": "1"})
     assert lab.build() == {"arm": "built", "amd": "built"}
     assert known_bases(lab) == {"arm": True, "amd": True}
-    assert (which(lab, "arm"), which(lab, "amd")) == (["linux/arm64", "arm64"], ["linux/amd64", "amd64"])
-    assert docker("image", "inspect", "--format", "{{.Architecture}}", ref).stdout == "amd64\n"
+    assert which(lab, "arm", *host) == ["linux/arm64", "arm64"]
+    assert which(lab, "amd", *host) == ["linux/amd64", "amd64"]
+    assert docker(*host, "image", "inspect", "--format", "{{.Architecture}}", ref).stdout == "amd64\n"
     assert lab.actions() == {"arm": "fresh", "amd": "fresh"}
     service.kill()
     (lab.folder / "arm64").write_text("2")
     assert lab.build() == {"arm": "built"}, "from what the fingerprint counts, with no registry; the other reads amd64"
-    assert which(lab, "arm") == ["linux/arm64", "arm64"]
+    assert which(lab, "arm", *host) == ["linux/arm64", "arm64"]
 
 
 @pytest.mark.engine

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -21,6 +21,7 @@ from typing import Any
 
 from tasks.content import fingerprint, ignorefile, platforms
 from tasks.content import selection as inputs
+from tasks.content.bases import FactsOf, check_parents, content, external, read_for, references
 from tasks.content.fingerprint import Ingredients
 from tasks.content.reads import WHOLE, Copy, Reads, joined, unseen
 from tasks.content.tree import Index, Tree
@@ -33,9 +34,7 @@ from tasks.project import PROXIES, Image, Project, dockerfile_text, read_json, w
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
 _PARSER = 5
-# What is known of an external reference for each of these platforms; None where the engine does not hold them all.
 _OCI_LAYOUT = "oci-layout://"
-FactsOf = Callable[[str, tuple[str, ...]], tuple[Facts, ...] | None]
 # Arguments that tell a Dockerfile where it is built; what is built by another processor may be another image.
 _BUILD_PLATFORM = {f"BUILD{part}" for part in ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")}
 
@@ -240,9 +239,9 @@ class Surveyor:
             return draft
         parents = self._parents(draft.image, draft.reads)
         inherited = _Inherited()
-        for ref in _references(draft.reads):
+        for ref in references(draft.reads):
             parent = done.get(parents.get(ref, ""))
-            outside = "" if parent else _external(draft.image, ref)
+            outside = "" if parent else external(draft.image, ref)
             found: list[Facts | Surveyed] = [parent] if parent else []
             sure = bool(parent and parent.env_known)
             if outside:
@@ -257,9 +256,9 @@ class Surveyor:
     def _parents(self, image: Image, reads: Reads | None) -> dict[str, str]:
         """Each context or reference of the Dockerfile that stands for an image of this project, with its name."""
         found = {}
-        for ref in _references(reads):
+        for ref in references(reads):
             value = image.contexts.get(ref, "")
-            name = self._by_ref.get(normalise(_external(image, ref) or "-"))
+            name = self._by_ref.get(normalise(external(image, ref) or "-"))
             if value.startswith("service:"):
                 found[ref] = value.removeprefix("service:")
             elif name and name != image.name:
@@ -275,15 +274,16 @@ class Surveyor:
         parents = self._parents(image, draft.reads)
         held_up = Surveyed(image, directory, dockerfile_text=draft.text, parents=parents, platforms=draft.platforms)
         try:
-            _check_platforms(draft, parents, done, f"service {image.name}")
+            built_for = {name: done[name].platforms for name in parents.values()}
+            check_parents(draft.reads, parents, built_for, f"service {image.name}")
             texts, parts = self._files(draft)
             ignore = next((part.ignore.completed or part.ignore.text for part in parts if not part.label), "")
             digest = _digest(texts, parts)
         except Trouble as trouble:
             return replace(held_up, problem=str(trouble))
         reads = draft.reads
-        read_for = _read_for(draft, parents)
-        bases = {ref: _base(ref, some, facts_of) for ref, some in read_for.items()}
+        wanted = read_for(image, draft.reads, draft.platforms, parents)
+        bases = {ref: content(ref, some, facts_of) for ref, some in wanted.items()}
         if reads and reads.syntax and (frontend := facts_of(reads.syntax, self._built_on[:1])):
             bases[reads.syntax] = frontend[0].content  # one that the engine does not hold is known by its name only
         remotes = _remotes(draft, directory)
@@ -301,10 +301,10 @@ class Surveyor:
                 for context, name in parents.items()
             },
             bases=bases,
-            read_for=read_for,
+            read_for=wanted,
             remotes=remotes,
             env=reads.env if reads else {},
-            env_known=all(facts_of(ref, some) for ref, some in read_for.items())
+            env_known=all(facts_of(ref, some) for ref, some in wanted.items())
             and all(done[name].env_known for name in parents.values())
             and (reads is None or reads.alike),
             onbuild=reads.onbuild if reads else (),
@@ -388,19 +388,6 @@ def _handing_on(one: Surveyed, facts_of: FactsOf) -> Surveyed:
     return replace(one, env=facts[0].env, onbuild=facts[0].onbuild, env_known=alike)
 
 
-def _references(reads: Reads | None) -> list[str]:
-    """The named contexts and the image references that a target reaches."""
-    return [*reads.contexts, *reads.externals] if reads else []
-
-
-def _external(image: Image, ref: str) -> str:
-    """The image reference that a context or a reference of the Dockerfile means, "" if it means none."""
-    value = image.contexts.get(ref)
-    if value is None:
-        return ref
-    return value.removeprefix("docker-image://") if value.startswith("docker-image://") else ""
-
-
 def _order(parents: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
     """Names with parents before children, and the first cycle if there is one (its members then come in any order)."""
     graph = {name: sorted(set(parents[name])) for name in sorted(parents)}
@@ -416,42 +403,6 @@ def _order(parents: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
 @cache
 def _where(name: str, dockerfile: str, directory: Path) -> str:
     return os.path.relpath(dockerfile, directory) if dockerfile else f"dockerfile_inline of {name}"
-
-
-def _read_for(draft: _Draft, parents: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """The external references that an image reads, each with the platforms for which it does."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name in _references(draft.reads):
-        ref = "" if name in parents else _external(draft.image, name)
-        if ref and draft.reads:
-            some = draft.reads.read_for.get(name, draft.platforms)
-            found[ref] = tuple(dict.fromkeys((*found.get(ref, ()), *some)))
-    return found
-
-
-def _check_platforms(draft: _Draft, parents: Mapping[str, str], done: Mapping[str, Surveyed], where: str) -> None:
-    """``Trouble`` where an image is read for a platform for which its parent is not built."""
-    for context, name in parents.items():
-        for wanted in draft.reads.read_for.get(context, ()) if draft.reads else ():
-            built = done[name].platforms
-            if built and not any(platforms.serves(one, wanted) for one in built):
-                raise Trouble(
-                    f"it reads {name} for {wanted}, and {name} is built for {', '.join(built)} only",
-                    where=where,
-                    remedy=f"give {name} the same platforms, or read it with FROM --platform",
-                )
-
-
-def _base(ref: str, read_for: tuple[str, ...], facts_of: FactsOf) -> str:
-    """What an external reference holds: its digest if it is pinned, else the content that the engine has for it; of
-    several platforms, each one's."""
-    pinned = ref.partition("@")[2]
-    if pinned:
-        return pinned
-    found = facts_of(ref, read_for) or ()
-    if len(found) < 2:
-        return found[0].content if found else ""
-    return " ".join(sorted(f"{one}={facts.content}" for one, facts in zip(read_for, found, strict=True)))
 
 
 def _early(reads: Reads, parents: Mapping[str, str]) -> tuple[str, ...]:
