@@ -19,24 +19,19 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from tasks.content import fingerprint, ignorefile, platforms
+from tasks.content import declaration, fingerprint, ignorefile, platforms
 from tasks.content import selection as inputs
 from tasks.content.bases import FactsOf, check_parents, content, external, read_for, references
 from tasks.content.fingerprint import Ingredients
-from tasks.content.reads import WHOLE, Copy, Reads, joined, unseen
+from tasks.content.reads import WHOLE, Copy, Reads, joined
 from tasks.content.tree import Index, Tree
-from tasks.endpoint import configuration
 from tasks.engine import Facts, normalise
 from tasks.errors import Trouble
-from tasks.images.reasons import HIDDEN, safe_arguments
 from tasks.places import project_key
-from tasks.project import PROXIES, Image, Project, dockerfile_text, read_json, write_json
+from tasks.project import Image, Project, dockerfile_text, read_json, write_json
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
 _PARSER = 5
-_OCI_LAYOUT = "oci-layout://"
-# Arguments that tell a Dockerfile where it is built; what is built by another processor may be another image.
-_BUILD_PLATFORM = {f"BUILD{part}" for part in ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")}
 
 
 @dataclass(frozen=True)
@@ -207,7 +202,7 @@ class Surveyor:
         try:
             targets = platforms.targets(image.platforms, platform, f"service {image.name}")
             if image.remote_context:
-                return _Draft(image, _local_text(image), _unseen(image), platforms=targets)
+                return _Draft(image, declaration.local_text(image), declaration.unseen(image), platforms=targets)
             text = self._texts.get(image.name)
             if text is None:
                 text = self._texts[image.name] = dockerfile_text(image)
@@ -286,8 +281,8 @@ class Surveyor:
         bases = {ref: content(ref, some, facts_of) for ref, some in wanted.items()}
         if reads and reads.syntax and (frontend := facts_of(reads.syntax, self._built_on[:1])):
             bases[reads.syntax] = frontend[0].content  # one that the engine does not hold is known by its name only
-        remotes = _remotes(draft, directory)
-        settings = _settings(draft, self._built_on, self._environ)
+        remotes = declaration.remotes(image, reads, directory)
+        settings = declaration.settings(image, reads, draft.platforms, self._built_on, self._environ)
         own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
         fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
         measured = replace(
@@ -329,7 +324,7 @@ class Surveyor:
         parts = []
         found = [*draft.reads.copies]
         bases = [each.context for each in found if each.instruction == "FROM"]
-        if any(image.contexts[name].startswith(_OCI_LAYOUT) for name in bases):
+        if any(image.contexts[name].startswith(declaration.OCI_LAYOUT) for name in bases):
             found.append(Copy("", (WHOLE,)))  # an ONBUILD of it may read anything
         for label in dict.fromkeys(copy.context for copy in found):
             if label and not image.contexts[label].startswith("/"):
@@ -369,16 +364,6 @@ def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
     return joined([dockerfile.reads(text, **common, platform=one, build_platform=on) for one, on in pairs])
 
 
-def _local_text(image: Image) -> str:
-    """The Dockerfile that is given to a remote context from here, "" if it comes with the context."""
-    return dockerfile_text(image) if image.dockerfile_inline is not None or image.dockerfile.startswith("/") else ""
-
-
-def _unseen(image: Image) -> Reads:
-    folders = [name for name, value in image.contexts.items() if value.startswith("/")]
-    return unseen(image.contexts, folders, {*image.args, *_BUILD_PLATFORM})
-
-
 def _handing_on(one: Surveyed, facts_of: FactsOf) -> Surveyed:
     """An image of a remote context with what it hands on to its children: known once the engine holds it."""
     facts = facts_of(fingerprint.tag_of(one.image.ref, one.fingerprint), one.platforms)
@@ -408,71 +393,6 @@ def _where(name: str, dockerfile: str, directory: Path) -> str:
 def _early(reads: Reads, parents: Mapping[str, str]) -> tuple[str, ...]:
     free = {name: reached for name, reached in reads.stages.items() if not parents.keys() & set(reached)}
     return tuple(name for name in free if not any(name in reached for reached in free.values()))
-
-
-def _remotes(draft: _Draft, directory: Path) -> tuple[str, ...]:
-    image, reads = draft.image, draft.reads
-    found = [image.context] if image.remote_context else []
-    if reads:
-        found += [remote.text for remote in reads.remotes if not remote.pinned]
-        plain = ("service:", "docker-image://", "/")
-        named = [image.contexts[name] for name in reads.contexts]
-        found += [_layout(value, directory) for value in named if not value.startswith(plain)]
-    return tuple(found)
-
-
-def _layout(value: str, directory: Path) -> str:
-    """An image in a folder (``oci-layout://PATH[:TAG]``) with the digest of the list that says what its tag is; any
-    other source as it is."""
-    path = value.removeprefix(_OCI_LAYOUT)
-    if path == value or "@" in path:
-        return value
-    name, _, tag = path.rpartition(":")
-    try:
-        index = (directory / (name if name and "/" not in tag else path) / "index.json").read_bytes()
-    except OSError:
-        return value  # the build says what is wrong
-    return f"{value} sha256:{hashlib.sha256(index).hexdigest()[:12]}"
-
-
-def _settings(draft: _Draft, built_on: tuple[str, ...], environ: Mapping[str, str]) -> dict[str, Any]:
-    """The build settings that can change the result. An argument that no reached stage declares cannot; one without
-    a value has it from the environment of the build. Where it is built counts where the Dockerfile asks for it."""
-    image, reads = draft.image, draft.reads
-    asks = reads is None or bool(_BUILD_PLATFORM & {*reads.args})
-    args = {
-        name: environ.get(name) if value is None else value
-        for name, value in image.args.items()
-        if reads is None or name in reads.args
-    }
-    whole = {
-        "args": _proxies(reads, environ) | safe_arguments(args),
-        "target": image.target or "",
-        "dockerfile": image.dockerfile if image.remote_context else "",
-        "platforms": ", ".join(draft.platforms),
-        "build_platform": ", ".join(built_on) if asks else "",
-        "labels": safe_arguments(image.labels),
-        "secrets": [secret.id for secret in image.secrets],
-        "ssh": list(image.ssh),
-        "network": image.network,
-        "shm_size": image.shm_size,
-        "extra_hosts": list(image.extra_hosts),
-        "ulimits": list(image.ulimits),
-        "entitlements": list(image.entitlements),
-        "privileged": image.privileged,
-        "provenance": image.provenance,
-        "sbom": image.sbom,
-        "unsupported": safe_arguments(image.unsupported),
-        "contexts": {name: value for name, value in image.contexts.items() if not value.startswith("/")},
-    }
-    return {key: value for key, value in whole.items() if value}
-
-
-def _proxies(reads: Reads | None, environ: Mapping[str, str]) -> dict[str, str | None]:
-    """The proxies that the docker command's configuration gives every build, where the Dockerfile declares one."""
-    asked = [name for name in (reads.args if reads else ()) if name.upper() in PROXIES]
-    known = configuration(environ).get("proxies") if asked else None
-    return dict.fromkeys(asked, HIDDEN + _sha256(json.dumps(known, sort_keys=True))) if known else {}
 
 
 def _sha256(text: str) -> str:
