@@ -75,7 +75,7 @@ def test_what_no_store_or_builder_can_do_is_said(
 def far(tmp_path_factory: pytest.TempPathFactory, engine: None) -> Iterator[SpareEngine]:
     """An engine with containerd's store: its BuildKit is the dedicated builder of the first, itself it is a second."""
     try:
-        with spare_engine("tst-h1-far-", containerd_store=True) as spare:
+        with spare_engine("tst-several-far-", containerd_store=True) as spare:
             yield spare
     except Trouble as trouble:
         pytest.skip(str(trouble))
@@ -317,7 +317,7 @@ def test_a_base_that_is_here_for_another_platform_only_is_never_taken(lab: Lab, 
 def second(engine: None) -> Iterator[SpareEngine]:
     """Another machine's engine, with the classic store."""
     try:
-        with spare_engine("tst-h1-second-") as spare:
+        with spare_engine("tst-several-second-") as spare:
             yield spare
     except Trouble as trouble:
         pytest.skip(str(trouble))
