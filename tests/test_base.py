@@ -296,6 +296,20 @@ def test_the_task_asks_the_engine_only_when_it_is_run(monkeypatch: pytest.Monkey
     assert str(task["uptodate"][0]) == "BASE_IMAGE is in the engine"
 
 
+def test_a_project_that_the_tasks_were_copied_into_makes_no_base(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(base, "ROOT", tmp_path)
+    assert base.task_base_image()["file_dep"] == [], "doit would look for a file that is not there"
+    for make in (
+        lambda: base.rebuild(Holding(OURS), tmp_path),
+        lambda: debian.make_rootfs(tmp_path, tmp_path / "rootfs.tar", "linux/amd64"),
+    ):
+        with pytest.raises(Trouble, match="copy docker/base as well"):
+            make()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_silent_engine_makes_the_task_stale_instead_of_raising(monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(*_: object) -> Snapshot:
         raise Trouble("no Docker engine answers")

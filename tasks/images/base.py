@@ -30,6 +30,7 @@ from tasks.images.debian import (
     SOURCE_LABEL,
     SUITE,
     date_of,
+    declared_packages,
     identity,
     image_config,
     make_rootfs,
@@ -68,7 +69,8 @@ def task_base_image() -> dict[str, Any]:
         "actions": [bring],
         "uptodate": [Present()],
         "targets": [str(tar)] if tar.exists() else [],
-        "file_dep": [str(ROOT / PACKAGES)],
+        # A project that these tasks were copied into has none.
+        "file_dep": [str(ROOT / PACKAGES)] if (ROOT / PACKAGES).exists() else [],
         "clean": True,
         "verbosity": 2,
     }
@@ -143,6 +145,7 @@ def rebuild(workspace: Workspace, root: Path = ROOT) -> None:
             f"BASE_IMAGE {ref} in the engine was not made here from Debian's packages",
             remedy=f"docker pull {ref} brings a newer one, BASE_SOURCE=debian one that is made here",
         )
+    declared_packages(root)
     date = next_date(date_of(root), time.strftime("%Y-%m-%d", time.gmtime()))
     before = set_date(root, date)
     try:

@@ -79,6 +79,18 @@ def next_date(last: str, today: str) -> str:
     return f"{today}.{int(number) + 1 if number.isdecimal() else 2}"
 
 
+def declared_packages(root: Path) -> list[str]:
+    """The packages that the files in ``root`` declare; ``Trouble`` without a list: that project makes no base."""
+    try:
+        return packages((root / PACKAGES).read_text())
+    except OSError:
+        raise Trouble(
+            "no list says of which of Debian's packages a base would be made",
+            where=str(root / PACKAGES),
+            remedy="copy docker/base as well, or set BASE_IMAGE to an image that can be had",
+        ) from None
+
+
 def packages(text: str) -> list[str]:
     """The package names in a list of one per line, with ``#`` comments."""
     return [word for line in text.splitlines() if (word := line.partition("#")[0].strip())]
@@ -129,8 +141,10 @@ def mmdebstrap_argv(include: Sequence[str], tar: Path, arch: str, sources: Seque
 def make_rootfs(root: Path, tar: Path, platform: str) -> None:
     """Make the root filesystem with mmdebstrap; nothing is left at ``tar`` unless it is complete.
 
-    Raises ``Trouble`` with what to install, or with mmdebstrap's last words and where its log is.
+    Raises ``Trouble`` with what to install, or with mmdebstrap's last words and where its log is, or without a list of
+    packages.
     """
+    include = declared_packages(root)
     if not shutil.which("mmdebstrap"):
         raise Trouble(
             "mmdebstrap, which makes the base from Debian's packages, is not installed",
@@ -141,7 +155,6 @@ def make_rootfs(root: Path, tar: Path, platform: str) -> None:
             "the keys that Debian's packages are checked with are not installed",
             remedy="apt-get install debian-archive-keyring",
         )
-    include = packages((root / PACKAGES).read_text())
     arch = _architecture(platform)
     unfinished = tar.with_suffix(f".{os.getpid()}.tar")
     argv = mmdebstrap_argv(include, unfinished, arch, mirrors(indextargets()), root / APT)
