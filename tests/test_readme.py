@@ -22,10 +22,10 @@ ELSEWHERE = {
 
 
 def commands() -> list[str]:
-    """Every command line of the README that begins with doit or doitw, without its comment."""
+    """Every command line of the README that runs doit or doitw, without its comment."""
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    lines += re.findall(r"`((?:\./doitw|doit)(?: [^`]+)?)`", README)
+    lines += re.findall(r"`((?:pip install [^`]* && )?(?:\./doitw|doit)(?: [^`]+)?)`", README)
     return sorted({line for line in lines if "doit" in line})
 
 
