@@ -118,6 +118,29 @@ def spare(request: pytest.FixtureRequest, busybox: str) -> Iterator[SpareEngine]
 
 
 @pytest.mark.engine
+def test_a_record_says_what_is_here_also_where_another_checkout_built_it(
+    lab: Lab, busybox: str, tmp_path: Path
+) -> None:
+    """The parent's edit is in no file of the child: nothing was done here, and nothing kept what is here now."""
+    services = "{base: {image: PREFIX/base, build: base}, app: {image: PREFIX/app, build: {context: app, "
+    services += "additional_contexts: {base: 'service:base'}}}}"
+    here, there = lab, Lab(tmp_path / "there")
+    there.prefix = lab.prefix
+    for one in (here, there):
+        one.write({"compose.yml": f"name: PREFIX\nservices: {services}\n", "base/file": "A"})
+        one.write({"base/Dockerfile": f"FROM {busybox}\nCOPY file /\n", "app/Dockerfile": "FROM base\nRUN cat file\n"})
+    assert here.build() == {"base": "built", "app": "built"}
+    for one in (there, here):
+        one.write({"base/file": "B of PREFIX"})
+    assert there.build() == {"base": "built", "app": "built"}
+    assert here.build() == {}
+    records = {path.stem: json.loads(path.read_text()) for path in here.folder.glob(".build/*/images/*.json")}
+    named = {name: here.image_id(f"{here.prefix}/{name}:in-{one['fingerprint'][:16]}") for name, one in records.items()}
+    assert named == {name: here.image_id(here.ref(name)) for name in ("base", "app")}
+    assert here.build() == {}
+
+
+@pytest.mark.engine
 def test_two_checkouts_build_and_prune_for_a_while(spare: SpareEngine, tmp_path: Path) -> None:
     prefix = Lab(tmp_path).prefix
     pair = [Checkout(tmp_path / str(number), prefix, spare, tmp_path / f"tmp{number}") for number in (1, 2)]

@@ -38,6 +38,31 @@ class Freshness:
         return f"{decision.action}: {'; '.join(decision.reasons) or 'its inputs are those of the image here'}"
 
 
+class Recorded:
+    """A doit ``uptodate`` object: whether the record here is of what the image is to be made from now.
+
+    It need not be where nothing is to be built: another checkout may have built and named just that, for a parent's
+    edit which no file of this image shows. ``cache_prune`` keeps what records name, so they have to follow.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, task: Any, values: Mapping[str, str]) -> bool:
+        """Compare with what doit kept of the last run whose action wrote the record, and let it keep this one's."""
+        task.value_savers.append(lambda: {"fingerprint": self._fingerprint()})
+        return values.get("fingerprint") == self._fingerprint()
+
+    def __repr__(self) -> str:
+        return "its record is of other inputs, and is written again"
+
+    def _fingerprint(self) -> str:
+        try:
+            return current().decide(self._name).surveyed.fingerprint
+        except Trouble:
+            return ""
+
+
 def task_build_optimized() -> Iterator[Task]:
     """Build the images whose inputs changed, in parallel, and say why"""
     yield {"name": None, "doc": "build the images whose inputs changed, parents first (the default task)"}
@@ -63,7 +88,7 @@ def task_build_optimized() -> Iterator[Task]:
             "file_dep": one.file_dep(),
             "targets": [str(record.path_of(folder, name))],
             "task_dep": _needs(one, workspace),
-            "uptodate": [Freshness(name)],
+            "uptodate": [Freshness(name), Recorded(name)],
             "meta": {"image": name},
             "io": {"capture": False},
         }
