@@ -7,6 +7,7 @@ for all who use that engine on this machine, whatever checkout and whoever they 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -21,13 +22,14 @@ from tasks.errors import Trouble
 
 _POLL_SECONDS = 0.05
 _EVERYBODY = 0o666
+_MAY_ONLY_BE_READ = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
 def held(path: Path, waiting: str = "") -> Iterator[None]:
     """Hold the lock of this file for the block. While another holds it, say ``waiting`` once and wait.
 
-    ``Stopped`` when the run is stopped meanwhile.
+    ``Stopped`` when the run is stopped meanwhile, ``Trouble`` for a file that cannot be locked.
     """
     with _opened(path, fcntl.LOCK_EX, lambda: print(waiting, file=sys.stderr, flush=True) if waiting else None):
         yield
@@ -36,14 +38,16 @@ def held(path: Path, waiting: str = "") -> Iterator[None]:
 @contextlib.contextmanager
 def shared(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of this file together with others that share it; ``held`` and ``taken`` wait for all of them, and
-    it waits for those, calling ``waiting`` first. ``Stopped`` when the run is stopped meanwhile."""
+    it waits for those, calling ``waiting`` first. ``Stopped`` when the run is stopped meanwhile, ``Trouble`` for a file
+    that cannot be locked."""
     with _opened(path, fcntl.LOCK_SH, waiting):
         yield
 
 
 @contextlib.contextmanager
 def taken(path: Path) -> Iterator[bool]:
-    """Whether this process holds the lock of this file for the block: false if another does. Never waits."""
+    """Whether this process holds the lock of this file for the block: false if another does. Never waits. ``Trouble``
+    for a file that cannot be locked."""
     with _opened(path, fcntl.LOCK_EX, None) as ours:
         yield ours
 
@@ -76,7 +80,7 @@ def _opened(path: Path, how: int, waiting: Callable[[], None] | None) -> Iterato
     told = False
     try:
         while True:
-            locked = _try(descriptor, how)
+            locked = _try(path, descriptor, how)
             if locked and not _is(path, descriptor):
                 os.close(descriptor)  # it was removed while we waited: who comes now locks another
                 descriptor = _file(path)
@@ -95,18 +99,15 @@ def _opened(path: Path, how: int, waiting: Callable[[], None] | None) -> Iterato
 
 
 def _file(path: Path) -> int:
-    """The file opened for reading, which is enough to lock it. ``Trouble`` if it cannot be, or is something else."""
-    # Not inherited: a command that outlives us must not go on holding it. O_CREAT only where it is missing: a kernel
-    # that protects sticky folders refuses it for a file of somebody else.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    """The file opened. ``Trouble`` if it cannot be, or is something else."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             with contextlib.suppress(FileNotFoundError):
-                descriptor = os.open(path, flags)
+                descriptor = _there(path)
                 break
             with contextlib.suppress(FileExistsError):
-                descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, _EVERYBODY)
+                descriptor = os.open(path, _flags(os.O_RDWR | os.O_CREAT | os.O_EXCL), _EVERYBODY)
                 os.fchmod(descriptor, _EVERYBODY)
                 break
     except OSError as error:
@@ -119,6 +120,23 @@ def _file(path: Path) -> int:
     return descriptor
 
 
+def _there(path: Path) -> int:
+    """A file that is there, opened for writing: NFS locks for one alone what is (flock(2)). One that may only be read
+    is opened for reading, which is enough on a disk of this machine."""
+    try:
+        return os.open(path, _flags(os.O_RDWR))
+    except OSError as error:
+        if error.errno not in _MAY_ONLY_BE_READ:
+            raise
+    return os.open(path, _flags(os.O_RDONLY))
+
+
+def _flags(how: int) -> int:
+    # Not inherited: a command that outlives us must not go on holding it. O_CREAT only where it is missing: a kernel
+    # that protects sticky folders refuses it for a file of somebody else.
+    return how | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
 def _is(path: Path, descriptor: int) -> bool:
     """Whether the file that is open is still the one of this name."""
     with contextlib.suppress(OSError):
@@ -126,9 +144,16 @@ def _is(path: Path, descriptor: int) -> bool:
     return False
 
 
-def _try(descriptor: int, how: int) -> bool:
+def _try(path: Path, descriptor: int, how: int) -> bool:
+    """Lock the open file; false if another holds it. ``Trouble`` where the file system of its folder cannot."""
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise Trouble(
+            f"this file cannot be locked: {error.strerror}",
+            where=str(path),
+            remedy="you must be allowed to write to it, and its file system must have locks",
+        ) from None
     return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -119,6 +121,57 @@ def test_what_is_no_plain_file_is_refused_in_one_sentence(path: Path, kind: str)
     with pytest.raises(Trouble, match=r"x\.lock: this file cannot be locked: "), lock.taken(path):
         pass
     assert not path.with_name("victim").exists()
+
+
+def nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS locks files: by byte ranges, of which one for oneself takes a descriptor that is open for writing."""
+    flock = fcntl.flock
+
+    def by_range(descriptor: int, how: int) -> None:
+        writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        if how & fcntl.LOCK_EX and not writable:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", by_range)
+
+
+def test_a_file_on_nfs_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nfs(monkeypatch)
+    for _ in "new", "there":
+        with lock.taken(path) as ours:
+            assert ours
+            with lock.taken(path) as theirs:
+                assert not theirs
+
+
+@pytest.mark.parametrize("why", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_file_that_may_only_be_read_is_locked_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch, why: int
+) -> None:
+    path.touch()
+    really = os.open
+
+    def refused(name: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(why, os.strerror(why))
+        return really(name, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refused)
+    with lock.taken(path) as ours:
+        assert ours
+    nfs(monkeypatch)
+    with pytest.raises(Trouble, match=r"x\.lock: this file cannot be locked: Bad file descriptor \("), lock.taken(path):
+        pass
+
+
+def test_a_file_system_without_locks_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(Trouble, match=r"x\.lock: this file cannot be locked: No locks available \("), lock.held(path):
+        pass
 
 
 def test_sharers_do_not_wait_for_each_other_and_one_alone_waits_for_all(path: Path) -> None:
