@@ -82,8 +82,9 @@ def _opened(path: Path, how: int, waiting: Callable[[], None] | None) -> Iterato
         while True:
             locked = _try(path, descriptor, how)
             if locked and not _is(path, descriptor):
-                os.close(descriptor)  # it was removed while we waited: who comes now locks another
-                descriptor = _file(path)
+                fresh = _file(path)  # it was removed while we waited: who comes now locks another
+                os.close(descriptor)
+                descriptor = fresh
             elif locked or waiting is None:
                 break
             elif processes.stopping():

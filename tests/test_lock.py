@@ -243,3 +243,25 @@ def test_a_file_that_was_removed_while_somebody_waited_locks_nobody_out_and_nobo
         assert not ours, "both lock the file that is there now"
     ended.set()
     waiting.join()
+
+
+def test_what_came_in_place_of_a_file_that_was_removed_while_somebody_waited_is_refused(path: Path) -> None:
+    other = Holder("held", path)
+    said: list[str] = []
+
+    def wait() -> None:
+        try:
+            with lock.held(path):
+                pass
+        except (Trouble, OSError) as error:
+            said.append(str(error))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.2)
+    path.unlink()
+    path.mkdir()
+    other.end()
+    waiting.join(10)
+    assert len(said) == 1
+    assert said[0].startswith(f"{path}: this file cannot be locked: ")
