@@ -155,19 +155,21 @@ def _fetched(workspace: Workspace, decision: Decision) -> Held | None:
     ref = workspace.share.pull(wanted, offer, workspace.engine, site.layout_of(workspace, one))
     if not ref:
         return None
-    workspace.changed()
-    held = workspace.snapshot().get(ref)
-    if (
-        held is None
-        or not made_from(one, held, decision.parents_label)
-        or not is_for(one, workspace.facts_of(held).platform, workspace.snapshot().platform)
-        or (len(one.platforms) > 1 and not workspace.index_of(one, held))
-    ):
-        workspace.share.refuse(wanted, "it is not made from what its labels in the registry say")
-        return None
-    _name(workspace, decision, held.id)
-    workspace.engine.untag(ref)
-    workspace.changed()
+    try:
+        workspace.changed()
+        held = workspace.snapshot().get(ref)
+        if (
+            held is None
+            or not made_from(one, held, decision.parents_label)
+            or not is_for(one, workspace.facts_of(held).platform, workspace.snapshot().platform)
+            or (len(one.platforms) > 1 and not workspace.index_of(one, held))
+        ):
+            workspace.share.refuse(wanted, "it is not made from what its labels in the registry say")
+            return None
+        _name(workspace, decision, held.id)
+    finally:
+        temporary_tag.take_away(workspace.engine, [ref])
+        workspace.changed()
     seconds = time.time() - began
     _keep_record(workspace, decision, held, seconds)
     workspace.history.add(_entry(workspace, decision, "done", began, seconds, image_id=held.id, size=held.size))
@@ -224,9 +226,9 @@ def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     log = workspace.folder / "logs" / f"{name}.log"
     # Unlike any other build's, of this run too: images may share a repository.
     passing = f"{repository(one.image.ref)}:{temporary_tag.make('building')}"
-    outcome = attempt.build(workspace, decision, how, log, passing)
-    began, seconds, where = outcome.began, outcome.seconds, outcome.where
     try:
+        outcome = attempt.build(workspace, decision, how, log, passing)
+        began, seconds, where = outcome.began, outcome.seconds, outcome.where
         if outcome.moved:
             steps = history.steps_of(outcome.progress)
             workspace.history.add(_entry(workspace, decision, "moved", began, seconds, steps=steps))
@@ -239,8 +241,8 @@ def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
         _name(workspace, decision, image_id)
         workspace.built(name)
     finally:
-        if where.layout is None and outcome.image_id:
-            workspace.engine.untag(passing)
+        if not builder.dedicated(workspace.settings):  # that one is given no name
+            temporary_tag.take_away(workspace.engine, [passing])
     site.settled(workspace, decision)
     # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.
     made = made or workspace.snapshot().get(one.image.ref)

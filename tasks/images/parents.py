@@ -72,5 +72,4 @@ def pinned(workspace: Workspace, decision: Decision) -> Iterator[Pinned]:
             raise Vanished(name) from None
         raise
     finally:
-        for ref in named.values():
-            workspace.engine.untag(ref)
+        temporary_tag.take_away(workspace.engine, named.values())

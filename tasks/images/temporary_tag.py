@@ -7,9 +7,14 @@ was made. So the time is in the name.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
+from collections.abc import Iterable
+
+from tasks.engine import Engine
+from tasks.errors import Trouble
 
 _TAG = re.compile(r"(?:building|parent)-(\d{10,})-[0-9a-f]{12}|building-[0-9a-f]{12}")
 
@@ -17,6 +22,14 @@ _TAG = re.compile(r"(?:building|parent)-(\d{10,})-[0-9a-f]{12}|building-[0-9a-f]
 def make(kind: str) -> str:
     """A tag of this kind (``building``, ``parent``) that no other build has."""
     return f"{kind}-{int(time.time())}-{os.urandom(6).hex()}"
+
+
+def take_away(engine: Engine, refs: Iterable[str]) -> None:
+    """Take passing names away, also those that were never given. One that stays, since the engine does not answer, is
+    ``cache_prune``'s: it neither keeps the others nor fails or hides what the block that gave it came to."""
+    for ref in refs:
+        with contextlib.suppress(Trouble):
+            engine.untag(ref)
 
 
 def given(ref: str) -> float | None:

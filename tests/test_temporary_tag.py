@@ -1,0 +1,120 @@
+"""Names that last as long as a build: they go on every way out of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tasks.errors import Trouble
+from tasks.images.parents import pinned
+from tests import loopback
+from tests.conftest import ROOT, Lab, docker
+
+APP = {
+    "compose.yml": "services: {app: {image: PREFIX/app, build: {context: .}}}\n",
+    "Dockerfile": "FROM tst-busybox:1\nRUN head -c 9 /dev/urandom > /PREFIX\n",
+}
+# Builds the image; when BuildKit has named its result, what the first argument says happens.
+BROKEN_OFF = """
+import sys
+from tasks import processes
+from tasks.errors import Trouble
+from tasks.images.make import make
+from tasks.seeing.progress import Progress
+finish = Progress.finish
+def end(self):
+    if sys.argv[1] == "stop":
+        processes.stop_all()
+    else:
+        raise {"trouble": Trouble("broken off"), "interrupt": KeyboardInterrupt}[sys.argv[1]]
+    return finish(self)
+Progress.finish = end
+sys.exit(str(make("app") or "") or 0)
+"""
+# Builds the image, and does not take for it what was pulled.
+REFUSING = """
+import sys
+from tasks.images import make
+made_from, pulled = make.made_from, []
+make.made_from = lambda *words: bool(pulled) and made_from(*words) or pulled.append(1)
+sys.exit(str(make.make("app") or "") or 0)
+"""
+
+
+def run(lab: Lab, script: str, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-c", script, *words]
+    return subprocess.run(argv, cwd=ROOT, env=lab.env(**environ), capture_output=True, text=True)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("what", "said"), [("stop", "stopped"), ("trouble", "broken off"), ("interrupt", "KeyboardInterrupt")]
+)
+def test_a_build_that_is_broken_off_leaves_no_name(lab: Lab, busybox: str, what: str, said: str) -> None:
+    lab.write(APP)
+    done = run(lab, BROKEN_OFF, what)
+    assert said in done.stderr
+    log = (lab.folder / ".build/compose.yml/logs/app.log").read_text()
+    assert "/app:building-" in log, "BuildKit gave it"
+    assert lab.images() == []
+
+
+@pytest.mark.engine
+def test_what_was_pulled_and_is_not_taken_keeps_no_name(lab: Lab, busybox: str, tmp_path: Path) -> None:
+    lab.write(APP)
+    with loopback.registry(tmp_path / "registry") as service:
+        lab.environ = {"CACHE_REGISTRY": service.address}
+        assert lab.build() == {"app": "built"}
+        docker("image", "rm", *lab.images())
+        assert lab.actions() == {"app": "pull"}
+        done = run(lab, REFUSING, CACHE_WRITE="0")
+        assert done.returncode == 0, done.stderr
+        assert "is not taken, but built here" in done.stderr
+        listed = docker("image", "ls", "--digests", "--format", "{{.Repository}}@{{.Digest}}").stdout.split()
+        assert [name for name in listed if name.startswith(f"{service.address}/")] == []
+
+
+class NoEngine:
+    """An engine that gives names, and answers nothing when the first one is to be taken away."""
+
+    def __init__(self) -> None:
+        self.named: list[str] = []
+        self.asked = 0
+
+    def tag(self, image_id: str, ref: str) -> None:
+        self.named.append(ref)
+
+    def untag(self, ref: str) -> None:
+        self.asked += 1
+        if self.asked == 1:
+            raise Trouble("the engine does not answer")
+        self.named.remove(ref)
+
+
+def pins(engine: NoEngine) -> Any:
+    """Two parents of one image, under passing names in this engine."""
+    held = SimpleNamespace(get=lambda ref: SimpleNamespace(id=ref), every=lambda: [])
+    images = {name: SimpleNamespace(ref=f"app/{name}") for name in ("one", "two")}
+    workspace = SimpleNamespace(
+        engine=engine, project=SimpleNamespace(images=images), snapshot=lambda: held, changed=lambda: None
+    )
+    tags = {name: f"app/{name}:in-0123" for name in images}
+    surveyed = SimpleNamespace(parents={name: name for name in images}, parent_tags=tags)
+    return pinned(cast("Any", workspace), cast("Any", SimpleNamespace(surveyed=surveyed)))
+
+
+def test_a_name_that_cannot_be_taken_away_keeps_no_other_and_fails_no_build() -> None:
+    engine = NoEngine()
+    with pins(engine):
+        first, _ = engine.named
+    assert engine.named == [first]
+
+
+def test_a_name_that_cannot_be_taken_away_does_not_hide_what_ended_the_build() -> None:
+    with pytest.raises(ZeroDivisionError), pins(NoEngine()):
+        raise ZeroDivisionError
