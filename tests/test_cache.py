@@ -235,6 +235,27 @@ def test_a_name_that_a_killed_build_left_goes_when_it_is_old_whatever_its_image_
 
 
 @pytest.mark.engine
+def test_what_an_older_version_kept_straight_in_build_can_go(project: Lab) -> None:
+    """Before each project had a folder of its own, all of this lay flat; the user's own things may lie there too."""
+    project.build()
+    build = project.folder / ".build"
+    flat = ("results/app/blobs/sha256/1", "project.json", "logs/app.log")
+    kept = ("mine/results/1", "cache/app/main/index.json", "migration.json")
+    project.write({f".build/{name}": "1234" for name in (*flat, *kept)})
+    (build / "history").symlink_to(project.folder)
+    of_today = {path.name for path in build.iterdir()} - {"results", "project.json", "logs"}
+    settings = {"CACHE_DIR": ".build/cache"}
+    dry = json.loads(project.doit("cache_prune", "--dry-run", "--all", "--json", **settings).stdout)
+    listed = {one["name"]: one["bytes"] for one in dry["gone"] if "older version" in one["name"]}
+    assert listed == {f"{name}, of an older version": 4 for name in ("results", "project.json", "logs")}
+    week_ago = time.time() - 8 * 86400
+    os.utime(build / "logs/app.log", (week_ago, week_ago))
+    removed = project.doit("cache_prune", "--yes", CACHE_MAX_SIZE="100GB", CACHE_MAX_AGE="7d", **settings)
+    assert removed.returncode == 0, removed.stderr
+    assert {path.name for path in build.iterdir()} == of_today | {"results", "project.json"}, "only what is old"
+
+
+@pytest.mark.engine
 def test_the_folder_of_a_project_goes_with_its_compose_file_or_when_nobody_uses_it(project: Lab) -> None:
     project.build()
     gone, unused = project.folder / ".build/gone.yml", project.folder / ".build/unused.yml"

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tasks import places
 from tasks.caches import builder, hits, site
 from tasks.caches.prune import Item
 from tasks.caches.share import path_of
@@ -180,7 +181,7 @@ def read_du(text: str, now: float) -> list[CacheRecord]:
 
 
 def files(workspace: Workspace, now: float) -> list[Item]:
-    """Local caches, handover layouts, and the logs and records of images that are no more."""
+    """Local caches, handover layouts, the logs and records of images that are no more, and what older versions left."""
     folder = workspace.folder
     expected = workspace.expected_seconds
     items = []
@@ -201,6 +202,7 @@ def files(workspace: Workspace, now: float) -> list[Item]:
         elif other != folder and idle > workspace.settings.cache_max_age:
             # Where each job has a COMPOSE_PROJECT_NAME of its own, these would only become more.
             items.append(_folder(OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
+    items += _of_older_versions(workspace.common, cache, now)
     for path in sorted((*folder.glob("logs/*"), *folder.glob("images/*.json"))):
         if path.is_file():
             current = path.name.removesuffix(path.suffix) in workspace.project.images
@@ -258,6 +260,18 @@ def _in_use(held: Held, users: Mapping[str, tuple[str, ...]], repositories: set[
     if any(now - given < _PASSING_SECONDS for tag in held.tags if (given := temporary_tag.given(tag)) is not None):
         return "a build may be making or using it"
     return ""
+
+
+def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
+    """What lies straight in ``.build``, where nobody looks any more; not where ``CACHE_DIR`` says that it is of use."""
+    for path in (common.resolve() / name for name in places.OF_OLDER_VERSIONS):
+        of_use = path.is_relative_to(cache) or cache.is_relative_to(path)
+        if of_use or path.is_symlink() or not path.exists():
+            continue
+        files = [path] if path.is_file() else list(_walk(path))
+        used = max(one.stat().st_mtime for one in files or [path])
+        parts = {str(one): one.stat().st_size for one in files}
+        yield Item(str(path), OWN_FILE, f"{path.name}, of an older version", parts, now - used)
 
 
 def _folder(kind: str, folder: Path, name: str, now: float, worth: float, needed: str = "") -> Item:
