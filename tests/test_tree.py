@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -226,6 +227,45 @@ def test_a_row_that_is_not_well_formed_is_not_believed(root, store):
 
 def test_a_store_that_cannot_be_written_is_no_error(root, tmp_path):
     assert digests(root, tmp_path / "root" / "a" / "index.sqlite3")
+
+
+@pytest.fixture
+def switching():
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_folders_are_listed_while_another_thread_saves(root, store, switching):
+    """An early stage asks for a generation while the next image is decided about, by the same index."""
+    for number in range(500):
+        (root / f"d{number}").mkdir()
+    with Index(store) as index:
+        listing = threading.Thread(target=lambda: [Tree(root, index).folder(f"d{number}") for number in range(500)])
+        listing.start()
+        while listing.is_alive():
+            index.save()
+        listing.join()
+
+
+def test_what_is_found_overlooked_while_another_thread_saves_begins_a_generation_at_the_next_save(root, store):
+    age(root / "d/c")
+    with Index(store) as index:
+        Tree(root, index).folder("d").digest(0)
+    before = Index(store).generation()
+    found = (root / "d/c").stat()
+    (root / "d/c").write_text("d/z")
+    os.utime(root / "d/c", ns=(found.st_atime_ns, found.st_mtime_ns))
+    with Index(store) as index:
+        outer, inner = Tree(root, index).folder(""), Tree(root, index).folder("d")
+        outer.digest(outer.find("a"))
+        index._db.set_trace_callback(lambda statement: inner.digest(0) if statement == "COMMIT" else None)
+        index.save()
+        index._db.set_trace_callback(None)
+        assert inner.digest(0) == hashlib.sha256(b"d/z").digest()
+    assert Index(store).generation() != before
 
 
 def test_two_at_once_and_a_kill(root, store):

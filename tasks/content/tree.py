@@ -163,7 +163,7 @@ class Index:
         self.save()
         name = os.urandom(8).hex()
         db = self._open(create=True)
-        if db is None or any(folder.overlooked for folder in self._folders.values()):
+        if db is None or any(folder.overlooked for folder in self._listed()):
             return name
         try:
             with db:
@@ -185,18 +185,19 @@ class Index:
 
     def save(self) -> None:
         """Keep what was hashed. A store that cannot be written is no error: the next look hashes again."""
-        rows = [row for folder in self._folders.values() if folder.names and (row := folder.row())]
+        rows = [row for folder in self._listed() if folder.names and (row := folder.row())]
         if not rows:
             return
         db = self._open(create=True)
         if db is None:
             return
         try:
+            overlooked = [folder for folder in self._listed() if folder.overlooked]
             with db:
                 db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", rows)
-                if any(folder.overlooked for folder in self._folders.values()):
+                if overlooked:
                     _renew(db)
-            for folder in self._folders.values():
+            for folder in overlooked:
                 folder.overlooked = False
         except sqlite3.Error as error:
             self._drop(error)
@@ -214,6 +215,10 @@ class Index:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _listed(self) -> list[Folder]:
+        """What is listed at this moment: another thread may list, and hash, more meanwhile."""
+        return list(self._folders.values())
 
     def _recall(self, path: str) -> tuple[bytes, bytes] | None:
         db = self._open(create=False)
