@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from tasks.content.fingerprint import Ingredients
 from tasks.images import checkouts, record
 from tasks.project import write_json
+from tests.conftest import Lab
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +40,61 @@ def test_what_others_need_and_not_what_oneself_needs(tmp_path: Path) -> None:
     assert len(list(checkouts.needs(tmp_path))) == 2
 
 
-def test_what_is_gone_is_forgotten(tmp_path: Path, state: Path) -> None:
+def wait(state: Path, days: float) -> None:
+    """As if all was written down so many days ago."""
+    for path in state.iterdir():
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    checkouts.register.cache_clear()
+
+
+def test_what_is_gone_for_a_moment_is_still_needed(tmp_path: Path, state: Path) -> None:
+    """``git stash`` and ``git checkout`` take a Compose file away and bring it back."""
     one, two = checkout(tmp_path, "one", "1"), checkout(tmp_path, "two", "2")
     (tmp_path / "two/compose.yml").unlink()
     assert checkouts.gone(two)
     assert not checkouts.gone(one)
+    wait(state, 6)
+    assert list(checkouts.needs(one)) == [(f"shop/app:in-{'2' * 16}", two)]
+
+
+@pytest.mark.parametrize("what", ["two/compose.yml", "two"])
+def test_what_is_gone_for_long_is_forgotten(tmp_path: Path, state: Path, what: str) -> None:
+    one, two = checkout(tmp_path, "one", "1"), checkout(tmp_path, "two", "2")
+    (tmp_path / what).rename(tmp_path / "elsewhere")
+    wait(state, 8)
+    checkouts.register(one)
     assert list(checkouts.needs(one)) == []
-    assert len(list(state.iterdir())) == 1
+    assert [os.fsdecode(path.read_bytes()) for path in state.iterdir()] == [str(one)]
+    (tmp_path / "elsewhere").rename(tmp_path / what)
+    checkouts.register(two)
+    assert len(list(checkouts.needs(one))) == 1, "it came back"
+
+
+def test_what_is_there_is_never_forgotten(tmp_path: Path, state: Path) -> None:
+    one, _ = checkout(tmp_path, "one", "1"), checkout(tmp_path, "two", "2")
+    wait(state, 365)
+    assert len(list(checkouts.needs(one))) == 1
+
+
+def test_it_is_written_down_at_most_once_a_day(tmp_path: Path, state: Path) -> None:
+    one = checkout(tmp_path, "one", "1")
+    [path] = state.iterdir()
+    for days, written in ((0.9, False), (1.1, True)):
+        wait(state, days)
+        before = path.stat().st_mtime
+        checkouts.register(one)
+        assert (path.stat().st_mtime > before) is written
+
+
+@pytest.mark.engine
+def test_a_run_with_nothing_to_do_is_written_down(lab: Lab, state: Path) -> None:
+    compose = "services: {app: {image: PREFIX/app, build: .}}\n"
+    lab.write({"compose.yml": compose, "Dockerfile": "FROM scratch\nCOPY f /\n", "f": "PREFIX"})
+    lab.build()
+    for path in state.iterdir():
+        path.unlink()
+    assert lab.build() == {}
+    assert [os.fsdecode(path.read_bytes()) for path in state.iterdir()] == [str(lab.folder / ".build/compose.yml")]
 
 
 def test_a_registry_that_cannot_be_written_or_read_is_no_trouble(tmp_path: Path, state: Path) -> None:

@@ -9,7 +9,7 @@ from tasks.action import Task, act, fail
 from tasks.content.survey import Surveyed
 from tasks.engine import normalise
 from tasks.errors import Trouble
-from tasks.images import forecast, record
+from tasks.images import checkouts, forecast, record
 from tasks.workspace import Workspace, current
 
 _QUEUE = "_images_first"
@@ -23,12 +23,15 @@ class Freshness:
 
     def __call__(self) -> bool:
         """Whether nothing has to be done. A trouble counts as stale: the action then says it. So does ``build.pull``:
-        only when the bases were pulled it is known."""
+        only when the bases were pulled it is known. What is fresh is needed here, as what is built is."""
         try:
             decision = current().decide(self._name)
-            return not (decision.stale or decision.surveyed.image.pull)
+            if decision.stale or decision.surveyed.image.pull:
+                return False
+            checkouts.register(current().folder)
         except Trouble:
             return False
+        return True
 
     def __repr__(self) -> str:
         try:
