@@ -268,6 +268,25 @@ def test_an_engines_image_of_another_platform_is_built_again(lab: Lab) -> None:
     assert lab.actions() == {"app": "fresh"}
 
 
+@pytest.mark.engine
+def test_a_base_of_another_platform_is_built_on_where_that_platform_is_declared(lab: Lab) -> None:
+    """Docker would build on it and warn: an image of which nobody said that it is for that platform."""
+    outside = f"{lab.prefix}/outside:1"
+    lab.write({"compose.yml": BOTH, "Dockerfile": f"FROM {outside}\nCOPY f /f\n", "f": "1"})
+    argv = ["--quiet", "--platform", ARM, "--tag", outside, "--file", "-", str(lab.folder)]
+    assert docker("buildx", "build", *argv, stdin=b"FROM scratch\nCOPY f /g\n").returncode == 0
+    done = lab.doit("build_optimized")
+    assert done.returncode != 0
+    assert (
+        f"app: the base {outside} is linux/arm64 here, linux/amd64 is wanted, and that cannot be pulled (docker pull "
+        f"--platform linux/amd64 {outside}, or declare `platforms: [linux/arm64]` for the image)"
+    ) in done.stderr
+    lab.write({"compose.yml": BOTH.replace("context: .", "context: ., platforms: [linux/arm64]")})
+    assert lab.build() == {"app": "built"}
+    assert docker("image", "inspect", "--format", "{{.Architecture}}", lab.ref("app")).stdout.strip() == "arm64"
+    assert lab.actions() == {"app": "fresh"}
+
+
 @contextlib.contextmanager
 def overheard(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """The engine behind a socket that notes what is asked: its address, and the requests so far."""

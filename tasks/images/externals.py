@@ -70,16 +70,18 @@ def pull(workspace: Workspace, decision: Decision) -> bool:
 
 def refuse_foreign(workspace: Workspace, decision: Decision) -> None:
     """``Trouble`` where the engine holds a base under its name for another platform only: containerd's store would let
-    a build start from that."""
-    for ref, some in decision.surveyed.read_for.items():
+    a build start from that. Docker does so too, and warns; here the image has to declare it."""
+    one = decision.surveyed
+    for ref, some in one.read_for.items():
         held = workspace.snapshot().get(ref)
         for wanted in some if held else ():
             if workspace.base(ref, wanted) is None and held:
+                have = workspace.facts_of(held).platform
+                declare = f", or declare `platforms: [{have}]` for the image" if wanted in one.platforms else ""
                 raise Trouble(
-                    f"the base {ref} is {workspace.facts_of(held).platform} here, {wanted} is wanted, and that cannot "
-                    "be pulled",
+                    f"the base {ref} is {have} here, {wanted} is wanted, and that cannot be pulled",
                     where=decision.name,
-                    remedy=f"docker pull --platform {wanted} {ref}",
+                    remedy=f"docker pull --platform {wanted} {ref}{declare}",
                 )
 
 
