@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -102,12 +104,57 @@ def test_an_edit_that_is_undone_does_not_pass_for_what_was_there_before_and_afte
     shutil.copystat(pair.folder / "base/file", pair.folder / "A")
     done = hooked(pair, "base", *edit)
     assert done.returncode == 0, done.stderr
-    assert "base: `base/file` was written to while it was built, building again (1 of 2)\n" in done.stderr
+    assert "base: `base/file` was written to or replaced while it was built, building again (1 of 2)\n" in done.stderr
     a = f"A of {pair.prefix}\n"
     assert (inside(pair, "base", "/base/file"), inside(pair, "app", "/seen")) == (a, a)
     assert pair.actions() == {"base": "fresh", "app": "fresh"}
     assert statuses(pair, "base") == ["done", "moved"]
     assert not [name for name in pair.images() if ":building-" in name]
+
+
+FOLDER = "mv X away; cp -Rp away X; sed s/A/B/ away/PATH > X/PATH; touch -r away/PATH X/PATH"
+
+
+@pytest.mark.parametrize(
+    ("away", "back"),
+    [
+        (FOLDER.replace("X", "base/d").replace("PATH", "file"), "rm -r base/d; mv away base/d"),
+        (FOLDER.replace("X", "base").replace("PATH", "d/file"), "rm -r base; mv away base"),
+        (FOLDER.replace("X", "up").replace("PATH", "base/d/file"), "rm -r up; mv away up"),
+        (FOLDER.replace("X", "up").replace("PATH", "base/d/file"), "rm -r up; mv away up; touch up/new up/base/new"),
+    ],
+)
+def test_a_folder_that_was_another_for_a_while_does_not_pass_for_what_it_is(pair: Lab, away: str, back: str) -> None:
+    """Its files, and all their stamps, are what they were before: only its own time of change tells."""
+    pair.write({"base/d/file": PAIR["base/file"], "base/Dockerfile": "FROM tst-busybox:1\nCOPY d /base/\n"})
+    if "up" in away:
+        (pair.folder / "up").mkdir()
+        (pair.folder / "base").rename(pair.folder / "up/base")
+        pair.write({"compose.yml": PAIR["compose.yml"].replace("{context: base}", "{context: up/base}")})
+    done = hooked(pair, "base", away, back)
+    assert done.returncode == 0, done.stderr
+    assert "base: " in done.stderr
+    assert "while it was built, building again (1 of 2)\n" in done.stderr
+    a = f"A of {pair.prefix}\n"
+    assert (inside(pair, "base", "/base/file"), inside(pair, "app", "/seen")) == (a, a)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_what_a_build_was_sent_that_was_ended_is_in_no_later_one(pair: Lab, number: int) -> None:
+    """The builder holds B, with A's size and time, and nobody came to see that anything had moved."""
+    pair.write({"base/Dockerfile": "FROM tst-busybox:1\nCOPY file /base/\nRUN sleep 3\n"})
+    mine, kept = pair.folder / "base/file", pair.folder / "A"
+    shutil.copy2(mine, kept)
+    log = pair.folder / ".build/compose.yml/logs/base.log"
+    edit = f"cd '{pair.folder}'; sed -i s/A/B/ base/file; touch -r A base/file"
+    argv = [sys.executable, "-c", HOOKED, "base", "1", edit, "true", "base"]
+    run = subprocess.Popen(argv, cwd=ROOT, env=pair.env(), start_new_session=True)
+    _until(lambda: log.exists() and "RUN sleep 3" in log.read_text())
+    os.kill(run.pid, number)
+    assert run.wait(60) != 0
+    shutil.copy2(kept, mine)
+    assert pair.build() == {"base": "built", "app": "built"}
+    assert inside(pair, "base", "/base/file") == mine.read_text() == PAIR["base/file"].replace("PREFIX", pair.prefix)
 
 
 def test_an_edit_that_is_undone_at_any_time_of_a_build_of_30_megabytes(lab: Lab, busybox: str) -> None:
@@ -189,7 +236,7 @@ def test_a_build_that_fails_because_a_file_was_away_is_tried_again(pair: Lab) ->
     pair.write({"base/Dockerfile": "FROM tst-busybox:1\nCOPY file /base/\n"})
     done = hooked(pair, "base", "mv base/file .", "mv file base/", images="base")
     assert done.returncode == 0, done.stderr
-    assert "base: `base/file` was written to while it was built, building again (1 of 2)" in done.stderr
+    assert "base: `base/file` was written to or replaced while it was built, building again (1 of 2)" in done.stderr
     assert "failed" not in done.stderr
 
 

@@ -17,7 +17,10 @@ from tasks.project import Image, Project
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
-    folder = tmp_path / "context"
+    return write_context(tmp_path / "context")
+
+
+def write_context(folder: Path) -> Path:
     for name in ("app/main.py", "app/sub/more.py", "logs/old.log", "keep/in/here.txt", "wild/one/x.txt", "wild/two/y"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,8 +40,9 @@ def look(folder: Path) -> stamps.Stamps:
 
 
 def moved(before: stamps.Stamps, folder: Path) -> tuple[list[str], list[str]]:
-    files, folders = before.moved()
-    return [os.path.relpath(path, folder) for path in files], [os.path.relpath(path, folder) for path in folders]
+    changes = before.moved()
+    files, folders = ([os.path.relpath(path, folder) for path in paths] for paths in (changes.files, changes.folders))
+    return files, folders
 
 
 def test_nothing_moves_by_itself_or_by_being_read(context: Path) -> None:
@@ -68,7 +72,6 @@ def test_a_file_that_is_what_it_was_but_was_not_between(context: Path, name: str
         (lambda folder: (folder / "app/sub/new.log").write_text(""), ["app/sub"]),
         (lambda folder: come_and_go(folder / "app/new.py"), ["app"]),
         (lambda folder: come_and_go(folder / "wild/two/x.txt"), ["wild/two"]),
-        (lambda folder: swap(folder / "app/sub"), ["app", "app/sub"]),
         (lambda folder: come_and_go(folder / "unread.txt"), ["."]),
         (lambda folder: come_and_go(folder / "logs/x"), []),
     ],
@@ -87,12 +90,54 @@ def come_and_go(path: Path) -> None:
 
 
 def swap(folder: Path) -> None:
-    """Another folder in its place, for a while."""
+    """Another folder or link in its place, for a while."""
+    folder = Path(os.path.normpath(folder))
     away = folder.with_name("away")
     folder.rename(away)
     shutil.copytree(away, folder)
     shutil.rmtree(folder)
     away.rename(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "folders"),
+    [("app/sub", ["app/sub"], ["app"]), (".", ["."], []), ("..", [".."], []), ("../link", ["../link"], [])],
+)
+def test_a_folder_that_was_another_for_a_while(tmp_path: Path, name: str, files: list[str], folders: list[str]) -> None:
+    """No stamp in it moves, and none of the context where it is one above that."""
+    folder = write_context(tmp_path / "project/of/context")
+    folder.with_name("link").symlink_to("context")
+    seen = folder.with_name("link") if name == "../link" else folder
+    before = look(seen)
+    swap(folder / name if name != ".." else folder.parent)
+    assert moved(before, folder) == (files, folders)
+    assert not before.moved().doubtful
+
+
+def test_a_folder_that_was_another_for_a_while_and_something_came(context: Path) -> None:
+    """Then its times are those of what came, and only the folder above can tell that it may have been another."""
+    before = look(context)
+    swap(context / "app/sub")
+    come_and_go(context / "app/sub/new.log")
+    assert moved(before, context) == ([], ["app", "app/sub"])
+    assert before.moved().doubtful
+    before = look(context)
+    come_and_go(context / "app/sub/new.log")
+    assert moved(before, context) == ([], ["app/sub"])
+    assert not before.moved().doubtful
+
+
+def test_something_came_above_a_context_that_was_another_for_a_while(tmp_path: Path) -> None:
+    """What comes and goes above a context means nothing, as long as that itself is where it was."""
+    folder = write_context(tmp_path / "project/of/context")
+    before = look(folder)
+    for busy in (folder.parent, folder.parent.parent):
+        come_and_go(busy / "new")
+    assert moved(before, folder) == ([], [])
+    assert not before.moved().doubtful
+    swap(folder.parent)
+    assert moved(before, folder) == ([], [".."])
+    assert before.moved().doubtful
 
 
 def test_a_hidden_folder_that_may_show_something_counts(context: Path) -> None:

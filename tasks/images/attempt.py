@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tasks.caches.site import Site
 from tasks.content import stamps
 from tasks.content.fingerprint import FINGERPRINT, OWN, PARENTS, REBUILT
 from tasks.content.stamps import Stamps
-from tasks.images import buildx, parents
+from tasks.images import buildx, parents, sending
 from tasks.images.context import as_built
 from tasks.images.parents import Vanished
 from tasks.images.plan import Decision
@@ -93,7 +93,7 @@ def build(workspace: Workspace, decision: Decision, attempt: Attempt, log: Path,
     one, began = decision.surveyed, time.time()
     cached = attempt.cached(decision)
     try:
-        with parents.pinned(workspace, decision) as pins:
+        with parents.pinned(workspace, decision) as pins, sending.contexts(one.index, workspace.common):
             where = site.site(workspace, decision, pins.contexts, afresh=attempt.afresh, cached=cached)
             before, tagged = stamps.look(one.parts), _tagged(workspace, decision)
             status, image_id, progress = _run(workspace, decision, attempt, where, pins.shown, log, passing)
@@ -177,22 +177,23 @@ def _moved(
     asked anew."""
     one = decision.surveyed
     result = Result(one.fingerprint, decision.parents_label, image_id)
-    files, folders = before.moved()
+    changes = before.moved()
+    if one.index and (changes.files or changes.doubtful):
+        one.index.renew()
     after = workspace.decide(one.name, anew=True)
     if (after.surveyed.fingerprint, after.parents_label) != (one.fingerprint, decision.parents_label):
         what = ", ".join(differences(one.ingredients(), after.surveyed.ingredients()))
         lost = after.coming if after.surveyed.parent_fingerprints == one.parent_fingerprints else ()
         return Moved(what or (f"its parent `{lost[0]}` was removed" if lost else "a parent changed"))
-    if files:
-        if one.index:
-            one.index.renew()
-        return Moved(f"{_named(one.directory, files)} {'was' if len(files) == 1 else 'were'} written to")
+    if changes.files:
+        was = "was" if len(changes.files) == 1 else "were"
+        return Moved(f"{_named(one.directory, changes.files)} {was} written to or replaced")
     if attempt.proves == result:
         return None
     if names := [ref for ref, when in _tagged(workspace, decision).items() if when != tagged.get(ref)]:
         return Moved(f"its base `{names[0]}` was given a name", result)  # perhaps its own again, after another had it
-    if folders:
-        return Moved(f"something came or went in {_named(one.directory, folders)}", result)
+    if changes.folders:
+        return Moved(f"something came or went in {_named(one.directory, changes.folders)}", result)
     if attempt.proves and (attempt.afresh or one.image.no_cache or one.image.no_cache_filter):
         return Moved("what it copies moved")  # it comes from a cache, and is not what was made without
     return None
@@ -203,7 +204,7 @@ def _tagged(workspace: Workspace, decision: Decision) -> dict[str, str]:
     return {ref: workspace.engine.tagged(ref) for ref in refs}
 
 
-def _named(directory: Path, paths: list[str]) -> str:
+def _named(directory: Path, paths: Sequence[str]) -> str:
     names = [f"`{os.path.relpath(path, directory)}`" for path in paths[:_SHOWN]]
     more = [f"{len(paths) - _SHOWN} more"] if len(paths) > _SHOWN else []
     return ", ".join([*names, *more])

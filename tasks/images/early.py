@@ -22,7 +22,7 @@ from tasks import plugins, processes
 from tasks.caches import builder, site
 from tasks.content import stamps
 from tasks.errors import Trouble
-from tasks.images import buildx
+from tasks.images import buildx, sending
 from tasks.images.context import as_built
 from tasks.images.plan import Decision
 from tasks.seeing.board import board
@@ -82,7 +82,8 @@ def _next(workspace: Workspace, names: Sequence[str]) -> Decision | None:
 
 
 def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="early-") as folder:
+    index = decision.surveyed.index
+    with tempfile.TemporaryDirectory(prefix="early-") as folder, sending.contexts(index, workspace.common):
         image = as_built(decision.surveyed, Path(folder), workspace.common)
         nothing = Path(folder) / "no-parent"
         nothing.mkdir()
@@ -108,5 +109,6 @@ def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
         processes.quietly(
             plugins.direct(argv, workspace.environ), cwd=workspace.project.directory, env=workspace.environ, stdin=stdin
         )
-        if before.moved()[0] and decision.surveyed.index:
-            decision.surveyed.index.renew()
+        changes = before.moved()
+        if index and (changes.files or changes.doubtful):
+            index.renew()
