@@ -18,11 +18,11 @@ from pathlib import Path
 from tasks.errors import Trouble
 
 OF_OLDER_VERSIONS = (
-    "builds.lock", "cache", "ci", "comparison", "dev", "doit.sqlite3", "history", "images", "locks", "logs",
-    "migration-images.json", "project.json", "reads.json", "report", "results", "sizes.json",
+    "builds.lock", "cache", "ci", "comparison", "dev", "doit.sqlite3", "history", "images", "index.sqlite3", "locks",
+    "logs", "migration-images.json", "project.json", "reads.json", "report", "results", "sizes.json",
 )  # fmt: skip
-"""What lay straight in ``.build`` before each project had a folder of its own. Not ``migration.json``: it is there only
-while a migration is under way, and is the way back."""
+"""What lay straight in ``.build`` before each project had a folder of its own (and each context its own generations:
+``index.sqlite3``). Not ``migration.json``: it is there only while a migration is under way, and is the way back."""
 _SHOWN = 8  # hexadecimal digits of what tells projects apart that begin with the same file
 
 

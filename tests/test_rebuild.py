@@ -364,7 +364,7 @@ def test_a_whole_project_is_copied_without_our_own_folder(lab: Lab, busybox: str
 def test_state_that_is_damaged_changes_nothing(family: Lab, junk: bytes) -> None:
     own = family.folder / ".build/compose.yml"
     damaged = [own / name for name in ("reads.json", "project.json", "images/app.json", "doit.sqlite3")]
-    for path in (*damaged, *(family.folder / ".build" / name for name in ("facts.json", "index.sqlite3"))):
+    for path in (*damaged, *(family.folder / ".build" / name for name in ("facts.json", "contexts.sqlite3"))):
         assert path.is_file()
         path.write_bytes(junk)
     assert family.actions() == FRESH

@@ -119,6 +119,31 @@ def test_a_builder_that_has_seen_a_context_is_not_sent_it_again(app: Lab) -> Non
     assert "transferring context: 3." not in log.read_text(), log.read_text()
 
 
+def test_a_context_that_is_a_link_and_leads_elsewhere(app: Lab) -> None:
+    app.write({"compose.yml": _COMPOSE.replace("ctx", "current")})
+    (app.folder / "current").symlink_to("ctx")
+    app.write({"ctx/d/g": "another"})
+    assert app.build() == {"app": "built"}
+    shutil.copytree(app.folder / "ctx", app.folder / "next")
+    old(app.folder / "next/d/f", f"two {app.prefix}")
+    (app.folder / "current").unlink()
+    (app.folder / "current").symlink_to("next")
+    assert app.build() == {"app": "built"}
+    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+
+
+def test_what_is_overlooked_in_one_context_sends_no_other_one_again(app: Lab) -> None:
+    app.write({"compose.yml": _COMPOSE.replace("}}", "}, other: {image: PREFIX/other, build: more}}")})
+    app.write({"more/Dockerfile": "FROM scratch\nCOPY large f /\n", "more/f": "a", "more/large": ""})
+    (app.folder / "more/large").write_bytes(os.urandom(3_000_000))
+    assert app.build() == {"other": "built"}
+    (app.folder / "ctx/d/f").unlink()
+    (app.folder / "more/f").write_text("another")
+    assert app.build() == {"app": "built", "other": "built"}
+    [log] = (app.folder / ".build").rglob("logs/other.log")
+    assert "transferring context: 3." not in log.read_text(), log.read_text()
+
+
 def test_an_attribute_of_a_folder(app: Lab) -> None:
     """BuildKit counts it when it gets it; layers of the classic store do not hold it, so its steps tell."""
     app.write({"ctx/d/e/f": "f"})

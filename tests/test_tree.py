@@ -254,7 +254,7 @@ def test_what_is_found_overlooked_while_another_thread_saves_begins_a_generation
     age(root / "d/c")
     with Index(store) as index:
         Tree(root, index).folder("d").digest(0)
-    before = Index(store).generation()
+    before = Index(store).generation(str(root))
     found = (root / "d/c").stat()
     (root / "d/c").write_text("d/z")
     os.utime(root / "d/c", ns=(found.st_atime_ns, found.st_mtime_ns))
@@ -265,7 +265,7 @@ def test_what_is_found_overlooked_while_another_thread_saves_begins_a_generation
         index.save()
         index._db.set_trace_callback(None)
         assert inner.digest(0) == hashlib.sha256(b"d/z").digest()
-    assert Index(store).generation() != before
+    assert Index(store).generation(str(root)) != before
 
 
 def test_two_at_once_and_a_kill(root, store):
@@ -298,3 +298,82 @@ def test_two_at_once_and_a_kill(root, store):
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert db.execute("SELECT count(*) FROM folder").fetchone() == (1,)
     assert digests(root, store) == digests(root, None)
+
+
+class Contexts:
+    """Folders that are contexts, the generations of which are asked for by looks of their own."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+
+    def look(self, root: Path, *only: str) -> str:
+        """The generation of a context after a look at its files, or at ``only`` those."""
+        with Index(self.store) as index:
+            top = Tree(root, index)
+            for path in sorted(root.rglob("*")):
+                below = path.relative_to(root).as_posix()
+                if path.is_file() and below in (only or (below,)):
+                    folder = top.folder(below.rpartition("/")[0])
+                    folder.digest(folder.find(path.name))
+            return index.generation(str(root))
+
+
+@pytest.fixture
+def contexts(root: Path, store: Path) -> Contexts:
+    for path in ("a", "b", "d/c"):
+        os.utime(root / path, (10**9, 10**9))
+    age(root / "a")
+    return Contexts(store)
+
+
+def test_a_generation_lasts_while_everything_shows(root: Path, contexts: Contexts) -> None:
+    before = contexts.look(root)
+    (root / "a").write_text("other")
+    (root / "new").write_text("new")
+    assert contexts.look(root) == before
+
+
+def test_each_context_has_generations_of_its_own(root: Path, contexts: Contexts, tmp_path: Path) -> None:
+    other = tmp_path / "root-and-more"  # no context below another one, though its path begins as that
+    other.mkdir()
+    (other / "f").write_text("f")
+    before = contexts.look(root), contexts.look(other)
+    (root / "a").unlink()
+    assert contexts.look(root) != before[0]
+    assert contexts.look(other) == before[1]
+
+
+@pytest.mark.parametrize("seen_through", ["outer", "inner"])
+def test_what_is_overlooked_counts_for_every_context_that_holds_it(
+    root: Path, contexts: Contexts, seen_through: str
+) -> None:
+    outer, inner = root, root / "d"
+    before = contexts.look(outer), contexts.look(inner)
+    (inner / "c").write_text("d/z")
+    os.utime(inner / "c", (10**9, 10**9))
+    contexts.look(outer if seen_through == "outer" else inner)
+    assert contexts.look(outer) != before[0]
+    assert contexts.look(inner) != before[1]
+
+
+def test_what_is_overlooked_above_a_context_does_not_count_for_it(root: Path, contexts: Contexts) -> None:
+    before = contexts.look(root / "d")
+    contexts.look(root)
+    (root / "a").unlink()
+    contexts.look(root)
+    assert contexts.look(root / "d") == before
+
+
+def test_all_is_in_the_context_that_is_the_whole_disk() -> None:
+    for path in ("/a/b", "//a/b"):  # the second is how that context calls it
+        assert {"/", path} <= {*tree._roots(path)}
+    assert {*tree._roots("/a/b")} >= {"/a"}
+    assert {*tree._roots("/a")} <= {"/", "", "/a"}
+
+
+def test_all_contexts_are_renewed_when_something_was_not_seen(root: Path, contexts: Contexts) -> None:
+    before = contexts.look(root), contexts.look(root / "d")
+    with Index(contexts.store) as index:
+        index.renew()
+    assert contexts.look(root) != before[0]
+    assert contexts.look(root / "d") != before[1]

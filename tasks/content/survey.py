@@ -144,7 +144,7 @@ class Surveyor:
         self._project = project
         self._environ = environ
         self._folder = os.path.realpath(folder)
-        self._index = Index(folder / "index.sqlite3")
+        self._index = Index(folder / "contexts.sqlite3")
         self._views: dict[tuple[str, str], inputs.View] = {}
         self._reads_path = folder / project_key(project.files, environ) / "reads.json"
         self._kept: dict[str, Any] = read_json(self._reads_path) or {}

@@ -11,7 +11,7 @@ remembered as unknown, so the next look hashes it again.
 
 BuildKit's client is less careful: of a context that a builder has seen, it sends again only what another size,
 modification time or mode gives away, and of a folder not even that. What it would overlook is seen here, and starts
-another ``generation``: a context that goes by another name is sent whole.
+another ``generation`` of every context that holds it: one that goes by another name is sent whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import sqlite3
 import stat
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 from tasks.errors import Trouble
@@ -35,7 +36,7 @@ _TICK = 50_000_000  # kernels stamp files with a clock that lags up to 10 ms beh
 _COARSE_TICK = 2_100_000_000  # file systems that stamp whole seconds, or every other one
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS folder (path BLOB PRIMARY KEY, stamps BLOB, digests BLOB) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS generation (number INTEGER PRIMARY KEY, name TEXT)",
+    "CREATE TABLE IF NOT EXISTS generation (root BLOB PRIMARY KEY, name TEXT) WITHOUT ROWID",
 )
 
 
@@ -157,29 +158,30 @@ class Index:
                 found.recall(*row)
         return found
 
-    def generation(self) -> str:
-        """A name for all states of the disk that BuildKit's client can tell from each other: another one as soon as it
-        could not, and where nothing is remembered."""
+    def generation(self, root: str) -> str:
+        """A name for all states of the context at ``root``, an absolute, real path, that BuildKit's client can tell
+        from each other: another one as soon as it could not, and where nothing is remembered."""
         self.save()
         name = os.urandom(8).hex()
         db = self._open(create=True)
         if db is None or any(folder.overlooked for folder in self._listed()):
             return name
+        key = os.fsencode(root)
         try:
             with db:
-                db.execute("INSERT OR IGNORE INTO generation VALUES (0, ?)", (name,))
-                return str(db.execute("SELECT name FROM generation").fetchone()[0])
+                db.execute("INSERT OR IGNORE INTO generation VALUES (?, ?)", (key, name))
+                return str(db.execute("SELECT name FROM generation WHERE root = ?", (key,)).fetchone()[0])
         except sqlite3.Error as error:
             self._drop(error)
             return name
 
     def renew(self) -> None:
-        """Begin another generation: a builder may have been sent what no look at the disk has seen."""
+        """Begin another generation of all contexts: a builder may have been sent what no look at the disk has seen."""
         db = self._open(create=True)
         try:
             if db is not None:
                 with db:
-                    _renew(db)
+                    db.execute("DELETE FROM generation")
         except sqlite3.Error as error:
             self._drop(error)
 
@@ -195,8 +197,8 @@ class Index:
             overlooked = [folder for folder in self._listed() if folder.overlooked]
             with db:
                 db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", rows)
-                if overlooked:
-                    _renew(db)
+                roots = ((os.fsencode(root),) for folder in overlooked for root in _roots(folder.path))
+                db.executemany("DELETE FROM generation WHERE root = ?", roots)
             for folder in overlooked:
                 folder.overlooked = False
         except sqlite3.Error as error:
@@ -283,8 +285,10 @@ def tick(ctime_ns: int) -> int:
     return _COARSE_TICK if ctime_ns % 1_000_000_000 == 0 else _TICK
 
 
-def _renew(db: sqlite3.Connection) -> None:
-    db.execute("INSERT OR REPLACE INTO generation VALUES (0, ?)", (os.urandom(8).hex(),))
+def _roots(path: str) -> Iterator[str]:
+    """Where a context may begin that holds the folder at ``path``, whoever has looked at it: there, and above it."""
+    yield "/"
+    yield from accumulate(path.split("/"), "{}/{}".format)
 
 
 def _list(path: str) -> Folder:

@@ -6,17 +6,19 @@ undone while the image is built can then not matter.
 BuildKit's client tells contexts apart by the last part of their paths alone, and of one that the builder has seen it
 sends again only files whose size, time or mode moved. So a folder ``src`` gets the files of another ``src`` where they
 look alike, and a file that got other content with its old time stays as it was. Hence each context goes by a name of
-its own: a link whose name says where it leads and in which ``generation`` the files are (``content.tree``).
+its own: a link whose name says where it leads and in which ``generation`` its files are (``content.tree``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from tasks.content.survey import Surveyed
+from tasks.content.tree import Index
 from tasks.project import Image
 
 
@@ -42,17 +44,18 @@ def _as_read(one: Surveyed, folder: Path) -> Image:
 def _by_own_names(image: Image, one: Surveyed, folder: Path) -> Image:
     if one.index is None:
         return image
-    generation = one.index.generation()
     folders = {name: value for name, value in image.contexts.items() if value.startswith("/")}
-    named = {name: _link(folder, value, generation) for name, value in folders.items()}
+    named = {name: _link(folder, value, one.index) for name, value in folders.items()}
     # Before buildx 0.32, named contexts went by the name of the main one.
-    main = image.context if image.remote_context else _link(folder, image.context, generation, *sorted(named.values()))
+    main = image.context if image.remote_context else _link(folder, image.context, one.index, *sorted(named.values()))
     return replace(image, context=main, contexts={**image.contexts, **named})
 
 
-def _link(folder: Path, target: str, *what: str) -> str:
+def _link(folder: Path, context: str, index: Index, *more: str) -> str:
+    root = os.path.realpath(context)  # a context that is a link itself may lead elsewhere in the next moment
     folder.mkdir(exist_ok=True)
-    link = folder / hashlib.sha256("\0".join((target, *what)).encode(errors="surrogateescape")).hexdigest()[:16]
+    what = "\0".join((root, index.generation(root), *more))
+    link = folder / hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:16]
     with contextlib.suppress(FileExistsError):
-        link.symlink_to(target)
+        link.symlink_to(root)
     return str(link)
