@@ -144,6 +144,15 @@ def test_what_is_overlooked_in_one_context_sends_no_other_one_again(app: Lab) ->
     assert "transferring context: 3." not in log.read_text(), log.read_text()
 
 
+def test_a_file_that_another_project_of_the_folder_does_not_copy(app: Lab) -> None:
+    app.write({"g.yml": _COMPOSE.replace("build: ctx", "build: {context: ctx, dockerfile: ../g.Dockerfile}")})
+    app.write({"g.Dockerfile": "FROM scratch\nCOPY d/g /\n"})
+    old(app.folder / "ctx/d/f", f"two {app.prefix}")
+    assert app.doit("plan", COMPOSE_FILE=str(app.folder / "g.yml")).returncode == 0
+    assert app.build() == {"app": "built"}
+    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+
+
 def test_an_attribute_of_a_folder(app: Lab) -> None:
     """BuildKit counts it when it gets it; layers of the classic store do not hold it, so its steps tell."""
     app.write({"ctx/d/e/f": "f"})

@@ -364,6 +364,15 @@ def test_what_is_overlooked_above_a_context_does_not_count_for_it(root: Path, co
     assert contexts.look(root / "d") == before
 
 
+def test_what_another_look_did_not_read_is_not_taken_for_seen(root: Path, contexts: Contexts) -> None:
+    """Another project of the folder may copy only other files of the same context."""
+    before = contexts.look(root)
+    (root / "a").write_text("z")
+    os.utime(root / "a", (10**9, 10**9))
+    contexts.look(root, "b")
+    assert contexts.look(root) != before
+
+
 def test_all_is_in_the_context_that_is_the_whole_disk() -> None:
     for path in ("/a/b", "//a/b"):  # the second is how that context calls it
         assert {"/", path} <= {*tree._roots(path)}

@@ -131,6 +131,8 @@ class Folder:
         """What to keep of this folder, or ``None`` when it is kept already."""
         if self._stored:
             return None
+        # What it was before is forgotten now, so whoever hashes it later cannot tell whether it is still the same.
+        self.overlooked |= any(self._digests[32 * at : 32 * at + 32] == _UNKNOWN for at in self._before)
         self._stored = True
         return os.fsencode(self.path), self.stamps(), bytes(self._digests)
 
