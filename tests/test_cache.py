@@ -19,6 +19,7 @@ from tasks.caches.cache_prune import prune_argv
 from tasks.caches.prune import Item, choose
 from tasks.engine import CacheRecord, Engine
 from tasks.errors import Trouble
+from tasks.images import context
 from tasks.images.reasons import AFRESH, DUE
 from tasks.measuring.spare_engine import SpareEngine, spare_engine
 from tasks.seeing.history import Build, StepRecord
@@ -253,6 +254,37 @@ def test_what_an_older_version_kept_straight_in_build_can_go(project: Lab) -> No
     removed = project.doit("cache_prune", "--yes", CACHE_MAX_SIZE="100GB", CACHE_MAX_AGE="7d", **settings)
     assert removed.returncode == 0, removed.stderr
     assert {path.name for path in build.iterdir()} == of_today | {"results", "project.json"}, "only what is old"
+
+
+@pytest.mark.engine
+def test_links_to_contexts_go_when_no_build_can_be_using_them(project: Lab) -> None:
+    project.build()
+    links = project.folder / ".build/contexts"
+    [used] = links.iterdir()
+    (links / "old").symlink_to(project.folder)
+    two_days_ago = time.time() - 2 * 86400
+    for path in links.iterdir():
+        os.utime(path, (two_days_ago, two_days_ago), follow_symlinks=False)
+    (links / "young").symlink_to(project.folder)
+    (project.folder / "app.py").write_text("1")
+    assert project.build() == {"app": "built"}, "which uses a link anew"
+    dry = json.loads(project.doit("cache_prune", "--dry-run", "--all", "--json").stdout)
+    assert [one["name"] for one in dry["gone"] if "contexts/" in one["name"]] == ["contexts/old, a link for builds"]
+    assert project.doit("cache_prune", "--all", "--yes").returncode == 0
+    assert {path.name for path in links.iterdir()} == {used.name, "young"}
+    assert (project.folder / "app.py").exists()
+
+
+def test_a_link_that_a_build_has_taken_up_meanwhile_stays(tmp_path: Path) -> None:
+    """A build with another engine does not wait for pruning."""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    assert not context.remove_unused(link)
+    assert link.is_symlink()
+    os.utime(link, (time.time() - 2 * 86400,) * 2, follow_symlinks=False)
+    assert context.remove_unused(link)
+    assert not link.is_symlink()
+    assert context.remove_unused(link), "it is gone, whoever removed it"
 
 
 @pytest.mark.engine

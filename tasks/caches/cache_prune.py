@@ -17,6 +17,7 @@ from tasks import lock
 from tasks.caches import builder, holdings
 from tasks.caches.prune import Item, Pruning, choose
 from tasks.errors import Trouble
+from tasks.images import context
 from tasks.images.make import builds_lock
 from tasks.seeing.progress import size_text
 from tasks.stack.stack import agree
@@ -155,10 +156,14 @@ def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
         with contextlib.suppress(OSError):
             Path(item.key).parent.rmdir()  # if it was the last
     for item in by_kind.get(holdings.OWN_FILE, ()):
-        if Path(item.key).is_dir():
-            shutil.rmtree(item.key, ignore_errors=True)
+        path = Path(item.key)
+        if path.is_symlink():
+            if not context.remove_unused(path):
+                left[item.key] = f"{item.name} stays: a build may be using it"
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            Path(item.key).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     workspace.changed()
     return left
 

@@ -21,7 +21,7 @@ from tasks.caches.share import path_of
 from tasks.content.fingerprint import OWN, repository, tag_of
 from tasks.engine import CacheRecord, Held, moment, normalise
 from tasks.errors import Trouble
-from tasks.images import checkouts, parents, temporary_tag
+from tasks.images import checkouts, context, parents, temporary_tag
 from tasks.seeing.history import KEEP
 from tasks.workspace import Workspace
 
@@ -181,7 +181,8 @@ def read_du(text: str, now: float) -> list[CacheRecord]:
 
 
 def files(workspace: Workspace, now: float) -> list[Item]:
-    """Local caches, handover layouts, the logs and records of images that are no more, and what older versions left."""
+    """Local caches, handover layouts, links to contexts, the logs and records of images that are no more, and what
+    older versions left."""
     folder = workspace.folder
     expected = workspace.expected_seconds
     items = []
@@ -203,6 +204,10 @@ def files(workspace: Workspace, now: float) -> list[Item]:
             # Where each job has a COMPOSE_PROJECT_NAME of its own, these would only become more.
             items.append(_folder(OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
     items += _of_older_versions(workspace.common, cache, now)
+    for link in context.links(workspace.common):
+        why = "" if context.unused(link) else "a build may be using it"
+        name = f"contexts/{link.name}, a link for builds"
+        items.append(Item(str(link), OWN_FILE, name, idle=now - link.lstat().st_mtime, needed=why))
     for path in sorted((*folder.glob("logs/*"), *folder.glob("images/*.json"))):
         if path.is_file():
             current = path.name.removesuffix(path.suffix) in workspace.project.images

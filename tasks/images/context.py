@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +22,35 @@ from tasks.content.survey import Surveyed
 from tasks.content.tree import Index
 from tasks.project import Image
 
+_LONGEST_BUILD = 86400.0
+
 
 def as_built(one: Surveyed, passing: Path, folder: Path) -> Image:
     """The image as BuildKit gets it: ``passing`` is a folder of this build alone, ``folder`` our ``.build``. The
     platform is always told: without, BuildKit takes that of the base, a builder of several nodes that of the first."""
     image = replace(_as_read(one, passing), platforms=one.platforms)
     return _by_own_names(image, one, folder / "contexts")
+
+
+def links(common: Path) -> list[Path]:
+    """The links in ``.build`` (``common``) by which builds have seen contexts."""
+    return sorted(path for path in (common / "contexts").glob("*") if path.is_symlink())
+
+
+def unused(link: Path) -> bool:
+    """Whether no build can be using this link: none did so for longer than a build takes. If one needs it again, it is
+    made again, by the same name."""
+    return time.time() - link.lstat().st_mtime > _LONGEST_BUILD
+
+
+def remove_unused(link: Path) -> bool:
+    """Remove this link, unless a build has taken it up meanwhile: one with another engine does not wait for pruning.
+    Returns whether it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        if not unused(link):
+            return False
+        link.unlink()
+    return True
 
 
 def _as_read(one: Surveyed, folder: Path) -> Image:
@@ -56,6 +80,9 @@ def _link(folder: Path, context: str, index: Index, *more: str) -> str:
     folder.mkdir(exist_ok=True)
     what = "\0".join((root, index.generation(root), *more))
     link = folder / hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:16]
-    with contextlib.suppress(FileExistsError):
-        link.symlink_to(root)
+    try:
+        os.utime(link, follow_symlinks=False)  # in use: see `unused`
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            link.symlink_to(root)
     return str(link)
