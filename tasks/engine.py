@@ -120,6 +120,10 @@ def host_platform() -> str:
     return platforms.normalise(os.uname().machine)
 
 
+class Gone(Trouble):
+    """The engine does not hold an image any more that it listed before."""
+
+
 class Engine:
     """The engine at ``address`` (default: the one that the docker command would talk to).
 
@@ -176,11 +180,16 @@ class Engine:
         return tuple((digest, int(entry["Size"])) for digest, entry in zip(digests, made, strict=True))
 
     def tag(self, image_id: str, ref: str) -> None:
-        """Let the reference name this image."""
+        """Let the reference name this image; ``Gone`` if it is not here."""
         name = normalise(ref)
         repo, _, tag = name.rpartition(":")
         query = urlencode({"repo": repo, "tag": tag})
-        self._call("POST", f"/images/{quote(image_id, safe=':')}/tag?{query}")
+        try:
+            self._call("POST", f"/images/{quote(image_id, safe=':')}/tag?{query}")
+        except Trouble as trouble:
+            if "No such image" not in str(trouble):
+                raise
+            raise Gone(f"the engine holds no image {image_id} any more") from None
 
     def untag(self, ref: str) -> None:
         """Take this name away, if somebody else has not; the image itself goes only if it has no other name and nothing

@@ -332,6 +332,32 @@ def bare(name: str, lab: Lab) -> bool:
     return name.startswith("localhost:0/") and lab.prefix.rpartition("/")[2] in name
 
 
+VANISHING = """
+import subprocess, sys
+from tasks.images import make
+name = make._name
+def gone(workspace, decision, image_id):
+    make._name = name
+    subprocess.run(["docker", "image", "rm", "--force", image_id], check=True)
+    name(workspace, decision, image_id)
+make._name = gone
+sys.exit(str(make.make("base") or 0))
+"""
+
+
+def test_an_image_that_vanishes_before_it_is_named_is_built(pair: Lab) -> None:
+    """As by another checkout's cache_prune, while this run waited for it."""
+    assert pair.doit("build_optimized:base").returncode == 0
+    pair.write({"base/file": "B of PREFIX\n"})
+    assert pair.doit("build_optimized:base").returncode == 0
+    pair.write({"base/file": "A of PREFIX\n"})
+    assert pair.actions()["base"] == "retag"
+    argv = [sys.executable, "-c", VANISHING]
+    done = subprocess.run(argv, cwd=ROOT, env=pair.env(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert inside(pair, "base", "/base/file") == f"A of {pair.prefix}\n"
+
+
 def test_a_parent_that_vanishes_every_time_is_a_sentence(pair: Lab) -> None:
     remove = BY_ID.replace("PREFIX", pair.prefix)
     done = hooked(pair, "app", remove, times=9)

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 from tasks import lock, processes
 from tasks.caches import builder, share, site
 from tasks.content.fingerprint import repository, tag_of
-from tasks.engine import Held
+from tasks.engine import Gone, Held
 from tasks.errors import Trouble
 from tasks.images import attempt, checkouts, early, externals, give, record, temporary_tag
 from tasks.images.attempt import Attempt, Moved, Outcome, Result
@@ -124,7 +124,8 @@ def _do(workspace: Workspace, decision: Decision, how: Attempt) -> None:
             board.board.ended(decision.name, "fresh")
             _keep_record(workspace, decision, decision.held, 0.0)
         case "retag":
-            _retag(workspace, decision)
+            if not _retag(workspace, decision):
+                _do(workspace, _looked(workspace, decision.name), how)
         case "pull":
             if not _pull(workspace, decision):
                 workspace.asked.now()  # else a result that does not come would be tried in every run
@@ -202,17 +203,23 @@ def _build_in_turn(workspace: Workspace, decision: Decision, how: Attempt) -> No
             _do(workspace, decision, how)
 
 
-def _retag(workspace: Workspace, decision: Decision) -> None:
+def _retag(workspace: Workspace, decision: Decision) -> bool:
+    """Give an image that is here its names; false if it is not here any more, as after another checkout's pruning."""
     began = time.time()
     held = decision.held
     if held is None:
         raise ValueError("retag is decided from an image that the engine holds")
     board.board.started(decision.name, "retag", decision.reasons)
-    _name(workspace, decision, held.id)
+    try:
+        _name(workspace, decision, held.id)
+    except Gone:
+        workspace.changed()
+        return False
     seconds = time.time() - began
     _keep_record(workspace, decision, held, seconds)
     workspace.history.add(_entry(workspace, decision, "done", began, seconds, image_id=held.id, size=held.size))
     board.board.ended(decision.name, "retagged")
+    return True
 
 
 def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
