@@ -341,7 +341,8 @@ def gone(workspace, decision, image_id):
     subprocess.run(["docker", "image", "rm", "--force", image_id], check=True)
     name(workspace, decision, image_id)
 make._name = gone
-sys.exit(str(make.make("base") or 0))
+failed = make.make("base")
+sys.exit(str(failed) if failed else 0)
 """
 
 
