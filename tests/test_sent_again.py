@@ -100,6 +100,15 @@ def test_a_file_that_was_away_for_a_while(app: Lab) -> None:
     assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
 
 
+def test_a_file_that_was_another_for_a_while(app: Lab) -> None:
+    """Which only a plan saw, and remembered in place of what the builder has."""
+    (app.folder / "ctx/d/f").write_text("longer, and of now")
+    assert app.actions() == {"app": "build"}
+    old(app.folder / "ctx/d/f", f"two {app.prefix}")
+    assert app.build() == {"app": "built"}
+    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+
+
 def test_the_mode_of_a_folder(app: Lab) -> None:
     app.write({"ctx/d/e/f": "f"})
     app.build()

@@ -120,8 +120,11 @@ class Folder:
         old, new = (_RECORD.unpack(one) for one in (before, self._records[number]))
         if stat.S_ISDIR(self.modes[number]):
             self.overlooked |= stat.S_ISDIR(old[4])  # then it is the mode that changed
-        elif (old[0], old[2], old[4] & ~_DOUBT) == (new[0], new[2], new[4]) and digest != _UNKNOWN:
-            self._before[number] = digest
+        elif digest != _UNKNOWN:
+            if (old[0], old[2], old[4] & ~_DOUBT) == (new[0], new[2], new[4]):
+                self._before[number] = digest
+            else:
+                self.overlooked |= _set_by_hand(before)  # its time may come back, as that of what is gone
 
     def stamps(self) -> bytes:
         """Names and stat fields of all entries; no name holds ``/`` or NUL."""
