@@ -141,7 +141,7 @@ echo "apt-get $*" >>/log
 case "$*" in
 *" install "*docker.io*)
     printf '#!/bin/sh\\necho "docker $*" >>/log; [ -e /started ]\\n' >/stubs/docker
-    printf '#!/bin/sh\\necho "dockerd $*" >>/log; : >/started\\n' >/stubs/dockerd
+    printf '#!/bin/sh\\necho "dockerd $* in $PWD" >>/log; : >/started\\n' >/stubs/dockerd
     chmod +x /stubs/docker /stubs/dockerd ;;
 esac
 plugins=/usr/libexec/docker/cli-plugins
@@ -204,6 +204,7 @@ def test_without_an_engine_it_installs_and_starts_one(machine: Path, known: str,
     wanted = " ".join(line.partition("--no-install-recommends ")[2] for line in log.splitlines())
     assert sorted(wanted.split()) == sorted(installed.split())
     assert log.count("dockerd ") == 1
+    assert "dockerd  in /\n" in log, "a folder that may go, and it could run no git"
 
 
 @pytest.mark.engine
