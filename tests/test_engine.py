@@ -134,7 +134,7 @@ def test_tag_and_untag(busybox: str) -> None:
         Engine().untag("tst-engine/tagged:1")
     assert docker("image", "inspect", "tst-engine/tagged:1").returncode != 0
     Engine().untag("tst-engine/tagged:1")  # somebody else took it away: that is no trouble
-    with pytest.raises(Trouble, match="holds no image sha256:0+ any more"):
+    with pytest.raises(Trouble, match=r"holds no image sha256:0+ any more"):
         Engine().tag("sha256:" + "0" * 64, "tst-engine/tagged:1")
 
 
