@@ -2,27 +2,27 @@
 
 # ruff: noqa: I001  the order is the reader's
 
-from tasks.configuration import doit_config
+from tasks.cli.configuration import doit_config
 
 # what the images are built on, and the images; what would be done about them, and why
-from tasks.images.base import task_base_image, task_rebuild_base
-from tasks.images.build import task_build_base, task_build_image_optimized, task_build_optimized
-from tasks.images.plan_view import task_plan
+from tasks.bases.base import task_base_image, task_rebuild_base
+from tasks.cli.build import task_build_base, task_build_image_optimized, task_build_optimized
+from tasks.ui.plan_view import task_plan
 
 # where work is kept and shared
-from tasks.caches.cache import task_cache_export, task_cache_import, task_cache_init
-from tasks.caches.cache import task_cache_prune, task_cache_stats, task_rebuild_optimized
+from tasks.cli.cache import task_cache_export, task_cache_import, task_cache_init
+from tasks.cli.cache import task_cache_prune, task_cache_stats, task_rebuild_optimized
 
 # the stack: up, down, how it is, what it says; edited, moved to, and tried by machines that nobody watches
-from tasks.stack.commands import task_ci_build, task_ci_test, task_dev_optimized, task_down_optimized, task_env_file
-from tasks.stack.commands import task_logs_optimized, task_migrate_to_optimized, task_ps_optimized, task_up_optimized
+from tasks.cli.stack import task_ci_build, task_ci_test, task_dev_optimized, task_down_optimized, task_env_file
+from tasks.cli.stack import task_logs_optimized, task_migrate_to_optimized, task_ps_optimized, task_up_optimized
 
 # what was built before, how it went, and how much better it is, measured here and now
-from tasks.seeing.commands import task_build_report, task_history
-from tasks.measuring.bench import task_benchmark_builds, task_compare_performance, task_image_sizes
+from tasks.cli.seeing import task_build_report, task_history
+from tasks.cli.bench import task_benchmark_builds, task_compare_performance, task_image_sizes
 
 # is this machine able, are the files good, does it work
-from tasks.checks import task_dev_environment, task_lint, task_test, task_test_programs
-from tasks.doctor import task_doctor
+from tasks.cli.checks import task_dev_environment, task_lint, task_test, task_test_programs
+from tasks.cli.doctor import task_doctor
 
 DOIT_CONFIG = doit_config()

@@ -37,8 +37,8 @@ RUN sleep 1
 
 def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
     """Build side by side and return the seconds of wall time and of this process's own processor time."""
-    from tasks.seeing.board import board
-    from tasks.seeing.progress import Progress
+    from tasks.buildkit.progress import Progress
+    from tasks.ui.board import board
 
     def build(name: str) -> None:
         argv = [

@@ -19,10 +19,10 @@ from pathlib import Path
 from peers import Bench, copied_stack
 from results import Results, say
 
-from tasks import processes
-from tasks.errors import Trouble
-from tasks.measuring import measure
-from tasks.measuring.spare_engine import spare_engine
+from tasks.base import processes
+from tasks.base.errors import Trouble
+from tasks.benchmarks import measure
+from tasks.benchmarks.spare_engine import spare_engine
 
 ABOUT = """
 Each command builds a copy of this stack in an engine of its own that holds the base image, no other image and no build

@@ -18,11 +18,11 @@ from pathlib import Path
 from peers import Bench, copied_stack
 from results import Results, say
 
-from tasks import processes
-from tasks.caches import handover
-from tasks.engine import Engine
-from tasks.measuring import measure
-from tasks.measuring.spare_engine import spare_engine
+from tasks.base import processes
+from tasks.benchmarks import measure
+from tasks.benchmarks.spare_engine import spare_engine
+from tasks.buildkit import handover
+from tasks.engine.client import Engine
 from tests import loopback
 
 ABOUT = """

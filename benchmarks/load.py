@@ -25,13 +25,13 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tasks import processes
-from tasks.errors import Trouble
-from tasks.measuring import measure
+from tasks.base import processes
+from tasks.base.errors import Trouble
+from tasks.benchmarks import measure
+from tasks.run import current
 from tasks.stack import bringup
 from tasks.stack.stack import compose_of
 from tasks.stack.trial import Trial, trial
-from tasks.workspace import current
 
 MEMORIES = 500
 TOPICS = ("the train to Oslo", "peanuts and allergies", "the server room", "a favourite colour", "the spare key")

@@ -18,9 +18,9 @@ from peers import Bench, measuring_engine, stack_copy
 from projects import environ, write_monorepo
 from results import Results, say, seconds
 
-from tasks.images import buildx
-from tasks.measuring import measure
-from tasks.workspace import Workspace
+from tasks.benchmarks import measure
+from tasks.buildkit import buildx
+from tasks.run import Workspace
 
 ABOUT = """
 A line is put at the end of one file, then `doit build_optimized` builds what that concerns; another line, and bare

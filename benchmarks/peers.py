@@ -22,13 +22,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tasks import processes, settings  # noqa: E402
-from tasks.errors import Trouble  # noqa: E402
-from tasks.images import bake, base, buildx  # noqa: E402
-from tasks.measuring import measure  # noqa: E402
-from tasks.measuring.side_by_side import copy_project  # noqa: E402
-from tasks.measuring.spare_engine import SpareEngine, spare_engine  # noqa: E402
-from tasks.seeing.progress import is_at_least  # noqa: E402
+from tasks.base import processes, settings  # noqa: E402
+from tasks.base.errors import Trouble  # noqa: E402
+from tasks.bases import base  # noqa: E402
+from tasks.benchmarks import measure  # noqa: E402
+from tasks.benchmarks.side_by_side import copy_project  # noqa: E402
+from tasks.benchmarks.spare_engine import SpareEngine, spare_engine  # noqa: E402
+from tasks.buildkit import bake, buildx  # noqa: E402
+from tasks.buildkit.progress import is_at_least  # noqa: E402
 
 # From 0.19 on it asks to be allowed what a definition reads; 0.13 does not know the option.
 _ASKS = is_at_least(buildx.version(), (0, 19))

@@ -28,13 +28,13 @@ from pathlib import Path
 from peers import measuring_engine
 from results import say
 
-from tasks import project
-from tasks.content import dockerfile, ignorefile
-from tasks.content.survey import Surveyed
-from tasks.errors import Trouble
-from tasks.measuring.replay import commits
-from tasks.seeing.progress import Progress
-from tasks.workspace import Workspace
+from tasks.base.errors import Trouble
+from tasks.benchmarks.replay import commits
+from tasks.buildkit.progress import Progress
+from tasks.compose import project
+from tasks.inputs import dockerfile, ignorefile
+from tasks.inputs.survey import Surveyed
+from tasks.run import Workspace
 
 HERE = Path(__file__)
 PLATFORM = "linux/amd64"

@@ -18,9 +18,9 @@ from pathlib import Path
 from peers import Bench, copied_stack
 from results import Results, say
 
-from tasks import processes
-from tasks.measuring import measure
-from tasks.measuring.spare_engine import SpareEngine, spare_engine
+from tasks.base import processes
+from tasks.benchmarks import measure
+from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
 from tests import loopback
 
 ABOUT = """

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from tasks import lock
-from tasks.errors import Trouble
-from tasks.measuring.newer_engine import newer_engine
-from tasks.measuring.spare_engine import SpareEngine
+from tasks.base import lock
+from tasks.base.errors import Trouble
+from tasks.benchmarks.newer_engine import newer_engine
+from tasks.benchmarks.spare_engine import SpareEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests of the services run inside their images, on Python 3.13 with what is installed there.

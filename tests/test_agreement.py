@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.caches.asked import Asked
-from tasks.caches.registry import Found
-from tasks.content.fingerprint import OWN, PARENTS, REBUILT
-from tasks.content.survey import Surveyed
-from tasks.engine import Snapshot
-from tasks.images.agreement import verdict, with_shared
-from tasks.images.plan import AFRESH_ELSEWHERE, ANOTHER, Decision, plan
+from tasks.engine.client import Snapshot
+from tasks.inputs.fingerprint import OWN, PARENTS, REBUILT
+from tasks.inputs.survey import Surveyed
+from tasks.planning.agreement import verdict, with_shared
+from tasks.planning.plan import AFRESH_ELSEWHERE, ANOTHER, Decision, plan
+from tasks.sharing.asked import Asked
+from tasks.sharing.registry import Found
 from tests import loopback
 from tests.conftest import docker
 from tests.test_plan import APP, BASE, ON_BASE, engine, facts_of, found, held, made

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine import Engine
-from tasks.measuring.newer_engine import newer_engine
-from tasks.measuring.spare_engine import SpareEngine
+from tasks.benchmarks.newer_engine import newer_engine
+from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.engine.client import Engine
 from tests import loopback
 from tests.conftest import Lab
 

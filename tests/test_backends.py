@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.caches import backends
-from tasks.caches.backends import Backend
-from tasks.errors import Trouble
+from tasks.base.errors import Trouble
+from tasks.buildkit import backends
+from tasks.buildkit.backends import Backend
 
 REGISTRY = Backend("registry", "localhost:5000/team", "feature/x", "main")
 

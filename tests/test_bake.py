@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from tasks.content.survey import Surveyed
-from tasks.engine import Engine
-from tasks.images.bake import allowances, definition, untold
-from tasks.images.buildx import version
-from tasks.measuring import measure
-from tasks.measuring.measure import Timing
-from tasks.measuring.spare_engine import SpareEngine
-from tasks.project import Image
-from tasks.seeing.progress import is_at_least
+from tasks.benchmarks import measure
+from tasks.benchmarks.measure import Timing
+from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.buildkit.bake import allowances, definition, untold
+from tasks.buildkit.buildx import version
+from tasks.buildkit.progress import is_at_least
+from tasks.compose.project import Image
+from tasks.engine.client import Engine
+from tasks.inputs.survey import Surveyed
 from tests.conftest import ROOT, Lab
 
 

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine import Engine, Held, Snapshot, facts_of, host_platform, normalise
-from tasks.errors import Trouble
-from tasks.images import base, debian
-from tasks.settings import Settings
-from tasks.workspace import Workspace
+from tasks.base.errors import Trouble
+from tasks.base.settings import Settings
+from tasks.bases import base, debian
+from tasks.engine.client import Engine, Held, Snapshot, facts_of, host_platform, normalise
+from tasks.run import Workspace
 from tests.conftest import ROOT, docker
 
 NUMBER = "ab" * 32
@@ -315,7 +315,7 @@ def test_a_silent_engine_makes_the_task_stale_instead_of_raising(monkeypatch: py
         raise Trouble("no Docker engine answers")
 
     monkeypatch.setattr(Engine, "snapshot", silent)
-    monkeypatch.setattr("tasks.workspace.current", Workspace)
+    monkeypatch.setattr("tasks.run.current", Workspace)
     assert base.Present()(None, None) is False
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.caches import builder, handover
-from tasks.engine import Engine
-from tasks.errors import Trouble
-from tasks.measuring.spare_engine import SpareEngine, spare_engine
-from tasks.settings import Settings
+from tasks.base.errors import Trouble
+from tasks.base.settings import Settings
+from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.buildkit import builder, handover
+from tasks.engine.client import Engine
 from tests import loopback
 from tests.conftest import Lab, docker
 from tests.test_moved import hooked

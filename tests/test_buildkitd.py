@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.caches import buildkitd
-from tasks.errors import Trouble
+from tasks.base.errors import Trouble
+from tasks.buildkit import buildkitd
 
 ROOT = Path(__file__).resolve().parent.parent
 

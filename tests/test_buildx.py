@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tasks.images.buildx import build_argv
-from tasks.project import Image, Secret
+from tasks.buildkit.buildx import build_argv
+from tasks.compose.project import Image, Secret
 
 PLAIN = Image(name="auth", ref="app/auth:1", context="/src", dockerfile="/src/Dockerfile")
 HEAD = ["docker", "buildx", "build", "--progress=rawjson", "--iidfile", "/tmp/id", "--tag", "t:1"]

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks import lock
-from tasks.caches import hits, holdings
-from tasks.caches.cache_prune import prune_argv
-from tasks.caches.prune import Item, choose
-from tasks.engine import CacheRecord, Engine
-from tasks.errors import Trouble
-from tasks.images import context
-from tasks.images.reasons import AFRESH, DUE
-from tasks.measuring.spare_engine import SpareEngine, spare_engine
-from tasks.seeing.history import Build, StepRecord
+from tasks.base import lock
+from tasks.base.errors import Trouble
+from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.building import context
+from tasks.engine.client import CacheRecord, Engine
+from tasks.history import hits
+from tasks.history.store import Build, StepRecord
+from tasks.planning.reasons import AFRESH, DUE
+from tasks.pruning import holdings
+from tasks.pruning.cache_prune import prune_argv
+from tasks.pruning.prune import Item, choose
 from tests import loopback
 from tests.conftest import Lab
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.caches.lease import Crew, Made
+from tasks.sharing.lease import Crew, Made
 from tests import loopback
 from tests.conftest import ROOT, Lab
 

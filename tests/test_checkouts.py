@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.content.fingerprint import Ingredients
-from tasks.images import checkouts, record
-from tasks.project import write_json
+from tasks.compose.project import write_json
+from tasks.inputs.fingerprint import Ingredients
+from tasks.planning import checkouts, record
 from tests.conftest import Lab
 
 

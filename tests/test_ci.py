@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tasks.seeing.history import Build
+from tasks.history.store import Build
 from tasks.stack.ci import build_summary, built_since, pytest_argv, test_environ, test_summary
 from tests.conftest import ROOT, docker
 from tests.test_stack import PROJECT, Stack
@@ -138,11 +138,11 @@ def test_the_summary_of_tests() -> None:
 TRIAL = """
 import sys, time
 from pathlib import Path
-from tasks import processes
+from tasks.base import processes
 from tasks.stack.health import Limits
 from tasks.stack.stack import compose_of
 from tasks.stack.trial import trial
-from tasks.workspace import current
+from tasks.run import current
 
 processes.stop_on_signals()
 with trial(compose_of(current()), Limits(60, 60), Path(sys.argv[1])) as one:

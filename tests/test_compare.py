@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import Trouble
-from tasks.measuring import bench, compare, edits, scenarios
-from tasks.measuring.compare import Row
-from tasks.measuring.measure import Timing
-from tasks.measuring.replay import Applied, Count, Replay
-from tasks.measuring.scenarios import Case
+from tasks.base.errors import Trouble
+from tasks.benchmarks import compare, edits, scenarios
+from tasks.benchmarks.compare import Row
+from tasks.benchmarks.measure import Timing
+from tasks.benchmarks.replay import Applied, Count, Replay
+from tasks.benchmarks.scenarios import Case
+from tasks.cli import bench
 
 MACHINE = {
     "cpus": 2, "cpu": "a cpu", "memory_gb": 8.0, "load_average": [0.1, 0.2, 0.3], "system": "Linux 6 x86_64",

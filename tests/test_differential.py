@@ -28,14 +28,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.content import dockerfile, ignorefile
-from tasks.content import selection as inputs
-from tasks.content.tree import Index, Tree
-from tasks.engine import Engine
-from tasks.errors import Trouble
-from tasks.images import refused
-from tasks.images.plan import Decision
-from tasks.workspace import Workspace
+from tasks.base.errors import Trouble
+from tasks.engine.client import Engine
+from tasks.inputs import dockerfile, ignorefile
+from tasks.inputs import selection as inputs
+from tasks.inputs.tree import Index, Tree
+from tasks.planning import refused
+from tasks.planning.plan import Decision
+from tasks.run import Workspace
 from tests.conftest import Lab
 from tests.differential import buildkit, cases
 from tests.differential.cases import CASES, Case
@@ -286,7 +286,7 @@ def test_unusual_entries(tmp_path):
         change(root)
         answer = buildkit.ask(buildkit.Question(root, dockerfile_))
         if "no UTF-8" in name and not odd:
-            assert "invalid UTF-8" in answer.said, "this BuildKit takes such names: see tasks/images/refused.py"
+            assert "invalid UTF-8" in answer.said, "this BuildKit takes such names: see tasks/planning/refused.py"
             continue
         assert not answer.failed, answer.said
         view = inputs.View(Tree(root, Index()), ignorefile.IgnoreFile())

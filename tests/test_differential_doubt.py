@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.content import dockerfile, ignorefile
-from tasks.content.selection import View
-from tasks.content.tree import Index, Tree
-from tasks.errors import Trouble
+from tasks.base.errors import Trouble
+from tasks.inputs import dockerfile, ignorefile
+from tasks.inputs.selection import View
+from tasks.inputs.tree import Index, Tree
 from tests.differential import buildkit, doubts, mutations
 from tests.differential.mutations import Mutation
 

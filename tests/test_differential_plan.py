@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.workspace import Workspace
+from tasks.run import Workspace
 from tests.conftest import Lab, docker
 from tests.differential import buildkit, mutations
 from tests.differential.mutations import Mutation

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.content.dockerfile import Copy, Reads, reads
-from tasks.content.reads import joined
-from tasks.content.references import familiar, is_git, is_pinned, is_remote
-from tasks.errors import Trouble
+from tasks.base.errors import Trouble
+from tasks.base.references import familiar, is_git, is_pinned, is_remote
+from tasks.inputs.dockerfile import Copy, Reads, reads
+from tasks.inputs.reads import joined
 
 
 def read(text: str, **options) -> Reads:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tasks.content.dockerfile import reads
-from tasks.content.survey import Surveyor
-from tasks.project import Image, Project
+from tasks.compose.project import Image, Project
+from tasks.inputs.dockerfile import reads
+from tasks.inputs.survey import Surveyor
 from tests.conftest import Lab, docker
 
 STAGED = """

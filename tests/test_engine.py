@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.endpoint import endpoint
-from tasks.engine import Engine, facts_of, normalise, snapshot_of
-from tasks.errors import Trouble
+from tasks.base.errors import Trouble
+from tasks.engine.client import Engine, facts_of, normalise, snapshot_of
+from tasks.engine.endpoint import endpoint
 from tests.conftest import docker
 
 
@@ -152,7 +152,7 @@ def test_what_was_asked_ahead(busybox: str, meanwhile: str, sees: bool, monkeypa
         if meanwhile == "forgotten":
             engine.forget()
         elif meanwhile == "too long":
-            monkeypatch.setattr("tasks.engine_api._AHEAD_SECONDS", 0.1)
+            monkeypatch.setattr("tasks.engine.api._AHEAD_SECONDS", 0.1)
         elif meanwhile == "asked again":
             engine.ask()
         assert (engine.snapshot().get(ref) is not None) is sees

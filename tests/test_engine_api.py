@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from tasks.endpoint import Material, endpoint, leading_to, material
-from tasks.engine import Engine
-from tasks.engine_api import OURS, Api, ssh_argv
-from tasks.errors import Trouble
-from tasks.measuring import spare_engine
-from tasks.measuring.spare_engine import SpareEngine
+from tasks.base.errors import Trouble
+from tasks.benchmarks import spare_engine
+from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.engine.api import OURS, Api, ssh_argv
+from tasks.engine.client import Engine
+from tasks.engine.endpoint import Material, endpoint, leading_to, material
 from tests import loopback
 from tests.conftest import Lab, docker
 from tests.loopback import free_port
@@ -174,7 +174,10 @@ def command(folder: Path, name: str, text: str) -> dict[str, str]:
     return {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
 
 
-LOOK = "from tasks.engine import Engine; print(len(Engine().snapshot().by_name) > 0, Engine().uses_containerd_store())"
+LOOK = """
+from tasks.engine.client import Engine
+print(len(Engine().snapshot().by_name) > 0, Engine().uses_containerd_store())
+"""
 
 
 def look(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.seeing.failure import explain, hint, place
-from tasks.seeing.progress import Progress
+from tasks.buildkit.failure import explain, hint, place
+from tasks.buildkit.progress import Progress
 from tests.conftest import ROOT
 
 CAPTURED = Path(__file__).parent / "buildkit"
@@ -166,8 +166,8 @@ def test_a_command_that_only_mentions_a_cause_is_no_evidence() -> None:
 
 
 LONG_LINES = """
-from tasks.seeing.failure import hint
-from tasks.seeing.progress import Progress
+from tasks.buildkit.failure import hint
+from tasks.buildkit.progress import Progress
 
 for words in ("a", "a: ", "secret a ", "Package a ", 'process "'):
     assert hint((words * 10_000_000)[:10_000_000]) == ""

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import Trouble
-from tasks.seeing import history
-from tasks.seeing.history import Build, History, StepRecord, steps_of
-from tasks.seeing.progress import Progress
+from tasks.base.errors import Trouble
+from tasks.buildkit.progress import Progress
+from tasks.history import store as history
+from tasks.history.store import Build, History, StepRecord, steps_of
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Build(
@@ -211,7 +211,7 @@ def test_the_forecast_reads_the_index_alone(stored: History) -> None:
 
 
 def test_sqlite_is_not_imported_before_it_is_needed() -> None:
-    program = "import sys, tasks.seeing.history; sys.exit('sqlite3' in sys.modules)"
+    program = "import sys, tasks.history.store; sys.exit('sqlite3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 

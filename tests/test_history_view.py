@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import Trouble
-from tasks.seeing.history import Build, History, StepRecord
-from tasks.seeing.history_view import Asked, answer, parse
+from tasks.base.errors import Trouble
+from tasks.history.store import Build, History, StepRecord
+from tasks.ui.history_view import Asked, answer, parse
 
 BUILD = Build(
     image="auth",

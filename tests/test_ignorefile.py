@@ -10,10 +10,10 @@ from e2b_dockerfile_utils import PatternMatcher
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tasks.content.ignorefile import IgnoreFile, State, effective, load
-from tasks.content.reads import Copy
-from tasks.content.selection import View
-from tasks.content.tree import Index, Tree
+from tasks.inputs.ignorefile import IgnoreFile, State, effective, load
+from tasks.inputs.reads import Copy
+from tasks.inputs.selection import View
+from tasks.inputs.tree import Index, Tree
 from tests.differential import buildkit
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tasks import settings
+from tasks.base import settings
 from tests.conftest import ROOT, docker, docker_environ
 
 PYTHON = ("base-python", "base-ml", "auth", "memory", "orchestrator")

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.content.ignorefile import IgnoreFile, load
-from tasks.content.reads import Copy
-from tasks.content.selection import Entry, Selection, View, shown
-from tasks.content.sources import _go_match
-from tasks.content.tree import Index, Tree
-from tasks.errors import Trouble
+from tasks.base.errors import Trouble
+from tasks.inputs.ignorefile import IgnoreFile, load
+from tasks.inputs.reads import Copy
+from tasks.inputs.selection import Entry, Selection, View, shown
+from tasks.inputs.sources import _go_match
+from tasks.inputs.tree import Index, Tree
 from tests.differential import buildkit
 from tests.differential.contexts import CONTEXTS
 

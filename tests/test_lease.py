@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.caches.lease import Crew, Made
+from tasks.sharing.lease import Crew, Made
 from tests import loopback
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +75,7 @@ def test_a_lease_is_renewed_while_its_holder_works(server: loopback.Service) -> 
 
 def test_a_killed_holder_is_replaced(server: loopback.Service) -> None:
     code = (
-        "import sys, time\nfrom tasks.caches.lease import Crew\n"
+        "import sys, time\nfrom tasks.sharing.lease import Crew\n"
         "with Crew(sys.argv[1], print, lease_seconds=1.0).turn('dead', print, lambda: False):\n"
         "    print('mine', flush=True)\n    time.sleep(60)\n"
     )

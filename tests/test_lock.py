@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks import lock, processes
-from tasks.errors import Trouble
+from tasks.base import lock, processes
+from tasks.base.errors import Trouble
 from tests.conftest import ROOT
 
 # Holds a lock in another process until its input ends.
 HOLDER = """
 import sys
 from pathlib import Path
-from tasks import lock
+from tasks.base import lock
 hold = {"held": lambda p: lock.held(p), "shared": lambda p: lock.shared(p, lambda: None)}[sys.argv[1]]
 with hold(Path(sys.argv[2])):
     print("held", flush=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks.errors import Trouble
-from tasks.stack import secrets
-from tasks.stack.compose import Service
-from tasks.stack.containers import Container, Containers, Event
+from tasks.base.errors import Trouble
+from tasks.compose import secrets
+from tasks.compose.stack import Service
+from tasks.engine.containers import Container, Containers, Event
 from tasks.stack.migrate import Before, Change, Journal, changes_between, downtime, held_tag
 from tasks.stack.trial import free_port
 from tests.conftest import ROOT, Lab, docker

@@ -23,9 +23,9 @@ pytestmark = pytest.mark.engine
 # Between the first look at the inputs and the second one, whatever that costs elsewhere.
 HOOKED = """
 import subprocess, sys
-from tasks.images import buildx
-from tasks.images.make import make
-from tasks.seeing.progress import Progress
+from tasks.buildkit import buildx
+from tasks.building.make import make
+from tasks.buildkit.progress import Progress
 victim, times, before, after, *images = sys.argv[1:]
 left, argv, finish = [int(times)], buildx.build_argv, Progress.finish
 inside = []
@@ -320,7 +320,7 @@ def test_an_early_stage_that_would_need_a_parent_after_all_is_not_looked_up(trap
     lab.write({"compose.yml": (lab.folder / "compose.yml").read_text().replace(service, "")})
     lab.write({"app/Dockerfile": "FROM PREFIX/base AS last\nRUN cp /base/file /seen\n"})
     assert lab.plan()["app"]["parents"] == ["base"]
-    early = "from tasks.images import early\nfrom tasks.workspace import current\n"
+    early = "from tasks.building import early\nfrom tasks.run import current\n"
     early += "early._build(current(), current().decide('app'), 'last')\n"
     size = log.stat().st_size
     done = subprocess.run([sys.executable, "-c", early], cwd=ROOT, env=lab.env(), capture_output=True, text=True)
@@ -334,7 +334,7 @@ def bare(name: str, lab: Lab) -> bool:
 
 VANISHING = """
 import subprocess, sys
-from tasks.images import make
+from tasks.building import make
 name = make._name
 def gone(workspace, decision, image_id):
     make._name = name

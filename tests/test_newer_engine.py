@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks import checks
-from tasks.errors import Trouble
-from tasks.measuring import newer_engine
-from tasks.measuring.newer_engine import mirror, named
-from tasks.measuring.spare_engine import SpareEngine
+from tasks.base.errors import Trouble
+from tasks.benchmarks import newer_engine
+from tasks.benchmarks.newer_engine import mirror, named
+from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.cli import checks
 from tests.conftest import docker
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import Trouble
-from tasks.places import build_folder, project_folder, project_key
+from tasks.base.errors import Trouble
+from tasks.base.places import build_folder, project_folder, project_key
 from tests.conftest import Lab, docker
 
 

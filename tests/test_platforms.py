@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.content import platforms
-from tasks.content.facts import FactsCache
-from tasks.content.survey import Surveyed, Surveyor
-from tasks.endpoint import endpoint
-from tasks.engine import Facts, Held, snapshot_of
-from tasks.errors import Trouble
-from tasks.images.plan import is_for, offered
-from tasks.project import Image, Project
+from tasks.base import platforms
+from tasks.base.errors import Trouble
+from tasks.compose.project import Image, Project
+from tasks.engine.client import Facts, Held, snapshot_of
+from tasks.engine.endpoint import endpoint
+from tasks.inputs.facts import FactsCache
+from tasks.inputs.survey import Surveyed, Surveyor
+from tasks.planning.plan import is_for, offered
 from tests.conftest import Lab, docker
 from tests.test_plan import BASE, decide, engine, found, held
 

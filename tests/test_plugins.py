@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import plugins
+from tasks.engine import plugins
 
 BUILD = ["docker", "buildx", "build", "--tag", "a", "."]
 Configure = Callable[[dict[str, object]], dict[str, str]]

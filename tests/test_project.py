@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks import compose_answer, project
-from tasks.errors import Trouble
-from tasks.project import Project, Secret
+from tasks.base.errors import Trouble
+from tasks.compose import answer as compose_answer
+from tasks.compose import project
+from tasks.compose.project import Project, Secret
 
 pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.caches.prune import Item, choose, total
+from tasks.pruning.prune import Item, choose, total
 
 DAY = 86400.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.content.fingerprint import Ingredients
-from tasks.images.reasons import differences, safe_arguments
+from tasks.inputs.fingerprint import Ingredients
+from tasks.planning.reasons import differences, safe_arguments
 
 
 def made(**parts: object) -> Ingredients:

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from tasks.images import refused
-from tasks.measuring.spare_engine import SpareEngine
+from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.planning import refused
 from tests.conftest import Lab, docker
 
 

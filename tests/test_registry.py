@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tasks.caches.registry import NoImage, Registry, Unavailable
-from tasks.engine import Engine
+from tasks.engine.client import Engine
+from tasks.sharing.registry import NoImage, Registry, Unavailable
 from tests import loopback
 from tests.conftest import docker
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.seeing.analysis import (
+from tasks.history.analysis import (
     causes,
     critical_path,
     longest_chain,
@@ -28,10 +28,10 @@ from tasks.seeing.analysis import (
     timeline,
     tracks,
 )
-from tasks.seeing.history import Build, History, StepRecord
-from tasks.seeing.report import markdown, write
-from tasks.seeing.report_page import Shown, page
-from tasks.seeing.trace import trace
+from tasks.history.store import Build, History, StepRecord
+from tasks.ui.report import markdown, write
+from tasks.ui.report_page import Shown, page
+from tasks.ui.trace import trace
 
 START = 1_790_000_000.0
 

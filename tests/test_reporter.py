@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.seeing.board import BAD, GOOD, Board, Row, because, seconds_text
-from tasks.seeing.live import lines, overall, remaining
-from tasks.seeing.progress import Progress
+from tasks.buildkit.progress import Progress
+from tasks.ui.board import BAD, GOOD, Board, Row, because, seconds_text
+from tasks.ui.live import lines, overall, remaining
 
 ROOT = Path(__file__).resolve().parent.parent
 CAPTURED = ROOT / "tests" / "buildkit"
@@ -31,10 +31,10 @@ import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from doit.exceptions import TaskFailed
-from tasks.seeing.board import board
-from tasks.errors import Trouble
-from tasks.seeing.progress import Progress
-from tasks.seeing.reporter import Reporter
+from tasks.ui.board import board
+from tasks.base.errors import Trouble
+from tasks.buildkit.progress import Progress
+from tasks.ui.reporter import Reporter
 
 DOIT_CONFIG = {{"reporter": Reporter, "par_type": "thread", "num_process": 2, "continue": True, "verbosity": 1}}
 PARENTS = {{"base": [], "auth": ["base"], "store": [], "broken": ["store"], "above": ["broken"], "top": ["above"]}}

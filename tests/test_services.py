@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.images.buildx import build_argv
-from tasks.workspace import Workspace
+from tasks.buildkit.buildx import build_argv
+from tasks.run import Workspace
 from tests.conftest import ROOT, docker
 
 pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("services")]

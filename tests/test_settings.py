@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import settings
-from tasks.errors import Trouble
-from tasks.settings import ROOT, Settings, build_environ, load
+from tasks.base import settings
+from tasks.base.errors import Trouble
+from tasks.base.settings import ROOT, Settings, build_environ, load
 
 
 def test_defaults(tmp_path: Path) -> None:

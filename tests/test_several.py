@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine import Engine
-from tasks.errors import Trouble
-from tasks.images.several import problem
-from tasks.measuring.spare_engine import SpareEngine, spare_engine
+from tasks.base.errors import Trouble
+from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.engine.client import Engine
+from tasks.planning.several import problem
 from tests import loopback
 from tests.conftest import Lab, docker
 from tests.test_plan import BASE

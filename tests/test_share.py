@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tasks.caches.registry import Found, NoImage, Unavailable
-from tasks.caches.share import Share, Wanted, path_of, wanted_of
-from tasks.engine import Engine
-from tasks.errors import Trouble
-from tasks.measuring.spare_engine import SpareEngine, spare_engine
+from tasks.base.errors import Trouble
+from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.engine.client import Engine
+from tasks.sharing.registry import Found, NoImage, Unavailable
+from tasks.sharing.share import Share, Wanted, path_of, wanted_of
 from tests import loopback
 from tests.conftest import Lab
 from tests.test_plan import made

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine import Engine
-from tasks.images import debian
-from tasks.measuring.spare_engine import SpareEngine
+from tasks.bases import debian
+from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.engine.client import Engine
 from tests import loopback
 from tests.conftest import ROOT
 from tests.test_share import (

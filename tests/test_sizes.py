@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine import Engine
-from tasks.measuring import sizes, sizes_view
-from tasks.measuring.sizes import File, Finding, Layer, Measured
+from tasks.engine.client import Engine
+from tasks.ui import sizes, sizes_view
+from tasks.ui.sizes import File, Finding, Layer, Measured
 
 
 def image(ref: str, *layers: tuple[str, int]) -> Measured:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.endpoint import endpoint
-from tasks.errors import Trouble
-from tasks.measuring.spare_engine import spare_engine
+from tasks.base.errors import Trouble
+from tasks.benchmarks.spare_engine import spare_engine
+from tasks.engine.endpoint import endpoint
 from tests.conftest import docker
 
 pytestmark = pytest.mark.engine

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine import Engine, normalise
-from tasks.errors import Trouble
+from tasks.base.errors import Trouble
+from tasks.compose.stack import Compose
+from tasks.engine.client import Engine, normalise
 from tasks.stack import bringup, images
-from tasks.stack.compose import Compose
 from tasks.stack.health import Limits
 from tests.conftest import docker
 from tests.test_stack import Stack

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import Trouble
-from tasks.stack import secrets, watch
-from tasks.stack.compose import (
+from tasks.base.errors import Trouble
+from tasks.compose import secrets
+from tasks.compose.stack import (
     Command,
     Compose,
     Service,
@@ -29,11 +29,12 @@ from tasks.stack.compose import (
     services_of,
     start_argv,
 )
-from tasks.stack.containers import Container, container_of, seconds_of
+from tasks.engine.containers import Container, container_of, seconds_of
+from tasks.stack import watch
 from tasks.stack.dev import Reaction, edited, mounted, reaction, stats_of
 from tasks.stack.health import RESTARTS, Outcome, Verdict, judge
-from tasks.stack.health_view import rows
 from tasks.stack.trial import free_port, urls, variable
+from tasks.ui.health_view import rows
 
 COMPOSE = Compose((Path("/p/compose.yml"), Path("/q/test.yml")), "name", {"COMPOSE_FILE": "x", "A": "1"})
 BEFORE = ["docker", "compose", "--file", "/p/compose.yml", "--file", "/q/test.yml"]

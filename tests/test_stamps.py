@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.content import stamps
-from tasks.content.survey import Surveyor
-from tasks.project import Image, Project
+from tasks.compose.project import Image, Project
+from tasks.inputs import stamps
+from tasks.inputs.survey import Surveyor
 
 
 @pytest.fixture

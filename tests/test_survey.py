@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.content.facts import FactsCache
-from tasks.content.survey import Surveyed, Surveyor
-from tasks.engine import Facts
-from tasks.project import Image, Project
+from tasks.compose.project import Image, Project
+from tasks.engine.client import Facts
+from tasks.inputs.facts import FactsCache
+from tasks.inputs.survey import Surveyed, Surveyor
 
 
 class World:

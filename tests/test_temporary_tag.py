@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from tasks.errors import Trouble
-from tasks.images.parents import pinned
+from tasks.base.errors import Trouble
+from tasks.building.parents import pinned
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker
 
@@ -22,10 +22,10 @@ APP = {
 # Builds the image; when BuildKit has named its result, what the first argument says happens.
 BROKEN_OFF = """
 import sys
-from tasks import processes
-from tasks.errors import Trouble
-from tasks.images.make import make
-from tasks.seeing.progress import Progress
+from tasks.base import processes
+from tasks.base.errors import Trouble
+from tasks.building.make import make
+from tasks.buildkit.progress import Progress
 finish = Progress.finish
 def end(self):
     if sys.argv[1] == "stop":
@@ -39,7 +39,7 @@ sys.exit(str(make("app") or "") or 0)
 # Builds the image, and does not take for it what was pulled.
 REFUSING = """
 import sys
-from tasks.images import make
+from tasks.building import make
 made_from, pulled = make.made_from, []
 make.made_from = lambda *words: bool(pulled) and made_from(*words) or pulled.append(1)
 sys.exit(str(make.make("app") or "") or 0)

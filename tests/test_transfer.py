@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from tasks.caches import handover, transfer
-from tasks.caches.registry import NoImage, Registry, Unavailable
-from tasks.content.fingerprint import OWN
+from tasks.buildkit import handover
+from tasks.inputs.fingerprint import OWN
+from tasks.sharing import transfer
+from tasks.sharing.registry import NoImage, Registry, Unavailable
 from tests import loopback
 
 BOTH = ["linux/amd64", "linux/arm64"]

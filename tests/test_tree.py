@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.content import tree
-from tasks.content.tree import Index, Tree
-from tasks.errors import Trouble
+from tasks.base.errors import Trouble
+from tasks.inputs import tree
+from tasks.inputs.tree import Index, Tree
 from tests.conftest import ROOT
 
 
@@ -274,7 +274,7 @@ def test_two_at_once_and_a_kill(root, store):
         (root / f"f{number}").write_text(str(number))
     age(root / "a")
     code = (
-        "import sys; from pathlib import Path; from tasks.content.tree import Index, Tree\n"
+        "import sys; from pathlib import Path; from tasks.inputs.tree import Index, Tree\n"
         "while True:\n"
         "    with Index(Path(sys.argv[2])) as index:\n"
         "        folder = Tree(Path(sys.argv[1]), index).folder('')\n"

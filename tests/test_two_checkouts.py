@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import Trouble
-from tasks.images import temporary_tag
-from tasks.measuring.spare_engine import SpareEngine, spare_engine
+from tasks.base.errors import Trouble
+from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.engine import temporary_tag
 from tests.conftest import Lab
 
 SECONDS = float(os.environ.get("SOAK_SECONDS") or 20)

@@ -12,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from tasks import processes
-from tasks.engine import Engine
-from tasks.errors import Trouble
-from tasks.settings import Settings
-from tasks.stack import health_view, images, secrets
-from tasks.stack.compose import Compose, Service, create_argv, last_words, start_argv
-from tasks.stack.containers import Container, Containers
+from tasks.base import processes
+from tasks.base.errors import Trouble
+from tasks.base.settings import Settings
+from tasks.compose import secrets
+from tasks.compose.stack import Compose, Service, create_argv, last_words, start_argv
+from tasks.engine.client import Engine
+from tasks.engine.containers import Container, Containers
+from tasks.stack import images
 from tasks.stack.health import Limits, Outcome, Verdict, wait
+from tasks.ui import health_view
 
 _LAST_LINES = 15
 _LEAVE_SECONDS = 10

@@ -13,18 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks import processes
-from tasks.errors import Trouble
-from tasks.images.plan import Decision
-from tasks.project import write_json
-from tasks.seeing.board import seconds_text
-from tasks.seeing.history import Build
-from tasks.seeing.progress import size_text
-from tasks.seeing.report import cell
-from tasks.settings import ROOT
-from tasks.stack import bringup, health_view, images, trial
+from tasks.base import processes
+from tasks.base.errors import Trouble
+from tasks.base.settings import ROOT
+from tasks.buildkit.progress import size_text
+from tasks.compose.project import write_json
+from tasks.history.store import Build
+from tasks.planning.plan import Decision
+from tasks.run import Workspace
+from tasks.stack import bringup, images, trial
 from tasks.stack.stack import compose_of, log_of
-from tasks.workspace import Workspace
+from tasks.ui import health_view
+from tasks.ui.board import seconds_text
+from tasks.ui.report import cell
 
 E2E = "tests/e2e"
 _HISTORY = 1000

@@ -22,17 +22,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks import processes
-from tasks.errors import Trouble
-from tasks.project import write_json
-from tasks.stack import bringup, health, health_view, images, watch
+from tasks.base import processes
+from tasks.base.errors import Trouble
+from tasks.compose.project import write_json
+from tasks.compose.secrets import ENV
+from tasks.compose.stack import Command, Compose, Service, Sync, last_words, restart_argv
+from tasks.engine.containers import Containers
+from tasks.run import Workspace
+from tasks.stack import bringup, health, images, watch
 from tasks.stack.ci import doit
-from tasks.stack.compose import Command, Compose, Service, Sync, last_words, restart_argv
-from tasks.stack.containers import Containers
 from tasks.stack.logs import Follower
-from tasks.stack.secrets import ENV
 from tasks.stack.stack import compose_of, locked, log_of
-from tasks.workspace import Workspace
+from tasks.ui import health_view
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
 _RESTARTED = ("sync+restart", "restart")

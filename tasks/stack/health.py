@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.stack.containers import Container, Containers, Event
+from tasks.engine.containers import Container, Containers, Event
 
 # A process that ends again and again does not become healthy by waiting; the engine doubles its pause each time.
 RESTARTS = 5

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tasks.content.fingerprint import tag_of
-from tasks.engine import Engine, normalise
-from tasks.errors import Trouble
-from tasks.images import record
-from tasks.stack.compose import Service
-from tasks.stack.containers import Container
-from tasks.workspace import Workspace
+from tasks.base.errors import Trouble
+from tasks.compose.stack import Service
+from tasks.engine.client import Engine, normalise
+from tasks.engine.containers import Container
+from tasks.inputs.fingerprint import tag_of
+from tasks.planning import record
+from tasks.run import Workspace
 
 
 def built(workspace: Workspace) -> dict[str, str]:

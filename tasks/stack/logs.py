@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from tasks import processes
-from tasks.errors import Trouble
-from tasks.stack.compose import Compose, logs_argv
-from tasks.stack.containers import Containers
+from tasks.base import processes
+from tasks.base.errors import Trouble
+from tasks.compose.stack import Compose, logs_argv
+from tasks.engine.containers import Containers
+from tasks.run import Workspace
 from tasks.stack.stack import compose_of
-from tasks.workspace import Workspace
 
 
 def logs(workspace: Workspace, services: Sequence[str], follow: bool, tail: str, since: str) -> None:

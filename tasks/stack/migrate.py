@@ -16,17 +16,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tasks.engine import normalise
-from tasks.errors import Trouble
-from tasks.images.plan import Decision
-from tasks.project import read_json, write_json
-from tasks.seeing.board import because, seconds_text
-from tasks.stack import bringup, health_view, images
+from tasks.base.errors import Trouble
+from tasks.compose.project import read_json, write_json
+from tasks.compose.stack import Compose, Service
+from tasks.engine.client import normalise
+from tasks.engine.containers import Container, Containers, Event
+from tasks.planning.plan import Decision
+from tasks.run import Workspace
+from tasks.stack import bringup, images
 from tasks.stack.ci import doit
-from tasks.stack.compose import Compose, Service
-from tasks.stack.containers import Container, Containers, Event
 from tasks.stack.stack import agree, compose_of, locked, log_of, make_env
-from tasks.workspace import Workspace
+from tasks.ui import health_view
+from tasks.ui.board import because, seconds_text
 
 STANDARD = "docker-compose.yml"
 _TAG = "before-migration"
@@ -157,7 +158,7 @@ def _plan(workspace: Workspace) -> list[Change]:
 def _print_plan(workspace: Workspace, changes: Sequence[Change]) -> None:
     from rich.table import Table
 
-    from tasks.seeing.output import Output
+    from tasks.ui.output import Output
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("service", "runs", "will run", "keeps"):

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks import lock, processes
-from tasks.errors import Trouble
-from tasks.stack import bringup, health_view, images, secrets
-from tasks.stack.compose import Compose, down_argv, last_words
-from tasks.stack.containers import Belongings, Containers
-from tasks.workspace import Workspace
+from tasks.base import lock, processes
+from tasks.base.errors import Trouble
+from tasks.compose import secrets
+from tasks.compose.stack import Compose, down_argv, last_words
+from tasks.engine.containers import Belongings, Containers
+from tasks.run import Workspace
+from tasks.stack import bringup, images
+from tasks.ui import health_view
 
 
 def compose_of(workspace: Workspace) -> Compose:

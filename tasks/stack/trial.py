@@ -21,11 +21,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks import lock
-from tasks.errors import Trouble
-from tasks.stack import bringup, secrets
-from tasks.stack.compose import Compose, Service
-from tasks.stack.containers import Containers, projects
+from tasks.base import lock
+from tasks.base.errors import Trouble
+from tasks.compose import secrets
+from tasks.compose.stack import Compose, Service
+from tasks.engine.containers import Containers, projects
+from tasks.stack import bringup
 from tasks.stack.health import Limits, Outcome
 
 OVERRIDE = "docker-compose.test.yml"

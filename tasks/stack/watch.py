@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks import processes
-from tasks.content import ignorefile
-from tasks.content.ignorefile import Patterns, Rule
-from tasks.errors import Trouble
-from tasks.stack.compose import Command, Service, Sync
+from tasks.base import processes
+from tasks.base.errors import Trouble
+from tasks.compose.stack import Command, Service, Sync
+from tasks.inputs import ignorefile
+from tasks.inputs.ignorefile import Patterns, Rule
 
 
 @dataclass(frozen=True)

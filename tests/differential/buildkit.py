@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tasks.seeing.rawjson import RawJson
+from tasks.buildkit.rawjson import RawJson
 
 BATCH = 12
 # "[t3 second 2/4] COPY …", "[t3  2/10] COPY …"; loading contexts, bases and Dockerfiles, and exporting, are no steps

@@ -1,0 +1,87 @@
+"""Where does what these tasks keep lie?
+
+Beside the Compose file, in ``.build``. What is remembered by content (hashes of files, facts of images, what the
+installed buildx can) lies there for all projects of the folder. What belongs to one project (records, history, logs,
+reports, results that are handed over, what doit remembers) lies in a folder of that project's own: Compose files of one
+folder may call different images by one name, and so may one file under two values of ``COMPOSE_PROJECT_NAME``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tasks.base.errors import Trouble
+
+OF_OLDER_VERSIONS = (
+    "builds.lock", "cache", "ci", "comparison", "dev", "doit.sqlite3", "history", "images", "index.sqlite3", "locks",
+    "logs", "migration-images.json", "project.json", "reads.json", "report", "results", "sizes.json",
+)  # fmt: skip
+"""What lay straight in ``.build`` before each project had a folder of its own (and each context its own generations:
+``index.sqlite3``). Not ``migration.json``: it is there only while a migration is under way, and is the way back."""
+_SHOWN = 8  # hexadecimal digits of what tells projects apart that begin with the same file
+
+
+def build_folder(files: Sequence[Path]) -> Path:
+    """The folder ``.build`` beside the first Compose file, where everything that we write lives. Made when it is not
+    there, with a ``.gitignore`` by which it ignores itself. ``Trouble`` when it cannot be made."""
+    first = files[0]
+    folder = first.parent / ".build"
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        if not first.parent.is_dir():
+            raise Trouble("there is no such Compose file", where=str(first), remedy="see COMPOSE_FILE")
+        _make(folder)
+        try:
+            ignore.write_text("*\n")
+        except OSError as error:
+            raise _unmade(folder, error) from None
+    return folder
+
+
+def project_folder(files: Sequence[Path], environ: Mapping[str, str]) -> Path:
+    """The folder of one project in its ``.build``; made when it is not there. Its time says when it was last asked for.
+    ``Trouble`` when it cannot be made."""
+    folder = build_folder(files) / project_key(files, environ)
+    if not folder.is_dir():
+        _make(folder)
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+    return folder
+
+
+def project_key(files: Sequence[Path], environ: Mapping[str, str]) -> str:
+    """What a project's folder is called: as its Compose file, and where more than that makes the project (further
+    files, ``COMPOSE_PROJECT_NAME``) with some digits of a digest of it. Compose is not asked, which takes half as long
+    as a run with nothing to do. The same in every checkout.
+
+    >>> project_key([Path("/a/compose.yml")], {})
+    'compose.yml'
+    >>> project_key([Path("/a/compose.yml"), Path("/a/b/more.yml")], {}) == project_key(
+    ...     [Path("/c/compose.yml"), Path("/c/b/more.yml")], {}
+    ... )
+    True
+    """
+    first = files[0]
+    more = [os.path.relpath(file, first.parent) for file in files[1:]]
+    name = environ.get("COMPOSE_PROJECT_NAME", "")
+    # A file of another kind of name might be called as something else in `.build` is.
+    if first.suffix in (".yml", ".yaml") and not more and not name:
+        return first.name
+    digest = hashlib.sha256(json.dumps([first.name, more, name]).encode(errors="surrogateescape")).hexdigest()
+    return f"{first.name}-{digest[:_SHOWN]}"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _unmade(folder, error) from None
+
+
+def _unmade(folder: Path, error: OSError) -> Trouble:
+    return Trouble(f"this folder cannot be made: {error.strerror}", where=str(folder))

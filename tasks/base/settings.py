@@ -1,0 +1,186 @@
+"""Which settings are there, and what are they set to?
+
+Every setting comes from the environment, else from the ``.env`` beside ``dodo.py``, else from the
+default in the table below; ``.env.example`` shows the same table to people, and a test holds both
+together.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import Trouble
+
+# Where pip, Python's ssl and requests look for a certificate bundle, in this order.
+SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"  # of Debian and its children
+_BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise ValueError("a whole number from 1 to 9999")
+    return int(text)
+
+
+# As docker/go-units reads sizes on disks (FromHumanSize), and IEC's units for what memory is counted in.
+_UNITS = {"": 1} | {unit: 1000**power for power, unit in enumerate("KMGT", 1)}
+_UNITS |= {f"{unit}I": 1024**power for power, unit in enumerate("KMGT", 1)}
+_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*((?:[KMGT]i?)?)B?", text, re.IGNORECASE)
+    if not found:
+        raise ValueError("a size such as 500MB or 10GiB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def _age(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text, re.IGNORECASE)
+    if not found:
+        raise ValueError("an age such as 12h or 7d")
+    return float(found[1]) * _SPANS[found[2].lower()]
+
+
+def _yes_no(text: str) -> bool:
+    if text.lower() not in ("0", "1", "yes", "no", "true", "false"):
+        raise ValueError("1 or 0")
+    return text.lower() in ("1", "yes", "true")
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _registry(text: str) -> str:
+    if "://" in text or "@" in text or not re.fullmatch(r"[\w.\[\]:-]+(/[\w./-]+)?", text):
+        raise ValueError("a registry such as registry.example.org:5000/team (the password belongs to docker login)")
+    return text.rstrip("/")
+
+
+def _redis(text: str) -> str:
+    if not re.match(r"(redis|rediss|unix)://", text):
+        raise _Hidden("a Redis URL such as rediss://:PASSWORD@redis.example.org:6379/0")
+    return text
+
+
+class _Hidden(ValueError):
+    """What is wrong with a value that may hold a password: the value itself is not shown."""
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return text
+
+    return parse
+
+
+def _setting(default: Any, parse: Callable[[str], Any], meaning: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, typed. A field's name in capitals is the name of its variable."""
+
+    build_jobs: int = _setting(4, _count, "how many images are built side by side when -n is not given")
+    base_image: str = _setting(
+        "python:3.13-slim-trixie", str, "the Debian-with-Python image that base-python starts from"
+    )
+    base_source: str = _setting(
+        "auto",
+        _one_of("auto", "registry", "debian"),
+        "where BASE_IMAGE comes from: a registry, Debian's packages, or whichever answers",
+    )
+    build_ca_cert: str = _setting(
+        "", str, "certificate bundle for TLS inside builds (default: PIP_CERT, SSL_CERT_FILE or REQUESTS_CA_BUNDLE)"
+    )
+    builder_driver: str = _setting(
+        "docker",
+        _one_of("docker", "docker-container", "remote", "kubernetes"),
+        "which BuildKit builds: the engine's own, or a dedicated one of this kind",
+    )
+    builder_name: str = _setting("vllm-swarm", str, "the name of the dedicated builder")
+    builder_endpoints: tuple[str, ...] = _setting(
+        (), _list, "where its nodes are (tcp://host:1234, a Docker context), each with its platforms behind semicolons"
+    )
+    builder_options: tuple[str, ...] = _setting((), _list, "driver options of every node, such as network=host")
+    builder_certs: str = _setting("", str, "folder with ca.pem, cert.pem and key.pem for remote nodes")
+    builder_config: str = _setting("buildkitd.toml", str, "limits of a docker-container or kubernetes builder")
+    cache_backend: str = _setting(
+        "auto",
+        _one_of("auto", "none", "inline", "local", "registry", "gha", "s3"),
+        "where BuildKit's cache is exported to besides the builder itself",
+    )
+    cache_dir: str = _setting("", str, "folder of the local cache backend (default: cache in the project's own)")
+    cache_s3: tuple[str, ...] = _setting(
+        (), _list, "bucket=…, region=… and further options of the s3 backend; credentials come from AWS_… variables"
+    )
+    cache_branch: str = _setting("", str, "the branch whose cache is written (default: git's current one)")
+    cache_main_branch: str = _setting("main", str, "the branch whose cache is read where the branch has none")
+    cache_registry: str = _setting("", _registry, "registry that shares finished images between machines")
+    cache_ask: float = _setting(
+        3600.0, _age, "how often that registry is asked whether an image that is fresh here was rebuilt on purpose"
+    )
+    cache_write: bool = _setting(True, _yes_no, "whether results and caches may be written to where others read them")
+    cache_max_size: int = _setting(10 * 10**9, _size, "how much disk caches and old results may use")
+    cache_max_age: float = _setting(7 * 86400.0, _age, "how long caches and old results are kept unused")
+    redis_url: str = _setting("", _redis, "Redis that settles which machine builds what, and indexes results")
+    up_seconds: int = _setting(1800, _count, "how long the stack may take in all until every service is healthy")
+    up_service_seconds: int = _setting(
+        120, _count, "how long one service may take for that, beyond the start period of its health check"
+    )
+
+
+def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings of ``root``: the environment first, then ``root/.env``, then the defaults.
+
+    An empty value counts as not set. A value that is not of its setting's type raises ``Trouble`` that
+    names the variable, the file and line where it stands, and what would be accepted.
+    """
+    env_file = root / ".env"
+    stored = read_env(env_file)
+    values = {}
+    for entry in fields(Settings):
+        name = entry.name.upper()
+        text = environ.get(name) or stored.get(name) or ""
+        if not text:
+            continue
+        try:
+            values[entry.name] = entry.metadata["parse"](text)
+        except ValueError as error:
+            where = "environment" if environ.get(name) else f"{env_file}:{_line_of(env_file, name)}"
+            given = "what it is set to" if isinstance(error, _Hidden) else repr(text)
+            raise Trouble(f"{name} must be {error}, not {given}", where=where) from None
+    return Settings(**values)
+
+
+def build_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of builds: the caller's, with ``BUILD_CA_CERT`` set to the bundle that the setting names, else to
+    the one that this machine's own tools are told to trust, else to the system's, if that file is there."""
+    named = (settings.build_ca_cert, *(environ.get(name, "") for name in _BUNDLES), SYSTEM_BUNDLE)
+    found = next((path for path in named if path and Path(path).is_file()), "")
+    return {**environ, "BUILD_CA_CERT": found} if found else dict(environ)
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """The variables that an env file sets (Compose's syntax, as python-dotenv reads it); none without a file."""
+    if not path.is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    return {name: value or "" for name, value in dotenv_values(path).items()}
+
+
+def _line_of(path: Path, name: str) -> int:
+    pattern = re.compile(rf"\s*(export\s+)?{re.escape(name)}\s*=")
+    lines = path.read_text().splitlines()
+    return next((number for number, line in enumerate(lines, 1) if pattern.match(line)), 1)

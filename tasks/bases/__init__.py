@@ -1,0 +1,1 @@
+"""The base image that is made here from Debian's packages."""

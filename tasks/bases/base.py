@@ -1,0 +1,270 @@
+"""Where does BASE_IMAGE come from, with or without a registry?
+
+It is in the engine already, or the shared registry has it (``shared_base``), or a registry of its name, or it is made
+from Debian's own packages (``debian``): a root filesystem, ``.build/base/rootfs.tar``, becomes an image's one layer.
+The same package versions give the same bytes and the same image id on every machine, so that what one machine
+builds on its base, another recognises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tasks.base.errors import Trouble
+from tasks.base.settings import ROOT, Settings
+from tasks.bases.debian import (
+    DATE,
+    EPOCH,
+    IDENTITY_LABEL,
+    PACKAGES,
+    PYTHON,
+    SOURCE_LABEL,
+    SUITE,
+    date_of,
+    declared_packages,
+    identity,
+    image_config,
+    make_rootfs,
+    next_date,
+    set_date,
+)
+from tasks.cli.action import QUIET, act
+from tasks.engine.client import Engine, Held, normalise
+
+if TYPE_CHECKING:
+    from tasks.run import Workspace
+    from tasks.sharing.share import Share
+
+TAR = Path(".build/base/rootfs.tar")
+# A registry that says one of these was reached; with anything else it was not.
+_ANSWERED = re.compile(r"not found|manifest unknown|denied|unauthorized|no matching manifest|invalid reference", re.I)
+
+
+def task_base_image() -> dict[str, Any]:
+    """The Debian-with-Python image that everything is built on: from a registry, else from Debian's packages."""
+    from tasks.run import current
+
+    def bring() -> Any:
+        from doit.exceptions import TaskFailed
+
+        try:
+            done = ensure(current().settings, ROOT, share=current().share)
+        except Trouble as trouble:
+            return TaskFailed(str(trouble))
+        if done:
+            print(f"base_image: {done}", file=sys.stderr)
+            current().changed()
+        return True
+
+    tar = ROOT / TAR
+    return {
+        "actions": [bring],
+        "uptodate": [Present()],
+        "targets": [str(tar)] if tar.exists() else [],
+        # A project that these tasks were copied into has none.
+        "file_dep": [str(ROOT / PACKAGES)] if (ROOT / PACKAGES).exists() else [],
+        "clean": True,
+        "verbosity": 2,
+    }
+
+
+def task_rebuild_base() -> dict[str, Any]:
+    """Make the base anew from today's packages, share it, and write the day into docker/base/date.txt"""
+    return {"actions": [(act, [rebuild])], **QUIET}
+
+
+class Present:
+    """Whether the engine holds the base; asked only when a task needs it."""
+
+    def __call__(self, task: object, values: object) -> bool:
+        """Ask the engine; an engine that does not answer, or a wrong setting, holds nothing."""
+        from tasks.run import current
+
+        try:
+            workspace = current()
+            held = workspace.snapshot().get(workspace.settings.base_image)
+            return wanted(held, workspace.settings, workspace.base_identity)
+        except Trouble:
+            return False
+
+    def __repr__(self) -> str:
+        """What ``doit info`` says."""
+        return "BASE_IMAGE is in the engine"
+
+
+def ensure(settings: Settings, root: Path, afresh: bool = False, share: Share | None = None) -> str:
+    """See to it that the engine holds ``BASE_IMAGE``; returns what was done in a sentence, '' for nothing.
+
+    ``afresh`` makes it from Debian's packages although it is there; ``share`` is the shared registry of the run.
+
+    Raises ``Trouble`` when it cannot be had: a registry that has no such image, a digest that nobody can make, a
+    machine without mmdebstrap, an engine that does not answer.
+    """
+    from tasks.bases import shared as shared_base
+
+    ref, engine = settings.base_image, Engine()
+    snapshot = engine.snapshot()
+    number = identity(root, snapshot.platform) if declared(settings) else ""
+    if not afresh and wanted(snapshot.get(ref), settings, number):
+        return ""
+    shared = shared_base.of(settings, share, number, snapshot.platform)
+    if shared.bring(ref, engine):
+        return f"pulled {ref} from {settings.cache_registry}"
+    why = ""
+    if settings.base_source != "debian" and not afresh:
+        why = pull(ref)
+        if not why:
+            return f"pulled {ref}"
+        refuse_to_stand_in(ref, settings.base_source, why)
+    elif "@" in ref:
+        refuse_to_stand_in(ref, "debian", "")
+    what = f"{ref} from Debian's packages ({SUITE}, Python {PYTHON})"
+    print(f"base_image: {why + '; ' if why else ''}making {what}", file=sys.stderr)
+    tar = root / TAR
+    make_rootfs(root, tar, snapshot.platform)
+    image = load(ref, tar, snapshot.platform, number)
+    return f"made {what}{shared.give(ref, image, engine)}"
+
+
+def rebuild(workspace: Workspace, root: Path = ROOT) -> None:
+    """The action of ``rebuild_base``: what stands in the file decides, so the day is written first, and taken back if
+    no base comes of it. Raises ``Trouble``."""
+    settings, ref = workspace.settings, workspace.settings.base_image
+    held = workspace.snapshot().get(ref)
+    refuse_to_stand_in(ref, settings.base_source, f"{ref} cannot be made here")
+    if settings.base_source == "auto" and held and not made_here(held):
+        raise Trouble(
+            f"BASE_IMAGE {ref} in the engine was not made here from Debian's packages",
+            remedy=f"docker pull {ref} brings a newer one, BASE_SOURCE=debian one that is made here",
+        )
+    declared_packages(root)
+    date = next_date(date_of(root), time.strftime("%Y-%m-%d", time.gmtime()))
+    before = set_date(root, date)
+    try:
+        done = ensure(settings, root, afresh=True, share=workspace.share)
+    except BaseException:
+        (root / DATE).write_text(before)
+        raise
+    workspace.changed()
+    print(
+        f"{done}\n{DATE} says {date}: commit it, and every machine has this base with its next build", file=sys.stderr
+    )
+
+
+def wanted(held: Held | None, settings: Settings, number: str = "") -> bool:
+    """Whether what the engine holds under the base's name comes from where ``BASE_SOURCE`` says, and if it was made
+    from Debian's packages, is the one that the project declares (``debian.identity``; "" if it declares none)."""
+    if held is None:
+        return False
+    ours = held.labels.get(SOURCE_LABEL) == "debian"
+    comes = {"auto": True, "debian": ours, "registry": not ours}[settings.base_source]
+    return comes and not (number and made_here(held) and held.labels.get(IDENTITY_LABEL) != number)
+
+
+def made_here(held: Held) -> bool:
+    """Whether an image is itself a base made from Debian's packages: what is built on one inherits its labels, but not
+    the time at which it was made."""
+    return held.labels.get(SOURCE_LABEL) == "debian" and held.created == EPOCH
+
+
+def declared(settings: Settings) -> bool:
+    """Whether a base made from Debian's packages may have the name ``BASE_IMAGE``."""
+    if settings.base_source == "registry" or "@" in settings.base_image:
+        return False
+    return settings.base_source == "debian" or not _other_base(settings.base_image)
+
+
+def pull(ref: str) -> str:
+    """Pull ``ref``; returns '' or, when its registry cannot be reached, why not.
+
+    Raises ``Trouble`` when the registry answers that there is no such image, or none for us.
+    """
+    print(f"base_image: pulling {ref}", file=sys.stderr)
+    done = subprocess.run(["docker", "pull", "--quiet", ref], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return ""
+    said = (done.stderr.strip().splitlines() or ["docker pull failed"])[-1]
+    said = said.removeprefix("Error response from daemon: ")
+    if _ANSWERED.search(said):
+        raise Trouble(f"BASE_IMAGE {ref}: {said}", remedy="correct BASE_IMAGE, or log in with `docker login`")
+    return f"no registry can be reached ({said.rsplit(': ', 1)[-1]})"
+
+
+def refuse_to_stand_in(ref: str, source: str, why: str) -> None:
+    """Raise ``Trouble`` where an image made from Debian's packages must not take the name ``ref``.
+
+    >>> refuse_to_stand_in("python:3.13-slim-trixie", "auto", "offline")
+    """
+    if source == "registry":
+        raise Trouble(f"{why}, and BASE_SOURCE=registry", remedy="set BASE_SOURCE=auto to make the base here")
+    if "@" in ref:
+        raise Trouble(
+            f"{why + ', and ' if why else ''}an image made from Debian's packages cannot have the digest of {ref}",
+            remedy="load that image into the engine, or set BASE_IMAGE to a name without a digest",
+        )
+    if source == "auto" and (other := _other_base(ref)):
+        raise Trouble(
+            f"{why}, and a base made from Debian's packages ({SUITE}, Python {PYTHON}) is no {other}",
+            remedy="load BASE_IMAGE into the engine, correct it, or set BASE_SOURCE=debian if it may stand in",
+        )
+
+
+def _other_base(ref: str) -> str:
+    """What ``ref`` says it is that our base is not: another Python, suite or distribution."""
+    name, _, tag = normalise(ref).rpartition(":")
+    python = re.match(r"3\.\d+", tag) if name.rsplit("/", 1)[-1] == "python" else None
+    if python and python.group() != PYTHON:
+        return f"Python {python.group()}"
+    other = re.search(r"bullseye|bookworm|forky|sid|alpine|jammy|noble|ubi\d*|windows", f"{name}:{tag}")
+    return other.group() if other else ""
+
+
+def write_archive(ref: str, tar: Path, platform: str, out: IO[bytes], number: str = "") -> str:
+    """Write an image whose only layer is ``tar`` to ``out``, as ``docker load`` reads it; returns the image's id."""
+    import tarfile
+
+    with tar.open("rb") as layer:
+        diff_id = f"sha256:{hashlib.file_digest(layer, 'sha256').hexdigest()}"
+    config = image_config(diff_id, platform, number)
+    digest = hashlib.sha256(config).hexdigest()
+    manifest = [{"Config": f"{digest}.json", "RepoTags": [normalise(ref)], "Layers": ["layer.tar"]}]
+    with tarfile.open(fileobj=out, mode="w|") as archive:
+        for name, content in ((f"{digest}.json", config), ("manifest.json", json.dumps(manifest).encode())):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
+        entry = tarfile.TarInfo("layer.tar")
+        entry.size = tar.stat().st_size
+        with tar.open("rb") as layer:
+            archive.addfile(entry, layer)
+    return f"sha256:{digest}"
+
+
+def load(ref: str, tar: Path, platform: str, number: str = "") -> str:
+    """Load the root filesystem ``tar`` into the engine as the image ``ref`` with this identity; returns the image's id.
+
+    Raises ``Trouble`` with the engine's words when it refuses.
+    """
+    process = subprocess.Popen(
+        ["docker", "load", "--quiet"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    if process.stdin is None or process.stderr is None:
+        raise AssertionError("both were asked for")
+    image = ""
+    try:
+        image = write_archive(ref, tar, platform, process.stdin, number)
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # docker load ended early: it says why below
+    said = process.stderr.read().decode(errors="replace").strip()
+    if process.wait() or not image:
+        raise Trouble(f"docker load refuses the base made from Debian's packages: {said}")
+    return image

@@ -1,0 +1,101 @@
+"""How do machines share a base that one of them made from Debian's packages?
+
+As any image: the shared registry holds it under its identity (``debian.identity``) instead of a fingerprint, and the
+first one counts. A machine that has none yet knows from it what its images will be made on, before it is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.base import platforms
+from tasks.base.settings import Settings
+from tasks.bases.debian import ENV, IDENTITY_LABEL
+from tasks.engine.client import Engine, Facts
+
+if TYPE_CHECKING:
+    from tasks.sharing.registry import Found
+    from tasks.sharing.share import Share, Wanted
+
+REF = "vllm-swarm/base"
+"""Its repository in the shared registry, whatever the project calls it."""
+
+
+@dataclass(frozen=True)
+class SharedBase:
+    """The base of an identity and a platform in the shared registry; ``share`` None is nowhere."""
+
+    share: Share | None
+    number: str
+    platform: str
+
+    def facts(self) -> Facts | None:
+        """What is known of it before it is here; None if the registry has none."""
+        found = self._found()
+        return Facts(found.content, found.platform, dict(ENV)) if found else None
+
+    def bring(self, ref: str, engine: Engine) -> bool:
+        """Pull it and give it the name ``ref``; whether it came."""
+        found = self._found()
+        if self.share is None or found is None or not self.share.gives(found):
+            return False
+        print(f"base_image: pulling {ref} from {self.share.address}", file=sys.stderr)
+        pulled = self.share.pull(self._wanted, found, engine)
+        held = engine.snapshot().get(pulled) if pulled else None
+        if held is None:
+            return False
+        right = held.labels.get(IDENTITY_LABEL) == self.number and engine.facts(held.id).content == found.content
+        if right:
+            engine.tag(held.id, ref)
+        else:
+            self.share.refuse(self._wanted, "it is not what the registry says")
+        engine.untag(pulled)
+        return right
+
+    def give(self, ref: str, image_id: str, engine: Engine) -> str:
+        """Push what the engine holds as ``ref``, unless another machine was first: then that is pulled. Returns what
+        was done, to be added to a sentence."""
+        if self.share is None or not self.share.reads:
+            return ""
+        pushed = self.push(image_id, engine)
+        found = self._found()
+        if found and found.content != engine.facts(image_id).content and self.bring(ref, engine):
+            return f"; {self.share.address} has another machine's, which is taken"
+        return f", and pushed it to {self.share.address}" if pushed else ""
+
+    def push(self, image_id: str, engine: Engine) -> bool:
+        """Push an image of the engine if the registry has no base of this identity; whether it did."""
+        if self.share is None:
+            return False
+        self.share.forget(self._wanted)
+        if self._found() or not self.share.writes:
+            return False
+        print(f"base_image: pushing to {self.share.address}", file=sys.stderr)
+        size = next((held.size for held in engine.snapshot().every() if held.id == image_id), 0)
+        return self.share.push(self._wanted, image_id, engine, size) is not None
+
+    @property
+    def _wanted(self) -> Wanted:
+        from tasks.sharing.share import Wanted
+
+        return Wanted(REF, self.number, self.platform)
+
+    def _found(self) -> Found | None:
+        if self.share is None:
+            return None
+        found = self.share.look({"": self._wanted}).get("")
+        right = found and found.labels.get(IDENTITY_LABEL) == self.number
+        return found if found and right and platforms.same(found.platform, self.platform) else None
+
+
+def of(settings: Settings, share: Share | None, number: str, platform: str) -> SharedBase:
+    """Where the base with the identity ``number`` is shared; nowhere without a registry, or with "" for none."""
+    if not (number and settings.cache_registry):
+        return SharedBase(None, number, platform)
+    if share is None:
+        from tasks.sharing.share import Share
+
+        share = Share(settings.cache_registry, settings.cache_write, lambda text: print(text, file=sys.stderr))
+    return SharedBase(share, number, platform)

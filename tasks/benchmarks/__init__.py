@@ -1,0 +1,1 @@
+"""How fast this is, measured here and now."""

@@ -1,0 +1,157 @@
+"""What does the engine that people will have next do with the same project?
+
+Debian's testing suite has it: the engine, its client, buildx and Compose, years ahead of the stable one. apt fetches
+and verifies the packages in folders of its own, so nothing of this machine's apt is touched; they are unpacked, never
+installed, and kept. ``spare_engine`` starts them beside the engine that is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from tasks.base import lock
+from tasks.base.errors import Trouble
+from tasks.base.settings import ROOT
+from tasks.bases.debian import indextargets
+from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+
+SUITE = "testing"
+FOLDER = ROOT / ".build" / "engines"
+_PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-compose", "containerd", "runc", "tini-static")
+_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_ASKED_AGAIN_SECONDS = 86400.0
+_LINE = re.compile(r"'[^']+' (?P<file>(?P<package>[^_]+)_(?P<version>[^_]+)_\S+\.deb) \d+ (?P<digest>\S+)")
+
+
+class NotHere(Trouble):
+    """This machine takes nothing from Debian's archive, so it cannot have that engine; no fault of anybody."""
+
+
+@contextlib.contextmanager
+def newer_engine(prefix: str = "newer-engine-", *, containerd_store: bool = False) -> Iterator[SpareEngine]:
+    """Start the engine of Debian's testing suite for the block, with its own client, buildx and Compose.
+
+    Raises ``Trouble`` where it cannot be fetched or started, ``NotHere`` where no machine of this kind can have it.
+    """
+    with spare_engine(prefix, containerd_store=containerd_store, programs=unpacked()) as engine:
+        yield engine
+
+
+def unpacked(folder: Path = FOLDER) -> Path:
+    """The folder with the suite's packages, unpacked. The suite is asked once a day; where it cannot be reached, what
+    was fetched last is taken, which is said on standard error.
+
+    Raises ``Trouble`` without apt, Debian's keys or a network, and where a package is not signed as it must be.
+    """
+    with lock.held(folder / "lock", "waits for another process, which fetches the packages of Debian testing"):
+        last = folder / "last"
+        known = Path(last.read_text()) if last.exists() else None
+        if known and not known.is_dir():
+            known = None
+        if known and time.time() - last.stat().st_mtime < _ASKED_AGAIN_SECONDS:
+            return known
+        try:
+            found = _fetched(folder, known)
+        except Trouble as trouble:
+            if known is None:
+                raise
+            print(f"going on with {known.name}: {trouble}", file=sys.stderr)
+            return known
+        last.write_text(str(found))
+        return found
+
+
+def mirror(indextargets: Iterable[str]) -> str:
+    """The mirror of Debian that this machine itself uses, from ``URI CODENAME ORIGIN`` lines; ``Trouble`` for none.
+
+    >>> mirror(["file:/srv/ trixie Debian", "http://mirror.example/debian/ trixie Debian"])
+    'http://mirror.example/debian/'
+    """
+    for line in indextargets:
+        uri, _, rest = line.partition(" ")
+        codename, _, origin = rest.partition(" ")
+        of_debian = origin == "Debian" and not codename.endswith("-security") and "@" not in uri
+        if of_debian and uri.startswith(("http://", "https://")):
+            return uri
+    raise NotHere(f"the engine of Debian {SUITE} comes from the mirror that this machine's apt uses, which uses none")
+
+
+def named(uris: str) -> str:
+    """A name for these versions, from what ``apt-get download --print-uris`` says: that of the engine, and a digest of
+    all packages. Raises ``Trouble`` where it names none."""
+    found = {line["package"]: line for line in map(_LINE.match, uris.splitlines()) if line}
+    if "docker.io" not in found:
+        raise Trouble(f"Debian {SUITE} has no docker.io for this machine")
+    digest = hashlib.sha256("".join(sorted(line["digest"] for line in found.values())).encode()).hexdigest()
+    return f"docker.io-{found['docker.io']['version']}-{digest[:8]}"
+
+
+def _fetched(folder: Path, known: Path | None) -> Path:
+    source = mirror(indextargets())
+    missing = [program for program in ("apt-get", "dpkg") if not shutil.which(program)]
+    if missing or not _KEYS.exists():
+        what = f"needs {', '.join(missing)}" if missing else "needs Debian's keys"
+        raise Trouble(
+            f"the engine of Debian {SUITE} {what}",
+            remedy="on Debian and Ubuntu: apt-get install debian-archive-keyring",
+        )
+    env = _apt_environ(folder, source)
+    _apt(["update", "-o", "APT::Update::Error-Mode=any"], env, folder)
+    done = folder / named(_apt(["download", "--print-uris", *_PACKAGES], env, folder))
+    if not done.is_dir():
+        with tempfile.TemporaryDirectory(dir=folder) as passing:
+            _apt(["download", *_PACKAGES], env, Path(passing))
+            for package in sorted(Path(passing).glob("*.deb")):
+                _run(["dpkg", "-x", str(package), f"{passing}/root"], env, folder)
+            Path(passing, "root").replace(done)
+        for old in folder.glob("docker.io-*"):
+            if old not in (done, known):  # an engine of the last ones may still be running
+                shutil.rmtree(old)
+    return done
+
+
+def _apt_environ(folder: Path, source: str) -> dict[str, str]:
+    """The environment in which apt knows this suite alone and writes to ``folder`` alone; the proxy counts."""
+    folder = folder / "apt"
+    for name in ("lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "status").touch()
+    (folder / "sources.list").write_text(f"deb [signed-by={_KEYS}] {source} {SUITE} main\n")
+    options = {
+        "Dir::Etc::sourcelist": folder / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::Etc::preferencesparts": "-",
+        "Dir::State::lists": folder / "lists",
+        "Dir::State::status": folder / "status",
+        "Dir::Cache": folder / "cache",
+        "APT::Default-Release": "",
+        "APT::Sandbox::User": "root",  # the folder need not be readable by apt's own user
+        "Acquire::Languages": "none",
+    }
+    (folder / "apt.conf").write_text("".join(f'{name} "{value}";\n' for name, value in options.items()))
+    return {**os.environ, "APT_CONFIG": str(folder / "apt.conf"), "LC_ALL": "C"}
+
+
+def _apt(words: list[str], env: Mapping[str, str], folder: Path) -> str:
+    return _run(["apt-get", "--quiet=2", *words], env, folder)
+
+
+def _run(argv: list[str], env: Mapping[str, str], folder: Path) -> str:
+    done = subprocess.run(argv, env=env, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        said = [
+            line for line in done.stderr.splitlines() if line.startswith(("E: ", "dpkg"))
+        ] or done.stderr.splitlines()
+        why = said[-1].removeprefix("E: ") if said else f"it ended with status {done.returncode}"
+        raise Trouble(f"the packages of Debian {SUITE} cannot be had: {why}")
+    return done.stdout

@@ -1,0 +1,261 @@
+"""How much is reused over a day's work?
+
+Typical edits (or the last commits of a git history) are applied one by one to the copy of the project, and after each
+both ways build: the optimized one with ``doit``, the standard one image by image, as ``docker compose build`` does.
+Counted are the images that were built and the steps that were reused: a step of an image that was not built at all
+counts as reused, one that BuildKit took from its cache too. ``FROM`` is no step.
+
+BuildKit itself judges: after each of our builds it is given the same graph (``doit plan --bake``), and a step that it
+then still executes is a rebuild that we missed; an image that we built without executing a step was not needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.benchmarks import edits
+from tasks.benchmarks.side_by_side import SideBySide
+from tasks.buildkit import buildx
+from tasks.buildkit.progress import Progress
+from tasks.compose.project import Project, load
+
+Apply = Callable[[Path, str], None]
+# Twenty edits, in the shares in which most days bring them. "undo" takes back the edit of code just before it.
+_DAY = (
+    "code", "code", "code", "shared", "code", "documentation", "code", "code", "undo", "code",
+    "requirements", "code", "touch", "code", "code", "shared", "documentation", "code", "code", "undo",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one way did after one edit: the images that it built, and how many of all its steps it reused."""
+
+    built: tuple[str, ...]
+    steps: int
+    reused: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One edit and what followed; ``needed`` are the images that BuildKit found work in."""
+
+    edit: str
+    optimized: Count
+    standard: Count
+    needed: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "edit": self.edit,
+            "needed": list(self.needed),
+            **{
+                name: {
+                    "built": list(count.built),
+                    "steps": count.steps,
+                    "reused": count.reused,
+                    "seconds": round(count.seconds, 2),
+                }
+                for name, count in (("optimized", self.optimized), ("standard", self.standard))
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Replay:
+    """All edits of one replay."""
+
+    applied: Sequence[Applied] = ()
+
+    def hit_rate(self, way: str) -> float:
+        """The part of all steps that ``way`` (optimized, standard) reused."""
+        counts = [getattr(one, way) for one in self.applied]
+        reused, steps = sum(count.reused for count in counts), sum(count.steps for count in counts)
+        return float(reused / steps) if steps else 0.0
+
+    def images(self, way: str) -> int:
+        """How many images ``way`` built in all."""
+        return sum(len(getattr(one, way).built) for one in self.applied)
+
+    @property
+    def needed(self) -> int:
+        """How many images had to be built, as BuildKit judges."""
+        return sum(len(one.needed) for one in self.applied)
+
+    @property
+    def missed(self) -> int:
+        """How many of these we did not build. Anything but 0 is a wrong image."""
+        return sum(len(set(one.needed) - set(one.optimized.built)) for one in self.applied)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, the sums first."""
+        return {
+            "edits": len(self.applied),
+            "images": {way: self.images(way) for way in ("optimized", "standard")} | {"needed": self.needed},
+            "missed": self.missed,
+            "steps_reused": {way: round(self.hit_rate(way), 4) for way in ("optimized", "standard")},
+            "applied": [one.as_json() for one in self.applied],
+        }
+
+
+def typical(inputs: Mapping[str, Collection[str]], images: Sequence[str]) -> list[tuple[str, Apply]]:
+    """A day's work on the services among ``images``: each edit as a sentence and what it does to a folder.
+
+    What a project has no file for is left out.
+    """
+    services = edits.services(images, inputs)
+    code = [edit for name in services if (edit := edits.code_of(name, inputs))]
+    packages = [edit for name in services if (edit := edits.requirements_of(name, inputs))]
+    shared = edits.shared_code(inputs)
+    found: list[tuple[str, Apply]] = []
+    for number, kind in enumerate(_DAY):
+        edit = code[number % len(code)] if code else None
+        match kind:
+            case "code" if edit:
+                found.append((f"a line in {edit.path}", edit.apply))
+            case "undo" if edit:
+                last = code[(number - 1) % len(code)]
+                found.append((f"that line in {last.path} taken back", _undo(last.path)))
+            case "touch" if edit:
+                found.append((f"a touch of {edit.path}, and nothing else", _touch(edit.path)))
+            case "shared" if shared:
+                found.append((f"a line in {shared.path}, which several images share", shared.apply))
+            case "requirements" if packages:
+                found.append((f"a line in {packages[0].path}", packages[0].apply))
+            case "documentation":
+                found.append(("a line in REPLAY.md, which no image reads", edits.Edit("REPLAY.md", "-").apply))
+    return found
+
+
+def commits(repository: Path, count: int) -> list[tuple[str, Apply]]:
+    """The last ``count`` commits of the history at ``repository``, oldest first; ``Trouble`` where there is none."""
+    argv = ["git", "-C", str(repository), "log", "--first-parent", f"--max-count={count}", "--format=%H %h %s"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Trouble(f"no git history can be read here: {done.stderr.strip()}", where=str(repository))
+    lines = [line.split(" ", 1) for line in reversed(done.stdout.splitlines())]
+    return [(said, _checked_out(repository, commit)) for commit, said in lines]
+
+
+def replay(
+    both: SideBySide, edits_: Sequence[tuple[str, Apply]], told: Callable[[str], None] = lambda line: None
+) -> Replay:
+    """Apply the edits one by one and build both ways after each. The first state is built before, and not counted."""
+    standard = load((both.standard_file,), both.standard_environ)
+    auditor = _Auditor(both)
+    told("building the state before the first edit, both ways")
+    auditor.optimized(both.build_optimized().seconds)
+    auditor.standard(standard)
+    applied = []
+    for number, (what, apply) in enumerate(edits_, 1):
+        apply(both.folder, f"replay {number}")
+        ran = both.build_optimized()
+        optimized = auditor.optimized(ran.seconds)
+        needed = auditor.needed(optimized)
+        one = Applied(what, optimized, auditor.standard(standard), needed)
+        applied.append(one)
+        ours, theirs = one.optimized, one.standard
+        told(
+            f"{number}/{len(edits_)} {what}: built {', '.join(ours.built) or 'nothing'} in {ours.seconds:.1f} s; "
+            f"standard built {', '.join(theirs.built) or 'nothing'} in {theirs.seconds:.1f} s"
+        )
+    return Replay(applied)
+
+
+class _Auditor:
+    """Counts what the builds of one ``SideBySide`` did."""
+
+    def __init__(self, both: SideBySide) -> None:
+        self._both = both
+        self._workspace = both.workspace()
+        self._seen = 0
+        self._steps: dict[str, tuple[int, int]] = {}
+        self._executed: set[str] = set()
+
+    def optimized(self, seconds: float) -> Count:
+        """What the last run of doit did, from its own history."""
+        known = self._workspace.history.recent(limit=1000)
+        recent = [build for build in known if build.id > self._seen and build.action == "build"]
+        for build in reversed([build for build in known if build.action == "build"]):
+            self._steps[build.image] = (build.work_steps, build.cached_steps)
+        self._seen = max((build.id for build in known), default=0)
+        built = tuple(sorted({build.image for build in recent}))
+        self._executed = {build.image for build in recent if build.cached_steps < build.work_steps}
+        steps = sum(total for total, _ in self._steps.values())
+        executed = sum(total - cached for name, (total, cached) in self._steps.items() if name in built)
+        return Count(built, steps, steps - executed, seconds)
+
+    def needed(self, optimized: Count) -> tuple[str, ...]:
+        """The images that BuildKit found work in: in our builds, and in the same graph given to it once more."""
+        definition = json.loads(self._both.doit("plan", "--bake").stdout)
+        for target in definition["target"].values():
+            target["output"] = ["type=cacheonly"]
+        argv = ["docker", "buildx", "bake", "--progress=rawjson", "--file", "-"]
+        progress, _ = _followed(argv, self._both.optimized_environ, json.dumps(definition).encode())
+        found = {step.stage.split(" ")[0] for step in progress.steps if step.work and step.index and not step.cached}
+        return tuple(sorted(self._executed | found))
+
+    def standard(self, project: Project) -> Count:
+        """Build every standard image, and count."""
+        built, steps, reused, seconds = [], 0, 0, 0.0
+        for name, image in project.images.items():
+            iidfile = str(self._both.folder / ".replay.iid")
+            argv = buildx.build_argv(
+                image, parents={}, labels={}, iidfile=iidfile, environ=self._both.standard_environ, extra=()
+            )
+            progress, took = _followed(argv, self._both.standard_environ)
+            work = [step for step in progress.steps if step.work and step.index]
+            cached = sum(step.cached for step in work)
+            steps, reused, seconds = steps + len(work), reused + cached, seconds + took
+            built += [name] if cached < len(work) else []
+        return Count(tuple(sorted(built)), steps, reused, seconds)
+
+
+def _followed(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | None = None) -> tuple[Progress, float]:
+    import time
+
+    progress = Progress()
+    began = time.perf_counter()
+    done = subprocess.run(argv, env=environ, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    progress.feed(done.stdout)
+    progress.finish()
+    if done.returncode:
+        raise Trouble(f"`{' '.join(argv[:3])} …` failed, so nothing is counted:\n{progress.tail}")
+    return progress, time.perf_counter() - began
+
+
+def _touch(path: str) -> Apply:
+    return lambda folder, salt: os.utime(folder / path)
+
+
+def _undo(path: str) -> Apply:
+    """Take back the last edit of a file: an ``Edit`` is two lines."""
+
+    def undo(folder: Path, salt: str) -> None:
+        file = folder / path
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:-2]))
+
+    return undo
+
+
+def _checked_out(repository: Path, commit: str) -> Apply:
+    """Make the folder hold exactly what the commit does, touching only the files that differ."""
+
+    def check_out(folder: Path, salt: str) -> None:
+        environ = {**os.environ, "GIT_INDEX_FILE": str(folder / ".build/replay.index")}
+        (folder / ".build").mkdir(exist_ok=True)
+        argv = ["git", "-C", str(repository), f"--work-tree={folder}", "read-tree", "--reset", "-u", commit]
+        done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Trouble(f"git cannot check out {commit[:10]}: {done.stderr.strip()}")
+
+    return check_out

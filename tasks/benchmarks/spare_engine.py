@@ -1,0 +1,239 @@
+"""Where can builds be measured without touching anybody's images, and from an empty cache?
+
+In a Docker engine that is started for it and goes away with all that it holds: its own folder, socket and bridge
+(an engine without a bridge of its own takes the first engine's away). It must not touch the firewall either: an engine
+that starts empties the chains that all engines of a machine use, so the containers of the first one would lose their
+published ports and the walls between their networks. It needs root and ``dockerd``, like any engine.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.base.errors import Trouble
+from tasks.engine.client import Engine
+
+_START_SECONDS = 60
+_STOP_SECONDS = 30
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class SpareEngine:
+    """A running engine: where it listens, and the environment in which docker commands and doit talk to it."""
+
+    address: str
+    environ: Mapping[str, str]
+
+    def load(self, ref: str) -> None:
+        """Give it an image that the current engine holds, by that name, with no registry between."""
+        with subprocess.Popen(["docker", "save", ref], stdout=subprocess.PIPE) as save:
+            taken = subprocess.run(
+                ["docker", "load", "--quiet"],
+                env=self.environ,
+                stdin=save.stdout,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if save.returncode or taken.returncode:
+            raise Trouble(f"{ref} cannot be given to the engine that measures: {taken.stderr.strip()}")
+
+    def forget_everything(self, keep: Iterable[str] = (), *, cache_mounts: bool = True) -> None:
+        """Remove all images but those of these names, and the whole build cache; without ``cache_mounts``, what cache
+        mounts hold (packages that were downloaded) stays."""
+        snapshot = Engine(self.address).snapshot()
+        kept = {held.id for ref in keep if (held := snapshot.get(ref))}
+        ids = set(self._docker("image", "ls", "--all", "--quiet", "--no-trunc").split()) - kept
+        if ids:
+            self._docker("image", "rm", "--force", *ids)
+        for kind in [""] if cache_mounts else ["--filter=type=regular", "--filter=type=source.local"]:
+            self._docker("builder", "prune", "--all", "--force", *filter(None, [kind]))
+
+    def _docker(self, *words: str) -> str:
+        done = subprocess.run(["docker", *words], env=self.environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Trouble(f"docker {' '.join(words[:2])}: {done.stderr.strip()}")
+        return done.stdout
+
+
+@contextlib.contextmanager
+def spare_engine(
+    prefix: str = "spare-engine-", *, containerd_store: bool = False, programs: Path | None = None
+) -> Iterator[SpareEngine]:
+    """Start an engine and, at the end, stop it and remove all that it held. Its images live in the classic store, or
+    with ``containerd_store`` in containerd's, whose BuildKit can export caches. With ``programs`` the engine, its
+    client, buildx and Compose are those of packages that were unpacked there.
+
+    Raises ``Trouble`` where none can be started: without root, without ``dockerd``, or with its last words.
+    """
+    path = _path(programs)
+    missing = [name for name in ("dockerd", "ip", "iptables", "setpriv") if not shutil.which(name, path=path)]
+    if os.geteuid() != 0 or missing:
+        raise Trouble(
+            "measuring from an empty cache needs an engine of its own, which needs root, dockerd and iproute2",
+            remedy="run it as root on a machine with the packages docker.io, iptables and iproute2",
+        )
+    cleaning = contextlib.ExitStack()
+    # doit's workers are daemon threads: when the run is interrupted, nothing else would get here.
+    atexit.register(cleaning.close)
+    try:
+        _sweep(prefix)
+        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
+        cleaning.callback(_remove, folder)
+        bridge = cleaning.enter_context(_bridge())
+        log = cleaning.enter_context((folder / "log").open("w"))
+        address = f"unix://{folder}/docker.sock"
+        config = folder / "daemon.json"
+        config.write_text(json.dumps(_config(folder, address, bridge, containerd_store)))
+        # Should we be killed, the engine must not outlive us.
+        environ = {**os.environ, "PATH": path, **_client(programs, folder)}
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", "dockerd", "--config-file", str(config)],
+            env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        cleaning.callback(_stop, process)
+        _await(Engine(address), process, folder / "log")
+        yield SpareEngine(address, {**environ, "DOCKER_HOST": address, "DOCKER_CONTEXT": ""})
+    finally:
+        cleaning.close()
+        atexit.unregister(cleaning.close)
+
+
+def _path(programs: Path | None) -> str:
+    """Where commands are looked for: first in the packages that were unpacked, if there are any."""
+    path = os.environ.get("PATH", os.defpath)
+    return f"{programs}/usr/sbin:{programs}/usr/bin:{path}" if programs else path
+
+
+def _client(programs: Path | None, folder: Path) -> dict[str, str]:
+    """What lets the docker command find the plugins of these packages, before any that are installed."""
+    if programs is None:
+        return {}
+    (folder / "config").mkdir()
+    (folder / "config" / "cli-plugins").symlink_to(programs / "usr/libexec/docker/cli-plugins")
+    return {"DOCKER_CONFIG": str(folder / "config")}
+
+
+def _config(folder: Path, address: str, bridge: str, containerd_store: bool) -> dict[str, object]:
+    return {
+        "data-root": str(folder / "data"),
+        "exec-root": str(folder / "exec"),
+        "pidfile": str(folder / "pid"),
+        "hosts": [address],
+        "bridge": bridge,
+        # Where a containerd serves the whole machine, the engine takes that one: in its own namespace it does not see,
+        # and cannot remove, what the first engine keeps there.
+        "containerd-namespace": bridge,
+        "containerd-plugins-namespace": f"{bridge}-plugins",
+        "iptables": False,
+        "ip6tables": False,
+        "features": {"containerd-snapshotter": containerd_store},
+    }
+
+
+@contextlib.contextmanager
+def _bridge() -> Iterator[str]:
+    """The name of a new bridge, with a free network of 10.214.0.0/16; it goes again with its firewall rules."""
+    name = f"bm{os.getpid()}x{next(_numbers)}"
+    taken = _run("ip", "-brief", "-4", "address")
+    # Two processes that start at once look in different places first.
+    numbers = ((os.getpid() + more) % 256 for more in range(256))
+    subnet = next(found for number in numbers if f" {(found := f'10.214.{number}')}." not in taken)
+    _run("ip", "link", "add", name, "type", "bridge")
+    try:
+        _run("ip", "address", "add", f"{subnet}.1/24", "dev", name)
+        _run("ip", "link", "set", name, "up")
+        for rule in _rules(name, subnet):
+            _run("iptables", "--wait", "--insert", *rule)
+        yield name
+    finally:
+        _remove_bridge(name)
+
+
+def _rules(bridge: str, subnet: str) -> list[tuple[str, ...]]:
+    """How what is built behind a bridge reaches the network: chain by chain, as an engine would write it."""
+    answers = ("--match", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
+    outwards = ("--source", f"{subnet}.0/24", "!", "--out-interface", bridge)
+    return [
+        ("FORWARD", "--in-interface", bridge, "--jump", "ACCEPT"),
+        ("FORWARD", "--out-interface", bridge, *answers, "--jump", "ACCEPT"),
+        ("POSTROUTING", "--table", "nat", *outwards, "--jump", "MASQUERADE"),
+    ]
+
+
+def _remove_bridge(name: str) -> None:
+    _run("ip", "link", "delete", name)
+    for table in ("filter", "nat"):
+        argv = ["iptables", "--wait", "--table", table]
+        listed = subprocess.run([*argv, "--list-rules"], capture_output=True, text=True, check=False).stdout
+        for rule in map(str.split, listed.splitlines()):
+            if name in rule:
+                subprocess.run([*argv, "--delete", *rule[1:]], capture_output=True, check=False)
+
+
+def _remove(folder: Path) -> None:
+    """Remove an engine's folder. The engine mounts its data on itself and leaves that behind when it stops; something
+    that it started may be in there a moment longer, and must not keep the folder for ever."""
+    data = folder / "data"
+    for options in ([], [], [], [], ["--lazy"]):
+        while data.is_mount() and not subprocess.run(["umount", *options, data], capture_output=True).returncode:
+            pass
+        if not data.is_mount():
+            break
+        time.sleep(0.5)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(prefix: str) -> None:
+    """Remove what a process that was killed left: the folders of its engines, and its bridges."""
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
+        if _is_dead(path.name.removeprefix(prefix).partition("-")[0]):
+            _remove(path)
+    for line in _run("ip", "-brief", "link").splitlines():
+        found = re.match(r"(bm(\d+)x\d+) ", line)
+        if found and _is_dead(found[2]):
+            _remove_bridge(found[1])
+
+
+def _is_dead(pid: str) -> bool:
+    return pid.isdecimal() and not Path("/proc", pid).exists()
+
+
+def _run(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Trouble(f"{' '.join(argv)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _await(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(Trouble):
+            engine.snapshot()
+            return
+        time.sleep(0.1)
+    said = " ".join(" ".join(log.read_text(errors="replace").splitlines()[-2:]).split()) or "nothing"
+    raise Trouble(f"the engine that measures does not start; its last words: {said}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,1 @@
+"""How one image becomes what its inputs say."""

@@ -1,0 +1,209 @@
+"""How do results get to a machine that shares no network with this one?
+
+``cache_export FOLDER`` writes the fresh images, with their fingerprints' tags, and the local cache; ``cache_import
+FOLDER`` takes them in elsewhere, where a plan that computes the same fingerprints then has nothing to build. What is
+carried is checked against the digests in ``export.json`` before the engine sees it, and what the engine then has
+against its labels.
+
+    FOLDER/export.json      what it is, from which platform, every file with its size and sha256
+    FOLDER/images.tar       docker save of all images together: layers that they share are in it once
+    FOLDER/cache/…          the local cache backend's folders, if there are any
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.building.site import cache_folder
+from tasks.buildkit.progress import size_text
+from tasks.engine.endpoint import leading_to
+from tasks.inputs.fingerprint import FINGERPRINT, tag_of
+from tasks.run import Workspace
+
+INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
+_FORMAT = 1
+_PIECE = 1 << 20
+
+
+def export(workspace: Workspace, folder: Path) -> str:
+    """Write the fresh images and the local cache to a folder, whole or not at all; returns what was written, in words.
+
+    ``Trouble`` when no image is fresh, or something else is in the folder.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
+        raise Trouble(f"{folder} holds something else than an earlier export", remedy="name an empty or a new folder")
+    images = _fresh(workspace)
+    if not images:
+        raise Trouble("no image is fresh, so there is nothing to export", remedy="doit build_optimized")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        _say(f"writing {len(images)} images")
+        _docker(workspace, "save", "--output", str(draft / IMAGES), *(one["ref"] for one in images))
+        cache = cache_folder(workspace)
+        if cache.is_dir():
+            _say("writing the local cache")
+            shutil.copytree(cache, draft / CACHE)
+        files = {str(path.relative_to(draft).as_posix()): _measured(path) for path in _files(draft)}
+        platform = workspace.snapshot().platform
+        whole = {"format": _FORMAT, "platform": platform, "images": images, "files": files}
+        (draft / INDEX).write_text(json.dumps(whole, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    size = sum(one["size"] for one in files.values())
+    also = " and the local cache" if cache.is_dir() else ""
+    return f"wrote {len(images)} images{also}, {size_text(size)}, to {folder}"
+
+
+def take_in(workspace: Workspace, folder: Path) -> str:
+    """Take in what ``export`` wrote elsewhere; returns what was taken, in words.
+
+    ``Trouble``, with nothing taken, when a file is missing or not what the index says, or is for another platform.
+    """
+    index = _index(folder)
+    platform = workspace.snapshot().platform
+    if index["platform"] != platform:
+        raise Trouble(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
+    _say(f"checking {size_text(sum(one['size'] for one in index['files'].values()))}")
+    for name, wanted in index["files"].items():
+        path = folder / _inside(name, folder)
+        if not path.is_file() or path.is_symlink():
+            raise Trouble(f"{name} is missing", where=str(folder), remedy="export it again")
+        if _measured(path) != wanted:
+            raise Trouble(f"{name} is not what was exported: it was changed or damaged", where=str(folder))
+    before = {held.id for held in workspace.snapshot().every()}
+    _docker(workspace, "load", "--quiet", "--input", str(folder / IMAGES))
+    workspace.changed()
+    taken = 0
+    for one in index["images"]:
+        held = workspace.snapshot().get(one["ref"])
+        if held is None or held.labels.get(FINGERPRINT) != one["fingerprint"]:
+            raise Trouble(f"the archive gave no image {one['ref']} with that fingerprint", where=str(folder / IMAGES))
+        taken += held.id not in before
+    caches = _take_caches(workspace, folder, index)
+    return f"took in {taken} images, {len(index['images']) - taken} were here already{caches}"
+
+
+def _take_caches(workspace: Workspace, folder: Path, index: dict[str, Any]) -> str:
+    """Add the local caches that are not here; one that is here is newer or the same."""
+    target = cache_folder(workspace)
+    added = 0
+    caches = {PurePosixPath(*parts[1:3]) for name in index["files"] if (parts := PurePosixPath(name).parts)[0] == CACHE}
+    for cache in sorted(caches):
+        if not (target / cache).exists() and (folder / CACHE / cache).is_dir():
+            shutil.copytree(folder / CACHE / cache, target / cache)
+            added += 1
+    return f", and {added} local caches" if added else ""
+
+
+def _fresh(workspace: Workspace) -> list[dict[str, Any]]:
+    """The images whose every ingredient is as the plan says, under the tag of their fingerprint."""
+    fresh = []
+    for decision in workspace.decisions().values():
+        if decision.action == "fresh" and decision.held:
+            one = decision.surveyed
+            ref = tag_of(one.image.ref, one.fingerprint)
+            fresh.append({"name": one.name, "ref": ref, "fingerprint": one.fingerprint, "id": decision.held.id})
+    return fresh
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        known = index["format"] == _FORMAT and index["platform"] and isinstance(index["images"], list)
+        for one in index["images"]:
+            known = known and all(isinstance(one[key], str) for key in ("name", "ref", "fingerprint"))
+        for one in index["files"].values():
+            known = known and isinstance(one["size"], int) and isinstance(one["sha256"], str)
+    except FileNotFoundError:
+        raise Trouble(f"there is no {INDEX}", where=str(folder), remedy="name what cache_export wrote") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = False
+    if not known or IMAGES not in index["files"]:
+        raise Trouble(f"{INDEX} is not one that this program can read", where=str(folder))
+    return dict(index)
+
+
+def _inside(name: str, folder: Path) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] not in (IMAGES, CACHE) or ".." in parts or PurePosixPath(name).is_absolute():
+        raise Trouble(f"{INDEX} names {name!r}, which is no part of an export", where=str(folder))
+    return name
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    total, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            total.update(piece)
+            size += len(piece)
+    return {"size": size, "sha256": total.hexdigest()}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _docker(workspace: Workspace, *words: str) -> None:
+    env = leading_to(workspace.engine.address)
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, env=env)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it gives no reason"]
+        raise Trouble(f"docker {words[0]} fails: {lines[-1].removeprefix('Error response from daemon: ')}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def export_to(workspace: Workspace, folders: Sequence[str]) -> None:
+    """The action of ``cache_export``: to the folder that is named, else to the shared registry. Raises ``Trouble``."""
+    if len(folders) > 1:
+        raise Trouble("cache_export takes one folder")
+    _say(export(workspace, Path(folders[0]).resolve()) if folders else push_all(workspace))
+
+
+def import_from(workspace: Workspace, folders: Sequence[str]) -> None:
+    """The action of ``cache_import``. Raises ``Trouble``."""
+    if len(folders) != 1:
+        raise Trouble("cache_import takes the folder that cache_export wrote")
+    _say(take_in(workspace, Path(folders[0]).resolve()))
+
+
+def push_all(workspace: Workspace) -> str:
+    """Push every fresh image of which the shared registry has no result yet; returns what was pushed, in words.
+
+    ``Trouble`` when there is no registry, it may not be written, or it does not take an image.
+    """
+    from tasks.building import give
+    from tasks.sharing import share
+
+    if not workspace.settings.cache_registry:
+        raise Trouble("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
+    if not workspace.settings.cache_write:
+        raise Trouble("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
+    platform = workspace.snapshot().platform
+    fresh = {name: one for name, one in workspace.decisions().items() if one.action == "fresh" and one.held}
+    give.give_base(workspace)
+    workspace.share.offers({name: one.surveyed for name, one in fresh.items()}, platform)  # side by side
+    pushed = 0
+    for name, one in fresh.items():
+        wanted = share.wanted_of(one.surveyed, platform)
+        if wanted is None or one.held is None:
+            continue
+        what, found = give.offer(workspace, one, wanted, one.held)
+        if not workspace.share.writes or (what == "push" and found is None):
+            raise Trouble(f"{name} could not be pushed to {workspace.share.address}")
+        pushed += what == "push"
+    return f"pushed {pushed} images to {workspace.share.address}, {len(fresh) - pushed} needed no push"

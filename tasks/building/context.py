@@ -1,0 +1,88 @@
+"""What does a build see of a project, and by which names?
+
+The Dockerfile and the ignore file of its context are given to BuildKit as they were read: an edit of them that is
+undone while the image is built can then not matter.
+
+BuildKit's client tells contexts apart by the last part of their paths alone, and of one that the builder has seen it
+sends again only files whose size, time or mode moved. So a folder ``src`` gets the files of another ``src`` where they
+look alike, and a file that got other content with its old time stays as it was. Hence each context goes by a name of
+its own: a link whose name says where it leads and in which ``generation`` its files are (``inputs.tree``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.compose.project import Image
+from tasks.inputs.survey import Surveyed
+from tasks.inputs.tree import Index
+
+_LONGEST_BUILD = 86400.0
+
+
+def as_built(one: Surveyed, passing: Path, folder: Path) -> Image:
+    """The image as BuildKit gets it: ``passing`` is a folder of this build alone, ``folder`` our ``.build``. The
+    platform is always told: without, BuildKit takes that of the base, a builder of several nodes that of the first."""
+    image = replace(_as_read(one, passing), platforms=one.platforms)
+    return _by_own_names(image, one, folder / "contexts")
+
+
+def links(common: Path) -> list[Path]:
+    """The links in ``.build`` (``common``) by which builds have seen contexts."""
+    return sorted(path for path in (common / "contexts").glob("*") if path.is_symlink())
+
+
+def unused(link: Path) -> bool:
+    """Whether no build can be using this link: none did so for longer than a build takes. If one needs it again, it is
+    made again, by the same name."""
+    return time.time() - link.lstat().st_mtime > _LONGEST_BUILD
+
+
+def remove_unused(link: Path) -> bool:
+    """Remove this link, unless a build has taken it up meanwhile: one with another engine does not wait for pruning.
+    Returns whether it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        if not unused(link):
+            return False
+        link.unlink()
+    return True
+
+
+def _as_read(one: Surveyed, folder: Path) -> Image:
+    """The image with its Dockerfile and its context's ignore file in ``folder``. ``<Dockerfile>.dockerignore`` comes
+    before any other, also when it is empty. Where neither hides ``.build``, this one does: that folder changes during a
+    build, so an image that copies a whole project would never be fresh, and would hold its own past."""
+    if one.image.remote_context and not one.image.dockerfile.startswith("/"):
+        return one.image  # it comes with its Dockerfile, or gets it on standard input
+    dockerfile = folder / (Path(one.image.dockerfile).name or "Dockerfile")
+    for path, text in ((dockerfile, one.dockerfile_text), (Path(f"{dockerfile}.dockerignore"), one.ignore)):
+        path.write_bytes(text.encode(errors="surrogateescape"))
+    return replace(one.image, dockerfile=str(dockerfile), dockerfile_inline=None)
+
+
+def _by_own_names(image: Image, one: Surveyed, folder: Path) -> Image:
+    if one.index is None:
+        return image
+    folders = {name: value for name, value in image.contexts.items() if value.startswith("/")}
+    named = {name: _link(folder, value, one.index) for name, value in folders.items()}
+    # Before buildx 0.32, named contexts went by the name of the main one.
+    main = image.context if image.remote_context else _link(folder, image.context, one.index, *sorted(named.values()))
+    return replace(image, context=main, contexts={**image.contexts, **named})
+
+
+def _link(folder: Path, context: str, index: Index, *more: str) -> str:
+    root = os.path.realpath(context)  # a context that is a link itself may lead elsewhere in the next moment
+    folder.mkdir(exist_ok=True)
+    what = "\0".join((root, index.generation(root), *more))
+    link = folder / hashlib.sha256(what.encode(errors="surrogateescape")).hexdigest()[:16]
+    try:
+        os.utime(link, follow_symlinks=False)  # in use: see `unused`
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            link.symlink_to(root)
+    return str(link)

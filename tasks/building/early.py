@@ -1,0 +1,115 @@
+"""What of an image can be built while its parents are?
+
+Its stages that need no other image of the project: an image that installs packages in a stage of its own and copies
+them onto a parent does not have to wait for the parent to do so. What they make stays in the builder's cache, where the
+image's own build finds it. ``docker buildx bake`` has this from solving all images at once.
+
+Only as long as fewer images are being built than there are processors: with two of them and three builds, early stages
+took from the longest build what it needed, and everything took 20.4 s instead of 17.1 s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.base import processes
+from tasks.base.errors import Trouble
+from tasks.building import sending, site
+from tasks.building.context import as_built
+from tasks.buildkit import builder, buildx
+from tasks.engine import plugins
+from tasks.inputs import stamps
+from tasks.planning.plan import Decision
+from tasks.run import Workspace
+from tasks.ui.board import board
+
+_begun: dict[str, threading.Event] = {}
+_choosing = threading.Lock()
+
+
+def build_next(workspace: Workspace, names: Sequence[str]) -> None:
+    """Build the early stages of the first of these images that has to wait and has not been begun. Whether it works or
+    not, the image's own build comes to the same result, and says what is wrong."""
+    with contextlib.suppress(Trouble, processes.Stopped):
+        decision = _next(workspace, names)
+        if decision is None:
+            return
+        try:
+            for stage in decision.surveyed.early:
+                _build(workspace, decision, stage)
+        finally:
+            _begun[decision.name].set()
+
+
+def settled(name: str) -> None:
+    """Wait until the early stages of an image are built, if they were begun. BuildKit would join the two builds, but
+    what ends the first can then end the second ("no active sessions")."""
+    if name in _begun:
+        _begun[name].wait()
+
+
+def worthwhile(workspace: Workspace, decision: Decision) -> bool:
+    """Whether an image waits for a parent, and nothing but a build here can give what its early stages make: no cache
+    of others, no other machine that may be building it."""
+    one, image = decision.surveyed, decision.surveyed.image
+    parents = {workspace.decide(parent).action for parent in one.parents.values()}
+    return (
+        decision.action == "build"
+        and bool(parents & {"build", "pull"})
+        and all(one.bases.values())
+        and not (image.no_cache or image.no_cache_filter or image.pull)
+        and not builder.dedicated(workspace.settings)
+        and not workspace.crew.on
+        and not site.caches(workspace, decision)
+    )
+
+
+def _next(workspace: Workspace, names: Sequence[str]) -> Decision | None:
+    with _choosing:
+        if sum(row.state == "running" for row in board.rows.values()) >= max(2, os.cpu_count() or 1):
+            return None
+        for name in names:
+            decision = workspace.decide(name)
+            if name not in _begun and worthwhile(workspace, decision):
+                _begun[name] = threading.Event()
+                return decision
+    return None
+
+
+def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
+    index = decision.surveyed.index
+    with tempfile.TemporaryDirectory(prefix="early-") as folder, sending.contexts(index, workspace.common):
+        image = as_built(decision.surveyed, Path(folder), workspace.common)
+        nothing = Path(folder) / "no-parent"
+        nothing.mkdir()
+        # BuildKit looks up what a context stands for also where the stage does not need it, and a name that it needs
+        # and that stands for nothing in a registry.
+        contexts = {**image.contexts, **dict.fromkeys(decision.surveyed.parents, str(nothing))}
+        argv = buildx.build_argv(
+            replace(image, target=stage, contexts=contexts),
+            parents={},
+            labels={},
+            iidfile=f"{folder}/id",
+            environ=workspace.environ,
+            progress="plain",
+            extra=[
+                *builder.argv(workspace.settings, workspace.environ),
+                *site.bases(workspace, decision),
+                *("--output", "type=cacheonly"),
+            ],
+        )
+        stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
+        before = stamps.look(decision.surveyed.parts)
+        # The image's own build says it all again.
+        processes.quietly(
+            plugins.direct(argv, workspace.environ), cwd=workspace.project.directory, env=workspace.environ, stdin=stdin
+        )
+        changes = before.moved()
+        if index and (changes.files or changes.doubtful):
+            index.renew()

@@ -1,0 +1,170 @@
+"""Which images from outside do builds start from, and does the engine hold them?
+
+BuildKit would fetch a missing base by itself, but into its own cache, where nobody sees which one it was. Held by the
+engine, its content goes into the fingerprint: a base that moves is then noticed, and two machines agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+
+from tasks.base import platforms, processes
+from tasks.base.errors import Trouble
+from tasks.base.references import beside
+from tasks.buildkit import builder
+from tasks.engine import plugins
+from tasks.inputs.fingerprint import repository
+from tasks.planning.plan import Decision
+from tasks.run import Workspace
+from tasks.sharing.registry import platform_of
+from tasks.ui import board
+
+_ASK_SECONDS = 30
+_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+_tried: set[tuple[str, str]] = set()
+_refusals: dict[tuple[str, str], str] = {}  # of bases that were pulled because `build.pull` asks for it: why not, or ""
+
+
+def bring(workspace: Workspace, decision: Decision) -> bool:
+    """Pull the external bases of an image that the engine does not hold for its platforms; whether that brought any.
+
+    One that is pinned by digest too: its content is known without, but not what it sets and which ``ONBUILD``
+    instructions it has, which may read files. What cannot be pulled is left to BuildKit, which may have it in its
+    cache, and is tried once in a run.
+    """
+    read_for = decision.surveyed.read_for
+    missing = [(ref, one) for ref, some in read_for.items() for one in some if workspace.base(ref, one) is None]
+    brought = [ref for ref, platform in missing if _pull(workspace, ref, platform, decision.name)]
+    if brought:
+        workspace.changed()
+    return bool(brought)
+
+
+def pull(workspace: Workspace, decision: Decision) -> bool:
+    """Pull the external bases of an image although the engine may hold them, as ``build.pull`` asks, once in a run;
+    whether there were any. ``Trouble`` for one that cannot be had: ``docker build --pull`` fails then too.
+
+    One that is pinned by digest and here is the same wherever it comes from.
+    """
+    pairs = [(ref, one) for ref, some in decision.surveyed.read_for.items() for one in some]
+    wanted = [(ref, one) for ref, one in pairs if "@" not in ref or workspace.base(ref, one) is None]
+    for ref, platform in wanted:
+        with _locks[ref]:
+            if (ref, platform) not in _refusals:
+                board.board.note(decision.name, f"pulling {ref} for {platform}")
+                _refusals[ref, platform] = _pull_anew(workspace, ref, platform)
+                _tried.add((ref, platform))
+                workspace.changed()
+        if why := _refusals[ref, platform]:
+            raise Trouble(
+                f"{decision.name}: its base {ref} cannot be pulled, which `build.pull` asks for: {why}",
+                remedy="without `pull: true` it is built on what the engine holds",
+            )
+    return bool(wanted)
+
+
+def refuse_foreign(workspace: Workspace, decision: Decision) -> None:
+    """``Trouble`` where the engine holds a base under its name for another platform only: containerd's store would let
+    a build start from that. Docker does so too, and warns; here the image has to declare it."""
+    one = decision.surveyed
+    for ref, some in one.read_for.items():
+        held = workspace.snapshot().get(ref)
+        for wanted in some if held else ():
+            if workspace.base(ref, wanted) is None and held:
+                have = workspace.facts_of(held).platform
+                declare = f", or declare `platforms: [{have}]` for the image" if wanted in one.platforms else ""
+                raise Trouble(
+                    f"the base {ref} is {have} here, {wanted} is wanted, and that cannot be pulled",
+                    where=decision.name,
+                    remedy=f"docker pull --platform {wanted} {ref}{declare}",
+                )
+
+
+def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
+    """Before the first builds of a run: let the builder read the bases that all images on them are to be built on.
+
+    A builder that reads a base for the first time in several builds at once looks in vain for what one of them made on
+    it until the last has ended (moby/buildkit#6954, mended in the summer of 2026): images that share a stage would
+    each make it. A base that some image here stands on was read before.
+    """
+    if builder.dedicated(workspace.settings):
+        return  # it gets its bases as folders, with each build
+    for ref in {ref for one in decisions.values() for ref, content in one.surveyed.bases.items() if content}:
+        standing = [one.action for one in decisions.values() if ref in one.surveyed.bases]
+        held, here = workspace.snapshot().get(ref), workspace.snapshot().platform
+        if held and not platforms.serves(workspace.facts_of(held).platform, here):
+            continue  # the builds read another image, under another name
+        if len(standing) > 1 and set(standing) == {"build"}:
+            argv = ["docker", "buildx", "build", *builder.argv(workspace.settings, workspace.environ)]
+            argv += ["--platform", here, "--output", "type=cacheonly", "-"]
+            processes.quietly(
+                plugins.direct(argv, workspace.environ), env=workspace.environ, stdin=f"FROM {ref}\n".encode()
+            )
+
+
+def _pull_anew(workspace: Workspace, ref: str, platform: str) -> str:
+    """Pull a base that may be here already; "" or why that fails."""
+    if not platforms.same(platform, workspace.snapshot().platform):
+        return "" if _pull_beside(workspace, ref, platform) else f"its registry does not give it for {platform}"
+    with processes.start(["docker", "pull", "--platform", platform, ref]) as process:
+        said = b"".join(processes.output(process)).decode(errors="replace").split("\n")
+    if processes.stopping():
+        raise processes.Stopped
+    lines = [line.strip() for line in said if line.strip()] or ["it gives no reason"]
+    return lines[-1].removeprefix("Error response from daemon: ") if process.returncode else ""
+
+
+def _pull(workspace: Workspace, ref: str, platform: str, image: str) -> bool:
+    """Pull a base for a platform; whether it came. What it says is said again, and better, by the build that then
+    fails."""
+    with _locks[ref]:
+        if (ref, platform) in _tried:
+            return False
+        _tried.add((ref, platform))
+        board.board.note(image, f"pulling {ref} for {platform}")
+        snapshot = workspace.engine.snapshot()
+        if snapshot.get(ref) is None and platforms.same(platform, snapshot.platform):
+            return _docker_pull(ref, platform)
+        return _pull_beside(workspace, ref, platform)
+
+
+def _pull_beside(workspace: Workspace, ref: str, platform: str) -> bool:
+    """Pull the image of one platform by its own digest and keep it under a name beside the reference's, which goes on
+    to mean what it meant."""
+    digest = _manifest(ref, platform, workspace.environ)
+    one = f"{repository(ref)}@{digest}"
+    if not digest or not _docker_pull(one, platform):
+        return False
+    engine = workspace.engine
+    held = engine.snapshot().get(one)
+    if held is None or not platforms.serves(engine.facts(held.id).platform, platform):
+        return False
+    engine.tag(held.id, beside(ref, platform))
+    return True
+
+
+def _manifest(ref: str, platform: str, environ: Mapping[str, str]) -> str:
+    """The digest of a reference's image for one platform, as its registry has it now; "" where it does not say."""
+    argv = ["docker", "buildx", "imagetools", "inspect", "--raw", ref]
+    try:
+        # A command that is not stopped with the run, which therefore has its end.
+        done = subprocess.run(
+            plugins.direct(argv, environ), env=dict(environ), capture_output=True, check=False, timeout=_ASK_SECONDS
+        )
+        said = done.stdout
+        content = json.loads(said)
+        if "manifests" not in content:
+            return f"sha256:{hashlib.sha256(said).hexdigest()}" if "config" in content else ""
+        by_platform = {platform_of(one.get("platform") or {}): str(one["digest"]) for one in content["manifests"]}
+    except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return by_platform.get(platforms.chosen(by_platform, platform), "")
+
+
+def _docker_pull(ref: str, platform: str) -> bool:
+    return processes.quietly(["docker", "pull", "--quiet", "--platform", platform, ref]) == 0

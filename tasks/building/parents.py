@@ -1,0 +1,75 @@
+"""How does a build get its parents, and never another image of that name?
+
+BuildKit looks up in a registry what the engine does not hold. A parent that was removed between plan and build would
+then be somebody's image of the same name. So a build names each parent by a passing name on port 0 of this machine,
+where nothing can ever listen: it means the image with the id that was planned on, keeps it from being removed, and
+where it is gone all the same, nobody is asked. A name under ``.invalid`` (RFC 2606) would be asked of the DNS, with its
+search domains, and of a proxy. BuildKit keeps no name in its cache keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tasks.base.errors import Trouble
+from tasks.engine import temporary_tag
+from tasks.planning.plan import Decision
+from tasks.run import Workspace
+from tasks.sharing.share import path_of
+
+HOST = "localhost:0"
+"""Where the passing names of parents are: nowhere."""
+
+
+class Vanished(Exception):
+    """A parent that the engine held when its child was planned is not there any more."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"its parent `{name}` was removed")
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """The parents of one build: ``contexts`` maps each context to a passing reference, ``ids`` each parent's name to
+    its image, ``shown`` each passing reference to the one that people know."""
+
+    contexts: dict[str, str]
+    ids: dict[str, str]
+    shown: dict[str, str]
+
+    def lost(self, workspace: Workspace) -> str:
+        """Ask the engine anew what it holds; the name of a parent that is not there any more, "" if all are."""
+        workspace.changed()
+        there = {held.id for held in workspace.snapshot().every()} if self.ids else set()
+        return next((name for name, image_id in self.ids.items() if image_id not in there), "")
+
+
+@contextlib.contextmanager
+def pinned(workspace: Workspace, decision: Decision) -> Iterator[Pinned]:
+    """For the block: the parents of an image under passing names. ``Vanished`` for a parent that is not there, also
+    where that made the block raise ``Trouble``."""
+    pins = Pinned({}, {}, {})
+    named: dict[str, str] = {}
+    try:
+        for context, name in decision.surveyed.parents.items():
+            known = decision.surveyed.parent_tags[context]
+            held = workspace.snapshot().get(known)
+            if held is None:
+                raise Vanished(name)
+            if name not in named:
+                path = path_of(workspace.project.images[name].ref)
+                ref = f"{HOST}/{path}:{temporary_tag.make('parent')}"
+                pins.ids[name] = held.id
+                workspace.engine.tag(held.id, ref)
+                named[name] = ref
+                pins.shown[ref] = known
+            pins.contexts[context] = named[name]
+        yield pins
+    except Trouble:
+        if name := pins.lost(workspace):
+            raise Vanished(name) from None
+        raise
+    finally:
+        temporary_tag.take_away(workspace.engine, named.values())

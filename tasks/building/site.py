@@ -1,0 +1,189 @@
+"""Where is an image built, and what has to happen around it?
+
+What a build command needs besides the image itself (builder, cache, output, contexts that stand for parents and
+bases), and how its result comes into the engine. With the engine's own BuildKit and no cache backend that is nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tasks.base import platforms
+from tasks.base.errors import Trouble
+from tasks.base.references import beside
+from tasks.buildkit import backends, builder, handover
+from tasks.buildkit.backends import Backend
+from tasks.engine.client import Held
+from tasks.inputs.survey import Surveyed
+from tasks.planning.plan import Decision
+from tasks.run import Workspace
+from tasks.sharing.share import path_of
+
+# Where build machines keep the branch: they check out a commit, so git does not know it.
+_BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BUILDKITE_BRANCH", "BRANCH_NAME")
+
+
+@dataclass(frozen=True)
+class Site:
+    """How one image is built here: ``parents`` are contexts by reference (as ``buildx.build_argv`` takes them),
+    ``extra`` its further arguments, ``layout`` the folder that a dedicated builder writes the result to."""
+
+    parents: Mapping[str, str]
+    extra: tuple[str, ...]
+    layout: Path | None = None
+
+
+def site(
+    workspace: Workspace, decision: Decision, parents: Mapping[str, str], *, afresh: bool = False, cached: bool = True
+) -> Site:
+    """Make ready what the build of an image needs. ``parents`` maps each context that stands for a parent to a
+    reference which the engine holds; ``afresh`` neither reads nor writes a cache of others, and without ``cached`` the
+    builder's own is not read. Raises ``Trouble``."""
+    one, settings = decision.surveyed, workspace.settings
+    extra = builder.argv(settings, workspace.environ)
+    extra += [] if afresh else caches(workspace, decision)
+    extra += [] if cached else ["--no-cache"]
+    if not builder.dedicated(settings):
+        return Site(parents, (*extra, *bases(workspace, decision)))
+    builder.ready(settings, workspace.common, workspace.environ)
+    results, platform = results_folder(workspace.folder), workspace.snapshot().platform
+    contexts = {}
+    for context, name in one.parents.items():
+        held = workspace.snapshot().get(one.parent_tags[context])
+        if held is None:
+            raise Trouble(f"the engine does not hold `{name}`, which {one.name} is built on", remedy="run it again")
+        contexts[context] = handover.context_of(workspace.engine, results, name, held, platform)
+    for name, value in sorted(contexts.items()):
+        extra += ["--build-context", f"{name}={value}"]
+    extra += bases(workspace, decision)
+    layout = handover.folder_of(results, one.name)
+    layout.mkdir(parents=True, exist_ok=True)
+    # What has several platforms is shared from the layout, anything else from the engine.
+    packed = len(one.platforms) > 1 and workspace.share.writes
+    return Site({}, (*extra, *handover.output(layout, packed)), layout)
+
+
+def bases(workspace: Workspace, decision: Decision) -> list[str]:
+    """The contexts by which a build starts from those images that count as its external bases. The engine's own
+    BuildKit finds by itself what goes by its own name; what is pinned by digest is the same wherever a dedicated one
+    has it from."""
+    one, dedicated, argv = decision.surveyed, builder.dedicated(workspace.settings), []
+    results = results_folder(workspace.folder)
+    for ref, wanted in sorted(one.read_for.items()):
+        by_name = workspace.snapshot().get(ref)
+        found = dict(zip(wanted, workspace.bases(ref, wanted) or (), strict=False))
+        names = {
+            platform: (ref if held == by_name else beside(ref, platform), held) for platform, held in found.items()
+        }
+        aside = any(name != ref for name, _ in names.values())
+        if not found or ("@" in ref if dedicated else not aside):
+            continue
+        if len({held.id for held in found.values()}) > 1:
+            context = handover.together(workspace.engine, results, ref, names)
+        elif dedicated:
+            platform, (name, held) = next(iter(names.items()))
+            context = handover.context_of(workspace.engine, results, name, held, platform)
+        else:
+            context = f"docker-image://{next(iter(names.values()))[0]}"
+        called = [name for name, value in one.image.contexts.items() if value == f"docker-image://{ref}"]
+        for name in (ref, *called):
+            argv += ["--build-context", f"{name}={context}"]
+    return argv
+
+
+def received(workspace: Workspace, decision: Decision, where: Site, image_id: str, made: Held | None) -> str:
+    """After a build that left ``image_id`` and, in the engine, ``made``: its result is in the engine, under the id that
+    is returned. Raises ``Trouble``."""
+    if where.layout is None:
+        # containerd's store calls an image by its manifest, and buildx, depending on its version, by its configuration.
+        return made.id if made else image_id
+    one, snapshot = decision.surveyed, workspace.snapshot()
+    near = [snapshot.get(ref) for ref in (*one.parent_tags.values(), *one.bases, one.image.ref)]
+    layers = [tuple(digest for digest, _ in workspace.engine.layers(held.id)) for held in near if held]
+    partial = not workspace.containerd_store
+    platform = platforms.chosen(one.platforms, snapshot.platform) or one.platforms[0]
+    taken = handover.take(workspace.engine, where.layout, image_id, platform, layers, partial)
+    workspace.changed()
+    return taken
+
+
+def settled(workspace: Workspace, decision: Decision) -> None:
+    """After a build: what its cache export left behind in a local cache is tidied."""
+    backend = chosen_backend(workspace)
+    if backend.kind == "local":
+        handover.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
+
+
+def layout_of(workspace: Workspace, one: Surveyed) -> Path | None:
+    """The layout that holds what the classic store cannot: an image of several platforms; None for any other."""
+    if len(one.platforms) < 2 or workspace.containerd_store:
+        return None
+    return handover.folder_of(results_folder(workspace.folder), one.name)
+
+
+def chosen_backend(workspace: Workspace) -> Backend:
+    """The cache backend of this run; ``Trouble`` where the builder cannot do what is asked for."""
+    settings = workspace.settings
+    wanted = settings.cache_backend
+    # Only what could be exported makes it worth asking the engine.
+    asks = wanted not in ("none", "inline") and not builder.dedicated(settings)
+    undecided = wanted == "auto" and not settings.cache_registry and "ACTIONS_RUNTIME_TOKEN" not in workspace.environ
+    exports = builder.dedicated(settings) or (asks and not undecided and workspace.containerd_store)
+    kind = backends.chosen(wanted, exports=exports, registry=settings.cache_registry, environ=workspace.environ)
+    place = str(cache_folder(workspace)) if kind == "local" else settings.cache_registry
+    write = settings.cache_write or kind == "local"
+    branch = settings.cache_branch or _branch(workspace.project.directory, tuple(workspace.environ.items()))
+    main = settings.cache_main_branch
+    return Backend(kind, place, branch or main, main, write, settings.cache_s3)
+
+
+def cache_folder(workspace: Workspace) -> Path:
+    """The folder of the local cache backend."""
+    return (workspace.project.directory / (workspace.settings.cache_dir or workspace.folder / "cache")).resolve()
+
+
+def results_folder(folder: Path) -> Path:
+    """Where a dedicated builder and the engine meet, in the project's folder."""
+    return folder / "results"
+
+
+def inline_tags(workspace: Workspace) -> list[str]:
+    """Further tags under which an image is pushed: with an inline cache the one of its branch, which is read from."""
+    backend = chosen_backend(workspace)
+    if backend.kind != "inline" or not backend.write:
+        return []
+    return [backends.cache_ref("", "", backend.branch).rpartition(":")[2]]
+
+
+def caches(workspace: Workspace, decision: Decision) -> list[str]:
+    """The cache options of a build: where it may find results of others, and where it leaves its own."""
+    image = decision.surveyed.image
+    backend = chosen_backend(workspace)
+    if backend.kind in ("inline", "registry") and not workspace.share.reads:
+        return []  # it did not answer: BuildKit would wait for it once for every reference
+    if backend.kind == "local":
+        Path(backend.place).mkdir(parents=True, exist_ok=True)
+    argv = backends.options(backend, image.name, path_of(image.ref), os.path.isdir)
+    if image.cache_from or image.cache_to:
+        exports = builder.dedicated(workspace.settings) or workspace.containerd_store
+        argv += backends.declared(image.cache_from, image.cache_to, exports)
+    return argv
+
+
+@cache
+def _branch(directory: Path, environ: tuple[tuple[str, str], ...]) -> str:
+    known = dict(environ)
+    named = next((known[name] for name in _BRANCHES if known.get(name)), "")
+    if named:
+        return named
+    argv = ["git", "-C", str(directory), "rev-parse", "--abbrev-ref", "HEAD"]
+    try:
+        found = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+    return "" if found == "HEAD" else found

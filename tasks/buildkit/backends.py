@@ -1,0 +1,142 @@
+"""Where is BuildKit's cache kept besides the builder itself?
+
+The arguments ``--cache-from`` and ``--cache-to`` of each backend. Pure.
+
+One reference for each image, because builds that write one reference overwrite each other, and one for each branch,
+so that a branch never takes the cache away from the main one; what a branch has not built is read from the main
+branch. ``mode=max`` keeps the builder stages too, which are what takes the time. Layers are compressed with zstd: it
+unpacks several times faster than gzip at about the same size. ``ignore-error`` because a cache that cannot be written
+is no reason to lose a build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.base.errors import Trouble
+from tasks.buildkit.buildx import one_line
+
+_SECRET_KEYS = ("access_key_id", "secret_access_key", "session_token", "token")
+_MAX = ("mode=max", "ignore-error=true")
+_ZSTD = "compression=zstd"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where caches go: ``kind`` as ``CACHE_BACKEND``, ``place`` the folder or the registry, ``options`` of s3.
+
+    ``branch`` is written, ``main`` read where the branch has none; without ``write`` nothing is written.
+    """
+
+    kind: str
+    place: str = ""
+    branch: str = "main"
+    main: str = "main"
+    write: bool = True
+    options: tuple[str, ...] = ()
+
+
+def chosen(wanted: str, *, exports: bool, registry: str, environ: Mapping[str, str]) -> str:
+    """The backend that ``CACHE_BACKEND`` means. ``exports`` is whether the builder can export caches at all.
+
+    ``auto`` is what needs no decision: the registry that is there, GitHub's cache inside its Actions, else none, as
+    the builder keeps its cache anyway. ``Trouble`` for a backend that the builder cannot do, with what would.
+    """
+    if wanted == "auto":
+        if registry:
+            return "registry" if exports else "inline"
+        return "gha" if exports and environ.get("ACTIONS_RUNTIME_TOKEN") else "none"
+    if wanted in ("registry", "inline") and not registry:
+        raise Trouble(f"CACHE_BACKEND={wanted} needs CACHE_REGISTRY")
+    if wanted in ("local", "registry", "gha", "s3") and not exports:
+        raise Trouble(
+            f"the engine's classic image store cannot export a {wanted} cache",
+            remedy='set "features": {"containerd-snapshotter": true} in the engine\'s daemon.json, use '
+            "BUILDER_DRIVER=docker-container, or set CACHE_BACKEND to inline or none",
+        )
+    return wanted
+
+
+def options(
+    backend: Backend, image: str, repository: str, there: Callable[[str], bool] = lambda folder: True
+) -> list[str]:
+    """The cache arguments for one image; ``repository`` is its path in a registry, without a tag, and ``there`` tells
+    whether a folder of the local cache exists: BuildKit warns of each import that does not."""
+    match backend.kind:
+        case "none":
+            return []
+        case "inline":
+            refs = [cache_ref(backend.place, repository, branch) for branch in _branches(backend)]
+            imports = [one_line("type=registry", f"ref={ref}") for ref in refs]
+            exports = ["type=inline"]
+        case "registry":
+            refs = [cache_ref(backend.place, repository, branch) for branch in _branches(backend)]
+            imports = [one_line("type=registry", f"ref={ref}") for ref in refs]
+            # An image manifest and OCI types: some registries refuse the index that BuildKit writes otherwise.
+            exports = [
+                one_line("type=registry", f"ref={refs[0]}", *_MAX, _ZSTD, "oci-mediatypes=true", "image-manifest=true")
+            ]
+        case "local":
+            folders = [local_folder(backend.place, image, branch) for branch in _branches(backend)]
+            imports = [one_line("type=local", f"src={folder}") for folder in folders if there(folder)]
+            exports = [one_line("type=local", f"dest={folders[0]}", *_MAX, _ZSTD)]
+        case "gha":
+            scopes = [f"{image}-{_tag(branch)}" for branch in _branches(backend)]
+            imports = [one_line("type=gha", f"scope={scope}") for scope in scopes]
+            exports = [one_line("type=gha", f"scope={scopes[0]}", *_MAX)]
+        case "s3":
+            _no_secrets(backend.options)
+            names = [f"{image}-{_tag(branch)}" for branch in _branches(backend)]
+            imports = [one_line("type=s3", *backend.options, f"name={name}") for name in names]
+            exports = [one_line("type=s3", *backend.options, f"name={names[0]}", *_MAX, _ZSTD)]
+        case kind:
+            raise ValueError(f"no cache backend {kind}")
+    argv = [word for one in imports for word in ("--cache-from", one)]
+    return argv + ([word for one in exports for word in ("--cache-to", one)] if backend.write else [])
+
+
+def declared(cache_from: Sequence[str], cache_to: Sequence[str], exports: bool) -> list[str]:
+    """What ``build.cache_from`` and ``build.cache_to`` ask for; exports that the builder cannot do are left out."""
+    argv = [word for one in cache_from for word in ("--cache-from", one)]
+    able = [one for one in cache_to if exports or "type=inline" in one]
+    return argv + [word for one in able for word in ("--cache-to", one)]
+
+
+def local_folder(place: str, image: str, branch: str) -> str:
+    """The folder of one image and branch in the local cache."""
+    return f"{place}/{image}/{_tag(branch)}"
+
+
+def cache_ref(place: str, repository: str, branch: str) -> str:
+    """The reference in a registry that holds the cache of one image and branch; with ``inline`` the image itself."""
+    return f"{place}/{repository}:{_tag(branch)}"
+
+
+def _branches(backend: Backend) -> list[str]:
+    return list(dict.fromkeys([backend.branch, backend.main]))
+
+
+def _tag(branch: str) -> str:
+    """A branch as a tag: two branches never share one, whatever their names hold.
+
+    >>> _tag("main"), _tag("feature/x")
+    ('cache-main', 'cache-feature-x..217d2b')
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", branch)[:80]
+    if plain == branch and branch and ".." not in branch:  # git itself allows no two dots in a name
+        return f"cache-{branch}"
+    return f"cache-{plain}..{hashlib.sha256(branch.encode()).hexdigest()[:6]}"
+
+
+def _no_secrets(given: Sequence[str]) -> None:
+    for option in given:
+        key, equals, _ = option.partition("=")
+        if key in _SECRET_KEYS:
+            raise Trouble(f"CACHE_S3 must not hold {key}", remedy="put it into AWS_… variables or ~/.aws")
+        if not equals:
+            raise Trouble(f"CACHE_S3 holds {option!r}", remedy="options look like bucket=NAME")
+    if not any(option.startswith("bucket=") for option in given):
+        raise Trouble("CACHE_BACKEND=s3 needs CACHE_S3", remedy="such as bucket=NAME,region=eu-central-1")

@@ -1,0 +1,145 @@
+"""The same graph as a definition for ``docker buildx bake``: the way out for anyone who does not want doit.
+
+Pure. Every buildx from 0.13 on can build it: parents become ``target:`` contexts, which Compose's own
+``service:`` contexts are not for older ones. What a definition cannot say, or an older buildx passes over in silence,
+``untold`` says.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.buildkit.buildx import entitlements, secret_line
+from tasks.buildkit.progress import is_at_least
+from tasks.compose.project import Image
+from tasks.inputs.survey import Surveyed
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Keys that bake did not know from the beginning, and the version of buildx from which on it does.
+_SINCE = {"network": (0, 17), "entitlements": (0, 17), "extra-hosts": (0, 25)}
+
+
+def definition(surveyed: Mapping[str, Surveyed]) -> dict[str, Any]:
+    """The content of a ``docker-bake.json`` that builds these images under their own names."""
+    names: dict[str, str] = {}
+    for name in surveyed:
+        names[name] = name.replace(".", "_")
+        while names[name] in list(names.values())[:-1]:
+            names[name] += "_"
+    whole = {name: one for name, one in surveyed.items() if not one.problem}
+    targets = {names[name]: _target(one, names) for name, one in whole.items()}
+    found: dict[str, Any] = {"group": {"default": {"targets": list(targets)}}, "target": targets}
+    # An argument without a value has it from the environment, which bake looks into for its variables only.
+    taken = sorted({name for one in whole.values() for name in _from_environment(one.image)})
+    return {"variable": {name: {"default": None} for name in taken}, **found} if taken else found
+
+
+def untold(content: Mapping[str, Any], surveyed: Mapping[str, Surveyed], buildx: str) -> list[str]:
+    """What these images ask for and ``docker buildx bake`` does not do with this definition, as sentences.
+
+    ``buildx`` is what ``docker buildx version`` prints.
+    """
+    found = []
+    for key, since in _SINCE.items():
+        names = [name for name, target in content["target"].items() if key in target]
+        if names and not is_at_least(buildx, since):
+            version = ".".join(map(str, since))
+            found.append(f"bake passes over {key} of {', '.join(names)} before buildx {version}, which is not here")
+    for name, one in surveyed.items():
+        lost = {arg for arg, value in one.image.args.items() if value is None} - set(_from_environment(one.image))
+        found += [f"bake cannot give {name} the argument {arg} from the environment" for arg in sorted(lost)]
+        if one.ignore:
+            found.append(f"bake copies the folder .build into {name}: its ignore file does not hide it")
+    return found
+
+
+def allowances(content: Mapping[str, Any], folder: Path) -> list[str]:
+    """The options with which ``docker buildx bake`` builds this definition without asking, in ``folder``.
+
+    From 0.19 on it asks for what it is to read outside that folder, for SSH agents, and for entitlements.
+    """
+    targets = content["target"].values()
+    found = {Path(path).resolve() for target in targets for path in _read(target)} - {folder.resolve()}
+    outside = sorted(
+        path for path in found if not found.intersection(path.parents) and folder.resolve() not in path.parents
+    )
+    more = {word for target in targets for word in target.get("entitlements", ())}
+    more |= {"ssh" for target in targets for agent in target.get("ssh", ()) if "=" not in agent}
+    return [f"--allow={word}" for word in [*(f"fs.read={path}" for path in outside), *sorted(more)]]
+
+
+def _read(target: Mapping[str, Any]) -> Iterator[str]:
+    """The absolute paths that bake reads for this target: contexts, a Dockerfile elsewhere, secrets and SSH keys."""
+    named = (value.removeprefix("oci-layout://") for value in target.get("contexts", {}).values())
+    keys = (path for agent in target.get("ssh", ()) for path in agent.partition("=")[2].split(","))
+    secrets = (field for line in target.get("secret", ()) for field in next(csv.reader([line])))
+    files = (field.removeprefix("src=") for field in secrets if field.startswith("src="))
+    for path in (target["context"], target.get("dockerfile", ""), *named, *keys, *files):
+        if path.startswith("/"):
+            yield path.replace("$${", "${").replace("%%{", "%{")
+
+
+def _target(one: Surveyed, names: Mapping[str, str]) -> dict[str, Any]:
+    image = one.image
+    contexts = {name: value for name, value in image.contexts.items() if not value.startswith("service:")}
+    contexts |= {context: f"target:{names[parent]}" for context, parent in one.parents.items()}
+    whole = {
+        "context": image.context,
+        "dockerfile": image.dockerfile,
+        "dockerfile-inline": image.dockerfile_inline,
+        "target": image.target,
+        "args": {name: value for name, value in image.args.items() if value is not None},
+        "contexts": contexts,
+        "secret": [secret_line(secret) for secret in image.secrets],
+        "ssh": list(image.ssh),
+        "platforms": list(image.platforms),
+        "labels": dict(image.labels),
+        "network": image.network,
+        "shm-size": image.shm_size,
+        "ulimits": list(image.ulimits),
+        "extra-hosts": _hosts(image),
+        "cache-from": list(image.cache_from),
+        "cache-to": list(image.cache_to),
+        "entitlements": list(entitlements(image)),
+        "attest": list(_attestations(image)),
+        "no-cache-filter": list(image.no_cache_filter),
+        "no-cache": image.no_cache,
+        "pull": image.pull,
+        "tags": list(image.names),
+        "output": ["type=docker"],
+    }
+    found: dict[str, Any] = {key: _plain(value) for key, value in whole.items() if value}
+    for name in _from_environment(image):
+        found.setdefault("args", {})[name] = f"${{{name}}}"
+    return found
+
+
+def _attestations(image: Image) -> Iterator[str]:
+    for kind, value in (("provenance", image.provenance), ("sbom", image.sbom)):
+        if value:
+            yield f"type={kind}" if value.lower() in ("true", "t", "1") else f"type={kind},{value}"
+
+
+def _plain(value: Any) -> Any:
+    """A value with its texts as bake must read them: it expands ``${…}`` and ``%{…}``."""
+    if isinstance(value, str):
+        return value.replace("${", "$${").replace("%{", "%%{")
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return {_plain(key): _plain(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def _from_environment(image: Image) -> list[str]:
+    return [name for name, value in image.args.items() if value is None and _VARIABLE.fullmatch(name)]
+
+
+def _hosts(image: Image) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in image.extra_hosts:
+        name, _, address = line.partition(":")
+        found[name] = f"{found[name]},{address}" if name in found else address
+    return found

@@ -1,0 +1,269 @@
+"""Which BuildKit builds?
+
+The engine's own (``BUILDER_DRIVER=docker``, nothing to set up), or a dedicated one: in a container of this engine, at
+the other end of a network, in a Kubernetes cluster; one node or several, each with the platforms that are native
+there. What a dedicated builder is made from is kept as one digest in ``.build/builder.json``: it is made again when
+that changes, and left alone otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.base.platforms import normalise
+from tasks.base.settings import ROOT, Settings
+from tasks.compose.project import read_json, write_json
+from tasks.engine.endpoint import context
+
+CERTIFICATES = {"cacert": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
+"""Driver options of a remote node, and the files of ``BUILDER_CERTS`` that they name."""
+
+# Booting pulls an image where it is not there yet.
+_BOOT_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Node:
+    """One BuildKit of a builder: where it is ("" for here), and the platforms that it is asked to build."""
+
+    endpoint: str = ""
+    platforms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a dedicated builder is made from. ``config`` is the text of ``buildkitd.toml``, None where the driver takes
+    none; ``options`` are the driver's."""
+
+    name: str
+    driver: str
+    nodes: tuple[Node, ...]
+    options: tuple[str, ...] = ()
+    config: str | None = None
+    config_path: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever the builder has to be made again."""
+        nodes = [[node.endpoint, list(node.platforms)] for node in self.nodes]
+        whole = [self.name, self.driver, nodes, list(self.options), self.config]
+        return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+
+def dedicated(settings: Settings) -> bool:
+    """Whether another BuildKit than the engine's own builds."""
+    return settings.builder_driver != "docker"
+
+
+def name(settings: Settings) -> str:
+    """What the history calls the builder: ``docker`` is the engine's own."""
+    return settings.builder_name if dedicated(settings) else "docker"
+
+
+def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
+    """What the settings ask for; ``Trouble`` where they do not fit together or ``buildkitd.toml`` has a mistake."""
+    driver = settings.builder_driver
+    nodes = tuple(_node(text) for text in settings.builder_endpoints) or (Node(),)
+    if driver == "remote" and not settings.builder_endpoints:
+        raise Trouble("a remote builder needs BUILDER_ENDPOINTS", remedy="such as tcp://builder.example.org:1234")
+    for node in nodes:
+        if driver == "remote" and "://" not in node.endpoint:
+            raise Trouble(
+                f"BUILDER_ENDPOINTS holds {node.endpoint!r}, which is no address of a BuildKit",
+                remedy="tcp://HOST:PORT, unix:///PATH, docker-container://NAME or kube-pod://NAME",
+            )
+    options = list(settings.builder_options)
+    for option in options:
+        if "=" not in option:
+            raise Trouble(f"BUILDER_OPTIONS holds {option!r}", remedy="options look like network=host")
+    if settings.builder_certs:
+        options += _certificates(settings.builder_certs, driver)
+    config, path = None, ""
+    if driver in ("docker-container", "kubernetes"):
+        from tasks.buildkit import buildkitd  # the engine's own builder has no such file
+
+        file = root / settings.builder_config
+        if not file.is_file():
+            raise Trouble("there is no such file", where=str(file), remedy="see BUILDER_CONFIG")
+        config, path = file.read_text(), str(file)
+        buildkitd.check(config, settings.builder_config)
+    return Recipe(settings.builder_name, driver, nodes, tuple(options), config, path)
+
+
+def create_argv(made: Recipe) -> list[list[str]]:
+    """The commands that make the builder: one for each node, the later ones appended to the first."""
+    commands = []
+    for number, node in enumerate(made.nodes):
+        argv = ["docker", "buildx", "create", "--name", made.name, "--driver", made.driver]
+        argv += ["--node", f"{made.name}{number}"]
+        if number:
+            argv.append("--append")
+        for option in made.options:
+            argv += ["--driver-opt", option]
+        if node.platforms:
+            argv += ["--platform", ",".join(node.platforms)]
+        if made.config_path:
+            argv += ["--buildkitd-config", made.config_path]
+        if node.endpoint:
+            argv.append(node.endpoint)
+        commands.append(argv)
+    return commands
+
+
+def argv(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """What the build command needs in order to use the builder, whichever one ``docker buildx use`` chose.
+
+    The engine's own goes by the name of the Docker context that leads to the engine.
+    """
+    return ["--builder", settings.builder_name if dedicated(settings) else context(environ)]
+
+
+def init(settings: Settings, folder: Path, environ: Mapping[str, str], root: Path = ROOT) -> str:
+    """Make, adopt or leave alone the dedicated builder, boot it, and say in one sentence which it was.
+
+    ``Trouble`` when a setting or ``buildkitd.toml`` is wrong, and when the builder does not come up.
+    """
+    made = recipe(settings, root)
+    known = (read_json(_state(folder)) or {}).get("digest")
+    there = inspect(made.name, environ)
+    if there is None:
+        done = "made"
+    elif known is None and there.get("Driver") == made.driver:
+        # Made by hand or by another checkout; what it was made from is not known.
+        _keep(folder, made, _boot(made, environ))
+        return f"adopted the builder {made.name!r} ({made.driver}) that was there"
+    elif known == made.digest:
+        _keep(folder, made, _boot(made, environ))
+        return f"the builder {made.name!r} ({made.driver}) is as declared"
+    else:
+        done = "made again, because its settings changed,"
+        # The cache is the driver's volume, and worth more than the container around it.
+        keep = ["--keep-state"] if there.get("Driver") == made.driver == "docker-container" else []
+        _run(["docker", "buildx", "rm", *keep, made.name], environ)
+    for command in create_argv(made):
+        _run(command, environ)
+    _keep(folder, made, _boot(made, environ))
+    return f"{done} the builder {made.name!r} ({made.driver}, {_nodes(made)})"
+
+
+def ready(settings: Settings, folder: Path, environ: Mapping[str, str]) -> None:
+    """See before a build that the dedicated builder is there as declared; costs one small file when it is."""
+    known = read_json(_state(folder)) or {}
+    if known.get("digest") != recipe(settings).digest:
+        init(settings, folder, environ)
+
+
+def inspect(name: str, environ: Mapping[str, str]) -> dict[str, str] | None:
+    """What buildx says of a builder without booting it, by its own headings; None if there is no such builder."""
+    done = subprocess.run(
+        ["docker", "buildx", "inspect", name], capture_output=True, text=True, check=False, env=dict(environ)
+    )
+    if done.returncode:
+        return None
+    found: dict[str, str] = {}
+    for line in done.stdout.splitlines():
+        key, colon, value = line.partition(":")
+        if colon and not line.startswith(" "):
+            found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def platforms(settings: Settings, folder: Path, engine: str) -> tuple[str, ...]:
+    """The platforms that builds run on: the engine's, or those of the dedicated builder's nodes, as far as it was seen
+    here. A Dockerfile may ask for them (``BUILDPLATFORM``)."""
+    known = state(folder) if dedicated(settings) else {}
+    return tuple(known.get("platforms") or ()) or (engine,)
+
+
+def _keep(folder: Path, made: Recipe, native: list[str]) -> None:
+    write_json(_state(folder), {"name": made.name, "digest": made.digest, "platforms": native})
+
+
+def _boot(made: Recipe, environ: Mapping[str, str]) -> list[str]:
+    """Let the builder come up; the platform that each of its nodes is of, each once."""
+    try:
+        done = subprocess.run(
+            ["docker", "buildx", "inspect", "--bootstrap", made.name],
+            capture_output=True, text=True, check=False, env=dict(environ), timeout=_BOOT_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Trouble(f"the builder {made.name!r} did not come up in {_BOOT_SECONDS} s") from None
+    text = done.stdout + done.stderr
+    # With several nodes buildx ends well although one of them is down.
+    errors = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith(("Error:", "ERROR:"))]
+    if done.returncode or errors:
+        why = errors[-1] if errors else (text.strip().splitlines() or ["no reason given"])[-1]
+        raise Trouble(f"the builder {made.name!r} does not come up: {why}", remedy=_hint(made, why))
+    return native_platforms(text)
+
+
+def native_platforms(inspected: str) -> list[str]:
+    """What ``docker buildx inspect`` says of the nodes: a BuildKit names its own platform first, and a node is given
+    what is native there (``*``).
+
+    >>> native_platforms("Name: b\nPlatforms: linux/arm64*, linux/arm/v7\nPlatforms: linux/amd64, linux/amd64/v2")
+    ['linux/amd64', 'linux/arm64']
+    """
+    lines = (line.partition(":") for line in inspected.splitlines())
+    named = [value.split(",")[0].strip(" *") for key, _, value in lines if key.strip() == "Platforms"]
+    return sorted({normalise(one) for one in named if one})
+
+
+def _hint(made: Recipe, why: str) -> str:
+    if made.driver == "docker-container":
+        return (
+            "it runs the image moby/buildkit: docker pull it, or name another one with BUILDER_OPTIONS=image=…; "
+            "BUILDER_DRIVER=docker needs none"
+        )
+    if "certificate" in why or "tls" in why.lower():
+        return "BUILDER_CERTS names the folder with ca.pem, cert.pem and key.pem"
+    return "does a buildkitd answer at BUILDER_ENDPOINTS?" if made.driver == "remote" else "see docs/caches.md"
+
+
+def _run(argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(environ))
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
+        raise Trouble(f"{' '.join(argv[:3])} fails: {lines[-1].removeprefix('ERROR: ')}")
+
+
+def _node(text: str) -> Node:
+    endpoint, *platforms = (part.strip() for part in text.split(";"))
+    for platform in platforms:
+        if "/" not in platform:
+            raise Trouble(
+                f"BUILDER_ENDPOINTS holds {text!r}", remedy="platforms such as linux/arm64 follow behind semicolons"
+            )
+    return Node(endpoint, tuple(platforms))
+
+
+def _certificates(folder: str, driver: str) -> list[str]:
+    if driver != "remote":
+        raise Trouble(f"BUILDER_CERTS is for remote builders, and BUILDER_DRIVER is {driver}")
+    options = []
+    for option, file in CERTIFICATES.items():
+        path = (ROOT / folder / file).resolve()
+        if not path.is_file():
+            raise Trouble("there is no such file", where=str(path), remedy="BUILDER_CERTS names its folder")
+        options.append(f"{option}={path}")
+    return options
+
+
+def _nodes(made: Recipe) -> str:
+    return f"{len(made.nodes)} nodes" if len(made.nodes) > 1 else "1 node"
+
+
+def _state(folder: Path) -> Path:
+    return folder / "builder.json"
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """What was made here last: the name and the digest; empty if nothing was."""
+    return read_json(_state(folder)) or {}

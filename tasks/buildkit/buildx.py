@@ -1,0 +1,133 @@
+"""How is an image built? The exact command line of ``docker buildx build``.
+
+Pure, but for the two questions that a command line depends on: whether an environment variable is set, and
+which buildx is installed. Argument names equal those of the CLI.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from tasks.base.errors import Trouble
+from tasks.buildkit.progress import supports_rawjson
+from tasks.compose.project import Image, Secret, read_json, write_json
+from tasks.engine import plugins
+
+
+def build_argv(
+    image: Image,
+    *,
+    parents: Mapping[str, str],
+    labels: Mapping[str, str],
+    tag: str = "",
+    iidfile: str,
+    environ: Mapping[str, str],
+    progress: str = "rawjson",
+    extra: Sequence[str] = (),
+) -> list[str]:
+    """The command that builds ``image`` under the passing name ``tag`` and leaves its id in ``iidfile``.
+
+    ``parents`` maps a named context to the reference of the image that stands for it, ``labels`` are ours and
+    come after the image's own, ``extra`` is what the builder and the caches need (output, builder, cache
+    options). The image gets its own names later, when its inputs are known not to have moved meanwhile; until then
+    ``tag`` keeps others from pruning it.
+    A secret whose variable is not set is left out, so that an optional secret mount finds nothing.
+    """
+    argv = ["docker", "buildx", "build", f"--progress={progress}", "--iidfile", iidfile]
+    if tag:
+        argv += ["--tag", tag]
+    if image.dockerfile_inline is not None:
+        argv += ["--file", "-"]
+    elif image.dockerfile:
+        argv += ["--file", image.dockerfile]
+    if image.target:
+        argv += ["--target", image.target]
+    for name, value in sorted(image.args.items()):
+        argv += ["--build-arg", name if value is None else f"{name}={value}"]
+    for name, value in sorted(image.contexts.items()):
+        if not value.startswith("service:"):
+            argv += ["--build-context", f"{name}={value}"]
+    for name, ref in sorted(parents.items()):
+        argv += ["--build-context", f"{name}=docker-image://{ref}"]
+    for secret in image.secrets:
+        if secret.file or environ.get(secret.environment):
+            argv += ["--secret", secret_line(secret)]
+    for agent in image.ssh:
+        argv += ["--ssh", agent]
+    for name, value in [*sorted(image.labels.items()), *sorted(labels.items())]:
+        argv += ["--label", f"{name}={value}"]
+    if image.platforms:
+        argv += ["--platform", ",".join(image.platforms)]
+    if image.network:
+        argv += ["--network", image.network]
+    if image.shm_size:
+        argv += ["--shm-size", image.shm_size]
+    for host in image.extra_hosts:
+        argv += ["--add-host", host]
+    for ulimit in image.ulimits:
+        argv += ["--ulimit", ulimit]
+    for entitlement in entitlements(image):
+        argv += ["--allow", entitlement]
+    for option, value in (("--provenance", image.provenance), ("--sbom", image.sbom)):
+        if value:
+            argv.append(f"{option}={value}")
+    for stage in image.no_cache_filter:
+        argv += ["--no-cache-filter", stage]
+    return [*argv, *extra, image.context]
+
+
+def secret_line(secret: Secret) -> str:
+    """Where a secret is, as buildx takes it."""
+    return one_line(f"id={secret.id}", f"src={secret.file}" if secret.file else f"env={secret.environment}")
+
+
+def one_line(*fields: str) -> str:
+    """Options as buildx takes them: one line of CSV.
+
+    >>> one_line("type=local", "dest=/a,b")
+    'type=local,"dest=/a,b"'
+    """
+    return ",".join('"' + field.replace('"', '""') + '"' if set(field) & set(',"\n') else field for field in fields)
+
+
+def entitlements(image: Image) -> tuple[str, ...]:
+    """What the build must be allowed beyond the ordinary: its entitlements, and what ``privileged`` and the host's
+    network mean (as Compose grants them)."""
+    allowed = dict.fromkeys(image.entitlements)
+    if image.privileged:
+        allowed["security.insecure"] = None
+    if image.network == "host":
+        allowed["network.host"] = None
+    return tuple(allowed)
+
+
+@cache
+def progress_mode(folder: Path) -> str:
+    """``rawjson`` where the installed buildx knows it, else ``plain``; ``Trouble`` where there is no buildx.
+
+    To run buildx only to ask for its version costs 0.1 s, so the answer is kept in ``folder`` for as long as the
+    plugin's file is the same.
+    """
+    kept, installed = folder / "buildx.json", plugins.identity("docker-buildx")
+    known = read_json(kept) or {}
+    if installed and known.get("installed") == installed:
+        return str(known["mode"])
+    mode = "rawjson" if supports_rawjson(version()) else "plain"
+    if installed:
+        write_json(kept, {"installed": installed, "mode": mode})
+    return mode
+
+
+@cache
+def version() -> str:
+    """What ``docker buildx version`` prints; ``Trouble`` where there is no docker command or no buildx."""
+    try:
+        done = subprocess.run(["docker", "buildx", "version"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Trouble("the docker command is not installed", remedy="./doitw installs it") from None
+    if done.returncode:
+        raise Trouble("docker buildx is not installed", remedy="install docker-buildx, or let ./doitw do so")
+    return done.stdout.strip()

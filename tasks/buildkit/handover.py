@@ -1,0 +1,349 @@
+"""How do images travel between the engine and a dedicated builder without being sent whole?
+
+Both sides meet in a folder for each image, an OCI image layout in ``results`` of the project's folder:
+
+    engine ── docker save, once ──> layout ── oci-layout:// context, by digest ──> builder
+    engine <── docker load, of the layers it lacks ── layout <── blobs that are not there yet ── builder
+
+``--load`` would send the whole image, every time, changed or not. BuildKit writes into a layout only the blobs that
+are missing, and the engine's classic store takes an archive without those layers that it has. Bases come from the
+engine too, so that the image is built from the very content that its fingerprint counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.base import lock, platforms
+from tasks.base.errors import Trouble
+from tasks.buildkit.buildx import one_line
+from tasks.compose.project import write_json
+from tasks.engine.client import Engine, Held
+from tasks.engine.endpoint import leading_to
+
+# A blob that nothing names any more is kept for a while: another run may still be reading it.
+_KEEP_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One image in an OCI image layout: the folder, the digests of its manifest and its configuration (the image id
+    of the classic store), its layers' blobs and what each holds unpacked, from the base up. ``top`` is what the layout
+    itself names: that manifest, or the index of several platforms that it is in."""
+
+    folder: Path
+    manifest: str
+    config: str
+    layers: tuple[str, ...]
+    contents: tuple[str, ...]
+    top: str
+
+    @property
+    def context(self) -> str:
+        """The image as a build context, with all its platforms: BuildKit takes the one that it builds for."""
+        return f"oci-layout://{self.folder}@{self.top}"
+
+
+def output(folder: Path, packed: bool = False) -> list[str]:
+    """The output argument of a build into a layout. What does not travel further need not be ``packed``."""
+    packing = "gzip" if packed else "uncompressed"
+    return ["--output", one_line("type=oci", "tar=false", f"compression={packing}", f"dest={folder}")]
+
+
+def folder_of(results: Path, name: str) -> Path:
+    """The layout's folder of an image or of a base's reference."""
+    if re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+        return results / name
+    return results / "bases" / hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def read(folder: Path, image_id: str, platform: str) -> Layout | None:
+    """The image with this id in a layout, None if it is not there whole; where the id is that of an index, its image
+    for ``platform``."""
+    found: dict[str, Layout] = {}
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        for digest, manifest, names in _manifests(folder, index, ()):
+            config = manifest["config"]["digest"]
+            if image_id not in (config, *names):
+                continue
+            made = json.loads(blob_of(folder, config).read_bytes())
+            contents = made["rootfs"]["diff_ids"]
+            layers = tuple(layer["digest"] for layer in manifest["layers"])
+            if all(blob_of(folder, layer).is_file() for layer in layers) and len(layers) == len(contents):
+                found.setdefault(_platform(made), Layout(folder, digest, config, layers, tuple(contents), names[0]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return found.get(platforms.chosen(found, platform)) or (next(iter(found.values())) if len(found) == 1 else None)
+
+
+def whole(folder: Path, image_id: str, wanted: Iterable[str], labels: Mapping[str, str]) -> str:
+    """The digest of the index in a layout that holds an image for each of these platforms, whole and with these labels,
+    one of which is ``image_id``; "" if there is none."""
+    try:
+        for entry in json.loads((folder / "index.json").read_text())["manifests"]:
+            parts = {}
+            for _, manifest, _ in _manifests(folder, {"manifests": [entry]}, ()):
+                config = manifest["config"]["digest"]
+                made = json.loads(blob_of(folder, config).read_bytes())
+                marks = (made.get("config") or {}).get("Labels") or {}
+                there = all(blob_of(folder, layer["digest"]).is_file() for layer in manifest["layers"])
+                if there and all(marks.get(name, "") == value for name, value in labels.items()):
+                    parts[_platform(made)] = config
+            if set(wanted) <= parts.keys() and image_id in parts.values():
+                return str(entry["digest"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return ""
+
+
+def _platform(config: Mapping[str, Any]) -> str:
+    """The platform of an image's configuration."""
+    parts = (config.get("os"), config.get("architecture"), config.get("variant"))
+    return platforms.normalise("/".join(part for part in parts if part))
+
+
+def _manifests(
+    folder: Path, index: Mapping[str, Any], above: tuple[str, ...]
+) -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]]:
+    """The image manifests that an index names and that are there, newest first: digest, manifest, and the digests by
+    which the containerd store may call the image (its own, and those of the indexes that it is in)."""
+    for entry in reversed(index["manifests"]):
+        digest = entry["digest"]
+        path = blob_of(folder, digest)
+        if not path.is_file():
+            continue  # of another platform
+        content = json.loads(path.read_bytes())
+        if "manifests" in content:
+            yield from _manifests(folder, content, (*above, digest))
+        elif "config" in content:
+            yield digest, content, (*above, digest)
+
+
+def context_of(engine: Engine, results: Path, name: str, held: Held, platform: str) -> str:
+    """The build context that stands for an image of the engine, called ``name`` here; it is saved unless it is here.
+    Of an index the image for ``platform`` has to be there.
+
+    ``Trouble`` when the engine cannot give it.
+    """
+    folder = folder_of(results, name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Images that are built side by side on one base save it once.
+    with lock.held(folder.with_name(f".{folder.name}.lock")):
+        found = read(folder, held.id, platform)
+        if found is None:
+            _save(engine, held, folder)
+            found = read(folder, held.id, platform)
+    if found is None:
+        raise Trouble(
+            f"the engine cannot hand {name} to a dedicated builder",
+            remedy="that needs Docker Engine 25 or later, or BUILDER_DRIVER=docker",
+        )
+    return found.context
+
+
+def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[str, Held]]) -> str:
+    """The build context that stands for the images that the engine holds of one reference for several platforms: by
+    platform, the name and the image. Their layouts become one, whose index names them all. Raises ``Trouble``."""
+    entries, parts = [], []
+    for platform, (name, held) in sorted(named.items()):
+        context_of(engine, results, name, held, platform)
+        part = read(folder_of(results, name), held.id, platform)
+        if part is None:
+            raise Trouble(f"{name} is gone while it was handed to the builder", remedy="run it again")
+        manifest = blob_of(part.folder, part.manifest).read_bytes()
+        media = json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"
+        system, processor, *variant = platform.split("/")
+        of = {"os": system, "architecture": processor, **({"variant": variant[0]} if variant else {})}
+        entries.append({"mediaType": media, "digest": part.manifest, "size": len(manifest), "platform": of})
+        parts.append(part)
+    folder = folder_of(results, f"{ref} for {' '.join(sorted(named))}")
+    with lock.held(folder.with_name(f".{folder.name}.lock")):
+        return f"oci-layout://{folder}@{_join(folder, parts, entries)}"
+
+
+def _join(folder: Path, parts: Iterable[Layout], entries: list[dict[str, Any]]) -> str:
+    media = "application/vnd.oci.image.index.v1+json"
+    index = json.dumps({"schemaVersion": 2, "mediaType": media, "manifests": entries}).encode()
+    digest = f"sha256:{hashlib.sha256(index).hexdigest()}"
+    (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+    (folder / "ingest").mkdir(exist_ok=True)
+    for part in parts:
+        for blob in (part.manifest, part.config, *part.layers):
+            with contextlib.suppress(FileExistsError):
+                os.link(blob_of(part.folder, blob), blob_of(folder, blob))
+    blob_of(folder, digest).write_bytes(index)
+    (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
+    top = {"schemaVersion": 2, "manifests": [{"mediaType": media, "digest": digest, "size": len(index)}]}
+    write_json(folder / "index.json", top)
+    return digest
+
+
+def take(
+    engine: Engine, folder: Path, image_id: str, platform: str, there: Iterable[tuple[str, ...]], partial: bool
+) -> str:
+    """Let the engine have the image with this id from a layout; returns its id in the engine. Of an index that is the
+    image for ``platform`` with ``partial`` (the classic store, which holds one), else all of it.
+
+    ``there`` are the layers (unpacked content, from the base up) of images that the engine holds: with ``partial``
+    what begins as they do is not sent again. ``Trouble`` when the engine refuses it.
+    """
+    layout = read(folder, image_id, platform)
+    if layout is None:
+        raise Trouble(f"the builder left no image for {platform}", where=str(folder))
+    known = max((_common(layout.contents, other) for other in there), default=0) if partial else 0
+    try:
+        loaded = _load(engine, layout, known, partial)
+    except Trouble:
+        if not known:
+            raise
+        loaded = _load(engine, layout, 0, partial)  # a layer was removed meanwhile
+    tidy(folder)
+    if loaded not in (layout.config, layout.manifest if partial else layout.top):
+        raise Trouble(f"the engine made {loaded[:19]} of an image that is {layout.config[:19]}")
+    return loaded
+
+
+def tidy(folder: Path, now: float = 0.0) -> int:
+    """Remove the blobs of a layout that its index reaches no more, but those that are very new; returns their bytes."""
+    blobs = folder / "blobs" / "sha256"
+    try:
+        reached = _reached(folder, json.loads((folder / "index.json").read_text()))
+    except (OSError, ValueError):
+        return 0  # no layout, or one that is just being written
+    freed = 0
+    for blob in blobs.iterdir() if blobs.is_dir() else ():
+        status = blob.stat()
+        if f"sha256:{blob.name}" not in reached and (now or time.time()) - status.st_mtime > _KEEP_SECONDS:
+            blob.unlink(missing_ok=True)
+            freed += status.st_size
+    return freed
+
+
+def _reached(folder: Path, above: Any) -> set[str]:
+    """Every digest that is named from there down."""
+    reached: set[str] = set()
+    todo = list(_digests(above))
+    while todo:
+        digest = todo.pop()
+        if digest in reached:
+            continue
+        reached.add(digest)
+        blob = blob_of(folder, digest)
+        # Manifests, indexes and cache configurations are JSON; layers are larger than any of them, or no JSON.
+        if blob.is_file() and blob.stat().st_size < 4_000_000 and blob.open("rb").read(1) == b"{":
+            todo.extend(_digests(json.loads(blob.read_bytes())))
+    return reached
+
+
+def _digests(value: Any) -> Iterable[str]:
+    if isinstance(value, Mapping):
+        for key, inside in value.items():
+            if key in ("digest", "blob") and isinstance(inside, str):
+                yield inside
+            else:
+                yield from _digests(inside)
+    elif isinstance(value, list):
+        for inside in value:
+            yield from _digests(inside)
+
+
+def blob_of(folder: Path, digest: str) -> Path:
+    """Where a layout keeps the blob with this digest; ``ValueError`` for what is no digest."""
+    algorithm, _, number = digest.partition(":")
+    if not re.fullmatch(r"[0-9a-f]{64}", number) or algorithm != "sha256":
+        raise ValueError(f"{digest} is no digest")
+    return folder / "blobs" / algorithm / number
+
+
+def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((number for number, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
+    """Load an archive of the image without its first ``known`` layers, or, not ``single``, of the whole index that it
+    is in; returns the id that the engine gave it."""
+    top = layout.manifest if single else layout.top
+    blobs = [layout.manifest, layout.config, *layout.layers[known:]]
+    if top != layout.manifest:
+        blobs = [
+            digest
+            for digest in sorted(_reached(layout.folder, {"digest": top}))
+            if blob_of(layout.folder, digest).is_file()
+        ]
+    with tempfile.NamedTemporaryFile(dir=layout.folder, prefix="load-", suffix=".tar") as archive:
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name, text in _papers(layout, top).items():
+                entry = tarfile.TarInfo(name)
+                data = text.encode()
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+            for digest in dict.fromkeys(blobs):
+                tar.add(blob_of(layout.folder, digest), _path(digest))
+        archive.flush()
+        done = subprocess.run(
+            ["docker", "load", "--input", archive.name],
+            capture_output=True, text=True, check=False, env=leading_to(engine.address),
+        )  # fmt: skip
+    found = re.search(r"Loaded image ID: (sha256:[0-9a-f]{64})", done.stdout)
+    if done.returncode or not found:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it gives no reason"]
+        raise Trouble(f"the engine does not take the image from the builder: {lines[-1]}")
+    return found[1]
+
+
+def _papers(layout: Layout, top: str) -> dict[str, str]:
+    """What an archive says of itself, in both of the forms that engines read. The image gets no name here."""
+    manifest = blob_of(layout.folder, top).read_bytes()
+    kind = "manifest" if top == layout.manifest else "index"
+    media = json.loads(manifest).get("mediaType") or f"application/vnd.oci.image.{kind}.v1+json"
+    entry = {"mediaType": media, "digest": top, "size": len(manifest)}
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]}
+    layers = [_path(layer) for layer in layout.layers]
+    return {
+        "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}),
+        "index.json": json.dumps(index),
+        "manifest.json": json.dumps([{"Config": _path(layout.config), "RepoTags": None, "Layers": layers}]),
+    }
+
+
+def _path(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
+
+
+def _save(engine: Engine, held: Held, folder: Path) -> None:
+    """Unpack what ``docker save`` writes into a layout's folder, in place of what was there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".save-"))
+    try:
+        argv = ["docker", "save", held.id]
+        env = leading_to(engine.address)
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+            try:
+                with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                    tar.extractall(fresh, filter="data")
+            except tarfile.TarError:
+                pass  # an empty stream: the command says why
+            why = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
+        if process.returncode:
+            raise Trouble(f"docker save fails: {why.splitlines()[-1] if why else 'it gives no reason'}")
+        (fresh / "ingest").mkdir(exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

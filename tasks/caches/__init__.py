@@ -1,1 +1,0 @@
-"""Where is work kept and shared? Builders, caches, registries, leases, pruning."""

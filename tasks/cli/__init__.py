@@ -1,0 +1,1 @@
+"""What doit sees: the tasks and their options."""

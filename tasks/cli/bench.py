@@ -1,0 +1,186 @@
+"""How much better is it, measured here and now? ``image_sizes``, ``benchmark_builds``, ``compare_performance``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tasks.base.errors import Trouble
+from tasks.cli.action import QUIET, Task, act
+from tasks.run import Workspace
+
+if TYPE_CHECKING:
+    from tasks.benchmarks.scenarios import Case
+    from tasks.benchmarks.side_by_side import SideBySide
+    from tasks.ui.sizes import Measured
+
+_JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "data instead of a table"}
+_IMAGES = {"name": "images", "long": "images", "type": str, "default": "", "help": "only these, separated by commas"}
+_REPEAT = {"name": "repeat", "long": "repeat", "type": int, "default": 3, "help": "how often each build is measured"}
+
+
+def task_image_sizes() -> Task:
+    """Show what takes space in the images, standard against optimized, and what could go: [IMAGE …] [--json]"""
+    return {"actions": [(act, [image_sizes])], "params": [_JSON], "pos_arg": "names", **QUIET}
+
+
+def task_benchmark_builds() -> Task:
+    """Measure builds, standard against optimized, in engines of their own: [--images a,b] [--repeat N] [--json]"""
+    return {"actions": [(act, [benchmark_builds])], "params": [_IMAGES, _REPEAT, _JSON], **QUIET}
+
+
+def task_compare_performance() -> Task:
+    """Measure build time, size and reuse, and judge them: [--images a,b] [--repeat N] [--git N] [--json]"""
+    git = {
+        "name": "git",
+        "long": "git",
+        "type": int,
+        "default": 0,
+        "help": "replay so many last commits of git instead",
+    }
+    return {"actions": [(act, [compare_performance])], "params": [_IMAGES, _REPEAT, git, _JSON], **QUIET}
+
+
+def image_sizes(workspace: Workspace, names: Sequence[str], as_json: bool) -> None:
+    """Print the sizes of the images (all, or those named) that the engine holds, standard and optimized, with their
+    largest layers and files and what of them could go, to standard output. ``--json`` may stand behind the names."""
+    from tasks.benchmarks.side_by_side import twins
+    from tasks.ui import sizes, sizes_view
+
+    as_json, names = as_json or "--json" in names, [name for name in names if name != "--json"]
+    wanted = [workspace.project.image(name).name for name in names] or list(workspace.project.images)
+    try:
+        both_ways = twins(workspace)
+    except Trouble:
+        both_ways = {}  # sizes can be shown without anything to compare with
+    pairs = {name: both_ways.get(name, ("", image.ref)) for name, image in workspace.project.images.items()}
+    held = {
+        way: {name: one for name, refs in pairs.items() if (one := sizes.measure_image(workspace.engine, refs[at]))}
+        for at, way in enumerate(("standard", "optimized"))
+    }
+    shown = [image for way in held.values() for name, image in way.items() if name in wanted]
+    if not shown:
+        raise Trouble("none of these images is in the engine", remedy="doit build_optimized")
+    contents = sizes.contents_of(shown, workspace.folder / "sizes.json", workspace.environ, _say)
+    report = sizes_view.report({name: pairs[name] for name in wanted}, held["standard"], held["optimized"], contents)
+    print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else sizes_view.text(report))
+
+
+def benchmark_builds(workspace: Workspace, images: str, repeat: int, as_json: bool) -> None:
+    """Measure every scenario both ways and print a table, or JSON, to standard output."""
+    from tasks.benchmarks import scenarios
+    from tasks.benchmarks.side_by_side import side_by_side
+
+    with side_by_side(workspace) as both:
+        cases = _measured(both, workspace, images, repeat)
+    result = scenarios.in_machine(cases)
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    from tasks.benchmarks.measure import in_words
+
+    _print_cases(cases)
+    print(f"\nmedian (fastest – slowest) of {repeat}; {in_words(result['machine'])}")
+
+
+def compare_performance(workspace: Workspace, images: str, repeat: int, git: int, as_json: bool) -> None:
+    """Measure all that the guide's tables hold, print them with verdicts, and leave them as HTML, Markdown and JSON in
+    ``.build/comparison``."""
+    from tasks.benchmarks import compare, measure
+    from tasks.benchmarks.replay import commits, replay, typical
+    from tasks.benchmarks.side_by_side import side_by_side, twins
+    from tasks.engine.client import Engine
+    from tasks.ui import sizes
+
+    inputs = _inputs(workspace)
+    pairs = twins(workspace)
+    names = chosen(images, list(pairs))
+    with side_by_side(workspace) as both:
+        cases = _measured(both, workspace, images, repeat)
+        held = {
+            way: {name: sizes.measure_image(Engine(engine.address), refs[at]) for name, refs in pairs.items()}
+            for at, (way, engine) in enumerate({"standard": both.standard, "optimized": both.optimized}.items())
+        }
+        disk = _on_disk(both, workspace, held["standard"])
+        edits = commits(workspace.files[0].parent, git) if git else typical(inputs, names)
+        replayed = replay(both, edits, _say)
+    bytes_ = {
+        name: (one.size, other.size)
+        for name, one in held["standard"].items()
+        if name in names and one and (other := held["optimized"][name])
+    }
+    rows = compare.rows(cases, bytes_, disk, replayed)
+    machine = measure.machine()
+    result = compare.as_json(rows, machine, cases=[case.as_json() for case in cases], replay=replayed.as_json())
+    folder = workspace.folder / "comparison"
+    folder.mkdir(exist_ok=True)
+    text = compare.markdown(rows, machine)
+    written = {
+        "index.html": compare.page(rows, machine, workspace.project.name),
+        "comparison.md": text,
+        "comparison.json": json.dumps(result, indent=2, ensure_ascii=False) + "\n",
+    }
+    for name, content in written.items():
+        (folder / name).write_text(content)
+    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else text)
+    _say(f"{folder / 'index.html'}, comparison.md and comparison.json beside it")
+
+
+def chosen(images: str, known: Sequence[str]) -> list[str]:
+    """The images that ``--images`` names, all ``known`` ones without it; ``Trouble`` for one that is not known."""
+    names = [name.strip() for name in images.split(",") if name.strip()] or list(known)
+    for name in names:
+        if name not in known:
+            raise Trouble(f"no image {name!r} is declared both ways", remedy="there are " + ", ".join(known))
+    return names
+
+
+def _measured(both: SideBySide, workspace: Workspace, images: str, repeat: int) -> list[Case]:
+    from tasks.benchmarks import scenarios
+    from tasks.benchmarks.side_by_side import twins
+
+    if repeat < 1:
+        raise Trouble(f"--repeat must be at least 1, not {repeat}")
+    names = chosen(images, list(twins(workspace)))
+    parents = {parent for one in workspace.decisions().values() for parent in one.surveyed.parents.values()}
+    return scenarios.run(both, _inputs(workspace), names, sorted(parents), repeat, _say)
+
+
+def _inputs(workspace: Workspace) -> dict[str, list[str]]:
+    return {name: decision.surveyed.inputs() for name, decision in workspace.decisions().items()}
+
+
+def _on_disk(both: SideBySide, workspace: Workspace, standard: Mapping[str, Measured | None]) -> tuple[int, int]:
+    """The bytes of all images on one disk: the standard ones, and the optimized ones with what they build on."""
+    from tasks.engine.client import Engine
+    from tasks.ui import sizes
+
+    engine = Engine(both.optimized.address)
+    optimized = {name: sizes.measure_image(engine, one.ref) for name, one in workspace.project.images.items()}
+    return tuple(  # type: ignore[return-value]
+        sizes.together({name: image for name, image in found.items() if image}) for found in (standard, optimized)
+    )
+
+
+def _print_cases(cases: Sequence[Case]) -> None:
+    from rich.table import Table
+
+    from tasks.ui.output import Output
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("scenario", "image"):
+        table.add_column(heading)
+    for heading in ("standard", "optimized", "faster"):
+        table.add_column(heading, justify="right")
+    for one in cases:
+        times = [
+            f"{t.median:.2f} s ({min(t.seconds):.2f} – {max(t.seconds):.2f})" for t in (one.standard, one.optimized)
+        ]
+        table.add_row(one.scenario, one.image or "all", *times, f"{one.improvement:.1%}")
+    Output().print(table)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

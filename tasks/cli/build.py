@@ -1,0 +1,187 @@
+"""Which images are there to build? One doit task for each, made from the declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.cli.action import Task, act, fail
+from tasks.engine.client import normalise
+from tasks.inputs.survey import Surveyed
+from tasks.planning import checkouts, forecast, record
+from tasks.run import Workspace, current
+
+_QUEUE = "_images_first"
+
+
+class Freshness:
+    """A doit ``uptodate`` object: asks the plan, and says why when it is printed (``doit info``)."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self) -> bool:
+        """Whether nothing has to be done. A trouble counts as stale: the action then says it. So does ``build.pull``:
+        only when the bases were pulled it is known. What is fresh is needed here, as what is built is."""
+        try:
+            decision = current().decide(self._name)
+            if decision.stale or decision.surveyed.image.pull:
+                return False
+            checkouts.register(current().folder)
+        except Trouble:
+            return False
+        return True
+
+    def __repr__(self) -> str:
+        try:
+            decision = current().decide(self._name)
+        except Trouble as trouble:
+            return str(trouble)
+        return f"{decision.action}: {'; '.join(decision.reasons) or 'its inputs are those of the image here'}"
+
+
+class Recorded:
+    """A doit ``uptodate`` object: whether the record here is of what the image is to be made from now.
+
+    It need not be where nothing is to be built: another checkout may have built and named just that, for a parent's
+    edit which no file of this image shows. ``cache_prune`` keeps what records name, so they have to follow.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, task: Any, values: Mapping[str, str]) -> bool:
+        """Compare with what doit kept of the last run whose action wrote the record, and let it keep this one's."""
+        task.value_savers.append(lambda: {"fingerprint": self._fingerprint()})
+        return values.get("fingerprint") == self._fingerprint()
+
+    def __repr__(self) -> str:
+        return "its record is of other inputs, and is written again"
+
+    def _fingerprint(self) -> str:
+        try:
+            return current().decide(self._name).surveyed.fingerprint
+        except Trouble:
+            return ""
+
+
+def task_build_optimized() -> Iterator[Task]:
+    """Build the images whose inputs changed, in parallel, and say why"""
+    yield {"name": None, "doc": "build the images whose inputs changed, parents first (the default task)"}
+    workspace = current()
+    try:
+        surveyed = workspace.declared()
+    except Trouble as trouble:
+        yield {
+            "name": "project",
+            "doc": "why the project cannot be read",
+            "actions": [(fail, [str(trouble)])],
+            "meta": {"quiet": True},
+        }
+        return
+    folder = workspace.folder
+    order = _longest_path_first(surveyed, workspace)
+    for name in order:
+        one = surveyed[name]
+        yield {
+            "name": name,
+            "doc": f"build {one.image.ref} if its inputs changed",
+            "actions": [(_make, [name])],
+            "file_dep": one.file_dep(),
+            "targets": [str(record.path_of(folder, name))],
+            "task_dep": _needs(one, workspace),
+            "uptodate": [Freshness(name), Recorded(name)],
+            "meta": {"image": name},
+            "io": {"capture": False},
+        }
+    yield from _early_stages({name: surveyed[name] for name in order if surveyed[name].early}, workspace)
+
+
+def _early_stages(surveyed: Mapping[str, Surveyed], workspace: Workspace) -> Iterator[Task]:
+    """Tasks that no image needs: only a worker that would be idle takes one.
+
+    doit takes tasks in the order in which they became ready, but those that waited for the same one in any order. So
+    these queue behind the images by waiting for one more, and whichever comes first takes the most urgent image.
+    """
+    yield {"basename": _QUEUE, "actions": None, "task_dep": ["base_image"], "meta": {"quiet": True}}
+    for name, one in surveyed.items():
+        yield {
+            "name": f"{name}/early",
+            "doc": f"build what {one.image.ref} can do before its parents are built",
+            "actions": [(act, [_make_early, list(surveyed)])],
+            "task_dep": [_QUEUE] if _on_base(one, workspace) else [],
+            "uptodate": [Freshness(name)],
+            "meta": {"quiet": True},
+            "io": {"capture": False},
+        }
+
+
+def task_build_base() -> Iterator[Task]:
+    """Build only the images that other images build on"""
+    yield _group("build_base", "build only the images that other images build on", _bases())
+
+
+def task_build_image_optimized() -> Iterator[Task]:
+    """Build one image, with what it needs"""
+    by_task: dict[str, list[str]] = {}
+    for name in _names():
+        by_task.setdefault(f"build_{name.replace('-', '_')}_optimized", []).append(name)
+    for task, names in by_task.items():  # `a-b` and `a_b` share one
+        yield _group(task, f"build {' and '.join(names)}, with what it needs", names)
+
+
+def _make(name: str) -> Any:
+    from tasks.building.make import make
+
+    return make(name)
+
+
+def _make_early(workspace: Workspace, names: list[str]) -> None:
+    from tasks.building.make import make_early
+
+    make_early(workspace, names)
+
+
+def _longest_path_first(surveyed: Mapping[str, Surveyed], workspace: Workspace) -> list[str]:
+    """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
+    seconds = {
+        name: 0.0 if one.image.twin else workspace.expected_seconds.get(name, 1.0) for name, one in surveyed.items()
+    }
+    path = forecast.remaining_path({name: one.needs for name, one in surveyed.items()}, seconds)
+    return sorted(surveyed, key=lambda name: -path[name])
+
+
+def _needs(one: Surveyed, workspace: Workspace) -> list[str]:
+    needs = [f"build_optimized:{name}" for name in one.needs]
+    if _on_base(one, workspace):
+        needs.append("base_image")
+    return needs
+
+
+def _on_base(one: Surveyed, workspace: Workspace) -> bool:
+    return normalise(workspace.settings.base_image) in map(normalise, one.bases)
+
+
+def _group(name: str, doc: str, images: list[str]) -> Task:
+    return {
+        "basename": name,
+        "doc": doc,
+        "actions": None,
+        "task_dep": [f"build_optimized:{image}" for image in images] or ["build_optimized"],
+    }
+
+
+def _names() -> list[str]:
+    try:
+        return list(current().project.images)
+    except Trouble:
+        return []
+
+
+def _bases() -> list[str]:
+    try:
+        surveyed = current().declared()
+    except Trouble:
+        return []
+    return list(dict.fromkeys(parent for one in surveyed.values() for parent in one.parents.values()))

@@ -1,0 +1,124 @@
+"""Builders and caches: make them ready, look at them, prune them, carry them to another machine, do without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.cli.action import FLAG, QUIET, Task, act, fail
+from tasks.run import Workspace, current
+
+_JSON: Task = {"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}
+
+
+def task_cache_init() -> Task:
+    """Make the builder and the caches that the settings ask for ready, or say that there is nothing to set up"""
+    return {"actions": [(act, [_init])], **QUIET}
+
+
+def task_cache_stats() -> Task:
+    """Show what caches hold, what could go, and what they spared: [--runs N] [--json]"""
+    runs = {"name": "runs", "long": "runs", "type": int, "default": 50, "help": "how many runs the hit rates cover"}
+    return {"actions": [(_stats,)], "params": [runs, _JSON], **QUIET}
+
+
+def task_cache_prune() -> Task:
+    """Remove old results and caches that nothing needs: [--dry-run] [--all] [--yes]"""
+    return {
+        "actions": [(_prune,)],
+        "params": [
+            {"name": "dry_run", "long": "dry-run", **FLAG, "help": "only print what would go"},
+            {"name": "everything", "long": "all", **FLAG, "help": "all that nothing needs, however new and small"},
+            {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"},
+            _JSON,
+        ],
+        **QUIET,
+    }
+
+
+def task_cache_export() -> Task:
+    """Push the fresh images to CACHE_REGISTRY, or write them and the local cache to a folder: [FOLDER]"""
+    return {"actions": [(_export,)], "pos_arg": "folders", **QUIET}
+
+
+def task_cache_import() -> Task:
+    """Take in what cache_export wrote on another machine: FOLDER"""
+    return {"actions": [(_import,)], "pos_arg": "folders", **QUIET}
+
+
+def task_rebuild_optimized() -> Iterator[Task]:
+    """Build every image again, without any cache"""
+    yield {"name": None, "doc": "build every image again, without any cache"}
+    workspace = current()
+    try:
+        surveyed = workspace.declared()
+    except Trouble as trouble:
+        yield {"name": "project", "doc": "why the project cannot be read", "actions": [(fail, [str(trouble)])]}
+        return
+    for name, one in surveyed.items():
+        yield {
+            "name": name,
+            "doc": f"build {one.image.ref} again, without any cache",
+            "actions": [(_rebuild, [name, not one.image.twin])],
+            "task_dep": [f"rebuild_optimized:{other}" for other in one.needs],
+            "meta": {"image": name},
+            "io": {"capture": False},
+        }
+
+
+def _rebuild(name: str, afresh: bool) -> Any:
+    from tasks.building.make import make
+
+    return make(name, afresh=afresh)  # a twin is named after what was just built
+
+
+def _init(workspace: Workspace) -> None:
+    """Say on standard output what builds and where its cache goes; make the dedicated builder if one is asked for."""
+    from tasks.building import site
+    from tasks.buildkit import builder
+
+    settings = workspace.settings
+    if builder.dedicated(settings):
+        print(builder.init(settings, workspace.common, workspace.environ))
+    else:
+        store = "containerd's image store" if workspace.containerd_store else "the classic image store"
+        print(f"the engine's own BuildKit builds, with {store}: nothing to set up")
+        if not workspace.containerd_store:
+            print(
+                "it can export inline caches only; registry, local, gha and s3 need "
+                '"features": {"containerd-snapshotter": true} in daemon.json, or another BUILDER_DRIVER'
+            )
+    backend = site.chosen_backend(workspace)
+    if backend.kind == "local":
+        Path(backend.place).mkdir(parents=True, exist_ok=True)
+    place = f" in {backend.place}" if backend.place else ""
+    branch = f", branch {backend.branch}" if backend.kind != "none" else ""
+    print(f"cache backend: {backend.kind}{place}{branch}{'' if backend.write else ', read only'}")
+    if settings.cache_registry:
+        print(f"shared results: {settings.cache_registry}{'' if settings.cache_write else ', read only'}")
+
+
+def _stats(runs: int, as_json: bool) -> Any:
+    from tasks.ui import cache_view
+
+    return act(cache_view.show, runs, as_json)
+
+
+def _prune(dry_run: bool, everything: bool, yes: bool, as_json: bool) -> Any:
+    from tasks.pruning import cache_prune
+
+    return act(cache_prune.prune, dry_run, everything, yes, as_json)
+
+
+def _export(folders: Sequence[str]) -> Any:
+    from tasks.building import carry
+
+    return act(carry.export_to, folders)
+
+
+def _import(folders: Sequence[str]) -> Any:
+    from tasks.building import carry
+
+    return act(carry.import_from, folders)

@@ -1,0 +1,176 @@
+"""Are the files good, and does it work? ``doit lint`` and ``doit test``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.base.settings import ROOT
+from tasks.cli.action import fail
+
+Task = dict[str, Any]
+_LOCK = "requirements-dev.txt"
+_SIDE_BY_SIDE = ("--ignore=tests/e2e", "--numprocesses=3", "--dist=loadfile")
+# What holds for BuildKit, Compose and the engine of any version, or the plan is wrong.
+_JUDGED = (
+    "tests/test_differential.py",
+    "tests/test_differential_doubt.py",
+    "tests/test_differential_plan.py",
+    "tests/test_rebuild.py",
+    "tests/test_sent_again.py",
+)
+# What the tests use for real, by the command that shows that it is there: Debian's package names.
+_PROGRAMS = {
+    "busybox": "busybox-static",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "docker-registry": "docker-registry",
+    "redis-server": "redis-server",
+    "mmdebstrap": "mmdebstrap",
+}
+
+
+def task_dev_environment() -> Task:
+    """Install what the tests and linters need, from the hash-locked list"""
+    return {
+        "actions": [(_run, [[sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", _LOCK]])],
+        "file_dep": [_LOCK],
+        "uptodate": [_has_pytest],
+        "io": {"capture": False},
+    }
+
+
+def task_test_programs() -> Task:
+    """Install the Debian packages that the tests use for real, where that is possible"""
+    return {"actions": [(install_programs,)], "uptodate": [lambda: not missing_programs()], "io": {"capture": False}}
+
+
+def task_lint() -> Iterator[Task]:
+    """Check types, style and Dockerfiles"""
+    commands = {
+        "ruff": ["ruff", "check", "."],
+        "format": ["ruff", "format", "--check", "."],
+        "mypy": ["mypy"],
+        "hadolint": ["hadolint", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docker/*/*Dockerfile"))],
+    }
+    for name, argv in commands.items():
+        yield {
+            "name": name,
+            "doc": " ".join(argv[:3]),
+            "actions": [(_run, [[str(Path(sys.executable).parent / argv[0]), *argv[1:]]])],
+            "task_dep": ["dev_environment"],
+            "io": {"capture": False},
+        }
+
+
+def task_test() -> Task:
+    """Run the tests, with everything real: [--engine testing [--store classic|containerd]] [PYTEST ARGUMENT …]"""
+    engine = {
+        "name": "engine",
+        "long": "engine",
+        "type": str,
+        "default": "here",
+        "choices": [("here", "the one that answers here"), ("testing", "that of Debian's testing suite")],
+        "help": "the engine that the tests use",
+    }
+    store = {
+        "name": "store",
+        "long": "store",
+        "type": str,
+        "default": "both",
+        "choices": [("classic", ""), ("containerd", ""), ("both", "one after the other")],
+        "help": "where that engine of the testing suite keeps its images",
+    }
+    return {
+        "actions": [(run_tests,)],
+        "task_dep": ["dev_environment", "test_programs", "build_optimized"],
+        "params": [engine, store],
+        "pos_arg": "words",
+        "uptodate": [False],
+        "io": {"capture": False},
+    }
+
+
+def run_tests(words: Sequence[str], engine: str = "here", store: str = "both") -> Any:
+    """Run pytest with these words; with ``CI`` set, a skip of anything that this machine can run is a failure.
+
+    Without words everything runs, but for ``tests/e2e``: a test runs ``ci_test``, which runs those on a stack. And what
+    BuildKit judges runs once more with the engine of Debian's testing suite, on either store. With ``engine`` "testing"
+    only the tests that use an engine run, with that one.
+    """
+    from tasks.benchmarks.newer_engine import NotHere
+
+    stores = ["classic", "containerd"] if store == "both" else [store]
+    try:
+        if engine == "testing":
+            return _run_on_testing(words or [*_SIDE_BY_SIDE, "-m", "engine or stack"], stores, whole=not words)
+        failed = _run_pytest(words or _SIDE_BY_SIDE)
+        return failed or (None if words else _run_on_testing([*_SIDE_BY_SIDE, *_JUDGED], stores, whole=False))
+    except Trouble as trouble:
+        if engine == "testing" or (os.environ.get("CI") and not isinstance(trouble, NotHere)):
+            return fail(str(trouble))
+        print(f"test: nothing was tried with the engine of Debian's testing suite: {trouble}", file=sys.stderr)
+        return None
+
+
+def _run_on_testing(words: Sequence[str], stores: Sequence[str], *, whole: bool) -> Any:
+    """Run pytest with these words on Debian testing's engine, with each store; ``whole``: with our images there."""
+    from tasks.base.settings import load
+    from tasks.benchmarks.newer_engine import newer_engine
+
+    base = load().base_image
+    for store in stores:
+        with newer_engine("test-engine-", containerd_store=store == "containerd") as engine:
+            print(f"test: with the engine of Debian's testing suite, {store} store", file=sys.stderr)
+            engine.load(base)
+            failed = _run([sys.executable, "-m", "doit", "build_optimized"], engine.environ) if whole else None
+            failed = failed or _run_pytest(words, engine.environ)
+        if failed:
+            return failed
+    return None
+
+
+def _run_pytest(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> Any:
+    return _run([sys.executable, "-m", "pytest", *words], {**environ, "FORBID_SKIPS": os.environ.get("CI", "")})
+
+
+def missing_programs() -> list[str]:
+    """The Debian packages of the programs that are not there."""
+    return [package for program, package in _PROGRAMS.items() if shutil.which(program) is None]
+
+
+def install_programs() -> Any:
+    """Install what is missing with apt, as root or through sudo; where that cannot be, say so: those tests skip."""
+    packages = missing_programs()
+    apt, sudo = shutil.which("apt-get"), shutil.which("sudo")
+    if not packages:
+        return None
+    if apt is None or (os.geteuid() != 0 and sudo is None):
+        print(f"not installed, tests that need them are skipped: {', '.join(packages)}", file=sys.stderr)
+        return None
+    first = [] if os.geteuid() == 0 else ["sudo"]
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    update = _run([*first, apt, "-qq", "update"], env)
+    return update or _run([*first, apt, "-qq", "install", "--yes", "--no-install-recommends", *packages], env)
+
+
+def _has_pytest() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("pytest") is not None and find_spec("hypothesis") is not None
+
+
+def _run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
+    from doit.exceptions import TaskFailed
+
+    try:
+        status = subprocess.run(argv, cwd=ROOT, env=env, check=False).returncode
+    except FileNotFoundError:
+        raise Trouble(f"{argv[0]} is not installed", remedy="doit dev_environment installs it") from None
+    return TaskFailed(f"{Path(argv[0]).name} ended with status {status}") if status else None

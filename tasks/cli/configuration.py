@@ -1,0 +1,54 @@
+"""How is doit itself set up?"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+from tasks.base import settings
+from tasks.base.errors import Trouble
+from tasks.base.places import project_folder
+from tasks.compose.project import compose_files
+from tasks.ui.reporter import Reporter
+
+
+def doit_config() -> dict[str, Any]:
+    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.build``, nothing else.
+
+    Raises doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong.
+    """
+    from doit.exceptions import InvalidDodoFile
+
+    try:
+        jobs = settings.load().build_jobs
+        folder = project_folder(compose_files(), os.environ)
+    except Trouble as trouble:
+        raise InvalidDodoFile(str(trouble)) from None
+    # What is left when doit ends goes with the process; Python would search it all for cycles before.
+    atexit.register(gc.freeze)
+    memory = folder / "doit.sqlite3"
+    _drop_if_damaged(memory)
+    return {
+        "default_tasks": ["build_optimized"],
+        "minversion": "0.37.0",
+        # The only backend in which two runs at once keep both their records.
+        "backend": "sqlite3",
+        "dep_file": str(memory),
+        # Builds are subprocesses, so threads are enough, and nothing has to be pickled.
+        "par_type": "thread",
+        "num_process": jobs,
+        # The fingerprint decides; what doit remembers of files has only to be cheap.
+        "check_file_uptodate": "timestamp",
+        "reporter": Reporter,
+    }
+
+
+def _drop_if_damaged(memory: Path) -> None:
+    """doit stops with a traceback at a file that is no database; it is only a memory, so it begins a new one."""
+    with contextlib.suppress(OSError), memory.open("rb") as stream:
+        if stream.read(16) not in (b"", b"SQLite format 3\0"):
+            memory.unlink()

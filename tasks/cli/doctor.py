@@ -1,0 +1,122 @@
+"""Is this machine able to build, and how well? ``doit doctor``."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.bases import base
+from tasks.cli.action import QUIET
+from tasks.run import Workspace, current
+
+_LEAST_COMPOSE = (2, 26)
+_LEAST_BUILDX = (0, 12)
+_LITTLE_SPACE = 5_000_000_000  # bytes: the stack, its standard twins and a full build cache need about that
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: ``good``, ``poor`` (works, but something is lost) or ``bad`` (does not work)."""
+
+    subject: str
+    verdict: str
+    found: str
+    remedy: str = ""
+
+
+def task_doctor() -> dict[str, Any]:
+    """Say whether this machine can build, and what would make it better"""
+    return {"actions": [(examine,)], **QUIET}
+
+
+def examine() -> Any:
+    """Print every finding; the status is that of a failure if one is bad."""
+    from doit.exceptions import TaskFailed
+
+    findings = list(look(current()))
+    width = max(len(one.subject) for one in findings)
+    for one in findings:
+        print(f"{one.verdict:5}{one.subject:{width}}  {one.found}" + (f" — {one.remedy}" if one.remedy else ""))
+    bad = [one.subject for one in findings if one.verdict == "bad"]
+    return TaskFailed(f"this machine cannot build yet: {', '.join(bad)}") if bad else None
+
+
+def look(workspace: Workspace) -> Iterator[Finding]:
+    """Look at the tools, the engine, the disk, the settings and the project, in this order."""
+    from tasks.buildkit import buildx
+
+    yield Finding("python", "good", sys.version.split()[0])
+    yield _tool("buildx", _said(buildx.version), _LEAST_BUILDX, "install docker-buildx")
+    yield _tool("compose", _said(_compose_version), _LEAST_COMPOSE, "install docker-compose (v2)")
+    yield from _engine(workspace)
+    free = shutil.disk_usage(workspace.files[0].parent).free
+    verdict = "good" if free > _LITTLE_SPACE else "poor"
+    yield Finding("disk", verdict, f"{free / 1e9:.0f} GB free", "" if verdict == "good" else "doit cache_prune")
+    yield _settings(workspace)
+    yield _project(workspace)
+
+
+def _engine(workspace: Workspace) -> Iterator[Finding]:
+    try:
+        snapshot = workspace.snapshot()
+        containerd = workspace.engine.uses_containerd_store()
+    except Trouble as trouble:
+        yield Finding("engine", "bad", trouble.sentence, trouble.remedy)
+        return
+    yield Finding("engine", "good", f"answers at {workspace.engine.address}, {snapshot.platform}")
+    if containerd:
+        yield Finding("image store", "good", "containerd's: every kind of cache can be exported")
+    else:
+        remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
+        yield Finding("image store", "poor", "the classic one: caches can be exported inline only", remedy)
+    ref = workspace.settings.base_image
+    held = base.wanted(snapshot.get(ref), workspace.settings, workspace.base_identity)
+    source = "is in the engine" if held else "will be pulled, or made from Debian's packages"
+    yield Finding("base image", "good", f"{ref} {source}")
+
+
+def _settings(workspace: Workspace) -> Finding:
+    try:
+        bundle = workspace.environ.get("BUILD_CA_CERT") or "the system's certificates"
+    except Trouble as trouble:
+        return Finding("settings", "bad", str(trouble))
+    return Finding("settings", "good", f"{workspace.settings.build_jobs} builds at once; builds trust {bundle}")
+
+
+def _project(workspace: Workspace) -> Finding:
+    try:
+        problems = [f"{one.name}: {one.problem}" for one in workspace.declared().values() if one.problem]
+    except Trouble as trouble:
+        return Finding("project", "bad", str(trouble))
+    if problems:
+        return Finding("project", "bad", "; ".join(problems))
+    return Finding("project", "good", f"{workspace.project.name}: {len(workspace.project.images)} images")
+
+
+def _tool(name: str, said: str, least: tuple[int, int], remedy: str) -> Finding:
+    version = re.search(r"v?(\d+)\.(\d+)", said)
+    if not version:
+        return Finding(name, "bad", said or "is not installed", remedy)
+    if (int(version[1]), int(version[2])) < least:
+        return Finding(name, "bad", f"{version[0]} is older than {least[0]}.{least[1]}", remedy)
+    return Finding(name, "good", said.splitlines()[0])
+
+
+def _said(ask: Any) -> str:
+    try:
+        return str(ask())
+    except Trouble:
+        return ""
+
+
+def _compose_version() -> str:
+    if shutil.which("docker") is None:
+        return ""
+    done = subprocess.run(["docker", "compose", "version"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,1 @@
+"""The Compose project: its configuration, its images, its secrets."""

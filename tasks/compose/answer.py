@@ -1,0 +1,133 @@
+"""What does Compose make of the project's files, and what does its answer depend on?
+
+Asking (``docker compose config``) takes longer than a run with nothing to do may take in all, so the answer is kept
+under a digest of everything that goes into it: more than Compose reads where that is in doubt, never less.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.engine import plugins
+
+EPOCH = "SOURCE_DATE_EPOCH"
+
+
+def ask(files: tuple[Path, ...], environ: Mapping[str, str]) -> dict[str, Any]:
+    """What ``docker compose config`` says of these files in ``environ``; ``Trouble`` with its own words."""
+    argv = ["docker", "compose"]
+    for file in files:
+        argv += ["--file", str(file)]
+    argv += ["config", "--format", "json"]
+    # COMPOSE_FILE is said by --file; left in the environment, relative names would be read twice.
+    quiet = {name: value for name, value in environ.items() if name != "COMPOSE_FILE"}
+    try:
+        done = subprocess.run(argv, cwd=files[0].parent, env=quiet, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Trouble("the docker command is not installed", remedy="./doitw installs it, or see doit doctor") from None
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip() and "level=warning" not in line]
+        sentence = lines[-1] if lines else f"docker compose config ended with status {done.returncode}"
+        if "is not a docker command" in done.stderr or "unknown shorthand flag" in done.stderr:
+            raise Trouble("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
+        raise Trouble(f"Compose refuses it: {sentence}", where=str(files[0]))
+    # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
+    answer: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
+    return answer
+
+
+def sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] | None:
+    """All files that the answer depends on: the Compose files, what they include and extend, the env files beside
+    them. None if one of them is named by a variable or cannot be read: then the answer is not kept.
+
+    Compose takes a relative name from the folder of the file that holds it, from the project's or from one that an
+    include names; here all files of that name count.
+    """
+    import yaml
+
+    found: dict[Path, None] = {}
+    places: dict[Path, None] = {path.parent: None for path in files}
+    for part in environ.get("COMPOSE_ENV_FILES", "").split(","):
+        if part:
+            found[files[0].parent / part] = None
+    todo = [*files]
+    while todo:
+        path = todo.pop()
+        if path in found:
+            continue
+        found[path] = None
+        places[path.parent] = None
+        try:
+            content = yaml.load(path.read_text(), _tolerant_loader())  # noqa: S506  a SafeLoader
+        except (OSError, yaml.YAMLError):
+            return None
+        named = _Named.of(content if isinstance(content, dict) else {})
+        if any("$" in text or "://" in text for text in (*named.files, *named.env_files, *named.folders)):
+            return None
+        places |= {place / folder: None for place in [*places] for folder in named.folders}
+        found |= {place / env_file: None for place in places for env_file in named.env_files}
+        todo += [target for place in places for file in named.files if (target := place / file).is_file()]
+    return [*found, *(place / ".env" for place in places)]
+
+
+def _tolerant_loader() -> Any:
+    """A safe YAML loader that reads Compose's own tags (``!reset``, ``!override``) as nothing."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+    return Loader
+
+
+@dataclass(frozen=True)
+class _Named:
+    """What a Compose file names: further Compose files, env files, and the folders of what it includes."""
+
+    files: tuple[str, ...]
+    env_files: tuple[str, ...]
+    folders: tuple[str, ...]
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> _Named:
+        """What stands in the ``include`` and the ``extends`` of this file."""
+        includes = [{"path": one} if isinstance(one, str) else one for one in content.get("include") or ()]
+        extends = [(service or {}).get("extends") for service in (content.get("services") or {}).values()]
+        files = [name for one in includes for name in _strings(one.get("path"))]
+        files += [one["file"] for one in extends if isinstance(one, Mapping) and one.get("file")]
+        env_files = [name for one in includes for name in _strings(one.get("env_file"))]
+        return cls(tuple(files), tuple(env_files), tuple(one.get("project_directory") or "." for one in includes))
+
+
+def _strings(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, str]) -> str:
+    """A digest of all that Compose's answer depends on; values of variables enter it only by their digest."""
+    digest = hashlib.sha256(f"{[str(file) for file in files]} {plugins.identity('docker-compose')}".encode())
+    texts = []
+    for path in sources:
+        try:
+            text = path.read_bytes()
+        except OSError:
+            text = b""
+            digest.update(b"absent")
+        texts.append(text)
+        digest.update(f"{path}\0{len(text)}\0".encode() + text)
+    # Any variable whose name is a word of the files may be interpolated: more than Compose reads, never less.
+    words = set(re.findall(rb"[A-Za-z_][A-Za-z0-9_]*", b"\n".join(texts)))
+    for name in sorted(environ):
+        if name.startswith(("COMPOSE_", "DOCKER_")) or name in ("HOME", EPOCH) or os.fsencode(name) in words:
+            digest.update(f"{name}={environ[name]}\0".encode())
+    return digest.hexdigest()

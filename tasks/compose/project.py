@@ -1,0 +1,344 @@
+"""What does the Compose project declare?
+
+An *image* is a service with a ``build:`` section. Compose itself resolves the file (interpolation,
+``extends``, ``include``, profiles): ``docker compose config``. Its answer is kept in
+``project.json`` in the project's folder together with a digest of all that it depends on, so that a run that changes
+nothing does not pay for it again. Of the answer only what builds need is kept, never a service's
+environment, which may hold secrets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.base.places import project_folder
+from tasks.base.references import familiar, is_taggable
+from tasks.base.settings import ROOT, read_env
+from tasks.compose import answer as compose_answer
+from tasks.compose.answer import EPOCH
+
+DEFAULT_FILE = "docker-compose.optimized.yml"
+_FORMAT = 7  # of project.json: raised whenever what is kept there changes its meaning
+_COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+_REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
+
+# Arguments that BuildKit predefines: they count for no cache and no history, and may hold a proxy's password.
+PROXIES = {f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "FTP", "NO", "ALL")}
+# Every key of `build:` that buildx has an option for; other keys, of this Compose or a later one, are `unsupported`.
+_HONOURED = {
+    "context", "dockerfile", "dockerfile_inline", "args", "target", "additional_contexts", "secrets", "ssh",
+    "platforms", "cache_from", "cache_to", "labels", "network", "shm_size", "extra_hosts", "no_cache", "pull",
+    "tags", "entitlements", "privileged", "ulimits", "provenance", "sbom", "no_cache_filter",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A BuildKit secret of a build: its id and where its value is read from, never the value."""
+
+    id: str
+    file: str = ""
+    environment: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One service with a ``build:`` section, as Compose resolved it.
+
+    Paths are absolute. ``contexts`` are the named contexts: ``service:NAME``, a folder, or anything
+    else that ``docker buildx build --build-context`` takes. ``problem`` is why this image cannot be
+    built, if its declaration already says so. ``unsupported`` are the keys that nothing can be told of, with their
+    values as JSON: they count, and ``plan`` says so.
+    """
+
+    name: str
+    ref: str
+    context: str
+    dockerfile: str = ""
+    dockerfile_inline: str | None = None
+    target: str | None = None
+    args: Mapping[str, str | None] = field(default_factory=dict)
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[Secret, ...] = ()
+    ssh: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
+    shm_size: str = ""
+    extra_hosts: tuple[str, ...] = ()
+    no_cache: bool = False
+    pull: bool = False
+    tags: tuple[str, ...] = ()
+    entitlements: tuple[str, ...] = ()
+    privileged: bool = False
+    ulimits: tuple[str, ...] = ()
+    provenance: str = ""
+    sbom: str = ""
+    no_cache_filter: tuple[str, ...] = ()
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    twin: str = ""
+    problem: str = ""
+
+    @property
+    def remote_context(self) -> bool:
+        """Whether the context is a URL or a git repository instead of a folder."""
+        return bool(_REMOTE.match(self.context))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name the built image must carry: its own first, then ``build.tags``."""
+        return (self.ref, *self.tags)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A resolved Compose project: its name, its folder, its Compose files and its images by name."""
+
+    name: str
+    directory: Path
+    files: tuple[Path, ...]
+    images: Mapping[str, Image]
+
+    def image(self, name: str) -> Image:
+        """The image of that name; ``Trouble`` that offers the nearest names where there is none."""
+        if name in self.images:
+            return self.images[name]
+        import difflib
+
+        near = difflib.get_close_matches(name, self.images, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "there are " + ", ".join(self.images)
+        raise Trouble(f"no image is called {name!r}", where=str(self.files[0]), remedy=hint)
+
+
+def compose_files(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> tuple[Path, ...]:
+    """The project's Compose files, absolute: ``COMPOSE_FILE`` (several: by ``COMPOSE_PATH_SEPARATOR``), from the
+    environment or from ``root/.env``, else our own declaration, else Compose's default names with their override."""
+    stored = read_env(root / ".env") if "COMPOSE_FILE" not in environ else {}
+    named = environ.get("COMPOSE_FILE") or stored.get("COMPOSE_FILE", "")
+    if named:
+        separator = environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
+        return tuple((root / part).absolute() for part in named.split(separator) if part)
+    if (root / DEFAULT_FILE).is_file():
+        return (root / DEFAULT_FILE,)
+    for name in _COMPOSE_NAMES:
+        if (root / name).is_file():
+            stem, suffix = name.rsplit(".", 1)
+            override = root / f"{stem}.override.{suffix}"
+            return (root / name, override) if override.is_file() else (root / name,)
+    return (root / DEFAULT_FILE,)
+
+
+def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
+    """The resolved project of these Compose files: from its ``project.json`` if nothing that it depends on
+    changed, else from ``docker compose config``, in ``environ``.
+
+    Raises ``Trouble`` with Compose's own words when the files are not there or not valid.
+    """
+    for file in files:
+        if not file.is_file():
+            raise Trouble("there is no such Compose file", where=str(file), remedy="see COMPOSE_FILE")
+    kept = project_folder(files, environ) / "project.json"
+    with contextlib.suppress(KeyError, TypeError):  # of what another version wrote: Compose is then asked
+        known = read_json(kept) or {}
+        sources = [Path(path) for path in known["sources"]]
+        if known["format"] == _FORMAT and known["key"] == compose_answer.key(sources, files, environ):
+            return _from_json(known["project"])
+    project = _project(compose_answer.ask(files, environ), files, environ)
+    found = compose_answer.sources(files, environ)
+    if found is not None:
+        key = compose_answer.key(found, files, environ)
+        content = {"format": _FORMAT, "key": key, "sources": list(map(str, found)), "project": _to_json(project)}
+        write_json(kept, content)
+    return project
+
+
+def dockerfile_text(image: Image) -> str:
+    """The text of an image's Dockerfile, its odd bytes as surrogates; ``Trouble`` if it cannot be read."""
+    if image.dockerfile_inline is not None:
+        return image.dockerfile_inline
+    try:
+        return Path(image.dockerfile).read_bytes().decode(errors="surrogateescape")
+    except FileNotFoundError:
+        where = f"service {image.name}"
+        raise Trouble(
+            f"there is no Dockerfile {image.dockerfile!r}", where=where, remedy="see build.dockerfile"
+        ) from None
+    except OSError as error:
+        raise Trouble(f"the Dockerfile cannot be read: {error.strerror}", where=image.dockerfile) from None
+
+
+def _project(answer: Mapping[str, Any], files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
+    directory = files[0].parent
+    images: dict[str, Image] = {}
+    for name, service in sorted((answer.get("services") or {}).items()):
+        if service.get("build"):
+            images[name] = _image(name, service, answer, environ)
+    resolved = {name: _with_known_parents(image, images) for name, image in images.items()}
+    return Project(answer["name"], directory, files, _without_clashes(resolved))
+
+
+def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], environ: Mapping[str, str]) -> Image:
+    build = service["build"]
+    secrets: Mapping[str, Any] = answer.get("secrets") or {}
+    ref = service.get("image") or f"{answer['name']}-{name}"
+    context = build.get("context") or "."
+    inline = build.get("dockerfile_inline")
+    dockerfile = "" if inline is not None else build.get("dockerfile") or "Dockerfile"
+    remote = bool(_REMOTE.match(context))
+    problems = [
+        f"an image cannot be called {one!r}: names are lower case and have no digest, tags have at most 128 characters"
+        for one in (ref, *(build.get("tags") or ()))
+        if not is_taggable(one)
+    ]
+    # buildx would take the platform, and the time of layers, from the environment by itself.
+    platform = service.get("platform") or environ.get("DOCKER_DEFAULT_PLATFORM")
+    args = {name: environ[name] for name in (EPOCH,) if environ.get(name)} | (build.get("args") or {})
+    return Image(
+        name=name,
+        ref=ref,
+        context=context,
+        dockerfile=dockerfile if remote or not dockerfile else os.path.normpath(Path(context) / dockerfile),
+        dockerfile_inline=inline,
+        target=build.get("target") or None,
+        args={key: _argument(key, value, environ) for key, value in args.items()},
+        contexts=dict(build.get("additional_contexts") or {}),
+        secrets=tuple(_secret(item, secrets) for item in build.get("secrets") or ()),
+        ssh=tuple(_pairs(build.get("ssh"))),
+        platforms=tuple(build.get("platforms") or ([platform] if platform else [])),
+        cache_from=tuple(build.get("cache_from") or ()),
+        cache_to=tuple(build.get("cache_to") or ()),
+        labels={key: str(value) for key, value in (build.get("labels") or {}).items()},
+        network=build.get("network") or "",
+        shm_size=str(build.get("shm_size") or ""),
+        extra_hosts=tuple(item.replace("=", ":", 1) for item in _pairs(build.get("extra_hosts"))),
+        no_cache=bool(build.get("no_cache")),
+        pull=bool(build.get("pull")),
+        tags=tuple(build.get("tags") or ()),
+        entitlements=tuple(build.get("entitlements") or ()),
+        privileged=bool(build.get("privileged")),
+        ulimits=tuple(_ulimits(build.get("ulimits") or {})),
+        provenance=_attestation(build.get("provenance")),
+        sbom=_attestation(build.get("sbom")),
+        no_cache_filter=tuple(build.get("no_cache_filter") or ()),
+        unsupported={
+            key: json.dumps(value, sort_keys=True)
+            for key, value in build.items()
+            if key not in _HONOURED and not key.startswith("x-")
+        },
+        problem="; ".join(problems),
+    )
+
+
+def _argument(name: str, value: Any, environ: Mapping[str, str]) -> str | None:
+    """The value of a build argument; None where the environment has it, as with proxies: their values are not kept."""
+    taken = name.upper() in PROXIES and environ.get(name) == value
+    return None if value is None or taken else str(value)
+
+
+def _pairs(value: Any) -> Iterator[str]:
+    """Compose writes such lists either as ``["a=b"]`` or as ``{"a": "b"}`` (a value may be a list)."""
+    if isinstance(value, Mapping):
+        for key, held in value.items():
+            for one in held if isinstance(held, list) else [held]:
+                yield f"{key}={one}" if one else key
+    else:
+        yield from value or ()
+
+
+def _ulimits(value: Mapping[str, Any]) -> Iterator[str]:
+    for name, limit in value.items():
+        both = f"{limit['soft']}:{limit['hard']}" if isinstance(limit, Mapping) else str(limit)
+        yield f"{name}={both}"
+
+
+def _attestation(value: Any) -> str:
+    """What ``provenance`` or ``sbom`` asks for; "" for nothing, which is what a build here does by itself."""
+    text = str(value or "")
+    return "" if text.lower() in ("false", "f", "0") else text
+
+
+def _secret(item: Mapping[str, Any] | str, declared: Mapping[str, Any]) -> Secret:
+    source = item if isinstance(item, str) else item["source"]
+    ident = source if isinstance(item, str) else item.get("target") or source
+    origin = declared.get(source) or {}
+    return Secret(ident, file=origin.get("file") or "", environment=origin.get("environment") or "")
+
+
+def _with_known_parents(image: Image, images: Mapping[str, Image]) -> Image:
+    """A named context ``service:x`` must name an image of the project; not every Compose sees to that."""
+    for key, value in image.contexts.items():
+        if value.startswith("service:") and value.removeprefix("service:") not in images:
+            problem = f"additional_contexts.{key} names {value!r}, which is not a service with a build section"
+            return replace(image, problem=image.problem or problem)
+    return image
+
+
+def _without_clashes(images: Mapping[str, Image]) -> dict[str, Image]:
+    """Services may share an image's name if they build it the same way: it is then built once. Else the later of them
+    would win, whichever that is, so that is refused."""
+    owners: dict[str, Image] = {}
+    result: dict[str, Image] = {}
+    for name, image in images.items():
+        shared = [ref for ref in image.names if owners.setdefault(familiar(ref), image) is not image]
+        first = owners[familiar(shared[0])] if shared else image
+        if shared and replace(first, name=name, ref=image.ref) == image:
+            image = replace(image, twin=first.name)
+        elif shared:
+            problem = f"the services {first.name} and {name} build the same image {shared[0]} differently"
+            image = replace(image, problem=image.problem or problem)
+        result[name] = image
+    return result
+
+
+def _to_json(project: Project) -> dict[str, Any]:
+    return {
+        "name": project.name,
+        "directory": str(project.directory),
+        "files": [str(file) for file in project.files],
+        "images": [asdict(image) for image in project.images.values()],
+    }
+
+
+def _from_json(kept: Mapping[str, Any]) -> Project:
+    images = {}
+    for one in kept["images"]:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
+        values["secrets"] = tuple(Secret(**secret) for secret in one["secrets"])
+        images[one["name"]] = Image(**values)
+    return Project(kept["name"], Path(kept["directory"]), tuple(map(Path, kept["files"])), images)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is no such file or nothing in it that can be used."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader, or a kill at any moment, sees the old or the new file, never half of one.
+
+    Raises ``Trouble`` where it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            json.dump(content, stream, indent=1, sort_keys=True)
+        partial.replace(path)
+    except OSError as error:
+        raise Trouble(f"this file cannot be written: {error.strerror}", where=str(path)) from None

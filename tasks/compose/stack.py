@@ -1,0 +1,211 @@
+"""What does Compose run, and how is it told?
+
+The exact command lines of ``docker compose``, and what its answer to ``config`` says of each service that it would
+run. Compose creates and removes containers; what became of them is looked at through the engine (``containers``).
+Nothing of a service's environment is kept: it may hold secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import Trouble
+
+
+@dataclass(frozen=True)
+class Command:
+    """What ``sync+exec`` runs in the containers of a service, and as whom; ``environment`` may hold secrets."""
+
+    words: tuple[str, ...]
+    user: str = ""
+    privileged: bool = False
+    working_dir: str = ""
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Sync:
+    """A rule of ``develop.watch``: what is done when ``path`` changes. ``target`` is where it lies in the container.
+
+    Of what lies in ``path`` it covers what an ``include`` matches (all, if there is none) and no ``ignore`` does.
+    """
+
+    action: str
+    path: Path
+    target: str = ""
+    ignore: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    command: Command | None = None
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service as Compose resolved it.
+
+    ``replicas`` is how many containers it has when the stack is up (0 for an image that others build on),
+    ``builds`` whether it has a ``build:`` section, ``volumes`` where the engine's name of each named volume is mounted,
+    ``ports`` the ports of the container that are published. ``context`` and ``dockerfile`` are those of the build,
+    absolute, where they are on this machine.
+    """
+
+    name: str
+    image: str
+    builds: bool
+    replicas: int
+    volumes: Mapping[str, str]
+    ports: tuple[int, ...] = ()
+    watch: tuple[Sync, ...] = ()
+    context: Path | None = None
+    dockerfile: Path | None = None
+
+
+@dataclass(frozen=True)
+class Compose:
+    """One Compose project, as the ``docker compose`` command is told about it: files, name and environment."""
+
+    files: tuple[Path, ...]
+    project: str
+    environ: Mapping[str, str]
+
+    @property
+    def directory(self) -> Path:
+        """The project's folder, where Compose looks for ``.env`` and relative paths start."""
+        return self.files[0].parent
+
+    def argv(self, *words: str) -> list[str]:
+        """The command line of ``docker compose`` with these words, for this project and none else."""
+        argv = ["docker", "compose"]
+        for file in self.files:
+            argv += ["--file", str(file)]
+        # An override may lie in another folder; the first file's is the project's.
+        return [*argv, "--project-directory", str(self.directory), "--project-name", self.project, *words]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of these commands: the files are said by ``--file``, and never once more."""
+        return {name: value for name, value in self.environ.items() if name != "COMPOSE_FILE"}
+
+    def services(self) -> dict[str, Service]:
+        """The services of this project with its active profiles, as Compose resolves them now.
+
+        Raises ``Trouble`` with Compose's own words when it refuses the files.
+        """
+        done = self.run("config", "--format", "json")
+        if done.returncode:
+            raise Trouble(f"Compose refuses it: {last_words(done.stderr)}", where=str(self.files[0]))
+        # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
+        return services_of(json.loads(done.stdout.replace("$$", "$")))
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a short command and catch what it says; for what takes its time see ``processes``."""
+        try:
+            return subprocess.run(
+                self.argv(*words), cwd=self.directory, env=self.env, capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:
+            raise Trouble("the docker command is not installed", remedy="./doitw installs it") from None
+
+
+def create_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
+    """Create what is missing and recreate what changed, in the order of ``depends_on``, and start nothing of it. Never
+    builds: the plan does."""
+    return compose.argv("--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull", *services)
+
+
+def start_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
+    """Start what is there and does not run, in the order and on the conditions of ``depends_on``."""
+    return compose.argv("--progress", "plain", "start", *services)
+
+
+def down_argv(compose: Compose, *, volumes: bool) -> list[str]:
+    """Remove the project's containers and networks, whatever profile they belong to; with ``volumes`` its data too."""
+    words = ["--progress", "plain", "--profile", "*", "down", "--remove-orphans"]
+    return compose.argv(*words, *(["--volumes"] if volumes else []))
+
+
+def logs_argv(
+    compose: Compose,
+    services: Sequence[str] = (),
+    *,
+    follow: bool = False,
+    tail: str = "all",
+    since: str = "",
+    timestamps: bool = False,
+    color: bool = False,
+) -> list[str]:
+    """Print what containers wrote. ``color`` for a terminal: the command itself only sees a pipe."""
+    words = ["--ansi", "always" if color else "never", "--profile", "*", "logs", "--tail", tail]
+    words += ["--follow"] if follow else []
+    words += ["--since", since] if since else []
+    words += ["--timestamps"] if timestamps else []
+    return compose.argv(*words, *services)
+
+
+def restart_argv(compose: Compose, services: Sequence[str]) -> list[str]:
+    """Restart the containers of these services, and of no service that depends on them."""
+    return compose.argv("--progress", "plain", "restart", "--no-deps", *services)
+
+
+def services_of(config: Mapping[str, Any]) -> dict[str, Service]:
+    """The services in Compose's answer to ``config --format json``, by name."""
+    volumes = {key: str((value or {}).get("name") or key) for key, value in (config.get("volumes") or {}).items()}
+    declared: Mapping[str, Any] = config.get("services") or {}
+    return {name: _service(name, one, config["name"], volumes) for name, one in sorted(declared.items())}
+
+
+def _service(name: str, one: Mapping[str, Any], project: str, volumes: Mapping[str, str]) -> Service:
+    replicas = one.get("scale")
+    if replicas is None:
+        replicas = (one.get("deploy") or {}).get("replicas")
+    build = one.get("build") or {}
+    context = Path(build.get("context") or "")
+    named = "" if build.get("dockerfile_inline") else build.get("dockerfile") or "Dockerfile"
+    mounts = [mount for mount in one.get("volumes") or () if mount.get("type") == "volume" and mount.get("source")]
+    return Service(
+        name=name,
+        image=one.get("image") or f"{project}-{name}",
+        builds=bool(one.get("build")),
+        replicas=1 if replicas is None else int(replicas),
+        volumes={mount["target"]: volumes.get(mount["source"], mount["source"]) for mount in mounts},
+        ports=tuple(sorted({int(port["target"]) for port in one.get("ports") or ()})),
+        watch=tuple(_syncs((one.get("develop") or {}).get("watch") or ())),
+        context=context if context.is_absolute() else None,
+        dockerfile=context / named if context.is_absolute() and named else None,
+    )
+
+
+def _syncs(rules: Iterable[Mapping[str, Any]]) -> Iterable[Sync]:
+    for rule in rules:
+        yield Sync(
+            action=rule["action"],
+            path=Path(rule["path"]),
+            target=rule.get("target") or "",
+            ignore=tuple(rule.get("ignore") or ()),
+            include=tuple(rule.get("include") or ()),
+            command=_command(rule.get("exec") or {}),
+        )
+
+
+def _command(hook: Mapping[str, Any]) -> Command | None:
+    words = tuple(hook.get("command") or ())
+    environment = {name: value for name, value in (hook.get("environment") or {}).items() if value is not None}
+    if not words:
+        return None
+    return Command(
+        words=words,
+        user=str(hook.get("user") or ""),
+        privileged=bool(hook.get("privileged")),
+        working_dir=hook.get("working_dir") or "",
+        environment=tuple(environment.items()),
+    )
+
+
+def last_words(text: str) -> str:
+    """What Compose's output ends with, without its warnings: as a rule, why it gave up."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "level=warning" not in line]
+    return lines[-1].removeprefix("Error response from daemon: ") if lines else "it said nothing"

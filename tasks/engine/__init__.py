@@ -1,0 +1,1 @@
+"""The Docker engine: its API, its containers, the contexts that lead to it."""

@@ -1,0 +1,217 @@
+"""How is the engine asked? Its HTTP API, in one version, over whatever leads to it.
+
+On a Unix socket it is asked over plain HTTP, because importing the SDK takes longer than everything else that a run
+with nothing to do needs (0.08 s, see docs/decisions.md). ``ssh://`` becomes a Unix socket here, whose connections are
+the docker command's own: ``ssh HOST docker system dial-stdio``. TCP, with TLS or without, goes through the SDK.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tasks.base.errors import Trouble
+from tasks.engine.endpoint import endpoint, material
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
+# The newest version that the tests have met. A later engine answers in this one, as it did then.
+OURS = "1.51"
+_AHEAD_SECONDS = 2.0  # what was asked longer ago is asked again: who does not read files meanwhile does something else
+
+
+class Api:
+    """The API of the engine at ``address``. Every method but ``ask`` and ``forget`` raises ``Trouble`` when the engine
+    does not answer."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._version = ""
+        self._client: Any = None
+        self._asked: dict[str, tuple[float, HTTPConnection]] = {}
+
+    def ask(self, *paths: str) -> None:
+        """Send these ahead, if the engine is near: it finds the answers while this process does something else."""
+        self.forget()
+        for path in paths if self.address.startswith("unix://") else ():
+            with contextlib.suppress(Trouble):  # an engine that is needed later says it then
+                self._asked[path] = time.monotonic(), self._sent("GET", self._versioned(path))
+
+    def forget(self) -> None:
+        """Do not take answers to what was asked ahead."""
+        asked, self._asked = self._asked, {}
+        for _, connection in asked.values():
+            connection.close()
+
+    def call(self, method: str, path: str) -> Any:
+        """The engine's answer to this; ``Trouble`` with its own words where it refuses."""
+        when, connection = self._asked.pop(path, (0.0, None))
+        if connection is None or time.monotonic() - when > _AHEAD_SECONDS:
+            status, body, _ = self._ask_now(method, self._versioned(path))
+        else:
+            status, body, _ = self._answer(connection)
+        if status >= 400:
+            raise self._refused(method, path, body)
+        return json.loads(body) if body.strip() else None
+
+    def version(self) -> str:
+        """The version that both understand: ours, or the engine's where that is older."""
+        if not self._version:
+            _, _, headers = self._ask_now("GET", "/_ping")
+            self._version = min(headers.get("api-version") or OURS, OURS, key=_number)
+        return self._version
+
+    def _versioned(self, path: str) -> str:
+        return f"/v{self.version()}{path}"
+
+    def _ask_now(self, method: str, path: str) -> tuple[int, bytes, Mapping[str, str]]:
+        if self.address.startswith(("unix://", "ssh://")):
+            return self._answer(self._sent(method, path))
+        return self._over_sdk(method, path)
+
+    def _sent(self, method: str, path: str) -> HTTPConnection:
+        """A connection on which this was asked."""
+        import http.client
+        import socket
+
+        place = _through_ssh(self.address) if self.address.startswith("ssh://") else self.address
+
+        class Connection(http.client.HTTPConnection):
+            def connect(self) -> None:
+                self.sock = socket.socket(socket.AF_UNIX)
+                self.sock.settimeout(60)
+                self.sock.connect(place.removeprefix("unix://"))
+
+        connection = Connection("docker")
+        try:
+            connection.request(method, path)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._silent(str(error)) from None
+        return connection
+
+    def _answer(self, connection: HTTPConnection) -> tuple[int, bytes, Mapping[str, str]]:
+        """What comes back on a connection on which something was asked: status, body, and headers in lower case."""
+        import http.client
+
+        try:
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._silent(str(error)) from None
+        finally:
+            connection.close()
+        return answer.status, body, {name.lower(): value for name, value in answer.getheaders()}
+
+    def _over_sdk(self, method: str, path: str) -> tuple[int, bytes, Mapping[str, str]]:
+        import docker.errors
+        import requests
+
+        try:
+            if self._client is None:
+                self._client = sdk_client(self.address, OURS)
+            answer = self._client.request(method, f"{self._client.base_url}{path}", timeout=60)
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            raise self._silent(str(error)) from None
+        return answer.status_code, answer.content, {name.lower(): value for name, value in answer.headers.items()}
+
+    def _silent(self, why: str) -> Trouble:
+        remedy = "start it, or let ./doitw do so"
+        if self.address.startswith("ssh://"):
+            why = _said_by_ssh(self.address) or why
+            remedy = f"see that `docker --host {self.address} version` works"
+        return Trouble(f"no Docker engine answers at {self.address}: {why}", remedy=remedy)
+
+    def _refused(self, method: str, path: str, body: bytes) -> Trouble:
+        said = body.decode(errors="replace")
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            said = json.loads(body)["message"]
+        remedy = "it is newer than this doit knows: use a newer version of these tasks" if "is too old" in said else ""
+        return Trouble(f"the Docker engine refuses {method} {path.split('?')[0]}: {said.strip()}", remedy=remedy)
+
+
+def sdk_client(address: str, version: str) -> Any:
+    """The SDK's client of the engine at ``address`` for this version of the API, with the TLS files of the environment
+    or of the current Docker context. Raises ``docker.errors.TLSParameterError`` where one of them is missing."""
+    from functools import partial
+
+    from docker.tls import TLSConfig
+    from docker.utils import kwargs_from_env
+
+    import docker
+
+    client: Any
+    held = material() if address == endpoint() else None
+    if held is not None:
+        pair = (held.cert, held.key) if held.cert or held.key else None
+        tls = TLSConfig(client_cert=pair, ca_cert=held.ca or None, verify=held.verify)
+        client = docker.APIClient(base_url=address, tls=tls, version=version)
+    else:
+        local = _through_ssh(address) if address.startswith("ssh://") else address
+        client = docker.APIClient(**kwargs_from_env({**os.environ, "DOCKER_HOST": local}), version=version)
+    # Left to itself, requests prefers the bundle in REQUESTS_CA_BUNDLE to the authority that it was given.
+    client.request = partial(client.request, verify=client.verify)
+    return client
+
+
+def ssh_argv(address: str) -> list[str]:
+    """The command whose input and output are a connection to the engine at ``address``, as the docker command runs it.
+
+    >>> ssh_argv("ssh://me@far:2222")
+    ['ssh', '-o', 'ConnectTimeout=30', '-T', '-l', 'me', '-p', '2222', '--', 'far', 'docker', 'system', 'dial-stdio']
+    """
+    url = urlsplit(address)
+    argv = ["ssh", "-o", "ConnectTimeout=30", "-T"]
+    argv += ["-l", url.username] if url.username else []
+    argv += ["-p", str(url.port)] if url.port else []
+    host = ["--host", f"unix://{url.path}"] if url.path.strip("/") else []
+    return [*argv, "--", url.hostname or "", "docker", *host, "system", "dial-stdio"]
+
+
+@cache
+def _through_ssh(address: str) -> str:
+    """A Unix socket of this process whose connections lead through ssh to the engine at ``address``."""
+    import atexit
+    import shutil
+    import socket
+    import subprocess
+    import tempfile
+    import threading
+
+    if shutil.which("ssh") is None:
+        raise Trouble(f"the engine is at {address}, and there is no ssh command", remedy="install openssh-client")
+    folder = Path(tempfile.mkdtemp(prefix="engine-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(folder / "docker.sock"))
+    server.listen(64)
+
+    def serve() -> None:
+        while True:
+            client, _ = server.accept()
+            with client, (folder / "said").open("wb") as said:
+                end, argv = client.fileno(), ssh_argv(address)
+                # In a session of its own, as the docker command runs it: Ctrl-C must not cut what is in use.
+                subprocess.Popen(argv, stdin=end, stdout=end, stderr=said, start_new_session=True)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"unix://{folder}/docker.sock"
+
+
+def _said_by_ssh(address: str) -> str:
+    """The last line that ssh wrote for this address."""
+    path = Path(_through_ssh(address).removeprefix("unix://")).with_name("said")
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -1,0 +1,315 @@
+"""What does the Docker engine hold?
+
+The engine is the database: which image is fresh is read from its tags and labels, so a lost state file
+can never mislead. One listing answers for all images. ``engine_api`` asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from tasks.base import platforms
+from tasks.base.errors import Trouble
+from tasks.base.references import familiar
+from tasks.engine.api import Api
+from tasks.engine.endpoint import endpoint
+from tasks.inputs.fingerprint import LABEL, OWN
+
+_VERSION, _IMAGES = "/version", "/images/json"
+# Instructions that change an image's configuration only (WORKDIR makes a layer).
+_WITHOUT_LAYER = {
+    "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "SHELL",
+    "STOPSIGNAL", "USER", "VOLUME",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Held:
+    """An image that the engine holds: its id, the names and repository digests it goes by, its labels, bytes, and when
+    it was made (seconds since the epoch). ``fixed`` is whether that id can never mean another image: in containerd's
+    store it may be an index, of which the engine shows the platform that it happens to hold."""
+
+    id: str
+    tags: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0
+    created: float = 0.0
+    fixed: bool = True
+
+
+@dataclass(frozen=True)
+class CacheRecord:
+    """One record of a BuildKit's cache: its id and the ids of those that it lies on, its bytes, when it was last used
+    (seconds since the epoch) and how often, whether something uses it now, whether an image holds the same bytes, and
+    when it was made."""
+
+    id: str
+    parents: tuple[str, ...]
+    what: str
+    size: int
+    used: float
+    uses: int
+    busy: bool = False
+    shared: bool = False
+    made: float = 0.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an image id: its content, platform (normal form), environment and ONBUILD triggers.
+
+    ``content`` is a digest of the layers and the configuration without our own labels and without times:
+    two images with the same content are the same for everything that builds on them.
+    """
+
+    content: str
+    platform: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    onbuild: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All images of the engine at one moment, by every normalised name that they go by; its platform and version."""
+
+    by_name: Mapping[str, Held]
+    platform: str
+    by_own: Mapping[str, tuple[Held, ...]] = field(default_factory=dict)
+    version: str = ""
+
+    def every(self) -> Iterator[Held]:
+        """All images that have a name or carry our label; some more than once."""
+        yield from self.by_name.values()
+        for some in self.by_own.values():
+            yield from some
+
+    def get(self, ref: str) -> Held | None:
+        """The image that the engine holds under this reference, if any."""
+        return self.by_name.get(normalise(ref))
+
+    def made_from(self, own: str) -> tuple[Held, ...]:
+        """The images that our label says were made from these own ingredients."""
+        return self.by_own.get(own, ())
+
+
+def normalise(ref: str) -> str:
+    """An image reference as the engine lists it: without Docker Hub's default parts, with a tag or a digest.
+
+    >>> normalise("docker.io/library/python")
+    'python:latest'
+    >>> normalise("python:3.13@sha256:00")
+    'python@sha256:00'
+    """
+    name, _, digest = familiar(ref).partition("@")
+    last = name.rsplit("/", 1)[-1]
+    if digest:
+        return f"{name[: len(name) - len(last)]}{last.split(':')[0]}@{digest}"
+    return name if ":" in last else f"{name}:latest"
+
+
+def host_platform() -> str:
+    """This machine's platform in its normal form, such as ``linux/amd64``."""
+    return platforms.normalise(os.uname().machine)
+
+
+class Gone(Trouble):
+    """The engine does not hold an image any more that it listed before."""
+
+
+class Engine:
+    """The engine at ``address`` (default: the one that the docker command would talk to).
+
+    Every method raises ``Trouble`` when the engine does not answer.
+    """
+
+    def __init__(self, address: str = "") -> None:
+        self.address = address or endpoint()
+        self._api = Api(self.address)
+        self._platform = self._version = ""
+
+    def ask(self) -> None:
+        """Send ahead what ``snapshot`` will ask: a local engine finds the answer while this process reads files."""
+        self._api.ask(_VERSION, _IMAGES)
+
+    def forget(self) -> None:
+        """Do not take answers to what was asked ahead: something has changed since."""
+        self._api.forget()
+
+    def snapshot(self) -> Snapshot:
+        """List the images and the platform of the engine: one request each, however many images there are."""
+        if not self._platform:
+            version = self._call("GET", _VERSION)
+            self._platform = platforms.normalise(f"{version['Os']}/{version['Arch']}")
+            self._version = version.get("Version") or ""
+        return replace(snapshot_of(self._call("GET", _IMAGES), self._platform), version=self._version)
+
+    def facts(self, image_id: str) -> Facts:
+        """The facts of an image that the engine holds."""
+        return facts_of(self._call("GET", f"/images/{quote(image_id, safe=':')}/json"))
+
+    def tagged(self, ref: str) -> str:
+        """When the image that goes by this reference last got a name, in the engine's words; "" if there is none."""
+        try:
+            inspected = self._call("GET", f"/images/{quote(ref, safe=':/@')}/json")
+        except Trouble as trouble:
+            if "No such image" in str(trouble):
+                return ""
+            raise
+        return f"{inspected['Id']} {(inspected.get('Metadata') or {}).get('LastTagTime') or ''}"
+
+    def layers(self, image_id: str) -> tuple[tuple[str, int], ...]:
+        """The image's layers from the base up: the digest of each one's uncompressed content, and its bytes."""
+        path = f"/images/{quote(image_id, safe=':')}"
+        digests = self._call("GET", f"{path}/json")["RootFS"].get("Layers") or []
+        try:
+            made = [entry for entry in reversed(self._call("GET", f"{path}/history")) if _makes_layer(entry)]
+        except Trouble as trouble:
+            if "snapshot" not in str(trouble):
+                raise
+            made = []  # containerd's store unpacks no image of another platform, and knows no history of one
+        if len(made) != len(digests):  # an imported or squashed image tells its history in another way
+            made = [{"Size": 0}] * len(digests)
+        return tuple((digest, int(entry["Size"])) for digest, entry in zip(digests, made, strict=True))
+
+    def tag(self, image_id: str, ref: str) -> None:
+        """Let the reference name this image; ``Gone`` if it is not here."""
+        name = normalise(ref)
+        repo, _, tag = name.rpartition(":")
+        query = urlencode({"repo": repo, "tag": tag})
+        try:
+            self._call("POST", f"/images/{quote(image_id, safe=':')}/tag?{query}")
+        except Trouble as trouble:
+            if "No such image" not in str(trouble):
+                raise
+            raise Gone(f"the engine holds no image {image_id} any more") from None
+
+    def untag(self, ref: str) -> None:
+        """Take this name away, if somebody else has not; the image itself goes only if it has no other name and nothing
+        uses it."""
+        try:
+            self._call("DELETE", f"/images/{quote(ref, safe=':/@')}?noprune=1")
+        except Trouble as trouble:
+            if "No such image" not in str(trouble):
+                raise
+
+    def remove(self, image_id: str) -> None:
+        """Remove an image that has no name, or the engine says why not."""
+        self._call("DELETE", f"/images/{quote(image_id, safe=':')}?noprune=1")
+
+    def users(self) -> dict[str, tuple[str, ...]]:
+        """Which containers, running or not, were made from which image id."""
+        users: dict[str, tuple[str, ...]] = {}
+        for one in self._call("GET", "/containers/json?all=1"):
+            name = (one.get("Names") or [one["Id"][:12]])[0].lstrip("/")
+            users[one["ImageID"]] = (*users.get(one["ImageID"], ()), name)
+        return users
+
+    def build_cache(self) -> tuple[CacheRecord, ...]:
+        """The records of the cache of the engine's own BuildKit."""
+        answer = self._call("GET", "/system/df?type=build-cache&verbose=1")
+        # The second from API 1.52 on.
+        listed = answer.get("BuildCache") or (answer.get("BuildCacheUsage") or {}).get("Items") or []
+        return tuple(map(_cache_record, listed))
+
+    def prune_build_cache(self, ids: Sequence[str]) -> None:
+        """Remove these records of the build cache and no other, those that lie on others first; what is busy stays."""
+        for some in _batches(ids, 500):
+            # The engine takes one value, which BuildKit reads as a regular expression in quotes.
+            filters = quote(json.dumps({"id": [f'"^({"|".join(some)})$"']}))
+            self._call("POST", f"/build/prune?all=1&filters={filters}")
+
+    def uses_containerd_store(self) -> bool:
+        """Whether images live in containerd's store, which can export caches, instead of the classic one."""
+        status = self._call("GET", "/info").get("DriverStatus") or []
+        return any("containerd" in str(value) for _, value in status)
+
+    def _call(self, method: str, path: str) -> Any:
+        return self._api.call(method, path)
+
+
+def facts_of(inspected: Mapping[str, Any]) -> Facts:
+    """The facts in the engine's answer to ``docker image inspect``."""
+    config = {key: value for key, value in (inspected.get("Config") or {}).items() if value}
+    labels = {key: value for key, value in (config.pop("Labels", None) or {}).items() if not key.startswith(LABEL)}
+    for transient in ("Hostname", "Domainname", "Image", "AttachStdin", "AttachStdout", "AttachStderr"):
+        config.pop(transient, None)
+    variant = inspected.get("Variant") or ""
+    system = "/".join(part for part in (inspected.get("Os"), inspected.get("Architecture"), variant) if part)
+    whole = [inspected.get("RootFS", {}).get("Layers"), config, labels, system]
+    env = dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry)
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    return Facts(f"sha256:{digest}", platforms.normalise(system), env, tuple(config.get("OnBuild") or ()))
+
+
+def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
+    """The snapshot in the engine's answer to ``GET /images/json``."""
+    by_name: dict[str, Held] = {}
+    by_own: dict[str, tuple[Held, ...]] = {}
+    for one in listed:
+        tags = tuple(tag for tag in one.get("RepoTags") or () if tag != "<none>:<none>")
+        digests = tuple(digest for digest in one.get("RepoDigests") or () if not digest.startswith("<none>"))
+        labels, size, created = one.get("Labels") or {}, one.get("Size") or 0, one.get("Created") or 0
+        held = Held(one["Id"], tags, digests, labels, size, created, _fixed(one))
+        for name in (*tags, *digests):
+            by_name[normalise(name)] = held
+        if OWN in held.labels:
+            by_own[held.labels[OWN]] = (*by_own.get(held.labels[OWN], ()), held)
+    return Snapshot(by_name, platform, by_own)
+
+
+def _fixed(listed: Mapping[str, Any]) -> bool:
+    """Whether the id of a listed image can never mean another one. That of the classic store is its configuration's;
+    containerd's store has no other digest for an image than its id, which newer engines say what it is of."""
+    if not any(digest.endswith(f"@{listed['Id']}") for digest in listed.get("RepoDigests") or ()):
+        return not listed.get("Descriptor")
+    return re.search(r"manifest\.v\d", (listed.get("Descriptor") or {}).get("mediaType", "")) is not None
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch of a time as Go writes it (RFC 3339 with nanoseconds); 0 for none.
+
+    >>> moment("2026-11-24T07:29:38.905736163Z")
+    1795505378.0
+    """
+    found = re.match(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)? ?(Z|[+-]\d\d:?\d\d)", text)
+    if not found:
+        return 0.0
+    from datetime import datetime
+
+    return max(0.0, datetime.fromisoformat(f"{found[1]}T{found[2]}{found[3].replace('Z', '+00:00')}").timestamp())
+
+
+def _cache_record(listed: Mapping[str, Any]) -> CacheRecord:
+    # Engines up to 26 write a blank before this key.
+    parents = listed.get("Parents") or listed.get(" Parents") or ([listed["Parent"]] if listed.get("Parent") else [])
+    return CacheRecord(
+        id=listed["ID"],
+        parents=tuple(parents),
+        what=" ".join((listed.get("Description") or listed.get("Type") or "").split()),
+        size=int(listed.get("Size") or 0),
+        used=moment(listed.get("LastUsedAt") or "") or moment(listed.get("CreatedAt") or ""),
+        uses=int(listed.get("UsageCount") or 0),
+        busy=bool(listed.get("InUse")),
+        shared=bool(listed.get("Shared")),
+        made=moment(listed.get("CreatedAt") or ""),
+    )
+
+
+def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
+
+
+def _makes_layer(entry: Mapping[str, Any]) -> bool:
+    """Whether a line of ``docker history`` stands for a layer: the API does not say, so from what made it."""
+    made_by = entry.get("CreatedBy") or ""
+    words = made_by.removeprefix("/bin/sh -c #(nop) ").split()
+    return not words or words[0] not in _WITHOUT_LAYER

@@ -1,0 +1,299 @@
+"""What became of a project's containers?
+
+Found by Compose's own labels, so that nothing has to be remembered, and looked at through the engine's SDK.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.engine.api import Api, sdk_client
+from tasks.engine.endpoint import endpoint
+
+PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+_PREFIX = "com.docker.compose."
+_TRIES, _PAUSE = 20, 0.25
+# What Compose calls a new container until the one that it replaces is gone.
+_REPLACING = re.compile(r"^[0-9a-f]{12}_")
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of a service, at the moment it was looked at.
+
+    ``health`` is empty where nothing checks it, ``started`` seconds since the epoch (0: never), ``start_period``
+    what its health check grants it to begin, ``restarts`` how often the engine had to start it again, ``ports``
+    where its ports are published, as ``address:port → port``, ``volumes`` the named volume at each mount point,
+    ``files`` the Compose files that it was made from.
+    """
+
+    id: str
+    name: str
+    service: str
+    image: str
+    image_id: str
+    state: str
+    health: str = ""
+    exit_code: int = 0
+    restarts: int = 0
+    started: float = 0.0
+    start_period: float = 0.0
+    ports: Mapping[int, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    always: bool = False
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self.state == "running"
+
+
+@dataclass(frozen=True)
+class Event:
+    """The engine did something to a container of a service: ``die``, ``start``, ``health_status: healthy`` …"""
+
+    service: str
+    action: str
+    time: float
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """All that the engine holds of a project, by name."""
+
+    containers: tuple[str, ...]
+    networks: tuple[str, ...]
+    volumes: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.containers or self.networks or self.volumes)
+
+
+class Containers:
+    """The containers of one Compose project. Every method raises ``Trouble`` when the engine does not answer."""
+
+    def __init__(self, project: str) -> None:
+        self.project = project
+        self._filter = {"label": [f"{PROJECT}={project}"]}
+
+    def look(self) -> list[Container]:
+        """All containers of the project's services, stopped ones included, by name."""
+        import docker.errors
+
+        found = []
+        with _answering():
+            for listed in _api().containers(all=True, filters=self._filter):
+                # One may go between the two questions.
+                with contextlib.suppress(docker.errors.NotFound):
+                    found.append(container_of(_api().inspect_container(listed["Id"])))
+        # Compose's own, for a moment: what it replaces still has its labels, under another name.
+        return sorted((one for one in found if one is not None), key=lambda one: one.name)
+
+    @contextlib.contextmanager
+    def events(self) -> Iterator[queue.Queue[Event]]:
+        """What happens to the project's containers from now on, as it happens."""
+        happened: queue.Queue[Event] = queue.Queue()
+        filters = {**self._filter, "type": "container"}
+        # A moment ago rather than now: nothing between this call and the engine's answer may be lost.
+        with _answering():
+            stream = _client().events(decode=True, filters=filters, since=int(time.time()))
+        thread = threading.Thread(target=_forward, args=(stream, happened), daemon=True)
+        thread.start()
+        try:
+            yield happened
+        finally:
+            with contextlib.suppress(Exception):
+                stream.close()
+
+    def logs(self, container_id: str, tail: int | str = "all") -> str:
+        """The last lines that a container wrote, whichever stream they went to."""
+        with _answering():
+            data: bytes = _api().logs(container_id, stdout=True, stderr=True, tail=tail)
+        return data.decode(errors="replace")
+
+    def last_check(self, container_id: str) -> str:
+        """What the last health check of a container printed."""
+        with _answering():
+            health = _api().inspect_container(container_id)["State"].get("Health") or {}
+        outputs = [entry.get("Output") or "" for entry in health.get("Log") or ()]
+        return outputs[-1].strip() if outputs else ""
+
+    def put_names_right(self) -> None:
+        """Give back their names to containers that a killed Compose left half-way through replacing them."""
+        there = self.look()
+        held = {one.name for one in there}
+        for one in there:
+            name = _REPLACING.sub("", one.name)
+            if name != one.name and name not in held:
+                with _going():
+                    _api().rename(one.id, name)
+
+    def belongings(self) -> Belongings:
+        """What the engine holds of this project: containers, networks and volumes that carry its label."""
+        with _answering():
+            containers = _api().containers(all=True, filters=self._filter)
+            networks = _api().networks(filters=self._filter)
+            volumes = _api().volumes(filters=self._filter).get("Volumes") or []
+        return Belongings(
+            tuple(sorted(one["Names"][0].lstrip("/") for one in containers if one.get("Names"))),
+            tuple(sorted(one["Name"] for one in networks)),
+            tuple(sorted(one["Name"] for one in volumes)),
+        )
+
+    def remove(self) -> None:
+        """Remove all of them, data included. Needs no Compose file, and another may be doing the same."""
+        there = self.belongings()
+        for _ in range(_TRIES):
+            for name in there.containers:
+                with _going():
+                    _api().remove_container(name, v=True, force=True)
+            for name in there.networks:
+                with _going():
+                    _api().remove_network(name)
+            for name in there.volumes:
+                with _going():
+                    _api().remove_volume(name)
+            there = self.belongings()
+            if not there:
+                return
+            time.sleep(_PAUSE)
+        names = ", ".join((*there.containers, *there.networks, *there.volumes))
+        raise Trouble(f"the Docker engine still holds {names}", remedy=f"docker compose -p {self.project} down -v")
+
+    def remove_idle_networks(self) -> None:
+        """Remove the project's networks that no container is in, running or not."""
+        with _answering():
+            containers = _api().containers(all=True, filters=self._filter)
+            used = {name for one in containers for name in one["NetworkSettings"]["Networks"]}
+            networks = [one["Name"] for one in _api().networks(filters=self._filter)]
+        for name in networks:
+            if name not in used:
+                with _going():
+                    _api().remove_network(name)
+
+
+def projects(pattern: str) -> list[str]:
+    """The Compose projects that the engine holds anything of, whose whole name matches ``pattern``."""
+    with _answering():
+        held = [*_api().containers(all=True, filters={"label": [PROJECT]})]
+        held += _api().networks(filters={"label": [PROJECT]})
+        held += _api().volumes(filters={"label": [PROJECT]}).get("Volumes") or []
+    names = {(one.get("Labels") or {}).get(PROJECT, "") for one in held}
+    return sorted(name for name in names if re.fullmatch(pattern, name))
+
+
+def container_of(inspected: Mapping[str, Any]) -> Container | None:
+    """The container in the engine's answer to ``docker inspect``; None for one of ``docker compose run``."""
+    config, state, host = inspected["Config"], inspected["State"], inspected.get("HostConfig") or {}
+    labels = config.get("Labels") or {}
+    if labels.get(_PREFIX + "oneoff") == "True":
+        return None
+    check = config.get("Healthcheck") or {}
+    health = (state.get("Health") or {}).get("Status") or ""
+    files = labels.get(_PREFIX + "project.config_files") or ""
+    return Container(
+        id=inspected["Id"],
+        name=inspected["Name"].lstrip("/"),
+        service=labels.get(SERVICE) or "",
+        image=config["Image"],
+        image_id=inspected["Image"],
+        state=state["Status"],
+        health="" if health == "none" else health,
+        exit_code=state.get("ExitCode") or 0,
+        restarts=inspected.get("RestartCount") or 0,
+        started=seconds_of(state.get("StartedAt") or ""),
+        start_period=(check.get("StartPeriod") or 0) / 1e9,
+        ports=dict(_published((inspected.get("NetworkSettings") or {}).get("Ports") or {})),
+        volumes={one["Destination"]: one["Name"] for one in inspected.get("Mounts") or () if one["Type"] == "volume"},
+        files=tuple(part for part in files.split(",") if part),
+        always=(host.get("RestartPolicy") or {}).get("Name") in ("always", "unless-stopped"),
+    )
+
+
+def seconds_of(stamp: str) -> float:
+    """A time of the engine's as seconds since the epoch; 0 for the one that means never.
+
+    >>> seconds_of("2026-11-24T07:32:55.97733018Z") - seconds_of("2026-11-24T07:32:55Z") > 0.97
+    True
+    >>> seconds_of("0001-01-01T00:00:00Z")
+    0.0
+    """
+    from datetime import datetime
+
+    # The engine writes up to nine digits, which Python before 3.11.? and 3.12 read differently: six are enough.
+    stamp = re.sub(r"(\.\d{1,6})\d*", r"\1", stamp)
+    try:
+        when = datetime.fromisoformat(stamp)
+    except ValueError:
+        return 0.0
+    return when.timestamp() if when.year > 1970 else 0.0
+
+
+def _published(ports: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """Where each port of the container is reached: one address, by preference one of IPv4."""
+    for inner, bindings in sorted(ports.items()):
+        for binding in sorted(bindings or (), key=lambda one: ":" in (one.get("HostIp") or "")):
+            address = binding.get("HostIp") or "0.0.0.0"  # noqa: S104  what the engine says
+            shown = f"[{address}]" if ":" in address else address
+            yield int(inner.partition("/")[0]), f"{shown}:{binding['HostPort']}"
+            break
+
+
+def _forward(stream: Iterable[Mapping[str, Any]], happened: queue.Queue[Event]) -> None:
+    # The stream ends when it is closed, which its reader meets as one of several errors.
+    with contextlib.suppress(Exception):
+        for event in stream:
+            service = (event.get("Actor") or {}).get("Attributes", {}).get(SERVICE, "")
+            seconds = (event.get("timeNano") or 0) / 1e9 or float(event.get("time") or 0)
+            happened.put(Event(service, str(event.get("Action") or ""), seconds))
+
+
+_local = threading.local()
+
+
+def _client() -> Any:
+    """A client of its own for each caller that keeps a connection busy."""
+    address = endpoint()
+    return sdk_client(address, Api(address).version())
+
+
+def _api() -> Any:
+    if not hasattr(_local, "client"):
+        _local.client = _client()
+    return _local.client
+
+
+@contextlib.contextmanager
+def _going() -> Iterator[None]:
+    """For a removal: what is gone already, or just going, or still used by what is going, is looked at again."""
+    import docker.errors
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        if error.status_code not in (403, 404, 409):
+            raise Trouble(f"the Docker engine refuses: {error.explanation or error}") from None
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    import docker.errors
+    import requests
+
+    try:
+        yield
+    except docker.errors.NotFound:
+        raise
+    except docker.errors.APIError as error:
+        raise Trouble(f"the Docker engine refuses: {error.explanation or error}") from None
+    except (docker.errors.DockerException, requests.RequestException) as error:
+        raise Trouble(f"no Docker engine answers: {error}", remedy="start it, or let ./doitw do so") from None

@@ -1,0 +1,45 @@
+"""When was a name given that lasts only as long as a build?
+
+A build gives its result a passing name until it is known to be good, and takes it away at its end; one that was killed
+leaves it behind. Whoever tidies up must know how old it is. The image does not tell: ``SOURCE_DATE_EPOCH`` sets when it
+was made. So the time is in the name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterable
+
+from tasks.base.errors import Trouble
+from tasks.engine.client import Engine
+
+_TAG = re.compile(r"(?:building|parent)-(\d{10,})-[0-9a-f]{12}|building-[0-9a-f]{12}")
+
+
+def make(kind: str) -> str:
+    """A tag of this kind (``building``, ``parent``) that no other build has."""
+    return f"{kind}-{int(time.time())}-{os.urandom(6).hex()}"
+
+
+def take_away(engine: Engine, refs: Iterable[str]) -> None:
+    """Take passing names away, also those that were never given. One that stays, since the engine does not answer, is
+    ``cache_prune``'s: it neither keeps the others nor fails or hides what the block that gave it came to."""
+    for ref in refs:
+        with contextlib.suppress(Trouble):
+            engine.untag(ref)
+
+
+def given(ref: str) -> float | None:
+    """When a passing name was given, in seconds since the epoch; None for any other reference. One from before names
+    held their time is as old as can be.
+
+    >>> given("app/base:building-1795505378-0a1b2c3d4e5f"), given("app/base:in-0123456789abcdef")
+    (1795505378.0, None)
+    >>> given("app/base:building-0a1b2c3d4e5f")
+    0.0
+    """
+    found = _TAG.fullmatch(ref.rpartition(":")[2])
+    return float(found[1] or 0) if found else None

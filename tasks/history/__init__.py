@@ -1,0 +1,1 @@
+"""What was built before, and what that says."""

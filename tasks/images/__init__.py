@@ -1,1 +1,0 @@
-"""What is done about each image? Planning, building, naming, recording."""

@@ -1,0 +1,69 @@
+"""Which other images does an image read, for which platforms, and what do those from outside hold?
+
+Pure: what the engine holds of an external reference comes in as a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tasks.base import platforms
+from tasks.base.errors import Trouble
+from tasks.compose.project import Image
+from tasks.engine.client import Facts
+from tasks.inputs.reads import Reads
+
+# What is known of an external reference for each of these platforms; None where the engine does not hold them all.
+FactsOf = Callable[[str, tuple[str, ...]], tuple[Facts, ...] | None]
+
+
+def references(reads: Reads | None) -> list[str]:
+    """The named contexts and the image references that a target reaches."""
+    return [*reads.contexts, *reads.externals] if reads else []
+
+
+def external(image: Image, ref: str) -> str:
+    """The image reference that a context or a reference of the Dockerfile means, "" if it means none."""
+    value = image.contexts.get(ref)
+    if value is None:
+        return ref
+    return value.removeprefix("docker-image://") if value.startswith("docker-image://") else ""
+
+
+def read_for(
+    image: Image, reads: Reads | None, targets: tuple[str, ...], parents: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """The external references that an image reads, each with the platforms for which it does."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in references(reads):
+        ref = "" if name in parents else external(image, name)
+        if ref and reads:
+            found[ref] = tuple(dict.fromkeys((*found.get(ref, ()), *reads.read_for.get(name, targets))))
+    return found
+
+
+def check_parents(
+    reads: Reads | None, parents: Mapping[str, str], built_for: Mapping[str, tuple[str, ...]], where: str
+) -> None:
+    """``Trouble`` where an image is read for a platform for which its parent is not built."""
+    for context, name in parents.items():
+        for wanted in reads.read_for.get(context, ()) if reads else ():
+            built = built_for[name]
+            if built and not any(platforms.serves(one, wanted) for one in built):
+                raise Trouble(
+                    f"it reads {name} for {wanted}, and {name} is built for {', '.join(built)} only",
+                    where=where,
+                    remedy=f"give {name} the same platforms, or read it with FROM --platform",
+                )
+
+
+def content(ref: str, wanted: tuple[str, ...], facts_of: FactsOf) -> str:
+    """What an external reference holds: its digest if it is pinned, else the content that the engine has for it; of
+    several platforms, each one's."""
+    pinned = ref.partition("@")[2]
+    if pinned:
+        return pinned
+    found = facts_of(ref, wanted) or ()
+    if len(found) < 2:
+        return found[0].content if found else ""
+    return " ".join(sorted(f"{one}={facts.content}" for one, facts in zip(wanted, found, strict=True)))

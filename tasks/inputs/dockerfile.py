@@ -1,0 +1,406 @@
+"""What does a Dockerfile read for a target? A pure function of its text.
+
+``reads`` follows BuildKit's ``dockerfile2llb``: stages are resolved in file order, the target's stage reaches
+others through ``FROM``, ``COPY --from`` and ``RUN --mount=from``, and only what those stages say is read. Where two
+versions of BuildKit differ, the answer is what either reads; where a value cannot be known here, the whole context, but
+for a URL, which is none whatever stands in it. Never too little.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.base import platforms
+from tasks.base.errors import Trouble
+from tasks.base.references import familiar, is_pinned, is_remote, is_web, may_be_path
+from tasks.inputs.instructions import Instruction, Mount, Script, expand, is_heredoc, mount, parse
+from tasks.inputs.reads import WHOLE, Copy, External, Reads, Remote
+from tasks.inputs.variables import Possible, Scope, either
+
+__all__ = ["Copy", "External", "Reads", "Remote", "reads"]
+
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*")
+# These change what BuildKit does without being declared by any ARG.
+_ALWAYS_READ = re.compile(r"BUILDKIT_.*|SOURCE_DATE_EPOCH")
+
+
+def reads(
+    text: str,
+    *,
+    where: str,
+    target: str | None = None,
+    args: Mapping[str, str] | None = None,
+    named: Collection[str] = (),
+    platform: str = "linux/amd64",
+    build_platform: str = "",
+    onbuild: Mapping[str, Sequence[str]] | None = None,
+    env: Mapping[str, Mapping[str, str | None]] | None = None,
+) -> Reads:
+    """What the Dockerfile ``text`` (called ``where`` in messages) reads for ``target`` (``None``: the last stage).
+
+    ``args`` are the build args; ``named`` the names of all named contexts; ``onbuild`` and ``env`` what base images and
+    named contexts bring along, by name. A base whose ``env`` is not given makes a source with a variable that is not
+    set in the Dockerfile count as the whole context. A syntax error, an unknown target or a stage used before its
+    definition raises ``Trouble`` with ``where:line``.
+    """
+    reader = _Reader(where, parse(text, where), dict(args or {}), named, platform, build_platform or platform)
+    reader.onbuild = {familiar(name): tuple(lines) for name, lines in (onbuild or {}).items()}
+    reader.env = {familiar(name): dict(values) for name, values in (env or {}).items()}
+    return reader.run(target)
+
+
+@dataclass
+class _Stage:
+    number: int
+    name: str
+    base: str
+    platform: str
+    line: int
+    commands: list[Instruction]
+    parent: _Stage | None = None
+    context: str = ""  # the named context that takes the stage's place
+    asked: frozenset[str] = frozenset()  # global args that its FROM uses
+
+
+class _Reader:
+    """One run of ``reads``: the stages of one Dockerfile, and what was found so far."""
+
+    def __init__(
+        self, where: str, script: Script, args: Mapping[str, str], named: Collection[str], platform: str, build: str
+    ) -> None:
+        self.where = where
+        self.script = script
+        self.args = args
+        self.named: dict[str, str] = {}
+        for name in named:
+            plain, colons, platform_of = name.partition("::")
+            self.named[familiar(plain) + colons + platform_of] = name
+        self.platform = platform
+        self.read_for: dict[str, dict[str, None]] = {}
+        self.onbuild: dict[str, tuple[str, ...]] = {}
+        self.env: dict[str, dict[str, str | None]] = {}
+        self.syntax = args.get("BUILDKIT_SYNTAX") or script.syntax
+        self.globals = Scope(_platform_args(platform, build, args), complete=True)
+        self.global_needs: dict[str, frozenset[str]] = {}
+        self.stages = self._stages()
+        self.by_name = {stage.name: stage for stage in self.stages if stage.name}
+        self.done: dict[int, tuple[Scope, tuple[str, ...]]] = {}
+        self.active: list[_Stage] = []
+        self.reached: dict[int, set[str]] = {}
+        self.copies: list[Copy] = []
+        self.contexts: set[str] = set()
+        self.images: dict[tuple[str, str], External] = {}
+        self.remotes: list[Remote] = []
+        self.used: set[str] = set()
+        self.secrets: set[str] = set()
+        self.ssh: set[str] = set()
+
+    def run(self, target: str | None) -> Reads:
+        if not self.stages:
+            raise Trouble("this Dockerfile has no FROM", where=f"{self.where}:1")
+        stage = self.by_name.get(target.lower()) if target else self.stages[-1]
+        if stage is None:
+            close = difflib.get_close_matches(str(target), list(self.by_name), 1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"its stages: {', '.join(self.by_name) or 'unnamed'}"
+            raise Trouble(f"there is no stage {target!r}", where=f"{self.where}:1", remedy=remedy)
+        scope, triggers = self._visit(stage, stage.line)
+        used = self.used | {name for name in self.args if _ALWAYS_READ.fullmatch(name)}
+        return Reads(
+            copies=tuple(self.copies),
+            contexts=tuple(sorted(self.contexts)),
+            images=tuple(self.images.values()),
+            remotes=tuple(self.remotes),
+            args=tuple(sorted(used)),
+            secrets=tuple(sorted(self.secrets)),
+            ssh=tuple(sorted(self.ssh)),
+            syntax=self.syntax,
+            env={name: scope.handed_on(name) for name in sorted(self.exported.get(stage.number, ()))},
+            onbuild=triggers,
+            stages={
+                one.name: tuple(sorted(self.reached[one.number] - {""}))
+                for one in self.stages
+                if one.name and one.number in self.done and one is not stage
+            },
+            read_for={name: tuple(some) for name, some in self.read_for.items()},
+        )
+
+    def _stages(self) -> list[_Stage]:
+        stages: list[_Stage] = []
+        known: dict[str, _Stage] = {}
+        self.exported: dict[int, set[str]] = {}
+        for each in self.script.instructions:
+            if each.name == "FROM" and not each.onbuild:
+                stage = self._from(each, len(stages), known)
+                stages.append(stage)
+                if stage.name:
+                    known[stage.name] = stage
+            elif stages:
+                stages[-1].commands.append(each)
+            elif each.name == "ARG" and not each.onbuild:
+                self._global_arg(each)
+            else:
+                raise Trouble(f"{each.name} before the first FROM", where=self._at(each.line))
+        return stages
+
+    def _from(self, each: Instruction, number: int, known: Mapping[str, _Stage]) -> _Stage:
+        words = list(each.words)
+        if len(words) != 1 and not (len(words) == 3 and words[1].lower() == "as"):
+            raise Trouble("FROM takes an image, and AS with a name", where=self._at(each.line))
+        name = words[2].lower() if len(words) == 3 else ""
+        if name and not _STAGE_NAME.fullmatch(name):
+            raise Trouble(f"{words[2]!r} cannot be the name of a stage", where=self._at(each.line))
+        self.globals.asked.clear()
+        base = self._expand(words[0], self.globals, each.line)
+        flag = self._expand(each.flag("platform"), self.globals, each.line)
+        platform = platforms.normalise(flag) if flag else ""
+        if not base:
+            raise Trouble(f"FROM {words[0]} is empty after expansion", where=self._at(each.line))
+        asked = frozenset(self.globals.asked)
+        stage = _Stage(number, name, base, platform, each.line, [], known.get(base), asked=asked)
+        stage.context = (name and self._named(name, platform)) or ""
+        return stage
+
+    def _global_arg(self, each: Instruction) -> None:
+        for word in each.words:
+            name, equals, default = word.partition("=")
+            needs: set[str] = set()
+            if name in self.args:
+                self.globals.put(name, [self.args[name]])
+            elif equals:
+                self.globals.asked.clear()
+                self.globals.put(name, [self._expand(default, self.globals, each.line)])
+                needs = set(self.globals.asked)
+            closed = {deeper for need in needs for deeper in self.global_needs.get(need, ())}
+            self.global_needs[name] = frozenset(needs | closed | {name})
+
+    def _use(self, names: Collection[str]) -> None:
+        for name in names:
+            self.used |= self.global_needs.get(name, frozenset({name} & (self.globals.keys() | self.args.keys())))
+
+    def _visit(self, stage: _Stage, line: int) -> tuple[Scope, tuple[str, ...]]:
+        """Read a stage and all that it reaches, once; its variables and its ONBUILD triggers."""
+        if stage in self.active:
+            raise Trouble(f"stage {stage.name or stage.number!r} needs itself", where=self._at(line))
+        if stage.number not in self.done:
+            self.reached[stage.number] = set()
+            self.active.append(stage)
+            self.done[stage.number] = self._context_stage(stage) if stage.context else self._own_stage(stage)
+            self.active.pop()
+        self._reach(stage.name, *self.reached[stage.number])
+        return self.done[stage.number]
+
+    def _reach(self, *names: str) -> None:
+        """Note that the stage that is being read needs these stages, contexts or images."""
+        if self.active:
+            self.reached[self.active[-1].number].update(names)
+
+    def _context_stage(self, stage: _Stage) -> tuple[Scope, tuple[str, ...]]:
+        self._whole_context(stage.context, stage.line, stage.platform)
+        return self._base_scope(stage, stage.context), ()
+
+    def _own_stage(self, stage: _Stage) -> tuple[Scope, tuple[str, ...]]:
+        self._use(stage.asked)
+        if stage.parent:
+            above, triggers = self._visit(stage.parent, stage.line)
+            scope = above.copy()
+            self.exported[stage.number] = set(self.exported.get(stage.parent.number, ()))
+        else:
+            origin = self._origin(stage.base, stage.platform, stage.line)
+            scope = self._base_scope(stage, origin)
+            triggers = self.onbuild.get(familiar(origin), ()) if origin else ()
+        for trigger in triggers:
+            for each in parse(trigger, self.where, stage.line).instructions:
+                self._dispatch(stage, each, scope, "\\")
+        own = []
+        for each in stage.commands:
+            if each.onbuild:
+                own.append(each.text.strip())
+            else:
+                self._dispatch(stage, each, scope, self.script.escape)
+        return scope, tuple(own)
+
+    def _base_scope(self, stage: _Stage, origin: str) -> Scope:
+        values = self.env.get(familiar(origin)) if origin else {}
+        self.exported[stage.number] = set(values or ())
+        return Scope(values or {}, complete=values is not None)
+
+    def _origin(self, name: str, platform: str, line: int) -> str:
+        """Note the image or named context that a name which is no stage points to; ``""`` for ``scratch``."""
+        if name == "scratch":
+            return ""
+        if context := self._named(name, platform):
+            self._whole_context(context, line, platform)
+            return context
+        ref = familiar(name)
+        self._reach(ref)
+        self._read_for(ref, platform)
+        near = difflib.get_close_matches(ref, [*self.by_name, *self.named], 1, 0.7)
+        self.images.setdefault((ref, platform), External(ref, platform, line, near[0] if near else ""))
+        return ref
+
+    def _named(self, name: str, platform: str) -> str | None:
+        if name.lower() in ("scratch", "context"):
+            return None
+        plain = familiar(name)
+        return self.named.get(f"{plain}::{platform or self.platform}") or self.named.get(plain)
+
+    def _read_for(self, name: str, platform: str) -> None:
+        self.read_for.setdefault(name, {})[platform or self.platform] = None
+
+    def _whole_context(self, name: str, line: int, platform: str) -> None:
+        self.contexts.add(name)
+        self._read_for(name, platform)
+        self._reach(name)
+        self.copies.append(Copy(name, (WHOLE,), line=line, instruction="FROM"))
+
+    def _dispatch(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
+        match each.name:
+            case "ARG":
+                self._arg(each, scope, escape)
+            case "ENV":
+                self._env(stage, each, scope, escape)
+            case "COPY" | "ADD":
+                self._copy(stage, each, scope, escape)
+            case "RUN":
+                for text in each.flags.get("mount", ()):
+                    self._mount(stage, each, text, scope, escape)
+
+    def _arg(self, each: Instruction, scope: Scope, escape: str) -> None:
+        before = scope.copy()
+        for word in each.words:
+            name, equals, default = word.partition("=")
+            self.used.add(name)
+            found: Possible[str] | None = None
+            if name in self.args:
+                found = Possible((self.args[name],))
+            elif equals:  # before 2024 BuildKit did not see the arguments of the same instruction here
+                found = either([self._possible(default, seen, each.line, escape) for seen in (scope, before)])
+            elif name in self.globals:
+                found = Possible((self.globals[name],))
+                self._use({name})
+            if found is None:
+                continue
+            values, more = list[str | None](found.values), found.more
+            if self.syntax and name in scope:  # the first frontends let an earlier ENV or ARG win
+                earlier = scope.possible(name)
+                values, more = [*values, *earlier.values], more or earlier.more
+            scope.put(name, values, more=more)
+
+    def _env(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
+        new = []
+        for at in range(0, len(each.words) - 1, 3):
+            new.append([self._possible(word, scope, each.line, escape) for word in each.words[at : at + 2]])
+        for names, found in new:
+            if names.more:
+                scope.put_somewhere()
+            for name in names.values:
+                earlier = () if names.certain else scope.possible(name).values
+                scope.put(name, [*found.values, *earlier], more=found.more or names.more)
+                self.exported[stage.number].add(name)
+
+    def _copy(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
+        if len(each.words) < 2:
+            raise Trouble(f"{each.name} needs a source and a destination", where=self._at(each.line))
+        origin = each.flag("from")
+        context = self._copy_origin(stage, origin, each.line) if origin else ""
+        if context is None:
+            return
+        sources: list[str] = []
+        perhaps: list[str] = []
+        for word in each.words[:-1]:
+            if is_heredoc(word):
+                continue
+            found = self._possible(word, scope, each.line, escape)
+            if found.more and is_web(word.lstrip('"')):
+                self._remote(each, word.strip('"'), scope, escape)
+            elif found.more:
+                sources.append(WHOLE)
+            else:
+                fetched = [source for source in found.values if is_remote(source)]
+                for source in fetched:
+                    if each.name == "ADD" or (found.certain and not may_be_path(source)):
+                        self._remote(each, source, scope, escape)
+                paths = [source for source in found.values if may_be_path(source)]
+                (sources if found.certain and not fetched else perhaps).extend(paths)
+        exclude = each.flags.get("exclude", ())
+        parents = each.name == "COPY" and each.is_set("parents")
+        for paths, optional in ((sources, False), (perhaps, True)):
+            if paths:
+                self.copies.append(Copy(context, tuple(paths), exclude, parents, each.line, each.name, optional))
+
+    def _remote(self, each: Instruction, source: str, scope: Scope, escape: str) -> None:
+        if each.name == "COPY":
+            raise Trouble(f"COPY cannot fetch {source}", where=self._at(each.line), remedy="use ADD")
+        checksum = self._expand(each.flag("checksum"), scope, each.line, escape)
+        self.remotes.append(Remote(source, is_pinned(source, checksum), each.line))
+
+    def _copy_origin(self, stage: _Stage, origin: str, line: int) -> str | None:
+        """The named context that ``COPY --from`` reads; ``None`` for a stage or an image, which are noted."""
+        if re.fullmatch(r"[+-]?[0-9]+", origin):
+            number = int(origin)
+            if not 0 <= number < stage.number:
+                before = f"the stages before this one are 0 to {stage.number - 1}" if stage.number else "there is none"
+                raise Trouble(f"--from={origin} is no earlier stage", where=self._at(line), remedy=before)
+            self._visit(self.stages[number], line)
+            return None
+        return self._mount_origin(stage, origin, line)
+
+    def _mount_origin(self, stage: _Stage, origin: str, line: int) -> str | None:
+        found = self.by_name.get(origin.lower())
+        if found:
+            if found.number > stage.number:
+                sentence = f"stage {origin!r} is used before it is defined"
+                raise Trouble(sentence, where=self._at(line), remedy=f"it starts in line {found.line}")
+            self._visit(found, line)
+            return None
+        if context := self._named(origin, ""):
+            self.contexts.add(context)
+            self._reach(context)
+            self._read_for(context, "")
+            return context
+        self._origin(origin, "", line)
+        return None
+
+    def _mount(self, stage: _Stage, each: Instruction, text: str, scope: Scope, escape: str) -> None:
+        found = scope.outcomes(lambda variables: mount(text, escape, variables, self._at(each.line)))
+        for one in found.values or (Mount("bind", "", "", ""),):
+            self._mounted(stage, each, one, WHOLE if found.more else one.source or WHOLE, not found.certain)
+
+    def _mounted(self, stage: _Stage, each: Instruction, one: Mount, source: str, optional: bool) -> None:
+        if one.kind == "secret":
+            self.secrets.add(one.secret)
+        elif one.kind == "ssh":
+            self.ssh.add(one.secret or "default")
+        context = self._mount_origin(stage, one.origin, each.line) if one.origin else ""
+        if context is None or (one.kind != "bind" and not (context and one.kind == "cache")):
+            return
+        self.copies.append(Copy(context, (source,), line=each.line, instruction="RUN --mount", optional=optional))
+
+    def _possible(self, word: str, scope: Scope, line: int, escape: str) -> Possible[str]:
+        """All that a word may be after its variables were expanded."""
+        return scope.outcomes(lambda variables: self._expand(word, variables, line, escape))
+
+    def _expand(self, word: str, variables: Mapping[str, str], line: int, escape: str = "") -> str:
+        return expand(word, escape or self.script.escape, variables, self._at(line)) if word else ""
+
+    def _at(self, line: int) -> str:
+        return f"{self.where}:{line}"
+
+
+def _platform_args(platform: str, build: str, args: Mapping[str, str]) -> dict[str, str]:
+    """The variables that BuildKit predefines for both platforms; a build arg of the same name wins."""
+    values: dict[str, str] = {}
+    for prefix, text in (("BUILD", build), ("TARGET", platform)):
+        system, _, rest = text.partition("/")
+        processor, _, variant = rest.partition("/")
+        values |= {
+            f"{prefix}PLATFORM": text,
+            f"{prefix}OS": system,
+            f"{prefix}OSVERSION": "",
+            f"{prefix}ARCH": processor,
+            f"{prefix}VARIANT": variant,
+        }
+    return {name: args.get(name, value) for name, value in values.items()}

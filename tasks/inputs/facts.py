@@ -1,0 +1,49 @@
+"""What is known of the images that the engine holds? Asked once for each whose id can never mean another image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from tasks.compose.project import read_json, write_json
+from tasks.engine.client import Facts
+
+
+class FactsCache:
+    """The facts of image ids. Of those that can never mean another image (``engine.Held.fixed``) they are kept in a
+    file; of the others they hold until ``forget``."""
+
+    def __init__(self, path: Path, ask: Callable[[str], Facts]) -> None:
+        self._path = path
+        self._ask = ask
+        self._known: dict[str, Facts] | None = None
+        self._passing: dict[str, Facts] = {}
+        self._new = False
+
+    def get(self, image_id: str, fixed: bool = True) -> Facts:
+        """The facts of an image that the engine holds."""
+        if not fixed:
+            if image_id not in self._passing:
+                self._passing[image_id] = self._ask(image_id)
+            return self._passing[image_id]
+        if self._known is None:
+            kept = read_json(self._path) or {}
+            try:
+                self._known = {key: Facts(**{**one, "onbuild": tuple(one["onbuild"])}) for key, one in kept.items()}
+            except (KeyError, TypeError):  # written by another version: it is only a memory
+                self._known = {}
+        if image_id not in self._known:
+            self._known[image_id] = self._ask(image_id)
+            self._new = True
+        return self._known[image_id]
+
+    def forget(self) -> None:
+        """The engine may hold another platform of an image than before."""
+        self._passing.clear()
+
+    def keep(self, ids: Iterable[str]) -> None:
+        """Write down what was learnt about these ids, and forget the others."""
+        if self._new and self._known is not None:
+            write_json(self._path, {key: asdict(self._known[key]) for key in set(ids) if key in self._known})
+            self._new = False

@@ -1,0 +1,270 @@
+"""Which files of a context does an image read, and what do they hold?
+
+``dockerfile.reads`` says what a Dockerfile asks for; this module finds it in the context the way BuildKit
+does when it computes the cache key of a ``COPY`` (``cache/contenthash``): what the ignore file hides
+is not there; links on the way to a source are followed within the context, links below it are their text;
+a folder brings all that is visible in it, its own mode included. ``docs/staleness.md`` tells the rules and where
+we count more than BuildKit would.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tasks.inputs.ignorefile import IgnoreFile, State
+from tasks.inputs.reads import Copy
+from tasks.inputs.sources import Item, find
+from tasks.inputs.tree import Folder, Tree
+
+_MAX_LINKS = 255
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One input: ``path`` relative to its context, ``kind`` (file, link, dir, special), ``mode`` (permission
+    bits), ``digest`` (hex sha256 of a file's content or a link's text; empty for a folder).
+    """
+
+    path: str
+    kind: str
+    mode: int
+    digest: str
+
+
+class View:
+    """What of a tree BuildKit sees: the tree without what its ignore file hides. Answers are remembered."""
+
+    def __init__(self, tree: Tree, ignore: IgnoreFile) -> None:
+        self.tree = tree
+        self.ignore = ignore
+        self._states: dict[str, State] = {"": ()}
+        self._visible: dict[str, list[int]] = {}
+        self._digests: dict[str, bytes] = {}
+        self._selections: dict[tuple[Copy, ...], Selection] = {}
+        self._asked: set[str] = set()
+
+    def visible(self, folder: str) -> tuple[Folder, list[int]]:
+        """The listing of a folder and the numbers of its visible entries."""
+        self._asked.add(folder)
+        listing = self.tree.folder(folder)
+        found = self._visible.get(folder)
+        if found is None:
+            found = self._visible[folder] = self._judge(folder, listing)
+        return listing, found
+
+    def mode(self, path: str) -> int | None:
+        """``st_mode`` of a visible path whose folder is a visible folder; ``None`` if there is no such thing."""
+        if not path:
+            return stat.S_IFDIR
+        folder, _, name = path.rpartition("/")
+        listing, numbers = self.visible(folder)
+        number = listing.find(name)
+        return listing.modes[number] if number >= 0 and _holds(numbers, number, len(listing.names)) else None
+
+    def resolve(self, path: str) -> tuple[str | None, list[str]]:
+        """Follow links as inside a chroot: the path that is meant (``None``: not there) and the links on the way."""
+        links: list[str] = []
+        rest = [part for part in path.split("/") if part]
+        here: list[str] = []
+        while rest:
+            part = rest.pop(0)
+            if part == ".":
+                continue
+            if part == "..":
+                here = here[:-1]
+                continue
+            if here and not stat.S_ISDIR(self.mode("/".join(here)) or 0):
+                return None, links
+            step = "/".join([*here, part])
+            mode = self.mode(step)
+            if mode is None:
+                return None, links
+            if not stat.S_ISLNK(mode):
+                here.append(part)
+                continue
+            links.append(step)
+            if len(links) > _MAX_LINKS:
+                return None, links
+            target = self.tree.link(step)
+            if target.startswith("/"):
+                here = []
+            rest = [name for name in target.split("/") if name] + rest
+        return "/".join(here), links
+
+    def digest(self, folder: str) -> bytes:
+        """One sha256 for all that is visible in a folder, its name and own mode not included."""
+        found = self._digests.get(folder)
+        if found is not None:
+            return found
+        listing, numbers = self.visible(folder)
+        encoded = os.fsencode("\0".join(listing.names)).split(b"\0")
+        parts = []
+        for number in numbers:
+            name, mode = listing.names[number], listing.modes[number]
+            if stat.S_ISDIR(mode):
+                path = f"{folder}/{name}" if folder else name
+                below = self.digest(path) + listing.attributes(number)
+            else:
+                below = listing.digest(number)
+            parts.append(b"%b\0%o\0%d\0%b" % (encoded[number], mode, len(below), below))
+        found = self._digests[folder] = hashlib.sha256(b"".join(parts)).digest()
+        return found
+
+    def select(self, copies: Iterable[Copy], where: str) -> Selection:
+        """What these ``copies`` of one Dockerfile (named in messages as ``where``) read of this view.
+
+        A source that matches nothing raises ``Trouble`` with the line, and what it may have meant.
+        """
+        key = tuple(copies)
+        found = self._selections.get(key)
+        if found is None:
+            self._asked = set()
+            items = find(self, key, where)
+            found = self._selections[key] = Selection(self, items, frozenset(self._asked))
+        return found
+
+    def holders(self, folders: Iterable[str]) -> set[str]:
+        """These folders and the hidden ones below them that may come to hold something visible."""
+        found: set[str] = set()
+        pending = list(folders)
+        while pending:
+            folder = pending.pop()
+            if folder in found:
+                continue
+            found.add(folder)
+            listing, numbers = self.visible(folder)
+            for number, name in enumerate(listing.names):
+                if stat.S_ISDIR(listing.modes[number]) and not _holds(numbers, number, len(listing.names)):
+                    path = f"{folder}/{name}" if folder else name
+                    pending += [path] if self.ignore.may_show_below(path) else []
+        return found
+
+    def _state(self, folder: str) -> State:
+        found = self._states.get(folder)
+        if found is None:
+            above, _, _ = folder.rpartition("/")
+            found = self._states[folder] = self.ignore.judge(folder, self._state(above))[1]
+        return found
+
+    def _judge(self, folder: str, listing: Folder) -> list[int]:
+        if not self.ignore.groups:
+            return list(range(len(listing.names)))
+        state = self._state(folder)
+        prefix = f"{folder}/" if folder else ""
+        found = []
+        for number, name in enumerate(listing.names):
+            path = prefix + name
+            hidden, below = self.ignore.judge(path, state)
+            if stat.S_ISDIR(listing.modes[number]):
+                self._states[path] = below
+                if hidden:  # BuildKit sends a hidden folder all the same when something in it is shown
+                    hidden = not (self.ignore.may_show_below(path) and self.visible(path)[1])
+            if not hidden:
+                found.append(number)
+        return found
+
+
+class Selection:
+    """The inputs that one image has in one context."""
+
+    def __init__(self, view: View, items: Iterable[Item], asked: Iterable[str] = ()) -> None:
+        self._view = view
+        self._items = sorted(set(items), key=lambda item: (item.path, item.whole))
+        self._asked = asked
+        self._digest = ""
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over all entries: the same for equal content, wherever and whenever it is computed."""
+        if not self._digest:
+            total = hashlib.sha256()
+            for item in self._items:
+                entry = _entry(self._view, item.path)
+                total.update(os.fsencode("\0".join((entry.path, entry.kind, f"{entry.mode:o}", entry.digest, ""))))
+                if entry.kind == "dir":
+                    total.update(self._view.tree.attributes(item.path) if item.path else b"")
+                    total.update(self._view.digest(item.path) if item.whole else b"")
+            self._digest = total.hexdigest()
+        return self._digest
+
+    def files(self) -> list[str]:
+        """The paths of the regular files among the inputs, each once; what else ``entries`` tells is not looked up."""
+        found: dict[str, None] = {}
+        for item in self._items:
+            mode = self._view.mode(item.path) or 0
+            if stat.S_ISREG(mode):
+                found[item.path] = None
+            pending = [item.path] if item.whole and stat.S_ISDIR(mode) else []
+            while pending:
+                folder = pending.pop()
+                listing, numbers = self._view.visible(folder)
+                prefix = f"{folder}/" if folder else ""
+                for number in numbers:
+                    kind = stat.S_IFMT(listing.modes[number])
+                    if kind == stat.S_IFREG:
+                        found[prefix + listing.names[number]] = None
+                    elif kind == stat.S_IFDIR:
+                        pending.append(prefix + listing.names[number])
+        return list(found)
+
+    def places(self) -> tuple[list[str], list[str]]:
+        """Where a change may change what is read: the inputs that are no folders, and every folder that was asked
+        what it holds, on the way to a source, for a wildcard or because it is copied. Relative paths, each once."""
+        paths = {path for item in self._items for path in _walk(self._view, item)}
+        folders = {path for path in paths if stat.S_ISDIR(self._view.mode(path) or 0)}
+        return sorted(paths - folders), sorted(self._view.holders(folders.union(self._asked, [""])))
+
+    def entries(self) -> list[Entry]:
+        """All inputs, sorted by path, each once."""
+        found: dict[str, Entry] = {}
+        for item in self._items:
+            for path in _walk(self._view, item):
+                if path and path not in found:
+                    found[path] = _entry(self._view, path)
+        return [found[path] for path in sorted(found)]
+
+
+def shown(entries: Sequence[Entry]) -> list[str]:
+    """The paths that people are shown: files, links and folders that hold no other entry."""
+    full = {entry.path.rpartition("/")[0] for entry in entries}
+    return [entry.path for entry in entries if entry.kind != "dir" or entry.path not in full]
+
+
+def _holds(numbers: Sequence[int], number: int, count: int) -> bool:
+    if len(numbers) == count:
+        return True
+    at = bisect.bisect_left(numbers, number)
+    return at < len(numbers) and numbers[at] == number
+
+
+def _entry(view: View, path: str) -> Entry:
+    if not path:
+        return Entry("", "dir", 0, "")  # the client never sends the context's own folder
+    folder, _, name = path.rpartition("/")
+    listing = view.tree.folder(folder)
+    number = listing.find(name)
+    mode = listing.modes[number]
+    if stat.S_ISDIR(mode):
+        return Entry(path, "dir", stat.S_IMODE(mode), "")
+    kind = "link" if stat.S_ISLNK(mode) else "file" if stat.S_ISREG(mode) else "special"
+    return Entry(path, kind, 0 if kind == "link" else stat.S_IMODE(mode), listing.digest(number).hex())
+
+
+def _walk(view: View, item: Item) -> Iterator[str]:
+    yield item.path
+    if not item.whole or not stat.S_ISDIR(view.mode(item.path) or 0):
+        return
+    pending = [item.path]
+    while pending:
+        folder = pending.pop()
+        listing, numbers = view.visible(folder)
+        for number in numbers:
+            path = f"{folder}/{listing.names[number]}" if folder else listing.names[number]
+            yield path
+            if stat.S_ISDIR(listing.modes[number]):
+                pending.append(path)

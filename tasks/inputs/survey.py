@@ -1,0 +1,400 @@
+"""What is each image made of, at this moment?
+
+    project ──> Dockerfile's reads ──> parents, external bases, files ──> own digest ──> fingerprint
+
+For each image, parents first: what its Dockerfile reads for its target (``dockerfile``), which files of its contexts
+that is (``inputs``), which of the images it names are built here, and the digest of it all (``fingerprint``). The
+engine is not asked: what it holds under the names of external bases comes in as a function.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from tasks.base import platforms
+from tasks.base.errors import Trouble
+from tasks.base.places import project_key
+from tasks.compose.project import Image, Project, dockerfile_text, read_json, write_json
+from tasks.engine.client import Facts, normalise
+from tasks.inputs import declaration, fingerprint, ignorefile
+from tasks.inputs import selection as inputs
+from tasks.inputs.bases import FactsOf, check_parents, content, external, read_for, references
+from tasks.inputs.fingerprint import Ingredients
+from tasks.inputs.reads import WHOLE, Copy, Reads, joined
+from tasks.inputs.tree import Index, Tree
+
+# Raised whenever parsing gives other answers than before: kept ones are then not used.
+_PARSER = 5
+
+
+@dataclass(frozen=True)
+class Part:
+    """The files that an image reads from one folder, and the ignore file in force there; ``label`` is "" for its
+    context, else the named context."""
+
+    label: str
+    root: Path
+    ignore: ignorefile.IgnoreFile
+    selection: inputs.Selection
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What one image is made of.
+
+    ``texts`` are the Dockerfile and the ignore files by path, ``parts`` the files of its contexts, ``parents`` maps
+    each context or reference that stands for another image of the project to that image's name, ``bases`` each external
+    reference to the content that the engine holds under it ("" for none), ``platforms`` are those it is built for and
+    ``read_for`` those for which each external reference is read, ``env`` and ``onbuild`` are what it hands on to its
+    children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is what
+    the ignore file of its context says, with a rule more where that one lets our own folder in. ``early`` are stages
+    that need no other image of the project, without those that another of them needs. ``index`` is where its files were
+    looked up, ``due`` whether it is built whatever is there. ``problem`` is why it cannot be built.
+    """
+
+    image: Image
+    directory: Path
+    problem: str = ""
+    dockerfile_text: str = ""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+    parent_fingerprints: Mapping[str, str] = field(default_factory=dict)
+    parent_tags: Mapping[str, str] = field(default_factory=dict)
+    bases: Mapping[str, str] = field(default_factory=dict)
+    platforms: tuple[str, ...] = ()
+    read_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    remotes: tuple[str, ...] = ()
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    env_known: bool = False
+    onbuild: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
+    ignore: str = ""
+    own: str = ""
+    fingerprint: str = ""
+    index: Index | None = field(default=None, compare=False, repr=False)
+    due: bool = False
+
+    @property
+    def name(self) -> str:
+        """The image's name: its service's."""
+        return self.image.name
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The images that come first: its parents, and the one that is the same image under another service's name."""
+        return tuple(dict.fromkeys([*self.parents.values(), *filter(None, [self.image.twin])]))
+
+    def file_dep(self) -> list[str]:
+        """Every regular file that goes in, absolute."""
+        files = [f"{part.root}/{path}" for part in self.parts for path in part.selection.files()]
+        return [*(path for path in self.texts if path), *files]
+
+    def inputs(self) -> list[str]:
+        """Files, links and empty folders that go in, relative to the project's folder, sorted."""
+        paths = {self._shown(path) for path in self.texts if path}
+        for part in self.parts:
+            paths |= {self._shown(f"{part.root}/{path}") for path in inputs.shown(part.selection.entries())}
+        return sorted(paths)
+
+    def ingredients(self) -> Ingredients:
+        """All that goes in, one by one, in a form that is safe to keep."""
+        files = {self._shown(path): f"file 0 {_sha256(text)}" for path, text in self.texts.items()}
+        for part in self.parts:
+            for entry in part.selection.entries():
+                path = self._shown(f"{part.root}/{entry.path}")
+                files.setdefault(path, f"{entry.kind} {entry.mode:o} {entry.digest}")
+        return Ingredients(files, self.settings, self.bases, self.remotes)
+
+    def _shown(self, path: str) -> str:
+        return os.path.relpath(path, self.directory).replace(os.sep, "/") if path else "the inline Dockerfile"
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An image whose Dockerfile is read: what it asks for, before anything is looked for."""
+
+    image: Image
+    text: str
+    reads: Reads | None
+    problem: str = ""
+    platforms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Inherited:
+    """What bases hand on to a Dockerfile, by the name that it uses for them."""
+
+    env: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    onbuild: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Surveyor:
+    """Looks at one project once: every Dockerfile is parsed, every folder listed and every file read at most once."""
+
+    def __init__(self, project: Project, folder: Path, environ: Mapping[str, str] = os.environ) -> None:
+        self._project = project
+        self._environ = environ
+        self._folder = os.path.realpath(folder)
+        self._index = Index(folder / "contexts.sqlite3")
+        self._views: dict[tuple[str, str], inputs.View] = {}
+        self._reads_path = folder / project_key(project.files, environ) / "reads.json"
+        self._kept: dict[str, Any] = read_json(self._reads_path) or {}
+        self._used: dict[str, Any] = {}
+        self._texts: dict[str, str] = {}
+        reversed_images = reversed(list(project.images.values()))
+        self._built_on: tuple[str, ...] = ()
+        self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
+
+    def survey(
+        self, platform: str, facts_of: FactsOf, only: str = "", built_on: tuple[str, ...] = ()
+    ) -> dict[str, Surveyed]:
+        """Every image of the project (or ``only`` one and what it needs), parents before children.
+
+        ``platform`` is the engine's, ``built_on`` are those of the builder if they are others, ``facts_of`` tells
+        what is known of an external reference. What is wrong with one image is its ``problem``; a cycle is the
+        problem of all images in it.
+        """
+        platform = platforms.normalise(platform)
+        self._built_on = built_on or (platform,)
+        drafts: dict[str, _Draft] = {}
+        edges: dict[str, set[str]] = {}
+        todo = [only] if only else list(self._project.images)
+        while True:
+            while todo:
+                name = todo.pop()
+                if name not in drafts:
+                    image = self._project.images[name]
+                    drafts[name] = self._draft(image, platform)
+                    edges[name] = {*self._parents(image, drafts[name].reads).values(), *filter(None, [image.twin])}
+                    todo.extend(edges[name])
+            order, cycle = _order(edges)
+            done: dict[str, Surveyed] = {}
+            for name in order:
+                draft = self._inherit(drafts[name], platform, facts_of, done)
+                inherited = {*self._parents(draft.image, draft.reads).values()} - edges[name]
+                if inherited:  # an ONBUILD of a base names one more image: it has to come first
+                    edges[name] |= inherited
+                    todo.extend(inherited)
+                    break
+                done[name] = self._measure(draft, facts_of, done, cycle if name in cycle else [])
+            else:
+                return done
+
+    def keep(self) -> None:
+        """Write down what was hashed and parsed, for the next run."""
+        self._index.save()
+        if any(key not in self._kept for key in self._used):
+            self._kept = dict(self._used)
+            write_json(self._reads_path, self._kept)
+
+    def _draft(self, image: Image, platform: str, inherited: _Inherited | None = None) -> _Draft:
+        if image.problem:
+            return _Draft(image, "", None, image.problem)
+        try:
+            targets = platforms.targets(image.platforms, platform, f"service {image.name}")
+            if image.remote_context:
+                return _Draft(image, declaration.local_text(image), declaration.unseen(image), platforms=targets)
+            text = self._texts.get(image.name)
+            if text is None:
+                text = self._texts[image.name] = dockerfile_text(image)
+            reads = self._reads(image, text, targets, inherited or _Inherited())
+            return _Draft(image, text, reads, platforms=targets)
+        except Trouble as trouble:
+            return _Draft(image, "", None, str(trouble))
+
+    def _reads(self, image: Image, text: str, targets: tuple[str, ...], inherited: _Inherited) -> Reads:
+        asked: dict[str, Any] = {
+            "where": _where(image.name, image.dockerfile, self._project.directory),
+            "target": image.target,
+            "args": {name: value for name, value in image.args.items() if value is not None},
+            "named": sorted(image.contexts),
+            "platforms": list(targets),
+            "built_on": list(self._built_on),
+            "onbuild": inherited.onbuild,
+            "env": inherited.env,
+        }
+        key = _sha256(json.dumps([_PARSER, text, asked], sort_keys=True))
+        if key not in self._used:
+            kept = self._kept.get(key)
+            self._used[key] = kept or _parse(text, asked).to_json()
+        return Reads.from_json(self._used[key])
+
+    def _inherit(self, draft: _Draft, platform: str, facts_of: FactsOf, done: Mapping[str, Surveyed]) -> _Draft:
+        """Read the Dockerfile again with what its bases hand on: ONBUILD, and the variables that they set."""
+        if draft.reads is None:
+            return draft
+        parents = self._parents(draft.image, draft.reads)
+        inherited = _Inherited()
+        for ref in references(draft.reads):
+            parent = done.get(parents.get(ref, ""))
+            outside = "" if parent else external(draft.image, ref)
+            found: list[Facts | Surveyed] = [parent] if parent else []
+            sure = bool(parent and parent.env_known)
+            if outside:
+                found = list(facts_of(outside, draft.reads.read_for.get(ref, draft.platforms)) or ())
+                sure = bool(found) and all(one.env == found[0].env for one in found)
+            if sure:
+                inherited.env[ref] = dict(found[0].env)
+            if found:
+                inherited.onbuild[ref] = list(dict.fromkeys(each for one in found for each in one.onbuild))
+        return self._draft(draft.image, platform, inherited) if inherited.onbuild else draft
+
+    def _parents(self, image: Image, reads: Reads | None) -> dict[str, str]:
+        """Each context or reference of the Dockerfile that stands for an image of this project, with its name."""
+        found = {}
+        for ref in references(reads):
+            value = image.contexts.get(ref, "")
+            name = self._by_ref.get(normalise(external(image, ref) or "-"))
+            if value.startswith("service:"):
+                found[ref] = value.removeprefix("service:")
+            elif name and name != image.name:
+                found[ref] = name
+        return found
+
+    def _measure(self, draft: _Draft, facts_of: FactsOf, done: Mapping[str, Surveyed], cycle: list[str]) -> Surveyed:
+        image, directory = draft.image, self._project.directory
+        if cycle:
+            return Surveyed(image, directory, problem="these images need each other: " + " → ".join(cycle))
+        if draft.problem:
+            return Surveyed(image, directory, problem=draft.problem)
+        parents = self._parents(image, draft.reads)
+        held_up = Surveyed(image, directory, dockerfile_text=draft.text, parents=parents, platforms=draft.platforms)
+        try:
+            built_for = {name: done[name].platforms for name in parents.values()}
+            check_parents(draft.reads, parents, built_for, f"service {image.name}")
+            texts, parts = self._files(draft)
+            ignore = next((part.ignore.completed or part.ignore.text for part in parts if not part.label), "")
+            digest = _digest(texts, parts)
+        except Trouble as trouble:
+            return replace(held_up, problem=str(trouble))
+        reads = draft.reads
+        wanted = read_for(image, draft.reads, draft.platforms, parents)
+        bases = {ref: content(ref, some, facts_of) for ref, some in wanted.items()}
+        if reads and reads.syntax and (frontend := facts_of(reads.syntax, self._built_on[:1])):
+            bases[reads.syntax] = frontend[0].content  # one that the engine does not hold is known by its name only
+        remotes = declaration.remotes(image, reads, directory)
+        settings = declaration.settings(image, reads, draft.platforms, self._built_on, self._environ)
+        own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
+        fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
+        measured = replace(
+            held_up,
+            texts=texts,
+            parts=parts,
+            settings=settings,
+            parent_fingerprints={name: done[name].fingerprint for name in parents.values()},
+            parent_tags={
+                context: fingerprint.tag_of(done[name].image.ref, done[name].fingerprint)
+                for context, name in parents.items()
+            },
+            bases=bases,
+            read_for=wanted,
+            remotes=remotes,
+            env=reads.env if reads else {},
+            env_known=all(facts_of(ref, some) for ref, some in wanted.items())
+            and all(done[name].env_known for name in parents.values())
+            and (reads is None or reads.alike),
+            onbuild=reads.onbuild if reads else (),
+            early=_early(reads, parents) if reads and parents else (),
+            ignore=ignore,
+            own=own,
+            fingerprint=fingerprint.fingerprint(own, fingerprints),
+            index=self._index,
+        )
+        return _handing_on(measured, facts_of) if image.remote_context else measured
+
+    def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...]]:
+        """The texts (Dockerfile, ignore files) and the selections of an image."""
+        image = draft.image
+        if draft.reads is None:
+            return {}, ()
+        texts = {image.dockerfile: draft.text} if draft.text or not image.remote_context else {}
+        where = _where(image.name, image.dockerfile, self._project.directory)
+        for label, folder in {"": image.context, **image.contexts}.items():  # buildx also checks what nobody uses
+            if folder.startswith("/") and not Path(folder).is_dir():
+                raise Trouble(f"there is no folder {folder!r}", where=where, remedy=f"the context {label or '.'!r}")
+        parts = []
+        found = [*draft.reads.copies]
+        bases = [each.context for each in found if each.instruction == "FROM"]
+        if any(image.contexts[name].startswith(declaration.OCI_LAYOUT) for name in bases):
+            found.append(Copy("", (WHOLE,)))  # an ONBUILD of it may read anything
+        for label in dict.fromkeys(copy.context for copy in found):
+            if label and not image.contexts[label].startswith("/"):
+                continue  # another image, or a source that only a build can look at
+            root = Path(image.contexts[label] if label else image.context)
+            view = self._view(root, Path(image.dockerfile) if not label and image.dockerfile else None)
+            if view.ignore.path:
+                texts[str(view.ignore.path)] = view.ignore.text
+            copies = [copy for copy in found if copy.context == label]
+            parts.append(Part(label, root, view.ignore, view.select(copies, where)))
+        return texts, tuple(parts)
+
+    def _view(self, root: Path, dockerfile_path: Path | None) -> inputs.View:
+        ignore = ignorefile.effective(root, dockerfile_path)
+        key = (str(root), str(ignore))
+        if key not in self._views:
+            tree = Tree(root, self._index)
+            ours = os.path.relpath(self._folder, tree.root)
+            hidden = "" if ours.startswith("..") else ours
+            self._views[key] = inputs.View(tree, ignorefile.load(root, dockerfile_path, hidden))
+        return self._views[key]
+
+
+def _digest(texts: Mapping[str, str], parts: Iterable[Part]) -> str:
+    """One digest over all files of an image; where they lie does not count, only in which context and in which role."""
+    selections = [(f"{part.label}:", part.selection.digest) for part in parts]
+    return fingerprint.digest_of_files(
+        [*selections, *((f"text {number}", _sha256(text)) for number, text in enumerate(texts.values()))]
+    )
+
+
+def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
+    from tasks.inputs import dockerfile  # parsing is rare: its answers are kept
+
+    common = {name: value for name, value in asked.items() if name not in ("platforms", "built_on")}
+    pairs = [(one, on) for one in asked["platforms"] for on in asked["built_on"]]
+    return joined([dockerfile.reads(text, **common, platform=one, build_platform=on) for one, on in pairs])
+
+
+def _handing_on(one: Surveyed, facts_of: FactsOf) -> Surveyed:
+    """An image of a remote context with what it hands on to its children: known once the engine holds it."""
+    facts = facts_of(fingerprint.tag_of(one.image.ref, one.fingerprint), one.platforms)
+    if not facts:
+        return replace(one, env_known=False)
+    alike = all(each.env == facts[0].env for each in facts)
+    return replace(one, env=facts[0].env, onbuild=facts[0].onbuild, env_known=alike)
+
+
+def _order(parents: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
+    """Names with parents before children, and the first cycle if there is one (its members then come in any order)."""
+    graph = {name: sorted(set(parents[name])) for name in sorted(parents)}
+    try:
+        return list(TopologicalSorter(graph).static_order()), []
+    except CycleError as error:
+        cycle: list[str] = error.args[1]
+        inside = set(cycle)
+        rest, _ = _order({name: [one for one in found if one not in inside] for name, found in graph.items()})
+        return rest, cycle
+
+
+@cache
+def _where(name: str, dockerfile: str, directory: Path) -> str:
+    return os.path.relpath(dockerfile, directory) if dockerfile else f"dockerfile_inline of {name}"
+
+
+def _early(reads: Reads, parents: Mapping[str, str]) -> tuple[str, ...]:
+    free = {name: reached for name, reached in reads.stages.items() if not parents.keys() & set(reached)}
+    return tuple(name for name in free if not any(name in reached for reached in free.values()))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -1,0 +1,384 @@
+"""What is in a folder, and what is the content of its files?
+
+``Index`` is one look at the disk: every folder is listed at most once, whoever asks, and a file is read only when its
+``stat`` is not the one that was seen when it was last hashed. What was hashed is kept in an SQLite file: one row a
+folder, with the names and stat fields of its entries as one string of bytes and their sha256s as another. When nothing
+changed, comparing the first string is all that a whole folder costs. SQLite because two runs at once, or a kill at any
+time, must leave a usable file; one that is broken all the same is made anew, for it is only a memory.
+
+The racy-timestamp rule (git's): a file that may have been changed in the same clock tick in which it was hashed is
+remembered as unknown, so the next look hashes it again.
+
+BuildKit's client is less careful: of a context that a builder has seen, it sends again only what another size,
+modification time or mode gives away, and of a folder not even that. What it would overlook is seen here, and starts
+another ``generation`` of every context that holds it: one that goes by another name is sent whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import stat
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from pathlib import Path
+
+from tasks.base.errors import Trouble
+
+_RECORD = struct.Struct("<qqqQI")  # mtime_ns, ctime_ns, size, inode, mode
+_SIZE = _RECORD.size
+_UNKNOWN = bytes(32)
+_DOUBT = 1 << 31  # in the mode of a record: the hash must not be trusted. No real file has that bit
+_TICK = 50_000_000  # kernels stamp files with a clock that lags up to 10 ms behind; five times that is safe
+_COARSE_TICK = 2_100_000_000  # file systems that stamp whole seconds, or every other one
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS folder (path BLOB PRIMARY KEY, stamps BLOB, digests BLOB) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS generation (root BLOB PRIMARY KEY, name TEXT) WITHOUT ROWID",
+)
+
+
+class Folder:
+    """The entries of one folder, sorted: ``names`` and their ``modes`` (``st_mode``, type bits included).
+
+    ``overlooked`` is whether something changed since an earlier look that BuildKit's client would not send again.
+    """
+
+    __slots__ = ("_before", "_digests", "_place", "_records", "_stored", "modes", "names", "overlooked", "path")
+
+    def __init__(self, path: str, rows: list[tuple[str, int, bytes]]) -> None:
+        self.path = path
+        self.names = [row[0] for row in rows]
+        self.modes = [row[1] for row in rows]
+        self._records = [row[2] for row in rows]
+        self._digests = bytearray(32 * len(rows))
+        self._before: dict[int, bytes] = {}
+        self._place: dict[str, int] | None = None
+        self._stored = True
+        self.overlooked = False
+
+    def find(self, name: str) -> int:
+        """The place of ``name`` in ``names``, or -1."""
+        if self._place is None:
+            self._place = {name: number for number, name in enumerate(self.names)}
+        return self._place.get(name, -1)
+
+    def digest(self, number: int) -> bytes:
+        """sha256 of what entry ``number`` holds: a file's bytes, a link's target, a device's numbers.
+
+        Extended attributes that BuildKit copies are part of it (setting one moves the entry's ctime).
+        """
+        start = 32 * number
+        found = bytes(self._digests[start : start + 32])
+        if found != _UNKNOWN:
+            return found
+        digest, trusted = _hash(f"{self.path}/{self.names[number]}", self.modes[number], self._records[number])
+        self._digests[start : start + 32] = digest
+        if not trusted:
+            mtime, ctime, size, inode, mode = _RECORD.unpack(self._records[number])
+            self._records[number] = _RECORD.pack(mtime, ctime, size, inode, mode | _DOUBT)
+        if self._before.get(number, digest) != digest:
+            self.overlooked = True
+        self._stored = False
+        return digest
+
+    def attributes(self, number: int) -> bytes:
+        """The extended attributes of the folder that entry ``number`` is, as bytes to hash."""
+        start = 32 * number
+        found = _attributes(f"{self.path}/{self.names[number]}")
+        digest = hashlib.sha256(found).digest() if found else _UNKNOWN
+        if self._digests[start : start + 32] != digest:  # no time stamp of a folder is kept, so each look compares
+            self._digests[start : start + 32] = digest
+            self._stored = False
+            self.overlooked = True
+        return found
+
+    def recall(self, stamps: bytes, digests: bytes) -> None:
+        """Take over what was known when the folder looked like ``stamps``, entry by entry where it changed."""
+        if stamps == self.stamps():
+            self._digests = bytearray(digests)
+            return
+        self._stored = False
+        names, _, records = stamps.partition(b"/")
+        known = {
+            name: (records[_SIZE * at : _SIZE * at + _SIZE], digests[32 * at : 32 * at + 32])
+            for at, name in enumerate(names.split(b"\0"))
+        }
+        for number, name in enumerate(self.names):
+            record, digest = known.pop(os.fsencode(name), (b"", b""))
+            if record == self._records[number]:
+                self._digests[32 * number : 32 * number + 32] = digest
+            elif record:
+                self._compare(number, record, digest)
+        # What is gone may come back with its time and other content, when nobody remembers what it was.
+        self.overlooked |= any(digest != _UNKNOWN and _set_by_hand(record) for record, digest in known.values())
+
+    def _compare(self, number: int, before: bytes, digest: bytes) -> None:
+        """Note what this entry held before, if BuildKit's client cannot tell it from what it holds now."""
+        old, new = (_RECORD.unpack(one) for one in (before, self._records[number]))
+        if stat.S_ISDIR(self.modes[number]):
+            self.overlooked |= stat.S_ISDIR(old[4])  # then it is the mode that changed
+        elif digest != _UNKNOWN:
+            if (old[0], old[2], old[4] & ~_DOUBT) == (new[0], new[2], new[4]):
+                self._before[number] = digest
+            else:
+                self.overlooked |= _set_by_hand(before)  # its time may come back, as that of what is gone
+
+    def stamps(self) -> bytes:
+        """Names and stat fields of all entries; no name holds ``/`` or NUL."""
+        return os.fsencode("\0".join(self.names)) + b"/" + b"".join(self._records)
+
+    def row(self) -> tuple[bytes, bytes, bytes] | None:
+        """What to keep of this folder, or ``None`` when it is kept already."""
+        if self._stored:
+            return None
+        # What it was before is forgotten now, so whoever hashes it later cannot tell whether it is still the same.
+        self.overlooked |= any(self._digests[32 * at : 32 * at + 32] == _UNKNOWN for at in self._before)
+        self._stored = True
+        return os.fsencode(self.path), self.stamps(), bytes(self._digests)
+
+
+class Index:
+    """One look at the disk, and the memory of earlier ones in ``store`` (``None``: no memory).
+
+    Open another ``Index`` to look again: what this one has listed, it never lists a second time. Any number of
+    them may use one ``store`` at once.
+    """
+
+    def __init__(self, store: Path | None = None) -> None:
+        self._store = store
+        self._folders: dict[str, Folder] = {}
+        self._db: sqlite3.Connection | None = None
+        self._opened = False
+
+    def folder(self, path: str) -> Folder:
+        """The listing of the folder at an absolute, real ``path``; ``Trouble`` when it cannot be read."""
+        found = self._folders.get(path)
+        if found is None:
+            found = self._folders[path] = _list(path)
+            row = self._recall(path) if found.names else None
+            if row:
+                found.recall(*row)
+        return found
+
+    def generation(self, root: str) -> str:
+        """A name for all states of the context at ``root``, an absolute, real path, that BuildKit's client can tell
+        from each other: another one as soon as it could not, and where nothing is remembered."""
+        self.save()
+        name = os.urandom(8).hex()
+        db = self._open(create=True)
+        if db is None or any(folder.overlooked for folder in self._listed()):
+            return name
+        key = os.fsencode(root)
+        try:
+            with db:
+                db.execute("INSERT OR IGNORE INTO generation VALUES (?, ?)", (key, name))
+                return str(db.execute("SELECT name FROM generation WHERE root = ?", (key,)).fetchone()[0])
+        except sqlite3.Error as error:
+            self._drop(error)
+            return name
+
+    def renew(self) -> None:
+        """Begin another generation of all contexts: a builder may have been sent what no look at the disk has seen."""
+        db = self._open(create=True)
+        try:
+            if db is not None:
+                with db:
+                    db.execute("DELETE FROM generation")
+        except sqlite3.Error as error:
+            self._drop(error)
+
+    def save(self) -> None:
+        """Keep what was hashed. A store that cannot be written is no error: the next look hashes again."""
+        rows = [row for folder in self._listed() if folder.names and (row := folder.row())]
+        if not rows:
+            return
+        db = self._open(create=True)
+        if db is None:
+            return
+        try:
+            overlooked = [folder for folder in self._listed() if folder.overlooked]
+            with db:
+                db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", rows)
+                roots = ((os.fsencode(root),) for folder in overlooked for root in _roots(folder.path))
+                db.executemany("DELETE FROM generation WHERE root = ?", roots)
+            for folder in overlooked:
+                folder.overlooked = False
+        except sqlite3.Error as error:
+            self._drop(error)
+
+    def close(self) -> None:
+        """Save and let go of the store."""
+        self.save()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def __enter__(self) -> Index:
+        """Use as a context manager: saves at the end, whatever happened."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _listed(self) -> list[Folder]:
+        """What is listed at this moment: another thread may list, and hash, more meanwhile."""
+        return list(self._folders.values())
+
+    def _recall(self, path: str) -> tuple[bytes, bytes] | None:
+        db = self._open(create=False)
+        if db is None:
+            return None
+        try:
+            row = db.execute("SELECT stamps, digests FROM folder WHERE path = ?", (os.fsencode(path),)).fetchone()
+        except sqlite3.Error as error:
+            self._drop(error)
+            return None
+        return row if row and _well_formed(*row) else None
+
+    def _open(self, *, create: bool) -> sqlite3.Connection | None:
+        if self._db is not None or self._store is None or (self._opened and not create):
+            return self._db
+        self._opened = True
+        if not create and not self._store.exists():
+            return None
+        try:
+            self._store.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self._store, timeout=5, check_same_thread=False)
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            for statement in _SCHEMA:
+                self._db.execute(statement)
+        except (OSError, sqlite3.Error) as error:
+            self._drop(error)
+        return self._db
+
+    def _drop(self, error: Exception) -> None:
+        """Go on without the store; one that is not a sound database goes away (a busy or full one stays)."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            self._store.unlink(missing_ok=True) if self._store else None
+
+
+class Tree:
+    """A context: the folder at ``root``, looked at through an ``Index`` that all contexts share."""
+
+    def __init__(self, root: Path, index: Index) -> None:
+        self.root = os.path.realpath(root)
+        self.index = index
+
+    def folder(self, path: str) -> Folder:
+        """The listing of a folder of the context; ``path`` is relative to it, ``""`` the context itself."""
+        return self.index.folder(f"{self.root}/{path}" if path else self.root)
+
+    def link(self, path: str) -> str:
+        """Where the link at ``path`` points, as its text says."""
+        return os.readlink(f"{self.root}/{path}")  # noqa: PTH115 Path would tidy the text
+
+    def attributes(self, path: str) -> bytes:
+        """The extended attributes of the folder at ``path``, as bytes to hash."""
+        above, _, name = path.rpartition("/")
+        listing = self.folder(above)
+        return listing.attributes(listing.find(name))
+
+
+def tick(ctime_ns: int) -> int:
+    """How long after a change with this stamp another one may still get the same stamp, in ns."""
+    return _COARSE_TICK if ctime_ns % 1_000_000_000 == 0 else _TICK
+
+
+def _roots(path: str) -> Iterator[str]:
+    """Where a context may begin that holds the folder at ``path``, whoever has looked at it: there, and above it."""
+    yield "/"
+    yield from accumulate(path.split("/"), "{}/{}".format)
+
+
+def _list(path: str) -> Folder:
+    rows = []
+    pack = _RECORD.pack
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                try:
+                    found = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                mode = found.st_mode
+                if mode & 0o170000 == 0o040000:  # a folder's times move with what is in it: not its own news
+                    record = pack(0, 0, 0, 0, mode)
+                else:
+                    record = pack(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, mode)
+                rows.append((entry.name, mode, record))
+    except OSError as error:
+        raise Trouble(f"cannot list this folder: {error.strerror}", where=path) from None
+    rows.sort()
+    return Folder(path, rows)
+
+
+def _hash(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
+    """The digest of one entry, and whether a later look may trust it for an entry with the same ``record``."""
+    begun = time.time_ns()
+    try:
+        content, after = _content(path, mode)
+        attributes = _attributes(path)
+    except FileNotFoundError:
+        return hashlib.sha256(b"vanished while it was read").digest(), False
+    except OSError as error:
+        raise Trouble(f"cannot read this file: {error.strerror}", where=path) from None
+    if attributes:
+        content = hashlib.sha256(content + attributes).digest()
+    same = record == _RECORD.pack(after.st_mtime_ns, after.st_ctime_ns, after.st_size, after.st_ino, after.st_mode)
+    settled = max(after.st_mtime_ns, after.st_ctime_ns) + tick(after.st_ctime_ns) < begun
+    return content, same and settled and not _exchangeable(path, after)
+
+
+def _exchangeable(path: str, found: os.stat_result) -> bool:
+    """Whether another disk of the very same stamps may be mounted here: one that is only read, with times that were set
+    when it was made (squashfs, ISO 9660, whatever a reproducible build makes)."""
+    made = found.st_mtime_ns == found.st_ctime_ns and found.st_mtime_ns % 1_000_000_000 == 0
+    return made and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _set_by_hand(record: bytes) -> bool:
+    """Whether an entry has a time of whole seconds: clocks hardly ever give one, reproducible builds do."""
+    return bool(_RECORD.unpack(record)[0] % 1_000_000_000 == 0)
+
+
+def _content(path: str, mode: int) -> tuple[bytes, os.stat_result]:
+    if stat.S_ISREG(mode):
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+            digest = hashlib.file_digest(file, "sha256").digest()
+            return digest, os.fstat(file.fileno())
+    if stat.S_ISLNK(mode):
+        return hashlib.sha256(os.fsencode(os.readlink(path))).digest(), os.lstat(path)  # noqa: PTH115 str, as it is
+    after = os.lstat(path)
+    return hashlib.sha256(b"device %d" % after.st_rdev).digest(), after
+
+
+def _attributes(path: str) -> bytes:
+    """The extended attributes that BuildKit's client sends and its checksums hold."""
+    if not hasattr(os, "listxattr"):
+        return b""
+    try:
+        names: Iterable[str] = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return b""
+    out = b""
+    for name in sorted(names):
+        local = name.startswith(("security.", "system.", "com.apple."))
+        if local and name != "security.capability":
+            continue
+        value = os.getxattr(path, name, follow_symlinks=False)
+        out += b"%b\0%d\0%b" % (os.fsencode(name), len(value), value)
+    return out
+
+
+def _well_formed(stamps: object, digests: object) -> bool:
+    if not isinstance(stamps, bytes) or not isinstance(digests, bytes):
+        return False
+    names, slash, records = stamps.partition(b"/")
+    count = names.count(b"\0") + 1
+    return bool(slash) and len(records) == _SIZE * count and len(digests) == 32 * count

@@ -1,0 +1,112 @@
+"""Machines built different images from the same inputs: whose counts here, and whose in the shared registry?
+
+A step such as ``apt-get upgrade`` gives other bytes each time, and what is built on one result is of no use on the
+other. So all follow one order, and nobody's result is replaced to and fro:
+
+* of two results the one that was rebuilt on purpose later counts (``rebuild_optimized``), else the one that was in the
+  shared registry first;
+* who holds another one takes the shared one as soon as that makes nothing to be built that is fresh now;
+* what was built on a parent that is not the shared one is not pushed.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from tasks.engine.client import Held
+from tasks.inputs.fingerprint import OWN, PARENTS
+from tasks.inputs.survey import Surveyed
+from tasks.planning.plan import Decision, rebuilt
+
+if TYPE_CHECKING:
+    from tasks.sharing.registry import Found
+
+Offers = Mapping[str, "Found"]
+Look = Callable[[Collection[str]], Offers]
+Planned = Callable[[Offers, Collection[str]], dict[str, Decision]]
+
+
+def with_shared(
+    own: Mapping[str, Decision],
+    planned: Planned,
+    look: Look,
+    content_of: Callable[[Surveyed, Held], str],
+    ask: Collection[str],
+    whole: bool,
+) -> tuple[dict[str, Decision], frozenset[str]]:
+    """The plan with what the shared registry holds, and the images whose shared result takes the place of one here.
+
+    ``own`` is the plan without it, ``planned`` plans with offers and images of which the shared result counts,
+    ``look`` asks the registry about images by name. It is asked about what would be built, the ancestors of that, and
+    the images in ``ask``; and, if this is the ``whole`` project, about what stands on ancestors that turn out to be
+    others than the shared ones: only then can it be said that taking those costs nothing.
+    """
+    offers, asked = dict[str, "Found"](), set[str]()
+
+    def learn(names: Collection[str]) -> dict[str, Decision]:
+        offers.update(look([name for name in own if name in names and name not in asked]))
+        asked.update(names)
+        return planned(offers, ())
+
+    builds = _doing("build", own)
+    decided = learn({*builds, *_ancestors(builds, own), *ask})
+    while more := _doing("build", decided) - asked:  # what stands on an image that was rebuilt elsewhere
+        decided = learn(more)
+    above = _ancestors(_doing("build", decided), own)
+    apart = [name for name in own if name in above and _differs(decided[name], offers.get(name), content_of)]
+    if whole and apart:
+        decided = learn({name for name in own if _ancestors([name], own).intersection(apart)})
+    taken: set[str] = set()
+    for name in apart if whole else ():
+        trial = planned(offers, {*taken, name})
+        if trial[name].action == "pull" and _doing("build", trial) <= _doing("build", decided):
+            taken.add(name)
+            decided = trial
+    here = _doing("fresh", own) | _doing("retag", own)
+    return dict(decided), frozenset(here & _doing("pull", decided))
+
+
+def _differs(decision: Decision, offer: Found | None, content_of: Callable[[Surveyed, Held], str]) -> bool:
+    held = decision.held
+    return bool(
+        offer
+        and held
+        and decision.action in ("fresh", "retag")
+        and offer.content != content_of(decision.surveyed, held)
+    )
+
+
+def _doing(action: str, decided: Mapping[str, Decision]) -> set[str]:
+    return {name for name, one in decided.items() if one.action == action}
+
+
+def _ancestors(names: Iterable[str], decided: Mapping[str, Decision]) -> set[str]:
+    found: set[str] = set()
+    todo = list(names)
+    while todo:
+        for parent in decided[todo.pop()].surveyed.parents.values():
+            if parent not in found:
+                found.add(parent)
+                todo.append(parent)
+    return found
+
+
+def verdict(
+    own: Mapping[str, str], content: Callable[[], str], shared: Found | None, on_shared_parents: bool | None
+) -> str:
+    """What becomes of an image that was built here, with its labels ``own``: ``push`` it, ``keep`` it to this machine,
+    or ``take`` the shared one in its place.
+
+    ``shared`` is what the registry holds under its fingerprint for its platform; ``on_shared_parents`` whether the
+    parents that it was built on are those that the registry holds, None if that cannot be known.
+    """
+    if shared is None or shared.labels.get(OWN) != own[OWN]:  # nothing, or something that nobody could use
+        return "keep" if on_shared_parents is False else "push"
+    if shared.labels.get(PARENTS, "") != own[PARENTS]:
+        return "push" if on_shared_parents else "keep"
+    if shared.content == content():
+        return "keep"
+    return "push" if rebuilt(own) > rebuilt(shared.labels) else "take"

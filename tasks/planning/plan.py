@@ -1,0 +1,251 @@
+"""What would run, and why?
+
+Pure: from what the images are made of (``survey``), what the engine holds (``Snapshot``) and what was recorded,
+one decision for each image:
+
+``fresh``   nothing: the engine has it under its fingerprint, and all its names point at it;
+``retag``   only names are missing: the engine has this very content (another branch was here, or only a parent's
+            fingerprint moved while its content did not);
+``pull``    the shared registry has it;
+``build``   none of these;
+``broken``  it cannot be built as declared, or something that it needs cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.base import platforms
+from tasks.engine.client import Facts, Held, Snapshot, normalise
+from tasks.inputs.fingerprint import KEPT, OWN, PARENTS, REBUILT, repository, tag_of
+from tasks.inputs.survey import Surveyed
+from tasks.planning.reasons import DUE, differences
+from tasks.planning.record import Record
+
+if TYPE_CHECKING:
+    from tasks.sharing.registry import Found
+
+UNKNOWN = "?"
+PULLS = "its inputs are those of the image here; `pull` is set: its bases are pulled first, which may change that"
+# The index of which an image of several platforms is a part, where all of it is here; see ``several.index_of``.
+IndexOf = Callable[[Surveyed, Held], str]
+ANOTHER = "the shared registry has another result for the same inputs"
+AFRESH_ELSEWHERE = "it was rebuilt without cache on another machine"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to one image, why, and the image of the engine that it is about (``fresh`` and ``retag``).
+
+    ``parents_label`` says what its parents hold now, in the form of the label that a build of it gets. ``offer`` is
+    what the shared registry has for it (``pull``). ``coming`` are the parents of a ``build`` that have to be built or
+    pulled before it.
+    """
+
+    name: str
+    action: str
+    reasons: tuple[str, ...]
+    surveyed: Surveyed
+    held: Held | None = None
+    parents_label: str = ""
+    offer: Found | None = None
+    coming: tuple[str, ...] = ()
+
+    @property
+    def stale(self) -> bool:
+        """Whether anything has to be done."""
+        return self.action != "fresh"
+
+
+def plan(
+    surveyed: Mapping[str, Surveyed],
+    snapshot: Snapshot,
+    facts_of: Callable[[Held], Facts],
+    record_of: Callable[[str], Record | None],
+    offers: Mapping[str, Found] | None = None,
+    index_of: IndexOf = lambda one, held: "",
+    taken: Collection[str] = (),
+) -> dict[str, Decision]:
+    """Decide for every image, parents first, in the order of ``surveyed``.
+
+    ``facts_of`` gives the facts of an image that the engine holds, ``record_of`` the last record of an image,
+    ``offers`` what the shared registry holds under the images' fingerprints. Of the images in ``taken`` its result
+    counts, although the engine has another.
+    """
+    decisions: dict[str, Decision] = {}
+    for name, one in surveyed.items():
+        offer = (offers or {}).get(name)
+        decisions[name] = decide(one, decisions, snapshot, facts_of, record_of, offer, index_of, name in taken)
+    return decisions
+
+
+def decide(
+    one: Surveyed,
+    decided: Mapping[str, Decision],
+    snapshot: Snapshot,
+    facts_of: Callable[[Held], Facts],
+    record_of: Callable[[str], Record | None],
+    offer: Found | None = None,
+    index_of: IndexOf = lambda one, held: "",
+    taken: bool = False,
+) -> Decision:
+    """Decide for one image whose parents are decided already."""
+    if one.problem:
+        return Decision(one.name, "broken", (one.problem,), one)
+    parents = dict.fromkeys(one.parents.values())
+    for parent in parents:
+        if decided[parent].action == "broken":
+            return Decision(one.name, "broken", (f"needs `{parent}`, which is broken",), one)
+    twin = decided[one.image.twin] if one.image.twin else None
+    if twin and twin.stale:
+        return Decision(one.name, twin.action, (f"the same image as `{twin.name}`",), one, twin.held, offer=twin.offer)
+    if twin and twin.held:
+        return _kept(one, twin.held, snapshot, twin.parents_label)
+    built = [parent for parent in parents if decided[parent].action == "build"]
+    coming = [parent for parent in parents if decided[parent].action in ("build", "pull")]
+    label = parents_label(one, decided, facts_of, index_of)
+    foreign: list[str] = []
+    if not built:
+        held, foreign = matching(one, snapshot, label, facts_of, index_of)
+        offer = offer if offer and offered(one, offer, label) else None
+        why = ""
+        if held and offer and not own_only(one):
+            why = _given_up(held, offer, taken, content_of(one, held, facts_of, index_of))
+        if held and one.due:
+            return Decision(one.name, "build", (DUE,), one, parents_label=label)
+        if held and not why:
+            return _kept(one, held, snapshot, label)
+        if offer and not own_only(one):
+            reasons = (why,) if why else tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
+            return Decision(one.name, "pull", reasons, one, parents_label=label, offer=offer)
+    elif (held := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
+        waits = ", ".join(f"`{parent}`" for parent in built)
+        why = DUE if one.due else f"{waits} is built again (kept if that comes out the same)"
+        return Decision(one.name, "build", (why,), one, held, coming=tuple(coming))
+    reasons = tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
+    return Decision(one.name, "build", reasons, one, parents_label=label, coming=tuple(coming))
+
+
+def parents_label(
+    one: Surveyed, decided: Mapping[str, Decision], facts_of: Callable[[Held], Facts], index_of: IndexOf
+) -> str:
+    """What the label of an image says of the parents that it was built on: each context with its parent's content; that
+    of several platforms is their index."""
+    pairs = []
+    for context, parent in sorted(one.parents.items()):
+        held, offer, surveyed = decided[parent].held, decided[parent].offer, decided[parent].surveyed
+        content = offer.content if offer else UNKNOWN
+        pairs.append(f"{context}={content_of(surveyed, held, facts_of, index_of) if held else content}")
+    return " ".join(pairs)
+
+
+def content_of(one: Surveyed, held: Held, facts_of: Callable[[Held], Facts], index_of: IndexOf) -> str:
+    """The content of an image that the engine holds; that of several platforms is their index."""
+    return facts_of(held).content if len(one.platforms) < 2 else index_of(one, held) or UNKNOWN
+
+
+def offered(one: Surveyed, offer: Found, parents: str) -> bool:
+    """Whether an image of the shared registry is what a build here would make: its labels say that it was made from
+    these own ingredients on these parents' content, and it is of this platform. A name alone proves nothing."""
+    return (
+        offer.labels.get(OWN) == one.own
+        and offer.labels.get(PARENTS, "") == parents
+        and [platforms.normalise(platform) for platform in offer.platform.split(", ")] == list(one.platforms)
+    )
+
+
+def own_only(one: Surveyed) -> bool:
+    """Whether another machine's result never counts: of what is to be built in every run."""
+    return one.image.no_cache or bool(one.image.no_cache_filter)
+
+
+def rebuilt(labels: Mapping[str, str]) -> int:
+    """When an image was rebuilt on purpose, by its label, in seconds since the epoch; 0 if it never was.
+
+    >>> rebuilt({REBUILT: "1795505378"}), rebuilt({REBUILT: ""}), rebuilt({REBUILT: "soon"}), rebuilt({})
+    (1795505378, 0, 0, 0)
+    """
+    text = labels.get(REBUILT, "")
+    return int(text) if text.isdecimal() and len(text) < 16 else 0
+
+
+def _given_up(held: Held, offer: Found, taken: bool, content: str) -> str:
+    """Why the shared result is taken in place of the engine's own, in words; "" if the own one stays."""
+    later = rebuilt(offer.labels) > rebuilt(held.labels)
+    if not (later or taken) or offer.content == content:
+        return ""
+    return AFRESH_ELSEWHERE if later else ANOTHER
+
+
+def matching(
+    one: Surveyed, snapshot: Snapshot, parents: str, facts_of: Callable[[Held], Facts], index_of: IndexOf
+) -> tuple[Held | None, list[str]]:
+    """The image of the engine that was made from exactly this: the same own ingredients on the same parents' content.
+    The one that carries the fingerprint's tag comes first, then the one that carries the image's name, then any other
+    of this repository (another project's may vanish any time).
+
+    Only an image with one of our ``in-`` tags counts: labels alone also stand on a build that was killed before its
+    inputs were read again, and on whatever people make from an image of ours, by ``docker commit`` for instance. Where
+    there is only one of another platform, that is said in the second part of the answer."""
+    foreign: list[str] = []
+    known = [snapshot.get(ref) for ref in (tag_of(one.image.ref, one.fingerprint), one.image.ref)]
+    ours = f"{repository(normalise(one.image.ref))}:{KEPT}"
+    for held in (*known, *snapshot.made_from(one.own)):
+        if held and made_from(one, held, parents) and any(tag.startswith(ours) for tag in held.tags):
+            platform = facts_of(held).platform
+            if not is_for(one, platform, snapshot.platform):
+                foreign = [f"the image here is {platform}, {', '.join(one.platforms)} is wanted"]
+            elif len(one.platforms) > 1 and not index_of(one, held):
+                foreign = [f"not all of {', '.join(one.platforms)} are here"]
+            else:
+                return held, []
+    return None, foreign
+
+
+def is_for(one: Surveyed, platform: str, engine: str) -> bool:
+    """Whether an image that the engine shows as of this platform is what is wanted; of several, the one that an engine
+    of the platform ``engine`` takes."""
+    takes = platforms.chosen(one.platforms, engine) if len(one.platforms) > 1 else ""
+    return any(platforms.same(platform, wanted) for wanted in ([takes] if takes else one.platforms))
+
+
+def made_from(one: Surveyed, held: Held, parents: str) -> bool:
+    """Whether an image's labels say that it was made from these own ingredients on these parents."""
+    return held.labels.get(OWN) == one.own and held.labels.get(PARENTS, "") == parents
+
+
+def _kept(one: Surveyed, held: Held, snapshot: Snapshot, label: str) -> Decision:
+    reasons = []
+    for ref in one.image.names:
+        found = snapshot.get(ref)
+        if found is None:
+            reasons.append(f"tag `{ref}` is missing")
+        elif found.id != held.id:
+            reasons.append(f"tag `{ref}` points elsewhere")
+    tagged = snapshot.get(tag_of(one.image.ref, one.fingerprint))
+    if not reasons and (tagged is None or tagged.id != held.id):
+        reasons.append("made from the same content under another fingerprint")
+    if not reasons and one.image.pull and one.bases:
+        return Decision(one.name, "fresh", (PULLS,), one, held, label)
+    return Decision(one.name, "retag" if reasons else "fresh", tuple(reasons), one, held, label)
+
+
+def _why(one: Surveyed, snapshot: Snapshot, last: Record | None, coming: Collection[str]) -> list[str]:
+    if last is None:
+        known = snapshot.get(one.image.ref)
+        if known is None:
+            return ["never built here"]
+        if OWN not in known.labels:
+            return [f"`{one.image.ref}` was not built by these tasks"]
+        return ["its inputs are not those of the image here, and no record says which changed"]
+    found = differences(last.ingredients, one.ingredients())
+    found += [f"`{parent}` is made anew" for parent in coming]
+    if found:
+        return found
+    if last.parents != {name: one.parent_fingerprints.get(name, "") for name in one.parents.values()}:
+        return ["one of its parents changed"]
+    if snapshot.get(tag_of(one.image.ref, one.fingerprint)) is None:
+        return ["image was removed"]
+    return ["a parent has other content than the one that it was built on"]

@@ -1,0 +1,52 @@
+"""What was an image made from when it was last built here?
+
+One file for each image, ``images/<image>.json`` in the project's folder, written when a build, pull or retag is done.
+It is a doit target and tells reasons; it never decides what is fresh: the engine does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.compose.project import write_json
+from tasks.inputs.fingerprint import Ingredients
+
+
+@dataclass(frozen=True)
+class Record:
+    """The last image of one name: what from, when (seconds since the epoch), how long it took, its id and bytes."""
+
+    image: str
+    ref: str
+    action: str
+    fingerprint: str
+    ingredients: Ingredients
+    parents: Mapping[str, str]
+    image_id: str
+    size: int
+    finished: float
+    seconds: float
+
+
+def path_of(folder: Path, image: str) -> Path:
+    """Where the record of an image lies, in the project's folder."""
+    return folder / "images" / f"{image}.json"
+
+
+def write(folder: Path, record: Record) -> None:
+    """Keep the record in place of the last one."""
+    write_json(path_of(folder, record.image), asdict(record))
+
+
+def read(folder: Path, image: str) -> Record | None:
+    """The last record of an image; None if there is none, or none that can be read: it only tells reasons."""
+    try:
+        content: dict[str, Any] = json.loads(path_of(folder, image).read_text())
+        ingredients = Ingredients(**content["ingredients"] | {"remotes": tuple(content["ingredients"]["remotes"])})
+        return Record(**content | {"ingredients": ingredients})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

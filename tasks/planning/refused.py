@@ -1,0 +1,75 @@
+"""Which names of a context does the engine's BuildKit refuse?
+
+From 0.17 on, which is in Engine 27.4, it refuses all that are no UTF-8: of files, and what links lead to. Older ones
+build them. What is not sent, because nothing copies it or an ignore file hides it, is no trouble for either.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from tasks.inputs.survey import Surveyed
+from tasks.planning.plan import Decision
+
+_SINCE = (27, 4)
+
+
+def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]:
+    """The same decisions, parents first, where what an engine of this version refuses to build is broken, and what
+    needs it."""
+    found: dict[str, Decision] = {}
+    for name, one in decided.items():
+        why = problem(one.surveyed, engine) if one.action == "build" else ""
+        held_up = (parent for parent in one.surveyed.parents.values() if found[parent].action == "broken")
+        if not why and (parent := next(held_up, "")):
+            why = f"needs `{parent}`, which is broken"
+        if why and one.action != "broken":
+            one = Decision(name, "broken", (why,), replace(one.surveyed, problem=why))
+        found[name] = one
+    return found
+
+
+def problem(one: Surveyed, engine: str) -> str:
+    """Why an engine of this version (``28.5.2``) cannot build this image; "" if nothing stands in its way, or if the
+    version does not say."""
+    path = next(_odd(one), "") if refuses(engine) else ""
+    if not path:
+        return ""
+    what = f"the BuildKit of Engine {engine} refuses names that are no UTF-8"
+    return f"{what}: {readable(path)} (rename it, or hide it in the ignore file)"
+
+
+def refuses(engine: str) -> bool:
+    """Whether an engine of this version has a BuildKit that refuses such names."""
+    found = re.match(r"(\d+)\.(\d+)\.", engine)
+    return found is not None and (int(found[1]), int(found[2])) >= _SINCE
+
+
+def readable(path: str) -> str:
+    r"""A path with the bytes that are no UTF-8 as ``\xff``.
+
+    >>> readable(os.fsdecode(b"a/\xff"))
+    'a/\\xff'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _odd(one: Surveyed) -> Iterator[str]:
+    """The inputs whose name, or what they lead to, is no UTF-8."""
+    for part in one.parts:
+        for entry in part.selection.entries():
+            path = f"{part.root}/{entry.path}"
+            texts = (entry.path, os.readlink(path)) if entry.kind == "link" else (entry.path,)  # noqa: PTH115 as it is
+            if not all(map(_is_text, texts)):
+                yield os.path.relpath(path, one.directory)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

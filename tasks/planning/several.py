@@ -1,0 +1,44 @@
+"""What becomes of an image that is built for several platforms?
+
+containerd's image store holds them all, as one index. The classic store holds one platform of an image: it gets the
+engine's, and the whole index stays in the layout that the builder wrote (``tasks/buildkit/handover.py``). What its
+children are made on is the index then, in both stores.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.base import platforms
+from tasks.buildkit import handover
+from tasks.engine.client import Held
+from tasks.inputs.fingerprint import OWN, PARENTS
+from tasks.inputs.survey import Surveyed
+
+
+def problem(one: Surveyed, engine: str, *, dedicated: bool, containerd: bool) -> str:
+    """Why an image of these platforms cannot be had by an engine of the platform ``engine``; "" if it can."""
+    if len(one.platforms) < 2 or containerd:
+        return ""
+    wanted = ", ".join(one.platforms)
+    if not dedicated:
+        return (
+            f"{wanted} are wanted at once, which the engine's own BuildKit cannot build into the classic image store: "
+            "set BUILDER_DRIVER to a dedicated builder, or let the engine use containerd's image store"
+        )
+    if not platforms.chosen(one.platforms, engine):
+        return (
+            f"{wanted} are wanted, and the classic image store of this engine can hold {engine} only: add that to the "
+            "platforms, or let the engine use containerd's image store"
+        )
+    return ""
+
+
+def index_of(one: Surveyed, held: Held, results: Path, *, containerd: bool) -> str:
+    """The digest of the index of which the engine's image ``held`` is a part, where all its platforms are here and were
+    made as that one was; "" where they are not. ``results`` is the folder of the layouts."""
+    if containerd:
+        # A single manifest is not whole. Engines before API 1.48 do not tell, and hold under an index what they loaded.
+        return "" if held.fixed else held.id
+    expected = {label: held.labels.get(label, "") for label in (OWN, PARENTS)}
+    return handover.whole(handover.folder_of(results, one.name), held.id, one.platforms, expected)

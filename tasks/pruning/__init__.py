@@ -1,0 +1,1 @@
+"""What takes space, and what of it may go."""

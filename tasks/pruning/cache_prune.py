@@ -1,0 +1,191 @@
+"""``doit cache_prune``: one command for old results, build caches, cache folders and our own files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+from tasks.base import lock
+from tasks.base.errors import Trouble
+from tasks.building import context
+from tasks.building.make import builds_lock
+from tasks.buildkit import builder
+from tasks.buildkit.progress import size_text
+from tasks.pruning import holdings
+from tasks.pruning.prune import Item, Pruning, choose
+from tasks.run import Workspace
+from tasks.stack.stack import agree
+
+_ROUNDS = 3
+_SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
+
+
+def prune(workspace: Workspace, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
+    """Remove what is too old or too much, or with ``everything`` all that nothing needs.
+
+    What would go is printed first: for ``dry_run`` to standard output, and that is all; else to standard error, and
+    then it is asked about. ``Trouble`` without agreement. Of that, what is needed or was used meanwhile stays: once no
+    build with this engine runs, which is waited for, everything is looked at again.
+    """
+    asked = time.time()
+    chosen = choose_now(workspace, everything)
+    if dry_run:
+        print(json.dumps(as_data(chosen), indent=2) if as_json else said(workspace, chosen, everything))
+        return
+    print(said(workspace, chosen, everything), file=sys.stderr)
+    if not chosen.gone:
+        return
+    if not yes:
+        agree()
+    agreed = {item.key: item for item, _ in chosen.gone}
+    with lock.held(builds_lock(workspace), "waiting for builds to end that use what is there"):
+        gone, left = _remove_agreed(workspace, everything, agreed, asked)
+    if as_json:
+        print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))
+    for key, item in agreed.items():
+        if key not in {one.key for one, _ in gone}:
+            print(left.get(key) or f"{item.name} stays: it was used meanwhile", file=sys.stderr)
+    print(f"removed {len(gone)} entries, about {size_text(sum(size for _, size in gone))}", file=sys.stderr)
+
+
+def _remove_agreed(
+    workspace: Workspace, everything: bool, agreed: Mapping[str, Item], asked: float
+) -> tuple[list[tuple[Item, int]], dict[str, str]]:
+    """Remove what was agreed to and may still go; returns that with the bytes freed, and why something is still there.
+
+    What an image and a build cache shared may count as the cache's alone only when the image is gone. So then the
+    bounds are held to once more, by records of the build cache, which have no owners, that nobody used since.
+    """
+    gone: list[tuple[Item, int]] = []
+    left: dict[str, str] = {}
+    for number in range(_ROUNDS + 1):
+        workspace = Workspace(workspace.files, workspace.environ)
+        now = _choose_unused(workspace, everything, agreed if number == 0 else None, asked)
+        if number and not now.gone:
+            break
+        left |= remove(workspace, now)
+        gone += [pair for pair in now.gone if pair[0].key not in left]
+    return gone, left
+
+
+def _choose_unused(workspace: Workspace, everything: bool, only: Container[str] | None, since: float) -> Pruning:
+    """What would go now, of that only these keys (None: the build cache), and nothing that was used since that time."""
+    settings = workspace.settings
+    items = holdings.all_items(workspace)
+    unused = time.time() - since
+    going = choose(items, settings.cache_max_age, settings.cache_max_size, everything).gone
+    may_go = {
+        one.key
+        for one, _ in going
+        # How long a dedicated builder did not use a record, it only says in round figures.
+        if (one.idle >= unused or one.kind == holdings.BUILDER)
+        and (one.key in only if only is not None else one.kind in (holdings.ENGINE, holdings.BUILDER))
+    }
+    # Once more, for the order: what lies under something that stays, stays.
+    items = [one if one.needed or one.key in may_go else replace(one, needed="not agreed to") for one in items]
+    return choose(items, 0.0, 0, everything=True)
+
+
+def choose_now(workspace: Workspace, everything: bool) -> Pruning:
+    """What would go at this moment."""
+    settings = workspace.settings
+    return choose(holdings.all_items(workspace), settings.cache_max_age, settings.cache_max_size, everything)
+
+
+def said(workspace: Workspace, chosen: Pruning, everything: bool) -> str:
+    """What would go, in words: every image and folder by name, and of a build cache's records the largest."""
+    settings = workspace.settings
+    if not chosen.gone:
+        return f"nothing to prune: {size_text(chosen.left)} may go, and is neither too old nor too much"
+    lines = []
+    for kind, group in groupby(sorted(chosen.gone, key=lambda pair: pair[0].kind), key=lambda pair: pair[0].kind):
+        pairs = list(group)
+        owner = " (of everybody who builds with it)" if kind in (holdings.ENGINE, holdings.BUILDER) else ""
+        lines.append(f"{kind}{owner}: {len(pairs)}, {size_text(sum(size for _, size in pairs))}")
+        pairs.sort(key=lambda pair: -pair[1])
+        lines += [f"  {size_text(freed):>8}  {_days(item.idle):>8}  {item.name}" for item, freed in pairs[:_SHOWN]]
+        if len(pairs) > _SHOWN:
+            lines.append(f"  and {len(pairs) - _SHOWN} more of {size_text(sum(size for _, size in pairs[_SHOWN:]))}")
+    why = (
+        "all that nothing needs"
+        if everything
+        else f"unused for {_days(settings.cache_max_age)}, or too much for {size_text(settings.cache_max_size)}"
+    )
+    lines.append(f"{size_text(chosen.freed)} would go ({why}), {size_text(chosen.left)} that may go stay")
+    return "\n".join(lines)
+
+
+def as_data(chosen: Pruning) -> dict[str, object]:
+    """What goes as plain data, all of it."""
+    return {
+        "freed_bytes": chosen.freed,
+        "left_bytes": chosen.left,
+        "gone": [
+            {"kind": item.kind, "name": item.name, "bytes": freed, "idle_seconds": round(item.idle)}
+            for item, freed in chosen.gone
+        ],
+    }
+
+
+def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
+    """Remove what was chosen; returns why an item is still there, by its key."""
+    left: dict[str, str] = {}
+    engine = workspace.engine
+    by_kind: dict[str, list[Item]] = {}
+    for item, _ in chosen.gone:
+        by_kind.setdefault(item.kind, []).append(item)
+    for item in (*by_kind.get(holdings.NAME, ()), *by_kind.get(holdings.IMAGE, ())):
+        try:
+            for ref in item.refs:
+                engine.untag(ref)
+            if not item.refs:
+                engine.remove(item.key)
+        except Trouble as trouble:  # a container was made from it meanwhile
+            left[item.key] = f"{item.name} stays: {trouble}"
+    engine.prune_build_cache([item.key for item in by_kind.get(holdings.ENGINE, ())])
+    _prune_builder(workspace, [item.key for item in by_kind.get(holdings.BUILDER, ())])
+    for item in (*by_kind.get(holdings.LOCAL, ()), *by_kind.get(holdings.LAYOUT, ())):
+        shutil.rmtree(item.key, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Path(item.key).parent.rmdir()  # if it was the last
+    for item in by_kind.get(holdings.OWN_FILE, ()):
+        path = Path(item.key)
+        if path.is_symlink():
+            if not context.remove_unused(path):
+                left[item.key] = f"{item.name} stays: a build may be using it"
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    workspace.changed()
+    return left
+
+
+def prune_argv(name: str, ids: Sequence[str]) -> list[str]:
+    """The command that removes these records, and no other, of a dedicated builder."""
+    one_of = "|".join(ids)
+    return ["docker", "buildx", "prune", "--builder", name, "--force", "--all", "--filter", f'id="^({one_of})$"']
+
+
+def _prune_builder(workspace: Workspace, ids: Sequence[str]) -> None:
+    if not ids:
+        return
+    name = builder.name(workspace.settings)
+    for begin in range(0, len(ids), 500):
+        argv = prune_argv(name, ids[begin : begin + 500])
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(workspace.environ))
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["it gives no reason"]
+            raise Trouble(f"the builder {name!r} does not prune: {lines[-1]}")
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} h"

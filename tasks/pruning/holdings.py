@@ -1,0 +1,307 @@
+"""What is disk spent on, and what of it must stay?
+
+Everything that pruning may look at, as ``prune.Item``: old results in the engine (our ``in-`` tags), the build cache of
+the engine or of the dedicated builder, local cache folders, layouts that images travel through, and our own logs
+and records. What is not ours is not in the list at all, but for the engine's build cache, which has no owners.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tasks.base import places
+from tasks.base.errors import Trouble
+from tasks.building import context, parents, site
+from tasks.buildkit import builder
+from tasks.engine import temporary_tag
+from tasks.engine.client import CacheRecord, Held, moment, normalise
+from tasks.history import hits
+from tasks.history.store import KEEP
+from tasks.inputs.fingerprint import OWN, repository, tag_of
+from tasks.planning import checkouts
+from tasks.pruning.prune import Item
+from tasks.run import Workspace
+from tasks.sharing.share import path_of
+
+IMAGE, NAME, ENGINE, BUILDER, LOCAL, LAYOUT, OWN_FILE = (
+    "image", "left-over name", "engine's build cache", "builder's cache", "local cache", "handover", "log",
+)  # fmt: skip
+"""The kinds of items, as people read them."""
+
+_IN = re.compile(r"in-[0-9a-f]{16}")
+# A build on another machine that uses this engine holds no lock that is seen here. None takes longer.
+_PASSING_SECONDS = 86400.0
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_DAY = 86400
+_SPANS = {
+    "second": 1, "minute": 60, "hour": 3600, "day": _DAY, "week": 7 * _DAY, "month": 30 * _DAY, "year": 365 * _DAY,
+}  # fmt: skip
+
+
+def all_items(workspace: Workspace) -> list[Item]:
+    """Everything, as it is now. Raises ``Trouble`` when the engine does not answer; a dedicated builder that does not
+    answer has nothing."""
+    now = time.time()
+    mine = images(workspace, now)
+    items = [*mine, *engine_cache(workspace.engine.build_cache(), now, layers=_layers(workspace, mine))]
+    items += names(workspace, mine, now)
+    if builder.dedicated(workspace.settings):
+        items += builder_cache(workspace, now)
+    return [*items, *files(workspace, now)]
+
+
+def images(workspace: Workspace, now: float) -> list[Item]:
+    """The images of this project in the engine, those of old fingerprints and those that are needed."""
+    decisions = workspace.decisions()
+    snapshot, users = workspace.snapshot(), workspace.engine.users()
+    needed: dict[str, str] = {}
+    for decision in decisions.values():
+        image = decision.surveyed.image
+        for ref in (*image.names, tag_of(image.ref, decision.surveyed.fingerprint)):
+            if held := snapshot.get(ref):
+                needed.setdefault(held.id, f"it is `{ref}`")
+        if decision.held:
+            needed.setdefault(decision.held.id, f"the plan needs it for `{decision.name}`")
+    for ref, folder in checkouts.needs(workspace.folder):
+        if held := snapshot.get(ref):
+            needed.setdefault(held.id, f"it is needed in {folder}")
+    past = workspace.history.recent(limit=KEEP)
+    used: dict[str, float] = defaultdict(float)
+    for build in past:
+        used[build.image_id] = max(used[build.image_id], build.ended)
+    worth = {build.image_id: build.seconds for build in reversed(past) if build.action == "build"}
+    repositories = _repositories(workspace)
+    items = []
+    for held in {held.id: held for held in snapshot.every()}.values():
+        if not (OWN in held.labels and _belongs(held, repositories, used)):
+            continue
+        idle = now - max(used[held.id], held.created)
+        why = needed.get(held.id) or _in_use(held, users, repositories, now)
+        layers = dict(workspace.engine.layers(held.id))
+        name = " ".join(held.tags) or held.id[:19]
+        items.append(Item(held.id, IMAGE, name, layers, idle, worth.get(held.id, 0.0), why, refs=held.tags))
+    return items
+
+
+def names(workspace: Workspace, items: Iterable[Item], now: float) -> list[Item]:
+    """The passing names of killed builds on images that stay: only the name can go."""
+    repositories = _repositories(workspace)
+    found = []
+    for ref in [ref for item in items if item.needed for ref in item.refs]:
+        given = temporary_tag.given(ref)
+        if given is not None and _ours(ref, repositories):
+            why = "" if now - given > _PASSING_SECONDS else "a build may be using it"
+            found.append(Item(ref, NAME, ref, idle=now - given, needed=why, refs=(ref,)))
+    return found
+
+
+def engine_cache(
+    records: Sequence[CacheRecord],
+    now: float,
+    kind: str = ENGINE,
+    layers: Mapping[str, tuple[int, float]] | None = None,
+) -> list[Item]:
+    """The records of a build cache. They belong to nobody: whoever uses this BuildKit shares them.
+
+    ``layers`` are the layers of our images with their bytes and when they were made: a record that an image shares
+    occupies the layer's bytes, not its own. Those of others' images cost nothing.
+    """
+    above: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        for parent in record.parents:
+            above[parent].append(record.id)
+    same = layers_of(records, layers or {})
+    return [
+        Item(
+            key=record.id,
+            kind=kind,
+            name=f"{record.id[:12]} {record.what[:60]}",
+            parts={same.get(record.id, record.id): 0 if record.shared and record.id not in same else record.size},
+            idle=now - record.used,
+            worth=float(record.uses),
+            needed="a build uses it" if record.busy else "",
+            above=tuple(above[record.id]),
+        )
+        for record in records
+    ]
+
+
+def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, float]]) -> dict[str, str]:
+    """Which layer a shared record is, by its id. The engine does not say: it is one of as many bytes, and of several
+    such the one that comes at the same place in time."""
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for digest in sorted(layers, key=lambda one: layers[one][1], reverse=True):
+        by_size[layers[digest][0]].append(digest)
+    found = {}
+    for record in sorted((one for one in records if one.shared and one.size), key=lambda one: one.made):
+        if by_size.get(record.size):
+            found[record.id] = by_size[record.size].pop()
+    return found
+
+
+def builder_cache(workspace: Workspace, now: float) -> list[Item]:
+    """The records of the dedicated builder's cache."""
+    argv = ["docker", "buildx", "du", "--builder", workspace.settings.builder_name, "--verbose"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(workspace.environ))
+    return engine_cache(read_du(done.stdout, now), now, BUILDER) if done.returncode == 0 else []
+
+
+def read_du(text: str, now: float) -> list[CacheRecord]:
+    """The records in what ``docker buildx du --verbose`` prints. Its sizes and ages are rounded."""
+    records = []
+    for block in text.split("\n\n"):
+        fields: dict[str, list[str]] = defaultdict(list)
+        last = ""
+        for line in block.splitlines():
+            key, colon, value = line.partition(":")
+            if colon and re.fullmatch(r"[A-Z][A-Za-z ]+", key):
+                last = key
+                fields[last].append(value.strip())
+            elif last and line.strip():
+                fields[last].append(line.strip("\t -"))  # further parents stand below the first
+        if not fields.get("ID"):
+            continue
+        used = " ".join(fields["Last used"])
+        records.append(
+            CacheRecord(
+                id=fields["ID"][0],
+                parents=tuple(one for one in (*fields["Parent"], *fields["Parents"]) if one),
+                what=" ".join(fields["Description"] or fields["Type"]),
+                size=_bytes(" ".join(fields["Size"])),
+                used=now - _ago(used) if used else moment(" ".join(fields["Created at"])),
+                uses=int(" ".join(fields["Usage count"]) or 0),
+                busy=fields["Reclaimable"] == ["false"],
+                shared=fields["Shared"] == ["true"],
+                made=moment(" ".join(fields["Created at"])),
+            )
+        )
+    return records
+
+
+def files(workspace: Workspace, now: float) -> list[Item]:
+    """Local caches, handover layouts, links to contexts, the logs and records of images that are no more, and what
+    older versions left."""
+    folder = workspace.folder
+    expected = workspace.expected_seconds
+    items = []
+    cache = site.cache_folder(workspace)
+    for index in sorted(cache.glob("*/*/index.json")):
+        image = index.parent.parent.name
+        items.append(_folder(LOCAL, index.parent, f"{image} {index.parent.name}", now, expected.get(image, 0.0)))
+    results = site.results_folder(folder)
+    for index in sorted((*results.glob("*/index.json"), *results.glob("bases/*/index.json"))):
+        name = str(index.parent.relative_to(results))
+        several = name in workspace.project.images and len(workspace.project.images[name].platforms) > 1
+        why = "it holds further platforms of the image" if several else ""
+        items.append(_folder(LAYOUT, index.parent, name, now, 1.0, why))
+    for other in sorted(path.parent for path in workspace.common.glob("*/project.json")):
+        idle = now - other.stat().st_mtime
+        if checkouts.gone(other):
+            items.append(_folder(OWN_FILE, other, f"{other.name}, whose Compose file is gone", now, 0.0))
+        elif other != folder and idle > workspace.settings.cache_max_age:
+            # Where each job has a COMPOSE_PROJECT_NAME of its own, these would only become more.
+            items.append(_folder(OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
+    items += _of_older_versions(workspace.common, cache, now)
+    for link in context.links(workspace.common):
+        why = "" if context.unused(link) else "a build may be using it"
+        name = f"contexts/{link.name}, a link for builds"
+        items.append(Item(str(link), OWN_FILE, name, idle=now - link.lstat().st_mtime, needed=why))
+    for path in sorted((*folder.glob("logs/*"), *folder.glob("images/*.json"))):
+        if path.is_file():
+            current = path.name.removesuffix(path.suffix) in workspace.project.images
+            why = "it tells what is here" if current and path.suffix == ".json" else ""
+            status = path.stat()
+            name = str(path.relative_to(folder))
+            items.append(Item(str(path), OWN_FILE, name, {str(path): status.st_size}, now - status.st_mtime, 1.0, why))
+    return items
+
+
+def spared(workspace: Workspace, runs: int) -> dict[str, hits.ImageHits]:
+    """The hits of the project's images over the last ``runs`` runs of doit that did something."""
+    past = workspace.history.recent(limit=KEEP)
+    last = list(dict.fromkeys(build.run for build in past))[:runs]
+    chosen = [build for build in past if build.run in last]
+    return {name: one for name, one in hits.count(chosen).items() if name in workspace.project.images}
+
+
+def _layers(workspace: Workspace, items: Iterable[Item]) -> dict[str, tuple[int, float]]:
+    """The layers of images, with their bytes and when the first image that has them was made."""
+    made = {held.id: held.created for held in workspace.snapshot().every()}
+    layers: dict[str, tuple[int, float]] = {}
+    for item in sorted(items, key=lambda item: made[item.key]):
+        for digest, size in item.parts.items():
+            layers.setdefault(digest, (size, made[item.key]))
+    return layers
+
+
+def _belongs(held: Held, repositories: set[str], used: Mapping[str, float]) -> bool:
+    """Whether an image is this project's: by a name of its own, or, without any name, by being in its history."""
+    if not held.tags:
+        return held.id in used
+    return any(_ours(tag, repositories) for tag in held.tags)
+
+
+def _repositories(workspace: Workspace) -> set[str]:
+    """The repositories that hold nothing but this project's images: its own, and those that stand for them where a
+    build is told its parents and where images are pushed to."""
+    own = {repository(normalise(image.ref)) for image in workspace.project.images.values()}
+    hosts = [host for host in (parents.HOST, workspace.settings.cache_registry) if host]
+    return own | {f"{host}/{path_of(name)}" for host in hosts for name in own}
+
+
+def _ours(ref: str, repositories: set[str]) -> bool:
+    name, _, tag = ref.rpartition(":")
+    return name in repositories and (bool(_IN.fullmatch(tag)) or temporary_tag.given(ref) is not None)
+
+
+def _in_use(held: Held, users: Mapping[str, tuple[str, ...]], repositories: set[str], now: float) -> str:
+    if held.id in users:
+        return f"the container {users[held.id][0]} was made from it"
+    others = [tag for tag in held.tags if not _ours(tag, repositories)]
+    if others:
+        return f"it is also called `{others[0]}`"
+    if any(now - given < _PASSING_SECONDS for tag in held.tags if (given := temporary_tag.given(tag)) is not None):
+        return "a build may be making or using it"
+    return ""
+
+
+def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
+    """What lies straight in ``.build``, where nobody looks any more; not where ``CACHE_DIR`` says that it is of use."""
+    for path in (common.resolve() / name for name in places.OF_OLDER_VERSIONS):
+        of_use = path.is_relative_to(cache) or cache.is_relative_to(path)
+        if of_use or path.is_symlink() or not path.exists():
+            continue
+        files = [path] if path.is_file() else list(_walk(path))
+        used = max(one.stat().st_mtime for one in files or [path])
+        parts = {str(one): one.stat().st_size for one in files}
+        yield Item(str(path), OWN_FILE, f"{path.name}, of an older version", parts, now - used)
+
+
+def _folder(kind: str, folder: Path, name: str, now: float, worth: float, needed: str = "") -> Item:
+    parts = {str(path): path.stat().st_size for path in _walk(folder)}
+    used = max(path.stat().st_mtime for path in (folder, folder / "index.json") if path.exists())
+    return Item(str(folder), kind, name, parts, now - used, worth, needed)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([\d.]+)\s*(B|kB|MB|GB|TB)", text)
+    if not found:
+        raise Trouble(f"docker buildx du shows a size that is not known here: {text!r}")
+    return int(float(found[1]) * _BYTES[found[2]])
+
+
+def _ago(text: str) -> float:
+    """``3 minutes ago``, ``About an hour ago``, ``Less than a second ago`` in seconds."""
+    found = re.search(r"(\d+|an?)\s+(second|minute|hour|day|week|month|year)", text)
+    if not found:
+        return 0.0
+    return (1 if found[1].startswith("a") else int(found[1])) * float(_SPANS[found[2]])

@@ -1,0 +1,355 @@
+"""What does one run of doit know?
+
+Settings, project, engine, what the images are made of and what would be done about them: each gathered once, when
+it is first asked for, and shared by every task of the run. Nothing here happens at import.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.base import places, platforms, settings
+from tasks.base.errors import Trouble
+from tasks.base.references import beside
+from tasks.bases import base, debian
+from tasks.compose import project
+from tasks.engine.client import Engine, Facts, Held, Snapshot, host_platform, normalise
+from tasks.history.store import History
+from tasks.inputs import survey
+from tasks.inputs.facts import FactsCache
+from tasks.planning import plan, record
+from tasks.sharing.asked import Asked
+
+if TYPE_CHECKING:
+    from tasks.sharing.lease import Crew
+    from tasks.sharing.registry import Found
+    from tasks.sharing.share import Share
+
+
+class Workspace:
+    """One project seen by one run. Methods may be called from any thread and raise ``Trouble``."""
+
+    def __init__(self, files: tuple[Path, ...] | None = None, environ: Mapping[str, str] = os.environ) -> None:
+        self._environ = environ
+        self._given = files
+        self._lock = threading.RLock()
+        self._snapshot: Snapshot | None = None
+        self._declared: dict[str, survey.Surveyed] | None = None
+        self._decisions: dict[str, plan.Decision] | None = None
+        self._taken: frozenset[str] = frozenset()
+        self._identity: str | None = None
+        self._changed = False
+        self._built: set[str] = set()
+
+    @cached_property
+    def settings(self) -> settings.Settings:
+        """All settings of this run."""
+        return settings.load(environ=self._environ)
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The project's Compose files."""
+        return self._given or project.compose_files(self._environ)
+
+    @cached_property
+    def folder(self) -> Path:
+        """The project's own folder, in ``.build``."""
+        return places.project_folder(self.files, self._environ)
+
+    @cached_property
+    def common(self) -> Path:
+        """The folder ``.build``, for what all projects beside it may remember together."""
+        return places.build_folder(self.files)
+
+    @cached_property
+    def environ(self) -> Mapping[str, str]:
+        """The environment that Compose and builds run in: the caller's, with the certificates that builds trust."""
+        return settings.build_environ(self.settings, self._environ)
+
+    @cached_property
+    def project(self) -> project.Project:
+        """The resolved Compose project."""
+        return project.load(self.files, self.environ)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine that images are built with and kept in."""
+        return Engine()
+
+    @cached_property
+    def containerd_store(self) -> bool:
+        """Whether the engine keeps images in containerd's store."""
+        return self.engine.uses_containerd_store()
+
+    @property
+    def built_on(self) -> tuple[str, ...]:
+        """The platforms that builds run on, as far as a dedicated builder was seen here."""
+        if self.settings.builder_driver == "docker":
+            return ()
+        from tasks.buildkit import builder  # most builds are the engine's own
+
+        return builder.platforms(self.settings, self.common, self.snapshot().platform)
+
+    @cached_property
+    def history(self) -> History:
+        """Every build that was done for this project."""
+        return History(self.folder / "history" / "history.sqlite3")
+
+    @cached_property
+    def surveyor(self) -> survey.Surveyor:
+        """Reads Dockerfiles and walks contexts, each once."""
+        return survey.Surveyor(self.project, self.common, self.environ)
+
+    @cached_property
+    def facts(self) -> FactsCache:
+        """What is known of the images that the engine holds."""
+        return FactsCache(self.common / "facts.json", self.engine.facts)
+
+    @cached_property
+    def share(self) -> Share:
+        """The registry that machines share finished images through, if one is set."""
+        from tasks.sharing.share import Share
+        from tasks.ui.board import board
+
+        return Share(self.settings.cache_registry, self.settings.cache_write, board.say)
+
+    @cached_property
+    def asked(self) -> Asked:
+        """When the shared registry was last asked about images that are fresh here."""
+        return Asked(self.folder, (self.settings.cache_registry, self.engine.address), self.settings.cache_ask)
+
+    @cached_property
+    def crew(self) -> Crew:
+        """The machines that settle through Redis who builds what, if one is set."""
+        from tasks.sharing.lease import Crew
+        from tasks.ui.board import board
+
+        return Crew(self.settings.redis_url, board.say)
+
+    @cached_property
+    def expected_seconds(self) -> dict[str, float]:
+        """How long each image takes to build, as far as history knows."""
+        return self._expected("build")
+
+    @cached_property
+    def expected_pull_seconds(self) -> dict[str, float]:
+        """How long each image takes to be pulled, as far as history knows."""
+        return self._expected("pull")
+
+    def _expected(self, action: str) -> dict[str, float]:
+        images = self.project.images.values()
+        try:
+            known = self.history.expected_seconds((image.ref for image in images), action)
+        except Trouble:  # a damaged history forecasts nothing, and stops nobody from building
+            known = {}
+        return {image.name: known[image.ref] for image in images if image.ref in known}
+
+    def forecast(self, decisions: Mapping[str, plan.Decision]) -> dict[str, float]:
+        """How long what is planned for each image takes, where that is known: a pull is not a build, and the same image
+        under another service's name takes nothing more."""
+        found = {}
+        for name, one in decisions.items():
+            if one.surveyed.image.twin:
+                found[name] = 0.0
+                continue
+            known = self.expected_pull_seconds if one.action == "pull" else self.expected_seconds
+            if name in known:
+                found[name] = known[name]
+        return found
+
+    def declared(self) -> dict[str, survey.Surveyed]:
+        """What each image is made of, parents first, found without asking the engine: enough for ``file_dep``."""
+        with self._lock:
+            if self._declared is None:
+                self.engine.ask()
+                self._declared = self.surveyor.survey(host_platform(), lambda ref, some: None)
+            return self._declared
+
+    def decisions(self) -> dict[str, plan.Decision]:
+        """What would be done about each image, and why; made anew after ``changed``."""
+        with self._lock:
+            if self._decisions is None:
+                surveyed = self.surveyor.survey(self.snapshot().platform, self._facts_of, built_on=self.built_on)
+                self._decisions = self._planned(surveyed, whole=True)
+                self._ask_others(self._decisions)
+                self.surveyor.keep()
+                self.facts.keep(held.id for held in self.snapshot().by_name.values())
+            return self._decisions
+
+    def decide(self, name: str, *, anew: bool = False) -> plan.Decision:
+        """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
+        ``anew``: with its folders walked again, for whoever is about to act on it."""
+        with self._lock:
+            if not anew and (self._decisions is not None or not self._changed):
+                return self.decisions()[name]
+            surveyor = survey.Surveyor(self.project, self.common, self.environ) if anew else self.surveyor
+            surveyed = surveyor.survey(self.snapshot().platform, self._facts_of, name, self.built_on)
+            return self._planned(surveyed)[name]
+
+    def _planned(self, surveyed: Mapping[str, survey.Surveyed], whole: bool = False) -> dict[str, plan.Decision]:
+        """Decide about all of these; the shared registry is asked about what would else be built, and once in a while
+        about all. Which of its results take the place of one here is settled for all images together (``whole``)."""
+        snapshot = self.snapshot()
+        surveyed = {name: self._checked(one) for name, one in surveyed.items()}
+
+        def planned(offers: Mapping[str, Found], taken: Collection[str]) -> dict[str, plan.Decision]:
+            held = (surveyed, snapshot, self.facts_of, self._record_of)
+            return plan.plan(*held, offers, self.index_of, taken or chosen)
+
+        chosen: frozenset[str] = frozenset() if whole else self._taken
+        decided = planned({}, ())
+        due = whole and bool(self.settings.cache_registry) and self.asked.due
+        ask = set(surveyed) if due else chosen.intersection(surveyed)
+        # A run with nothing to ask does not even import what would.
+        if not self.settings.cache_registry or not (ask or any(one.action == "build" for one in decided.values())):
+            return self._possible(decided)
+        if self.share.reads:
+            from tasks.planning import agreement
+
+            def look(names: Collection[str]) -> Mapping[str, Found]:
+                return self.share.offers({name: surveyed[name] for name in names}, snapshot.platform)
+
+            decided, taken = agreement.with_shared(decided, planned, look, self.content_of, ask, whole)
+            if whole:
+                self._taken = taken
+        if due and not self._taken:
+            self.asked.now()
+        return self._possible(decided)
+
+    def _ask_others(self, decided: Mapping[str, plan.Decision]) -> None:
+        """Learn from the index how long builds take that were never done here."""
+        if not self.settings.redis_url:
+            return
+        unknown = {
+            one.surveyed.fingerprint: name
+            for name, one in decided.items()
+            if one.action == "build" and name not in self.expected_seconds
+        }
+        if unknown:
+            for number, made in self.crew.known(list(unknown)).items():
+                self.expected_seconds[unknown[number]] = made.seconds
+
+    def snapshot(self) -> Snapshot:
+        """What the engine holds; asked again after ``changed``."""
+        with self._lock:
+            if self._snapshot is None:
+                self._snapshot = self.engine.snapshot()
+            return self._snapshot
+
+    def changed(self) -> None:
+        """The engine holds other images than before."""
+        with self._lock:
+            self._snapshot = self._decisions = self._identity = None
+            self._changed = True
+            self.engine.forget()
+            self.facts.forget()
+
+    def built(self, name: str) -> None:
+        """This image was built in this run."""
+        with self._lock:
+            self._built.add(name)
+            self.changed()
+
+    def facts_of(self, held: Held) -> Facts:
+        """What is known of an image that the engine holds."""
+        return self.facts.get(held.id, held.fixed)
+
+    def base(self, ref: str, platform: str) -> Held | None:
+        """The image that the engine holds of an external reference for a platform: by its name, or beside that."""
+        for name in (ref, beside(ref, platform)):
+            held = self.snapshot().get(name)
+            if held and platforms.serves(self.facts_of(held).platform, platform):
+                return held
+        return None
+
+    def bases(self, ref: str, wanted: tuple[str, ...]) -> tuple[Held, ...] | None:
+        """The images that the engine holds of an external reference for these platforms, if a build can start from just
+        them. The engine's own BuildKit with the classic store takes one image for a name: with two, it asks outside."""
+        found = tuple(held for one in wanted if (held := self.base(ref, one)))
+        if len(found) < len(wanted):
+            return None
+        several = len({held.id for held in found}) > 1
+        if several and self.settings.builder_driver == "docker" and not self.containerd_store:
+            return None
+        return found
+
+    def content_of(self, one: survey.Surveyed, held: Held) -> str:
+        """The content of an image of this project that the engine holds."""
+        return plan.content_of(one, held, self.facts_of, self.index_of)
+
+    def index_of(self, one: survey.Surveyed, held: Held) -> str:
+        """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""
+        from tasks.planning import several  # most images are of one
+
+        return several.index_of(one, held, self.folder / "results", containerd=self.containerd_store)
+
+    def _checked(self, one: survey.Surveyed) -> survey.Surveyed:
+        """With the reason why an image of several platforms cannot be had here, if there is one, and whether the image
+        is still to be built in this run."""
+        # Services that share one build it once.
+        if plan.own_only(one) and one.name not in self._built and not one.image.twin:
+            one = replace(one, due=True)
+        if one.problem or len(one.platforms) < 2:
+            return one
+        from tasks.planning import several
+
+        dedicated = self.settings.builder_driver != "docker"
+        engine, containerd = self.snapshot().platform, self.containerd_store
+        problem = several.problem(one, engine, dedicated=dedicated, containerd=containerd)
+        return replace(one, problem=problem) if problem else one
+
+    def _possible(self, decided: dict[str, plan.Decision]) -> dict[str, plan.Decision]:
+        """Without the builds that the engine's BuildKit would refuse; a dedicated builder's version is not known."""
+        if self.settings.builder_driver != "docker" or not any(one.action == "build" for one in decided.values()):
+            return decided
+        from tasks.planning import refused  # a run with nothing to build does not even import it
+
+        return refused.without(decided, self.snapshot().version)
+
+    def _facts_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[Facts, ...] | None:
+        found = self.bases(ref, wanted)
+        if normalise(ref) == self._base_image and all(map(self._is_ours, wanted)):
+            held = found[0] if found else None
+            if not base.wanted(held, self.settings, self.base_identity):
+                return self._base_to_come()
+        return tuple(map(self.facts_of, found)) if found else None
+
+    def _is_ours(self, platform: str) -> bool:
+        return platforms.serves(self.snapshot().platform, platform)
+
+    @cached_property
+    def _base_image(self) -> str:
+        return normalise(self.settings.base_image)
+
+    @property
+    def base_identity(self) -> str:
+        """The identity of the base that the project declares for this engine; "" if it declares none."""
+        if self._identity is None:
+            declared = base.declared(self.settings)
+            self._identity = debian.identity(settings.ROOT, self.snapshot().platform) if declared else ""
+        return self._identity
+
+    def _base_to_come(self) -> tuple[Facts, ...] | None:
+        """What is known of the base that is not here yet: whether the shared registry has it."""
+        if not self.settings.cache_registry:
+            return None
+        from tasks.bases import shared as shared_base
+
+        found = shared_base.of(self.settings, self.share, self.base_identity, self.snapshot().platform).facts()
+        return (found,) if found else None
+
+    def _record_of(self, name: str) -> record.Record | None:
+        known = record.read(self.folder, name)
+        return known if known and known.ref == self.project.images[name].ref else None
+
+
+@cache
+def current() -> Workspace:
+    """The workspace of this process."""
+    return Workspace()

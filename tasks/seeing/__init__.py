@@ -1,1 +1,0 @@
-"""What do people see? Progress, failures, history, reports."""

@@ -1,0 +1,1 @@
+"""What machines share: finished images, and who builds what."""

@@ -1,0 +1,259 @@
+"""Which finished images do machines give each other?
+
+With ``CACHE_REGISTRY`` an image is pushed as ``<registry>/<repository>:in-<fingerprint>``, and every machine that
+computes that fingerprint may pull it instead of building it, if its labels say that it was made from just that
+(``plan``). A registry that is down, slow, full or refuses makes a run slower, never wrong: it is said once, and
+then left alone for the rest of the run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.base import platforms, processes
+from tasks.engine.client import Engine
+from tasks.engine.endpoint import leading_to
+from tasks.inputs.fingerprint import repository, tag_of
+from tasks.inputs.survey import Surveyed
+from tasks.sharing.registry import Found, NoImage, Registry, Unavailable
+
+_AT_ONCE = 8  # requests side by side; registries begin to refuse at more
+_STRIKES = 2  # failed pulls after which the registry is left alone
+_SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
+_GRACE_SECONDS = 20.0
+# What the engine says when it is the image that is wrong: a layer is gone, or is not what its digest says.
+_DAMAGED = re.compile(r"(blob|manifest) unknown|unknown (blob|manifest)|not found|verification failed", re.I)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image to look for: its reference in the project, its fingerprint, and its platform."""
+
+    ref: str
+    fingerprint: str
+    platform: str
+
+    @property
+    def path(self) -> str:
+        """Its repository without a registry."""
+        return path_of(self.ref)
+
+    @property
+    def tag(self) -> str:
+        """The tag that names its fingerprint."""
+        return tag_of(self.ref, self.fingerprint).rpartition(":")[2]
+
+
+class Share:
+    """The shared registry as one run uses it; ``address`` "" is none.
+
+    ``write`` is whether images may be pushed, ``say`` tells people what goes wrong, once. Its methods raise nothing
+    but ``processes.Stopped``.
+    """
+
+    def __init__(self, address: str, write: bool, say: Callable[[str], None]) -> None:
+        self.address = address
+        self._write = write
+        self._say = say
+        self._registry = Registry(address)
+        self._known: dict[tuple[str, str], Found | None] = {}
+        self._strikes = 0
+        self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
+        self._off = not address
+        self._lock = threading.Lock()
+
+    @property
+    def reads(self) -> bool:
+        """Whether there is a registry, and it has answered so far."""
+        return not self._off
+
+    @property
+    def writes(self) -> bool:
+        """Whether images may be pushed."""
+        return self._write and not self._off
+
+    def offers(self, surveyed: Mapping[str, Surveyed], platform: str) -> dict[str, Found]:
+        """What the registry holds for these images, by name; ``platform`` is the engine's."""
+        wanted = {name: wanted_of(one, platform) for name, one in surveyed.items()}
+        return self.look({name: one for name, one in wanted.items() if one})
+
+    def look(self, wanted: Mapping[str, Wanted]) -> dict[str, Found]:
+        """Which of these images the registry holds under their fingerprints, asked side by side, once in a run."""
+        keys = {name: (one.path, one.tag) for name, one in wanted.items()}
+        todo = {name: one for name, one in wanted.items() if keys[name] not in self._known}
+        if todo and not self._off:
+            from concurrent.futures import ThreadPoolExecutor  # builds without a registry need none
+
+            with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
+                for name, found in zip(todo, pool.map(self._ask, todo.values()), strict=True):
+                    self._known[keys[name]] = found
+        if self._off:
+            return {}
+        return {name: found for name, key in keys.items() if (found := self._known.get(key))}
+
+    def forget(self, one: Wanted) -> None:
+        """Ask again about an image: another machine may have pushed it since."""
+        self._known.pop((one.path, one.tag), None)
+
+    def gives(self, found: Found) -> bool:
+        """Whether nobody has tried in vain to pull this in this run."""
+        return found.digest not in self._failed
+
+    def pull(self, one: Wanted, found: Found, engine: Engine, layout: Path | None = None) -> str:
+        """Let the engine fetch an image by its digest; returns a reference to it there, "" if that failed. Of several
+        platforms it fetches all, or, where a ``layout`` is to hold them, its own."""
+        from tasks.sharing import transfer  # most images are of one platform
+
+        ref = f"{self.address}/{one.path}@{found.digest}"
+        some = one.platform.split(", ")
+        problem = ""
+        if layout:
+            problem = self._moved(lambda: transfer.fetch(self._registry, one.path, found.digest, layout, _go_on))
+            some = [platforms.chosen(some, engine.snapshot().platform)]
+        for platform in some:
+            argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
+            problem = problem or self._docker(argv, engine, found.size)
+        if not problem:
+            return ref
+        self._known[(one.path, one.tag)] = None
+        self._failed[found.digest] = bool(_DAMAGED.search(problem))
+        with self._lock:
+            self._strikes += 1
+            last = self._strikes >= _STRIKES
+        if last:
+            self._leave(f"does not give what it has ({problem})", "images are built here instead")
+        else:
+            self._say(
+                f"`{one.path}:{one.tag}` cannot be pulled from {self.address}, so this machine does without: {problem}"
+            )
+        return ""
+
+    def refuse(self, one: Wanted, why: str) -> None:
+        """What was pulled is not taken: it is built here instead."""
+        found, self._known[(one.path, one.tag)] = self._known.get((one.path, one.tag)), None
+        if found:
+            self._failed[found.digest] = True
+        self._say(f"`{one.path}:{one.tag}` of {self.address} is not taken, but built here: {why}")
+
+    def push(
+        self,
+        one: Wanted,
+        image_id: str,
+        engine: Engine,
+        size: int,
+        also: Iterable[str] = (),
+        whole: tuple[Path, str] | None = None,
+    ) -> Found | None:
+        """Push an image of the engine, also under the tags ``also``, and return what the registry then holds; instead
+        of the engine's the ``whole`` index with this digest of that layout, if one is given."""
+        if not self.writes:
+            return None
+        if whole:
+            from tasks.sharing import transfer
+
+            tags = (one.tag, *also)
+            problem = self._moved(lambda: transfer.push(self._registry, one.path, tags, *whole, _go_on))
+            if problem:
+                self._leave(f"takes nothing ({problem})", "results of this run are not shared")
+                return None
+        for tag in () if whole else (one.tag, *also):
+            ref = f"{self.address}/{one.path}:{tag}"
+            engine.tag(image_id, ref)
+            try:
+                problem = self._docker(["docker", "push", "--quiet", ref], engine, size)
+            finally:
+                engine.untag(ref)
+            if problem:
+                self._leave(f"takes nothing ({problem})", "results of this run are not shared")
+                return None
+        self.forget(one)
+        return self.look({"": one}).get("")
+
+    def _moved(self, move: Callable[[], None]) -> str:
+        """Let blobs travel; returns what is wrong, "" if nothing is."""
+        try:
+            move()
+        except (Unavailable, NoImage) as error:
+            return f"it {error}"
+        return ""
+
+    def _ask(self, one: Wanted) -> Found | None:
+        if self._off:
+            return None
+        try:
+            found = self._registry.image(one.path, one.tag, one.platform)
+            # What nobody can use is as good as none: a result of this machine may take its place.
+            return None if found and self._failed.get(found.digest) else found
+        except NoImage as error:
+            self._say(f"`{one.path}:{one.tag}` is built here: the shared registry {self.address} {error}")
+        except Unavailable as error:
+            self._leave(str(error), "images are built here instead")
+        return None
+
+    def _leave(self, what: str, so: str) -> None:
+        with self._lock:
+            if self._off:
+                return
+            self._off = True
+        self._say(f"the shared registry {self.address} {what}: {so}")
+
+    def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
+        """Run a docker command within the time that so many bytes may take; returns what is wrong, "" if nothing is."""
+        limit = _GRACE_SECONDS + size / _SLOWEST
+        env = leading_to(engine.address)
+        late = threading.Event()
+        with processes.start(argv, env=env) as process:
+
+            def stop() -> None:
+                late.set()
+                os.killpg(process.pid, signal.SIGTERM)
+
+            timer = threading.Timer(limit, stop)
+            timer.daemon = True
+            timer.start()
+            said = b"".join(processes.output(process)).decode(errors="replace")
+            process.wait()
+            timer.cancel()
+        if processes.stopping():
+            raise processes.Stopped
+        if late.is_set():
+            return f"not done in {limit:.0f} s"
+        return "" if process.returncode == 0 else _reason(said)
+
+
+def wanted_of(one: Surveyed, platform: str) -> Wanted | None:
+    """What to look for in the registry; None for an image that cannot be shared: one whose base is not known (its
+    fingerprint then says nothing of it)."""
+    if not all(one.bases.values()) or not one.fingerprint:
+        return None
+    return Wanted(one.image.ref, one.fingerprint, ", ".join(one.platforms) or platform)
+
+
+def _go_on() -> None:
+    if processes.stopping():
+        raise processes.Stopped
+
+
+def path_of(ref: str) -> str:
+    """The repository of a reference without the registry that it may begin with.
+
+    >>> path_of("localhost:5000/app/auth:optimized"), path_of("vllm-swarm/auth:optimized")
+    ('app/auth', 'vllm-swarm/auth')
+    """
+    name = repository(ref)
+    head, slash, rest = name.partition("/")
+    return rest if slash and (head == "localhost" or re.search(r"[.:]", head)) else name
+
+
+def _reason(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if not lines:
+        return "no reason given"
+    # Registries put URLs with signatures into their errors.
+    return re.sub(r"https?://\S+", "…", lines[-1].removeprefix("Error response from daemon: "))[:200].rstrip(" .:…")

@@ -1,0 +1,81 @@
+"""How does an index of several platforms travel between a layout and a registry?
+
+The engine's classic store holds one platform, so it can neither push nor pull the others: what the layout of an image
+holds is pushed from there, blob by blob, and what a registry holds is fetched into it. Blobs that are there already are
+not sent again; each one that comes is checked against its digest before it counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tasks.buildkit.handover import blob_of
+from tasks.compose.project import write_json
+from tasks.sharing.registry import NoImage, Registry
+
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+def push(
+    registry: Registry, path: str, tags: Iterable[str], layout: Path, digest: str, check: Callable[[], None]
+) -> None:
+    """Push the index with this digest from a layout under these tags of the repository ``path``. ``check`` is called
+    before each blob, and may raise to end it. Raises ``Unavailable``, and ``NoImage`` where the layout is damaged."""
+    try:
+        text = blob_of(layout, digest).read_bytes()
+        for entry in json.loads(text)["manifests"]:
+            manifest = blob_of(layout, entry["digest"]).read_bytes()
+            content = json.loads(manifest)
+            for blob in dict.fromkeys(_blobs(content)):
+                check()
+                registry.give_blob(path, blob, blob_of(layout, blob))
+            registry.give_manifest(path, entry["digest"], content.get("mediaType") or _MANIFEST, manifest)
+        for tag in tags:
+            registry.give_manifest(path, tag, json.loads(text).get("mediaType") or _INDEX, text)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NoImage(f"cannot be given what {layout} should hold ({type(error).__name__})") from None
+
+
+def fetch(registry: Registry, path: str, digest: str, layout: Path, check: Callable[[], None]) -> None:
+    """Let a layout hold the index with this digest of the repository ``path``, in place of what it held. Raises
+    ``Unavailable``, and ``NoImage`` where the registry does not hold it whole."""
+    folder = layout / "blobs" / "sha256"
+    folder.mkdir(parents=True, exist_ok=True)
+    (layout / "ingest").mkdir(exist_ok=True)
+    text = registry.raw_manifest(path, digest)
+    try:
+        index = json.loads(text)
+        for entry in index["manifests"]:
+            manifest = registry.raw_manifest(path, entry["digest"])
+            for blob in dict.fromkeys(_blobs(json.loads(manifest))):
+                check()
+                if not blob_of(layout, blob).is_file():
+                    registry.take_blob(path, blob, blob_of(layout, blob))
+            _write(blob_of(layout, entry["digest"]), manifest)
+    except (ValueError, KeyError, TypeError):
+        raise NoImage("answers with something that is no image") from None
+    _write(blob_of(layout, digest), text)
+    (layout / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
+    entry = {"mediaType": index.get("mediaType") or _INDEX, "digest": digest, "size": len(text)}
+    # BuildKit puts its next result in the place of what has this name.
+    entry["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
+    write_json(layout / "index.json", {"schemaVersion": 2, "manifests": [entry]})
+
+
+def _blobs(manifest: dict[str, Any]) -> list[str]:
+    return [manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A blob appears whole or not at all: its name promises what it holds."""
+    if f"sha256:{hashlib.sha256(data).hexdigest()}" != f"sha256:{path.name}":
+        raise NoImage("answers with another manifest than the one that was asked for")
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(path)

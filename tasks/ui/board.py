@@ -1,0 +1,297 @@
+"""What is each image doing right now?
+
+One ``Board`` per process, the object ``board`` of this module. The threads that build tell it what happens,
+doit's reporter tells it which images there are, and it tells people, on standard error: on a terminal as a live
+board (``tasks.ui.live``), elsewhere as one line when an image begins and one block when it ends.
+
+What ``tasks.cli.build`` calls, from any thread:
+
+    board.plan({"auth": ("build", 12.5), "memory": ("fresh", None)})       what will be done, as far as it is known
+    board.started("auth", "build", reasons=["services/auth/main.py changed"])
+    board.note("auth", "waiting for another process that builds it")       anything that takes its time
+    board.fed("auth", progress, progress.feed(data))                       after every piece of BuildKit's output
+    board.ended("auth", "built", progress=progress, size=231_000_000)
+
+Nothing here imports rich or starts a thread before an image is really built or pulled.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.buildkit.progress import Change, Progress
+    from tasks.ui.live import LiveView
+
+VERBS = {"build": "building", "pull": "pulling", "retag": "tagging"}
+"""How an action is called while it runs."""
+
+GOOD = ("built", "retagged", "pulled", "fresh")
+"""How an image can end well."""
+
+BAD = ("failed", "moved", "cancelled", "blocked")
+"""How it can end badly: ``moved`` is built, but its inputs changed meanwhile; ``blocked`` is a parent's failure."""
+
+_SHOWN = frozenset({"started", "cached", "done", "failed", "status"})
+_LOOK_SECONDS = 0.2
+_RETAG_SECONDS = 0.1
+_LONGEST_LABEL = 90
+_LONGEST_REASON = 3
+
+
+@dataclass
+class Row:
+    """One image on the board. ``state``: ``unknown`` (doit has not asked yet), ``running``, or how it ended.
+
+    Times are of the monotonic clock; ``done`` and ``total`` count its instruction steps.
+    """
+
+    image: str
+    parents: tuple[str, ...] = ()
+    action: str = ""
+    expected: float | None = None
+    state: str = "unknown"
+    reasons: tuple[str, ...] = ()
+    doing: str = ""
+    done: int = 0
+    total: int = 0
+    began: float = 0.0
+    ended: float = 0.0
+    cause: str = ""
+    said: bool = False
+    looked: float = field(default=0.0, repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state not in ("unknown", "running")
+
+    def elapsed(self, now: float) -> float:
+        """Seconds since it began, until it ended."""
+        return (self.ended or now) - self.began if self.began else 0.0
+
+
+class Board:
+    """The state of all images of this run, and the place where people are told about it."""
+
+    def __init__(self, stream: Callable[[str], None] | None = None, *, live: bool | None = None) -> None:
+        """``stream`` writes text to people (default: standard error); ``live``: is that a terminal to draw on?"""
+        self._lock = threading.RLock()
+        self._stream = stream or _to_stderr
+        self._live = live
+        self._view: LiveView | None = None
+        self._paused = 0
+        self.rows: dict[str, Row] = {}
+        self.verbose = False
+        """Whether BuildKit's own output is shown, line by line (``-v 2``)."""
+        self.count_workers: Callable[[], int] = lambda: 1
+        """Counts those who could work at this moment; the reporter knows how."""
+        self._most_workers = 1
+        self.opened = time.monotonic()
+
+    @property
+    def workers(self) -> int:
+        """How many images can be worked on at once: the most workers that were seen so far."""
+        self._most_workers = max(self._most_workers, self.count_workers())
+        return self._most_workers
+
+    def redirect(self, stream: Callable[[str], None]) -> None:
+        """Write to another place than before, as lines."""
+        self._stream, self._live = stream, False
+
+    def expect(self, images: Mapping[str, Sequence[str]]) -> None:
+        """Which images belong to this run, each with the parents that it waits for."""
+        with self._lock:
+            for image, parents in images.items():
+                self._row(image).parents = tuple(parents)
+
+    def plan(self, actions: Mapping[str, tuple[str, float | None]]) -> None:
+        """What will be done to each image of this run that has not begun, and how long that takes as history knows."""
+        with self._lock:
+            for image, (action, seconds) in actions.items():
+                row = self.rows.get(image)
+                if row is not None and row.state == "unknown":
+                    row.action, row.expected = action, _RETAG_SECONDS if action == "retag" else seconds
+
+    def started(self, image: str, action: str, reasons: Iterable[str] = (), expected: float | None = None) -> None:
+        """Work on an image begins; ``action`` as in ``VERBS``."""
+        with self._lock:
+            row = self._row(image)
+            row.action, row.state, row.began, row.ended = action, "running", time.monotonic(), 0.0
+            row.reasons, row.doing = tuple(reasons), VERBS.get(action, action)
+            row.expected = expected if expected is not None else row.expected
+            row.said = False
+            if action == "retag":
+                return
+            if not self._show() or self.verbose:
+                about = f", about {seconds_text(row.expected)}" if row.expected else ""
+                self.say(f"{row.doing} {image}{because(row.reasons)}{about}")
+
+    def note(self, image: str, text: str) -> None:
+        """What an image waits for or does besides BuildKit's steps."""
+        with self._lock:
+            row = self._row(image)
+            if row.doing != text:
+                row.doing = text
+                if self._view is None and row.state == "running":
+                    self.say(f"{image}: {text}")
+
+    def fed(self, image: str, progress: Progress, changes: Sequence[Change]) -> None:
+        """BuildKit said something about an image: what ``progress.feed`` returned."""
+        if self.verbose:
+            lines = [f"{image} | {change.line}" for change in changes if change.line]
+            if lines:
+                self.say("\n".join(lines))
+        now = time.monotonic()
+        row = self.rows.get(image)
+        if row is None or (now - row.looked < _LOOK_SECONDS and not any(c.kind in _SHOWN for c in changes)):
+            return
+        row.looked = now
+        summary, step = progress.summary(), progress.current()
+        with self._lock:
+            row.done, row.total = summary.done, summary.total
+            if step is not None:
+                current, size = progress.transfer(step)
+                moved = f" {current / 1e6:.0f} of {size / 1e6:.0f} MB" if size > 1_000_000 else ""
+                row.doing = step.label + moved
+
+    def ended(
+        self,
+        image: str,
+        state: str,
+        *,
+        progress: Progress | None = None,
+        size: int | None = None,
+        detail: str = "",
+    ) -> None:
+        """Work on an image is over; ``state`` is one of ``GOOD`` or ``BAD``.
+
+        What went wrong is not said here: doit hands the action's failure to the reporter, which says it.
+        """
+        with self._lock:
+            row = self._row(image)
+            row.state, row.ended = state, time.monotonic()
+            if state in GOOD and state != "fresh" and not row.said:
+                row.said = True
+                self.say("\n".join([self._headline(row, progress, size, detail), *self._block(progress)]))
+
+    def fail(self, image: str, text: str, state: str = "failed", cause: str = "") -> None:
+        """Say why an image could not be built, once; ``cause`` is the parent that it was blocked by."""
+        with self._lock:
+            row = self._row(image)
+            row.state = row.state if row.state in BAD else state
+            row.ended, row.cause = row.ended or time.monotonic(), cause
+            if text and not row.said:
+                row.said = True
+                self.say(text)
+
+    def say(self, text: str) -> None:
+        """Show text to people, as one contiguous block, above the live board if there is one."""
+        with self._lock:
+            if self._view is not None:
+                self._view.print(text)
+            else:
+                self._stream(text + "\n")
+
+    def pause(self) -> None:
+        """Take the live board away while something else writes to the terminal; ``resume`` brings it back."""
+        with self._lock:
+            self._paused += 1
+            self._hide()
+
+    def resume(self) -> None:
+        """The other writer is done."""
+        with self._lock:
+            self._paused -= 1
+            if any(row.state == "running" and row.action != "retag" for row in self.rows.values()):
+                self._show()
+
+    def close(self) -> None:
+        """Take the live board away for good and leave the terminal as it was."""
+        with self._lock:
+            self._paused += 1
+            self._hide()
+
+    def _row(self, image: str) -> Row:
+        return self.rows.setdefault(image, Row(image))
+
+    def _show(self) -> bool:
+        if self._paused or self._view is not None:
+            return self._view is not None
+        if self._live is None:
+            self._live = wants_live()
+        if self._live:
+            from tasks.ui.live import LiveView
+
+            self._view = LiveView(self)
+            self._view.start()
+        return self._view is not None
+
+    def _hide(self) -> None:
+        view, self._view = self._view, None
+        if view is not None:
+            view.stop()
+
+    def _headline(self, row: Row, progress: Progress | None, size: int | None, detail: str) -> str:
+        facts = [f"{row.state} {row.image} in {seconds_text(row.elapsed(time.monotonic()))}"]
+        if progress is not None and (summary := progress.summary()).total:
+            facts.append(f"{summary.cached} of {summary.total} steps cached")
+        if size is not None:
+            facts.append(f"{size / 1e6:.0f} MB")
+        return ", ".join([*facts, *([detail] if detail else [])])
+
+    def _block(self, progress: Progress | None) -> list[str]:
+        if progress is None or self._view is not None or self.verbose:
+            return []
+        steps = sorted(progress.steps, key=lambda step: step.index)
+        executed = [step for step in steps if step.work and step.completed and not step.cached]
+        return [f"    {seconds_text(step.seconds):>7}  {cut(step.label, _LONGEST_LABEL)}" for step in executed]
+
+
+def wants_live() -> bool:
+    """Whether standard error is a terminal whose owner did not ask for plain lines."""
+    asked = any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
+    return not asked and os.environ.get("TERM", "dumb") != "dumb" and sys.stderr.isatty()
+
+
+def because(reasons: Sequence[str]) -> str:
+    """Reasons for a line: the first few, and how many more there are."""
+    if not reasons:
+        return ""
+    more = len(reasons) - _LONGEST_REASON
+    shown = "; ".join(reasons[:_LONGEST_REASON])
+    return f" ({shown}; {more} more)" if more > 0 else f" ({shown})"
+
+
+def cut(text: str, width: int) -> str:
+    """The text in at most ``width`` characters; that some are missing shows."""
+    if len(text) <= width:
+        return text
+    return text[: width - 1] + "…" if width > 0 else ""
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration for people: ``0.4 s``, ``12 s``, ``3 min 05 s``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+board = Board()
+"""The board of this process."""

@@ -1,0 +1,165 @@
+"""``doit cache_stats``: what caches hold, what could go, what they spared, and what was missed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from tasks.buildkit import builder
+from tasks.buildkit.progress import brief, size_text
+from tasks.history import hits
+from tasks.pruning import holdings
+from tasks.pruning.prune import Item, choose, total
+from tasks.run import Workspace
+
+_KINDS = (
+    holdings.IMAGE, holdings.NAME, holdings.ENGINE, holdings.BUILDER, holdings.LOCAL, holdings.LAYOUT,
+    holdings.OWN_FILE,
+)  # fmt: skip
+
+
+def show(workspace: Workspace, runs: int, as_json: bool) -> None:
+    """Print the statistics to standard output. Raises ``Trouble``."""
+    data = gather(workspace, runs)
+    if as_json:
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        _print(data)
+
+
+def gather(workspace: Workspace, runs: int) -> dict[str, Any]:
+    """The statistics as plain data.
+
+    ``reclaimable_bytes`` is what may go at all, ``over_bytes`` what is beyond ``CACHE_MAX_SIZE``.
+    """
+    settings = workspace.settings
+    items = holdings.all_items(workspace)
+    left = choose(items, float("inf"), sys.maxsize).left
+    return {
+        "builder": builder.name(settings),
+        "max_bytes": settings.cache_max_size,
+        "max_age_seconds": settings.cache_max_age,
+        "reclaimable_bytes": left,
+        "over_bytes": max(0, left - settings.cache_max_size),
+        "holdings": [_holding(kind, items) for kind in _KINDS if any(item.kind == kind for item in items)],
+        "registry": _registry(workspace),
+        "images": [_image(one) for one in holdings.spared(workspace, runs).values()],
+    }
+
+
+def _holding(kind: str, items: list[Item]) -> dict[str, Any]:
+    mine = [item for item in items if item.kind == kind]
+    free = [item for item in mine if not item.needed]
+    whole = total(mine)
+    return {
+        "kind": kind,
+        "count": len(mine),
+        "bytes": whole,
+        "shared_bytes": sum(item.size for item in mine) - whole,
+        "reclaimable_count": len(free),
+        "reclaimable_bytes": whole - total(item for item in mine if item.needed),
+        "oldest_seconds": round(max((item.idle for item in free), default=0.0)),
+    }
+
+
+def _registry(workspace: Workspace) -> dict[str, Any] | None:
+    """What the shared registry holds of this project; ``problem`` where it does not say."""
+    from tasks.sharing import share
+    from tasks.sharing.registry import NoImage, Registry, Unavailable
+
+    address = workspace.settings.cache_registry
+    if not address:
+        return None
+    registry = Registry(address)
+    paths = sorted({share.path_of(image.ref) for image in workspace.project.images.values()})
+    try:
+        tags = {path: registry.tags(path) for path in paths}
+        current = workspace.share.offers(
+            {name: one.surveyed for name, one in workspace.decisions().items()}, workspace.snapshot().platform
+        )
+    except (Unavailable, NoImage) as error:
+        return {"address": address, "problem": f"it {error}"}
+    layers = {digest: size for found in current.values() for digest, size in found.layers.items()}
+    return {
+        "address": address,
+        "results": sum(tag.startswith("in-") for some in tags.values() for tag in some),
+        "caches": sum(tag.startswith("cache-") for some in tags.values() for tag in some),
+        "current_images": len(current),
+        "current_bytes": sum(layers.values()),
+    }
+
+
+def _image(one: hits.ImageHits) -> dict[str, Any]:
+    return {
+        "image": one.image,
+        "built": one.built,
+        "retagged": one.retagged,
+        "pulled": one.pulled,
+        "image_hit_rate": one.image_rate,
+        "step_hit_rate": one.step_rate,
+        "seconds_saved": round(one.saved, 1),
+        "evicted": one.evicted,
+        "evicted_seconds": round(one.evicted_seconds, 1),
+        "steps": [
+            {
+                "name": step.name,
+                "seen": step.seen,
+                "cached": step.cached,
+                "executed_seconds": round(sum(step.seconds), 1),
+            }
+            for step in one.steps.values()
+        ],
+        "costliest": [step.name for step in hits.worst(one)],
+    }
+
+
+def _print(data: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from tasks.ui.output import Output
+
+    console = Output()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("where")
+    for heading in ("entries", "size", "shared", "may go", "oldest"):
+        table.add_column(heading, justify="right")
+    for one in data["holdings"]:
+        oldest = f"{one['oldest_seconds'] / 86400:.1f} d" if one["reclaimable_count"] else ""
+        sizes = (size_text(one[key]) for key in ("bytes", "shared_bytes", "reclaimable_bytes"))
+        table.add_row(one["kind"], str(one["count"]), *sizes, oldest)
+    console.print(table)
+    bound = f"of {size_text(data['max_bytes'])} allowed (CACHE_MAX_SIZE)"
+    over = f": {size_text(data['over_bytes'])} too much, doit cache_prune" if data["over_bytes"] else ""
+    console.print(f"\n{size_text(data['reclaimable_bytes'])} may go, {bound}{over}", markup=False)
+    if data["registry"]:
+        console.print(_registry_text(data["registry"]), markup=False)
+    if data["images"]:
+        console.print()
+        _print_hits(console, data["images"])
+
+
+def _registry_text(one: dict[str, Any]) -> str:
+    if "problem" in one:
+        return f"shared registry {one['address']}: {one['problem']}"
+    return (
+        f"shared registry {one['address']}: {one['results']} results and {one['caches']} caches of this project; "
+        f"{one['current_images']} images are as the plan wants them, {size_text(one['current_bytes'])} compressed"
+    )
+
+
+def _print_hits(console: Any, images: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("image")
+    for heading in ("built", "renamed", "pulled", "images spared", "steps cached", "s saved", "evicted"):
+        table.add_column(heading, justify="right")
+    table.add_column("costliest step")
+    for one in images:
+        rates = ("" if one[key] is None else f"{one[key]:.0%}" for key in ("image_hit_rate", "step_hit_rate"))
+        evicted = f"{one['evicted']} ({one['evicted_seconds']:.0f} s)" if one["evicted"] else ""
+        costly = brief(one["costliest"][0])[:50] if one["costliest"] else ""
+        counts = (str(one[key]) for key in ("built", "retagged", "pulled"))
+        table.add_row(one["image"], *counts, *rates, f"{one['seconds_saved']:.0f}", evicted, costly.replace("[", r"\["))
+    console.print(table)

@@ -1,0 +1,118 @@
+"""How does the stack come up, as people see it? On a terminal a live table, elsewhere one line for each change."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tasks.base import processes
+from tasks.engine.containers import Container
+from tasks.stack.health import Verdict
+from tasks.ui.board import seconds_text, wants_live
+
+_COLOURS = {"ready": "green", "waiting": "yellow", "failed": "red", "blocked": "red"}
+
+
+class HealthView:
+    """What ``health.wait`` shows, on standard error; see ``shown``."""
+
+    def __init__(self, live: bool) -> None:
+        self._live = live
+        self._said: dict[str, str] = {}
+        self._began = time.monotonic()
+        self._verdicts: Mapping[str, Verdict] = {}
+
+    def show(self, verdicts: Mapping[str, Verdict], seconds: float) -> None:
+        """Show how every service is, ``seconds`` after the beginning."""
+        if not self._verdicts:  # what is well from the beginning is no news
+            self._said = {name: one.words for name, one in verdicts.items() if one.state == "ready"}
+        self._verdicts = verdicts
+        if self._live:
+            return
+        for name, verdict in verdicts.items():
+            if self._said.get(name) != verdict.words:
+                self._said[name] = verdict.words
+                print(f"{seconds_text(seconds):>7}  {name}: {verdict.words}", file=sys.stderr, flush=True)
+
+    def table(self) -> Any:
+        """The picture of this moment."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, verdict in self._verdicts.items():
+            lasts = seconds_text(time.time() - verdict.since) if verdict.state == "waiting" and verdict.since else ""
+            table.add_row(name, Text(verdict.words, _COLOURS[verdict.state]), lasts)
+        ready = sum(one.state == "ready" for one in self._verdicts.values())
+        elapsed = seconds_text(time.monotonic() - self._began)
+        table.add_row(Text(f"{ready} of {len(self._verdicts)} ready", "bold"), "", elapsed)
+        return table
+
+
+@contextlib.contextmanager
+def shown(live: bool | None = None) -> Iterator[HealthView]:
+    """A view for the block, live where standard error is a terminal. It leaves the terminal as it was, also when
+    another thread ends the run."""
+    live = wants_live() if live is None else live
+    view = HealthView(live)
+    if not live:
+        yield view
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(file=sys.stderr, highlight=False)
+    drawn = Live(
+        console=console,
+        get_renderable=view.table,
+        refresh_per_second=5,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with drawn, processes.when_stopped(drawn.stop):
+        yield view
+
+
+def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[str, Any]]:
+    """What is there, as plain data: a row for each container, and one for each service that has none."""
+    found = [_row(one) for one in containers]
+    missing = [name for name in services if name not in {one.service for one in containers}]
+    empty = {"container": "", "health": "", "restarts": 0, "addresses": {}, "image": "", "image_id": ""}
+    found += [{"service": name, "state": "missing", **empty} for name in missing]
+    return sorted(found, key=lambda one: (one["service"], one["container"]))
+
+
+def print_table(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows as a table to standard output."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from tasks.ui.output import Output
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("service", "state", "addresses", "image"):
+        table.add_column(heading, overflow="fold")
+    for one in found:
+        state = f"{one['state']} ({one['health']})" if one["health"] else one["state"]
+        well = one["state"] == "running" and one["health"] in ("", "healthy")
+        addresses = "\n".join(f"{address} → {port}" for port, address in one["addresses"].items())
+        identity = one["image_id"].removeprefix("sha256:")[:12]
+        table.add_row(one["service"], Text(state, "green" if well else "red"), addresses, f"{one['image']} {identity}")
+    Output().print(table)
+
+
+def _row(one: Container) -> dict[str, Any]:
+    return {
+        "service": one.service,
+        "container": one.name,
+        "state": one.state,
+        "health": one.health,
+        "restarts": one.restarts,
+        "addresses": {str(port): address for port, address in one.ports.items()},
+        "image": one.image,
+        "image_id": one.image_id,
+    }

@@ -1,0 +1,147 @@
+"""``doit history``: the builds that were done; as a table, one of them whole, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from tasks.base.errors import Trouble
+from tasks.buildkit.progress import brief, size_text
+from tasks.history.store import Build, History
+from tasks.ui.board import seconds_text
+
+if TYPE_CHECKING:
+    from tasks.run import Workspace
+
+LIMIT = 30
+"""How many builds are listed when nothing else is asked for."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for."""
+
+    image: str | None = None
+    show: int | None = None
+    as_json: bool = False
+    limit: int = LIMIT
+
+
+def show(workspace: Workspace, words: Sequence[str], number: str, limit: str, as_json: bool) -> None:
+    """Print the history of the project to standard output. Options may also stand behind the image."""
+    given = [*(["--show", number] if number else []), *(["--limit", limit] if limit else [])]
+    print(answer(workspace.history, parse([*given, *(["--json"] if as_json else []), *words])))
+
+
+def parse(words: Sequence[str]) -> Asked:
+    """What these words of the command line ask for; ``Trouble`` for what they cannot mean."""
+    found: dict[str, Any] = {}
+    todo = list(words)
+    while todo:
+        word, _, value = todo.pop(0).partition("=")
+        if word == "--json":
+            found["as_json"] = True
+        elif word in ("--show", "--limit"):
+            value = value or (todo.pop(0) if todo else "")
+            if not (value.isascii() and value.isdigit() and 0 < int(value) < 2**31):
+                raise Trouble(f"{word} needs a whole number, not {value!r}", remedy="`doit history` lists the ids")
+            found[word[2:]] = int(value)
+        elif word.startswith("-"):
+            raise Trouble(f"history does not know the option {word}", remedy="--show ID, --limit N or --json")
+        elif "image" in found:
+            raise Trouble("history takes one image", remedy=f"`doit history {word}` shows that of {word}")
+        else:
+            found["image"] = word
+    return Asked(**found)
+
+
+def answer(history: History, asked: Asked, width: int | None = None) -> str:
+    """The text for what was asked: JSON, one build, or a table of ``width`` columns (default: the terminal's).
+
+    ``Trouble`` for an id or an image that the history does not hold.
+    """
+    if asked.show is not None:
+        build = history.get(asked.show)
+        if build is None:
+            raise Trouble(f"the history has no build {asked.show}", remedy="`doit history` lists the ids")
+        return _json(build.as_json()) if asked.as_json else one(build)
+    builds = history.recent(asked.image, asked.limit)
+    if asked.image and not builds:
+        known = sorted({build.image for build in history.recent(limit=1000)})
+        raise Trouble(
+            f"the history has no build of {asked.image!r}",
+            remedy=f"it has {', '.join(known)}" if known else "nothing was built yet",
+        )
+    if asked.as_json:
+        return _json([build.as_json() for build in builds])
+    return table(builds, width) if builds else "nothing was built yet"
+
+
+def one(build: Build) -> str:
+    """A build whole: its facts, its reasons, and its steps with their times and why they were executed."""
+    facts = {
+        "image": f"{build.image} ({build.ref})",
+        "what": f"{build.action} {build.status}, {seconds_text(build.seconds)}, {_when(build.started)}",
+        "waited": f"{seconds_text(build.waited)} from the start of run {build.run}, with {build.workers} workers",
+        "why": "\n         ".join(build.reasons) or "no reason was recorded",
+        "parents": ", ".join(build.parents) or "none",
+        "input": f"fingerprint {build.fingerprint}",
+        "result": f"{build.image_id or 'none'}{f', {size_text(build.size)}' if build.size is not None else ''}",
+        "by": f"builder {build.builder or '?'}{f', commit {build.commit}' if build.commit else ''}",
+    }
+    lines = [f"build {build.id}", *(f"{name:8} {value}" for name, value in facts.items())]
+    if build.steps:
+        lines += ["", f"steps    {build.cached_steps} of {build.work_steps} from the cache"]
+    for step in (step for step in build.steps if step.work or step.error or step.seconds >= 0.05):
+        spent = "cached" if step.cached else "FAILED" if step.error else seconds_text(step.seconds)
+        lines.append(f"{spent:>8}  {brief(step.name)}")
+        lines += [f"{'':>8}    {step.error or step.why}"] if step.error or step.why else []
+    if build.layers:
+        lines += ["", "layers   from the base up"]
+        lines += [f"{size_text(size):>8}  {digest}" for digest, size in build.layers]
+    return "\n".join(lines)
+
+
+def table(builds: Sequence[Build], width: int | None = None) -> str:
+    """Builds, one a line, newest first."""
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    text = StringIO()
+    console = Console(file=text, width=width or (None if terminal else 160), force_terminal=terminal)
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, justify in (("id", "right"), ("when", "left"), ("image", "left"), ("what", "left")):
+        drawn.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for heading in ("time", "cached", "size"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    drawn.add_column("why", overflow="fold")
+    for build in builds:
+        good = build.status == "done"
+        drawn.add_row(
+            str(build.id),
+            _when(build.started),
+            Text(build.image),
+            Text(build.action if good else f"{build.action} {build.status}", "" if good else "red"),
+            seconds_text(build.seconds),
+            f"{build.cached_steps}/{build.work_steps}" if build.work_steps else "",
+            size_text(build.size) if build.size is not None else "",
+            Text("; ".join(build.reasons)),
+        )
+    console.print(drawn)
+    return text.getvalue().rstrip("\n")
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

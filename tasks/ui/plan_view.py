@@ -1,0 +1,177 @@
+"""``doit plan``: what would run, why, in what order, for how long; as a table, as JSON, or as a bake definition."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.cli.action import QUIET, act
+from tasks.inputs.survey import Surveyed
+from tasks.planning.plan import Decision
+from tasks.run import Workspace
+
+_ALIGN = {"build": "yellow", "pull": "cyan", "retag": "cyan", "fresh": "green", "broken": "red"}
+
+
+def task_plan() -> dict[str, Any]:
+    """Show what would be built, and why: [IMAGE …] [--json] [--inputs] [--bake]"""
+    return {
+        "actions": [(act, [show])],
+        "params": [
+            {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "the promised JSON"},
+            {"name": "inputs", "long": "inputs", "type": bool, "default": False, "help": "only the inputs, one a line"},
+            {"name": "as_bake", "long": "bake", "type": bool, "default": False, "help": "a definition for buildx bake"},
+        ],
+        "pos_arg": "images",
+        **QUIET,
+    }
+
+
+def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
+    """Print the plan of ``images`` and what they need (all, when none is named) to standard output.
+
+    Options may also stand behind the names. Raises ``Trouble`` if an image is broken, once the plan is printed.
+    """
+    words = list(images)
+    names = [word for word in words if not word.startswith("--")]
+    as_json, inputs, as_bake = as_json or "--json" in words, inputs or "--inputs" in words, as_bake or "--bake" in words
+    # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    for word in set(words) - set(names) - {"--json", "--inputs", "--bake"}:
+        raise Trouble(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
+    decisions = chosen(workspace, names)
+    for name, one in decisions.items():
+        for key in one.surveyed.image.unsupported:
+            print(f"plan: {name}: buildx has no option for build.{key}, so it only counts", file=sys.stderr)
+    if as_bake:
+        from tasks.buildkit import bake
+
+        surveyed = {name: one.surveyed for name, one in decisions.items()}
+        definition = bake.definition(surveyed)
+        print(json.dumps(definition, indent=2))
+        for sentence in _untold(workspace, definition, surveyed):
+            print(f"plan: {sentence}", file=sys.stderr)
+        if allow := bake.allowances(definition, workspace.project.directory):
+            where = f"in {workspace.project.directory}, buildx from 0.19 on asks for"
+            print(f"plan: {where}: docker buildx bake {shlex.join(allow)}", file=sys.stderr)
+    elif as_json:
+        print(json.dumps(promised(workspace, decisions), indent=2, ensure_ascii=False))
+    elif inputs:
+        own = {name: decisions[name] for name in names} or decisions
+        print("\n".join(sorted({path for one in own.values() for path in one.surveyed.inputs()})))
+    else:
+        _print_table(workspace, decisions)
+    broken = [f"{name}: {'; '.join(one.reasons)}" for name, one in decisions.items() if one.action == "broken"]
+    if broken:
+        raise Trouble("\n".join(broken))
+
+
+def _untold(workspace: Workspace, definition: Mapping[str, Any], surveyed: Mapping[str, Surveyed]) -> list[str]:
+    """What the definition leaves out, as sentences."""
+    from tasks.building import site
+    from tasks.buildkit import bake, buildx
+
+    try:
+        version = buildx.version()
+    except Trouble:  # it may be meant for another machine
+        version = ""
+    found = bake.untold(definition, surveyed, version)
+    with contextlib.suppress(Trouble):
+        kind = site.chosen_backend(workspace).kind
+        if kind != "none":
+            found.append(f"bake neither reads nor writes the caches of CACHE_BACKEND ({kind})")
+    return found
+
+
+def chosen(workspace: Workspace, names: Sequence[str]) -> dict[str, Decision]:
+    """The decisions for these images and all that they need, parents first; for all images when none is named."""
+    decisions = workspace.decisions()
+    wanted: set[str] = set()
+    todo = [workspace.project.image(name).name for name in names] or list(decisions)
+    while todo:
+        name = todo.pop()
+        if name not in wanted:
+            wanted.add(name)
+            todo.extend(decisions[name].surveyed.needs)
+    return {name: decision for name, decision in decisions.items() if name in wanted}
+
+
+def promised(workspace: Workspace, decisions: Mapping[str, Decision]) -> dict[str, Any]:
+    """The plan as plain data, in the form that DESIGN promises to scripts."""
+    workers = workspace.settings.build_jobs
+    expected = workspace.forecast(decisions)
+    wall = _wall(decisions, expected, workers)
+    return {
+        "project": workspace.project.name,
+        "workers": workers,
+        "estimated_wall_seconds": None if wall is None else round(wall, 1),
+        "images": [_promised_image(one, expected) for one in decisions.values()],
+    }
+
+
+def _promised_image(decision: Decision, expected: Mapping[str, float]) -> dict[str, Any]:
+    one = decision.surveyed
+    seconds = _seconds(decision, expected)
+    return {
+        "name": decision.name,
+        "image": one.image.ref,
+        "action": decision.action,
+        "stale": decision.stale,
+        "reasons": list(decision.reasons),
+        "inputs": one.inputs(),
+        "fingerprint": one.fingerprint,
+        "parents": list(dict.fromkeys(one.parents.values())),
+        "external_bases": [{"ref": ref, "digest": digest or None} for ref, digest in one.bases.items()],
+        "estimated_seconds": None if seconds is None else round(seconds, 1),
+    }
+
+
+def _seconds(decision: Decision, expected: Mapping[str, float]) -> float | None:
+    if decision.action in ("fresh", "retag", "broken"):
+        return 0.0
+    return expected.get(decision.name)
+
+
+def _wall(decisions: Mapping[str, Decision], expected: Mapping[str, float], workers: int) -> float | None:
+    seconds = {name: _seconds(one, expected) for name, one in decisions.items()}
+    if any(value is None for value in seconds.values()):
+        return None
+    from tasks.planning import forecast
+
+    needs = {name: one.surveyed.needs for name, one in decisions.items()}
+    return forecast.wall_seconds(needs, {name: value or 0.0 for name, value in seconds.items()}, workers)
+
+
+def _print_table(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tasks.ui.output import Output
+
+    expected = workspace.forecast(decisions)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("image", "action", "why"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("seconds", justify="right")
+    for name, one in decisions.items():
+        seconds = _seconds(one, expected)
+        known = "?" if seconds is None else f"{seconds:.1f}" if one.stale else ""
+        why = "; ".join(one.reasons) or "its inputs are those of the image here"
+        table.add_row(name, Text(one.action, _ALIGN[one.action]), Text(why), known)
+    console = Output()
+    console.print(table)
+    stale = sum(one.stale for one in decisions.values())
+    wall = _wall(decisions, expected, workspace.settings.build_jobs)
+    if not decisions:
+        console.print("no service of this project has a `build:` section")
+    elif not stale:
+        console.print(f"\nnothing to do: all {len(decisions)} images are fresh")
+    elif wall is not None:
+        console.print(f"\nabout {wall:.0f} s with {workspace.settings.build_jobs} workers")

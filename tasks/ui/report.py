@@ -1,0 +1,87 @@
+"""What did the builds do? ``build_report``: one page to look at, Markdown for a pull request, a trace for Perfetto."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.buildkit.progress import size_text
+from tasks.history.analysis import Run, critical_path, runs, saved_seconds, sizes, step_histories, stored_bytes
+from tasks.history.store import Build, History
+from tasks.run import Workspace
+from tasks.ui.board import seconds_text
+from tasks.ui.report_page import Shown, page, when
+from tasks.ui.trace import trace
+
+BUILDS = 1000
+"""How many of the stored builds the report looks at."""
+
+
+def make(workspace: Workspace) -> None:
+    """Write the report of the current project, and say where it is."""
+    folder = write(workspace.folder / "report", workspace.history, workspace.project.name)
+    print(f"report: {folder / 'index.html'}, report.md and trace.json beside it", file=sys.stderr)
+
+
+def write(folder: Path, history: History, project: str) -> Path:
+    """Write the three files into ``folder`` and return it. Raises ``Trouble`` if the history cannot be read."""
+    shown = Shown(project, history.last_run(), history.recent(limit=BUILDS), time.time())
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "index.html", page(shown))
+    _replace(folder / "report.md", markdown(shown))
+    _replace(folder / "trace.json", json.dumps(trace(shown.last), indent=1))
+    return folder
+
+
+def markdown(shown: Shown) -> str:
+    """The last run as Markdown, for a pull request."""
+    if not shown.last:
+        return f"## Builds of {cell(shown.project)}\n\nNothing was built yet.\n"
+    run = runs(shown.last)[-1]
+    lines = [
+        f"## Builds of {cell(shown.project)}, {when(run.started)}",
+        "",
+        f"{seconds_text(run.wall)} wall time for {seconds_text(run.work)} of work; {_cached(shown, run)}.",
+        "",
+        "| image | action | time | cached steps | size | why |",
+        "|---|---|--:|--:|--:|---|",
+        *map(_row, shown.last),
+        "",
+    ]
+    path = [f"{cell(link.build.image)} ({seconds_text(link.build.seconds)})" for link in critical_path(shown.last)]
+    lines += [f"**Critical path:** {' → '.join(path)}", ""]
+    if images := sizes(shown.builds):
+        alone, together = sum(size.total for size in images), stored_bytes(images)
+        lines += [f"**Images:** {size_text(alone)} one by one, {size_text(together)} on the disk.", ""]
+    return "\n".join(lines)
+
+
+def _cached(shown: Shown, run: Run) -> str:
+    if not run.steps:
+        return "no step was looked at"
+    saved = saved_seconds(shown.last, step_histories(shown.builds))
+    worth = f", which saved about {seconds_text(saved)}" if saved else ""
+    return f"{run.cached} of {run.steps} steps came from the cache{worth}"
+
+
+def _row(build: Build) -> str:
+    action = build.action if build.status == "done" else f"**{build.action} {build.status}**"
+    cached = f"{build.cached_steps} of {build.work_steps}" if build.work_steps else "–"
+    size = size_text(build.size) if build.size else "–"
+    cells: Sequence[str] = (build.image, action, seconds_text(build.seconds), cached, size, "; ".join(build.reasons))
+    return f"| {' | '.join(map(cell, cells))} |"
+
+
+def cell(text: str) -> str:
+    """The text as it can stand in a cell of a Markdown table."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(text)
+    fresh.replace(path)

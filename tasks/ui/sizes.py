@@ -1,0 +1,250 @@
+"""What takes space in images, and what of it could go?
+
+A layer is stored once for all images that have it on the same layers below (the engine keeps layers by their chain).
+So an image costs what only it has, and what several share costs once. Files are read from ``docker save``; what a
+layer holds that a later one replaces or deletes still takes its space, and is counted as such.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from tasks.base.errors import Trouble
+from tasks.compose.project import read_json, write_json
+from tasks.engine.client import Engine
+
+# What an image that only runs a service rarely needs: what it is, where it lies, and how one is rid of it.
+_RULES = tuple(
+    (what, re.compile(pattern), remedy)
+    for what, pattern, remedy in (
+        (
+            "compilers and headers",
+            r"usr/(local/)?(bin/([\w.-]+-)?(gcc|g\+\+|cc|c\+\+|cpp|ld|as|make)(-[\d.]+)?$|lib/gcc/|libexec/gcc/|include/)"
+            r"|usr/lib/.*\.(a|o)$|.*/lib(asan|tsan|lsan|ubsan|hwasan|itm|gfortran|cc1)[\w.]*$|usr/bin/[\w-]+-linux-gnu-",
+            "compile in a builder stage",
+        ),
+        (
+            "what the package manager downloaded",
+            r"var/(lib/apt/lists|cache/(apt|debconf|yum|dnf|apk))/.+|(root|home/[^/]+)/\.(cache|npm)/",
+            "cache mounts: RUN --mount=type=cache",
+        ),
+        ("documentation and translations", r"usr/(local/)?share/(doc|man|info|locale|help)/", "dpkg's path-exclude"),
+        (
+            "installers",
+            r".*/(site|dist)-packages/(pip|setuptools|wheel|uv)(/|-)|.*/ensurepip/|usr/share/python-wheels/|.*/bin/uvx?$",
+            "install in a builder stage, copy the environment",
+        ),
+        ("tests of packages", r".*/(site|dist)-packages/.*/tests?/", "remove them in the step that installs"),
+        ("git data", r"(.*/)?\.git/", "an ignore file"),
+        ("stubs and sources of extensions", r".*/(site|dist)-packages/.*\.(pyi|pyx|pxd|c|h)$", "remove them"),
+        ("Perl", r"usr/(lib|share)/([\w-]+/)?perl[\w.-]*/", "remove it in a stage that is copied from"),
+    )
+)
+_FORMAT = "1"  # of the file that contents are kept in: raised whenever the rules above change
+_LARGEST = 5
+_WASTED = ("replaced or deleted by a later layer", "do it in one step, or in another stage")
+Chain = str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer in its place: ``chain`` names it with all below it, ``size`` is its bytes, ``made_by`` the step."""
+
+    chain: Chain
+    size: int
+    made_by: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An image that the engine holds: its reference, all its bytes, its layers from the base up."""
+
+    ref: str
+    id: str
+    size: int
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a layer; ``layer`` counts from 0, the base. A hard link has no bytes of its own."""
+
+    path: str
+    size: int
+    layer: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A kind of content that could go: how many bytes in how many files, and what to do about it."""
+
+    what: str
+    size: int
+    files: int
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was found in an image: its largest files, and what of it could go."""
+
+    largest: tuple[File, ...]
+    could_go: tuple[Finding, ...]
+
+
+def measure_image(engine: Engine, ref: str) -> Measured | None:
+    """The image that the engine holds under this reference; None if there is none."""
+    held = engine.snapshot().get(ref) if ref else None
+    if held is None:
+        return None
+    made = chained(engine.layers(held.id))
+    known = sum(layer.size for layer in made)
+    if made and known < held.size:  # an imported base does not tell the size of its layer
+        made[0] = replace(made[0], size=made[0].size + held.size - known)
+    return Measured(ref, held.id, held.size, tuple(made))
+
+
+def chained(layers: Iterable[tuple[str, int]]) -> list[Layer]:
+    """Layers, each named by itself and all below it: only then is it stored once for two images."""
+    found: list[Layer] = []
+    chain = ""
+    for digest, size in layers:
+        chain = hashlib.sha256(f"{chain} {digest}".encode()).hexdigest()
+        found.append(Layer(chain, size))
+    return found
+
+
+def holders(images: Mapping[str, Measured]) -> dict[Chain, list[str]]:
+    """Which of these images have each layer."""
+    found: dict[Chain, list[str]] = {}
+    for name, image in images.items():
+        for layer in image.layers:
+            found.setdefault(layer.chain, []).append(name)
+    return found
+
+
+def own_bytes(name: str, images: Mapping[str, Measured]) -> int:
+    """The bytes of an image that none of the others has."""
+    held = holders(images)
+    return sum(layer.size for layer in images[name].layers if len(set(held[layer.chain])) == 1)
+
+
+def together(images: Mapping[str, Measured]) -> int:
+    """The bytes of all these images on one disk: what they share counts once."""
+    sizes = {layer.chain: layer.size for image in images.values() for layer in image.layers}
+    return sum(sizes.values())
+
+
+def contents_of(
+    images: Sequence[Measured], kept: Path, environ: Mapping[str, str], told: Callable[[str], None] = lambda line: None
+) -> dict[str, Content]:
+    """What is in these images, by image id. An id never changes what it means, so that each image is read once: what
+    was found is kept in the file ``kept``."""
+    known = (read_json(kept) or {}).get(_FORMAT, {})
+    unknown = [image for image in images if image.id not in known]
+    for image_id, files in files_of(unknown, environ, told).items():
+        content = Content(tuple(largest(files, _LARGEST)), tuple(could_go(files)))
+        known[image_id] = asdict(content)
+    if unknown:
+        write_json(kept, {_FORMAT: known})
+    return {
+        image.id: Content(
+            tuple(File(**one) for one in known[image.id]["largest"]),
+            tuple(Finding(**one) for one in known[image.id]["could_go"]),
+        )
+        for image in images
+    }
+
+
+def files_of(
+    images: Sequence[Measured], environ: Mapping[str, str], told: Callable[[str], None] = lambda line: None
+) -> dict[str, list[File]]:
+    """The files of these images' layers by image id, from one ``docker save``; ``Trouble`` with the engine's words."""
+    ids = list(dict.fromkeys(image.id for image in images))
+    if not ids:
+        return {}
+    with subprocess.Popen(
+        ["docker", "save", *ids], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            found = read_archive(process.stdout, told) if process.stdout else {}
+        except tarfile.TarError as error:
+            said = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
+            process.kill()
+            raise Trouble(f"docker save: {said or error}") from None
+    return found
+
+
+def read_archive(stream: IO[bytes], told: Callable[[str], None] = lambda line: None) -> dict[str, list[File]]:
+    """The files of all images in a ``docker save`` archive, by image id, layer by layer."""
+    layers: dict[str, list[tuple[str, int]]] = {}
+    manifest: list[dict[str, Any]] = []
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is None:
+                continue
+            if member.name == "manifest.json":
+                manifest = json.load(content)
+                continue
+            try:
+                with tarfile.open(fileobj=content, mode="r|*") as layer:
+                    layers[member.name] = [(one.name.removeprefix("./"), one.size) for one in layer if not one.isdir()]
+            except tarfile.ReadError:
+                continue  # a configuration or an index
+            told(f"read a layer of {member.size / 1e6:.0f} MB, {len(layers[member.name])} files")
+    found = {}
+    for image in manifest:
+        number = image["Config"].rpartition("/")[2].removesuffix(".json")
+        found[f"sha256:{number}"] = [
+            File(path, size, place) for place, name in enumerate(image["Layers"]) for path, size in layers.get(name, ())
+        ]
+    return found
+
+
+def remaining(files: Iterable[File]) -> tuple[list[File], list[File]]:
+    """The files that a container sees, and those of lower layers that a later one replaced or deleted."""
+    seen: dict[str, File] = {}
+    gone: list[File] = []
+    for file in sorted(files, key=lambda file: file.layer):
+        folder, _, name = file.path.rpartition("/")
+        if name == ".wh..wh..opq":
+            covered = [path for path, old in seen.items() if path.startswith(f"{folder}/") and old.layer < file.layer]
+        elif name.startswith(".wh."):
+            target = f"{folder}/{name[4:]}" if folder else name[4:]
+            covered = [path for path in seen if path == target or path.startswith(f"{target}/")]
+        else:
+            covered = [file.path] if file.path in seen else []
+            gone += [seen.pop(path) for path in covered]
+            seen[file.path] = file
+            continue
+        gone += [seen.pop(path) for path in covered]
+    return list(seen.values()), gone
+
+
+def could_go(files: Iterable[File]) -> list[Finding]:
+    """What of these files an image that runs a service rarely needs, the largest kind first."""
+    kept, gone = remaining(files)
+    found: dict[tuple[str, str], list[int]] = {}
+    if sum(file.size for file in gone):
+        found[_WASTED] = [file.size for file in gone]
+    for file in kept:
+        for what, pattern, remedy in _RULES:
+            if pattern.match(file.path):
+                found.setdefault((what, remedy), []).append(file.size)
+                break
+    rows = [Finding(what, sum(sizes), len(sizes), remedy) for (what, remedy), sizes in found.items()]
+    return sorted((row for row in rows if row.size), key=lambda row: -row.size)
+
+
+def largest(files: Iterable[File], count: int) -> list[File]:
+    """The largest files that a container sees."""
+    return sorted(remaining(files)[0], key=lambda file: (-file.size, file.path))[:count]
