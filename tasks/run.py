@@ -27,8 +27,8 @@ from tasks.planning import plan, record
 from tasks.sharing.asked import Asked
 
 if TYPE_CHECKING:
+    from tasks.planning.shared_image import Found
     from tasks.sharing.lease import Crew
-    from tasks.sharing.registry import Found
     from tasks.sharing.share import Share
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from tasks.engine.client import Snapshot
-from tasks.inputs.fingerprint import OWN, PARENTS, REBUILT
+from tasks.engine.labels import OWN, PARENTS, REBUILT
 from tasks.inputs.survey import Surveyed
 from tasks.planning.agreement import verdict, with_shared
 from tasks.planning.plan import AFRESH_ELSEWHERE, ANOTHER, Decision, plan
+from tasks.planning.shared_image import Found
 from tasks.sharing.asked import Asked
-from tasks.sharing.registry import Found
 from tests import loopback
 from tests.conftest import docker
 from tests.test_plan import APP, BASE, ON_BASE, engine, facts_of, found, held, made

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.inputs.fingerprint import Ingredients, digest_of_files, fingerprint, own, repository, tag_of
+from tasks.base.references import repository, tag_of
+from tasks.inputs.fingerprint import Ingredients, digest_of_files, fingerprint, own
 
 NAMES = st.text(min_size=1, max_size=20)
 PAIRS = st.dictionaries(NAMES, NAMES, max_size=6)

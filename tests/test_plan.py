@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from tasks.base.references import tag_of
 from tasks.compose.project import Image
 from tasks.engine.client import Facts, Held, Snapshot, snapshot_of
-from tasks.inputs.fingerprint import OWN, PARENTS, Ingredients, tag_of
+from tasks.engine.labels import OWN, PARENTS
+from tasks.inputs.fingerprint import Ingredients
 from tasks.inputs.survey import Surveyed
 from tasks.planning.plan import Decision, plan
 from tasks.planning.reasons import DUE
 from tasks.planning.record import Record
-from tasks.sharing.registry import Found
+from tasks.planning.shared_image import Found
 
 
 def made(name: str, own: str = "o1", fingerprint: str = "f1", parents: Mapping[str, str] | None = None) -> Surveyed:

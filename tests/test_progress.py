@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.buildkit.progress import Progress, clean, size_text, supports_rawjson
+from tasks.base.formatting import clean, size_text
+from tasks.buildkit.progress import Progress, supports_rawjson
 
 CAPTURED = Path(__file__).parent / "buildkit"
 COLD = (CAPTURED / "cold.rawjson").read_bytes()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tasks.inputs.fingerprint import Ingredients
-from tasks.planning.reasons import differences, safe_arguments
+from tasks.inputs.masking import safe_arguments
+from tasks.planning.reasons import differences
 
 
 def made(**parts: object) -> Ingredients:

@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.base.formatting import because, seconds_text
 from tasks.buildkit.progress import Progress
-from tasks.ui.board import BAD, GOOD, Board, Row, because, seconds_text
+from tasks.ui.board import BAD, GOOD, Board, Row
 from tasks.ui.live import lines, overall, remaining
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,7 +15,8 @@ import pytest
 from tasks.base.errors import Trouble
 from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
 from tasks.engine.client import Engine
-from tasks.sharing.registry import Found, NoImage, Unavailable
+from tasks.planning.shared_image import Found
+from tasks.sharing.registry import NoImage, Unavailable
 from tasks.sharing.share import Share, Wanted, path_of, wanted_of
 from tests import loopback
 from tests.conftest import Lab

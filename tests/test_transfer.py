@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.buildkit import handover
-from tasks.inputs.fingerprint import OWN
+from tasks.engine.labels import OWN
 from tasks.sharing import transfer
 from tasks.sharing.registry import NoImage, Registry, Unavailable
 from tests import loopback

@@ -19,6 +19,8 @@ _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST = r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]+)?"
 _TAGGABLE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?")
 _COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})")
+KEPT = "in-"  # how the tags begin under which images are kept
+_SHOWN = 16  # hexadecimal digits of a fingerprint in a tag: 64 bits
 
 
 def familiar(reference: str) -> str:
@@ -87,3 +89,19 @@ def is_pinned(source: str, checksum: str) -> bool:
     query = parse_qs(before.partition("?")[2])
     named = [fragment.partition(":")[0], *query.get("ref", []), *query.get("commit", []), *query.get("checksum", [])]
     return any(_COMMIT.fullmatch(name) for name in named)
+
+
+def tag_of(ref: str, number: str) -> str:
+    """The reference under which an image with this fingerprint is kept: ``name:in-<fingerprint>``.
+
+    >>> tag_of("localhost:5000/app/auth:optimized", "ab" * 32)
+    'localhost:5000/app/auth:in-abababababababab'
+    """
+    return f"{repository(ref)}:{KEPT}{number[:_SHOWN]}"
+
+
+def repository(ref: str) -> str:
+    """A reference without its tag and digest."""
+    name = ref.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    return f"{head}{slash}{last.split(':')[0]}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import Trouble
-from tasks.inputs.fingerprint import LABEL
+from tasks.engine.labels import LABEL
 
 SUITE, PYTHON = "trixie", "3.13"
 # Times inside the filesystem are clamped to this one: the day on which the suite was released.

@@ -16,7 +16,7 @@ from tasks.bases.debian import ENV, IDENTITY_LABEL
 from tasks.engine.client import Engine, Facts
 
 if TYPE_CHECKING:
-    from tasks.sharing.registry import Found
+    from tasks.planning.shared_image import Found
     from tasks.sharing.share import Share, Wanted
 
 REF = "vllm-swarm/base"

@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from tasks.base.formatting import cell, size_text
 from tasks.benchmarks import measure
 from tasks.benchmarks.replay import Replay
 from tasks.benchmarks.scenarios import REBUILDS, Case, total
-from tasks.buildkit.progress import size_text
 from tasks.ui.markup import number, prose, table
-from tasks.ui.report import cell
 from tasks.ui.report_page import TEMPLATE
 
 TABLES = {"time": "Build time", "size": "Image size", "cache": "Cache hits"}

@@ -24,8 +24,8 @@ from tasks.buildkit import buildx
 from tasks.buildkit.progress import Progress
 from tasks.compose.project import Image
 from tasks.engine import plugins
+from tasks.engine.labels import FINGERPRINT, OWN, PARENTS, REBUILT
 from tasks.inputs import stamps
-from tasks.inputs.fingerprint import FINGERPRINT, OWN, PARENTS, REBUILT
 from tasks.inputs.stamps import Stamps
 from tasks.planning.plan import Decision
 from tasks.planning.reasons import differences

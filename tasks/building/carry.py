@@ -23,10 +23,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tasks.base.errors import Trouble
+from tasks.base.formatting import size_text
+from tasks.base.references import tag_of
 from tasks.building.site import cache_folder
-from tasks.buildkit.progress import size_text
 from tasks.engine.endpoint import leading_to
-from tasks.inputs.fingerprint import FINGERPRINT, tag_of
+from tasks.engine.labels import FINGERPRINT
 from tasks.run import Workspace
 
 INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"

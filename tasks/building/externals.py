@@ -15,10 +15,9 @@ from collections.abc import Mapping
 
 from tasks.base import platforms, processes
 from tasks.base.errors import Trouble
-from tasks.base.references import beside
+from tasks.base.references import beside, repository
 from tasks.buildkit import builder
 from tasks.engine import plugins
-from tasks.inputs.fingerprint import repository
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
 from tasks.sharing.registry import platform_of

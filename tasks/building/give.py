@@ -16,7 +16,7 @@ from tasks.bases.base import made_here
 from tasks.bases.debian import IDENTITY_LABEL
 from tasks.building import site
 from tasks.engine.client import Held, normalise
-from tasks.inputs.fingerprint import OWN, PARENTS, REBUILT
+from tasks.engine.labels import OWN, PARENTS, REBUILT
 from tasks.planning.agreement import verdict
 from tasks.planning.plan import Decision, own_only, rebuilt
 from tasks.run import Workspace
@@ -24,7 +24,7 @@ from tasks.sharing import lease, share
 from tasks.ui import board
 
 if TYPE_CHECKING:
-    from tasks.sharing.registry import Found
+    from tasks.planning.shared_image import Found
 
 _parents = threading.RLock()
 

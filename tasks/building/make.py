@@ -26,13 +26,13 @@ from typing import Any, NoReturn
 
 from tasks.base import lock, processes
 from tasks.base.errors import Trouble
+from tasks.base.references import repository, tag_of
 from tasks.building import attempt, early, externals, give, site
 from tasks.building.attempt import Attempt, Moved, Outcome, Result
 from tasks.buildkit import builder
 from tasks.engine import temporary_tag
 from tasks.engine.client import Gone, Held
 from tasks.history import store as history
-from tasks.inputs.fingerprint import repository, tag_of
 from tasks.planning import checkouts, record
 from tasks.planning.plan import ANOTHER, Decision, is_for, made_from
 from tasks.planning.reasons import AFRESH

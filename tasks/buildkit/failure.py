@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.buildkit.progress import Progress, Step, clean
-from tasks.ui.board import cut, seconds_text
+from tasks.base.formatting import clean, cut, seconds_text
+from tasks.buildkit.progress import Progress, Step
 
 LAST_LINES = 15
 """How many of its last lines are shown of the step that failed."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tasks.base.formatting import clean, size_text
 from tasks.buildkit.rawjson import Message, Plain, RawJson
 
 LOG_LINES = 400
@@ -23,8 +24,8 @@ LOG_LINES = 400
 
 _NAME = re.compile(r"\[(?:(?P<stage>[^\]]*?) )?(?P<number>\d+)/(?P<total>\d+)\] (?P<text>.*)", re.DOTALL)
 _EXPORT = re.compile(r"(exporting|pushing|sending|importing to|unpacking|naming|writing) ")
-_ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
 _MOUNT = re.compile(r"--(?:mount|network|security)=\S+\s+")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.\d+")
 
@@ -332,23 +333,9 @@ def is_at_least(buildx_version: str, wanted: tuple[int, int]) -> bool:
     return not found or (int(found[1]), int(found[2])) >= wanted
 
 
-def clean(text: str) -> str:
-    """Take terminal escapes and control characters out of foreign text, so that printing it is harmless."""
-    return _CONTROL.sub("", _ESCAPE.sub("", text))
-
-
 def brief(name: str) -> str:
     """A step's name without the flags of RUN that say how and not what: mounts, network, security."""
     return _MOUNT.sub("", name)
-
-
-def size_text(size: float) -> str:
-    """A number of bytes for people, in decimal units as Docker shows it: ``45B``, ``1.2MB``."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.4g}{unit}"
-        size /= 1000
-    return f"{size:.4g}GB"
 
 
 def _rename(step: Step, name: str) -> None:

@@ -20,7 +20,7 @@ from tasks.base.errors import Trouble
 from tasks.base.references import familiar
 from tasks.engine.api import Api
 from tasks.engine.endpoint import endpoint
-from tasks.inputs.fingerprint import LABEL, OWN
+from tasks.engine.labels import LABEL, OWN
 
 _VERSION, _IMAGES = "/version", "/images/json"
 # Instructions that change an image's configuration only (WORKDIR makes a layer).

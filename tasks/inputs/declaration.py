@@ -11,8 +11,8 @@ from typing import Any
 from tasks.compose.project import PROXIES, Image, dockerfile_text
 from tasks.engine.endpoint import configuration
 from tasks.inputs import reads as reading
+from tasks.inputs.masking import HIDDEN, safe_arguments
 from tasks.inputs.reads import Reads
-from tasks.planning.reasons import HIDDEN, safe_arguments
 
 OCI_LAYOUT = "oci-layout://"
 # Arguments that tell a Dockerfile where it is built; what is built by another processor may be another image.

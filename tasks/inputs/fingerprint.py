@@ -15,13 +15,6 @@ from typing import Any
 
 # Raised whenever the meaning of what goes in changes: every image is then built once more.
 VERSION = 2
-# Labels that every image built here carries. They are part of its configuration, not of its layers or its content, so
-# they break no cache. The last one says when (seconds since the epoch) it was rebuilt on purpose; else it is empty.
-LABEL = "vllm-swarm.build."
-OWN, PARENTS, FINGERPRINT = f"{LABEL}own", f"{LABEL}parents", f"{LABEL}fingerprint"
-REBUILT = f"{LABEL}rebuilt"
-KEPT = "in-"  # how the tags begin under which images are kept
-_SHOWN = 16  # hexadecimal digits of a fingerprint in a tag: 64 bits
 
 
 @dataclass(frozen=True)
@@ -57,22 +50,6 @@ def digest_of_files(entries: Iterable[tuple[str, str]]) -> str:
     for path, what in sorted(entries):
         total.update(path.encode(errors="surrogateescape") + b"\0" + what.encode() + b"\0")
     return total.hexdigest()
-
-
-def tag_of(ref: str, number: str) -> str:
-    """The reference under which an image with this fingerprint is kept: ``name:in-<fingerprint>``.
-
-    >>> tag_of("localhost:5000/app/auth:optimized", "ab" * 32)
-    'localhost:5000/app/auth:in-abababababababab'
-    """
-    return f"{repository(ref)}:{KEPT}{number[:_SHOWN]}"
-
-
-def repository(ref: str) -> str:
-    """A reference without its tag and digest."""
-    name = ref.partition("@")[0]
-    head, slash, last = name.rpartition("/")
-    return f"{head}{slash}{last.split(':')[0]}"
 
 
 def _sha256(content: Any) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 from tasks.base import platforms
 from tasks.base.errors import Trouble
 from tasks.base.places import project_key
+from tasks.base.references import tag_of
 from tasks.compose.project import Image, Project, dockerfile_text, read_json, write_json
 from tasks.engine.client import Facts, normalise
 from tasks.inputs import declaration, fingerprint, ignorefile
@@ -293,8 +294,7 @@ class Surveyor:
             settings=settings,
             parent_fingerprints={name: done[name].fingerprint for name in parents.values()},
             parent_tags={
-                context: fingerprint.tag_of(done[name].image.ref, done[name].fingerprint)
-                for context, name in parents.items()
+                context: tag_of(done[name].image.ref, done[name].fingerprint) for context, name in parents.items()
             },
             bases=bases,
             read_for=wanted,
@@ -367,7 +367,7 @@ def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
 
 def _handing_on(one: Surveyed, facts_of: FactsOf) -> Surveyed:
     """An image of a remote context with what it hands on to its children: known once the engine holds it."""
-    facts = facts_of(fingerprint.tag_of(one.image.ref, one.fingerprint), one.platforms)
+    facts = facts_of(tag_of(one.image.ref, one.fingerprint), one.platforms)
     if not facts:
         return replace(one, env_known=False)
     alike = all(each.env == facts[0].env for each in facts)

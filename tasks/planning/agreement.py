@@ -17,12 +17,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tasks.engine.client import Held
-from tasks.inputs.fingerprint import OWN, PARENTS
+from tasks.engine.labels import OWN, PARENTS
 from tasks.inputs.survey import Surveyed
 from tasks.planning.plan import Decision, rebuilt
 
 if TYPE_CHECKING:
-    from tasks.sharing.registry import Found
+    from tasks.planning.shared_image import Found
 
 Offers = Mapping[str, "Found"]
 Look = Callable[[Collection[str]], Offers]

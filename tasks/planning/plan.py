@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tasks.base import platforms
+from tasks.base.references import KEPT, repository, tag_of
 from tasks.engine.client import Facts, Held, Snapshot, normalise
-from tasks.inputs.fingerprint import KEPT, OWN, PARENTS, REBUILT, repository, tag_of
+from tasks.engine.labels import OWN, PARENTS, REBUILT
 from tasks.inputs.survey import Surveyed
 from tasks.planning.reasons import DUE, differences
 from tasks.planning.record import Record
 
 if TYPE_CHECKING:
-    from tasks.sharing.registry import Found
+    from tasks.planning.shared_image import Found
 
 UNKNOWN = "?"
 PULLS = "its inputs are those of the image here; `pull` is set: its bases are pulled first, which may change that"

@@ -6,32 +6,19 @@ shown only as a digest.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.inputs.fingerprint import Ingredients
+from tasks.inputs.masking import HIDDEN
 
-_SECRET_NAME = re.compile(r"(TOKEN|PASSW|SECRET|CREDENTIAL|API_?KEY|PRIVATE)", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 _SHOWN = 5  # changed files named one by one; the rest is counted
-HIDDEN = "hidden:"
+
+
 AFRESH = "without cache, as asked"
 """The reason of a build that was asked to use no cache: it misses nothing."""
 DUE = "`no_cache` is set: it is built in every run"
 """The reason of a build that misses nothing either."""
-
-
-def safe_arguments(values: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Arguments or labels as they may be kept and shown: a value whose name or form suggests a secret as its digest."""
-    return {name: _safe(name, value) for name, value in values.items()}
-
-
-def _safe(name: str, value: str | None) -> str | None:
-    if value and (_SECRET_NAME.search(name) or _CREDENTIALS.search(value)):
-        return HIDDEN + hashlib.sha256(value.encode()).hexdigest()
-    return value
 
 
 def differences(before: Ingredients, now: Ingredients) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tasks.base import platforms
 from tasks.buildkit import handover
 from tasks.engine.client import Held
-from tasks.inputs.fingerprint import OWN, PARENTS
+from tasks.engine.labels import OWN, PARENTS
 from tasks.inputs.survey import Surveyed
 
 

@@ -14,15 +14,15 @@ from itertools import groupby
 from pathlib import Path
 
 from tasks.base import lock
+from tasks.base.confirm import confirm
 from tasks.base.errors import Trouble
+from tasks.base.formatting import size_text
 from tasks.building import context
 from tasks.building.make import builds_lock
 from tasks.buildkit import builder
-from tasks.buildkit.progress import size_text
 from tasks.pruning import holdings
 from tasks.pruning.prune import Item, Pruning, choose
 from tasks.run import Workspace
-from tasks.stack.stack import agree
 
 _ROUNDS = 3
 _SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
@@ -44,7 +44,7 @@ def prune(workspace: Workspace, dry_run: bool, everything: bool, yes: bool, as_j
     if not chosen.gone:
         return
     if not yes:
-        agree()
+        confirm()
     agreed = {item.key: item for item, _ in chosen.gone}
     with lock.held(builds_lock(workspace), "waiting for builds to end that use what is there"):
         gone, left = _remove_agreed(workspace, everything, agreed, asked)

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from tasks.base import places
 from tasks.base.errors import Trouble
+from tasks.base.references import repository, tag_of
 from tasks.building import context, parents, site
 from tasks.buildkit import builder
 from tasks.engine import temporary_tag
 from tasks.engine.client import CacheRecord, Held, moment, normalise
+from tasks.engine.labels import OWN
 from tasks.history import hits
 from tasks.history.store import KEEP
-from tasks.inputs.fingerprint import OWN, repository, tag_of
 from tasks.planning import checkouts
 from tasks.pruning.prune import Item
 from tasks.run import Workspace

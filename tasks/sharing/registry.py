@@ -14,7 +14,6 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from tasks.base import platforms
 from tasks.engine.client import facts_of
-from tasks.inputs.fingerprint import LABEL
+from tasks.engine.labels import LABEL
+from tasks.planning.shared_image import Found
 
 _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
@@ -43,24 +43,6 @@ class Unavailable(Exception):
 
 class NoImage(Exception):
     """What the registry has under a name is no image that could be used; the rest of it may be good."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """An image that a registry holds: its manifest's digest, its configuration's digest (the image id of the classic
-    store), platform, labels and content (as ``engine.Facts``), and its layers with their compressed bytes."""
-
-    digest: str
-    config: str
-    platform: str
-    labels: Mapping[str, str]
-    content: str
-    layers: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        """Bytes that a machine without any of it must fetch."""
-        return sum(self.layers.values())
 
 
 class Registry:

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.base import platforms, processes
+from tasks.base.references import repository, tag_of
 from tasks.engine.client import Engine
 from tasks.engine.endpoint import leading_to
-from tasks.inputs.fingerprint import repository, tag_of
 from tasks.inputs.survey import Surveyed
-from tasks.sharing.registry import Found, NoImage, Registry, Unavailable
+from tasks.planning.shared_image import Found
+from tasks.sharing.registry import NoImage, Registry, Unavailable
 
 _AT_ONCE = 8  # requests side by side; registries begin to refuse at more
 _STRIKES = 2  # failed pulls after which the registry is left alone

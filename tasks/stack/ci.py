@@ -15,8 +15,8 @@ from typing import Any
 
 from tasks.base import processes
 from tasks.base.errors import Trouble
+from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.base.settings import ROOT
-from tasks.buildkit.progress import size_text
 from tasks.compose.project import write_json
 from tasks.history.store import Build
 from tasks.planning.plan import Decision
@@ -24,8 +24,6 @@ from tasks.run import Workspace
 from tasks.stack import bringup, images, trial
 from tasks.stack.stack import compose_of, log_of
 from tasks.ui import health_view
-from tasks.ui.board import seconds_text
-from tasks.ui.report import cell
 
 E2E = "tests/e2e"
 _HISTORY = 1000

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tasks.base.errors import Trouble
+from tasks.base.references import tag_of
 from tasks.compose.stack import Service
 from tasks.engine.client import Engine, normalise
 from tasks.engine.containers import Container
-from tasks.inputs.fingerprint import tag_of
 from tasks.planning import record
 from tasks.run import Workspace
 

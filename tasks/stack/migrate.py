@@ -16,7 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from tasks.base.confirm import confirm
 from tasks.base.errors import Trouble
+from tasks.base.formatting import because, seconds_text
 from tasks.compose.project import read_json, write_json
 from tasks.compose.stack import Compose, Service
 from tasks.engine.client import normalise
@@ -25,9 +27,8 @@ from tasks.planning.plan import Decision
 from tasks.run import Workspace
 from tasks.stack import bringup, images
 from tasks.stack.ci import doit
-from tasks.stack.stack import agree, compose_of, locked, log_of, make_env
+from tasks.stack.stack import compose_of, locked, log_of, make_env
 from tasks.ui import health_view
-from tasks.ui.board import because, seconds_text
 
 STANDARD = "docker-compose.yml"
 _TAG = "before-migration"
@@ -76,7 +77,7 @@ def migrate(workspace: Workspace, dry_run: bool, yes: bool) -> None:
             if dry_run:
                 return
             if not yes:
-                agree()
+                confirm()
             make_env(workspace)
             if doit(["run", "build_optimized"]):
                 raise Trouble("an image could not be built; nothing was stopped")

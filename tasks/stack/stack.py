@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.base import lock, processes
+from tasks.base.confirm import confirm
 from tasks.base.errors import Trouble
 from tasks.compose import secrets
 from tasks.compose.stack import Compose, down_argv, last_words
@@ -78,7 +79,7 @@ def down(workspace: Workspace, volumes: bool, yes: bool) -> None:
         if volumes and there.volumes:
             print(f"this removes for ever the data in {', '.join(there.volumes)}", file=sys.stderr)
             if not yes:
-                agree()
+                confirm()
         compose = compose_of(workspace)
         done = compose_run(compose, down_argv(compose, volumes=volumes), log_of(workspace, "down"))
         if done:
@@ -100,15 +101,6 @@ def compose_run(compose: Compose, argv: Sequence[str], log: Path) -> str:
         for data in processes.output(process):
             said.write(data)
     return last_words(log.read_text(errors="replace")) if process.returncode else ""
-
-
-def agree(question: str = "type yes to go on: ") -> None:
-    """Ask; ``Trouble`` unless the answer is yes. Without a terminal nobody can answer."""
-    if not sys.stdin.isatty():
-        raise Trouble("nobody is here to agree", remedy="--yes does")
-    print(question, end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() != "yes":
-        raise Trouble("not agreed, so nothing was changed")
 
 
 def ps(workspace: Workspace, as_json: bool) -> None:

@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tasks.base.formatting import because, cut, seconds_text
+
 if TYPE_CHECKING:
     from tasks.buildkit.progress import Change, Progress
     from tasks.ui.live import LiveView
@@ -42,7 +44,6 @@ _SHOWN = frozenset({"started", "cached", "done", "failed", "status"})
 _LOOK_SECONDS = 0.2
 _RETAG_SECONDS = 0.1
 _LONGEST_LABEL = 90
-_LONGEST_REASON = 3
 
 
 @dataclass
@@ -258,34 +259,6 @@ def wants_live() -> bool:
     """Whether standard error is a terminal whose owner did not ask for plain lines."""
     asked = any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
     return not asked and os.environ.get("TERM", "dumb") != "dumb" and sys.stderr.isatty()
-
-
-def because(reasons: Sequence[str]) -> str:
-    """Reasons for a line: the first few, and how many more there are."""
-    if not reasons:
-        return ""
-    more = len(reasons) - _LONGEST_REASON
-    shown = "; ".join(reasons[:_LONGEST_REASON])
-    return f" ({shown}; {more} more)" if more > 0 else f" ({shown})"
-
-
-def cut(text: str, width: int) -> str:
-    """The text in at most ``width`` characters; that some are missing shows."""
-    if len(text) <= width:
-        return text
-    return text[: width - 1] + "…" if width > 0 else ""
-
-
-def seconds_text(seconds: float) -> str:
-    """A duration for people: ``0.4 s``, ``12 s``, ``3 min 05 s``."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _to_stderr(text: str) -> None:

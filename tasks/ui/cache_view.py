@@ -6,8 +6,9 @@ import json
 import sys
 from typing import Any
 
+from tasks.base.formatting import size_text
 from tasks.buildkit import builder
-from tasks.buildkit.progress import brief, size_text
+from tasks.buildkit.progress import brief
 from tasks.history import hits
 from tasks.pruning import holdings
 from tasks.pruning.prune import Item, choose, total

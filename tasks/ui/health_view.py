@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tasks.base import processes
+from tasks.base.formatting import seconds_text
 from tasks.engine.containers import Container
 from tasks.stack.health import Verdict
-from tasks.ui.board import seconds_text, wants_live
+from tasks.ui.board import wants_live
 
 _COLOURS = {"ready": "green", "waiting": "yellow", "failed": "red", "blocked": "red"}
 

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tasks.base.errors import Trouble
-from tasks.buildkit.progress import brief, size_text
+from tasks.base.formatting import seconds_text, size_text
+from tasks.buildkit.progress import brief
 from tasks.history.store import Build, History
-from tasks.ui.board import seconds_text
 
 if TYPE_CHECKING:
     from tasks.run import Workspace

@@ -15,8 +15,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from tasks.base.formatting import cut, seconds_text
 from tasks.planning.forecast import wall_seconds
-from tasks.ui.board import Row, cut, seconds_text
+from tasks.ui.board import Row
 
 if TYPE_CHECKING:
     from tasks.ui.board import Board

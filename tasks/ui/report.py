@@ -9,11 +9,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.buildkit.progress import size_text
+from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.history.analysis import Run, critical_path, runs, saved_seconds, sizes, step_histories, stored_bytes
 from tasks.history.store import Build, History
 from tasks.run import Workspace
-from tasks.ui.board import seconds_text
 from tasks.ui.report_page import Shown, page, when
 from tasks.ui.trace import trace
 
@@ -74,11 +73,6 @@ def _row(build: Build) -> str:
     size = size_text(build.size) if build.size else "–"
     cells: Sequence[str] = (build.image, action, seconds_text(build.seconds), cached, size, "; ".join(build.reasons))
     return f"| {' | '.join(map(cell, cells))} |"
-
-
-def cell(text: str) -> str:
-    """The text as it can stand in a cell of a Markdown table."""
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def _replace(path: Path, text: str) -> None:

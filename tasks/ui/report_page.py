@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
-from tasks.buildkit.progress import size_text
+from tasks.base.formatting import seconds_text, size_text
 from tasks.history.analysis import (
     Cause,
     Run,
@@ -26,7 +26,6 @@ from tasks.history.analysis import (
     stored_bytes,
 )
 from tasks.history.store import Build
-from tasks.ui.board import seconds_text
 from tasks.ui.markup import details, legend, number, prose, step_name, table, tip
 from tasks.ui.report_timeline import draw_timeline, reasons_of
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
+from tasks.base.formatting import seconds_text
 from tasks.history.analysis import Lane, Link, critical_path, longest_chain, timeline, tracks
 from tasks.history.store import Build, StepRecord
-from tasks.ui.board import seconds_text
 from tasks.ui.markup import bar, details, legend, number, span, step_name, table, tip
 
 LANE, STEP = 32, 8

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tasks.base import processes
-from tasks.ui.board import BAD, Board, board, seconds_text
+from tasks.base.formatting import seconds_text
+from tasks.ui.board import BAD, Board, board
 
 if TYPE_CHECKING:
     from doit.exceptions import BaseFail

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.buildkit.progress import size_text
+from tasks.base.formatting import size_text
 from tasks.ui import sizes
 from tasks.ui.sizes import Content, Measured
 
