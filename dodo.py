@@ -5,9 +5,9 @@
 from tasks.cli.configuration import doit_config
 
 # what the images are built on, and the images; what would be done about them, and why
-from tasks.bases.base import task_base_image, task_rebuild_base
+from tasks.cli.bases import task_base_image, task_rebuild_base
 from tasks.cli.build import task_build_base, task_build_image_optimized, task_build_optimized
-from tasks.ui.plan_view import task_plan
+from tasks.cli.plan import task_plan
 
 # where work is kept and shared
 from tasks.cli.cache import task_cache_export, task_cache_import, task_cache_init
@@ -18,7 +18,7 @@ from tasks.cli.stack import task_ci_build, task_ci_test, task_dev_optimized, tas
 from tasks.cli.stack import task_logs_optimized, task_migrate_to_optimized, task_ps_optimized, task_up_optimized
 
 # what was built before, how it went, and how much better it is, measured here and now
-from tasks.cli.seeing import task_build_report, task_history
+from tasks.cli.history import task_build_report, task_history
 from tasks.cli.bench import task_benchmark_builds, task_compare_performance, task_image_sizes
 
 # is this machine able, are the files good, does it work

@@ -38,7 +38,9 @@ RUN sleep 1
 def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
     """Build side by side and return the seconds of wall time and of this process's own processor time."""
     from tasks.buildkit.progress import Progress
-    from tasks.ui.board import board
+    from tasks.ui.board import Board
+
+    board = Board()
 
     def build(name: str) -> None:
         argv = [

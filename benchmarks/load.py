@@ -148,12 +148,11 @@ def main() -> int:
     arguments = parser.parse_args()
     processes.stop_on_signals()
     workspace = current()
-    limits = bringup.limits(workspace.settings)
     began = time.monotonic()
     found: list[Figures] = []
     wrong = False
     try:
-        with trial(compose_of(workspace), limits, workspace.folder / "logs" / "compose-load.log") as running:
+        with trial(compose_of(workspace), bringup.terms(workspace, "load")) as running:
             if not running.outcome.well:
                 raise Trouble(bringup.explain(running.outcome, running.compose))
             up_seconds = time.monotonic() - began

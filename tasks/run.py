@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from tasks.base import places, platforms, settings
 from tasks.base.errors import Trouble
+from tasks.base.events import Events
 from tasks.base.references import beside
 from tasks.bases import base, debian
 from tasks.compose import project
@@ -31,11 +33,21 @@ if TYPE_CHECKING:
     from tasks.sharing.lease import Crew
     from tasks.sharing.share import Share
 
+Kept = TypeVar("Kept")
+
 
 class Workspace:
     """One project seen by one run. Methods may be called from any thread and raise ``Trouble``."""
 
     def __init__(self, files: tuple[Path, ...] | None = None, environ: Mapping[str, str] = os.environ) -> None:
+        self.id = os.urandom(6).hex()
+        """The builds of one run belong together in the history by this."""
+        self.began = time.time()
+        self.events = Events()
+        self.count_workers: Callable[[], int] = lambda: 1
+        """Counts those who could work at this moment; doit's reporter knows how."""
+        self._most_workers = 1
+        self._kept: dict[type, object] = {}
         self._environ = environ
         self._given = files
         self._lock = threading.RLock()
@@ -46,6 +58,20 @@ class Workspace:
         self._identity: str | None = None
         self._changed = False
         self._built: set[str] = set()
+
+    @property
+    def workers(self) -> int:
+        """How many images can be worked on at once: the most workers that were seen so far."""
+        self._most_workers = max(self._most_workers, self.count_workers())
+        return self._most_workers
+
+    def kept(self, kind: type[Kept]) -> Kept:
+        """What a part of the program keeps for the length of a run: one object of this class, made when it is first
+        asked for."""
+        with self._lock:
+            if kind not in self._kept:
+                self._kept[kind] = kind()
+            return cast(Kept, self._kept[kind])
 
     @cached_property
     def settings(self) -> settings.Settings:
@@ -115,9 +141,8 @@ class Workspace:
     def share(self) -> Share:
         """The registry that machines share finished images through, if one is set."""
         from tasks.sharing.share import Share
-        from tasks.ui.board import board
 
-        return Share(self.settings.cache_registry, self.settings.cache_write, board.say)
+        return Share(self.settings.cache_registry, self.settings.cache_write, self.events.say)
 
     @cached_property
     def asked(self) -> Asked:
@@ -128,9 +153,8 @@ class Workspace:
     def crew(self) -> Crew:
         """The machines that settle through Redis who builds what, if one is set."""
         from tasks.sharing.lease import Crew
-        from tasks.ui.board import board
 
-        return Crew(self.settings.redis_url, board.say)
+        return Crew(self.settings.redis_url, self.events.say)
 
     @cached_property
     def expected_seconds(self) -> dict[str, float]:

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from tasks.base.errors import Trouble
 from tasks.base.settings import Settings
 from tasks.bases import base, debian
-from tasks.engine.client import Engine, Held, Snapshot, facts_of, host_platform, normalise
+from tasks.cli import bases
+from tasks.engine.client import Engine, Held, Snapshot, facts_of, host_platform
 from tasks.run import Workspace
 from tests.conftest import ROOT, docker
 
@@ -111,15 +112,10 @@ def test_where_a_shared_base_may_have_the_name(source: str, ref: str, may: bool)
     assert base.declared(Settings(base_source=source, base_image=ref)) is may
 
 
-class Holding(Workspace):
-    """A workspace whose engine holds this under the base's name."""
-
-    def __init__(self, held: Held | None, **settings: str) -> None:
-        super().__init__(environ=settings)
-        self._held = held
-
-    def snapshot(self) -> Snapshot:
-        return Snapshot({normalise(self.settings.base_image): self._held} if self._held else {}, "linux/amd64")
+def rebuild(held: Held | None, root: Path, **settings: str) -> str:
+    """With an engine that holds this under the base's name."""
+    run = Workspace(environ=settings)
+    return base.rebuild(run.settings, held, run.share, root)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +131,7 @@ def test_rebuild_base_leaves_a_base_from_elsewhere_alone(
     held: Held | None, settings: dict[str, str], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(Trouble, match=sentence):
-        base.rebuild(Holding(held, **settings), declaring(tmp_path))
+        rebuild(held, declaring(tmp_path), **settings)
     assert debian.date_of(tmp_path) == "2026-11-25"
 
 
@@ -150,7 +146,7 @@ def test_a_day_on_which_no_base_could_be_made_is_taken_back(monkeypatch: pytest.
     text = "# when\n2026-01-01\n"
     declaring(tmp_path, **{"date.txt": text})
     with pytest.raises(Trouble, match="no mirror"):
-        base.rebuild(Holding(OURS), tmp_path)
+        rebuild(OURS, tmp_path)
     assert days == [time.strftime("%Y-%m-%d", time.gmtime())]
     assert (tmp_path / debian.DATE).read_text() == text
 
@@ -292,17 +288,17 @@ def test_what_mmdebstrap_says_last_is_passed_on_and_nothing_is_left(
 
 def test_the_task_asks_the_engine_only_when_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "_call", lambda *_: pytest.fail("the engine was asked"))
-    task = base.task_base_image()
+    task = bases.task_base_image()
     assert str(task["uptodate"][0]) == "BASE_IMAGE is in the engine"
 
 
 def test_a_project_that_the_tasks_were_copied_into_makes_no_base(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(base, "ROOT", tmp_path)
-    assert base.task_base_image()["file_dep"] == [], "doit would look for a file that is not there"
+    monkeypatch.setattr(bases, "ROOT", tmp_path)
+    assert bases.task_base_image()["file_dep"] == [], "doit would look for a file that is not there"
     for make in (
-        lambda: base.rebuild(Holding(OURS), tmp_path),
+        lambda: rebuild(OURS, tmp_path),
         lambda: debian.make_rootfs(tmp_path, tmp_path / "rootfs.tar", "linux/amd64"),
     ):
         with pytest.raises(Trouble, match="copy docker/base as well"):
@@ -315,8 +311,8 @@ def test_a_silent_engine_makes_the_task_stale_instead_of_raising(monkeypatch: py
         raise Trouble("no Docker engine answers")
 
     monkeypatch.setattr(Engine, "snapshot", silent)
-    monkeypatch.setattr("tasks.run.current", Workspace)
-    assert base.Present()(None, None) is False
+    monkeypatch.setattr("tasks.cli.bases.current", Workspace)
+    assert bases.Present()(None, None) is False
 
 
 @pytest.fixture

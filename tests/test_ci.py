@@ -139,13 +139,14 @@ TRIAL = """
 import sys, time
 from pathlib import Path
 from tasks.base import processes
+from tasks.stack.bringup import Terms
 from tasks.stack.health import Limits
 from tasks.stack.stack import compose_of
 from tasks.stack.trial import trial
 from tasks.run import current
 
 processes.stop_on_signals()
-with trial(compose_of(current()), Limits(60, 60), Path(sys.argv[1])) as one:
+with trial(compose_of(current()), Terms(current().events, Limits(60, 60), Path(sys.argv[1]))) as one:
     print(one.compose.project, *one.urls.values(), one.outcome.well, flush=True)
     if len(sys.argv) > 2:
         time.sleep(600)

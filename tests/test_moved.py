@@ -26,6 +26,9 @@ import subprocess, sys
 from tasks.buildkit import buildx
 from tasks.building.make import make
 from tasks.buildkit.progress import Progress
+from tasks.run import current
+from tasks.ui.board import Board
+current().events.listen(Board().heard)
 victim, times, before, after, *images = sys.argv[1:]
 left, argv, finish = [int(times)], buildx.build_argv, Progress.finish
 inside = []

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import Trouble
+from tasks.base.events import Events
 from tasks.compose.stack import Compose
 from tasks.engine.client import Engine, normalise
 from tasks.stack import bringup, images
+from tasks.stack.bringup import Terms
 from tasks.stack.health import Limits
 from tests.conftest import docker
 from tests.test_stack import Stack
@@ -115,7 +117,7 @@ def test_what_people_type_themselves_makes_nothing_anew(pair: tuple[Checkout, Ch
 
 def start(one: Checkout, built: dict[str, str], folder: Path) -> None:
     compose = Compose((one.folder / "compose.yml",), one.prefix, dict(os.environ))
-    assert bringup.start(compose, Limits(60, 30), folder / "log", built=built).well
+    assert bringup.start(compose, Terms(Events(), Limits(60, 30), folder / "log"), built=built).well
 
 
 def ids(one: Checkout) -> dict[str, str]:

@@ -33,8 +33,8 @@ from tasks.engine.containers import Container, container_of, seconds_of
 from tasks.stack import watch
 from tasks.stack.dev import Reaction, edited, mounted, reaction, stats_of
 from tasks.stack.health import RESTARTS, Outcome, Verdict, judge
+from tasks.stack.status import rows
 from tasks.stack.trial import free_port, urls, variable
-from tasks.ui.health_view import rows
 
 COMPOSE = Compose((Path("/p/compose.yml"), Path("/q/test.yml")), "name", {"COMPOSE_FILE": "x", "A": "1"})
 BEFORE = ["docker", "compose", "--file", "/p/compose.yml", "--file", "/q/test.yml"]

@@ -16,7 +16,7 @@ import sys
 import time
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from tasks.base.errors import Trouble
 from tasks.base.settings import ROOT, Settings
@@ -24,7 +24,6 @@ from tasks.bases.debian import (
     DATE,
     EPOCH,
     IDENTITY_LABEL,
-    PACKAGES,
     PYTHON,
     SOURCE_LABEL,
     SUITE,
@@ -36,68 +35,14 @@ from tasks.bases.debian import (
     next_date,
     set_date,
 )
-from tasks.cli.action import QUIET, act
 from tasks.engine.client import Engine, Held, normalise
 
 if TYPE_CHECKING:
-    from tasks.run import Workspace
     from tasks.sharing.share import Share
 
 TAR = Path(".build/base/rootfs.tar")
 # A registry that says one of these was reached; with anything else it was not.
 _ANSWERED = re.compile(r"not found|manifest unknown|denied|unauthorized|no matching manifest|invalid reference", re.I)
-
-
-def task_base_image() -> dict[str, Any]:
-    """The Debian-with-Python image that everything is built on: from a registry, else from Debian's packages."""
-    from tasks.run import current
-
-    def bring() -> Any:
-        from doit.exceptions import TaskFailed
-
-        try:
-            done = ensure(current().settings, ROOT, share=current().share)
-        except Trouble as trouble:
-            return TaskFailed(str(trouble))
-        if done:
-            print(f"base_image: {done}", file=sys.stderr)
-            current().changed()
-        return True
-
-    tar = ROOT / TAR
-    return {
-        "actions": [bring],
-        "uptodate": [Present()],
-        "targets": [str(tar)] if tar.exists() else [],
-        # A project that these tasks were copied into has none.
-        "file_dep": [str(ROOT / PACKAGES)] if (ROOT / PACKAGES).exists() else [],
-        "clean": True,
-        "verbosity": 2,
-    }
-
-
-def task_rebuild_base() -> dict[str, Any]:
-    """Make the base anew from today's packages, share it, and write the day into docker/base/date.txt"""
-    return {"actions": [(act, [rebuild])], **QUIET}
-
-
-class Present:
-    """Whether the engine holds the base; asked only when a task needs it."""
-
-    def __call__(self, task: object, values: object) -> bool:
-        """Ask the engine; an engine that does not answer, or a wrong setting, holds nothing."""
-        from tasks.run import current
-
-        try:
-            workspace = current()
-            held = workspace.snapshot().get(workspace.settings.base_image)
-            return wanted(held, workspace.settings, workspace.base_identity)
-        except Trouble:
-            return False
-
-    def __repr__(self) -> str:
-        """What ``doit info`` says."""
-        return "BASE_IMAGE is in the engine"
 
 
 def ensure(settings: Settings, root: Path, afresh: bool = False, share: Share | None = None) -> str:
@@ -134,11 +79,13 @@ def ensure(settings: Settings, root: Path, afresh: bool = False, share: Share | 
     return f"made {what}{shared.give(ref, image, engine)}"
 
 
-def rebuild(workspace: Workspace, root: Path = ROOT) -> None:
-    """The action of ``rebuild_base``: what stands in the file decides, so the day is written first, and taken back if
-    no base comes of it. Raises ``Trouble``."""
-    settings, ref = workspace.settings, workspace.settings.base_image
-    held = workspace.snapshot().get(ref)
+def rebuild(settings: Settings, held: Held | None, share: Share, root: Path = ROOT) -> str:
+    """Make the base anew, in place of the one that the engine holds; returns what was done, in words.
+
+    What stands in the file decides which base it is, so the day is written first, and taken back if no base comes of
+    it. Raises ``Trouble``.
+    """
+    ref = settings.base_image
     refuse_to_stand_in(ref, settings.base_source, f"{ref} cannot be made here")
     if settings.base_source == "auto" and held and not made_here(held):
         raise Trouble(
@@ -149,14 +96,11 @@ def rebuild(workspace: Workspace, root: Path = ROOT) -> None:
     date = next_date(date_of(root), time.strftime("%Y-%m-%d", time.gmtime()))
     before = set_date(root, date)
     try:
-        done = ensure(settings, root, afresh=True, share=workspace.share)
+        done = ensure(settings, root, afresh=True, share=share)
     except BaseException:
         (root / DATE).write_text(before)
         raise
-    workspace.changed()
-    print(
-        f"{done}\n{DATE} says {date}: commit it, and every machine has this base with its next build", file=sys.stderr
-    )
+    return f"{done}\n{DATE} says {date}: commit it, and every machine has this base with its next build"
 
 
 def wanted(held: Held | None, settings: Settings, number: str = "") -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from tasks.base import processes
 from tasks.building import parents, sending, site
 from tasks.building.context import as_built
+from tasks.building.events import StepsChanged
 from tasks.building.parents import Vanished
 from tasks.building.site import Site
 from tasks.buildkit import buildx
@@ -30,7 +31,6 @@ from tasks.inputs.stamps import Stamps
 from tasks.planning.plan import Decision
 from tasks.planning.reasons import differences
 from tasks.run import Workspace
-from tasks.ui import board
 
 AGAIN = 2
 """How often an image is built again because something moved."""
@@ -146,7 +146,7 @@ def _run(
             changes = progress.feed(data)
             lines.writelines(f"{change.line}\n" for change in changes)
             lines.flush()
-            board.board.fed(one.name, progress, changes)
+            workspace.events.emit(StepsChanged(one.name, progress, changes))
         lines.writelines(f"{change.line}\n" for change in progress.finish())
         process.wait()
         image_id = iidfile.read_text().strip() if process.returncode == 0 else ""

@@ -27,10 +27,30 @@ from tasks.engine import plugins
 from tasks.inputs import stamps
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
-from tasks.ui.board import board
 
-_begun: dict[str, threading.Event] = {}
-_choosing = threading.Lock()
+
+class Busy:
+    """How many images a run is working on; a context manager for each."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.count -= 1
+
+
+class _Begun:
+    """The images of a run whose early stages were begun, and whether they are done."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, threading.Event] = {}
+        self.lock = threading.Lock()
 
 
 def build_next(workspace: Workspace, names: Sequence[str]) -> None:
@@ -44,14 +64,14 @@ def build_next(workspace: Workspace, names: Sequence[str]) -> None:
             for stage in decision.surveyed.early:
                 _build(workspace, decision, stage)
         finally:
-            _begun[decision.name].set()
+            workspace.kept(_Begun).done[decision.name].set()
 
 
-def settled(name: str) -> None:
+def settled(workspace: Workspace, name: str) -> None:
     """Wait until the early stages of an image are built, if they were begun. BuildKit would join the two builds, but
     what ends the first can then end the second ("no active sessions")."""
-    if name in _begun:
-        _begun[name].wait()
+    if begun := workspace.kept(_Begun).done.get(name):
+        begun.wait()
 
 
 def worthwhile(workspace: Workspace, decision: Decision) -> bool:
@@ -71,13 +91,14 @@ def worthwhile(workspace: Workspace, decision: Decision) -> bool:
 
 
 def _next(workspace: Workspace, names: Sequence[str]) -> Decision | None:
-    with _choosing:
-        if sum(row.state == "running" for row in board.rows.values()) >= max(2, os.cpu_count() or 1):
+    begun = workspace.kept(_Begun)
+    with begun.lock:
+        if workspace.kept(Busy).count >= max(2, os.cpu_count() or 1):
             return None
         for name in names:
             decision = workspace.decide(name)
-            if name not in _begun and worthwhile(workspace, decision):
-                _begun[name] = threading.Event()
+            if name not in begun.done and worthwhile(workspace, decision):
+                begun.done[name] = threading.Event()
                 return decision
     return None
 

@@ -16,17 +16,24 @@ from collections.abc import Mapping
 from tasks.base import platforms, processes
 from tasks.base.errors import Trouble
 from tasks.base.references import beside, repository
+from tasks.building.events import ImageNoted
 from tasks.buildkit import builder
 from tasks.engine import plugins
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
 from tasks.sharing.registry import platform_of
-from tasks.ui import board
 
 _ASK_SECONDS = 30
-_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-_tried: set[tuple[str, str]] = set()
-_refusals: dict[tuple[str, str], str] = {}  # of bases that were pulled because `build.pull` asks for it: why not, or ""
+
+
+class _Pulls:
+    """The bases, each with a platform, that a run tried to pull; ``refusals``: why not, or "", of those that were
+    pulled because ``build.pull`` asks for it."""
+
+    def __init__(self) -> None:
+        self.locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self.tried: set[tuple[str, str]] = set()
+        self.refusals: dict[tuple[str, str], str] = {}
 
 
 def bring(workspace: Workspace, decision: Decision) -> bool:
@@ -52,14 +59,15 @@ def pull(workspace: Workspace, decision: Decision) -> bool:
     """
     pairs = [(ref, one) for ref, some in decision.surveyed.read_for.items() for one in some]
     wanted = [(ref, one) for ref, one in pairs if "@" not in ref or workspace.base(ref, one) is None]
+    pulls = workspace.kept(_Pulls)
     for ref, platform in wanted:
-        with _locks[ref]:
-            if (ref, platform) not in _refusals:
-                board.board.note(decision.name, f"pulling {ref} for {platform}")
-                _refusals[ref, platform] = _pull_anew(workspace, ref, platform)
-                _tried.add((ref, platform))
+        with pulls.locks[ref]:
+            if (ref, platform) not in pulls.refusals:
+                workspace.events.emit(ImageNoted(decision.name, f"pulling {ref} for {platform}"))
+                pulls.refusals[ref, platform] = _pull_anew(workspace, ref, platform)
+                pulls.tried.add((ref, platform))
                 workspace.changed()
-        if why := _refusals[ref, platform]:
+        if why := pulls.refusals[ref, platform]:
             raise Trouble(
                 f"{decision.name}: its base {ref} cannot be pulled, which `build.pull` asks for: {why}",
                 remedy="without `pull: true` it is built on what the engine holds",
@@ -121,11 +129,12 @@ def _pull_anew(workspace: Workspace, ref: str, platform: str) -> str:
 def _pull(workspace: Workspace, ref: str, platform: str, image: str) -> bool:
     """Pull a base for a platform; whether it came. What it says is said again, and better, by the build that then
     fails."""
-    with _locks[ref]:
-        if (ref, platform) in _tried:
+    pulls = workspace.kept(_Pulls)
+    with pulls.locks[ref]:
+        if (ref, platform) in pulls.tried:
             return False
-        _tried.add((ref, platform))
-        board.board.note(image, f"pulling {ref} for {platform}")
+        pulls.tried.add((ref, platform))
+        workspace.events.emit(ImageNoted(image, f"pulling {ref} for {platform}"))
         snapshot = workspace.engine.snapshot()
         if snapshot.get(ref) is None and platforms.same(platform, snapshot.platform):
             return _docker_pull(ref, platform)

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import threading
 import time
-from functools import cache
 from typing import TYPE_CHECKING
 
 from tasks.bases import shared as shared_base
 from tasks.bases.base import made_here
 from tasks.bases.debian import IDENTITY_LABEL
 from tasks.building import site
+from tasks.building.events import ImageNoted
 from tasks.engine.client import Held, normalise
 from tasks.engine.labels import OWN, PARENTS, REBUILT
 from tasks.planning.agreement import verdict
 from tasks.planning.plan import Decision, own_only, rebuilt
 from tasks.run import Workspace
 from tasks.sharing import lease, share
-from tasks.ui import board
 
 if TYPE_CHECKING:
     from tasks.planning.shared_image import Found
 
-_parents = threading.RLock()
+
+class _Parents:
+    """Pushing what others lack: children of one parent, and images on one base, do it once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.base_given = False
 
 
 def mark(workspace: Workspace, decision: Decision) -> str:
@@ -52,9 +57,6 @@ def give_base(workspace: Workspace) -> None:
             workspace.changed()
 
 
-_give_base_once = cache(give_base)
-
-
 def give(
     workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float, rebuilt_at: str = ""
 ) -> Found | None:
@@ -64,8 +66,11 @@ def give(
         return None
     labels = {OWN: decision.surveyed.own, PARENTS: decision.parents_label, REBUILT: rebuilt_at}
     if normalise(workspace.settings.base_image) in map(normalise, decision.surveyed.bases):
-        with _parents:
-            _give_base_once(workspace)
+        parents = workspace.kept(_Parents)
+        with parents.lock:
+            if not parents.base_given:
+                give_base(workspace)
+            parents.base_given = True
     what, found = offer(workspace, decision, wanted, Held(image_id, labels=labels, size=size, fixed=False))
     if workspace.settings.cache_write:
         workspace.crew.tell({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
@@ -88,7 +93,7 @@ def offer(workspace: Workspace, decision: Decision, wanted: share.Wanted, held: 
 
     what = judged()
     if what == "push" and registry.writes:
-        board.board.note(decision.name, f"pushing to {registry.address}")
+        workspace.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
         layout = site.layout_of(workspace, decision.surveyed)
         whole = (layout, workspace.index_of(decision.surveyed, held)) if layout else None
         found = registry.push(wanted, held.id, workspace.engine, held.size, site.inline_tags(workspace), whole)
@@ -109,7 +114,7 @@ def _on_shared_parents(workspace: Workspace, decision: Decision) -> bool | None:
         wanted = share.wanted_of(parent.surveyed, platform)
         if wanted is None:
             return None
-        with _parents:  # two children of one parent push it once
+        with workspace.kept(_Parents).lock:  # two children of one parent push it once
             found = workspace.share.look({name: wanted}).get(name)
             if parent.held and (found is None or found.labels.get(OWN) != parent.surveyed.own):
                 _, found = offer(workspace, parent, wanted, parent.held)

@@ -13,7 +13,6 @@ for built (doit itself saves the state of files after the action), also one that
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 import time
@@ -29,6 +28,7 @@ from tasks.base.errors import Trouble
 from tasks.base.references import repository, tag_of
 from tasks.building import attempt, early, externals, give, site
 from tasks.building.attempt import Attempt, Moved, Outcome, Result
+from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
 from tasks.buildkit import builder
 from tasks.engine import temporary_tag
 from tasks.engine.client import Gone, Held
@@ -38,14 +38,16 @@ from tasks.planning.plan import ANOTHER, Decision, is_for, made_from
 from tasks.planning.reasons import AFRESH
 from tasks.run import Workspace, current
 from tasks.sharing import share
-from tasks.ui import board
 
-# One run of doit: the builds of its history belong together by this.
-_RUN = os.urandom(6).hex()
-_BEGAN = time.time()
-_beginning = threading.Lock()
-# Children that are built side by side make a parent that was removed once.
-_first: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+class _Builds:
+    """The builds of one run: whether the first has begun, and which parents that were removed are being made again,
+    which children that are built side by side do once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.begun = False
+        self.first: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def make(name: str, afresh: bool = False) -> Any:
@@ -54,13 +56,17 @@ def make(name: str, afresh: bool = False) -> Any:
     from doit.exceptions import TaskFailed
 
     workspace = current()
+
+    def waits() -> None:
+        workspace.events.emit(ImageNoted(name, "waits for cache_prune"))
+
     try:
-        with lock.shared(builds_lock(workspace), lambda: board.board.note(name, "waits for cache_prune")):
+        with workspace.kept(early.Busy), lock.shared(builds_lock(workspace), waits):
             _make(workspace, name, afresh)
     except Trouble as trouble:
         return TaskFailed(str(trouble))
     except processes.Stopped:
-        board.board.ended(name, "cancelled")
+        workspace.events.emit(ImageEnded(name, "cancelled"))
         return TaskFailed("stopped")
     return None
 
@@ -94,8 +100,8 @@ def _make(workspace: Workspace, name: str, afresh: bool = False) -> None:
         except Moved as moved:
             what, proves = str(moved), moved.result
         if number < attempt.AGAIN:
-            board.board.say(f"{name}: {what} while it was built, building again ({number + 1} of {attempt.AGAIN})")
-    board.board.ended(name, "moved")
+            workspace.events.say(f"{name}: {what} while it was built, building again ({number + 1} of {attempt.AGAIN})")
+    workspace.events.emit(ImageEnded(name, "moved"))
     raise Trouble(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
 
 
@@ -108,7 +114,7 @@ def _decided(workspace: Workspace, name: str) -> Decision:
     while decision.action in ("build", "pull") and externals.bring(workspace, decision):
         decision = _looked(workspace, name)
     for parent in decision.coming:
-        with _first[parent]:
+        with workspace.kept(_Builds).first[parent]:
             if _looked(workspace, parent).stale:
                 _make(workspace, parent)
     return _looked(workspace, name) if decision.coming else decision
@@ -125,7 +131,7 @@ def _looked(workspace: Workspace, name: str) -> Decision:
 def _do(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     match decision.action:
         case "fresh":
-            board.board.ended(decision.name, "fresh")
+            workspace.events.emit(ImageEnded(decision.name, "fresh"))
             _keep_record(workspace, decision, decision.held, 0.0)
         case "retag":
             if not _retag(workspace, decision):
@@ -143,10 +149,10 @@ def _do(workspace: Workspace, decision: Decision, how: Attempt) -> None:
 def _pull(workspace: Workspace, decision: Decision) -> bool:
     """Let the engine have what the shared registry offers; false if it is not what was promised, or does not come."""
     name = decision.name
-    board.board.started(name, "pull", decision.reasons, workspace.expected_pull_seconds.get(name))
+    workspace.events.emit(ImageStarted(name, "pull", decision.reasons, workspace.expected_pull_seconds.get(name)))
     held = _fetched(workspace, decision)
     if held:
-        board.board.ended(name, "pulled", size=held.size)
+        workspace.events.emit(ImageEnded(name, "pulled", size=held.size))
     return held is not None
 
 
@@ -188,11 +194,13 @@ def _build_in_turn(workspace: Workspace, decision: Decision, how: Attempt) -> No
         _build(workspace, decision, how)
         return
     name = decision.name
-    board.board.started(name, "build", decision.reasons, workspace.expected_seconds.get(name))
+    workspace.events.emit(ImageStarted(name, "build", decision.reasons, workspace.expected_seconds.get(name)))
     turn = f"{wanted.fingerprint}:{wanted.platform}"
-    with workspace.crew.turn(
-        turn, lambda who: board.board.note(name, f"waits for {who}, which builds it"), processes.stopping
-    ):
+
+    def waits(who: str) -> None:
+        workspace.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
+
+    with workspace.crew.turn(turn, waits, processes.stopping):
         if processes.stopping():
             raise processes.Stopped
         workspace.share.forget(wanted)
@@ -213,7 +221,7 @@ def _retag(workspace: Workspace, decision: Decision) -> bool:
     held = decision.held
     if held is None:
         raise ValueError("retag is decided from an image that the engine holds")
-    board.board.started(decision.name, "retag", decision.reasons)
+    workspace.events.emit(ImageStarted(decision.name, "retag", decision.reasons))
     try:
         _name(workspace, decision, held.id)
     except Gone:
@@ -222,7 +230,7 @@ def _retag(workspace: Workspace, decision: Decision) -> bool:
     seconds = time.time() - began
     _keep_record(workspace, decision, held, seconds)
     workspace.history.add(_entry(workspace, decision, "done", began, seconds, image_id=held.id, size=held.size))
-    board.board.ended(decision.name, "retagged")
+    workspace.events.emit(ImageEnded(decision.name, "retagged"))
     return True
 
 
@@ -232,8 +240,8 @@ def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     externals.refuse_foreign(workspace, decision)
     _begin(workspace)
     if not how.number:
-        board.board.started(name, "build", decision.reasons, expected.get(name))
-    early.settled(name)
+        workspace.events.emit(ImageStarted(name, "build", decision.reasons, expected.get(name)))
+    early.settled(workspace, name)
     log = workspace.folder / "logs" / f"{name}.log"
     # Unlike any other build's, of this run too: images may share a repository.
     passing = f"{repository(one.image.ref)}:{temporary_tag.make('building')}"
@@ -273,26 +281,25 @@ def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     workspace.history.add(entry)
     instead = give.give(workspace, decision, image_id, size, seconds, how.rebuilt)
     if instead:
-        board.board.note(name, "another machine shared its result first, which is taken")
+        workspace.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
         if pulled := _fetched(workspace, replace(decision, action="pull", reasons=(ANOTHER,), offer=instead)):
-            board.board.ended(name, "pulled", size=pulled.size)
+            workspace.events.emit(ImageEnded(name, "pulled", size=pulled.size))
             return
-    board.board.ended(name, "built", progress=outcome.progress, size=size)
+    workspace.events.emit(ImageEnded(name, "built", progress=outcome.progress, size=size))
 
 
 def _begin(workspace: Workspace) -> None:
     """What the first build of a run does, while the others wait."""
-    with _beginning:
-        _begin_once(workspace)
-
-
-@cache
-def _begin_once(workspace: Workspace) -> None:
-    # To plan all images anew for each build would add up.
-    decisions = workspace.decisions()
-    expected = workspace.forecast(decisions)
-    board.board.plan({name: (one.action, expected.get(name)) for name, one in decisions.items()})
-    externals.introduce(workspace, decisions)
+    builds = workspace.kept(_Builds)
+    with builds.lock:
+        if builds.begun:
+            return
+        builds.begun = True
+        decisions = workspace.decisions()
+        expected = workspace.forecast(decisions)
+        actions = {name: (one.action, expected.get(name)) for name, one in decisions.items()}
+        workspace.events.emit(ImagesPlanned(actions))
+        externals.introduce(workspace, decisions)
 
 
 def _failed(workspace: Workspace, decision: Decision, outcome: Outcome, log: Path) -> NoReturn:
@@ -301,7 +308,7 @@ def _failed(workspace: Workspace, decision: Decision, outcome: Outcome, log: Pat
     name, one, progress = decision.name, decision.surveyed, outcome.progress
     steps = history.steps_of(progress)
     workspace.history.add(_entry(workspace, decision, "failed", outcome.began, outcome.seconds, steps=steps))
-    board.board.ended(name, "failed", progress=progress)
+    workspace.events.emit(ImageEnded(name, "failed", progress=progress))
     path = Path(one.image.dockerfile) if one.image.dockerfile else None
     raise Trouble(failure.explain(name, progress, progress.tail, path, one.dockerfile_text, log, outcome.status))
 
@@ -354,11 +361,11 @@ def _entry(
         reasons=decision.reasons,
         started=began,
         seconds=seconds,
-        waited=began - _BEGAN,
+        waited=began - workspace.began,
         builder=builder.name(workspace.settings),
         commit=_commit(workspace.project.directory),
-        workers=board.board.workers,
-        run=_RUN,
+        workers=workspace.workers,
+        run=workspace.id,
         parents=tuple(dict.fromkeys(decision.surveyed.parents.values())),
         **more,
     )

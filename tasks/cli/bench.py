@@ -167,7 +167,7 @@ def _on_disk(both: SideBySide, workspace: Workspace, standard: Mapping[str, Meas
 def _print_cases(cases: Sequence[Case]) -> None:
     from rich.table import Table
 
-    from tasks.ui.output import Output
+    from tasks.base.output import Output
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("scenario", "image"):

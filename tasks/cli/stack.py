@@ -67,6 +67,15 @@ def task_ci_test() -> Task:
     return {"actions": [(_ci_test,)], "task_dep": ["dev_environment", "build_optimized"], "pos_arg": "words", **QUIET}
 
 
+def _act(run: Any, *words: Any) -> Any:
+    """Act, with what happens to the stack shown."""
+    from tasks.run import current
+    from tasks.ui.health_view import StackView
+
+    current().events.listen(StackView().heard)
+    return act(run, *words)
+
+
 def _make_env() -> Any:
     from tasks.stack.stack import make_env
 
@@ -76,7 +85,7 @@ def _make_env() -> Any:
 def _up() -> Any:
     from tasks.stack.stack import up
 
-    return act(up)
+    return _act(up)
 
 
 def _down(volumes: bool, yes: bool) -> Any:
@@ -88,7 +97,7 @@ def _down(volumes: bool, yes: bool) -> Any:
 def _ps(as_json: bool) -> Any:
     from tasks.stack.stack import ps
 
-    return act(ps, as_json)
+    return _act(ps, as_json)
 
 
 def _logs(services: Sequence[str], follow: bool, tail: str, since: str) -> Any:
@@ -100,13 +109,13 @@ def _logs(services: Sequence[str], follow: bool, tail: str, since: str) -> Any:
 def _dev() -> Any:
     from tasks.stack.dev import dev
 
-    return act(dev)
+    return _act(dev)
 
 
 def _migrate(dry_run: bool, yes: bool) -> Any:
     from tasks.stack.migrate import migrate
 
-    return act(migrate, dry_run, yes)
+    return _act(migrate, dry_run, yes)
 
 
 def _ci_build() -> Any:
@@ -118,4 +127,4 @@ def _ci_build() -> Any:
 def _ci_test(words: Sequence[str]) -> Any:
     from tasks.stack.ci import test
 
-    return act(test, words)
+    return _act(test, words)

@@ -9,37 +9,53 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from tasks.base import processes
 from tasks.base.errors import Trouble
-from tasks.base.settings import Settings
+from tasks.base.events import Events
 from tasks.compose import secrets
 from tasks.compose.stack import Compose, Service, create_argv, last_words, start_argv
 from tasks.engine.client import Engine
 from tasks.engine.containers import Container, Containers
+from tasks.run import Workspace
 from tasks.stack import images
+from tasks.stack.events import waiting
 from tasks.stack.health import Limits, Outcome, Verdict, wait
-from tasks.ui import health_view
 
 _LAST_LINES = 15
 _LEAVE_SECONDS = 10
 _TRIES = 3  # so often names are put right that somebody else moves
 
 
-def limits(settings: Settings) -> Limits:
-    """How long the settings let a stack take."""
-    return Limits(overall=settings.up_seconds, service=settings.up_service_seconds)
+@dataclass(frozen=True)
+class Terms:
+    """How a stack is started: who hears of it, how long it may take, and the file for what Compose says."""
+
+    events: Events
+    limits: Limits
+    log: Path
 
 
-def start(
-    compose: Compose, limit: Limits, log: Path, only: Sequence[str] = (), built: Mapping[str, str] | None = None
-) -> Outcome:
+def terms(workspace: Workspace, command: str) -> Terms:
+    """As the settings of this run say, for one of its commands."""
+    settings = workspace.settings
+    limits = Limits(overall=settings.up_seconds, service=settings.up_service_seconds)
+    return Terms(workspace.events, limits, log_of(workspace, command))
+
+
+def log_of(workspace: Workspace, command: str) -> Path:
+    """Where what Compose says goes."""
+    return workspace.folder / "logs" / f"compose-{command}.log"
+
+
+def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mapping[str, str] | None = None) -> Outcome:
     """Create and start what is missing or changed, and wait until all is healthy or something is not.
 
     ``only`` are the services that are wanted, with what they depend on (default: all). ``built`` is which image each
-    name must stand for: no container of another is started. What Compose says goes to ``log``. Raises ``Trouble`` when
+    name must stand for: no container of another is started. Raises ``Trouble`` when
     Compose cannot begin; a service that does not become healthy is told by the outcome, for the caller to decide what
     follows (see ``explain``).
     """
@@ -48,15 +64,20 @@ def start(
     project = Containers(compose.project)
     project.put_names_right()
     stop_the_sick(compose, project)
+    log = terms.log
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as said, health_view.shown() as view, _Work(compose, services, only, built or {}, said) as work:
+    with (
+        log.open("wb") as said,
+        waiting(terms.events) as show,
+        _Work(compose, services, only, built or {}, said) as work,
+    ):
 
-        def show(verdicts: Mapping[str, Verdict], seconds: float) -> None:
+        def checked(verdicts: Mapping[str, Verdict], seconds: float) -> None:
             if processes.stopping():
                 raise processes.Stopped
-            view.show(verdicts, seconds)
+            show(verdicts, seconds)
 
-        outcome = wait(project, expected, limit, working=work.is_alive, show=show)
+        outcome = wait(project, expected, terms.limits, working=work.is_alive, show=checked)
         # Compose itself waits for what has just failed; it leaves with its own words.
         stopped = work.is_alive()
     if work.trouble:

@@ -22,8 +22,8 @@ from tasks.history.store import Build
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
 from tasks.stack import bringup, images, trial
-from tasks.stack.stack import compose_of, log_of
-from tasks.ui import health_view
+from tasks.stack.stack import compose_of
+from tasks.stack.status import rows_of
 
 E2E = "tests/e2e"
 _HISTORY = 1000
@@ -153,10 +153,9 @@ def test(workspace: Workspace, words: Sequence[str]) -> None:
     """
     folder = workspace.folder / "ci"
     began = time.monotonic()
-    log = log_of(workspace, f"ci-{os.getpid()}")
+    terms = bringup.terms(workspace, f"ci-{os.getpid()}")
     try:
-        limits = bringup.limits(workspace.settings)
-        with trial.trial(compose_of(workspace), limits, log, images.built(workspace)) as running:
+        with trial.trial(compose_of(workspace), terms, images.built(workspace)) as running:
             try:
                 _use(running, words, folder, began)
             except BaseException:
@@ -164,14 +163,14 @@ def test(workspace: Workspace, words: Sequence[str]) -> None:
                 print(f"the containers' logs are in {kept[0].parent if kept else folder}", file=sys.stderr)
                 raise
     finally:
-        log.unlink(missing_ok=True)
+        terms.log.unlink(missing_ok=True)
 
 
 def _use(running: trial.Trial, words: Sequence[str], folder: Path, began: float) -> None:
     if not running.outcome.well:
         raise Trouble(bringup.explain(running.outcome, running.compose))
     up_seconds = time.monotonic() - began
-    found = health_view.rows(list(running.outcome.verdicts), running.outcome.containers)
+    found = rows_of(running.outcome)
     print(f"{running.compose.project} is healthy after {seconds_text(up_seconds)}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"e2e.{os.getpid()}.partial.xml"

@@ -31,9 +31,10 @@ from tasks.engine.containers import Containers
 from tasks.run import Workspace
 from tasks.stack import bringup, health, images, watch
 from tasks.stack.ci import doit
+from tasks.stack.events import ServicesListed, waiting
 from tasks.stack.logs import Follower
-from tasks.stack.stack import compose_of, locked, log_of
-from tasks.ui import health_view
+from tasks.stack.stack import compose_of, locked
+from tasks.stack.status import rows_of
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
 _RESTARTED = ("sync+restart", "restart")
@@ -121,10 +122,8 @@ def _mount(rule: Sync) -> dict[str, Any]:
 
 def _start(workspace: Workspace, compose: Compose) -> None:
     with locked(workspace):
-        outcome = bringup.start(
-            compose, bringup.limits(workspace.settings), log_of(workspace, "dev"), built=images.built(workspace)
-        )
-    health_view.print_table(health_view.rows(list(outcome.verdicts), outcome.containers))
+        outcome = bringup.start(compose, bringup.terms(workspace, "dev"), built=images.built(workspace))
+    workspace.events.emit(ServicesListed(rows_of(outcome)))
     if not outcome.well:
         raise Trouble(bringup.explain(outcome, compose))
 
@@ -275,12 +274,12 @@ def _run(workspace: Workspace, compose: Compose, name: str, command: Command) ->
 
 
 def _restart(workspace: Workspace, compose: Compose, services: Sequence[str]) -> None:
-    with locked(workspace), health_view.shown(live=False) as view:
+    with locked(workspace), waiting(workspace.events, live=False) as show:
         done = compose.run(*restart_argv(compose, services)[len(compose.argv()) :])
         if done.returncode:
             raise Trouble(f"docker compose restart: {last_words(done.stderr)}")
-        project, limits = Containers(compose.project), bringup.limits(workspace.settings)
-        outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=view.show)
+        project, limits = Containers(compose.project), bringup.terms(workspace, "restart").limits
+        outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=show)
     if not outcome.well:
         raise Trouble(bringup.explain(outcome, compose))
 

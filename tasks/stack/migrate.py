@@ -27,8 +27,9 @@ from tasks.planning.plan import Decision
 from tasks.run import Workspace
 from tasks.stack import bringup, images
 from tasks.stack.ci import doit
-from tasks.stack.stack import compose_of, locked, log_of, make_env
-from tasks.ui import health_view
+from tasks.stack.events import ServicesListed
+from tasks.stack.stack import compose_of, locked, make_env
+from tasks.stack.status import rows_of
 
 STANDARD = "docker-compose.yml"
 _TAG = "before-migration"
@@ -159,7 +160,7 @@ def _plan(workspace: Workspace) -> list[Change]:
 def _print_plan(workspace: Workspace, changes: Sequence[Change]) -> None:
     from rich.table import Table
 
-    from tasks.ui.output import Output
+    from tasks.base.output import Output
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("service", "runs", "will run", "keeps"):
@@ -197,12 +198,12 @@ def _switch(workspace: Workspace, journal: Journal) -> None:
     reason = ""
     events: list[Event] = []
     try:
-        limits = bringup.limits(workspace.settings)
-        outcome = bringup.start(compose, limits, log_of(workspace, "migrate"), built=images.built(workspace))
+        terms = bringup.terms(workspace, "migrate")
+        outcome = bringup.start(compose, terms, built=images.built(workspace))
         events = list(outcome.events)
         if outcome.well:
             _finish(workspace, journal)
-            health_view.print_table(health_view.rows(list(outcome.verdicts), outcome.containers))
+            workspace.events.emit(ServicesListed(rows_of(outcome)))
             print(f"migrated: {_away(events)}", file=sys.stderr)
             return
         reason = bringup.explain(outcome, compose)
@@ -216,10 +217,10 @@ def _roll_back(workspace: Workspace, journal: Journal, events: list[Event], reas
     """Start what ran before; always raises ``Trouble``, which says whether that worked."""
     write_journal(workspace.folder, replace(journal, phase="rolling back"))
     compose = _with_images_of(workspace, journal)
-    limits = bringup.limits(workspace.settings)
     services = compose.services()
     ran = {normalise(services[name].image): one.image_id for name, one in journal.before.items() if name in services}
-    outcome = bringup.start(compose, limits, log_of(workspace, "rollback"), only=sorted(journal.before), built=ran)
+    terms = bringup.terms(workspace, "rollback")
+    outcome = bringup.start(compose, terms, only=sorted(journal.before), built=ran)
     events += outcome.events
     if not outcome.well:
         raise Trouble(

@@ -16,7 +16,8 @@ from tasks.compose.stack import Compose, down_argv, last_words
 from tasks.engine.containers import Belongings, Containers
 from tasks.run import Workspace
 from tasks.stack import bringup, images
-from tasks.ui import health_view
+from tasks.stack.events import ServicesListed
+from tasks.stack.status import rows, rows_of
 
 
 def compose_of(workspace: Workspace) -> Compose:
@@ -55,17 +56,10 @@ def up(workspace: Workspace) -> None:
     """Start the stack, wait for health, print its table; ``Trouble`` says which service is not well, and why."""
     compose = compose_of(workspace)
     with locked(workspace):
-        outcome = bringup.start(
-            compose, bringup.limits(workspace.settings), log_of(workspace, "up"), built=images.built(workspace)
-        )
-    health_view.print_table(health_view.rows(list(outcome.verdicts), outcome.containers))
+        outcome = bringup.start(compose, bringup.terms(workspace, "up"), built=images.built(workspace))
+    workspace.events.emit(ServicesListed(rows_of(outcome)))
     if not outcome.well:
         raise Trouble(bringup.explain(outcome, compose))
-
-
-def log_of(workspace: Workspace, command: str) -> Path:
-    """Where what Compose says goes."""
-    return workspace.folder / "logs" / f"compose-{command}.log"
 
 
 def down(workspace: Workspace, volumes: bool, yes: bool) -> None:
@@ -81,9 +75,9 @@ def down(workspace: Workspace, volumes: bool, yes: bool) -> None:
             if not yes:
                 confirm()
         compose = compose_of(workspace)
-        done = compose_run(compose, down_argv(compose, volumes=volumes), log_of(workspace, "down"))
+        done = compose_run(compose, down_argv(compose, volumes=volumes), bringup.log_of(workspace, "down"))
         if done:
-            raise Trouble(f"docker compose down: {done}", remedy=f"its log is {log_of(workspace, 'down')}")
+            raise Trouble(f"docker compose down: {done}", remedy=f"its log is {bringup.log_of(workspace, 'down')}")
         left = project.belongings()
     gone = [f"{len(there.containers)} containers", f"{len(there.networks)} networks"]
     gone += [f"{len(there.volumes) - len(left.volumes)} volumes"] if volumes else []
@@ -106,8 +100,8 @@ def compose_run(compose: Compose, argv: Sequence[str], log: Path) -> str:
 def ps(workspace: Workspace, as_json: bool) -> None:
     """Print the services of the stack and their containers, as a table or as JSON."""
     services = [name for name, one in compose_of(workspace).services().items() if one.replicas]
-    found = health_view.rows(services, Containers(workspace.project.name).look())
+    found = rows(services, Containers(workspace.project.name).look())
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        health_view.print_table(found)
+        workspace.events.emit(ServicesListed(found))

@@ -27,7 +27,8 @@ from tasks.compose import secrets
 from tasks.compose.stack import Compose, Service
 from tasks.engine.containers import Containers, projects
 from tasks.stack import bringup
-from tasks.stack.health import Limits, Outcome
+from tasks.stack.bringup import Terms
+from tasks.stack.health import Outcome
 
 OVERRIDE = "docker-compose.test.yml"
 _MARK = "-ci-"
@@ -56,7 +57,7 @@ def compose_for(compose: Compose) -> Compose:
 
 
 @contextlib.contextmanager
-def trial(compose: Compose, limits: Limits, log: Path, built: Mapping[str, str] | None = None) -> Iterator[Trial]:
+def trial(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None) -> Iterator[Trial]:
     """A trial of this project for the block, healthy or not: its outcome says so, and its containers can be looked at.
     ``built`` is which image each name must stand for. ``Trouble`` when Compose cannot start it at all."""
     sweep(compose.project)
@@ -69,19 +70,17 @@ def trial(compose: Compose, limits: Limits, log: Path, built: Mapping[str, str] 
         atexit.register(forget)
         stack.callback(atexit.unregister, forget)
         stack.callback(forget)
-        yield _start(own, limits, log, stack, built)
+        yield _start(own, terms, stack, built)
 
 
-def _start(
-    compose: Compose, limits: Limits, log: Path, stack: contextlib.ExitStack, built: Mapping[str, str] | None
-) -> Trial:
+def _start(compose: Compose, terms: Terms, stack: contextlib.ExitStack, built: Mapping[str, str] | None) -> Trial:
     services = compose.services()
     for attempt in range(_TRIES):
         ports = {name: stack.enter_context(free_port()) for name, one in services.items() if one.replicas and one.ports}
         published = {f"{variable(name)}_PORT": str(port) for name, port in ports.items()}
         own = replace(compose, environ={**compose.environ, **published})
         try:
-            outcome = bringup.start(own, limits, log, built=built)
+            outcome = bringup.start(own, terms, built=built)
         except Trouble as trouble:
             if _TAKEN.search(str(trouble)) and attempt + 1 < _TRIES:
                 continue

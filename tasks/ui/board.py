@@ -1,16 +1,8 @@
 """What is each image doing right now?
 
-One ``Board`` per process, the object ``board`` of this module. The threads that build tell it what happens,
-doit's reporter tells it which images there are, and it tells people, on standard error: on a terminal as a live
-board (``tasks.ui.live``), elsewhere as one line when an image begins and one block when it ends.
-
-What ``tasks.cli.build`` calls, from any thread:
-
-    board.plan({"auth": ("build", 12.5), "memory": ("fresh", None)})       what will be done, as far as it is known
-    board.started("auth", "build", reasons=["services/auth/main.py changed"])
-    board.note("auth", "waiting for another process that builds it")       anything that takes its time
-    board.fed("auth", progress, progress.feed(data))                       after every piece of BuildKit's output
-    board.ended("auth", "built", progress=progress, size=231_000_000)
+A ``Board`` hears the events of a run, from whatever thread, doit's reporter tells it which images there are, and it
+tells people, on standard error: on a terminal as a live board (``tasks.ui.live``), elsewhere as one line when an image
+begins and one block when it ends.
 
 Nothing here imports rich or starts a thread before an image is really built or pulled.
 """
@@ -25,7 +17,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tasks.base.events import Said
 from tasks.base.formatting import because, cut, seconds_text
+from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted, StepsChanged
 
 if TYPE_CHECKING:
     from tasks.buildkit.progress import Change, Progress
@@ -81,8 +75,16 @@ class Row:
 class Board:
     """The state of all images of this run, and the place where people are told about it."""
 
-    def __init__(self, stream: Callable[[str], None] | None = None, *, live: bool | None = None) -> None:
-        """``stream`` writes text to people (default: standard error); ``live``: is that a terminal to draw on?"""
+    def __init__(
+        self,
+        stream: Callable[[str], None] | None = None,
+        *,
+        live: bool | None = None,
+        workers: Callable[[], int] = lambda: 1,
+    ) -> None:
+        """``stream`` writes text to people (default: standard error); ``live``: is that a terminal to draw on?
+        ``workers`` says how many images can be worked on at once."""
+        self.workers = workers
         self._lock = threading.RLock()
         self._stream = stream or _to_stderr
         self._live = live
@@ -91,16 +93,23 @@ class Board:
         self.rows: dict[str, Row] = {}
         self.verbose = False
         """Whether BuildKit's own output is shown, line by line (``-v 2``)."""
-        self.count_workers: Callable[[], int] = lambda: 1
-        """Counts those who could work at this moment; the reporter knows how."""
-        self._most_workers = 1
         self.opened = time.monotonic()
 
-    @property
-    def workers(self) -> int:
-        """How many images can be worked on at once: the most workers that were seen so far."""
-        self._most_workers = max(self._most_workers, self.count_workers())
-        return self._most_workers
+    def heard(self, event: object) -> None:
+        """An event of the run (``base.events``, ``building.events``)."""
+        match event:
+            case Said(text):
+                self.say(text)
+            case ImagesPlanned(actions):
+                self.plan(actions)
+            case ImageStarted(image, action, reasons, expected):
+                self.started(image, action, reasons, expected)
+            case ImageNoted(image, text):
+                self.note(image, text)
+            case StepsChanged(image, progress, changes):
+                self.fed(image, progress, changes)
+            case ImageEnded(image, state, progress, size):
+                self.ended(image, state, progress=progress, size=size)
 
     def redirect(self, stream: Callable[[str], None]) -> None:
         """Write to another place than before, as lines."""
@@ -264,7 +273,3 @@ def wants_live() -> bool:
 def _to_stderr(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
-
-
-board = Board()
-"""The board of this process."""

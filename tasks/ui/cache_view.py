@@ -118,7 +118,7 @@ def _image(one: hits.ImageHits) -> dict[str, Any]:
 def _print(data: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from tasks.ui.output import Output
+    from tasks.base.output import Output
 
     console = Output()
     table = Table(box=None, pad_edge=False, header_style="bold")

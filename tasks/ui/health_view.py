@@ -10,15 +10,35 @@ from typing import Any
 
 from tasks.base import processes
 from tasks.base.formatting import seconds_text
-from tasks.engine.containers import Container
+from tasks.stack.events import HealthChecked, ServicesListed, WaitBegan, WaitEnded
 from tasks.stack.health import Verdict
 from tasks.ui.board import wants_live
 
 _COLOURS = {"ready": "green", "waiting": "yellow", "failed": "red", "blocked": "red"}
 
 
+class StackView:
+    """Hears the events of a stack and shows them."""
+
+    def __init__(self) -> None:
+        self._open = contextlib.ExitStack()
+        self._view: HealthView | None = None
+
+    def heard(self, event: object) -> None:
+        """An event of the run (``stack.events``)."""
+        match event:
+            case WaitBegan(live):
+                self._view = self._open.enter_context(shown(live=None if live else False))
+            case HealthChecked(verdicts, seconds) if self._view:
+                self._view.show(verdicts, seconds)
+            case WaitEnded():
+                self._open.close()
+            case ServicesListed(rows):
+                print_table(rows)
+
+
 class HealthView:
-    """What ``health.wait`` shows, on standard error; see ``shown``."""
+    """How services are while they are waited for, on standard error; see ``shown``."""
 
     def __init__(self, live: bool) -> None:
         self._live = live
@@ -78,21 +98,12 @@ def shown(live: bool | None = None) -> Iterator[HealthView]:
         yield view
 
 
-def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[str, Any]]:
-    """What is there, as plain data: a row for each container, and one for each service that has none."""
-    found = [_row(one) for one in containers]
-    missing = [name for name in services if name not in {one.service for one in containers}]
-    empty = {"container": "", "health": "", "restarts": 0, "addresses": {}, "image": "", "image_id": ""}
-    found += [{"service": name, "state": "missing", **empty} for name in missing]
-    return sorted(found, key=lambda one: (one["service"], one["container"]))
-
-
 def print_table(found: Sequence[Mapping[str, Any]]) -> None:
     """Print the rows as a table to standard output."""
     from rich.table import Table
     from rich.text import Text
 
-    from tasks.ui.output import Output
+    from tasks.base.output import Output
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("service", "state", "addresses", "image"):
@@ -104,16 +115,3 @@ def print_table(found: Sequence[Mapping[str, Any]]) -> None:
         identity = one["image_id"].removeprefix("sha256:")[:12]
         table.add_row(one["service"], Text(state, "green" if well else "red"), addresses, f"{one['image']} {identity}")
     Output().print(table)
-
-
-def _row(one: Container) -> dict[str, Any]:
-    return {
-        "service": one.service,
-        "container": one.name,
-        "state": one.state,
-        "health": one.health,
-        "restarts": one.restarts,
-        "addresses": {str(port): address for port, address in one.ports.items()},
-        "image": one.image,
-        "image_id": one.image_id,
-    }

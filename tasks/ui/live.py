@@ -162,7 +162,7 @@ def remaining(board: Board, rows: list[Row], now: float) -> float | None:
         return None
     parents = {image: [name for name in row.parents if name in left] for image, row in left.items()}
     seconds = {image: max(0.0, (row.expected or 0.0) - row.elapsed(now)) for image, row in left.items()}
-    return wall_seconds(parents, seconds, board.workers)
+    return wall_seconds(parents, seconds, board.workers())
 
 
 def _marked(text: str, console: Console) -> Text:

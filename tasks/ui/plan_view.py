@@ -11,26 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.base.errors import Trouble
-from tasks.cli.action import QUIET, act
 from tasks.inputs.survey import Surveyed
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
 
 _ALIGN = {"build": "yellow", "pull": "cyan", "retag": "cyan", "fresh": "green", "broken": "red"}
-
-
-def task_plan() -> dict[str, Any]:
-    """Show what would be built, and why: [IMAGE …] [--json] [--inputs] [--bake]"""
-    return {
-        "actions": [(act, [show])],
-        "params": [
-            {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "the promised JSON"},
-            {"name": "inputs", "long": "inputs", "type": bool, "default": False, "help": "only the inputs, one a line"},
-            {"name": "as_bake", "long": "bake", "type": bool, "default": False, "help": "a definition for buildx bake"},
-        ],
-        "pos_arg": "images",
-        **QUIET,
-    }
 
 
 def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
@@ -153,7 +138,7 @@ def _print_table(workspace: Workspace, decisions: Mapping[str, Decision]) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    from tasks.ui.output import Output
+    from tasks.base.output import Output
 
     expected = workspace.forecast(decisions)
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tasks.base import processes
 from tasks.base.formatting import seconds_text
-from tasks.ui.board import BAD, Board, board
+from tasks.run import Workspace, current
+from tasks.ui.board import BAD, Board
 
 if TYPE_CHECKING:
     from doit.exceptions import BaseFail
@@ -30,12 +31,15 @@ class Reporter:
 
     desc = "images as a live board on a terminal, as lines elsewhere"
 
-    def __init__(self, outstream: TextIO, options: Mapping[str, Any], shown: Board = board) -> None:
-        """``outstream`` is doit's ``--output-file``, used only when it is one; ``options`` are not."""
-        self._board = shown
-        shown.count_workers = _workers
+    def __init__(self, outstream: TextIO, options: Mapping[str, Any], run: Workspace | None = None) -> None:
+        """``outstream`` is doit's ``--output-file``, used only when it is one; ``options`` are not. ``run`` is what is
+        shown (default: that of this process)."""
+        run = run or current()
+        run.count_workers = _workers
+        self._board = Board(workers=lambda: run.workers)
+        run.events.listen(self._board.heard)
         if outstream is not sys.stdout:
-            shown.redirect(_writer(outstream))
+            self._board.redirect(_writer(outstream))
         self._began = time.monotonic()
         self._asked: set[str] = set()
         self._failed: dict[str, str] = {}

@@ -1,0 +1,40 @@
+"""What happens in a run, for whoever shows or keeps it.
+
+Who makes something happen emits an event, a small frozen dataclass, and knows none of those who listen. The events of
+builds are in ``building.events``, those of a stack in ``stack.events``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Listener = Callable[[object], None]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence for people."""
+
+    text: str
+
+
+class Events:
+    """The events of one run. Any thread may emit; listeners are called in that thread, in the order in which they
+    came."""
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Listener, ...] = ()
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` with each event from now on."""
+        self._listeners = (*self._listeners, listener)
+
+    def emit(self, event: object) -> None:
+        """Tell all listeners."""
+        for listener in self._listeners:
+            listener(event)
+
+    def say(self, text: str) -> None:
+        """Emit a sentence for people."""
+        self.emit(Said(text))

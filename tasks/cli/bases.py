@@ -1,0 +1,69 @@
+"""Which base are the images built on? The tasks that bring it, and make it anew."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tasks.base.errors import Trouble
+from tasks.base.settings import ROOT
+from tasks.bases.base import TAR, ensure, rebuild, wanted
+from tasks.bases.debian import PACKAGES
+from tasks.cli.action import QUIET, act
+from tasks.run import Workspace, current
+
+
+def task_base_image() -> dict[str, Any]:
+    """The Debian-with-Python image that everything is built on: from a registry, else from Debian's packages."""
+
+    def bring() -> Any:
+        from doit.exceptions import TaskFailed
+
+        try:
+            done = ensure(current().settings, ROOT, share=current().share)
+        except Trouble as trouble:
+            return TaskFailed(str(trouble))
+        if done:
+            print(f"base_image: {done}", file=sys.stderr)
+            current().changed()
+        return True
+
+    tar = ROOT / TAR
+    return {
+        "actions": [bring],
+        "uptodate": [Present()],
+        "targets": [str(tar)] if tar.exists() else [],
+        # A project that these tasks were copied into has none.
+        "file_dep": [str(ROOT / PACKAGES)] if (ROOT / PACKAGES).exists() else [],
+        "clean": True,
+        "verbosity": 2,
+    }
+
+
+def task_rebuild_base() -> dict[str, Any]:
+    """Make the base anew from today's packages, share it, and write the day into docker/base/date.txt"""
+    return {"actions": [(act, [_rebuild])], **QUIET}
+
+
+class Present:
+    """Whether the engine holds the base; asked only when a task needs it."""
+
+    def __call__(self, task: object, values: object) -> bool:
+        """Ask the engine; an engine that does not answer, or a wrong setting, holds nothing."""
+        try:
+            workspace = current()
+            held = workspace.snapshot().get(workspace.settings.base_image)
+            return wanted(held, workspace.settings, workspace.base_identity)
+        except Trouble:
+            return False
+
+    def __repr__(self) -> str:
+        """What ``doit info`` says."""
+        return "BASE_IMAGE is in the engine"
+
+
+def _rebuild(workspace: Workspace) -> None:
+    held = workspace.snapshot().get(workspace.settings.base_image)
+    done = rebuild(workspace.settings, held, workspace.share)
+    workspace.changed()
+    print(done, file=sys.stderr)

@@ -1,0 +1,36 @@
+"""Which services are there, as plain data?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tasks.engine.containers import Container
+from tasks.stack.health import Outcome
+
+
+def rows_of(outcome: Outcome) -> list[dict[str, Any]]:
+    """What came of waiting, as ``rows``."""
+    return rows(list(outcome.verdicts), outcome.containers)
+
+
+def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[str, Any]]:
+    """What is there, as plain data: a row for each container, and one for each service that has none."""
+    found = [_row(one) for one in containers]
+    missing = [name for name in services if name not in {one.service for one in containers}]
+    empty = {"container": "", "health": "", "restarts": 0, "addresses": {}, "image": "", "image_id": ""}
+    found += [{"service": name, "state": "missing", **empty} for name in missing]
+    return sorted(found, key=lambda one: (one["service"], one["container"]))
+
+
+def _row(one: Container) -> dict[str, Any]:
+    return {
+        "service": one.service,
+        "container": one.name,
+        "state": one.state,
+        "health": one.health,
+        "restarts": one.restarts,
+        "addresses": {str(port): address for port, address in one.ports.items()},
+        "image": one.image,
+        "image_id": one.image_id,
+    }
