@@ -20,7 +20,7 @@ from peers import Bench, copied_stack
 from results import Results, say
 
 from tasks.base import processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks import measure
 from tasks.benchmarks.spare_engine import spare_engine
 
@@ -63,9 +63,9 @@ def main() -> None:
                 time.sleep(SETTLE_SECONDS)
                 try:
                     return build().seconds
-                except Trouble as trouble:
+                except UserError as trouble:
                     say(f"again, since a build failed: {str(trouble).splitlines()[-1]}")
-            raise Trouble(f"{name} failed {TRIES} times")
+            raise UserError(f"{name} failed {TRIES} times")
 
         cases = {
             "doit build_optimized": lambda: cold("doit", lambda: benches["doit"].doit("build_optimized")),

@@ -26,7 +26,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tasks.base import processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks import measure
 from tasks.run import current
 from tasks.stack import bringup
@@ -85,13 +85,13 @@ async def ask(request: Request, until: float, times: list[float]) -> None:
             body = await reader.readexactly(length)
             times.append(time.monotonic() - began)
             if b" 200 " not in answered[:16] or request.expected not in body:
-                raise Trouble(f"{request.name}: answered {answered.splitlines()[0]!r} {body[:200]!r}")
+                raise UserError(f"{request.name}: answered {answered.splitlines()[0]!r} {body[:200]!r}")
     finally:
         writer.close()
 
 
 async def load(request: Request, seconds: float, concurrency: int) -> Figures:
-    """Ask for so many seconds with so many clients. ``Trouble`` at the first wrong answer."""
+    """Ask for so many seconds with so many clients. ``UserError`` at the first wrong answer."""
     for warming in (True, False):
         times: list[float] = []
         began = time.monotonic()
@@ -154,12 +154,12 @@ def main() -> int:
     try:
         with trial(compose_of(workspace), bringup.terms(workspace, "load")) as running:
             if not running.outcome.well:
-                raise Trouble(bringup.explain(running.outcome, running.compose))
+                raise UserError(bringup.explain(running.outcome, running.compose))
             up_seconds = time.monotonic() - began
             for request in prepare(running):
                 print(f"{request.name} …", file=sys.stderr)
                 found.append(asyncio.run(load(request, arguments.seconds, arguments.concurrency)))
-    except* Trouble as troubles:
+    except* UserError as troubles:
         print(*(str(trouble) for trouble in troubles.exceptions), sep="\n", file=sys.stderr)
         wrong = True
     if wrong:

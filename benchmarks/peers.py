@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tasks.base import processes, settings  # noqa: E402
-from tasks.base.errors import Trouble  # noqa: E402
+from tasks.base.errors import UserError  # noqa: E402
 from tasks.bases import base  # noqa: E402
 from tasks.benchmarks import measure  # noqa: E402
 from tasks.benchmarks.side_by_side import copy_project  # noqa: E402
@@ -64,7 +64,7 @@ class Bench:
         """How long that takes; infinity where bake breaks off at its own fault, as it does with many targets."""
         try:
             return self.bake().seconds
-        except Trouble as trouble:
+        except UserError as trouble:
             if "no such job" not in str(trouble):
                 raise
             return math.inf
@@ -138,7 +138,7 @@ def measuring_engine() -> Iterator[dict[str, str]]:
     with contextlib.ExitStack() as stack:
         try:
             environ = dict(stack.enter_context(spare_engine("bm-")).environ)
-        except Trouble as trouble:
+        except UserError as trouble:
             print(f"measuring in the current engine, whose images slow it down: {trouble}", file=sys.stderr)
             environ = dict(os.environ)
         yield environ

@@ -28,12 +28,12 @@ from pathlib import Path
 from peers import measuring_engine
 from results import say
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks.replay import commits
 from tasks.buildkit.progress import Progress
 from tasks.compose import project
 from tasks.inputs import dockerfile, ignorefile
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.survey import ImageInputs
 from tasks.run import Workspace
 
 HERE = Path(__file__)
@@ -62,7 +62,7 @@ class Judge:
         self._environ = environ
         self._folder = folder
 
-    def executed(self, images: Mapping[str, Surveyed]) -> set[str]:
+    def executed(self, images: Mapping[str, ImageInputs]) -> set[str]:
         """The images for which BuildKit found anything that it had not seen before."""
         targets = {}
         for name, one in images.items():
@@ -89,7 +89,7 @@ class Judge:
         return {name for name in images if name.replace(".", "_") in found}
 
 
-def _reduced(one: Surveyed) -> str:
+def _reduced(one: ImageInputs) -> str:
     """A Dockerfile that copies what the real one reads, each source to a place of its own, and runs nothing."""
     lines = ["FROM scratch", "COPY <<END /made", f"{one.name} {_instructions(one)}", "END"]
     found = dockerfile.reads(
@@ -113,7 +113,7 @@ def _reduced(one: Surveyed) -> str:
     return "\n".join([*lines, ""])
 
 
-def _instructions(one: Surveyed) -> str:
+def _instructions(one: ImageInputs) -> str:
     """A digest of what the real Dockerfile says, comments and empty lines aside, and of its settings."""
     said = [
         line.strip() for line in one.dockerfile_text.splitlines() if line.strip() and not line.strip().startswith("#")
@@ -135,7 +135,7 @@ def replay(repository: Path, file: str, count: int, environ: Mapping[str, str]) 
             commit = said.split(" ", 1)[0]
             try:
                 surveyed = plan(folder / file, environ)
-            except Trouble as trouble:
+            except UserError as trouble:
                 tally.passed_over += 1
                 say(f"{commit} is passed over: {trouble}")
                 last = commit
@@ -173,17 +173,17 @@ def replay(repository: Path, file: str, count: int, environ: Mapping[str, str]) 
     return tally
 
 
-def plan(file: Path, environ: Mapping[str, str]) -> dict[str, Surveyed]:
+def plan(file: Path, environ: Mapping[str, str]) -> dict[str, ImageInputs]:
     """What each image of the project is made of at this commit."""
     if not file.is_file():
-        raise Trouble(f"there is no {file.name}")
+        raise UserError(f"there is no {file.name}")
     workspace = Workspace((file,), {**environ, "COMPOSE_FILE": str(file)})
     found = workspace.surveyor.survey(PLATFORM, lambda ref: None)
     workspace.surveyor.keep()
     return found
 
 
-def touched(images: Mapping[str, Surveyed], folder: Path, changed: Sequence[str]) -> set[str]:
+def touched(images: Mapping[str, ImageInputs], folder: Path, changed: Sequence[str]) -> set[str]:
     """The images whose context folder, or Dockerfile, holds a changed file, and those that build on them."""
     paths = [folder / path for path in changed if path]
     found: set[str] = set()

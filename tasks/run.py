@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from tasks.base import places, platforms, settings
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.events import Events
 from tasks.base.references import beside
 from tasks.bases import base, debian
 from tasks.compose import project
-from tasks.engine.client import Engine, Facts, Held, Snapshot, host_platform, normalise
+from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform, normalise
 from tasks.history.store import History
 from tasks.inputs import survey
-from tasks.inputs.facts import FactsCache
+from tasks.inputs.facts import ImageConfigCache
 from tasks.planning import plan, record
 from tasks.sharing.asked import Asked
 
 if TYPE_CHECKING:
-    from tasks.planning.shared_image import Found
+    from tasks.planning.shared_image import SharedImage
     from tasks.sharing.lease import Crew
     from tasks.sharing.share import Share
 
@@ -37,7 +37,7 @@ Kept = TypeVar("Kept")
 
 
 class Workspace:
-    """One project seen by one run. Methods may be called from any thread and raise ``Trouble``."""
+    """One project seen by one run. Methods may be called from any thread and raise ``UserError``."""
 
     def __init__(self, files: tuple[Path, ...] | None = None, environ: Mapping[str, str] = os.environ) -> None:
         self.id = os.urandom(6).hex()
@@ -52,7 +52,7 @@ class Workspace:
         self._given = files
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._declared: dict[str, survey.Surveyed] | None = None
+        self._declared: dict[str, survey.ImageInputs] | None = None
         self._decisions: dict[str, plan.Decision] | None = None
         self._taken: frozenset[str] = frozenset()
         self._identity: str | None = None
@@ -128,14 +128,14 @@ class Workspace:
         return History(self.folder / "history" / "history.sqlite3")
 
     @cached_property
-    def surveyor(self) -> survey.Surveyor:
+    def surveyor(self) -> survey.InputResolver:
         """Reads Dockerfiles and walks contexts, each once."""
-        return survey.Surveyor(self.project, self.common, self.environ)
+        return survey.InputResolver(self.project, self.common, self.environ)
 
     @cached_property
-    def facts(self) -> FactsCache:
+    def facts(self) -> ImageConfigCache:
         """What is known of the images that the engine holds."""
-        return FactsCache(self.common / "facts.json", self.engine.facts)
+        return ImageConfigCache(self.common / "facts.json", self.engine.facts)
 
     @cached_property
     def share(self) -> Share:
@@ -170,7 +170,7 @@ class Workspace:
         images = self.project.images.values()
         try:
             known = self.history.expected_seconds((image.ref for image in images), action)
-        except Trouble:  # a damaged history forecasts nothing, and stops nobody from building
+        except UserError:  # a damaged history forecasts nothing, and stops nobody from building
             known = {}
         return {image.name: known[image.ref] for image in images if image.ref in known}
 
@@ -187,7 +187,7 @@ class Workspace:
                 found[name] = known[name]
         return found
 
-    def declared(self) -> dict[str, survey.Surveyed]:
+    def declared(self) -> dict[str, survey.ImageInputs]:
         """What each image is made of, parents first, found without asking the engine: enough for ``file_dep``."""
         with self._lock:
             if self._declared is None:
@@ -212,17 +212,17 @@ class Workspace:
         with self._lock:
             if not anew and (self._decisions is not None or not self._changed):
                 return self.decisions()[name]
-            surveyor = survey.Surveyor(self.project, self.common, self.environ) if anew else self.surveyor
+            surveyor = survey.InputResolver(self.project, self.common, self.environ) if anew else self.surveyor
             surveyed = surveyor.survey(self.snapshot().platform, self._facts_of, name, self.built_on)
             return self._planned(surveyed)[name]
 
-    def _planned(self, surveyed: Mapping[str, survey.Surveyed], whole: bool = False) -> dict[str, plan.Decision]:
+    def _planned(self, surveyed: Mapping[str, survey.ImageInputs], whole: bool = False) -> dict[str, plan.Decision]:
         """Decide about all of these; the shared registry is asked about what would else be built, and once in a while
         about all. Which of its results take the place of one here is settled for all images together (``whole``)."""
         snapshot = self.snapshot()
         surveyed = {name: self._checked(one) for name, one in surveyed.items()}
 
-        def planned(offers: Mapping[str, Found], taken: Collection[str]) -> dict[str, plan.Decision]:
+        def planned(offers: Mapping[str, SharedImage], taken: Collection[str]) -> dict[str, plan.Decision]:
             held = (surveyed, snapshot, self.facts_of, self._record_of)
             return plan.plan(*held, offers, self.index_of, taken or chosen)
 
@@ -236,7 +236,7 @@ class Workspace:
         if self.share.reads:
             from tasks.planning import agreement
 
-            def look(names: Collection[str]) -> Mapping[str, Found]:
+            def look(names: Collection[str]) -> Mapping[str, SharedImage]:
                 return self.share.offers({name: surveyed[name] for name in names}, snapshot.platform)
 
             decided, taken = agreement.with_shared(decided, planned, look, self.content_of, ask, whole)
@@ -280,11 +280,11 @@ class Workspace:
             self._built.add(name)
             self.changed()
 
-    def facts_of(self, held: Held) -> Facts:
+    def facts_of(self, held: LocalImage) -> ImageConfig:
         """What is known of an image that the engine holds."""
         return self.facts.get(held.id, held.fixed)
 
-    def base(self, ref: str, platform: str) -> Held | None:
+    def base(self, ref: str, platform: str) -> LocalImage | None:
         """The image that the engine holds of an external reference for a platform: by its name, or beside that."""
         for name in (ref, beside(ref, platform)):
             held = self.snapshot().get(name)
@@ -292,7 +292,7 @@ class Workspace:
                 return held
         return None
 
-    def bases(self, ref: str, wanted: tuple[str, ...]) -> tuple[Held, ...] | None:
+    def bases(self, ref: str, wanted: tuple[str, ...]) -> tuple[LocalImage, ...] | None:
         """The images that the engine holds of an external reference for these platforms, if a build can start from just
         them. The engine's own BuildKit with the classic store takes one image for a name: with two, it asks outside."""
         found = tuple(held for one in wanted if (held := self.base(ref, one)))
@@ -303,17 +303,17 @@ class Workspace:
             return None
         return found
 
-    def content_of(self, one: survey.Surveyed, held: Held) -> str:
+    def content_of(self, one: survey.ImageInputs, held: LocalImage) -> str:
         """The content of an image of this project that the engine holds."""
         return plan.content_of(one, held, self.facts_of, self.index_of)
 
-    def index_of(self, one: survey.Surveyed, held: Held) -> str:
+    def index_of(self, one: survey.ImageInputs, held: LocalImage) -> str:
         """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""
         from tasks.planning import several  # most images are of one
 
         return several.index_of(one, held, self.folder / "results", containerd=self.containerd_store)
 
-    def _checked(self, one: survey.Surveyed) -> survey.Surveyed:
+    def _checked(self, one: survey.ImageInputs) -> survey.ImageInputs:
         """With the reason why an image of several platforms cannot be had here, if there is one, and whether the image
         is still to be built in this run."""
         # Services that share one build it once.
@@ -336,7 +336,7 @@ class Workspace:
 
         return refused.without(decided, self.snapshot().version)
 
-    def _facts_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[Facts, ...] | None:
+    def _facts_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
         found = self.bases(ref, wanted)
         if normalise(ref) == self._base_image and all(map(self._is_ours, wanted)):
             held = found[0] if found else None
@@ -359,7 +359,7 @@ class Workspace:
             self._identity = debian.identity(settings.ROOT, self.snapshot().platform) if declared else ""
         return self._identity
 
-    def _base_to_come(self) -> tuple[Facts, ...] | None:
+    def _base_to_come(self) -> tuple[ImageConfig, ...] | None:
         """What is known of the base that is not here yet: whether the shared registry has it."""
         if not self.settings.cache_registry:
             return None

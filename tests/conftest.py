@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tasks.base import lock
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks.newer_engine import newer_engine
 from tasks.benchmarks.spare_engine import SpareEngine
 
@@ -180,6 +180,6 @@ def newer(engine: None, request: pytest.FixtureRequest) -> Iterator[SpareEngine]
     with contextlib.ExitStack() as stack:
         try:
             one = stack.enter_context(newer_engine("tst-newer-", containerd_store=request.param == "containerd"))
-        except Trouble as trouble:
+        except UserError as trouble:
             pytest.skip(f"Debian testing's engine cannot be had: {trouble}")
         yield one

@@ -15,10 +15,10 @@ import pytest
 
 from tasks.engine.client import Snapshot
 from tasks.engine.labels import OWN, PARENTS, REBUILT
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.survey import ImageInputs
 from tasks.planning.agreement import verdict, with_shared
 from tasks.planning.plan import AFRESH_ELSEWHERE, ANOTHER, Decision, plan
-from tasks.planning.shared_image import Found
+from tasks.planning.shared_image import SharedImage
 from tasks.sharing.asked import Asked
 from tests import loopback
 from tests.conftest import docker
@@ -232,7 +232,7 @@ OTHER = made("other", "ot", "fd", {"base": "base"})
 ON_THEIRS = "base=theirs"
 
 
-def theirs(one: Surveyed, parents: str = "", content: str = "theirs", rebuilt: str = "") -> Found:
+def theirs(one: ImageInputs, parents: str = "", content: str = "theirs", rebuilt: str = "") -> SharedImage:
     """Another machine's result."""
     offer = found(one, parents)
     return replace(offer, content=content, labels={**offer.labels, REBUILT: rebuilt})
@@ -241,16 +241,16 @@ def theirs(one: Surveyed, parents: str = "", content: str = "theirs", rebuilt: s
 class Asking:
     """A plan with a registry, and what that was asked about, round by round."""
 
-    def __init__(self, images: list[Surveyed], snapshot: Snapshot, **holds: Found) -> None:
+    def __init__(self, images: list[ImageInputs], snapshot: Snapshot, **holds: SharedImage) -> None:
         self.rounds: list[list[str]] = []
         self._images = {one.name: one for one in images}
         self._snapshot = snapshot
         self._holds = holds
 
-    def planned(self, offers: Mapping[str, Found], taken: Collection[str]) -> dict[str, Decision]:
+    def planned(self, offers: Mapping[str, SharedImage], taken: Collection[str]) -> dict[str, Decision]:
         return plan(self._images, self._snapshot, facts_of, lambda name: None, offers, taken=taken)
 
-    def look(self, names: Collection[str]) -> dict[str, Found]:
+    def look(self, names: Collection[str]) -> dict[str, SharedImage]:
         if names:
             self.rounds.append(list(names))
         return {name: self._holds[name] for name in names if name in self._holds}
@@ -331,7 +331,7 @@ def test_a_rebuild_on_purpose_reaches_who_holds_the_old_one_and_what_stands_on_i
         (theirs(BASE, "x=another"), None, "keep"),
     ],
 )
-def test_what_becomes_of_a_result(shared: Found | None, on_shared: bool | None, what: str) -> None:
+def test_what_becomes_of_a_result(shared: SharedImage | None, on_shared: bool | None, what: str) -> None:
     own = {OWN: BASE.own, PARENTS: "", REBUILT: "900"}
     assert verdict(own, "content of id-base".__str__, shared, on_shared) == what
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.buildkit import backends
 from tasks.buildkit.backends import Backend
 
@@ -99,14 +99,14 @@ def test_auto_chooses_what_the_builder_can_do(
 
 @pytest.mark.parametrize("kind", ["local", "registry", "gha", "s3"])
 def test_the_classic_store_says_what_would_help(kind: str) -> None:
-    with pytest.raises(Trouble, match="classic image store cannot export") as trouble:
+    with pytest.raises(UserError, match="classic image store cannot export") as trouble:
         backends.chosen(kind, exports=False, registry="r", environ={})
     assert "containerd-snapshotter" in str(trouble.value)
 
 
 @pytest.mark.parametrize("kind", ["inline", "registry"])
 def test_a_backend_in_a_registry_needs_one(kind: str) -> None:
-    with pytest.raises(Trouble, match="needs CACHE_REGISTRY"):
+    with pytest.raises(UserError, match="needs CACHE_REGISTRY"):
         backends.chosen(kind, exports=True, registry="", environ={})
 
 
@@ -120,7 +120,7 @@ def test_a_backend_in_a_registry_needs_one(kind: str) -> None:
     ],
 )
 def test_s3_takes_no_credentials(given_options: tuple[str, ...], words: str) -> None:
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(UserError) as trouble:
         backends.options(Backend("s3", options=given_options), "b", "a/b")
     assert words in str(trouble.value)
     assert "HUSH" not in str(trouble.value)

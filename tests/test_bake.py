@@ -21,7 +21,7 @@ from tasks.buildkit.buildx import version
 from tasks.buildkit.progress import is_at_least
 from tasks.compose.project import Image
 from tasks.engine.client import Engine
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.survey import ImageInputs
 from tests.conftest import ROOT, Lab
 
 
@@ -66,8 +66,8 @@ PROJECT = {
 }
 
 
-def surveyed(name: str = "app", ignore: str = "", **more: Any) -> dict[str, Surveyed]:
-    return {name: Surveyed(Image(name=name, ref=f"x/{name}", context="/src", **more), Path("/"), ignore=ignore)}
+def surveyed(name: str = "app", ignore: str = "", **more: Any) -> dict[str, ImageInputs]:
+    return {name: ImageInputs(Image(name=name, ref=f"x/{name}", context="/src", **more), Path("/"), ignore=ignore)}
 
 
 def test_whatever_bake_can_say_it_says() -> None:
@@ -207,7 +207,7 @@ def test_the_newer_compose_and_its_keys(lab: Lab, newer: SpareEngine) -> None:
 
 def test_attestations_in_a_definition() -> None:
     image = Image("a", "app/a", "/a", "/a/Dockerfile", provenance="mode=max", sbom="true", no_cache_filter=("s",))
-    made = definition({"a": Surveyed(image, Path("/a"))})["target"]["a"]
+    made = definition({"a": ImageInputs(image, Path("/a"))})["target"]["a"]
     assert made["attest"] == ["type=provenance,mode=max", "type=sbom"]
     assert made["no-cache-filter"] == ["s"]
 

@@ -17,18 +17,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.settings import Settings
 from tasks.bases import base, debian
 from tasks.cli import bases
-from tasks.engine.client import Engine, Held, Snapshot, facts_of, host_platform
+from tasks.engine.client import Engine, LocalImage, Snapshot, facts_of, host_platform
 from tasks.run import Workspace
 from tests.conftest import ROOT, docker
 
 NUMBER = "ab" * 32
 LABELS = {debian.SOURCE_LABEL: "debian", debian.IDENTITY_LABEL: NUMBER}
-OURS = Held("sha256:1", labels=LABELS, created=debian.EPOCH)
-THEIRS = Held("sha256:2")
+OURS = LocalImage("sha256:1", labels=LABELS, created=debian.EPOCH)
+THEIRS = LocalImage("sha256:2")
 OFFLINE = "no registry can be reached (no such host)"
 
 
@@ -45,7 +45,7 @@ OFFLINE = "no registry can be reached (no such host)"
     ],
 )
 def test_what_the_engine_holds_counts_if_it_comes_from_where_it_should(
-    source: str, held: Held | None, enough: bool
+    source: str, held: LocalImage | None, enough: bool
 ) -> None:
     assert base.wanted(held, Settings(base_source=source), NUMBER) is enough
 
@@ -56,10 +56,10 @@ def test_a_base_made_here_that_is_not_the_declared_one_is_made_anew(source: str)
     assert not base.wanted(OURS, settings, "cd" * 32)
     assert base.wanted(OURS, settings, ""), "a project that declares none"
     # By an older version of these tasks, which did not say what it is.
-    older = Held("sha256:3", labels={debian.SOURCE_LABEL: "debian"}, created=debian.EPOCH)
+    older = LocalImage("sha256:3", labels={debian.SOURCE_LABEL: "debian"}, created=debian.EPOCH)
     assert not base.wanted(older, settings, NUMBER)
     # What people built on one of ours inherits its labels, and is theirs.
-    theirs = Held("sha256:4", labels=LABELS, created=debian.EPOCH + 5)
+    theirs = LocalImage("sha256:4", labels=LABELS, created=debian.EPOCH + 5)
     assert base.wanted(theirs, settings, "cd" * 32)
 
 
@@ -112,7 +112,7 @@ def test_where_a_shared_base_may_have_the_name(source: str, ref: str, may: bool)
     assert base.declared(Settings(base_source=source, base_image=ref)) is may
 
 
-def rebuild(held: Held | None, root: Path, **settings: str) -> str:
+def rebuild(held: LocalImage | None, root: Path, **settings: str) -> str:
     """With an engine that holds this under the base's name."""
     run = Workspace(environ=settings)
     return base.rebuild(run.settings, held, run.share, root)
@@ -128,9 +128,9 @@ def rebuild(held: Held | None, root: Path, **settings: str) -> str:
     ],
 )
 def test_rebuild_base_leaves_a_base_from_elsewhere_alone(
-    held: Held | None, settings: dict[str, str], sentence: str, tmp_path: Path
+    held: LocalImage | None, settings: dict[str, str], sentence: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(Trouble, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         rebuild(held, declaring(tmp_path), **settings)
     assert debian.date_of(tmp_path) == "2026-11-25"
 
@@ -140,12 +140,12 @@ def test_a_day_on_which_no_base_could_be_made_is_taken_back(monkeypatch: pytest.
 
     def fails(*_: object, **__: object) -> str:
         days.append(debian.date_of(tmp_path))
-        raise Trouble("mmdebstrap: no mirror")
+        raise UserError("mmdebstrap: no mirror")
 
     monkeypatch.setattr(base, "ensure", fails)
     text = "# when\n2026-01-01\n"
     declaring(tmp_path, **{"date.txt": text})
-    with pytest.raises(Trouble, match="no mirror"):
+    with pytest.raises(UserError, match="no mirror"):
         rebuild(OURS, tmp_path)
     assert days == [time.strftime("%Y-%m-%d", time.gmtime())]
     assert (tmp_path / debian.DATE).read_text() == text
@@ -169,7 +169,7 @@ def test_a_base_made_here_may_stand_in(ref: str) -> None:
     ],
 )
 def test_where_it_may_not_stand_in_the_reason_is_a_sentence(ref: str, source: str, sentence: str) -> None:
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(UserError) as caught:
         base.refuse_to_stand_in(ref, source, OFFLINE)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -265,7 +265,7 @@ def test_the_image_is_a_pure_function_of_the_filesystem_and_the_platform(
 
 def test_without_mmdebstrap_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Trouble, match="apt-get install mmdebstrap debian-archive-keyring"):
+    with pytest.raises(UserError, match="apt-get install mmdebstrap debian-archive-keyring"):
         debian.make_rootfs(ROOT, tmp_path / "rootfs.tar", "linux/amd64")
 
 
@@ -281,7 +281,7 @@ def test_what_mmdebstrap_says_last_is_passed_on_and_nothing_is_left(
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}:/usr/bin:/bin")
     tar = tmp_path / "out/rootfs.tar"
-    with pytest.raises(Trouble, match=r"mmdebstrap: no space \(its log is .*/out/mmdebstrap.log\)"):
+    with pytest.raises(UserError, match=r"mmdebstrap: no space \(its log is .*/out/mmdebstrap.log\)"):
         debian.make_rootfs(ROOT, tar, "linux/amd64")
     assert [path.name for path in tar.parent.iterdir()] == ["mmdebstrap.log"]
 
@@ -301,14 +301,14 @@ def test_a_project_that_the_tasks_were_copied_into_makes_no_base(
         lambda: rebuild(OURS, tmp_path),
         lambda: debian.make_rootfs(tmp_path, tmp_path / "rootfs.tar", "linux/amd64"),
     ):
-        with pytest.raises(Trouble, match="copy docker/base as well"):
+        with pytest.raises(UserError, match="copy docker/base as well"):
             make()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_silent_engine_makes_the_task_stale_instead_of_raising(monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(*_: object) -> Snapshot:
-        raise Trouble("no Docker engine answers")
+        raise UserError("no Docker engine answers")
 
     monkeypatch.setattr(Engine, "snapshot", silent)
     monkeypatch.setattr("tasks.cli.bases.current", Workspace)
@@ -336,7 +336,7 @@ def test_a_base_that_is_there_costs_nothing(name: str, tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_the_engines_refusal_is_passed_on(name: str, tmp_path: Path) -> None:
     (tmp_path / "rootfs.tar").write_bytes(b"this is no tar" * 100)
-    with pytest.raises(Trouble, match="docker load refuses"):
+    with pytest.raises(UserError, match="docker load refuses"):
         base.load(name, tmp_path / "rootfs.tar", host_platform())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.settings import Settings
 from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
 from tasks.buildkit import builder, handover
@@ -110,14 +110,14 @@ def test_kubernetes(root: Path) -> None:
     ],
 )
 def test_settings_that_do_not_fit_are_a_sentence(root: Path, given: Settings, words: str) -> None:
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(UserError) as trouble:
         builder.recipe(given, root)
     assert words in str(trouble.value)
 
 
 def test_a_mistake_in_the_configuration_has_its_line(root: Path) -> None:
     (root / "buildkitd.toml").write_text("[worker.oci]\nmax_parallelism = 2\n")
-    with pytest.raises(Trouble, match=r"^buildkitd\.toml:2: .*did you mean 'max-parallelism'"):
+    with pytest.raises(UserError, match=r"^buildkitd\.toml:2: .*did you mean 'max-parallelism'"):
         builder.recipe(settings(), root)
 
 
@@ -147,7 +147,7 @@ def test_buildx_takes_our_file_and_a_container_boots_where_its_image_is(engine: 
         assert found is not None
         assert found["Driver"] == "docker-container"
         if docker("image", "inspect", "moby/buildkit:buildx-stable-1").returncode:
-            with pytest.raises(Trouble, match="it runs the image moby/buildkit"):
+            with pytest.raises(UserError, match="it runs the image moby/buildkit"):
                 builder.init(given, tmp_path, os.environ)
             pytest.skip("the image moby/buildkit is not in the engine, so its container cannot boot")
         assert "adopted" in builder.init(given, tmp_path, os.environ)
@@ -167,7 +167,7 @@ def far(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
             loopback.grpc_of_engine(tmp_path_factory.mktemp("far"), engine.address.removeprefix("unix://")) as endpoint,
         ):
             yield endpoint
-    except Trouble as trouble:
+    except UserError as trouble:
         pytest.skip(str(trouble))
 
 
@@ -251,7 +251,7 @@ def test_the_handover_sends_what_the_engine_lacks(busybox: str, tmp_path: Path) 
     assert handover.take(engine, folder, held.id, "linux/amd64", [layout.contents], partial=True) == held.id
     assert handover.take(engine, folder, held.id, "linux/amd64", [], partial=True) == held.id
     assert handover.read(folder, "sha256:other", "linux/amd64") is None
-    with pytest.raises(Trouble, match="left no image"):
+    with pytest.raises(UserError, match="left no image"):
         handover.take(engine, folder, "sha256:other", "linux/amd64", [], partial=True)
     (folder / "blobs" / "sha256" / layout.layers[0].removeprefix("sha256:")).unlink()
     assert handover.read(folder, held.id, "linux/amd64") is None
@@ -289,7 +289,7 @@ def able(busybox: str) -> Iterator[SpareEngine]:
         with spare_engine("cch-able-", containerd_store=True) as engine:
             engine.load(busybox)
             yield engine
-    except Trouble as trouble:
+    except UserError as trouble:
         pytest.skip(str(trouble))
 
 

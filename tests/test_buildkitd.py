@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.buildkit import buildkitd
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def said(text: str) -> str:
-    with pytest.raises(Trouble) as trouble:
+    with pytest.raises(UserError) as trouble:
         buildkitd.check(text, "buildkitd.toml")
     return str(trouble.value)
 
@@ -77,5 +77,5 @@ def test_what_buildkit_documents_passes(text: str) -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_makes_anything_but_a_sentence(text: str) -> None:
-    with contextlib.suppress(Trouble):  # anything else would be a traceback
+    with contextlib.suppress(UserError):  # anything else would be a traceback
         buildkitd.check(text, "f")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base import lock
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
 from tasks.building import context
 from tasks.engine.client import CacheRecord, Engine
@@ -52,7 +52,7 @@ def second(busybox: str) -> Iterator[SpareEngine]:
         with spare_engine("cch-prune-") as engine:
             engine.load(busybox)
             yield engine
-    except Trouble as trouble:
+    except UserError as trouble:
         pytest.skip(str(trouble))
 
 

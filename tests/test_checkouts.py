@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.compose.project import write_json
-from tasks.inputs.fingerprint import Ingredients
+from tasks.inputs.fingerprint import BuildInputs
 from tasks.planning import checkouts, record
 from tests.conftest import Lab
 
@@ -27,7 +27,7 @@ def checkout(tmp_path: Path, name: str, number: str) -> Path:
     (tmp_path / name / "compose.yml").touch()
     folder = tmp_path / name / ".build/compose.yml"
     write_json(folder / "project.json", {"project": {"files": [str(tmp_path / name / "compose.yml")]}})
-    one = record.Record("app", "shop/app:1", "build", number * 64, Ingredients(), {}, "sha256:0", 1, 1.0, 1.0)
+    one = record.Record("app", "shop/app:1", "build", number * 64, BuildInputs(), {}, "sha256:0", 1, 1.0, 1.0)
     record.write(folder, one)
     checkouts.register(folder)
     return folder

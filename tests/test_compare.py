@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks import compare, edits, scenarios
 from tasks.benchmarks.compare import Row
 from tasks.benchmarks.measure import Timing
@@ -204,7 +204,7 @@ def test_images_are_chosen_by_name(given_: str, expected: list[str]) -> None:
 
 
 def test_an_unknown_image_is_said_so() -> None:
-    with pytest.raises(Trouble, match=r"no image 'c' is declared both ways \(there are a, b\)"):
+    with pytest.raises(UserError, match=r"no image 'c' is declared both ways \(there are a, b\)"):
         bench.chosen("c", ["a", "b"])
 
 

@@ -28,7 +28,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.engine.client import Engine
 from tasks.inputs import dockerfile, ignorefile
 from tasks.inputs import selection as inputs
@@ -112,7 +112,7 @@ class Bench:
                     copies = [copy for copy in found.copies if copy.context == name]
                     digests += [name, view.select(copies, "Dockerfile").digest]
                     digests += [ignore.text]
-        except Trouble:
+        except UserError:
             return BROKEN
         return "\n".join(digests)
 
@@ -340,5 +340,5 @@ def _digest(context: Path, path: Path, source: str) -> str:
     view = inputs.View(Tree(context, Index()), ignorefile.load(context, path))
     try:
         return view.select([dockerfile.Copy("", (source,))], "Dockerfile").digest
-    except Trouble:
+    except UserError:
         return BROKEN

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.inputs import dockerfile, ignorefile
 from tasks.inputs.selection import View
 from tasks.inputs.tree import Index, Tree
@@ -80,7 +80,7 @@ def _ours(case: doubts.Doubt, context: Path, path: Path) -> str:
         found = dockerfile.reads(path.read_text(), where="Dockerfile", env=env)
         view = View(Tree(context, Index()), ignorefile.load(context, path))
         return view.select(found.copies, "Dockerfile").digest
-    except Trouble:
+    except UserError:
         return BROKEN
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.references import familiar, is_git, is_pinned, is_remote
 from tasks.inputs.dockerfile import Copy, Reads, reads
 from tasks.inputs.reads import joined
@@ -24,7 +24,7 @@ def sources(text: str, **options) -> list[str]:
 
 
 def trouble(text: str, **options) -> str:
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(UserError) as caught:
         read(text, **options)
     return str(caught.value)
 
@@ -340,6 +340,6 @@ def test_kinds_of_remote_sources():
 def test_any_text_is_read_or_refused_in_a_sentence(text):
     try:
         found = read("FROM scratch\n" + text)
-    except Trouble as error:
+    except UserError as error:
         found = error
     assert isinstance(found, Reads) or found.where.startswith("Dockerfile:")

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.compose.project import Image, Project
 from tasks.inputs.dockerfile import reads
-from tasks.inputs.survey import Surveyor
+from tasks.inputs.survey import InputResolver
 from tests.conftest import Lab, docker
 
 STAGED = """
@@ -51,7 +51,9 @@ def test_the_stages_that_need_no_other_image(tmp_path: Path, contexts: dict[str,
         "app": image(tmp_path, "app", contexts={"wheels": "docker-image://wheels:1", **contexts}),
     }
     project = Project("x", tmp_path, (tmp_path / "compose.yml",), images)
-    assert Surveyor(project, tmp_path / ".build").survey("linux/amd64", lambda ref, some: None)["app"].early == early
+    assert (
+        InputResolver(project, tmp_path / ".build").survey("linux/amd64", lambda ref, some: None)["app"].early == early
+    )
 
 
 def image(folder: Path, name: str, **more: Any) -> Image:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.engine.client import Engine, facts_of, normalise, snapshot_of
 from tasks.engine.endpoint import endpoint
 from tests.conftest import docker
@@ -103,7 +103,7 @@ def test_endpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:9"])
 def test_a_silent_engine_is_said_in_one_sentence(address: str) -> None:
-    with pytest.raises(Trouble, match="no Docker engine answers at") as caught:
+    with pytest.raises(UserError, match="no Docker engine answers at") as caught:
         Engine(address).snapshot()
     assert "\n" not in str(caught.value)
 
@@ -134,7 +134,7 @@ def test_tag_and_untag(busybox: str) -> None:
         Engine().untag("tst-engine/tagged:1")
     assert docker("image", "inspect", "tst-engine/tagged:1").returncode != 0
     Engine().untag("tst-engine/tagged:1")  # somebody else took it away: that is no trouble
-    with pytest.raises(Trouble, match=r"holds no image sha256:0+ any more"):
+    with pytest.raises(UserError, match=r"holds no image sha256:0+ any more"):
         Engine().tag("sha256:" + "0" * 64, "tst-engine/tagged:1")
 
 

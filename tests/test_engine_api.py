@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks import spare_engine
 from tasks.benchmarks.spare_engine import SpareEngine
 from tasks.engine.api import OURS, Api, ssh_argv
@@ -92,7 +92,7 @@ def test_an_engine_that_speaks_only_newer_versions_says_so(tmp_path: Path) -> No
     said = r"Minimum supported API version is 1\.70 \(it is newer than this doit knows"
     with (
         pretended(tmp_path / "s", "1.80", {f"/v{OURS}/version": refusal}) as engine,
-        pytest.raises(Trouble, match=said),
+        pytest.raises(UserError, match=said),
     ):
         Engine(engine.address).snapshot()
 
@@ -305,7 +305,7 @@ def behind_tls(tmp_path: Path, engine: None, monkeypatch: pytest.MonkeyPatch) ->
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(spare_engine.spare_engine("tst-tls-"))
-        except Trouble as trouble:
+        except UserError as trouble:
             pytest.skip(str(trouble))
         yield environ
 

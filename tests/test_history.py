@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.buildkit.progress import Progress
 from tasks.history import store as history
 from tasks.history.store import Build, History, StepRecord, steps_of
@@ -165,14 +165,14 @@ def test_a_newer_history_is_left_alone(stored: History) -> None:
     stored.add(BUILD)
     with sqlite3.connect(stored.path) as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(Trouble, match="version 99"):
+    with pytest.raises(UserError, match="version 99"):
         stored.recent()
 
 
 def test_a_damaged_file_is_said_in_a_sentence(stored: History) -> None:
     stored.path.parent.mkdir()
     stored.path.write_bytes(b"this is not a database, whatever its name says" * 100)
-    with pytest.raises(Trouble, match=r"history\.sqlite3: the build history cannot be used: file is not a database"):
+    with pytest.raises(UserError, match=r"history\.sqlite3: the build history cannot be used: file is not a database"):
         stored.add(BUILD)
 
 
@@ -184,7 +184,7 @@ def test_an_empty_file_of_a_killed_first_run_is_taken_over(stored: History) -> N
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Trouble, match="cannot be used"):
+    with pytest.raises(UserError, match="cannot be used"):
         History(tmp_path / "file" / "history.sqlite3").add(BUILD)
 
 

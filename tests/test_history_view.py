@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.history.store import Build, History, StepRecord
 from tasks.ui.history_view import Asked, answer, parse
 
@@ -59,7 +59,7 @@ def test_what_it_understands(words: list[str], asked: Asked) -> None:
     "words", [["--show"], ["--show", "x"], ["--limit", "-1"], ["--what"], ["a", "b"], ["--show=²"]]
 )
 def test_what_it_does_not(words: list[str]) -> None:
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         parse(words)
 
 
@@ -90,9 +90,9 @@ def test_json_is_data(stored: History) -> None:
 
 
 def test_what_is_not_there(stored: History, tmp_path: Path) -> None:
-    with pytest.raises(Trouble, match="no build 99"):
+    with pytest.raises(UserError, match="no build 99"):
         answer(stored, Asked(show=99))
-    with pytest.raises(Trouble, match=r"no build of 'redis' \(it has auth, memory\)"):
+    with pytest.raises(UserError, match=r"no build of 'redis' \(it has auth, memory\)"):
         answer(stored, Asked(image="redis"))
     assert answer(History(tmp_path / "none"), Asked()) == "nothing was built yet"
     assert answer(History(tmp_path / "none"), Asked(as_json=True)) == "[]"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.inputs.ignorefile import IgnoreFile, load
 from tasks.inputs.reads import Copy
 from tasks.inputs.selection import Entry, Selection, View, shown
@@ -183,7 +183,7 @@ def test_modes_of_parents_count_only_with_the_flag(root):
 def test_a_source_that_is_not_there_is_explained(root, source, ignore, said):
     (root / "lost").symlink_to("nowhere")
     (root / "loop").symlink_to("loop")
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(UserError) as caught:
         select(root, source, ignore=ignore)
     assert said in str(caught.value)
 
@@ -191,16 +191,16 @@ def test_a_source_that_is_not_there_is_explained(root, source, ignore, said):
 def test_links_cannot_leave_the_context(root, tmp_path):
     (tmp_path / "outside").write_text("x")
     (root / "out").symlink_to("../outside")
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         select(root, "out")
     (root / "outside").write_text("inside")
     assert paths(root, "out") == ["out", "outside"]
 
 
 def test_a_link_through_a_hidden_path_leads_nowhere(root):
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         select(root, "dl/x.txt", ignore="dl")
-    with pytest.raises(Trouble):
+    with pytest.raises(UserError):
         select(root, "dl/x.txt", ignore="d/x.txt")
 
 
@@ -288,7 +288,7 @@ def test_buildkit_copies_what_we_count(engine, random):
         try:
             entries = view.select([Copy("", (random.source,))], "Dockerfile").entries()
             ours = {(context / entry.path).read_bytes() for entry in entries if entry.kind == "file"}
-        except Trouble:
+        except UserError:
             ours = None
         try:
             theirs = {content for content in buildkit.contents(context, dockerfile, Path(name)).values() if content}

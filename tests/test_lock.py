@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base import lock, processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tests.conftest import ROOT
 
 # Holds a lock in another process until its input ends.
@@ -118,7 +118,7 @@ def test_what_is_no_plain_file_is_refused_in_one_sentence(path: Path, kind: str)
         os.mkfifo(path)
     else:
         path.mkdir()
-    with pytest.raises(Trouble, match=r"x\.lock: this file cannot be locked: "), lock.taken(path):
+    with pytest.raises(UserError, match=r"x\.lock: this file cannot be locked: "), lock.taken(path):
         pass
     assert not path.with_name("victim").exists()
 
@@ -161,7 +161,10 @@ def test_a_file_that_may_only_be_read_is_locked_all_the_same(
     with lock.taken(path) as ours:
         assert ours
     nfs(monkeypatch)
-    with pytest.raises(Trouble, match=r"x\.lock: this file cannot be locked: Bad file descriptor \("), lock.taken(path):
+    with (
+        pytest.raises(UserError, match=r"x\.lock: this file cannot be locked: Bad file descriptor \("),
+        lock.taken(path),
+    ):
         pass
 
 
@@ -170,7 +173,7 @@ def test_a_file_system_without_locks_is_a_sentence(path: Path, monkeypatch: pyte
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", none)
-    with pytest.raises(Trouble, match=r"x\.lock: this file cannot be locked: No locks available \("), lock.held(path):
+    with pytest.raises(UserError, match=r"x\.lock: this file cannot be locked: No locks available \("), lock.held(path):
         pass
 
 
@@ -253,7 +256,7 @@ def test_what_came_in_place_of_a_file_that_was_removed_while_somebody_waited_is_
         try:
             with lock.held(path):
                 pass
-        except (Trouble, OSError) as error:
+        except (UserError, OSError) as error:
             said.append(str(error))
 
     waiting = threading.Thread(target=wait)

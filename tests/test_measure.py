@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks import measure
 from tasks.benchmarks.measure import Timing
 from tests.conftest import ROOT
@@ -37,24 +37,24 @@ def test_the_peak_is_that_of_the_command() -> None:
 
 
 def test_a_command_that_fails_is_no_measurement() -> None:
-    with pytest.raises(Trouble, match="status 3, so it is not measured") as caught:
+    with pytest.raises(UserError, match="status 3, so it is not measured") as caught:
         measure.run(python("import sys; print('what went wrong', file=sys.stderr); sys.exit(3)"))
     assert "what went wrong" in str(caught.value)
 
 
 def test_a_command_that_is_killed_is_no_measurement() -> None:
-    with pytest.raises(Trouble, match="status -9"):
+    with pytest.raises(UserError, match="status -9"):
         measure.run(python("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
 
 
 def test_another_status_may_be_expected() -> None:
     assert measure.run(python("raise SystemExit(3)"), statuses=(3,)).stdout == ""
-    with pytest.raises(Trouble, match="status 0"):
+    with pytest.raises(UserError, match="status 0"):
         measure.run(python(""), statuses=(3,))
 
 
 def test_a_command_that_is_not_there_is_said_so() -> None:
-    with pytest.raises(Trouble, match="no-such-command is not installed"):
+    with pytest.raises(UserError, match="no-such-command is not installed"):
         measure.run(["no-such-command"])
 
 

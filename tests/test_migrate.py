@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose import secrets
 from tasks.compose.stack import Service
 from tasks.engine.containers import Container, Containers, Event
@@ -347,7 +347,7 @@ def test_what_changes() -> None:
     assert changes_between([container("web", "web:optimized")], standard, optimized) == []
     assert changes_between([container("other", "other:1")], standard, optimized) == []
     assert changes_between([container("web", "web:standard", state="exited")], standard, optimized) == []
-    with pytest.raises(Trouble, match="keeps data in the volume p_data"):
+    with pytest.raises(UserError, match="keeps data in the volume p_data"):
         changes_between(running, standard, {"store": service("store", "store:optimized")})
 
 

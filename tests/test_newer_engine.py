@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks import newer_engine
 from tasks.benchmarks.newer_engine import mirror, named
 from tasks.benchmarks.spare_engine import SpareEngine
@@ -54,7 +54,7 @@ URIS = """\
 def test_what_is_kept_is_named_after_all_its_versions() -> None:
     assert named(URIS).startswith("docker.io-28.5.2+dfsg4-5-")
     assert named(URIS) != named(URIS.replace("SHA256:bb", "SHA256:cc"))
-    with pytest.raises(Trouble, match=r"has no docker\.io"):
+    with pytest.raises(UserError, match=r"has no docker\.io"):
         named("")
 
 
@@ -72,7 +72,7 @@ def test_without_a_network_what_was_fetched_last_is_taken(
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setattr(newer_engine, "_KEYS", tmp_path)
     monkeypatch.setattr(newer_engine, "mirror", lambda _: "http://mirror.example/debian")
-    with pytest.raises(Trouble, match="the packages of Debian testing cannot be had: no network"):
+    with pytest.raises(UserError, match="the packages of Debian testing cannot be had: no network"):
         newer_engine.unpacked(tmp_path)
     (tmp_path / "docker.io-1").mkdir()
     (tmp_path / "last").write_text(str(tmp_path / "docker.io-1"))
@@ -91,7 +91,7 @@ def test_nothing_that_is_not_signed_is_taken(tmp_path: Path, monkeypatch: pytest
     release.parent.mkdir(parents=True)
     release.write_text("Suite: testing\nCodename: forky\nDate: Wed, 25 Nov 2026 03:00:00 UTC\nComponents: main\n")
     monkeypatch.setattr(newer_engine, "mirror", lambda _: f"file:{tmp_path}/mirror")
-    with pytest.raises(Trouble, match="is not signed"):
+    with pytest.raises(UserError, match="is not signed"):
         newer_engine.unpacked(tmp_path)
     assert not list(tmp_path.glob("docker.io-*"))
 
@@ -187,7 +187,7 @@ def test_where_the_newer_engine_cannot_be_had_ci_fails_and_people_are_told(
     Ran(monkeypatch)
 
     def none(*_: object, **__: object) -> None:
-        raise Trouble("no network")
+        raise UserError("no network")
 
     monkeypatch.setattr(newer_engine, "newer_engine", none)
     monkeypatch.delenv("CI", raising=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.places import build_folder, project_folder, project_key
 from tests.conftest import Lab, docker
 
@@ -48,7 +48,7 @@ def test_folders_are_made_once_and_ignore_themselves(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_a_projects_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / ".build").mkdir()
     (tmp_path / ".build/compose.yml").write_text("")
-    with pytest.raises(Trouble, match=r"compose\.yml: this folder cannot be made: "):
+    with pytest.raises(UserError, match=r"compose\.yml: this folder cannot be made: "):
         project_folder([tmp_path / "compose.yml"], {})
 
 

@@ -8,21 +8,21 @@ from pathlib import Path
 
 from tasks.base.references import tag_of
 from tasks.compose.project import Image
-from tasks.engine.client import Facts, Held, Snapshot, snapshot_of
+from tasks.engine.client import ImageConfig, LocalImage, Snapshot, snapshot_of
 from tasks.engine.labels import OWN, PARENTS
-from tasks.inputs.fingerprint import Ingredients
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.fingerprint import BuildInputs
+from tasks.inputs.survey import ImageInputs
 from tasks.planning.plan import Decision, plan
 from tasks.planning.reasons import DUE
 from tasks.planning.record import Record
-from tasks.planning.shared_image import Found
+from tasks.planning.shared_image import SharedImage
 
 
-def made(name: str, own: str = "o1", fingerprint: str = "f1", parents: Mapping[str, str] | None = None) -> Surveyed:
+def made(name: str, own: str = "o1", fingerprint: str = "f1", parents: Mapping[str, str] | None = None) -> ImageInputs:
     image = Image(name=name, ref=f"app/{name}", context="/src")
     named = dict(parents or {})
     prints = dict.fromkeys(named.values(), "f0")
-    return Surveyed(
+    return ImageInputs(
         image,
         Path("/src"),
         own=own,
@@ -33,28 +33,28 @@ def made(name: str, own: str = "o1", fingerprint: str = "f1", parents: Mapping[s
     )
 
 
-def facts_of(held: Held) -> Facts:
-    return Facts(f"content of {held.id}", "linux/arm64" if held.id.startswith("arm") else "linux/amd64")
+def facts_of(held: LocalImage) -> ImageConfig:
+    return ImageConfig(f"content of {held.id}", "linux/arm64" if held.id.startswith("arm") else "linux/amd64")
 
 
-def held(one: Surveyed, *, parents: str = "", ident: str = "", names: tuple[str, ...] | None = None) -> Held:
+def held(one: ImageInputs, *, parents: str = "", ident: str = "", names: tuple[str, ...] | None = None) -> LocalImage:
     tags = (tag_of(one.image.ref, one.fingerprint), f"{one.image.ref}:latest") if names is None else names
-    return Held(ident or f"id-{one.name}", tags, labels={OWN: one.own, PARENTS: parents})
+    return LocalImage(ident or f"id-{one.name}", tags, labels={OWN: one.own, PARENTS: parents})
 
 
-def engine(*images: Held) -> Snapshot:
+def engine(*images: LocalImage) -> Snapshot:
     listed = [{"Id": one.id, "RepoTags": list(one.tags), "Labels": dict(one.labels)} for one in images]
     return snapshot_of(listed, "linux/amd64")
 
 
 def decide(
-    images: list[Surveyed], snapshot: Snapshot, records: Mapping[str, Record] | None = None
+    images: list[ImageInputs], snapshot: Snapshot, records: Mapping[str, Record] | None = None
 ) -> dict[str, Decision]:
     return plan({one.name: one for one in images}, snapshot, facts_of, (records or {}).get)
 
 
-def record(one: Surveyed, **more: object) -> Record:
-    known: dict[str, object] = {"ingredients": Ingredients(), "parents": {}, **more}
+def record(one: ImageInputs, **more: object) -> Record:
+    known: dict[str, object] = {"ingredients": BuildInputs(), "parents": {}, **more}
     return Record(
         one.name, one.image.ref, "build", one.fingerprint, image_id="", size=0, finished=0, seconds=1, **known
     )  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def test_never_built() -> None:
 
 
 def test_right_name_but_built_by_somebody_else() -> None:
-    other = Held("x", ("app/base:latest",))
+    other = LocalImage("x", ("app/base:latest",))
     assert decide([BASE], engine(other))["base"].reasons == ("`app/base` was not built by these tasks",)
 
 
@@ -116,20 +116,20 @@ def test_a_child_waits_for_what_becomes_of_its_parent() -> None:
 
 
 def test_a_broken_parent_breaks_its_children_only() -> None:
-    broken = Surveyed(BASE.image, Path("/src"), problem="Dockerfile:3: no such file")
+    broken = ImageInputs(BASE.image, Path("/src"), problem="Dockerfile:3: no such file")
     decided = decide([broken, APP, made("other")], engine())
     assert decided["base"].reasons == ("Dockerfile:3: no such file",)
     assert decided["app"].reasons == ("needs `base`, which is broken",)
     assert [one.action for one in decided.values()] == ["broken", "broken", "build"]
 
 
-def found(one: Surveyed, parents: str = "", platform: str = "linux/amd64") -> Found:
-    return Found(
+def found(one: ImageInputs, parents: str = "", platform: str = "linux/amd64") -> SharedImage:
+    return SharedImage(
         "sha256:d", "sha256:c", platform, {OWN: one.own, PARENTS: parents}, f"content of id-{one.name}", {"l": 1}
     )
 
 
-def shared(images: list[Surveyed], snapshot: Snapshot, **offers: Found) -> dict[str, str]:
+def shared(images: list[ImageInputs], snapshot: Snapshot, **offers: SharedImage) -> dict[str, str]:
     decided = plan({one.name: one for one in images}, snapshot, facts_of, {}.get, offers)
     return {name: one.action for name, one in decided.items()}
 
@@ -164,7 +164,7 @@ def test_a_child_that_is_here_is_kept_when_its_parent_is_pulled_as_it_was() -> N
 def test_reasons_come_from_the_record() -> None:
     gone = {"base": record(BASE)}
     assert decide([BASE], engine(), gone)["base"].reasons == ("image was removed",)
-    changed = {"base": record(BASE, ingredients=Ingredients(settings={"target": "dev"}))}
+    changed = {"base": record(BASE, ingredients=BuildInputs(settings={"target": "dev"}))}
     assert decide([BASE], engine(), changed)["base"].reasons == ("target dev → nothing",)
     parent = {"app": record(APP, parents={"base": "another"})}
     on_held_base = decide([BASE, APP], engine(held(BASE)), parent)

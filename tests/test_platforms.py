@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base import platforms
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose.project import Image, Project
-from tasks.engine.client import Facts, Held, snapshot_of
+from tasks.engine.client import ImageConfig, LocalImage, snapshot_of
 from tasks.engine.endpoint import endpoint
-from tasks.inputs.facts import FactsCache
-from tasks.inputs.survey import Surveyed, Surveyor
+from tasks.inputs.facts import ImageConfigCache
+from tasks.inputs.survey import ImageInputs, InputResolver
 from tasks.planning.plan import is_for, offered
 from tests.conftest import Lab, docker
 from tests.test_plan import BASE, decide, engine, found, held
@@ -59,13 +59,13 @@ def test_a_normal_form_stays_what_it_is(system: str, processor: str, variant: st
 
 @pytest.mark.parametrize("text", ["", "linux", "linux/arm/v7/x", "linux//amd64", "linux/ amd64"])
 def test_what_is_no_platform_is_said(text: str) -> None:
-    with pytest.raises(Trouble, match="is no platform"):
+    with pytest.raises(UserError, match="is no platform"):
         platforms.targets([text], AMD, "service app")
 
 
 def survey(
-    folder: Path, platform: str, facts: Mapping[tuple[str, str], Facts] | None = None, **images: object
-) -> dict[str, Surveyed]:
+    folder: Path, platform: str, facts: Mapping[tuple[str, str], ImageConfig] | None = None, **images: object
+) -> dict[str, ImageInputs]:
     """The project of these images, as an engine of this platform that knows these facts sees it."""
     made = {}
     for name, one in images.items():
@@ -77,10 +77,10 @@ def survey(
     project = Project("p", folder, (folder / "compose.yml",), made)
     known = facts or {}
 
-    def facts_of(ref: str, some: tuple[str, ...]) -> tuple[Facts, ...] | None:
+    def facts_of(ref: str, some: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
         return tuple(known[ref, one] for one in some) if all((ref, one) in known for one in some) else None
 
-    return Surveyor(project, folder / ".build", {}).survey(platform, facts_of)
+    return InputResolver(project, folder / ".build", {}).survey(platform, facts_of)
 
 
 @pytest.mark.parametrize("text", ["FROM scratch\nCOPY Dockerfile /\n", f"FROM {PINNED}\n", "FROM python\n"])
@@ -130,8 +130,10 @@ def test_a_dedicated_builder_of_another_processor_reads_and_counts_as_that(tmp_p
         (tmp_path / name).write_text(content)
     project = Project("p", tmp_path, (tmp_path / "compose.yml",), {"a": image})
 
-    def on(*built_on: str) -> Surveyed:
-        return Surveyor(project, tmp_path / ".build", {}).survey(AMD, lambda ref, some: None, built_on=built_on)["a"]
+    def on(*built_on: str) -> ImageInputs:
+        return InputResolver(project, tmp_path / ".build", {}).survey(AMD, lambda ref, some: None, built_on=built_on)[
+            "a"
+        ]
 
     assert on().inputs() == on(AMD).inputs() == ["Dockerfile", "amd64"]
     assert on(ARM).inputs() == ["Dockerfile", "arm64"]
@@ -140,7 +142,7 @@ def test_a_dedicated_builder_of_another_processor_reads_and_counts_as_that(tmp_p
 
 
 def test_a_base_counts_for_the_platform_that_it_is_read_for(tmp_path: Path) -> None:
-    facts = {("python", AMD): Facts("sha256:amd", AMD), ("python", ARM): Facts("sha256:arm", ARM)}
+    facts = {("python", AMD): ImageConfig("sha256:amd", AMD), ("python", ARM): ImageConfig("sha256:arm", ARM)}
     text = "FROM python\n"
     assert survey(tmp_path, AMD, facts, a=text)["a"].bases == {"python": "sha256:amd"}
     assert survey(tmp_path, AMD, facts, a=(text, {"platforms": (ARM,)}))["a"].bases == {"python": "sha256:arm"}
@@ -214,7 +216,7 @@ def test_what_is_known_of_an_id_that_may_be_an_index_is_asked_again(tmp_path: Pa
     """In containerd's store an id may be an index, of which another platform may be here tomorrow."""
     ident = "sha256:" + "1" * 64
 
-    def listed(**more: object) -> Held:
+    def listed(**more: object) -> LocalImage:
         return snapshot_of([{"Id": ident, "RepoTags": ["a:1"], **more}], AMD).by_name["a:1"]
 
     manifest = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": ident}
@@ -226,7 +228,7 @@ def test_what_is_known_of_an_id_that_may_be_an_index_is_asked_again(tmp_path: Pa
     assert not listed(RepoDigests=[f"a@{ident}"], Descriptor=index).fixed
 
     here = [AMD]
-    cache = FactsCache(tmp_path / "facts.json", lambda image_id: Facts(f"content for {here[0]}", here[0]))
+    cache = ImageConfigCache(tmp_path / "facts.json", lambda image_id: ImageConfig(f"content for {here[0]}", here[0]))
     assert cache.get(ident, fixed=False).platform == AMD
     cache.keep([ident])
     here[0] = ARM
@@ -236,7 +238,7 @@ def test_what_is_known_of_an_id_that_may_be_an_index_is_asked_again(tmp_path: Pa
     (tmp_path / "facts.json").write_text(
         json.dumps({ident: {"content": "x", "platform": AMD, "env": {}, "onbuild": []}})
     )
-    again = FactsCache(tmp_path / "facts.json", lambda image_id: Facts("y", ARM))
+    again = ImageConfigCache(tmp_path / "facts.json", lambda image_id: ImageConfig("y", ARM))
     assert again.get(ident, fixed=False).platform == ARM, "not from what an earlier version kept"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose import answer as compose_answer
 from tasks.compose import project
 from tasks.compose.project import Project, Secret
@@ -160,7 +160,7 @@ def test_two_images_of_one_name_are_refused_however_it_is_written(tmp_path: Path
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / ".build").write_text("a file")
-    with pytest.raises(Trouble, match=r"\.build: this folder cannot be made: "):
+    with pytest.raises(UserError, match=r"\.build: this folder cannot be made: "):
         load(tmp_path, "services: {}\n")
 
 
@@ -193,14 +193,14 @@ def test_a_kept_answer_that_is_broken_is_asked_for_again(tmp_path: Path) -> None
     ],
 )
 def test_an_invalid_file_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(UserError) as caught:
         load(tmp_path, text)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(Trouble, match="there is no such Compose file"):
+    with pytest.raises(UserError, match="there is no such Compose file"):
         project.load((tmp_path / "nowhere.yml",), os.environ)
 
 
@@ -241,7 +241,7 @@ def test_a_key_of_another_compose_breaks_nothing(declared: dict[str, object], fi
 
 
 def test_the_nearest_name_is_offered(tmp_path: Path) -> None:
-    with pytest.raises(Trouble, match=r"no image is called 'wbe' \(did you mean 'web'\?\)"):
+    with pytest.raises(UserError, match=r"no image is called 'wbe' \(did you mean 'web'\?\)"):
         load(tmp_path, WHOLE).image("wbe")
 
 

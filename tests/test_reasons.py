@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.inputs.fingerprint import Ingredients
+from tasks.inputs.fingerprint import BuildInputs
 from tasks.inputs.masking import safe_arguments
 from tasks.planning.reasons import differences
 
 
-def made(**parts: object) -> Ingredients:
-    return Ingredients(**parts)  # type: ignore[arg-type]
+def made(**parts: object) -> BuildInputs:
+    return BuildInputs(**parts)  # type: ignore[arg-type]
 
 
 FILES = {"services/auth/main.py": "file 644 aa", "requirements.txt": "file 644 bb"}
@@ -52,7 +52,7 @@ FILES = {"services/auth/main.py": "file 644 aa", "requirements.txt": "file 644 b
         ),
     ],
 )
-def test_each_kind_of_difference(before: Ingredients, now: Ingredients, said: list[str]) -> None:
+def test_each_kind_of_difference(before: BuildInputs, now: BuildInputs, said: list[str]) -> None:
     assert differences(before, now) == said
 
 

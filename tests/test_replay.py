@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks import replay
 
 INPUTS = {
@@ -100,7 +100,7 @@ def test_commits_are_checked_out_one_by_one_and_nothing_else_is_left(tmp_path: P
 
 
 def test_a_folder_without_history_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(Trouble, match="no git history can be read here"):
+    with pytest.raises(UserError, match="no git history can be read here"):
         replay.commits(tmp_path, 3)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base import settings
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.settings import ROOT, Settings, build_environ, load
 
 
@@ -25,13 +25,13 @@ def test_the_environment_wins_over_the_file_and_empty_counts_as_not_set(tmp_path
 @pytest.mark.parametrize("value", ["four", "0", "-1", "1.5", "10000"])
 def test_a_wrong_type_names_file_line_and_what_is_accepted(tmp_path: Path, value: str) -> None:
     (tmp_path / ".env").write_text(f"# mine\nexport BUILD_JOBS={value}\n")
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(UserError) as caught:
         load(tmp_path, {})
     assert str(caught.value) == (f"{tmp_path}/.env:2: BUILD_JOBS must be a whole number from 1 to 9999, not {value!r}")
 
 
 def test_a_wrong_choice_in_the_environment(tmp_path: Path) -> None:
-    with pytest.raises(Trouble, match="environment: BASE_SOURCE must be one of auto, registry, debian, not 'moon'"):
+    with pytest.raises(UserError, match="environment: BASE_SOURCE must be one of auto, registry, debian, not 'moon'"):
         load(tmp_path, {"BASE_SOURCE": "moon"})
 
 
@@ -55,7 +55,7 @@ def test_sizes(tmp_path: Path, text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["10iB", "GB", "10 Gx", "-1GB"])
 def test_what_is_no_size(tmp_path: Path, text: str) -> None:
-    with pytest.raises(Trouble, match="CACHE_MAX_SIZE must be a size such as 500MB or 10GiB"):
+    with pytest.raises(UserError, match="CACHE_MAX_SIZE must be a size such as 500MB or 10GiB"):
         load(tmp_path, {"CACHE_MAX_SIZE": text})
 
 

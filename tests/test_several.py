@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
 from tasks.engine.client import Engine
 from tasks.planning.several import problem
@@ -77,7 +77,7 @@ def far(tmp_path_factory: pytest.TempPathFactory, engine: None) -> Iterator[Spar
     try:
         with spare_engine("tst-several-far-", containerd_store=True) as spare:
             yield spare
-    except Trouble as trouble:
+    except UserError as trouble:
         pytest.skip(str(trouble))
 
 
@@ -319,7 +319,7 @@ def second(engine: None) -> Iterator[SpareEngine]:
     try:
         with spare_engine("tst-several-second-") as spare:
             yield spare
-    except Trouble as trouble:
+    except UserError as trouble:
         pytest.skip(str(trouble))
 
 

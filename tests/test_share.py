@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
 from tasks.engine.client import Engine
-from tasks.planning.shared_image import Found
+from tasks.planning.shared_image import SharedImage
 from tasks.sharing.registry import NoImage, Unavailable
 from tasks.sharing.share import Share, Wanted, path_of, wanted_of
 from tests import loopback
@@ -94,7 +94,7 @@ def second_engine(busybox: str) -> Iterator[SpareEngine]:
         with spare_engine("cch-engine-") as engine:
             engine.load(busybox)
             yield engine
-    except Trouble as trouble:
+    except UserError as trouble:
         pytest.skip(str(trouble))
 
 
@@ -313,7 +313,7 @@ def wanted(name: str = "auth") -> Wanted:
 
 
 def sharing(
-    monkeypatch: pytest.MonkeyPatch, image: Callable[..., Found | None], write: bool = True
+    monkeypatch: pytest.MonkeyPatch, image: Callable[..., SharedImage | None], write: bool = True
 ) -> tuple[Share, list[str]]:
     said: list[str] = []
     one = Share("reg:5000", write, said.append)
@@ -340,7 +340,7 @@ def test_an_image_with_an_unknown_base_is_not_shared() -> None:
 
 def test_each_image_is_asked_about_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    found = Found("sha256:d", "sha256:c", "linux/amd64", {}, "content")
+    found = SharedImage("sha256:d", "sha256:c", "linux/amd64", {}, "content")
     one, _ = sharing(monkeypatch, lambda path, tag, platform: asked.append(path) or found)  # type: ignore[func-returns-value]
     for _ in range(3):
         assert one.look({"a": wanted("a"), "b": wanted("b")}) == {"a": found, "b": found}
@@ -351,9 +351,9 @@ def test_each_image_is_asked_about_once_in_a_run(monkeypatch: pytest.MonkeyPatch
 
 
 def test_trouble_with_one_image_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Found("sha256:d", "sha256:c", "linux/amd64", {}, "content")
+    found = SharedImage("sha256:d", "sha256:c", "linux/amd64", {}, "content")
 
-    def image(path: str, tag: str, platform: str) -> Found:
+    def image(path: str, tag: str, platform: str) -> SharedImage:
         if path == "app/a":
             raise NoImage("answers with something that is no image")
         return found
@@ -365,7 +365,7 @@ def test_trouble_with_one_image_leaves_the_others(monkeypatch: pytest.MonkeyPatc
 
 
 def test_trouble_with_the_registry_is_said_once_and_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def image(path: str, tag: str, platform: str) -> Found:
+    def image(path: str, tag: str, platform: str) -> SharedImage:
         raise Unavailable("does not answer")
 
     one, said = sharing(monkeypatch, image)

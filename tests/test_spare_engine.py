@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks.spare_engine import spare_engine
 from tasks.engine.endpoint import endpoint
 from tests.conftest import docker
@@ -53,7 +53,7 @@ def test_it_leaves_the_containers_of_the_other_engine_reachable(published: str, 
             done = subprocess.run(argv, input=build, env=engine.environ, capture_output=True, check=False)
             assert done.returncode == 0, done.stderr.decode()
             assert b"hello" in done.stderr
-    except Trouble as trouble:
+    except UserError as trouble:
         pytest.skip(str(trouble))
     assert rules(published) == before
 
@@ -79,6 +79,6 @@ def test_it_keeps_its_images_where_the_other_engine_does_not_look(busybox: str) 
             if (folder / "exec/containerd/containerd.sock").exists():
                 listed = subprocess.run([*images, found[0], "image", "list", "-q"], capture_output=True, text=True)
                 assert busybox in listed.stdout
-    except Trouble as trouble:
+    except UserError as trouble:
         pytest.skip(str(trouble))
     assert found

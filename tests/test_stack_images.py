@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.events import Events
 from tasks.compose.stack import Compose
 from tasks.engine.client import Engine, normalise
@@ -154,6 +154,6 @@ def test_a_name_that_is_moved_between_build_and_start(
     assert {inside for _, inside in first.running().values()} == {first.expected()}
     times[0] = 100
     first.compose("down", "--timeout", "0")
-    with pytest.raises(Trouble, match=r"^Compose made .*twin-1 from another .* than was built here"):
+    with pytest.raises(UserError, match=r"^Compose made .*twin-1 from another .* than was built here"):
         start(first, right, tmp_path)
     assert first.running() == {}, "nothing of the other's was started"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose import secrets
 from tasks.compose.stack import (
     Command,
@@ -311,7 +311,7 @@ def test_without_an_example_there_is_nothing_to_make(tmp_path: Path) -> None:
 
 def test_a_refusal_shows_no_value(tmp_path: Path) -> None:
     (project(tmp_path) / ".env").write_text("STORE_PASSWORD=change-me-seemingly-secret\n")
-    with pytest.raises(Trouble) as refusal:
+    with pytest.raises(UserError) as refusal:
         secrets.check(tmp_path, {})
     assert "seemingly-secret" not in str(refusal.value)
     assert str(refusal.value).startswith(f"{tmp_path}/.env:1: STORE_PASSWORD ")
@@ -435,7 +435,7 @@ def test_the_command_of_a_rule() -> None:
         "sh", "-c", "kill -HUP 1",
     ]  # fmt: skip
     assert watch.exec_argv("id", Command(("a",))) == ["docker", "exec", "id", "a"]
-    with pytest.raises(Trouble, match=r"develop\.watch of web: sync\+exec has no command"):
+    with pytest.raises(UserError, match=r"develop\.watch of web: sync\+exec has no command"):
         watch.check({"web": Service("web", "x", True, 1, {}, watch=(Sync("sync+exec", Path("/p")),))})
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.compose.project import Image, Project
 from tasks.inputs import stamps
-from tasks.inputs.survey import Surveyor
+from tasks.inputs.survey import InputResolver
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def write_context(folder: Path) -> Path:
 def look(folder: Path) -> stamps.Stamps:
     image = Image(name="a", ref="x/a", context=str(folder), dockerfile=str(folder / "Dockerfile"))
     project = Project("p", folder.parent, (folder.parent / "compose.yml",), {"a": image})
-    surveyed = Surveyor(project, folder.parent / ".build").survey("linux/amd64", lambda ref, platform: None)["a"]
+    surveyed = InputResolver(project, folder.parent / ".build").survey("linux/amd64", lambda ref, platform: None)["a"]
     assert not surveyed.problem
     return stamps.look(surveyed.parts)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tasks.compose.project import Image, Project
-from tasks.engine.client import Facts
-from tasks.inputs.facts import FactsCache
-from tasks.inputs.survey import Surveyed, Surveyor
+from tasks.engine.client import ImageConfig
+from tasks.inputs.facts import ImageConfigCache
+from tasks.inputs.survey import ImageInputs, InputResolver
 
 
 class World:
@@ -20,7 +20,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.images: dict[str, Image] = {}
-        self.facts: dict[str, Facts] = {}
+        self.facts: dict[str, ImageConfig] = {}
 
     def write(self, files: Mapping[str, str]) -> None:
         for name, text in files.items():
@@ -34,9 +34,9 @@ class World:
         known: dict[str, object] = {"context": folder, "dockerfile": f"{folder}/Dockerfile", **more}
         self.images[name] = Image(name=name, ref=f"app/{name}", **known)  # type: ignore[arg-type]
 
-    def survey(self, only: str = "", environ: Mapping[str, str] | None = None) -> dict[str, Surveyed]:
+    def survey(self, only: str = "", environ: Mapping[str, str] | None = None) -> dict[str, ImageInputs]:
         project = Project("p", self.folder, (self.folder / "compose.yml",), self.images)
-        surveyor = Surveyor(project, self.folder / ".build", environ or {})
+        surveyor = InputResolver(project, self.folder / ".build", environ or {})
         known = self.facts
         return surveyor.survey(
             "linux/amd64", lambda ref, some: (known[ref],) * len(some) if ref in known else None, only
@@ -131,7 +131,7 @@ def test_the_same_tree_elsewhere_has_the_same_fingerprint(tmp_path: Path) -> Non
         world = World(tmp_path / place)
         world.write({"a/f": "x", "a/.dockerignore": "ignored\n", "a/ignored": place, "more/g": "y"})
         world.image("a", "FROM out\nCOPY . /\nCOPY --from=more g /\n", contexts={"more": f"{tmp_path}/{place}/more"})
-        world.facts["out"] = Facts("sha256:1", "linux/amd64")
+        world.facts["out"] = ImageConfig("sha256:1", "linux/amd64")
         numbers.add(world.survey()["a"].fingerprint)
     assert len(numbers) == 1
 
@@ -140,7 +140,7 @@ def test_what_an_external_base_holds_counts(world: World) -> None:
     world.image("a", "FROM python:3.13\n")
     unknown = world.survey()["a"]
     assert unknown.bases == {"python:3.13": ""}
-    world.facts["python:3.13"] = Facts("sha256:1", "linux/amd64")
+    world.facts["python:3.13"] = ImageConfig("sha256:1", "linux/amd64")
     known = world.survey()["a"]
     assert known.bases == {"python:3.13": "sha256:1"}
     assert known.own != unknown.own
@@ -152,7 +152,7 @@ def test_what_an_external_base_holds_counts(world: World) -> None:
 def test_a_frontend_that_the_engine_holds_counts(world: World) -> None:
     world.image("a", "# syntax=docker/dockerfile:1\nFROM scratch\n")
     assert world.survey()["a"].bases == {}
-    world.facts["docker/dockerfile:1"] = Facts("sha256:1", "linux/amd64")
+    world.facts["docker/dockerfile:1"] = ImageConfig("sha256:1", "linux/amd64")
     assert world.survey()["a"].bases == {"docker/dockerfile:1": "sha256:1"}
 
 
@@ -160,13 +160,13 @@ def test_what_bases_hand_on(world: World) -> None:
     world.write({"a/app/f": "", "a/other": "", "b/trigger": "", "b/more": ""})
     world.image("a", "FROM python:3.13\nCOPY $WHERE /\n")
     assert world.survey()["a"].inputs() == ["a/Dockerfile", "a/app/f", "a/other"]
-    world.facts["python:3.13"] = Facts("sha256:1", "linux/amd64", env={"WHERE": "app"})
+    world.facts["python:3.13"] = ImageConfig("sha256:1", "linux/amd64", env={"WHERE": "app"})
     assert world.survey()["a"].inputs() == ["a/Dockerfile", "a/app/f"]
     world.image("y", "FROM unknown\n")
     world.image("c", "FROM app/y\nCOPY $WHERE /\n")
     world.write({"c/app/f": ""})
     assert world.survey()["c"].inputs() == ["c/Dockerfile", "c/app/f"], "what an unknown base sets cannot be known"
-    world.facts["unknown"] = Facts("sha256:2", "linux/amd64", env={"WHERE": "app"})
+    world.facts["unknown"] = ImageConfig("sha256:2", "linux/amd64", env={"WHERE": "app"})
     world.write({"c/other": ""})
     assert world.survey()["c"].inputs() == ["c/Dockerfile", "c/app/f"]
     world.image("z", "FROM scratch\nONBUILD COPY trigger /\n")
@@ -236,14 +236,14 @@ def test_inline_dockerfiles_count(world: World) -> None:
 def test_facts_are_asked_for_once_and_forgotten_with_their_image(tmp_path: Path) -> None:
     asked = []
 
-    def ask(ident: str) -> Facts:
+    def ask(ident: str) -> ImageConfig:
         asked.append(ident)
-        return Facts(f"content of {ident}", "linux/amd64", {"A": "1"}, ("COPY . /",))
+        return ImageConfig(f"content of {ident}", "linux/amd64", {"A": "1"}, ("COPY . /",))
 
-    cache = FactsCache(tmp_path / "facts.json", ask)
+    cache = ImageConfigCache(tmp_path / "facts.json", ask)
     first = [cache.get("x"), cache.get("y"), cache.get("x")]
     cache.keep(["x"])
-    again = FactsCache(tmp_path / "facts.json", ask)
+    again = ImageConfigCache(tmp_path / "facts.json", ask)
     assert [again.get("x"), again.get("y")] == first[:2]
     assert asked == ["x", "y", "y"]
 

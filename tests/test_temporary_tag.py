@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.building.parents import pinned
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker
@@ -92,7 +92,7 @@ class NoEngine:
     def untag(self, ref: str) -> None:
         self.asked += 1
         if self.asked == 1:
-            raise Trouble("the engine does not answer")
+            raise UserError("the engine does not answer")
         self.named.remove(ref)
 
 

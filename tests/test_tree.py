@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.inputs import tree
 from tasks.inputs.tree import Index, Tree
 from tests.conftest import ROOT
@@ -199,7 +199,7 @@ def test_names_that_are_no_utf8(root, store):
 
 
 def test_a_folder_that_cannot_be_listed_is_trouble(root):
-    with pytest.raises(Trouble, match="cannot list this folder"):
+    with pytest.raises(UserError, match="cannot list this folder"):
         Tree(root, Index()).folder("a")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
 from tasks.engine import temporary_tag
 from tests.conftest import Lab
@@ -113,7 +113,7 @@ def spare(request: pytest.FixtureRequest, busybox: str) -> Iterator[SpareEngine]
         with spare_engine("tst-two-", containerd_store=request.param) as one:
             one.load(busybox)
             yield one
-    except Trouble as trouble:
+    except UserError as trouble:
         pytest.skip(str(trouble))
 
 

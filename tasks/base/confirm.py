@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 
 def confirm(question: str = "type yes to go on: ") -> None:
-    """Ask; ``Trouble`` unless the answer is yes. Without a terminal nobody can answer."""
+    """Ask; ``UserError`` unless the answer is yes. Without a terminal nobody can answer."""
     if not sys.stdin.isatty():
-        raise Trouble("nobody is here to agree", remedy="--yes does")
+        raise UserError("nobody is here to agree", remedy="--yes does")
     print(question, end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() != "yes":
-        raise Trouble("not agreed, so nothing was changed")
+        raise UserError("not agreed, so nothing was changed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Trouble(Exception):
+class UserError(Exception):
     """An expected failure, said in one sentence.
 
     ``sentence`` is what went wrong, ``where`` the place as ``file`` or ``file:line``, ``remedy`` what

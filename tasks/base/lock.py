@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tasks.base import processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 _POLL_SECONDS = 0.05
 _EVERYBODY = 0o666
@@ -29,7 +29,7 @@ _MAY_ONLY_BE_READ = (errno.EACCES, errno.EPERM, errno.EROFS)
 def held(path: Path, waiting: str = "") -> Iterator[None]:
     """Hold the lock of this file for the block. While another holds it, say ``waiting`` once and wait.
 
-    ``Stopped`` when the run is stopped meanwhile, ``Trouble`` for a file that cannot be locked.
+    ``Stopped`` when the run is stopped meanwhile, ``UserError`` for a file that cannot be locked.
     """
     with _opened(path, fcntl.LOCK_EX, lambda: print(waiting, file=sys.stderr, flush=True) if waiting else None):
         yield
@@ -38,15 +38,15 @@ def held(path: Path, waiting: str = "") -> Iterator[None]:
 @contextlib.contextmanager
 def shared(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of this file together with others that share it; ``held`` and ``taken`` wait for all of them, and
-    it waits for those, calling ``waiting`` first. ``Stopped`` when the run is stopped meanwhile, ``Trouble`` for a file
-    that cannot be locked."""
+    it waits for those, calling ``waiting`` first. ``Stopped`` when the run is stopped meanwhile, ``UserError`` for a
+    file that cannot be locked."""
     with _opened(path, fcntl.LOCK_SH, waiting):
         yield
 
 
 @contextlib.contextmanager
 def taken(path: Path) -> Iterator[bool]:
-    """Whether this process holds the lock of this file for the block: false if another does. Never waits. ``Trouble``
+    """Whether this process holds the lock of this file for the block: false if another does. Never waits. ``UserError``
     for a file that cannot be locked."""
     with _opened(path, fcntl.LOCK_EX, None) as ours:
         yield ours
@@ -100,7 +100,7 @@ def _opened(path: Path, how: int, waiting: Callable[[], None] | None) -> Iterato
 
 
 def _file(path: Path) -> int:
-    """The file opened. ``Trouble`` if it cannot be, or is something else."""
+    """The file opened. ``UserError`` if it cannot be, or is something else."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
@@ -112,10 +112,10 @@ def _file(path: Path) -> int:
                 os.fchmod(descriptor, _EVERYBODY)
                 break
     except OSError as error:
-        raise Trouble(f"this file cannot be locked: {error.strerror}", where=str(path), remedy="remove it") from None
+        raise UserError(f"this file cannot be locked: {error.strerror}", where=str(path), remedy="remove it") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Trouble("this file cannot be locked: it is none", where=str(path), remedy="remove it")
+        raise UserError("this file cannot be locked: it is none", where=str(path), remedy="remove it")
     with contextlib.suppress(OSError):
         os.utime(descriptor)  # what cleans this folder up takes old files
     return descriptor
@@ -146,13 +146,13 @@ def _is(path: Path, descriptor: int) -> bool:
 
 
 def _try(path: Path, descriptor: int, how: int) -> bool:
-    """Lock the open file; false if another holds it. ``Trouble`` where the file system of its folder cannot."""
+    """Lock the open file; false if another holds it. ``UserError`` where the file system of its folder cannot."""
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        raise Trouble(
+        raise UserError(
             f"this file cannot be locked: {error.strerror}",
             where=str(path),
             remedy="you must be allowed to write to it, and its file system must have locks",

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 OF_OLDER_VERSIONS = (
     "builds.lock", "cache", "ci", "comparison", "dev", "doit.sqlite3", "history", "images", "index.sqlite3", "locks",
@@ -28,13 +28,13 @@ _SHOWN = 8  # hexadecimal digits of what tells projects apart that begin with th
 
 def build_folder(files: Sequence[Path]) -> Path:
     """The folder ``.build`` beside the first Compose file, where everything that we write lives. Made when it is not
-    there, with a ``.gitignore`` by which it ignores itself. ``Trouble`` when it cannot be made."""
+    there, with a ``.gitignore`` by which it ignores itself. ``UserError`` when it cannot be made."""
     first = files[0]
     folder = first.parent / ".build"
     ignore = folder / ".gitignore"
     if not ignore.exists():
         if not first.parent.is_dir():
-            raise Trouble("there is no such Compose file", where=str(first), remedy="see COMPOSE_FILE")
+            raise UserError("there is no such Compose file", where=str(first), remedy="see COMPOSE_FILE")
         _make(folder)
         try:
             ignore.write_text("*\n")
@@ -45,7 +45,7 @@ def build_folder(files: Sequence[Path]) -> Path:
 
 def project_folder(files: Sequence[Path], environ: Mapping[str, str]) -> Path:
     """The folder of one project in its ``.build``; made when it is not there. Its time says when it was last asked for.
-    ``Trouble`` when it cannot be made."""
+    ``UserError`` when it cannot be made."""
     folder = build_folder(files) / project_key(files, environ)
     if not folder.is_dir():
         _make(folder)
@@ -83,5 +83,5 @@ def _make(folder: Path) -> None:
         raise _unmade(folder, error) from None
 
 
-def _unmade(folder: Path, error: OSError) -> Trouble:
-    return Trouble(f"this folder cannot be made: {error.strerror}", where=str(folder))
+def _unmade(folder: Path, error: OSError) -> UserError:
+    return UserError(f"this folder cannot be made: {error.strerror}", where=str(folder))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+(\([A-Za-z0-9_.-]*\))?")
 _SYSTEMS = {
@@ -51,7 +51,7 @@ def normalise(text: str) -> str:
 
 def targets(declared: Iterable[str], engine: str, where: str = "") -> tuple[str, ...]:
     """The platforms that an image is built for: those that are declared, else the engine's; normal forms, sorted, since
-    their order changes nothing. ``Trouble`` with ``where`` for a text that is no platform.
+    their order changes nothing. ``UserError`` with ``where`` for a text that is no platform.
 
     >>> targets(["linux/arm64/v8", "amd64"], "linux/amd64"), targets([], "linux/x86_64")
     (('linux/amd64', 'linux/arm64'), ('linux/amd64',))
@@ -60,7 +60,7 @@ def targets(declared: Iterable[str], engine: str, where: str = "") -> tuple[str,
     for text in (part.strip() for entry in declared for part in entry.split(",")):
         parts = text.split("/")
         if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts) or text.lower() in _SYSTEMS:
-            raise Trouble(f"{text!r} is no platform", where=where, remedy="platforms look like linux/arm64")
+            raise UserError(f"{text!r} is no platform", where=where, remedy="platforms look like linux/arm64")
         found.add(normalise(engine if text == "local" else text))
     return tuple(sorted(found)) or (normalise(engine),)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 # Where pip, Python's ssl and requests look for a certificate bundle, in this order.
 SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"  # of Debian and its children
@@ -143,7 +143,7 @@ class Settings:
 def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings of ``root``: the environment first, then ``root/.env``, then the defaults.
 
-    An empty value counts as not set. A value that is not of its setting's type raises ``Trouble`` that
+    An empty value counts as not set. A value that is not of its setting's type raises ``UserError`` that
     names the variable, the file and line where it stands, and what would be accepted.
     """
     env_file = root / ".env"
@@ -159,7 +159,7 @@ def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings
         except ValueError as error:
             where = "environment" if environ.get(name) else f"{env_file}:{_line_of(env_file, name)}"
             given = "what it is set to" if isinstance(error, _Hidden) else repr(text)
-            raise Trouble(f"{name} must be {error}, not {given}", where=where) from None
+            raise UserError(f"{name} must be {error}, not {given}", where=where) from None
     return Settings(**values)
 
 

@@ -18,7 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.settings import ROOT, Settings
 from tasks.bases.debian import (
     DATE,
@@ -35,7 +35,7 @@ from tasks.bases.debian import (
     next_date,
     set_date,
 )
-from tasks.engine.client import Engine, Held, normalise
+from tasks.engine.client import Engine, LocalImage, normalise
 
 if TYPE_CHECKING:
     from tasks.sharing.share import Share
@@ -50,7 +50,7 @@ def ensure(settings: Settings, root: Path, afresh: bool = False, share: Share | 
 
     ``afresh`` makes it from Debian's packages although it is there; ``share`` is the shared registry of the run.
 
-    Raises ``Trouble`` when it cannot be had: a registry that has no such image, a digest that nobody can make, a
+    Raises ``UserError`` when it cannot be had: a registry that has no such image, a digest that nobody can make, a
     machine without mmdebstrap, an engine that does not answer.
     """
     from tasks.bases import shared as shared_base
@@ -79,16 +79,16 @@ def ensure(settings: Settings, root: Path, afresh: bool = False, share: Share | 
     return f"made {what}{shared.give(ref, image, engine)}"
 
 
-def rebuild(settings: Settings, held: Held | None, share: Share, root: Path = ROOT) -> str:
+def rebuild(settings: Settings, held: LocalImage | None, share: Share, root: Path = ROOT) -> str:
     """Make the base anew, in place of the one that the engine holds; returns what was done, in words.
 
     What stands in the file decides which base it is, so the day is written first, and taken back if no base comes of
-    it. Raises ``Trouble``.
+    it. Raises ``UserError``.
     """
     ref = settings.base_image
     refuse_to_stand_in(ref, settings.base_source, f"{ref} cannot be made here")
     if settings.base_source == "auto" and held and not made_here(held):
-        raise Trouble(
+        raise UserError(
             f"BASE_IMAGE {ref} in the engine was not made here from Debian's packages",
             remedy=f"docker pull {ref} brings a newer one, BASE_SOURCE=debian one that is made here",
         )
@@ -103,7 +103,7 @@ def rebuild(settings: Settings, held: Held | None, share: Share, root: Path = RO
     return f"{done}\n{DATE} says {date}: commit it, and every machine has this base with its next build"
 
 
-def wanted(held: Held | None, settings: Settings, number: str = "") -> bool:
+def wanted(held: LocalImage | None, settings: Settings, number: str = "") -> bool:
     """Whether what the engine holds under the base's name comes from where ``BASE_SOURCE`` says, and if it was made
     from Debian's packages, is the one that the project declares (``debian.identity``; "" if it declares none)."""
     if held is None:
@@ -113,7 +113,7 @@ def wanted(held: Held | None, settings: Settings, number: str = "") -> bool:
     return comes and not (number and made_here(held) and held.labels.get(IDENTITY_LABEL) != number)
 
 
-def made_here(held: Held) -> bool:
+def made_here(held: LocalImage) -> bool:
     """Whether an image is itself a base made from Debian's packages: what is built on one inherits its labels, but not
     the time at which it was made."""
     return held.labels.get(SOURCE_LABEL) == "debian" and held.created == EPOCH
@@ -129,7 +129,7 @@ def declared(settings: Settings) -> bool:
 def pull(ref: str) -> str:
     """Pull ``ref``; returns '' or, when its registry cannot be reached, why not.
 
-    Raises ``Trouble`` when the registry answers that there is no such image, or none for us.
+    Raises ``UserError`` when the registry answers that there is no such image, or none for us.
     """
     print(f"base_image: pulling {ref}", file=sys.stderr)
     done = subprocess.run(["docker", "pull", "--quiet", ref], capture_output=True, text=True, check=False)
@@ -138,24 +138,24 @@ def pull(ref: str) -> str:
     said = (done.stderr.strip().splitlines() or ["docker pull failed"])[-1]
     said = said.removeprefix("Error response from daemon: ")
     if _ANSWERED.search(said):
-        raise Trouble(f"BASE_IMAGE {ref}: {said}", remedy="correct BASE_IMAGE, or log in with `docker login`")
+        raise UserError(f"BASE_IMAGE {ref}: {said}", remedy="correct BASE_IMAGE, or log in with `docker login`")
     return f"no registry can be reached ({said.rsplit(': ', 1)[-1]})"
 
 
 def refuse_to_stand_in(ref: str, source: str, why: str) -> None:
-    """Raise ``Trouble`` where an image made from Debian's packages must not take the name ``ref``.
+    """Raise ``UserError`` where an image made from Debian's packages must not take the name ``ref``.
 
     >>> refuse_to_stand_in("python:3.13-slim-trixie", "auto", "offline")
     """
     if source == "registry":
-        raise Trouble(f"{why}, and BASE_SOURCE=registry", remedy="set BASE_SOURCE=auto to make the base here")
+        raise UserError(f"{why}, and BASE_SOURCE=registry", remedy="set BASE_SOURCE=auto to make the base here")
     if "@" in ref:
-        raise Trouble(
+        raise UserError(
             f"{why + ', and ' if why else ''}an image made from Debian's packages cannot have the digest of {ref}",
             remedy="load that image into the engine, or set BASE_IMAGE to a name without a digest",
         )
     if source == "auto" and (other := _other_base(ref)):
-        raise Trouble(
+        raise UserError(
             f"{why}, and a base made from Debian's packages ({SUITE}, Python {PYTHON}) is no {other}",
             remedy="load BASE_IMAGE into the engine, correct it, or set BASE_SOURCE=debian if it may stand in",
         )
@@ -195,7 +195,7 @@ def write_archive(ref: str, tar: Path, platform: str, out: IO[bytes], number: st
 def load(ref: str, tar: Path, platform: str, number: str = "") -> str:
     """Load the root filesystem ``tar`` into the engine as the image ``ref`` with this identity; returns the image's id.
 
-    Raises ``Trouble`` with the engine's words when it refuses.
+    Raises ``UserError`` with the engine's words when it refuses.
     """
     process = subprocess.Popen(
         ["docker", "load", "--quiet"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -210,5 +210,5 @@ def load(ref: str, tar: Path, platform: str, number: str = "") -> str:
         pass  # docker load ended early: it says why below
     said = process.stderr.read().decode(errors="replace").strip()
     if process.wait() or not image:
-        raise Trouble(f"docker load refuses the base made from Debian's packages: {said}")
+        raise UserError(f"docker load refuses the base made from Debian's packages: {said}")
     return image

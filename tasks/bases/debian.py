@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.engine.labels import LABEL
 
 SUITE, PYTHON = "trixie", "3.13"
@@ -80,11 +80,11 @@ def next_date(last: str, today: str) -> str:
 
 
 def declared_packages(root: Path) -> list[str]:
-    """The packages that the files in ``root`` declare; ``Trouble`` without a list: that project makes no base."""
+    """The packages that the files in ``root`` declare; ``UserError`` without a list: that project makes no base."""
     try:
         return packages((root / PACKAGES).read_text())
     except OSError:
-        raise Trouble(
+        raise UserError(
             "no list says of which of Debian's packages a base would be made",
             where=str(root / PACKAGES),
             remedy="copy docker/base as well, or set BASE_IMAGE to an image that can be had",
@@ -141,17 +141,16 @@ def mmdebstrap_argv(include: Sequence[str], tar: Path, arch: str, sources: Seque
 def make_rootfs(root: Path, tar: Path, platform: str) -> None:
     """Make the root filesystem with mmdebstrap; nothing is left at ``tar`` unless it is complete.
 
-    Raises ``Trouble`` with what to install, or with mmdebstrap's last words and where its log is, or without a list of
-    packages.
-    """
+    Raises ``UserError`` with what to install, or with mmdebstrap's last words and where its log is, or without a list
+    of packages."""
     include = declared_packages(root)
     if not shutil.which("mmdebstrap"):
-        raise Trouble(
+        raise UserError(
             "mmdebstrap, which makes the base from Debian's packages, is not installed",
             remedy="apt-get install mmdebstrap debian-archive-keyring, or set BASE_IMAGE to an image that you have",
         )
     if not any(path.exists() for path in _KEYRINGS):
-        raise Trouble(
+        raise UserError(
             "the keys that Debian's packages are checked with are not installed",
             remedy="apt-get install debian-archive-keyring",
         )
@@ -166,7 +165,7 @@ def make_rootfs(root: Path, tar: Path, platform: str) -> None:
             done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
         if done.returncode:
             lines = [line for line in log.read_text().splitlines() if line.startswith("E: ")] or ["it failed"]
-            raise Trouble(f"mmdebstrap: {lines[0].removeprefix('E: ')}", remedy=f"its log is {log}")
+            raise UserError(f"mmdebstrap: {lines[0].removeprefix('E: ')}", remedy=f"its log is {log}")
         unfinished.replace(tar)
     finally:
         unfinished.unlink(missing_ok=True)

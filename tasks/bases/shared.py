@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from tasks.base import platforms
 from tasks.base.settings import Settings
 from tasks.bases.debian import ENV, IDENTITY_LABEL
-from tasks.engine.client import Engine, Facts
+from tasks.engine.client import Engine, ImageConfig
 
 if TYPE_CHECKING:
-    from tasks.planning.shared_image import Found
+    from tasks.planning.shared_image import SharedImage
     from tasks.sharing.share import Share, Wanted
 
 REF = "vllm-swarm/base"
@@ -31,10 +31,10 @@ class SharedBase:
     number: str
     platform: str
 
-    def facts(self) -> Facts | None:
+    def facts(self) -> ImageConfig | None:
         """What is known of it before it is here; None if the registry has none."""
         found = self._found()
-        return Facts(found.content, found.platform, dict(ENV)) if found else None
+        return ImageConfig(found.content, found.platform, dict(ENV)) if found else None
 
     def bring(self, ref: str, engine: Engine) -> bool:
         """Pull it and give it the name ``ref``; whether it came."""
@@ -82,7 +82,7 @@ class SharedBase:
 
         return Wanted(REF, self.number, self.platform)
 
-    def _found(self) -> Found | None:
+    def _found(self) -> SharedImage | None:
         if self.share is None:
             return None
         found = self.share.look({"": self._wanted}).get("")

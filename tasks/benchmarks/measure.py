@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 _LAST_LINES = 15
 
@@ -71,15 +71,14 @@ def run(
 ) -> Ran:
     """Run a command to its end and measure it.
 
-    A status that is not among ``statuses`` raises ``Trouble`` with its last lines: what failed must not count. The peak
-    is never less than what this process takes itself: Linux counts what was there before ``exec``.
-    """
+    A status that is not among ``statuses`` raises ``UserError`` with its last lines: what failed must not count. The
+    peak is never less than what this process takes itself: Linux counts what was there before ``exec``."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began = time.perf_counter()
         try:
             process = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         except FileNotFoundError:
-            raise Trouble(f"{argv[0]} is not installed") from None
+            raise UserError(f"{argv[0]} is not installed") from None
         try:
             _, status, used = os.wait4(process.pid, 0)
         except BaseException:
@@ -95,7 +94,7 @@ def run(
     if process.returncode not in statuses:
         said = "\n".join([*texts[0].splitlines(), *texts[1].splitlines()][-_LAST_LINES:])
         command = " ".join(argv[:4])
-        raise Trouble(f"`{command} …` ended with status {process.returncode}, so it is not measured:\n{said}")
+        raise UserError(f"`{command} …` ended with status {process.returncode}, so it is not measured:\n{said}")
     unit = 1 if sys.platform == "darwin" else 1024
     return Ran(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit, *texts)
 

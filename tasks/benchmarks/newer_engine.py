@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tasks.base import lock
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.bases.debian import indextargets
 from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
@@ -33,7 +33,7 @@ _ASKED_AGAIN_SECONDS = 86400.0
 _LINE = re.compile(r"'[^']+' (?P<file>(?P<package>[^_]+)_(?P<version>[^_]+)_\S+\.deb) \d+ (?P<digest>\S+)")
 
 
-class NotHere(Trouble):
+class NotHere(UserError):
     """This machine takes nothing from Debian's archive, so it cannot have that engine; no fault of anybody."""
 
 
@@ -41,7 +41,7 @@ class NotHere(Trouble):
 def newer_engine(prefix: str = "newer-engine-", *, containerd_store: bool = False) -> Iterator[SpareEngine]:
     """Start the engine of Debian's testing suite for the block, with its own client, buildx and Compose.
 
-    Raises ``Trouble`` where it cannot be fetched or started, ``NotHere`` where no machine of this kind can have it.
+    Raises ``UserError`` where it cannot be fetched or started, ``NotHere`` where no machine of this kind can have it.
     """
     with spare_engine(prefix, containerd_store=containerd_store, programs=unpacked()) as engine:
         yield engine
@@ -51,7 +51,7 @@ def unpacked(folder: Path = FOLDER) -> Path:
     """The folder with the suite's packages, unpacked. The suite is asked once a day; where it cannot be reached, what
     was fetched last is taken, which is said on standard error.
 
-    Raises ``Trouble`` without apt, Debian's keys or a network, and where a package is not signed as it must be.
+    Raises ``UserError`` without apt, Debian's keys or a network, and where a package is not signed as it must be.
     """
     with lock.held(folder / "lock", "waits for another process, which fetches the packages of Debian testing"):
         last = folder / "last"
@@ -62,7 +62,7 @@ def unpacked(folder: Path = FOLDER) -> Path:
             return known
         try:
             found = _fetched(folder, known)
-        except Trouble as trouble:
+        except UserError as trouble:
             if known is None:
                 raise
             print(f"going on with {known.name}: {trouble}", file=sys.stderr)
@@ -72,7 +72,7 @@ def unpacked(folder: Path = FOLDER) -> Path:
 
 
 def mirror(indextargets: Iterable[str]) -> str:
-    """The mirror of Debian that this machine itself uses, from ``URI CODENAME ORIGIN`` lines; ``Trouble`` for none.
+    """The mirror of Debian that this machine itself uses, from ``URI CODENAME ORIGIN`` lines; ``UserError`` for none.
 
     >>> mirror(["file:/srv/ trixie Debian", "http://mirror.example/debian/ trixie Debian"])
     'http://mirror.example/debian/'
@@ -88,10 +88,10 @@ def mirror(indextargets: Iterable[str]) -> str:
 
 def named(uris: str) -> str:
     """A name for these versions, from what ``apt-get download --print-uris`` says: that of the engine, and a digest of
-    all packages. Raises ``Trouble`` where it names none."""
+    all packages. Raises ``UserError`` where it names none."""
     found = {line["package"]: line for line in map(_LINE.match, uris.splitlines()) if line}
     if "docker.io" not in found:
-        raise Trouble(f"Debian {SUITE} has no docker.io for this machine")
+        raise UserError(f"Debian {SUITE} has no docker.io for this machine")
     digest = hashlib.sha256("".join(sorted(line["digest"] for line in found.values())).encode()).hexdigest()
     return f"docker.io-{found['docker.io']['version']}-{digest[:8]}"
 
@@ -101,7 +101,7 @@ def _fetched(folder: Path, known: Path | None) -> Path:
     missing = [program for program in ("apt-get", "dpkg") if not shutil.which(program)]
     if missing or not _KEYS.exists():
         what = f"needs {', '.join(missing)}" if missing else "needs Debian's keys"
-        raise Trouble(
+        raise UserError(
             f"the engine of Debian {SUITE} {what}",
             remedy="on Debian and Ubuntu: apt-get install debian-archive-keyring",
         )
@@ -153,5 +153,5 @@ def _run(argv: list[str], env: Mapping[str, str], folder: Path) -> str:
             line for line in done.stderr.splitlines() if line.startswith(("E: ", "dpkg"))
         ] or done.stderr.splitlines()
         why = said[-1].removeprefix("E: ") if said else f"it ended with status {done.returncode}"
-        raise Trouble(f"the packages of Debian {SUITE} cannot be had: {why}")
+        raise UserError(f"the packages of Debian {SUITE} cannot be had: {why}")
     return done.stdout

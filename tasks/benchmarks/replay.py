@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.benchmarks import edits
 from tasks.benchmarks.side_by_side import SideBySide
 from tasks.buildkit import buildx
@@ -137,11 +137,11 @@ def typical(inputs: Mapping[str, Collection[str]], images: Sequence[str]) -> lis
 
 
 def commits(repository: Path, count: int) -> list[tuple[str, Apply]]:
-    """The last ``count`` commits of the history at ``repository``, oldest first; ``Trouble`` where there is none."""
+    """The last ``count`` commits of the history at ``repository``, oldest first; ``UserError`` where there is none."""
     argv = ["git", "-C", str(repository), "log", "--first-parent", f"--max-count={count}", "--format=%H %h %s"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Trouble(f"no git history can be read here: {done.stderr.strip()}", where=str(repository))
+        raise UserError(f"no git history can be read here: {done.stderr.strip()}", where=str(repository))
     lines = [line.split(" ", 1) for line in reversed(done.stdout.splitlines())]
     return [(said, _checked_out(repository, commit)) for commit, said in lines]
 
@@ -229,7 +229,7 @@ def _followed(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | No
     progress.feed(done.stdout)
     progress.finish()
     if done.returncode:
-        raise Trouble(f"`{' '.join(argv[:3])} …` failed, so nothing is counted:\n{progress.tail}")
+        raise UserError(f"`{' '.join(argv[:3])} …` failed, so nothing is counted:\n{progress.tail}")
     return progress, time.perf_counter() - began
 
 
@@ -256,6 +256,6 @@ def _checked_out(repository: Path, commit: str) -> Apply:
         argv = ["git", "-C", str(repository), f"--work-tree={folder}", "read-tree", "--reset", "-u", commit]
         done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise Trouble(f"git cannot check out {commit[:10]}: {done.stderr.strip()}")
+            raise UserError(f"git cannot check out {commit[:10]}: {done.stderr.strip()}")
 
     return check_out

@@ -79,7 +79,7 @@ def run(
     """Measure every scenario ``repeat`` times; ``code`` and ``dependency`` for each service among ``images``, ``base``
     for each of ``bases``, which other images build on.
 
-    ``inputs`` are the files that each image is made of. A build that fails raises ``Trouble``.
+    ``inputs`` are the files that each image is made of. A build that fails raises ``UserError``.
     """
     plans = [one for one in _plans(both, inputs, images, bases) if one.scenario in scenarios]
     longest: dict[int, tuple[str, ...]] = {}

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.benchmarks import measure
 from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
@@ -91,7 +91,7 @@ class SideBySide:
 def side_by_side(workspace: Workspace) -> Iterator[SideBySide]:
     """Copy the project of ``workspace``, start the engines and give them the base images.
 
-    Raises ``Trouble`` where there is no standard declaration, no engine can be started, or a base image is missing.
+    Raises ``UserError`` where there is no standard declaration, no engine can be started, or a base image is missing.
     """
     from tasks.bases import base
 
@@ -130,12 +130,12 @@ def copy_project(source: Path, target: Path) -> None:
 
 
 def standard_of(workspace: Workspace) -> Path:
-    """The declaration of the standard images, beside the optimized one; ``Trouble`` where there is none."""
+    """The declaration of the standard images, beside the optimized one; ``UserError`` where there is none."""
     from tasks.stack.migrate import STANDARD
 
     path = workspace.files[0].parent / STANDARD
     if not path.is_file() or path == workspace.files[0]:
-        raise Trouble(
+        raise UserError(
             f"there is nothing to compare with: no {STANDARD} beside {workspace.files[0].name}",
             where=str(workspace.files[0].parent),
             remedy="declare the standard images there, under the same service names",
@@ -155,11 +155,11 @@ def twins(workspace: Workspace) -> dict[str, tuple[str, str]]:
 
 
 def external_bases(workspace: Workspace) -> tuple[str, ...]:
-    """The external images that the project's images start from; ``Trouble`` for one that the engine does not hold."""
+    """The external images that the project's images start from; ``UserError`` for one that the engine does not hold."""
     found: dict[str, None] = {}
     for decision in workspace.decisions().values():
         found.update(dict.fromkeys(decision.surveyed.bases))
     for ref in found:
         if workspace.snapshot().get(ref) is None:
-            raise Trouble(f"the engine at {endpoint(os.environ)} does not hold {ref}", remedy=f"docker pull {ref}")
+            raise UserError(f"the engine at {endpoint(os.environ)} does not hold {ref}", remedy=f"docker pull {ref}")
     return tuple(found)

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.engine.client import Engine
 
 _START_SECONDS = 60
@@ -49,7 +49,7 @@ class SpareEngine:
                 check=False,
             )
         if save.returncode or taken.returncode:
-            raise Trouble(f"{ref} cannot be given to the engine that measures: {taken.stderr.strip()}")
+            raise UserError(f"{ref} cannot be given to the engine that measures: {taken.stderr.strip()}")
 
     def forget_everything(self, keep: Iterable[str] = (), *, cache_mounts: bool = True) -> None:
         """Remove all images but those of these names, and the whole build cache; without ``cache_mounts``, what cache
@@ -65,7 +65,7 @@ class SpareEngine:
     def _docker(self, *words: str) -> str:
         done = subprocess.run(["docker", *words], env=self.environ, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise Trouble(f"docker {' '.join(words[:2])}: {done.stderr.strip()}")
+            raise UserError(f"docker {' '.join(words[:2])}: {done.stderr.strip()}")
         return done.stdout
 
 
@@ -77,12 +77,12 @@ def spare_engine(
     with ``containerd_store`` in containerd's, whose BuildKit can export caches. With ``programs`` the engine, its
     client, buildx and Compose are those of packages that were unpacked there.
 
-    Raises ``Trouble`` where none can be started: without root, without ``dockerd``, or with its last words.
+    Raises ``UserError`` where none can be started: without root, without ``dockerd``, or with its last words.
     """
     path = _path(programs)
     missing = [name for name in ("dockerd", "ip", "iptables", "setpriv") if not shutil.which(name, path=path)]
     if os.geteuid() != 0 or missing:
-        raise Trouble(
+        raise UserError(
             "measuring from an empty cache needs an engine of its own, which needs root, dockerd and iproute2",
             remedy="run it as root on a machine with the packages docker.io, iptables and iproute2",
         )
@@ -215,19 +215,19 @@ def _is_dead(pid: str) -> bool:
 def _run(*argv: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Trouble(f"{' '.join(argv)}: {done.stderr.strip()}")
+        raise UserError(f"{' '.join(argv)}: {done.stderr.strip()}")
     return done.stdout
 
 
 def _await(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < until:
-        with contextlib.suppress(Trouble):
+        with contextlib.suppress(UserError):
             engine.snapshot()
             return
         time.sleep(0.1)
     said = " ".join(" ".join(log.read_text(errors="replace").splitlines()[-2:]).split()) or "nothing"
-    raise Trouble(f"the engine that measures does not start; its last words: {said}")
+    raise UserError(f"the engine that measures does not start; its last words: {said}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -90,7 +90,7 @@ class Outcome:
 
 def build(workspace: Workspace, decision: Decision, attempt: Attempt, log: Path, passing: str) -> Outcome:
     """Build an image under the name ``passing``, its output into the file ``log``, and look whether what it was made
-    from moved. Raises ``Trouble``, ``Moved`` before it begins, and ``Stopped`` if the run is."""
+    from moved. Raises ``UserError``, ``Moved`` before it begins, and ``Stopped`` if the run is."""
     one, began = decision.surveyed, time.time()
     cached = attempt.cached(decision)
     try:

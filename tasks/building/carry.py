@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.base.references import tag_of
 from tasks.building.site import cache_folder
@@ -38,13 +38,13 @@ _PIECE = 1 << 20
 def export(workspace: Workspace, folder: Path) -> str:
     """Write the fresh images and the local cache to a folder, whole or not at all; returns what was written, in words.
 
-    ``Trouble`` when no image is fresh, or something else is in the folder.
+    ``UserError`` when no image is fresh, or something else is in the folder.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
-        raise Trouble(f"{folder} holds something else than an earlier export", remedy="name an empty or a new folder")
+        raise UserError(f"{folder} holds something else than an earlier export", remedy="name an empty or a new folder")
     images = _fresh(workspace)
     if not images:
-        raise Trouble("no image is fresh, so there is nothing to export", remedy="doit build_optimized")
+        raise UserError("no image is fresh, so there is nothing to export", remedy="doit build_optimized")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
@@ -70,19 +70,19 @@ def export(workspace: Workspace, folder: Path) -> str:
 def take_in(workspace: Workspace, folder: Path) -> str:
     """Take in what ``export`` wrote elsewhere; returns what was taken, in words.
 
-    ``Trouble``, with nothing taken, when a file is missing or not what the index says, or is for another platform.
+    ``UserError``, with nothing taken, when a file is missing or not what the index says, or is for another platform.
     """
     index = _index(folder)
     platform = workspace.snapshot().platform
     if index["platform"] != platform:
-        raise Trouble(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
+        raise UserError(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
     _say(f"checking {size_text(sum(one['size'] for one in index['files'].values()))}")
     for name, wanted in index["files"].items():
         path = folder / _inside(name, folder)
         if not path.is_file() or path.is_symlink():
-            raise Trouble(f"{name} is missing", where=str(folder), remedy="export it again")
+            raise UserError(f"{name} is missing", where=str(folder), remedy="export it again")
         if _measured(path) != wanted:
-            raise Trouble(f"{name} is not what was exported: it was changed or damaged", where=str(folder))
+            raise UserError(f"{name} is not what was exported: it was changed or damaged", where=str(folder))
     before = {held.id for held in workspace.snapshot().every()}
     _docker(workspace, "load", "--quiet", "--input", str(folder / IMAGES))
     workspace.changed()
@@ -90,7 +90,7 @@ def take_in(workspace: Workspace, folder: Path) -> str:
     for one in index["images"]:
         held = workspace.snapshot().get(one["ref"])
         if held is None or held.labels.get(FINGERPRINT) != one["fingerprint"]:
-            raise Trouble(f"the archive gave no image {one['ref']} with that fingerprint", where=str(folder / IMAGES))
+            raise UserError(f"the archive gave no image {one['ref']} with that fingerprint", where=str(folder / IMAGES))
         taken += held.id not in before
     caches = _take_caches(workspace, folder, index)
     return f"took in {taken} images, {len(index['images']) - taken} were here already{caches}"
@@ -128,18 +128,18 @@ def _index(folder: Path) -> dict[str, Any]:
         for one in index["files"].values():
             known = known and isinstance(one["size"], int) and isinstance(one["sha256"], str)
     except FileNotFoundError:
-        raise Trouble(f"there is no {INDEX}", where=str(folder), remedy="name what cache_export wrote") from None
+        raise UserError(f"there is no {INDEX}", where=str(folder), remedy="name what cache_export wrote") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         known = False
     if not known or IMAGES not in index["files"]:
-        raise Trouble(f"{INDEX} is not one that this program can read", where=str(folder))
+        raise UserError(f"{INDEX} is not one that this program can read", where=str(folder))
     return dict(index)
 
 
 def _inside(name: str, folder: Path) -> str:
     parts = PurePosixPath(name).parts
     if not parts or parts[0] not in (IMAGES, CACHE) or ".." in parts or PurePosixPath(name).is_absolute():
-        raise Trouble(f"{INDEX} names {name!r}, which is no part of an export", where=str(folder))
+        raise UserError(f"{INDEX} names {name!r}, which is no part of an export", where=str(folder))
     return name
 
 
@@ -161,7 +161,7 @@ def _docker(workspace: Workspace, *words: str) -> None:
     done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it gives no reason"]
-        raise Trouble(f"docker {words[0]} fails: {lines[-1].removeprefix('Error response from daemon: ')}")
+        raise UserError(f"docker {words[0]} fails: {lines[-1].removeprefix('Error response from daemon: ')}")
 
 
 def _say(text: str) -> None:
@@ -169,31 +169,32 @@ def _say(text: str) -> None:
 
 
 def export_to(workspace: Workspace, folders: Sequence[str]) -> None:
-    """The action of ``cache_export``: to the folder that is named, else to the shared registry. Raises ``Trouble``."""
+    """The action of ``cache_export``: to the folder that is named, else to the shared registry. Raises
+    ``UserError``."""
     if len(folders) > 1:
-        raise Trouble("cache_export takes one folder")
+        raise UserError("cache_export takes one folder")
     _say(export(workspace, Path(folders[0]).resolve()) if folders else push_all(workspace))
 
 
 def import_from(workspace: Workspace, folders: Sequence[str]) -> None:
-    """The action of ``cache_import``. Raises ``Trouble``."""
+    """The action of ``cache_import``. Raises ``UserError``."""
     if len(folders) != 1:
-        raise Trouble("cache_import takes the folder that cache_export wrote")
+        raise UserError("cache_import takes the folder that cache_export wrote")
     _say(take_in(workspace, Path(folders[0]).resolve()))
 
 
 def push_all(workspace: Workspace) -> str:
     """Push every fresh image of which the shared registry has no result yet; returns what was pushed, in words.
 
-    ``Trouble`` when there is no registry, it may not be written, or it does not take an image.
+    ``UserError`` when there is no registry, it may not be written, or it does not take an image.
     """
     from tasks.building import give
     from tasks.sharing import share
 
     if not workspace.settings.cache_registry:
-        raise Trouble("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
+        raise UserError("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
     if not workspace.settings.cache_write:
-        raise Trouble("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
+        raise UserError("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
     platform = workspace.snapshot().platform
     fresh = {name: one for name, one in workspace.decisions().items() if one.action == "fresh" and one.held}
     give.give_base(workspace)
@@ -205,6 +206,6 @@ def push_all(workspace: Workspace) -> str:
             continue
         what, found = give.offer(workspace, one, wanted, one.held)
         if not workspace.share.writes or (what == "push" and found is None):
-            raise Trouble(f"{name} could not be pushed to {workspace.share.address}")
+            raise UserError(f"{name} could not be pushed to {workspace.share.address}")
         pushed += what == "push"
     return f"pushed {pushed} images to {workspace.share.address}, {len(fresh) - pushed} needed no push"

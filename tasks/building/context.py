@@ -19,13 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.compose.project import Image
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.survey import ImageInputs
 from tasks.inputs.tree import Index
 
 _LONGEST_BUILD = 86400.0
 
 
-def as_built(one: Surveyed, passing: Path, folder: Path) -> Image:
+def as_built(one: ImageInputs, passing: Path, folder: Path) -> Image:
     """The image as BuildKit gets it: ``passing`` is a folder of this build alone, ``folder`` our ``.build``. The
     platform is always told: without, BuildKit takes that of the base, a builder of several nodes that of the first."""
     image = replace(_as_read(one, passing), platforms=one.platforms)
@@ -53,7 +53,7 @@ def remove_unused(link: Path) -> bool:
     return True
 
 
-def _as_read(one: Surveyed, folder: Path) -> Image:
+def _as_read(one: ImageInputs, folder: Path) -> Image:
     """The image with its Dockerfile and its context's ignore file in ``folder``. ``<Dockerfile>.dockerignore`` comes
     before any other, also when it is empty. Where neither hides ``.build``, this one does: that folder changes during a
     build, so an image that copies a whole project would never be fresh, and would hold its own past."""
@@ -65,7 +65,7 @@ def _as_read(one: Surveyed, folder: Path) -> Image:
     return replace(one.image, dockerfile=str(dockerfile), dockerfile_inline=None)
 
 
-def _by_own_names(image: Image, one: Surveyed, folder: Path) -> Image:
+def _by_own_names(image: Image, one: ImageInputs, folder: Path) -> Image:
     if one.index is None:
         return image
     folders = {name: value for name, value in image.contexts.items() if value.startswith("/")}

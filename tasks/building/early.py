@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.base import processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.building import sending, site
 from tasks.building.context import as_built
 from tasks.buildkit import builder, buildx
@@ -56,7 +56,7 @@ class _Begun:
 def build_next(workspace: Workspace, names: Sequence[str]) -> None:
     """Build the early stages of the first of these images that has to wait and has not been begun. Whether it works or
     not, the image's own build comes to the same result, and says what is wrong."""
-    with contextlib.suppress(Trouble, processes.Stopped):
+    with contextlib.suppress(UserError, processes.Stopped):
         decision = _next(workspace, names)
         if decision is None:
             return

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from tasks.base import platforms, processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.references import beside, repository
 from tasks.building.events import ImageNoted
 from tasks.buildkit import builder
@@ -53,7 +53,7 @@ def bring(workspace: Workspace, decision: Decision) -> bool:
 
 def pull(workspace: Workspace, decision: Decision) -> bool:
     """Pull the external bases of an image although the engine may hold them, as ``build.pull`` asks, once in a run;
-    whether there were any. ``Trouble`` for one that cannot be had: ``docker build --pull`` fails then too.
+    whether there were any. ``UserError`` for one that cannot be had: ``docker build --pull`` fails then too.
 
     One that is pinned by digest and here is the same wherever it comes from.
     """
@@ -68,7 +68,7 @@ def pull(workspace: Workspace, decision: Decision) -> bool:
                 pulls.tried.add((ref, platform))
                 workspace.changed()
         if why := pulls.refusals[ref, platform]:
-            raise Trouble(
+            raise UserError(
                 f"{decision.name}: its base {ref} cannot be pulled, which `build.pull` asks for: {why}",
                 remedy="without `pull: true` it is built on what the engine holds",
             )
@@ -76,8 +76,8 @@ def pull(workspace: Workspace, decision: Decision) -> bool:
 
 
 def refuse_foreign(workspace: Workspace, decision: Decision) -> None:
-    """``Trouble`` where the engine holds a base under its name for another platform only: containerd's store would let
-    a build start from that. Docker does so too, and warns; here the image has to declare it."""
+    """``UserError`` where the engine holds a base under its name for another platform only: containerd's store would
+    let a build start from that. Docker does so too, and warns; here the image has to declare it."""
     one = decision.surveyed
     for ref, some in one.read_for.items():
         held = workspace.snapshot().get(ref)
@@ -85,7 +85,7 @@ def refuse_foreign(workspace: Workspace, decision: Decision) -> None:
             if workspace.base(ref, wanted) is None and held:
                 have = workspace.facts_of(held).platform
                 declare = f", or declare `platforms: [{have}]` for the image" if wanted in one.platforms else ""
-                raise Trouble(
+                raise UserError(
                     f"the base {ref} is {have} here, {wanted} is wanted, and that cannot be pulled",
                     where=decision.name,
                     remedy=f"docker pull --platform {wanted} {ref}{declare}",

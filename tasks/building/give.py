@@ -15,7 +15,7 @@ from tasks.bases.base import made_here
 from tasks.bases.debian import IDENTITY_LABEL
 from tasks.building import site
 from tasks.building.events import ImageNoted
-from tasks.engine.client import Held, normalise
+from tasks.engine.client import LocalImage, normalise
 from tasks.engine.labels import OWN, PARENTS, REBUILT
 from tasks.planning.agreement import verdict
 from tasks.planning.plan import Decision, own_only, rebuilt
@@ -23,7 +23,7 @@ from tasks.run import Workspace
 from tasks.sharing import lease, share
 
 if TYPE_CHECKING:
-    from tasks.planning.shared_image import Found
+    from tasks.planning.shared_image import SharedImage
 
 
 class _Parents:
@@ -59,7 +59,7 @@ def give_base(workspace: Workspace) -> None:
 
 def give(
     workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float, rebuilt_at: str = ""
-) -> Found | None:
+) -> SharedImage | None:
     """Share what was built in so many seconds; returns the shared result that is to take its place, if one is."""
     wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
     if wanted is None or not (workspace.share.reads or workspace.crew.on):
@@ -71,14 +71,16 @@ def give(
             if not parents.base_given:
                 give_base(workspace)
             parents.base_given = True
-    what, found = offer(workspace, decision, wanted, Held(image_id, labels=labels, size=size, fixed=False))
+    what, found = offer(workspace, decision, wanted, LocalImage(image_id, labels=labels, size=size, fixed=False))
     if workspace.settings.cache_write:
         workspace.crew.tell({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
     takes = what == "take" and found and workspace.share.gives(found) and not own_only(decision.surveyed)
     return found if takes else None
 
 
-def offer(workspace: Workspace, decision: Decision, wanted: share.Wanted, held: Held) -> tuple[str, Found | None]:
+def offer(
+    workspace: Workspace, decision: Decision, wanted: share.Wanted, held: LocalImage
+) -> tuple[str, SharedImage | None]:
     """Push an image to where all agree to find it, after the parents that are missing there, if it counts. Returns what
     was done (``push``, ``keep``, ``take``: see ``agreement.verdict``) and what the registry then holds."""
     registry = workspace.share

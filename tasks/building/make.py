@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.base import lock, processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.references import repository, tag_of
 from tasks.building import attempt, early, externals, give, site
 from tasks.building.attempt import Attempt, Moved, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
 from tasks.buildkit import builder
 from tasks.engine import temporary_tag
-from tasks.engine.client import Gone, Held
+from tasks.engine.client import Gone, LocalImage
 from tasks.history import store as history
 from tasks.planning import checkouts, record
 from tasks.planning.plan import ANOTHER, Decision, is_for, made_from
@@ -63,7 +63,7 @@ def make(name: str, afresh: bool = False) -> Any:
     try:
         with workspace.kept(early.Busy), lock.shared(builds_lock(workspace), waits):
             _make(workspace, name, afresh)
-    except Trouble as trouble:
+    except UserError as trouble:
         return TaskFailed(str(trouble))
     except processes.Stopped:
         workspace.events.emit(ImageEnded(name, "cancelled"))
@@ -102,7 +102,7 @@ def _make(workspace: Workspace, name: str, afresh: bool = False) -> None:
         if number < attempt.AGAIN:
             workspace.events.say(f"{name}: {what} while it was built, building again ({number + 1} of {attempt.AGAIN})")
     workspace.events.emit(ImageEnded(name, "moved"))
-    raise Trouble(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
+    raise UserError(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
 
 
 def _decided(workspace: Workspace, name: str) -> Decision:
@@ -123,7 +123,7 @@ def _decided(workspace: Workspace, name: str) -> Decision:
 def _looked(workspace: Workspace, name: str) -> Decision:
     try:
         return workspace.decide(name, anew=True)
-    except Trouble:  # an image that the engine listed before may be gone
+    except UserError:  # an image that the engine listed before may be gone
         workspace.changed()
         return workspace.decide(name, anew=True)
 
@@ -143,7 +143,7 @@ def _do(workspace: Workspace, decision: Decision, how: Attempt) -> None:
         case "build":
             _build_in_turn(workspace, decision, how)
         case _:
-            raise Trouble("; ".join(decision.reasons))
+            raise UserError("; ".join(decision.reasons))
 
 
 def _pull(workspace: Workspace, decision: Decision) -> bool:
@@ -156,7 +156,7 @@ def _pull(workspace: Workspace, decision: Decision) -> bool:
     return held is not None
 
 
-def _fetched(workspace: Workspace, decision: Decision) -> Held | None:
+def _fetched(workspace: Workspace, decision: Decision) -> LocalImage | None:
     """What the shared registry offers, named and recorded; None if it is not what was promised, or does not come."""
     one, offer = decision.surveyed, decision.offer
     wanted = share.wanted_of(one, workspace.snapshot().platform)
@@ -310,14 +310,14 @@ def _failed(workspace: Workspace, decision: Decision, outcome: Outcome, log: Pat
     workspace.history.add(_entry(workspace, decision, "failed", outcome.began, outcome.seconds, steps=steps))
     workspace.events.emit(ImageEnded(name, "failed", progress=progress))
     path = Path(one.image.dockerfile) if one.image.dockerfile else None
-    raise Trouble(failure.explain(name, progress, progress.tail, path, one.dockerfile_text, log, outcome.status))
+    raise UserError(failure.explain(name, progress, progress.tail, path, one.dockerfile_text, log, outcome.status))
 
 
-def _refuse_foreign(workspace: Workspace, decision: Decision, image_id: str, made: Held | None) -> None:
-    """``Trouble`` where what was built is of another platform than was asked for."""
+def _refuse_foreign(workspace: Workspace, decision: Decision, image_id: str, made: LocalImage | None) -> None:
+    """``UserError`` where what was built is of another platform than was asked for."""
     platform = (workspace.facts_of(made) if made else workspace.facts.get(image_id, fixed=False)).platform
     if not is_for(decision.surveyed, platform, workspace.snapshot().platform):
-        raise Trouble(
+        raise UserError(
             f"{decision.name}: {platform} was built, and {', '.join(decision.surveyed.platforms)} is wanted",
             remedy="`docker buildx inspect` lists the platforms of the builder",
         )
@@ -330,7 +330,7 @@ def _name(workspace: Workspace, decision: Decision, image_id: str) -> None:
     workspace.changed()
 
 
-def _keep_record(workspace: Workspace, decision: Decision, held: Held | None, seconds: float) -> None:
+def _keep_record(workspace: Workspace, decision: Decision, held: LocalImage | None, seconds: float) -> None:
     one = decision.surveyed
     parents = {name: one.parent_fingerprints[name] for name in dict.fromkeys(one.parents.values())}
     entry = record.Record(

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.engine import temporary_tag
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
@@ -49,7 +49,7 @@ class Pinned:
 @contextlib.contextmanager
 def pinned(workspace: Workspace, decision: Decision) -> Iterator[Pinned]:
     """For the block: the parents of an image under passing names. ``Vanished`` for a parent that is not there, also
-    where that made the block raise ``Trouble``."""
+    where that made the block raise ``UserError``."""
     pins = Pinned({}, {}, {})
     named: dict[str, str] = {}
     try:
@@ -67,7 +67,7 @@ def pinned(workspace: Workspace, decision: Decision) -> Iterator[Pinned]:
                 pins.shown[ref] = known
             pins.contexts[context] = named[name]
         yield pins
-    except Trouble:
+    except UserError:
         if name := pins.lost(workspace):
             raise Vanished(name) from None
         raise

@@ -14,12 +14,12 @@ from functools import cache
 from pathlib import Path
 
 from tasks.base import platforms
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.references import beside
 from tasks.buildkit import backends, builder, handover
 from tasks.buildkit.backends import Backend
-from tasks.engine.client import Held
-from tasks.inputs.survey import Surveyed
+from tasks.engine.client import LocalImage
+from tasks.inputs.survey import ImageInputs
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
 from tasks.sharing.share import path_of
@@ -43,7 +43,7 @@ def site(
 ) -> Site:
     """Make ready what the build of an image needs. ``parents`` maps each context that stands for a parent to a
     reference which the engine holds; ``afresh`` neither reads nor writes a cache of others, and without ``cached`` the
-    builder's own is not read. Raises ``Trouble``."""
+    builder's own is not read. Raises ``UserError``."""
     one, settings = decision.surveyed, workspace.settings
     extra = builder.argv(settings, workspace.environ)
     extra += [] if afresh else caches(workspace, decision)
@@ -56,7 +56,7 @@ def site(
     for context, name in one.parents.items():
         held = workspace.snapshot().get(one.parent_tags[context])
         if held is None:
-            raise Trouble(f"the engine does not hold `{name}`, which {one.name} is built on", remedy="run it again")
+            raise UserError(f"the engine does not hold `{name}`, which {one.name} is built on", remedy="run it again")
         contexts[context] = handover.context_of(workspace.engine, results, name, held, platform)
     for name, value in sorted(contexts.items()):
         extra += ["--build-context", f"{name}={value}"]
@@ -96,9 +96,9 @@ def bases(workspace: Workspace, decision: Decision) -> list[str]:
     return argv
 
 
-def received(workspace: Workspace, decision: Decision, where: Site, image_id: str, made: Held | None) -> str:
+def received(workspace: Workspace, decision: Decision, where: Site, image_id: str, made: LocalImage | None) -> str:
     """After a build that left ``image_id`` and, in the engine, ``made``: its result is in the engine, under the id that
-    is returned. Raises ``Trouble``."""
+    is returned. Raises ``UserError``."""
     if where.layout is None:
         # containerd's store calls an image by its manifest, and buildx, depending on its version, by its configuration.
         return made.id if made else image_id
@@ -119,7 +119,7 @@ def settled(workspace: Workspace, decision: Decision) -> None:
         handover.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
 
 
-def layout_of(workspace: Workspace, one: Surveyed) -> Path | None:
+def layout_of(workspace: Workspace, one: ImageInputs) -> Path | None:
     """The layout that holds what the classic store cannot: an image of several platforms; None for any other."""
     if len(one.platforms) < 2 or workspace.containerd_store:
         return None
@@ -127,7 +127,7 @@ def layout_of(workspace: Workspace, one: Surveyed) -> Path | None:
 
 
 def chosen_backend(workspace: Workspace) -> Backend:
-    """The cache backend of this run; ``Trouble`` where the builder cannot do what is asked for."""
+    """The cache backend of this run; ``UserError`` where the builder cannot do what is asked for."""
     settings = workspace.settings
     wanted = settings.cache_backend
     # Only what could be exported makes it worth asking the engine.

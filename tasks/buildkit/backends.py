@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.buildkit.buildx import one_line
 
 _SECRET_KEYS = ("access_key_id", "secret_access_key", "session_token", "token")
@@ -43,16 +43,16 @@ def chosen(wanted: str, *, exports: bool, registry: str, environ: Mapping[str, s
     """The backend that ``CACHE_BACKEND`` means. ``exports`` is whether the builder can export caches at all.
 
     ``auto`` is what needs no decision: the registry that is there, GitHub's cache inside its Actions, else none, as
-    the builder keeps its cache anyway. ``Trouble`` for a backend that the builder cannot do, with what would.
+    the builder keeps its cache anyway. ``UserError`` for a backend that the builder cannot do, with what would.
     """
     if wanted == "auto":
         if registry:
             return "registry" if exports else "inline"
         return "gha" if exports and environ.get("ACTIONS_RUNTIME_TOKEN") else "none"
     if wanted in ("registry", "inline") and not registry:
-        raise Trouble(f"CACHE_BACKEND={wanted} needs CACHE_REGISTRY")
+        raise UserError(f"CACHE_BACKEND={wanted} needs CACHE_REGISTRY")
     if wanted in ("local", "registry", "gha", "s3") and not exports:
-        raise Trouble(
+        raise UserError(
             f"the engine's classic image store cannot export a {wanted} cache",
             remedy='set "features": {"containerd-snapshotter": true} in the engine\'s daemon.json, use '
             "BUILDER_DRIVER=docker-container, or set CACHE_BACKEND to inline or none",
@@ -135,8 +135,8 @@ def _no_secrets(given: Sequence[str]) -> None:
     for option in given:
         key, equals, _ = option.partition("=")
         if key in _SECRET_KEYS:
-            raise Trouble(f"CACHE_S3 must not hold {key}", remedy="put it into AWS_… variables or ~/.aws")
+            raise UserError(f"CACHE_S3 must not hold {key}", remedy="put it into AWS_… variables or ~/.aws")
         if not equals:
-            raise Trouble(f"CACHE_S3 holds {option!r}", remedy="options look like bucket=NAME")
+            raise UserError(f"CACHE_S3 holds {option!r}", remedy="options look like bucket=NAME")
     if not any(option.startswith("bucket=") for option in given):
-        raise Trouble("CACHE_BACKEND=s3 needs CACHE_S3", remedy="such as bucket=NAME,region=eu-central-1")
+        raise UserError("CACHE_BACKEND=s3 needs CACHE_S3", remedy="such as bucket=NAME,region=eu-central-1")

@@ -16,14 +16,14 @@ from typing import Any
 from tasks.buildkit.buildx import entitlements, secret_line
 from tasks.buildkit.progress import is_at_least
 from tasks.compose.project import Image
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.survey import ImageInputs
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Keys that bake did not know from the beginning, and the version of buildx from which on it does.
 _SINCE = {"network": (0, 17), "entitlements": (0, 17), "extra-hosts": (0, 25)}
 
 
-def definition(surveyed: Mapping[str, Surveyed]) -> dict[str, Any]:
+def definition(surveyed: Mapping[str, ImageInputs]) -> dict[str, Any]:
     """The content of a ``docker-bake.json`` that builds these images under their own names."""
     names: dict[str, str] = {}
     for name in surveyed:
@@ -38,7 +38,7 @@ def definition(surveyed: Mapping[str, Surveyed]) -> dict[str, Any]:
     return {"variable": {name: {"default": None} for name in taken}, **found} if taken else found
 
 
-def untold(content: Mapping[str, Any], surveyed: Mapping[str, Surveyed], buildx: str) -> list[str]:
+def untold(content: Mapping[str, Any], surveyed: Mapping[str, ImageInputs], buildx: str) -> list[str]:
     """What these images ask for and ``docker buildx bake`` does not do with this definition, as sentences.
 
     ``buildx`` is what ``docker buildx version`` prints.
@@ -83,7 +83,7 @@ def _read(target: Mapping[str, Any]) -> Iterator[str]:
             yield path.replace("$${", "${").replace("%%{", "%{")
 
 
-def _target(one: Surveyed, names: Mapping[str, str]) -> dict[str, Any]:
+def _target(one: ImageInputs, names: Mapping[str, str]) -> dict[str, Any]:
     image = one.image
     contexts = {name: value for name, value in image.contexts.items() if not value.startswith("service:")}
     contexts |= {context: f"target:{names[parent]}" for context, parent in one.parents.items()}

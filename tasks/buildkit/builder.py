@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.platforms import normalise
 from tasks.base.settings import ROOT, Settings
 from tasks.compose.project import read_json, write_json
@@ -68,21 +68,21 @@ def name(settings: Settings) -> str:
 
 
 def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
-    """What the settings ask for; ``Trouble`` where they do not fit together or ``buildkitd.toml`` has a mistake."""
+    """What the settings ask for; ``UserError`` where they do not fit together or ``buildkitd.toml`` has a mistake."""
     driver = settings.builder_driver
     nodes = tuple(_node(text) for text in settings.builder_endpoints) or (Node(),)
     if driver == "remote" and not settings.builder_endpoints:
-        raise Trouble("a remote builder needs BUILDER_ENDPOINTS", remedy="such as tcp://builder.example.org:1234")
+        raise UserError("a remote builder needs BUILDER_ENDPOINTS", remedy="such as tcp://builder.example.org:1234")
     for node in nodes:
         if driver == "remote" and "://" not in node.endpoint:
-            raise Trouble(
+            raise UserError(
                 f"BUILDER_ENDPOINTS holds {node.endpoint!r}, which is no address of a BuildKit",
                 remedy="tcp://HOST:PORT, unix:///PATH, docker-container://NAME or kube-pod://NAME",
             )
     options = list(settings.builder_options)
     for option in options:
         if "=" not in option:
-            raise Trouble(f"BUILDER_OPTIONS holds {option!r}", remedy="options look like network=host")
+            raise UserError(f"BUILDER_OPTIONS holds {option!r}", remedy="options look like network=host")
     if settings.builder_certs:
         options += _certificates(settings.builder_certs, driver)
     config, path = None, ""
@@ -91,7 +91,7 @@ def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
 
         file = root / settings.builder_config
         if not file.is_file():
-            raise Trouble("there is no such file", where=str(file), remedy="see BUILDER_CONFIG")
+            raise UserError("there is no such file", where=str(file), remedy="see BUILDER_CONFIG")
         config, path = file.read_text(), str(file)
         buildkitd.check(config, settings.builder_config)
     return Recipe(settings.builder_name, driver, nodes, tuple(options), config, path)
@@ -128,7 +128,7 @@ def argv(settings: Settings, environ: Mapping[str, str]) -> list[str]:
 def init(settings: Settings, folder: Path, environ: Mapping[str, str], root: Path = ROOT) -> str:
     """Make, adopt or leave alone the dedicated builder, boot it, and say in one sentence which it was.
 
-    ``Trouble`` when a setting or ``buildkitd.toml`` is wrong, and when the builder does not come up.
+    ``UserError`` when a setting or ``buildkitd.toml`` is wrong, and when the builder does not come up.
     """
     made = recipe(settings, root)
     known = (read_json(_state(folder)) or {}).get("digest")
@@ -194,13 +194,13 @@ def _boot(made: Recipe, environ: Mapping[str, str]) -> list[str]:
             capture_output=True, text=True, check=False, env=dict(environ), timeout=_BOOT_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Trouble(f"the builder {made.name!r} did not come up in {_BOOT_SECONDS} s") from None
+        raise UserError(f"the builder {made.name!r} did not come up in {_BOOT_SECONDS} s") from None
     text = done.stdout + done.stderr
     # With several nodes buildx ends well although one of them is down.
     errors = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith(("Error:", "ERROR:"))]
     if done.returncode or errors:
         why = errors[-1] if errors else (text.strip().splitlines() or ["no reason given"])[-1]
-        raise Trouble(f"the builder {made.name!r} does not come up: {why}", remedy=_hint(made, why))
+        raise UserError(f"the builder {made.name!r} does not come up: {why}", remedy=_hint(made, why))
     return native_platforms(text)
 
 
@@ -231,14 +231,14 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(environ))
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise Trouble(f"{' '.join(argv[:3])} fails: {lines[-1].removeprefix('ERROR: ')}")
+        raise UserError(f"{' '.join(argv[:3])} fails: {lines[-1].removeprefix('ERROR: ')}")
 
 
 def _node(text: str) -> Node:
     endpoint, *platforms = (part.strip() for part in text.split(";"))
     for platform in platforms:
         if "/" not in platform:
-            raise Trouble(
+            raise UserError(
                 f"BUILDER_ENDPOINTS holds {text!r}", remedy="platforms such as linux/arm64 follow behind semicolons"
             )
     return Node(endpoint, tuple(platforms))
@@ -246,12 +246,12 @@ def _node(text: str) -> Node:
 
 def _certificates(folder: str, driver: str) -> list[str]:
     if driver != "remote":
-        raise Trouble(f"BUILDER_CERTS is for remote builders, and BUILDER_DRIVER is {driver}")
+        raise UserError(f"BUILDER_CERTS is for remote builders, and BUILDER_DRIVER is {driver}")
     options = []
     for option, file in CERTIFICATES.items():
         path = (ROOT / folder / file).resolve()
         if not path.is_file():
-            raise Trouble("there is no such file", where=str(path), remedy="BUILDER_CERTS names its folder")
+            raise UserError("there is no such file", where=str(path), remedy="BUILDER_CERTS names its folder")
         options.append(f"{option}={path}")
     return options
 

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 _SIZE = re.compile(r"\d+(\.\d+)? ?([kmgtp]i?)?b?|\d+%", re.IGNORECASE)
 _DURATION = re.compile(r"\d+|(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+")
@@ -104,7 +104,7 @@ _KEYS: dict[str, Any] = {
 
 
 def check(text: str, where: str) -> None:
-    """Raise ``Trouble`` with the line of the first key or value that BuildKit would not take as it is meant.
+    """Raise ``UserError`` with the line of the first key or value that BuildKit would not take as it is meant.
 
     ``where`` is the file's name as it is said.
     """
@@ -113,7 +113,7 @@ def check(text: str, where: str) -> None:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
         place = f"{where}:{line[1]}" if line else where
-        raise Trouble(f"this is not TOML: {re.sub(r' *.at (line|end).*', '', str(error))}", where=place) from None
+        raise UserError(f"this is not TOML: {re.sub(r' *.at (line|end).*', '', str(error))}", where=place) from None
     _look(content, _KEYS, (), lambda path: f"{where}:{_line_of(text, path)}")
 
 
@@ -121,23 +121,25 @@ def _look(found: Any, known: Any, path: tuple[str, ...], place: Callable[[tuple[
     shown = ".".join(path)
     if isinstance(known, list):
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise Trouble(f"{shown} must be a list of tables", where=place(path), remedy=f"begin each with [[{shown}]]")
+            raise UserError(
+                f"{shown} must be a list of tables", where=place(path), remedy=f"begin each with [[{shown}]]"
+            )
         for one in found:
             _look(one, known[0], path, place)
     elif isinstance(known, dict):
         if not isinstance(found, Mapping):
-            raise Trouble(f"{shown} must be a table", where=place(path), remedy=f"begin it with [{shown}]")
+            raise UserError(f"{shown} must be a table", where=place(path), remedy=f"begin it with [{shown}]")
         for key, value in found.items():
             inside = known.inside if isinstance(known, _Any) else known.get(key)
             if inside is None:
-                raise Trouble(
+                raise UserError(
                     f"BuildKit knows no key {key!r} in {f'[{shown}]' if shown else 'the file itself'}",
                     where=place((*path, key)),
                     remedy=_instead(key, known, shown),
                 )
             _look(value, inside, (*path, key), place)
     elif wanted := known(found):
-        raise Trouble(f"{shown} must be {wanted}, not {found!r}", where=place(path))
+        raise UserError(f"{shown} must be {wanted}, not {found!r}", where=place(path))
 
 
 def _instead(key: str, known: Mapping[str, Any], table: str) -> str:

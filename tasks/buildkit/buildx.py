@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.buildkit.progress import supports_rawjson
 from tasks.compose.project import Image, Secret, read_json, write_json
 from tasks.engine import plugins
@@ -106,7 +106,7 @@ def entitlements(image: Image) -> tuple[str, ...]:
 
 @cache
 def progress_mode(folder: Path) -> str:
-    """``rawjson`` where the installed buildx knows it, else ``plain``; ``Trouble`` where there is no buildx.
+    """``rawjson`` where the installed buildx knows it, else ``plain``; ``UserError`` where there is no buildx.
 
     To run buildx only to ask for its version costs 0.1 s, so the answer is kept in ``folder`` for as long as the
     plugin's file is the same.
@@ -123,11 +123,11 @@ def progress_mode(folder: Path) -> str:
 
 @cache
 def version() -> str:
-    """What ``docker buildx version`` prints; ``Trouble`` where there is no docker command or no buildx."""
+    """What ``docker buildx version`` prints; ``UserError`` where there is no docker command or no buildx."""
     try:
         done = subprocess.run(["docker", "buildx", "version"], capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise Trouble("the docker command is not installed", remedy="./doitw installs it") from None
+        raise UserError("the docker command is not installed", remedy="./doitw installs it") from None
     if done.returncode:
-        raise Trouble("docker buildx is not installed", remedy="install docker-buildx, or let ./doitw do so")
+        raise UserError("docker buildx is not installed", remedy="install docker-buildx, or let ./doitw do so")
     return done.stdout.strip()

@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import lock, platforms
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.buildkit.buildx import one_line
 from tasks.compose.project import write_json
-from tasks.engine.client import Engine, Held
+from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
 
 # A blob that nothing names any more is kept for a while: another run may still be reading it.
@@ -134,11 +134,11 @@ def _manifests(
             yield digest, content, (*above, digest)
 
 
-def context_of(engine: Engine, results: Path, name: str, held: Held, platform: str) -> str:
+def context_of(engine: Engine, results: Path, name: str, held: LocalImage, platform: str) -> str:
     """The build context that stands for an image of the engine, called ``name`` here; it is saved unless it is here.
     Of an index the image for ``platform`` has to be there.
 
-    ``Trouble`` when the engine cannot give it.
+    ``UserError`` when the engine cannot give it.
     """
     folder = folder_of(results, name)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -149,22 +149,22 @@ def context_of(engine: Engine, results: Path, name: str, held: Held, platform: s
             _save(engine, held, folder)
             found = read(folder, held.id, platform)
     if found is None:
-        raise Trouble(
+        raise UserError(
             f"the engine cannot hand {name} to a dedicated builder",
             remedy="that needs Docker Engine 25 or later, or BUILDER_DRIVER=docker",
         )
     return found.context
 
 
-def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[str, Held]]) -> str:
+def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[str, LocalImage]]) -> str:
     """The build context that stands for the images that the engine holds of one reference for several platforms: by
-    platform, the name and the image. Their layouts become one, whose index names them all. Raises ``Trouble``."""
+    platform, the name and the image. Their layouts become one, whose index names them all. Raises ``UserError``."""
     entries, parts = [], []
     for platform, (name, held) in sorted(named.items()):
         context_of(engine, results, name, held, platform)
         part = read(folder_of(results, name), held.id, platform)
         if part is None:
-            raise Trouble(f"{name} is gone while it was handed to the builder", remedy="run it again")
+            raise UserError(f"{name} is gone while it was handed to the builder", remedy="run it again")
         manifest = blob_of(part.folder, part.manifest).read_bytes()
         media = json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"
         system, processor, *variant = platform.split("/")
@@ -200,21 +200,21 @@ def take(
     image for ``platform`` with ``partial`` (the classic store, which holds one), else all of it.
 
     ``there`` are the layers (unpacked content, from the base up) of images that the engine holds: with ``partial``
-    what begins as they do is not sent again. ``Trouble`` when the engine refuses it.
+    what begins as they do is not sent again. ``UserError`` when the engine refuses it.
     """
     layout = read(folder, image_id, platform)
     if layout is None:
-        raise Trouble(f"the builder left no image for {platform}", where=str(folder))
+        raise UserError(f"the builder left no image for {platform}", where=str(folder))
     known = max((_common(layout.contents, other) for other in there), default=0) if partial else 0
     try:
         loaded = _load(engine, layout, known, partial)
-    except Trouble:
+    except UserError:
         if not known:
             raise
         loaded = _load(engine, layout, 0, partial)  # a layer was removed meanwhile
     tidy(folder)
     if loaded not in (layout.config, layout.manifest if partial else layout.top):
-        raise Trouble(f"the engine made {loaded[:19]} of an image that is {layout.config[:19]}")
+        raise UserError(f"the engine made {loaded[:19]} of an image that is {layout.config[:19]}")
     return loaded
 
 
@@ -303,7 +303,7 @@ def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
     found = re.search(r"Loaded image ID: (sha256:[0-9a-f]{64})", done.stdout)
     if done.returncode or not found:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it gives no reason"]
-        raise Trouble(f"the engine does not take the image from the builder: {lines[-1]}")
+        raise UserError(f"the engine does not take the image from the builder: {lines[-1]}")
     return found[1]
 
 
@@ -326,7 +326,7 @@ def _path(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/")
 
 
-def _save(engine: Engine, held: Held, folder: Path) -> None:
+def _save(engine: Engine, held: LocalImage, folder: Path) -> None:
     """Unpack what ``docker save`` writes into a layout's folder, in place of what was there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".save-"))
@@ -341,7 +341,7 @@ def _save(engine: Engine, held: Held, folder: Path) -> None:
                 pass  # an empty stream: the command says why
             why = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
         if process.returncode:
-            raise Trouble(f"docker save fails: {why.splitlines()[-1] if why else 'it gives no reason'}")
+            raise UserError(f"docker save fails: {why.splitlines()[-1] if why else 'it gives no reason'}")
         (fresh / "ingest").mkdir(exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)

@@ -18,14 +18,14 @@ def act(run: Any, *words: Any, **options: Any) -> Any:
     becomes doit's failure, in one sentence. Whoever reads the output may have seen enough, as ``head`` does: that is
     the end, and no failure."""
     from tasks.base import processes
-    from tasks.base.errors import Trouble
+    from tasks.base.errors import UserError
     from tasks.run import current
 
     failure = None
     try:
         try:
             run(current(), *words, **options)
-        except Trouble as trouble:
+        except UserError as trouble:
             failure = fail(str(trouble))
         except processes.Stopped:
             failure = fail("stopped")

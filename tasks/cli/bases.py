@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.bases.base import TAR, ensure, rebuild, wanted
 from tasks.bases.debian import PACKAGES
@@ -21,7 +21,7 @@ def task_base_image() -> dict[str, Any]:
 
         try:
             done = ensure(current().settings, ROOT, share=current().share)
-        except Trouble as trouble:
+        except UserError as trouble:
             return TaskFailed(str(trouble))
         if done:
             print(f"base_image: {done}", file=sys.stderr)
@@ -54,7 +54,7 @@ class Present:
             workspace = current()
             held = workspace.snapshot().get(workspace.settings.base_image)
             return wanted(held, workspace.settings, workspace.base_identity)
-        except Trouble:
+        except UserError:
             return False
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.cli.action import QUIET, Task, act
 from tasks.run import Workspace
 
@@ -53,7 +53,7 @@ def image_sizes(workspace: Workspace, names: Sequence[str], as_json: bool) -> No
     wanted = [workspace.project.image(name).name for name in names] or list(workspace.project.images)
     try:
         both_ways = twins(workspace)
-    except Trouble:
+    except UserError:
         both_ways = {}  # sizes can be shown without anything to compare with
     pairs = {name: both_ways.get(name, ("", image.ref)) for name, image in workspace.project.images.items()}
     held = {
@@ -62,7 +62,7 @@ def image_sizes(workspace: Workspace, names: Sequence[str], as_json: bool) -> No
     }
     shown = [image for way in held.values() for name, image in way.items() if name in wanted]
     if not shown:
-        raise Trouble("none of these images is in the engine", remedy="doit build_optimized")
+        raise UserError("none of these images is in the engine", remedy="doit build_optimized")
     contents = sizes.contents_of(shown, workspace.folder / "sizes.json", workspace.environ, _say)
     report = sizes_view.report({name: pairs[name] for name in wanted}, held["standard"], held["optimized"], contents)
     print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else sizes_view.text(report))
@@ -129,11 +129,11 @@ def compare_performance(workspace: Workspace, images: str, repeat: int, git: int
 
 
 def chosen(images: str, known: Sequence[str]) -> list[str]:
-    """The images that ``--images`` names, all ``known`` ones without it; ``Trouble`` for one that is not known."""
+    """The images that ``--images`` names, all ``known`` ones without it; ``UserError`` for one that is not known."""
     names = [name.strip() for name in images.split(",") if name.strip()] or list(known)
     for name in names:
         if name not in known:
-            raise Trouble(f"no image {name!r} is declared both ways", remedy="there are " + ", ".join(known))
+            raise UserError(f"no image {name!r} is declared both ways", remedy="there are " + ", ".join(known))
     return names
 
 
@@ -142,7 +142,7 @@ def _measured(both: SideBySide, workspace: Workspace, images: str, repeat: int) 
     from tasks.benchmarks.side_by_side import twins
 
     if repeat < 1:
-        raise Trouble(f"--repeat must be at least 1, not {repeat}")
+        raise UserError(f"--repeat must be at least 1, not {repeat}")
     names = chosen(images, list(twins(workspace)))
     parents = {parent for one in workspace.decisions().values() for parent in one.surveyed.parents.values()}
     return scenarios.run(both, _inputs(workspace), names, sorted(parents), repeat, _say)

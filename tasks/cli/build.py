@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.cli.action import Task, act, fail
 from tasks.engine.client import normalise
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.survey import ImageInputs
 from tasks.planning import checkouts, forecast, record
 from tasks.run import Workspace, current
 
@@ -29,14 +29,14 @@ class Freshness:
             if decision.stale or decision.surveyed.image.pull:
                 return False
             checkouts.register(current().folder)
-        except Trouble:
+        except UserError:
             return False
         return True
 
     def __repr__(self) -> str:
         try:
             decision = current().decide(self._name)
-        except Trouble as trouble:
+        except UserError as trouble:
             return str(trouble)
         return f"{decision.action}: {'; '.join(decision.reasons) or 'its inputs are those of the image here'}"
 
@@ -62,7 +62,7 @@ class Recorded:
     def _fingerprint(self) -> str:
         try:
             return current().decide(self._name).surveyed.fingerprint
-        except Trouble:
+        except UserError:
             return ""
 
 
@@ -72,7 +72,7 @@ def task_build_optimized() -> Iterator[Task]:
     workspace = current()
     try:
         surveyed = workspace.declared()
-    except Trouble as trouble:
+    except UserError as trouble:
         yield {
             "name": "project",
             "doc": "why the project cannot be read",
@@ -98,7 +98,7 @@ def task_build_optimized() -> Iterator[Task]:
     yield from _early_stages({name: surveyed[name] for name in order if surveyed[name].early}, workspace)
 
 
-def _early_stages(surveyed: Mapping[str, Surveyed], workspace: Workspace) -> Iterator[Task]:
+def _early_stages(surveyed: Mapping[str, ImageInputs], workspace: Workspace) -> Iterator[Task]:
     """Tasks that no image needs: only a worker that would be idle takes one.
 
     doit takes tasks in the order in which they became ready, but those that waited for the same one in any order. So
@@ -143,7 +143,7 @@ def _make_early(workspace: Workspace, names: list[str]) -> None:
     make_early(workspace, names)
 
 
-def _longest_path_first(surveyed: Mapping[str, Surveyed], workspace: Workspace) -> list[str]:
+def _longest_path_first(surveyed: Mapping[str, ImageInputs], workspace: Workspace) -> list[str]:
     """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
     seconds = {
         name: 0.0 if one.image.twin else workspace.expected_seconds.get(name, 1.0) for name, one in surveyed.items()
@@ -152,14 +152,14 @@ def _longest_path_first(surveyed: Mapping[str, Surveyed], workspace: Workspace) 
     return sorted(surveyed, key=lambda name: -path[name])
 
 
-def _needs(one: Surveyed, workspace: Workspace) -> list[str]:
+def _needs(one: ImageInputs, workspace: Workspace) -> list[str]:
     needs = [f"build_optimized:{name}" for name in one.needs]
     if _on_base(one, workspace):
         needs.append("base_image")
     return needs
 
 
-def _on_base(one: Surveyed, workspace: Workspace) -> bool:
+def _on_base(one: ImageInputs, workspace: Workspace) -> bool:
     return normalise(workspace.settings.base_image) in map(normalise, one.bases)
 
 
@@ -175,13 +175,13 @@ def _group(name: str, doc: str, images: list[str]) -> Task:
 def _names() -> list[str]:
     try:
         return list(current().project.images)
-    except Trouble:
+    except UserError:
         return []
 
 
 def _bases() -> list[str]:
     try:
         surveyed = current().declared()
-    except Trouble:
+    except UserError:
         return []
     return list(dict.fromkeys(parent for one in surveyed.values() for parent in one.parents.values()))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.cli.action import FLAG, QUIET, Task, act, fail
 from tasks.run import Workspace, current
 
@@ -54,7 +54,7 @@ def task_rebuild_optimized() -> Iterator[Task]:
     workspace = current()
     try:
         surveyed = workspace.declared()
-    except Trouble as trouble:
+    except UserError as trouble:
         yield {"name": "project", "doc": "why the project cannot be read", "actions": [(fail, [str(trouble)])]}
         return
     for name, one in surveyed.items():

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.cli.action import fail
 
@@ -112,7 +112,7 @@ def run_tests(words: Sequence[str], engine: str = "here", store: str = "both") -
             return _run_on_testing(words or [*_SIDE_BY_SIDE, "-m", "engine or stack"], stores, whole=not words)
         failed = _run_pytest(words or _SIDE_BY_SIDE)
         return failed or (None if words else _run_on_testing([*_SIDE_BY_SIDE, *_JUDGED], stores, whole=False))
-    except Trouble as trouble:
+    except UserError as trouble:
         if engine == "testing" or (os.environ.get("CI") and not isinstance(trouble, NotHere)):
             return fail(str(trouble))
         print(f"test: nothing was tried with the engine of Debian's testing suite: {trouble}", file=sys.stderr)
@@ -172,5 +172,5 @@ def _run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
     try:
         status = subprocess.run(argv, cwd=ROOT, env=env, check=False).returncode
     except FileNotFoundError:
-        raise Trouble(f"{argv[0]} is not installed", remedy="doit dev_environment installs it") from None
+        raise UserError(f"{argv[0]} is not installed", remedy="doit dev_environment installs it") from None
     return TaskFailed(f"{Path(argv[0]).name} ended with status {status}") if status else None

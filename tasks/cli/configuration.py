@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import settings
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.places import project_folder
 from tasks.compose.project import compose_files
 from tasks.ui.reporter import Reporter
@@ -26,7 +26,7 @@ def doit_config() -> dict[str, Any]:
     try:
         jobs = settings.load().build_jobs
         folder = project_folder(compose_files(), os.environ)
-    except Trouble as trouble:
+    except UserError as trouble:
         raise InvalidDodoFile(str(trouble)) from None
     # What is left when doit ends goes with the process; Python would search it all for cycles before.
     atexit.register(gc.freeze)

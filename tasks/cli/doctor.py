@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.bases import base
 from tasks.cli.action import QUIET
 from tasks.run import Workspace, current
@@ -66,7 +66,7 @@ def _engine(workspace: Workspace) -> Iterator[Finding]:
     try:
         snapshot = workspace.snapshot()
         containerd = workspace.engine.uses_containerd_store()
-    except Trouble as trouble:
+    except UserError as trouble:
         yield Finding("engine", "bad", trouble.sentence, trouble.remedy)
         return
     yield Finding("engine", "good", f"answers at {workspace.engine.address}, {snapshot.platform}")
@@ -84,7 +84,7 @@ def _engine(workspace: Workspace) -> Iterator[Finding]:
 def _settings(workspace: Workspace) -> Finding:
     try:
         bundle = workspace.environ.get("BUILD_CA_CERT") or "the system's certificates"
-    except Trouble as trouble:
+    except UserError as trouble:
         return Finding("settings", "bad", str(trouble))
     return Finding("settings", "good", f"{workspace.settings.build_jobs} builds at once; builds trust {bundle}")
 
@@ -92,7 +92,7 @@ def _settings(workspace: Workspace) -> Finding:
 def _project(workspace: Workspace) -> Finding:
     try:
         problems = [f"{one.name}: {one.problem}" for one in workspace.declared().values() if one.problem]
-    except Trouble as trouble:
+    except UserError as trouble:
         return Finding("project", "bad", str(trouble))
     if problems:
         return Finding("project", "bad", "; ".join(problems))
@@ -111,7 +111,7 @@ def _tool(name: str, said: str, least: tuple[int, int], remedy: str) -> Finding:
 def _said(ask: Any) -> str:
     try:
         return str(ask())
-    except Trouble:
+    except UserError:
         return ""
 
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.engine import plugins
 
 EPOCH = "SOURCE_DATE_EPOCH"
 
 
 def ask(files: tuple[Path, ...], environ: Mapping[str, str]) -> dict[str, Any]:
-    """What ``docker compose config`` says of these files in ``environ``; ``Trouble`` with its own words."""
+    """What ``docker compose config`` says of these files in ``environ``; ``UserError`` with its own words."""
     argv = ["docker", "compose"]
     for file in files:
         argv += ["--file", str(file)]
@@ -33,13 +33,15 @@ def ask(files: tuple[Path, ...], environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         done = subprocess.run(argv, cwd=files[0].parent, env=quiet, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise Trouble("the docker command is not installed", remedy="./doitw installs it, or see doit doctor") from None
+        raise UserError(
+            "the docker command is not installed", remedy="./doitw installs it, or see doit doctor"
+        ) from None
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip() and "level=warning" not in line]
         sentence = lines[-1] if lines else f"docker compose config ended with status {done.returncode}"
         if "is not a docker command" in done.stderr or "unknown shorthand flag" in done.stderr:
-            raise Trouble("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
-        raise Trouble(f"Compose refuses it: {sentence}", where=str(files[0]))
+            raise UserError("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
+        raise UserError(f"Compose refuses it: {sentence}", where=str(files[0]))
     # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
     answer: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
     return answer

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.places import project_folder
 from tasks.base.references import familiar, is_taggable
 from tasks.base.settings import ROOT, read_env
@@ -111,14 +111,14 @@ class Project:
     images: Mapping[str, Image]
 
     def image(self, name: str) -> Image:
-        """The image of that name; ``Trouble`` that offers the nearest names where there is none."""
+        """The image of that name; ``UserError`` that offers the nearest names where there is none."""
         if name in self.images:
             return self.images[name]
         import difflib
 
         near = difflib.get_close_matches(name, self.images, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "there are " + ", ".join(self.images)
-        raise Trouble(f"no image is called {name!r}", where=str(self.files[0]), remedy=hint)
+        raise UserError(f"no image is called {name!r}", where=str(self.files[0]), remedy=hint)
 
 
 def compose_files(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> tuple[Path, ...]:
@@ -143,11 +143,11 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
     """The resolved project of these Compose files: from its ``project.json`` if nothing that it depends on
     changed, else from ``docker compose config``, in ``environ``.
 
-    Raises ``Trouble`` with Compose's own words when the files are not there or not valid.
+    Raises ``UserError`` with Compose's own words when the files are not there or not valid.
     """
     for file in files:
         if not file.is_file():
-            raise Trouble("there is no such Compose file", where=str(file), remedy="see COMPOSE_FILE")
+            raise UserError("there is no such Compose file", where=str(file), remedy="see COMPOSE_FILE")
     kept = project_folder(files, environ) / "project.json"
     with contextlib.suppress(KeyError, TypeError):  # of what another version wrote: Compose is then asked
         known = read_json(kept) or {}
@@ -164,18 +164,18 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
 
 
 def dockerfile_text(image: Image) -> str:
-    """The text of an image's Dockerfile, its odd bytes as surrogates; ``Trouble`` if it cannot be read."""
+    """The text of an image's Dockerfile, its odd bytes as surrogates; ``UserError`` if it cannot be read."""
     if image.dockerfile_inline is not None:
         return image.dockerfile_inline
     try:
         return Path(image.dockerfile).read_bytes().decode(errors="surrogateescape")
     except FileNotFoundError:
         where = f"service {image.name}"
-        raise Trouble(
+        raise UserError(
             f"there is no Dockerfile {image.dockerfile!r}", where=where, remedy="see build.dockerfile"
         ) from None
     except OSError as error:
-        raise Trouble(f"the Dockerfile cannot be read: {error.strerror}", where=image.dockerfile) from None
+        raise UserError(f"the Dockerfile cannot be read: {error.strerror}", where=image.dockerfile) from None
 
 
 def _project(answer: Mapping[str, Any], files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
@@ -331,7 +331,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader, or a kill at any moment, sees the old or the new file, never half of one.
 
-    Raises ``Trouble`` where it cannot be written.
+    Raises ``UserError`` where it cannot be written.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
@@ -341,4 +341,4 @@ def write_json(path: Path, content: Any) -> None:
             json.dump(content, stream, indent=1, sort_keys=True)
         partial.replace(path)
     except OSError as error:
-        raise Trouble(f"this file cannot be written: {error.strerror}", where=str(path)) from None
+        raise UserError(f"this file cannot be written: {error.strerror}", where=str(path)) from None

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 EXAMPLE, ENV = ".env.example", ".env"
 _BYTES = 32
@@ -78,7 +78,7 @@ def random_values(folder: Path) -> dict[str, str]:
 
 def check(folder: Path, environ: Mapping[str, str]) -> None:
     """See that every secret has a value that is not the example's, as Compose will read it: the environment first,
-    then ``.env``. ``Trouble`` names variable, file and line; never a value."""
+    then ``.env``. ``UserError`` names variable, file and line; never a value."""
     stored = {line.name: line for line in read(folder / ENV)}
     for name in wanted(folder):
         line = stored.get(name)
@@ -86,9 +86,9 @@ def check(folder: Path, environ: Mapping[str, str]) -> None:
         number = f":{line.number}" if line else ""
         where = "environment" if name in environ else f"{folder / ENV}{number}"
         if not value:
-            raise Trouble(f"{name} is {'empty' if number else 'not set'}", where=where, remedy=_remedy(name))
+            raise UserError(f"{name} is {'empty' if number else 'not set'}", where=where, remedy=_remedy(name))
         if _EXAMPLE_VALUE.match(value):
-            raise Trouble(f"{name} still has the value of the example", where=where, remedy=_remedy(name))
+            raise UserError(f"{name} still has the value of the example", where=where, remedy=_remedy(name))
 
 
 def hidden(text: str, folder: Path, environ: Mapping[str, str]) -> str:

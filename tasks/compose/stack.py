@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ class Compose:
     def services(self) -> dict[str, Service]:
         """The services of this project with its active profiles, as Compose resolves them now.
 
-        Raises ``Trouble`` with Compose's own words when it refuses the files.
+        Raises ``UserError`` with Compose's own words when it refuses the files.
         """
         done = self.run("config", "--format", "json")
         if done.returncode:
-            raise Trouble(f"Compose refuses it: {last_words(done.stderr)}", where=str(self.files[0]))
+            raise UserError(f"Compose refuses it: {last_words(done.stderr)}", where=str(self.files[0]))
         # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
         return services_of(json.loads(done.stdout.replace("$$", "$")))
 
@@ -108,7 +108,7 @@ class Compose:
                 self.argv(*words), cwd=self.directory, env=self.env, capture_output=True, text=True, check=False
             )
         except FileNotFoundError:
-            raise Trouble("the docker command is not installed", remedy="./doitw installs it") from None
+            raise UserError("the docker command is not installed", remedy="./doitw installs it") from None
 
 
 def create_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:

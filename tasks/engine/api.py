@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.engine.endpoint import endpoint, material
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ _AHEAD_SECONDS = 2.0  # what was asked longer ago is asked again: who does not r
 
 
 class Api:
-    """The API of the engine at ``address``. Every method but ``ask`` and ``forget`` raises ``Trouble`` when the engine
-    does not answer."""
+    """The API of the engine at ``address``. Every method but ``ask`` and ``forget`` raises ``UserError`` when the
+    engine does not answer."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -42,7 +42,7 @@ class Api:
         """Send these ahead, if the engine is near: it finds the answers while this process does something else."""
         self.forget()
         for path in paths if self.address.startswith("unix://") else ():
-            with contextlib.suppress(Trouble):  # an engine that is needed later says it then
+            with contextlib.suppress(UserError):  # an engine that is needed later says it then
                 self._asked[path] = time.monotonic(), self._sent("GET", self._versioned(path))
 
     def forget(self) -> None:
@@ -52,7 +52,7 @@ class Api:
             connection.close()
 
     def call(self, method: str, path: str) -> Any:
-        """The engine's answer to this; ``Trouble`` with its own words where it refuses."""
+        """The engine's answer to this; ``UserError`` with its own words where it refuses."""
         when, connection = self._asked.pop(path, (0.0, None))
         if connection is None or time.monotonic() - when > _AHEAD_SECONDS:
             status, body, _ = self._ask_now(method, self._versioned(path))
@@ -123,19 +123,19 @@ class Api:
             raise self._silent(str(error)) from None
         return answer.status_code, answer.content, {name.lower(): value for name, value in answer.headers.items()}
 
-    def _silent(self, why: str) -> Trouble:
+    def _silent(self, why: str) -> UserError:
         remedy = "start it, or let ./doitw do so"
         if self.address.startswith("ssh://"):
             why = _said_by_ssh(self.address) or why
             remedy = f"see that `docker --host {self.address} version` works"
-        return Trouble(f"no Docker engine answers at {self.address}: {why}", remedy=remedy)
+        return UserError(f"no Docker engine answers at {self.address}: {why}", remedy=remedy)
 
-    def _refused(self, method: str, path: str, body: bytes) -> Trouble:
+    def _refused(self, method: str, path: str, body: bytes) -> UserError:
         said = body.decode(errors="replace")
         with contextlib.suppress(ValueError, KeyError, TypeError):
             said = json.loads(body)["message"]
         remedy = "it is newer than this doit knows: use a newer version of these tasks" if "is too old" in said else ""
-        return Trouble(f"the Docker engine refuses {method} {path.split('?')[0]}: {said.strip()}", remedy=remedy)
+        return UserError(f"the Docker engine refuses {method} {path.split('?')[0]}: {said.strip()}", remedy=remedy)
 
 
 def sdk_client(address: str, version: str) -> Any:
@@ -187,7 +187,7 @@ def _through_ssh(address: str) -> str:
     import threading
 
     if shutil.which("ssh") is None:
-        raise Trouble(f"the engine is at {address}, and there is no ssh command", remedy="install openssh-client")
+        raise UserError(f"the engine is at {address}, and there is no ssh command", remedy="install openssh-client")
     folder = Path(tempfile.mkdtemp(prefix="engine-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     server = socket.socket(socket.AF_UNIX)

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from tasks.base import platforms
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.references import familiar
 from tasks.engine.api import Api
 from tasks.engine.endpoint import endpoint
@@ -31,7 +31,7 @@ _WITHOUT_LAYER = {
 
 
 @dataclass(frozen=True)
-class Held:
+class LocalImage:
     """An image that the engine holds: its id, the names and repository digests it goes by, its labels, bytes, and when
     it was made (seconds since the epoch). ``fixed`` is whether that id can never mean another image: in containerd's
     store it may be an index, of which the engine shows the platform that it happens to hold."""
@@ -63,7 +63,7 @@ class CacheRecord:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageConfig:
     """What is known of an image id: its content, platform (normal form), environment and ONBUILD triggers.
 
     ``content`` is a digest of the layers and the configuration without our own labels and without times:
@@ -80,22 +80,22 @@ class Facts:
 class Snapshot:
     """All images of the engine at one moment, by every normalised name that they go by; its platform and version."""
 
-    by_name: Mapping[str, Held]
+    by_name: Mapping[str, LocalImage]
     platform: str
-    by_own: Mapping[str, tuple[Held, ...]] = field(default_factory=dict)
+    by_own: Mapping[str, tuple[LocalImage, ...]] = field(default_factory=dict)
     version: str = ""
 
-    def every(self) -> Iterator[Held]:
+    def every(self) -> Iterator[LocalImage]:
         """All images that have a name or carry our label; some more than once."""
         yield from self.by_name.values()
         for some in self.by_own.values():
             yield from some
 
-    def get(self, ref: str) -> Held | None:
+    def get(self, ref: str) -> LocalImage | None:
         """The image that the engine holds under this reference, if any."""
         return self.by_name.get(normalise(ref))
 
-    def made_from(self, own: str) -> tuple[Held, ...]:
+    def made_from(self, own: str) -> tuple[LocalImage, ...]:
         """The images that our label says were made from these own ingredients."""
         return self.by_own.get(own, ())
 
@@ -120,14 +120,14 @@ def host_platform() -> str:
     return platforms.normalise(os.uname().machine)
 
 
-class Gone(Trouble):
+class Gone(UserError):
     """The engine does not hold an image any more that it listed before."""
 
 
 class Engine:
     """The engine at ``address`` (default: the one that the docker command would talk to).
 
-    Every method raises ``Trouble`` when the engine does not answer.
+    Every method raises ``UserError`` when the engine does not answer.
     """
 
     def __init__(self, address: str = "") -> None:
@@ -151,7 +151,7 @@ class Engine:
             self._version = version.get("Version") or ""
         return replace(snapshot_of(self._call("GET", _IMAGES), self._platform), version=self._version)
 
-    def facts(self, image_id: str) -> Facts:
+    def facts(self, image_id: str) -> ImageConfig:
         """The facts of an image that the engine holds."""
         return facts_of(self._call("GET", f"/images/{quote(image_id, safe=':')}/json"))
 
@@ -159,7 +159,7 @@ class Engine:
         """When the image that goes by this reference last got a name, in the engine's words; "" if there is none."""
         try:
             inspected = self._call("GET", f"/images/{quote(ref, safe=':/@')}/json")
-        except Trouble as trouble:
+        except UserError as trouble:
             if "No such image" in str(trouble):
                 return ""
             raise
@@ -171,7 +171,7 @@ class Engine:
         digests = self._call("GET", f"{path}/json")["RootFS"].get("Layers") or []
         try:
             made = [entry for entry in reversed(self._call("GET", f"{path}/history")) if _makes_layer(entry)]
-        except Trouble as trouble:
+        except UserError as trouble:
             if "snapshot" not in str(trouble):
                 raise
             made = []  # containerd's store unpacks no image of another platform, and knows no history of one
@@ -186,7 +186,7 @@ class Engine:
         query = urlencode({"repo": repo, "tag": tag})
         try:
             self._call("POST", f"/images/{quote(image_id, safe=':')}/tag?{query}")
-        except Trouble as trouble:
+        except UserError as trouble:
             if "No such image" not in str(trouble):
                 raise
             raise Gone(f"the engine holds no image {image_id} any more") from None
@@ -196,7 +196,7 @@ class Engine:
         uses it."""
         try:
             self._call("DELETE", f"/images/{quote(ref, safe=':/@')}?noprune=1")
-        except Trouble as trouble:
+        except UserError as trouble:
             if "No such image" not in str(trouble):
                 raise
 
@@ -235,7 +235,7 @@ class Engine:
         return self._api.call(method, path)
 
 
-def facts_of(inspected: Mapping[str, Any]) -> Facts:
+def facts_of(inspected: Mapping[str, Any]) -> ImageConfig:
     """The facts in the engine's answer to ``docker image inspect``."""
     config = {key: value for key, value in (inspected.get("Config") or {}).items() if value}
     labels = {key: value for key, value in (config.pop("Labels", None) or {}).items() if not key.startswith(LABEL)}
@@ -246,18 +246,18 @@ def facts_of(inspected: Mapping[str, Any]) -> Facts:
     whole = [inspected.get("RootFS", {}).get("Layers"), config, labels, system]
     env = dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry)
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    return Facts(f"sha256:{digest}", platforms.normalise(system), env, tuple(config.get("OnBuild") or ()))
+    return ImageConfig(f"sha256:{digest}", platforms.normalise(system), env, tuple(config.get("OnBuild") or ()))
 
 
 def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
     """The snapshot in the engine's answer to ``GET /images/json``."""
-    by_name: dict[str, Held] = {}
-    by_own: dict[str, tuple[Held, ...]] = {}
+    by_name: dict[str, LocalImage] = {}
+    by_own: dict[str, tuple[LocalImage, ...]] = {}
     for one in listed:
         tags = tuple(tag for tag in one.get("RepoTags") or () if tag != "<none>:<none>")
         digests = tuple(digest for digest in one.get("RepoDigests") or () if not digest.startswith("<none>"))
         labels, size, created = one.get("Labels") or {}, one.get("Size") or 0, one.get("Created") or 0
-        held = Held(one["Id"], tags, digests, labels, size, created, _fixed(one))
+        held = LocalImage(one["Id"], tags, digests, labels, size, created, _fixed(one))
         for name in (*tags, *digests):
             by_name[normalise(name)] = held
         if OWN in held.labels:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.engine.api import Api, sdk_client
 from tasks.engine.endpoint import endpoint
 
@@ -79,7 +79,7 @@ class Belongings:
 
 
 class Containers:
-    """The containers of one Compose project. Every method raises ``Trouble`` when the engine does not answer."""
+    """The containers of one Compose project. Every method raises ``UserError`` when the engine does not answer."""
 
     def __init__(self, project: str) -> None:
         self.project = project
@@ -167,7 +167,7 @@ class Containers:
                 return
             time.sleep(_PAUSE)
         names = ", ".join((*there.containers, *there.networks, *there.volumes))
-        raise Trouble(f"the Docker engine still holds {names}", remedy=f"docker compose -p {self.project} down -v")
+        raise UserError(f"the Docker engine still holds {names}", remedy=f"docker compose -p {self.project} down -v")
 
     def remove_idle_networks(self) -> None:
         """Remove the project's networks that no container is in, running or not."""
@@ -281,7 +281,7 @@ def _going() -> Iterator[None]:
         yield
     except docker.errors.APIError as error:
         if error.status_code not in (403, 404, 409):
-            raise Trouble(f"the Docker engine refuses: {error.explanation or error}") from None
+            raise UserError(f"the Docker engine refuses: {error.explanation or error}") from None
 
 
 @contextlib.contextmanager
@@ -294,6 +294,6 @@ def _answering() -> Iterator[None]:
     except docker.errors.NotFound:
         raise
     except docker.errors.APIError as error:
-        raise Trouble(f"the Docker engine refuses: {error.explanation or error}") from None
+        raise UserError(f"the Docker engine refuses: {error.explanation or error}") from None
     except (docker.errors.DockerException, requests.RequestException) as error:
-        raise Trouble(f"no Docker engine answers: {error}", remedy="start it, or let ./doitw do so") from None
+        raise UserError(f"no Docker engine answers: {error}", remedy="start it, or let ./doitw do so") from None

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Iterable
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.engine.client import Engine
 
 _TAG = re.compile(r"(?:building|parent)-(\d{10,})-[0-9a-f]{12}|building-[0-9a-f]{12}")
@@ -28,7 +28,7 @@ def take_away(engine: Engine, refs: Iterable[str]) -> None:
     """Take passing names away, also those that were never given. One that stays, since the engine does not answer, is
     ``cache_prune``'s: it neither keeps the others nor fails or hides what the block that gave it came to."""
     for ref in refs:
-        with contextlib.suppress(Trouble):
+        with contextlib.suppress(UserError):
             engine.untag(ref)
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -176,7 +176,7 @@ _FORECAST = """
 class History:
     """The builds stored in the SQLite file ``path``; no file yet is an empty history.
 
-    Every method raises ``Trouble`` when the file cannot be read or written as a history.
+    Every method raises ``UserError`` when the file cannot be read or written as a history.
     """
 
     def __init__(self, path: Path) -> None:
@@ -245,7 +245,7 @@ class History:
             finally:
                 db.close()
         except (sqlite3.Error, OSError) as error:
-            raise Trouble(
+            raise UserError(
                 f"the build history cannot be used: {error}",
                 where=str(self.path),
                 remedy="is the disk full or the folder read-only? If the file is damaged, move it away; "
@@ -259,7 +259,7 @@ class History:
         version = _version(db)  # again: another process may have been faster
         if version > len(_MIGRATIONS):
             db.execute("ROLLBACK")
-            raise Trouble(
+            raise UserError(
                 f"the build history is of version {version}, this program knows {len(_MIGRATIONS)}",
                 where=str(self.path),
                 remedy="use the newer program, or move the file away",

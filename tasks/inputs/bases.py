@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tasks.base import platforms
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose.project import Image
-from tasks.engine.client import Facts
+from tasks.engine.client import ImageConfig
 from tasks.inputs.reads import Reads
 
 # What is known of an external reference for each of these platforms; None where the engine does not hold them all.
-FactsOf = Callable[[str, tuple[str, ...]], tuple[Facts, ...] | None]
+ConfigsOf = Callable[[str, tuple[str, ...]], tuple[ImageConfig, ...] | None]
 
 
 def references(reads: Reads | None) -> list[str]:
@@ -45,19 +45,19 @@ def read_for(
 def check_parents(
     reads: Reads | None, parents: Mapping[str, str], built_for: Mapping[str, tuple[str, ...]], where: str
 ) -> None:
-    """``Trouble`` where an image is read for a platform for which its parent is not built."""
+    """``UserError`` where an image is read for a platform for which its parent is not built."""
     for context, name in parents.items():
         for wanted in reads.read_for.get(context, ()) if reads else ():
             built = built_for[name]
             if built and not any(platforms.serves(one, wanted) for one in built):
-                raise Trouble(
+                raise UserError(
                     f"it reads {name} for {wanted}, and {name} is built for {', '.join(built)} only",
                     where=where,
                     remedy=f"give {name} the same platforms, or read it with FROM --platform",
                 )
 
 
-def content(ref: str, wanted: tuple[str, ...], facts_of: FactsOf) -> str:
+def content(ref: str, wanted: tuple[str, ...], facts_of: ConfigsOf) -> str:
     """What an external reference holds: its digest if it is pinned, else the content that the engine has for it; of
     several platforms, each one's."""
     pinned = ref.partition("@")[2]

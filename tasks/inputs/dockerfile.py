@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.base import platforms
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.references import familiar, is_pinned, is_remote, is_web, may_be_path
 from tasks.inputs.instructions import Instruction, Mount, Script, expand, is_heredoc, mount, parse
 from tasks.inputs.reads import WHOLE, Copy, External, Reads, Remote
@@ -44,7 +44,7 @@ def reads(
     ``args`` are the build args; ``named`` the names of all named contexts; ``onbuild`` and ``env`` what base images and
     named contexts bring along, by name. A base whose ``env`` is not given makes a source with a variable that is not
     set in the Dockerfile count as the whole context. A syntax error, an unknown target or a stage used before its
-    definition raises ``Trouble`` with ``where:line``.
+    definition raises ``UserError`` with ``where:line``.
     """
     reader = _Reader(where, parse(text, where), dict(args or {}), named, platform, build_platform or platform)
     reader.onbuild = {familiar(name): tuple(lines) for name, lines in (onbuild or {}).items()}
@@ -100,12 +100,12 @@ class _Reader:
 
     def run(self, target: str | None) -> Reads:
         if not self.stages:
-            raise Trouble("this Dockerfile has no FROM", where=f"{self.where}:1")
+            raise UserError("this Dockerfile has no FROM", where=f"{self.where}:1")
         stage = self.by_name.get(target.lower()) if target else self.stages[-1]
         if stage is None:
             close = difflib.get_close_matches(str(target), list(self.by_name), 1)
             remedy = f"did you mean {close[0]!r}?" if close else f"its stages: {', '.join(self.by_name) or 'unnamed'}"
-            raise Trouble(f"there is no stage {target!r}", where=f"{self.where}:1", remedy=remedy)
+            raise UserError(f"there is no stage {target!r}", where=f"{self.where}:1", remedy=remedy)
         scope, triggers = self._visit(stage, stage.line)
         used = self.used | {name for name in self.args if _ALWAYS_READ.fullmatch(name)}
         return Reads(
@@ -142,22 +142,22 @@ class _Reader:
             elif each.name == "ARG" and not each.onbuild:
                 self._global_arg(each)
             else:
-                raise Trouble(f"{each.name} before the first FROM", where=self._at(each.line))
+                raise UserError(f"{each.name} before the first FROM", where=self._at(each.line))
         return stages
 
     def _from(self, each: Instruction, number: int, known: Mapping[str, _Stage]) -> _Stage:
         words = list(each.words)
         if len(words) != 1 and not (len(words) == 3 and words[1].lower() == "as"):
-            raise Trouble("FROM takes an image, and AS with a name", where=self._at(each.line))
+            raise UserError("FROM takes an image, and AS with a name", where=self._at(each.line))
         name = words[2].lower() if len(words) == 3 else ""
         if name and not _STAGE_NAME.fullmatch(name):
-            raise Trouble(f"{words[2]!r} cannot be the name of a stage", where=self._at(each.line))
+            raise UserError(f"{words[2]!r} cannot be the name of a stage", where=self._at(each.line))
         self.globals.asked.clear()
         base = self._expand(words[0], self.globals, each.line)
         flag = self._expand(each.flag("platform"), self.globals, each.line)
         platform = platforms.normalise(flag) if flag else ""
         if not base:
-            raise Trouble(f"FROM {words[0]} is empty after expansion", where=self._at(each.line))
+            raise UserError(f"FROM {words[0]} is empty after expansion", where=self._at(each.line))
         asked = frozenset(self.globals.asked)
         stage = _Stage(number, name, base, platform, each.line, [], known.get(base), asked=asked)
         stage.context = (name and self._named(name, platform)) or ""
@@ -183,7 +183,7 @@ class _Reader:
     def _visit(self, stage: _Stage, line: int) -> tuple[Scope, tuple[str, ...]]:
         """Read a stage and all that it reaches, once; its variables and its ONBUILD triggers."""
         if stage in self.active:
-            raise Trouble(f"stage {stage.name or stage.number!r} needs itself", where=self._at(line))
+            raise UserError(f"stage {stage.name or stage.number!r} needs itself", where=self._at(line))
         if stage.number not in self.done:
             self.reached[stage.number] = set()
             self.active.append(stage)
@@ -303,7 +303,7 @@ class _Reader:
 
     def _copy(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
         if len(each.words) < 2:
-            raise Trouble(f"{each.name} needs a source and a destination", where=self._at(each.line))
+            raise UserError(f"{each.name} needs a source and a destination", where=self._at(each.line))
         origin = each.flag("from")
         context = self._copy_origin(stage, origin, each.line) if origin else ""
         if context is None:
@@ -333,7 +333,7 @@ class _Reader:
 
     def _remote(self, each: Instruction, source: str, scope: Scope, escape: str) -> None:
         if each.name == "COPY":
-            raise Trouble(f"COPY cannot fetch {source}", where=self._at(each.line), remedy="use ADD")
+            raise UserError(f"COPY cannot fetch {source}", where=self._at(each.line), remedy="use ADD")
         checksum = self._expand(each.flag("checksum"), scope, each.line, escape)
         self.remotes.append(Remote(source, is_pinned(source, checksum), each.line))
 
@@ -343,7 +343,7 @@ class _Reader:
             number = int(origin)
             if not 0 <= number < stage.number:
                 before = f"the stages before this one are 0 to {stage.number - 1}" if stage.number else "there is none"
-                raise Trouble(f"--from={origin} is no earlier stage", where=self._at(line), remedy=before)
+                raise UserError(f"--from={origin} is no earlier stage", where=self._at(line), remedy=before)
             self._visit(self.stages[number], line)
             return None
         return self._mount_origin(stage, origin, line)
@@ -353,7 +353,7 @@ class _Reader:
         if found:
             if found.number > stage.number:
                 sentence = f"stage {origin!r} is used before it is defined"
-                raise Trouble(sentence, where=self._at(line), remedy=f"it starts in line {found.line}")
+                raise UserError(sentence, where=self._at(line), remedy=f"it starts in line {found.line}")
             self._visit(found, line)
             return None
         if context := self._named(origin, ""):

@@ -7,21 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tasks.compose.project import read_json, write_json
-from tasks.engine.client import Facts
+from tasks.engine.client import ImageConfig
 
 
-class FactsCache:
-    """The facts of image ids. Of those that can never mean another image (``engine.Held.fixed``) they are kept in a
-    file; of the others they hold until ``forget``."""
+class ImageConfigCache:
+    """The facts of image ids. Of those that can never mean another image (``engine.LocalImage.fixed``) they are kept in
+    a file; of the others they hold until ``forget``."""
 
-    def __init__(self, path: Path, ask: Callable[[str], Facts]) -> None:
+    def __init__(self, path: Path, ask: Callable[[str], ImageConfig]) -> None:
         self._path = path
         self._ask = ask
-        self._known: dict[str, Facts] | None = None
-        self._passing: dict[str, Facts] = {}
+        self._known: dict[str, ImageConfig] | None = None
+        self._passing: dict[str, ImageConfig] = {}
         self._new = False
 
-    def get(self, image_id: str, fixed: bool = True) -> Facts:
+    def get(self, image_id: str, fixed: bool = True) -> ImageConfig:
         """The facts of an image that the engine holds."""
         if not fixed:
             if image_id not in self._passing:
@@ -30,7 +30,9 @@ class FactsCache:
         if self._known is None:
             kept = read_json(self._path) or {}
             try:
-                self._known = {key: Facts(**{**one, "onbuild": tuple(one["onbuild"])}) for key, one in kept.items()}
+                self._known = {
+                    key: ImageConfig(**{**one, "onbuild": tuple(one["onbuild"])}) for key, one in kept.items()
+                }
             except (KeyError, TypeError):  # written by another version: it is only a memory
                 self._known = {}
         if image_id not in self._known:

@@ -18,7 +18,7 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class Ingredients:
+class BuildInputs:
     """All that an image is made from, by name, each as a short text that is safe to keep and to print.
 
     ``files`` maps a path (relative to the project's folder where it lies inside) to kind, mode and digest.
@@ -33,7 +33,7 @@ class Ingredients:
     remotes: tuple[str, ...] = ()
 
 
-def own(ingredients: Ingredients, files: str) -> str:
+def own(ingredients: BuildInputs, files: str) -> str:
     """The digest of an image's own ingredients, without its parents; ``files`` is the digest of all its files, whose
     single digests are not needed here."""
     return _sha256([VERSION, files, ingredients.settings, ingredients.bases, list(ingredients.remotes)])

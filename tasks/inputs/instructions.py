@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 _ONBUILD = re.compile(r"^(\s*)onbuild(?=\s|\\|`|$)", re.IGNORECASE)
 _WORD_SPACE = re.compile(r"[\t\v\f\r ]+")
@@ -63,7 +63,7 @@ class Mount:
 
 
 def parse(text: str, where: str, line: int = 0) -> Script:
-    """Parse a Dockerfile; a syntax error raises ``Trouble`` with ``where:line`` (``line``: of a trigger's stage)."""
+    """Parse a Dockerfile; a syntax error raises ``UserError`` with ``where:line`` (``line``: of a trigger's stage)."""
     from e2b_dockerfile_utils import DockerfileSyntaxError, parse_dockerfile_ast
 
     lines = text.split("\n")
@@ -73,7 +73,7 @@ def parse(text: str, where: str, line: int = 0) -> Script:
         parsed = parse_dockerfile_ast(plain)
     except DockerfileSyntaxError as error:
         message = str(error).partition(": ")[2] or str(error)
-        raise Trouble(message, where=f"{where}:{line or error.line or 1}", remedy=_meant(message)) from None
+        raise UserError(message, where=f"{where}:{line or error.line or 1}", remedy=_meant(message)) from None
     found = []
     for node in parsed.instructions:
         words = list(node.args)
@@ -89,13 +89,13 @@ def parse(text: str, where: str, line: int = 0) -> Script:
 
 
 def expand(word: str, escape: str, variables: Mapping[str, str], where: str) -> str:
-    """A word after BuildKit's expansion of variables, quotes and escapes; ``Trouble`` if it cannot be."""
+    """A word after BuildKit's expansion of variables, quotes and escapes; ``UserError`` if it cannot be."""
     from e2b_dockerfile_utils import ShellLex
 
     try:
         return ShellLex(escape, env=variables, skip_unset_env=False).process_word(word)
     except ValueError as error:
-        raise Trouble(str(error), where=where) from None
+        raise UserError(str(error), where=where) from None
 
 
 def is_heredoc(word: str) -> bool:

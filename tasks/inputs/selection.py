@@ -118,7 +118,7 @@ class View:
     def select(self, copies: Iterable[Copy], where: str) -> Selection:
         """What these ``copies`` of one Dockerfile (named in messages as ``where``) read of this view.
 
-        A source that matches nothing raises ``Trouble`` with the line, and what it may have meant.
+        A source that matches nothing raises ``UserError`` with the line, and what it may have meant.
         """
         key = tuple(copies)
         found = self._selections.get(key)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.inputs import wildcards
 from tasks.inputs.ignorefile import Patterns, State, clean, rule_of
 from tasks.inputs.reads import Copy
@@ -36,7 +36,7 @@ class Item:
 def find(view: View, copies: Iterable[Copy], where: str) -> list[Item]:
     """All that these ``copies`` of one Dockerfile (named ``where``) bring.
 
-    A source that is not there raises ``Trouble`` with its line, and with what hides it or what it may have meant.
+    A source that is not there raises ``UserError`` with its line, and with what hides it or what it may have meant.
     """
     items: list[Item] = []
     for copy in copies:
@@ -196,10 +196,10 @@ def _go_match(pattern: str) -> wildcards.Matcher | None:
         return None
 
 
-def _missing(view: View, copy: Copy, path: str, where: str) -> Trouble:
+def _missing(view: View, copy: Copy, path: str, where: str) -> UserError:
     context = f"the context {copy.context!r}" if copy.context else "the context"
     sentence = f"{copy.instruction}: {context} has no {path!r}"
-    return Trouble(sentence, where=f"{where}:{copy.line}", remedy=_hint(view, path))
+    return UserError(sentence, where=f"{where}:{copy.line}", remedy=_hint(view, path))
 
 
 def _hint(view: View, path: str) -> str:

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import platforms
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.places import project_key
 from tasks.base.references import tag_of
 from tasks.compose.project import Image, Project, dockerfile_text, read_json, write_json
-from tasks.engine.client import Facts, normalise
+from tasks.engine.client import ImageConfig, normalise
 from tasks.inputs import declaration, fingerprint, ignorefile
 from tasks.inputs import selection as inputs
-from tasks.inputs.bases import FactsOf, check_parents, content, external, read_for, references
-from tasks.inputs.fingerprint import Ingredients
+from tasks.inputs.bases import ConfigsOf, check_parents, content, external, read_for, references
+from tasks.inputs.fingerprint import BuildInputs
 from tasks.inputs.reads import WHOLE, Copy, Reads, joined
 from tasks.inputs.tree import Index, Tree
 
@@ -48,7 +48,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Surveyed:
+class ImageInputs:
     """What one image is made of.
 
     ``texts`` are the Dockerfile and the ignore files by path, ``parts`` the files of its contexts, ``parents`` maps
@@ -107,14 +107,14 @@ class Surveyed:
             paths |= {self._shown(f"{part.root}/{path}") for path in inputs.shown(part.selection.entries())}
         return sorted(paths)
 
-    def ingredients(self) -> Ingredients:
+    def ingredients(self) -> BuildInputs:
         """All that goes in, one by one, in a form that is safe to keep."""
         files = {self._shown(path): f"file 0 {_sha256(text)}" for path, text in self.texts.items()}
         for part in self.parts:
             for entry in part.selection.entries():
                 path = self._shown(f"{part.root}/{entry.path}")
                 files.setdefault(path, f"{entry.kind} {entry.mode:o} {entry.digest}")
-        return Ingredients(files, self.settings, self.bases, self.remotes)
+        return BuildInputs(files, self.settings, self.bases, self.remotes)
 
     def _shown(self, path: str) -> str:
         return os.path.relpath(path, self.directory).replace(os.sep, "/") if path else "the inline Dockerfile"
@@ -139,7 +139,7 @@ class _Inherited:
     onbuild: dict[str, list[str]] = field(default_factory=dict)
 
 
-class Surveyor:
+class InputResolver:
     """Looks at one project once: every Dockerfile is parsed, every folder listed and every file read at most once."""
 
     def __init__(self, project: Project, folder: Path, environ: Mapping[str, str] = os.environ) -> None:
@@ -157,8 +157,8 @@ class Surveyor:
         self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
 
     def survey(
-        self, platform: str, facts_of: FactsOf, only: str = "", built_on: tuple[str, ...] = ()
-    ) -> dict[str, Surveyed]:
+        self, platform: str, facts_of: ConfigsOf, only: str = "", built_on: tuple[str, ...] = ()
+    ) -> dict[str, ImageInputs]:
         """Every image of the project (or ``only`` one and what it needs), parents before children.
 
         ``platform`` is the engine's, ``built_on`` are those of the builder if they are others, ``facts_of`` tells
@@ -179,7 +179,7 @@ class Surveyor:
                     edges[name] = {*self._parents(image, drafts[name].reads).values(), *filter(None, [image.twin])}
                     todo.extend(edges[name])
             order, cycle = _order(edges)
-            done: dict[str, Surveyed] = {}
+            done: dict[str, ImageInputs] = {}
             for name in order:
                 draft = self._inherit(drafts[name], platform, facts_of, done)
                 inherited = {*self._parents(draft.image, draft.reads).values()} - edges[name]
@@ -210,7 +210,7 @@ class Surveyor:
                 text = self._texts[image.name] = dockerfile_text(image)
             reads = self._reads(image, text, targets, inherited or _Inherited())
             return _Draft(image, text, reads, platforms=targets)
-        except Trouble as trouble:
+        except UserError as trouble:
             return _Draft(image, "", None, str(trouble))
 
     def _reads(self, image: Image, text: str, targets: tuple[str, ...], inherited: _Inherited) -> Reads:
@@ -230,7 +230,7 @@ class Surveyor:
             self._used[key] = kept or _parse(text, asked).to_json()
         return Reads.from_json(self._used[key])
 
-    def _inherit(self, draft: _Draft, platform: str, facts_of: FactsOf, done: Mapping[str, Surveyed]) -> _Draft:
+    def _inherit(self, draft: _Draft, platform: str, facts_of: ConfigsOf, done: Mapping[str, ImageInputs]) -> _Draft:
         """Read the Dockerfile again with what its bases hand on: ONBUILD, and the variables that they set."""
         if draft.reads is None:
             return draft
@@ -239,7 +239,7 @@ class Surveyor:
         for ref in references(draft.reads):
             parent = done.get(parents.get(ref, ""))
             outside = "" if parent else external(draft.image, ref)
-            found: list[Facts | Surveyed] = [parent] if parent else []
+            found: list[ImageConfig | ImageInputs] = [parent] if parent else []
             sure = bool(parent and parent.env_known)
             if outside:
                 found = list(facts_of(outside, draft.reads.read_for.get(ref, draft.platforms)) or ())
@@ -262,21 +262,23 @@ class Surveyor:
                 found[ref] = name
         return found
 
-    def _measure(self, draft: _Draft, facts_of: FactsOf, done: Mapping[str, Surveyed], cycle: list[str]) -> Surveyed:
+    def _measure(
+        self, draft: _Draft, facts_of: ConfigsOf, done: Mapping[str, ImageInputs], cycle: list[str]
+    ) -> ImageInputs:
         image, directory = draft.image, self._project.directory
         if cycle:
-            return Surveyed(image, directory, problem="these images need each other: " + " → ".join(cycle))
+            return ImageInputs(image, directory, problem="these images need each other: " + " → ".join(cycle))
         if draft.problem:
-            return Surveyed(image, directory, problem=draft.problem)
+            return ImageInputs(image, directory, problem=draft.problem)
         parents = self._parents(image, draft.reads)
-        held_up = Surveyed(image, directory, dockerfile_text=draft.text, parents=parents, platforms=draft.platforms)
+        held_up = ImageInputs(image, directory, dockerfile_text=draft.text, parents=parents, platforms=draft.platforms)
         try:
             built_for = {name: done[name].platforms for name in parents.values()}
             check_parents(draft.reads, parents, built_for, f"service {image.name}")
             texts, parts = self._files(draft)
             ignore = next((part.ignore.completed or part.ignore.text for part in parts if not part.label), "")
             digest = _digest(texts, parts)
-        except Trouble as trouble:
+        except UserError as trouble:
             return replace(held_up, problem=str(trouble))
         reads = draft.reads
         wanted = read_for(image, draft.reads, draft.platforms, parents)
@@ -285,7 +287,7 @@ class Surveyor:
             bases[reads.syntax] = frontend[0].content  # one that the engine does not hold is known by its name only
         remotes = declaration.remotes(image, reads, directory)
         settings = declaration.settings(image, reads, draft.platforms, self._built_on, self._environ)
-        own = fingerprint.own(Ingredients({}, settings, bases, remotes), digest)
+        own = fingerprint.own(BuildInputs({}, settings, bases, remotes), digest)
         fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
         measured = replace(
             held_up,
@@ -321,7 +323,7 @@ class Surveyor:
         where = _where(image.name, image.dockerfile, self._project.directory)
         for label, folder in {"": image.context, **image.contexts}.items():  # buildx also checks what nobody uses
             if folder.startswith("/") and not Path(folder).is_dir():
-                raise Trouble(f"there is no folder {folder!r}", where=where, remedy=f"the context {label or '.'!r}")
+                raise UserError(f"there is no folder {folder!r}", where=where, remedy=f"the context {label or '.'!r}")
         parts = []
         found = [*draft.reads.copies]
         bases = [each.context for each in found if each.instruction == "FROM"]
@@ -365,7 +367,7 @@ def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
     return joined([dockerfile.reads(text, **common, platform=one, build_platform=on) for one, on in pairs])
 
 
-def _handing_on(one: Surveyed, facts_of: FactsOf) -> Surveyed:
+def _handing_on(one: ImageInputs, facts_of: ConfigsOf) -> ImageInputs:
     """An image of a remote context with what it hands on to its children: known once the engine holds it."""
     facts = facts_of(tag_of(one.image.ref, one.fingerprint), one.platforms)
     if not facts:

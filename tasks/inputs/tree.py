@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 _RECORD = struct.Struct("<qqqQI")  # mtime_ns, ctime_ns, size, inode, mode
 _SIZE = _RECORD.size
@@ -154,7 +154,7 @@ class Index:
         self._opened = False
 
     def folder(self, path: str) -> Folder:
-        """The listing of the folder at an absolute, real ``path``; ``Trouble`` when it cannot be read."""
+        """The listing of the folder at an absolute, real ``path``; ``UserError`` when it cannot be read."""
         found = self._folders.get(path)
         if found is None:
             found = self._folders[path] = _list(path)
@@ -313,7 +313,7 @@ def _list(path: str) -> Folder:
                     record = pack(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, mode)
                 rows.append((entry.name, mode, record))
     except OSError as error:
-        raise Trouble(f"cannot list this folder: {error.strerror}", where=path) from None
+        raise UserError(f"cannot list this folder: {error.strerror}", where=path) from None
     rows.sort()
     return Folder(path, rows)
 
@@ -327,7 +327,7 @@ def _hash(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
     except FileNotFoundError:
         return hashlib.sha256(b"vanished while it was read").digest(), False
     except OSError as error:
-        raise Trouble(f"cannot read this file: {error.strerror}", where=path) from None
+        raise UserError(f"cannot read this file: {error.strerror}", where=path) from None
     if attributes:
         content = hashlib.sha256(content + attributes).digest()
     same = record == _RECORD.pack(after.st_mtime_ns, after.st_ctime_ns, after.st_size, after.st_ino, after.st_mode)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 
 T = TypeVar("T", bound=Hashable)
 # So many ways to expand one word are tried; a word that has more may be anything.
@@ -88,10 +88,10 @@ class Scope(Mapping[str, str]):
     def outcomes(self, expand: Callable[[Mapping[str, str]], T]) -> Possible[T]:
         """All that ``expand`` makes of the values that these variables may have.
 
-        ``Trouble`` is raised if every one of them leads to it.
+        ``UserError`` is raised if every one of them leads to it.
         """
         found: dict[T, None] = {}
-        refused: Trouble | None = None
+        refused: UserError | None = None
         more = False
         pending: list[dict[str, str | None]] = [{}]
         for _ in range(_TRIALS):
@@ -100,7 +100,7 @@ class Scope(Mapping[str, str]):
             trial = _Trial(self, pending.pop())
             try:
                 outcome = expand(trial)
-            except Trouble as trouble:
+            except UserError as trouble:
                 refused = refused or trouble
             else:
                 if not trial.open:

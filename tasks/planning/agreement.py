@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from tasks.engine.client import Held
+from tasks.engine.client import LocalImage
 from tasks.engine.labels import OWN, PARENTS
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.survey import ImageInputs
 from tasks.planning.plan import Decision, rebuilt
 
 if TYPE_CHECKING:
-    from tasks.planning.shared_image import Found
+    from tasks.planning.shared_image import SharedImage
 
-Offers = Mapping[str, "Found"]
+Offers = Mapping[str, "SharedImage"]
 Look = Callable[[Collection[str]], Offers]
 Planned = Callable[[Offers, Collection[str]], dict[str, Decision]]
 
@@ -33,7 +33,7 @@ def with_shared(
     own: Mapping[str, Decision],
     planned: Planned,
     look: Look,
-    content_of: Callable[[Surveyed, Held], str],
+    content_of: Callable[[ImageInputs, LocalImage], str],
     ask: Collection[str],
     whole: bool,
 ) -> tuple[dict[str, Decision], frozenset[str]]:
@@ -44,7 +44,7 @@ def with_shared(
     the images in ``ask``; and, if this is the ``whole`` project, about what stands on ancestors that turn out to be
     others than the shared ones: only then can it be said that taking those costs nothing.
     """
-    offers, asked = dict[str, "Found"](), set[str]()
+    offers, asked = dict[str, "SharedImage"](), set[str]()
 
     def learn(names: Collection[str]) -> dict[str, Decision]:
         offers.update(look([name for name in own if name in names and name not in asked]))
@@ -69,7 +69,9 @@ def with_shared(
     return dict(decided), frozenset(here & _doing("pull", decided))
 
 
-def _differs(decision: Decision, offer: Found | None, content_of: Callable[[Surveyed, Held], str]) -> bool:
+def _differs(
+    decision: Decision, offer: SharedImage | None, content_of: Callable[[ImageInputs, LocalImage], str]
+) -> bool:
     held = decision.held
     return bool(
         offer
@@ -95,7 +97,7 @@ def _ancestors(names: Iterable[str], decided: Mapping[str, Decision]) -> set[str
 
 
 def verdict(
-    own: Mapping[str, str], content: Callable[[], str], shared: Found | None, on_shared_parents: bool | None
+    own: Mapping[str, str], content: Callable[[], str], shared: SharedImage | None, on_shared_parents: bool | None
 ) -> str:
     """What becomes of an image that was built here, with its labels ``own``: ``push`` it, ``keep`` it to this machine,
     or ``take`` the shared one in its place.

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING
 
 from tasks.base import platforms
 from tasks.base.references import KEPT, repository, tag_of
-from tasks.engine.client import Facts, Held, Snapshot, normalise
+from tasks.engine.client import ImageConfig, LocalImage, Snapshot, normalise
 from tasks.engine.labels import OWN, PARENTS, REBUILT
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.survey import ImageInputs
 from tasks.planning.reasons import DUE, differences
 from tasks.planning.record import Record
 
 if TYPE_CHECKING:
-    from tasks.planning.shared_image import Found
+    from tasks.planning.shared_image import SharedImage
 
 UNKNOWN = "?"
 PULLS = "its inputs are those of the image here; `pull` is set: its bases are pulled first, which may change that"
 # The index of which an image of several platforms is a part, where all of it is here; see ``several.index_of``.
-IndexOf = Callable[[Surveyed, Held], str]
+IndexOf = Callable[[ImageInputs, LocalImage], str]
 ANOTHER = "the shared registry has another result for the same inputs"
 AFRESH_ELSEWHERE = "it was rebuilt without cache on another machine"
 
@@ -48,10 +48,10 @@ class Decision:
     name: str
     action: str
     reasons: tuple[str, ...]
-    surveyed: Surveyed
-    held: Held | None = None
+    surveyed: ImageInputs
+    held: LocalImage | None = None
     parents_label: str = ""
-    offer: Found | None = None
+    offer: SharedImage | None = None
     coming: tuple[str, ...] = ()
 
     @property
@@ -61,11 +61,11 @@ class Decision:
 
 
 def plan(
-    surveyed: Mapping[str, Surveyed],
+    surveyed: Mapping[str, ImageInputs],
     snapshot: Snapshot,
-    facts_of: Callable[[Held], Facts],
+    facts_of: Callable[[LocalImage], ImageConfig],
     record_of: Callable[[str], Record | None],
-    offers: Mapping[str, Found] | None = None,
+    offers: Mapping[str, SharedImage] | None = None,
     index_of: IndexOf = lambda one, held: "",
     taken: Collection[str] = (),
 ) -> dict[str, Decision]:
@@ -83,12 +83,12 @@ def plan(
 
 
 def decide(
-    one: Surveyed,
+    one: ImageInputs,
     decided: Mapping[str, Decision],
     snapshot: Snapshot,
-    facts_of: Callable[[Held], Facts],
+    facts_of: Callable[[LocalImage], ImageConfig],
     record_of: Callable[[str], Record | None],
-    offer: Found | None = None,
+    offer: SharedImage | None = None,
     index_of: IndexOf = lambda one, held: "",
     taken: bool = False,
 ) -> Decision:
@@ -130,7 +130,7 @@ def decide(
 
 
 def parents_label(
-    one: Surveyed, decided: Mapping[str, Decision], facts_of: Callable[[Held], Facts], index_of: IndexOf
+    one: ImageInputs, decided: Mapping[str, Decision], facts_of: Callable[[LocalImage], ImageConfig], index_of: IndexOf
 ) -> str:
     """What the label of an image says of the parents that it was built on: each context with its parent's content; that
     of several platforms is their index."""
@@ -142,12 +142,14 @@ def parents_label(
     return " ".join(pairs)
 
 
-def content_of(one: Surveyed, held: Held, facts_of: Callable[[Held], Facts], index_of: IndexOf) -> str:
+def content_of(
+    one: ImageInputs, held: LocalImage, facts_of: Callable[[LocalImage], ImageConfig], index_of: IndexOf
+) -> str:
     """The content of an image that the engine holds; that of several platforms is their index."""
     return facts_of(held).content if len(one.platforms) < 2 else index_of(one, held) or UNKNOWN
 
 
-def offered(one: Surveyed, offer: Found, parents: str) -> bool:
+def offered(one: ImageInputs, offer: SharedImage, parents: str) -> bool:
     """Whether an image of the shared registry is what a build here would make: its labels say that it was made from
     these own ingredients on these parents' content, and it is of this platform. A name alone proves nothing."""
     return (
@@ -157,7 +159,7 @@ def offered(one: Surveyed, offer: Found, parents: str) -> bool:
     )
 
 
-def own_only(one: Surveyed) -> bool:
+def own_only(one: ImageInputs) -> bool:
     """Whether another machine's result never counts: of what is to be built in every run."""
     return one.image.no_cache or bool(one.image.no_cache_filter)
 
@@ -172,7 +174,7 @@ def rebuilt(labels: Mapping[str, str]) -> int:
     return int(text) if text.isdecimal() and len(text) < 16 else 0
 
 
-def _given_up(held: Held, offer: Found, taken: bool, content: str) -> str:
+def _given_up(held: LocalImage, offer: SharedImage, taken: bool, content: str) -> str:
     """Why the shared result is taken in place of the engine's own, in words; "" if the own one stays."""
     later = rebuilt(offer.labels) > rebuilt(held.labels)
     if not (later or taken) or offer.content == content:
@@ -181,8 +183,8 @@ def _given_up(held: Held, offer: Found, taken: bool, content: str) -> str:
 
 
 def matching(
-    one: Surveyed, snapshot: Snapshot, parents: str, facts_of: Callable[[Held], Facts], index_of: IndexOf
-) -> tuple[Held | None, list[str]]:
+    one: ImageInputs, snapshot: Snapshot, parents: str, facts_of: Callable[[LocalImage], ImageConfig], index_of: IndexOf
+) -> tuple[LocalImage | None, list[str]]:
     """The image of the engine that was made from exactly this: the same own ingredients on the same parents' content.
     The one that carries the fingerprint's tag comes first, then the one that carries the image's name, then any other
     of this repository (another project's may vanish any time).
@@ -205,19 +207,19 @@ def matching(
     return None, foreign
 
 
-def is_for(one: Surveyed, platform: str, engine: str) -> bool:
+def is_for(one: ImageInputs, platform: str, engine: str) -> bool:
     """Whether an image that the engine shows as of this platform is what is wanted; of several, the one that an engine
     of the platform ``engine`` takes."""
     takes = platforms.chosen(one.platforms, engine) if len(one.platforms) > 1 else ""
     return any(platforms.same(platform, wanted) for wanted in ([takes] if takes else one.platforms))
 
 
-def made_from(one: Surveyed, held: Held, parents: str) -> bool:
+def made_from(one: ImageInputs, held: LocalImage, parents: str) -> bool:
     """Whether an image's labels say that it was made from these own ingredients on these parents."""
     return held.labels.get(OWN) == one.own and held.labels.get(PARENTS, "") == parents
 
 
-def _kept(one: Surveyed, held: Held, snapshot: Snapshot, label: str) -> Decision:
+def _kept(one: ImageInputs, held: LocalImage, snapshot: Snapshot, label: str) -> Decision:
     reasons = []
     for ref in one.image.names:
         found = snapshot.get(ref)
@@ -233,7 +235,7 @@ def _kept(one: Surveyed, held: Held, snapshot: Snapshot, label: str) -> Decision
     return Decision(one.name, "retag" if reasons else "fresh", tuple(reasons), one, held, label)
 
 
-def _why(one: Surveyed, snapshot: Snapshot, last: Record | None, coming: Collection[str]) -> list[str]:
+def _why(one: ImageInputs, snapshot: Snapshot, last: Record | None, coming: Collection[str]) -> list[str]:
     if last is None:
         known = snapshot.get(one.image.ref)
         if known is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tasks.inputs.fingerprint import Ingredients
+from tasks.inputs.fingerprint import BuildInputs
 from tasks.inputs.masking import HIDDEN
 
 _SHOWN = 5  # changed files named one by one; the rest is counted
@@ -21,7 +21,7 @@ DUE = "`no_cache` is set: it is built in every run"
 """The reason of a build that misses nothing either."""
 
 
-def differences(before: Ingredients, now: Ingredients) -> list[str]:
+def differences(before: BuildInputs, now: BuildInputs) -> list[str]:
     """What makes ``now`` another image than ``before``, most telling first; empty if nothing that is known does."""
     return [
         *_files(before.files, now.files),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.compose.project import write_json
-from tasks.inputs.fingerprint import Ingredients
+from tasks.inputs.fingerprint import BuildInputs
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Record:
     ref: str
     action: str
     fingerprint: str
-    ingredients: Ingredients
+    ingredients: BuildInputs
     parents: Mapping[str, str]
     image_id: str
     size: int
@@ -46,7 +46,7 @@ def read(folder: Path, image: str) -> Record | None:
     """The last record of an image; None if there is none, or none that can be read: it only tells reasons."""
     try:
         content: dict[str, Any] = json.loads(path_of(folder, image).read_text())
-        ingredients = Ingredients(**content["ingredients"] | {"remotes": tuple(content["ingredients"]["remotes"])})
+        ingredients = BuildInputs(**content["ingredients"] | {"remotes": tuple(content["ingredients"]["remotes"])})
         return Record(**content | {"ingredients": ingredients})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.survey import ImageInputs
 from tasks.planning.plan import Decision
 
 _SINCE = (27, 4)
@@ -32,7 +32,7 @@ def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]
     return found
 
 
-def problem(one: Surveyed, engine: str) -> str:
+def problem(one: ImageInputs, engine: str) -> str:
     """Why an engine of this version (``28.5.2``) cannot build this image; "" if nothing stands in its way, or if the
     version does not say."""
     path = next(_odd(one), "") if refuses(engine) else ""
@@ -57,7 +57,7 @@ def readable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _odd(one: Surveyed) -> Iterator[str]:
+def _odd(one: ImageInputs) -> Iterator[str]:
     """The inputs whose name, or what they lead to, is no UTF-8."""
     for part in one.parts:
         for entry in part.selection.entries():

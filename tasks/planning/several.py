@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tasks.base import platforms
 from tasks.buildkit import handover
-from tasks.engine.client import Held
+from tasks.engine.client import LocalImage
 from tasks.engine.labels import OWN, PARENTS
-from tasks.inputs.survey import Surveyed
+from tasks.inputs.survey import ImageInputs
 
 
-def problem(one: Surveyed, engine: str, *, dedicated: bool, containerd: bool) -> str:
+def problem(one: ImageInputs, engine: str, *, dedicated: bool, containerd: bool) -> str:
     """Why an image of these platforms cannot be had by an engine of the platform ``engine``; "" if it can."""
     if len(one.platforms) < 2 or containerd:
         return ""
@@ -34,7 +34,7 @@ def problem(one: Surveyed, engine: str, *, dedicated: bool, containerd: bool) ->
     return ""
 
 
-def index_of(one: Surveyed, held: Held, results: Path, *, containerd: bool) -> str:
+def index_of(one: ImageInputs, held: LocalImage, results: Path, *, containerd: bool) -> str:
     """The digest of the index of which the engine's image ``held`` is a part, where all its platforms are here and were
     made as that one was; "" where they are not. ``results`` is the folder of the layouts."""
     if containerd:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Found:
+class SharedImage:
     """An image that a registry holds: its manifest's digest, its configuration's digest (the image id of the classic
-    store), platform, labels and content (as ``engine.Facts``), and its layers with their compressed bytes."""
+    store), platform, labels and content (as ``engine.ImageConfig``), and its layers with their compressed bytes."""
 
     digest: str
     config: str

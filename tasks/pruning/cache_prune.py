@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tasks.base import lock
 from tasks.base.confirm import confirm
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.building import context
 from tasks.building.make import builds_lock
@@ -32,9 +32,8 @@ def prune(workspace: Workspace, dry_run: bool, everything: bool, yes: bool, as_j
     """Remove what is too old or too much, or with ``everything`` all that nothing needs.
 
     What would go is printed first: for ``dry_run`` to standard output, and that is all; else to standard error, and
-    then it is asked about. ``Trouble`` without agreement. Of that, what is needed or was used meanwhile stays: once no
-    build with this engine runs, which is waited for, everything is looked at again.
-    """
+    then it is asked about. ``UserError`` without agreement. Of that, what is needed or was used meanwhile stays: once
+    no build with this engine runs, which is waited for, everything is looked at again."""
     asked = time.time()
     chosen = choose_now(workspace, everything)
     if dry_run:
@@ -148,7 +147,7 @@ def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
                 engine.untag(ref)
             if not item.refs:
                 engine.remove(item.key)
-        except Trouble as trouble:  # a container was made from it meanwhile
+        except UserError as trouble:  # a container was made from it meanwhile
             left[item.key] = f"{item.name} stays: {trouble}"
     engine.prune_build_cache([item.key for item in by_kind.get(holdings.ENGINE, ())])
     _prune_builder(workspace, [item.key for item in by_kind.get(holdings.BUILDER, ())])
@@ -184,7 +183,7 @@ def _prune_builder(workspace: Workspace, ids: Sequence[str]) -> None:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(workspace.environ))
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["it gives no reason"]
-            raise Trouble(f"the builder {name!r} does not prune: {lines[-1]}")
+            raise UserError(f"the builder {name!r} does not prune: {lines[-1]}")
 
 
 def _days(seconds: float) -> str:

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tasks.base import places
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.references import repository, tag_of
 from tasks.building import context, parents, site
 from tasks.buildkit import builder
 from tasks.engine import temporary_tag
-from tasks.engine.client import CacheRecord, Held, moment, normalise
+from tasks.engine.client import CacheRecord, LocalImage, moment, normalise
 from tasks.engine.labels import OWN
 from tasks.history import hits
 from tasks.history.store import KEEP
@@ -45,7 +45,7 @@ _SPANS = {
 
 
 def all_items(workspace: Workspace) -> list[Item]:
-    """Everything, as it is now. Raises ``Trouble`` when the engine does not answer; a dedicated builder that does not
+    """Everything, as it is now. Raises ``UserError`` when the engine does not answer; a dedicated builder that does not
     answer has nothing."""
     now = time.time()
     mine = images(workspace, now)
@@ -240,7 +240,7 @@ def _layers(workspace: Workspace, items: Iterable[Item]) -> dict[str, tuple[int,
     return layers
 
 
-def _belongs(held: Held, repositories: set[str], used: Mapping[str, float]) -> bool:
+def _belongs(held: LocalImage, repositories: set[str], used: Mapping[str, float]) -> bool:
     """Whether an image is this project's: by a name of its own, or, without any name, by being in its history."""
     if not held.tags:
         return held.id in used
@@ -260,7 +260,7 @@ def _ours(ref: str, repositories: set[str]) -> bool:
     return name in repositories and (bool(_IN.fullmatch(tag)) or temporary_tag.given(ref) is not None)
 
 
-def _in_use(held: Held, users: Mapping[str, tuple[str, ...]], repositories: set[str], now: float) -> str:
+def _in_use(held: LocalImage, users: Mapping[str, tuple[str, ...]], repositories: set[str], now: float) -> str:
     if held.id in users:
         return f"the container {users[held.id][0]} was made from it"
     others = [tag for tag in held.tags if not _ours(tag, repositories)]
@@ -296,7 +296,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _bytes(text: str) -> int:
     found = re.fullmatch(r"([\d.]+)\s*(B|kB|MB|GB|TB)", text)
     if not found:
-        raise Trouble(f"docker buildx du shows a size that is not known here: {text!r}")
+        raise UserError(f"docker buildx du shows a size that is not known here: {text!r}")
     return int(float(found[1]) * _BYTES[found[2]])
 
 

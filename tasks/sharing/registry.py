@@ -22,7 +22,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 from tasks.base import platforms
 from tasks.engine.client import facts_of
 from tasks.engine.labels import LABEL
-from tasks.planning.shared_image import Found
+from tasks.planning.shared_image import SharedImage
 
 _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
@@ -63,7 +63,7 @@ class Registry:
         """
         return f"{self._prefix}/{path}" if self._prefix else path
 
-    def image(self, path: str, tag: str, platform: str) -> Found | None:
+    def image(self, path: str, tag: str, platform: str) -> SharedImage | None:
         """The image of that platform under a tag; None if there is none. Of several platforms, with commas between, the
         index: what all of its images have in common, its own digest as the content.
 
@@ -88,7 +88,7 @@ class Registry:
             manifest, digest = self._manifest(repository, by_platform[wanted[0]])
         return self._found(repository, manifest, digest) if len(wanted) == 1 else None
 
-    def _found(self, repository: str, manifest: dict[str, Any] | None, digest: str) -> Found | None:
+    def _found(self, repository: str, manifest: dict[str, Any] | None, digest: str) -> SharedImage | None:
         if manifest is None:
             return None
         try:
@@ -109,7 +109,7 @@ class Registry:
             labels = {str(key): str(value) for key, value in (inspected["Config"].get("Labels") or {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError):
             raise NoImage("answers with something that is no image") from None
-        return Found(digest, config, facts.platform, labels, facts.content, layers)
+        return SharedImage(digest, config, facts.platform, labels, facts.content, layers)
 
     def tags(self, path: str) -> list[str]:
         """All tags of a repository; none if there is no such repository. Raises ``Unavailable`` and ``NoImage``."""
@@ -335,7 +335,7 @@ class Registry:
         return str(user or ""), str(password or ""), str(identity or "")
 
 
-def _together(digest: str, wanted: list[str], parts: list[Found | None]) -> Found | None:
+def _together(digest: str, wanted: list[str], parts: list[SharedImage | None]) -> SharedImage | None:
     """The index of these images, one for each platform; without labels where they are not of one build."""
     found = [part for part in parts if part]
     if [part.platform for part in found] != wanted:
@@ -343,7 +343,7 @@ def _together(digest: str, wanted: list[str], parts: list[Found | None]) -> Foun
     ours = [{key: value for key, value in part.labels.items() if key.startswith(LABEL)} for part in found]
     labels = found[0].labels if all(one == ours[0] for one in ours) else {}
     layers = {layer: size for part in found for layer, size in part.layers.items()}
-    return Found(digest, "", ", ".join(wanted), labels, digest, layers)
+    return SharedImage(digest, "", ", ".join(wanted), labels, digest, layers)
 
 
 def platform_of(declared: Mapping[str, Any]) -> str:

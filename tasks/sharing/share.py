@@ -20,8 +20,8 @@ from tasks.base import platforms, processes
 from tasks.base.references import repository, tag_of
 from tasks.engine.client import Engine
 from tasks.engine.endpoint import leading_to
-from tasks.inputs.survey import Surveyed
-from tasks.planning.shared_image import Found
+from tasks.inputs.survey import ImageInputs
+from tasks.planning.shared_image import SharedImage
 from tasks.sharing.registry import NoImage, Registry, Unavailable
 
 _AT_ONCE = 8  # requests side by side; registries begin to refuse at more
@@ -63,7 +63,7 @@ class Share:
         self._write = write
         self._say = say
         self._registry = Registry(address)
-        self._known: dict[tuple[str, str], Found | None] = {}
+        self._known: dict[tuple[str, str], SharedImage | None] = {}
         self._strikes = 0
         self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
         self._off = not address
@@ -79,12 +79,12 @@ class Share:
         """Whether images may be pushed."""
         return self._write and not self._off
 
-    def offers(self, surveyed: Mapping[str, Surveyed], platform: str) -> dict[str, Found]:
+    def offers(self, surveyed: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
         """What the registry holds for these images, by name; ``platform`` is the engine's."""
         wanted = {name: wanted_of(one, platform) for name, one in surveyed.items()}
         return self.look({name: one for name, one in wanted.items() if one})
 
-    def look(self, wanted: Mapping[str, Wanted]) -> dict[str, Found]:
+    def look(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
         """Which of these images the registry holds under their fingerprints, asked side by side, once in a run."""
         keys = {name: (one.path, one.tag) for name, one in wanted.items()}
         todo = {name: one for name, one in wanted.items() if keys[name] not in self._known}
@@ -102,11 +102,11 @@ class Share:
         """Ask again about an image: another machine may have pushed it since."""
         self._known.pop((one.path, one.tag), None)
 
-    def gives(self, found: Found) -> bool:
+    def gives(self, found: SharedImage) -> bool:
         """Whether nobody has tried in vain to pull this in this run."""
         return found.digest not in self._failed
 
-    def pull(self, one: Wanted, found: Found, engine: Engine, layout: Path | None = None) -> str:
+    def pull(self, one: Wanted, found: SharedImage, engine: Engine, layout: Path | None = None) -> str:
         """Let the engine fetch an image by its digest; returns a reference to it there, "" if that failed. Of several
         platforms it fetches all, or, where a ``layout`` is to hold them, its own."""
         from tasks.sharing import transfer  # most images are of one platform
@@ -150,7 +150,7 @@ class Share:
         size: int,
         also: Iterable[str] = (),
         whole: tuple[Path, str] | None = None,
-    ) -> Found | None:
+    ) -> SharedImage | None:
         """Push an image of the engine, also under the tags ``also``, and return what the registry then holds; instead
         of the engine's the ``whole`` index with this digest of that layout, if one is given."""
         if not self.writes:
@@ -184,7 +184,7 @@ class Share:
             return f"it {error}"
         return ""
 
-    def _ask(self, one: Wanted) -> Found | None:
+    def _ask(self, one: Wanted) -> SharedImage | None:
         if self._off:
             return None
         try:
@@ -228,7 +228,7 @@ class Share:
         return "" if process.returncode == 0 else _reason(said)
 
 
-def wanted_of(one: Surveyed, platform: str) -> Wanted | None:
+def wanted_of(one: ImageInputs, platform: str) -> Wanted | None:
     """What to look for in the registry; None for an image that cannot be shared: one whose base is not known (its
     fingerprint then says nothing of it)."""
     if not all(one.bases.values()) or not one.fingerprint:

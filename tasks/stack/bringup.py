@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from tasks.base import processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.events import Events
 from tasks.compose import secrets
 from tasks.compose.stack import Compose, Service, create_argv, last_words, start_argv
@@ -55,7 +55,7 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
     """Create and start what is missing or changed, and wait until all is healthy or something is not.
 
     ``only`` are the services that are wanted, with what they depend on (default: all). ``built`` is which image each
-    name must stand for: no container of another is started. Raises ``Trouble`` when
+    name must stand for: no container of another is started. Raises ``UserError`` when
     Compose cannot begin; a service that does not become healthy is told by the outcome, for the caller to decide what
     follows (see ``explain``).
     """
@@ -83,7 +83,7 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
     if work.trouble:
         raise work.trouble
     if work.status and not stopped and not any(one.state == "failed" for one in outcome.verdicts.values()):
-        raise Trouble(f"docker compose up: {last_words(log.read_text(errors='replace'))}", remedy=f"its log is {log}")
+        raise UserError(f"docker compose up: {last_words(log.read_text(errors='replace'))}", remedy=f"its log is {log}")
     return outcome
 
 
@@ -103,7 +103,7 @@ class _Work(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self.status = 0
-        self.trouble: Trouble | None = None
+        self.trouble: UserError | None = None
         self._compose, self._services, self._only, self._built, self._said = compose, services, only, built, said
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = False
@@ -127,11 +127,11 @@ class _Work(threading.Thread):
                 self._run(start_argv(self._compose, self._only))
         except processes.Stopped:
             pass
-        except Trouble as trouble:
+        except UserError as trouble:
             self.trouble = trouble
 
     def _create(self) -> bool:
-        """Whether every container is there and was made from the image that was built for it; ``Trouble`` if some are
+        """Whether every container is there and was made from the image that was built for it; ``UserError`` if some are
         of another again and again."""
         engine = Engine()
         found: list[Container] = []
@@ -144,7 +144,7 @@ class _Work(threading.Thread):
             if not found:
                 return True
         names = ", ".join(f"{one.name} from another {one.image}" for one in found)
-        raise Trouble(f"Compose made {names} than was built here", remedy="who else gives images this name?")
+        raise UserError(f"Compose made {names} than was built here", remedy="who else gives images this name?")
 
     def _run(self, argv: Sequence[str]) -> int:
         with processes.start(argv, cwd=self._compose.directory, env=self._compose.env) as self._process:

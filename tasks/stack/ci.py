@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.base.settings import ROOT
 from tasks.compose.project import write_json
@@ -35,7 +35,7 @@ _HISTORY = 1000
 def build(workspace: Workspace) -> None:
     """Build everything that is stale, go on where one image fails, and leave report and summary.
 
-    ``Trouble`` when anything could not be built; the report and the summary say what, also then.
+    ``UserError`` when anything could not be built; the report and the summary say what, also then.
     """
     began, clock = time.time(), time.monotonic()
     planned = workspace.decisions()
@@ -49,7 +49,7 @@ def build(workspace: Workspace) -> None:
     tell(build_summary(report))
     if status:
         bad = [image["name"] for image in report["images"] if image["status"] in ("failed", "not built")]
-        raise Trouble(f"{', '.join(bad) or 'the build'} could not be built", remedy=f"the report is {path}")
+        raise UserError(f"{', '.join(bad) or 'the build'} could not be built", remedy=f"the report is {path}")
 
 
 def doit(words: Sequence[str]) -> int:
@@ -149,7 +149,7 @@ def tell(summary: str) -> None:
 def test(workspace: Workspace, words: Sequence[str]) -> None:
     """Start a stack of its own, run the end-to-end tests against it, and remove it, whatever happens.
 
-    ``Trouble`` when it does not become healthy or a test fails; the containers' logs are kept then.
+    ``UserError`` when it does not become healthy or a test fails; the containers' logs are kept then.
     """
     folder = workspace.folder / "ci"
     began = time.monotonic()
@@ -168,7 +168,7 @@ def test(workspace: Workspace, words: Sequence[str]) -> None:
 
 def _use(running: trial.Trial, words: Sequence[str], folder: Path, began: float) -> None:
     if not running.outcome.well:
-        raise Trouble(bringup.explain(running.outcome, running.compose))
+        raise UserError(bringup.explain(running.outcome, running.compose))
     up_seconds = time.monotonic() - began
     found = rows_of(running.outcome)
     print(f"{running.compose.project} is healthy after {seconds_text(up_seconds)}", file=sys.stderr)
@@ -182,7 +182,7 @@ def _use(running: trial.Trial, words: Sequence[str], folder: Path, began: float)
     finally:
         partial.unlink(missing_ok=True)
     if status:
-        raise Trouble(f"the end-to-end tests ended with status {status}", remedy=f"see {folder / 'e2e.xml'}")
+        raise UserError(f"the end-to-end tests ended with status {status}", remedy=f"see {folder / 'e2e.xml'}")
 
 
 def pytest_argv(words: Sequence[str], junit: Path) -> list[str]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose.project import write_json
 from tasks.compose.secrets import ENV
 from tasks.compose.stack import Command, Compose, Service, Sync, last_words, restart_argv
@@ -125,7 +125,7 @@ def _start(workspace: Workspace, compose: Compose) -> None:
         outcome = bringup.start(compose, bringup.terms(workspace, "dev"), built=images.built(workspace))
     workspace.events.emit(ServicesListed(rows_of(outcome)))
     if not outcome.well:
-        raise Trouble(bringup.explain(outcome, compose))
+        raise UserError(bringup.explain(outcome, compose))
 
 
 def _follow(workspace: Workspace, compose: Compose, seen: _Seen, before: Stats, logs: Follower) -> None:
@@ -251,7 +251,7 @@ def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen, 
             f"building what {', '.join(images)} needs" * bool(images),
         )
         if images and doit(["run", *(f"build_optimized:{name}" for name in images)]):
-            raise Trouble("not built; the stack runs on as it is")
+            raise UserError("not built; the stack runs on as it is")
         with logs.paused():
             _start(workspace, compose)
         _say(f"done in {time.monotonic() - began:.1f} s")
@@ -277,18 +277,18 @@ def _restart(workspace: Workspace, compose: Compose, services: Sequence[str]) ->
     with locked(workspace), waiting(workspace.events, live=False) as show:
         done = compose.run(*restart_argv(compose, services)[len(compose.argv()) :])
         if done.returncode:
-            raise Trouble(f"docker compose restart: {last_words(done.stderr)}")
+            raise UserError(f"docker compose restart: {last_words(done.stderr)}")
         project, limits = Containers(compose.project), bringup.terms(workspace, "restart").limits
         outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=show)
     if not outcome.well:
-        raise Trouble(bringup.explain(outcome, compose))
+        raise UserError(bringup.explain(outcome, compose))
 
 
 @contextlib.contextmanager
 def _said() -> Iterator[None]:
     try:
         yield
-    except Trouble as trouble:
+    except UserError as trouble:
         print(str(trouble), file=sys.stderr)
 
 

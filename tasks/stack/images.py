@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.references import tag_of
 from tasks.compose.stack import Service
 from tasks.engine.client import Engine, normalise
@@ -65,5 +65,5 @@ def _same(engine: Engine, one: str, other: str) -> bool:
         return True
     try:
         return engine.facts(one).content == engine.facts(other).content
-    except Trouble:
+    except UserError:
         return False

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tasks.base import processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose.stack import Compose, logs_argv
 from tasks.engine.containers import Containers
 from tasks.run import Workspace
@@ -22,20 +22,20 @@ def logs(workspace: Workspace, services: Sequence[str], follow: bool, tail: str,
     names, follow = [word for word in services if word not in ("--follow", "-f")], follow or "--follow" in services
     follow = follow or "-f" in services
     if tail != "all" and not tail.isdigit():
-        raise Trouble(f"--tail must be a number or `all`, not {tail!r}")
+        raise UserError(f"--tail must be a number or `all`, not {tail!r}")
     compose = compose_of(workspace)
     # A service of a profile that is not active may have written something, too.
     known = sorted({*compose.services(), *(one.service for one in Containers(compose.project).look())})
     for name in names:
         if name not in known:
-            raise Trouble(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")
+            raise UserError(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")
     color = sys.stdout.isatty()
     argv = logs_argv(compose, names, follow=follow, tail=tail, since=since, color=color)
     with processes.start(argv, cwd=compose.directory, env=compose.env) as process:
         for line in process.stdout or ():
             show_line(line, color)
     if process.returncode and not processes.stopping():
-        raise Trouble(f"docker compose logs ended with status {process.returncode}")
+        raise UserError(f"docker compose logs ended with status {process.returncode}")
 
 
 def show_line(line: bytes, color: bool) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tasks.base.confirm import confirm
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.formatting import because, seconds_text
 from tasks.compose.project import read_json, write_json
 from tasks.compose.stack import Compose, Service
@@ -64,9 +64,8 @@ class Change:
 def migrate(workspace: Workspace, dry_run: bool, yes: bool) -> None:
     """Migrate, or go on with a migration that was interrupted.
 
-    ``Trouble`` when there is nothing to migrate, when data would be left behind, and when the new stack did not become
-    healthy: the old one is back then.
-    """
+    ``UserError`` when there is nothing to migrate, when data would be left behind, and when the new stack did not
+    become healthy: the old one is back then."""
     with locked(workspace):
         journal = read_journal(workspace.folder)
         if journal is None:
@@ -81,7 +80,7 @@ def migrate(workspace: Workspace, dry_run: bool, yes: bool) -> None:
                 confirm()
             make_env(workspace)
             if doit(["run", "build_optimized"]):
-                raise Trouble("an image could not be built; nothing was stopped")
+                raise UserError("an image could not be built; nothing was stopped")
             journal = _begin(workspace)
         elif dry_run:
             print(f"a migration was interrupted while {journal.phase}; without --dry-run this goes on", file=sys.stderr)
@@ -106,7 +105,7 @@ def changes_between(
 ) -> list[Change]:
     """What the switch changes, by service: those that run the standard image and have another optimized one.
 
-    ``Trouble`` when a service keeps data in a volume that its optimized counterpart does not use.
+    ``UserError`` when a service keeps data in a volume that its optimized counterpart does not use.
     """
     changes = []
     for one in sorted(containers, key=lambda found: found.service):
@@ -115,7 +114,7 @@ def changes_between(
             continue
         left = sorted(set(one.volumes.values()) & set(old.volumes.values()) - set(new.volumes.values()))
         if left:
-            raise Trouble(
+            raise UserError(
                 f"{one.service} keeps data in the volume {left[0]}, which the optimized deployment does not use",
                 remedy="give both Compose files the same volumes",
             )
@@ -144,16 +143,16 @@ def _standard(workspace: Workspace) -> Compose:
     own = compose_of(workspace)
     file = own.directory / STANDARD
     if not file.is_file():
-        raise Trouble("there is no standard deployment to come from", where=str(file))
+        raise UserError("there is no standard deployment to come from", where=str(file))
     if file in own.files:
-        raise Trouble("it is the standard deployment itself", where=str(file), remedy="unset COMPOSE_FILE")
+        raise UserError("it is the standard deployment itself", where=str(file), remedy="unset COMPOSE_FILE")
     return replace(own, files=(file,))
 
 
 def _plan(workspace: Workspace) -> list[Change]:
     containers = Containers(workspace.project.name).look()
     if not any(one.running for one in containers):
-        raise Trouble(f"nothing of {workspace.project.name} runs", remedy="doit up_optimized starts it")
+        raise UserError(f"nothing of {workspace.project.name} runs", remedy="doit up_optimized starts it")
     return changes_between(containers, _standard(workspace).services(), compose_of(workspace).services())
 
 
@@ -207,14 +206,14 @@ def _switch(workspace: Workspace, journal: Journal) -> None:
             print(f"migrated: {_away(events)}", file=sys.stderr)
             return
         reason = bringup.explain(outcome, compose)
-    except Trouble as trouble:
+    except UserError as trouble:
         reason = str(trouble)
     print(f"the optimized deployment is not healthy, putting back what ran before\n{reason}", file=sys.stderr)
     _roll_back(workspace, journal, events, reason)
 
 
 def _roll_back(workspace: Workspace, journal: Journal, events: list[Event], reason: str) -> None:
-    """Start what ran before; always raises ``Trouble``, which says whether that worked."""
+    """Start what ran before; always raises ``UserError``, which says whether that worked."""
     write_journal(workspace.folder, replace(journal, phase="rolling back"))
     compose = _with_images_of(workspace, journal)
     services = compose.services()
@@ -223,13 +222,13 @@ def _roll_back(workspace: Workspace, journal: Journal, events: list[Event], reas
     outcome = bringup.start(compose, terms, only=sorted(journal.before), built=ran)
     events += outcome.events
     if not outcome.well:
-        raise Trouble(
+        raise UserError(
             f"neither the optimized nor the standard deployment is healthy\n{bringup.explain(outcome, compose)}",
             remedy="mend it and run this again: it goes on with putting back what ran before",
         )
     _finish(workspace, journal, keep_tags=len(compose.files) > 1)
     first = reason.splitlines()[0] if reason else "it was not healthy"
-    raise Trouble(f"rolled back, the standard deployment runs again and no data was lost ({_away(events)}): {first}")
+    raise UserError(f"rolled back, the standard deployment runs again and no data was lost ({_away(events)}): {first}")
 
 
 def _with_images_of(workspace: Workspace, journal: Journal) -> Compose:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tasks.base import lock, processes
 from tasks.base.confirm import confirm
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose import secrets
 from tasks.compose.stack import Compose, down_argv, last_words
 from tasks.engine.containers import Belongings, Containers
@@ -35,14 +35,14 @@ def locked(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
 def make_env(workspace: Workspace) -> None:
     """Make ``.env`` where it is missing, and see that no secret is empty or the example's.
 
-    ``Trouble`` where data from an earlier ``.env`` is still there: a database keeps its password.
+    ``UserError`` where data from an earlier ``.env`` is still there: a database keeps its password.
     """
     folder = workspace.files[0].parent
     missing = [name for name in secrets.wanted(folder) if not workspace.environ.get(name)]
     if missing and not (folder / secrets.ENV).exists():
         volumes = Containers(workspace.project.name).belongings().volumes
         if volumes:
-            raise Trouble(
+            raise UserError(
                 f"it is gone, and the data in {', '.join(volumes)} can only be read with its passwords",
                 where=str(folder / secrets.ENV),
                 remedy="bring it back, or remove the data: doit down_optimized --volumes",
@@ -53,13 +53,13 @@ def make_env(workspace: Workspace) -> None:
 
 
 def up(workspace: Workspace) -> None:
-    """Start the stack, wait for health, print its table; ``Trouble`` says which service is not well, and why."""
+    """Start the stack, wait for health, print its table; ``UserError`` says which service is not well, and why."""
     compose = compose_of(workspace)
     with locked(workspace):
         outcome = bringup.start(compose, bringup.terms(workspace, "up"), built=images.built(workspace))
     workspace.events.emit(ServicesListed(rows_of(outcome)))
     if not outcome.well:
-        raise Trouble(bringup.explain(outcome, compose))
+        raise UserError(bringup.explain(outcome, compose))
 
 
 def down(workspace: Workspace, volumes: bool, yes: bool) -> None:
@@ -77,7 +77,7 @@ def down(workspace: Workspace, volumes: bool, yes: bool) -> None:
         compose = compose_of(workspace)
         done = compose_run(compose, down_argv(compose, volumes=volumes), bringup.log_of(workspace, "down"))
         if done:
-            raise Trouble(f"docker compose down: {done}", remedy=f"its log is {bringup.log_of(workspace, 'down')}")
+            raise UserError(f"docker compose down: {done}", remedy=f"its log is {bringup.log_of(workspace, 'down')}")
         left = project.belongings()
     gone = [f"{len(there.containers)} containers", f"{len(there.networks)} networks"]
     gone += [f"{len(there.volumes) - len(left.volumes)} volumes"] if volumes else []

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.base import lock
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose import secrets
 from tasks.compose.stack import Compose, Service
 from tasks.engine.containers import Containers, projects
@@ -59,12 +59,12 @@ def compose_for(compose: Compose) -> Compose:
 @contextlib.contextmanager
 def trial(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None) -> Iterator[Trial]:
     """A trial of this project for the block, healthy or not: its outcome says so, and its containers can be looked at.
-    ``built`` is which image each name must stand for. ``Trouble`` when Compose cannot start it at all."""
+    ``built`` is which image each name must stand for. ``UserError`` when Compose cannot start it at all."""
     sweep(compose.project)
     own = compose_for(compose)
     with contextlib.ExitStack() as stack:
         if not stack.enter_context(lock.taken(_run_lock(own.project))):
-            raise Trouble(f"another run is called {own.project}", remedy="run it again")
+            raise UserError(f"another run is called {own.project}", remedy="run it again")
         forget = functools.partial(_forget, own.project)
         # Also when a signal ends the process while another thread is in the block, or while this one forgets.
         atexit.register(forget)
@@ -81,7 +81,7 @@ def _start(compose: Compose, terms: Terms, stack: contextlib.ExitStack, built: M
         own = replace(compose, environ={**compose.environ, **published})
         try:
             outcome = bringup.start(own, terms, built=built)
-        except Trouble as trouble:
+        except UserError as trouble:
             if _TAKEN.search(str(trouble)) and attempt + 1 < _TRIES:
                 continue
             raise
@@ -113,7 +113,7 @@ def free_port() -> Iterator[int]:
             if ours and _is_free(port):
                 yield port
                 return
-    raise Trouble(f"no port between {_PORTS.start} and {_PORTS.stop} is free")
+    raise UserError(f"no port between {_PORTS.start} and {_PORTS.stop} is free")
 
 
 def sweep(project: str) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.base import processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose.stack import Command, Service, Sync
 from tasks.inputs import ignorefile
 from tasks.inputs.ignorefile import Patterns, Rule
@@ -41,12 +41,12 @@ def hidden_from_build(services: Mapping[str, Service]) -> dict[str, Hidden]:
 
 
 def check(services: Mapping[str, Service]) -> None:
-    """Raise ``Trouble`` for a rule that cannot be followed."""
+    """Raise ``UserError`` for a rule that cannot be followed."""
     for name, service in services.items():
         for rule in service.watch:
             if rule.action == "sync+exec" and rule.command is None:
                 where = f"develop.watch of {name}"
-                raise Trouble("sync+exec has no command", where=where, remedy="say it as exec.command")
+                raise UserError("sync+exec has no command", where=where, remedy="say it as exec.command")
 
 
 def covers(rule: Sync, path: Path, hidden: Hidden | None = None) -> bool:
@@ -80,7 +80,7 @@ def exec_argv(container: str, command: Command) -> list[str]:
 def run(service: str, container: str, command: Command, environ: Mapping[str, str]) -> list[str]:
     """Run the command of a rule in a container of a service, to its end; the lines that it wrote.
 
-    ``Trouble`` with the last of them if it fails.
+    ``UserError`` with the last of them if it fails.
     """
     said = b""
     with processes.start(exec_argv(container, command), env={**environ, **dict(command.environment)}) as process:
@@ -89,7 +89,7 @@ def run(service: str, container: str, command: Command, environ: Mapping[str, st
     lines = said.decode(errors="replace").splitlines()
     if process.returncode and not processes.stopping():
         words = f": {lines[-1]}" if lines else ""
-        raise Trouble(f"{service}: {command.words[0]} of sync+exec ended with status {process.returncode}{words}")
+        raise UserError(f"{service}: {command.words[0]} of sync+exec ended with status {process.returncode}{words}")
     return lines
 
 

@@ -21,7 +21,7 @@ _KINDS = (
 
 
 def show(workspace: Workspace, runs: int, as_json: bool) -> None:
-    """Print the statistics to standard output. Raises ``Trouble``."""
+    """Print the statistics to standard output. Raises ``UserError``."""
     data = gather(workspace, runs)
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.base.formatting import seconds_text, size_text
 from tasks.buildkit.progress import brief
 from tasks.history.store import Build, History
@@ -38,7 +38,7 @@ def show(workspace: Workspace, words: Sequence[str], number: str, limit: str, as
 
 
 def parse(words: Sequence[str]) -> Asked:
-    """What these words of the command line ask for; ``Trouble`` for what they cannot mean."""
+    """What these words of the command line ask for; ``UserError`` for what they cannot mean."""
     found: dict[str, Any] = {}
     todo = list(words)
     while todo:
@@ -48,12 +48,12 @@ def parse(words: Sequence[str]) -> Asked:
         elif word in ("--show", "--limit"):
             value = value or (todo.pop(0) if todo else "")
             if not (value.isascii() and value.isdigit() and 0 < int(value) < 2**31):
-                raise Trouble(f"{word} needs a whole number, not {value!r}", remedy="`doit history` lists the ids")
+                raise UserError(f"{word} needs a whole number, not {value!r}", remedy="`doit history` lists the ids")
             found[word[2:]] = int(value)
         elif word.startswith("-"):
-            raise Trouble(f"history does not know the option {word}", remedy="--show ID, --limit N or --json")
+            raise UserError(f"history does not know the option {word}", remedy="--show ID, --limit N or --json")
         elif "image" in found:
-            raise Trouble("history takes one image", remedy=f"`doit history {word}` shows that of {word}")
+            raise UserError("history takes one image", remedy=f"`doit history {word}` shows that of {word}")
         else:
             found["image"] = word
     return Asked(**found)
@@ -62,17 +62,17 @@ def parse(words: Sequence[str]) -> Asked:
 def answer(history: History, asked: Asked, width: int | None = None) -> str:
     """The text for what was asked: JSON, one build, or a table of ``width`` columns (default: the terminal's).
 
-    ``Trouble`` for an id or an image that the history does not hold.
+    ``UserError`` for an id or an image that the history does not hold.
     """
     if asked.show is not None:
         build = history.get(asked.show)
         if build is None:
-            raise Trouble(f"the history has no build {asked.show}", remedy="`doit history` lists the ids")
+            raise UserError(f"the history has no build {asked.show}", remedy="`doit history` lists the ids")
         return _json(build.as_json()) if asked.as_json else one(build)
     builds = history.recent(asked.image, asked.limit)
     if asked.image and not builds:
         known = sorted({build.image for build in history.recent(limit=1000)})
-        raise Trouble(
+        raise UserError(
             f"the history has no build of {asked.image!r}",
             remedy=f"it has {', '.join(known)}" if known else "nothing was built yet",
         )

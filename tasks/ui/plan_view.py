@@ -10,8 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.base.errors import Trouble
-from tasks.inputs.survey import Surveyed
+from tasks.base.errors import UserError
+from tasks.inputs.survey import ImageInputs
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
 
@@ -21,7 +21,7 @@ _ALIGN = {"build": "yellow", "pull": "cyan", "retag": "cyan", "fresh": "green", 
 def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
     """Print the plan of ``images`` and what they need (all, when none is named) to standard output.
 
-    Options may also stand behind the names. Raises ``Trouble`` if an image is broken, once the plan is printed.
+    Options may also stand behind the names. Raises ``UserError`` if an image is broken, once the plan is printed.
     """
     words = list(images)
     names = [word for word in words if not word.startswith("--")]
@@ -30,7 +30,7 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     for word in set(words) - set(names) - {"--json", "--inputs", "--bake"}:
-        raise Trouble(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
+        raise UserError(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
     decisions = chosen(workspace, names)
     for name, one in decisions.items():
         for key in one.surveyed.image.unsupported:
@@ -55,20 +55,20 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
         _print_table(workspace, decisions)
     broken = [f"{name}: {'; '.join(one.reasons)}" for name, one in decisions.items() if one.action == "broken"]
     if broken:
-        raise Trouble("\n".join(broken))
+        raise UserError("\n".join(broken))
 
 
-def _untold(workspace: Workspace, definition: Mapping[str, Any], surveyed: Mapping[str, Surveyed]) -> list[str]:
+def _untold(workspace: Workspace, definition: Mapping[str, Any], surveyed: Mapping[str, ImageInputs]) -> list[str]:
     """What the definition leaves out, as sentences."""
     from tasks.building import site
     from tasks.buildkit import bake, buildx
 
     try:
         version = buildx.version()
-    except Trouble:  # it may be meant for another machine
+    except UserError:  # it may be meant for another machine
         version = ""
     found = bake.untold(definition, surveyed, version)
-    with contextlib.suppress(Trouble):
+    with contextlib.suppress(UserError):
         kind = site.chosen_backend(workspace).kind
         if kind != "none":
             found.append(f"bake neither reads nor writes the caches of CACHE_BACKEND ({kind})")

@@ -27,7 +27,7 @@ def make(workspace: Workspace) -> None:
 
 
 def write(folder: Path, history: History, project: str) -> Path:
-    """Write the three files into ``folder`` and return it. Raises ``Trouble`` if the history cannot be read."""
+    """Write the three files into ``folder`` and return it. Raises ``UserError`` if the history cannot be read."""
     shown = Shown(project, history.last_run(), history.recent(limit=BUILDS), time.time())
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "index.html", page(shown))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from doit.exceptions import BaseFail
     from doit.task import Task
 
-_TROUBLE = "tasks.base.errors.Trouble: "
+_TROUBLE = "tasks.base.errors.UserError: "
 
 
 class Reporter:

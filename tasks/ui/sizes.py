@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.compose.project import read_json, write_json
 from tasks.engine.client import Engine
 
@@ -167,7 +167,8 @@ def contents_of(
 def files_of(
     images: Sequence[Measured], environ: Mapping[str, str], told: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[File]]:
-    """The files of these images' layers by image id, from one ``docker save``; ``Trouble`` with the engine's words."""
+    """The files of these images' layers by image id, from one ``docker save``; ``UserError`` with the engine's
+    words."""
     ids = list(dict.fromkeys(image.id for image in images))
     if not ids:
         return {}
@@ -179,7 +180,7 @@ def files_of(
         except tarfile.TarError as error:
             said = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
             process.kill()
-            raise Trouble(f"docker save: {said or error}") from None
+            raise UserError(f"docker save: {said or error}") from None
     return found
 
 
