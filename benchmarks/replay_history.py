@@ -33,7 +33,7 @@ from tasks.benchmarks.replay import commits
 from tasks.buildkit.progress import Progress
 from tasks.compose import project
 from tasks.inputs import dockerfile, ignorefile
-from tasks.inputs.survey import ImageInputs
+from tasks.inputs.resolver import ImageInputs
 from tasks.run import Workspace
 
 HERE = Path(__file__)
@@ -134,13 +134,13 @@ def replay(repository: Path, file: str, count: int, environ: Mapping[str, str]) 
             check_out(folder, "")
             commit = said.split(" ", 1)[0]
             try:
-                surveyed = plan(folder / file, environ)
+                inputs = plan(folder / file, environ)
             except UserError as trouble:
                 tally.passed_over += 1
                 say(f"{commit} is passed over: {trouble}")
                 last = commit
                 continue
-            good = {name: one for name, one in surveyed.items() if not one.problem}
+            good = {name: one for name, one in inputs.items() if not one.problem}
             executed = judge.executed(good)
             needed: set[str] = set()
             ours: set[str] = set()
@@ -178,8 +178,8 @@ def plan(file: Path, environ: Mapping[str, str]) -> dict[str, ImageInputs]:
     if not file.is_file():
         raise UserError(f"there is no {file.name}")
     workspace = Workspace((file,), {**environ, "COMPOSE_FILE": str(file)})
-    found = workspace.surveyor.survey(PLATFORM, lambda ref: None)
-    workspace.surveyor.keep()
+    found = workspace.resolver.resolve(PLATFORM, lambda ref: None)
+    workspace.resolver.keep()
     return found
 
 

@@ -23,8 +23,8 @@ from tasks.bases import base, debian
 from tasks.compose import project
 from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform, normalise
 from tasks.history.store import History
-from tasks.inputs import survey
 from tasks.inputs.facts import ImageConfigCache
+from tasks.inputs.resolver import ImageInputs, InputResolver
 from tasks.planning import plan, record
 from tasks.sharing.asked import Asked
 
@@ -52,7 +52,7 @@ class Workspace:
         self._given = files
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._declared: dict[str, survey.ImageInputs] | None = None
+        self._declared: dict[str, ImageInputs] | None = None
         self._decisions: dict[str, plan.Decision] | None = None
         self._taken: frozenset[str] = frozenset()
         self._identity: str | None = None
@@ -128,9 +128,9 @@ class Workspace:
         return History(self.folder / "history" / "history.sqlite3")
 
     @cached_property
-    def surveyor(self) -> survey.InputResolver:
+    def resolver(self) -> InputResolver:
         """Reads Dockerfiles and walks contexts, each once."""
-        return survey.InputResolver(self.project, self.common, self.environ)
+        return InputResolver(self.project, self.common, self.environ)
 
     @cached_property
     def facts(self) -> ImageConfigCache:
@@ -179,7 +179,7 @@ class Workspace:
         under another service's name takes nothing more."""
         found = {}
         for name, one in decisions.items():
-            if one.surveyed.image.twin:
+            if one.inputs.image.twin:
                 found[name] = 0.0
                 continue
             known = self.expected_pull_seconds if one.action == "pull" else self.expected_seconds
@@ -187,22 +187,22 @@ class Workspace:
                 found[name] = known[name]
         return found
 
-    def declared(self) -> dict[str, survey.ImageInputs]:
+    def declared(self) -> dict[str, ImageInputs]:
         """What each image is made of, parents first, found without asking the engine: enough for ``file_dep``."""
         with self._lock:
             if self._declared is None:
                 self.engine.ask()
-                self._declared = self.surveyor.survey(host_platform(), lambda ref, some: None)
+                self._declared = self.resolver.resolve(host_platform(), lambda ref, some: None)
             return self._declared
 
     def decisions(self) -> dict[str, plan.Decision]:
         """What would be done about each image, and why; made anew after ``changed``."""
         with self._lock:
             if self._decisions is None:
-                surveyed = self.surveyor.survey(self.snapshot().platform, self._facts_of, built_on=self.built_on)
-                self._decisions = self._planned(surveyed, whole=True)
+                inputs = self.resolver.resolve(self.snapshot().platform, self._facts_of, built_on=self.built_on)
+                self._decisions = self._planned(inputs, whole=True)
                 self._ask_others(self._decisions)
-                self.surveyor.keep()
+                self.resolver.keep()
                 self.facts.keep(held.id for held in self.snapshot().by_name.values())
             return self._decisions
 
@@ -212,24 +212,24 @@ class Workspace:
         with self._lock:
             if not anew and (self._decisions is not None or not self._changed):
                 return self.decisions()[name]
-            surveyor = survey.InputResolver(self.project, self.common, self.environ) if anew else self.surveyor
-            surveyed = surveyor.survey(self.snapshot().platform, self._facts_of, name, self.built_on)
-            return self._planned(surveyed)[name]
+            chosen = InputResolver(self.project, self.common, self.environ) if anew else self.resolver
+            inputs = chosen.resolve(self.snapshot().platform, self._facts_of, name, self.built_on)
+            return self._planned(inputs)[name]
 
-    def _planned(self, surveyed: Mapping[str, survey.ImageInputs], whole: bool = False) -> dict[str, plan.Decision]:
+    def _planned(self, inputs: Mapping[str, ImageInputs], whole: bool = False) -> dict[str, plan.Decision]:
         """Decide about all of these; the shared registry is asked about what would else be built, and once in a while
         about all. Which of its results take the place of one here is settled for all images together (``whole``)."""
         snapshot = self.snapshot()
-        surveyed = {name: self._checked(one) for name, one in surveyed.items()}
+        inputs = {name: self._checked(one) for name, one in inputs.items()}
 
         def planned(offers: Mapping[str, SharedImage], taken: Collection[str]) -> dict[str, plan.Decision]:
-            held = (surveyed, snapshot, self.facts_of, self._record_of)
+            held = (inputs, snapshot, self.facts_of, self._record_of)
             return plan.plan(*held, offers, self.index_of, taken or chosen)
 
         chosen: frozenset[str] = frozenset() if whole else self._taken
         decided = planned({}, ())
         due = whole and bool(self.settings.cache_registry) and self.asked.due
-        ask = set(surveyed) if due else chosen.intersection(surveyed)
+        ask = set(inputs) if due else chosen.intersection(inputs)
         # A run with nothing to ask does not even import what would.
         if not self.settings.cache_registry or not (ask or any(one.action == "build" for one in decided.values())):
             return self._possible(decided)
@@ -237,7 +237,7 @@ class Workspace:
             from tasks.planning import agreement
 
             def look(names: Collection[str]) -> Mapping[str, SharedImage]:
-                return self.share.offers({name: surveyed[name] for name in names}, snapshot.platform)
+                return self.share.offers({name: inputs[name] for name in names}, snapshot.platform)
 
             decided, taken = agreement.with_shared(decided, planned, look, self.content_of, ask, whole)
             if whole:
@@ -251,7 +251,7 @@ class Workspace:
         if not self.settings.redis_url:
             return
         unknown = {
-            one.surveyed.fingerprint: name
+            one.inputs.fingerprint: name
             for name, one in decided.items()
             if one.action == "build" and name not in self.expected_seconds
         }
@@ -303,17 +303,17 @@ class Workspace:
             return None
         return found
 
-    def content_of(self, one: survey.ImageInputs, held: LocalImage) -> str:
+    def content_of(self, one: ImageInputs, held: LocalImage) -> str:
         """The content of an image of this project that the engine holds."""
         return plan.content_of(one, held, self.facts_of, self.index_of)
 
-    def index_of(self, one: survey.ImageInputs, held: LocalImage) -> str:
+    def index_of(self, one: ImageInputs, held: LocalImage) -> str:
         """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""
         from tasks.planning import several  # most images are of one
 
         return several.index_of(one, held, self.folder / "results", containerd=self.containerd_store)
 
-    def _checked(self, one: survey.ImageInputs) -> survey.ImageInputs:
+    def _checked(self, one: ImageInputs) -> ImageInputs:
         """With the reason why an image of several platforms cannot be had here, if there is one, and whether the image
         is still to be built in this run."""
         # Services that share one build it once.

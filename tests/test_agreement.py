@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tasks.engine.client import Snapshot
-from tasks.engine.labels import OWN, PARENTS, REBUILT
-from tasks.inputs.survey import ImageInputs
+from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
+from tasks.inputs.resolver import ImageInputs
 from tasks.planning.agreement import verdict, with_shared
 from tasks.planning.plan import AFRESH_ELSEWHERE, ANOTHER, Decision, plan
 from tasks.planning.shared_image import SharedImage
@@ -310,7 +310,7 @@ def test_a_rebuild_on_purpose_reaches_who_holds_the_old_one_and_what_stands_on_i
     assert Asking([BASE, APP], here, base=theirs(BASE, rebuilt="900")).actions("base")["app"] == "build"
     every_time = replace(BASE, image=replace(BASE.image, no_cache=True))
     assert Asking([every_time], here, base=theirs(BASE, rebuilt="900")).actions("base") == {"base": "fresh"}
-    own = replace(held(BASE), labels={OWN: BASE.own, PARENTS: "", REBUILT: "901"})
+    own = replace(held(BASE), labels={INPUT_DIGEST: BASE.input_digest, PARENTS: "", REBUILT: "901"})
     assert Asking([BASE], engine(own), base=theirs(BASE, rebuilt="900")).actions("base") == {"base": "fresh"}
 
 
@@ -332,12 +332,12 @@ def test_a_rebuild_on_purpose_reaches_who_holds_the_old_one_and_what_stands_on_i
     ],
 )
 def test_what_becomes_of_a_result(shared: SharedImage | None, on_shared: bool | None, what: str) -> None:
-    own = {OWN: BASE.own, PARENTS: "", REBUILT: "900"}
+    own = {INPUT_DIGEST: BASE.input_digest, PARENTS: "", REBUILT: "900"}
     assert verdict(own, "content of id-base".__str__, shared, on_shared) == what
 
 
 def test_the_first_of_two_results_counts_if_nobody_rebuilt_on_purpose() -> None:
-    own = {OWN: BASE.own, PARENTS: "", REBUILT: ""}
+    own = {INPUT_DIGEST: BASE.input_digest, PARENTS: "", REBUILT: ""}
     assert verdict(own, "content of id-base".__str__, theirs(BASE), True) == "take"
     assert verdict(own, "content of id-base".__str__, found(BASE), True) == "keep"
 

@@ -21,7 +21,7 @@ from tasks.buildkit.buildx import version
 from tasks.buildkit.progress import is_at_least
 from tasks.compose.project import Image
 from tasks.engine.client import Engine
-from tasks.inputs.survey import ImageInputs
+from tasks.inputs.resolver import ImageInputs
 from tests.conftest import ROOT, Lab
 
 
@@ -66,12 +66,12 @@ PROJECT = {
 }
 
 
-def surveyed(name: str = "app", ignore: str = "", **more: Any) -> dict[str, ImageInputs]:
+def inputs(name: str = "app", ignore: str = "", **more: Any) -> dict[str, ImageInputs]:
     return {name: ImageInputs(Image(name=name, ref=f"x/{name}", context="/src", **more), Path("/"), ignore=ignore)}
 
 
 def test_whatever_bake_can_say_it_says() -> None:
-    images = surveyed(
+    images = inputs(
         extra_hosts=("a:1.2.3.4", "a:::1", "b:5.6.7.8"),
         cache_from=("x/app:cache", "type=registry,ref=x/c"),
         cache_to=("type=inline",),
@@ -96,7 +96,7 @@ def test_whatever_bake_can_say_it_says() -> None:
 
 
 def test_what_bake_passes_over_is_told() -> None:
-    images = surveyed(extra_hosts=("a:1",), network="host", entitlements=("security.insecure",))
+    images = inputs(extra_hosts=("a:1",), network="host", entitlements=("security.insecure",))
     found = definition(images)
     assert untold(found, images, "github.com/docker/buildx 0.13.1 x") == [
         "bake passes over network of app before buildx 0.17, which is not here",
@@ -105,7 +105,7 @@ def test_what_bake_passes_over_is_told() -> None:
     ]
     assert len(untold(found, images, "v0.24.0")) == 1
     assert untold(found, images, "v0.25.0") == []
-    hiding = surveyed(ignore="/.build\n")
+    hiding = inputs(ignore="/.build\n")
     (sentence,) = untold(definition(hiding), hiding, "v0.25.0")
     assert sentence == "bake copies the folder .build into app: its ignore file does not hide it"
 

@@ -218,9 +218,9 @@ def test_a_mutation_matters_to_the_plan_when_it_matters_to_buildkit(case, asked)
             quiet.setdefault(mutation.kind, []).append(mutation)
         elif decision.action == "broken":
             assert buildkit.ask(bench.question(context)).failed, f"{mutation}: broken to us, but BuildKit builds it"
-        elif decision.surveyed.fingerprint not in loud:
+        elif decision.inputs.fingerprint not in loud:
             assert decision.action == "build"
-            loud[decision.surveyed.fingerprint] = mutation, context
+            loud[decision.inputs.fingerprint] = mutation, context
 
     assert quiet, "some mutation must not matter, or this test compares nothing"
     for mutations in quiet.values():  # all of a kind at once: if BuildKit is idle then, each of them is right

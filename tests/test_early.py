@@ -9,7 +9,7 @@ import pytest
 
 from tasks.compose.project import Image, Project
 from tasks.inputs.dockerfile import reads
-from tasks.inputs.survey import InputResolver
+from tasks.inputs.resolver import InputResolver
 from tests.conftest import Lab, docker
 
 STAGED = """
@@ -52,7 +52,7 @@ def test_the_stages_that_need_no_other_image(tmp_path: Path, contexts: dict[str,
     }
     project = Project("x", tmp_path, (tmp_path / "compose.yml",), images)
     assert (
-        InputResolver(project, tmp_path / ".build").survey("linux/amd64", lambda ref, some: None)["app"].early == early
+        InputResolver(project, tmp_path / ".build").resolve("linux/amd64", lambda ref, some: None)["app"].early == early
     )
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from tasks.base.references import tag_of
 from tasks.compose.project import Image
 from tasks.engine.client import ImageConfig, LocalImage, Snapshot, snapshot_of
-from tasks.engine.labels import OWN, PARENTS
+from tasks.engine.labels import INPUT_DIGEST, PARENTS
 from tasks.inputs.fingerprint import BuildInputs
-from tasks.inputs.survey import ImageInputs
+from tasks.inputs.resolver import ImageInputs
 from tasks.planning.plan import Decision, plan
 from tasks.planning.reasons import DUE
 from tasks.planning.record import Record
@@ -25,7 +25,7 @@ def made(name: str, own: str = "o1", fingerprint: str = "f1", parents: Mapping[s
     return ImageInputs(
         image,
         Path("/src"),
-        own=own,
+        input_digest=own,
         fingerprint=fingerprint * 16,
         parents=named,
         parent_fingerprints=prints,
@@ -39,7 +39,7 @@ def facts_of(held: LocalImage) -> ImageConfig:
 
 def held(one: ImageInputs, *, parents: str = "", ident: str = "", names: tuple[str, ...] | None = None) -> LocalImage:
     tags = (tag_of(one.image.ref, one.fingerprint), f"{one.image.ref}:latest") if names is None else names
-    return LocalImage(ident or f"id-{one.name}", tags, labels={OWN: one.own, PARENTS: parents})
+    return LocalImage(ident or f"id-{one.name}", tags, labels={INPUT_DIGEST: one.input_digest, PARENTS: parents})
 
 
 def engine(*images: LocalImage) -> Snapshot:
@@ -54,7 +54,7 @@ def decide(
 
 
 def record(one: ImageInputs, **more: object) -> Record:
-    known: dict[str, object] = {"ingredients": BuildInputs(), "parents": {}, **more}
+    known: dict[str, object] = {"build_inputs": BuildInputs(), "parents": {}, **more}
     return Record(
         one.name, one.image.ref, "build", one.fingerprint, image_id="", size=0, finished=0, seconds=1, **known
     )  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_labels_alone_prove_nothing() -> None:
 
 
 def test_only_the_fingerprint_moved_while_the_content_did_not() -> None:
-    moved = made("app", APP.own, "f9", {"base": "base"})
+    moved = made("app", APP.input_digest, "f9", {"base": "base"})
     decided = decide([BASE, moved], engine(held(BASE), held(APP, parents=ON_BASE)))["app"]
     assert (decided.action, decided.reasons) == ("retag", ("made from the same content under another fingerprint",))
 
@@ -125,7 +125,12 @@ def test_a_broken_parent_breaks_its_children_only() -> None:
 
 def found(one: ImageInputs, parents: str = "", platform: str = "linux/amd64") -> SharedImage:
     return SharedImage(
-        "sha256:d", "sha256:c", platform, {OWN: one.own, PARENTS: parents}, f"content of id-{one.name}", {"l": 1}
+        "sha256:d",
+        "sha256:c",
+        platform,
+        {INPUT_DIGEST: one.input_digest, PARENTS: parents},
+        f"content of id-{one.name}",
+        {"l": 1},
     )
 
 
@@ -164,7 +169,7 @@ def test_a_child_that_is_here_is_kept_when_its_parent_is_pulled_as_it_was() -> N
 def test_reasons_come_from_the_record() -> None:
     gone = {"base": record(BASE)}
     assert decide([BASE], engine(), gone)["base"].reasons == ("image was removed",)
-    changed = {"base": record(BASE, ingredients=BuildInputs(settings={"target": "dev"}))}
+    changed = {"base": record(BASE, build_inputs=BuildInputs(settings={"target": "dev"}))}
     assert decide([BASE], engine(), changed)["base"].reasons == ("target dev → nothing",)
     parent = {"app": record(APP, parents={"base": "another"})}
     on_held_base = decide([BASE, APP], engine(held(BASE)), parent)

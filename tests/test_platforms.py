@@ -22,7 +22,7 @@ from tasks.compose.project import Image, Project
 from tasks.engine.client import ImageConfig, LocalImage, snapshot_of
 from tasks.engine.endpoint import endpoint
 from tasks.inputs.facts import ImageConfigCache
-from tasks.inputs.survey import ImageInputs, InputResolver
+from tasks.inputs.resolver import ImageInputs, InputResolver
 from tasks.planning.plan import is_for, offered
 from tests.conftest import Lab, docker
 from tests.test_plan import BASE, decide, engine, found, held
@@ -63,7 +63,7 @@ def test_what_is_no_platform_is_said(text: str) -> None:
         platforms.targets([text], AMD, "service app")
 
 
-def survey(
+def resolve(
     folder: Path, platform: str, facts: Mapping[tuple[str, str], ImageConfig] | None = None, **images: object
 ) -> dict[str, ImageInputs]:
     """The project of these images, as an engine of this platform that knows these facts sees it."""
@@ -80,14 +80,14 @@ def survey(
     def facts_of(ref: str, some: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
         return tuple(known[ref, one] for one in some) if all((ref, one) in known for one in some) else None
 
-    return InputResolver(project, folder / ".build", {}).survey(platform, facts_of)
+    return InputResolver(project, folder / ".build", {}).resolve(platform, facts_of)
 
 
 @pytest.mark.parametrize("text", ["FROM scratch\nCOPY Dockerfile /\n", f"FROM {PINNED}\n", "FROM python\n"])
 def test_two_platforms_never_have_one_fingerprint(tmp_path: Path, text: str) -> None:
-    amd, arm = (survey(tmp_path, one, a=text)["a"] for one in (AMD, ARM))
+    amd, arm = (resolve(tmp_path, one, a=text)["a"] for one in (AMD, ARM))
     assert (amd.platforms, arm.platforms) == ((AMD,), (ARM,))
-    assert amd.own != arm.own
+    assert amd.input_digest != arm.input_digest
     assert amd.fingerprint != arm.fingerprint
 
 
@@ -98,15 +98,17 @@ def test_the_engines_platform_is_the_same_whether_it_is_declared_or_not(
     tmp_path: Path, declared: tuple[str, ...]
 ) -> None:
     text = "FROM scratch\nCOPY Dockerfile /\n"
-    plain = survey(tmp_path, AMD, a=text)["a"]
-    assert survey(tmp_path, AMD, a=(text, {"platforms": declared}))["a"].fingerprint == plain.fingerprint
+    plain = resolve(tmp_path, AMD, a=text)["a"]
+    assert resolve(tmp_path, AMD, a=(text, {"platforms": declared}))["a"].fingerprint == plain.fingerprint
     for other in ("linux/amd64/v3", "linux/386", ARM):
-        assert survey(tmp_path, AMD, a=(text, {"platforms": (other,)}))["a"].fingerprint != plain.fingerprint
+        assert resolve(tmp_path, AMD, a=(text, {"platforms": (other,)}))["a"].fingerprint != plain.fingerprint
 
 
 def test_the_order_of_platforms_does_not_count(tmp_path: Path) -> None:
     text = "FROM scratch\nCOPY Dockerfile /\n"
-    both = [survey(tmp_path, AMD, a=(text, {"platforms": some}))["a"].own for some in ((AMD, ARM), (ARM, AMD))]
+    both = [
+        resolve(tmp_path, AMD, a=(text, {"platforms": some}))["a"].input_digest for some in ((AMD, ARM), (ARM, AMD))
+    ]
     assert both[0] == both[1]
 
 
@@ -119,7 +121,7 @@ def test_where_it_is_built_counts_where_the_dockerfile_asks(tmp_path: Path) -> N
     )
     inside = ("FROM scratch\nARG BUILDARCH\nLABEL by=$BUILDARCH\n", {"platforms": (ARM,)})
     for one, counts in ((plain, False), (across, True), (inside, True)):
-        amd, arm = (survey(tmp_path, platform, a=one)["a"].own for platform in (AMD, ARM))
+        amd, arm = (resolve(tmp_path, platform, a=one)["a"].input_digest for platform in (AMD, ARM))
         assert (amd != arm) == counts, one
 
 
@@ -131,28 +133,28 @@ def test_a_dedicated_builder_of_another_processor_reads_and_counts_as_that(tmp_p
     project = Project("p", tmp_path, (tmp_path / "compose.yml",), {"a": image})
 
     def on(*built_on: str) -> ImageInputs:
-        return InputResolver(project, tmp_path / ".build", {}).survey(AMD, lambda ref, some: None, built_on=built_on)[
+        return InputResolver(project, tmp_path / ".build", {}).resolve(AMD, lambda ref, some: None, built_on=built_on)[
             "a"
         ]
 
-    assert on().inputs() == on(AMD).inputs() == ["Dockerfile", "amd64"]
-    assert on(ARM).inputs() == ["Dockerfile", "arm64"]
-    assert on(AMD, ARM).inputs() == ["Dockerfile", "amd64", "arm64"]
-    assert len({on(AMD).own, on(ARM).own, on(AMD, ARM).own}) == 3
+    assert on().paths() == on(AMD).paths() == ["Dockerfile", "amd64"]
+    assert on(ARM).paths() == ["Dockerfile", "arm64"]
+    assert on(AMD, ARM).paths() == ["Dockerfile", "amd64", "arm64"]
+    assert len({on(AMD).input_digest, on(ARM).input_digest, on(AMD, ARM).input_digest}) == 3
 
 
 def test_a_base_counts_for_the_platform_that_it_is_read_for(tmp_path: Path) -> None:
     facts = {("python", AMD): ImageConfig("sha256:amd", AMD), ("python", ARM): ImageConfig("sha256:arm", ARM)}
     text = "FROM python\n"
-    assert survey(tmp_path, AMD, facts, a=text)["a"].bases == {"python": "sha256:amd"}
-    assert survey(tmp_path, AMD, facts, a=(text, {"platforms": (ARM,)}))["a"].bases == {"python": "sha256:arm"}
+    assert resolve(tmp_path, AMD, facts, a=text)["a"].bases == {"python": "sha256:amd"}
+    assert resolve(tmp_path, AMD, facts, a=(text, {"platforms": (ARM,)}))["a"].bases == {"python": "sha256:arm"}
     across = "FROM --platform=$BUILDPLATFORM python AS b\nFROM scratch\nCOPY --from=b /x /\n"
-    one = survey(tmp_path, AMD, facts, a=(across, {"platforms": (ARM,)}))["a"]
+    one = resolve(tmp_path, AMD, facts, a=(across, {"platforms": (ARM,)}))["a"]
     assert (one.bases, one.read_for) == ({"python": "sha256:amd"}, {"python": (AMD,)})
-    both = survey(tmp_path, AMD, facts, a=(text, {"platforms": (AMD, ARM)}))["a"]
+    both = resolve(tmp_path, AMD, facts, a=(text, {"platforms": (AMD, ARM)}))["a"]
     assert both.bases == {"python": f"{AMD}=sha256:amd {ARM}=sha256:arm"}
     del facts["python", ARM]
-    assert survey(tmp_path, AMD, facts, a=(text, {"platforms": (AMD, ARM)}))["a"].bases == {"python": ""}
+    assert resolve(tmp_path, AMD, facts, a=(text, {"platforms": (AMD, ARM)}))["a"].bases == {"python": ""}
 
 
 def test_a_processor_of_arm_has_its_variant_in_a_dockerfile(tmp_path: Path) -> None:
@@ -162,8 +164,8 @@ def test_a_processor_of_arm_has_its_variant_in_a_dockerfile(tmp_path: Path) -> N
     for name in ("armv7", "arm64"):
         (tmp_path / "a" / name).write_text(name)
     for declared, read in (("linux/arm", "a/armv7"), ("linux/arm64/v8", "a/arm64")):
-        one = survey(tmp_path, AMD, a=(text, {"platforms": (declared,)}))["a"]
-        assert (one.problem, one.inputs()) == ("", ["a/Dockerfile", read])
+        one = resolve(tmp_path, AMD, a=(text, {"platforms": (declared,)}))["a"]
+        assert (one.problem, one.paths()) == ("", ["a/Dockerfile", read])
 
 
 def test_what_a_parent_sets_for_one_platform_is_not_taken_for_another(tmp_path: Path) -> None:
@@ -172,20 +174,20 @@ def test_what_a_parent_sets_for_one_platform_is_not_taken_for_another(tmp_path: 
         (tmp_path / "b" / name).write_text(name)
     parent = ("FROM scratch\nARG TARGETARCH\nENV WHICH=$TARGETARCH\n", {"platforms": (AMD, ARM)})
     child = ("FROM app/a\nCOPY $WHICH /x\n", {"platforms": (AMD, ARM)})
-    assert survey(tmp_path, AMD, a=parent, b=child)["b"].inputs() == ["b/Dockerfile", "b/amd64", "b/arm64"]
+    assert resolve(tmp_path, AMD, a=parent, b=child)["b"].paths() == ["b/Dockerfile", "b/amd64", "b/arm64"]
 
 
 def test_a_parent_of_another_platform_is_said(tmp_path: Path) -> None:
     child = ("FROM app/a\n", {"platforms": (ARM,)})
-    one = survey(tmp_path, AMD, a="FROM scratch\n", b=child)["b"]
+    one = resolve(tmp_path, AMD, a="FROM scratch\n", b=child)["b"]
     assert one.problem == (
         "service b: it reads a for linux/arm64, and a is built for linux/amd64 only (give a the same platforms, or "
         "read it with FROM --platform)"
     )
     across = ("FROM --platform=linux/amd64 app/a AS a\nFROM scratch\nCOPY --from=a /x /\n", {"platforms": (ARM,)})
-    assert survey(tmp_path, AMD, a="FROM scratch\n", b=across)["b"].problem == ""
+    assert resolve(tmp_path, AMD, a="FROM scratch\n", b=across)["b"].problem == ""
     assert (
-        survey(tmp_path, AMD, a="FROM scratch\n", b=("FROM app/a\n", {"platforms": ("linux/amd64/v3",)}))["b"].problem
+        resolve(tmp_path, AMD, a="FROM scratch\n", b=("FROM app/a\n", {"platforms": ("linux/amd64/v3",)}))["b"].problem
         == ""
     )
 

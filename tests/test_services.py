@@ -62,7 +62,7 @@ def stores(workspace: Workspace) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("service", ["auth", "memory", "orchestrator"])
 def test_a_service_passes_its_own_tests(service: str, workspace: Workspace, stores: list[str], tmp_path: Path) -> None:
-    one = workspace.decisions()[service].surveyed
+    one = workspace.decisions()[service].inputs
     tag = f"tst-svc/{service}:{uuid.uuid4().hex[:8]}"
     argv = build_argv(
         replace(one.image, target="test"),

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.compose.project import Image, Project
 from tasks.inputs import stamps
-from tasks.inputs.survey import InputResolver
+from tasks.inputs.resolver import InputResolver
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def write_context(folder: Path) -> Path:
 def look(folder: Path) -> stamps.Stamps:
     image = Image(name="a", ref="x/a", context=str(folder), dockerfile=str(folder / "Dockerfile"))
     project = Project("p", folder.parent, (folder.parent / "compose.yml",), {"a": image})
-    surveyed = InputResolver(project, folder.parent / ".build").survey("linux/amd64", lambda ref, platform: None)["a"]
-    assert not surveyed.problem
-    return stamps.look(surveyed.parts)
+    inputs = InputResolver(project, folder.parent / ".build").resolve("linux/amd64", lambda ref, platform: None)["a"]
+    assert not inputs.problem
+    return stamps.look(inputs.parts)
 
 
 def moved(before: stamps.Stamps, folder: Path) -> tuple[list[str], list[str]]:

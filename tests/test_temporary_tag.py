@@ -104,8 +104,8 @@ def pins(engine: NoEngine) -> Any:
         engine=engine, project=SimpleNamespace(images=images), snapshot=lambda: held, changed=lambda: None
     )
     tags = {name: f"app/{name}:in-0123" for name in images}
-    surveyed = SimpleNamespace(parents={name: name for name in images}, parent_tags=tags)
-    return pinned(cast("Any", workspace), cast("Any", SimpleNamespace(surveyed=surveyed)))
+    inputs = SimpleNamespace(parents={name: name for name in images}, parent_tags=tags)
+    return pinned(cast("Any", workspace), cast("Any", SimpleNamespace(inputs=inputs)))
 
 
 def test_a_name_that_cannot_be_taken_away_keeps_no_other_and_fails_no_build() -> None:

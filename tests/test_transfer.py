@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.buildkit import handover
-from tasks.engine.labels import OWN
+from tasks.engine.labels import INPUT_DIGEST
 from tasks.sharing import transfer
 from tasks.sharing.registry import NoImage, Registry, Unavailable
 from tests import loopback
@@ -52,7 +52,7 @@ def layout(folder: Path, own: dict[str, str]) -> tuple[str, str]:
         system, processor = platform.split("/")
         of = {"os": system, "architecture": processor}
         layer = f"the layer of {processor}".encode()
-        made = {**of, "rootfs": {"diff_ids": ["sha256:" + "0" * 64]}, "config": {"Labels": {OWN: label}}}
+        made = {**of, "rootfs": {"diff_ids": ["sha256:" + "0" * 64]}, "config": {"Labels": {INPUT_DIGEST: label}}}
         config = entry_of(folder, made, "config")
         layers = [
             {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": put(folder, layer), "size": len(layer)}
@@ -79,13 +79,18 @@ def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path
     transfer.push(real, "app/auth", ["in-1"], tmp_path / "one", digest, nothing)  # what is there is not sent again
     found = real.image("app/auth", "in-1", TOGETHER)
     assert found is not None
-    assert (found.digest, found.content, found.platform, found.labels) == (digest, digest, TOGETHER, {OWN: "o1"})
+    assert (found.digest, found.content, found.platform, found.labels) == (
+        digest,
+        digest,
+        TOGETHER,
+        {INPUT_DIGEST: "o1"},
+    )
     assert real.image("app/auth", "cache", "linux/arm64") is not None
     assert real.image("app/auth", "in-1", f"{TOGETHER}, linux/s390x") is None
     transfer.fetch(real, "app/auth", digest, tmp_path / "two", nothing)
-    assert handover.whole(tmp_path / "two", config, BOTH, {OWN: "o1"}) == digest
-    assert handover.whole(tmp_path / "two", config, BOTH, {OWN: "o2"}) == ""
-    assert handover.whole(tmp_path / "two", "sha256:" + "1" * 64, BOTH, {OWN: "o1"}) == ""
+    assert handover.whole(tmp_path / "two", config, BOTH, {INPUT_DIGEST: "o1"}) == digest
+    assert handover.whole(tmp_path / "two", config, BOTH, {INPUT_DIGEST: "o2"}) == ""
+    assert handover.whole(tmp_path / "two", "sha256:" + "1" * 64, BOTH, {INPUT_DIGEST: "o1"}) == ""
     blobs = [{path.name for path in (tmp_path / name / "blobs" / "sha256").iterdir()} for name in ("one", "two")]
     assert blobs[0] == blobs[1]
 

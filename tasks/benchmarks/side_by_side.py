@@ -158,7 +158,7 @@ def external_bases(workspace: Workspace) -> tuple[str, ...]:
     """The external images that the project's images start from; ``UserError`` for one that the engine does not hold."""
     found: dict[str, None] = {}
     for decision in workspace.decisions().values():
-        found.update(dict.fromkeys(decision.surveyed.bases))
+        found.update(dict.fromkeys(decision.inputs.bases))
     for ref in found:
         if workspace.snapshot().get(ref) is None:
             raise UserError(f"the engine at {endpoint(os.environ)} does not hold {ref}", remedy=f"docker pull {ref}")

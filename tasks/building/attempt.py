@@ -25,7 +25,7 @@ from tasks.buildkit import buildx
 from tasks.buildkit.progress import Progress
 from tasks.compose.project import Image
 from tasks.engine import plugins
-from tasks.engine.labels import FINGERPRINT, OWN, PARENTS, REBUILT
+from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS, REBUILT
 from tasks.inputs import stamps
 from tasks.inputs.stamps import Stamps
 from tasks.planning.plan import Decision
@@ -59,7 +59,7 @@ class Attempt:
 
     def cached(self, decision: Decision) -> bool:
         """Whether the builder's cache is used: only with it an attempt can come out as the one before it."""
-        return self.proves is not None or not (self.afresh or decision.surveyed.image.no_cache)
+        return self.proves is not None or not (self.afresh or decision.inputs.image.no_cache)
 
     def image(self, image: Image) -> Image:
         """The image as it is built in this attempt."""
@@ -91,7 +91,7 @@ class Outcome:
 def build(workspace: Workspace, decision: Decision, attempt: Attempt, log: Path, passing: str) -> Outcome:
     """Build an image under the name ``passing``, its output into the file ``log``, and look whether what it was made
     from moved. Raises ``UserError``, ``Moved`` before it begins, and ``Stopped`` if the run is."""
-    one, began = decision.surveyed, time.time()
+    one, began = decision.inputs, time.time()
     cached = attempt.cached(decision)
     try:
         with parents.pinned(workspace, decision) as pins, sending.contexts(one.index, workspace.common):
@@ -117,7 +117,7 @@ def _run(
     log: Path,
     passing: str,
 ) -> tuple[int, str, Progress]:
-    one = decision.surveyed
+    one = decision.inputs
     log.parent.mkdir(exist_ok=True)
     folder = tempfile.TemporaryDirectory(prefix="build-")
     iidfile = Path(folder.name) / "id"
@@ -157,9 +157,9 @@ def _run(
 
 def _labels(decision: Decision, attempt: Attempt) -> dict[str, str]:
     # All of them always: an image inherits those of its parent.
-    one = decision.surveyed
+    one = decision.inputs
     return {
-        OWN: one.own,
+        INPUT_DIGEST: one.input_digest,
         FINGERPRINT: one.fingerprint,
         PARENTS: decision.parents_label,
         REBUILT: attempt.rebuilt,
@@ -176,15 +176,15 @@ def _moved(
 ) -> Moved | None:
     """What an attempt that made this image was not made from any more at its end, if anything; of an engine that was
     asked anew."""
-    one = decision.surveyed
+    one = decision.inputs
     result = Result(one.fingerprint, decision.parents_label, image_id)
     changes = before.moved()
     if one.index and (changes.files or changes.doubtful):
         one.index.renew()
     after = workspace.decide(one.name, anew=True)
-    if (after.surveyed.fingerprint, after.parents_label) != (one.fingerprint, decision.parents_label):
-        what = ", ".join(differences(one.ingredients(), after.surveyed.ingredients()))
-        lost = after.coming if after.surveyed.parent_fingerprints == one.parent_fingerprints else ()
+    if (after.inputs.fingerprint, after.parents_label) != (one.fingerprint, decision.parents_label):
+        what = ", ".join(differences(one.build_inputs(), after.inputs.build_inputs()))
+        lost = after.coming if after.inputs.parent_fingerprints == one.parent_fingerprints else ()
         return Moved(what or (f"its parent `{lost[0]}` was removed" if lost else "a parent changed"))
     if changes.files:
         was = "was" if len(changes.files) == 1 else "were"
@@ -201,7 +201,7 @@ def _moved(
 
 
 def _tagged(workspace: Workspace, decision: Decision) -> dict[str, str]:
-    refs = [ref for ref in decision.surveyed.read_for if "@" not in ref and workspace.snapshot().get(ref)]
+    refs = [ref for ref in decision.inputs.read_for if "@" not in ref and workspace.snapshot().get(ref)]
     return {ref: workspace.engine.tagged(ref) for ref in refs}
 
 

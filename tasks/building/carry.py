@@ -113,7 +113,7 @@ def _fresh(workspace: Workspace) -> list[dict[str, Any]]:
     fresh = []
     for decision in workspace.decisions().values():
         if decision.action == "fresh" and decision.held:
-            one = decision.surveyed
+            one = decision.inputs
             ref = tag_of(one.image.ref, one.fingerprint)
             fresh.append({"name": one.name, "ref": ref, "fingerprint": one.fingerprint, "id": decision.held.id})
     return fresh
@@ -198,10 +198,10 @@ def push_all(workspace: Workspace) -> str:
     platform = workspace.snapshot().platform
     fresh = {name: one for name, one in workspace.decisions().items() if one.action == "fresh" and one.held}
     give.give_base(workspace)
-    workspace.share.offers({name: one.surveyed for name, one in fresh.items()}, platform)  # side by side
+    workspace.share.offers({name: one.inputs for name, one in fresh.items()}, platform)  # side by side
     pushed = 0
     for name, one in fresh.items():
-        wanted = share.wanted_of(one.surveyed, platform)
+        wanted = share.wanted_of(one.inputs, platform)
         if wanted is None or one.held is None:
             continue
         what, found = give.offer(workspace, one, wanted, one.held)

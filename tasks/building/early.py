@@ -61,7 +61,7 @@ def build_next(workspace: Workspace, names: Sequence[str]) -> None:
         if decision is None:
             return
         try:
-            for stage in decision.surveyed.early:
+            for stage in decision.inputs.early:
                 _build(workspace, decision, stage)
         finally:
             workspace.kept(_Begun).done[decision.name].set()
@@ -77,7 +77,7 @@ def settled(workspace: Workspace, name: str) -> None:
 def worthwhile(workspace: Workspace, decision: Decision) -> bool:
     """Whether an image waits for a parent, and nothing but a build here can give what its early stages make: no cache
     of others, no other machine that may be building it."""
-    one, image = decision.surveyed, decision.surveyed.image
+    one, image = decision.inputs, decision.inputs.image
     parents = {workspace.decide(parent).action for parent in one.parents.values()}
     return (
         decision.action == "build"
@@ -104,14 +104,14 @@ def _next(workspace: Workspace, names: Sequence[str]) -> Decision | None:
 
 
 def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
-    index = decision.surveyed.index
+    index = decision.inputs.index
     with tempfile.TemporaryDirectory(prefix="early-") as folder, sending.contexts(index, workspace.common):
-        image = as_built(decision.surveyed, Path(folder), workspace.common)
+        image = as_built(decision.inputs, Path(folder), workspace.common)
         nothing = Path(folder) / "no-parent"
         nothing.mkdir()
         # BuildKit looks up what a context stands for also where the stage does not need it, and a name that it needs
         # and that stands for nothing in a registry.
-        contexts = {**image.contexts, **dict.fromkeys(decision.surveyed.parents, str(nothing))}
+        contexts = {**image.contexts, **dict.fromkeys(decision.inputs.parents, str(nothing))}
         argv = buildx.build_argv(
             replace(image, target=stage, contexts=contexts),
             parents={},
@@ -126,7 +126,7 @@ def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
             ],
         )
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
-        before = stamps.look(decision.surveyed.parts)
+        before = stamps.look(decision.inputs.parts)
         # The image's own build says it all again.
         processes.quietly(
             plugins.direct(argv, workspace.environ), cwd=workspace.project.directory, env=workspace.environ, stdin=stdin

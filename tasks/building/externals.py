@@ -43,7 +43,7 @@ def bring(workspace: Workspace, decision: Decision) -> bool:
     instructions it has, which may read files. What cannot be pulled is left to BuildKit, which may have it in its
     cache, and is tried once in a run.
     """
-    read_for = decision.surveyed.read_for
+    read_for = decision.inputs.read_for
     missing = [(ref, one) for ref, some in read_for.items() for one in some if workspace.base(ref, one) is None]
     brought = [ref for ref, platform in missing if _pull(workspace, ref, platform, decision.name)]
     if brought:
@@ -57,7 +57,7 @@ def pull(workspace: Workspace, decision: Decision) -> bool:
 
     One that is pinned by digest and here is the same wherever it comes from.
     """
-    pairs = [(ref, one) for ref, some in decision.surveyed.read_for.items() for one in some]
+    pairs = [(ref, one) for ref, some in decision.inputs.read_for.items() for one in some]
     wanted = [(ref, one) for ref, one in pairs if "@" not in ref or workspace.base(ref, one) is None]
     pulls = workspace.kept(_Pulls)
     for ref, platform in wanted:
@@ -78,7 +78,7 @@ def pull(workspace: Workspace, decision: Decision) -> bool:
 def refuse_foreign(workspace: Workspace, decision: Decision) -> None:
     """``UserError`` where the engine holds a base under its name for another platform only: containerd's store would
     let a build start from that. Docker does so too, and warns; here the image has to declare it."""
-    one = decision.surveyed
+    one = decision.inputs
     for ref, some in one.read_for.items():
         held = workspace.snapshot().get(ref)
         for wanted in some if held else ():
@@ -101,8 +101,8 @@ def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
     """
     if builder.dedicated(workspace.settings):
         return  # it gets its bases as folders, with each build
-    for ref in {ref for one in decisions.values() for ref, content in one.surveyed.bases.items() if content}:
-        standing = [one.action for one in decisions.values() if ref in one.surveyed.bases]
+    for ref in {ref for one in decisions.values() for ref, content in one.inputs.bases.items() if content}:
+        standing = [one.action for one in decisions.values() if ref in one.inputs.bases]
         held, here = workspace.snapshot().get(ref), workspace.snapshot().platform
         if held and not platforms.serves(workspace.facts_of(held).platform, here):
             continue  # the builds read another image, under another name

@@ -16,7 +16,7 @@ from tasks.bases.debian import IDENTITY_LABEL
 from tasks.building import site
 from tasks.building.events import ImageNoted
 from tasks.engine.client import LocalImage, normalise
-from tasks.engine.labels import OWN, PARENTS, REBUILT
+from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
 from tasks.planning.agreement import verdict
 from tasks.planning.plan import Decision, own_only, rebuilt
 from tasks.run import Workspace
@@ -40,7 +40,7 @@ def mark(workspace: Workspace, decision: Decision) -> str:
     known = [0]
     if decision.held:
         known.append(rebuilt(decision.held.labels))
-    wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
+    wanted = share.wanted_of(decision.inputs, workspace.snapshot().platform)
     if wanted and workspace.share.reads and (there := workspace.share.look({"": wanted}).get("")):
         known.append(rebuilt(there.labels))
     return str(max(int(time.time()), 1 + max(known)))
@@ -61,11 +61,11 @@ def give(
     workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float, rebuilt_at: str = ""
 ) -> SharedImage | None:
     """Share what was built in so many seconds; returns the shared result that is to take its place, if one is."""
-    wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
+    wanted = share.wanted_of(decision.inputs, workspace.snapshot().platform)
     if wanted is None or not (workspace.share.reads or workspace.crew.on):
         return None
-    labels = {OWN: decision.surveyed.own, PARENTS: decision.parents_label, REBUILT: rebuilt_at}
-    if normalise(workspace.settings.base_image) in map(normalise, decision.surveyed.bases):
+    labels = {INPUT_DIGEST: decision.inputs.input_digest, PARENTS: decision.parents_label, REBUILT: rebuilt_at}
+    if normalise(workspace.settings.base_image) in map(normalise, decision.inputs.bases):
         parents = workspace.kept(_Parents)
         with parents.lock:
             if not parents.base_given:
@@ -74,7 +74,7 @@ def give(
     what, found = offer(workspace, decision, wanted, LocalImage(image_id, labels=labels, size=size, fixed=False))
     if workspace.settings.cache_write:
         workspace.crew.tell({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
-    takes = what == "take" and found and workspace.share.gives(found) and not own_only(decision.surveyed)
+    takes = what == "take" and found and workspace.share.gives(found) and not own_only(decision.inputs)
     return found if takes else None
 
 
@@ -91,13 +91,13 @@ def offer(
     found = registry.look({"": wanted}).get("")
 
     def judged() -> str:
-        return verdict(held.labels, lambda: workspace.content_of(decision.surveyed, held), found, on_shared)
+        return verdict(held.labels, lambda: workspace.content_of(decision.inputs, held), found, on_shared)
 
     what = judged()
     if what == "push" and registry.writes:
         workspace.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
-        layout = site.layout_of(workspace, decision.surveyed)
-        whole = (layout, workspace.index_of(decision.surveyed, held)) if layout else None
+        layout = site.layout_of(workspace, decision.inputs)
+        whole = (layout, workspace.index_of(decision.inputs, held)) if layout else None
         found = registry.push(wanted, held.id, workspace.engine, held.size, site.inline_tags(workspace), whole)
         workspace.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
@@ -111,14 +111,14 @@ def _on_shared_parents(workspace: Workspace, decision: Decision) -> bool | None:
     first: nobody else could use the image without them. None if that cannot be known."""
     platform = workspace.snapshot().platform
     pairs = []
-    for context, name in sorted(decision.surveyed.parents.items()):
+    for context, name in sorted(decision.inputs.parents.items()):
         parent = workspace.decide(name)
-        wanted = share.wanted_of(parent.surveyed, platform)
+        wanted = share.wanted_of(parent.inputs, platform)
         if wanted is None:
             return None
         with workspace.kept(_Parents).lock:  # two children of one parent push it once
             found = workspace.share.look({name: wanted}).get(name)
-            if parent.held and (found is None or found.labels.get(OWN) != parent.surveyed.own):
+            if parent.held and (found is None or found.labels.get(INPUT_DIGEST) != parent.inputs.input_digest):
                 _, found = offer(workspace, parent, wanted, parent.held)
         if found is None:
             return None

@@ -109,7 +109,7 @@ def _decided(workspace: Workspace, name: str) -> Decision:
     """What is to be done about an image now, its bases and its parents being there: doit sees to parents before it
     comes to the image, but they may have been removed or edited since."""
     decision = _looked(workspace, name)
-    if decision.surveyed.image.pull and externals.pull(workspace, decision):
+    if decision.inputs.image.pull and externals.pull(workspace, decision):
         decision = _looked(workspace, name)
     while decision.action in ("build", "pull") and externals.bring(workspace, decision):
         decision = _looked(workspace, name)
@@ -158,7 +158,7 @@ def _pull(workspace: Workspace, decision: Decision) -> bool:
 
 def _fetched(workspace: Workspace, decision: Decision) -> LocalImage | None:
     """What the shared registry offers, named and recorded; None if it is not what was promised, or does not come."""
-    one, offer = decision.surveyed, decision.offer
+    one, offer = decision.inputs, decision.offer
     wanted = share.wanted_of(one, workspace.snapshot().platform)
     if offer is None or wanted is None:
         raise ValueError("pull is decided from an offer")
@@ -189,7 +189,7 @@ def _fetched(workspace: Workspace, decision: Decision) -> LocalImage | None:
 
 def _build_in_turn(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     """Build an image, unless another machine does so at this moment or has just done so: then it is pulled."""
-    wanted = share.wanted_of(decision.surveyed, workspace.snapshot().platform)
+    wanted = share.wanted_of(decision.inputs, workspace.snapshot().platform)
     if wanted is None or not (workspace.crew.on and workspace.share.writes):
         _build(workspace, decision, how)
         return
@@ -235,7 +235,7 @@ def _retag(workspace: Workspace, decision: Decision) -> bool:
 
 
 def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
-    name, one = decision.name, decision.surveyed
+    name, one = decision.name, decision.inputs
     expected = workspace.expected_seconds
     externals.refuse_foreign(workspace, decision)
     _begin(workspace)
@@ -305,7 +305,7 @@ def _begin(workspace: Workspace) -> None:
 def _failed(workspace: Workspace, decision: Decision, outcome: Outcome, log: Path) -> NoReturn:
     from tasks.buildkit import failure  # most builds do not fail
 
-    name, one, progress = decision.name, decision.surveyed, outcome.progress
+    name, one, progress = decision.name, decision.inputs, outcome.progress
     steps = history.steps_of(progress)
     workspace.history.add(_entry(workspace, decision, "failed", outcome.began, outcome.seconds, steps=steps))
     workspace.events.emit(ImageEnded(name, "failed", progress=progress))
@@ -316,29 +316,29 @@ def _failed(workspace: Workspace, decision: Decision, outcome: Outcome, log: Pat
 def _refuse_foreign(workspace: Workspace, decision: Decision, image_id: str, made: LocalImage | None) -> None:
     """``UserError`` where what was built is of another platform than was asked for."""
     platform = (workspace.facts_of(made) if made else workspace.facts.get(image_id, fixed=False)).platform
-    if not is_for(decision.surveyed, platform, workspace.snapshot().platform):
+    if not is_for(decision.inputs, platform, workspace.snapshot().platform):
         raise UserError(
-            f"{decision.name}: {platform} was built, and {', '.join(decision.surveyed.platforms)} is wanted",
+            f"{decision.name}: {platform} was built, and {', '.join(decision.inputs.platforms)} is wanted",
             remedy="`docker buildx inspect` lists the platforms of the builder",
         )
 
 
 def _name(workspace: Workspace, decision: Decision, image_id: str) -> None:
-    image = decision.surveyed.image
-    for ref in (tag_of(image.ref, decision.surveyed.fingerprint), *image.names):
+    image = decision.inputs.image
+    for ref in (tag_of(image.ref, decision.inputs.fingerprint), *image.names):
         workspace.engine.tag(image_id, ref)
     workspace.changed()
 
 
 def _keep_record(workspace: Workspace, decision: Decision, held: LocalImage | None, seconds: float) -> None:
-    one = decision.surveyed
+    one = decision.inputs
     parents = {name: one.parent_fingerprints[name] for name in dict.fromkeys(one.parents.values())}
     entry = record.Record(
         image=one.name,
         ref=one.image.ref,
         action=decision.action,
         fingerprint=one.fingerprint,
-        ingredients=one.ingredients(),
+        build_inputs=one.build_inputs(),
         parents=parents,
         image_id=held.id if held else "",
         size=held.size if held else 0,
@@ -354,8 +354,8 @@ def _entry(
 ) -> history.Build:
     return history.Build(
         image=decision.name,
-        ref=decision.surveyed.image.ref,
-        fingerprint=decision.surveyed.fingerprint,
+        ref=decision.inputs.image.ref,
+        fingerprint=decision.inputs.fingerprint,
         action=decision.action,
         status=status,
         reasons=decision.reasons,
@@ -366,7 +366,7 @@ def _entry(
         commit=_commit(workspace.project.directory),
         workers=workspace.workers,
         run=workspace.id,
-        parents=tuple(dict.fromkeys(decision.surveyed.parents.values())),
+        parents=tuple(dict.fromkeys(decision.inputs.parents.values())),
         **more,
     )
 

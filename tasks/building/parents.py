@@ -53,8 +53,8 @@ def pinned(workspace: Workspace, decision: Decision) -> Iterator[Pinned]:
     pins = Pinned({}, {}, {})
     named: dict[str, str] = {}
     try:
-        for context, name in decision.surveyed.parents.items():
-            known = decision.surveyed.parent_tags[context]
+        for context, name in decision.inputs.parents.items():
+            known = decision.inputs.parent_tags[context]
             held = workspace.snapshot().get(known)
             if held is None:
                 raise Vanished(name)

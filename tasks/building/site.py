@@ -19,7 +19,7 @@ from tasks.base.references import beside
 from tasks.buildkit import backends, builder, handover
 from tasks.buildkit.backends import Backend
 from tasks.engine.client import LocalImage
-from tasks.inputs.survey import ImageInputs
+from tasks.inputs.resolver import ImageInputs
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
 from tasks.sharing.share import path_of
@@ -44,7 +44,7 @@ def site(
     """Make ready what the build of an image needs. ``parents`` maps each context that stands for a parent to a
     reference which the engine holds; ``afresh`` neither reads nor writes a cache of others, and without ``cached`` the
     builder's own is not read. Raises ``UserError``."""
-    one, settings = decision.surveyed, workspace.settings
+    one, settings = decision.inputs, workspace.settings
     extra = builder.argv(settings, workspace.environ)
     extra += [] if afresh else caches(workspace, decision)
     extra += [] if cached else ["--no-cache"]
@@ -72,7 +72,7 @@ def bases(workspace: Workspace, decision: Decision) -> list[str]:
     """The contexts by which a build starts from those images that count as its external bases. The engine's own
     BuildKit finds by itself what goes by its own name; what is pinned by digest is the same wherever a dedicated one
     has it from."""
-    one, dedicated, argv = decision.surveyed, builder.dedicated(workspace.settings), []
+    one, dedicated, argv = decision.inputs, builder.dedicated(workspace.settings), []
     results = results_folder(workspace.folder)
     for ref, wanted in sorted(one.read_for.items()):
         by_name = workspace.snapshot().get(ref)
@@ -102,7 +102,7 @@ def received(workspace: Workspace, decision: Decision, where: Site, image_id: st
     if where.layout is None:
         # containerd's store calls an image by its manifest, and buildx, depending on its version, by its configuration.
         return made.id if made else image_id
-    one, snapshot = decision.surveyed, workspace.snapshot()
+    one, snapshot = decision.inputs, workspace.snapshot()
     near = [snapshot.get(ref) for ref in (*one.parent_tags.values(), *one.bases, one.image.ref)]
     layers = [tuple(digest for digest, _ in workspace.engine.layers(held.id)) for held in near if held]
     partial = not workspace.containerd_store
@@ -162,7 +162,7 @@ def inline_tags(workspace: Workspace) -> list[str]:
 
 def caches(workspace: Workspace, decision: Decision) -> list[str]:
     """The cache options of a build: where it may find results of others, and where it leaves its own."""
-    image = decision.surveyed.image
+    image = decision.inputs.image
     backend = chosen_backend(workspace)
     if backend.kind in ("inline", "registry") and not workspace.share.reads:
         return []  # it did not answer: BuildKit would wait for it once for every reference

@@ -16,21 +16,21 @@ from typing import Any
 from tasks.buildkit.buildx import entitlements, secret_line
 from tasks.buildkit.progress import is_at_least
 from tasks.compose.project import Image
-from tasks.inputs.survey import ImageInputs
+from tasks.inputs.resolver import ImageInputs
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Keys that bake did not know from the beginning, and the version of buildx from which on it does.
 _SINCE = {"network": (0, 17), "entitlements": (0, 17), "extra-hosts": (0, 25)}
 
 
-def definition(surveyed: Mapping[str, ImageInputs]) -> dict[str, Any]:
+def definition(inputs: Mapping[str, ImageInputs]) -> dict[str, Any]:
     """The content of a ``docker-bake.json`` that builds these images under their own names."""
     names: dict[str, str] = {}
-    for name in surveyed:
+    for name in inputs:
         names[name] = name.replace(".", "_")
         while names[name] in list(names.values())[:-1]:
             names[name] += "_"
-    whole = {name: one for name, one in surveyed.items() if not one.problem}
+    whole = {name: one for name, one in inputs.items() if not one.problem}
     targets = {names[name]: _target(one, names) for name, one in whole.items()}
     found: dict[str, Any] = {"group": {"default": {"targets": list(targets)}}, "target": targets}
     # An argument without a value has it from the environment, which bake looks into for its variables only.
@@ -38,7 +38,7 @@ def definition(surveyed: Mapping[str, ImageInputs]) -> dict[str, Any]:
     return {"variable": {name: {"default": None} for name in taken}, **found} if taken else found
 
 
-def untold(content: Mapping[str, Any], surveyed: Mapping[str, ImageInputs], buildx: str) -> list[str]:
+def untold(content: Mapping[str, Any], inputs: Mapping[str, ImageInputs], buildx: str) -> list[str]:
     """What these images ask for and ``docker buildx bake`` does not do with this definition, as sentences.
 
     ``buildx`` is what ``docker buildx version`` prints.
@@ -49,7 +49,7 @@ def untold(content: Mapping[str, Any], surveyed: Mapping[str, ImageInputs], buil
         if names and not is_at_least(buildx, since):
             version = ".".join(map(str, since))
             found.append(f"bake passes over {key} of {', '.join(names)} before buildx {version}, which is not here")
-    for name, one in surveyed.items():
+    for name, one in inputs.items():
         lost = {arg for arg, value in one.image.args.items() if value is None} - set(_from_environment(one.image))
         found += [f"bake cannot give {name} the argument {arg} from the environment" for arg in sorted(lost)]
         if one.ignore:

@@ -144,12 +144,12 @@ def _measured(both: SideBySide, workspace: Workspace, images: str, repeat: int) 
     if repeat < 1:
         raise UserError(f"--repeat must be at least 1, not {repeat}")
     names = chosen(images, list(twins(workspace)))
-    parents = {parent for one in workspace.decisions().values() for parent in one.surveyed.parents.values()}
+    parents = {parent for one in workspace.decisions().values() for parent in one.inputs.parents.values()}
     return scenarios.run(both, _inputs(workspace), names, sorted(parents), repeat, _say)
 
 
 def _inputs(workspace: Workspace) -> dict[str, list[str]]:
-    return {name: decision.surveyed.inputs() for name, decision in workspace.decisions().items()}
+    return {name: decision.inputs.paths() for name, decision in workspace.decisions().items()}
 
 
 def _on_disk(both: SideBySide, workspace: Workspace, standard: Mapping[str, Measured | None]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 from tasks.base.errors import UserError
 from tasks.cli.action import Task, act, fail
 from tasks.engine.client import normalise
-from tasks.inputs.survey import ImageInputs
+from tasks.inputs.resolver import ImageInputs
 from tasks.planning import checkouts, forecast, record
 from tasks.run import Workspace, current
 
@@ -26,7 +26,7 @@ class Freshness:
         only when the bases were pulled it is known. What is fresh is needed here, as what is built is."""
         try:
             decision = current().decide(self._name)
-            if decision.stale or decision.surveyed.image.pull:
+            if decision.stale or decision.inputs.image.pull:
                 return False
             checkouts.register(current().folder)
         except UserError:
@@ -61,7 +61,7 @@ class Recorded:
 
     def _fingerprint(self) -> str:
         try:
-            return current().decide(self._name).surveyed.fingerprint
+            return current().decide(self._name).inputs.fingerprint
         except UserError:
             return ""
 
@@ -71,7 +71,7 @@ def task_build_optimized() -> Iterator[Task]:
     yield {"name": None, "doc": "build the images whose inputs changed, parents first (the default task)"}
     workspace = current()
     try:
-        surveyed = workspace.declared()
+        inputs = workspace.declared()
     except UserError as trouble:
         yield {
             "name": "project",
@@ -81,9 +81,9 @@ def task_build_optimized() -> Iterator[Task]:
         }
         return
     folder = workspace.folder
-    order = _longest_path_first(surveyed, workspace)
+    order = _longest_path_first(inputs, workspace)
     for name in order:
-        one = surveyed[name]
+        one = inputs[name]
         yield {
             "name": name,
             "doc": f"build {one.image.ref} if its inputs changed",
@@ -95,21 +95,21 @@ def task_build_optimized() -> Iterator[Task]:
             "meta": {"image": name},
             "io": {"capture": False},
         }
-    yield from _early_stages({name: surveyed[name] for name in order if surveyed[name].early}, workspace)
+    yield from _early_stages({name: inputs[name] for name in order if inputs[name].early}, workspace)
 
 
-def _early_stages(surveyed: Mapping[str, ImageInputs], workspace: Workspace) -> Iterator[Task]:
+def _early_stages(inputs: Mapping[str, ImageInputs], workspace: Workspace) -> Iterator[Task]:
     """Tasks that no image needs: only a worker that would be idle takes one.
 
     doit takes tasks in the order in which they became ready, but those that waited for the same one in any order. So
     these queue behind the images by waiting for one more, and whichever comes first takes the most urgent image.
     """
     yield {"basename": _QUEUE, "actions": None, "task_dep": ["base_image"], "meta": {"quiet": True}}
-    for name, one in surveyed.items():
+    for name, one in inputs.items():
         yield {
             "name": f"{name}/early",
             "doc": f"build what {one.image.ref} can do before its parents are built",
-            "actions": [(act, [_make_early, list(surveyed)])],
+            "actions": [(act, [_make_early, list(inputs)])],
             "task_dep": [_QUEUE] if _on_base(one, workspace) else [],
             "uptodate": [Freshness(name)],
             "meta": {"quiet": True},
@@ -143,13 +143,13 @@ def _make_early(workspace: Workspace, names: list[str]) -> None:
     make_early(workspace, names)
 
 
-def _longest_path_first(surveyed: Mapping[str, ImageInputs], workspace: Workspace) -> list[str]:
+def _longest_path_first(inputs: Mapping[str, ImageInputs], workspace: Workspace) -> list[str]:
     """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
     seconds = {
-        name: 0.0 if one.image.twin else workspace.expected_seconds.get(name, 1.0) for name, one in surveyed.items()
+        name: 0.0 if one.image.twin else workspace.expected_seconds.get(name, 1.0) for name, one in inputs.items()
     }
-    path = forecast.remaining_path({name: one.needs for name, one in surveyed.items()}, seconds)
-    return sorted(surveyed, key=lambda name: -path[name])
+    path = forecast.remaining_path({name: one.needs for name, one in inputs.items()}, seconds)
+    return sorted(inputs, key=lambda name: -path[name])
 
 
 def _needs(one: ImageInputs, workspace: Workspace) -> list[str]:
@@ -181,7 +181,7 @@ def _names() -> list[str]:
 
 def _bases() -> list[str]:
     try:
-        surveyed = current().declared()
+        inputs = current().declared()
     except UserError:
         return []
-    return list(dict.fromkeys(parent for one in surveyed.values() for parent in one.parents.values()))
+    return list(dict.fromkeys(parent for one in inputs.values() for parent in one.parents.values()))

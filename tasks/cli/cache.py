@@ -53,11 +53,11 @@ def task_rebuild_optimized() -> Iterator[Task]:
     yield {"name": None, "doc": "build every image again, without any cache"}
     workspace = current()
     try:
-        surveyed = workspace.declared()
+        inputs = workspace.declared()
     except UserError as trouble:
         yield {"name": "project", "doc": "why the project cannot be read", "actions": [(fail, [str(trouble)])]}
         return
-    for name, one in surveyed.items():
+    for name, one in inputs.items():
         yield {
             "name": name,
             "doc": f"build {one.image.ref} again, without any cache",

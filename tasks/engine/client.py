@@ -20,7 +20,7 @@ from tasks.base.errors import UserError
 from tasks.base.references import familiar
 from tasks.engine.api import Api
 from tasks.engine.endpoint import endpoint
-from tasks.engine.labels import LABEL, OWN
+from tasks.engine.labels import INPUT_DIGEST, LABEL
 
 _VERSION, _IMAGES = "/version", "/images/json"
 # Instructions that change an image's configuration only (WORKDIR makes a layer).
@@ -82,22 +82,22 @@ class Snapshot:
 
     by_name: Mapping[str, LocalImage]
     platform: str
-    by_own: Mapping[str, tuple[LocalImage, ...]] = field(default_factory=dict)
+    by_input_digest: Mapping[str, tuple[LocalImage, ...]] = field(default_factory=dict)
     version: str = ""
 
     def every(self) -> Iterator[LocalImage]:
         """All images that have a name or carry our label; some more than once."""
         yield from self.by_name.values()
-        for some in self.by_own.values():
+        for some in self.by_input_digest.values():
             yield from some
 
     def get(self, ref: str) -> LocalImage | None:
         """The image that the engine holds under this reference, if any."""
         return self.by_name.get(normalise(ref))
 
-    def made_from(self, own: str) -> tuple[LocalImage, ...]:
-        """The images that our label says were made from these own ingredients."""
-        return self.by_own.get(own, ())
+    def made_from(self, input_digest: str) -> tuple[LocalImage, ...]:
+        """The images that our label says were made from these own build_inputs."""
+        return self.by_input_digest.get(input_digest, ())
 
 
 def normalise(ref: str) -> str:
@@ -252,7 +252,7 @@ def facts_of(inspected: Mapping[str, Any]) -> ImageConfig:
 def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
     """The snapshot in the engine's answer to ``GET /images/json``."""
     by_name: dict[str, LocalImage] = {}
-    by_own: dict[str, tuple[LocalImage, ...]] = {}
+    by_input_digest: dict[str, tuple[LocalImage, ...]] = {}
     for one in listed:
         tags = tuple(tag for tag in one.get("RepoTags") or () if tag != "<none>:<none>")
         digests = tuple(digest for digest in one.get("RepoDigests") or () if not digest.startswith("<none>"))
@@ -260,9 +260,9 @@ def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
         held = LocalImage(one["Id"], tags, digests, labels, size, created, _fixed(one))
         for name in (*tags, *digests):
             by_name[normalise(name)] = held
-        if OWN in held.labels:
-            by_own[held.labels[OWN]] = (*by_own.get(held.labels[OWN], ()), held)
-    return Snapshot(by_name, platform, by_own)
+        if INPUT_DIGEST in held.labels:
+            by_input_digest[held.labels[INPUT_DIGEST]] = (*by_input_digest.get(held.labels[INPUT_DIGEST], ()), held)
+    return Snapshot(by_name, platform, by_input_digest)
 
 
 def _fixed(listed: Mapping[str, Any]) -> bool:

@@ -33,15 +33,15 @@ class BuildInputs:
     remotes: tuple[str, ...] = ()
 
 
-def own(ingredients: BuildInputs, files: str) -> str:
-    """The digest of an image's own ingredients, without its parents; ``files`` is the digest of all its files, whose
+def input_digest(build_inputs: BuildInputs, files: str) -> str:
+    """The digest of an image's own build_inputs, without its parents; ``files`` is the digest of all its files, whose
     single digests are not needed here."""
-    return _sha256([VERSION, files, ingredients.settings, ingredients.bases, list(ingredients.remotes)])
+    return _sha256([VERSION, files, build_inputs.settings, build_inputs.bases, list(build_inputs.remotes)])
 
 
-def fingerprint(own_digest: str, parents: Mapping[str, str]) -> str:
+def fingerprint(digest: str, parents: Mapping[str, str]) -> str:
     """The fingerprint of an image from its own digest and its parents' fingerprints, by context name."""
-    return _sha256([own_digest, dict(parents)])
+    return _sha256([digest, dict(parents)])
 
 
 def digest_of_files(entries: Iterable[tuple[str, str]]) -> str:

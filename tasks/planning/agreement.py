@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from tasks.engine.client import LocalImage
-from tasks.engine.labels import OWN, PARENTS
-from tasks.inputs.survey import ImageInputs
+from tasks.engine.labels import INPUT_DIGEST, PARENTS
+from tasks.inputs.resolver import ImageInputs
 from tasks.planning.plan import Decision, rebuilt
 
 if TYPE_CHECKING:
@@ -74,10 +74,7 @@ def _differs(
 ) -> bool:
     held = decision.held
     return bool(
-        offer
-        and held
-        and decision.action in ("fresh", "retag")
-        and offer.content != content_of(decision.surveyed, held)
+        offer and held and decision.action in ("fresh", "retag") and offer.content != content_of(decision.inputs, held)
     )
 
 
@@ -89,7 +86,7 @@ def _ancestors(names: Iterable[str], decided: Mapping[str, Decision]) -> set[str
     found: set[str] = set()
     todo = list(names)
     while todo:
-        for parent in decided[todo.pop()].surveyed.parents.values():
+        for parent in decided[todo.pop()].inputs.parents.values():
             if parent not in found:
                 found.add(parent)
                 todo.append(parent)
@@ -105,7 +102,9 @@ def verdict(
     ``shared`` is what the registry holds under its fingerprint for its platform; ``on_shared_parents`` whether the
     parents that it was built on are those that the registry holds, None if that cannot be known.
     """
-    if shared is None or shared.labels.get(OWN) != own[OWN]:  # nothing, or something that nobody could use
+    if (
+        shared is None or shared.labels.get(INPUT_DIGEST) != own[INPUT_DIGEST]
+    ):  # nothing, or something that nobody could use
         return "keep" if on_shared_parents is False else "push"
     if shared.labels.get(PARENTS, "") != own[PARENTS]:
         return "push" if on_shared_parents else "keep"

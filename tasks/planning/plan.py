@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from tasks.base import platforms
 from tasks.base.references import KEPT, repository, tag_of
 from tasks.engine.client import ImageConfig, LocalImage, Snapshot, normalise
-from tasks.engine.labels import OWN, PARENTS, REBUILT
-from tasks.inputs.survey import ImageInputs
+from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
+from tasks.inputs.resolver import ImageInputs
 from tasks.planning.reasons import DUE, differences
 from tasks.planning.record import Record
 
@@ -48,7 +48,7 @@ class Decision:
     name: str
     action: str
     reasons: tuple[str, ...]
-    surveyed: ImageInputs
+    inputs: ImageInputs
     held: LocalImage | None = None
     parents_label: str = ""
     offer: SharedImage | None = None
@@ -61,7 +61,7 @@ class Decision:
 
 
 def plan(
-    surveyed: Mapping[str, ImageInputs],
+    inputs: Mapping[str, ImageInputs],
     snapshot: Snapshot,
     facts_of: Callable[[LocalImage], ImageConfig],
     record_of: Callable[[str], Record | None],
@@ -69,14 +69,14 @@ def plan(
     index_of: IndexOf = lambda one, held: "",
     taken: Collection[str] = (),
 ) -> dict[str, Decision]:
-    """Decide for every image, parents first, in the order of ``surveyed``.
+    """Decide for every image, parents first, in the order of ``inputs``.
 
     ``facts_of`` gives the facts of an image that the engine holds, ``record_of`` the last record of an image,
     ``offers`` what the shared registry holds under the images' fingerprints. Of the images in ``taken`` its result
     counts, although the engine has another.
     """
     decisions: dict[str, Decision] = {}
-    for name, one in surveyed.items():
+    for name, one in inputs.items():
         offer = (offers or {}).get(name)
         decisions[name] = decide(one, decisions, snapshot, facts_of, record_of, offer, index_of, name in taken)
     return decisions
@@ -136,9 +136,9 @@ def parents_label(
     of several platforms is their index."""
     pairs = []
     for context, parent in sorted(one.parents.items()):
-        held, offer, surveyed = decided[parent].held, decided[parent].offer, decided[parent].surveyed
+        held, offer, inputs = decided[parent].held, decided[parent].offer, decided[parent].inputs
         content = offer.content if offer else UNKNOWN
-        pairs.append(f"{context}={content_of(surveyed, held, facts_of, index_of) if held else content}")
+        pairs.append(f"{context}={content_of(inputs, held, facts_of, index_of) if held else content}")
     return " ".join(pairs)
 
 
@@ -151,9 +151,9 @@ def content_of(
 
 def offered(one: ImageInputs, offer: SharedImage, parents: str) -> bool:
     """Whether an image of the shared registry is what a build here would make: its labels say that it was made from
-    these own ingredients on these parents' content, and it is of this platform. A name alone proves nothing."""
+    these own build_inputs on these parents' content, and it is of this platform. A name alone proves nothing."""
     return (
-        offer.labels.get(OWN) == one.own
+        offer.labels.get(INPUT_DIGEST) == one.input_digest
         and offer.labels.get(PARENTS, "") == parents
         and [platforms.normalise(platform) for platform in offer.platform.split(", ")] == list(one.platforms)
     )
@@ -185,7 +185,7 @@ def _given_up(held: LocalImage, offer: SharedImage, taken: bool, content: str) -
 def matching(
     one: ImageInputs, snapshot: Snapshot, parents: str, facts_of: Callable[[LocalImage], ImageConfig], index_of: IndexOf
 ) -> tuple[LocalImage | None, list[str]]:
-    """The image of the engine that was made from exactly this: the same own ingredients on the same parents' content.
+    """The image of the engine that was made from exactly this: the same own build_inputs on the same parents' content.
     The one that carries the fingerprint's tag comes first, then the one that carries the image's name, then any other
     of this repository (another project's may vanish any time).
 
@@ -195,7 +195,7 @@ def matching(
     foreign: list[str] = []
     known = [snapshot.get(ref) for ref in (tag_of(one.image.ref, one.fingerprint), one.image.ref)]
     ours = f"{repository(normalise(one.image.ref))}:{KEPT}"
-    for held in (*known, *snapshot.made_from(one.own)):
+    for held in (*known, *snapshot.made_from(one.input_digest)):
         if held and made_from(one, held, parents) and any(tag.startswith(ours) for tag in held.tags):
             platform = facts_of(held).platform
             if not is_for(one, platform, snapshot.platform):
@@ -215,8 +215,8 @@ def is_for(one: ImageInputs, platform: str, engine: str) -> bool:
 
 
 def made_from(one: ImageInputs, held: LocalImage, parents: str) -> bool:
-    """Whether an image's labels say that it was made from these own ingredients on these parents."""
-    return held.labels.get(OWN) == one.own and held.labels.get(PARENTS, "") == parents
+    """Whether an image's labels say that it was made from these own build_inputs on these parents."""
+    return held.labels.get(INPUT_DIGEST) == one.input_digest and held.labels.get(PARENTS, "") == parents
 
 
 def _kept(one: ImageInputs, held: LocalImage, snapshot: Snapshot, label: str) -> Decision:
@@ -240,10 +240,10 @@ def _why(one: ImageInputs, snapshot: Snapshot, last: Record | None, coming: Coll
         known = snapshot.get(one.image.ref)
         if known is None:
             return ["never built here"]
-        if OWN not in known.labels:
+        if INPUT_DIGEST not in known.labels:
             return [f"`{one.image.ref}` was not built by these tasks"]
         return ["its inputs are not those of the image here, and no record says which changed"]
-    found = differences(last.ingredients, one.ingredients())
+    found = differences(last.build_inputs, one.build_inputs())
     found += [f"`{parent}` is made anew" for parent in coming]
     if found:
         return found

@@ -1,4 +1,4 @@
-"""Why is an image not what it was? In words, from two lists of ingredients.
+"""Why is an image not what it was? In words, from two lists of build_inputs.
 
 Pure. What is compared is already safe to show (``safe_arguments``): a value that may be a secret is kept and
 shown only as a digest.

@@ -24,7 +24,7 @@ class Record:
     ref: str
     action: str
     fingerprint: str
-    ingredients: BuildInputs
+    build_inputs: BuildInputs
     parents: Mapping[str, str]
     image_id: str
     size: int
@@ -46,7 +46,7 @@ def read(folder: Path, image: str) -> Record | None:
     """The last record of an image; None if there is none, or none that can be read: it only tells reasons."""
     try:
         content: dict[str, Any] = json.loads(path_of(folder, image).read_text())
-        ingredients = BuildInputs(**content["ingredients"] | {"remotes": tuple(content["ingredients"]["remotes"])})
-        return Record(**content | {"ingredients": ingredients})
+        build_inputs = BuildInputs(**content["build_inputs"] | {"remotes": tuple(content["build_inputs"]["remotes"])})
+        return Record(**content | {"build_inputs": build_inputs})
     except (OSError, ValueError, KeyError, TypeError):
         return None

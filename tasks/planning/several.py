@@ -12,8 +12,8 @@ from pathlib import Path
 from tasks.base import platforms
 from tasks.buildkit import handover
 from tasks.engine.client import LocalImage
-from tasks.engine.labels import OWN, PARENTS
-from tasks.inputs.survey import ImageInputs
+from tasks.engine.labels import INPUT_DIGEST, PARENTS
+from tasks.inputs.resolver import ImageInputs
 
 
 def problem(one: ImageInputs, engine: str, *, dedicated: bool, containerd: bool) -> str:
@@ -40,5 +40,5 @@ def index_of(one: ImageInputs, held: LocalImage, results: Path, *, containerd: b
     if containerd:
         # A single manifest is not whole. Engines before API 1.48 do not tell, and hold under an index what they loaded.
         return "" if held.fixed else held.id
-    expected = {label: held.labels.get(label, "") for label in (OWN, PARENTS)}
+    expected = {label: held.labels.get(label, "") for label in (INPUT_DIGEST, PARENTS)}
     return handover.whole(handover.folder_of(results, one.name), held.id, one.platforms, expected)

@@ -21,7 +21,7 @@ from tasks.building import context, parents, site
 from tasks.buildkit import builder
 from tasks.engine import temporary_tag
 from tasks.engine.client import CacheRecord, LocalImage, moment, normalise
-from tasks.engine.labels import OWN
+from tasks.engine.labels import INPUT_DIGEST
 from tasks.history import hits
 from tasks.history.store import KEEP
 from tasks.planning import checkouts
@@ -62,8 +62,8 @@ def images(workspace: Workspace, now: float) -> list[Item]:
     snapshot, users = workspace.snapshot(), workspace.engine.users()
     needed: dict[str, str] = {}
     for decision in decisions.values():
-        image = decision.surveyed.image
-        for ref in (*image.names, tag_of(image.ref, decision.surveyed.fingerprint)):
+        image = decision.inputs.image
+        for ref in (*image.names, tag_of(image.ref, decision.inputs.fingerprint)):
             if held := snapshot.get(ref):
                 needed.setdefault(held.id, f"it is `{ref}`")
         if decision.held:
@@ -79,7 +79,7 @@ def images(workspace: Workspace, now: float) -> list[Item]:
     repositories = _repositories(workspace)
     items = []
     for held in {held.id: held for held in snapshot.every()}.values():
-        if not (OWN in held.labels and _belongs(held, repositories, used)):
+        if not (INPUT_DIGEST in held.labels and _belongs(held, repositories, used)):
             continue
         idle = now - max(used[held.id], held.created)
         why = needed.get(held.id) or _in_use(held, users, repositories, now)

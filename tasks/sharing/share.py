@@ -20,7 +20,7 @@ from tasks.base import platforms, processes
 from tasks.base.references import repository, tag_of
 from tasks.engine.client import Engine
 from tasks.engine.endpoint import leading_to
-from tasks.inputs.survey import ImageInputs
+from tasks.inputs.resolver import ImageInputs
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing.registry import NoImage, Registry, Unavailable
 
@@ -79,9 +79,9 @@ class Share:
         """Whether images may be pushed."""
         return self._write and not self._off
 
-    def offers(self, surveyed: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
+    def offers(self, inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
         """What the registry holds for these images, by name; ``platform`` is the engine's."""
-        wanted = {name: wanted_of(one, platform) for name, one in surveyed.items()}
+        wanted = {name: wanted_of(one, platform) for name, one in inputs.items()}
         return self.look({name: one for name, one in wanted.items() if one})
 
     def look(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:

@@ -100,7 +100,7 @@ def _image(planned: Decision, build: Build | None) -> dict[str, Any]:
     status = build.status if build else "not built" if planned.stale else "fresh"
     return {
         "name": planned.name,
-        "image": planned.surveyed.image.ref,
+        "image": planned.inputs.image.ref,
         "action": planned.action,
         "reasons": list(planned.reasons),
         "status": status,
@@ -108,7 +108,7 @@ def _image(planned: Decision, build: Build | None) -> dict[str, Any]:
         "steps": build.work_steps if build else 0,
         "cached_steps": build.cached_steps if build else 0,
         "size": build.size if build else planned.held.size if planned.held else None,
-        "fingerprint": planned.surveyed.fingerprint,
+        "fingerprint": planned.inputs.fingerprint,
         "image_id": build.image_id if build else planned.held.id if planned.held else "",
     }
 

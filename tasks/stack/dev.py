@@ -168,14 +168,14 @@ class _Seen:
     @classmethod
     def now(cls, workspace: Workspace, compose: Compose) -> _Seen:
         """Look at the working tree as it is now."""
-        surveyed = workspace.declared()
+        inputs = workspace.declared()
         root = workspace.project.directory
         services = compose.services()
         watch.check(services)
         return cls(
             services,
-            {name: frozenset(root / path for path in one.inputs()) for name, one in surveyed.items()},
-            {name: tuple(one.parents.values()) for name, one in surveyed.items()},
+            {name: frozenset(root / path for path in one.paths()) for name, one in inputs.items()},
+            {name: tuple(one.parents.values()) for name, one in inputs.items()},
             (*workspace.files, root / ENV),
             watch.hidden_from_build(services),
         )

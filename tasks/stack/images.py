@@ -29,7 +29,7 @@ def built(workspace: Workspace) -> dict[str, str]:
     snapshot = now.snapshot()
     found: dict[str, str] = {}
     for name, decision in now.decisions().items():
-        image, held = decision.surveyed.image, decision.held
+        image, held = decision.inputs.image, decision.held
         if decision.action not in ("fresh", "retag"):
             last = record.read(now.folder, name)
             held = snapshot.get(tag_of(last.ref, last.fingerprint)) if last and last.ref == image.ref else None

@@ -77,7 +77,7 @@ def _registry(workspace: Workspace) -> dict[str, Any] | None:
     try:
         tags = {path: registry.tags(path) for path in paths}
         current = workspace.share.offers(
-            {name: one.surveyed for name, one in workspace.decisions().items()}, workspace.snapshot().platform
+            {name: one.inputs for name, one in workspace.decisions().items()}, workspace.snapshot().platform
         )
     except (Unavailable, NoImage) as error:
         return {"address": address, "problem": f"it {error}"}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.base.errors import UserError
-from tasks.inputs.survey import ImageInputs
+from tasks.inputs.resolver import ImageInputs
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
 
@@ -33,15 +33,15 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
         raise UserError(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
     decisions = chosen(workspace, names)
     for name, one in decisions.items():
-        for key in one.surveyed.image.unsupported:
+        for key in one.inputs.image.unsupported:
             print(f"plan: {name}: buildx has no option for build.{key}, so it only counts", file=sys.stderr)
     if as_bake:
         from tasks.buildkit import bake
 
-        surveyed = {name: one.surveyed for name, one in decisions.items()}
-        definition = bake.definition(surveyed)
+        resolved = {name: one.inputs for name, one in decisions.items()}
+        definition = bake.definition(resolved)
         print(json.dumps(definition, indent=2))
-        for sentence in _untold(workspace, definition, surveyed):
+        for sentence in _untold(workspace, definition, resolved):
             print(f"plan: {sentence}", file=sys.stderr)
         if allow := bake.allowances(definition, workspace.project.directory):
             where = f"in {workspace.project.directory}, buildx from 0.19 on asks for"
@@ -50,7 +50,7 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
         print(json.dumps(promised(workspace, decisions), indent=2, ensure_ascii=False))
     elif inputs:
         own = {name: decisions[name] for name in names} or decisions
-        print("\n".join(sorted({path for one in own.values() for path in one.surveyed.inputs()})))
+        print("\n".join(sorted({path for one in own.values() for path in one.inputs.paths()})))
     else:
         _print_table(workspace, decisions)
     broken = [f"{name}: {'; '.join(one.reasons)}" for name, one in decisions.items() if one.action == "broken"]
@@ -58,7 +58,7 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
         raise UserError("\n".join(broken))
 
 
-def _untold(workspace: Workspace, definition: Mapping[str, Any], surveyed: Mapping[str, ImageInputs]) -> list[str]:
+def _untold(workspace: Workspace, definition: Mapping[str, Any], inputs: Mapping[str, ImageInputs]) -> list[str]:
     """What the definition leaves out, as sentences."""
     from tasks.building import site
     from tasks.buildkit import bake, buildx
@@ -67,7 +67,7 @@ def _untold(workspace: Workspace, definition: Mapping[str, Any], surveyed: Mappi
         version = buildx.version()
     except UserError:  # it may be meant for another machine
         version = ""
-    found = bake.untold(definition, surveyed, version)
+    found = bake.untold(definition, inputs, version)
     with contextlib.suppress(UserError):
         kind = site.chosen_backend(workspace).kind
         if kind != "none":
@@ -84,7 +84,7 @@ def chosen(workspace: Workspace, names: Sequence[str]) -> dict[str, Decision]:
         name = todo.pop()
         if name not in wanted:
             wanted.add(name)
-            todo.extend(decisions[name].surveyed.needs)
+            todo.extend(decisions[name].inputs.needs)
     return {name: decision for name, decision in decisions.items() if name in wanted}
 
 
@@ -102,7 +102,7 @@ def promised(workspace: Workspace, decisions: Mapping[str, Decision]) -> dict[st
 
 
 def _promised_image(decision: Decision, expected: Mapping[str, float]) -> dict[str, Any]:
-    one = decision.surveyed
+    one = decision.inputs
     seconds = _seconds(decision, expected)
     return {
         "name": decision.name,
@@ -110,7 +110,7 @@ def _promised_image(decision: Decision, expected: Mapping[str, float]) -> dict[s
         "action": decision.action,
         "stale": decision.stale,
         "reasons": list(decision.reasons),
-        "inputs": one.inputs(),
+        "inputs": one.paths(),
         "fingerprint": one.fingerprint,
         "parents": list(dict.fromkeys(one.parents.values())),
         "external_bases": [{"ref": ref, "digest": digest or None} for ref, digest in one.bases.items()],
@@ -130,7 +130,7 @@ def _wall(decisions: Mapping[str, Decision], expected: Mapping[str, float], work
         return None
     from tasks.planning import forecast
 
-    needs = {name: one.surveyed.needs for name, one in decisions.items()}
+    needs = {name: one.inputs.needs for name, one in decisions.items()}
     return forecast.wall_seconds(needs, {name: value or 0.0 for name, value in seconds.items()}, workers)
 
 

@@ -11,7 +11,7 @@ import pytest
 from tasks.compose.project import Image, Project
 from tasks.engine.client import ImageConfig
 from tasks.inputs.facts import ImageConfigCache
-from tasks.inputs.survey import ImageInputs, InputResolver
+from tasks.inputs.resolver import ImageInputs, InputResolver
 
 
 class World:
@@ -34,11 +34,11 @@ class World:
         known: dict[str, object] = {"context": folder, "dockerfile": f"{folder}/Dockerfile", **more}
         self.images[name] = Image(name=name, ref=f"app/{name}", **known)  # type: ignore[arg-type]
 
-    def survey(self, only: str = "", environ: Mapping[str, str] | None = None) -> dict[str, ImageInputs]:
+    def resolve(self, only: str = "", environ: Mapping[str, str] | None = None) -> dict[str, ImageInputs]:
         project = Project("p", self.folder, (self.folder / "compose.yml",), self.images)
-        surveyor = InputResolver(project, self.folder / ".build", environ or {})
+        resolver = InputResolver(project, self.folder / ".build", environ or {})
         known = self.facts
-        return surveyor.survey(
+        return resolver.resolve(
             "linux/amd64", lambda ref, some: (known[ref],) * len(some) if ref in known else None, only
         )
 
@@ -55,26 +55,26 @@ def test_parents_come_first_however_they_are_named(world: World) -> None:
     world.image("d", "FROM scratch\nRUN --mount=from=app/z,target=/z true\n")
     world.image("e", "FROM other\n", contexts={"other": "docker-image://app/z"})
     world.image("z", "FROM scratch\n")
-    found = world.survey()
+    found = world.resolve()
     assert next(iter(found)) == "z"
     for name in "abcde":
         assert list(found[name].parents.values()) == ["z"], name
         assert found[name].bases == {}
-    assert list(world.survey(only="b")) == ["z", "b"]
+    assert list(world.resolve(only="b")) == ["z", "b"]
 
 
 def test_a_parent_that_the_target_does_not_reach_is_none(world: World) -> None:
     world.image("z", "FROM scratch\n")
     world.image("a", "FROM app/z AS unused\nFROM scratch\n")
     world.image("b", "FROM scratch AS wanted\nFROM app/z\n", target="wanted")
-    found = world.survey()
+    found = world.resolve()
     assert found["a"].parents == found["b"].parents == {}
 
 
 def test_a_parent_may_be_named_by_any_of_its_tags(world: World) -> None:
     world.image("z", "FROM scratch\n", tags=("app/z:1.0",))
     world.image("a", "FROM app/z:1.0\n")
-    assert world.survey()["a"].parents == {"app/z:1.0": "z"}
+    assert world.resolve()["a"].parents == {"app/z:1.0": "z"}
 
 
 @pytest.mark.parametrize("only", ["", "a"])
@@ -82,7 +82,7 @@ def test_an_image_that_an_onbuild_names_is_a_parent_and_comes_first(world: World
     world.image("m", "FROM scratch\nONBUILD COPY --from=app/z /f /\n")
     world.image("a", "FROM app/m\n")
     world.image("z", "FROM scratch\n")
-    found = world.survey(only)
+    found = world.resolve(only)
     assert found["a"].parents == {"app/m": "m", "app/z": "z"}
     assert list(found)[-1] == "a"
 
@@ -90,39 +90,39 @@ def test_an_image_that_an_onbuild_names_is_a_parent_and_comes_first(world: World
 def test_our_own_folder_is_hidden_from_what_copies_everything(world: World) -> None:
     world.image("a", "FROM scratch\nCOPY . /\n", context=str(world.folder))
     world.write({".build/facts.json": "{}", "f": ""})
-    before = world.survey()["a"]
-    assert before.inputs() == ["a/Dockerfile", "f"]
+    before = world.resolve()["a"]
+    assert before.paths() == ["a/Dockerfile", "f"]
     assert before.ignore == "\n/.build\n"
     world.write({".build/facts.json": "changed", ".dockerignore": "*\n!f\n"})
-    assert world.survey()["a"].ignore == "*\n!f\n", "it is hidden already"
+    assert world.resolve()["a"].ignore == "*\n!f\n", "it is hidden already"
     world.write({".dockerignore": "nothing"})
-    assert world.survey()["a"].ignore == "nothing\n/.build\n"
+    assert world.resolve()["a"].ignore == "nothing\n/.build\n"
 
 
 def test_a_context_that_is_not_there_is_said_even_if_nothing_is_read_of_it(world: World) -> None:
     world.image("a", "FROM scratch\n", contexts={"data": str(world.folder / "nowhere")})
-    assert "there is no folder" in world.survey()["a"].problem
+    assert "there is no folder" in world.resolve()["a"].problem
 
 
 def test_a_declared_argument_counts_with_the_value_that_the_environment_has(world: World) -> None:
     world.image("a", "FROM scratch\nARG HTTP_PROXY\n", args={"HTTP_PROXY": None})
     world.image("b", "FROM scratch\n", args={"HTTP_PROXY": None})
-    before, after = (world.survey(environ={"HTTP_PROXY": f"http://me:{word}@proxy"}) for word in ("one", "two"))
-    assert before["a"].own != after["a"].own
+    before, after = (world.resolve(environ={"HTTP_PROXY": f"http://me:{word}@proxy"}) for word in ("one", "two"))
+    assert before["a"].input_digest != after["a"].input_digest
     assert "one" not in str(before["a"].settings)
-    assert before["b"].own == after["b"].own, "without ARG it changes no layer"
+    assert before["b"].input_digest == after["b"].input_digest, "without ARG it changes no layer"
 
 
 def test_fingerprints_follow_parents_and_own_does_not(world: World) -> None:
     world.write({"z/f": "1"})
     world.image("z", "FROM scratch\nCOPY f /\n")
     world.image("a", "FROM app/z\n")
-    before = world.survey()
+    before = world.resolve()
     world.write({"z/f": "2"})
-    after = world.survey()
-    assert before["a"].own == after["a"].own
+    after = world.resolve()
+    assert before["a"].input_digest == after["a"].input_digest
     assert before["a"].fingerprint != after["a"].fingerprint
-    assert before["z"].own != after["z"].own
+    assert before["z"].input_digest != after["z"].input_digest
 
 
 def test_the_same_tree_elsewhere_has_the_same_fingerprint(tmp_path: Path) -> None:
@@ -132,46 +132,46 @@ def test_the_same_tree_elsewhere_has_the_same_fingerprint(tmp_path: Path) -> Non
         world.write({"a/f": "x", "a/.dockerignore": "ignored\n", "a/ignored": place, "more/g": "y"})
         world.image("a", "FROM out\nCOPY . /\nCOPY --from=more g /\n", contexts={"more": f"{tmp_path}/{place}/more"})
         world.facts["out"] = ImageConfig("sha256:1", "linux/amd64")
-        numbers.add(world.survey()["a"].fingerprint)
+        numbers.add(world.resolve()["a"].fingerprint)
     assert len(numbers) == 1
 
 
 def test_what_an_external_base_holds_counts(world: World) -> None:
     world.image("a", "FROM python:3.13\n")
-    unknown = world.survey()["a"]
+    unknown = world.resolve()["a"]
     assert unknown.bases == {"python:3.13": ""}
     world.facts["python:3.13"] = ImageConfig("sha256:1", "linux/amd64")
-    known = world.survey()["a"]
+    known = world.resolve()["a"]
     assert known.bases == {"python:3.13": "sha256:1"}
-    assert known.own != unknown.own
+    assert known.input_digest != unknown.input_digest
     pinned = "python:3.13@sha256:" + "a" * 64
     world.image("a", f"FROM {pinned}\n")
-    assert world.survey()["a"].bases == {pinned: "sha256:" + "a" * 64}
+    assert world.resolve()["a"].bases == {pinned: "sha256:" + "a" * 64}
 
 
 def test_a_frontend_that_the_engine_holds_counts(world: World) -> None:
     world.image("a", "# syntax=docker/dockerfile:1\nFROM scratch\n")
-    assert world.survey()["a"].bases == {}
+    assert world.resolve()["a"].bases == {}
     world.facts["docker/dockerfile:1"] = ImageConfig("sha256:1", "linux/amd64")
-    assert world.survey()["a"].bases == {"docker/dockerfile:1": "sha256:1"}
+    assert world.resolve()["a"].bases == {"docker/dockerfile:1": "sha256:1"}
 
 
 def test_what_bases_hand_on(world: World) -> None:
     world.write({"a/app/f": "", "a/other": "", "b/trigger": "", "b/more": ""})
     world.image("a", "FROM python:3.13\nCOPY $WHERE /\n")
-    assert world.survey()["a"].inputs() == ["a/Dockerfile", "a/app/f", "a/other"]
+    assert world.resolve()["a"].paths() == ["a/Dockerfile", "a/app/f", "a/other"]
     world.facts["python:3.13"] = ImageConfig("sha256:1", "linux/amd64", env={"WHERE": "app"})
-    assert world.survey()["a"].inputs() == ["a/Dockerfile", "a/app/f"]
+    assert world.resolve()["a"].paths() == ["a/Dockerfile", "a/app/f"]
     world.image("y", "FROM unknown\n")
     world.image("c", "FROM app/y\nCOPY $WHERE /\n")
     world.write({"c/app/f": ""})
-    assert world.survey()["c"].inputs() == ["c/Dockerfile", "c/app/f"], "what an unknown base sets cannot be known"
+    assert world.resolve()["c"].paths() == ["c/Dockerfile", "c/app/f"], "what an unknown base sets cannot be known"
     world.facts["unknown"] = ImageConfig("sha256:2", "linux/amd64", env={"WHERE": "app"})
     world.write({"c/other": ""})
-    assert world.survey()["c"].inputs() == ["c/Dockerfile", "c/app/f"]
+    assert world.resolve()["c"].paths() == ["c/Dockerfile", "c/app/f"]
     world.image("z", "FROM scratch\nONBUILD COPY trigger /\n")
     world.image("b", "FROM app/z\n")
-    assert world.survey()["b"].inputs() == ["b/Dockerfile", "b/trigger"]
+    assert world.resolve()["b"].paths() == ["b/Dockerfile", "b/trigger"]
 
 
 @pytest.mark.parametrize(
@@ -195,15 +195,15 @@ def test_what_bases_hand_on(world: World) -> None:
 def test_which_settings_count(world: World, change: dict[str, object], counts: bool) -> None:
     same: dict[str, object] = {"args": {"USED": "1", "NOT": "1"}}
     world.image("a", "FROM scratch\nARG USED\n", **same)
-    before = world.survey()["a"].own
+    before = world.resolve()["a"].input_digest
     world.image("a", "FROM scratch\nARG USED\n", **{**same, **change})
-    assert (world.survey()["a"].own != before) == counts
+    assert (world.resolve()["a"].input_digest != before) == counts
 
 
 def test_secret_values_are_in_nothing(world: World) -> None:
     world.image("a", "FROM scratch\nARG API_TOKEN\n", args={"API_TOKEN": "hunter2"})
-    found = world.survey()["a"]
-    assert "hunter2" not in str(found.ingredients())
+    found = world.resolve()["a"]
+    assert "hunter2" not in str(found.build_inputs())
     assert "hunter2" not in str(found.settings)
 
 
@@ -211,7 +211,7 @@ def test_a_cycle_is_the_problem_of_those_in_it(world: World) -> None:
     world.image("a", "FROM app/b\n")
     world.image("b", "FROM app/a\n")
     world.image("c", "FROM scratch\n")
-    found = world.survey()
+    found = world.resolve()
     assert "a → b → a" in found["a"].problem or "b → a → b" in found["a"].problem
     assert found["b"].problem == found["a"].problem
     assert found["c"].problem == ""
@@ -219,18 +219,18 @@ def test_a_cycle_is_the_problem_of_those_in_it(world: World) -> None:
 
 def test_remote_contexts_count_by_their_text(world: World) -> None:
     world.images["r"] = Image(name="r", ref="app/r", context="https://example.org/r.git#main", dockerfile="Dockerfile")
-    found = world.survey()["r"]
-    assert (found.problem, found.remotes, found.inputs()) == ("", ("https://example.org/r.git#main",), [])
+    found = world.resolve()["r"]
+    assert (found.problem, found.remotes, found.paths()) == ("", ("https://example.org/r.git#main",), [])
 
 
 def test_inline_dockerfiles_count(world: World) -> None:
     world.write({"a/f": ""})
     inline = {"dockerfile": "", "dockerfile_inline": "FROM scratch\nCOPY f /\n"}
     world.image("a", "", **inline)
-    before = world.survey()["a"]
-    assert before.inputs() == ["a/f"]
+    before = world.resolve()["a"]
+    assert before.paths() == ["a/f"]
     world.image("a", "", **{**inline, "dockerfile_inline": "FROM scratch\nCOPY f /g\n"})
-    assert world.survey()["a"].own != before.own
+    assert world.resolve()["a"].input_digest != before.input_digest
 
 
 def test_facts_are_asked_for_once_and_forgotten_with_their_image(tmp_path: Path) -> None:
@@ -254,11 +254,11 @@ def test_an_image_in_a_folder_counts_by_what_its_tag_is(world: World) -> None:
     world.image("b", "FROM lay\n", contexts={"lay": layout})
     world.image("c", "FROM scratch\nCOPY --from=lay f /\n", contexts={"lay": f"{layout}@sha256:{'0' * 64}"})
     world.write({"layout/index.json": "{}", "b/onbuild": "1"})
-    before = world.survey()
+    before = world.resolve()
     world.write({"layout/index.json": '{"moved": 1}'})
-    after = world.survey()
-    assert [name for name in "abc" if before[name].own != after[name].own] == ["a", "b"]
+    after = world.resolve()
+    assert [name for name in "abc" if before[name].input_digest != after[name].input_digest] == ["a", "b"]
     world.write({"a/spare": "1", "b/onbuild": "2"})
-    last = world.survey()
-    assert last["a"].own == after["a"].own
-    assert last["b"].own != after["b"].own, "an ONBUILD of its base may read it"
+    last = world.resolve()
+    assert last["a"].input_digest == after["a"].input_digest
+    assert last["b"].input_digest != after["b"].input_digest, "an ONBUILD of its base may read it"

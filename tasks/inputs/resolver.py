@@ -80,7 +80,7 @@ class ImageInputs:
     onbuild: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
     ignore: str = ""
-    own: str = ""
+    input_digest: str = ""
     fingerprint: str = ""
     index: Index | None = field(default=None, compare=False, repr=False)
     due: bool = False
@@ -100,14 +100,14 @@ class ImageInputs:
         files = [f"{part.root}/{path}" for part in self.parts for path in part.selection.files()]
         return [*(path for path in self.texts if path), *files]
 
-    def inputs(self) -> list[str]:
+    def paths(self) -> list[str]:
         """Files, links and empty folders that go in, relative to the project's folder, sorted."""
         paths = {self._shown(path) for path in self.texts if path}
         for part in self.parts:
             paths |= {self._shown(f"{part.root}/{path}") for path in inputs.shown(part.selection.entries())}
         return sorted(paths)
 
-    def ingredients(self) -> BuildInputs:
+    def build_inputs(self) -> BuildInputs:
         """All that goes in, one by one, in a form that is safe to keep."""
         files = {self._shown(path): f"file 0 {_sha256(text)}" for path, text in self.texts.items()}
         for part in self.parts:
@@ -156,7 +156,7 @@ class InputResolver:
         self._built_on: tuple[str, ...] = ()
         self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
 
-    def survey(
+    def resolve(
         self, platform: str, facts_of: ConfigsOf, only: str = "", built_on: tuple[str, ...] = ()
     ) -> dict[str, ImageInputs]:
         """Every image of the project (or ``only`` one and what it needs), parents before children.
@@ -287,7 +287,7 @@ class InputResolver:
             bases[reads.syntax] = frontend[0].content  # one that the engine does not hold is known by its name only
         remotes = declaration.remotes(image, reads, directory)
         settings = declaration.settings(image, reads, draft.platforms, self._built_on, self._environ)
-        own = fingerprint.own(BuildInputs({}, settings, bases, remotes), digest)
+        own = fingerprint.input_digest(BuildInputs({}, settings, bases, remotes), digest)
         fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
         measured = replace(
             held_up,
@@ -308,7 +308,7 @@ class InputResolver:
             onbuild=reads.onbuild if reads else (),
             early=_early(reads, parents) if reads and parents else (),
             ignore=ignore,
-            own=own,
+            input_digest=own,
             fingerprint=fingerprint.fingerprint(own, fingerprints),
             index=self._index,
         )
