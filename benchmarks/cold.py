@@ -22,7 +22,7 @@ from results import Results, say
 from tasks.base import processes
 from tasks.base.errors import UserError
 from tasks.benchmarks import measure
-from tasks.benchmarks.spare_engine import spare_engine
+from tasks.benchmarks.temporary_engine import temporary_engine
 
 ABOUT = """
 Each command builds a copy of this stack in an engine of its own that holds the base image, no other image and no build
@@ -46,7 +46,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))
         compose_file, base = copied_stack(folder / "stack")
-        engines = {name: stack.enter_context(spare_engine(f"bm-{name}-")) for name in ("doit", "bake")}
+        engines = {name: stack.enter_context(temporary_engine(f"bm-{name}-")) for name in ("doit", "bake")}
         benches = {}
         for name, engine in engines.items():
             engine.load(base)

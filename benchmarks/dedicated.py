@@ -20,8 +20,8 @@ from results import Results, say
 
 from tasks.base import processes
 from tasks.benchmarks import measure
-from tasks.benchmarks.spare_engine import spare_engine
-from tasks.buildkit import handover
+from tasks.benchmarks.temporary_engine import temporary_engine
+from tasks.buildkit import oci_transfer
 from tasks.engine.client import Engine
 from tests import loopback
 
@@ -50,8 +50,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))
         _, base = copied_stack(folder / "stack")
-        near = stack.enter_context(spare_engine("bm-near-"))
-        far = stack.enter_context(spare_engine("bm-far-", containerd_store=True))
+        near = stack.enter_context(temporary_engine("bm-near-"))
+        far = stack.enter_context(temporary_engine("bm-far-", containerd_store=True))
         near.load(base)
         endpoint = stack.enter_context(loopback.grpc_of_engine(folder, far.address.removeprefix("unix://")))
         project = folder / "project"
@@ -69,7 +69,7 @@ def main() -> None:
         held = engine.snapshot().get(base)
         if held is None:
             raise SystemExit(f"{base} is not in the engine")
-        context = handover.context_of(engine, folder / "results", base, held)
+        context = oci_transfer.context_of(engine, folder / "results", base, held)
         load = [
             "docker", "buildx", "build", "--builder", builder, "--load", "--tag", "bm-dedicated/load",
             "--provenance=false", "--build-context", f"{base}={context}", str(project),

@@ -29,9 +29,9 @@ from tasks.base import processes
 from tasks.base.errors import UserError
 from tasks.benchmarks import measure
 from tasks.run import current
-from tasks.stack import bringup
+from tasks.stack import bringup, ephemeral_stack
+from tasks.stack.ephemeral_stack import EphemeralStack
 from tasks.stack.stack import compose_of
-from tasks.stack.trial import Trial, trial
 
 MEMORIES = 500
 TOPICS = ("the train to Oslo", "peanuts and allergies", "the server room", "a favourite colour", "the spare key")
@@ -102,7 +102,7 @@ async def load(request: Request, seconds: float, concurrency: int) -> Figures:
     return figures(request.name, times, time.monotonic() - began)
 
 
-def prepare(running: Trial) -> list[Request]:
+def prepare(running: EphemeralStack) -> list[Request]:
     """A user with a token, an API key and memories; the requests of the load."""
     auth, memory = running.urls["AUTH_URL"], running.urls["MEMORY_URL"]
     user = {"username": f"load-{secrets.token_hex(4)}", "password": secrets.token_urlsafe(16)}
@@ -152,8 +152,8 @@ def main() -> int:
     found: list[Figures] = []
     wrong = False
     try:
-        with trial(compose_of(workspace), bringup.terms(workspace, "load")) as running:
-            if not running.outcome.well:
+        with ephemeral_stack.running(compose_of(workspace), bringup.terms(workspace, "load")) as running:
+            if not running.outcome.healthy:
                 raise UserError(bringup.explain(running.outcome, running.compose))
             up_seconds = time.monotonic() - began
             for request in prepare(running):

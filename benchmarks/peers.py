@@ -27,7 +27,7 @@ from tasks.base.errors import UserError  # noqa: E402
 from tasks.bases import base  # noqa: E402
 from tasks.benchmarks import measure  # noqa: E402
 from tasks.benchmarks.side_by_side import copy_project  # noqa: E402
-from tasks.benchmarks.spare_engine import SpareEngine, spare_engine  # noqa: E402
+from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine  # noqa: E402
 from tasks.buildkit import bake, buildx  # noqa: E402
 from tasks.buildkit.progress import is_at_least  # noqa: E402
 
@@ -137,7 +137,7 @@ def measuring_engine() -> Iterator[dict[str, str]]:
     processes.stop_on_signals()
     with contextlib.ExitStack() as stack:
         try:
-            environ = dict(stack.enter_context(spare_engine("bm-")).environ)
+            environ = dict(stack.enter_context(temporary_engine("bm-")).environ)
         except UserError as trouble:
             print(f"measuring in the current engine, whose images slow it down: {trouble}", file=sys.stderr)
             environ = dict(os.environ)
@@ -150,7 +150,7 @@ def stack_copy() -> Iterator[Bench]:
     with measuring_engine() as environ, tempfile.TemporaryDirectory(prefix="bm-") as folder:
         compose_file, ref = copied_stack(Path(folder) / "stack")
         if environ.get("DOCKER_HOST") != os.environ.get("DOCKER_HOST"):
-            SpareEngine(environ["DOCKER_HOST"], environ).load(ref)
+            TemporaryEngine(environ["DOCKER_HOST"], environ).load(ref)
         yield Bench({**environ, "COMPOSE_FILE": str(compose_file)}, Path(folder))
 
 

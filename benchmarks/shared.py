@@ -20,7 +20,7 @@ from results import Results, say
 
 from tasks.base import processes
 from tasks.benchmarks import measure
-from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tests import loopback
 
 ABOUT = """
@@ -42,9 +42,9 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))
         registry = stack.enter_context(loopback.registry(folder / "registry")).address
         compose_file, base = copied_stack(folder / "stack")
-        first = stack.enter_context(spare_engine("bm-first-"))
-        second = stack.enter_context(spare_engine("bm-second-"))
-        baker = stack.enter_context(spare_engine("bm-baker-", containerd_store=True))
+        first = stack.enter_context(temporary_engine("bm-first-"))
+        second = stack.enter_context(temporary_engine("bm-second-"))
+        baker = stack.enter_context(temporary_engine("bm-baker-", containerd_store=True))
         for engine in (first, second, baker):
             engine.load(base)
         project = {"COMPOSE_FILE": str(compose_file)}
@@ -58,7 +58,7 @@ def main() -> None:
         say(f"first machine: {sharing.doit('build_optimized').seconds:.1f} s to build and push")
         say(f"first machine: {baking.bake(*cache['to']).seconds:.1f} s for bake to build and export")
 
-        def emptied(bench: Bench, engine: SpareEngine) -> Bench:
+        def emptied(bench: Bench, engine: TemporaryEngine) -> Bench:
             engine.forget_everything([base])
             shutil.rmtree(compose_file.parent / ".build", ignore_errors=True)
             return bench

@@ -30,7 +30,7 @@ from tasks.sharing.asked import Asked
 
 if TYPE_CHECKING:
     from tasks.planning.shared_image import SharedImage
-    from tasks.sharing.lease import Crew
+    from tasks.sharing.lease import BuildCoordinator
     from tasks.sharing.share import Share
 
 Kept = TypeVar("Kept")
@@ -150,11 +150,11 @@ class Workspace:
         return Asked(self.folder, (self.settings.cache_registry, self.engine.address), self.settings.cache_ask)
 
     @cached_property
-    def crew(self) -> Crew:
+    def coordinator(self) -> BuildCoordinator:
         """The machines that settle through Redis who builds what, if one is set."""
-        from tasks.sharing.lease import Crew
+        from tasks.sharing.lease import BuildCoordinator
 
-        return Crew(self.settings.redis_url, self.events.say)
+        return BuildCoordinator(self.settings.redis_url, self.events.say)
 
     @cached_property
     def expected_seconds(self) -> dict[str, float]:
@@ -179,7 +179,7 @@ class Workspace:
         under another service's name takes nothing more."""
         found = {}
         for name, one in decisions.items():
-            if one.inputs.image.twin:
+            if one.inputs.image.duplicate_of:
                 found[name] = 0.0
                 continue
             known = self.expected_pull_seconds if one.action == "pull" else self.expected_seconds
@@ -206,13 +206,13 @@ class Workspace:
                 self.facts.keep(held.id for held in self.snapshot().by_name.values())
             return self._decisions
 
-    def decide(self, name: str, *, anew: bool = False) -> plan.Decision:
+    def decide(self, name: str, *, refresh: bool = False) -> plan.Decision:
         """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
-        ``anew``: with its folders walked again, for whoever is about to act on it."""
+        ``refresh``: with its folders walked again, for whoever is about to act on it."""
         with self._lock:
-            if not anew and (self._decisions is not None or not self._changed):
+            if not refresh and (self._decisions is not None or not self._changed):
                 return self.decisions()[name]
-            chosen = InputResolver(self.project, self.common, self.environ) if anew else self.resolver
+            chosen = InputResolver(self.project, self.common, self.environ) if refresh else self.resolver
             inputs = chosen.resolve(self.snapshot().platform, self._facts_of, name, self.built_on)
             return self._planned(inputs)[name]
 
@@ -256,7 +256,7 @@ class Workspace:
             if one.action == "build" and name not in self.expected_seconds
         }
         if unknown:
-            for number, made in self.crew.known(list(unknown)).items():
+            for number, made in self.coordinator.lookup(list(unknown)).items():
                 self.expected_seconds[unknown[number]] = made.seconds
 
     def snapshot(self) -> Snapshot:
@@ -317,7 +317,7 @@ class Workspace:
         """With the reason why an image of several platforms cannot be had here, if there is one, and whether the image
         is still to be built in this run."""
         # Services that share one build it once.
-        if plan.own_only(one) and one.name not in self._built and not one.image.twin:
+        if plan.own_only(one) and one.name not in self._built and not one.image.duplicate_of:
             one = replace(one, due=True)
         if one.problem or len(one.platforms) < 2:
             return one

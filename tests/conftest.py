@@ -20,7 +20,7 @@ import pytest
 from tasks.base import lock
 from tasks.base.errors import UserError
 from tasks.benchmarks.newer_engine import newer_engine
-from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.benchmarks.temporary_engine import TemporaryEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests of the services run inside their images, on Python 3.13 with what is installed there.
@@ -168,14 +168,14 @@ def busybox(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
         'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "/bin"]\nENV PATH=/bin\n'
     )
     # Of two that give the same name at once, containerd's store refuses one.
-    with lock.held(Path(tempfile.gettempdir(), "tst-busybox.lock")):
+    with lock.exclusive(Path(tempfile.gettempdir(), "tst-busybox.lock")):
         done = docker("buildx", "build", "--quiet", "--tag", "tst-busybox:1", str(folder))
     assert done.returncode == 0, done.stderr
     return "tst-busybox:1"
 
 
 @pytest.fixture(scope="session", params=["classic", "containerd"])
-def newer(engine: None, request: pytest.FixtureRequest) -> Iterator[SpareEngine]:
+def newer(engine: None, request: pytest.FixtureRequest) -> Iterator[TemporaryEngine]:
     """The engine of Debian's testing suite with its own client, buildx and Compose, with either store."""
     with contextlib.ExitStack() as stack:
         try:

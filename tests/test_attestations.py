@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.benchmarks.newer_engine import newer_engine
-from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.benchmarks.temporary_engine import TemporaryEngine
 from tasks.engine.client import Engine
 from tests import loopback
 from tests.conftest import Lab
@@ -38,7 +38,7 @@ def kinds(engine: Engine, ref: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def far(newer: SpareEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def far(newer: TemporaryEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a dedicated BuildKit."""
     folder = tmp_path_factory.mktemp("far")
     with (
@@ -48,7 +48,7 @@ def far(newer: SpareEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield endpoint
 
 
-def test_from_a_dedicated_builder(lab: Lab, newer: SpareEngine, far: str) -> None:
+def test_from_a_dedicated_builder(lab: Lab, newer: TemporaryEngine, far: str) -> None:
     """The classic store gets the image alone, containerd's the attestation too."""
     lab.write(PROJECT)
     name = f"cch-{lab.prefix}"
@@ -64,7 +64,7 @@ def test_from_a_dedicated_builder(lab: Lab, newer: SpareEngine, far: str) -> Non
         assert "image" in kinds(engine, lab.ref("base"))
 
 
-def test_through_a_registry(lab: Lab, newer: SpareEngine, tmp_path: Path) -> None:
+def test_through_a_registry(lab: Lab, newer: TemporaryEngine, tmp_path: Path) -> None:
     """Who pulls it gets the image alone: the attestation stays in the registry, in the index under the tag."""
     engine = Engine(newer.address)
     if not engine.uses_containerd_store():

@@ -15,7 +15,7 @@ import pytest
 
 from tasks.benchmarks import measure
 from tasks.benchmarks.measure import Timing
-from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.benchmarks.temporary_engine import TemporaryEngine
 from tasks.buildkit.bake import allowances, definition, untold
 from tasks.buildkit.buildx import version
 from tasks.buildkit.progress import is_at_least
@@ -144,7 +144,7 @@ def test_the_definition_means_what_was_declared(lab: Lab) -> None:
 
 
 @pytest.mark.engine
-def test_plan_says_what_the_newer_buildx_asks_for(lab: Lab, newer: SpareEngine) -> None:
+def test_plan_says_what_the_newer_buildx_asks_for(lab: Lab, newer: TemporaryEngine) -> None:
     lab.write(PROJECT)
     lab.environ = {**newer.environ, "COMPOSE_FILE": str(lab.folder / "proj/compose.yml")}
     printed = lab.doit("plan", "--bake")
@@ -179,7 +179,7 @@ ATTESTED = {
 
 
 @pytest.mark.engine
-def test_the_newer_compose_and_its_keys(lab: Lab, newer: SpareEngine) -> None:
+def test_the_newer_compose_and_its_keys(lab: Lab, newer: TemporaryEngine) -> None:
     """With provenance each build of the same has another id; what is on it stays fresh."""
     lab.write(ATTESTED)
     lab.environ = dict(newer.environ)

@@ -15,8 +15,8 @@ import pytest
 
 from tasks.base.errors import UserError
 from tasks.base.settings import Settings
-from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
-from tasks.buildkit import builder, handover
+from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
+from tasks.buildkit import builder, oci_transfer
 from tasks.engine.client import Engine
 from tests import loopback
 from tests.conftest import Lab, docker
@@ -163,7 +163,7 @@ def test_buildx_takes_our_file_and_a_container_boots_where_its_image_is(engine: 
 def far(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         with (
-            spare_engine("cch-far-", containerd_store=True) as engine,
+            temporary_engine("cch-far-", containerd_store=True) as engine,
             loopback.grpc_of_engine(tmp_path_factory.mktemp("far"), engine.address.removeprefix("unix://")) as endpoint,
         ):
             yield endpoint
@@ -243,19 +243,19 @@ def test_the_handover_sends_what_the_engine_lacks(busybox: str, tmp_path: Path) 
     engine = Engine()
     held = engine.snapshot().get(busybox)
     assert held is not None
-    folder = handover.folder_of(tmp_path, busybox)
-    context = handover.context_of(engine, tmp_path, busybox, held, "linux/amd64")
-    layout = handover.read(folder, held.id, "linux/amd64")
+    folder = oci_transfer.folder_of(tmp_path, busybox)
+    context = oci_transfer.context_of(engine, tmp_path, busybox, held, "linux/amd64")
+    layout = oci_transfer.read(folder, held.id, "linux/amd64")
     assert layout is not None
     assert context == f"oci-layout://{folder}@{layout.manifest}"
-    assert handover.take(engine, folder, held.id, "linux/amd64", [layout.contents], partial=True) == held.id
-    assert handover.take(engine, folder, held.id, "linux/amd64", [], partial=True) == held.id
-    assert handover.read(folder, "sha256:other", "linux/amd64") is None
+    assert oci_transfer.take(engine, folder, held.id, "linux/amd64", [layout.contents], partial=True) == held.id
+    assert oci_transfer.take(engine, folder, held.id, "linux/amd64", [], partial=True) == held.id
+    assert oci_transfer.read(folder, "sha256:other", "linux/amd64") is None
     with pytest.raises(UserError, match="left no image"):
-        handover.take(engine, folder, "sha256:other", "linux/amd64", [], partial=True)
+        oci_transfer.take(engine, folder, "sha256:other", "linux/amd64", [], partial=True)
     (folder / "blobs" / "sha256" / layout.layers[0].removeprefix("sha256:")).unlink()
-    assert handover.read(folder, held.id, "linux/amd64") is None
-    assert handover.context_of(engine, tmp_path, busybox, held, "linux/amd64") == context  # saved again
+    assert oci_transfer.read(folder, held.id, "linux/amd64") is None
+    assert oci_transfer.context_of(engine, tmp_path, busybox, held, "linux/amd64") == context  # saved again
 
 
 def test_only_what_the_index_reaches_is_kept(tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_only_what_the_index_reaches_is_kept(tmp_path: Path) -> None:
     manifest = put(json.dumps({"config": {"digest": config}, "layers": [{"digest": layer}, {"digest": cache}]}))
     (tmp_path / "index.json").write_text(json.dumps({"manifests": [{"digest": manifest}]}))
     now = (blobs / layer.removeprefix("sha256:")).stat().st_mtime
-    assert handover.tidy(tmp_path, now + 60) == 0  # another run may just be reading it
-    assert handover.tidy(tmp_path, now + 7200) == 3
+    assert oci_transfer.tidy(tmp_path, now + 60) == 0  # another run may just be reading it
+    assert oci_transfer.tidy(tmp_path, now + 7200) == 3
     assert not (blobs / old.removeprefix("sha256:")).exists()
     assert len(list(blobs.iterdir())) == 5
 
@@ -284,9 +284,9 @@ def test_only_what_the_index_reaches_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def able(busybox: str) -> Iterator[SpareEngine]:
+def able(busybox: str) -> Iterator[TemporaryEngine]:
     try:
-        with spare_engine("cch-able-", containerd_store=True) as engine:
+        with temporary_engine("cch-able-", containerd_store=True) as engine:
             engine.load(busybox)
             yield engine
     except UserError as trouble:
@@ -295,7 +295,7 @@ def able(busybox: str) -> Iterator[SpareEngine]:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("backend", ["local", "registry"])
-def test_after_a_full_prune_a_cache_spares_every_step(able: SpareEngine, tmp_path: Path, backend: str) -> None:
+def test_after_a_full_prune_a_cache_spares_every_step(able: TemporaryEngine, tmp_path: Path, backend: str) -> None:
     one = Lab(tmp_path / "project")
     one.write(FILES)
     with loopback.registry(tmp_path / "registry") as server:
@@ -321,7 +321,7 @@ def test_after_a_full_prune_a_cache_spares_every_step(able: SpareEngine, tmp_pat
 
 
 @pytest.mark.engine
-def test_a_cache_that_cannot_be_written_fails_no_build(able: SpareEngine, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_fails_no_build(able: TemporaryEngine, tmp_path: Path) -> None:
     one = Lab(tmp_path / "project")
     one.write(FILES)
     one.environ = {

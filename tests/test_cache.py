@@ -15,13 +15,13 @@ import pytest
 
 from tasks.base import lock
 from tasks.base.errors import UserError
-from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.building import context
 from tasks.engine.client import CacheRecord, Engine
 from tasks.history import hits
 from tasks.history.store import Build, StepRecord
-from tasks.planning.reasons import AFRESH, DUE
-from tasks.pruning import holdings
+from tasks.planning.reasons import DUE, NO_CACHE
+from tasks.pruning import disk_usage
 from tasks.pruning.cache_prune import prune_argv
 from tasks.pruning.prune import Item, choose
 from tests import loopback
@@ -47,9 +47,9 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def second(busybox: str) -> Iterator[SpareEngine]:
+def second(busybox: str) -> Iterator[TemporaryEngine]:
     try:
-        with spare_engine("cch-prune-") as engine:
+        with temporary_engine("cch-prune-") as engine:
             engine.load(busybox)
             yield engine
     except UserError as trouble:
@@ -57,7 +57,7 @@ def second(busybox: str) -> Iterator[SpareEngine]:
 
 
 @pytest.fixture
-def project(second: SpareEngine, tmp_path: Path) -> Lab:
+def project(second: TemporaryEngine, tmp_path: Path) -> Lab:
     one = Lab(tmp_path / "project")
     one.environ = {"DOCKER_HOST": second.address, "DOCKER_CONTEXT": ""}
     one.write(FILES)
@@ -310,7 +310,9 @@ def test_the_folder_of_a_project_goes_with_its_compose_file_or_when_nobody_uses_
 
 
 @pytest.mark.engine
-def test_a_project_carried_in_a_folder_is_not_built_again(project: Lab, second: SpareEngine, tmp_path: Path) -> None:
+def test_a_project_carried_in_a_folder_is_not_built_again(
+    project: Lab, second: TemporaryEngine, tmp_path: Path
+) -> None:
     nothing = project.doit("cache_export", str(tmp_path / "out"))
     assert nothing.returncode != 0
     assert "nothing to export" in nothing.stderr
@@ -408,7 +410,7 @@ def test_records_that_lie_on_others_go_first_and_busy_ones_stay() -> None:
         CacheRecord("under busy", (), "layer", 10, 0.0, 1),
         CacheRecord("on it", ("under busy",), "layer", 10, 0.0, 1, busy=True),
     ]
-    chosen = choose(holdings.engine_cache(records, 100.0), 1.0, 0)
+    chosen = choose(disk_usage.engine_cache(records, 100.0), 1.0, 0)
     assert [item.key for item, _ in chosen.gone] == ["above", "below"]
 
 
@@ -419,12 +421,12 @@ def test_a_record_that_an_image_shares_is_freed_with_the_last_of_both() -> None:
         CacheRecord("theirs", (), "RUN", 700, 0.0, 1, shared=True),
     ]
     layers = {"new": (500, 21.0), "old": (500, 11.0)}
-    assert holdings.layers_of(records, layers) == {"r1": "old", "r2": "new"}
+    assert disk_usage.layers_of(records, layers) == {"r1": "old", "r2": "new"}
     images = [
         Item("i1", "image", "old", {"old": 500}, idle=100.0),
         Item("i2", "image", "new", {"new": 500}, idle=100.0, needed="x"),
     ]
-    chosen = choose([*images, *holdings.engine_cache(records, 100.0, layers=layers)], 1.0, 10**6)
+    chosen = choose([*images, *disk_usage.engine_cache(records, 100.0, layers=layers)], 1.0, 10**6)
     freed = {item.key: size for item, size in chosen.gone}
     assert freed.keys() == {"i1", "r1", "r2", "theirs"}
     assert freed["i1"] + freed["r1"] == 500
@@ -438,7 +440,7 @@ def test_a_random_build_cache_never_breaks() -> None:
         parents = tuple({chance.choice(records).id for _ in range(chance.randrange(3))}) if records else ()
         size, used, busy = chance.randrange(10**6), chance.random() * 1e6, chance.random() < 0.05
         records.append(CacheRecord(str(number), parents, "x", size, used, 1, busy))
-    chosen = choose(holdings.engine_cache(records, 1e6), 8e5, 10**8)
+    chosen = choose(disk_usage.engine_cache(records, 1e6), 8e5, 10**8)
     there = {record.id: record for record in records}
     for item, _ in chosen.gone:
         record = there.pop(item.key)
@@ -478,7 +480,7 @@ Total:\t\t347.7MB
 
 
 def test_what_buildx_du_prints() -> None:
-    shared, copied = holdings.read_du(DU, now=10_000.0)
+    shared, copied = disk_usage.read_du(DU, now=10_000.0)
     assert shared == CacheRecord(
         "yuoxg",
         (),
@@ -492,7 +494,7 @@ def test_what_buildx_du_prints() -> None:
     assert copied == CacheRecord(
         "rjhku", ("yuoxg", "other"), "[1/3] COPY f: /f", 10240, 6400.0, 1, busy=True, made=1795505377.0
     )
-    assert holdings.read_du("", 0.0) == []
+    assert disk_usage.read_du("", 0.0) == []
 
 
 def test_the_command_that_prunes_a_dedicated_builder() -> None:
@@ -516,7 +518,7 @@ def test_hits_are_counted_from_history() -> None:
         build(4, "pull", 1.0),
         build(5, status="failed", steps=ran),
         build(6, fingerprint="f1", steps=ran),
-        build(7, fingerprint="f1", steps=ran, reasons=(AFRESH,)),
+        build(7, fingerprint="f1", steps=ran, reasons=(NO_CACHE,)),
     ]
     one = hits.count(reversed(past))["a"]
     assert (one.built, one.retagged, one.pulled) == (4, 1, 1)

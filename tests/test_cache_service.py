@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.sharing.lease import Crew, Made
+from tasks.sharing.lease import BuildCoordinator, Made
 from tests import loopback
 from tests.conftest import ROOT, Lab
 
@@ -84,9 +84,9 @@ def test_machines_share_through_it_with_a_login_and_not_without(
     assert PASSWORD not in everything
     assert REDIS_PASSWORD not in everything
     said: list[str] = []
-    crew = Crew(lab.environ["REDIS_URL"], said.append)
-    crew.tell({"f": Made("d", 1.0, 2)})
-    assert (crew.known(["f"]), said) == ({"f": Made("d", 1.0, 2)}, [])
+    crew = BuildCoordinator(lab.environ["REDIS_URL"], said.append)
+    crew.publish({"f": Made("d", 1.0, 2)})
+    assert (crew.lookup(["f"]), said) == ({"f": Made("d", 1.0, 2)}, [])
 
 
 @pytest.mark.stack

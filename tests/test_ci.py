@@ -142,12 +142,12 @@ from tasks.base import processes
 from tasks.stack.bringup import Terms
 from tasks.stack.health import Limits
 from tasks.stack.stack import compose_of
-from tasks.stack.trial import trial
+from tasks.stack.ephemeral_stack import running
 from tasks.run import current
 
 processes.stop_on_signals()
-with trial(compose_of(current()), Terms(current().events, Limits(60, 60), Path(sys.argv[1]))) as one:
-    print(one.compose.project, *one.urls.values(), one.outcome.well, flush=True)
+with running(compose_of(current()), Terms(current().events, Limits(60, 60), Path(sys.argv[1]))) as one:
+    print(one.compose.project, *one.urls.values(), one.outcome.healthy, flush=True)
     if len(sys.argv) > 2:
         time.sleep(600)
 """

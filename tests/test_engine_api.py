@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from tasks.base.errors import UserError
-from tasks.benchmarks import spare_engine
-from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.benchmarks import temporary_engine
+from tasks.benchmarks.temporary_engine import TemporaryEngine
 from tasks.engine.api import OURS, Api, ssh_argv
 from tasks.engine.client import Engine
 from tasks.engine.endpoint import Material, endpoint, leading_to, material
@@ -110,7 +110,7 @@ def test_the_build_cache_as_either_api_tells_it(tmp_path: Path, said: Answers) -
 
 
 @pytest.mark.engine
-def test_the_real_engines(newer: SpareEngine) -> None:
+def test_the_real_engines(newer: TemporaryEngine) -> None:
     for address in (endpoint(), newer.address):
         server = json.loads(docker("--host", address, "version", "--format", "{{json .Server}}").stdout)
         theirs = tuple(map(int, server["ApiVersion"].split(".")))
@@ -289,7 +289,7 @@ def behind_tls(tmp_path: Path, engine: None, monkeypatch: pytest.MonkeyPatch) ->
     """A dockerd that wants a client's certificate, and the environment whose current context leads to it."""
     certificates(tmp_path)
     port = free_port()
-    plain = spare_engine._config
+    plain = temporary_engine._config
 
     def config(folder: Path, address: str, *more: Any) -> dict[str, object]:
         names = {"tlscacert": "ca.pem", "tlscert": "server.pem", "tlskey": "server-key.pem"}
@@ -297,14 +297,14 @@ def behind_tls(tmp_path: Path, engine: None, monkeypatch: pytest.MonkeyPatch) ->
         hosts = [address, f"tcp://127.0.0.1:{port}"]
         return {**plain(folder, address, *more), "hosts": hosts, "tlsverify": True, **files}
 
-    monkeypatch.setattr(spare_engine, "_config", config)
+    monkeypatch.setattr(temporary_engine, "_config", config)
     environ = {"DOCKER_CONFIG": str(tmp_path / "config"), "DOCKER_CONTEXT": "far", "DOCKER_HOST": ""}
     where = f"host=tcp://127.0.0.1:{port},ca={tmp_path}/ca.pem,cert={tmp_path}/client.pem,key={tmp_path}/client-key.pem"
     made = ["docker", "context", "create", "far", "--docker", where]
     subprocess.run(made, env={**os.environ, **environ, "DOCKER_CONTEXT": ""}, check=True, capture_output=True)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(spare_engine.spare_engine("tst-tls-"))
+            stack.enter_context(temporary_engine.temporary_engine("tst-tls-"))
         except UserError as trouble:
             pytest.skip(str(trouble))
         yield environ

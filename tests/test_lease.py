@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.sharing.lease import Crew, Made
+from tasks.sharing.lease import BuildCoordinator, Made
 from tests import loopback
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,8 +25,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Servic
         yield service
 
 
-def crew(service: loopback.Service, said: list[str] | None = None, **more: float) -> Crew:
-    return Crew(f"redis://127.0.0.1:{service.port}/0", (said if said is not None else []).append, **more)
+def crew(service: loopback.Service, said: list[str] | None = None, **more: float) -> BuildCoordinator:
+    return BuildCoordinator(f"redis://127.0.0.1:{service.port}/0", (said if said is not None else []).append, **more)
 
 
 def never() -> bool:
@@ -40,7 +40,7 @@ def test_one_at_a_time_and_the_others_are_told_that_it_was_done(server: loopback
     holders: list[str] = []
 
     def work() -> None:
-        with crew(server).turn("one", holders.append, never) as late:
+        with crew(server).acquire("one", holders.append, never) as late:
             inside.append(1)
             most.append(len(inside))
             waited.append(late)
@@ -61,10 +61,10 @@ def test_a_lease_is_renewed_while_its_holder_works(server: loopback.Service) -> 
     order: list[str] = []
 
     def second() -> None:
-        with crew(server, lease_seconds=0.6).turn("long", lambda who: None, never):
+        with crew(server, lease_seconds=0.6).acquire("long", lambda who: None, never):
             order.append("second")
 
-    with crew(server, lease_seconds=0.6).turn("long", lambda who: None, never):
+    with crew(server, lease_seconds=0.6).acquire("long", lambda who: None, never):
         thread = threading.Thread(target=second)
         thread.start()
         time.sleep(1.5)
@@ -75,8 +75,8 @@ def test_a_lease_is_renewed_while_its_holder_works(server: loopback.Service) -> 
 
 def test_a_killed_holder_is_replaced(server: loopback.Service) -> None:
     code = (
-        "import sys, time\nfrom tasks.sharing.lease import Crew\n"
-        "with Crew(sys.argv[1], print, lease_seconds=1.0).turn('dead', print, lambda: False):\n"
+        "import sys, time\nfrom tasks.sharing.lease import BuildCoordinator\n"
+        "with BuildCoordinator(sys.argv[1], print, lease_seconds=1.0).acquire('dead', print, lambda: False):\n"
         "    print('mine', flush=True)\n    time.sleep(60)\n"
     )
     argv = [sys.executable, "-c", code, f"redis://127.0.0.1:{server.port}/0"]
@@ -85,7 +85,7 @@ def test_a_killed_holder_is_replaced(server: loopback.Service) -> None:
         assert holder.stdout.readline() == "mine\n"
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    with crew(server).turn("dead", lambda who: None, never) as late:
+    with crew(server).acquire("dead", lambda who: None, never) as late:
         assert late
 
 
@@ -93,25 +93,25 @@ def test_only_the_holder_gives_back(server: loopback.Service) -> None:
     import redis
 
     client = redis.Redis(port=server.port, decode_responses=True)
-    with crew(server).turn("stolen", lambda who: None, never):
+    with crew(server).acquire("stolen", lambda who: None, never):
         client.set("vllm-swarm:lease:stolen", "another")
     assert client.get("vllm-swarm:lease:stolen") == "another"
 
 
 def test_who_waits_can_be_stopped(server: loopback.Service) -> None:
     stop = threading.Event()
-    with crew(server).turn("held", lambda who: None, never):
-        with crew(server).turn("held", lambda who: stop.set(), stop.is_set) as late:
+    with crew(server).acquire("held", lambda who: None, never):
+        with crew(server).acquire("held", lambda who: stop.set(), stop.is_set) as late:
             assert late
         assert crew(server)._do(lambda redis: redis.get("vllm-swarm:lease:held"))
 
 
 def test_the_index_answers_in_one_round_trip(server: loopback.Service) -> None:
     told = {"f1": Made("sha256:d", 12.5, 1000), "f2": Made("", 3.0, 10)}
-    crew(server).tell(told)
+    crew(server).publish(told)
     other = crew(server)
     before = other._do(lambda redis: redis.info("stats"))["total_commands_processed"]
-    assert other.known(["f1", "nothing", "f2"]) == told
+    assert other.lookup(["f1", "nothing", "f2"]) == told
     after = other._do(lambda redis: redis.info("stats"))["total_commands_processed"]
     assert after - before == 2  # the question, and this one
 
@@ -119,14 +119,14 @@ def test_the_index_answers_in_one_round_trip(server: loopback.Service) -> None:
 def test_what_another_program_wrote_is_passed_over(server: loopback.Service) -> None:
     crew(server)._do(lambda redis: redis.set("vllm-swarm:made:odd", "{not json"))
     crew(server)._do(lambda redis: redis.set("vllm-swarm:made:other", '{"digest": 1, "more": 2}'))
-    assert crew(server).known(["odd", "other"]) == {}
+    assert crew(server).lookup(["odd", "other"]) == {}
 
 
 def test_nobody_else_is_nobody_to_wait_for() -> None:
     said: list[str] = []
-    with Crew("", said.append).turn("x", said.append, never) as late:
+    with BuildCoordinator("", said.append).acquire("x", said.append, never) as late:
         assert not late
-    assert Crew("", said.append).known(["x"]) == {}
+    assert BuildCoordinator("", said.append).lookup(["x"]) == {}
     assert said == []
 
 
@@ -135,11 +135,11 @@ def test_nobody_else_is_nobody_to_wait_for() -> None:
 )
 def test_a_redis_that_is_not_there_is_said_once_without_the_password(url: str) -> None:
     said: list[str] = []
-    one = Crew(url, said.append)
+    one = BuildCoordinator(url, said.append)
     for _ in range(2):
-        with one.turn("x", said.append, never) as late:
+        with one.acquire("x", said.append, never) as late:
             assert not late
-    one.tell({"f": Made("", 1.0, 1)})
+    one.publish({"f": Made("", 1.0, 1)})
     assert len(said) == 1
     assert "Redis is left out" in said[0]
     assert "HUSH" not in said[0]
@@ -149,11 +149,11 @@ def test_a_redis_that_is_not_there_is_said_once_without_the_password(url: str) -
 def test_a_wrong_password_is_said_without_any(tmp_path: Path) -> None:
     said: list[str] = []
     with loopback.redis(tmp_path, password="right") as server:
-        good = Crew(f"redis://:right@127.0.0.1:{server.port}/0", said.append)
-        good.tell({"f": Made("", 1.0, 1)})
-        assert good.known(["f"])
-        bad = Crew(f"redis://:HUSH@127.0.0.1:{server.port}/0", said.append)
-        assert bad.known(["f"]) == {}
+        good = BuildCoordinator(f"redis://:right@127.0.0.1:{server.port}/0", said.append)
+        good.publish({"f": Made("", 1.0, 1)})
+        assert good.lookup(["f"])
+        bad = BuildCoordinator(f"redis://:HUSH@127.0.0.1:{server.port}/0", said.append)
+        assert bad.lookup(["f"]) == {}
     assert said == ["Redis is left out (it refuses the password in REDIS_URL): another machine may do the same work"]
 
 
@@ -161,7 +161,7 @@ def test_a_redis_that_dies_while_a_lease_is_held_stops_nobody(tmp_path: Path) ->
     said: list[str] = []
     with loopback.redis(tmp_path) as server:
         one = crew(server, said, lease_seconds=0.3)
-        with one.turn("x", lambda who: None, never):
+        with one.acquire("x", lambda who: None, never):
             server.kill()
             time.sleep(0.5)
     assert len(said) == 1
@@ -173,7 +173,7 @@ def test_a_redis_that_hangs_is_left_out(tmp_path: Path) -> None:
     relay = loopback.Relay(1)
     relay.silent = True
     try:
-        assert Crew(f"redis://127.0.0.1:{relay.port}/0", said.append).known(["f"]) == {}
+        assert BuildCoordinator(f"redis://127.0.0.1:{relay.port}/0", said.append).lookup(["f"]) == {}
     finally:
         relay.close()
     assert len(said) == 1

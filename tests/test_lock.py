@@ -24,7 +24,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from tasks.base import lock
-hold = {"held": lambda p: lock.held(p), "shared": lambda p: lock.shared(p, lambda: None)}[sys.argv[1]]
+hold = {"held": lambda p: lock.exclusive(p), "shared": lambda p: lock.shared(p, lambda: None)}[sys.argv[1]]
 with hold(Path(sys.argv[2])):
     print("held", flush=True)
     sys.stdin.read()
@@ -70,7 +70,7 @@ def test_the_lock_of_an_engine_is_one_for_all_checkouts_and_environments(
 def test_anybody_may_lock_whoever_made_the_file(path: Path) -> None:
     before = os.umask(0o077)
     try:
-        with lock.taken(path) as ours:
+        with lock.try_exclusive(path) as ours:
             assert ours
     finally:
         os.umask(before)
@@ -84,7 +84,7 @@ def taken_by(user: int | None, path: Path) -> bool:
         if user is not None:
             os.setuid(user)
         try:
-            with lock.taken(path) as ours:
+            with lock.try_exclusive(path) as ours:
                 os._exit(0 if ours else 3)
         finally:
             os._exit(1)
@@ -102,7 +102,7 @@ def test_two_users_share_a_lock_in_a_sticky_folder(tmp_path: Path) -> None:
         for first, second in ((None, 65534), (65534, None)):
             path = folder / f"{first}.lock"
             assert taken_by(first, path)
-            with lock.taken(path) as ours:
+            with lock.try_exclusive(path) as ours:
                 assert ours
                 assert not taken_by(second, path)
             assert taken_by(second, path)
@@ -118,7 +118,7 @@ def test_what_is_no_plain_file_is_refused_in_one_sentence(path: Path, kind: str)
         os.mkfifo(path)
     else:
         path.mkdir()
-    with pytest.raises(UserError, match=r"x\.lock: this file cannot be locked: "), lock.taken(path):
+    with pytest.raises(UserError, match=r"x\.lock: this file cannot be locked: "), lock.try_exclusive(path):
         pass
     assert not path.with_name("victim").exists()
 
@@ -139,9 +139,9 @@ def nfs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_on_nfs_is_locked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nfs(monkeypatch)
     for _ in "new", "there":
-        with lock.taken(path) as ours:
+        with lock.try_exclusive(path) as ours:
             assert ours
-            with lock.taken(path) as theirs:
+            with lock.try_exclusive(path) as theirs:
                 assert not theirs
 
 
@@ -158,12 +158,12 @@ def test_a_file_that_may_only_be_read_is_locked_all_the_same(
         return really(name, flags, *mode)
 
     monkeypatch.setattr(os, "open", refused)
-    with lock.taken(path) as ours:
+    with lock.try_exclusive(path) as ours:
         assert ours
     nfs(monkeypatch)
     with (
         pytest.raises(UserError, match=r"x\.lock: this file cannot be locked: Bad file descriptor \("),
-        lock.taken(path),
+        lock.try_exclusive(path),
     ):
         pass
 
@@ -173,7 +173,10 @@ def test_a_file_system_without_locks_is_a_sentence(path: Path, monkeypatch: pyte
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", none)
-    with pytest.raises(UserError, match=r"x\.lock: this file cannot be locked: No locks available \("), lock.held(path):
+    with (
+        pytest.raises(UserError, match=r"x\.lock: this file cannot be locked: No locks available \("),
+        lock.exclusive(path),
+    ):
         pass
 
 
@@ -181,12 +184,12 @@ def test_sharers_do_not_wait_for_each_other_and_one_alone_waits_for_all(path: Pa
     other = Holder("shared", path)
     with lock.shared(path, lambda: pytest.fail("it waits")):
         pass
-    with lock.taken(path) as ours:
+    with lock.try_exclusive(path) as ours:
         assert not ours
     got = threading.Event()
 
     def alone() -> None:
-        with lock.held(path, "waiting"):
+        with lock.exclusive(path, "waiting"):
             got.set()
 
     waiting = threading.Thread(target=alone)
@@ -201,7 +204,7 @@ def test_a_killed_holder_holds_nothing(path: Path) -> None:
     other = Holder("held", path)
     other.process.kill()
     other.process.wait()
-    with lock.taken(path) as ours:
+    with lock.try_exclusive(path) as ours:
         assert ours
     other.end()
 
@@ -232,7 +235,7 @@ def test_a_file_that_was_removed_while_somebody_waited_locks_nobody_out_and_nobo
     ended = threading.Event()
 
     def wait() -> None:
-        with lock.held(path):
+        with lock.exclusive(path):
             held.set()
             ended.wait(10)
 
@@ -242,7 +245,7 @@ def test_a_file_that_was_removed_while_somebody_waited_locks_nobody_out_and_nobo
     path.unlink()
     other.end()
     assert held.wait(10)
-    with lock.taken(path) as ours:
+    with lock.try_exclusive(path) as ours:
         assert not ours, "both lock the file that is there now"
     ended.set()
     waiting.join()
@@ -254,7 +257,7 @@ def test_what_came_in_place_of_a_file_that_was_removed_while_somebody_waited_is_
 
     def wait() -> None:
         try:
-            with lock.held(path):
+            with lock.exclusive(path):
                 pass
         except (UserError, OSError) as error:
             said.append(str(error))

@@ -18,8 +18,8 @@ from tasks.base.errors import UserError
 from tasks.compose import secrets
 from tasks.compose.stack import Service
 from tasks.engine.containers import Container, Containers, Event
+from tasks.stack.ephemeral_stack import free_port
 from tasks.stack.migrate import Before, Change, Journal, changes_between, downtime, held_tag
-from tasks.stack.trial import free_port
 from tests.conftest import ROOT, Lab, docker
 from tests.test_stack import Stack, wait_until
 

@@ -15,7 +15,7 @@ import pytest
 from tasks.base.errors import UserError
 from tasks.benchmarks import newer_engine
 from tasks.benchmarks.newer_engine import mirror, named
-from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.benchmarks.temporary_engine import TemporaryEngine
 from tasks.cli import checks
 from tests.conftest import docker
 
@@ -97,7 +97,7 @@ def test_nothing_that_is_not_signed_is_taken(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.engine
-def test_it_is_newer_and_this_machine_stays_as_it_was(newer: SpareEngine) -> None:
+def test_it_is_newer_and_this_machine_stays_as_it_was(newer: TemporaryEngine) -> None:
     ask = ["docker", "version", "--format", "{{.Server.Version}} {{.Client.Version}}"]
     there = subprocess.run(ask, env=newer.environ, capture_output=True, text=True, check=True).stdout.split()
     assert all(int(version.split(".")[0]) >= 28 for version in there)
@@ -119,7 +119,9 @@ class Ran:
         self.commands: list[str] = []
         monkeypatch.setattr(checks, "_run", lambda argv, env=None: self._run(argv, env or {}, status))
         monkeypatch.setattr(newer_engine, "newer_engine", self._engine)
-        monkeypatch.setattr(SpareEngine, "load", lambda engine, ref: self.commands.append(f"{engine.address}: {ref}"))
+        monkeypatch.setattr(
+            TemporaryEngine, "load", lambda engine, ref: self.commands.append(f"{engine.address}: {ref}")
+        )
 
     def _run(self, argv: list[str], env: dict[str, str], status: int) -> object:
         assert argv[0] == sys.executable
@@ -127,9 +129,9 @@ class Ran:
         return status or None
 
     @contextmanager
-    def _engine(self, prefix: str, *, containerd_store: bool) -> Iterator[SpareEngine]:
+    def _engine(self, prefix: str, *, containerd_store: bool) -> Iterator[TemporaryEngine]:
         name = "containerd" if containerd_store else "classic"
-        yield SpareEngine(name, {"ENGINE": name})
+        yield TemporaryEngine(name, {"ENGINE": name})
 
 
 SIDE_BY_SIDE = "--ignore=tests/e2e --numprocesses=3 --dist=loadfile"

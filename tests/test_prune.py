@@ -29,7 +29,7 @@ def test_what_is_old_goes_oldest_first_and_what_is_needed_stays() -> None:
 
 
 def test_what_is_too_much_goes_least_useful_first() -> None:
-    items = [item("slow", worth=100), item("quick", worth=20), item("large", 1000, worth=100)]
+    items = [item("slow", rebuild_cost=100), item("quick", rebuild_cost=20), item("large", 1000, rebuild_cost=100)]
     assert keys(items, DAY, 1100) == ["large"]
     assert keys(items, DAY, 150) == ["large", "quick"]
 
@@ -77,7 +77,7 @@ def disks(draw: st.DrawFn) -> list[Item]:
                 name=str(number),
                 parts={part: sizes[part] for part in draw(_PARTS)},
                 idle=draw(st.floats(0, 20 * DAY)),
-                worth=draw(st.floats(0, 1000)),
+                rebuild_cost=draw(st.floats(0, 1000)),
                 needed=draw(st.sampled_from(["", "", "runs", "foreign"])),
                 above=tuple(draw(st.sets(st.sampled_from([one.key for one in items] or ["-"]), max_size=2))),
             )

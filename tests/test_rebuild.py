@@ -309,7 +309,7 @@ def test_an_edit_before_its_turn_is_simply_built(lab: Lab, busybox: str) -> None
 
 
 def test_images_may_share_a_repository(lab: Lab) -> None:
-    """Side by side, each under a passing name of its own."""
+    """Side by side, each under a temporary name of its own."""
     names = ["one", "two", "three"]
     services = "".join(f'  {name}: {{image: "PREFIX/app:{name}", build: {{context: {name}}}}}\n' for name in names)
     lab.write({"compose.yml": f"name: PREFIX\nservices:\n{services}"})

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.benchmarks.temporary_engine import TemporaryEngine
 from tasks.planning import refused
 from tests.conftest import Lab, docker
 
@@ -56,7 +56,7 @@ def write(lab: Lab) -> None:
 
 
 @pytest.mark.engine
-def test_the_newer_engine_refuses_them_and_the_plan_says_so(lab: Lab, newer: SpareEngine) -> None:
+def test_the_newer_engine_refuses_them_and_the_plan_says_so(lab: Lab, newer: TemporaryEngine) -> None:
     write(lab)
     lab.environ = dict(newer.environ)
     plan = lab.plan()

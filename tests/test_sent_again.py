@@ -26,7 +26,7 @@ def old(path: Path, text: str) -> None:
     os.utime(path, (_OLD, _OLD))
 
 
-def held(lab: Lab, image: str) -> dict[str, tuple[int, str]]:
+def contents(lab: Lab, image: str) -> dict[str, tuple[int, str]]:
     """Mode and content of every path of an image."""
     container = docker("create", lab.ref(image), "none").stdout.strip()
     archive = lab.folder / f"{image}.tar"
@@ -45,7 +45,7 @@ def app(lab: Lab) -> Lab:
     lab.write({"compose.yml": _COMPOSE, "ctx/Dockerfile": "FROM scratch\nCOPY d /d\n", "ctx/d/g": "g"})
     old(lab.folder / "ctx/d/f", f"one {lab.prefix}")
     lab.build()
-    assert held(lab, "app")["d/f"][1] == f"one {lab.prefix}"
+    assert contents(lab, "app")["d/f"][1] == f"one {lab.prefix}"
     return lab
 
 
@@ -57,7 +57,7 @@ def test_contexts_of_one_name_are_not_taken_for_each_other(lab: Lab) -> None:
         lab.write({f"{name}/src/Dockerfile": "FROM scratch\nCOPY f /\n"})
         old(lab.folder / name / "src/f", f"{name} {lab.prefix}")
     assert lab.doit("-n", "1", "build_optimized").returncode == 0  # what is in use, a second build starts anew
-    assert {name: held(lab, name)["f"][1] for name in names} == {name: f"{name} {lab.prefix}" for name in names}
+    assert {name: contents(lab, name)["f"][1] for name in names} == {name: f"{name} {lab.prefix}" for name in names}
 
 
 def test_named_contexts_of_one_name_are_not_taken_for_each_other(lab: Lab) -> None:
@@ -71,25 +71,25 @@ def test_named_contexts_of_one_name_are_not_taken_for_each_other(lab: Lab) -> No
     for name in names:
         old(lab.folder / name / "src/f", f"{name} {lab.prefix}")
     assert lab.doit("-n", "1", "build_optimized").returncode == 0  # what is in use, a second build starts anew
-    assert {name: held(lab, name)["f"][1] for name in names} == {name: f"{name} {lab.prefix}" for name in names}
+    assert {name: contents(lab, name)["f"][1] for name in names} == {name: f"{name} {lab.prefix}" for name in names}
 
 
 def test_other_content_of_the_same_size_and_time(app: Lab) -> None:
     old(app.folder / "ctx/d/f", f"two {app.prefix}")
     assert app.build() == {"app": "built"}
-    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+    assert contents(app, "app")["d/f"][1] == f"two {app.prefix}"
     # And back again, for the builder has seen both by now.
     docker("image", "rm", "--force", *app.images())
     old(app.folder / "ctx/d/f", f"one {app.prefix}")
     assert app.build() == {"app": "built"}
-    assert held(app, "app")["d/f"][1] == f"one {app.prefix}"
+    assert contents(app, "app")["d/f"][1] == f"one {app.prefix}"
 
 
 def test_other_content_of_the_same_size_and_time_when_nothing_is_remembered(app: Lab) -> None:
     shutil.rmtree(app.folder / ".build")
     old(app.folder / "ctx/d/f", f"two {app.prefix}")
     assert app.build() == {"app": "built"}
-    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+    assert contents(app, "app")["d/f"][1] == f"two {app.prefix}"
 
 
 def test_a_file_that_was_away_for_a_while(app: Lab) -> None:
@@ -97,7 +97,7 @@ def test_a_file_that_was_away_for_a_while(app: Lab) -> None:
     assert app.actions() == {"app": "build"}
     old(app.folder / "ctx/d/f", f"two {app.prefix}")
     assert app.build() == {"app": "built"}
-    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+    assert contents(app, "app")["d/f"][1] == f"two {app.prefix}"
 
 
 def test_a_file_that_was_another_for_a_while(app: Lab) -> None:
@@ -106,7 +106,7 @@ def test_a_file_that_was_another_for_a_while(app: Lab) -> None:
     assert app.actions() == {"app": "build"}
     old(app.folder / "ctx/d/f", f"two {app.prefix}")
     assert app.build() == {"app": "built"}
-    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+    assert contents(app, "app")["d/f"][1] == f"two {app.prefix}"
 
 
 def test_the_mode_of_a_folder(app: Lab) -> None:
@@ -114,7 +114,7 @@ def test_the_mode_of_a_folder(app: Lab) -> None:
     app.build()
     (app.folder / "ctx/d/e").chmod(0o711)
     assert app.build() == {"app": "built"}
-    assert held(app, "app")["d/e"][0] == 0o711
+    assert contents(app, "app")["d/e"][0] == 0o711
 
 
 def test_a_builder_that_has_seen_a_context_is_not_sent_it_again(app: Lab) -> None:
@@ -138,7 +138,7 @@ def test_a_context_that_is_a_link_and_leads_elsewhere(app: Lab) -> None:
     (app.folder / "current").unlink()
     (app.folder / "current").symlink_to("next")
     assert app.build() == {"app": "built"}
-    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+    assert contents(app, "app")["d/f"][1] == f"two {app.prefix}"
 
 
 def test_what_is_overlooked_in_one_context_sends_no_other_one_again(app: Lab) -> None:
@@ -159,7 +159,7 @@ def test_a_file_that_another_project_of_the_folder_does_not_copy(app: Lab) -> No
     old(app.folder / "ctx/d/f", f"two {app.prefix}")
     assert app.doit("plan", COMPOSE_FILE=str(app.folder / "g.yml")).returncode == 0
     assert app.build() == {"app": "built"}
-    assert held(app, "app")["d/f"][1] == f"two {app.prefix}"
+    assert contents(app, "app")["d/f"][1] == f"two {app.prefix}"
 
 
 def test_an_attribute_of_a_folder(app: Lab) -> None:
@@ -204,5 +204,5 @@ def test_another_disk_of_the_same_stamps(lab: Lab) -> None:
             assert lab.build() == {"app": "built"}
         finally:
             subprocess.run(["umount", "--lazy", context], check=True)
-        assert held(lab, "app")["f"][1] == f"{number} {lab.prefix}"
+        assert contents(lab, "app")["f"][1] == f"{number} {lab.prefix}"
     assert stamps[0] == stamps[1], "or this test shows nothing"

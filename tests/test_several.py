@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import UserError
-from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.engine.client import Engine
 from tasks.planning.several import problem
 from tests import loopback
@@ -72,17 +72,17 @@ def test_what_no_store_or_builder_can_do_is_said(
 
 
 @pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory, engine: None) -> Iterator[SpareEngine]:
+def far(tmp_path_factory: pytest.TempPathFactory, engine: None) -> Iterator[TemporaryEngine]:
     """An engine with containerd's store: its BuildKit is the dedicated builder of the first, itself it is a second."""
     try:
-        with spare_engine("tst-several-far-", containerd_store=True) as spare:
+        with temporary_engine("tst-several-far-", containerd_store=True) as spare:
             yield spare
     except UserError as trouble:
         pytest.skip(str(trouble))
 
 
 @pytest.fixture(scope="module")
-def endpoint(far: SpareEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def endpoint(far: TemporaryEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with loopback.grpc_of_engine(tmp_path_factory.mktemp("far"), far.address.removeprefix("unix://")) as one:
         yield one
 
@@ -168,7 +168,7 @@ def test_the_engines_own_builder_says_what_it_cannot_do(remote: Lab) -> None:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("driver", ["docker", "remote"])
-def test_containerds_store_holds_all_platforms(remote: Lab, far: SpareEngine, driver: str) -> None:
+def test_containerds_store_holds_all_platforms(remote: Lab, far: TemporaryEngine, driver: str) -> None:
     remote.environ |= {"DOCKER_HOST": far.address, "BUILDER_DRIVER": driver}
     assert remote.build() == {"base": "built", "app": "built", "one": "built"}
     assert remote.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
@@ -191,7 +191,7 @@ def test_containerds_store_holds_all_platforms(remote: Lab, far: SpareEngine, dr
 
 @pytest.fixture
 def outside(
-    far: SpareEngine, lab: Lab, tmp_path_factory: pytest.TempPathFactory
+    far: TemporaryEngine, lab: Lab, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, loopback.Service]]:
     """A reference to an image of both platforms in a registry, and that registry."""
     with loopback.registry(tmp_path_factory.mktemp("outside")) as service:
@@ -204,7 +204,7 @@ def outside(
     docker("image", "rm", "--force", ref, *gone.stdout.split())
 
 
-def push_base(far: SpareEngine, ref: str, which: str = "") -> None:
+def push_base(far: TemporaryEngine, ref: str, which: str = "") -> None:
     # The buildx of Debian 13 breaks off on several platforms without any layer.
     text = f"FROM scratch\nARG TARGETARCH\nLABEL which={which}$TARGETARCH\nENV FILE=$TARGETARCH\nCOPY <<E /e\n1\nE\n"
     argv = ["buildx", "build", "--provenance=false", "--platform", ",".join(BOTH), "--tag", ref, "-"]
@@ -232,7 +232,7 @@ services:
 @pytest.mark.engine
 @pytest.mark.parametrize("store", ["classic", "containerd"])
 def test_a_base_is_pulled_for_each_platform_and_no_name_is_stolen(
-    lab: Lab, far: SpareEngine, outside: tuple[str, loopback.Service], store: str
+    lab: Lab, far: TemporaryEngine, outside: tuple[str, loopback.Service], store: str
 ) -> None:
     ref, service = outside
     host: tuple[str, ...] = ()
@@ -254,7 +254,7 @@ def test_a_base_is_pulled_for_each_platform_and_no_name_is_stolen(
 
 @pytest.mark.engine
 def test_one_reference_for_two_platforms_is_not_known_where_it_cannot_be_handed_over(
-    lab: Lab, far: SpareEngine, outside: tuple[str, loopback.Service]
+    lab: Lab, far: TemporaryEngine, outside: tuple[str, loopback.Service]
 ) -> None:
     ref, service = outside
     across = f"FROM --platform=$BUILDPLATFORM {ref} AS b\nCOPY f /f\nFROM {ref}\nCOPY --from=b /f /g\n"
@@ -273,7 +273,7 @@ def test_one_reference_for_two_platforms_is_not_known_where_it_cannot_be_handed_
 
 @pytest.mark.engine
 def test_a_dedicated_builder_gets_a_base_with_all_platforms(
-    remote: Lab, far: SpareEngine, outside: tuple[str, loopback.Service]
+    remote: Lab, far: TemporaryEngine, outside: tuple[str, loopback.Service]
 ) -> None:
     ref, service = outside
     remote.write(
@@ -295,7 +295,9 @@ def test_a_dedicated_builder_gets_a_base_with_all_platforms(
 
 @pytest.mark.engine
 @pytest.mark.parametrize("store", ["classic", "containerd"])
-def test_a_base_that_is_here_for_another_platform_only_is_never_taken(lab: Lab, far: SpareEngine, store: str) -> None:
+def test_a_base_that_is_here_for_another_platform_only_is_never_taken(
+    lab: Lab, far: TemporaryEngine, store: str
+) -> None:
     """containerd's store lets a build for amd64 start from an arm64 image, and calls the result amd64."""
     lab.environ = {"DOCKER_HOST": far.address} if store == "containerd" else {}
     host = ["--host", far.address] if store == "containerd" else []
@@ -314,16 +316,16 @@ def test_a_base_that_is_here_for_another_platform_only_is_never_taken(lab: Lab, 
 
 
 @pytest.fixture(scope="module")
-def second(engine: None) -> Iterator[SpareEngine]:
+def second(engine: None) -> Iterator[TemporaryEngine]:
     """Another machine's engine, with the classic store."""
     try:
-        with spare_engine("tst-several-second-") as spare:
+        with temporary_engine("tst-several-second-") as spare:
             yield spare
     except UserError as trouble:
         pytest.skip(str(trouble))
 
 
-def another(lab: Lab, folder: Path, host: SpareEngine, **environ: str) -> Lab:
+def another(lab: Lab, folder: Path, host: TemporaryEngine, **environ: str) -> Lab:
     """The same project in a checkout of its own, on another engine."""
     shutil.copytree(lab.folder, folder, ignore=shutil.ignore_patterns(".build"))
     other = Lab(folder)
@@ -332,7 +334,7 @@ def another(lab: Lab, folder: Path, host: SpareEngine, **environ: str) -> Lab:
     return other
 
 
-def saved(host: SpareEngine, ref: str, out: Path) -> dict[str, dict[str, str]]:
+def saved(host: TemporaryEngine, ref: str, out: Path) -> dict[str, dict[str, str]]:
     out.mkdir()
     done = docker("--host", host.address, "save", "--output", str(out / "tar"), ref)
     assert done.returncode == 0, done.stderr
@@ -343,7 +345,7 @@ def saved(host: SpareEngine, ref: str, out: Path) -> dict[str, dict[str, str]]:
 @pytest.mark.engine
 @pytest.mark.parametrize("login", [None, ("me", "secret")])
 def test_what_a_classic_store_shares_others_get_whole(
-    remote: Lab, far: SpareEngine, second: SpareEngine, tmp_path: Path, login: tuple[str, str] | None
+    remote: Lab, far: TemporaryEngine, second: TemporaryEngine, tmp_path: Path, login: tuple[str, str] | None
 ) -> None:
     with loopback.registry(tmp_path / "registry", login) as service:
         remote.environ |= {"CACHE_REGISTRY": service.address, "DOCKER_CONFIG": str(tmp_path / "docker")}
@@ -381,7 +383,7 @@ def test_what_a_classic_store_shares_others_get_whole(
 
 @pytest.mark.engine
 def test_what_containerds_store_shares_a_classic_one_gets_whole(
-    remote: Lab, far: SpareEngine, second: SpareEngine, tmp_path: Path
+    remote: Lab, far: TemporaryEngine, second: TemporaryEngine, tmp_path: Path
 ) -> None:
     with loopback.registry(tmp_path / "registry") as service:
         remote.environ |= {"CACHE_REGISTRY": service.address}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.base.errors import UserError
-from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.engine.client import Engine
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing.registry import NoImage, Unavailable
@@ -89,9 +89,9 @@ def outcomes(said: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def second_engine(busybox: str) -> Iterator[SpareEngine]:
+def second_engine(busybox: str) -> Iterator[TemporaryEngine]:
     try:
-        with spare_engine("cch-engine-") as engine:
+        with temporary_engine("cch-engine-") as engine:
             engine.load(busybox)
             yield engine
     except UserError as trouble:
@@ -106,7 +106,7 @@ def server(tmp_path: Path) -> Iterator[loopback.Service]:
 
 @pytest.fixture
 def machines(
-    second_engine: SpareEngine, busybox: str, server: loopback.Service, tmp_path: Path
+    second_engine: TemporaryEngine, busybox: str, server: loopback.Service, tmp_path: Path
 ) -> Iterator[tuple[Machine, Machine]]:
     prefix = f"tst-share-{tmp_path.name[-6:].strip('-_').lower()}-{int(time.time())}"
     first = Machine(tmp_path / "first", prefix, CACHE_REGISTRY=server.address)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tasks.bases import debian
-from tasks.benchmarks.spare_engine import SpareEngine
+from tasks.benchmarks.temporary_engine import TemporaryEngine
 from tasks.engine.client import Engine
 from tests import loopback
 from tests.conftest import ROOT
@@ -85,7 +85,7 @@ Pair = tuple[Checkout, Checkout]
 
 @pytest.fixture
 def pair(
-    second_engine: SpareEngine,  # noqa: F811
+    second_engine: TemporaryEngine,  # noqa: F811
     server: loopback.Service,  # noqa: F811
     tmp_path: Path,
 ) -> Iterator[Pair]:

@@ -117,7 +117,7 @@ def test_what_people_type_themselves_makes_nothing_anew(pair: tuple[Checkout, Ch
 
 def start(one: Checkout, built: dict[str, str], folder: Path) -> None:
     compose = Compose((one.folder / "compose.yml",), one.prefix, dict(os.environ))
-    assert bringup.start(compose, Terms(Events(), Limits(60, 30), folder / "log"), built=built).well
+    assert bringup.start(compose, Terms(Events(), Limits(60, 30), folder / "log"), built=built).healthy
 
 
 def ids(one: Checkout) -> dict[str, str]:
@@ -138,7 +138,7 @@ def test_a_name_that_is_moved_between_build_and_start(
     before = first.running()
     assert {inside for _, inside in before.values()} == {first.expected()}
     assert first.image_id(*right) == right[next(iter(right))], "its name was put right"
-    # Moved at the worst moment, when Compose is just about to make containers: once, then every time.
+    # InputsChanged at the worst moment, when Compose is just about to make containers: once, then every time.
     really = images.put_names_right
     times = [1]
 

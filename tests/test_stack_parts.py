@@ -32,9 +32,9 @@ from tasks.compose.stack import (
 from tasks.engine.containers import Container, container_of, seconds_of
 from tasks.stack import watch
 from tasks.stack.dev import Reaction, edited, mounted, reaction, stats_of
+from tasks.stack.ephemeral_stack import free_port, urls, variable
 from tasks.stack.health import RESTARTS, Outcome, Verdict, judge
 from tasks.stack.status import rows
-from tasks.stack.trial import free_port, urls, variable
 
 COMPOSE = Compose((Path("/p/compose.yml"), Path("/q/test.yml")), "name", {"COMPOSE_FILE": "x", "A": "1"})
 BEFORE = ["docker", "compose", "--file", "/p/compose.yml", "--file", "/q/test.yml"]
@@ -242,8 +242,8 @@ def test_the_cause_comes_before_those_that_wait_for_it() -> None:
     assert list(Outcome(verdicts, [], [], 1).failed) == ["b"]
     del verdicts["b"]
     assert list(Outcome(verdicts, [], [], 1).failed) == ["c"]
-    assert not Outcome(verdicts, [], [], 1).well
-    assert Outcome({"a": Verdict("ready", "")}, [], [], 1).well
+    assert not Outcome(verdicts, [], [], 1).healthy
+    assert Outcome({"a": Verdict("ready", "")}, [], [], 1).healthy
 
 
 # ---- secrets
@@ -498,7 +498,7 @@ def test_synced_sources_are_mounted_read_only(tmp_path: Path, monkeypatch: pytes
 
 def test_two_trials_never_have_the_same_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("tasks.stack.trial._PORTS", range(27_000, 27_102))
+    monkeypatch.setattr("tasks.stack.ephemeral_stack._PORTS", range(27_000, 27_102))
     from contextlib import ExitStack
 
     with ExitStack() as stack:

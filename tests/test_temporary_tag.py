@@ -97,7 +97,7 @@ class NoEngine:
 
 
 def pins(engine: NoEngine) -> Any:
-    """Two parents of one image, under passing names in this engine."""
+    """Two parents of one image, under temporary names in this engine."""
     held = SimpleNamespace(get=lambda ref: SimpleNamespace(id=ref), every=list)
     images = {name: SimpleNamespace(ref=f"app/{name}") for name in ("one", "two")}
     workspace = SimpleNamespace(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tasks.buildkit import handover
+from tasks.buildkit import oci_transfer
 from tasks.engine.labels import INPUT_DIGEST
 from tasks.sharing import transfer
 from tasks.sharing.registry import NoImage, Registry, Unavailable
@@ -28,7 +28,7 @@ def nothing() -> None:
 
 def put(folder: Path, data: bytes) -> str:
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    path = handover.blob_of(folder, digest)
+    path = oci_transfer.blob_of(folder, digest)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return digest
@@ -88,9 +88,9 @@ def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path
     assert real.image("app/auth", "cache", "linux/arm64") is not None
     assert real.image("app/auth", "in-1", f"{TOGETHER}, linux/s390x") is None
     transfer.fetch(real, "app/auth", digest, tmp_path / "two", nothing)
-    assert handover.whole(tmp_path / "two", config, BOTH, {INPUT_DIGEST: "o1"}) == digest
-    assert handover.whole(tmp_path / "two", config, BOTH, {INPUT_DIGEST: "o2"}) == ""
-    assert handover.whole(tmp_path / "two", "sha256:" + "1" * 64, BOTH, {INPUT_DIGEST: "o1"}) == ""
+    assert oci_transfer.whole(tmp_path / "two", config, BOTH, {INPUT_DIGEST: "o1"}) == digest
+    assert oci_transfer.whole(tmp_path / "two", config, BOTH, {INPUT_DIGEST: "o2"}) == ""
+    assert oci_transfer.whole(tmp_path / "two", "sha256:" + "1" * 64, BOTH, {INPUT_DIGEST: "o1"}) == ""
     blobs = [{path.name for path in (tmp_path / name / "blobs" / "sha256").iterdir()} for name in ("one", "two")]
     assert blobs[0] == blobs[1]
 
@@ -135,7 +135,7 @@ class Liar:
                 digest = self.path.rpartition("/")[2]
                 body, status, headers = b"", 404, {}
                 if self.command == "GET" and digest.startswith("sha256:"):
-                    body, status = liar.lies.get(digest, handover.blob_of(folder, digest).read_bytes()), 200
+                    body, status = liar.lies.get(digest, oci_transfer.blob_of(folder, digest).read_bytes()), 200
                 elif self.command == "POST" and not self.headers.get("Authorization"):
                     status, headers = 401, {"WWW-Authenticate": 'Basic realm="here"'}
                 elif self.command == "POST":
@@ -171,17 +171,17 @@ def liar(tmp_path: Path) -> Iterator[Liar]:
 @pytest.mark.parametrize("what", ["layer", "manifest", "index"])
 def test_what_is_not_what_its_digest_says_is_not_taken(liar: Liar, tmp_path: Path, what: str) -> None:
     digest, config = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
-    index = json.loads(handover.blob_of(tmp_path / "one", digest).read_bytes())
+    index = json.loads(oci_transfer.blob_of(tmp_path / "one", digest).read_bytes())
     digests = {"layer": f"sha256:{hashlib.sha256(b'the layer of arm64').hexdigest()}", "index": digest}
     wrong = digests.get(what, index["manifests"][1]["digest"])
-    liar.lies[wrong] = handover.blob_of(tmp_path / "one", wrong).read_bytes().replace(b"arm64", b"evil!") + b" "
+    liar.lies[wrong] = oci_transfer.blob_of(tmp_path / "one", wrong).read_bytes().replace(b"arm64", b"evil!") + b" "
     two = tmp_path / "two"
     two.mkdir()
     (two / "index.json").write_text('{"schemaVersion": 2, "manifests": []}')
     with pytest.raises((NoImage, Unavailable)):
         transfer.fetch(liar.registry, "app/auth", digest, two, nothing)
-    assert not handover.blob_of(two, wrong).exists()
-    assert handover.whole(two, config, BOTH, {}) == ""
+    assert not oci_transfer.blob_of(two, wrong).exists()
+    assert oci_transfer.whole(two, config, BOTH, {}) == ""
     assert json.loads((two / "index.json").read_text())["manifests"] == []
     assert not [path for path in (two / "blobs" / "sha256").iterdir() if path.name.startswith(".")]
 

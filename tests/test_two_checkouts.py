@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import UserError
-from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.engine import temporary_tag
 from tests.conftest import Lab
 
@@ -42,7 +42,7 @@ VERSIONS = 4  # few: both often want an image that one of them has, and each goe
 class Checkout(Lab):
     """One of two working trees of one project."""
 
-    def __init__(self, folder: Path, prefix: str, engine: SpareEngine, scratch: Path) -> None:
+    def __init__(self, folder: Path, prefix: str, engine: TemporaryEngine, scratch: Path) -> None:
         super().__init__(folder)
         self.prefix = prefix
         scratch.mkdir()
@@ -108,9 +108,9 @@ def ancestors(name: str) -> set[str]:
 
 
 @pytest.fixture(params=[False, True], ids=["classic", "containerd"])
-def spare(request: pytest.FixtureRequest, busybox: str) -> Iterator[SpareEngine]:
+def spare(request: pytest.FixtureRequest, busybox: str) -> Iterator[TemporaryEngine]:
     try:
-        with spare_engine("tst-two-", containerd_store=request.param) as one:
+        with temporary_engine("tst-two-", containerd_store=request.param) as one:
             one.load(busybox)
             yield one
     except UserError as trouble:
@@ -141,7 +141,7 @@ def test_a_record_says_what_is_here_also_where_another_checkout_built_it(
 
 
 @pytest.mark.engine
-def test_two_checkouts_build_and_prune_for_a_while(spare: SpareEngine, tmp_path: Path) -> None:
+def test_two_checkouts_build_and_prune_for_a_while(spare: TemporaryEngine, tmp_path: Path) -> None:
     prefix = Lab(tmp_path).prefix
     pair = [Checkout(tmp_path / str(number), prefix, spare, tmp_path / f"tmp{number}") for number in (1, 2)]
     counts: Counter[str] = Counter()

@@ -26,7 +26,7 @@ _MAY_ONLY_BE_READ = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
-def held(path: Path, waiting: str = "") -> Iterator[None]:
+def exclusive(path: Path, waiting: str = "") -> Iterator[None]:
     """Hold the lock of this file for the block. While another holds it, say ``waiting`` once and wait.
 
     ``Stopped`` when the run is stopped meanwhile, ``UserError`` for a file that cannot be locked.
@@ -37,15 +37,15 @@ def held(path: Path, waiting: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def shared(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of this file together with others that share it; ``held`` and ``taken`` wait for all of them, and
-    it waits for those, calling ``waiting`` first. ``Stopped`` when the run is stopped meanwhile, ``UserError`` for a
-    file that cannot be locked."""
+    """Hold the lock of this file together with others that share it; ``exclusive`` and ``try_exclusive`` wait for all
+    of them, and it waits for those, calling ``waiting`` first. ``Stopped`` when the run is stopped meanwhile,
+    ``UserError`` for a file that cannot be locked."""
     with _opened(path, fcntl.LOCK_SH, waiting):
         yield
 
 
 @contextlib.contextmanager
-def taken(path: Path) -> Iterator[bool]:
+def try_exclusive(path: Path) -> Iterator[bool]:
     """Whether this process holds the lock of this file for the block: false if another does. Never waits. ``UserError``
     for a file that cannot be locked."""
     with _opened(path, fcntl.LOCK_EX, None) as ours:

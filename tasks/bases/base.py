@@ -45,10 +45,10 @@ TAR = Path(".build/base/rootfs.tar")
 _ANSWERED = re.compile(r"not found|manifest unknown|denied|unauthorized|no matching manifest|invalid reference", re.I)
 
 
-def ensure(settings: Settings, root: Path, afresh: bool = False, share: Share | None = None) -> str:
+def ensure(settings: Settings, root: Path, no_cache: bool = False, share: Share | None = None) -> str:
     """See to it that the engine holds ``BASE_IMAGE``; returns what was done in a sentence, '' for nothing.
 
-    ``afresh`` makes it from Debian's packages although it is there; ``share`` is the shared registry of the run.
+    ``no_cache`` makes it from Debian's packages although it is there; ``share`` is the shared registry of the run.
 
     Raises ``UserError`` when it cannot be had: a registry that has no such image, a digest that nobody can make, a
     machine without mmdebstrap, an engine that does not answer.
@@ -58,13 +58,13 @@ def ensure(settings: Settings, root: Path, afresh: bool = False, share: Share | 
     ref, engine = settings.base_image, Engine()
     snapshot = engine.snapshot()
     number = identity(root, snapshot.platform) if declared(settings) else ""
-    if not afresh and wanted(snapshot.get(ref), settings, number):
+    if not no_cache and wanted(snapshot.get(ref), settings, number):
         return ""
     shared = shared_base.of(settings, share, number, snapshot.platform)
     if shared.bring(ref, engine):
         return f"pulled {ref} from {settings.cache_registry}"
     why = ""
-    if settings.base_source != "debian" and not afresh:
+    if settings.base_source != "debian" and not no_cache:
         why = pull(ref)
         if not why:
             return f"pulled {ref}"
@@ -96,7 +96,7 @@ def rebuild(settings: Settings, held: LocalImage | None, share: Share, root: Pat
     date = next_date(date_of(root), time.strftime("%Y-%m-%d", time.gmtime()))
     before = set_date(root, date)
     try:
-        done = ensure(settings, root, afresh=True, share=share)
+        done = ensure(settings, root, no_cache=True, share=share)
     except BaseException:
         (root / DATE).write_text(before)
         raise

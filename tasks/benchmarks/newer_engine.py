@@ -2,7 +2,7 @@
 
 Debian's testing suite has it: the engine, its client, buildx and Compose, years ahead of the stable one. apt fetches
 and verifies the packages in folders of its own, so nothing of this machine's apt is touched; they are unpacked, never
-installed, and kept. ``spare_engine`` starts them beside the engine that is here.
+installed, and kept. ``temporary_engine`` starts them beside the engine that is here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tasks.base import lock
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.bases.debian import indextargets
-from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 
 SUITE = "testing"
 FOLDER = ROOT / ".build" / "engines"
@@ -38,12 +38,12 @@ class NotHere(UserError):
 
 
 @contextlib.contextmanager
-def newer_engine(prefix: str = "newer-engine-", *, containerd_store: bool = False) -> Iterator[SpareEngine]:
+def newer_engine(prefix: str = "newer-engine-", *, containerd_store: bool = False) -> Iterator[TemporaryEngine]:
     """Start the engine of Debian's testing suite for the block, with its own client, buildx and Compose.
 
     Raises ``UserError`` where it cannot be fetched or started, ``NotHere`` where no machine of this kind can have it.
     """
-    with spare_engine(prefix, containerd_store=containerd_store, programs=unpacked()) as engine:
+    with temporary_engine(prefix, containerd_store=containerd_store, programs=unpacked()) as engine:
         yield engine
 
 
@@ -53,7 +53,7 @@ def unpacked(folder: Path = FOLDER) -> Path:
 
     Raises ``UserError`` without apt, Debian's keys or a network, and where a package is not signed as it must be.
     """
-    with lock.held(folder / "lock", "waits for another process, which fetches the packages of Debian testing"):
+    with lock.exclusive(folder / "lock", "waits for another process, which fetches the packages of Debian testing"):
         last = folder / "last"
         known = Path(last.read_text()) if last.exists() else None
         if known and not known.is_dir():

@@ -1,8 +1,7 @@
 """How are the standard and the optimized way built side by side, without touching anything of the user's?
 
-On a copy of the project's files, each in an engine of its own (``spare_engine``): neither can warm the other, no image
-of the user's is moved, and a cold build really starts from nothing but the base images.
-"""
+On a copy of the project's files, each in an engine of its own (``temporary_engine``): neither can warm the other, no
+image of the user's is moved, and a cold build really starts from nothing but the base images."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from pathlib import Path
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.benchmarks import measure
-from tasks.benchmarks.spare_engine import SpareEngine, spare_engine
+from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.compose.stack import Compose, Service
 from tasks.engine.endpoint import endpoint
 from tasks.run import Workspace
@@ -35,8 +34,8 @@ class SideBySide:
     bases: tuple[str, ...]
     optimized_file: Path
     standard_file: Path
-    optimized: SpareEngine
-    standard: SpareEngine
+    optimized: TemporaryEngine
+    standard: TemporaryEngine
     environ: Mapping[str, str]
 
     def build_optimized(self, images: Sequence[str] = ()) -> measure.Ran:
@@ -82,7 +81,7 @@ class SideBySide:
         """The environment of docker commands on the standard way's engine."""
         return self._env(self.standard)
 
-    def _env(self, engine: SpareEngine) -> dict[str, str]:
+    def _env(self, engine: TemporaryEngine) -> dict[str, str]:
         # Provenance would make each standard image a little slower and larger: not what is compared.
         return {**self.environ, "DOCKER_HOST": engine.address, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 
@@ -102,8 +101,8 @@ def side_by_side(workspace: Workspace) -> Iterator[SideBySide]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-copy-")))
         copy_project(optimized_file.parent, folder)
-        optimized = stack.enter_context(spare_engine("bm-optimized-"))
-        standard = stack.enter_context(spare_engine("bm-standard-"))
+        optimized = stack.enter_context(temporary_engine("bm-optimized-"))
+        standard = stack.enter_context(temporary_engine("bm-standard-"))
         for engine in (optimized, standard):
             for ref in bases:
                 engine.load(ref)

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.base import processes
-from tasks.building import parents, sending, site
+from tasks.building import build_target, parents, sending
+from tasks.building.build_target import BuildTarget
 from tasks.building.context import as_built
 from tasks.building.events import StepsChanged
 from tasks.building.parents import Vanished
-from tasks.building.site import Site
 from tasks.buildkit import buildx
 from tasks.buildkit.progress import Progress
 from tasks.compose.project import Image
@@ -48,25 +48,25 @@ class Result:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The ``number`` of an attempt, from 0; ``afresh``: without any cache, as asked; ``proves``: what it has to come
+    """The ``number`` of an attempt, from 0; ``no_cache``: without any cache, as asked; ``proves``: what it has to come
     out as, for the one before it to be taken; ``rebuilt``: the mark of a rebuild on purpose, the same in all attempts,
     "" for any other."""
 
     number: int = 0
-    afresh: bool = False
+    no_cache: bool = False
     proves: Result | None = None
     rebuilt: str = ""
 
     def cached(self, decision: Decision) -> bool:
         """Whether the builder's cache is used: only with it an attempt can come out as the one before it."""
-        return self.proves is not None or not (self.afresh or decision.inputs.image.no_cache)
+        return self.proves is not None or not (self.no_cache or decision.inputs.image.no_cache)
 
     def image(self, image: Image) -> Image:
         """The image as it is built in this attempt."""
         return replace(image, no_cache_filter=()) if self.proves else image
 
 
-class Moved(Exception):
+class InputsChanged(Exception):
     """What moved while an image was built, in words; ``result`` is the attempt's where a second one can prove it."""
 
     def __init__(self, what: str, result: Result | None = None) -> None:
@@ -84,25 +84,27 @@ class Outcome:
     progress: Progress
     began: float
     seconds: float
-    where: Site
-    moved: Moved | None
+    where: BuildTarget
+    moved: InputsChanged | None
 
 
-def build(workspace: Workspace, decision: Decision, attempt: Attempt, log: Path, passing: str) -> Outcome:
-    """Build an image under the name ``passing``, its output into the file ``log``, and look whether what it was made
-    from moved. Raises ``UserError``, ``Moved`` before it begins, and ``Stopped`` if the run is."""
+def build(workspace: Workspace, decision: Decision, attempt: Attempt, log: Path, temporary: str) -> Outcome:
+    """Build an image under the name ``temporary``, its output into the file ``log``, and look whether what it was made
+    from moved. Raises ``UserError``, ``InputsChanged`` before it begins, and ``Stopped`` if the run is."""
     one, began = decision.inputs, time.time()
     cached = attempt.cached(decision)
     try:
         with parents.pinned(workspace, decision) as pins, sending.contexts(one.index, workspace.common):
-            where = site.site(workspace, decision, pins.contexts, afresh=attempt.afresh, cached=cached)
+            where = build_target.choose(workspace, decision, pins.contexts, no_cache=attempt.no_cache, cached=cached)
             before, tagged = stamps.look(one.parts), _tagged(workspace, decision)
-            status, image_id, progress = _run(workspace, decision, attempt, where, pins.shown, log, passing)
+            status, image_id, progress = _run(workspace, decision, attempt, where, pins.shown, log, temporary)
             seconds = time.time() - began
             lost = pins.lost(workspace)
     except Vanished as parent:
-        raise Moved(str(parent)) from None
-    moved = Moved(str(Vanished(lost))) if lost else _moved(workspace, decision, before, tagged, attempt, image_id)
+        raise InputsChanged(str(parent)) from None
+    moved = (
+        InputsChanged(str(Vanished(lost))) if lost else _moved(workspace, decision, before, tagged, attempt, image_id)
+    )
     if status and moved and not lost and (moved.result or attempt.number == AGAIN):
         moved = None  # that it failed says more
     return Outcome(status, image_id, progress, began, seconds, where, moved)
@@ -112,10 +114,10 @@ def _run(
     workspace: Workspace,
     decision: Decision,
     attempt: Attempt,
-    where: Site,
+    where: BuildTarget,
     shown: Mapping[str, str],
     log: Path,
-    passing: str,
+    temporary: str,
 ) -> tuple[int, str, Progress]:
     one = decision.inputs
     log.parent.mkdir(exist_ok=True)
@@ -127,7 +129,7 @@ def _run(
         image,
         parents=where.parents,
         labels=_labels(decision, attempt),
-        tag="" if where.layout else passing,
+        tag="" if where.layout else temporary,
         iidfile=str(iidfile),
         environ=workspace.environ,
         progress=mode,
@@ -173,7 +175,7 @@ def _moved(
     tagged: Mapping[str, str],
     attempt: Attempt,
     image_id: str,
-) -> Moved | None:
+) -> InputsChanged | None:
     """What an attempt that made this image was not made from any more at its end, if anything; of an engine that was
     asked anew."""
     one = decision.inputs
@@ -181,22 +183,24 @@ def _moved(
     changes = before.moved()
     if one.index and (changes.files or changes.doubtful):
         one.index.renew()
-    after = workspace.decide(one.name, anew=True)
+    after = workspace.decide(one.name, refresh=True)
     if (after.inputs.fingerprint, after.parents_label) != (one.fingerprint, decision.parents_label):
         what = ", ".join(differences(one.build_inputs(), after.inputs.build_inputs()))
         lost = after.coming if after.inputs.parent_fingerprints == one.parent_fingerprints else ()
-        return Moved(what or (f"its parent `{lost[0]}` was removed" if lost else "a parent changed"))
+        return InputsChanged(what or (f"its parent `{lost[0]}` was removed" if lost else "a parent changed"))
     if changes.files:
         was = "was" if len(changes.files) == 1 else "were"
-        return Moved(f"{_named(one.directory, changes.files)} {was} written to or replaced")
+        return InputsChanged(f"{_named(one.directory, changes.files)} {was} written to or replaced")
     if attempt.proves == result:
         return None
     if names := [ref for ref, when in _tagged(workspace, decision).items() if when != tagged.get(ref)]:
-        return Moved(f"its base `{names[0]}` was given a name", result)  # perhaps its own again, after another had it
+        return InputsChanged(
+            f"its base `{names[0]}` was given a name", result
+        )  # perhaps its own again, after another had it
     if changes.folders:
-        return Moved(f"something came or went in {_named(one.directory, changes.folders)}", result)
-    if attempt.proves and (attempt.afresh or one.image.no_cache or one.image.no_cache_filter):
-        return Moved("what it copies moved")  # it comes from a cache, and is not what was made without
+        return InputsChanged(f"something came or went in {_named(one.directory, changes.folders)}", result)
+    if attempt.proves and (attempt.no_cache or one.image.no_cache or one.image.no_cache_filter):
+        return InputsChanged("what it copies moved")  # it comes from a cache, and is not what was made without
     return None
 
 

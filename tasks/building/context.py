@@ -25,10 +25,10 @@ from tasks.inputs.tree import Index
 _LONGEST_BUILD = 86400.0
 
 
-def as_built(one: ImageInputs, passing: Path, folder: Path) -> Image:
-    """The image as BuildKit gets it: ``passing`` is a folder of this build alone, ``folder`` our ``.build``. The
+def as_built(one: ImageInputs, temporary: Path, folder: Path) -> Image:
+    """The image as BuildKit gets it: ``temporary`` is a folder of this build alone, ``folder`` our ``.build``. The
     platform is always told: without, BuildKit takes that of the base, a builder of several nodes that of the first."""
-    image = replace(_as_read(one, passing), platforms=one.platforms)
+    image = replace(_as_read(one, temporary), platforms=one.platforms)
     return _by_own_names(image, one, folder / "contexts")
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tasks.base import processes
 from tasks.base.errors import UserError
-from tasks.building import sending, site
+from tasks.building import build_target, sending
 from tasks.building.context import as_built
 from tasks.buildkit import builder, buildx
 from tasks.engine import plugins
@@ -67,7 +67,7 @@ def build_next(workspace: Workspace, names: Sequence[str]) -> None:
             workspace.kept(_Begun).done[decision.name].set()
 
 
-def settled(workspace: Workspace, name: str) -> None:
+def wait_for(workspace: Workspace, name: str) -> None:
     """Wait until the early stages of an image are built, if they were begun. BuildKit would join the two builds, but
     what ends the first can then end the second ("no active sessions")."""
     if begun := workspace.kept(_Begun).done.get(name):
@@ -85,8 +85,8 @@ def worthwhile(workspace: Workspace, decision: Decision) -> bool:
         and all(one.bases.values())
         and not (image.no_cache or image.no_cache_filter or image.pull)
         and not builder.dedicated(workspace.settings)
-        and not workspace.crew.on
-        and not site.caches(workspace, decision)
+        and not workspace.coordinator.on
+        and not build_target.caches(workspace, decision)
     )
 
 
@@ -121,7 +121,7 @@ def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
             progress="plain",
             extra=[
                 *builder.argv(workspace.settings, workspace.environ),
-                *site.bases(workspace, decision),
+                *build_target.bases(workspace, decision),
                 *("--output", "type=cacheonly"),
             ],
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.bases import shared as shared_base
 from tasks.bases.base import made_here
 from tasks.bases.debian import IDENTITY_LABEL
-from tasks.building import site
+from tasks.building import build_target
 from tasks.building.events import ImageNoted
 from tasks.engine.client import LocalImage, normalise
 from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
@@ -62,7 +62,7 @@ def give(
 ) -> SharedImage | None:
     """Share what was built in so many seconds; returns the shared result that is to take its place, if one is."""
     wanted = share.wanted_of(decision.inputs, workspace.snapshot().platform)
-    if wanted is None or not (workspace.share.reads or workspace.crew.on):
+    if wanted is None or not (workspace.share.reads or workspace.coordinator.on):
         return None
     labels = {INPUT_DIGEST: decision.inputs.input_digest, PARENTS: decision.parents_label, REBUILT: rebuilt_at}
     if normalise(workspace.settings.base_image) in map(normalise, decision.inputs.bases):
@@ -73,7 +73,7 @@ def give(
             parents.base_given = True
     what, found = offer(workspace, decision, wanted, LocalImage(image_id, labels=labels, size=size, fixed=False))
     if workspace.settings.cache_write:
-        workspace.crew.tell({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
+        workspace.coordinator.publish({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
     takes = what == "take" and found and workspace.share.gives(found) and not own_only(decision.inputs)
     return found if takes else None
 
@@ -96,9 +96,9 @@ def offer(
     what = judged()
     if what == "push" and registry.writes:
         workspace.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
-        layout = site.layout_of(workspace, decision.inputs)
+        layout = build_target.layout_of(workspace, decision.inputs)
         whole = (layout, workspace.index_of(decision.inputs, held)) if layout else None
-        found = registry.push(wanted, held.id, workspace.engine, held.size, site.inline_tags(workspace), whole)
+        found = registry.push(wanted, held.id, workspace.engine, held.size, build_target.inline_tags(workspace), whole)
         workspace.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
         if found and judged() == "take":

@@ -26,8 +26,8 @@ from typing import Any, NoReturn
 from tasks.base import lock, processes
 from tasks.base.errors import UserError
 from tasks.base.references import repository, tag_of
-from tasks.building import attempt, early, externals, give, site
-from tasks.building.attempt import Attempt, Moved, Outcome, Result
+from tasks.building import attempt, build_target, early, externals, give
+from tasks.building.attempt import Attempt, InputsChanged, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
 from tasks.buildkit import builder
 from tasks.engine import temporary_tag
@@ -35,7 +35,7 @@ from tasks.engine.client import Gone, LocalImage
 from tasks.history import store as history
 from tasks.planning import checkouts, record
 from tasks.planning.plan import ANOTHER, Decision, is_for, made_from
-from tasks.planning.reasons import AFRESH
+from tasks.planning.reasons import NO_CACHE
 from tasks.run import Workspace, current
 from tasks.sharing import share
 
@@ -50,8 +50,8 @@ class _Builds:
         self.first: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-def make(name: str, afresh: bool = False) -> Any:
-    """The action of one image: do what the plan says, and leave its record; ``afresh``: build it, without any cache.
+def make(name: str, no_cache: bool = False) -> Any:
+    """The action of one image: do what the plan says, and leave its record; ``no_cache``: build it, without any cache.
     A failure is doit's ``TaskFailed``."""
     from doit.exceptions import TaskFailed
 
@@ -62,7 +62,7 @@ def make(name: str, afresh: bool = False) -> Any:
 
     try:
         with workspace.kept(early.Busy), lock.shared(builds_lock(workspace), waits):
-            _make(workspace, name, afresh)
+            _make(workspace, name, no_cache)
     except UserError as trouble:
         return TaskFailed(str(trouble))
     except processes.Stopped:
@@ -83,21 +83,21 @@ def builds_lock(workspace: Workspace) -> Path:
     return lock.of_engine(workspace.engine.address, "builds")
 
 
-def _make(workspace: Workspace, name: str, afresh: bool = False) -> None:
+def _make(workspace: Workspace, name: str, no_cache: bool = False) -> None:
     """Let an image become what its inputs say; again, twice at most, where something moved while it was built."""
     proves: Result | None = None
     rebuilt = ""
     for number in range(attempt.AGAIN + 1):
         decision = _decided(workspace, name)
         try:
-            if afresh and decision.action != "broken":
-                again = replace(decision, action="build", reasons=(AFRESH,))
+            if no_cache and decision.action != "broken":
+                again = replace(decision, action="build", reasons=(NO_CACHE,))
                 rebuilt = rebuilt or give.mark(workspace, decision)
-                _build(workspace, again, Attempt(number, afresh, proves, rebuilt))
+                _build(workspace, again, Attempt(number, no_cache, proves, rebuilt))
             else:
                 _do(workspace, decision, Attempt(number, proves=proves))
             return
-        except Moved as moved:
+        except InputsChanged as moved:
             what, proves = str(moved), moved.result
         if number < attempt.AGAIN:
             workspace.events.say(f"{name}: {what} while it was built, building again ({number + 1} of {attempt.AGAIN})")
@@ -122,10 +122,10 @@ def _decided(workspace: Workspace, name: str) -> Decision:
 
 def _looked(workspace: Workspace, name: str) -> Decision:
     try:
-        return workspace.decide(name, anew=True)
+        return workspace.decide(name, refresh=True)
     except UserError:  # an image that the engine listed before may be gone
         workspace.changed()
-        return workspace.decide(name, anew=True)
+        return workspace.decide(name, refresh=True)
 
 
 def _do(workspace: Workspace, decision: Decision, how: Attempt) -> None:
@@ -139,7 +139,7 @@ def _do(workspace: Workspace, decision: Decision, how: Attempt) -> None:
         case "pull":
             if not _pull(workspace, decision):
                 workspace.asked.now()  # else a result that does not come would be tried in every run
-                _do(workspace, workspace.decide(decision.name, anew=True), how)
+                _do(workspace, workspace.decide(decision.name, refresh=True), how)
         case "build":
             _build_in_turn(workspace, decision, how)
         case _:
@@ -163,7 +163,7 @@ def _fetched(workspace: Workspace, decision: Decision) -> LocalImage | None:
     if offer is None or wanted is None:
         raise ValueError("pull is decided from an offer")
     began = time.time()
-    ref = workspace.share.pull(wanted, offer, workspace.engine, site.layout_of(workspace, one))
+    ref = workspace.share.pull(wanted, offer, workspace.engine, build_target.layout_of(workspace, one))
     if not ref:
         return None
     try:
@@ -190,7 +190,7 @@ def _fetched(workspace: Workspace, decision: Decision) -> LocalImage | None:
 def _build_in_turn(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     """Build an image, unless another machine does so at this moment or has just done so: then it is pulled."""
     wanted = share.wanted_of(decision.inputs, workspace.snapshot().platform)
-    if wanted is None or not (workspace.crew.on and workspace.share.writes):
+    if wanted is None or not (workspace.coordinator.on and workspace.share.writes):
         _build(workspace, decision, how)
         return
     name = decision.name
@@ -200,15 +200,15 @@ def _build_in_turn(workspace: Workspace, decision: Decision, how: Attempt) -> No
     def waits(who: str) -> None:
         workspace.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
-    with workspace.crew.turn(turn, waits, processes.stopping):
+    with workspace.coordinator.acquire(turn, waits, processes.stopping):
         if processes.stopping():
             raise processes.Stopped
         workspace.share.forget(wanted)
-        decision = workspace.decide(name, anew=True)
+        decision = workspace.decide(name, refresh=True)
         if decision.action == "pull":
             if _pull(workspace, decision):
                 return
-            decision = workspace.decide(name, anew=True)
+            decision = workspace.decide(name, refresh=True)
         if decision.action == "build":
             _build(workspace, decision, how)
         else:
@@ -241,12 +241,12 @@ def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
     _begin(workspace)
     if not how.number:
         workspace.events.emit(ImageStarted(name, "build", decision.reasons, expected.get(name)))
-    early.settled(workspace, name)
+    early.wait_for(workspace, name)
     log = workspace.folder / "logs" / f"{name}.log"
     # Unlike any other build's, of this run too: images may share a repository.
-    passing = f"{repository(one.image.ref)}:{temporary_tag.make('building')}"
+    temporary = f"{repository(one.image.ref)}:{temporary_tag.make('building')}"
     try:
-        outcome = attempt.build(workspace, decision, how, log, passing)
+        outcome = attempt.build(workspace, decision, how, log, temporary)
         began, seconds, where = outcome.began, outcome.seconds, outcome.where
         if outcome.moved:
             steps = history.steps_of(outcome.progress)
@@ -254,15 +254,15 @@ def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
             raise outcome.moved
         if outcome.status:
             _failed(workspace, decision, outcome, log)
-        made = workspace.snapshot().get(passing)
-        image_id = site.received(workspace, decision, where, outcome.image_id, made)
+        made = workspace.snapshot().get(temporary)
+        image_id = build_target.import_result(workspace, decision, where, outcome.image_id, made)
         _refuse_foreign(workspace, decision, image_id, made)
         _name(workspace, decision, image_id)
         workspace.built(name)
     finally:
         if not builder.dedicated(workspace.settings):  # that one is given no name
-            temporary_tag.take_away(workspace.engine, [passing])
-    site.settled(workspace, decision)
+            temporary_tag.take_away(workspace.engine, [temporary])
+    build_target.clean_up(workspace, decision)
     # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.
     made = made or workspace.snapshot().get(one.image.ref)
     size = made.size if made else 0

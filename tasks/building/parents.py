@@ -1,7 +1,7 @@
 """How does a build get its parents, and never another image of that name?
 
 BuildKit looks up in a registry what the engine does not hold. A parent that was removed between plan and build would
-then be somebody's image of the same name. So a build names each parent by a passing name on port 0 of this machine,
+then be somebody's image of the same name. So a build names each parent by a temporary name on port 0 of this machine,
 where nothing can ever listen: it means the image with the id that was planned on, keeps it from being removed, and
 where it is gone all the same, nobody is asked. A name under ``.invalid`` (RFC 2606) would be asked of the DNS, with its
 search domains, and of a proxy. BuildKit keeps no name in its cache keys.
@@ -20,7 +20,7 @@ from tasks.run import Workspace
 from tasks.sharing.share import path_of
 
 HOST = "localhost:0"
-"""Where the passing names of parents are: nowhere."""
+"""Where the temporary names of parents are: nowhere."""
 
 
 class Vanished(Exception):
@@ -32,8 +32,8 @@ class Vanished(Exception):
 
 @dataclass(frozen=True)
 class Pinned:
-    """The parents of one build: ``contexts`` maps each context to a passing reference, ``ids`` each parent's name to
-    its image, ``shown`` each passing reference to the one that people know."""
+    """The parents of one build: ``contexts`` maps each context to a temporary reference, ``ids`` each parent's name to
+    its image, ``shown`` each temporary reference to the one that people know."""
 
     contexts: dict[str, str]
     ids: dict[str, str]
@@ -48,7 +48,7 @@ class Pinned:
 
 @contextlib.contextmanager
 def pinned(workspace: Workspace, decision: Decision) -> Iterator[Pinned]:
-    """For the block: the parents of an image under passing names. ``Vanished`` for a parent that is not there, also
+    """For the block: the parents of an image under temporary names. ``Vanished`` for a parent that is not there, also
     where that made the block raise ``UserError``."""
     pins = Pinned({}, {}, {})
     named: dict[str, str] = {}

@@ -28,7 +28,7 @@ def contexts(index: Index | None, folder: Path) -> Iterator[None]:
     _killed(index, marks)
     mark = marks / os.urandom(8).hex()
     try:
-        with lock.held(mark):
+        with lock.exclusive(mark):
             yield
     except BaseException:
         index.renew()
@@ -39,7 +39,7 @@ def contexts(index: Index | None, folder: Path) -> Iterator[None]:
 
 def _killed(index: Index, marks: Path) -> None:
     for mark in marks.glob("*"):
-        with lock.taken(mark) as ours:
+        with lock.try_exclusive(mark) as ours:
             if ours:
                 index.renew()
                 mark.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ def build_argv(
     progress: str = "rawjson",
     extra: Sequence[str] = (),
 ) -> list[str]:
-    """The command that builds ``image`` under the passing name ``tag`` and leaves its id in ``iidfile``.
+    """The command that builds ``image`` under the temporary name ``tag`` and leaves its id in ``iidfile``.
 
     ``parents`` maps a named context to the reference of the image that stands for it, ``labels`` are ours and
     come after the image's own, ``extra`` is what the builder and the caches need (output, builder, cache

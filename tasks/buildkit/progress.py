@@ -221,8 +221,8 @@ class Progress:
         ]
 
     def _known(self, text: str) -> str:
-        for passing, shown in self._shown.items():
-            text = text.replace(passing, shown)
+        for temporary, shown in self._shown.items():
+            text = text.replace(temporary, shown)
         return clean(text)
 
     def _step(self, digest: object) -> Step | None:

@@ -146,7 +146,8 @@ def _make_early(workspace: Workspace, names: list[str]) -> None:
 def _longest_path_first(inputs: Mapping[str, ImageInputs], workspace: Workspace) -> list[str]:
     """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
     seconds = {
-        name: 0.0 if one.image.twin else workspace.expected_seconds.get(name, 1.0) for name, one in inputs.items()
+        name: 0.0 if one.image.duplicate_of else workspace.expected_seconds.get(name, 1.0)
+        for name, one in inputs.items()
     }
     path = forecast.remaining_path({name: one.needs for name, one in inputs.items()}, seconds)
     return sorted(inputs, key=lambda name: -path[name])

@@ -61,22 +61,22 @@ def task_rebuild_optimized() -> Iterator[Task]:
         yield {
             "name": name,
             "doc": f"build {one.image.ref} again, without any cache",
-            "actions": [(_rebuild, [name, not one.image.twin])],
+            "actions": [(_rebuild, [name, not one.image.duplicate_of])],
             "task_dep": [f"rebuild_optimized:{other}" for other in one.needs],
             "meta": {"image": name},
             "io": {"capture": False},
         }
 
 
-def _rebuild(name: str, afresh: bool) -> Any:
+def _rebuild(name: str, no_cache: bool) -> Any:
     from tasks.building.make import make
 
-    return make(name, afresh=afresh)  # a twin is named after what was just built
+    return make(name, no_cache=no_cache)  # a duplicate service is named after what was just built
 
 
 def _init(workspace: Workspace) -> None:
     """Say on standard output what builds and where its cache goes; make the dedicated builder if one is asked for."""
-    from tasks.building import site
+    from tasks.building import build_target
     from tasks.buildkit import builder
 
     settings = workspace.settings
@@ -90,7 +90,7 @@ def _init(workspace: Workspace) -> None:
                 "it can export inline caches only; registry, local, gha and s3 need "
                 '"features": {"containerd-snapshotter": true} in daemon.json, or another BUILDER_DRIVER'
             )
-    backend = site.chosen_backend(workspace)
+    backend = build_target.chosen_backend(workspace)
     if backend.kind == "local":
         Path(backend.place).mkdir(parents=True, exist_ok=True)
     place = f" in {backend.place}" if backend.place else ""
@@ -113,12 +113,12 @@ def _prune(dry_run: bool, everything: bool, yes: bool, as_json: bool) -> Any:
 
 
 def _export(folders: Sequence[str]) -> Any:
-    from tasks.building import carry
+    from tasks.building import archive
 
-    return act(carry.export_to, folders)
+    return act(archive.export_to, folders)
 
 
 def _import(folders: Sequence[str]) -> Any:
-    from tasks.building import carry
+    from tasks.building import archive
 
-    return act(carry.import_from, folders)
+    return act(archive.import_from, folders)

@@ -87,7 +87,7 @@ class Image:
     sbom: str = ""
     no_cache_filter: tuple[str, ...] = ()
     unsupported: Mapping[str, str] = field(default_factory=dict)
-    twin: str = ""
+    duplicate_of: str = ""
     problem: str = ""
 
     @property
@@ -293,7 +293,7 @@ def _without_clashes(images: Mapping[str, Image]) -> dict[str, Image]:
         shared = [ref for ref in image.names if owners.setdefault(familiar(ref), image) is not image]
         first = owners[familiar(shared[0])] if shared else image
         if shared and replace(first, name=name, ref=image.ref) == image:
-            image = replace(image, twin=first.name)
+            image = replace(image, duplicate_of=first.name)
         elif shared:
             problem = f"the services {first.name} and {name} build the same image {shared[0]} differently"
             image = replace(image, problem=image.problem or problem)

@@ -1,9 +1,8 @@
 """When was a name given that lasts only as long as a build?
 
-A build gives its result a passing name until it is known to be good, and takes it away at its end; one that was killed
-leaves it behind. Whoever tidies up must know how old it is. The image does not tell: ``SOURCE_DATE_EPOCH`` sets when it
-was made. So the time is in the name.
-"""
+A build gives its result a temporary name until it is known to be good, and takes it away at its end; one that was
+killed leaves it behind. Whoever tidies up must know how old it is. The image does not tell: ``SOURCE_DATE_EPOCH`` sets
+when it was made. So the time is in the name."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ def make(kind: str) -> str:
 
 
 def take_away(engine: Engine, refs: Iterable[str]) -> None:
-    """Take passing names away, also those that were never given. One that stays, since the engine does not answer, is
+    """Take temporary names away, also those that were never given. One that stays, since the engine does not answer, is
     ``cache_prune``'s: it neither keeps the others nor fails or hides what the block that gave it came to."""
     for ref in refs:
         with contextlib.suppress(UserError):
@@ -33,7 +32,7 @@ def take_away(engine: Engine, refs: Iterable[str]) -> None:
 
 
 def given(ref: str) -> float | None:
-    """When a passing name was given, in seconds since the epoch; None for any other reference. One from before names
+    """When a temporary name was given, in seconds since the epoch; None for any other reference. One from before names
     held their time is as old as can be.
 
     >>> given("app/base:building-1795505378-0a1b2c3d4e5f"), given("app/base:in-0123456789abcdef")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from tasks.history.store import Build, StepKey, keyed
-from tasks.planning.reasons import AFRESH, DUE
+from tasks.planning.reasons import DUE, NO_CACHE
 
 
 @dataclass
@@ -63,7 +63,7 @@ def count(builds: Iterable[Build]) -> dict[str, ImageHits]:
         if build.action == "build":
             hits.built += 1
             _count_steps(hits, build)
-            if build.fingerprint in made[build.image] and not {AFRESH, DUE} & set(build.reasons):
+            if build.fingerprint in made[build.image] and not {NO_CACHE, DUE} & set(build.reasons):
                 hits.evicted += 1
                 hits.evicted_seconds += build.seconds
             took[build.image].append(build.seconds)

@@ -56,7 +56,7 @@ class StepRecord:
     @property
     def words(self) -> str:
         """Its stage and instruction, without what changes when a step or a stage is put before it: its number, and what
-        BuildKit calls a stage that has no name. Of FROM only the word: an image may have a passing name."""
+        BuildKit calls a stage that has no name. Of FROM only the word: an image may have a temporary name."""
         text = self.name.partition("] ")[2] or self.name
         if text.upper().startswith("FROM "):
             text = text[:4]

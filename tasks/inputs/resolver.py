@@ -93,7 +93,7 @@ class ImageInputs:
     @property
     def needs(self) -> tuple[str, ...]:
         """The images that come first: its parents, and the one that is the same image under another service's name."""
-        return tuple(dict.fromkeys([*self.parents.values(), *filter(None, [self.image.twin])]))
+        return tuple(dict.fromkeys([*self.parents.values(), *filter(None, [self.image.duplicate_of])]))
 
     def file_dep(self) -> list[str]:
         """Every regular file that goes in, absolute."""
@@ -176,7 +176,10 @@ class InputResolver:
                 if name not in drafts:
                     image = self._project.images[name]
                     drafts[name] = self._draft(image, platform)
-                    edges[name] = {*self._parents(image, drafts[name].reads).values(), *filter(None, [image.twin])}
+                    edges[name] = {
+                        *self._parents(image, drafts[name].reads).values(),
+                        *filter(None, [image.duplicate_of]),
+                    }
                     todo.extend(edges[name])
             order, cycle = _order(edges)
             done: dict[str, ImageInputs] = {}

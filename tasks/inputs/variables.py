@@ -63,9 +63,9 @@ class Scope(Mapping[str, str]):
 
     def copy(self) -> Scope:
         """The same variables; what becomes of one scope from now on does not matter to the other."""
-        twin = Scope({}, complete=True)
-        twin._known, twin._others = dict(self._known), self._others
-        return twin
+        copy = Scope({}, complete=True)
+        copy._known, copy._others = dict(self._known), self._others
+        return copy
 
     def possible(self, name: str) -> Possible[str | None]:
         """What a variable may be set to; ``None``: it is not set."""

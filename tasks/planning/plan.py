@@ -99,11 +99,13 @@ def decide(
     for parent in parents:
         if decided[parent].action == "broken":
             return Decision(one.name, "broken", (f"needs `{parent}`, which is broken",), one)
-    twin = decided[one.image.twin] if one.image.twin else None
-    if twin and twin.stale:
-        return Decision(one.name, twin.action, (f"the same image as `{twin.name}`",), one, twin.held, offer=twin.offer)
-    if twin and twin.held:
-        return _kept(one, twin.held, snapshot, twin.parents_label)
+    first = decided[one.image.duplicate_of] if one.image.duplicate_of else None
+    if first and first.stale:
+        return Decision(
+            one.name, first.action, (f"the same image as `{first.name}`",), one, first.held, offer=first.offer
+        )
+    if first and first.held:
+        return _kept(one, first.held, snapshot, first.parents_label)
     built = [parent for parent in parents if decided[parent].action == "build"]
     coming = [parent for parent in parents if decided[parent].action in ("build", "pull")]
     label = parents_label(one, decided, facts_of, index_of)

@@ -15,7 +15,7 @@ from tasks.inputs.masking import HIDDEN
 _SHOWN = 5  # changed files named one by one; the rest is counted
 
 
-AFRESH = "without cache, as asked"
+NO_CACHE = "without cache, as asked"
 """The reason of a build that was asked to use no cache: it misses nothing."""
 DUE = "`no_cache` is set: it is built in every run"
 """The reason of a build that misses nothing either."""

@@ -1,7 +1,7 @@
 """What becomes of an image that is built for several platforms?
 
 containerd's image store holds them all, as one index. The classic store holds one platform of an image: it gets the
-engine's, and the whole index stays in the layout that the builder wrote (``tasks/buildkit/handover.py``). What its
+engine's, and the whole index stays in the layout that the builder wrote (``tasks/buildkit/oci_transfer.py``). What its
 children are made on is the index then, in both stores.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.base import platforms
-from tasks.buildkit import handover
+from tasks.buildkit import oci_transfer
 from tasks.engine.client import LocalImage
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
 from tasks.inputs.resolver import ImageInputs
@@ -41,4 +41,4 @@ def index_of(one: ImageInputs, held: LocalImage, results: Path, *, containerd: b
         # A single manifest is not whole. Engines before API 1.48 do not tell, and hold under an index what they loaded.
         return "" if held.fixed else held.id
     expected = {label: held.labels.get(label, "") for label in (INPUT_DIGEST, PARENTS)}
-    return handover.whole(handover.folder_of(results, one.name), held.id, one.platforms, expected)
+    return oci_transfer.whole(oci_transfer.folder_of(results, one.name), held.id, one.platforms, expected)

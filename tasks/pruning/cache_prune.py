@@ -20,7 +20,7 @@ from tasks.base.formatting import size_text
 from tasks.building import context
 from tasks.building.make import builds_lock
 from tasks.buildkit import builder
-from tasks.pruning import holdings
+from tasks.pruning import disk_usage
 from tasks.pruning.prune import Item, Pruning, choose
 from tasks.run import Workspace
 
@@ -45,7 +45,7 @@ def prune(workspace: Workspace, dry_run: bool, everything: bool, yes: bool, as_j
     if not yes:
         confirm()
     agreed = {item.key: item for item, _ in chosen.gone}
-    with lock.held(builds_lock(workspace), "waiting for builds to end that use what is there"):
+    with lock.exclusive(builds_lock(workspace), "waiting for builds to end that use what is there"):
         gone, left = _remove_agreed(workspace, everything, agreed, asked)
     if as_json:
         print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))
@@ -78,15 +78,15 @@ def _remove_agreed(
 def _choose_unused(workspace: Workspace, everything: bool, only: Container[str] | None, since: float) -> Pruning:
     """What would go now, of that only these keys (None: the build cache), and nothing that was used since that time."""
     settings = workspace.settings
-    items = holdings.all_items(workspace)
+    items = disk_usage.all_items(workspace)
     unused = time.time() - since
     going = choose(items, settings.cache_max_age, settings.cache_max_size, everything).gone
     may_go = {
         one.key
         for one, _ in going
         # How long a dedicated builder did not use a record, it only says in round figures.
-        if (one.idle >= unused or one.kind == holdings.BUILDER)
-        and (one.key in only if only is not None else one.kind in (holdings.ENGINE, holdings.BUILDER))
+        if (one.idle >= unused or one.kind == disk_usage.BUILDER)
+        and (one.key in only if only is not None else one.kind in (disk_usage.ENGINE, disk_usage.BUILDER))
     }
     # Once more, for the order: what lies under something that stays, stays.
     items = [one if one.needed or one.key in may_go else replace(one, needed="not agreed to") for one in items]
@@ -96,7 +96,7 @@ def _choose_unused(workspace: Workspace, everything: bool, only: Container[str] 
 def choose_now(workspace: Workspace, everything: bool) -> Pruning:
     """What would go at this moment."""
     settings = workspace.settings
-    return choose(holdings.all_items(workspace), settings.cache_max_age, settings.cache_max_size, everything)
+    return choose(disk_usage.all_items(workspace), settings.cache_max_age, settings.cache_max_size, everything)
 
 
 def said(workspace: Workspace, chosen: Pruning, everything: bool) -> str:
@@ -107,7 +107,7 @@ def said(workspace: Workspace, chosen: Pruning, everything: bool) -> str:
     lines = []
     for kind, group in groupby(sorted(chosen.gone, key=lambda pair: pair[0].kind), key=lambda pair: pair[0].kind):
         pairs = list(group)
-        owner = " (of everybody who builds with it)" if kind in (holdings.ENGINE, holdings.BUILDER) else ""
+        owner = " (of everybody who builds with it)" if kind in (disk_usage.ENGINE, disk_usage.BUILDER) else ""
         lines.append(f"{kind}{owner}: {len(pairs)}, {size_text(sum(size for _, size in pairs))}")
         pairs.sort(key=lambda pair: -pair[1])
         lines += [f"  {size_text(freed):>8}  {_days(item.idle):>8}  {item.name}" for item, freed in pairs[:_SHOWN]]
@@ -141,7 +141,7 @@ def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
     by_kind: dict[str, list[Item]] = {}
     for item, _ in chosen.gone:
         by_kind.setdefault(item.kind, []).append(item)
-    for item in (*by_kind.get(holdings.NAME, ()), *by_kind.get(holdings.IMAGE, ())):
+    for item in (*by_kind.get(disk_usage.NAME, ()), *by_kind.get(disk_usage.IMAGE, ())):
         try:
             for ref in item.refs:
                 engine.untag(ref)
@@ -149,13 +149,13 @@ def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
                 engine.remove(item.key)
         except UserError as trouble:  # a container was made from it meanwhile
             left[item.key] = f"{item.name} stays: {trouble}"
-    engine.prune_build_cache([item.key for item in by_kind.get(holdings.ENGINE, ())])
-    _prune_builder(workspace, [item.key for item in by_kind.get(holdings.BUILDER, ())])
-    for item in (*by_kind.get(holdings.LOCAL, ()), *by_kind.get(holdings.LAYOUT, ())):
+    engine.prune_build_cache([item.key for item in by_kind.get(disk_usage.ENGINE, ())])
+    _prune_builder(workspace, [item.key for item in by_kind.get(disk_usage.BUILDER, ())])
+    for item in (*by_kind.get(disk_usage.LOCAL, ()), *by_kind.get(disk_usage.LAYOUT, ())):
         shutil.rmtree(item.key, ignore_errors=True)
         with contextlib.suppress(OSError):
             Path(item.key).parent.rmdir()  # if it was the last
-    for item in by_kind.get(holdings.OWN_FILE, ()):
+    for item in by_kind.get(disk_usage.OWN_FILE, ()):
         path = Path(item.key)
         if path.is_symlink():
             if not context.remove_unused(path):

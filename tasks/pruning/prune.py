@@ -16,18 +16,17 @@ from dataclasses import dataclass, field
 class Item:
     """Something that disk is spent on.
 
-    ``key`` identifies it, ``kind`` and ``name`` are what people read. ``parts`` are the bytes that it occupies, by
-    what they are: items that share a part occupy it once. ``idle`` is how long nobody used it, ``worth`` the seconds
+    ``key`` identifies it, ``kind`` and ``name`` are what people read. ``parts`` are the bytes that it occupies, by what
+    they are: items that share a part occupy it once. ``idle`` is how long nobody used it, ``rebuild_cost`` the seconds
     that making it again would take. ``needed`` is why it must stay. ``above`` are the keys of items that lie on it,
-    which must go before it can. ``refs`` are the names by which whoever removes it finds it, where its key is none.
-    """
+    which must go before it can. ``refs`` are the names by which whoever removes it finds it, where its key is none."""
 
     key: str
     kind: str
     name: str
     parts: Mapping[str, int] = field(default_factory=dict)
     idle: float = 0.0
-    worth: float = 0.0
+    rebuild_cost: float = 0.0
     needed: str = ""
     above: tuple[str, ...] = ()
     refs: tuple[str, ...] = ()
@@ -72,7 +71,7 @@ def choose(items: Sequence[Item], max_age: float, max_size: int, everything: boo
 
 def usefulness(item: Item) -> float:
     """Seconds of work that a byte of it saves, for how long ago it was last of use."""
-    return (1.0 + item.worth) / (1.0 + item.size) / (3600.0 + item.idle)
+    return (1.0 + item.rebuild_cost) / (1.0 + item.size) / (3600.0 + item.idle)
 
 
 def total(items: Iterable[Item]) -> int:

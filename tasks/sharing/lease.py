@@ -42,7 +42,7 @@ class Made:
     size: int
 
 
-class Crew:
+class BuildCoordinator:
     """The machines that build together, as one of them sees it; ``url`` "" is nobody else.
 
     ``say`` tells people what goes wrong, once. No method raises for a Redis that fails.
@@ -62,7 +62,7 @@ class Crew:
         return not self._off
 
     @contextlib.contextmanager
-    def turn(self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool]) -> Iterator[bool]:
+    def acquire(self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool]) -> Iterator[bool]:
         """Be the only one that builds ``what`` for the block; true if another had the turn first, so that its result
         may be there.
 
@@ -91,7 +91,7 @@ class Crew:
                 renewal.join()
             self._do(lambda redis: redis.eval(_GIVE_BACK, 1, key, token))
 
-    def known(self, fingerprints: Sequence[str]) -> dict[str, Made]:
+    def lookup(self, fingerprints: Sequence[str]) -> dict[str, Made]:
         """What the index knows of these fingerprints, in one round trip."""
         if not fingerprints:
             return {}
@@ -102,7 +102,7 @@ class Crew:
                 made[fingerprint] = Made(**json.loads(text))
         return made
 
-    def tell(self, made: Mapping[str, Made]) -> None:
+    def publish(self, made: Mapping[str, Made]) -> None:
         """Put what was made into the index, in one round trip."""
 
         def write(redis: Any) -> None:

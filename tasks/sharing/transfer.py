@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tasks.buildkit.handover import blob_of
+from tasks.buildkit.oci_transfer import blob_of
 from tasks.compose.project import write_json
 from tasks.sharing.registry import NoImage, Registry
 

@@ -63,7 +63,7 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
     expected = {name: one.replicas for name, one in services.items() if one.replicas and (not only or name in only)}
     project = Containers(compose.project)
     project.put_names_right()
-    stop_the_sick(compose, project)
+    stop_unhealthy(compose, project)
     log = terms.log
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -155,7 +155,7 @@ class _Work(threading.Thread):
         return self.status
 
 
-def stop_the_sick(compose: Compose, project: Containers) -> None:
+def stop_unhealthy(compose: Compose, project: Containers) -> None:
     """Stop what is unhealthy already: Compose would not start what depends on it, but starts it again in its turn."""
     sick = sorted({one.service for one in project.look() if one.running and one.health == "unhealthy"})
     if sick:

@@ -21,7 +21,7 @@ from tasks.compose.project import write_json
 from tasks.history.store import Build
 from tasks.planning.plan import Decision
 from tasks.run import Workspace
-from tasks.stack import bringup, images, trial
+from tasks.stack import bringup, ephemeral_stack, images
 from tasks.stack.stack import compose_of
 from tasks.stack.status import rows_of
 
@@ -155,19 +155,19 @@ def test(workspace: Workspace, words: Sequence[str]) -> None:
     began = time.monotonic()
     terms = bringup.terms(workspace, f"ci-{os.getpid()}")
     try:
-        with trial.trial(compose_of(workspace), terms, images.built(workspace)) as running:
+        with ephemeral_stack.running(compose_of(workspace), terms, images.built(workspace)) as running:
             try:
                 _use(running, words, folder, began)
             except BaseException:
-                kept = trial.collect(running.compose, folder / "logs" / running.compose.project)
+                kept = ephemeral_stack.collect(running.compose, folder / "logs" / running.compose.project)
                 print(f"the containers' logs are in {kept[0].parent if kept else folder}", file=sys.stderr)
                 raise
     finally:
         terms.log.unlink(missing_ok=True)
 
 
-def _use(running: trial.Trial, words: Sequence[str], folder: Path, began: float) -> None:
-    if not running.outcome.well:
+def _use(running: ephemeral_stack.EphemeralStack, words: Sequence[str], folder: Path, began: float) -> None:
+    if not running.outcome.healthy:
         raise UserError(bringup.explain(running.outcome, running.compose))
     up_seconds = time.monotonic() - began
     found = rows_of(running.outcome)
@@ -190,7 +190,7 @@ def pytest_argv(words: Sequence[str], junit: Path) -> list[str]:
     return [sys.executable, "-m", "pytest", E2E, "-p", "no:cacheprovider", f"--junitxml={junit}", *words]
 
 
-def test_environ(running: trial.Trial, environ: Mapping[str, str]) -> dict[str, str]:
+def test_environ(running: ephemeral_stack.EphemeralStack, environ: Mapping[str, str]) -> dict[str, str]:
     """What the tests are told: where the services are and whose containers they may kill. No secret."""
     return {**environ, **running.urls, "E2E_PROJECT": running.compose.project}
 

@@ -124,7 +124,7 @@ def _start(workspace: Workspace, compose: Compose) -> None:
     with locked(workspace):
         outcome = bringup.start(compose, bringup.terms(workspace, "dev"), built=images.built(workspace))
     workspace.events.emit(ServicesListed(rows_of(outcome)))
-    if not outcome.well:
+    if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))
 
 
@@ -280,7 +280,7 @@ def _restart(workspace: Workspace, compose: Compose, services: Sequence[str]) ->
             raise UserError(f"docker compose restart: {last_words(done.stderr)}")
         project, limits = Containers(compose.project), bringup.terms(workspace, "restart").limits
         outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=show)
-    if not outcome.well:
+    if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))
 
 

@@ -60,7 +60,7 @@ class Outcome:
         return {}
 
     @property
-    def well(self) -> bool:
+    def healthy(self) -> bool:
         """Whether every service is ready."""
         return not self.failed
 

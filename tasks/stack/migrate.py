@@ -200,7 +200,7 @@ def _switch(workspace: Workspace, journal: Journal) -> None:
         terms = bringup.terms(workspace, "migrate")
         outcome = bringup.start(compose, terms, built=images.built(workspace))
         events = list(outcome.events)
-        if outcome.well:
+        if outcome.healthy:
             _finish(workspace, journal)
             workspace.events.emit(ServicesListed(rows_of(outcome)))
             print(f"migrated: {_away(events)}", file=sys.stderr)
@@ -221,7 +221,7 @@ def _roll_back(workspace: Workspace, journal: Journal, events: list[Event], reas
     terms = bringup.terms(workspace, "rollback")
     outcome = bringup.start(compose, terms, only=sorted(journal.before), built=ran)
     events += outcome.events
-    if not outcome.well:
+    if not outcome.healthy:
         raise UserError(
             f"neither the optimized nor the standard deployment is healthy\n{bringup.explain(outcome, compose)}",
             remedy="mend it and run this again: it goes on with putting back what ran before",

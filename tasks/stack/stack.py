@@ -29,7 +29,7 @@ def locked(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
     """The right to change this project's containers; another run that does so, of whatever checkout, is waited for."""
     name = workspace.project.name
     path = lock.of_engine(workspace.engine.address, "stack", name)
-    return lock.held(path, f"waiting for another run that changes {name}")
+    return lock.exclusive(path, f"waiting for another run that changes {name}")
 
 
 def make_env(workspace: Workspace) -> None:
@@ -58,7 +58,7 @@ def up(workspace: Workspace) -> None:
     with locked(workspace):
         outcome = bringup.start(compose, bringup.terms(workspace, "up"), built=images.built(workspace))
     workspace.events.emit(ServicesListed(rows_of(outcome)))
-    if not outcome.well:
+    if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))
 
 

@@ -10,13 +10,13 @@ from tasks.base.formatting import size_text
 from tasks.buildkit import builder
 from tasks.buildkit.progress import brief
 from tasks.history import hits
-from tasks.pruning import holdings
+from tasks.pruning import disk_usage
 from tasks.pruning.prune import Item, choose, total
 from tasks.run import Workspace
 
 _KINDS = (
-    holdings.IMAGE, holdings.NAME, holdings.ENGINE, holdings.BUILDER, holdings.LOCAL, holdings.LAYOUT,
-    holdings.OWN_FILE,
+    disk_usage.IMAGE, disk_usage.NAME, disk_usage.ENGINE, disk_usage.BUILDER, disk_usage.LOCAL, disk_usage.LAYOUT,
+    disk_usage.OWN_FILE,
 )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def gather(workspace: Workspace, runs: int) -> dict[str, Any]:
     ``reclaimable_bytes`` is what may go at all, ``over_bytes`` what is beyond ``CACHE_MAX_SIZE``.
     """
     settings = workspace.settings
-    items = holdings.all_items(workspace)
+    items = disk_usage.all_items(workspace)
     left = choose(items, float("inf"), sys.maxsize).left
     return {
         "builder": builder.name(settings),
@@ -45,7 +45,7 @@ def gather(workspace: Workspace, runs: int) -> dict[str, Any]:
         "over_bytes": max(0, left - settings.cache_max_size),
         "holdings": [_holding(kind, items) for kind in _KINDS if any(item.kind == kind for item in items)],
         "registry": _registry(workspace),
-        "images": [_image(one) for one in holdings.spared(workspace, runs).values()],
+        "images": [_image(one) for one in disk_usage.saved(workspace, runs).values()],
     }
 
 

@@ -60,7 +60,7 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
 
 def _untold(workspace: Workspace, definition: Mapping[str, Any], inputs: Mapping[str, ImageInputs]) -> list[str]:
     """What the definition leaves out, as sentences."""
-    from tasks.building import site
+    from tasks.building import build_target
     from tasks.buildkit import bake, buildx
 
     try:
@@ -69,7 +69,7 @@ def _untold(workspace: Workspace, definition: Mapping[str, Any], inputs: Mapping
         version = ""
     found = bake.untold(definition, inputs, version)
     with contextlib.suppress(UserError):
-        kind = site.chosen_backend(workspace).kind
+        kind = build_target.chosen_backend(workspace).kind
         if kind != "none":
             found.append(f"bake neither reads nor writes the caches of CACHE_BACKEND ({kind})")
     return found

@@ -31,7 +31,7 @@ _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
-class SpareEngine:
+class TemporaryEngine:
     """A running engine: where it listens, and the environment in which docker commands and doit talk to it."""
 
     address: str
@@ -70,9 +70,9 @@ class SpareEngine:
 
 
 @contextlib.contextmanager
-def spare_engine(
+def temporary_engine(
     prefix: str = "spare-engine-", *, containerd_store: bool = False, programs: Path | None = None
-) -> Iterator[SpareEngine]:
+) -> Iterator[TemporaryEngine]:
     """Start an engine and, at the end, stop it and remove all that it held. Its images live in the classic store, or
     with ``containerd_store`` in containerd's, whose BuildKit can export caches. With ``programs`` the engine, its
     client, buildx and Compose are those of packages that were unpacked there.
@@ -106,7 +106,7 @@ def spare_engine(
         )  # fmt: skip
         cleaning.callback(_stop, process)
         _await(Engine(address), process, folder / "log")
-        yield SpareEngine(address, {**environ, "DOCKER_HOST": address, "DOCKER_CONTEXT": ""})
+        yield TemporaryEngine(address, {**environ, "DOCKER_HOST": address, "DOCKER_CONTEXT": ""})
     finally:
         cleaning.close()
         atexit.unregister(cleaning.close)

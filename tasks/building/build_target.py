@@ -16,7 +16,7 @@ from pathlib import Path
 from tasks.base import platforms
 from tasks.base.errors import UserError
 from tasks.base.references import beside
-from tasks.buildkit import backends, builder, handover
+from tasks.buildkit import backends, builder, oci_transfer
 from tasks.buildkit.backends import Backend
 from tasks.engine.client import LocalImage
 from tasks.inputs.resolver import ImageInputs
@@ -29,7 +29,7 @@ _BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BUILDK
 
 
 @dataclass(frozen=True)
-class Site:
+class BuildTarget:
     """How one image is built here: ``parents`` are contexts by reference (as ``buildx.build_argv`` takes them),
     ``extra`` its further arguments, ``layout`` the folder that a dedicated builder writes the result to."""
 
@@ -38,18 +38,18 @@ class Site:
     layout: Path | None = None
 
 
-def site(
-    workspace: Workspace, decision: Decision, parents: Mapping[str, str], *, afresh: bool = False, cached: bool = True
-) -> Site:
+def choose(
+    workspace: Workspace, decision: Decision, parents: Mapping[str, str], *, no_cache: bool = False, cached: bool = True
+) -> BuildTarget:
     """Make ready what the build of an image needs. ``parents`` maps each context that stands for a parent to a
-    reference which the engine holds; ``afresh`` neither reads nor writes a cache of others, and without ``cached`` the
-    builder's own is not read. Raises ``UserError``."""
+    reference which the engine holds; ``no_cache`` neither reads nor writes a cache of others, and without ``cached``
+    the builder's own is not read. Raises ``UserError``."""
     one, settings = decision.inputs, workspace.settings
     extra = builder.argv(settings, workspace.environ)
-    extra += [] if afresh else caches(workspace, decision)
+    extra += [] if no_cache else caches(workspace, decision)
     extra += [] if cached else ["--no-cache"]
     if not builder.dedicated(settings):
-        return Site(parents, (*extra, *bases(workspace, decision)))
+        return BuildTarget(parents, (*extra, *bases(workspace, decision)))
     builder.ready(settings, workspace.common, workspace.environ)
     results, platform = results_folder(workspace.folder), workspace.snapshot().platform
     contexts = {}
@@ -57,15 +57,15 @@ def site(
         held = workspace.snapshot().get(one.parent_tags[context])
         if held is None:
             raise UserError(f"the engine does not hold `{name}`, which {one.name} is built on", remedy="run it again")
-        contexts[context] = handover.context_of(workspace.engine, results, name, held, platform)
+        contexts[context] = oci_transfer.context_of(workspace.engine, results, name, held, platform)
     for name, value in sorted(contexts.items()):
         extra += ["--build-context", f"{name}={value}"]
     extra += bases(workspace, decision)
-    layout = handover.folder_of(results, one.name)
+    layout = oci_transfer.folder_of(results, one.name)
     layout.mkdir(parents=True, exist_ok=True)
     # What has several platforms is shared from the layout, anything else from the engine.
     packed = len(one.platforms) > 1 and workspace.share.writes
-    return Site({}, (*extra, *handover.output(layout, packed)), layout)
+    return BuildTarget({}, (*extra, *oci_transfer.output(layout, packed)), layout)
 
 
 def bases(workspace: Workspace, decision: Decision) -> list[str]:
@@ -84,10 +84,10 @@ def bases(workspace: Workspace, decision: Decision) -> list[str]:
         if not found or ("@" in ref if dedicated else not aside):
             continue
         if len({held.id for held in found.values()}) > 1:
-            context = handover.together(workspace.engine, results, ref, names)
+            context = oci_transfer.together(workspace.engine, results, ref, names)
         elif dedicated:
             platform, (name, held) = next(iter(names.items()))
-            context = handover.context_of(workspace.engine, results, name, held, platform)
+            context = oci_transfer.context_of(workspace.engine, results, name, held, platform)
         else:
             context = f"docker-image://{next(iter(names.values()))[0]}"
         called = [name for name, value in one.image.contexts.items() if value == f"docker-image://{ref}"]
@@ -96,7 +96,9 @@ def bases(workspace: Workspace, decision: Decision) -> list[str]:
     return argv
 
 
-def received(workspace: Workspace, decision: Decision, where: Site, image_id: str, made: LocalImage | None) -> str:
+def import_result(
+    workspace: Workspace, decision: Decision, where: BuildTarget, image_id: str, made: LocalImage | None
+) -> str:
     """After a build that left ``image_id`` and, in the engine, ``made``: its result is in the engine, under the id that
     is returned. Raises ``UserError``."""
     if where.layout is None:
@@ -107,23 +109,23 @@ def received(workspace: Workspace, decision: Decision, where: Site, image_id: st
     layers = [tuple(digest for digest, _ in workspace.engine.layers(held.id)) for held in near if held]
     partial = not workspace.containerd_store
     platform = platforms.chosen(one.platforms, snapshot.platform) or one.platforms[0]
-    taken = handover.take(workspace.engine, where.layout, image_id, platform, layers, partial)
+    taken = oci_transfer.take(workspace.engine, where.layout, image_id, platform, layers, partial)
     workspace.changed()
     return taken
 
 
-def settled(workspace: Workspace, decision: Decision) -> None:
+def clean_up(workspace: Workspace, decision: Decision) -> None:
     """After a build: what its cache export left behind in a local cache is tidied."""
     backend = chosen_backend(workspace)
     if backend.kind == "local":
-        handover.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
+        oci_transfer.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
 
 
 def layout_of(workspace: Workspace, one: ImageInputs) -> Path | None:
     """The layout that holds what the classic store cannot: an image of several platforms; None for any other."""
     if len(one.platforms) < 2 or workspace.containerd_store:
         return None
-    return handover.folder_of(results_folder(workspace.folder), one.name)
+    return oci_transfer.folder_of(results_folder(workspace.folder), one.name)
 
 
 def chosen_backend(workspace: Workspace) -> Backend:

@@ -143,7 +143,7 @@ def context_of(engine: Engine, results: Path, name: str, held: LocalImage, platf
     folder = folder_of(results, name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Images that are built side by side on one base save it once.
-    with lock.held(folder.with_name(f".{folder.name}.lock")):
+    with lock.exclusive(folder.with_name(f".{folder.name}.lock")):
         found = read(folder, held.id, platform)
         if found is None:
             _save(engine, held, folder)
@@ -172,7 +172,7 @@ def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[
         entries.append({"mediaType": media, "digest": part.manifest, "size": len(manifest), "platform": of})
         parts.append(part)
     folder = folder_of(results, f"{ref} for {' '.join(sorted(named))}")
-    with lock.held(folder.with_name(f".{folder.name}.lock")):
+    with lock.exclusive(folder.with_name(f".{folder.name}.lock")):
         return f"oci-layout://{folder}@{_join(folder, parts, entries)}"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import UserError
-from tasks.benchmarks.spare_engine import spare_engine
+from tasks.benchmarks.temporary_engine import temporary_engine
 from tasks.engine.endpoint import endpoint
 from tests.conftest import docker
 
@@ -45,7 +45,7 @@ def test_it_leaves_the_containers_of_the_other_engine_reachable(published: str, 
     # An engine that is a spare one itself leaves the firewall alone too.
     assert any("DNAT" in rule for rule in before) == (endpoint() == "unix:///var/run/docker.sock")
     try:
-        with spare_engine("tst-beside-") as engine:
+        with temporary_engine("tst-beside-") as engine:
             assert rules(published) == before
             engine.load(busybox)
             build = f"FROM {busybox}\nRUN wget -q -O - http://{published}/\n".encode()
@@ -71,7 +71,7 @@ def namespaces(folder: Path) -> list[str]:
 
 def test_it_keeps_its_images_where_the_other_engine_does_not_look(busybox: str) -> None:
     try:
-        with spare_engine("tst-namespace-", containerd_store=True) as engine:
+        with temporary_engine("tst-namespace-", containerd_store=True) as engine:
             engine.load(busybox)
             folder = Path(engine.address.removeprefix("unix://")).parent
             found = [name for name in namespaces(folder) if name.startswith(f"bm{os.getpid()}x")]

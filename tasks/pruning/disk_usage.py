@@ -17,7 +17,7 @@ from pathlib import Path
 from tasks.base import places
 from tasks.base.errors import UserError
 from tasks.base.references import repository, tag_of
-from tasks.building import context, parents, site
+from tasks.building import build_target, context, parents
 from tasks.buildkit import builder
 from tasks.engine import temporary_tag
 from tasks.engine.client import CacheRecord, LocalImage, moment, normalise
@@ -30,7 +30,7 @@ from tasks.run import Workspace
 from tasks.sharing.share import path_of
 
 IMAGE, NAME, ENGINE, BUILDER, LOCAL, LAYOUT, OWN_FILE = (
-    "image", "left-over name", "engine's build cache", "builder's cache", "local cache", "handover", "log",
+    "image", "left-over name", "engine's build cache", "builder's cache", "local cache", "oci_transfer", "log",
 )  # fmt: skip
 """The kinds of items, as people read them."""
 
@@ -75,7 +75,7 @@ def images(workspace: Workspace, now: float) -> list[Item]:
     used: dict[str, float] = defaultdict(float)
     for build in past:
         used[build.image_id] = max(used[build.image_id], build.ended)
-    worth = {build.image_id: build.seconds for build in reversed(past) if build.action == "build"}
+    rebuild_cost = {build.image_id: build.seconds for build in reversed(past) if build.action == "build"}
     repositories = _repositories(workspace)
     items = []
     for held in {held.id: held for held in snapshot.every()}.values():
@@ -85,12 +85,12 @@ def images(workspace: Workspace, now: float) -> list[Item]:
         why = needed.get(held.id) or _in_use(held, users, repositories, now)
         layers = dict(workspace.engine.layers(held.id))
         name = " ".join(held.tags) or held.id[:19]
-        items.append(Item(held.id, IMAGE, name, layers, idle, worth.get(held.id, 0.0), why, refs=held.tags))
+        items.append(Item(held.id, IMAGE, name, layers, idle, rebuild_cost.get(held.id, 0.0), why, refs=held.tags))
     return items
 
 
 def names(workspace: Workspace, items: Iterable[Item], now: float) -> list[Item]:
-    """The passing names of killed builds on images that stay: only the name can go."""
+    """The temporary names of killed builds on images that stay: only the name can go."""
     repositories = _repositories(workspace)
     found = []
     for ref in [ref for item in items if item.needed for ref in item.refs]:
@@ -124,7 +124,7 @@ def engine_cache(
             name=f"{record.id[:12]} {record.what[:60]}",
             parts={same.get(record.id, record.id): 0 if record.shared and record.id not in same else record.size},
             idle=now - record.used,
-            worth=float(record.uses),
+            rebuild_cost=float(record.uses),
             needed="a build uses it" if record.busy else "",
             above=tuple(above[record.id]),
         )
@@ -185,16 +185,16 @@ def read_du(text: str, now: float) -> list[CacheRecord]:
 
 
 def files(workspace: Workspace, now: float) -> list[Item]:
-    """Local caches, handover layouts, links to contexts, the logs and records of images that are no more, and what
+    """Local caches, oci_transfer layouts, links to contexts, the logs and records of images that are no more, and what
     older versions left."""
     folder = workspace.folder
     expected = workspace.expected_seconds
     items = []
-    cache = site.cache_folder(workspace)
+    cache = build_target.cache_folder(workspace)
     for index in sorted(cache.glob("*/*/index.json")):
         image = index.parent.parent.name
         items.append(_folder(LOCAL, index.parent, f"{image} {index.parent.name}", now, expected.get(image, 0.0)))
-    results = site.results_folder(folder)
+    results = build_target.results_folder(folder)
     for index in sorted((*results.glob("*/index.json"), *results.glob("bases/*/index.json"))):
         name = str(index.parent.relative_to(results))
         several = name in workspace.project.images and len(workspace.project.images[name].platforms) > 1
@@ -222,7 +222,7 @@ def files(workspace: Workspace, now: float) -> list[Item]:
     return items
 
 
-def spared(workspace: Workspace, runs: int) -> dict[str, hits.ImageHits]:
+def saved(workspace: Workspace, runs: int) -> dict[str, hits.ImageHits]:
     """The hits of the project's images over the last ``runs`` runs of doit that did something."""
     past = workspace.history.recent(limit=KEEP)
     last = list(dict.fromkeys(build.run for build in past))[:runs]
@@ -283,10 +283,10 @@ def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
         yield Item(str(path), OWN_FILE, f"{path.name}, of an older version", parts, now - used)
 
 
-def _folder(kind: str, folder: Path, name: str, now: float, worth: float, needed: str = "") -> Item:
+def _folder(kind: str, folder: Path, name: str, now: float, rebuild_cost: float, needed: str = "") -> Item:
     parts = {str(path): path.stat().st_size for path in _walk(folder)}
     used = max(path.stat().st_mtime for path in (folder, folder / "index.json") if path.exists())
-    return Item(str(folder), kind, name, parts, now - used, worth, needed)
+    return Item(str(folder), kind, name, parts, now - used, rebuild_cost, needed)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -25,7 +25,7 @@ from typing import Any
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.base.references import tag_of
-from tasks.building.site import cache_folder
+from tasks.building.build_target import cache_folder
 from tasks.engine.endpoint import leading_to
 from tasks.engine.labels import FINGERPRINT
 from tasks.run import Workspace

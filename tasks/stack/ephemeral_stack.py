@@ -39,7 +39,7 @@ _TAKEN = re.compile(r"port is already allocated|address already in use|ports are
 
 
 @dataclass(frozen=True)
-class Trial:
+class EphemeralStack:
     """A stack that runs: what Compose knows of it, where each service is (``AUTH_URL`` …), how it came up."""
 
     compose: Compose
@@ -57,13 +57,13 @@ def compose_for(compose: Compose) -> Compose:
 
 
 @contextlib.contextmanager
-def trial(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None) -> Iterator[Trial]:
+def running(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None) -> Iterator[EphemeralStack]:
     """A trial of this project for the block, healthy or not: its outcome says so, and its containers can be looked at.
     ``built`` is which image each name must stand for. ``UserError`` when Compose cannot start it at all."""
     sweep(compose.project)
     own = compose_for(compose)
     with contextlib.ExitStack() as stack:
-        if not stack.enter_context(lock.taken(_run_lock(own.project))):
+        if not stack.enter_context(lock.try_exclusive(_run_lock(own.project))):
             raise UserError(f"another run is called {own.project}", remedy="run it again")
         forget = functools.partial(_forget, own.project)
         # Also when a signal ends the process while another thread is in the block, or while this one forgets.
@@ -73,7 +73,9 @@ def trial(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None
         yield _start(own, terms, stack, built)
 
 
-def _start(compose: Compose, terms: Terms, stack: contextlib.ExitStack, built: Mapping[str, str] | None) -> Trial:
+def _start(
+    compose: Compose, terms: Terms, stack: contextlib.ExitStack, built: Mapping[str, str] | None
+) -> EphemeralStack:
     services = compose.services()
     for attempt in range(_TRIES):
         ports = {name: stack.enter_context(free_port()) for name, one in services.items() if one.replicas and one.ports}
@@ -85,7 +87,7 @@ def _start(compose: Compose, terms: Terms, stack: contextlib.ExitStack, built: M
             if _TAKEN.search(str(trouble)) and attempt + 1 < _TRIES:
                 continue
             raise
-        return Trial(own, urls(services, outcome), outcome)
+        return EphemeralStack(own, urls(services, outcome), outcome)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -109,7 +111,7 @@ def variable(service: str) -> str:
 def free_port() -> Iterator[int]:
     """A port that nothing listens on, and that no other trial takes for as long as the block lasts."""
     for port in random.sample(_PORTS, 100):
-        with lock.taken(_home() / "ports" / f"{port}.lock") as ours:
+        with lock.try_exclusive(_home() / "ports" / f"{port}.lock") as ours:
             if ours and _is_free(port):
                 yield port
                 return
@@ -124,7 +126,7 @@ def sweep(project: str) -> list[str]:
         path = _run_lock(name)
         if not path.exists():
             continue
-        with lock.taken(path) as ours:
+        with lock.try_exclusive(path) as ours:
             if ours:
                 print(f"removing {name}, which a killed run left behind", file=sys.stderr)
                 _forget(name)
