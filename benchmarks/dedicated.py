@@ -66,10 +66,10 @@ def main() -> None:
         stack.callback(subprocess.run, ["docker", "buildx", "rm", "--force", builder], capture_output=True)
         say(f"the first time: {bench.doit('build_optimized').seconds:.1f} s")
         engine = Engine(near.address)
-        held = engine.snapshot().get(base)
-        if held is None:
+        local_image = engine.snapshot().get(base)
+        if local_image is None:
             raise SystemExit(f"{base} is not in the engine")
-        context = oci_transfer.context_of(engine, folder / "results", base, held)
+        context = oci_transfer.context_of(engine, folder / "results", base, local_image)
         load = [
             "docker", "buildx", "build", "--builder", builder, "--load", "--tag", "bm-dedicated/load",
             "--provenance=false", "--build-context", f"{base}={context}", str(project),

@@ -147,12 +147,12 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=16)
     arguments = parser.parse_args()
     processes.stop_on_signals()
-    workspace = current()
+    run = current()
     began = time.monotonic()
     found: list[Figures] = []
     wrong = False
     try:
-        with ephemeral_stack.running(compose_of(workspace), bringup.terms(workspace, "load")) as running:
+        with ephemeral_stack.running(compose_of(run), bringup.terms(run, "load")) as running:
             if not running.outcome.healthy:
                 raise UserError(bringup.explain(running.outcome, running.compose))
             up_seconds = time.monotonic() - began

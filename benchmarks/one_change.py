@@ -20,7 +20,7 @@ from results import Results, say, seconds
 
 from tasks.benchmarks import measure
 from tasks.buildkit import buildx
-from tasks.run import Workspace
+from tasks.run import Run
 
 ABOUT = """
 A line is put at the end of one file, then `doit build_optimized` builds what that concerns; another line, and bare
@@ -41,7 +41,7 @@ class Change:
 
 def measured(results: Results, bench: Bench, changes: list[Change], repeat: int) -> None:
     """Time all changes on one project."""
-    workspace = Workspace((bench.compose_file(),), bench.environ)
+    run = Run((bench.compose_file(),), bench.environ)
     bench.prepare()
     bench.doit("build_optimized")
     bench.bake_seconds()
@@ -61,7 +61,7 @@ def measured(results: Results, bench: Bench, changes: list[Change], repeat: int)
 
         def bare() -> float:
             edit()
-            return together([bare_build(workspace, name) for name in change.images], bench)  # noqa: B023
+            return together([bare_build(run, name) for name in change.images], bench)  # noqa: B023
 
         def bake() -> float:
             edit()
@@ -76,13 +76,13 @@ def measured(results: Results, bench: Bench, changes: list[Change], repeat: int)
         results.add(f"{change.what}: time beyond 1.15 × bare builds", mine - 1.15 * plain, "s", 0.3, note)
 
 
-def bare_build(workspace: Workspace, name: str) -> list[str]:
+def bare_build(run: Run, name: str) -> list[str]:
     """The command that builds one image on its parents as they are."""
-    one = workspace.declared()[name]
-    parents = {context: workspace.project.images[parent].ref for context, parent in one.parents.items()}
+    one = run.declared()[name]
+    parents = {context: run.project.images[parent].ref for context, parent in one.parents.items()}
     tag = ["--tag", f"bm-bare/{name}"]
     argv = buildx.build_argv(
-        one.image, parents=parents, labels={}, iidfile="", environ=workspace.environ, progress="plain", extra=tag
+        one.image, parents=parents, labels={}, iidfile="", environ=run.environ, progress="plain", extra=tag
     )
     at = argv.index("--iidfile")
     return argv[:at] + argv[at + 2 :]

@@ -34,7 +34,7 @@ from tasks.buildkit.progress import Progress
 from tasks.compose import project
 from tasks.inputs import dockerfile, ignorefile
 from tasks.inputs.resolver import ImageInputs
-from tasks.run import Workspace
+from tasks.run import Run
 
 HERE = Path(__file__)
 PLATFORM = "linux/amd64"
@@ -177,9 +177,9 @@ def plan(file: Path, environ: Mapping[str, str]) -> dict[str, ImageInputs]:
     """What each image of the project is made of at this commit."""
     if not file.is_file():
         raise UserError(f"there is no {file.name}")
-    workspace = Workspace((file,), {**environ, "COMPOSE_FILE": str(file)})
-    found = workspace.resolver.resolve(PLATFORM, lambda ref: None)
-    workspace.resolver.keep()
+    run = Run((file,), {**environ, "COMPOSE_FILE": str(file)})
+    found = run.resolver.resolve(PLATFORM, lambda ref: None)
+    run.resolver.keep()
     return found
 
 

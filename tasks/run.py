@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Kept = TypeVar("Kept")
 
 
-class Workspace:
+class Run:
     """One project seen by one run. Methods may be called from any thread and raise ``UserError``."""
 
     def __init__(self, files: tuple[Path, ...] | None = None, environ: Mapping[str, str] = os.environ) -> None:
@@ -203,7 +203,7 @@ class Workspace:
                 self._decisions = self._planned(inputs, whole=True)
                 self._ask_others(self._decisions)
                 self.resolver.keep()
-                self.facts.keep(held.id for held in self.snapshot().by_name.values())
+                self.facts.keep(local_image.id for local_image in self.snapshot().by_name.values())
             return self._decisions
 
     def decide(self, name: str, *, refresh: bool = False) -> plan.Decision:
@@ -223,8 +223,8 @@ class Workspace:
         inputs = {name: self._checked(one) for name, one in inputs.items()}
 
         def planned(offers: Mapping[str, SharedImage], taken: Collection[str]) -> dict[str, plan.Decision]:
-            held = (inputs, snapshot, self.facts_of, self._record_of)
-            return plan.plan(*held, offers, self.index_of, taken or chosen)
+            local_image = (inputs, snapshot, self.facts_of, self._record_of)
+            return plan.plan(*local_image, offers, self.index_of, taken or chosen)
 
         chosen: frozenset[str] = frozenset() if whole else self._taken
         decided = planned({}, ())
@@ -280,38 +280,38 @@ class Workspace:
             self._built.add(name)
             self.changed()
 
-    def facts_of(self, held: LocalImage) -> ImageConfig:
+    def facts_of(self, local_image: LocalImage) -> ImageConfig:
         """What is known of an image that the engine holds."""
-        return self.facts.get(held.id, held.fixed)
+        return self.facts.get(local_image.id, local_image.fixed)
 
     def base(self, ref: str, platform: str) -> LocalImage | None:
         """The image that the engine holds of an external reference for a platform: by its name, or beside that."""
         for name in (ref, beside(ref, platform)):
-            held = self.snapshot().get(name)
-            if held and platforms.serves(self.facts_of(held).platform, platform):
-                return held
+            local_image = self.snapshot().get(name)
+            if local_image and platforms.serves(self.facts_of(local_image).platform, platform):
+                return local_image
         return None
 
     def bases(self, ref: str, wanted: tuple[str, ...]) -> tuple[LocalImage, ...] | None:
         """The images that the engine holds of an external reference for these platforms, if a build can start from just
         them. The engine's own BuildKit with the classic store takes one image for a name: with two, it asks outside."""
-        found = tuple(held for one in wanted if (held := self.base(ref, one)))
+        found = tuple(local_image for one in wanted if (local_image := self.base(ref, one)))
         if len(found) < len(wanted):
             return None
-        several = len({held.id for held in found}) > 1
+        several = len({local_image.id for local_image in found}) > 1
         if several and self.settings.builder_driver == "docker" and not self.containerd_store:
             return None
         return found
 
-    def content_of(self, one: ImageInputs, held: LocalImage) -> str:
+    def content_of(self, one: ImageInputs, local_image: LocalImage) -> str:
         """The content of an image of this project that the engine holds."""
-        return plan.content_of(one, held, self.facts_of, self.index_of)
+        return plan.content_of(one, local_image, self.facts_of, self.index_of)
 
-    def index_of(self, one: ImageInputs, held: LocalImage) -> str:
+    def index_of(self, one: ImageInputs, local_image: LocalImage) -> str:
         """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""
         from tasks.planning import several  # most images are of one
 
-        return several.index_of(one, held, self.folder / "results", containerd=self.containerd_store)
+        return several.index_of(one, local_image, self.folder / "results", containerd=self.containerd_store)
 
     def _checked(self, one: ImageInputs) -> ImageInputs:
         """With the reason why an image of several platforms cannot be had here, if there is one, and whether the image
@@ -339,8 +339,8 @@ class Workspace:
     def _facts_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
         found = self.bases(ref, wanted)
         if normalise(ref) == self._base_image and all(map(self._is_ours, wanted)):
-            held = found[0] if found else None
-            if not base.wanted(held, self.settings, self.base_identity):
+            local_image = found[0] if found else None
+            if not base.wanted(local_image, self.settings, self.base_identity):
                 return self._base_to_come()
         return tuple(map(self.facts_of, found)) if found else None
 
@@ -374,6 +374,6 @@ class Workspace:
 
 
 @cache
-def current() -> Workspace:
+def current() -> Run:
     """The workspace of this process."""
-    return Workspace()
+    return Run()

@@ -22,7 +22,7 @@ from tasks.planning.shared_image import SharedImage
 from tasks.sharing.asked import Asked
 from tests import loopback
 from tests.conftest import docker
-from tests.test_plan import APP, BASE, ON_BASE, engine, facts_of, found, held, made
+from tests.test_plan import APP, BASE, ON_BASE, engine, facts_of, found, local_image, made
 from tests.test_share import (
     ALL,
     Machine,
@@ -258,24 +258,27 @@ class Asking:
     def actions(self, *ask: str, whole: bool = True) -> dict[str, str]:
         own = self.planned({}, ())
         decided, self.taken = with_shared(
-            own, self.planned, self.look, lambda one, held: facts_of(held).content, ask, whole
+            own, self.planned, self.look, lambda one, local_image: facts_of(local_image).content, ask, whole
         )
         self.decided = decided
         return {name: one.action for name, one in decided.items()}
 
 
 def test_a_parent_that_nothing_fresh_stands_on_gives_way_to_the_shared_one() -> None:
-    asking = Asking([BASE, APP], engine(held(BASE)), base=theirs(BASE), app=theirs(APP, ON_THEIRS))
+    asking = Asking([BASE, APP], engine(local_image(BASE)), base=theirs(BASE), app=theirs(APP, ON_THEIRS))
     assert asking.actions() == {"base": "pull", "app": "pull"}
     assert asking.decided["base"].reasons == (ANOTHER,)
     assert asking.taken == {"base"}
     assert asking.rounds == [["base", "app"]]
     # The child is built on the shared one, so that others can use it.
-    assert Asking([BASE, APP], engine(held(BASE)), base=theirs(BASE)).actions() == {"base": "pull", "app": "build"}
+    assert Asking([BASE, APP], engine(local_image(BASE)), base=theirs(BASE)).actions() == {
+        "base": "pull",
+        "app": "build",
+    }
 
 
 def test_it_stays_while_something_fresh_would_have_to_be_built_again() -> None:
-    here = engine(held(BASE), held(OTHER, parents=ON_BASE))
+    here = engine(local_image(BASE), local_image(OTHER, parents=ON_BASE))
     asking = Asking([BASE, APP, OTHER], here, base=theirs(BASE), app=theirs(APP, ON_THEIRS))
     assert asking.actions() == {"base": "fresh", "app": "build", "other": "fresh"}
     assert asking.taken == frozenset()
@@ -290,19 +293,19 @@ def test_it_stays_while_something_fresh_would_have_to_be_built_again() -> None:
 
 
 def test_equal_content_is_no_reason_for_anything() -> None:
-    asking = Asking([BASE, APP], engine(held(BASE)), base=found(BASE), app=found(APP, ON_BASE))
+    asking = Asking([BASE, APP], engine(local_image(BASE)), base=found(BASE), app=found(APP, ON_BASE))
     assert asking.actions() == {"base": "fresh", "app": "pull"}
     assert asking.rounds == [["base", "app"]]
     again = theirs(BASE, content="content of id-base", rebuilt="900")
-    assert Asking([BASE], engine(held(BASE)), base=again).actions("base") == {"base": "fresh"}
+    assert Asking([BASE], engine(local_image(BASE)), base=again).actions("base") == {"base": "fresh"}
 
 
 def test_another_result_of_an_image_that_nothing_waits_for_is_left_alone() -> None:
-    assert Asking([BASE], engine(held(BASE)), base=theirs(BASE)).actions("base") == {"base": "fresh"}
+    assert Asking([BASE], engine(local_image(BASE)), base=theirs(BASE)).actions("base") == {"base": "fresh"}
 
 
 def test_a_rebuild_on_purpose_reaches_who_holds_the_old_one_and_what_stands_on_it() -> None:
-    here = engine(held(BASE), held(APP, parents=ON_BASE))
+    here = engine(local_image(BASE), local_image(APP, parents=ON_BASE))
     asking = Asking([BASE, APP], here, base=theirs(BASE, rebuilt="900"), app=theirs(APP, ON_THEIRS))
     assert asking.actions("base") == {"base": "pull", "app": "pull"}
     assert asking.decided["base"].reasons == (AFRESH_ELSEWHERE,)
@@ -310,7 +313,7 @@ def test_a_rebuild_on_purpose_reaches_who_holds_the_old_one_and_what_stands_on_i
     assert Asking([BASE, APP], here, base=theirs(BASE, rebuilt="900")).actions("base")["app"] == "build"
     every_time = replace(BASE, image=replace(BASE.image, no_cache=True))
     assert Asking([every_time], here, base=theirs(BASE, rebuilt="900")).actions("base") == {"base": "fresh"}
-    own = replace(held(BASE), labels={INPUT_DIGEST: BASE.input_digest, PARENTS: "", REBUILT: "901"})
+    own = replace(local_image(BASE), labels={INPUT_DIGEST: BASE.input_digest, PARENTS: "", REBUILT: "901"})
     assert Asking([BASE], engine(own), base=theirs(BASE, rebuilt="900")).actions("base") == {"base": "fresh"}
 
 

@@ -32,9 +32,9 @@ FRESH = {"base": "fresh", "app": "fresh"}
 
 def kinds(engine: Engine, ref: str) -> list[str]:
     """What the index of an image in containerd's store holds."""
-    held = engine.snapshot().get(ref)
-    assert held is not None
-    return [one["Kind"] for one in engine._call("GET", f"/images/{held.id}/json?manifests=1")["Manifests"]]
+    local_image = engine.snapshot().get(ref)
+    assert local_image is not None
+    return [one["Kind"] for one in engine._call("GET", f"/images/{local_image.id}/json?manifests=1")["Manifests"]]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from tasks.base.settings import Settings
 from tasks.bases import base, debian
 from tasks.cli import bases
 from tasks.engine.client import Engine, LocalImage, Snapshot, facts_of, host_platform
-from tasks.run import Workspace
+from tasks.run import Run
 from tests.conftest import ROOT, docker
 
 NUMBER = "ab" * 32
@@ -45,9 +45,9 @@ OFFLINE = "no registry can be reached (no such host)"
     ],
 )
 def test_what_the_engine_holds_counts_if_it_comes_from_where_it_should(
-    source: str, held: LocalImage | None, enough: bool
+    source: str, local_image: LocalImage | None, enough: bool
 ) -> None:
-    assert base.wanted(held, Settings(base_source=source), NUMBER) is enough
+    assert base.wanted(local_image, Settings(base_source=source), NUMBER) is enough
 
 
 @pytest.mark.parametrize("source", ["auto", "debian"])
@@ -112,10 +112,10 @@ def test_where_a_shared_base_may_have_the_name(source: str, ref: str, may: bool)
     assert base.declared(Settings(base_source=source, base_image=ref)) is may
 
 
-def rebuild(held: LocalImage | None, root: Path, **settings: str) -> str:
+def rebuild(local_image: LocalImage | None, root: Path, **settings: str) -> str:
     """With an engine that holds this under the base's name."""
-    run = Workspace(environ=settings)
-    return base.rebuild(run.settings, held, run.share, root)
+    run = Run(environ=settings)
+    return base.rebuild(run.settings, local_image, run.share, root)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def rebuild(held: LocalImage | None, root: Path, **settings: str) -> str:
     ],
 )
 def test_rebuild_base_leaves_a_base_from_elsewhere_alone(
-    held: LocalImage | None, settings: dict[str, str], sentence: str, tmp_path: Path
+    local_image: LocalImage | None, settings: dict[str, str], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=sentence):
-        rebuild(held, declaring(tmp_path), **settings)
+        rebuild(local_image, declaring(tmp_path), **settings)
     assert debian.date_of(tmp_path) == "2026-11-25"
 
 
@@ -311,7 +311,7 @@ def test_a_silent_engine_makes_the_task_stale_instead_of_raising(monkeypatch: py
         raise UserError("no Docker engine answers")
 
     monkeypatch.setattr(Engine, "snapshot", silent)
-    monkeypatch.setattr("tasks.cli.bases.current", Workspace)
+    monkeypatch.setattr("tasks.cli.bases.current", Run)
     assert bases.Present()(None, None) is False
 
 

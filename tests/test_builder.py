@@ -241,21 +241,24 @@ def test_a_parent_that_vanishes_is_made_again_and_handed_over(remote: Lab, image
 def test_the_handover_sends_what_the_engine_lacks(busybox: str, tmp_path: Path) -> None:
     """A layer that the engine has not is sent although it was thought to be there; a damaged layout is a sentence."""
     engine = Engine()
-    held = engine.snapshot().get(busybox)
-    assert held is not None
+    local_image = engine.snapshot().get(busybox)
+    assert local_image is not None
     folder = oci_transfer.folder_of(tmp_path, busybox)
-    context = oci_transfer.context_of(engine, tmp_path, busybox, held, "linux/amd64")
-    layout = oci_transfer.read(folder, held.id, "linux/amd64")
+    context = oci_transfer.context_of(engine, tmp_path, busybox, local_image, "linux/amd64")
+    layout = oci_transfer.read(folder, local_image.id, "linux/amd64")
     assert layout is not None
     assert context == f"oci-layout://{folder}@{layout.manifest}"
-    assert oci_transfer.take(engine, folder, held.id, "linux/amd64", [layout.contents], partial=True) == held.id
-    assert oci_transfer.take(engine, folder, held.id, "linux/amd64", [], partial=True) == held.id
+    assert (
+        oci_transfer.take(engine, folder, local_image.id, "linux/amd64", [layout.contents], partial=True)
+        == local_image.id
+    )
+    assert oci_transfer.take(engine, folder, local_image.id, "linux/amd64", [], partial=True) == local_image.id
     assert oci_transfer.read(folder, "sha256:other", "linux/amd64") is None
     with pytest.raises(UserError, match="left no image"):
         oci_transfer.take(engine, folder, "sha256:other", "linux/amd64", [], partial=True)
     (folder / "blobs" / "sha256" / layout.layers[0].removeprefix("sha256:")).unlink()
-    assert oci_transfer.read(folder, held.id, "linux/amd64") is None
-    assert oci_transfer.context_of(engine, tmp_path, busybox, held, "linux/amd64") == context  # saved again
+    assert oci_transfer.read(folder, local_image.id, "linux/amd64") is None
+    assert oci_transfer.context_of(engine, tmp_path, busybox, local_image, "linux/amd64") == context  # saved again
 
 
 def test_only_what_the_index_reaches_is_kept(tmp_path: Path) -> None:

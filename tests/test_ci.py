@@ -170,7 +170,7 @@ def started(running: subprocess.Popen[str]) -> str:
     return line.split()[0]
 
 
-def held(project: str) -> list[str]:
+def there(project: str) -> list[str]:
     """Everything that the engine holds of a project."""
     label = f"label=com.docker.compose.project={project}"
     kinds = (("ps", "--all", "--quiet"), ("network", "ls", "--quiet"), ("volume", "ls", "--quiet"))
@@ -189,7 +189,7 @@ def test_a_trial_has_all_of_its_own_and_leaves_nothing(stack: Stack) -> None:
     assert well == "True"
     assert re.fullmatch(rf"{stack.prefix}-ci-[0-9a-f]{{8}}", project)
     assert re.fullmatch(r"http://127\.0\.0\.1:2\d{4}", url)
-    assert held(project) == []
+    assert there(project) == []
     assert stack.ids() == ids
     assert (stack.folder / ".env").read_text() == password
 
@@ -200,11 +200,11 @@ def test_a_trial_that_is_stopped_takes_its_stack_along(stack: Stack, number: sig
     assert stack.doit("build_optimized").returncode == 0
     running = trial(stack, "stay")
     project = started(running)
-    assert held(project) != []
+    assert there(project) != []
     running.send_signal(number)
     running.communicate(timeout=60)
     assert running.returncode == 128 + number
-    assert held(project) == []
+    assert there(project) == []
 
 
 @pytest.mark.engine
@@ -215,18 +215,18 @@ def test_what_a_killed_trial_left_the_next_one_removes_and_nothing_else(stack: S
     try:
         killed.kill()
         killed.communicate()
-        assert held(dead) != []
-        here = held(living)
+        assert there(dead) != []
+        here = there(living)
         third = trial(stack)
         _, errors = third.communicate(timeout=120)
         assert third.returncode == 0, errors
         assert f"removing {dead}, which a killed run left behind" in errors
-        assert held(dead) == []
-        assert held(living) == here
+        assert there(dead) == []
+        assert there(living) == here
     finally:
         alive.terminate()
         alive.communicate(timeout=60)
-    assert held(living) == []
+    assert there(living) == []
 
 
 def ci_test(*words: str) -> subprocess.Popen[str]:
@@ -255,7 +255,7 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
             assert name not in said + errors
     projects = [project_of(errors) for _, errors in results]
     assert len(set(projects)) == 2
-    assert [held(project) for project in projects] == [[], []]
+    assert [there(project) for project in projects] == [[], []]
     suite = next(ElementTree.parse(ROOT / ".build/docker-compose.optimized.yml/ci/e2e.xml").iter("testsuite"))
     assert suite.get("failures") == "0"
 
@@ -272,7 +272,7 @@ def test_a_test_that_fails_keeps_the_logs_and_removes_the_stack(engine: None) ->
     names = {path.stem.rpartition("-")[0] for path in logs.iterdir()}
     assert {"auth", "memory", "orchestrator", "postgres", "redis", "model"} <= names
     assert "database system is ready" in (logs / "postgres-1.log").read_text()
-    assert held(project) == []
+    assert there(project) == []
     for path in logs.iterdir():
         path.unlink()
     logs.rmdir()

@@ -228,9 +228,9 @@ class Builds:
     def change_base(self, salt: str) -> None:
         self.log.append(f"base {salt}")
 
-    def workspace(self) -> Any:
+    def run(self) -> Any:
         history = type("History", (), {"last_run": staticmethod(list)})
-        return type("Workspace", (), {"history": history})
+        return type("Run", (), {"history": history})
 
 
 def test_scenarios_prepare_both_ways_alike_and_take_turns(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from tests import loopback
 from tests.conftest import Lab, docker
-from tests.test_sent_again import held
+from tests.test_sent_again import contents
 
 pytestmark = pytest.mark.engine
 
@@ -61,7 +61,7 @@ def test_two_folders_that_change_places(lab: Lab) -> None:
     (lab.folder / "right").rename(lab.folder / "left")
     (lab.folder / "aside").rename(lab.folder / "right")
     assert lab.build() == {"app": "built"}
-    assert held(lab, "app")["left/f"][1] == f"right of {lab.prefix}"
+    assert contents(lab, "app")["left/f"][1] == f"right of {lab.prefix}"
 
 
 def test_a_parent_that_moves_during_a_build(lab: Lab, busybox: str) -> None:
@@ -197,8 +197,8 @@ def test_what_came_is_looked_at_and_not_what_was_said(lab: Lab, between: Between
     done = lab.build()
     lab.nameless |= {name for name in lab.images() if between.address in name}
     assert done["base"] == "built"
-    assert held(lab, "base")["base.txt"][1] == f"base of {lab.prefix}\n"
-    assert held(lab, "app")["base.txt"][1] == f"base of {lab.prefix}\n"
+    assert contents(lab, "base")["base.txt"][1] == f"base of {lab.prefix}\n"
+    assert contents(lab, "app")["base.txt"][1] == f"base of {lab.prefix}\n"
 
 
 def test_a_signed_url_of_a_registry_is_not_told(lab: Lab, between: Between) -> None:
@@ -264,4 +264,4 @@ def test_a_proxy_that_the_docker_command_is_configured_with(lab: Lab, busybox: s
         proxies = {"proxies": {"default": {"httpProxy": f"http://127.0.0.{number}:9"}}}
         lab.write({"docker/config.json": json.dumps(proxies)})
         assert lab.build() == {"app": "built"}
-        assert held(lab, "app")["proxy"][1] == f"{lab.prefix} http://127.0.0.{number}:9\n"
+        assert contents(lab, "app")["proxy"][1] == f"{lab.prefix} http://127.0.0.{number}:9\n"

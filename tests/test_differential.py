@@ -35,7 +35,7 @@ from tasks.inputs import selection as inputs
 from tasks.inputs.tree import Index, Tree
 from tasks.planning import refused
 from tasks.planning.plan import Decision
-from tasks.run import Workspace
+from tasks.run import Run
 from tests.conftest import Lab
 from tests.differential import buildkit, cases
 from tests.differential.cases import CASES, Case
@@ -170,7 +170,7 @@ class Asked:
             shutil.copytree(bench.pristine, bench.first, symlinks=True)
 
     def _plan(self) -> dict[str, Decision]:
-        return Workspace((self.lab.folder / "compose.yml",), dict(os.environ)).decisions()
+        return Run((self.lab.folder / "compose.yml",), dict(os.environ)).decisions()
 
 
 def _lacks(flag: str, folder: Path) -> bool:

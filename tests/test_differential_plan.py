@@ -1,7 +1,7 @@
 """BuildKit judges whole plans: what it would make anew, ``doit plan`` must not call fresh.
 
 Projects with parents, arguments, targets, ignore files, named contexts and bases from outside are built once. Then each
-path and each setting is changed, in a copy at a new place: the plan is asked through the ``Workspace``, and BuildKit
+path and each setting is changed, in a copy at a new place: the plan is asked through the ``Run``, and BuildKit
 builds the same images from a bake file that this module writes by itself. Where it runs a step of an image or gives
 another configuration, that image must be stale. Where it finds everything in its cache, the image must be fresh or
 only be named anew, but for the needless builds that ``docs/staleness.md`` lists.
@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.run import Workspace
+from tasks.run import Run
 from tests.conftest import Lab, docker
 from tests.differential import buildkit, mutations
 from tests.differential.mutations import Mutation
@@ -207,8 +207,8 @@ class Court:
 
     def plan(self, place: Path) -> dict[str, str]:
         """What `doit plan` says of each image."""
-        workspace = Workspace((place / "compose.yml",), dict(os.environ))
-        return {name: one.action for name, one in workspace.decisions().items()}
+        run = Run((place / "compose.yml",), dict(os.environ))
+        return {name: one.action for name, one in run.decisions().items()}
 
     def verdict(self, place: Path) -> dict[str, str]:
         """What BuildKit makes of each image: its configuration, and whether a step of it ran; or `broken`."""

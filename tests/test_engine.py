@@ -125,11 +125,11 @@ def test_the_real_engine_by_socket_and_by_sdk_says_the_same(busybox: str) -> Non
 
 @pytest.mark.engine
 def test_tag_and_untag(busybox: str) -> None:
-    held = Engine().snapshot().get(busybox)
-    assert held is not None
-    Engine().tag(held.id, "tst-engine/tagged:1")
+    local_image = Engine().snapshot().get(busybox)
+    assert local_image is not None
+    Engine().tag(local_image.id, "tst-engine/tagged:1")
     try:
-        assert docker("image", "inspect", "--format", "{{.Id}}", "tst-engine/tagged:1").stdout.strip() == held.id
+        assert docker("image", "inspect", "--format", "{{.Id}}", "tst-engine/tagged:1").stdout.strip() == local_image.id
     finally:
         Engine().untag("tst-engine/tagged:1")
     assert docker("image", "inspect", "tst-engine/tagged:1").returncode != 0

@@ -231,12 +231,12 @@ def test_who_waits_says_so_once_and_ends_when_the_run_is_stopped(path: Path, mon
 
 def test_a_file_that_was_removed_while_somebody_waited_locks_nobody_out_and_nobody_in(path: Path) -> None:
     other = Holder("held", path)
-    held = threading.Event()
+    locked = threading.Event()
     ended = threading.Event()
 
     def wait() -> None:
         with lock.exclusive(path):
-            held.set()
+            locked.set()
             ended.wait(10)
 
     waiting = threading.Thread(target=wait)
@@ -244,7 +244,7 @@ def test_a_file_that_was_removed_while_somebody_waited_locks_nobody_out_and_nobo
     time.sleep(0.2)
     path.unlink()
     other.end()
-    assert held.wait(10)
+    assert locked.wait(10)
     with lock.try_exclusive(path) as ours:
         assert not ours, "both lock the file that is there now"
     ended.set()

@@ -339,10 +339,10 @@ VANISHING = """
 import subprocess, sys
 from tasks.building import make
 name = make._name
-def gone(workspace, decision, image_id):
+def gone(run, decision, image_id):
     make._name = name
     subprocess.run(["docker", "image", "rm", "--force", image_id], check=True)
-    name(workspace, decision, image_id)
+    name(run, decision, image_id)
 make._name = gone
 failed = make.make("base")
 sys.exit(str(failed) if failed else 0)

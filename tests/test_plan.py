@@ -33,11 +33,15 @@ def made(name: str, own: str = "o1", fingerprint: str = "f1", parents: Mapping[s
     )
 
 
-def facts_of(held: LocalImage) -> ImageConfig:
-    return ImageConfig(f"content of {held.id}", "linux/arm64" if held.id.startswith("arm") else "linux/amd64")
+def facts_of(local_image: LocalImage) -> ImageConfig:
+    return ImageConfig(
+        f"content of {local_image.id}", "linux/arm64" if local_image.id.startswith("arm") else "linux/amd64"
+    )
 
 
-def held(one: ImageInputs, *, parents: str = "", ident: str = "", names: tuple[str, ...] | None = None) -> LocalImage:
+def local_image(
+    one: ImageInputs, *, parents: str = "", ident: str = "", names: tuple[str, ...] | None = None
+) -> LocalImage:
     tags = (tag_of(one.image.ref, one.fingerprint), f"{one.image.ref}:latest") if names is None else names
     return LocalImage(ident or f"id-{one.name}", tags, labels={INPUT_DIGEST: one.input_digest, PARENTS: parents})
 
@@ -66,7 +70,7 @@ ON_BASE = "base=content of id-base"
 
 
 def test_fresh_with_parent() -> None:
-    decided = decide([BASE, APP], engine(held(BASE), held(APP, parents=ON_BASE)))
+    decided = decide([BASE, APP], engine(local_image(BASE), local_image(APP, parents=ON_BASE)))
     assert [(one.action, one.reasons, one.stale) for one in decided.values()] == [("fresh", (), False)] * 2
 
 
@@ -82,34 +86,36 @@ def test_right_name_but_built_by_somebody_else() -> None:
 
 def test_right_name_and_inputs_but_another_parent() -> None:
     decided = decide(
-        [BASE, APP], engine(held(BASE), held(APP, parents="base=content of another")), {"app": record(APP)}
+        [BASE, APP],
+        engine(local_image(BASE), local_image(APP, parents="base=content of another")),
+        {"app": record(APP)},
     )
     assert decided["base"].action == "fresh"
     assert decided["app"].action == "build"
 
 
 def test_a_missing_name_is_a_retag_and_says_which() -> None:
-    only_fingerprint = held(BASE, names=(tag_of("app/base", BASE.fingerprint),))
+    only_fingerprint = local_image(BASE, names=(tag_of("app/base", BASE.fingerprint),))
     decided = decide([BASE], engine(only_fingerprint))["base"]
     assert (decided.action, decided.reasons) == ("retag", ("tag `app/base` is missing",))
-    assert decided.held == only_fingerprint
+    assert decided.local_image == only_fingerprint
 
 
 def test_labels_alone_prove_nothing() -> None:
     """A killed build leaves an image whose inputs nobody read again; ``docker commit`` copies all labels."""
     for names in [("app/base:building-0123",), ("app/base:latest",), ("app/base:debug",), ("app/other:in-0123",)]:
-        assert decide([BASE], engine(held(BASE, names=names)))["base"].action == "build"
-    assert decide([BASE], engine(held(BASE, names=("app/base:in-0123",))))["base"].action == "retag"
+        assert decide([BASE], engine(local_image(BASE, names=names)))["base"].action == "build"
+    assert decide([BASE], engine(local_image(BASE, names=("app/base:in-0123",))))["base"].action == "retag"
 
 
 def test_only_the_fingerprint_moved_while_the_content_did_not() -> None:
     moved = made("app", APP.input_digest, "f9", {"base": "base"})
-    decided = decide([BASE, moved], engine(held(BASE), held(APP, parents=ON_BASE)))["app"]
+    decided = decide([BASE, moved], engine(local_image(BASE), local_image(APP, parents=ON_BASE)))["app"]
     assert (decided.action, decided.reasons) == ("retag", ("made from the same content under another fingerprint",))
 
 
 def test_a_child_waits_for_what_becomes_of_its_parent() -> None:
-    decided = decide([BASE, APP], engine(held(APP, parents=ON_BASE)))
+    decided = decide([BASE, APP], engine(local_image(APP, parents=ON_BASE)))
     assert decided["base"].action == "build"
     assert decided["app"].action == "build"
     assert decided["app"].reasons == ("`base` is built again (kept if that comes out the same)",)
@@ -140,7 +146,7 @@ def shared(images: list[ImageInputs], snapshot: Snapshot, **offers: SharedImage)
 
 
 def test_the_shared_registry_is_asked_last() -> None:
-    assert shared([BASE], engine(held(BASE)), base=found(BASE)) == {"base": "fresh"}
+    assert shared([BASE], engine(local_image(BASE)), base=found(BASE)) == {"base": "fresh"}
     assert shared([BASE], engine(), base=found(BASE)) == {"base": "pull"}
 
 
@@ -159,11 +165,14 @@ def test_a_whole_graph_is_pulled_when_the_children_were_made_from_those_parents(
 def test_a_child_is_not_pulled_on_a_parent_that_has_to_be_built() -> None:
     assert shared([BASE, APP], engine(), app=found(APP, ON_BASE)) == {"base": "build", "app": "build"}
     # What a build of the parent gives is not known yet: another content than the one in the registry, perhaps.
-    assert shared([BASE, APP], engine(held(BASE)), app=found(APP, ON_BASE)) == {"base": "fresh", "app": "pull"}
+    assert shared([BASE, APP], engine(local_image(BASE)), app=found(APP, ON_BASE)) == {"base": "fresh", "app": "pull"}
 
 
 def test_a_child_that_is_here_is_kept_when_its_parent_is_pulled_as_it_was() -> None:
-    assert shared([BASE, APP], engine(held(APP, parents=ON_BASE)), base=found(BASE)) == {"base": "pull", "app": "fresh"}
+    assert shared([BASE, APP], engine(local_image(APP, parents=ON_BASE)), base=found(BASE)) == {
+        "base": "pull",
+        "app": "fresh",
+    }
 
 
 def test_reasons_come_from_the_record() -> None:
@@ -172,12 +181,12 @@ def test_reasons_come_from_the_record() -> None:
     changed = {"base": record(BASE, build_inputs=BuildInputs(settings={"target": "dev"}))}
     assert decide([BASE], engine(), changed)["base"].reasons == ("target dev → nothing",)
     parent = {"app": record(APP, parents={"base": "another"})}
-    on_held_base = decide([BASE, APP], engine(held(BASE)), parent)
+    on_held_base = decide([BASE, APP], engine(local_image(BASE)), parent)
     assert on_held_base["app"].reasons == ("one of its parents changed",)
 
 
 def test_what_is_built_in_every_run_is_due_until_it_was_built() -> None:
-    here = engine(held(BASE), held(APP, parents=ON_BASE))
+    here = engine(local_image(BASE), local_image(APP, parents=ON_BASE))
     again = decide([replace(BASE, due=True), APP], here)
     assert (again["base"].action, again["base"].reasons) == ("build", (DUE,))
     assert (again["app"].action, again["app"].coming) == ("build", ("base",))

@@ -25,7 +25,7 @@ from tasks.inputs.facts import ImageConfigCache
 from tasks.inputs.resolver import ImageInputs, InputResolver
 from tasks.planning.plan import is_for, offered
 from tests.conftest import Lab, docker
-from tests.test_plan import BASE, decide, engine, found, held
+from tests.test_plan import BASE, decide, engine, found, local_image
 
 AMD, ARM = "linux/amd64", "linux/arm64"
 PINNED = "python@sha256:" + "a" * 64
@@ -193,9 +193,9 @@ def test_a_parent_of_another_platform_is_said(tmp_path: Path) -> None:
 
 
 def test_an_image_of_another_platform_is_not_fresh() -> None:
-    decided = decide([BASE], engine(held(BASE, ident="arm-base")))["base"]
+    decided = decide([BASE], engine(local_image(BASE, ident="arm-base")))["base"]
     assert (decided.action, decided.reasons) == ("build", ("the image here is linux/arm64, linux/amd64 is wanted",))
-    old = held(BASE, ident="arm-base", names=("app/base:in-0123",))
+    old = local_image(BASE, ident="arm-base", names=("app/base:in-0123",))
     assert decide([BASE], engine(old))["base"].action == "build", "not for a retag either"
 
 

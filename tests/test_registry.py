@@ -262,13 +262,13 @@ def test_a_real_registry_with_a_login(
             assert built.returncode == 0, built.stderr
             pushed = docker("push", name)
             assert pushed.returncode == 0, pushed.stderr
-            held = Engine().snapshot().get(name)
-            assert held is not None
-            facts = Engine().facts(held.id)
+            local_image = Engine().snapshot().get(name)
+            assert local_image is not None
+            facts = Engine().facts(local_image.id)
             found = Registry(server.address).image("cch-registry/one", "in-1", "linux/amd64")
             assert found is not None
-            assert (found.content, found.platform, found.config) == (facts.content, facts.platform, held.id)
-            assert found.labels == held.labels
+            assert (found.content, found.platform, found.config) == (facts.content, facts.platform, local_image.id)
+            assert found.labels == local_image.labels
             assert Registry(server.address).tags("cch-registry/one") == ["in-1"]
             assert Registry(server.address).tags("cch-registry/nothing") == []
             monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "empty"))

@@ -10,7 +10,7 @@ import pytest
 
 from tests import loopback
 from tests.conftest import Lab
-from tests.test_sent_again import held
+from tests.test_sent_again import contents
 
 pytestmark = pytest.mark.engine
 
@@ -59,20 +59,20 @@ def test_a_remote_context_at_another_ref(lab: Lab, git: Git) -> None:
     git.commit(f"two {lab.prefix}")
     declare(lab, f"'{git.url}#one'")
     lab.build()
-    assert held(lab, "app")["f"][1] == f"one {lab.prefix}"
+    assert contents(lab, "app")["f"][1] == f"one {lab.prefix}"
     declare(lab, f"'{git.url}#two'")
     assert lab.actions() == {"app": "build"}
     assert lab.build() == {"app": "built"}
-    assert held(lab, "app")["f"][1] == f"two {lab.prefix}"
+    assert contents(lab, "app")["f"][1] == f"two {lab.prefix}"
     declare(lab, f"'{git.url}#{commit}'")
     assert lab.build() == {"app": "built"}
-    assert held(lab, "app")["f"][1] == f"one {lab.prefix}"
+    assert contents(lab, "app")["f"][1] == f"one {lab.prefix}"
     # What no file can tell: the branch moved. Everything anew takes what it holds now.
     declare(lab, f"'{git.url}#two'")
     git.commit(f"three {lab.prefix}")
     assert lab.build() == {"app": "retagged"}
     assert lab.doit("rebuild_optimized").returncode == 0
-    assert held(lab, "app")["f"][1] == f"three {lab.prefix}"
+    assert contents(lab, "app")["f"][1] == f"three {lab.prefix}"
 
 
 def test_a_repository_that_add_names_by_a_variable(lab: Lab, git: Git) -> None:
@@ -84,7 +84,7 @@ def test_a_repository_that_add_names_by_a_variable(lab: Lab, git: Git) -> None:
         git.commit(f"{ref} {lab.prefix}")
         lab.write({".env": f"REF={ref}\n"})
         assert lab.build() == {"app": "built"}
-        assert held(lab, "app")["src/f"][1] == f"{ref} {lab.prefix}"
+        assert contents(lab, "app")["src/f"][1] == f"{ref} {lab.prefix}"
 
 
 def test_a_folder_that_a_remote_dockerfile_reads(lab: Lab, git: Git) -> None:
@@ -98,7 +98,7 @@ def test_a_folder_that_a_remote_dockerfile_reads(lab: Lab, git: Git) -> None:
     lab.write({"more/g": "another PREFIX"})
     assert lab.plan()["app"]["reasons"] == ["`more/g` changed"]
     assert lab.build() == {"app": "built"}
-    assert held(lab, "app")["g"][1] == f"another {lab.prefix}"
+    assert contents(lab, "app")["g"][1] == f"another {lab.prefix}"
 
 
 def test_an_image_that_a_remote_dockerfile_builds_on(lab: Lab, git: Git) -> None:
@@ -108,10 +108,10 @@ def test_an_image_that_a_remote_dockerfile_builds_on(lab: Lab, git: Git) -> None
     declare(lab, f"{{context: '{git.url}#{commit}', additional_contexts: {{base: 'service:base'}}}}", base)
     assert lab.plan()["app"]["parents"] == ["base"]
     lab.build()
-    assert held(lab, "app")["g"][1] == f"one {lab.prefix}"
+    assert contents(lab, "app")["g"][1] == f"one {lab.prefix}"
     lab.write({"base/g": "another PREFIX"})
     assert lab.build() == {"base": "built", "app": "built"}
-    assert held(lab, "app")["g"][1] == f"another {lab.prefix}"
+    assert contents(lab, "app")["g"][1] == f"another {lab.prefix}"
 
 
 def test_a_dockerfile_of_ours_for_a_remote_context(lab: Lab, git: Git) -> None:
@@ -120,12 +120,12 @@ def test_a_dockerfile_of_ours_for_a_remote_context(lab: Lab, git: Git) -> None:
         inline = f"FROM scratch\\nCOPY f /{lab.prefix}/{number}\\n"
         declare(lab, f"{{context: '{git.url}#{commit}', dockerfile_inline: \"{inline}\"}}")
         assert lab.build() == {"app": "built"}
-        assert f"{lab.prefix}/{number}" in held(lab, "app")
+        assert f"{lab.prefix}/{number}" in contents(lab, "app")
     for number in ("3", "4"):
         lab.write({"own/Dockerfile": f"FROM scratch\nCOPY f /{lab.prefix}/{number}\n"})
         declare(lab, f"{{context: '{git.url}#{commit}', dockerfile: '{lab.folder}/own/Dockerfile'}}")
         assert lab.build() == {"app": "built"}
-        assert f"{lab.prefix}/{number}" in held(lab, "app")
+        assert f"{lab.prefix}/{number}" in contents(lab, "app")
 
 
 def test_what_an_image_of_a_remote_context_hands_on(lab: Lab, git: Git) -> None:
@@ -140,6 +140,6 @@ def test_what_an_image_of_a_remote_context_hands_on(lab: Lab, git: Git) -> None:
     for name in ("two.txt", "by-onbuild"):
         lab.write({f"kid/{name}": "another PREFIX"})
         assert lab.build() == {"kid": "built"}
-        assert held(lab, "kid")[name][1] == f"another {lab.prefix}"
+        assert contents(lab, "kid")[name][1] == f"another {lab.prefix}"
     lab.write({"kid/.txt": "2", "kid/spare": "2"})
     assert lab.actions() == {"app": "fresh", "kid": "fresh"}

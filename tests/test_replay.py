@@ -110,7 +110,7 @@ def test_a_real_replay_finds_what_was_needed_and_no_more(tmp_path: Path) -> None
     if os.geteuid() != 0:
         pytest.skip("an engine of its own needs root")
     from tasks.benchmarks.side_by_side import side_by_side
-    from tasks.run import Workspace
+    from tasks.run import Run
 
     files = {
         "compose.yml": json.dumps(
@@ -165,7 +165,7 @@ def test_a_real_replay_finds_what_was_needed_and_no_more(tmp_path: Path) -> None
     ]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
     before = (tmp_path / "app/app.py").read_text()
-    with side_by_side(Workspace((tmp_path / "compose.yml",), environ)) as both:
+    with side_by_side(Run((tmp_path / "compose.yml",), environ)) as both:
         found = replay.replay(both, edits)
     assert [one.optimized.built for one in found.applied] == [("app",), ("app", "base"), (), ()]
     assert [one.needed for one in found.applied] == [("app",), ("app", "base"), (), ()]

@@ -14,28 +14,28 @@ from pathlib import Path
 import pytest
 
 from tasks.buildkit.buildx import build_argv
-from tasks.run import Workspace
+from tasks.run import Run
 from tests.conftest import ROOT, docker
 
 pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("services")]
 
 
 @pytest.fixture(scope="module")
-def workspace(engine: None) -> Workspace:
+def run(engine: None) -> Run:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
-    return Workspace((ROOT / "docker-compose.optimized.yml",), environ)
+    return Run((ROOT / "docker-compose.optimized.yml",), environ)
 
 
 @pytest.fixture(scope="module")
-def stores(workspace: Workspace) -> Iterator[list[str]]:
+def stores(run: Run) -> Iterator[list[str]]:
     """A PostgreSQL and a Redis from the stack's images; what `docker run` needs to reach them."""
     name = f"tst-svc-{uuid.uuid4().hex[:8]}"
     password = secrets.token_hex(16)
-    images = workspace.project.images
+    images = run.project.images
     assert docker("network", "create", name).returncode == 0
     try:
         for store in ("postgres", "redis"):
-            if not workspace.snapshot().get(images[store].ref):
+            if not run.snapshot().get(images[store].ref):
                 pytest.skip(f"{images[store].ref} is not built: doit build_optimized")
             variable = f"{store.upper()}_PASSWORD"
             argv = ["run", "--detach", "--rm", "--name", f"{name}-{store}", "--network", name, "--network-alias", store]
@@ -61,8 +61,8 @@ def stores(workspace: Workspace) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("service", ["auth", "memory", "orchestrator"])
-def test_a_service_passes_its_own_tests(service: str, workspace: Workspace, stores: list[str], tmp_path: Path) -> None:
-    one = workspace.decisions()[service].inputs
+def test_a_service_passes_its_own_tests(service: str, run: Run, stores: list[str], tmp_path: Path) -> None:
+    one = run.decisions()[service].inputs
     tag = f"tst-svc/{service}:{uuid.uuid4().hex[:8]}"
     argv = build_argv(
         replace(one.image, target="test"),
@@ -70,10 +70,10 @@ def test_a_service_passes_its_own_tests(service: str, workspace: Workspace, stor
         labels={},
         tag=tag,
         iidfile=str(tmp_path / "id"),
-        environ=workspace.environ,
+        environ=run.environ,
         progress="plain",
     )
-    built = subprocess.run(argv, cwd=ROOT, env=dict(workspace.environ), capture_output=True, text=True)
+    built = subprocess.run(argv, cwd=ROOT, env=dict(run.environ), capture_output=True, text=True)
     assert built.returncode == 0, built.stderr[-4000:]
     try:
         mounts = [

@@ -175,11 +175,11 @@ def test_containerds_store_holds_all_platforms(remote: Lab, far: TemporaryEngine
     assert remote.build() == {}
     snapshot = Engine(far.address).snapshot()
     for name in ("base", "app", "one"):
-        held = snapshot.get(remote.ref(name))
-        assert held is not None
+        local_image = snapshot.get(remote.ref(name))
+        assert local_image is not None
         out = remote.folder / name / "out"
         out.mkdir()
-        done = docker("--host", far.address, "save", "--output", str(out / "tar"), held.id)
+        done = docker("--host", far.address, "save", "--output", str(out / "tar"), local_image.id)
         assert done.returncode == 0, done.stderr
         shutil.unpack_archive(out / "tar", out, "tar", filter="data")
         if name != "one":

@@ -71,8 +71,8 @@ class Machine(Lab):
         """The content of each image in the machine's engine."""
         engine = Engine(self.environ["DOCKER_HOST"]) if "DOCKER_HOST" in self.environ else Engine()
         snapshot = engine.snapshot()
-        held = {name: snapshot.get(self.ref(name)) for name in ("base", "app", "other")}
-        return {name: engine.facts(one.id).content for name, one in held.items() if one}
+        images = {name: snapshot.get(self.ref(name)) for name in ("base", "app", "other")}
+        return {name: engine.facts(one.id).content for name, one in images.items() if one}
 
     def forget(self) -> None:
         """Remove all images of the project from the machine's engine."""
@@ -224,9 +224,9 @@ def test_what_a_name_in_the_registry_holds_is_not_believed(
     swapped = {"app": busybox, "other": first.ref("base")}
     for name, ref in swapped.items():
         target = f"{server.address}/{first.prefix}/{name}:{names[name]}"
-        held = docker.snapshot().get(ref)
-        assert held is not None
-        docker.tag(held.id, target)
+        local_image = docker.snapshot().get(ref)
+        assert local_image is not None
+        docker.tag(local_image.id, target)
         subprocess.run(["docker", "push", "--quiet", target], check=True, capture_output=True)
         docker.untag(target)
     assert second.actions() == {"base": "pull", "app": "build", "other": "build"}

@@ -72,8 +72,8 @@ class Checkout(Machine):
 
     def base_content(self) -> str:
         engine = Engine(self.environ.get("DOCKER_HOST", ""))
-        held = engine.snapshot().get(self.base)
-        return engine.facts(held.id).content if held else ""
+        local_image = engine.snapshot().get(self.base)
+        return engine.facts(local_image.id).content if local_image else ""
 
     def made(self) -> bool:
         """Whether the last build made the base."""

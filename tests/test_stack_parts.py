@@ -502,8 +502,8 @@ def test_two_trials_never_have_the_same_port(tmp_path: Path, monkeypatch: pytest
     from contextlib import ExitStack
 
     with ExitStack() as stack:
-        held = [stack.enter_context(free_port()) for _ in range(20)]
-        assert len(set(held)) == 20
+        ports = [stack.enter_context(free_port()) for _ in range(20)]
+        assert len(set(ports)) == 20
 
 
 def test_where_the_services_of_a_trial_are() -> None:

@@ -98,14 +98,14 @@ class NoEngine:
 
 def pins(engine: NoEngine) -> Any:
     """Two parents of one image, under temporary names in this engine."""
-    held = SimpleNamespace(get=lambda ref: SimpleNamespace(id=ref), every=list)
+    snapshot = SimpleNamespace(get=lambda ref: SimpleNamespace(id=ref), every=list)
     images = {name: SimpleNamespace(ref=f"app/{name}") for name in ("one", "two")}
-    workspace = SimpleNamespace(
-        engine=engine, project=SimpleNamespace(images=images), snapshot=lambda: held, changed=lambda: None
+    run = SimpleNamespace(
+        engine=engine, project=SimpleNamespace(images=images), snapshot=lambda: snapshot, changed=lambda: None
     )
     tags = {name: f"app/{name}:in-0123" for name in images}
     inputs = SimpleNamespace(parents={name: name for name in images}, parent_tags=tags)
-    return pinned(cast("Any", workspace), cast("Any", SimpleNamespace(inputs=inputs)))
+    return pinned(cast("Any", run), cast("Any", SimpleNamespace(inputs=inputs)))
 
 
 def test_a_name_that_cannot_be_taken_away_keeps_no_other_and_fails_no_build() -> None:

@@ -79,7 +79,7 @@ def ensure(settings: Settings, root: Path, no_cache: bool = False, share: Share 
     return f"made {what}{shared.give(ref, image, engine)}"
 
 
-def rebuild(settings: Settings, held: LocalImage | None, share: Share, root: Path = ROOT) -> str:
+def rebuild(settings: Settings, local_image: LocalImage | None, share: Share, root: Path = ROOT) -> str:
     """Make the base anew, in place of the one that the engine holds; returns what was done, in words.
 
     What stands in the file decides which base it is, so the day is written first, and taken back if no base comes of
@@ -87,7 +87,7 @@ def rebuild(settings: Settings, held: LocalImage | None, share: Share, root: Pat
     """
     ref = settings.base_image
     refuse_to_stand_in(ref, settings.base_source, f"{ref} cannot be made here")
-    if settings.base_source == "auto" and held and not made_here(held):
+    if settings.base_source == "auto" and local_image and not made_here(local_image):
         raise UserError(
             f"BASE_IMAGE {ref} in the engine was not made here from Debian's packages",
             remedy=f"docker pull {ref} brings a newer one, BASE_SOURCE=debian one that is made here",
@@ -103,20 +103,20 @@ def rebuild(settings: Settings, held: LocalImage | None, share: Share, root: Pat
     return f"{done}\n{DATE} says {date}: commit it, and every machine has this base with its next build"
 
 
-def wanted(held: LocalImage | None, settings: Settings, number: str = "") -> bool:
+def wanted(local_image: LocalImage | None, settings: Settings, number: str = "") -> bool:
     """Whether what the engine holds under the base's name comes from where ``BASE_SOURCE`` says, and if it was made
     from Debian's packages, is the one that the project declares (``debian.identity``; "" if it declares none)."""
-    if held is None:
+    if local_image is None:
         return False
-    ours = held.labels.get(SOURCE_LABEL) == "debian"
+    ours = local_image.labels.get(SOURCE_LABEL) == "debian"
     comes = {"auto": True, "debian": ours, "registry": not ours}[settings.base_source]
-    return comes and not (number and made_here(held) and held.labels.get(IDENTITY_LABEL) != number)
+    return comes and not (number and made_here(local_image) and local_image.labels.get(IDENTITY_LABEL) != number)
 
 
-def made_here(held: LocalImage) -> bool:
+def made_here(local_image: LocalImage) -> bool:
     """Whether an image is itself a base made from Debian's packages: what is built on one inherits its labels, but not
     the time at which it was made."""
-    return held.labels.get(SOURCE_LABEL) == "debian" and held.created == EPOCH
+    return local_image.labels.get(SOURCE_LABEL) == "debian" and local_image.created == EPOCH
 
 
 def declared(settings: Settings) -> bool:

@@ -43,12 +43,15 @@ class SharedBase:
             return False
         print(f"base_image: pulling {ref} from {self.share.address}", file=sys.stderr)
         pulled = self.share.pull(self._wanted, found, engine)
-        held = engine.snapshot().get(pulled) if pulled else None
-        if held is None:
+        local_image = engine.snapshot().get(pulled) if pulled else None
+        if local_image is None:
             return False
-        right = held.labels.get(IDENTITY_LABEL) == self.number and engine.facts(held.id).content == found.content
+        right = (
+            local_image.labels.get(IDENTITY_LABEL) == self.number
+            and engine.facts(local_image.id).content == found.content
+        )
         if right:
-            engine.tag(held.id, ref)
+            engine.tag(local_image.id, ref)
         else:
             self.share.refuse(self._wanted, "it is not what the registry says")
         engine.untag(pulled)
@@ -73,7 +76,7 @@ class SharedBase:
         if self._found() or not self.share.writes:
             return False
         print(f"base_image: pushing to {self.share.address}", file=sys.stderr)
-        size = next((held.size for held in engine.snapshot().every() if held.id == image_id), 0)
+        size = next((local_image.size for local_image in engine.snapshot().every() if local_image.id == image_id), 0)
         return self.share.push(self._wanted, image_id, engine, size) is not None
 
     @property

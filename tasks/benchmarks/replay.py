@@ -176,7 +176,7 @@ class _Auditor:
 
     def __init__(self, both: SideBySide) -> None:
         self._both = both
-        self._workspace = both.workspace()
+        self._workspace = both.run()
         self._seen = 0
         self._steps: dict[str, tuple[int, int]] = {}
         self._executed: set[str] = set()

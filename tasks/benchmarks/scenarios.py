@@ -137,7 +137,7 @@ def _longest(both: SideBySide) -> tuple[str, ...]:
     """Where the time of the copy's last build went, the longest first: the reason when a goal is missed."""
     steps = [
         (step.seconds, f"{build.image}: {brief(step.name)}")
-        for build in both.workspace().history.last_run()
+        for build in both.run().history.last_run()
         for step in build.steps
         if not step.cached
     ]

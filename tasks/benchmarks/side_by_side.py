@@ -20,7 +20,7 @@ from tasks.benchmarks import measure
 from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.compose.stack import Compose, Service
 from tasks.engine.endpoint import endpoint
-from tasks.run import Workspace
+from tasks.run import Run
 
 # Left out of the copy: what is not the project's, or is only true of the place where it lies.
 _NOT_COPIED = (".git", ".venv", ".build", ".env", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
@@ -67,9 +67,9 @@ class SideBySide:
                 for engine in (self.optimized, self.standard):
                     measure.run(["docker", "buildx", "build", "--quiet", "--tag", base, folder], env=self._env(engine))
 
-    def workspace(self) -> Workspace:
+    def run(self) -> Run:
         """The copy as the optimized build sees it."""
-        return Workspace((self.optimized_file,), self.optimized_environ)
+        return Run((self.optimized_file,), self.optimized_environ)
 
     @property
     def optimized_environ(self) -> dict[str, str]:
@@ -87,17 +87,17 @@ class SideBySide:
 
 
 @contextlib.contextmanager
-def side_by_side(workspace: Workspace) -> Iterator[SideBySide]:
-    """Copy the project of ``workspace``, start the engines and give them the base images.
+def side_by_side(run: Run) -> Iterator[SideBySide]:
+    """Copy the project of ``run``, start the engines and give them the base images.
 
     Raises ``UserError`` where there is no standard declaration, no engine can be started, or a base image is missing.
     """
     from tasks.bases import base
 
-    optimized_file, standard_file = workspace.files[0], standard_of(workspace)
-    base.ensure(workspace.settings, ROOT)
-    bases = external_bases(workspace)
-    kept = {name: value for name, value in workspace.environ.items() if name not in ("COMPOSE_FILE", "DOCKER_CONTEXT")}
+    optimized_file, standard_file = run.files[0], standard_of(run)
+    base.ensure(run.settings, ROOT)
+    bases = external_bases(run)
+    kept = {name: value for name, value in run.environ.items() if name not in ("COMPOSE_FILE", "DOCKER_CONTEXT")}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-copy-")))
         copy_project(optimized_file.parent, folder)
@@ -128,37 +128,37 @@ def copy_project(source: Path, target: Path) -> None:
         (target / ".env").symlink_to((source / ".env").absolute())
 
 
-def standard_of(workspace: Workspace) -> Path:
+def standard_of(run: Run) -> Path:
     """The declaration of the standard images, beside the optimized one; ``UserError`` where there is none."""
     from tasks.stack.migrate import STANDARD
 
-    path = workspace.files[0].parent / STANDARD
-    if not path.is_file() or path == workspace.files[0]:
+    path = run.files[0].parent / STANDARD
+    if not path.is_file() or path == run.files[0]:
         raise UserError(
-            f"there is nothing to compare with: no {STANDARD} beside {workspace.files[0].name}",
-            where=str(workspace.files[0].parent),
+            f"there is nothing to compare with: no {STANDARD} beside {run.files[0].name}",
+            where=str(run.files[0].parent),
             remedy="declare the standard images there, under the same service names",
         )
     return path
 
 
-def twins(workspace: Workspace) -> dict[str, tuple[str, str]]:
+def twins(run: Run) -> dict[str, tuple[str, str]]:
     """The images that are declared both ways, by service: the standard and the optimized reference."""
-    standard = Compose((standard_of(workspace),), workspace.project.name, workspace.environ).services()
+    standard = Compose((standard_of(run),), run.project.name, run.environ).services()
     found = {}
-    for name, image in workspace.project.images.items():
+    for name, image in run.project.images.items():
         twin: Service | None = standard.get(name)
         if twin is not None and twin.builds:
             found[name] = (twin.image, image.ref)
     return found
 
 
-def external_bases(workspace: Workspace) -> tuple[str, ...]:
+def external_bases(run: Run) -> tuple[str, ...]:
     """The external images that the project's images start from; ``UserError`` for one that the engine does not hold."""
     found: dict[str, None] = {}
-    for decision in workspace.decisions().values():
+    for decision in run.decisions().values():
         found.update(dict.fromkeys(decision.inputs.bases))
     for ref in found:
-        if workspace.snapshot().get(ref) is None:
+        if run.snapshot().get(ref) is None:
             raise UserError(f"the engine at {endpoint(os.environ)} does not hold {ref}", remedy=f"docker pull {ref}")
     return tuple(found)

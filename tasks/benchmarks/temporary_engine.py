@@ -55,7 +55,7 @@ class TemporaryEngine:
         """Remove all images but those of these names, and the whole build cache; without ``cache_mounts``, what cache
         mounts hold (packages that were downloaded) stays."""
         snapshot = Engine(self.address).snapshot()
-        kept = {held.id for ref in keep if (held := snapshot.get(ref))}
+        kept = {local_image.id for ref in keep if (local_image := snapshot.get(ref))}
         ids = set(self._docker("image", "ls", "--all", "--quiet", "--no-trunc").split()) - kept
         if ids:
             self._docker("image", "rm", "--force", *ids)

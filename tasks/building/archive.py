@@ -28,34 +28,34 @@ from tasks.base.references import tag_of
 from tasks.building.build_target import cache_folder
 from tasks.engine.endpoint import leading_to
 from tasks.engine.labels import FINGERPRINT
-from tasks.run import Workspace
+from tasks.run import Run
 
 INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
 _FORMAT = 1
 _PIECE = 1 << 20
 
 
-def export(workspace: Workspace, folder: Path) -> str:
+def export(run: Run, folder: Path) -> str:
     """Write the fresh images and the local cache to a folder, whole or not at all; returns what was written, in words.
 
     ``UserError`` when no image is fresh, or something else is in the folder.
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
         raise UserError(f"{folder} holds something else than an earlier export", remedy="name an empty or a new folder")
-    images = _fresh(workspace)
+    images = _fresh(run)
     if not images:
         raise UserError("no image is fresh, so there is nothing to export", remedy="doit build_optimized")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         _say(f"writing {len(images)} images")
-        _docker(workspace, "save", "--output", str(draft / IMAGES), *(one["ref"] for one in images))
-        cache = cache_folder(workspace)
+        _docker(run, "save", "--output", str(draft / IMAGES), *(one["ref"] for one in images))
+        cache = cache_folder(run)
         if cache.is_dir():
             _say("writing the local cache")
             shutil.copytree(cache, draft / CACHE)
         files = {str(path.relative_to(draft).as_posix()): _measured(path) for path in _files(draft)}
-        platform = workspace.snapshot().platform
+        platform = run.snapshot().platform
         whole = {"format": _FORMAT, "platform": platform, "images": images, "files": files}
         (draft / INDEX).write_text(json.dumps(whole, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,13 +67,13 @@ def export(workspace: Workspace, folder: Path) -> str:
     return f"wrote {len(images)} images{also}, {size_text(size)}, to {folder}"
 
 
-def take_in(workspace: Workspace, folder: Path) -> str:
+def take_in(run: Run, folder: Path) -> str:
     """Take in what ``export`` wrote elsewhere; returns what was taken, in words.
 
     ``UserError``, with nothing taken, when a file is missing or not what the index says, or is for another platform.
     """
     index = _index(folder)
-    platform = workspace.snapshot().platform
+    platform = run.snapshot().platform
     if index["platform"] != platform:
         raise UserError(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
     _say(f"checking {size_text(sum(one['size'] for one in index['files'].values()))}")
@@ -83,22 +83,22 @@ def take_in(workspace: Workspace, folder: Path) -> str:
             raise UserError(f"{name} is missing", where=str(folder), remedy="export it again")
         if _measured(path) != wanted:
             raise UserError(f"{name} is not what was exported: it was changed or damaged", where=str(folder))
-    before = {held.id for held in workspace.snapshot().every()}
-    _docker(workspace, "load", "--quiet", "--input", str(folder / IMAGES))
-    workspace.changed()
+    before = {local_image.id for local_image in run.snapshot().every()}
+    _docker(run, "load", "--quiet", "--input", str(folder / IMAGES))
+    run.changed()
     taken = 0
     for one in index["images"]:
-        held = workspace.snapshot().get(one["ref"])
-        if held is None or held.labels.get(FINGERPRINT) != one["fingerprint"]:
+        local_image = run.snapshot().get(one["ref"])
+        if local_image is None or local_image.labels.get(FINGERPRINT) != one["fingerprint"]:
             raise UserError(f"the archive gave no image {one['ref']} with that fingerprint", where=str(folder / IMAGES))
-        taken += held.id not in before
-    caches = _take_caches(workspace, folder, index)
+        taken += local_image.id not in before
+    caches = _take_caches(run, folder, index)
     return f"took in {taken} images, {len(index['images']) - taken} were here already{caches}"
 
 
-def _take_caches(workspace: Workspace, folder: Path, index: dict[str, Any]) -> str:
+def _take_caches(run: Run, folder: Path, index: dict[str, Any]) -> str:
     """Add the local caches that are not here; one that is here is newer or the same."""
-    target = cache_folder(workspace)
+    target = cache_folder(run)
     added = 0
     caches = {PurePosixPath(*parts[1:3]) for name in index["files"] if (parts := PurePosixPath(name).parts)[0] == CACHE}
     for cache in sorted(caches):
@@ -108,14 +108,14 @@ def _take_caches(workspace: Workspace, folder: Path, index: dict[str, Any]) -> s
     return f", and {added} local caches" if added else ""
 
 
-def _fresh(workspace: Workspace) -> list[dict[str, Any]]:
+def _fresh(run: Run) -> list[dict[str, Any]]:
     """The images whose every ingredient is as the plan says, under the tag of their fingerprint."""
     fresh = []
-    for decision in workspace.decisions().values():
-        if decision.action == "fresh" and decision.held:
+    for decision in run.decisions().values():
+        if decision.action == "fresh" and decision.local_image:
             one = decision.inputs
             ref = tag_of(one.image.ref, one.fingerprint)
-            fresh.append({"name": one.name, "ref": ref, "fingerprint": one.fingerprint, "id": decision.held.id})
+            fresh.append({"name": one.name, "ref": ref, "fingerprint": one.fingerprint, "id": decision.local_image.id})
     return fresh
 
 
@@ -156,8 +156,8 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def _docker(workspace: Workspace, *words: str) -> None:
-    env = leading_to(workspace.engine.address)
+def _docker(run: Run, *words: str) -> None:
+    env = leading_to(run.engine.address)
     done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it gives no reason"]
@@ -168,22 +168,22 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def export_to(workspace: Workspace, folders: Sequence[str]) -> None:
+def export_to(run: Run, folders: Sequence[str]) -> None:
     """The action of ``cache_export``: to the folder that is named, else to the shared registry. Raises
     ``UserError``."""
     if len(folders) > 1:
         raise UserError("cache_export takes one folder")
-    _say(export(workspace, Path(folders[0]).resolve()) if folders else push_all(workspace))
+    _say(export(run, Path(folders[0]).resolve()) if folders else push_all(run))
 
 
-def import_from(workspace: Workspace, folders: Sequence[str]) -> None:
+def import_from(run: Run, folders: Sequence[str]) -> None:
     """The action of ``cache_import``. Raises ``UserError``."""
     if len(folders) != 1:
         raise UserError("cache_import takes the folder that cache_export wrote")
-    _say(take_in(workspace, Path(folders[0]).resolve()))
+    _say(take_in(run, Path(folders[0]).resolve()))
 
 
-def push_all(workspace: Workspace) -> str:
+def push_all(run: Run) -> str:
     """Push every fresh image of which the shared registry has no result yet; returns what was pushed, in words.
 
     ``UserError`` when there is no registry, it may not be written, or it does not take an image.
@@ -191,21 +191,21 @@ def push_all(workspace: Workspace) -> str:
     from tasks.building import give
     from tasks.sharing import share
 
-    if not workspace.settings.cache_registry:
+    if not run.settings.cache_registry:
         raise UserError("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
-    if not workspace.settings.cache_write:
+    if not run.settings.cache_write:
         raise UserError("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
-    platform = workspace.snapshot().platform
-    fresh = {name: one for name, one in workspace.decisions().items() if one.action == "fresh" and one.held}
-    give.give_base(workspace)
-    workspace.share.offers({name: one.inputs for name, one in fresh.items()}, platform)  # side by side
+    platform = run.snapshot().platform
+    fresh = {name: one for name, one in run.decisions().items() if one.action == "fresh" and one.local_image}
+    give.give_base(run)
+    run.share.offers({name: one.inputs for name, one in fresh.items()}, platform)  # side by side
     pushed = 0
     for name, one in fresh.items():
         wanted = share.wanted_of(one.inputs, platform)
-        if wanted is None or one.held is None:
+        if wanted is None or one.local_image is None:
             continue
-        what, found = give.offer(workspace, one, wanted, one.held)
-        if not workspace.share.writes or (what == "push" and found is None):
-            raise UserError(f"{name} could not be pushed to {workspace.share.address}")
+        what, found = give.offer(run, one, wanted, one.local_image)
+        if not run.share.writes or (what == "push" and found is None):
+            raise UserError(f"{name} could not be pushed to {run.share.address}")
         pushed += what == "push"
-    return f"pushed {pushed} images to {workspace.share.address}, {len(fresh) - pushed} needed no push"
+    return f"pushed {pushed} images to {run.share.address}, {len(fresh) - pushed} needed no push"

@@ -30,7 +30,7 @@ from tasks.inputs import stamps
 from tasks.inputs.stamps import Stamps
 from tasks.planning.plan import Decision
 from tasks.planning.reasons import differences
-from tasks.run import Workspace
+from tasks.run import Run
 
 AGAIN = 2
 """How often an image is built again because something moved."""
@@ -88,30 +88,28 @@ class Outcome:
     moved: InputsChanged | None
 
 
-def build(workspace: Workspace, decision: Decision, attempt: Attempt, log: Path, temporary: str) -> Outcome:
+def build(run: Run, decision: Decision, attempt: Attempt, log: Path, temporary: str) -> Outcome:
     """Build an image under the name ``temporary``, its output into the file ``log``, and look whether what it was made
     from moved. Raises ``UserError``, ``InputsChanged`` before it begins, and ``Stopped`` if the run is."""
     one, began = decision.inputs, time.time()
     cached = attempt.cached(decision)
     try:
-        with parents.pinned(workspace, decision) as pins, sending.contexts(one.index, workspace.common):
-            where = build_target.choose(workspace, decision, pins.contexts, no_cache=attempt.no_cache, cached=cached)
-            before, tagged = stamps.look(one.parts), _tagged(workspace, decision)
-            status, image_id, progress = _run(workspace, decision, attempt, where, pins.shown, log, temporary)
+        with parents.pinned(run, decision) as pins, sending.contexts(one.index, run.common):
+            where = build_target.choose(run, decision, pins.contexts, no_cache=attempt.no_cache, cached=cached)
+            before, tagged = stamps.look(one.parts), _tagged(run, decision)
+            status, image_id, progress = _run(run, decision, attempt, where, pins.shown, log, temporary)
             seconds = time.time() - began
-            lost = pins.lost(workspace)
+            lost = pins.lost(run)
     except Vanished as parent:
         raise InputsChanged(str(parent)) from None
-    moved = (
-        InputsChanged(str(Vanished(lost))) if lost else _moved(workspace, decision, before, tagged, attempt, image_id)
-    )
+    moved = InputsChanged(str(Vanished(lost))) if lost else _moved(run, decision, before, tagged, attempt, image_id)
     if status and moved and not lost and (moved.result or attempt.number == AGAIN):
         moved = None  # that it failed says more
     return Outcome(status, image_id, progress, began, seconds, where, moved)
 
 
 def _run(
-    workspace: Workspace,
+    run: Run,
     decision: Decision,
     attempt: Attempt,
     where: BuildTarget,
@@ -123,32 +121,32 @@ def _run(
     log.parent.mkdir(exist_ok=True)
     folder = tempfile.TemporaryDirectory(prefix="build-")
     iidfile = Path(folder.name) / "id"
-    image = attempt.image(as_built(one, Path(folder.name), workspace.common))
-    mode = buildx.progress_mode(workspace.common)
+    image = attempt.image(as_built(one, Path(folder.name), run.common))
+    mode = buildx.progress_mode(run.common)
     argv = buildx.build_argv(
         image,
         parents=where.parents,
         labels=_labels(decision, attempt),
         tag="" if where.layout else temporary,
         iidfile=str(iidfile),
-        environ=workspace.environ,
+        environ=run.environ,
         progress=mode,
         extra=where.extra,
     )
     progress = Progress(plain=mode == "plain", shown=shown)
     # Provenance would give every build another digest, and so children and registries another parent.
-    env = {**workspace.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
     with (
         folder,
         log.open("w") as lines,
-        processes.start(plugins.direct(argv, env), cwd=workspace.project.directory, env=env, stdin=stdin) as process,
+        processes.start(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin) as process,
     ):
         for data in processes.output(process):
             changes = progress.feed(data)
             lines.writelines(f"{change.line}\n" for change in changes)
             lines.flush()
-            workspace.events.emit(StepsChanged(one.name, progress, changes))
+            run.events.emit(StepsChanged(one.name, progress, changes))
         lines.writelines(f"{change.line}\n" for change in progress.finish())
         process.wait()
         image_id = iidfile.read_text().strip() if process.returncode == 0 else ""
@@ -169,7 +167,7 @@ def _labels(decision: Decision, attempt: Attempt) -> dict[str, str]:
 
 
 def _moved(
-    workspace: Workspace,
+    run: Run,
     decision: Decision,
     before: Stamps,
     tagged: Mapping[str, str],
@@ -183,7 +181,7 @@ def _moved(
     changes = before.moved()
     if one.index and (changes.files or changes.doubtful):
         one.index.renew()
-    after = workspace.decide(one.name, refresh=True)
+    after = run.decide(one.name, refresh=True)
     if (after.inputs.fingerprint, after.parents_label) != (one.fingerprint, decision.parents_label):
         what = ", ".join(differences(one.build_inputs(), after.inputs.build_inputs()))
         lost = after.coming if after.inputs.parent_fingerprints == one.parent_fingerprints else ()
@@ -193,7 +191,7 @@ def _moved(
         return InputsChanged(f"{_named(one.directory, changes.files)} {was} written to or replaced")
     if attempt.proves == result:
         return None
-    if names := [ref for ref, when in _tagged(workspace, decision).items() if when != tagged.get(ref)]:
+    if names := [ref for ref, when in _tagged(run, decision).items() if when != tagged.get(ref)]:
         return InputsChanged(
             f"its base `{names[0]}` was given a name", result
         )  # perhaps its own again, after another had it
@@ -204,9 +202,9 @@ def _moved(
     return None
 
 
-def _tagged(workspace: Workspace, decision: Decision) -> dict[str, str]:
-    refs = [ref for ref in decision.inputs.read_for if "@" not in ref and workspace.snapshot().get(ref)]
-    return {ref: workspace.engine.tagged(ref) for ref in refs}
+def _tagged(run: Run, decision: Decision) -> dict[str, str]:
+    refs = [ref for ref in decision.inputs.read_for if "@" not in ref and run.snapshot().get(ref)]
+    return {ref: run.engine.tagged(ref) for ref in refs}
 
 
 def _named(directory: Path, paths: Sequence[str]) -> str:

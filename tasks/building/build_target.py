@@ -21,7 +21,7 @@ from tasks.buildkit.backends import Backend
 from tasks.engine.client import LocalImage
 from tasks.inputs.resolver import ImageInputs
 from tasks.planning.plan import Decision
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.sharing.share import path_of
 
 # Where build machines keep the branch: they check out a commit, so git does not know it.
@@ -39,55 +39,56 @@ class BuildTarget:
 
 
 def choose(
-    workspace: Workspace, decision: Decision, parents: Mapping[str, str], *, no_cache: bool = False, cached: bool = True
+    run: Run, decision: Decision, parents: Mapping[str, str], *, no_cache: bool = False, cached: bool = True
 ) -> BuildTarget:
     """Make ready what the build of an image needs. ``parents`` maps each context that stands for a parent to a
     reference which the engine holds; ``no_cache`` neither reads nor writes a cache of others, and without ``cached``
     the builder's own is not read. Raises ``UserError``."""
-    one, settings = decision.inputs, workspace.settings
-    extra = builder.argv(settings, workspace.environ)
-    extra += [] if no_cache else caches(workspace, decision)
+    one, settings = decision.inputs, run.settings
+    extra = builder.argv(settings, run.environ)
+    extra += [] if no_cache else caches(run, decision)
     extra += [] if cached else ["--no-cache"]
     if not builder.dedicated(settings):
-        return BuildTarget(parents, (*extra, *bases(workspace, decision)))
-    builder.ready(settings, workspace.common, workspace.environ)
-    results, platform = results_folder(workspace.folder), workspace.snapshot().platform
+        return BuildTarget(parents, (*extra, *bases(run, decision)))
+    builder.ready(settings, run.common, run.environ)
+    results, platform = results_folder(run.folder), run.snapshot().platform
     contexts = {}
     for context, name in one.parents.items():
-        held = workspace.snapshot().get(one.parent_tags[context])
-        if held is None:
+        local_image = run.snapshot().get(one.parent_tags[context])
+        if local_image is None:
             raise UserError(f"the engine does not hold `{name}`, which {one.name} is built on", remedy="run it again")
-        contexts[context] = oci_transfer.context_of(workspace.engine, results, name, held, platform)
+        contexts[context] = oci_transfer.context_of(run.engine, results, name, local_image, platform)
     for name, value in sorted(contexts.items()):
         extra += ["--build-context", f"{name}={value}"]
-    extra += bases(workspace, decision)
+    extra += bases(run, decision)
     layout = oci_transfer.folder_of(results, one.name)
     layout.mkdir(parents=True, exist_ok=True)
     # What has several platforms is shared from the layout, anything else from the engine.
-    packed = len(one.platforms) > 1 and workspace.share.writes
+    packed = len(one.platforms) > 1 and run.share.writes
     return BuildTarget({}, (*extra, *oci_transfer.output(layout, packed)), layout)
 
 
-def bases(workspace: Workspace, decision: Decision) -> list[str]:
+def bases(run: Run, decision: Decision) -> list[str]:
     """The contexts by which a build starts from those images that count as its external bases. The engine's own
     BuildKit finds by itself what goes by its own name; what is pinned by digest is the same wherever a dedicated one
     has it from."""
-    one, dedicated, argv = decision.inputs, builder.dedicated(workspace.settings), []
-    results = results_folder(workspace.folder)
+    one, dedicated, argv = decision.inputs, builder.dedicated(run.settings), []
+    results = results_folder(run.folder)
     for ref, wanted in sorted(one.read_for.items()):
-        by_name = workspace.snapshot().get(ref)
-        found = dict(zip(wanted, workspace.bases(ref, wanted) or (), strict=False))
+        by_name = run.snapshot().get(ref)
+        found = dict(zip(wanted, run.bases(ref, wanted) or (), strict=False))
         names = {
-            platform: (ref if held == by_name else beside(ref, platform), held) for platform, held in found.items()
+            platform: (ref if local_image == by_name else beside(ref, platform), local_image)
+            for platform, local_image in found.items()
         }
         aside = any(name != ref for name, _ in names.values())
         if not found or ("@" in ref if dedicated else not aside):
             continue
-        if len({held.id for held in found.values()}) > 1:
-            context = oci_transfer.together(workspace.engine, results, ref, names)
+        if len({local_image.id for local_image in found.values()}) > 1:
+            context = oci_transfer.together(run.engine, results, ref, names)
         elif dedicated:
-            platform, (name, held) = next(iter(names.items()))
-            context = oci_transfer.context_of(workspace.engine, results, name, held, platform)
+            platform, (name, local_image) = next(iter(names.items()))
+            context = oci_transfer.context_of(run.engine, results, name, local_image, platform)
         else:
             context = f"docker-image://{next(iter(names.values()))[0]}"
         called = [name for name, value in one.image.contexts.items() if value == f"docker-image://{ref}"]
@@ -96,57 +97,55 @@ def bases(workspace: Workspace, decision: Decision) -> list[str]:
     return argv
 
 
-def import_result(
-    workspace: Workspace, decision: Decision, where: BuildTarget, image_id: str, made: LocalImage | None
-) -> str:
+def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: str, made: LocalImage | None) -> str:
     """After a build that left ``image_id`` and, in the engine, ``made``: its result is in the engine, under the id that
     is returned. Raises ``UserError``."""
     if where.layout is None:
         # containerd's store calls an image by its manifest, and buildx, depending on its version, by its configuration.
         return made.id if made else image_id
-    one, snapshot = decision.inputs, workspace.snapshot()
+    one, snapshot = decision.inputs, run.snapshot()
     near = [snapshot.get(ref) for ref in (*one.parent_tags.values(), *one.bases, one.image.ref)]
-    layers = [tuple(digest for digest, _ in workspace.engine.layers(held.id)) for held in near if held]
-    partial = not workspace.containerd_store
+    layers = [tuple(digest for digest, _ in run.engine.layers(local_image.id)) for local_image in near if local_image]
+    partial = not run.containerd_store
     platform = platforms.chosen(one.platforms, snapshot.platform) or one.platforms[0]
-    taken = oci_transfer.take(workspace.engine, where.layout, image_id, platform, layers, partial)
-    workspace.changed()
+    taken = oci_transfer.take(run.engine, where.layout, image_id, platform, layers, partial)
+    run.changed()
     return taken
 
 
-def clean_up(workspace: Workspace, decision: Decision) -> None:
+def clean_up(run: Run, decision: Decision) -> None:
     """After a build: what its cache export left behind in a local cache is tidied."""
-    backend = chosen_backend(workspace)
+    backend = chosen_backend(run)
     if backend.kind == "local":
         oci_transfer.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
 
 
-def layout_of(workspace: Workspace, one: ImageInputs) -> Path | None:
+def layout_of(run: Run, one: ImageInputs) -> Path | None:
     """The layout that holds what the classic store cannot: an image of several platforms; None for any other."""
-    if len(one.platforms) < 2 or workspace.containerd_store:
+    if len(one.platforms) < 2 or run.containerd_store:
         return None
-    return oci_transfer.folder_of(results_folder(workspace.folder), one.name)
+    return oci_transfer.folder_of(results_folder(run.folder), one.name)
 
 
-def chosen_backend(workspace: Workspace) -> Backend:
+def chosen_backend(run: Run) -> Backend:
     """The cache backend of this run; ``UserError`` where the builder cannot do what is asked for."""
-    settings = workspace.settings
+    settings = run.settings
     wanted = settings.cache_backend
     # Only what could be exported makes it worth asking the engine.
     asks = wanted not in ("none", "inline") and not builder.dedicated(settings)
-    undecided = wanted == "auto" and not settings.cache_registry and "ACTIONS_RUNTIME_TOKEN" not in workspace.environ
-    exports = builder.dedicated(settings) or (asks and not undecided and workspace.containerd_store)
-    kind = backends.chosen(wanted, exports=exports, registry=settings.cache_registry, environ=workspace.environ)
-    place = str(cache_folder(workspace)) if kind == "local" else settings.cache_registry
+    undecided = wanted == "auto" and not settings.cache_registry and "ACTIONS_RUNTIME_TOKEN" not in run.environ
+    exports = builder.dedicated(settings) or (asks and not undecided and run.containerd_store)
+    kind = backends.chosen(wanted, exports=exports, registry=settings.cache_registry, environ=run.environ)
+    place = str(cache_folder(run)) if kind == "local" else settings.cache_registry
     write = settings.cache_write or kind == "local"
-    branch = settings.cache_branch or _branch(workspace.project.directory, tuple(workspace.environ.items()))
+    branch = settings.cache_branch or _branch(run.project.directory, tuple(run.environ.items()))
     main = settings.cache_main_branch
     return Backend(kind, place, branch or main, main, write, settings.cache_s3)
 
 
-def cache_folder(workspace: Workspace) -> Path:
+def cache_folder(run: Run) -> Path:
     """The folder of the local cache backend."""
-    return (workspace.project.directory / (workspace.settings.cache_dir or workspace.folder / "cache")).resolve()
+    return (run.project.directory / (run.settings.cache_dir or run.folder / "cache")).resolve()
 
 
 def results_folder(folder: Path) -> Path:
@@ -154,25 +153,25 @@ def results_folder(folder: Path) -> Path:
     return folder / "results"
 
 
-def inline_tags(workspace: Workspace) -> list[str]:
+def inline_tags(run: Run) -> list[str]:
     """Further tags under which an image is pushed: with an inline cache the one of its branch, which is read from."""
-    backend = chosen_backend(workspace)
+    backend = chosen_backend(run)
     if backend.kind != "inline" or not backend.write:
         return []
     return [backends.cache_ref("", "", backend.branch).rpartition(":")[2]]
 
 
-def caches(workspace: Workspace, decision: Decision) -> list[str]:
+def caches(run: Run, decision: Decision) -> list[str]:
     """The cache options of a build: where it may find results of others, and where it leaves its own."""
     image = decision.inputs.image
-    backend = chosen_backend(workspace)
-    if backend.kind in ("inline", "registry") and not workspace.share.reads:
+    backend = chosen_backend(run)
+    if backend.kind in ("inline", "registry") and not run.share.reads:
         return []  # it did not answer: BuildKit would wait for it once for every reference
     if backend.kind == "local":
         Path(backend.place).mkdir(parents=True, exist_ok=True)
     argv = backends.options(backend, image.name, path_of(image.ref), os.path.isdir)
     if image.cache_from or image.cache_to:
-        exports = builder.dedicated(workspace.settings) or workspace.containerd_store
+        exports = builder.dedicated(run.settings) or run.containerd_store
         argv += backends.declared(image.cache_from, image.cache_to, exports)
     return argv
 

@@ -26,7 +26,7 @@ from tasks.buildkit import builder, buildx
 from tasks.engine import plugins
 from tasks.inputs import stamps
 from tasks.planning.plan import Decision
-from tasks.run import Workspace
+from tasks.run import Run
 
 
 class Busy:
@@ -53,60 +53,60 @@ class _Begun:
         self.lock = threading.Lock()
 
 
-def build_next(workspace: Workspace, names: Sequence[str]) -> None:
+def build_next(run: Run, names: Sequence[str]) -> None:
     """Build the early stages of the first of these images that has to wait and has not been begun. Whether it works or
     not, the image's own build comes to the same result, and says what is wrong."""
     with contextlib.suppress(UserError, processes.Stopped):
-        decision = _next(workspace, names)
+        decision = _next(run, names)
         if decision is None:
             return
         try:
             for stage in decision.inputs.early:
-                _build(workspace, decision, stage)
+                _build(run, decision, stage)
         finally:
-            workspace.kept(_Begun).done[decision.name].set()
+            run.kept(_Begun).done[decision.name].set()
 
 
-def wait_for(workspace: Workspace, name: str) -> None:
+def wait_for(run: Run, name: str) -> None:
     """Wait until the early stages of an image are built, if they were begun. BuildKit would join the two builds, but
     what ends the first can then end the second ("no active sessions")."""
-    if begun := workspace.kept(_Begun).done.get(name):
+    if begun := run.kept(_Begun).done.get(name):
         begun.wait()
 
 
-def worthwhile(workspace: Workspace, decision: Decision) -> bool:
+def worthwhile(run: Run, decision: Decision) -> bool:
     """Whether an image waits for a parent, and nothing but a build here can give what its early stages make: no cache
     of others, no other machine that may be building it."""
     one, image = decision.inputs, decision.inputs.image
-    parents = {workspace.decide(parent).action for parent in one.parents.values()}
+    parents = {run.decide(parent).action for parent in one.parents.values()}
     return (
         decision.action == "build"
         and bool(parents & {"build", "pull"})
         and all(one.bases.values())
         and not (image.no_cache or image.no_cache_filter or image.pull)
-        and not builder.dedicated(workspace.settings)
-        and not workspace.coordinator.on
-        and not build_target.caches(workspace, decision)
+        and not builder.dedicated(run.settings)
+        and not run.coordinator.on
+        and not build_target.caches(run, decision)
     )
 
 
-def _next(workspace: Workspace, names: Sequence[str]) -> Decision | None:
-    begun = workspace.kept(_Begun)
+def _next(run: Run, names: Sequence[str]) -> Decision | None:
+    begun = run.kept(_Begun)
     with begun.lock:
-        if workspace.kept(Busy).count >= max(2, os.cpu_count() or 1):
+        if run.kept(Busy).count >= max(2, os.cpu_count() or 1):
             return None
         for name in names:
-            decision = workspace.decide(name)
-            if name not in begun.done and worthwhile(workspace, decision):
+            decision = run.decide(name)
+            if name not in begun.done and worthwhile(run, decision):
                 begun.done[name] = threading.Event()
                 return decision
     return None
 
 
-def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
+def _build(run: Run, decision: Decision, stage: str) -> None:
     index = decision.inputs.index
-    with tempfile.TemporaryDirectory(prefix="early-") as folder, sending.contexts(index, workspace.common):
-        image = as_built(decision.inputs, Path(folder), workspace.common)
+    with tempfile.TemporaryDirectory(prefix="early-") as folder, sending.contexts(index, run.common):
+        image = as_built(decision.inputs, Path(folder), run.common)
         nothing = Path(folder) / "no-parent"
         nothing.mkdir()
         # BuildKit looks up what a context stands for also where the stage does not need it, and a name that it needs
@@ -117,20 +117,18 @@ def _build(workspace: Workspace, decision: Decision, stage: str) -> None:
             parents={},
             labels={},
             iidfile=f"{folder}/id",
-            environ=workspace.environ,
+            environ=run.environ,
             progress="plain",
             extra=[
-                *builder.argv(workspace.settings, workspace.environ),
-                *build_target.bases(workspace, decision),
+                *builder.argv(run.settings, run.environ),
+                *build_target.bases(run, decision),
                 *("--output", "type=cacheonly"),
             ],
         )
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
         before = stamps.look(decision.inputs.parts)
         # The image's own build says it all again.
-        processes.quietly(
-            plugins.direct(argv, workspace.environ), cwd=workspace.project.directory, env=workspace.environ, stdin=stdin
-        )
+        processes.quietly(plugins.direct(argv, run.environ), cwd=run.project.directory, env=run.environ, stdin=stdin)
         changes = before.moved()
         if index and (changes.files or changes.doubtful):
             index.renew()

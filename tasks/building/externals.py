@@ -20,7 +20,7 @@ from tasks.building.events import ImageNoted
 from tasks.buildkit import builder
 from tasks.engine import plugins
 from tasks.planning.plan import Decision
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.sharing.registry import platform_of
 
 _ASK_SECONDS = 30
@@ -36,7 +36,7 @@ class _Pulls:
         self.refusals: dict[tuple[str, str], str] = {}
 
 
-def bring(workspace: Workspace, decision: Decision) -> bool:
+def bring(run: Run, decision: Decision) -> bool:
     """Pull the external bases of an image that the engine does not hold for its platforms; whether that brought any.
 
     One that is pinned by digest too: its content is known without, but not what it sets and which ``ONBUILD``
@@ -44,29 +44,29 @@ def bring(workspace: Workspace, decision: Decision) -> bool:
     cache, and is tried once in a run.
     """
     read_for = decision.inputs.read_for
-    missing = [(ref, one) for ref, some in read_for.items() for one in some if workspace.base(ref, one) is None]
-    brought = [ref for ref, platform in missing if _pull(workspace, ref, platform, decision.name)]
+    missing = [(ref, one) for ref, some in read_for.items() for one in some if run.base(ref, one) is None]
+    brought = [ref for ref, platform in missing if _pull(run, ref, platform, decision.name)]
     if brought:
-        workspace.changed()
+        run.changed()
     return bool(brought)
 
 
-def pull(workspace: Workspace, decision: Decision) -> bool:
+def pull(run: Run, decision: Decision) -> bool:
     """Pull the external bases of an image although the engine may hold them, as ``build.pull`` asks, once in a run;
     whether there were any. ``UserError`` for one that cannot be had: ``docker build --pull`` fails then too.
 
     One that is pinned by digest and here is the same wherever it comes from.
     """
     pairs = [(ref, one) for ref, some in decision.inputs.read_for.items() for one in some]
-    wanted = [(ref, one) for ref, one in pairs if "@" not in ref or workspace.base(ref, one) is None]
-    pulls = workspace.kept(_Pulls)
+    wanted = [(ref, one) for ref, one in pairs if "@" not in ref or run.base(ref, one) is None]
+    pulls = run.kept(_Pulls)
     for ref, platform in wanted:
         with pulls.locks[ref]:
             if (ref, platform) not in pulls.refusals:
-                workspace.events.emit(ImageNoted(decision.name, f"pulling {ref} for {platform}"))
-                pulls.refusals[ref, platform] = _pull_anew(workspace, ref, platform)
+                run.events.emit(ImageNoted(decision.name, f"pulling {ref} for {platform}"))
+                pulls.refusals[ref, platform] = _pull_anew(run, ref, platform)
                 pulls.tried.add((ref, platform))
-                workspace.changed()
+                run.changed()
         if why := pulls.refusals[ref, platform]:
             raise UserError(
                 f"{decision.name}: its base {ref} cannot be pulled, which `build.pull` asks for: {why}",
@@ -75,15 +75,15 @@ def pull(workspace: Workspace, decision: Decision) -> bool:
     return bool(wanted)
 
 
-def refuse_foreign(workspace: Workspace, decision: Decision) -> None:
+def refuse_foreign(run: Run, decision: Decision) -> None:
     """``UserError`` where the engine holds a base under its name for another platform only: containerd's store would
     let a build start from that. Docker does so too, and warns; here the image has to declare it."""
     one = decision.inputs
     for ref, some in one.read_for.items():
-        held = workspace.snapshot().get(ref)
-        for wanted in some if held else ():
-            if workspace.base(ref, wanted) is None and held:
-                have = workspace.facts_of(held).platform
+        local_image = run.snapshot().get(ref)
+        for wanted in some if local_image else ():
+            if run.base(ref, wanted) is None and local_image:
+                have = run.facts_of(local_image).platform
                 declare = f", or declare `platforms: [{have}]` for the image" if wanted in one.platforms else ""
                 raise UserError(
                     f"the base {ref} is {have} here, {wanted} is wanted, and that cannot be pulled",
@@ -92,32 +92,30 @@ def refuse_foreign(workspace: Workspace, decision: Decision) -> None:
                 )
 
 
-def introduce(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
+def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
     """Before the first builds of a run: let the builder read the bases that all images on them are to be built on.
 
     A builder that reads a base for the first time in several builds at once looks in vain for what one of them made on
     it until the last has ended (moby/buildkit#6954, mended in the summer of 2026): images that share a stage would
     each make it. A base that some image here stands on was read before.
     """
-    if builder.dedicated(workspace.settings):
+    if builder.dedicated(run.settings):
         return  # it gets its bases as folders, with each build
     for ref in {ref for one in decisions.values() for ref, content in one.inputs.bases.items() if content}:
         standing = [one.action for one in decisions.values() if ref in one.inputs.bases]
-        held, here = workspace.snapshot().get(ref), workspace.snapshot().platform
-        if held and not platforms.serves(workspace.facts_of(held).platform, here):
+        local_image, here = run.snapshot().get(ref), run.snapshot().platform
+        if local_image and not platforms.serves(run.facts_of(local_image).platform, here):
             continue  # the builds read another image, under another name
         if len(standing) > 1 and set(standing) == {"build"}:
-            argv = ["docker", "buildx", "build", *builder.argv(workspace.settings, workspace.environ)]
+            argv = ["docker", "buildx", "build", *builder.argv(run.settings, run.environ)]
             argv += ["--platform", here, "--output", "type=cacheonly", "-"]
-            processes.quietly(
-                plugins.direct(argv, workspace.environ), env=workspace.environ, stdin=f"FROM {ref}\n".encode()
-            )
+            processes.quietly(plugins.direct(argv, run.environ), env=run.environ, stdin=f"FROM {ref}\n".encode())
 
 
-def _pull_anew(workspace: Workspace, ref: str, platform: str) -> str:
+def _pull_anew(run: Run, ref: str, platform: str) -> str:
     """Pull a base that may be here already; "" or why that fails."""
-    if not platforms.same(platform, workspace.snapshot().platform):
-        return "" if _pull_beside(workspace, ref, platform) else f"its registry does not give it for {platform}"
+    if not platforms.same(platform, run.snapshot().platform):
+        return "" if _pull_beside(run, ref, platform) else f"its registry does not give it for {platform}"
     with processes.start(["docker", "pull", "--platform", platform, ref]) as process:
         said = b"".join(processes.output(process)).decode(errors="replace").split("\n")
     if processes.stopping():
@@ -126,33 +124,33 @@ def _pull_anew(workspace: Workspace, ref: str, platform: str) -> str:
     return lines[-1].removeprefix("Error response from daemon: ") if process.returncode else ""
 
 
-def _pull(workspace: Workspace, ref: str, platform: str, image: str) -> bool:
+def _pull(run: Run, ref: str, platform: str, image: str) -> bool:
     """Pull a base for a platform; whether it came. What it says is said again, and better, by the build that then
     fails."""
-    pulls = workspace.kept(_Pulls)
+    pulls = run.kept(_Pulls)
     with pulls.locks[ref]:
         if (ref, platform) in pulls.tried:
             return False
         pulls.tried.add((ref, platform))
-        workspace.events.emit(ImageNoted(image, f"pulling {ref} for {platform}"))
-        snapshot = workspace.engine.snapshot()
+        run.events.emit(ImageNoted(image, f"pulling {ref} for {platform}"))
+        snapshot = run.engine.snapshot()
         if snapshot.get(ref) is None and platforms.same(platform, snapshot.platform):
             return _docker_pull(ref, platform)
-        return _pull_beside(workspace, ref, platform)
+        return _pull_beside(run, ref, platform)
 
 
-def _pull_beside(workspace: Workspace, ref: str, platform: str) -> bool:
+def _pull_beside(run: Run, ref: str, platform: str) -> bool:
     """Pull the image of one platform by its own digest and keep it under a name beside the reference's, which goes on
     to mean what it meant."""
-    digest = _manifest(ref, platform, workspace.environ)
+    digest = _manifest(ref, platform, run.environ)
     one = f"{repository(ref)}@{digest}"
     if not digest or not _docker_pull(one, platform):
         return False
-    engine = workspace.engine
-    held = engine.snapshot().get(one)
-    if held is None or not platforms.serves(engine.facts(held.id).platform, platform):
+    engine = run.engine
+    local_image = engine.snapshot().get(one)
+    if local_image is None or not platforms.serves(engine.facts(local_image.id).platform, platform):
         return False
-    engine.tag(held.id, beside(ref, platform))
+    engine.tag(local_image.id, beside(ref, platform))
     return True
 
 

@@ -19,7 +19,7 @@ from tasks.engine.client import LocalImage, normalise
 from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
 from tasks.planning.agreement import verdict
 from tasks.planning.plan import Decision, own_only, rebuilt
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.sharing import lease, share
 
 if TYPE_CHECKING:
@@ -34,92 +34,94 @@ class _Parents:
         self.base_given = False
 
 
-def mark(workspace: Workspace, decision: Decision) -> str:
+def mark(run: Run, decision: Decision) -> str:
     """The label of a rebuild on purpose: now, or just after the last such rebuild that is known, whose machine's clock
     may be ahead."""
     known = [0]
-    if decision.held:
-        known.append(rebuilt(decision.held.labels))
-    wanted = share.wanted_of(decision.inputs, workspace.snapshot().platform)
-    if wanted and workspace.share.reads and (there := workspace.share.look({"": wanted}).get("")):
+    if decision.local_image:
+        known.append(rebuilt(decision.local_image.labels))
+    wanted = share.wanted_of(decision.inputs, run.snapshot().platform)
+    if wanted and run.share.reads and (there := run.share.look({"": wanted}).get("")):
         known.append(rebuilt(there.labels))
     return str(max(int(time.time()), 1 + max(known)))
 
 
-def give_base(workspace: Workspace) -> None:
+def give_base(run: Run) -> None:
     """Push the base, if it was made here before there was a registry, and that has none: what is built on it is of no
     use to machines that have another."""
-    ref, number = workspace.settings.base_image, workspace.base_identity
-    held = workspace.snapshot().get(ref)
-    if held and number and held.labels.get(IDENTITY_LABEL) == number and made_here(held):
-        platform = workspace.snapshot().platform
-        if shared_base.of(workspace.settings, workspace.share, number, platform).push(held.id, workspace.engine):
-            workspace.changed()
+    ref, number = run.settings.base_image, run.base_identity
+    local_image = run.snapshot().get(ref)
+    if local_image and number and local_image.labels.get(IDENTITY_LABEL) == number and made_here(local_image):
+        platform = run.snapshot().platform
+        if shared_base.of(run.settings, run.share, number, platform).push(local_image.id, run.engine):
+            run.changed()
 
 
 def give(
-    workspace: Workspace, decision: Decision, image_id: str, size: int, seconds: float, rebuilt_at: str = ""
+    run: Run, decision: Decision, image_id: str, size: int, seconds: float, rebuilt_at: str = ""
 ) -> SharedImage | None:
     """Share what was built in so many seconds; returns the shared result that is to take its place, if one is."""
-    wanted = share.wanted_of(decision.inputs, workspace.snapshot().platform)
-    if wanted is None or not (workspace.share.reads or workspace.coordinator.on):
+    wanted = share.wanted_of(decision.inputs, run.snapshot().platform)
+    if wanted is None or not (run.share.reads or run.coordinator.on):
         return None
     labels = {INPUT_DIGEST: decision.inputs.input_digest, PARENTS: decision.parents_label, REBUILT: rebuilt_at}
-    if normalise(workspace.settings.base_image) in map(normalise, decision.inputs.bases):
-        parents = workspace.kept(_Parents)
+    if normalise(run.settings.base_image) in map(normalise, decision.inputs.bases):
+        parents = run.kept(_Parents)
         with parents.lock:
             if not parents.base_given:
-                give_base(workspace)
+                give_base(run)
             parents.base_given = True
-    what, found = offer(workspace, decision, wanted, LocalImage(image_id, labels=labels, size=size, fixed=False))
-    if workspace.settings.cache_write:
-        workspace.coordinator.publish({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
-    takes = what == "take" and found and workspace.share.gives(found) and not own_only(decision.inputs)
+    what, found = offer(run, decision, wanted, LocalImage(image_id, labels=labels, size=size, fixed=False))
+    if run.settings.cache_write:
+        run.coordinator.publish({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
+    takes = what == "take" and found and run.share.gives(found) and not own_only(decision.inputs)
     return found if takes else None
 
 
 def offer(
-    workspace: Workspace, decision: Decision, wanted: share.Wanted, held: LocalImage
+    run: Run, decision: Decision, wanted: share.Wanted, local_image: LocalImage
 ) -> tuple[str, SharedImage | None]:
     """Push an image to where all agree to find it, after the parents that are missing there, if it counts. Returns what
     was done (``push``, ``keep``, ``take``: see ``agreement.verdict``) and what the registry then holds."""
-    registry = workspace.share
+    registry = run.share
     if not registry.reads:
         return "keep", None
-    on_shared = _on_shared_parents(workspace, decision)
+    on_shared = _on_shared_parents(run, decision)
     registry.forget(wanted)
     found = registry.look({"": wanted}).get("")
 
     def judged() -> str:
-        return verdict(held.labels, lambda: workspace.content_of(decision.inputs, held), found, on_shared)
+        return verdict(local_image.labels, lambda: run.content_of(decision.inputs, local_image), found, on_shared)
 
     what = judged()
     if what == "push" and registry.writes:
-        workspace.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
-        layout = build_target.layout_of(workspace, decision.inputs)
-        whole = (layout, workspace.index_of(decision.inputs, held)) if layout else None
-        found = registry.push(wanted, held.id, workspace.engine, held.size, build_target.inline_tags(workspace), whole)
-        workspace.changed()
+        run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
+        layout = build_target.layout_of(run, decision.inputs)
+        whole = (layout, run.index_of(decision.inputs, local_image)) if layout else None
+        found = registry.push(
+            wanted, local_image.id, run.engine, local_image.size, build_target.inline_tags(run), whole
+        )
+        run.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
         if found and judged() == "take":
             return "take", found
     return what, found
 
 
-def _on_shared_parents(workspace: Workspace, decision: Decision) -> bool | None:
+def _on_shared_parents(run: Run, decision: Decision) -> bool | None:
     """Whether the parents that an image was built on are what the registry holds, where those that it lacks are pushed
     first: nobody else could use the image without them. None if that cannot be known."""
-    platform = workspace.snapshot().platform
+    platform = run.snapshot().platform
     pairs = []
     for context, name in sorted(decision.inputs.parents.items()):
-        parent = workspace.decide(name)
+        parent = run.decide(name)
         wanted = share.wanted_of(parent.inputs, platform)
         if wanted is None:
             return None
-        with workspace.kept(_Parents).lock:  # two children of one parent push it once
-            found = workspace.share.look({name: wanted}).get(name)
-            if parent.held and (found is None or found.labels.get(INPUT_DIGEST) != parent.inputs.input_digest):
-                _, found = offer(workspace, parent, wanted, parent.held)
+        with run.kept(_Parents).lock:  # two children of one parent push it once
+            found = run.share.look({name: wanted}).get(name)
+            if parent.local_image and (found is None or found.labels.get(INPUT_DIGEST) != parent.inputs.input_digest):
+                _, found = offer(run, parent, wanted, parent.local_image)
         if found is None:
             return None
         pairs.append(f"{context}={found.content}")

@@ -36,7 +36,7 @@ from tasks.history import store as history
 from tasks.planning import checkouts, record
 from tasks.planning.plan import ANOTHER, Decision, is_for, made_from
 from tasks.planning.reasons import NO_CACHE
-from tasks.run import Workspace, current
+from tasks.run import Run, current
 from tasks.sharing import share
 
 
@@ -55,220 +55,220 @@ def make(name: str, no_cache: bool = False) -> Any:
     A failure is doit's ``TaskFailed``."""
     from doit.exceptions import TaskFailed
 
-    workspace = current()
+    run = current()
 
     def waits() -> None:
-        workspace.events.emit(ImageNoted(name, "waits for cache_prune"))
+        run.events.emit(ImageNoted(name, "waits for cache_prune"))
 
     try:
-        with workspace.kept(early.Busy), lock.shared(builds_lock(workspace), waits):
-            _make(workspace, name, no_cache)
+        with run.kept(early.Busy), lock.shared(builds_lock(run), waits):
+            _make(run, name, no_cache)
     except UserError as trouble:
         return TaskFailed(str(trouble))
     except processes.Stopped:
-        workspace.events.emit(ImageEnded(name, "cancelled"))
+        run.events.emit(ImageEnded(name, "cancelled"))
         return TaskFailed("stopped")
     return None
 
 
-def make_early(workspace: Workspace, names: Sequence[str]) -> None:
+def make_early(run: Run, names: Sequence[str]) -> None:
     """The action of an early task: see ``early``; these are the images that have early stages, most urgent first."""
-    with lock.shared(builds_lock(workspace), lambda: None):
-        _begin(workspace)
-        early.build_next(workspace, names)
+    with lock.shared(builds_lock(run), lambda: None):
+        _begin(run)
+        early.build_next(run, names)
 
 
-def builds_lock(workspace: Workspace) -> Path:
+def builds_lock(run: Run) -> Path:
     """The lock that all builds with this engine share, of whatever checkout, and that pruning takes for itself."""
-    return lock.of_engine(workspace.engine.address, "builds")
+    return lock.of_engine(run.engine.address, "builds")
 
 
-def _make(workspace: Workspace, name: str, no_cache: bool = False) -> None:
+def _make(run: Run, name: str, no_cache: bool = False) -> None:
     """Let an image become what its inputs say; again, twice at most, where something moved while it was built."""
     proves: Result | None = None
     rebuilt = ""
     for number in range(attempt.AGAIN + 1):
-        decision = _decided(workspace, name)
+        decision = _decided(run, name)
         try:
             if no_cache and decision.action != "broken":
                 again = replace(decision, action="build", reasons=(NO_CACHE,))
-                rebuilt = rebuilt or give.mark(workspace, decision)
-                _build(workspace, again, Attempt(number, no_cache, proves, rebuilt))
+                rebuilt = rebuilt or give.mark(run, decision)
+                _build(run, again, Attempt(number, no_cache, proves, rebuilt))
             else:
-                _do(workspace, decision, Attempt(number, proves=proves))
+                _do(run, decision, Attempt(number, proves=proves))
             return
         except InputsChanged as moved:
             what, proves = str(moved), moved.result
         if number < attempt.AGAIN:
-            workspace.events.say(f"{name}: {what} while it was built, building again ({number + 1} of {attempt.AGAIN})")
-    workspace.events.emit(ImageEnded(name, "moved"))
+            run.events.say(f"{name}: {what} while it was built, building again ({number + 1} of {attempt.AGAIN})")
+    run.events.emit(ImageEnded(name, "moved"))
     raise UserError(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
 
 
-def _decided(workspace: Workspace, name: str) -> Decision:
+def _decided(run: Run, name: str) -> Decision:
     """What is to be done about an image now, its bases and its parents being there: doit sees to parents before it
     comes to the image, but they may have been removed or edited since."""
-    decision = _looked(workspace, name)
-    if decision.inputs.image.pull and externals.pull(workspace, decision):
-        decision = _looked(workspace, name)
-    while decision.action in ("build", "pull") and externals.bring(workspace, decision):
-        decision = _looked(workspace, name)
+    decision = _looked(run, name)
+    if decision.inputs.image.pull and externals.pull(run, decision):
+        decision = _looked(run, name)
+    while decision.action in ("build", "pull") and externals.bring(run, decision):
+        decision = _looked(run, name)
     for parent in decision.coming:
-        with workspace.kept(_Builds).first[parent]:
-            if _looked(workspace, parent).stale:
-                _make(workspace, parent)
-    return _looked(workspace, name) if decision.coming else decision
+        with run.kept(_Builds).first[parent]:
+            if _looked(run, parent).stale:
+                _make(run, parent)
+    return _looked(run, name) if decision.coming else decision
 
 
-def _looked(workspace: Workspace, name: str) -> Decision:
+def _looked(run: Run, name: str) -> Decision:
     try:
-        return workspace.decide(name, refresh=True)
+        return run.decide(name, refresh=True)
     except UserError:  # an image that the engine listed before may be gone
-        workspace.changed()
-        return workspace.decide(name, refresh=True)
+        run.changed()
+        return run.decide(name, refresh=True)
 
 
-def _do(workspace: Workspace, decision: Decision, how: Attempt) -> None:
+def _do(run: Run, decision: Decision, how: Attempt) -> None:
     match decision.action:
         case "fresh":
-            workspace.events.emit(ImageEnded(decision.name, "fresh"))
-            _keep_record(workspace, decision, decision.held, 0.0)
+            run.events.emit(ImageEnded(decision.name, "fresh"))
+            _keep_record(run, decision, decision.local_image, 0.0)
         case "retag":
-            if not _retag(workspace, decision):
-                _do(workspace, _looked(workspace, decision.name), how)
+            if not _retag(run, decision):
+                _do(run, _looked(run, decision.name), how)
         case "pull":
-            if not _pull(workspace, decision):
-                workspace.asked.now()  # else a result that does not come would be tried in every run
-                _do(workspace, workspace.decide(decision.name, refresh=True), how)
+            if not _pull(run, decision):
+                run.asked.now()  # else a result that does not come would be tried in every run
+                _do(run, run.decide(decision.name, refresh=True), how)
         case "build":
-            _build_in_turn(workspace, decision, how)
+            _build_in_turn(run, decision, how)
         case _:
             raise UserError("; ".join(decision.reasons))
 
 
-def _pull(workspace: Workspace, decision: Decision) -> bool:
+def _pull(run: Run, decision: Decision) -> bool:
     """Let the engine have what the shared registry offers; false if it is not what was promised, or does not come."""
     name = decision.name
-    workspace.events.emit(ImageStarted(name, "pull", decision.reasons, workspace.expected_pull_seconds.get(name)))
-    held = _fetched(workspace, decision)
-    if held:
-        workspace.events.emit(ImageEnded(name, "pulled", size=held.size))
-    return held is not None
+    run.events.emit(ImageStarted(name, "pull", decision.reasons, run.expected_pull_seconds.get(name)))
+    local_image = _fetched(run, decision)
+    if local_image:
+        run.events.emit(ImageEnded(name, "pulled", size=local_image.size))
+    return local_image is not None
 
 
-def _fetched(workspace: Workspace, decision: Decision) -> LocalImage | None:
+def _fetched(run: Run, decision: Decision) -> LocalImage | None:
     """What the shared registry offers, named and recorded; None if it is not what was promised, or does not come."""
     one, offer = decision.inputs, decision.offer
-    wanted = share.wanted_of(one, workspace.snapshot().platform)
+    wanted = share.wanted_of(one, run.snapshot().platform)
     if offer is None or wanted is None:
         raise ValueError("pull is decided from an offer")
     began = time.time()
-    ref = workspace.share.pull(wanted, offer, workspace.engine, build_target.layout_of(workspace, one))
+    ref = run.share.pull(wanted, offer, run.engine, build_target.layout_of(run, one))
     if not ref:
         return None
     try:
-        workspace.changed()
-        held = workspace.snapshot().get(ref)
+        run.changed()
+        local_image = run.snapshot().get(ref)
         if (
-            held is None
-            or not made_from(one, held, decision.parents_label)
-            or not is_for(one, workspace.facts_of(held).platform, workspace.snapshot().platform)
-            or (len(one.platforms) > 1 and not workspace.index_of(one, held))
+            local_image is None
+            or not made_from(one, local_image, decision.parents_label)
+            or not is_for(one, run.facts_of(local_image).platform, run.snapshot().platform)
+            or (len(one.platforms) > 1 and not run.index_of(one, local_image))
         ):
-            workspace.share.refuse(wanted, "it is not made from what its labels in the registry say")
+            run.share.refuse(wanted, "it is not made from what its labels in the registry say")
             return None
-        _name(workspace, decision, held.id)
+        _name(run, decision, local_image.id)
     finally:
-        temporary_tag.take_away(workspace.engine, [ref])
-        workspace.changed()
+        temporary_tag.take_away(run.engine, [ref])
+        run.changed()
     seconds = time.time() - began
-    _keep_record(workspace, decision, held, seconds)
-    workspace.history.add(_entry(workspace, decision, "done", began, seconds, image_id=held.id, size=held.size))
-    return held
+    _keep_record(run, decision, local_image, seconds)
+    run.history.add(_entry(run, decision, "done", began, seconds, image_id=local_image.id, size=local_image.size))
+    return local_image
 
 
-def _build_in_turn(workspace: Workspace, decision: Decision, how: Attempt) -> None:
+def _build_in_turn(run: Run, decision: Decision, how: Attempt) -> None:
     """Build an image, unless another machine does so at this moment or has just done so: then it is pulled."""
-    wanted = share.wanted_of(decision.inputs, workspace.snapshot().platform)
-    if wanted is None or not (workspace.coordinator.on and workspace.share.writes):
-        _build(workspace, decision, how)
+    wanted = share.wanted_of(decision.inputs, run.snapshot().platform)
+    if wanted is None or not (run.coordinator.on and run.share.writes):
+        _build(run, decision, how)
         return
     name = decision.name
-    workspace.events.emit(ImageStarted(name, "build", decision.reasons, workspace.expected_seconds.get(name)))
+    run.events.emit(ImageStarted(name, "build", decision.reasons, run.expected_seconds.get(name)))
     turn = f"{wanted.fingerprint}:{wanted.platform}"
 
     def waits(who: str) -> None:
-        workspace.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
+        run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
-    with workspace.coordinator.acquire(turn, waits, processes.stopping):
+    with run.coordinator.acquire(turn, waits, processes.stopping):
         if processes.stopping():
             raise processes.Stopped
-        workspace.share.forget(wanted)
-        decision = workspace.decide(name, refresh=True)
+        run.share.forget(wanted)
+        decision = run.decide(name, refresh=True)
         if decision.action == "pull":
-            if _pull(workspace, decision):
+            if _pull(run, decision):
                 return
-            decision = workspace.decide(name, refresh=True)
+            decision = run.decide(name, refresh=True)
         if decision.action == "build":
-            _build(workspace, decision, how)
+            _build(run, decision, how)
         else:
-            _do(workspace, decision, how)
+            _do(run, decision, how)
 
 
-def _retag(workspace: Workspace, decision: Decision) -> bool:
+def _retag(run: Run, decision: Decision) -> bool:
     """Give an image that is here its names; false if it is not here any more, as after another checkout's pruning."""
     began = time.time()
-    held = decision.held
-    if held is None:
+    local_image = decision.local_image
+    if local_image is None:
         raise ValueError("retag is decided from an image that the engine holds")
-    workspace.events.emit(ImageStarted(decision.name, "retag", decision.reasons))
+    run.events.emit(ImageStarted(decision.name, "retag", decision.reasons))
     try:
-        _name(workspace, decision, held.id)
+        _name(run, decision, local_image.id)
     except Gone:
-        workspace.changed()
+        run.changed()
         return False
     seconds = time.time() - began
-    _keep_record(workspace, decision, held, seconds)
-    workspace.history.add(_entry(workspace, decision, "done", began, seconds, image_id=held.id, size=held.size))
-    workspace.events.emit(ImageEnded(decision.name, "retagged"))
+    _keep_record(run, decision, local_image, seconds)
+    run.history.add(_entry(run, decision, "done", began, seconds, image_id=local_image.id, size=local_image.size))
+    run.events.emit(ImageEnded(decision.name, "retagged"))
     return True
 
 
-def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
+def _build(run: Run, decision: Decision, how: Attempt) -> None:
     name, one = decision.name, decision.inputs
-    expected = workspace.expected_seconds
-    externals.refuse_foreign(workspace, decision)
-    _begin(workspace)
+    expected = run.expected_seconds
+    externals.refuse_foreign(run, decision)
+    _begin(run)
     if not how.number:
-        workspace.events.emit(ImageStarted(name, "build", decision.reasons, expected.get(name)))
-    early.wait_for(workspace, name)
-    log = workspace.folder / "logs" / f"{name}.log"
+        run.events.emit(ImageStarted(name, "build", decision.reasons, expected.get(name)))
+    early.wait_for(run, name)
+    log = run.folder / "logs" / f"{name}.log"
     # Unlike any other build's, of this run too: images may share a repository.
     temporary = f"{repository(one.image.ref)}:{temporary_tag.make('building')}"
     try:
-        outcome = attempt.build(workspace, decision, how, log, temporary)
+        outcome = attempt.build(run, decision, how, log, temporary)
         began, seconds, where = outcome.began, outcome.seconds, outcome.where
         if outcome.moved:
             steps = history.steps_of(outcome.progress)
-            workspace.history.add(_entry(workspace, decision, "moved", began, seconds, steps=steps))
+            run.history.add(_entry(run, decision, "moved", began, seconds, steps=steps))
             raise outcome.moved
         if outcome.status:
-            _failed(workspace, decision, outcome, log)
-        made = workspace.snapshot().get(temporary)
-        image_id = build_target.import_result(workspace, decision, where, outcome.image_id, made)
-        _refuse_foreign(workspace, decision, image_id, made)
-        _name(workspace, decision, image_id)
-        workspace.built(name)
+            _failed(run, decision, outcome, log)
+        made = run.snapshot().get(temporary)
+        image_id = build_target.import_result(run, decision, where, outcome.image_id, made)
+        _refuse_foreign(run, decision, image_id, made)
+        _name(run, decision, image_id)
+        run.built(name)
     finally:
-        if not builder.dedicated(workspace.settings):  # that one is given no name
-            temporary_tag.take_away(workspace.engine, [temporary])
-    build_target.clean_up(workspace, decision)
+        if not builder.dedicated(run.settings):  # that one is given no name
+            temporary_tag.take_away(run.engine, [temporary])
+    build_target.clean_up(run, decision)
     # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.
-    made = made or workspace.snapshot().get(one.image.ref)
+    made = made or run.snapshot().get(one.image.ref)
     size = made.size if made else 0
-    _keep_record(workspace, decision, made, seconds)
+    _keep_record(run, decision, made, seconds)
     entry = _entry(
-        workspace,
+        run,
         decision,
         "done",
         began,
@@ -276,61 +276,61 @@ def _build(workspace: Workspace, decision: Decision, how: Attempt) -> None:
         steps=history.steps_of(outcome.progress),
         image_id=image_id,
         size=size,
-        layers=workspace.engine.layers(image_id),
+        layers=run.engine.layers(image_id),
     )
-    workspace.history.add(entry)
-    instead = give.give(workspace, decision, image_id, size, seconds, how.rebuilt)
+    run.history.add(entry)
+    instead = give.give(run, decision, image_id, size, seconds, how.rebuilt)
     if instead:
-        workspace.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
-        if pulled := _fetched(workspace, replace(decision, action="pull", reasons=(ANOTHER,), offer=instead)):
-            workspace.events.emit(ImageEnded(name, "pulled", size=pulled.size))
+        run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
+        if pulled := _fetched(run, replace(decision, action="pull", reasons=(ANOTHER,), offer=instead)):
+            run.events.emit(ImageEnded(name, "pulled", size=pulled.size))
             return
-    workspace.events.emit(ImageEnded(name, "built", progress=outcome.progress, size=size))
+    run.events.emit(ImageEnded(name, "built", progress=outcome.progress, size=size))
 
 
-def _begin(workspace: Workspace) -> None:
+def _begin(run: Run) -> None:
     """What the first build of a run does, while the others wait."""
-    builds = workspace.kept(_Builds)
+    builds = run.kept(_Builds)
     with builds.lock:
         if builds.begun:
             return
         builds.begun = True
-        decisions = workspace.decisions()
-        expected = workspace.forecast(decisions)
+        decisions = run.decisions()
+        expected = run.forecast(decisions)
         actions = {name: (one.action, expected.get(name)) for name, one in decisions.items()}
-        workspace.events.emit(ImagesPlanned(actions))
-        externals.introduce(workspace, decisions)
+        run.events.emit(ImagesPlanned(actions))
+        externals.introduce(run, decisions)
 
 
-def _failed(workspace: Workspace, decision: Decision, outcome: Outcome, log: Path) -> NoReturn:
+def _failed(run: Run, decision: Decision, outcome: Outcome, log: Path) -> NoReturn:
     from tasks.buildkit import failure  # most builds do not fail
 
     name, one, progress = decision.name, decision.inputs, outcome.progress
     steps = history.steps_of(progress)
-    workspace.history.add(_entry(workspace, decision, "failed", outcome.began, outcome.seconds, steps=steps))
-    workspace.events.emit(ImageEnded(name, "failed", progress=progress))
+    run.history.add(_entry(run, decision, "failed", outcome.began, outcome.seconds, steps=steps))
+    run.events.emit(ImageEnded(name, "failed", progress=progress))
     path = Path(one.image.dockerfile) if one.image.dockerfile else None
     raise UserError(failure.explain(name, progress, progress.tail, path, one.dockerfile_text, log, outcome.status))
 
 
-def _refuse_foreign(workspace: Workspace, decision: Decision, image_id: str, made: LocalImage | None) -> None:
+def _refuse_foreign(run: Run, decision: Decision, image_id: str, made: LocalImage | None) -> None:
     """``UserError`` where what was built is of another platform than was asked for."""
-    platform = (workspace.facts_of(made) if made else workspace.facts.get(image_id, fixed=False)).platform
-    if not is_for(decision.inputs, platform, workspace.snapshot().platform):
+    platform = (run.facts_of(made) if made else run.facts.get(image_id, fixed=False)).platform
+    if not is_for(decision.inputs, platform, run.snapshot().platform):
         raise UserError(
             f"{decision.name}: {platform} was built, and {', '.join(decision.inputs.platforms)} is wanted",
             remedy="`docker buildx inspect` lists the platforms of the builder",
         )
 
 
-def _name(workspace: Workspace, decision: Decision, image_id: str) -> None:
+def _name(run: Run, decision: Decision, image_id: str) -> None:
     image = decision.inputs.image
     for ref in (tag_of(image.ref, decision.inputs.fingerprint), *image.names):
-        workspace.engine.tag(image_id, ref)
-    workspace.changed()
+        run.engine.tag(image_id, ref)
+    run.changed()
 
 
-def _keep_record(workspace: Workspace, decision: Decision, held: LocalImage | None, seconds: float) -> None:
+def _keep_record(run: Run, decision: Decision, local_image: LocalImage | None, seconds: float) -> None:
     one = decision.inputs
     parents = {name: one.parent_fingerprints[name] for name in dict.fromkeys(one.parents.values())}
     entry = record.Record(
@@ -340,18 +340,16 @@ def _keep_record(workspace: Workspace, decision: Decision, held: LocalImage | No
         fingerprint=one.fingerprint,
         build_inputs=one.build_inputs(),
         parents=parents,
-        image_id=held.id if held else "",
-        size=held.size if held else 0,
+        image_id=local_image.id if local_image else "",
+        size=local_image.size if local_image else 0,
         finished=time.time(),
         seconds=seconds,
     )
-    record.write(workspace.folder, entry)
-    checkouts.register(workspace.folder)
+    record.write(run.folder, entry)
+    checkouts.register(run.folder)
 
 
-def _entry(
-    workspace: Workspace, decision: Decision, status: str, began: float, seconds: float, **more: Any
-) -> history.Build:
+def _entry(run: Run, decision: Decision, status: str, began: float, seconds: float, **more: Any) -> history.Build:
     return history.Build(
         image=decision.name,
         ref=decision.inputs.image.ref,
@@ -361,11 +359,11 @@ def _entry(
         reasons=decision.reasons,
         started=began,
         seconds=seconds,
-        waited=began - workspace.began,
-        builder=builder.name(workspace.settings),
-        commit=_commit(workspace.project.directory),
-        workers=workspace.workers,
-        run=workspace.id,
+        waited=began - run.began,
+        builder=builder.name(run.settings),
+        commit=_commit(run.project.directory),
+        workers=run.workers,
+        run=run.id,
         parents=tuple(dict.fromkeys(decision.inputs.parents.values())),
         **more,
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tasks.base.errors import UserError
 from tasks.engine import temporary_tag
 from tasks.planning.plan import Decision
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.sharing.share import path_of
 
 HOST = "localhost:0"
@@ -39,15 +39,15 @@ class Pinned:
     ids: dict[str, str]
     shown: dict[str, str]
 
-    def lost(self, workspace: Workspace) -> str:
+    def lost(self, run: Run) -> str:
         """Ask the engine anew what it holds; the name of a parent that is not there any more, "" if all are."""
-        workspace.changed()
-        there = {held.id for held in workspace.snapshot().every()} if self.ids else set()
+        run.changed()
+        there = {local_image.id for local_image in run.snapshot().every()} if self.ids else set()
         return next((name for name, image_id in self.ids.items() if image_id not in there), "")
 
 
 @contextlib.contextmanager
-def pinned(workspace: Workspace, decision: Decision) -> Iterator[Pinned]:
+def pinned(run: Run, decision: Decision) -> Iterator[Pinned]:
     """For the block: the parents of an image under temporary names. ``Vanished`` for a parent that is not there, also
     where that made the block raise ``UserError``."""
     pins = Pinned({}, {}, {})
@@ -55,21 +55,21 @@ def pinned(workspace: Workspace, decision: Decision) -> Iterator[Pinned]:
     try:
         for context, name in decision.inputs.parents.items():
             known = decision.inputs.parent_tags[context]
-            held = workspace.snapshot().get(known)
-            if held is None:
+            local_image = run.snapshot().get(known)
+            if local_image is None:
                 raise Vanished(name)
             if name not in named:
-                path = path_of(workspace.project.images[name].ref)
+                path = path_of(run.project.images[name].ref)
                 ref = f"{HOST}/{path}:{temporary_tag.make('parent')}"
-                pins.ids[name] = held.id
-                workspace.engine.tag(held.id, ref)
+                pins.ids[name] = local_image.id
+                run.engine.tag(local_image.id, ref)
                 named[name] = ref
                 pins.shown[ref] = known
             pins.contexts[context] = named[name]
         yield pins
     except UserError:
-        if name := pins.lost(workspace):
+        if name := pins.lost(run):
             raise Vanished(name) from None
         raise
     finally:
-        temporary_tag.take_away(workspace.engine, named.values())
+        temporary_tag.take_away(run.engine, named.values())

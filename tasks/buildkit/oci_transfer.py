@@ -134,7 +134,7 @@ def _manifests(
             yield digest, content, (*above, digest)
 
 
-def context_of(engine: Engine, results: Path, name: str, held: LocalImage, platform: str) -> str:
+def context_of(engine: Engine, results: Path, name: str, local_image: LocalImage, platform: str) -> str:
     """The build context that stands for an image of the engine, called ``name`` here; it is saved unless it is here.
     Of an index the image for ``platform`` has to be there.
 
@@ -144,10 +144,10 @@ def context_of(engine: Engine, results: Path, name: str, held: LocalImage, platf
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Images that are built side by side on one base save it once.
     with lock.exclusive(folder.with_name(f".{folder.name}.lock")):
-        found = read(folder, held.id, platform)
+        found = read(folder, local_image.id, platform)
         if found is None:
-            _save(engine, held, folder)
-            found = read(folder, held.id, platform)
+            _save(engine, local_image, folder)
+            found = read(folder, local_image.id, platform)
     if found is None:
         raise UserError(
             f"the engine cannot hand {name} to a dedicated builder",
@@ -160,9 +160,9 @@ def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[
     """The build context that stands for the images that the engine holds of one reference for several platforms: by
     platform, the name and the image. Their layouts become one, whose index names them all. Raises ``UserError``."""
     entries, parts = [], []
-    for platform, (name, held) in sorted(named.items()):
-        context_of(engine, results, name, held, platform)
-        part = read(folder_of(results, name), held.id, platform)
+    for platform, (name, local_image) in sorted(named.items()):
+        context_of(engine, results, name, local_image, platform)
+        part = read(folder_of(results, name), local_image.id, platform)
         if part is None:
             raise UserError(f"{name} is gone while it was handed to the builder", remedy="run it again")
         manifest = blob_of(part.folder, part.manifest).read_bytes()
@@ -326,12 +326,12 @@ def _path(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/")
 
 
-def _save(engine: Engine, held: LocalImage, folder: Path) -> None:
+def _save(engine: Engine, local_image: LocalImage, folder: Path) -> None:
     """Unpack what ``docker save`` writes into a layout's folder, in place of what was there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".save-"))
     try:
-        argv = ["docker", "save", held.id]
+        argv = ["docker", "save", local_image.id]
         env = leading_to(engine.address)
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
             try:

@@ -10,7 +10,7 @@ from tasks.base.settings import ROOT
 from tasks.bases.base import TAR, ensure, rebuild, wanted
 from tasks.bases.debian import PACKAGES
 from tasks.cli.action import QUIET, act
-from tasks.run import Workspace, current
+from tasks.run import Run, current
 
 
 def task_base_image() -> dict[str, Any]:
@@ -51,9 +51,9 @@ class Present:
     def __call__(self, task: object, values: object) -> bool:
         """Ask the engine; an engine that does not answer, or a wrong setting, holds nothing."""
         try:
-            workspace = current()
-            held = workspace.snapshot().get(workspace.settings.base_image)
-            return wanted(held, workspace.settings, workspace.base_identity)
+            run = current()
+            local_image = run.snapshot().get(run.settings.base_image)
+            return wanted(local_image, run.settings, run.base_identity)
         except UserError:
             return False
 
@@ -62,8 +62,8 @@ class Present:
         return "BASE_IMAGE is in the engine"
 
 
-def _rebuild(workspace: Workspace) -> None:
-    held = workspace.snapshot().get(workspace.settings.base_image)
-    done = rebuild(workspace.settings, held, workspace.share)
-    workspace.changed()
+def _rebuild(run: Run) -> None:
+    local_image = run.snapshot().get(run.settings.base_image)
+    done = rebuild(run.settings, local_image, run.share)
+    run.changed()
     print(done, file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.base.errors import UserError
 from tasks.cli.action import QUIET, Task, act
-from tasks.run import Workspace
+from tasks.run import Run
 
 if TYPE_CHECKING:
     from tasks.benchmarks.scenarios import Case
@@ -43,38 +43,40 @@ def task_compare_performance() -> Task:
     return {"actions": [(act, [compare_performance])], "params": [_IMAGES, _REPEAT, git, _JSON], **QUIET}
 
 
-def image_sizes(workspace: Workspace, names: Sequence[str], as_json: bool) -> None:
+def image_sizes(run: Run, names: Sequence[str], as_json: bool) -> None:
     """Print the sizes of the images (all, or those named) that the engine holds, standard and optimized, with their
     largest layers and files and what of them could go, to standard output. ``--json`` may stand behind the names."""
     from tasks.benchmarks.side_by_side import twins
     from tasks.ui import sizes, sizes_view
 
     as_json, names = as_json or "--json" in names, [name for name in names if name != "--json"]
-    wanted = [workspace.project.image(name).name for name in names] or list(workspace.project.images)
+    wanted = [run.project.image(name).name for name in names] or list(run.project.images)
     try:
-        both_ways = twins(workspace)
+        both_ways = twins(run)
     except UserError:
         both_ways = {}  # sizes can be shown without anything to compare with
-    pairs = {name: both_ways.get(name, ("", image.ref)) for name, image in workspace.project.images.items()}
-    held = {
-        way: {name: one for name, refs in pairs.items() if (one := sizes.measure_image(workspace.engine, refs[at]))}
+    pairs = {name: both_ways.get(name, ("", image.ref)) for name, image in run.project.images.items()}
+    measured = {
+        way: {name: one for name, refs in pairs.items() if (one := sizes.measure_image(run.engine, refs[at]))}
         for at, way in enumerate(("standard", "optimized"))
     }
-    shown = [image for way in held.values() for name, image in way.items() if name in wanted]
+    shown = [image for way in measured.values() for name, image in way.items() if name in wanted]
     if not shown:
         raise UserError("none of these images is in the engine", remedy="doit build_optimized")
-    contents = sizes.contents_of(shown, workspace.folder / "sizes.json", workspace.environ, _say)
-    report = sizes_view.report({name: pairs[name] for name in wanted}, held["standard"], held["optimized"], contents)
+    contents = sizes.contents_of(shown, run.folder / "sizes.json", run.environ, _say)
+    report = sizes_view.report(
+        {name: pairs[name] for name in wanted}, measured["standard"], measured["optimized"], contents
+    )
     print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else sizes_view.text(report))
 
 
-def benchmark_builds(workspace: Workspace, images: str, repeat: int, as_json: bool) -> None:
+def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
     """Measure every scenario both ways and print a table, or JSON, to standard output."""
     from tasks.benchmarks import scenarios
     from tasks.benchmarks.side_by_side import side_by_side
 
-    with side_by_side(workspace) as both:
-        cases = _measured(both, workspace, images, repeat)
+    with side_by_side(run) as both:
+        cases = _measured(both, run, images, repeat)
     result = scenarios.in_machine(cases)
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
@@ -85,7 +87,7 @@ def benchmark_builds(workspace: Workspace, images: str, repeat: int, as_json: bo
     print(f"\nmedian (fastest – slowest) of {repeat}; {in_words(result['machine'])}")
 
 
-def compare_performance(workspace: Workspace, images: str, repeat: int, git: int, as_json: bool) -> None:
+def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: bool) -> None:
     """Measure all that the guide's tables hold, print them with verdicts, and leave them as HTML, Markdown and JSON in
     ``.build/comparison``."""
     from tasks.benchmarks import compare, measure
@@ -94,31 +96,31 @@ def compare_performance(workspace: Workspace, images: str, repeat: int, git: int
     from tasks.engine.client import Engine
     from tasks.ui import sizes
 
-    inputs = _inputs(workspace)
-    pairs = twins(workspace)
+    inputs = _inputs(run)
+    pairs = twins(run)
     names = chosen(images, list(pairs))
-    with side_by_side(workspace) as both:
-        cases = _measured(both, workspace, images, repeat)
-        held = {
+    with side_by_side(run) as both:
+        cases = _measured(both, run, images, repeat)
+        measured = {
             way: {name: sizes.measure_image(Engine(engine.address), refs[at]) for name, refs in pairs.items()}
             for at, (way, engine) in enumerate({"standard": both.standard, "optimized": both.optimized}.items())
         }
-        disk = _on_disk(both, workspace, held["standard"])
-        edits = commits(workspace.files[0].parent, git) if git else typical(inputs, names)
+        disk = _on_disk(both, run, measured["standard"])
+        edits = commits(run.files[0].parent, git) if git else typical(inputs, names)
         replayed = replay(both, edits, _say)
     bytes_ = {
         name: (one.size, other.size)
-        for name, one in held["standard"].items()
-        if name in names and one and (other := held["optimized"][name])
+        for name, one in measured["standard"].items()
+        if name in names and one and (other := measured["optimized"][name])
     }
     rows = compare.rows(cases, bytes_, disk, replayed)
     machine = measure.machine()
     result = compare.as_json(rows, machine, cases=[case.as_json() for case in cases], replay=replayed.as_json())
-    folder = workspace.folder / "comparison"
+    folder = run.folder / "comparison"
     folder.mkdir(exist_ok=True)
     text = compare.markdown(rows, machine)
     written = {
-        "index.html": compare.page(rows, machine, workspace.project.name),
+        "index.html": compare.page(rows, machine, run.project.name),
         "comparison.md": text,
         "comparison.json": json.dumps(result, indent=2, ensure_ascii=False) + "\n",
     }
@@ -137,28 +139,28 @@ def chosen(images: str, known: Sequence[str]) -> list[str]:
     return names
 
 
-def _measured(both: SideBySide, workspace: Workspace, images: str, repeat: int) -> list[Case]:
+def _measured(both: SideBySide, run: Run, images: str, repeat: int) -> list[Case]:
     from tasks.benchmarks import scenarios
     from tasks.benchmarks.side_by_side import twins
 
     if repeat < 1:
         raise UserError(f"--repeat must be at least 1, not {repeat}")
-    names = chosen(images, list(twins(workspace)))
-    parents = {parent for one in workspace.decisions().values() for parent in one.inputs.parents.values()}
-    return scenarios.run(both, _inputs(workspace), names, sorted(parents), repeat, _say)
+    names = chosen(images, list(twins(run)))
+    parents = {parent for one in run.decisions().values() for parent in one.inputs.parents.values()}
+    return scenarios.run(both, _inputs(run), names, sorted(parents), repeat, _say)
 
 
-def _inputs(workspace: Workspace) -> dict[str, list[str]]:
-    return {name: decision.inputs.paths() for name, decision in workspace.decisions().items()}
+def _inputs(run: Run) -> dict[str, list[str]]:
+    return {name: decision.inputs.paths() for name, decision in run.decisions().items()}
 
 
-def _on_disk(both: SideBySide, workspace: Workspace, standard: Mapping[str, Measured | None]) -> tuple[int, int]:
+def _on_disk(both: SideBySide, run: Run, standard: Mapping[str, Measured | None]) -> tuple[int, int]:
     """The bytes of all images on one disk: the standard ones, and the optimized ones with what they build on."""
     from tasks.engine.client import Engine
     from tasks.ui import sizes
 
     engine = Engine(both.optimized.address)
-    optimized = {name: sizes.measure_image(engine, one.ref) for name, one in workspace.project.images.items()}
+    optimized = {name: sizes.measure_image(engine, one.ref) for name, one in run.project.images.items()}
     return tuple(  # type: ignore[return-value]
         sizes.together({name: image for name, image in found.items() if image}) for found in (standard, optimized)
     )

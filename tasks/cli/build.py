@@ -10,7 +10,7 @@ from tasks.cli.action import Task, act, fail
 from tasks.engine.client import normalise
 from tasks.inputs.resolver import ImageInputs
 from tasks.planning import checkouts, forecast, record
-from tasks.run import Workspace, current
+from tasks.run import Run, current
 
 _QUEUE = "_images_first"
 
@@ -69,9 +69,9 @@ class Recorded:
 def task_build_optimized() -> Iterator[Task]:
     """Build the images whose inputs changed, in parallel, and say why"""
     yield {"name": None, "doc": "build the images whose inputs changed, parents first (the default task)"}
-    workspace = current()
+    run = current()
     try:
-        inputs = workspace.declared()
+        inputs = run.declared()
     except UserError as trouble:
         yield {
             "name": "project",
@@ -80,8 +80,8 @@ def task_build_optimized() -> Iterator[Task]:
             "meta": {"quiet": True},
         }
         return
-    folder = workspace.folder
-    order = _longest_path_first(inputs, workspace)
+    folder = run.folder
+    order = _longest_path_first(inputs, run)
     for name in order:
         one = inputs[name]
         yield {
@@ -90,15 +90,15 @@ def task_build_optimized() -> Iterator[Task]:
             "actions": [(_make, [name])],
             "file_dep": one.file_dep(),
             "targets": [str(record.path_of(folder, name))],
-            "task_dep": _needs(one, workspace),
+            "task_dep": _needs(one, run),
             "uptodate": [Freshness(name), Recorded(name)],
             "meta": {"image": name},
             "io": {"capture": False},
         }
-    yield from _early_stages({name: inputs[name] for name in order if inputs[name].early}, workspace)
+    yield from _early_stages({name: inputs[name] for name in order if inputs[name].early}, run)
 
 
-def _early_stages(inputs: Mapping[str, ImageInputs], workspace: Workspace) -> Iterator[Task]:
+def _early_stages(inputs: Mapping[str, ImageInputs], run: Run) -> Iterator[Task]:
     """Tasks that no image needs: only a worker that would be idle takes one.
 
     doit takes tasks in the order in which they became ready, but those that waited for the same one in any order. So
@@ -110,7 +110,7 @@ def _early_stages(inputs: Mapping[str, ImageInputs], workspace: Workspace) -> It
             "name": f"{name}/early",
             "doc": f"build what {one.image.ref} can do before its parents are built",
             "actions": [(act, [_make_early, list(inputs)])],
-            "task_dep": [_QUEUE] if _on_base(one, workspace) else [],
+            "task_dep": [_QUEUE] if _on_base(one, run) else [],
             "uptodate": [Freshness(name)],
             "meta": {"quiet": True},
             "io": {"capture": False},
@@ -137,31 +137,30 @@ def _make(name: str) -> Any:
     return make(name)
 
 
-def _make_early(workspace: Workspace, names: list[str]) -> None:
+def _make_early(run: Run, names: list[str]) -> None:
     from tasks.building.make import make_early
 
-    make_early(workspace, names)
+    make_early(run, names)
 
 
-def _longest_path_first(inputs: Mapping[str, ImageInputs], workspace: Workspace) -> list[str]:
+def _longest_path_first(inputs: Mapping[str, ImageInputs], run: Run) -> list[str]:
     """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
     seconds = {
-        name: 0.0 if one.image.duplicate_of else workspace.expected_seconds.get(name, 1.0)
-        for name, one in inputs.items()
+        name: 0.0 if one.image.duplicate_of else run.expected_seconds.get(name, 1.0) for name, one in inputs.items()
     }
     path = forecast.remaining_path({name: one.needs for name, one in inputs.items()}, seconds)
     return sorted(inputs, key=lambda name: -path[name])
 
 
-def _needs(one: ImageInputs, workspace: Workspace) -> list[str]:
+def _needs(one: ImageInputs, run: Run) -> list[str]:
     needs = [f"build_optimized:{name}" for name in one.needs]
-    if _on_base(one, workspace):
+    if _on_base(one, run):
         needs.append("base_image")
     return needs
 
 
-def _on_base(one: ImageInputs, workspace: Workspace) -> bool:
-    return normalise(workspace.settings.base_image) in map(normalise, one.bases)
+def _on_base(one: ImageInputs, run: Run) -> bool:
+    return normalise(run.settings.base_image) in map(normalise, one.bases)
 
 
 def _group(name: str, doc: str, images: list[str]) -> Task:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.base.errors import UserError
 from tasks.cli.action import FLAG, QUIET, Task, act, fail
-from tasks.run import Workspace, current
+from tasks.run import Run, current
 
 _JSON: Task = {"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}
 
@@ -51,9 +51,9 @@ def task_cache_import() -> Task:
 def task_rebuild_optimized() -> Iterator[Task]:
     """Build every image again, without any cache"""
     yield {"name": None, "doc": "build every image again, without any cache"}
-    workspace = current()
+    run = current()
     try:
-        inputs = workspace.declared()
+        inputs = run.declared()
     except UserError as trouble:
         yield {"name": "project", "doc": "why the project cannot be read", "actions": [(fail, [str(trouble)])]}
         return
@@ -74,23 +74,23 @@ def _rebuild(name: str, no_cache: bool) -> Any:
     return make(name, no_cache=no_cache)  # a duplicate service is named after what was just built
 
 
-def _init(workspace: Workspace) -> None:
+def _init(run: Run) -> None:
     """Say on standard output what builds and where its cache goes; make the dedicated builder if one is asked for."""
     from tasks.building import build_target
     from tasks.buildkit import builder
 
-    settings = workspace.settings
+    settings = run.settings
     if builder.dedicated(settings):
-        print(builder.init(settings, workspace.common, workspace.environ))
+        print(builder.init(settings, run.common, run.environ))
     else:
-        store = "containerd's image store" if workspace.containerd_store else "the classic image store"
+        store = "containerd's image store" if run.containerd_store else "the classic image store"
         print(f"the engine's own BuildKit builds, with {store}: nothing to set up")
-        if not workspace.containerd_store:
+        if not run.containerd_store:
             print(
                 "it can export inline caches only; registry, local, gha and s3 need "
                 '"features": {"containerd-snapshotter": true} in daemon.json, or another BUILDER_DRIVER'
             )
-    backend = build_target.chosen_backend(workspace)
+    backend = build_target.chosen_backend(run)
     if backend.kind == "local":
         Path(backend.place).mkdir(parents=True, exist_ok=True)
     place = f" in {backend.place}" if backend.place else ""

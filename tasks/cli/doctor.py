@@ -13,7 +13,7 @@ from typing import Any
 from tasks.base.errors import UserError
 from tasks.bases import base
 from tasks.cli.action import QUIET
-from tasks.run import Workspace, current
+from tasks.run import Run, current
 
 _LEAST_COMPOSE = (2, 26)
 _LEAST_BUILDX = (0, 12)
@@ -47,56 +47,56 @@ def examine() -> Any:
     return TaskFailed(f"this machine cannot build yet: {', '.join(bad)}") if bad else None
 
 
-def look(workspace: Workspace) -> Iterator[Finding]:
+def look(run: Run) -> Iterator[Finding]:
     """Look at the tools, the engine, the disk, the settings and the project, in this order."""
     from tasks.buildkit import buildx
 
     yield Finding("python", "good", sys.version.split()[0])
     yield _tool("buildx", _said(buildx.version), _LEAST_BUILDX, "install docker-buildx")
     yield _tool("compose", _said(_compose_version), _LEAST_COMPOSE, "install docker-compose (v2)")
-    yield from _engine(workspace)
-    free = shutil.disk_usage(workspace.files[0].parent).free
+    yield from _engine(run)
+    free = shutil.disk_usage(run.files[0].parent).free
     verdict = "good" if free > _LITTLE_SPACE else "poor"
     yield Finding("disk", verdict, f"{free / 1e9:.0f} GB free", "" if verdict == "good" else "doit cache_prune")
-    yield _settings(workspace)
-    yield _project(workspace)
+    yield _settings(run)
+    yield _project(run)
 
 
-def _engine(workspace: Workspace) -> Iterator[Finding]:
+def _engine(run: Run) -> Iterator[Finding]:
     try:
-        snapshot = workspace.snapshot()
-        containerd = workspace.engine.uses_containerd_store()
+        snapshot = run.snapshot()
+        containerd = run.engine.uses_containerd_store()
     except UserError as trouble:
         yield Finding("engine", "bad", trouble.sentence, trouble.remedy)
         return
-    yield Finding("engine", "good", f"answers at {workspace.engine.address}, {snapshot.platform}")
+    yield Finding("engine", "good", f"answers at {run.engine.address}, {snapshot.platform}")
     if containerd:
         yield Finding("image store", "good", "containerd's: every kind of cache can be exported")
     else:
         remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
         yield Finding("image store", "poor", "the classic one: caches can be exported inline only", remedy)
-    ref = workspace.settings.base_image
-    held = base.wanted(snapshot.get(ref), workspace.settings, workspace.base_identity)
-    source = "is in the engine" if held else "will be pulled, or made from Debian's packages"
+    ref = run.settings.base_image
+    local_image = base.wanted(snapshot.get(ref), run.settings, run.base_identity)
+    source = "is in the engine" if local_image else "will be pulled, or made from Debian's packages"
     yield Finding("base image", "good", f"{ref} {source}")
 
 
-def _settings(workspace: Workspace) -> Finding:
+def _settings(run: Run) -> Finding:
     try:
-        bundle = workspace.environ.get("BUILD_CA_CERT") or "the system's certificates"
+        bundle = run.environ.get("BUILD_CA_CERT") or "the system's certificates"
     except UserError as trouble:
         return Finding("settings", "bad", str(trouble))
-    return Finding("settings", "good", f"{workspace.settings.build_jobs} builds at once; builds trust {bundle}")
+    return Finding("settings", "good", f"{run.settings.build_jobs} builds at once; builds trust {bundle}")
 
 
-def _project(workspace: Workspace) -> Finding:
+def _project(run: Run) -> Finding:
     try:
-        problems = [f"{one.name}: {one.problem}" for one in workspace.declared().values() if one.problem]
+        problems = [f"{one.name}: {one.problem}" for one in run.declared().values() if one.problem]
     except UserError as trouble:
         return Finding("project", "bad", str(trouble))
     if problems:
         return Finding("project", "bad", "; ".join(problems))
-    return Finding("project", "good", f"{workspace.project.name}: {len(workspace.project.images)} images")
+    return Finding("project", "good", f"{run.project.name}: {len(run.project.images)} images")
 
 
 def _tool(name: str, said: str, least: tuple[int, int], remedy: str) -> Finding:

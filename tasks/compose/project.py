@@ -249,8 +249,8 @@ def _argument(name: str, value: Any, environ: Mapping[str, str]) -> str | None:
 def _pairs(value: Any) -> Iterator[str]:
     """Compose writes such lists either as ``["a=b"]`` or as ``{"a": "b"}`` (a value may be a list)."""
     if isinstance(value, Mapping):
-        for key, held in value.items():
-            for one in held if isinstance(held, list) else [held]:
+        for key, inner in value.items():
+            for one in inner if isinstance(inner, list) else [inner]:
                 yield f"{key}={one}" if one else key
     else:
         yield from value or ()

@@ -149,10 +149,10 @@ def sdk_client(address: str, version: str) -> Any:
     import docker
 
     client: Any
-    held = material() if address == endpoint() else None
-    if held is not None:
-        pair = (held.cert, held.key) if held.cert or held.key else None
-        tls = TLSConfig(client_cert=pair, ca_cert=held.ca or None, verify=held.verify)
+    certificates = material() if address == endpoint() else None
+    if certificates is not None:
+        pair = (certificates.cert, certificates.key) if certificates.cert or certificates.key else None
+        tls = TLSConfig(client_cert=pair, ca_cert=certificates.ca or None, verify=certificates.verify)
         client = docker.APIClient(base_url=address, tls=tls, version=version)
     else:
         local = _through_ssh(address) if address.startswith("ssh://") else address

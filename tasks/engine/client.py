@@ -257,11 +257,14 @@ def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
         tags = tuple(tag for tag in one.get("RepoTags") or () if tag != "<none>:<none>")
         digests = tuple(digest for digest in one.get("RepoDigests") or () if not digest.startswith("<none>"))
         labels, size, created = one.get("Labels") or {}, one.get("Size") or 0, one.get("Created") or 0
-        held = LocalImage(one["Id"], tags, digests, labels, size, created, _fixed(one))
+        local_image = LocalImage(one["Id"], tags, digests, labels, size, created, _fixed(one))
         for name in (*tags, *digests):
-            by_name[normalise(name)] = held
-        if INPUT_DIGEST in held.labels:
-            by_input_digest[held.labels[INPUT_DIGEST]] = (*by_input_digest.get(held.labels[INPUT_DIGEST], ()), held)
+            by_name[normalise(name)] = local_image
+        if INPUT_DIGEST in local_image.labels:
+            by_input_digest[local_image.labels[INPUT_DIGEST]] = (
+                *by_input_digest.get(local_image.labels[INPUT_DIGEST], ()),
+                local_image,
+            )
     return Snapshot(by_name, platform, by_input_digest)
 
 

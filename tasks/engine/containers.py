@@ -130,10 +130,10 @@ class Containers:
     def put_names_right(self) -> None:
         """Give back their names to containers that a killed Compose left half-way through replacing them."""
         there = self.look()
-        held = {one.name for one in there}
+        names = {one.name for one in there}
         for one in there:
             name = _REPLACING.sub("", one.name)
-            if name != one.name and name not in held:
+            if name != one.name and name not in names:
                 with _going():
                     _api().rename(one.id, name)
 
@@ -184,10 +184,10 @@ class Containers:
 def projects(pattern: str) -> list[str]:
     """The Compose projects that the engine holds anything of, whose whole name matches ``pattern``."""
     with _answering():
-        held = [*_api().containers(all=True, filters={"label": [PROJECT]})]
-        held += _api().networks(filters={"label": [PROJECT]})
-        held += _api().volumes(filters={"label": [PROJECT]}).get("Volumes") or []
-    names = {(one.get("Labels") or {}).get(PROJECT, "") for one in held}
+        resources = [*_api().containers(all=True, filters={"label": [PROJECT]})]
+        resources += _api().networks(filters={"label": [PROJECT]})
+        resources += _api().volumes(filters={"label": [PROJECT]}).get("Volumes") or []
+    names = {(one.get("Labels") or {}).get(PROJECT, "") for one in resources}
     return sorted(name for name in names if re.fullmatch(pattern, name))
 
 

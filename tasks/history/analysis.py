@@ -43,7 +43,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Run:
+class PastRun:
     """One run of doit: when it began, how long it took, what it did. ``cached`` of ``steps`` came from the cache."""
 
     id: str
@@ -159,7 +159,7 @@ def longest_chain(run: Sequence[Build]) -> float:
     return max(ends.values(), default=0.0)
 
 
-def runs(builds: Iterable[Build]) -> list[Run]:
+def runs(builds: Iterable[Build]) -> list[PastRun]:
     """The runs that these builds belong to, oldest first."""
     grouped: dict[str, list[Build]] = defaultdict(list)
     for build in builds:
@@ -251,9 +251,9 @@ def _waited_for(build: Build, run: Sequence[Build]) -> tuple[Build | None, str]:
     return parent, "parent" if parent is not None else "start"
 
 
-def _run(name: str, group: Sequence[Build]) -> Run:
+def _run(name: str, group: Sequence[Build]) -> PastRun:
     start = _start(group)
-    return Run(
+    return PastRun(
         id=name,
         started=start,
         wall=max(build.ended for build in group) - start,

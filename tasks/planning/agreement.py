@@ -72,9 +72,12 @@ def with_shared(
 def _differs(
     decision: Decision, offer: SharedImage | None, content_of: Callable[[ImageInputs, LocalImage], str]
 ) -> bool:
-    held = decision.held
+    local_image = decision.local_image
     return bool(
-        offer and held and decision.action in ("fresh", "retag") and offer.content != content_of(decision.inputs, held)
+        offer
+        and local_image
+        and decision.action in ("fresh", "retag")
+        and offer.content != content_of(decision.inputs, local_image)
     )
 
 

@@ -49,7 +49,7 @@ class Decision:
     action: str
     reasons: tuple[str, ...]
     inputs: ImageInputs
-    held: LocalImage | None = None
+    local_image: LocalImage | None = None
     parents_label: str = ""
     offer: SharedImage | None = None
     coming: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ def plan(
     facts_of: Callable[[LocalImage], ImageConfig],
     record_of: Callable[[str], Record | None],
     offers: Mapping[str, SharedImage] | None = None,
-    index_of: IndexOf = lambda one, held: "",
+    index_of: IndexOf = lambda one, local_image: "",
     taken: Collection[str] = (),
 ) -> dict[str, Decision]:
     """Decide for every image, parents first, in the order of ``inputs``.
@@ -89,7 +89,7 @@ def decide(
     facts_of: Callable[[LocalImage], ImageConfig],
     record_of: Callable[[str], Record | None],
     offer: SharedImage | None = None,
-    index_of: IndexOf = lambda one, held: "",
+    index_of: IndexOf = lambda one, local_image: "",
     taken: bool = False,
 ) -> Decision:
     """Decide for one image whose parents are decided already."""
@@ -102,31 +102,31 @@ def decide(
     first = decided[one.image.duplicate_of] if one.image.duplicate_of else None
     if first and first.stale:
         return Decision(
-            one.name, first.action, (f"the same image as `{first.name}`",), one, first.held, offer=first.offer
+            one.name, first.action, (f"the same image as `{first.name}`",), one, first.local_image, offer=first.offer
         )
-    if first and first.held:
-        return _kept(one, first.held, snapshot, first.parents_label)
+    if first and first.local_image:
+        return _kept(one, first.local_image, snapshot, first.parents_label)
     built = [parent for parent in parents if decided[parent].action == "build"]
     coming = [parent for parent in parents if decided[parent].action in ("build", "pull")]
     label = parents_label(one, decided, facts_of, index_of)
     foreign: list[str] = []
     if not built:
-        held, foreign = matching(one, snapshot, label, facts_of, index_of)
+        local_image, foreign = matching(one, snapshot, label, facts_of, index_of)
         offer = offer if offer and offered(one, offer, label) else None
         why = ""
-        if held and offer and not own_only(one):
-            why = _given_up(held, offer, taken, content_of(one, held, facts_of, index_of))
-        if held and one.due:
+        if local_image and offer and not own_only(one):
+            why = _given_up(local_image, offer, taken, content_of(one, local_image, facts_of, index_of))
+        if local_image and one.due:
             return Decision(one.name, "build", (DUE,), one, parents_label=label)
-        if held and not why:
-            return _kept(one, held, snapshot, label)
+        if local_image and not why:
+            return _kept(one, local_image, snapshot, label)
         if offer and not own_only(one):
             reasons = (why,) if why else tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
             return Decision(one.name, "pull", reasons, one, parents_label=label, offer=offer)
-    elif (held := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
+    elif (local_image := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
         waits = ", ".join(f"`{parent}`" for parent in built)
         why = DUE if one.due else f"{waits} is built again (kept if that comes out the same)"
-        return Decision(one.name, "build", (why,), one, held, coming=tuple(coming))
+        return Decision(one.name, "build", (why,), one, local_image, coming=tuple(coming))
     reasons = tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
     return Decision(one.name, "build", reasons, one, parents_label=label, coming=tuple(coming))
 
@@ -138,17 +138,17 @@ def parents_label(
     of several platforms is their index."""
     pairs = []
     for context, parent in sorted(one.parents.items()):
-        held, offer, inputs = decided[parent].held, decided[parent].offer, decided[parent].inputs
+        local_image, offer, inputs = decided[parent].local_image, decided[parent].offer, decided[parent].inputs
         content = offer.content if offer else UNKNOWN
-        pairs.append(f"{context}={content_of(inputs, held, facts_of, index_of) if held else content}")
+        pairs.append(f"{context}={content_of(inputs, local_image, facts_of, index_of) if local_image else content}")
     return " ".join(pairs)
 
 
 def content_of(
-    one: ImageInputs, held: LocalImage, facts_of: Callable[[LocalImage], ImageConfig], index_of: IndexOf
+    one: ImageInputs, local_image: LocalImage, facts_of: Callable[[LocalImage], ImageConfig], index_of: IndexOf
 ) -> str:
     """The content of an image that the engine holds; that of several platforms is their index."""
-    return facts_of(held).content if len(one.platforms) < 2 else index_of(one, held) or UNKNOWN
+    return facts_of(local_image).content if len(one.platforms) < 2 else index_of(one, local_image) or UNKNOWN
 
 
 def offered(one: ImageInputs, offer: SharedImage, parents: str) -> bool:
@@ -176,9 +176,9 @@ def rebuilt(labels: Mapping[str, str]) -> int:
     return int(text) if text.isdecimal() and len(text) < 16 else 0
 
 
-def _given_up(held: LocalImage, offer: SharedImage, taken: bool, content: str) -> str:
+def _given_up(local_image: LocalImage, offer: SharedImage, taken: bool, content: str) -> str:
     """Why the shared result is taken in place of the engine's own, in words; "" if the own one stays."""
-    later = rebuilt(offer.labels) > rebuilt(held.labels)
+    later = rebuilt(offer.labels) > rebuilt(local_image.labels)
     if not (later or taken) or offer.content == content:
         return ""
     return AFRESH_ELSEWHERE if later else ANOTHER
@@ -197,15 +197,19 @@ def matching(
     foreign: list[str] = []
     known = [snapshot.get(ref) for ref in (tag_of(one.image.ref, one.fingerprint), one.image.ref)]
     ours = f"{repository(normalise(one.image.ref))}:{KEPT}"
-    for held in (*known, *snapshot.made_from(one.input_digest)):
-        if held and made_from(one, held, parents) and any(tag.startswith(ours) for tag in held.tags):
-            platform = facts_of(held).platform
+    for local_image in (*known, *snapshot.made_from(one.input_digest)):
+        if (
+            local_image
+            and made_from(one, local_image, parents)
+            and any(tag.startswith(ours) for tag in local_image.tags)
+        ):
+            platform = facts_of(local_image).platform
             if not is_for(one, platform, snapshot.platform):
                 foreign = [f"the image here is {platform}, {', '.join(one.platforms)} is wanted"]
-            elif len(one.platforms) > 1 and not index_of(one, held):
+            elif len(one.platforms) > 1 and not index_of(one, local_image):
                 foreign = [f"not all of {', '.join(one.platforms)} are here"]
             else:
-                return held, []
+                return local_image, []
     return None, foreign
 
 
@@ -216,25 +220,25 @@ def is_for(one: ImageInputs, platform: str, engine: str) -> bool:
     return any(platforms.same(platform, wanted) for wanted in ([takes] if takes else one.platforms))
 
 
-def made_from(one: ImageInputs, held: LocalImage, parents: str) -> bool:
+def made_from(one: ImageInputs, local_image: LocalImage, parents: str) -> bool:
     """Whether an image's labels say that it was made from these own build_inputs on these parents."""
-    return held.labels.get(INPUT_DIGEST) == one.input_digest and held.labels.get(PARENTS, "") == parents
+    return local_image.labels.get(INPUT_DIGEST) == one.input_digest and local_image.labels.get(PARENTS, "") == parents
 
 
-def _kept(one: ImageInputs, held: LocalImage, snapshot: Snapshot, label: str) -> Decision:
+def _kept(one: ImageInputs, local_image: LocalImage, snapshot: Snapshot, label: str) -> Decision:
     reasons = []
     for ref in one.image.names:
         found = snapshot.get(ref)
         if found is None:
             reasons.append(f"tag `{ref}` is missing")
-        elif found.id != held.id:
+        elif found.id != local_image.id:
             reasons.append(f"tag `{ref}` points elsewhere")
     tagged = snapshot.get(tag_of(one.image.ref, one.fingerprint))
-    if not reasons and (tagged is None or tagged.id != held.id):
+    if not reasons and (tagged is None or tagged.id != local_image.id):
         reasons.append("made from the same content under another fingerprint")
     if not reasons and one.image.pull and one.bases:
-        return Decision(one.name, "fresh", (PULLS,), one, held, label)
-    return Decision(one.name, "retag" if reasons else "fresh", tuple(reasons), one, held, label)
+        return Decision(one.name, "fresh", (PULLS,), one, local_image, label)
+    return Decision(one.name, "retag" if reasons else "fresh", tuple(reasons), one, local_image, label)
 
 
 def _why(one: ImageInputs, snapshot: Snapshot, last: Record | None, coming: Collection[str]) -> list[str]:

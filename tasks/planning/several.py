@@ -34,11 +34,11 @@ def problem(one: ImageInputs, engine: str, *, dedicated: bool, containerd: bool)
     return ""
 
 
-def index_of(one: ImageInputs, held: LocalImage, results: Path, *, containerd: bool) -> str:
-    """The digest of the index of which the engine's image ``held`` is a part, where all its platforms are here and were
-    made as that one was; "" where they are not. ``results`` is the folder of the layouts."""
+def index_of(one: ImageInputs, local_image: LocalImage, results: Path, *, containerd: bool) -> str:
+    """The digest of the index of which the engine's image ``local_image`` is a part, where all its platforms are here
+    and were made as that one was; "" where they are not. ``results`` is the folder of the layouts."""
     if containerd:
         # A single manifest is not whole. Engines before API 1.48 do not tell, and hold under an index what they loaded.
-        return "" if held.fixed else held.id
-    expected = {label: held.labels.get(label, "") for label in (INPUT_DIGEST, PARENTS)}
-    return oci_transfer.whole(oci_transfer.folder_of(results, one.name), held.id, one.platforms, expected)
+        return "" if local_image.fixed else local_image.id
+    expected = {label: local_image.labels.get(label, "") for label in (INPUT_DIGEST, PARENTS)}
+    return oci_transfer.whole(oci_transfer.folder_of(results, one.name), local_image.id, one.platforms, expected)

@@ -22,31 +22,31 @@ from tasks.building.make import builds_lock
 from tasks.buildkit import builder
 from tasks.pruning import disk_usage
 from tasks.pruning.prune import Item, Pruning, choose
-from tasks.run import Workspace
+from tasks.run import Run
 
 _ROUNDS = 3
 _SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
 
 
-def prune(workspace: Workspace, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
+def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
     """Remove what is too old or too much, or with ``everything`` all that nothing needs.
 
     What would go is printed first: for ``dry_run`` to standard output, and that is all; else to standard error, and
     then it is asked about. ``UserError`` without agreement. Of that, what is needed or was used meanwhile stays: once
     no build with this engine runs, which is waited for, everything is looked at again."""
     asked = time.time()
-    chosen = choose_now(workspace, everything)
+    chosen = choose_now(run, everything)
     if dry_run:
-        print(json.dumps(as_data(chosen), indent=2) if as_json else said(workspace, chosen, everything))
+        print(json.dumps(as_data(chosen), indent=2) if as_json else said(run, chosen, everything))
         return
-    print(said(workspace, chosen, everything), file=sys.stderr)
+    print(said(run, chosen, everything), file=sys.stderr)
     if not chosen.gone:
         return
     if not yes:
         confirm()
     agreed = {item.key: item for item, _ in chosen.gone}
-    with lock.exclusive(builds_lock(workspace), "waiting for builds to end that use what is there"):
-        gone, left = _remove_agreed(workspace, everything, agreed, asked)
+    with lock.exclusive(builds_lock(run), "waiting for builds to end that use what is there"):
+        gone, left = _remove_agreed(run, everything, agreed, asked)
     if as_json:
         print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))
     for key, item in agreed.items():
@@ -56,7 +56,7 @@ def prune(workspace: Workspace, dry_run: bool, everything: bool, yes: bool, as_j
 
 
 def _remove_agreed(
-    workspace: Workspace, everything: bool, agreed: Mapping[str, Item], asked: float
+    run: Run, everything: bool, agreed: Mapping[str, Item], asked: float
 ) -> tuple[list[tuple[Item, int]], dict[str, str]]:
     """Remove what was agreed to and may still go; returns that with the bytes freed, and why something is still there.
 
@@ -66,19 +66,19 @@ def _remove_agreed(
     gone: list[tuple[Item, int]] = []
     left: dict[str, str] = {}
     for number in range(_ROUNDS + 1):
-        workspace = Workspace(workspace.files, workspace.environ)
-        now = _choose_unused(workspace, everything, agreed if number == 0 else None, asked)
+        run = Run(run.files, run.environ)
+        now = _choose_unused(run, everything, agreed if number == 0 else None, asked)
         if number and not now.gone:
             break
-        left |= remove(workspace, now)
+        left |= remove(run, now)
         gone += [pair for pair in now.gone if pair[0].key not in left]
     return gone, left
 
 
-def _choose_unused(workspace: Workspace, everything: bool, only: Container[str] | None, since: float) -> Pruning:
+def _choose_unused(run: Run, everything: bool, only: Container[str] | None, since: float) -> Pruning:
     """What would go now, of that only these keys (None: the build cache), and nothing that was used since that time."""
-    settings = workspace.settings
-    items = disk_usage.all_items(workspace)
+    settings = run.settings
+    items = disk_usage.all_items(run)
     unused = time.time() - since
     going = choose(items, settings.cache_max_age, settings.cache_max_size, everything).gone
     may_go = {
@@ -93,15 +93,15 @@ def _choose_unused(workspace: Workspace, everything: bool, only: Container[str] 
     return choose(items, 0.0, 0, everything=True)
 
 
-def choose_now(workspace: Workspace, everything: bool) -> Pruning:
+def choose_now(run: Run, everything: bool) -> Pruning:
     """What would go at this moment."""
-    settings = workspace.settings
-    return choose(disk_usage.all_items(workspace), settings.cache_max_age, settings.cache_max_size, everything)
+    settings = run.settings
+    return choose(disk_usage.all_items(run), settings.cache_max_age, settings.cache_max_size, everything)
 
 
-def said(workspace: Workspace, chosen: Pruning, everything: bool) -> str:
+def said(run: Run, chosen: Pruning, everything: bool) -> str:
     """What would go, in words: every image and folder by name, and of a build cache's records the largest."""
-    settings = workspace.settings
+    settings = run.settings
     if not chosen.gone:
         return f"nothing to prune: {size_text(chosen.left)} may go, and is neither too old nor too much"
     lines = []
@@ -134,10 +134,10 @@ def as_data(chosen: Pruning) -> dict[str, object]:
     }
 
 
-def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
+def remove(run: Run, chosen: Pruning) -> dict[str, str]:
     """Remove what was chosen; returns why an item is still there, by its key."""
     left: dict[str, str] = {}
-    engine = workspace.engine
+    engine = run.engine
     by_kind: dict[str, list[Item]] = {}
     for item, _ in chosen.gone:
         by_kind.setdefault(item.kind, []).append(item)
@@ -150,7 +150,7 @@ def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
         except UserError as trouble:  # a container was made from it meanwhile
             left[item.key] = f"{item.name} stays: {trouble}"
     engine.prune_build_cache([item.key for item in by_kind.get(disk_usage.ENGINE, ())])
-    _prune_builder(workspace, [item.key for item in by_kind.get(disk_usage.BUILDER, ())])
+    _prune_builder(run, [item.key for item in by_kind.get(disk_usage.BUILDER, ())])
     for item in (*by_kind.get(disk_usage.LOCAL, ()), *by_kind.get(disk_usage.LAYOUT, ())):
         shutil.rmtree(item.key, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -164,7 +164,7 @@ def remove(workspace: Workspace, chosen: Pruning) -> dict[str, str]:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    workspace.changed()
+    run.changed()
     return left
 
 
@@ -174,13 +174,13 @@ def prune_argv(name: str, ids: Sequence[str]) -> list[str]:
     return ["docker", "buildx", "prune", "--builder", name, "--force", "--all", "--filter", f'id="^({one_of})$"']
 
 
-def _prune_builder(workspace: Workspace, ids: Sequence[str]) -> None:
+def _prune_builder(run: Run, ids: Sequence[str]) -> None:
     if not ids:
         return
-    name = builder.name(workspace.settings)
+    name = builder.name(run.settings)
     for begin in range(0, len(ids), 500):
         argv = prune_argv(name, ids[begin : begin + 500])
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(workspace.environ))
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(run.environ))
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["it gives no reason"]
             raise UserError(f"the builder {name!r} does not prune: {lines[-1]}")

@@ -26,7 +26,7 @@ from tasks.history import hits
 from tasks.history.store import KEEP
 from tasks.planning import checkouts
 from tasks.pruning.prune import Item
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.sharing.share import path_of
 
 IMAGE, NAME, ENGINE, BUILDER, LOCAL, LAYOUT, OWN_FILE = (
@@ -44,54 +44,65 @@ _SPANS = {
 }  # fmt: skip
 
 
-def all_items(workspace: Workspace) -> list[Item]:
+def all_items(run: Run) -> list[Item]:
     """Everything, as it is now. Raises ``UserError`` when the engine does not answer; a dedicated builder that does not
     answer has nothing."""
     now = time.time()
-    mine = images(workspace, now)
-    items = [*mine, *engine_cache(workspace.engine.build_cache(), now, layers=_layers(workspace, mine))]
-    items += names(workspace, mine, now)
-    if builder.dedicated(workspace.settings):
-        items += builder_cache(workspace, now)
-    return [*items, *files(workspace, now)]
+    mine = images(run, now)
+    items = [*mine, *engine_cache(run.engine.build_cache(), now, layers=_layers(run, mine))]
+    items += names(run, mine, now)
+    if builder.dedicated(run.settings):
+        items += builder_cache(run, now)
+    return [*items, *files(run, now)]
 
 
-def images(workspace: Workspace, now: float) -> list[Item]:
+def images(run: Run, now: float) -> list[Item]:
     """The images of this project in the engine, those of old fingerprints and those that are needed."""
-    decisions = workspace.decisions()
-    snapshot, users = workspace.snapshot(), workspace.engine.users()
+    decisions = run.decisions()
+    snapshot, users = run.snapshot(), run.engine.users()
     needed: dict[str, str] = {}
     for decision in decisions.values():
         image = decision.inputs.image
         for ref in (*image.names, tag_of(image.ref, decision.inputs.fingerprint)):
-            if held := snapshot.get(ref):
-                needed.setdefault(held.id, f"it is `{ref}`")
-        if decision.held:
-            needed.setdefault(decision.held.id, f"the plan needs it for `{decision.name}`")
-    for ref, folder in checkouts.needs(workspace.folder):
-        if held := snapshot.get(ref):
-            needed.setdefault(held.id, f"it is needed in {folder}")
-    past = workspace.history.recent(limit=KEEP)
+            if local_image := snapshot.get(ref):
+                needed.setdefault(local_image.id, f"it is `{ref}`")
+        if decision.local_image:
+            needed.setdefault(decision.local_image.id, f"the plan needs it for `{decision.name}`")
+    for ref, folder in checkouts.needs(run.folder):
+        if local_image := snapshot.get(ref):
+            needed.setdefault(local_image.id, f"it is needed in {folder}")
+    past = run.history.recent(limit=KEEP)
     used: dict[str, float] = defaultdict(float)
     for build in past:
         used[build.image_id] = max(used[build.image_id], build.ended)
     rebuild_cost = {build.image_id: build.seconds for build in reversed(past) if build.action == "build"}
-    repositories = _repositories(workspace)
+    repositories = _repositories(run)
     items = []
-    for held in {held.id: held for held in snapshot.every()}.values():
-        if not (INPUT_DIGEST in held.labels and _belongs(held, repositories, used)):
+    for local_image in {local_image.id: local_image for local_image in snapshot.every()}.values():
+        if not (INPUT_DIGEST in local_image.labels and _belongs(local_image, repositories, used)):
             continue
-        idle = now - max(used[held.id], held.created)
-        why = needed.get(held.id) or _in_use(held, users, repositories, now)
-        layers = dict(workspace.engine.layers(held.id))
-        name = " ".join(held.tags) or held.id[:19]
-        items.append(Item(held.id, IMAGE, name, layers, idle, rebuild_cost.get(held.id, 0.0), why, refs=held.tags))
+        idle = now - max(used[local_image.id], local_image.created)
+        why = needed.get(local_image.id) or _in_use(local_image, users, repositories, now)
+        layers = dict(run.engine.layers(local_image.id))
+        name = " ".join(local_image.tags) or local_image.id[:19]
+        items.append(
+            Item(
+                local_image.id,
+                IMAGE,
+                name,
+                layers,
+                idle,
+                rebuild_cost.get(local_image.id, 0.0),
+                why,
+                refs=local_image.tags,
+            )
+        )
     return items
 
 
-def names(workspace: Workspace, items: Iterable[Item], now: float) -> list[Item]:
+def names(run: Run, items: Iterable[Item], now: float) -> list[Item]:
     """The temporary names of killed builds on images that stay: only the name can go."""
-    repositories = _repositories(workspace)
+    repositories = _repositories(run)
     found = []
     for ref in [ref for item in items if item.needed for ref in item.refs]:
         given = temporary_tag.given(ref)
@@ -145,10 +156,10 @@ def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, fl
     return found
 
 
-def builder_cache(workspace: Workspace, now: float) -> list[Item]:
+def builder_cache(run: Run, now: float) -> list[Item]:
     """The records of the dedicated builder's cache."""
-    argv = ["docker", "buildx", "du", "--builder", workspace.settings.builder_name, "--verbose"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(workspace.environ))
+    argv = ["docker", "buildx", "du", "--builder", run.settings.builder_name, "--verbose"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(run.environ))
     return engine_cache(read_du(done.stdout, now), now, BUILDER) if done.returncode == 0 else []
 
 
@@ -184,37 +195,37 @@ def read_du(text: str, now: float) -> list[CacheRecord]:
     return records
 
 
-def files(workspace: Workspace, now: float) -> list[Item]:
+def files(run: Run, now: float) -> list[Item]:
     """Local caches, oci_transfer layouts, links to contexts, the logs and records of images that are no more, and what
     older versions left."""
-    folder = workspace.folder
-    expected = workspace.expected_seconds
+    folder = run.folder
+    expected = run.expected_seconds
     items = []
-    cache = build_target.cache_folder(workspace)
+    cache = build_target.cache_folder(run)
     for index in sorted(cache.glob("*/*/index.json")):
         image = index.parent.parent.name
         items.append(_folder(LOCAL, index.parent, f"{image} {index.parent.name}", now, expected.get(image, 0.0)))
     results = build_target.results_folder(folder)
     for index in sorted((*results.glob("*/index.json"), *results.glob("bases/*/index.json"))):
         name = str(index.parent.relative_to(results))
-        several = name in workspace.project.images and len(workspace.project.images[name].platforms) > 1
+        several = name in run.project.images and len(run.project.images[name].platforms) > 1
         why = "it holds further platforms of the image" if several else ""
         items.append(_folder(LAYOUT, index.parent, name, now, 1.0, why))
-    for other in sorted(path.parent for path in workspace.common.glob("*/project.json")):
+    for other in sorted(path.parent for path in run.common.glob("*/project.json")):
         idle = now - other.stat().st_mtime
         if checkouts.gone(other):
             items.append(_folder(OWN_FILE, other, f"{other.name}, whose Compose file is gone", now, 0.0))
-        elif other != folder and idle > workspace.settings.cache_max_age:
+        elif other != folder and idle > run.settings.cache_max_age:
             # Where each job has a COMPOSE_PROJECT_NAME of its own, these would only become more.
             items.append(_folder(OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
-    items += _of_older_versions(workspace.common, cache, now)
-    for link in context.links(workspace.common):
+    items += _of_older_versions(run.common, cache, now)
+    for link in context.links(run.common):
         why = "" if context.unused(link) else "a build may be using it"
         name = f"contexts/{link.name}, a link for builds"
         items.append(Item(str(link), OWN_FILE, name, idle=now - link.lstat().st_mtime, needed=why))
     for path in sorted((*folder.glob("logs/*"), *folder.glob("images/*.json"))):
         if path.is_file():
-            current = path.name.removesuffix(path.suffix) in workspace.project.images
+            current = path.name.removesuffix(path.suffix) in run.project.images
             why = "it tells what is here" if current and path.suffix == ".json" else ""
             status = path.stat()
             name = str(path.relative_to(folder))
@@ -222,17 +233,17 @@ def files(workspace: Workspace, now: float) -> list[Item]:
     return items
 
 
-def saved(workspace: Workspace, runs: int) -> dict[str, hits.ImageHits]:
+def saved(run: Run, runs: int) -> dict[str, hits.ImageHits]:
     """The hits of the project's images over the last ``runs`` runs of doit that did something."""
-    past = workspace.history.recent(limit=KEEP)
+    past = run.history.recent(limit=KEEP)
     last = list(dict.fromkeys(build.run for build in past))[:runs]
     chosen = [build for build in past if build.run in last]
-    return {name: one for name, one in hits.count(chosen).items() if name in workspace.project.images}
+    return {name: one for name, one in hits.count(chosen).items() if name in run.project.images}
 
 
-def _layers(workspace: Workspace, items: Iterable[Item]) -> dict[str, tuple[int, float]]:
+def _layers(run: Run, items: Iterable[Item]) -> dict[str, tuple[int, float]]:
     """The layers of images, with their bytes and when the first image that has them was made."""
-    made = {held.id: held.created for held in workspace.snapshot().every()}
+    made = {local_image.id: local_image.created for local_image in run.snapshot().every()}
     layers: dict[str, tuple[int, float]] = {}
     for item in sorted(items, key=lambda item: made[item.key]):
         for digest, size in item.parts.items():
@@ -240,18 +251,18 @@ def _layers(workspace: Workspace, items: Iterable[Item]) -> dict[str, tuple[int,
     return layers
 
 
-def _belongs(held: LocalImage, repositories: set[str], used: Mapping[str, float]) -> bool:
+def _belongs(local_image: LocalImage, repositories: set[str], used: Mapping[str, float]) -> bool:
     """Whether an image is this project's: by a name of its own, or, without any name, by being in its history."""
-    if not held.tags:
-        return held.id in used
-    return any(_ours(tag, repositories) for tag in held.tags)
+    if not local_image.tags:
+        return local_image.id in used
+    return any(_ours(tag, repositories) for tag in local_image.tags)
 
 
-def _repositories(workspace: Workspace) -> set[str]:
+def _repositories(run: Run) -> set[str]:
     """The repositories that hold nothing but this project's images: its own, and those that stand for them where a
     build is told its parents and where images are pushed to."""
-    own = {repository(normalise(image.ref)) for image in workspace.project.images.values()}
-    hosts = [host for host in (parents.HOST, workspace.settings.cache_registry) if host]
+    own = {repository(normalise(image.ref)) for image in run.project.images.values()}
+    hosts = [host for host in (parents.HOST, run.settings.cache_registry) if host]
     return own | {f"{host}/{path_of(name)}" for host in hosts for name in own}
 
 
@@ -260,13 +271,15 @@ def _ours(ref: str, repositories: set[str]) -> bool:
     return name in repositories and (bool(_IN.fullmatch(tag)) or temporary_tag.given(ref) is not None)
 
 
-def _in_use(held: LocalImage, users: Mapping[str, tuple[str, ...]], repositories: set[str], now: float) -> str:
-    if held.id in users:
-        return f"the container {users[held.id][0]} was made from it"
-    others = [tag for tag in held.tags if not _ours(tag, repositories)]
+def _in_use(local_image: LocalImage, users: Mapping[str, tuple[str, ...]], repositories: set[str], now: float) -> str:
+    if local_image.id in users:
+        return f"the container {users[local_image.id][0]} was made from it"
+    others = [tag for tag in local_image.tags if not _ours(tag, repositories)]
     if others:
         return f"it is also called `{others[0]}`"
-    if any(now - given < _PASSING_SECONDS for tag in held.tags if (given := temporary_tag.given(tag)) is not None):
+    if any(
+        now - given < _PASSING_SECONDS for tag in local_image.tags if (given := temporary_tag.given(tag)) is not None
+    ):
         return "a build may be making or using it"
     return ""
 

@@ -20,7 +20,7 @@ from tasks.compose import secrets
 from tasks.compose.stack import Compose, Service, create_argv, last_words, start_argv
 from tasks.engine.client import Engine
 from tasks.engine.containers import Container, Containers
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.stack import images
 from tasks.stack.events import waiting
 from tasks.stack.health import Limits, Outcome, Verdict, wait
@@ -39,16 +39,16 @@ class Terms:
     log: Path
 
 
-def terms(workspace: Workspace, command: str) -> Terms:
+def terms(run: Run, command: str) -> Terms:
     """As the settings of this run say, for one of its commands."""
-    settings = workspace.settings
+    settings = run.settings
     limits = Limits(overall=settings.up_seconds, service=settings.up_service_seconds)
-    return Terms(workspace.events, limits, log_of(workspace, command))
+    return Terms(run.events, limits, log_of(run, command))
 
 
-def log_of(workspace: Workspace, command: str) -> Path:
+def log_of(run: Run, command: str) -> Path:
     """Where what Compose says goes."""
-    return workspace.folder / "logs" / f"compose-{command}.log"
+    return run.folder / "logs" / f"compose-{command}.log"
 
 
 def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mapping[str, str] | None = None) -> Outcome:

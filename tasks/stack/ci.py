@@ -20,7 +20,7 @@ from tasks.base.settings import ROOT
 from tasks.compose.project import write_json
 from tasks.history.store import Build
 from tasks.planning.plan import Decision
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.stack import bringup, ephemeral_stack, images
 from tasks.stack.stack import compose_of
 from tasks.stack.status import rows_of
@@ -32,19 +32,19 @@ _HISTORY = 1000
 # ---- ci_build
 
 
-def build(workspace: Workspace) -> None:
+def build(run: Run) -> None:
     """Build everything that is stale, go on where one image fails, and leave report and summary.
 
     ``UserError`` when anything could not be built; the report and the summary say what, also then.
     """
     began, clock = time.time(), time.monotonic()
-    planned = workspace.decisions()
+    planned = run.decisions()
     status = doit(["run", "--continue", "build_optimized"])
     seconds = time.monotonic() - clock
     report = build_report(
-        workspace.project.name, planned, built_since(workspace.history.recent(limit=_HISTORY), began), status, seconds
+        run.project.name, planned, built_since(run.history.recent(limit=_HISTORY), began), status, seconds
     )
-    path = workspace.folder / "ci" / "build.json"
+    path = run.folder / "ci" / "build.json"
     write_json(path, report)
     tell(build_summary(report))
     if status:
@@ -107,9 +107,9 @@ def _image(planned: Decision, build: Build | None) -> dict[str, Any]:
         "seconds": round(build.seconds, 3) if build else 0.0,
         "steps": build.work_steps if build else 0,
         "cached_steps": build.cached_steps if build else 0,
-        "size": build.size if build else planned.held.size if planned.held else None,
+        "size": build.size if build else planned.local_image.size if planned.local_image else None,
         "fingerprint": planned.inputs.fingerprint,
-        "image_id": build.image_id if build else planned.held.id if planned.held else "",
+        "image_id": build.image_id if build else planned.local_image.id if planned.local_image else "",
     }
 
 
@@ -146,16 +146,16 @@ def tell(summary: str) -> None:
 # ---- ci_test
 
 
-def test(workspace: Workspace, words: Sequence[str]) -> None:
+def test(run: Run, words: Sequence[str]) -> None:
     """Start a stack of its own, run the end-to-end tests against it, and remove it, whatever happens.
 
     ``UserError`` when it does not become healthy or a test fails; the containers' logs are kept then.
     """
-    folder = workspace.folder / "ci"
+    folder = run.folder / "ci"
     began = time.monotonic()
-    terms = bringup.terms(workspace, f"ci-{os.getpid()}")
+    terms = bringup.terms(run, f"ci-{os.getpid()}")
     try:
-        with ephemeral_stack.running(compose_of(workspace), terms, images.built(workspace)) as running:
+        with ephemeral_stack.running(compose_of(run), terms, images.built(run)) as running:
             try:
                 _use(running, words, folder, began)
             except BaseException:

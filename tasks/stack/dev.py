@@ -28,7 +28,7 @@ from tasks.compose.project import write_json
 from tasks.compose.secrets import ENV
 from tasks.compose.stack import Command, Compose, Service, Sync, last_words, restart_argv
 from tasks.engine.containers import Containers
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.stack import bringup, health, images, watch
 from tasks.stack.ci import doit
 from tasks.stack.events import ServicesListed, waiting
@@ -55,16 +55,16 @@ class Reaction:
     run: tuple[tuple[str, Command], ...] = ()
 
 
-def dev(workspace: Workspace) -> None:
+def dev(run: Run) -> None:
     """Start the stack with its sources mounted and react to edits until Ctrl-C; the stack goes on running then."""
-    compose = mounted(compose_of(workspace), workspace.folder / "dev" / f"{workspace.project.name}.json")
+    compose = mounted(compose_of(run), run.folder / "dev" / f"{run.project.name}.json")
     # Looked at before the start: what is edited meanwhile is an edit, too.
-    seen = _Seen.now(workspace, compose)
+    seen = _Seen.now(run, compose)
     before = stats_of(seen.folders())
-    _start(workspace, compose)
+    _start(run, compose)
     atexit.register(print, "no longer following; the stack still runs (doit down_optimized ends it)", file=sys.stderr)
     with Follower(compose) as logs:
-        _follow(workspace, compose, seen, before, logs)
+        _follow(run, compose, seen, before, logs)
 
 
 def mounted(compose: Compose, override: Path) -> Compose:
@@ -120,15 +120,15 @@ def _mount(rule: Sync) -> dict[str, Any]:
     return {"type": "bind", "source": source, "target": target, "read_only": True}
 
 
-def _start(workspace: Workspace, compose: Compose) -> None:
-    with locked(workspace):
-        outcome = bringup.start(compose, bringup.terms(workspace, "dev"), built=images.built(workspace))
-    workspace.events.emit(ServicesListed(rows_of(outcome)))
+def _start(run: Run, compose: Compose) -> None:
+    with locked(run):
+        outcome = bringup.start(compose, bringup.terms(run, "dev"), built=images.built(run))
+    run.events.emit(ServicesListed(rows_of(outcome)))
     if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))
 
 
-def _follow(workspace: Workspace, compose: Compose, seen: _Seen, before: Stats, logs: Follower) -> None:
+def _follow(run: Run, compose: Compose, seen: _Seen, before: Stats, logs: Follower) -> None:
     said = False
     pending: set[Path] = set()
     while not processes.stopping():
@@ -144,11 +144,11 @@ def _follow(workspace: Workspace, compose: Compose, seen: _Seen, before: Stats, 
             # What could not be done, say for a Dockerfile that is half written, is tried again with the next edit.
             pending |= changed
             with _said():
-                after = _Seen.now(Workspace(workspace.files, workspace.environ), compose)
+                after = _Seen.now(Run(run.files, run.environ), compose)
                 both = {name: seen.inputs.get(name, frozenset()) | files for name, files in after.inputs.items()}
                 seen = after
                 what = reaction(pending, after.services, both, after.project, after.hidden)
-                _react(workspace, compose, what, after, logs)
+                _react(run, compose, what, after, logs)
                 pending = set()
             if seen.folders() != folders:
                 break
@@ -166,17 +166,17 @@ class _Seen:
     hidden: Mapping[str, watch.Hidden]
 
     @classmethod
-    def now(cls, workspace: Workspace, compose: Compose) -> _Seen:
+    def now(cls, run: Run, compose: Compose) -> _Seen:
         """Look at the working tree as it is now."""
-        inputs = workspace.declared()
-        root = workspace.project.directory
+        inputs = run.declared()
+        root = run.project.directory
         services = compose.services()
         watch.check(services)
         return cls(
             services,
             {name: frozenset(root / path for path in one.paths()) for name, one in inputs.items()},
             {name: tuple(one.parents.values()) for name, one in inputs.items()},
-            (*workspace.files, root / ENV),
+            (*run.files, root / ENV),
             watch.hidden_from_build(services),
         )
 
@@ -242,7 +242,7 @@ def _moments(folders: Iterable[Path]) -> Iterator[None]:
             yield
 
 
-def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen, logs: Follower) -> None:
+def _react(run: Run, compose: Compose, what: Reaction, seen: _Seen, logs: Follower) -> None:
     began = time.monotonic()
     if what.build or what.project:
         images = seen.concerned(what.build) or list(what.build)
@@ -253,32 +253,32 @@ def _react(workspace: Workspace, compose: Compose, what: Reaction, seen: _Seen, 
         if images and doit(["run", *(f"build_optimized:{name}" for name in images)]):
             raise UserError("not built; the stack runs on as it is")
         with logs.paused():
-            _start(workspace, compose)
+            _start(run, compose)
         _say(f"done in {time.monotonic() - began:.1f} s")
     restart = [name for name in what.restart if name in seen.services and seen.services[name].replicas]
     if restart:
         _say(f"restarting {', '.join(restart)}")
         with logs.paused():
-            _restart(workspace, compose, restart)
+            _restart(run, compose, restart)
         _say(f"{', '.join(restart)} runs the edited sources after {time.monotonic() - began:.1f} s")
     for name, command in what.run:
-        _run(workspace, compose, name, command)
+        _run(run, compose, name, command)
 
 
-def _run(workspace: Workspace, compose: Compose, name: str, command: Command) -> None:
+def _run(run: Run, compose: Compose, name: str, command: Command) -> None:
     containers = [one for one in Containers(compose.project).look() if one.service == name and one.running]
     for container in containers:
         _say(f"running {command.words[0]} in {container.name}")
-        for line in watch.run(name, container.id, command, workspace.environ):
+        for line in watch.run(name, container.id, command, run.environ):
             print(f"{name} | {line}", flush=True)
 
 
-def _restart(workspace: Workspace, compose: Compose, services: Sequence[str]) -> None:
-    with locked(workspace), waiting(workspace.events, live=False) as show:
+def _restart(run: Run, compose: Compose, services: Sequence[str]) -> None:
+    with locked(run), waiting(run.events, live=False) as show:
         done = compose.run(*restart_argv(compose, services)[len(compose.argv()) :])
         if done.returncode:
             raise UserError(f"docker compose restart: {last_words(done.stderr)}")
-        project, limits = Containers(compose.project), bringup.terms(workspace, "restart").limits
+        project, limits = Containers(compose.project), bringup.terms(run, "restart").limits
         outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=show)
     if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))

@@ -16,25 +16,25 @@ from tasks.compose.stack import Service
 from tasks.engine.client import Engine, normalise
 from tasks.engine.containers import Container
 from tasks.planning import record
-from tasks.run import Workspace
+from tasks.run import Run
 
 
-def built(workspace: Workspace) -> dict[str, str]:
+def built(run: Run) -> dict[str, str]:
     """The id of the image that each name of this project's images should stand for now, by normalised name.
 
     Where a file was edited since it was built, that is what was built here last. An image that the engine does not hold
     is left out.
     """
-    now = Workspace(workspace.files, workspace.environ)  # what builds of this run took in may be newer than its plan
+    now = Run(run.files, run.environ)  # what builds of this run took in may be newer than its plan
     snapshot = now.snapshot()
     found: dict[str, str] = {}
     for name, decision in now.decisions().items():
-        image, held = decision.inputs.image, decision.held
+        image, local_image = decision.inputs.image, decision.local_image
         if decision.action not in ("fresh", "retag"):
             last = record.read(now.folder, name)
-            held = snapshot.get(tag_of(last.ref, last.fingerprint)) if last and last.ref == image.ref else None
-        if held:
-            found |= dict.fromkeys(map(normalise, image.names), held.id)
+            local_image = snapshot.get(tag_of(last.ref, last.fingerprint)) if last and last.ref == image.ref else None
+        if local_image:
+            found |= dict.fromkeys(map(normalise, image.names), local_image.id)
     return found
 
 
@@ -42,8 +42,8 @@ def put_names_right(engine: Engine, services: Mapping[str, Service], images: Map
     """Let the name that each service is made from stand for the image that it should."""
     snapshot = engine.snapshot()
     for name in {normalise(one.image) for one in services.values()} & images.keys():
-        held = snapshot.get(name)
-        if held is None or held.id != images[name]:
+        local_image = snapshot.get(name)
+        if local_image is None or local_image.id != images[name]:
             engine.tag(images[name], name)
 
 

@@ -13,17 +13,17 @@ from tasks.base import processes
 from tasks.base.errors import UserError
 from tasks.compose.stack import Compose, logs_argv
 from tasks.engine.containers import Containers
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.stack.stack import compose_of
 
 
-def logs(workspace: Workspace, services: Sequence[str], follow: bool, tail: str, since: str) -> None:
+def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str) -> None:
     """Print the containers' logs to standard output. Options may also stand behind the services."""
     names, follow = [word for word in services if word not in ("--follow", "-f")], follow or "--follow" in services
     follow = follow or "-f" in services
     if tail != "all" and not tail.isdigit():
         raise UserError(f"--tail must be a number or `all`, not {tail!r}")
-    compose = compose_of(workspace)
+    compose = compose_of(run)
     # A service of a profile that is not active may have written something, too.
     known = sorted({*compose.services(), *(one.service for one in Containers(compose.project).look())})
     for name in names:

@@ -24,7 +24,7 @@ from tasks.compose.stack import Compose, Service
 from tasks.engine.client import normalise
 from tasks.engine.containers import Container, Containers, Event
 from tasks.planning.plan import Decision
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.stack import bringup, images
 from tasks.stack.ci import doit
 from tasks.stack.events import ServicesListed
@@ -61,35 +61,35 @@ class Change:
     volumes: tuple[str, ...]
 
 
-def migrate(workspace: Workspace, dry_run: bool, yes: bool) -> None:
+def migrate(run: Run, dry_run: bool, yes: bool) -> None:
     """Migrate, or go on with a migration that was interrupted.
 
     ``UserError`` when there is nothing to migrate, when data would be left behind, and when the new stack did not
     become healthy: the old one is back then."""
-    with locked(workspace):
-        journal = read_journal(workspace.folder)
+    with locked(run):
+        journal = read_journal(run.folder)
         if journal is None:
-            changes = _plan(workspace)
+            changes = _plan(run)
             if not changes:
-                print(f"{workspace.project.name} is the optimized deployment already", file=sys.stderr)
+                print(f"{run.project.name} is the optimized deployment already", file=sys.stderr)
                 return
-            _print_plan(workspace, changes)
+            _print_plan(run, changes)
             if dry_run:
                 return
             if not yes:
                 confirm()
-            make_env(workspace)
+            make_env(run)
             if doit(["run", "build_optimized"]):
                 raise UserError("an image could not be built; nothing was stopped")
-            journal = _begin(workspace)
+            journal = _begin(run)
         elif dry_run:
             print(f"a migration was interrupted while {journal.phase}; without --dry-run this goes on", file=sys.stderr)
             return
         else:
             print(f"going on with a migration that was interrupted while {journal.phase}", file=sys.stderr)
         if journal.phase == "rolling back":
-            _roll_back(workspace, journal, [], "the migration that was interrupted had failed")
-        _switch(workspace, journal)
+            _roll_back(run, journal, [], "the migration that was interrupted had failed")
+        _switch(run, journal)
 
 
 def read_journal(folder: Path) -> Journal | None:
@@ -139,8 +139,8 @@ def downtime(events: Sequence[Event]) -> dict[str, float]:
     return away
 
 
-def _standard(workspace: Workspace) -> Compose:
-    own = compose_of(workspace)
+def _standard(run: Run) -> Compose:
+    own = compose_of(run)
     file = own.directory / STANDARD
     if not file.is_file():
         raise UserError("there is no standard deployment to come from", where=str(file))
@@ -149,14 +149,14 @@ def _standard(workspace: Workspace) -> Compose:
     return replace(own, files=(file,))
 
 
-def _plan(workspace: Workspace) -> list[Change]:
-    containers = Containers(workspace.project.name).look()
+def _plan(run: Run) -> list[Change]:
+    containers = Containers(run.project.name).look()
     if not any(one.running for one in containers):
-        raise UserError(f"nothing of {workspace.project.name} runs", remedy="doit up_optimized starts it")
-    return changes_between(containers, _standard(workspace).services(), compose_of(workspace).services())
+        raise UserError(f"nothing of {run.project.name} runs", remedy="doit up_optimized starts it")
+    return changes_between(containers, _standard(run).services(), compose_of(run).services())
 
 
-def _print_plan(workspace: Workspace, changes: Sequence[Change]) -> None:
+def _print_plan(run: Run, changes: Sequence[Change]) -> None:
     from rich.table import Table
 
     from tasks.base.output import Output
@@ -168,7 +168,7 @@ def _print_plan(workspace: Workspace, changes: Sequence[Change]) -> None:
         table.add_row(one.service, one.old, one.new, ", ".join(one.volumes))
     console = Output()
     console.print(table)
-    stale = [one for one in workspace.decisions().values() if one.stale]
+    stale = [one for one in run.decisions().values() if one.stale]
     console.print("\n".join(["", *_steps(stale)]), markup=False, soft_wrap=True)
 
 
@@ -181,44 +181,44 @@ def _steps(stale: Sequence[Decision]) -> list[str]:
     ]
 
 
-def _begin(workspace: Workspace) -> Journal:
+def _begin(run: Run) -> Journal:
     """Write down what runs, and see that it cannot go away."""
-    known = _standard(workspace).services()
-    running = [one for one in Containers(workspace.project.name).look() if one.running and one.service in known]
+    known = _standard(run).services()
+    running = [one for one in Containers(run.project.name).look() if one.running and one.service in known]
     journal = Journal("switching", {one.service: Before(known[one.service].image, one.image_id) for one in running})
-    write_journal(workspace.folder, journal)
+    write_journal(run.folder, journal)
     for one in journal.before.values():
-        workspace.engine.tag(one.image_id, held_tag(one.image))
+        run.engine.tag(one.image_id, held_tag(one.image))
     return journal
 
 
-def _switch(workspace: Workspace, journal: Journal) -> None:
-    compose = compose_of(workspace)
+def _switch(run: Run, journal: Journal) -> None:
+    compose = compose_of(run)
     reason = ""
     events: list[Event] = []
     try:
-        terms = bringup.terms(workspace, "migrate")
-        outcome = bringup.start(compose, terms, built=images.built(workspace))
+        terms = bringup.terms(run, "migrate")
+        outcome = bringup.start(compose, terms, built=images.built(run))
         events = list(outcome.events)
         if outcome.healthy:
-            _finish(workspace, journal)
-            workspace.events.emit(ServicesListed(rows_of(outcome)))
+            _finish(run, journal)
+            run.events.emit(ServicesListed(rows_of(outcome)))
             print(f"migrated: {_away(events)}", file=sys.stderr)
             return
         reason = bringup.explain(outcome, compose)
     except UserError as trouble:
         reason = str(trouble)
     print(f"the optimized deployment is not healthy, putting back what ran before\n{reason}", file=sys.stderr)
-    _roll_back(workspace, journal, events, reason)
+    _roll_back(run, journal, events, reason)
 
 
-def _roll_back(workspace: Workspace, journal: Journal, events: list[Event], reason: str) -> None:
+def _roll_back(run: Run, journal: Journal, events: list[Event], reason: str) -> None:
     """Start what ran before; always raises ``UserError``, which says whether that worked."""
-    write_journal(workspace.folder, replace(journal, phase="rolling back"))
-    compose = _with_images_of(workspace, journal)
+    write_journal(run.folder, replace(journal, phase="rolling back"))
+    compose = _with_images_of(run, journal)
     services = compose.services()
     ran = {normalise(services[name].image): one.image_id for name, one in journal.before.items() if name in services}
-    terms = bringup.terms(workspace, "rollback")
+    terms = bringup.terms(run, "rollback")
     outcome = bringup.start(compose, terms, only=sorted(journal.before), built=ran)
     events += outcome.events
     if not outcome.healthy:
@@ -226,33 +226,33 @@ def _roll_back(workspace: Workspace, journal: Journal, events: list[Event], reas
             f"neither the optimized nor the standard deployment is healthy\n{bringup.explain(outcome, compose)}",
             remedy="mend it and run this again: it goes on with putting back what ran before",
         )
-    _finish(workspace, journal, keep_tags=len(compose.files) > 1)
+    _finish(run, journal, keep_tags=len(compose.files) > 1)
     first = reason.splitlines()[0] if reason else "it was not healthy"
     raise UserError(f"rolled back, the standard deployment runs again and no data was lost ({_away(events)}): {first}")
 
 
-def _with_images_of(workspace: Workspace, journal: Journal) -> Compose:
+def _with_images_of(run: Run, journal: Journal) -> Compose:
     """The standard deployment with exactly the images that ran: by their own tag where their name has moved on."""
-    standard = _standard(workspace)
-    snapshot = workspace.engine.snapshot()
+    standard = _standard(run)
+    snapshot = run.engine.snapshot()
     moved = {}
     for name, one in journal.before.items():
-        held = snapshot.get(one.image)
-        if held is None or held.id != one.image_id:
+        local_image = snapshot.get(one.image)
+        if local_image is None or local_image.id != one.image_id:
             moved[name] = {"image": held_tag(one.image)}
     if not moved:
         return standard
-    override = workspace.folder / "migration-images.json"
+    override = run.folder / "migration-images.json"
     write_json(override, {"services": moved})
     return replace(standard, files=(*standard.files, override))
 
 
-def _finish(workspace: Workspace, journal: Journal, keep_tags: bool = False) -> None:
+def _finish(run: Run, journal: Journal, keep_tags: bool = False) -> None:
     for one in journal.before.values() if not keep_tags else ():
-        if workspace.engine.snapshot().get(held_tag(one.image)):
-            workspace.engine.untag(held_tag(one.image))
-    Containers(workspace.project.name).remove_idle_networks()
-    _journal_path(workspace.folder).unlink(missing_ok=True)
+        if run.engine.snapshot().get(held_tag(one.image)):
+            run.engine.untag(held_tag(one.image))
+    Containers(run.project.name).remove_idle_networks()
+    _journal_path(run.folder).unlink(missing_ok=True)
 
 
 def _away(events: Sequence[Event]) -> str:

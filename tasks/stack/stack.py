@@ -14,70 +14,70 @@ from tasks.base.errors import UserError
 from tasks.compose import secrets
 from tasks.compose.stack import Compose, down_argv, last_words
 from tasks.engine.containers import Belongings, Containers
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.stack import bringup, images
 from tasks.stack.events import ServicesListed
 from tasks.stack.status import rows, rows_of
 
 
-def compose_of(workspace: Workspace) -> Compose:
+def compose_of(run: Run) -> Compose:
     """The project as Compose is told about it."""
-    return Compose(workspace.files, workspace.project.name, workspace.environ)
+    return Compose(run.files, run.project.name, run.environ)
 
 
-def locked(workspace: Workspace) -> contextlib.AbstractContextManager[None]:
+def locked(run: Run) -> contextlib.AbstractContextManager[None]:
     """The right to change this project's containers; another run that does so, of whatever checkout, is waited for."""
-    name = workspace.project.name
-    path = lock.of_engine(workspace.engine.address, "stack", name)
+    name = run.project.name
+    path = lock.of_engine(run.engine.address, "stack", name)
     return lock.exclusive(path, f"waiting for another run that changes {name}")
 
 
-def make_env(workspace: Workspace) -> None:
+def make_env(run: Run) -> None:
     """Make ``.env`` where it is missing, and see that no secret is empty or the example's.
 
     ``UserError`` where data from an earlier ``.env`` is still there: a database keeps its password.
     """
-    folder = workspace.files[0].parent
-    missing = [name for name in secrets.wanted(folder) if not workspace.environ.get(name)]
+    folder = run.files[0].parent
+    missing = [name for name in secrets.wanted(folder) if not run.environ.get(name)]
     if missing and not (folder / secrets.ENV).exists():
-        volumes = Containers(workspace.project.name).belongings().volumes
+        volumes = Containers(run.project.name).belongings().volumes
         if volumes:
             raise UserError(
                 f"it is gone, and the data in {', '.join(volumes)} can only be read with its passwords",
                 where=str(folder / secrets.ENV),
                 remedy="bring it back, or remove the data: doit down_optimized --volumes",
             )
-        if secrets.make_env(folder, workspace.folder):
+        if secrets.make_env(folder, run.folder):
             print(f"made {folder / secrets.ENV} with random passwords, for you alone to read", file=sys.stderr)
-    secrets.check(folder, workspace.environ)
+    secrets.check(folder, run.environ)
 
 
-def up(workspace: Workspace) -> None:
+def up(run: Run) -> None:
     """Start the stack, wait for health, print its table; ``UserError`` says which service is not well, and why."""
-    compose = compose_of(workspace)
-    with locked(workspace):
-        outcome = bringup.start(compose, bringup.terms(workspace, "up"), built=images.built(workspace))
-    workspace.events.emit(ServicesListed(rows_of(outcome)))
+    compose = compose_of(run)
+    with locked(run):
+        outcome = bringup.start(compose, bringup.terms(run, "up"), built=images.built(run))
+    run.events.emit(ServicesListed(rows_of(outcome)))
     if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))
 
 
-def down(workspace: Workspace, volumes: bool, yes: bool) -> None:
+def down(run: Run, volumes: bool, yes: bool) -> None:
     """Remove containers and networks; with ``volumes`` also the data, once the user has agreed."""
-    project = Containers(workspace.project.name)
-    with locked(workspace):
+    project = Containers(run.project.name)
+    with locked(run):
         there = project.belongings()
         if not there or (not volumes and not there.containers and not there.networks):
-            print(f"nothing of {workspace.project.name} is up{_kept(there)}", file=sys.stderr)
+            print(f"nothing of {run.project.name} is up{_kept(there)}", file=sys.stderr)
             return
         if volumes and there.volumes:
             print(f"this removes for ever the data in {', '.join(there.volumes)}", file=sys.stderr)
             if not yes:
                 confirm()
-        compose = compose_of(workspace)
-        done = compose_run(compose, down_argv(compose, volumes=volumes), bringup.log_of(workspace, "down"))
+        compose = compose_of(run)
+        done = compose_run(compose, down_argv(compose, volumes=volumes), bringup.log_of(run, "down"))
         if done:
-            raise UserError(f"docker compose down: {done}", remedy=f"its log is {bringup.log_of(workspace, 'down')}")
+            raise UserError(f"docker compose down: {done}", remedy=f"its log is {bringup.log_of(run, 'down')}")
         left = project.belongings()
     gone = [f"{len(there.containers)} containers", f"{len(there.networks)} networks"]
     gone += [f"{len(there.volumes) - len(left.volumes)} volumes"] if volumes else []
@@ -97,11 +97,11 @@ def compose_run(compose: Compose, argv: Sequence[str], log: Path) -> str:
     return last_words(log.read_text(errors="replace")) if process.returncode else ""
 
 
-def ps(workspace: Workspace, as_json: bool) -> None:
+def ps(run: Run, as_json: bool) -> None:
     """Print the services of the stack and their containers, as a table or as JSON."""
-    services = [name for name, one in compose_of(workspace).services().items() if one.replicas]
-    found = rows(services, Containers(workspace.project.name).look())
+    services = [name for name, one in compose_of(run).services().items() if one.replicas]
+    found = rows(services, Containers(run.project.name).look())
     if as_json:
         print(json.dumps(found, indent=2))
     else:
-        workspace.events.emit(ServicesListed(found))
+        run.events.emit(ServicesListed(found))

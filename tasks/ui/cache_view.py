@@ -12,7 +12,7 @@ from tasks.buildkit.progress import brief
 from tasks.history import hits
 from tasks.pruning import disk_usage
 from tasks.pruning.prune import Item, choose, total
-from tasks.run import Workspace
+from tasks.run import Run
 
 _KINDS = (
     disk_usage.IMAGE, disk_usage.NAME, disk_usage.ENGINE, disk_usage.BUILDER, disk_usage.LOCAL, disk_usage.LAYOUT,
@@ -20,22 +20,22 @@ _KINDS = (
 )  # fmt: skip
 
 
-def show(workspace: Workspace, runs: int, as_json: bool) -> None:
+def show(run: Run, runs: int, as_json: bool) -> None:
     """Print the statistics to standard output. Raises ``UserError``."""
-    data = gather(workspace, runs)
+    data = gather(run, runs)
     if as_json:
         print(json.dumps(data, indent=2, ensure_ascii=False))
     else:
         _print(data)
 
 
-def gather(workspace: Workspace, runs: int) -> dict[str, Any]:
+def gather(run: Run, runs: int) -> dict[str, Any]:
     """The statistics as plain data.
 
     ``reclaimable_bytes`` is what may go at all, ``over_bytes`` what is beyond ``CACHE_MAX_SIZE``.
     """
-    settings = workspace.settings
-    items = disk_usage.all_items(workspace)
+    settings = run.settings
+    items = disk_usage.all_items(run)
     left = choose(items, float("inf"), sys.maxsize).left
     return {
         "builder": builder.name(settings),
@@ -44,8 +44,8 @@ def gather(workspace: Workspace, runs: int) -> dict[str, Any]:
         "reclaimable_bytes": left,
         "over_bytes": max(0, left - settings.cache_max_size),
         "holdings": [_holding(kind, items) for kind in _KINDS if any(item.kind == kind for item in items)],
-        "registry": _registry(workspace),
-        "images": [_image(one) for one in disk_usage.saved(workspace, runs).values()],
+        "registry": _registry(run),
+        "images": [_image(one) for one in disk_usage.saved(run, runs).values()],
     }
 
 
@@ -64,21 +64,19 @@ def _holding(kind: str, items: list[Item]) -> dict[str, Any]:
     }
 
 
-def _registry(workspace: Workspace) -> dict[str, Any] | None:
+def _registry(run: Run) -> dict[str, Any] | None:
     """What the shared registry holds of this project; ``problem`` where it does not say."""
     from tasks.sharing import share
     from tasks.sharing.registry import NoImage, Registry, Unavailable
 
-    address = workspace.settings.cache_registry
+    address = run.settings.cache_registry
     if not address:
         return None
     registry = Registry(address)
-    paths = sorted({share.path_of(image.ref) for image in workspace.project.images.values()})
+    paths = sorted({share.path_of(image.ref) for image in run.project.images.values()})
     try:
         tags = {path: registry.tags(path) for path in paths}
-        current = workspace.share.offers(
-            {name: one.inputs for name, one in workspace.decisions().items()}, workspace.snapshot().platform
-        )
+        current = run.share.offers({name: one.inputs for name, one in run.decisions().items()}, run.snapshot().platform)
     except (Unavailable, NoImage) as error:
         return {"address": address, "problem": f"it {error}"}
     layers = {digest: size for found in current.values() for digest, size in found.layers.items()}

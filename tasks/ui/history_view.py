@@ -15,7 +15,7 @@ from tasks.buildkit.progress import brief
 from tasks.history.store import Build, History
 
 if TYPE_CHECKING:
-    from tasks.run import Workspace
+    from tasks.run import Run
 
 LIMIT = 30
 """How many builds are listed when nothing else is asked for."""
@@ -31,10 +31,10 @@ class Asked:
     limit: int = LIMIT
 
 
-def show(workspace: Workspace, words: Sequence[str], number: str, limit: str, as_json: bool) -> None:
+def show(run: Run, words: Sequence[str], number: str, limit: str, as_json: bool) -> None:
     """Print the history of the project to standard output. Options may also stand behind the image."""
     given = [*(["--show", number] if number else []), *(["--limit", limit] if limit else [])]
-    print(answer(workspace.history, parse([*given, *(["--json"] if as_json else []), *words])))
+    print(answer(run.history, parse([*given, *(["--json"] if as_json else []), *words])))
 
 
 def parse(words: Sequence[str]) -> Asked:

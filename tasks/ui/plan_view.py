@@ -13,12 +13,12 @@ from typing import Any
 from tasks.base.errors import UserError
 from tasks.inputs.resolver import ImageInputs
 from tasks.planning.plan import Decision
-from tasks.run import Workspace
+from tasks.run import Run
 
 _ALIGN = {"build": "yellow", "pull": "cyan", "retag": "cyan", "fresh": "green", "broken": "red"}
 
 
-def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
+def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
     """Print the plan of ``images`` and what they need (all, when none is named) to standard output.
 
     Options may also stand behind the names. Raises ``UserError`` if an image is broken, once the plan is printed.
@@ -31,7 +31,7 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
         sys.stdout.reconfigure(errors="backslashreplace")
     for word in set(words) - set(names) - {"--json", "--inputs", "--bake"}:
         raise UserError(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
-    decisions = chosen(workspace, names)
+    decisions = chosen(run, names)
     for name, one in decisions.items():
         for key in one.inputs.image.unsupported:
             print(f"plan: {name}: buildx has no option for build.{key}, so it only counts", file=sys.stderr)
@@ -41,24 +41,24 @@ def show(workspace: Workspace, images: Sequence[str], as_json: bool, inputs: boo
         resolved = {name: one.inputs for name, one in decisions.items()}
         definition = bake.definition(resolved)
         print(json.dumps(definition, indent=2))
-        for sentence in _untold(workspace, definition, resolved):
+        for sentence in _untold(run, definition, resolved):
             print(f"plan: {sentence}", file=sys.stderr)
-        if allow := bake.allowances(definition, workspace.project.directory):
-            where = f"in {workspace.project.directory}, buildx from 0.19 on asks for"
+        if allow := bake.allowances(definition, run.project.directory):
+            where = f"in {run.project.directory}, buildx from 0.19 on asks for"
             print(f"plan: {where}: docker buildx bake {shlex.join(allow)}", file=sys.stderr)
     elif as_json:
-        print(json.dumps(promised(workspace, decisions), indent=2, ensure_ascii=False))
+        print(json.dumps(promised(run, decisions), indent=2, ensure_ascii=False))
     elif inputs:
         own = {name: decisions[name] for name in names} or decisions
         print("\n".join(sorted({path for one in own.values() for path in one.inputs.paths()})))
     else:
-        _print_table(workspace, decisions)
+        _print_table(run, decisions)
     broken = [f"{name}: {'; '.join(one.reasons)}" for name, one in decisions.items() if one.action == "broken"]
     if broken:
         raise UserError("\n".join(broken))
 
 
-def _untold(workspace: Workspace, definition: Mapping[str, Any], inputs: Mapping[str, ImageInputs]) -> list[str]:
+def _untold(run: Run, definition: Mapping[str, Any], inputs: Mapping[str, ImageInputs]) -> list[str]:
     """What the definition leaves out, as sentences."""
     from tasks.building import build_target
     from tasks.buildkit import bake, buildx
@@ -69,17 +69,17 @@ def _untold(workspace: Workspace, definition: Mapping[str, Any], inputs: Mapping
         version = ""
     found = bake.untold(definition, inputs, version)
     with contextlib.suppress(UserError):
-        kind = build_target.chosen_backend(workspace).kind
+        kind = build_target.chosen_backend(run).kind
         if kind != "none":
             found.append(f"bake neither reads nor writes the caches of CACHE_BACKEND ({kind})")
     return found
 
 
-def chosen(workspace: Workspace, names: Sequence[str]) -> dict[str, Decision]:
+def chosen(run: Run, names: Sequence[str]) -> dict[str, Decision]:
     """The decisions for these images and all that they need, parents first; for all images when none is named."""
-    decisions = workspace.decisions()
+    decisions = run.decisions()
     wanted: set[str] = set()
-    todo = [workspace.project.image(name).name for name in names] or list(decisions)
+    todo = [run.project.image(name).name for name in names] or list(decisions)
     while todo:
         name = todo.pop()
         if name not in wanted:
@@ -88,13 +88,13 @@ def chosen(workspace: Workspace, names: Sequence[str]) -> dict[str, Decision]:
     return {name: decision for name, decision in decisions.items() if name in wanted}
 
 
-def promised(workspace: Workspace, decisions: Mapping[str, Decision]) -> dict[str, Any]:
+def promised(run: Run, decisions: Mapping[str, Decision]) -> dict[str, Any]:
     """The plan as plain data, in the form that DESIGN promises to scripts."""
-    workers = workspace.settings.build_jobs
-    expected = workspace.forecast(decisions)
+    workers = run.settings.build_jobs
+    expected = run.forecast(decisions)
     wall = _wall(decisions, expected, workers)
     return {
-        "project": workspace.project.name,
+        "project": run.project.name,
         "workers": workers,
         "estimated_wall_seconds": None if wall is None else round(wall, 1),
         "images": [_promised_image(one, expected) for one in decisions.values()],
@@ -134,13 +134,13 @@ def _wall(decisions: Mapping[str, Decision], expected: Mapping[str, float], work
     return forecast.wall_seconds(needs, {name: value or 0.0 for name, value in seconds.items()}, workers)
 
 
-def _print_table(workspace: Workspace, decisions: Mapping[str, Decision]) -> None:
+def _print_table(run: Run, decisions: Mapping[str, Decision]) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from tasks.base.output import Output
 
-    expected = workspace.forecast(decisions)
+    expected = run.forecast(decisions)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("image", "action", "why"):
         table.add_column(heading, overflow="fold")
@@ -153,10 +153,10 @@ def _print_table(workspace: Workspace, decisions: Mapping[str, Decision]) -> Non
     console = Output()
     console.print(table)
     stale = sum(one.stale for one in decisions.values())
-    wall = _wall(decisions, expected, workspace.settings.build_jobs)
+    wall = _wall(decisions, expected, run.settings.build_jobs)
     if not decisions:
         console.print("no service of this project has a `build:` section")
     elif not stale:
         console.print(f"\nnothing to do: all {len(decisions)} images are fresh")
     elif wall is not None:
-        console.print(f"\nabout {wall:.0f} s with {workspace.settings.build_jobs} workers")
+        console.print(f"\nabout {wall:.0f} s with {run.settings.build_jobs} workers")

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.base.formatting import cell, seconds_text, size_text
-from tasks.history.analysis import Run, critical_path, runs, saved_seconds, sizes, step_histories, stored_bytes
+from tasks.history.analysis import PastRun, critical_path, runs, saved_seconds, sizes, step_histories, stored_bytes
 from tasks.history.store import Build, History
-from tasks.run import Workspace
+from tasks.run import Run
 from tasks.ui.report_page import Shown, page, when
 from tasks.ui.trace import trace
 
@@ -20,9 +20,9 @@ BUILDS = 1000
 """How many of the stored builds the report looks at."""
 
 
-def make(workspace: Workspace) -> None:
+def make(run: Run) -> None:
     """Write the report of the current project, and say where it is."""
-    folder = write(workspace.folder / "report", workspace.history, workspace.project.name)
+    folder = write(run.folder / "report", run.history, run.project.name)
     print(f"report: {folder / 'index.html'}, report.md and trace.json beside it", file=sys.stderr)
 
 
@@ -59,7 +59,7 @@ def markdown(shown: Shown) -> str:
     return "\n".join(lines)
 
 
-def _cached(shown: Shown, run: Run) -> str:
+def _cached(shown: Shown, run: PastRun) -> str:
     if not run.steps:
         return "no step was looked at"
     saved = saved_seconds(shown.last, step_histories(shown.builds))

@@ -15,7 +15,7 @@ from pathlib import Path
 from tasks.base.formatting import seconds_text, size_text
 from tasks.history.analysis import (
     Cause,
-    Run,
+    PastRun,
     Size,
     StepHistory,
     causes,
@@ -165,7 +165,7 @@ def _layer_words(place: int, size: int, images: Sequence[str]) -> str:
     return f"layer {place}: {size_text(size)}{shared}"
 
 
-def _trend(shown: Sequence[Run]) -> str:
+def _trend(shown: Sequence[PastRun]) -> str:
     if len(shown) < 2:
         return ""
     longest = max(run.wall for run in shown) or 1.0
@@ -177,7 +177,7 @@ def _trend(shown: Sequence[Run]) -> str:
 <div><h3>Steps from the cache</h3>{_chart(hits, "100%", "0%", "Share of cached steps in each run")}</div></div>"""
 
 
-def _run_words(run: Run) -> str:
+def _run_words(run: PastRun) -> str:
     rate = "" if run.hit_rate is None else f", {run.cached} of {run.steps} steps cached"
     bad = f", {run.failed} not finished" if run.failed else ""
     return f"{when(run.started)}: {seconds_text(run.wall)}, {run.built} built{bad}{rate}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tasks.base import processes
 from tasks.base.formatting import seconds_text
-from tasks.run import Workspace, current
+from tasks.run import Run, current
 from tasks.ui.board import BAD, Board
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Reporter:
 
     desc = "images as a live board on a terminal, as lines elsewhere"
 
-    def __init__(self, outstream: TextIO, options: Mapping[str, Any], run: Workspace | None = None) -> None:
+    def __init__(self, outstream: TextIO, options: Mapping[str, Any], run: Run | None = None) -> None:
         """``outstream`` is doit's ``--output-file``, used only when it is one; ``options`` are not. ``run`` is what is
         shown (default: that of this process)."""
         run = run or current()

@@ -102,14 +102,14 @@ class Content:
 
 def measure_image(engine: Engine, ref: str) -> Measured | None:
     """The image that the engine holds under this reference; None if there is none."""
-    held = engine.snapshot().get(ref) if ref else None
-    if held is None:
+    local_image = engine.snapshot().get(ref) if ref else None
+    if local_image is None:
         return None
-    made = chained(engine.layers(held.id))
+    made = chained(engine.layers(local_image.id))
     known = sum(layer.size for layer in made)
-    if made and known < held.size:  # an imported base does not tell the size of its layer
-        made[0] = replace(made[0], size=made[0].size + held.size - known)
-    return Measured(ref, held.id, held.size, tuple(made))
+    if made and known < local_image.size:  # an imported base does not tell the size of its layer
+        made[0] = replace(made[0], size=made[0].size + local_image.size - known)
+    return Measured(ref, local_image.id, local_image.size, tuple(made))
 
 
 def chained(layers: Iterable[tuple[str, int]]) -> list[Layer]:
@@ -133,8 +133,8 @@ def holders(images: Mapping[str, Measured]) -> dict[Chain, list[str]]:
 
 def own_bytes(name: str, images: Mapping[str, Measured]) -> int:
     """The bytes of an image that none of the others has."""
-    held = holders(images)
-    return sum(layer.size for layer in images[name].layers if len(set(held[layer.chain])) == 1)
+    sharers = holders(images)
+    return sum(layer.size for layer in images[name].layers if len(set(sharers[layer.chain])) == 1)
 
 
 def together(images: Mapping[str, Measured]) -> int:

@@ -21,8 +21,8 @@ def report(
     images = []
     for name, refs in pairs.items():
         ways = {}
-        for way, ref, held in (("standard", refs[0], standard), ("optimized", refs[1], optimized)):
-            ways[way] = _way(name, held, contents) if name in held else {"ref": ref or None, "missing": True}
+        for way, ref, measured in (("standard", refs[0], standard), ("optimized", refs[1], optimized)):
+            ways[way] = _way(name, measured, contents) if name in measured else {"ref": ref or None, "missing": True}
         one, other = standard.get(name), optimized.get(name)
         smaller = round(1 - other.size / one.size, 4) if one and other and one.size else None
         images.append({"name": name, "smaller": smaller, **ways})
@@ -33,14 +33,14 @@ def report(
     }
 
 
-def _way(name: str, held: Mapping[str, Measured], contents: Mapping[str, Content]) -> dict[str, Any]:
-    image = held[name]
-    sharers = sizes.holders(held)
+def _way(name: str, images: Mapping[str, Measured], contents: Mapping[str, Content]) -> dict[str, Any]:
+    image = images[name]
+    sharers = sizes.holders(images)
     content = contents[image.id]
     return {
         "ref": image.ref,
         "bytes": image.size,
-        "unique_bytes": sizes.own_bytes(name, held),
+        "unique_bytes": sizes.own_bytes(name, images),
         "layers": [
             {"bytes": layer.size, "shared_with": sorted(set(sharers[layer.chain]) - {name})} for layer in image.layers
         ],
