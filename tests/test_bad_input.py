@@ -120,7 +120,7 @@ def test_a_cycle_between_images(lab: Lab) -> None:
     )
     done = lab.doit("build_optimized")
     assert done.returncode != 0
-    assert "need each other: one → two → one" in done.stderr or "need each other: two → one → two" in done.stderr
+    assert "dependency cycle: one → two → one" in done.stderr or "dependency cycle: two → one → two" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -33,7 +33,7 @@ OFFLINE = "no registry can be reached (no such host)"
 
 
 @pytest.mark.parametrize(
-    ("source", "held", "enough"),
+    ("source", "local_image", "enough"),
     [
         ("auto", None, False),
         ("auto", OURS, True),
@@ -119,7 +119,7 @@ def rebuild(local_image: LocalImage | None, root: Path, **settings: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("held", "settings", "sentence"),
+    ("local_image", "settings", "sentence"),
     [
         (None, {"BASE_SOURCE": "registry"}, "BASE_SOURCE=registry"),
         (None, {"BASE_IMAGE": "python@sha256:" + "0" * 64}, "cannot have the digest"),

@@ -109,7 +109,7 @@ class TestStages:
         assert "Dockerfile:2: stage 'b' is used before it is defined" in trouble(
             "FROM scratch AS a\nCOPY --from=b x y\nFROM scratch AS b\nCOPY --from=a x y"
         )
-        assert "'a' needs itself" in trouble("FROM scratch AS a\nCOPY --from=a x y")
+        assert "'a' is in a dependency cycle" in trouble("FROM scratch AS a\nCOPY --from=a x y")
         assert trouble("FROM scratch\nCPY a b") == "Dockerfile:2: unknown instruction: CPY (did you mean COPY?)"
         assert trouble("COPY a b\n").startswith("Dockerfile:1: COPY before the first FROM")
         assert trouble("# nothing\n").startswith("Dockerfile:1: ")

@@ -207,7 +207,7 @@ def container(state: str = "running", health: str = "", service: str = "web", **
         (container("exited", exit_code=0, always=True), False, Verdict("failed", "ended with status 0")),
         (container("restarting", exit_code=3), False, Verdict("waiting", "ended with status 3, starting again")),
         (container("running", restarts=RESTARTS, exit_code=3), True,
-         Verdict("failed", "ends again and again, the last time with status 3")),
+         Verdict("failed", f"crash loop: restarted {RESTARTS} times, last with status 3")),
         (container("paused"), True, Verdict("waiting", "paused")),
         (container("dead", exit_code=1), False, Verdict("failed", "ended with status 1")),
         (None, True, Verdict("waiting", "to be created")),

@@ -29,7 +29,7 @@ def task_cache_prune() -> Task:
     return {
         "actions": [(_prune,)],
         "params": [
-            {"name": "dry_run", "long": "dry-run", **FLAG, "help": "only print what would go"},
+            {"name": "dry_run", "long": "dry-run", **FLAG, "help": "only print what would be removed"},
             {"name": "everything", "long": "all", **FLAG, "help": "all that nothing needs, however new and small"},
             {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"},
             _JSON,

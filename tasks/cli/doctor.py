@@ -22,7 +22,7 @@ _LITTLE_SPACE = 5_000_000_000  # bytes: the stack, its standard twins and a full
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: ``good``, ``poor`` (works, but something is lost) or ``bad`` (does not work)."""
+    """One thing that was looked at: ``ok``, ``warn`` (works, but something is lost) or ``fail`` (does not work)."""
 
     subject: str
     verdict: str
@@ -43,7 +43,7 @@ def examine() -> Any:
     width = max(len(one.subject) for one in findings)
     for one in findings:
         print(f"{one.verdict:5}{one.subject:{width}}  {one.found}" + (f" — {one.remedy}" if one.remedy else ""))
-    bad = [one.subject for one in findings if one.verdict == "bad"]
+    bad = [one.subject for one in findings if one.verdict == "fail"]
     return TaskFailed(f"this machine cannot build yet: {', '.join(bad)}") if bad else None
 
 
@@ -51,13 +51,13 @@ def look(run: Run) -> Iterator[Finding]:
     """Look at the tools, the engine, the disk, the settings and the project, in this order."""
     from tasks.buildkit import buildx
 
-    yield Finding("python", "good", sys.version.split()[0])
+    yield Finding("python", "ok", sys.version.split()[0])
     yield _tool("buildx", _said(buildx.version), _LEAST_BUILDX, "install docker-buildx")
     yield _tool("compose", _said(_compose_version), _LEAST_COMPOSE, "install docker-compose (v2)")
     yield from _engine(run)
     free = shutil.disk_usage(run.files[0].parent).free
-    verdict = "good" if free > _LITTLE_SPACE else "poor"
-    yield Finding("disk", verdict, f"{free / 1e9:.0f} GB free", "" if verdict == "good" else "doit cache_prune")
+    verdict = "ok" if free > _LITTLE_SPACE else "warn"
+    yield Finding("disk", verdict, f"{free / 1e9:.0f} GB free", "" if verdict == "ok" else "doit cache_prune")
     yield _settings(run)
     yield _project(run)
 
@@ -67,45 +67,45 @@ def _engine(run: Run) -> Iterator[Finding]:
         snapshot = run.snapshot()
         containerd = run.engine.uses_containerd_store()
     except UserError as trouble:
-        yield Finding("engine", "bad", trouble.sentence, trouble.remedy)
+        yield Finding("engine", "fail", trouble.sentence, trouble.remedy)
         return
-    yield Finding("engine", "good", f"answers at {run.engine.address}, {snapshot.platform}")
+    yield Finding("engine", "ok", f"answers at {run.engine.address}, {snapshot.platform}")
     if containerd:
-        yield Finding("image store", "good", "containerd's: every kind of cache can be exported")
+        yield Finding("image store", "ok", "containerd's: every kind of cache can be exported")
     else:
         remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
-        yield Finding("image store", "poor", "the classic one: caches can be exported inline only", remedy)
+        yield Finding("image store", "warn", "the classic one: caches can be exported inline only", remedy)
     ref = run.settings.base_image
     local_image = base.wanted(snapshot.get(ref), run.settings, run.base_identity)
     source = "is in the engine" if local_image else "will be pulled, or made from Debian's packages"
-    yield Finding("base image", "good", f"{ref} {source}")
+    yield Finding("base image", "ok", f"{ref} {source}")
 
 
 def _settings(run: Run) -> Finding:
     try:
         bundle = run.environ.get("BUILD_CA_CERT") or "the system's certificates"
     except UserError as trouble:
-        return Finding("settings", "bad", str(trouble))
-    return Finding("settings", "good", f"{run.settings.build_jobs} builds at once; builds trust {bundle}")
+        return Finding("settings", "fail", str(trouble))
+    return Finding("settings", "ok", f"{run.settings.build_jobs} builds at once; builds trust {bundle}")
 
 
 def _project(run: Run) -> Finding:
     try:
         problems = [f"{one.name}: {one.problem}" for one in run.declared().values() if one.problem]
     except UserError as trouble:
-        return Finding("project", "bad", str(trouble))
+        return Finding("project", "fail", str(trouble))
     if problems:
-        return Finding("project", "bad", "; ".join(problems))
-    return Finding("project", "good", f"{run.project.name}: {len(run.project.images)} images")
+        return Finding("project", "fail", "; ".join(problems))
+    return Finding("project", "ok", f"{run.project.name}: {len(run.project.images)} images")
 
 
 def _tool(name: str, said: str, least: tuple[int, int], remedy: str) -> Finding:
     version = re.search(r"v?(\d+)\.(\d+)", said)
     if not version:
-        return Finding(name, "bad", said or "is not installed", remedy)
+        return Finding(name, "fail", said or "is not installed", remedy)
     if (int(version[1]), int(version[2])) < least:
-        return Finding(name, "bad", f"{version[0]} is older than {least[0]}.{least[1]}", remedy)
-    return Finding(name, "good", said.splitlines()[0])
+        return Finding(name, "fail", f"{version[0]} is older than {least[0]}.{least[1]}", remedy)
+    return Finding(name, "ok", said.splitlines()[0])
 
 
 def _said(ask: Any) -> str:

@@ -183,7 +183,7 @@ class _Reader:
     def _visit(self, stage: _Stage, line: int) -> tuple[Scope, tuple[str, ...]]:
         """Read a stage and all that it reaches, once; its variables and its ONBUILD triggers."""
         if stage in self.active:
-            raise UserError(f"stage {stage.name or stage.number!r} needs itself", where=self._at(line))
+            raise UserError(f"stage {stage.name or stage.number!r} is in a dependency cycle", where=self._at(line))
         if stage.number not in self.done:
             self.reached[stage.number] = set()
             self.active.append(stage)

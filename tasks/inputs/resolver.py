@@ -270,7 +270,7 @@ class InputResolver:
     ) -> ImageInputs:
         image, directory = draft.image, self._project.directory
         if cycle:
-            return ImageInputs(image, directory, problem="these images need each other: " + " → ".join(cycle))
+            return ImageInputs(image, directory, problem="dependency cycle: " + " → ".join(cycle))
         if draft.problem:
             return ImageInputs(image, directory, problem=draft.problem)
         parents = self._parents(image, draft.reads)

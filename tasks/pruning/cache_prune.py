@@ -31,7 +31,7 @@ _SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
 def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
     """Remove what is too old or too much, or with ``everything`` all that nothing needs.
 
-    What would go is printed first: for ``dry_run`` to standard output, and that is all; else to standard error, and
+    What would be removed is printed first: for ``dry_run`` to standard output, and that is all; else to standard error, and
     then it is asked about. ``UserError`` without agreement. Of that, what is needed or was used meanwhile stays: once
     no build with this engine runs, which is waited for, everything is looked at again."""
     asked = time.time()
@@ -76,7 +76,7 @@ def _remove_agreed(
 
 
 def _choose_unused(run: Run, everything: bool, only: Container[str] | None, since: float) -> Pruning:
-    """What would go now, of that only these keys (None: the build cache), and nothing that was used since that time."""
+    """What would be removed now, of that only these keys (None: the build cache), and nothing that was used since that time."""
     settings = run.settings
     items = disk_usage.all_items(run)
     unused = time.time() - since
@@ -94,16 +94,16 @@ def _choose_unused(run: Run, everything: bool, only: Container[str] | None, sinc
 
 
 def choose_now(run: Run, everything: bool) -> Pruning:
-    """What would go at this moment."""
+    """What would be removed at this moment."""
     settings = run.settings
     return choose(disk_usage.all_items(run), settings.cache_max_age, settings.cache_max_size, everything)
 
 
 def said(run: Run, chosen: Pruning, everything: bool) -> str:
-    """What would go, in words: every image and folder by name, and of a build cache's records the largest."""
+    """What would be removed, in words: every image and folder by name, and of a build cache's records the largest."""
     settings = run.settings
     if not chosen.gone:
-        return f"nothing to prune: {size_text(chosen.left)} may go, and is neither too old nor too much"
+        return f"nothing to prune: {size_text(chosen.left)} are reclaimable, and neither too old nor too much"
     lines = []
     for kind, group in groupby(sorted(chosen.gone, key=lambda pair: pair[0].kind), key=lambda pair: pair[0].kind):
         pairs = list(group)
@@ -118,7 +118,7 @@ def said(run: Run, chosen: Pruning, everything: bool) -> str:
         if everything
         else f"unused for {_days(settings.cache_max_age)}, or too much for {size_text(settings.cache_max_size)}"
     )
-    lines.append(f"{size_text(chosen.freed)} would go ({why}), {size_text(chosen.left)} that may go stay")
+    lines.append(f"{size_text(chosen.freed)} would be removed ({why}), {size_text(chosen.left)} reclaimable stay")
     return "\n".join(lines)
 
 

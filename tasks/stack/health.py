@@ -127,7 +127,7 @@ def _judge(
     doomed = coming and before is not None
     again = one.restarts - (before.restarts if before else 0)
     if again >= RESTARTS and not doomed:
-        return Verdict("failed", f"ends again and again, the last time with status {one.exit_code}", one.started)
+        return Verdict("failed", f"crash loop: restarted {again} times, last with status {one.exit_code}", one.started)
     if one.state == "created":
         return Verdict("waiting", "created") if coming else Verdict("blocked", "was created, but not started")
     if one.state == "restarting":

@@ -32,7 +32,7 @@ def show(run: Run, runs: int, as_json: bool) -> None:
 def gather(run: Run, runs: int) -> dict[str, Any]:
     """The statistics as plain data.
 
-    ``reclaimable_bytes`` is what may go at all, ``over_bytes`` what is beyond ``CACHE_MAX_SIZE``.
+    ``reclaimable_bytes`` is what can be removed at all, ``over_bytes`` what is beyond ``CACHE_MAX_SIZE``.
     """
     settings = run.settings
     items = disk_usage.all_items(run)
@@ -121,7 +121,7 @@ def _print(data: dict[str, Any]) -> None:
     console = Output()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("where")
-    for heading in ("entries", "size", "shared", "may go", "oldest"):
+    for heading in ("entries", "size", "shared", "reclaimable", "oldest"):
         table.add_column(heading, justify="right")
     for one in data["holdings"]:
         oldest = f"{one['oldest_seconds'] / 86400:.1f} d" if one["reclaimable_count"] else ""
@@ -130,7 +130,7 @@ def _print(data: dict[str, Any]) -> None:
     console.print(table)
     bound = f"of {size_text(data['max_bytes'])} allowed (CACHE_MAX_SIZE)"
     over = f": {size_text(data['over_bytes'])} too much, doit cache_prune" if data["over_bytes"] else ""
-    console.print(f"\n{size_text(data['reclaimable_bytes'])} may go, {bound}{over}", markup=False)
+    console.print(f"\n{size_text(data['reclaimable_bytes'])} reclaimable, {bound}{over}", markup=False)
     if data["registry"]:
         console.print(_registry_text(data["registry"]), markup=False)
     if data["images"]:
