@@ -31,9 +31,9 @@ _SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
 def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
     """Remove what is too old or too much, or with ``everything`` all that nothing needs.
 
-    What would be removed is printed first: for ``dry_run`` to standard output, and that is all; else to standard error, and
-    then it is asked about. ``UserError`` without agreement. Of that, what is needed or was used meanwhile stays: once
-    no build with this engine runs, which is waited for, everything is looked at again."""
+    What would be removed is printed first: for ``dry_run`` to standard output, and that is all; else to standard error,
+    and then it is asked about. ``UserError`` without agreement. Of that, what is needed or was used meanwhile stays:
+    once no build with this engine runs, which is waited for, everything is looked at again."""
     asked = time.time()
     chosen = choose_now(run, everything)
     if dry_run:
@@ -76,7 +76,8 @@ def _remove_agreed(
 
 
 def _choose_unused(run: Run, everything: bool, only: Container[str] | None, since: float) -> Pruning:
-    """What would be removed now, of that only these keys (None: the build cache), and nothing that was used since that time."""
+    """What would be removed now, of that only these keys (None: the build cache), and nothing that was used since that
+    time."""
     settings = run.settings
     items = disk_usage.all_items(run)
     unused = time.time() - since
