@@ -29,7 +29,7 @@ from tasks.compose.stack import (
     services_of,
     start_argv,
 )
-from tasks.engine.containers import Container, container_of, seconds_of
+from tasks.engine.containers import Container, container_of
 from tasks.stack import watch
 from tasks.stack.dev import Reaction, edited, mounted, reaction, stats_of
 from tasks.stack.ephemeral_stack import free_port, urls, variable
@@ -166,11 +166,6 @@ def test_a_container() -> None:
     assert "seemingly-secret" not in repr(found)
     once = json.loads(json.dumps(INSPECTED).replace('"False"', '"True"'))
     assert container_of(once) is None
-
-
-def test_never_is_zero() -> None:
-    assert seconds_of("0001-01-01T00:00:00Z") == 0.0
-    assert seconds_of("") == 0.0
 
 
 def test_rows_are_plain_data() -> None:

@@ -13,10 +13,10 @@ from base64 import b64decode
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from tasks.base.formatting import clean, size_text
+from tasks.base.timestamps import epoch_seconds
 from tasks.buildkit.rawjson import Message, Plain, RawJson
 
 LOG_LINES = 400
@@ -246,14 +246,14 @@ class Progress:
             _rename(step, self._known(name))
         if isinstance(inputs, list):
             step.inputs = tuple(value for value in inputs if isinstance(value, str))
-        started, completed = _time(vertex.get("started")), _time(vertex.get("completed"))
-        if started is None:
+        started, completed = epoch_seconds(vertex.get("started")), epoch_seconds(vertex.get("completed"))
+        if not started:
             return []
         changes = self._begin(step)
         step.started = started if step.started is None else min(step.started, started)
         step.cached = step.cached or vertex.get("cached") is True
         step.error = self._known(error) if isinstance(error, str) and error else step.error
-        if completed is None:
+        if not completed:
             if started not in step.spans:
                 step.completed = None
             return changes
@@ -281,7 +281,7 @@ class Progress:
         current, total = status.get("current"), status.get("total")
         if isinstance(current, int) and isinstance(total, int) and total > 0:
             self._transfers.setdefault(step.digest, {})[name] = (current, total)
-        if _time(status.get("completed")) is None or (step.digest, name) in self._said:
+        if not epoch_seconds(status.get("completed")) or (step.digest, name) in self._said:
             return []
         self._said.add((step.digest, name))
         text = self._known(name)
@@ -296,7 +296,7 @@ class Progress:
         *lines, rest = (self._partial.pop(key, "") + _decode(data)).split("\n")
         if rest:
             self._partial[key] = rest
-        at = _time(log.get("timestamp"))
+        at = epoch_seconds(log.get("timestamp"))
         return [*self._begin(step), *(self._printed(step, line, at) for line in lines)]
 
     def _flush(self, step: Step) -> list[Change]:
@@ -354,13 +354,3 @@ def _decode(data: str) -> str:
         return b64decode(data).decode("utf-8", "replace")
     except ValueError:
         return data
-
-
-def _time(stamp: object) -> float | None:
-    if not isinstance(stamp, str):
-        return None
-    try:
-        at = datetime.fromisoformat(stamp).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return None
-    return at if at > 0 else None

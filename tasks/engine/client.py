@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 from tasks.base import platforms
 from tasks.base.errors import UserError
 from tasks.base.references import familiar
+from tasks.base.timestamps import epoch_seconds
 from tasks.engine.api import Api
 from tasks.engine.endpoint import endpoint
 from tasks.engine.labels import INPUT_DIGEST, LABEL
@@ -276,20 +277,6 @@ def _fixed(listed: Mapping[str, Any]) -> bool:
     return re.search(r"manifest\.v\d", (listed.get("Descriptor") or {}).get("mediaType", "")) is not None
 
 
-def moment(text: str) -> float:
-    """Seconds since the epoch of a time as Go writes it (RFC 3339 with nanoseconds); 0 for none.
-
-    >>> moment("2026-11-24T07:29:38.905736163Z")
-    1795505378.0
-    """
-    found = re.match(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d+)? ?(Z|[+-]\d\d:?\d\d)", text)
-    if not found:
-        return 0.0
-    from datetime import datetime
-
-    return max(0.0, datetime.fromisoformat(f"{found[1]}T{found[2]}{found[3].replace('Z', '+00:00')}").timestamp())
-
-
 def _cache_record(listed: Mapping[str, Any]) -> CacheRecord:
     # Engines up to 26 write a blank before this key.
     parents = listed.get("Parents") or listed.get(" Parents") or ([listed["Parent"]] if listed.get("Parent") else [])
@@ -298,11 +285,11 @@ def _cache_record(listed: Mapping[str, Any]) -> CacheRecord:
         parents=tuple(parents),
         what=" ".join((listed.get("Description") or listed.get("Type") or "").split()),
         size=int(listed.get("Size") or 0),
-        used=moment(listed.get("LastUsedAt") or "") or moment(listed.get("CreatedAt") or ""),
+        used=epoch_seconds(listed.get("LastUsedAt")) or epoch_seconds(listed.get("CreatedAt")),
         uses=int(listed.get("UsageCount") or 0),
         busy=bool(listed.get("InUse")),
         shared=bool(listed.get("Shared")),
-        made=moment(listed.get("CreatedAt") or ""),
+        made=epoch_seconds(listed.get("CreatedAt")),
     )
 
 

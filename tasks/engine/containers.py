@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.base.errors import UserError
+from tasks.base.timestamps import epoch_seconds
 from tasks.engine.api import Api, sdk_client
 from tasks.engine.endpoint import endpoint
 
@@ -210,32 +211,13 @@ def container_of(inspected: Mapping[str, Any]) -> Container | None:
         health="" if health == "none" else health,
         exit_code=state.get("ExitCode") or 0,
         restarts=inspected.get("RestartCount") or 0,
-        started=seconds_of(state.get("StartedAt") or ""),
+        started=epoch_seconds(state.get("StartedAt")),
         start_period=(check.get("StartPeriod") or 0) / 1e9,
         ports=dict(_published((inspected.get("NetworkSettings") or {}).get("Ports") or {})),
         volumes={one["Destination"]: one["Name"] for one in inspected.get("Mounts") or () if one["Type"] == "volume"},
         files=tuple(part for part in files.split(",") if part),
         always=(host.get("RestartPolicy") or {}).get("Name") in ("always", "unless-stopped"),
     )
-
-
-def seconds_of(stamp: str) -> float:
-    """A time of the engine's as seconds since the epoch; 0 for the one that means never.
-
-    >>> seconds_of("2026-11-24T07:32:55.97733018Z") - seconds_of("2026-11-24T07:32:55Z") > 0.97
-    True
-    >>> seconds_of("0001-01-01T00:00:00Z")
-    0.0
-    """
-    from datetime import datetime
-
-    # The engine writes up to nine digits, which Python before 3.11.? and 3.12 read differently: six are enough.
-    stamp = re.sub(r"(\.\d{1,6})\d*", r"\1", stamp)
-    try:
-        when = datetime.fromisoformat(stamp)
-    except ValueError:
-        return 0.0
-    return when.timestamp() if when.year > 1970 else 0.0
 
 
 def _published(ports: Mapping[str, Any]) -> Iterator[tuple[int, str]]:

@@ -17,10 +17,11 @@ from pathlib import Path
 from tasks.base import places
 from tasks.base.errors import UserError
 from tasks.base.references import repository, tag_of
+from tasks.base.timestamps import epoch_seconds
 from tasks.building import build_target, context, parents
 from tasks.buildkit import builder
 from tasks.engine import temporary_tag
-from tasks.engine.client import CacheRecord, LocalImage, moment, normalise
+from tasks.engine.client import CacheRecord, LocalImage, normalise
 from tasks.engine.labels import INPUT_DIGEST
 from tasks.history import hits
 from tasks.history.store import KEEP
@@ -185,11 +186,11 @@ def read_du(text: str, now: float) -> list[CacheRecord]:
                 parents=tuple(one for one in (*fields["Parent"], *fields["Parents"]) if one),
                 what=" ".join(fields["Description"] or fields["Type"]),
                 size=_bytes(" ".join(fields["Size"])),
-                used=now - _ago(used) if used else moment(" ".join(fields["Created at"])),
+                used=now - _ago(used) if used else epoch_seconds(" ".join(fields["Created at"])),
                 uses=int(" ".join(fields["Usage count"]) or 0),
                 busy=fields["Reclaimable"] == ["false"],
                 shared=fields["Shared"] == ["true"],
-                made=moment(" ".join(fields["Created at"])),
+                made=epoch_seconds(" ".join(fields["Created at"])),
             )
         )
     return records
