@@ -26,6 +26,8 @@ from tasks.history.store import History
 from tasks.inputs.facts import ImageConfigCache
 from tasks.inputs.resolver import ImageInputs, InputResolver
 from tasks.planning import plan, record
+from tasks.planning.action import Action
+from tasks.planning.plan import Decision
 from tasks.sharing.asked import Asked
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Run:
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._declared: dict[str, ImageInputs] | None = None
-        self._decisions: dict[str, plan.Decision] | None = None
+        self._decisions: dict[str, Decision] | None = None
         self._taken: frozenset[str] = frozenset()
         self._identity: str | None = None
         self._changed = False
@@ -159,14 +161,14 @@ class Run:
     @cached_property
     def expected_seconds(self) -> dict[str, float]:
         """How long each image takes to build, as far as history knows."""
-        return self._expected("build")
+        return self._expected(Action.BUILD)
 
     @cached_property
     def expected_pull_seconds(self) -> dict[str, float]:
         """How long each image takes to be pulled, as far as history knows."""
-        return self._expected("pull")
+        return self._expected(Action.PULL)
 
-    def _expected(self, action: str) -> dict[str, float]:
+    def _expected(self, action: Action) -> dict[str, float]:
         images = self.project.images.values()
         try:
             known = self.history.expected_seconds((image.ref for image in images), action)
@@ -174,7 +176,7 @@ class Run:
             known = {}
         return {image.name: known[image.ref] for image in images if image.ref in known}
 
-    def forecast(self, decisions: Mapping[str, plan.Decision]) -> dict[str, float]:
+    def forecast(self, decisions: Mapping[str, Decision]) -> dict[str, float]:
         """How long what is planned for each image takes, where that is known: a pull is not a build, and the same image
         under another service's name takes nothing more."""
         found = {}
@@ -182,7 +184,7 @@ class Run:
             if one.inputs.image.duplicate_of:
                 found[name] = 0.0
                 continue
-            known = self.expected_pull_seconds if one.action == "pull" else self.expected_seconds
+            known = self.expected_pull_seconds if one.action == Action.PULL else self.expected_seconds
             if name in known:
                 found[name] = known[name]
         return found
@@ -195,7 +197,7 @@ class Run:
                 self._declared = self.resolver.resolve(host_platform(), lambda ref, some: None)
             return self._declared
 
-    def decisions(self) -> dict[str, plan.Decision]:
+    def decisions(self) -> dict[str, Decision]:
         """What would be done about each image, and why; made anew after ``changed``."""
         with self._lock:
             if self._decisions is None:
@@ -206,7 +208,7 @@ class Run:
                 self.facts.keep(local_image.id for local_image in self.snapshot().by_name.values())
             return self._decisions
 
-    def decide(self, name: str, *, refresh: bool = False) -> plan.Decision:
+    def decide(self, name: str, *, refresh: bool = False) -> Decision:
         """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
         ``refresh``: with its folders walked again, for whoever is about to act on it."""
         with self._lock:
@@ -216,13 +218,13 @@ class Run:
             inputs = chosen.resolve(self.snapshot().platform, self._facts_of, name, self.built_on)
             return self._planned(inputs)[name]
 
-    def _planned(self, inputs: Mapping[str, ImageInputs], whole: bool = False) -> dict[str, plan.Decision]:
+    def _planned(self, inputs: Mapping[str, ImageInputs], whole: bool = False) -> dict[str, Decision]:
         """Decide about all of these; the shared registry is asked about what would else be built, and once in a while
         about all. Which of its results take the place of one here is settled for all images together (``whole``)."""
         snapshot = self.snapshot()
         inputs = {name: self._checked(one) for name, one in inputs.items()}
 
-        def planned(offers: Mapping[str, SharedImage], taken: Collection[str]) -> dict[str, plan.Decision]:
+        def planned(offers: Mapping[str, SharedImage], taken: Collection[str]) -> dict[str, Decision]:
             local_image = (inputs, snapshot, self.facts_of, self._record_of)
             return plan.plan(*local_image, offers, self.index_of, taken or chosen)
 
@@ -231,7 +233,7 @@ class Run:
         due = whole and bool(self.settings.cache_registry) and self.asked.due
         ask = set(inputs) if due else chosen.intersection(inputs)
         # A run with nothing to ask does not even import what would.
-        if not self.settings.cache_registry or not (ask or any(one.action == "build" for one in decided.values())):
+        if not self.settings.cache_registry or not (ask or any(one.action == Action.BUILD for one in decided.values())):
             return self._possible(decided)
         if self.share.reads:
             from tasks.planning import agreement
@@ -246,14 +248,14 @@ class Run:
             self.asked.now()
         return self._possible(decided)
 
-    def _ask_others(self, decided: Mapping[str, plan.Decision]) -> None:
+    def _ask_others(self, decided: Mapping[str, Decision]) -> None:
         """Learn from the index how long builds take that were never done here."""
         if not self.settings.redis_url:
             return
         unknown = {
             one.inputs.fingerprint: name
             for name, one in decided.items()
-            if one.action == "build" and name not in self.expected_seconds
+            if one.action == Action.BUILD and name not in self.expected_seconds
         }
         if unknown:
             for number, made in self.coordinator.lookup(list(unknown)).items():
@@ -328,9 +330,9 @@ class Run:
         problem = several.problem(one, engine, dedicated=dedicated, containerd=containerd)
         return replace(one, problem=problem) if problem else one
 
-    def _possible(self, decided: dict[str, plan.Decision]) -> dict[str, plan.Decision]:
+    def _possible(self, decided: dict[str, Decision]) -> dict[str, Decision]:
         """Without the builds that the engine's BuildKit would refuse; a dedicated builder's version is not known."""
-        if self.settings.builder_driver != "docker" or not any(one.action == "build" for one in decided.values()):
+        if self.settings.builder_driver != "docker" or not any(one.action == Action.BUILD for one in decided.values()):
             return decided
         from tasks.planning import refused  # a run with nothing to build does not even import it
 

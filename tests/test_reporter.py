@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from tasks.base.formatting import because, seconds_text
 from tasks.buildkit.progress import Progress
+from tasks.planning.action import Action
 from tasks.ui.board import BAD, GOOD, Board, Row
 from tasks.ui.live import lines, overall, remaining
 
@@ -32,9 +33,10 @@ import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from doit.exceptions import TaskFailed
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.building.events import ImageEnded, ImageStarted, StepsChanged
 from tasks.buildkit.progress import Progress
+from tasks.planning.action import Action
 from tasks.run import current
 from tasks.ui.reporter import Reporter
 
@@ -45,7 +47,7 @@ PAUSE = float(Path("pause").read_text()) if Path("pause").exists() else 0.0
 
 def build(name):
     emit = current().events.emit
-    emit(ImageStarted(name, "build", [f"docker/{{name}}/Dockerfile changed"], 4.0))
+    emit(ImageStarted(name, Action.BUILD, [f"docker/{{name}}/Dockerfile changed"], 4.0))
     progress = Progress()
     source = "fail" if name == "broken" else "cold"
     for part in Path({str(CAPTURED)!r}, source + ".rawjson").read_bytes().split(b"\\n{{"):
@@ -57,7 +59,7 @@ def build(name):
     emit(ImageEnded(name, "built", progress, 231_000_000))
 
 def trouble():
-    raise Trouble("no such thing", where="file:3", remedy="make it")
+    raise UserError("no such thing", where="file:3", remedy="make it")
 
 def task_images():
     for name, parents in PARENTS.items():
@@ -267,7 +269,7 @@ def test_the_board_steps_aside_for_the_output_of_other_tasks(project: Path) -> N
 def test_a_high_board_is_cut_to_the_terminal() -> None:
     board = Board(live=False, stream=lambda text: None)
     board.expect({f"image{n}": [] for n in range(50)})
-    board.plan({f"image{n}": ("build", 1.0) for n in range(50)})
+    board.plan({f"image{n}": (Action.BUILD, 1.0) for n in range(50)})
     drawn = [line.plain for line in lines(board, time.monotonic(), 80, 12)]
     assert len(drawn) == 9
     assert drawn[-2].strip() == "… and 43 more"
@@ -285,7 +287,7 @@ def test_no_line_is_wider_than_the_terminal(images: dict[str, str], width: int, 
         board.rows[image] = Row(
             image,
             state="running" if number % 2 else "unknown",
-            action="build",
+            action=Action.BUILD,
             doing=doing.replace("\n", " "),
             began=time.monotonic(),
         )
@@ -296,17 +298,17 @@ def test_no_line_is_wider_than_the_terminal(images: dict[str, str], width: int, 
 def test_the_whole_is_forecast_from_history() -> None:
     board = Board(live=False, stream=lambda text: None)
     board.expect({"base": [], "auth": ["base"], "memory": ["base"]})
-    board.plan({"base": ("build", 10.0), "auth": ("build", 4.0), "memory": ("build", 6.0)})
+    board.plan({"base": (Action.BUILD, 10.0), "auth": (Action.BUILD, 4.0), "memory": (Action.BUILD, 6.0)})
     rows = list(board.rows.values())
     assert remaining(board, rows, 0.0) == 20.0
     board.workers = lambda: 2
     assert remaining(board, rows, 0.0) == 16.0
     assert overall(rows, 0.0) == 0.0
-    board.started("base", "build")
+    board.started("base", Action.BUILD)
     assert overall(rows, board.rows["base"].began + 5) == pytest.approx(0.25)
     board.ended("base", "built")
     assert overall(rows, time.monotonic()) == pytest.approx(0.5)
-    board.plan({"auth": ("build", None)})
+    board.plan({"auth": (Action.BUILD, None)})
     assert remaining(board, rows, 0.0) is None
 
 
@@ -320,7 +322,7 @@ def test_a_build_that_was_started_again_says_its_end_again() -> None:
     said: list[str] = []
     board = Board(live=False, stream=said.append)
     for _ in range(2):
-        board.started("auth", "build")
+        board.started("auth", Action.BUILD)
         board.ended("auth", "built", progress=Progress())
     assert [line.split(" in ")[0].strip() for line in said] == ["building auth", "built auth"] * 2
 

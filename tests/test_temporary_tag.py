@@ -23,7 +23,7 @@ APP = {
 BROKEN_OFF = """
 import sys
 from tasks.base import processes
-from tasks.base.errors import Trouble
+from tasks.base.errors import UserError
 from tasks.building.make import make
 from tasks.buildkit.progress import Progress
 finish = Progress.finish
@@ -31,7 +31,7 @@ def end(self):
     if sys.argv[1] == "stop":
         processes.stop_all()
     else:
-        raise {"trouble": Trouble("broken off"), "interrupt": KeyboardInterrupt}[sys.argv[1]]
+        raise {"trouble": UserError("broken off"), "interrupt": KeyboardInterrupt}[sys.argv[1]]
     return finish(self)
 Progress.finish = end
 sys.exit(str(make("app") or "") or 0)

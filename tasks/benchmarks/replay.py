@@ -25,6 +25,7 @@ from tasks.benchmarks.side_by_side import SideBySide
 from tasks.buildkit import buildx
 from tasks.buildkit.progress import Progress
 from tasks.compose.project import Project, load
+from tasks.planning.action import Action
 
 Apply = Callable[[Path, str], None]
 # Twenty edits, in the shares in which most days bring them. "undo" takes back the edit of code just before it.
@@ -184,8 +185,8 @@ class _Auditor:
     def optimized(self, seconds: float) -> Count:
         """What the last run of doit did, from its own history."""
         known = self._workspace.history.recent(limit=1000)
-        recent = [build for build in known if build.id > self._seen and build.action == "build"]
-        for build in reversed([build for build in known if build.action == "build"]):
+        recent = [build for build in known if build.id > self._seen and build.action == Action.BUILD]
+        for build in reversed([build for build in known if build.action == Action.BUILD]):
             self._steps[build.image] = (build.work_steps, build.cached_steps)
         self._seen = max((build.id for build in known), default=0)
         built = tuple(sorted({build.image for build in recent}))

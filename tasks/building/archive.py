@@ -28,6 +28,7 @@ from tasks.base.references import tag_of
 from tasks.building.build_target import cache_folder
 from tasks.engine.endpoint import leading_to
 from tasks.engine.labels import FINGERPRINT
+from tasks.planning.action import Action
 from tasks.run import Run
 
 INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
@@ -112,7 +113,7 @@ def _fresh(run: Run) -> list[dict[str, Any]]:
     """The images whose every ingredient is as the plan says, under the tag of their fingerprint."""
     fresh = []
     for decision in run.decisions().values():
-        if decision.action == "fresh" and decision.local_image:
+        if decision.action == Action.FRESH and decision.local_image:
             one = decision.inputs
             ref = tag_of(one.image.ref, one.fingerprint)
             fresh.append({"name": one.name, "ref": ref, "fingerprint": one.fingerprint, "id": decision.local_image.id})
@@ -196,7 +197,7 @@ def push_all(run: Run) -> str:
     if not run.settings.cache_write:
         raise UserError("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
     platform = run.snapshot().platform
-    fresh = {name: one for name, one in run.decisions().items() if one.action == "fresh" and one.local_image}
+    fresh = {name: one for name, one in run.decisions().items() if one.action == Action.FRESH and one.local_image}
     give.give_base(run)
     run.share.offers({name: one.inputs for name, one in fresh.items()}, platform)  # side by side
     pushed = 0

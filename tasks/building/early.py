@@ -25,6 +25,7 @@ from tasks.building.context import as_built
 from tasks.buildkit import builder, buildx
 from tasks.engine import plugins
 from tasks.inputs import stamps
+from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
 
@@ -80,8 +81,8 @@ def worthwhile(run: Run, decision: Decision) -> bool:
     one, image = decision.inputs, decision.inputs.image
     parents = {run.decide(parent).action for parent in one.parents.values()}
     return (
-        decision.action == "build"
-        and bool(parents & {"build", "pull"})
+        decision.action == Action.BUILD
+        and bool(parents & {Action.BUILD, Action.PULL})
         and all(one.bases.values())
         and not (image.no_cache or image.no_cache_filter or image.pull)
         and not builder.dedicated(run.settings)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tasks.buildkit.progress import Change, Progress
+    from tasks.planning.action import Action
 
 
 @dataclass(frozen=True)
 class ImagesPlanned:
     """The first build of a run begins: what will be done to each image, and the seconds that this takes, if known."""
 
-    actions: Mapping[str, tuple[str, float | None]]
+    actions: Mapping[str, tuple[Action, float | None]]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class ImageStarted:
     """Work on an image begins: ``build``, ``pull`` or ``retag``, why, and the seconds that it takes, if known."""
 
     image: str
-    action: str
+    action: Action
     reasons: Sequence[str] = ()
     expected: float | None = None
 

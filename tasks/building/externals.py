@@ -19,6 +19,7 @@ from tasks.base.references import beside, repository
 from tasks.building.events import ImageNoted
 from tasks.buildkit import builder
 from tasks.engine import plugins
+from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.sharing.registry import platform_of
@@ -106,7 +107,7 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
         local_image, here = run.snapshot().get(ref), run.snapshot().platform
         if local_image and not platforms.serves(run.facts_of(local_image).platform, here):
             continue  # the builds read another image, under another name
-        if len(standing) > 1 and set(standing) == {"build"}:
+        if len(standing) > 1 and set(standing) == {Action.BUILD}:
             argv = ["docker", "buildx", "build", *builder.argv(run.settings, run.environ)]
             argv += ["--platform", here, "--output", "type=cacheonly", "-"]
             processes.quietly(plugins.direct(argv, run.environ), env=run.environ, stdin=f"FROM {ref}\n".encode())

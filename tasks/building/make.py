@@ -34,6 +34,7 @@ from tasks.engine import temporary_tag
 from tasks.engine.client import Gone, LocalImage
 from tasks.history import store as history
 from tasks.planning import checkouts, record
+from tasks.planning.action import Action
 from tasks.planning.plan import ANOTHER, Decision, is_for, made_from
 from tasks.planning.reasons import NO_CACHE
 from tasks.run import Run, current
@@ -90,8 +91,8 @@ def _make(run: Run, name: str, no_cache: bool = False) -> None:
     for number in range(attempt.AGAIN + 1):
         decision = _decided(run, name)
         try:
-            if no_cache and decision.action != "broken":
-                again = replace(decision, action="build", reasons=(NO_CACHE,))
+            if no_cache and decision.action != Action.BROKEN:
+                again = replace(decision, action=Action.BUILD, reasons=(NO_CACHE,))
                 rebuilt = rebuilt or give.mark(run, decision)
                 _build(run, again, Attempt(number, no_cache, proves, rebuilt))
             else:
@@ -111,7 +112,7 @@ def _decided(run: Run, name: str) -> Decision:
     decision = _looked(run, name)
     if decision.inputs.image.pull and externals.pull(run, decision):
         decision = _looked(run, name)
-    while decision.action in ("build", "pull") and externals.bring(run, decision):
+    while decision.action in (Action.BUILD, Action.PULL) and externals.bring(run, decision):
         decision = _looked(run, name)
     for parent in decision.coming:
         with run.kept(_Builds).first[parent]:
@@ -130,17 +131,17 @@ def _looked(run: Run, name: str) -> Decision:
 
 def _do(run: Run, decision: Decision, how: Attempt) -> None:
     match decision.action:
-        case "fresh":
+        case Action.FRESH:
             run.events.emit(ImageEnded(decision.name, "fresh"))
             _keep_record(run, decision, decision.local_image, 0.0)
-        case "retag":
+        case Action.RETAG:
             if not _retag(run, decision):
                 _do(run, _looked(run, decision.name), how)
-        case "pull":
+        case Action.PULL:
             if not _pull(run, decision):
                 run.asked.now()  # else a result that does not come would be tried in every run
                 _do(run, run.decide(decision.name, refresh=True), how)
-        case "build":
+        case Action.BUILD:
             _build_in_turn(run, decision, how)
         case _:
             raise UserError("; ".join(decision.reasons))
@@ -149,7 +150,7 @@ def _do(run: Run, decision: Decision, how: Attempt) -> None:
 def _pull(run: Run, decision: Decision) -> bool:
     """Let the engine have what the shared registry offers; false if it is not what was promised, or does not come."""
     name = decision.name
-    run.events.emit(ImageStarted(name, "pull", decision.reasons, run.expected_pull_seconds.get(name)))
+    run.events.emit(ImageStarted(name, Action.PULL, decision.reasons, run.expected_pull_seconds.get(name)))
     local_image = _fetched(run, decision)
     if local_image:
         run.events.emit(ImageEnded(name, "pulled", size=local_image.size))
@@ -194,7 +195,7 @@ def _build_in_turn(run: Run, decision: Decision, how: Attempt) -> None:
         _build(run, decision, how)
         return
     name = decision.name
-    run.events.emit(ImageStarted(name, "build", decision.reasons, run.expected_seconds.get(name)))
+    run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected_seconds.get(name)))
     turn = f"{wanted.fingerprint}:{wanted.platform}"
 
     def waits(who: str) -> None:
@@ -205,11 +206,11 @@ def _build_in_turn(run: Run, decision: Decision, how: Attempt) -> None:
             raise processes.Stopped
         run.share.forget(wanted)
         decision = run.decide(name, refresh=True)
-        if decision.action == "pull":
+        if decision.action == Action.PULL:
             if _pull(run, decision):
                 return
             decision = run.decide(name, refresh=True)
-        if decision.action == "build":
+        if decision.action == Action.BUILD:
             _build(run, decision, how)
         else:
             _do(run, decision, how)
@@ -221,7 +222,7 @@ def _retag(run: Run, decision: Decision) -> bool:
     local_image = decision.local_image
     if local_image is None:
         raise ValueError("retag is decided from an image that the engine holds")
-    run.events.emit(ImageStarted(decision.name, "retag", decision.reasons))
+    run.events.emit(ImageStarted(decision.name, Action.RETAG, decision.reasons))
     try:
         _name(run, decision, local_image.id)
     except Gone:
@@ -240,7 +241,7 @@ def _build(run: Run, decision: Decision, how: Attempt) -> None:
     externals.refuse_foreign(run, decision)
     _begin(run)
     if not how.number:
-        run.events.emit(ImageStarted(name, "build", decision.reasons, expected.get(name)))
+        run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, expected.get(name)))
     early.wait_for(run, name)
     log = run.folder / "logs" / f"{name}.log"
     # Unlike any other build's, of this run too: images may share a repository.
@@ -282,7 +283,7 @@ def _build(run: Run, decision: Decision, how: Attempt) -> None:
     instead = give.give(run, decision, image_id, size, seconds, how.rebuilt)
     if instead:
         run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
-        if pulled := _fetched(run, replace(decision, action="pull", reasons=(ANOTHER,), offer=instead)):
+        if pulled := _fetched(run, replace(decision, action=Action.PULL, reasons=(ANOTHER,), offer=instead)):
             run.events.emit(ImageEnded(name, "pulled", size=pulled.size))
             return
     run.events.emit(ImageEnded(name, "built", progress=outcome.progress, size=size))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from tasks.history.store import Build, StepKey, StepRecord, keyed
+from tasks.planning.action import Action
 
 SLACK = 0.5
 """Seconds between two builds that count as one following directly on the other."""
@@ -171,7 +172,7 @@ def step_histories(builds: Sequence[Build], columns: int = 20) -> dict[str, list
     """For each image, the steps of its latest build over its last ``columns`` builds. ``builds``: newest first."""
     by_image: dict[str, list[Build]] = defaultdict(list)
     for build in builds:
-        if build.action == "build" and build.work_steps:
+        if build.action == Action.BUILD and build.work_steps:
             by_image[build.image].append(build)
     found: dict[str, list[StepHistory]] = {}
     for image, kept in sorted(by_image.items()):
@@ -213,7 +214,7 @@ def causes(builds: Iterable[Build]) -> list[Cause]:
     seconds: Counter[str] = Counter()
     images: dict[str, dict[str, None]] = defaultdict(dict)
     for build in builds:
-        if build.action != "build":
+        if build.action != Action.BUILD:
             continue
         for reason in dict.fromkeys(build.reasons or ("no reason was recorded",)):
             counts[reason] += 1
@@ -258,8 +259,8 @@ def _run(name: str, group: Sequence[Build]) -> PastRun:
         started=start,
         wall=max(build.ended for build in group) - start,
         work=sum(build.seconds for build in group),
-        built=sum(build.action == "build" and build.status == "done" for build in group),
-        other=sum(build.action != "build" and build.status == "done" for build in group),
+        built=sum(build.action == Action.BUILD and build.status == "done" for build in group),
+        other=sum(build.action != Action.BUILD and build.status == "done" for build in group),
         failed=sum(build.status != "done" for build in group),
         cached=sum(build.cached_steps for build in group),
         steps=sum(build.work_steps for build in group),

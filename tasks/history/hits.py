@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from tasks.history.store import Build, StepKey, keyed
+from tasks.planning.action import Action
 from tasks.planning.reasons import DUE, NO_CACHE
 
 
@@ -60,16 +61,16 @@ def count(builds: Iterable[Build]) -> dict[str, ImageHits]:
     for build in sorted((one for one in builds if one.status == "done"), key=lambda one: (one.started, one.id)):
         hits = found.setdefault(build.image, ImageHits(build.image))
         usual = median(took[build.image]) if took[build.image] else None
-        if build.action == "build":
+        if build.action == Action.BUILD:
             hits.built += 1
             _count_steps(hits, build)
             if build.fingerprint in made[build.image] and not {NO_CACHE, DUE} & set(build.reasons):
                 hits.evicted += 1
                 hits.evicted_seconds += build.seconds
             took[build.image].append(build.seconds)
-        elif build.action in ("retag", "pull"):
-            hits.retagged += build.action == "retag"
-            hits.pulled += build.action == "pull"
+        elif build.action in (Action.RETAG, Action.PULL):
+            hits.retagged += build.action == Action.RETAG
+            hits.pulled += build.action == Action.PULL
             hits.saved += max(0.0, (usual or 0.0) - build.seconds)
         made[build.image].add(build.fingerprint)
     return found

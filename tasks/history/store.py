@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.base.errors import UserError
+from tasks.planning.action import Action
 
 if TYPE_CHECKING:
     import sqlite3
@@ -213,7 +214,7 @@ class History:
             )
         return sorted(found, key=lambda build: (build.started, build.id))
 
-    def expected_seconds(self, refs: Iterable[str], action: str = "build") -> dict[str, float]:
+    def expected_seconds(self, refs: Iterable[str], action: Action = Action.BUILD) -> dict[str, float]:
         """How long a build (or a ``pull``) of each image reference will take: the median of its last successful ones.
 
         By reference, because two Compose files in one folder may call different images by the same service. One query

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from tasks.engine.client import LocalImage
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
 from tasks.inputs.resolver import ImageInputs
+from tasks.planning.action import Action
 from tasks.planning.plan import Decision, rebuilt
 
 if TYPE_CHECKING:
@@ -51,22 +52,22 @@ def with_shared(
         asked.update(names)
         return planned(offers, ())
 
-    builds = _doing("build", own)
+    builds = _doing(Action.BUILD, own)
     decided = learn({*builds, *_ancestors(builds, own), *ask})
-    while more := _doing("build", decided) - asked:  # what stands on an image that was rebuilt elsewhere
+    while more := _doing(Action.BUILD, decided) - asked:  # what stands on an image that was rebuilt elsewhere
         decided = learn(more)
-    above = _ancestors(_doing("build", decided), own)
+    above = _ancestors(_doing(Action.BUILD, decided), own)
     apart = [name for name in own if name in above and _differs(decided[name], offers.get(name), content_of)]
     if whole and apart:
         decided = learn({name for name in own if _ancestors([name], own).intersection(apart)})
     taken: set[str] = set()
     for name in apart if whole else ():
         trial = planned(offers, {*taken, name})
-        if trial[name].action == "pull" and _doing("build", trial) <= _doing("build", decided):
+        if trial[name].action == Action.PULL and _doing(Action.BUILD, trial) <= _doing(Action.BUILD, decided):
             taken.add(name)
             decided = trial
-    here = _doing("fresh", own) | _doing("retag", own)
-    return dict(decided), frozenset(here & _doing("pull", decided))
+    here = _doing(Action.FRESH, own) | _doing(Action.RETAG, own)
+    return dict(decided), frozenset(here & _doing(Action.PULL, decided))
 
 
 def _differs(
@@ -76,12 +77,12 @@ def _differs(
     return bool(
         offer
         and local_image
-        and decision.action in ("fresh", "retag")
+        and decision.action in (Action.FRESH, Action.RETAG)
         and offer.content != content_of(decision.inputs, local_image)
     )
 
 
-def _doing(action: str, decided: Mapping[str, Decision]) -> set[str]:
+def _doing(action: Action, decided: Mapping[str, Decision]) -> set[str]:
     return {name for name, one in decided.items() if one.action == action}
 
 

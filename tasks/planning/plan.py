@@ -1,14 +1,7 @@
 """What would run, and why?
 
-Pure: from what the images are made of (``survey``), what the engine holds (``Snapshot``) and what was recorded,
-one decision for each image:
-
-``fresh``   nothing: the engine has it under its fingerprint, and all its names point at it;
-``retag``   only names are missing: the engine has this very content (another branch was here, or only a parent's
-            fingerprint moved while its content did not);
-``pull``    the shared registry has it;
-``build``   none of these;
-``broken``  it cannot be built as declared, or something that it needs cannot.
+Pure: from what the images are made of (``ImageInputs``), what the engine holds (``Snapshot``) and what was recorded,
+one decision for each image.
 """
 
 from __future__ import annotations
@@ -22,6 +15,7 @@ from tasks.base.references import KEPT, repository, tag_of
 from tasks.engine.client import ImageConfig, LocalImage, Snapshot, normalise
 from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
 from tasks.inputs.resolver import ImageInputs
+from tasks.planning.action import Action
 from tasks.planning.reasons import DUE, differences
 from tasks.planning.record import Record
 
@@ -46,7 +40,7 @@ class Decision:
     """
 
     name: str
-    action: str
+    action: Action
     reasons: tuple[str, ...]
     inputs: ImageInputs
     local_image: LocalImage | None = None
@@ -57,7 +51,7 @@ class Decision:
     @property
     def stale(self) -> bool:
         """Whether anything has to be done."""
-        return self.action != "fresh"
+        return self.action != Action.FRESH
 
 
 def plan(
@@ -94,11 +88,11 @@ def decide(
 ) -> Decision:
     """Decide for one image whose parents are decided already."""
     if one.problem:
-        return Decision(one.name, "broken", (one.problem,), one)
+        return Decision(one.name, Action.BROKEN, (one.problem,), one)
     parents = dict.fromkeys(one.parents.values())
     for parent in parents:
-        if decided[parent].action == "broken":
-            return Decision(one.name, "broken", (f"needs `{parent}`, which is broken",), one)
+        if decided[parent].action == Action.BROKEN:
+            return Decision(one.name, Action.BROKEN, (f"needs `{parent}`, which is broken",), one)
     first = decided[one.image.duplicate_of] if one.image.duplicate_of else None
     if first and first.stale:
         return Decision(
@@ -106,8 +100,8 @@ def decide(
         )
     if first and first.local_image:
         return _kept(one, first.local_image, snapshot, first.parents_label)
-    built = [parent for parent in parents if decided[parent].action == "build"]
-    coming = [parent for parent in parents if decided[parent].action in ("build", "pull")]
+    built = [parent for parent in parents if decided[parent].action == Action.BUILD]
+    coming = [parent for parent in parents if decided[parent].action in (Action.BUILD, Action.PULL)]
     label = parents_label(one, decided, facts_of, index_of)
     foreign: list[str] = []
     if not built:
@@ -117,18 +111,18 @@ def decide(
         if local_image and offer and not own_only(one):
             why = _given_up(local_image, offer, taken, content_of(one, local_image, facts_of, index_of))
         if local_image and one.due:
-            return Decision(one.name, "build", (DUE,), one, parents_label=label)
+            return Decision(one.name, Action.BUILD, (DUE,), one, parents_label=label)
         if local_image and not why:
             return _kept(one, local_image, snapshot, label)
         if offer and not own_only(one):
             reasons = (why,) if why else tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
-            return Decision(one.name, "pull", reasons, one, parents_label=label, offer=offer)
+            return Decision(one.name, Action.PULL, reasons, one, parents_label=label, offer=offer)
     elif (local_image := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
         waits = ", ".join(f"`{parent}`" for parent in built)
         why = DUE if one.due else f"{waits} is built again (kept if that comes out the same)"
-        return Decision(one.name, "build", (why,), one, local_image, coming=tuple(coming))
+        return Decision(one.name, Action.BUILD, (why,), one, local_image, coming=tuple(coming))
     reasons = tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
-    return Decision(one.name, "build", reasons, one, parents_label=label, coming=tuple(coming))
+    return Decision(one.name, Action.BUILD, reasons, one, parents_label=label, coming=tuple(coming))
 
 
 def parents_label(
@@ -237,8 +231,8 @@ def _kept(one: ImageInputs, local_image: LocalImage, snapshot: Snapshot, label: 
     if not reasons and (tagged is None or tagged.id != local_image.id):
         reasons.append("made from the same content under another fingerprint")
     if not reasons and one.image.pull and one.bases:
-        return Decision(one.name, "fresh", (PULLS,), one, local_image, label)
-    return Decision(one.name, "retag" if reasons else "fresh", tuple(reasons), one, local_image, label)
+        return Decision(one.name, Action.FRESH, (PULLS,), one, local_image, label)
+    return Decision(one.name, Action.RETAG if reasons else Action.FRESH, tuple(reasons), one, local_image, label)
 
 
 def _why(one: ImageInputs, snapshot: Snapshot, last: Record | None, coming: Collection[str]) -> list[str]:

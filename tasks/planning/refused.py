@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from tasks.inputs.resolver import ImageInputs
+from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 
 _SINCE = (27, 4)
@@ -22,12 +23,12 @@ def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]
     needs it."""
     found: dict[str, Decision] = {}
     for name, one in decided.items():
-        why = problem(one.inputs, engine) if one.action == "build" else ""
-        held_up = (parent for parent in one.inputs.parents.values() if found[parent].action == "broken")
+        why = problem(one.inputs, engine) if one.action == Action.BUILD else ""
+        held_up = (parent for parent in one.inputs.parents.values() if found[parent].action == Action.BROKEN)
         if not why and (parent := next(held_up, "")):
             why = f"needs `{parent}`, which is broken"
-        if why and one.action != "broken":
-            one = Decision(name, "broken", (why,), replace(one.inputs, problem=why))
+        if why and one.action != Action.BROKEN:
+            one = Decision(name, Action.BROKEN, (why,), replace(one.inputs, problem=why))
         found[name] = one
     return found
 

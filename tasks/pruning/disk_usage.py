@@ -26,6 +26,7 @@ from tasks.engine.labels import INPUT_DIGEST
 from tasks.history import hits
 from tasks.history.store import KEEP
 from tasks.planning import checkouts
+from tasks.planning.action import Action
 from tasks.pruning.prune import Item
 from tasks.run import Run
 from tasks.sharing.share import path_of
@@ -76,7 +77,7 @@ def images(run: Run, now: float) -> list[Item]:
     used: dict[str, float] = defaultdict(float)
     for build in past:
         used[build.image_id] = max(used[build.image_id], build.ended)
-    rebuild_cost = {build.image_id: build.seconds for build in reversed(past) if build.action == "build"}
+    rebuild_cost = {build.image_id: build.seconds for build in reversed(past) if build.action == Action.BUILD}
     repositories = _repositories(run)
     items = []
     for local_image in {local_image.id: local_image for local_image in snapshot.every()}.values():

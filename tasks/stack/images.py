@@ -16,6 +16,7 @@ from tasks.compose.stack import Service
 from tasks.engine.client import Engine, normalise
 from tasks.engine.containers import Container
 from tasks.planning import record
+from tasks.planning.action import Action
 from tasks.run import Run
 
 
@@ -30,7 +31,7 @@ def built(run: Run) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, decision in now.decisions().items():
         image, local_image = decision.inputs.image, decision.local_image
-        if decision.action not in ("fresh", "retag"):
+        if decision.action not in (Action.FRESH, Action.RETAG):
             last = record.read(now.folder, name)
             local_image = snapshot.get(tag_of(last.ref, last.fingerprint)) if last and last.ref == image.ref else None
         if local_image:

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 from tasks.base.events import Said
 from tasks.base.formatting import because, cut, seconds_text
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted, StepsChanged
+from tasks.planning.action import Action
 
 if TYPE_CHECKING:
     from tasks.buildkit.progress import Change, Progress
     from tasks.ui.live import LiveView
 
-VERBS = {"build": "building", "pull": "pulling", "retag": "tagging"}
+VERBS = {Action.BUILD: "building", Action.PULL: "pulling", Action.RETAG: "tagging"}
 """How an action is called while it runs."""
 
 GOOD = ("built", "retagged", "pulled", "fresh")
@@ -49,7 +50,7 @@ class Row:
 
     image: str
     parents: tuple[str, ...] = ()
-    action: str = ""
+    action: Action | None = None
     expected: float | None = None
     state: str = "unknown"
     reasons: tuple[str, ...] = ()
@@ -121,23 +122,23 @@ class Board:
             for image, parents in images.items():
                 self._row(image).parents = tuple(parents)
 
-    def plan(self, actions: Mapping[str, tuple[str, float | None]]) -> None:
+    def plan(self, actions: Mapping[str, tuple[Action, float | None]]) -> None:
         """What will be done to each image of this run that has not begun, and how long that takes as history knows."""
         with self._lock:
             for image, (action, seconds) in actions.items():
                 row = self.rows.get(image)
                 if row is not None and row.state == "unknown":
-                    row.action, row.expected = action, _RETAG_SECONDS if action == "retag" else seconds
+                    row.action, row.expected = action, _RETAG_SECONDS if action == Action.RETAG else seconds
 
-    def started(self, image: str, action: str, reasons: Iterable[str] = (), expected: float | None = None) -> None:
-        """Work on an image begins; ``action`` as in ``VERBS``."""
+    def started(self, image: str, action: Action, reasons: Iterable[str] = (), expected: float | None = None) -> None:
+        """Work on an image begins; ``action`` is one of ``VERBS``."""
         with self._lock:
             row = self._row(image)
             row.action, row.state, row.began, row.ended = action, "running", time.monotonic(), 0.0
-            row.reasons, row.doing = tuple(reasons), VERBS.get(action, action)
+            row.reasons, row.doing = tuple(reasons), VERBS[action]
             row.expected = expected if expected is not None else row.expected
             row.said = False
-            if action == "retag":
+            if action == Action.RETAG:
                 return
             if not self._show() or self.verbose:
                 about = f", about {seconds_text(row.expected)}" if row.expected else ""
@@ -219,7 +220,7 @@ class Board:
         """The other writer is done."""
         with self._lock:
             self._paused -= 1
-            if any(row.state == "running" and row.action != "retag" for row in self.rows.values()):
+            if any(row.state == "running" and row.action != Action.RETAG for row in self.rows.values()):
                 self._show()
 
     def close(self) -> None:

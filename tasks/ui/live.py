@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tasks.base.formatting import cut, seconds_text
+from tasks.planning.action import Action
 from tasks.planning.forecast import wall_seconds
 from tasks.ui.board import Row
 
@@ -111,7 +112,7 @@ def _waiting(row: Row, board: Board, names: int, width: int, mark: str) -> Text:
 def _will_run(row: Row, board: Board) -> bool:
     """Whether an image that doit has not asked about yet will be worked on: as planned, else as its parents are."""
     if row.action:
-        return row.action not in ("fresh", "broken")
+        return row.action not in (Action.FRESH, Action.BROKEN)
     parents = [board.rows[name] for name in row.parents if name in board.rows]
     return any(
         parent.state != "fresh" and (parent.state != "unknown" or _will_run(parent, board)) for parent in parents

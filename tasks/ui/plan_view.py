@@ -12,10 +12,17 @@ from typing import Any
 
 from tasks.base.errors import UserError
 from tasks.inputs.resolver import ImageInputs
+from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
 
-_ALIGN = {"build": "yellow", "pull": "cyan", "retag": "cyan", "fresh": "green", "broken": "red"}
+_COLOURS = {
+    Action.BUILD: "yellow",
+    Action.PULL: "cyan",
+    Action.RETAG: "cyan",
+    Action.FRESH: "green",
+    Action.BROKEN: "red",
+}
 
 
 def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
@@ -53,7 +60,7 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
         print("\n".join(sorted({path for one in own.values() for path in one.inputs.paths()})))
     else:
         _print_table(run, decisions)
-    broken = [f"{name}: {'; '.join(one.reasons)}" for name, one in decisions.items() if one.action == "broken"]
+    broken = [f"{name}: {'; '.join(one.reasons)}" for name, one in decisions.items() if one.action == Action.BROKEN]
     if broken:
         raise UserError("\n".join(broken))
 
@@ -119,7 +126,7 @@ def _promised_image(decision: Decision, expected: Mapping[str, float]) -> dict[s
 
 
 def _seconds(decision: Decision, expected: Mapping[str, float]) -> float | None:
-    if decision.action in ("fresh", "retag", "broken"):
+    if decision.action in (Action.FRESH, Action.RETAG, Action.BROKEN):
         return 0.0
     return expected.get(decision.name)
 
@@ -149,7 +156,7 @@ def _print_table(run: Run, decisions: Mapping[str, Decision]) -> None:
         seconds = _seconds(one, expected)
         known = "?" if seconds is None else f"{seconds:.1f}" if one.stale else ""
         why = "; ".join(one.reasons) or "its inputs are those of the image here"
-        table.add_row(name, Text(one.action, _ALIGN[one.action]), Text(why), known)
+        table.add_row(name, Text(one.action, _COLOURS[one.action]), Text(why), known)
     console = Output()
     console.print(table)
     stale = sum(one.stale for one in decisions.values())
