@@ -14,7 +14,7 @@ from tasks.cli.cache import task_cache_export, task_cache_import, task_cache_ini
 from tasks.cli.cache import task_cache_prune, task_cache_stats, task_rebuild_optimized
 
 # the stack: up, down, how it is, what it says; edited, moved to, and tried by machines that nobody watches
-from tasks.cli.stack import task_ci_build, task_ci_test, task_dev_optimized, task_down_optimized, task_env_file
+from tasks.cli.stack import task_ci_build, task_ci_test, task_dev_optimized, task_down_optimized, task__env_file
 from tasks.cli.stack import task_logs_optimized, task_migrate_to_optimized, task_ps_optimized, task_up_optimized
 
 # what was built before, how it went, and how much better it is, measured here and now
@@ -22,7 +22,7 @@ from tasks.cli.history import task_build_report, task_history
 from tasks.cli.bench import task_benchmark_builds, task_compare_performance, task_image_sizes
 
 # is this machine able, are the files good, does it work
-from tasks.cli.checks import task_dev_environment, task_lint, task_test, task_test_programs
+from tasks.cli.checks import task__dev_environment, task_lint, task_test, task__test_programs
 from tasks.cli.doctor import task_doctor
 
 DOIT_CONFIG = doit_config()

@@ -172,7 +172,7 @@ class Run:
         images = self.project.images.values()
         try:
             known = self.history.expected_seconds((image.ref for image in images), action)
-        except UserError:  # a damaged history forecasts nothing, and stops nobody from building
+        except UserError:  # a damaged history forecasts nothing, and a plan needs no forecast
             known = {}
         return {image.name: known[image.ref] for image in images if image.ref in known}
 

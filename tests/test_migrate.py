@@ -153,7 +153,7 @@ def test_a_broken_new_image_is_rolled_back(standard: Stack, how: str) -> None:
     standard.write({"optimized.Dockerfile": f"FROM tst-busybox:1\n{health}\n{BROKEN[how]}\n"})
     done = standard.doit("migrate_to_optimized", "--yes")
     assert done.returncode != 0
-    assert "rolled back, the standard deployment runs again and no data was lost (downtime " in done.stderr
+    assert "rolled back, the standard deployment runs again on the same volumes (downtime " in done.stderr
     if how != "cannot be started":
         assert "    I am broken" in done.stderr
     assert images(standard) == before

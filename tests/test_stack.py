@@ -190,7 +190,7 @@ def test_the_first_up_makes_the_secrets(stack: Stack) -> None:
 )
 def test_an_example_or_empty_secret_is_refused(stack: Stack, env: str, environ: dict[str, str], said: str) -> None:
     stack.write({".env": env})
-    done = stack.doit("env_file", **environ)
+    done = stack.doit("_env_file", **environ)
     assert done.returncode != 0
     assert said in done.stderr
     assert "openssl rand" in done.stderr

@@ -7,8 +7,9 @@
                                         ^                        └── no: again, twice at most
                                         └────────────────────────────┘
 
-The image is named only after its inputs were looked at a second time: an edit during the build can then never pass
-for built (doit itself saves the state of files after the action), also one that was undone (``stamps``).
+The image is named only after its inputs were looked at a second time, their contents and their times: an edit during
+the build is seen, also one that was undone (``stamps`` says where the times tell; doit itself saves the state of files
+after the action). What only BuildKit reads, a remote context or an ``ADD`` of a URL, is not looked at.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _PROGRAMS = {
 }
 
 
-def task_dev_environment() -> Task:
+def task__dev_environment() -> Task:
     """Install what the tests and linters need, from the hash-locked list"""
     return {
         "actions": [(_run, [[sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", _LOCK]])],
@@ -46,7 +46,7 @@ def task_dev_environment() -> Task:
     }
 
 
-def task_test_programs() -> Task:
+def task__test_programs() -> Task:
     """Install the Debian packages that the tests use for real, where that is possible"""
     return {"actions": [(install_programs,)], "uptodate": [lambda: not missing_programs()], "io": {"capture": False}}
 
@@ -64,7 +64,7 @@ def task_lint() -> Iterator[Task]:
             "name": name,
             "doc": " ".join(argv[:3]),
             "actions": [(_run, [[str(Path(sys.executable).parent / argv[0]), *argv[1:]]])],
-            "task_dep": ["dev_environment"],
+            "task_dep": ["_dev_environment"],
             "io": {"capture": False},
         }
 
@@ -89,7 +89,7 @@ def task_test() -> Task:
     }
     return {
         "actions": [(run_tests,)],
-        "task_dep": ["dev_environment", "test_programs", "build_optimized"],
+        "task_dep": ["_dev_environment", "_test_programs", "build_optimized"],
         "params": [engine, store],
         "pos_arg": "words",
         "uptodate": [False],
@@ -172,5 +172,5 @@ def _run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
     try:
         status = subprocess.run(argv, cwd=ROOT, env=env, check=False).returncode
     except FileNotFoundError:
-        raise UserError(f"{argv[0]} is not installed", remedy="doit dev_environment installs it") from None
+        raise UserError(f"{argv[0]} is not installed", remedy="doit _dev_environment installs it") from None
     return TaskFailed(f"{Path(argv[0]).name} ended with status {status}") if status else None

@@ -10,14 +10,14 @@ from tasks.cli.action import FLAG, PLAIN, QUIET, Task, act
 _YES: Task = {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"}
 
 
-def task_env_file() -> Task:
+def task__env_file() -> Task:
     """Make .env from .env.example with strong random secrets, where there is none"""
     return {"actions": [(_make_env,)], **QUIET}
 
 
 def task_up_optimized() -> Task:
     """Build what is stale, start what changed, and wait until every service is healthy"""
-    return {"actions": [(_up,)], "task_dep": ["env_file", "build_optimized"], **PLAIN}
+    return {"actions": [(_up,)], "task_dep": ["_env_file", "build_optimized"], **PLAIN}
 
 
 def task_down_optimized() -> Task:
@@ -48,7 +48,7 @@ def task_logs_optimized() -> Task:
 
 def task_dev_optimized() -> Task:
     """Bring the stack up and follow it: edits of sources and dependencies reach the running services"""
-    return {"actions": [(_dev,)], "task_dep": ["env_file", "build_optimized"], **PLAIN}
+    return {"actions": [(_dev,)], "task_dep": ["_env_file", "build_optimized"], **PLAIN}
 
 
 def task_migrate_to_optimized() -> Task:
@@ -64,7 +64,7 @@ def task_ci_build() -> Task:
 
 def task_ci_test() -> Task:
     """Run the end-to-end tests on a stack of their own, and remove it: [PYTEST ARGUMENT …]"""
-    return {"actions": [(_ci_test,)], "task_dep": ["dev_environment", "build_optimized"], "pos_arg": "words", **QUIET}
+    return {"actions": [(_ci_test,)], "task_dep": ["_dev_environment", "build_optimized"], "pos_arg": "words", **QUIET}
 
 
 def _act(run: Any, *words: Any) -> Any:

@@ -3,7 +3,7 @@
     project ──> Dockerfile's reads ──> parents, external bases, files ──> own digest ──> fingerprint
 
 For each image, parents first: what its Dockerfile reads for its target (``dockerfile``), which files of its contexts
-that is (``inputs``), which of the images it names are built here, and the digest of it all (``fingerprint``). The
+that is (``selection``), which of the images it names are built here, and the digest of it all (``fingerprint``). The
 engine is not asked: what it holds under the names of external bases comes in as a function.
 """
 

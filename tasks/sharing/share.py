@@ -54,8 +54,8 @@ class Wanted:
 class Share:
     """The shared registry as one run uses it; ``address`` "" is none.
 
-    ``write`` is whether images may be pushed, ``say`` tells people what goes wrong, once. Its methods raise nothing
-    but ``processes.Stopped``.
+    ``write`` is whether images may be pushed, ``say`` tells people what goes wrong with the registry, once. Its methods
+    raise ``processes.Stopped``, and ``UserError`` where it is the engine that refuses or does not answer.
     """
 
     def __init__(self, address: str, write: bool, say: Callable[[str], None]) -> None:

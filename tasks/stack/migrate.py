@@ -228,7 +228,7 @@ def _roll_back(run: Run, journal: Journal, events: list[Event], reason: str) -> 
         )
     _finish(run, journal, keep_tags=len(compose.files) > 1)
     first = reason.splitlines()[0] if reason else "it was not healthy"
-    raise UserError(f"rolled back, the standard deployment runs again and no data was lost ({_away(events)}): {first}")
+    raise UserError(f"rolled back, the standard deployment runs again on the same volumes ({_away(events)}): {first}")
 
 
 def _with_images_of(run: Run, journal: Journal) -> Compose:
