@@ -29,10 +29,9 @@ from tasks.benchmarks import measure  # noqa: E402
 from tasks.benchmarks.side_by_side import copy_project  # noqa: E402
 from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine  # noqa: E402
 from tasks.buildkit import bake, buildx  # noqa: E402
-from tasks.buildkit.progress import is_at_least  # noqa: E402
 
 # From 0.19 on it asks to be allowed what a definition reads; 0.13 does not know the option.
-_ASKS = is_at_least(buildx.version(), (0, 19))
+_ASKS = buildx.is_at_least(buildx.version(), (0, 19))
 DOIT = Path(sys.executable).with_name("doit")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Lab, docker
+from tests.conftest import ROOT, Lab
 
 SILENT = "unix:///nowhere/docker.sock"
 GOOD = {
@@ -17,6 +17,11 @@ GOOD = {
     "app/Dockerfile": "FROM scratch\nCOPY app.txt /\n",
     "app/app.txt": "app\n",
 }
+# A buildx that knows no --progress=rawjson, as a plugin of the docker command.
+OLD = """\
+[ "$1" = docker-cli-plugin-metadata ] && exec echo '{"SchemaVersion": "0.1.0", "Vendor": "x", "Version": "v0.12.1"}'
+[ "$1" = version ] || [ "$2" = version ] && exec echo "github.com/docker/buildx v0.12.1 30feaa1a"
+"""
 
 
 @pytest.fixture
@@ -162,15 +167,15 @@ def test_an_unknown_image_and_an_unknown_option(offline: Lab, engine: None) -> N
     assert "plan does not know the option --jsn" in offline.doit("plan", "app", "--jsn", **online).stderr
 
 
-def test_buildx_is_missing(lab: Lab) -> None:
-    lab.write(GOOD)
-    real = docker("info", "--format", "{{.ServerVersion}}")
-    assert real.returncode == 0
-    lab.write({"bin/docker": _WITHOUT_BUILDX})
-    (lab.folder / "bin/docker").chmod(0o755)
-    done = lab.doit("build_optimized", PATH=f"{lab.folder}/bin:{os.environ['PATH']}", REAL_PATH=os.environ["PATH"])
+@pytest.mark.parametrize(
+    ("answer", "sentence"), [("", "docker buildx is not installed"), (OLD, "docker buildx is older than 0.13")]
+)
+def test_buildx_is_missing_or_old(lab: Lab, answer: str, sentence: str) -> None:
+    lab.write({**GOOD, "config/cli-plugins/docker-buildx": f"#!/bin/sh\n{answer}\nexit 1\n"})
+    (lab.folder / "config/cli-plugins/docker-buildx").chmod(0o755)
+    done = lab.doit("build_optimized", DOCKER_CONFIG=str(lab.folder / "config"))
     assert done.returncode != 0
-    assert "docker buildx is not installed" in done.stderr
+    assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -178,10 +183,3 @@ def test_docker_is_missing(offline: Lab) -> None:
     done = offline.doit("plan", PATH=str(offline.folder))
     assert done.returncode != 0
     assert "the docker command is not installed" in only_sentence(done.stderr)
-
-
-_WITHOUT_BUILDX = """\
-#!/bin/sh
-[ "$1" = buildx ] && { echo "docker: 'buildx' is not a docker command." >&2; exit 1; }
-PATH=$REAL_PATH exec docker "$@"
-"""

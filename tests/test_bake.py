@@ -17,8 +17,7 @@ from tasks.benchmarks import measure
 from tasks.benchmarks.measure import Timing
 from tasks.benchmarks.temporary_engine import TemporaryEngine
 from tasks.buildkit.bake import allowances, definition, untold
-from tasks.buildkit.buildx import version
-from tasks.buildkit.progress import is_at_least
+from tasks.buildkit.buildx import is_at_least, version
 from tasks.compose.project import Image
 from tasks.engine.client import Engine
 from tasks.inputs.resolver import ImageInputs

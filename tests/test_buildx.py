@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
-from tasks.buildkit.buildx import build_argv
+import pytest
+
+from tasks.base.errors import UserError
+from tasks.buildkit import buildx
+from tasks.buildkit.buildx import build_argv, is_at_least
 from tasks.compose.project import Image, Secret
 
 PLAIN = Image(name="auth", ref="app/auth:1", context="/src", dockerfile="/src/Dockerfile")
@@ -72,7 +77,7 @@ def test_every_setting() -> None:
         *("--build-context", "data=/data", "--build-context", "other=docker-image://x:1"),
         *("--build-context", "base=docker-image://app/base:in-00"),
         *("--secret", "id=ca,src=/ca.crt", "--secret", "id=token,env=TOKEN"),
-        *("--ssh", "default", "--label", "a=b", "--label", "input_digest=1"),
+        *("--ssh", "default", "--label", "a=b", "--label", "own=1"),
         *("--platform", "linux/amd64,linux/arm64", "--network", "host", "--shm-size", "64000000"),
         *("--add-host", "host:1.2.3.4", "--ulimit", "nofile=1:2"),
         *("--allow", "security.insecure", "--allow", "network.host", "--provenance=mode=max", "--sbom=true"),
@@ -90,3 +95,20 @@ def test_an_inline_dockerfile_is_read_from_standard_input() -> None:
 def test_a_remote_context_keeps_its_dockerfile_relative() -> None:
     image = replace(PLAIN, context="https://example.org/app.git", dockerfile="docker/Dockerfile")
     assert argv(image) == [*HEAD, "--file", "docker/Dockerfile", "https://example.org/app.git"]
+
+
+@pytest.mark.parametrize(
+    ("version", "able"),
+    [
+        ("github.com/docker/buildx 0.13.1+ds1 0.13.1+ds1-3", True),
+        ("github.com/docker/buildx v0.12.1 30feaa1a", False),
+        ("v0.36.0", True),
+        ("1.0.0", True),
+        ("github.com/docker/buildx devel abc", True),
+    ],
+)
+def test_which_buildx_is_too_old(version: str, able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buildx, "version", lambda: version)
+    assert is_at_least(version, buildx.LEAST) is able
+    with contextlib.nullcontext() if able else pytest.raises(UserError, match="docker buildx is older"):
+        buildx.require()

@@ -26,15 +26,15 @@ RUN echo hi
 """
 
 
-def progress_of(name: str, *, plain: bool = False) -> Progress:
-    progress = Progress(plain=plain)
+def progress_of(name: str) -> Progress:
+    progress = Progress()
     progress.feed((CAPTURED / name).read_bytes())
     progress.finish()
     return progress
 
 
-def said(name: str, text: str = "", *, plain: bool = False) -> str:
-    progress = progress_of(name, plain=plain)
+def said(name: str, text: str = "") -> str:
+    progress = progress_of(name)
     return explain("auth", progress, progress.tail, Path("docker/auth/Dockerfile"), text, LOG, 1)
 
 
@@ -59,9 +59,8 @@ failed auth: builder 3/3 RUN echo one; echo two >&2; cat /nonexistent; exit 3
   Whole log: .build/logs/auth.log"""
 
 
-@pytest.mark.parametrize(("name", "plain"), [("fail.rawjson", False), ("fail.plain", True)])
-def test_a_failed_step_is_shown_whole(name: str, plain: bool) -> None:
-    assert said(name, DOCKERFILE, plain=plain) == WHOLE
+def test_a_failed_step_is_shown_whole() -> None:
+    assert said("fail.rawjson", DOCKERFILE) == WHOLE
 
 
 def test_a_missing_file() -> None:

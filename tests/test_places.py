@@ -104,7 +104,7 @@ def test_two_projects_of_one_folder_share_nothing_that_is_theirs(lab: Lab) -> No
         report = (pair.of(kind) / "report/report.md").read_text()
         assert f"| {kind} |" in report
         assert f"| {other} |" not in report
-    common = {".gitignore", "contexts.sqlite3", "facts.json", "buildx.json", "contexts", "sending"}
+    common = {".gitignore", "contexts.sqlite3", "facts.json", "contexts", "sending"}
     assert {path.name for path in (lab.folder / ".build").iterdir()} <= {*common, "standard.yml", "optimized.yml"}
 
 

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.formatting import clean, size_text
-from tasks.buildkit.progress import Progress, supports_rawjson
+from tasks.buildkit.progress import Progress
 
 CAPTURED = Path(__file__).parent / "buildkit"
 COLD = (CAPTURED / "cold.rawjson").read_bytes()
 FAIL = (CAPTURED / "fail.rawjson").read_bytes()
 
 
-def parsed(data: bytes, *, plain: bool = False) -> tuple[Progress, list[str]]:
-    progress = Progress(plain=plain)
+def parsed(data: bytes) -> tuple[Progress, list[str]]:
+    progress = Progress()
     changes = [*progress.feed(data), *progress.finish()]
     return progress, [change.line for change in changes]
 
@@ -101,19 +101,6 @@ def test_the_current_step_is_the_instruction_that_runs() -> None:
     assert step is not None
     assert step.number == 4
     assert step.running
-
-
-def test_plain_progress_of_an_old_buildx_says_the_same() -> None:
-    progress, lines = parsed((CAPTURED / "cold.plain").read_bytes(), plain=True)
-    assert [step.label for step in progress.steps if step.number][3].startswith("builder 4/4 RUN echo installing")
-    assert (progress.summary().cached, progress.summary().executed) == (1, 4)
-    assert "#8 DONE 2.2s" in lines
-    assert "#8 2.117 done" in lines
-    failed, _ = parsed((CAPTURED / "fail.plain").read_bytes(), plain=True)
-    step = failed.failed()
-    assert step is not None
-    assert failed.log_lines(step)[-1] == "cat: /nonexistent: No such file or directory"
-    assert "Fail.Dockerfile:3" in failed.tail
 
 
 def test_compact_objects_on_one_line() -> None:
@@ -213,9 +200,9 @@ def test_noise_between_objects_never_raises_and_never_loses_a_step(noise: list[t
     assert "ERROR: failed to solve: process" in progress.tail
 
 
-@given(st.binary(max_size=2000), st.booleans())
-def test_any_bytes_are_survived(data: bytes, plain: bool) -> None:
-    parsed(data, plain=plain)
+@given(st.binary(max_size=2000))
+def test_any_bytes_are_survived(data: bytes) -> None:
+    parsed(data)
 
 
 @given(
@@ -237,20 +224,6 @@ def test_text_amid_a_pretty_object_is_text_and_the_object_is_kept() -> None:
     progress, _ = parsed(b"\n".join(part))
     assert [step.name for step in progress.steps] == ["[internal] load build definition from Fail.Dockerfile"]
     assert progress.tail == "WARNING: between"
-
-
-@pytest.mark.parametrize(
-    ("version", "able"),
-    [
-        ("github.com/docker/buildx 0.13.1+ds1 0.13.1+ds1-3", True),
-        ("github.com/docker/buildx v0.12.1 30feaa1a", False),
-        ("v0.36.0", True),
-        ("1.0.0", True),
-        ("github.com/docker/buildx devel abc", True),
-    ],
-)
-def test_which_buildx_knows_rawjson(version: str, able: bool) -> None:
-    assert supports_rawjson(version) is able
 
 
 def test_sizes() -> None:

@@ -122,7 +122,6 @@ def _run(
     folder = tempfile.TemporaryDirectory(prefix="build-")
     iidfile = Path(folder.name) / "id"
     image = attempt.image(as_built(one, Path(folder.name), run.common))
-    mode = buildx.progress_mode(run.common)
     argv = buildx.build_argv(
         image,
         parents=where.parents,
@@ -130,10 +129,9 @@ def _run(
         tag="" if where.layout else temporary,
         iidfile=str(iidfile),
         environ=run.environ,
-        progress=mode,
         extra=where.extra,
     )
-    progress = Progress(plain=mode == "plain", shown=shown)
+    progress = Progress(shown)
     # Provenance would give every build another digest, and so children and registries another parent.
     env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
@@ -152,6 +150,8 @@ def _run(
         image_id = iidfile.read_text().strip() if process.returncode == 0 else ""
     if processes.stopping():
         raise processes.Stopped
+    if process.returncode and not progress.steps:
+        buildx.require()
     return process.returncode, image_id, progress
 
 

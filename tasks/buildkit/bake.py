@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.buildkit.buildx import entitlements, secret_line
-from tasks.buildkit.progress import is_at_least
+from tasks.buildkit.buildx import entitlements, is_at_least, secret_line
 from tasks.compose.project import Image
 from tasks.inputs.resolver import ImageInputs
 

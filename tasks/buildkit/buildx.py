@@ -6,15 +6,18 @@ which buildx is installed. Argument names equal those of the CLI.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 
 from tasks.base.errors import UserError
-from tasks.buildkit.progress import supports_rawjson
-from tasks.compose.project import Image, Secret, read_json, write_json
-from tasks.engine import plugins
+from tasks.compose.project import Image, Secret
+
+LEAST = (0, 13)
+"""The oldest buildx that can be used: the first one with ``--progress=rawjson``."""
+
+_VERSION = re.compile(r"v?(\d+)\.(\d+)\.\d+")
 
 
 def build_argv(
@@ -104,21 +107,22 @@ def entitlements(image: Image) -> tuple[str, ...]:
     return tuple(allowed)
 
 
-@cache
-def progress_mode(folder: Path) -> str:
-    """``rawjson`` where the installed buildx knows it, else ``plain``; ``UserError`` where there is no buildx.
+def is_at_least(buildx_version: str, wanted: tuple[int, int]) -> bool:
+    """Whether a buildx is of this version or a later one.
 
-    To run buildx only to ask for its version costs 0.1 s, so the answer is kept in ``folder`` for as long as the
-    plugin's file is the same.
+    ``buildx_version`` is what ``docker buildx version`` prints, or the number alone. A version that is not a
+    number (a development build) counts as new.
     """
-    kept, installed = folder / "buildx.json", plugins.identity("docker-buildx")
-    known = read_json(kept) or {}
-    if installed and known.get("installed") == installed:
-        return str(known["mode"])
-    mode = "rawjson" if supports_rawjson(version()) else "plain"
-    if installed:
-        write_json(kept, {"installed": installed, "mode": mode})
-    return mode
+    found = _VERSION.search(buildx_version)
+    return not found or (int(found[1]), int(found[2])) >= wanted
+
+
+def require() -> None:
+    """``UserError`` where there is no buildx, or one that is older than ``LEAST``. To ask costs 0.1 s: do so once a
+    command has failed."""
+    if not is_at_least(version(), LEAST):
+        least = ".".join(map(str, LEAST))
+        raise UserError(f"docker buildx is older than {least}", remedy=f"install {least} or a later one")
 
 
 @cache

@@ -17,17 +17,14 @@ from typing import Any
 
 from tasks.base.formatting import clean, size_text
 from tasks.base.timestamps import epoch_seconds
-from tasks.buildkit.rawjson import Message, Plain, RawJson
+from tasks.buildkit.rawjson import Message, RawJson
 
 LOG_LINES = 400
 """How many of its last lines are kept of each step; the log file has them all."""
 
 _NAME = re.compile(r"\[(?:(?P<stage>[^\]]*?) )?(?P<number>\d+)/(?P<total>\d+)\] (?P<text>.*)", re.DOTALL)
 _EXPORT = re.compile(r"(exporting|pushing|sending|importing to|unpacking|naming|writing) ")
-
-
 _MOUNT = re.compile(r"--(?:mount|network|security)=\S+\s+")
-_VERSION = re.compile(r"v?(\d+)\.(\d+)\.\d+")
 
 
 @dataclass
@@ -124,11 +121,11 @@ class Summary:
 class Progress:
     """The state of one build."""
 
-    def __init__(self, *, plain: bool = False, shown: Mapping[str, str] | None = None) -> None:
-        """Begin with nothing known. ``plain``: the input is ``--progress=plain``, of an old buildx. ``shown`` maps
-        names that mean something in this build only to those that people know."""
+    def __init__(self, shown: Mapping[str, str] | None = None) -> None:
+        """Begin with nothing known. ``shown`` maps names that mean something in this build only to those that people
+        know."""
         self._shown = dict(shown or {})
-        self._reader: RawJson | Plain = Plain() if plain else RawJson()
+        self._reader = RawJson()
         self._steps: dict[str, Step] = {}
         self._begun = 0
         self._logs: dict[str, deque[str]] = {}
@@ -316,21 +313,6 @@ class Progress:
         text = clean(_decode(short)).strip()
         self.warnings.append(text)
         return [Change("warning", f"WARN: {text}", text=text)]
-
-
-def supports_rawjson(buildx_version: str) -> bool:
-    """Whether a buildx knows ``--progress=rawjson``."""
-    return is_at_least(buildx_version, (0, 13))
-
-
-def is_at_least(buildx_version: str, wanted: tuple[int, int]) -> bool:
-    """Whether a buildx is of this version or a later one.
-
-    ``buildx_version`` is what ``docker buildx version`` prints, or the number alone. A version that is not a
-    number (a development build) counts as new.
-    """
-    found = _VERSION.search(buildx_version)
-    return not found or (int(found[1]), int(found[2])) >= wanted
 
 
 def brief(name: str) -> str:

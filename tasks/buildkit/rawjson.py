@@ -2,21 +2,15 @@
 
 ``docker buildx build --progress=rawjson`` writes concatenated JSON objects to standard error, pretty
 printed or compact, with plain text between and after them: warnings of the command line, and at the
-end the piece of Dockerfile that failed and the error. Both readers here turn a stream of bytes into
+end the piece of Dockerfile that failed and the error. ``RawJson`` turns that stream of bytes into
 messages: a ``dict`` as in BuildKit's ``SolveStatus``, or a ``str``, one line of text.
-
-``RawJson`` reads that. ``Plain`` reads ``--progress=plain`` of a buildx that is too old for rawjson (before
-0.13) and says the same in the same messages, as far as the text tells it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import time
-from base64 import b64encode
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import Any
 
 Message = dict[str, Any] | str
@@ -27,24 +21,6 @@ KNOWN = frozenset({"vertexes", "statuses", "logs", "warnings"})
 _LIMIT = 32 * 1024 * 1024  # an object longer than this is a stray brace in some text, a line is taken in parts
 _HELD = 1024 * 1024  # so much of an object is waited for before it is looked at line by line
 _JSON_LINE = re.compile(r'\s*(["\[\]{}]|-?\d+[.,\d]*$|(true|false|null),?$)')
-
-
-class Lines:
-    """Cut bytes into lines; what follows the last newline waits for more."""
-
-    def __init__(self) -> None:
-        """Begin with nothing read."""
-        self._rest = b""
-
-    def feed(self, data: bytes) -> list[str]:
-        """The lines that ``data`` completes, without their ends."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
-
-    def finish(self) -> list[str]:
-        """The last line, when it had no end."""
-        rest, self._rest = self._rest, b""
-        return [rest.decode("utf-8", "replace")] if rest else []
 
 
 class RawJson:
@@ -153,63 +129,3 @@ def _whole(text: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-_NUMBERED = re.compile(r"#([1-9]\d*) (.*)")
-_DONE = re.compile(r"DONE ([\d.]+)s$")
-_LOG = re.compile(r"(\d+\.\d+) (.*)")
-
-
-class Plain:
-    """Reader of ``--progress=plain``."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Begin with nothing read. ``clock`` gives the time, which the text does not tell."""
-        self._lines = Lines()
-        self._clock = clock
-        self._steps: dict[str, tuple[str, float]] = {}
-        self.lost = 0
-
-    def feed(self, data: bytes) -> list[Message]:
-        """The messages that ``data`` completes. Never raises."""
-        return [message for line in self._lines.feed(data) for message in self._line(line)]
-
-    def finish(self) -> list[Message]:
-        """What was left when the stream ended."""
-        return [message for line in self._lines.finish() for message in self._line(line)]
-
-    def _line(self, line: str) -> Iterator[Message]:
-        found = _NUMBERED.match(line)
-        if not found:
-            yield line
-            return
-        number, rest = found.groups()
-        now = self._clock()
-        if number not in self._steps:
-            self._steps[number] = (rest, now)
-            yield self._vertex(number)
-        elif rest not in ("...", self._steps[number][0]):
-            yield self._event(number, rest, now)
-
-    def _event(self, number: str, rest: str, now: float) -> Message:
-        if rest == "CACHED":
-            return self._vertex(number, completed=_stamp(now), cached=True)
-        if done := _DONE.match(rest):
-            return self._vertex(number, completed=_stamp(self._steps[number][1] + float(done[1])))
-        if rest.startswith(("ERROR", "CANCELED")):
-            error = rest.removeprefix("ERROR").removeprefix(": ")
-            return self._vertex(number, completed=_stamp(now), error=error)
-        if log := _LOG.fullmatch(rest):
-            data = b64encode(log[2].encode() + b"\n").decode()
-            at = _stamp(self._steps[number][1] + float(log[1]))
-            return {"logs": [{"vertex": number, "stream": 1, "data": data, "timestamp": at}]}
-        status = {"id": rest.removesuffix(" done"), "vertex": number}
-        return {"statuses": [status | ({"completed": _stamp(now)} if rest.endswith(" done") else {})]}
-
-    def _vertex(self, number: str, **more: object) -> Message:
-        name, started = self._steps[number]
-        return {"vertexes": [{"digest": number, "name": name, "started": _stamp(started), **more}]}
-
-
-def _stamp(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat()

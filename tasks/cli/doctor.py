@@ -16,7 +16,6 @@ from tasks.cli.action import QUIET
 from tasks.run import Run, current
 
 _LEAST_COMPOSE = (2, 26)
-_LEAST_BUILDX = (0, 12)
 _LITTLE_SPACE = 5_000_000_000  # bytes: the stack, its standard twins and a full build cache need about that
 
 
@@ -52,7 +51,7 @@ def look(run: Run) -> Iterator[Finding]:
     from tasks.buildkit import buildx
 
     yield Finding("python", "ok", sys.version.split()[0])
-    yield _tool("buildx", _said(buildx.version), _LEAST_BUILDX, "install docker-buildx")
+    yield _tool("buildx", _said(buildx.version), buildx.LEAST, "install docker-buildx")
     yield _tool("compose", _said(_compose_version), _LEAST_COMPOSE, "install docker-compose (v2)")
     yield from _engine(run)
     free = shutil.disk_usage(run.files[0].parent).free
