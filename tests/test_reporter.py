@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.formatting import because, seconds_text
+from tasks.building.events import State
 from tasks.buildkit.progress import Progress
 from tasks.planning.action import Action
 from tasks.ui.board import BAD, GOOD, Board, Row
@@ -34,7 +35,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from doit.exceptions import TaskFailed
 from tasks.base.errors import UserError
-from tasks.building.events import ImageEnded, ImageStarted, StepsChanged
+from tasks.building.events import ImageEnded, ImageStarted, State, StepsChanged
 from tasks.buildkit.progress import Progress
 from tasks.planning.action import Action
 from tasks.run import current
@@ -56,7 +57,7 @@ def build(name):
     progress.finish()
     if name == "broken":
         return TaskFailed("failed broken: it is\\n  second line")
-    emit(ImageEnded(name, "built", progress, 231_000_000))
+    emit(ImageEnded(name, State.BUILT, progress, 231_000_000))
 
 def trouble():
     raise UserError("no such thing", where="file:3", remedy="make it")
@@ -286,7 +287,7 @@ def test_no_line_is_wider_than_the_terminal(images: dict[str, str], width: int, 
     for number, (image, doing) in enumerate(images.items()):
         board.rows[image] = Row(
             image,
-            state="running" if number % 2 else "unknown",
+            state=State.RUNNING if number % 2 else State.UNKNOWN,
             action=Action.BUILD,
             doing=doing.replace("\n", " "),
             began=time.monotonic(),
@@ -306,7 +307,7 @@ def test_the_whole_is_forecast_from_history() -> None:
     assert overall(rows, 0.0) == 0.0
     board.started("base", Action.BUILD)
     assert overall(rows, board.rows["base"].began + 5) == pytest.approx(0.25)
-    board.ended("base", "built")
+    board.ended("base", State.BUILT)
     assert overall(rows, time.monotonic()) == pytest.approx(0.5)
     board.plan({"auth": (Action.BUILD, None)})
     assert remaining(board, rows, 0.0) is None
@@ -323,7 +324,7 @@ def test_a_build_that_was_started_again_says_its_end_again() -> None:
     board = Board(live=False, stream=said.append)
     for _ in range(2):
         board.started("auth", Action.BUILD)
-        board.ended("auth", "built", progress=Progress())
+        board.ended("auth", State.BUILT, progress=Progress())
     assert [line.split(" in ")[0].strip() for line in said] == ["building auth", "built auth"] * 2
 
 

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tasks.buildkit.progress import Change, Progress
     from tasks.planning.action import Action
+
+
+class State(StrEnum):
+    """What a run has done about an image so far, or how its work on it ended."""
+
+    UNKNOWN = "unknown"
+    """Doit has not asked about it yet."""
+    RUNNING = "running"
+    BUILT = "built"
+    RETAGGED = "retagged"
+    PULLED = "pulled"
+    FRESH = "fresh"
+    FAILED = "failed"
+    INPUTS_CHANGED = "moved"
+    """It was built, but its inputs changed meanwhile."""
+    CANCELLED = "cancelled"
+    BLOCKED = "blocked"
+    """A parent of it failed."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +66,9 @@ class StepsChanged:
 
 @dataclass(frozen=True)
 class ImageEnded:
-    """Work on an image is over: how (``ui.board`` lists the states), what BuildKit did, and the bytes of the image."""
+    """Work on an image is over: how, what BuildKit did, and the bytes of the image."""
 
     image: str
-    state: str
+    state: State
     progress: Progress | None = None
     size: int | None = None

@@ -29,11 +29,12 @@ from tasks.base.errors import UserError
 from tasks.base.references import repository, tag_of
 from tasks.building import attempt, build_target, early, externals, give
 from tasks.building.attempt import Attempt, InputsChanged, Outcome, Result
-from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
+from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted, State
 from tasks.buildkit import builder
 from tasks.engine import temporary_tag
 from tasks.engine.client import Gone, LocalImage
 from tasks.history import store as history
+from tasks.history.store import Status
 from tasks.planning import checkouts, record
 from tasks.planning.action import Action
 from tasks.planning.plan import ANOTHER, Decision, is_for, made_from
@@ -68,7 +69,7 @@ def make(name: str, no_cache: bool = False) -> Any:
     except UserError as trouble:
         return TaskFailed(str(trouble))
     except processes.Stopped:
-        run.events.emit(ImageEnded(name, "cancelled"))
+        run.events.emit(ImageEnded(name, State.CANCELLED))
         return TaskFailed("stopped")
     return None
 
@@ -103,7 +104,7 @@ def _make(run: Run, name: str, no_cache: bool = False) -> None:
             what, proves = str(moved), moved.result
         if number < attempt.AGAIN:
             run.events.say(f"{name}: {what} while it was built, building again ({number + 1} of {attempt.AGAIN})")
-    run.events.emit(ImageEnded(name, "moved"))
+    run.events.emit(ImageEnded(name, State.INPUTS_CHANGED))
     raise UserError(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
 
 
@@ -133,7 +134,7 @@ def _looked(run: Run, name: str) -> Decision:
 def _do(run: Run, decision: Decision, how: Attempt) -> None:
     match decision.action:
         case Action.FRESH:
-            run.events.emit(ImageEnded(decision.name, "fresh"))
+            run.events.emit(ImageEnded(decision.name, State.FRESH))
             _keep_record(run, decision, decision.local_image, 0.0)
         case Action.RETAG:
             if not _retag(run, decision):
@@ -154,7 +155,7 @@ def _pull(run: Run, decision: Decision) -> bool:
     run.events.emit(ImageStarted(name, Action.PULL, decision.reasons, run.expected_pull_seconds.get(name)))
     local_image = _fetched(run, decision)
     if local_image:
-        run.events.emit(ImageEnded(name, "pulled", size=local_image.size))
+        run.events.emit(ImageEnded(name, State.PULLED, size=local_image.size))
     return local_image is not None
 
 
@@ -185,7 +186,7 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
         run.changed()
     seconds = time.time() - began
     _keep_record(run, decision, local_image, seconds)
-    run.history.add(_entry(run, decision, "done", began, seconds, image_id=local_image.id, size=local_image.size))
+    run.history.add(_entry(run, decision, Status.DONE, began, seconds, image_id=local_image.id, size=local_image.size))
     return local_image
 
 
@@ -231,8 +232,8 @@ def _retag(run: Run, decision: Decision) -> bool:
         return False
     seconds = time.time() - began
     _keep_record(run, decision, local_image, seconds)
-    run.history.add(_entry(run, decision, "done", began, seconds, image_id=local_image.id, size=local_image.size))
-    run.events.emit(ImageEnded(decision.name, "retagged"))
+    run.history.add(_entry(run, decision, Status.DONE, began, seconds, image_id=local_image.id, size=local_image.size))
+    run.events.emit(ImageEnded(decision.name, State.RETAGGED))
     return True
 
 
@@ -252,7 +253,7 @@ def _build(run: Run, decision: Decision, how: Attempt) -> None:
         began, seconds, where = outcome.began, outcome.seconds, outcome.where
         if outcome.moved:
             steps = history.steps_of(outcome.progress)
-            run.history.add(_entry(run, decision, "moved", began, seconds, steps=steps))
+            run.history.add(_entry(run, decision, Status.INPUTS_CHANGED, began, seconds, steps=steps))
             raise outcome.moved
         if outcome.status:
             _failed(run, decision, outcome, log)
@@ -272,7 +273,7 @@ def _build(run: Run, decision: Decision, how: Attempt) -> None:
     entry = _entry(
         run,
         decision,
-        "done",
+        Status.DONE,
         began,
         seconds,
         steps=history.steps_of(outcome.progress),
@@ -285,9 +286,9 @@ def _build(run: Run, decision: Decision, how: Attempt) -> None:
     if instead:
         run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
         if pulled := _fetched(run, replace(decision, action=Action.PULL, reasons=(ANOTHER,), offer=instead)):
-            run.events.emit(ImageEnded(name, "pulled", size=pulled.size))
+            run.events.emit(ImageEnded(name, State.PULLED, size=pulled.size))
             return
-    run.events.emit(ImageEnded(name, "built", progress=outcome.progress, size=size))
+    run.events.emit(ImageEnded(name, State.BUILT, progress=outcome.progress, size=size))
 
 
 def _begin(run: Run) -> None:
@@ -309,8 +310,8 @@ def _failed(run: Run, decision: Decision, outcome: Outcome, log: Path) -> NoRetu
 
     name, one, progress = decision.name, decision.inputs, outcome.progress
     steps = history.steps_of(progress)
-    run.history.add(_entry(run, decision, "failed", outcome.began, outcome.seconds, steps=steps))
-    run.events.emit(ImageEnded(name, "failed", progress=progress))
+    run.history.add(_entry(run, decision, Status.FAILED, outcome.began, outcome.seconds, steps=steps))
+    run.events.emit(ImageEnded(name, State.FAILED, progress=progress))
     path = Path(one.image.dockerfile) if one.image.dockerfile else None
     raise UserError(failure.explain(name, progress, progress.tail, path, one.dockerfile_text, log, outcome.status))
 
@@ -351,7 +352,7 @@ def _keep_record(run: Run, decision: Decision, local_image: LocalImage | None, s
     checkouts.register(run.folder)
 
 
-def _entry(run: Run, decision: Decision, status: str, began: float, seconds: float, **more: Any) -> history.Build:
+def _entry(run: Run, decision: Decision, status: Status, began: float, seconds: float, **more: Any) -> history.Build:
     return history.Build(
         image=decision.name,
         ref=decision.inputs.image.ref,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tasks.history.store import Build, StepKey, StepRecord, keyed
+from tasks.history.store import Build, Status, StepKey, StepRecord, keyed
 from tasks.planning.action import Action
 
 SLACK = 0.5
@@ -194,7 +194,7 @@ def sizes(builds: Iterable[Build]) -> list[Size]:
     """The latest known layers of each image, the largest image first. ``builds``: newest first."""
     latest: dict[str, tuple[tuple[str, int], ...]] = {}
     for build in builds:
-        if build.layers is not None and build.status == "done":
+        if build.layers is not None and build.status == Status.DONE:
             latest.setdefault(build.image, build.layers)
     holders: dict[str, set[str]] = defaultdict(set)
     for image, layers in latest.items():
@@ -259,9 +259,9 @@ def _run(name: str, group: Sequence[Build]) -> PastRun:
         started=start,
         wall=max(build.ended for build in group) - start,
         work=sum(build.seconds for build in group),
-        built=sum(build.action == Action.BUILD and build.status == "done" for build in group),
-        other=sum(build.action != Action.BUILD and build.status == "done" for build in group),
-        failed=sum(build.status != "done" for build in group),
+        built=sum(build.action == Action.BUILD and build.status == Status.DONE for build in group),
+        other=sum(build.action != Action.BUILD and build.status == Status.DONE for build in group),
+        failed=sum(build.status != Status.DONE for build in group),
         cached=sum(build.cached_steps for build in group),
         steps=sum(build.work_steps for build in group),
     )

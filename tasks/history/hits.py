@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from tasks.history.store import Build, StepKey, keyed
+from tasks.history.store import Build, Status, StepKey, keyed
 from tasks.planning.action import Action
 from tasks.planning.reasons import DUE, NO_CACHE
 
@@ -58,7 +58,7 @@ def count(builds: Iterable[Build]) -> dict[str, ImageHits]:
     found: dict[str, ImageHits] = {}
     made: dict[str, set[str]] = defaultdict(set)
     took: dict[str, list[float]] = defaultdict(list)
-    for build in sorted((one for one in builds if one.status == "done"), key=lambda one: (one.started, one.id)):
+    for build in sorted((one for one in builds if one.status == Status.DONE), key=lambda one: (one.started, one.id)):
         hits = found.setdefault(build.image, ImageHits(build.image))
         usual = median(took[build.image]) if took[build.image] else None
         if build.action == Action.BUILD:

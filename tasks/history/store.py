@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +70,22 @@ class StepRecord:
         return self.number > 0 and not self.name.split("] ", 1)[-1].upper().startswith("FROM ")
 
 
+class Status(StrEnum):
+    """How the work on an image ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    INPUTS_CHANGED = "moved"
+    """It was built, but its inputs changed meanwhile."""
+
+
 @dataclass(frozen=True)
 class Build:
     """What happened to one image in one run. ``started`` is in seconds since the epoch, UTC.
 
-    ``action``: ``build``, ``retag`` or ``pull``. ``status``: ``done``, ``failed``, ``moved`` (its inputs
-    changed while it was built) or ``cancelled``. ``waited``: seconds of the run that passed before it began.
-    ``layers``: (digest, bytes) from the base up. ``run`` is the same for all images of one run of doit.
+    ``action`` and ``status`` are an ``Action`` and a ``Status``, or what another version calls so. ``waited``: seconds
+    of the run that passed before it began. ``layers``: (digest, bytes) from the base up. ``run`` is the same for all
+    images of one run of doit.
     """
 
     image: str

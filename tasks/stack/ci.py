@@ -18,7 +18,8 @@ from tasks.base.errors import UserError
 from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.base.settings import ROOT
 from tasks.compose.project import write_json
-from tasks.history.store import Build
+from tasks.history.store import Build, Status
+from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.stack import bringup, ephemeral_stack, images
@@ -27,6 +28,7 @@ from tasks.stack.status import rows_of
 
 E2E = "tests/e2e"
 _HISTORY = 1000
+_NOT_BUILT = "not built"
 
 
 # ---- ci_build
@@ -48,7 +50,7 @@ def build(run: Run) -> None:
     write_json(path, report)
     tell(build_summary(report))
     if status:
-        bad = [image["name"] for image in report["images"] if image["status"] in ("failed", "not built")]
+        bad = [image["name"] for image in report["images"] if image["status"] in (Status.FAILED, _NOT_BUILT)]
         raise UserError(f"{', '.join(bad) or 'the build'} could not be built", remedy=f"the report is {path}")
 
 
@@ -97,7 +99,7 @@ def build_report(
 
 
 def _image(planned: Decision, build: Build | None) -> dict[str, Any]:
-    status = build.status if build else "not built" if planned.stale else "fresh"
+    status = build.status if build else _NOT_BUILT if planned.stale else Action.FRESH
     return {
         "name": planned.name,
         "image": planned.inputs.image.ref,
@@ -116,7 +118,7 @@ def _image(planned: Decision, build: Build | None) -> dict[str, Any]:
 def build_summary(report: Mapping[str, Any]) -> str:
     """The report as Markdown."""
     images: list[Mapping[str, Any]] = report["images"]
-    fresh = sum(image["status"] == "fresh" for image in images)
+    fresh = sum(image["status"] == Action.FRESH for image in images)
     lines = [
         f"## Build of {cell(report['project'])}: {report['status']}",
         "",
@@ -126,8 +128,8 @@ def build_summary(report: Mapping[str, Any]) -> str:
         "|---|---|--:|--:|--:|---|",
     ]
     for image in images:
-        what = image["status"] if image["status"] == "fresh" else f"{image['action']} {image['status']}"
-        bold = f"**{what}**" if image["status"] not in ("fresh", "done") else what
+        what = image["status"] if image["status"] == Action.FRESH else f"{image['action']} {image['status']}"
+        bold = f"**{what}**" if image["status"] not in (Action.FRESH, Status.DONE) else what
         cached = f"{image['cached_steps']} of {image['steps']}" if image["steps"] else "–"
         size = size_text(image["size"]) if image["size"] else "–"
         cells = [cell(image["name"]), bold, seconds_text(image["seconds"]), cached, size]

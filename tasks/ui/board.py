@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from tasks.base.events import Said
 from tasks.base.formatting import because, cut, seconds_text
-from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted, StepsChanged
+from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted, State, StepsChanged
 from tasks.planning.action import Action
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 VERBS = {Action.BUILD: "building", Action.PULL: "pulling", Action.RETAG: "tagging"}
 """How an action is called while it runs."""
 
-GOOD = ("built", "retagged", "pulled", "fresh")
+GOOD = (State.BUILT, State.RETAGGED, State.PULLED, State.FRESH)
 """How an image can end well."""
 
-BAD = ("failed", "moved", "cancelled", "blocked")
-"""How it can end badly: ``moved`` is built, but its inputs changed meanwhile; ``blocked`` is a parent's failure."""
+BAD = (State.FAILED, State.INPUTS_CHANGED, State.CANCELLED, State.BLOCKED)
+"""How it can end badly."""
 
 _SHOWN = frozenset({"started", "cached", "done", "failed", "status"})
 _LOOK_SECONDS = 0.2
@@ -43,16 +43,13 @@ _LONGEST_LABEL = 90
 
 @dataclass
 class Row:
-    """One image on the board. ``state``: ``unknown`` (doit has not asked yet), ``running``, or how it ended.
-
-    Times are of the monotonic clock; ``done`` and ``total`` count its instruction steps.
-    """
+    """One image on the board. Times are of the monotonic clock; ``done`` and ``total`` count its instruction steps."""
 
     image: str
     parents: tuple[str, ...] = ()
     action: Action | None = None
     expected: float | None = None
-    state: str = "unknown"
+    state: State = State.UNKNOWN
     reasons: tuple[str, ...] = ()
     doing: str = ""
     done: int = 0
@@ -66,7 +63,7 @@ class Row:
     @property
     def over(self) -> bool:
         """Whether nothing more will happen to it."""
-        return self.state not in ("unknown", "running")
+        return self.state not in (State.UNKNOWN, State.RUNNING)
 
     def elapsed(self, now: float) -> float:
         """Seconds since it began, until it ended."""
@@ -127,14 +124,14 @@ class Board:
         with self._lock:
             for image, (action, seconds) in actions.items():
                 row = self.rows.get(image)
-                if row is not None and row.state == "unknown":
+                if row is not None and row.state == State.UNKNOWN:
                     row.action, row.expected = action, _RETAG_SECONDS if action == Action.RETAG else seconds
 
     def started(self, image: str, action: Action, reasons: Iterable[str] = (), expected: float | None = None) -> None:
         """Work on an image begins; ``action`` is one of ``VERBS``."""
         with self._lock:
             row = self._row(image)
-            row.action, row.state, row.began, row.ended = action, "running", time.monotonic(), 0.0
+            row.action, row.state, row.began, row.ended = action, State.RUNNING, time.monotonic(), 0.0
             row.reasons, row.doing = tuple(reasons), VERBS[action]
             row.expected = expected if expected is not None else row.expected
             row.said = False
@@ -150,7 +147,7 @@ class Board:
             row = self._row(image)
             if row.doing != text:
                 row.doing = text
-                if self._view is None and row.state == "running":
+                if self._view is None and row.state == State.RUNNING:
                     self.say(f"{image}: {text}")
 
     def fed(self, image: str, progress: Progress, changes: Sequence[Change]) -> None:
@@ -175,7 +172,7 @@ class Board:
     def ended(
         self,
         image: str,
-        state: str,
+        state: State,
         *,
         progress: Progress | None = None,
         size: int | None = None,
@@ -188,11 +185,11 @@ class Board:
         with self._lock:
             row = self._row(image)
             row.state, row.ended = state, time.monotonic()
-            if state in GOOD and state != "fresh" and not row.said:
+            if state in GOOD and state != State.FRESH and not row.said:
                 row.said = True
                 self.say("\n".join([self._headline(row, progress, size, detail), *self._block(progress)]))
 
-    def fail(self, image: str, text: str, state: str = "failed", cause: str = "") -> None:
+    def fail(self, image: str, text: str, state: State = State.FAILED, cause: str = "") -> None:
         """Say why an image could not be built, once; ``cause`` is the parent that it was blocked by."""
         with self._lock:
             row = self._row(image)
@@ -220,7 +217,7 @@ class Board:
         """The other writer is done."""
         with self._lock:
             self._paused -= 1
-            if any(row.state == "running" and row.action != Action.RETAG for row in self.rows.values()):
+            if any(row.state == State.RUNNING and row.action != Action.RETAG for row in self.rows.values()):
                 self._show()
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.base.errors import UserError
 from tasks.base.formatting import seconds_text, size_text
 from tasks.buildkit.progress import brief
-from tasks.history.store import Build, History
+from tasks.history.store import Build, History, Status
 
 if TYPE_CHECKING:
     from tasks.run import Run
@@ -124,7 +124,7 @@ def table(builds: Sequence[Build], width: int | None = None) -> str:
         drawn.add_column(heading, justify="right", no_wrap=True)
     drawn.add_column("why", overflow="fold")
     for build in builds:
-        good = build.status == "done"
+        good = build.status == Status.DONE
         drawn.add_row(
             str(build.id),
             _when(build.started),

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tasks.base.formatting import cut, seconds_text
+from tasks.building.events import State
 from tasks.planning.action import Action
 from tasks.planning.forecast import wall_seconds
 from tasks.ui.board import Row
@@ -28,8 +29,8 @@ HERTZ = 5
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SPINNER_ASCII = "|/-\\"
-_GOOD = ("built", "retagged", "pulled")
-_BAD = ("failed", "moved", "cancelled")
+_GOOD = (State.BUILT, State.RETAGGED, State.PULLED)
+_BAD = (State.FAILED, State.INPUTS_CHANGED, State.CANCELLED)
 
 
 class LiveView:
@@ -77,8 +78,8 @@ class Picture:
 def lines(board: Board, now: float, width: int, height: int, *, unicode: bool = True) -> list[Text]:
     """The board as lines that fit into ``width`` and ``height``."""
     rows = list(board.rows.values())
-    running = [row for row in rows if row.state == "running"]
-    waiting = [row for row in rows if row.state == "unknown" and _will_run(row, board)]
+    running = [row for row in rows if row.state == State.RUNNING]
+    waiting = [row for row in rows if row.state == State.UNKNOWN and _will_run(row, board)]
     names = min(24, max((len(row.image) for row in [*running, *waiting]), default=0))
     spinner = _SPINNER if unicode else _SPINNER_ASCII
     mark = spinner[int(now * HERTZ) % len(spinner)]
@@ -115,12 +116,13 @@ def _will_run(row: Row, board: Board) -> bool:
         return row.action not in (Action.FRESH, Action.BROKEN)
     parents = [board.rows[name] for name in row.parents if name in board.rows]
     return any(
-        parent.state != "fresh" and (parent.state != "unknown" or _will_run(parent, board)) for parent in parents
+        parent.state != State.FRESH and (parent.state != State.UNKNOWN or _will_run(parent, board))
+        for parent in parents
     )
 
 
 def _whole(board: Board, rows: list[Row], now: float, width: int, unicode: bool) -> Text:
-    concerned = [row for row in rows if row.state != "fresh" and (row.over or row.began or _will_run(row, board))]
+    concerned = [row for row in rows if row.state != State.FRESH and (row.over or row.began or _will_run(row, board))]
     done = sum(row.over for row in concerned)
     share = overall(concerned, now)
     cells = max(10, min(30, width - 50))
@@ -149,7 +151,7 @@ def overall(rows: list[Row], now: float) -> float:
 def _share(row: Row, now: float) -> float:
     if row.over:
         return 1.0
-    if row.state != "running":
+    if row.state != State.RUNNING:
         return 0.0
     by_steps = row.done / row.total if row.total else 0.0
     by_time = row.elapsed(now) / row.expected if row.expected else by_steps

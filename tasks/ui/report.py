@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.history.analysis import PastRun, critical_path, runs, saved_seconds, sizes, step_histories, stored_bytes
-from tasks.history.store import Build, History
+from tasks.history.store import Build, History, Status
 from tasks.run import Run
 from tasks.ui.report_page import Shown, page, when
 from tasks.ui.trace import trace
@@ -68,7 +68,7 @@ def _cached(shown: Shown, run: PastRun) -> str:
 
 
 def _row(build: Build) -> str:
-    action = build.action if build.status == "done" else f"**{build.action} {build.status}**"
+    action = build.action if build.status == Status.DONE else f"**{build.action} {build.status}**"
     cached = f"{build.cached_steps} of {build.work_steps}" if build.work_steps else "–"
     size = size_text(build.size) if build.size else "–"
     cells: Sequence[str] = (build.image, action, seconds_text(build.seconds), cached, size, "; ".join(build.reasons))

@@ -25,7 +25,7 @@ from tasks.history.analysis import (
     step_histories,
     stored_bytes,
 )
-from tasks.history.store import Build
+from tasks.history.store import Build, Status
 from tasks.ui.markup import details, legend, number, prose, step_name, table, tip
 from tasks.ui.report_timeline import draw_timeline, reasons_of
 
@@ -214,8 +214,8 @@ def _causes(found: Sequence[Cause]) -> str:
 def _builds(builds: Iterable[Build]) -> str:
     rows = []
     for build in builds:
-        bad = "" if build.status == "done" else " bad"
-        words = build.action if build.status == "done" else f"{build.action} {build.status}"
+        bad = "" if build.status == Status.DONE else " bad"
+        words = build.action if build.status == Status.DONE else f"{build.action} {build.status}"
         cached = f"{build.cached_steps} of {build.work_steps}" if build.work_steps else "–"
         rows.append(
             [

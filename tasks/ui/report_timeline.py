@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from tasks.base.formatting import seconds_text
 from tasks.history.analysis import Lane, Link, critical_path, longest_chain, timeline, tracks
-from tasks.history.store import Build, StepRecord
+from tasks.history.store import Build, Status, StepRecord
 from tasks.planning.action import Action
 from tasks.ui.markup import bar, details, legend, number, span, step_name, table, tip
 
@@ -92,7 +92,7 @@ def _work(lane: Lane, wall: float) -> str:
     build = lane.build
     short = " short" if build.seconds / wall < 0.08 else ""
     short += " last" if short and lane.ended / wall > 0.9 else ""
-    kind = "failed" if build.status != "done" else "executed" if build.action == Action.BUILD else "cached"
+    kind = "failed" if build.status != Status.DONE else "executed" if build.action == Action.BUILD else "cached"
     hint = f"{build.image}: {build.action} {build.status}, {seconds_text(build.seconds)}\n{reasons_of(build)}"
     return (
         f'<button type="button" class="work {kind}{short}" style="{span(lane.began, lane.ended, wall)}" '

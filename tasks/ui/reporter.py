@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tasks.base import processes
 from tasks.base.formatting import seconds_text
+from tasks.building.events import State
 from tasks.run import Run, current
 from tasks.ui.board import BAD, Board
 
@@ -80,14 +81,14 @@ class Reporter:
         if image := _image(task):
             row = self._board.rows[image]
             if not row.over:
-                self._board.ended(image, "built")
+                self._board.ended(image, State.BUILT)
         elif _visible(task):
             self._board.resume()
 
     def skip_uptodate(self, task: Task) -> None:
         """A task was fresh."""
         if image := _image(task):
-            self._board.ended(image, "fresh")
+            self._board.ended(image, State.FRESH)
         elif _visible(task) and task.name in self._asked:
             self._board.say(f"-- {task.title()}")
 
@@ -104,7 +105,7 @@ class Reporter:
             root = self._failed.get(fail.message.split()[0], fail.message.split()[0])
             self._failed[task.name] = root
             if image:
-                self._board.fail(image, "", "blocked", cause=root)
+                self._board.fail(image, "", State.BLOCKED, cause=root)
             elif _visible(task):
                 self._board.say(f"!! {task.title()}: not run, `{root}` failed")
             return
@@ -141,19 +142,19 @@ class Reporter:
 def summary(shown: Board, seconds: float) -> str:
     """The last line of a run: how many images ended how, and what was not built because of whom."""
     rows = list(shown.rows.values())
-    counts = {state: sum(row.state == state for row in rows) for state in ("built", "retagged", "pulled")}
-    fresh = sum(row.state == "fresh" for row in rows)
+    counts = {state: sum(row.state == state for row in rows) for state in (State.BUILT, State.RETAGGED, State.PULLED)}
+    fresh = sum(row.state == State.FRESH for row in rows)
     bad = {state: [row for row in rows if row.state == state] for state in BAD}
-    unfinished = sum(row.state == "running" for row in rows)
+    unfinished = sum(row.state == State.RUNNING for row in rows)
     if not any(counts.values()) and not any(bad.values()) and not unfinished:
         return f"{fresh} image{'s' * (fresh != 1)} fresh" if fresh else ""
     parts = [f"{count} {state}" for state, count in counts.items() if count]
     parts += [f"{fresh} fresh"] if fresh else []
-    words = {"failed": "failed", "moved": "changed while built", "cancelled": "cancelled"}
+    words = {State.FAILED: "failed", State.INPUTS_CHANGED: "changed while built", State.CANCELLED: "cancelled"}
     parts += [f"{len(bad[s])} {word} ({_names(bad[s])})" for s, word in words.items() if bad[s]]
     parts += [f"{unfinished} stopped"] if unfinished else []
-    for cause in dict.fromkeys(row.cause for row in bad["blocked"]):
-        blocked = [row for row in bad["blocked"] if row.cause == cause]
+    for cause in dict.fromkeys(row.cause for row in bad[State.BLOCKED]):
+        blocked = [row for row in bad[State.BLOCKED] if row.cause == cause]
         parts.append(f"{len(blocked)} not built ({_names(blocked)}: `{cause}` failed)")
     return f"{', '.join(parts)}, in {seconds_text(seconds)}"
 
