@@ -70,7 +70,7 @@ def test_content_is_everything_that_a_child_gets(change: dict[str, object]) -> N
 
 
 def test_a_snapshot_finds_images_by_any_name_and_by_what_they_were_made_from() -> None:
-    label = {"vllm-swarm.build.input_digest": "o"}
+    label = {"vllm-swarm.build.own": "o"}
     one = {"Id": "sha256:1", "RepoTags": ["a:1", "b:latest"], "RepoDigests": ["a@sha256:9"], "Labels": label, "Size": 7}
     none = {"Id": "sha256:2", "RepoTags": None, "RepoDigests": ["<none>@<none>"], "Labels": None}
     snapshot = snapshot_of([one, none], "linux/amd64")

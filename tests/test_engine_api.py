@@ -52,7 +52,7 @@ class Listening:
             daemon_threads = True
 
         self._server = Server(str(place), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()

@@ -63,7 +63,7 @@ class Fake:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         self.address = f"localhost:{self.server.server_port}"
 
     def good(self, request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
@@ -228,8 +228,10 @@ def test_a_registry_that_hangs_or_drips_is_given_up(fake: Fake) -> None:
         return 200, {}, b""
 
     fake.answer = drip
+    began = time.monotonic()
     with pytest.raises(Unavailable, match="does not answer in time"):
         Registry(fake.address, connect=0.3, read=0.3).image("app/auth", "in-1", "linux/amd64")
+    assert time.monotonic() - began < 10, "and not when all has come"
 
 
 def test_nobody_listens() -> None:

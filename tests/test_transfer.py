@@ -156,7 +156,7 @@ class Liar:
             setattr(Handler, f"do_{verb}", Handler.answer)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         self.registry = Registry(f"localhost:{self.server.server_port}")
 
 

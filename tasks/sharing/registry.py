@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -263,7 +263,7 @@ class Registry:
             if int(answer.headers.get("Content-Length") or 0) > _LARGEST:
                 raise NoImage("answers with something that is no image")
             body = b""
-            for piece in answer.iter_content(65536):
+            for piece in _as_they_come(answer):
                 body += piece
                 if time.monotonic() > until:  # bytes that drip reset the time limit of a read
                     raise Unavailable("does not answer in time")
@@ -333,6 +333,20 @@ class Registry:
         user, password = found.get("username") or found.get("Username"), found.get("password") or found.get("Password")
         identity = found.get("IdentityToken") or found.get("identitytoken")
         return str(user or ""), str(password or ""), str(identity or "")
+
+
+def _as_they_come(answer: Any) -> Iterator[bytes]:
+    """The bytes of an answer, each when it is there: ``iter_content`` waits for as many as it was asked for."""
+    import requests
+    import urllib3
+
+    try:
+        while piece := answer.raw.read1(65536, decode_content=True):
+            yield piece
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise requests.exceptions.ReadTimeout(error) from None
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ConnectionError(error) from None
 
 
 def _together(digest: str, wanted: list[str], parts: list[SharedImage | None]) -> SharedImage | None:
