@@ -19,7 +19,8 @@ from tasks.cli.stack import task_logs_optimized, task_migrate_to_optimized, task
 
 # what was built before, how it went, and how much better it is, measured here and now
 from tasks.cli.history import task_build_report, task_history
-from tasks.cli.bench import task_benchmark_builds, task_compare_performance, task_image_sizes
+from tasks.cli.sizes import task_image_sizes
+from tasks.cli.bench import task_benchmark_builds, task_compare_performance
 
 # is this machine able, are the files good, does it work
 from tasks.cli.checks import task__dev_environment, task_lint, task_test, task__test_programs

@@ -48,6 +48,12 @@ def identity(root: Path, platform: str) -> str:
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
+def declares_base(root: Path) -> bool:
+    """Whether the project in ``root`` says of which packages its base is made: to another, BASE_IMAGE is an image as
+    any other."""
+    return (root / PACKAGES).is_file()
+
+
 def date_of(root: Path) -> str:
     """The day of the base that the project wants; "" if it does not say."""
     try:

@@ -18,9 +18,9 @@ from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.benchmarks import measure
 from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.compose.stack import Compose, Service
 from tasks.engine.endpoint import endpoint
 from tasks.run import Run
+from tasks.stack.standard import standard_of
 
 # Left out of the copy: what is not the project's, or is only true of the place where it lies.
 _NOT_COPIED = (".git", ".venv", ".build", ".env", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
@@ -126,31 +126,6 @@ def copy_project(source: Path, target: Path) -> None:
     shutil.copytree(source, target, symlinks=True, ignore=left_out, dirs_exist_ok=True)
     if (source / ".env").exists():
         (target / ".env").symlink_to((source / ".env").absolute())
-
-
-def standard_of(run: Run) -> Path:
-    """The declaration of the standard images, beside the optimized one; ``UserError`` where there is none."""
-    from tasks.stack.migrate import STANDARD
-
-    path = run.files[0].parent / STANDARD
-    if not path.is_file() or path == run.files[0]:
-        raise UserError(
-            f"there is nothing to compare with: no {STANDARD} beside {run.files[0].name}",
-            where=str(run.files[0].parent),
-            remedy="declare the standard images there, under the same service names",
-        )
-    return path
-
-
-def twins(run: Run) -> dict[str, tuple[str, str]]:
-    """The images that are declared both ways, by service: the standard and the optimized reference."""
-    standard = Compose((standard_of(run),), run.project.name, run.environ).services()
-    found = {}
-    for name, image in run.project.images.items():
-        twin: Service | None = standard.get(name)
-        if twin is not None and twin.builds:
-            found[name] = (twin.image, image.ref)
-    return found
 
 
 def external_bases(run: Run) -> tuple[str, ...]:

@@ -90,10 +90,11 @@ def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
         from tasks.buildkit import buildkitd  # the engine's own builder has no such file
 
         file = root / settings.builder_config
-        if not file.is_file():
+        if file.is_file():
+            config, path = file.read_text(), str(file)
+            buildkitd.check(config, settings.builder_config)
+        elif settings.builder_config != Settings.builder_config:  # without the default one BuildKit's own limits hold
             raise UserError("there is no such file", where=str(file), remedy="see BUILDER_CONFIG")
-        config, path = file.read_text(), str(file)
-        buildkitd.check(config, settings.builder_config)
     return Recipe(settings.builder_name, driver, nodes, tuple(options), config, path)
 
 

@@ -8,13 +8,15 @@ from typing import Any
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.bases.base import TAR, ensure, rebuild, wanted
-from tasks.bases.debian import PACKAGES
-from tasks.cli.action import QUIET, act
+from tasks.bases.debian import PACKAGES, declares_base
+from tasks.cli.action import QUIET, Task, act
 from tasks.run import Run, current
 
 
-def task_base_image() -> dict[str, Any]:
+def task_base_image() -> Task | None:
     """The Debian-with-Python image that everything is built on: from a registry, else from Debian's packages."""
+    if not declares_base(ROOT):
+        return None
 
     def bring() -> Any:
         from doit.exceptions import TaskFailed
@@ -33,16 +35,15 @@ def task_base_image() -> dict[str, Any]:
         "actions": [bring],
         "uptodate": [Present()],
         "targets": [str(tar)] if tar.exists() else [],
-        # A project that these tasks were copied into has none.
-        "file_dep": [str(ROOT / PACKAGES)] if (ROOT / PACKAGES).exists() else [],
+        "file_dep": [str(ROOT / PACKAGES)],
         "clean": True,
         "verbosity": 2,
     }
 
 
-def task_rebuild_base() -> dict[str, Any]:
+def task_rebuild_base() -> Task | None:
     """Make the base anew from today's packages, share it, and write the day into docker/base/date.txt"""
-    return {"actions": [(act, [_rebuild])], **QUIET}
+    return {"actions": [(act, [_rebuild])], **QUIET} if declares_base(ROOT) else None
 
 
 class Present:

@@ -1,4 +1,4 @@
-"""How much better is it, measured here and now? ``image_sizes``, ``benchmark_builds``, ``compare_performance``."""
+"""How much better is it, measured here and now? ``benchmark_builds`` and ``compare_performance``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ _IMAGES = {"name": "images", "long": "images", "type": str, "default": "", "help
 _REPEAT = {"name": "repeat", "long": "repeat", "type": int, "default": 3, "help": "how often each build is measured"}
 
 
-def task_image_sizes() -> Task:
-    """Show what takes space in the images, standard against optimized, and what could go: [IMAGE …] [--json]"""
-    return {"actions": [(act, [image_sizes])], "params": [_JSON], "pos_arg": "names", **QUIET}
-
-
 def task_benchmark_builds() -> Task:
     """Measure builds, standard against optimized, in engines of their own: [--images a,b] [--repeat N] [--json]"""
     return {"actions": [(act, [benchmark_builds])], "params": [_IMAGES, _REPEAT, _JSON], **QUIET}
@@ -41,33 +36,6 @@ def task_compare_performance() -> Task:
         "help": "replay so many last commits of git instead",
     }
     return {"actions": [(act, [compare_performance])], "params": [_IMAGES, _REPEAT, git, _JSON], **QUIET}
-
-
-def image_sizes(run: Run, names: Sequence[str], as_json: bool) -> None:
-    """Print the sizes of the images (all, or those named) that the engine holds, standard and optimized, with their
-    largest layers and files and what of them could go, to standard output. ``--json`` may stand behind the names."""
-    from tasks.benchmarks.side_by_side import twins
-    from tasks.ui import sizes, sizes_view
-
-    as_json, names = as_json or "--json" in names, [name for name in names if name != "--json"]
-    wanted = [run.project.image(name).name for name in names] or list(run.project.images)
-    try:
-        both_ways = twins(run)
-    except UserError:
-        both_ways = {}  # sizes can be shown without anything to compare with
-    pairs = {name: both_ways.get(name, ("", image.ref)) for name, image in run.project.images.items()}
-    measured = {
-        way: {name: one for name, refs in pairs.items() if (one := sizes.measure_image(run.engine, refs[at]))}
-        for at, way in enumerate(("standard", "optimized"))
-    }
-    shown = [image for way in measured.values() for name, image in way.items() if name in wanted]
-    if not shown:
-        raise UserError("none of these images is in the engine", remedy="doit build_optimized")
-    contents = sizes.contents_of(shown, run.folder / "sizes.json", run.environ, _say)
-    report = sizes_view.report(
-        {name: pairs[name] for name in wanted}, measured["standard"], measured["optimized"], contents
-    )
-    print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else sizes_view.text(report))
 
 
 def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
@@ -92,8 +60,9 @@ def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: b
     ``.build/comparison``."""
     from tasks.benchmarks import compare, measure
     from tasks.benchmarks.replay import commits, replay, typical
-    from tasks.benchmarks.side_by_side import side_by_side, twins
+    from tasks.benchmarks.side_by_side import side_by_side
     from tasks.engine.client import Engine
+    from tasks.stack.standard import twins
     from tasks.ui import sizes
 
     inputs = _inputs(run)
@@ -141,7 +110,7 @@ def chosen(images: str, known: Sequence[str]) -> list[str]:
 
 def _measured(both: SideBySide, run: Run, images: str, repeat: int) -> list[Case]:
     from tasks.benchmarks import scenarios
-    from tasks.benchmarks.side_by_side import twins
+    from tasks.stack.standard import twins
 
     if repeat < 1:
         raise UserError(f"--repeat must be at least 1, not {repeat}")

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.base.errors import UserError
+from tasks.base.settings import ROOT
+from tasks.bases.debian import declares_base
 from tasks.cli.action import Task, act, fail
 from tasks.engine.client import normalise
 from tasks.inputs.resolver import ImageInputs
@@ -104,7 +106,12 @@ def _early_stages(inputs: Mapping[str, ImageInputs], run: Run) -> Iterator[Task]
     doit takes tasks in the order in which they became ready, but those that waited for the same one in any order. So
     these queue behind the images by waiting for one more, and whichever comes first takes the most urgent image.
     """
-    yield {"basename": _QUEUE, "actions": None, "task_dep": ["base_image"], "meta": {"quiet": True}}
+    yield {
+        "basename": _QUEUE,
+        "actions": None,
+        "task_dep": ["base_image"] if declares_base(ROOT) else [],
+        "meta": {"quiet": True},
+    }
     for name, one in inputs.items():
         yield {
             "name": f"{name}/early",
@@ -160,7 +167,7 @@ def _needs(one: ImageInputs, run: Run) -> list[str]:
 
 
 def _on_base(one: ImageInputs, run: Run) -> bool:
-    return normalise(run.settings.base_image) in map(normalise, one.bases)
+    return declares_base(ROOT) and normalise(run.settings.base_image) in map(normalise, one.bases)
 
 
 def _group(name: str, doc: str, images: list[str]) -> Task:

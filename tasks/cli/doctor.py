@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.base.errors import UserError
+from tasks.base.settings import ROOT
 from tasks.bases import base
+from tasks.bases.debian import declares_base
 from tasks.cli.action import QUIET
 from tasks.run import Run, current
 
@@ -74,6 +76,8 @@ def _engine(run: Run) -> Iterator[Finding]:
     else:
         remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
         yield Finding("image store", "warn", "the classic one: caches can be exported inline only", remedy)
+    if not declares_base(ROOT):
+        return
     ref = run.settings.base_image
     local_image = base.wanted(snapshot.get(ref), run.settings, run.base_identity)
     source = "is in the engine" if local_image else "will be pulled, or made from Debian's packages"

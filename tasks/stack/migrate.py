@@ -29,9 +29,9 @@ from tasks.stack import bringup, images
 from tasks.stack.ci import doit
 from tasks.stack.events import ServicesListed
 from tasks.stack.stack import compose_of, locked, make_env
+from tasks.stack.standard import STANDARD
 from tasks.stack.status import rows_of
 
-STANDARD = "docker-compose.yml"
 _TAG = "before-migration"
 
 

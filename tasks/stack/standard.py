@@ -1,0 +1,34 @@
+"""Which images are declared in the standard way too, beside the optimized one?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.base.errors import UserError
+from tasks.compose.stack import Compose, Service
+from tasks.run import Run
+
+STANDARD = "docker-compose.yml"
+
+
+def standard_of(run: Run) -> Path:
+    """The declaration of the standard images, beside the optimized one; ``UserError`` where there is none."""
+    path = run.files[0].parent / STANDARD
+    if not path.is_file() or path == run.files[0]:
+        raise UserError(
+            f"there is nothing to compare with: no {STANDARD} beside {run.files[0].name}",
+            where=str(run.files[0].parent),
+            remedy="declare the standard images there, under the same service names",
+        )
+    return path
+
+
+def twins(run: Run) -> dict[str, tuple[str, str]]:
+    """The images that are declared both ways, by service: the standard and the optimized reference."""
+    standard = Compose((standard_of(run),), run.project.name, run.environ).services()
+    found = {}
+    for name, image in run.project.images.items():
+        twin: Service | None = standard.get(name)
+        if twin is not None and twin.builds:
+            found[name] = (twin.image, image.ref)
+    return found
