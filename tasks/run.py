@@ -118,7 +118,7 @@ class Run:
     @property
     def built_on(self) -> tuple[str, ...]:
         """The platforms that builds run on, as far as a dedicated builder was seen here."""
-        if self.settings.builder_driver == "docker":
+        if not self.settings.dedicated_builder:
             return ()
         from tasks.buildkit import builder  # most builds are the engine's own
 
@@ -301,7 +301,7 @@ class Run:
         if len(found) < len(wanted):
             return None
         several = len({local_image.id for local_image in found}) > 1
-        if several and self.settings.builder_driver == "docker" and not self.containerd_store:
+        if several and not self.settings.dedicated_builder and not self.containerd_store:
             return None
         return found
 
@@ -325,14 +325,14 @@ class Run:
             return one
         from tasks.planning import several
 
-        dedicated = self.settings.builder_driver != "docker"
+        dedicated = self.settings.dedicated_builder
         engine, containerd = self.snapshot().platform, self.containerd_store
         problem = several.problem(one, engine, dedicated=dedicated, containerd=containerd)
         return replace(one, problem=problem) if problem else one
 
     def _possible(self, decided: dict[str, Decision]) -> dict[str, Decision]:
         """Without the builds that the engine's BuildKit would refuse; a dedicated builder's version is not known."""
-        if self.settings.builder_driver != "docker" or not any(one.action == Action.BUILD for one in decided.values()):
+        if self.settings.dedicated_builder or all(one.action != Action.BUILD for one in decided.values()):
             return decided
         from tasks.planning import refused  # a run with nothing to build does not even import it
 

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +75,47 @@ class _Hidden(ValueError):
     """What is wrong with a value that may hold a password: the value itself is not shown."""
 
 
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
+def _one_of(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
+    def parse(text: str) -> StrEnum:
+        if text not in list(choices):
             raise ValueError("one of " + ", ".join(choices))
-        return text
+        return choices(text)
 
     return parse
 
 
 def _setting(default: Any, parse: Callable[[str], Any], meaning: str) -> Any:
     return field(default=default, metadata={"parse": parse, "meaning": meaning})
+
+
+class BaseSource(StrEnum):
+    """Where ``BASE_IMAGE`` comes from."""
+
+    AUTO = "auto"
+    REGISTRY = "registry"
+    DEBIAN = "debian"
+
+
+class BuilderDriver(StrEnum):
+    """Which BuildKit builds, as buildx calls its drivers."""
+
+    DOCKER = "docker"
+    """The engine's own."""
+    DOCKER_CONTAINER = "docker-container"
+    REMOTE = "remote"
+    KUBERNETES = "kubernetes"
+
+
+class CacheBackend(StrEnum):
+    """Where BuildKit's cache is exported to besides the builder itself."""
+
+    AUTO = "auto"
+    NONE = "none"
+    INLINE = "inline"
+    LOCAL = "local"
+    REGISTRY = "registry"
+    GHA = "gha"
+    S3 = "s3"
 
 
 @dataclass(frozen=True)
@@ -95,17 +126,17 @@ class Settings:
     base_image: str = _setting(
         "python:3.13-slim-trixie", str, "the Debian-with-Python image that base-python starts from"
     )
-    base_source: str = _setting(
-        "auto",
-        _one_of("auto", "registry", "debian"),
+    base_source: BaseSource = _setting(  # noqa: RUF009  a member of an enum never changes
+        BaseSource.AUTO,
+        _one_of(BaseSource),
         "where BASE_IMAGE comes from: a registry, Debian's packages, or whichever answers",
     )
     build_ca_cert: str = _setting(
         "", str, "certificate bundle for TLS inside builds (default: PIP_CERT, SSL_CERT_FILE or REQUESTS_CA_BUNDLE)"
     )
-    builder_driver: str = _setting(
-        "docker",
-        _one_of("docker", "docker-container", "remote", "kubernetes"),
+    builder_driver: BuilderDriver = _setting(  # noqa: RUF009  a member of an enum never changes
+        BuilderDriver.DOCKER,
+        _one_of(BuilderDriver),
         "which BuildKit builds: the engine's own, or a dedicated one of this kind",
     )
     builder_name: str = _setting("vllm-swarm", str, "the name of the dedicated builder")
@@ -115,9 +146,9 @@ class Settings:
     builder_options: tuple[str, ...] = _setting((), _list, "driver options of every node, such as network=host")
     builder_certs: str = _setting("", str, "folder with ca.pem, cert.pem and key.pem for remote nodes")
     builder_config: str = _setting("buildkitd.toml", str, "limits of a docker-container or kubernetes builder")
-    cache_backend: str = _setting(
-        "auto",
-        _one_of("auto", "none", "inline", "local", "registry", "gha", "s3"),
+    cache_backend: CacheBackend = _setting(  # noqa: RUF009  a member of an enum never changes
+        CacheBackend.AUTO,
+        _one_of(CacheBackend),
         "where BuildKit's cache is exported to besides the builder itself",
     )
     cache_dir: str = _setting("", str, "folder of the local cache backend (default: cache in the project's own)")
@@ -138,6 +169,11 @@ class Settings:
     up_service_seconds: int = _setting(
         120, _count, "how long one service may take for that, beyond the start period of its health check"
     )
+
+    @property
+    def dedicated_builder(self) -> bool:
+        """Whether another BuildKit than the engine's own builds."""
+        return self.builder_driver != BuilderDriver.DOCKER
 
 
 def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings:

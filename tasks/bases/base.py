@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tasks.base.errors import UserError
-from tasks.base.settings import ROOT, Settings
+from tasks.base.settings import ROOT, BaseSource, Settings
 from tasks.bases.debian import (
     DATE,
     EPOCH,
@@ -64,13 +64,13 @@ def ensure(settings: Settings, root: Path, no_cache: bool = False, share: Share 
     if shared.bring(ref, engine):
         return f"pulled {ref} from {settings.cache_registry}"
     why = ""
-    if settings.base_source != "debian" and not no_cache:
+    if settings.base_source != BaseSource.DEBIAN and not no_cache:
         why = pull(ref)
         if not why:
             return f"pulled {ref}"
         refuse_to_stand_in(ref, settings.base_source, why)
     elif "@" in ref:
-        refuse_to_stand_in(ref, "debian", "")
+        refuse_to_stand_in(ref, BaseSource.DEBIAN, "")
     what = f"{ref} from Debian's packages ({SUITE}, Python {PYTHON})"
     print(f"base_image: {why + '; ' if why else ''}making {what}", file=sys.stderr)
     tar = root / TAR
@@ -87,7 +87,7 @@ def rebuild(settings: Settings, local_image: LocalImage | None, share: Share, ro
     """
     ref = settings.base_image
     refuse_to_stand_in(ref, settings.base_source, f"{ref} cannot be made here")
-    if settings.base_source == "auto" and local_image and not made_here(local_image):
+    if settings.base_source == BaseSource.AUTO and local_image and not made_here(local_image):
         raise UserError(
             f"BASE_IMAGE {ref} in the engine was not made here from Debian's packages",
             remedy=f"docker pull {ref} brings a newer one, BASE_SOURCE=debian one that is made here",
@@ -109,7 +109,7 @@ def wanted(local_image: LocalImage | None, settings: Settings, number: str = "")
     if local_image is None:
         return False
     ours = local_image.labels.get(SOURCE_LABEL) == "debian"
-    comes = {"auto": True, "debian": ours, "registry": not ours}[settings.base_source]
+    comes = {BaseSource.AUTO: True, BaseSource.DEBIAN: ours, BaseSource.REGISTRY: not ours}[settings.base_source]
     return comes and not (number and made_here(local_image) and local_image.labels.get(IDENTITY_LABEL) != number)
 
 
@@ -121,9 +121,9 @@ def made_here(local_image: LocalImage) -> bool:
 
 def declared(settings: Settings) -> bool:
     """Whether a base made from Debian's packages may have the name ``BASE_IMAGE``."""
-    if settings.base_source == "registry" or "@" in settings.base_image:
+    if settings.base_source == BaseSource.REGISTRY or "@" in settings.base_image:
         return False
-    return settings.base_source == "debian" or not _other_base(settings.base_image)
+    return settings.base_source == BaseSource.DEBIAN or not _other_base(settings.base_image)
 
 
 def pull(ref: str) -> str:
@@ -142,19 +142,19 @@ def pull(ref: str) -> str:
     return f"no registry can be reached ({said.rsplit(': ', 1)[-1]})"
 
 
-def refuse_to_stand_in(ref: str, source: str, why: str) -> None:
+def refuse_to_stand_in(ref: str, source: BaseSource, why: str) -> None:
     """Raise ``UserError`` where an image made from Debian's packages must not take the name ``ref``.
 
-    >>> refuse_to_stand_in("python:3.13-slim-trixie", "auto", "offline")
+    >>> refuse_to_stand_in("python:3.13-slim-trixie", BaseSource.AUTO, "offline")
     """
-    if source == "registry":
+    if source == BaseSource.REGISTRY:
         raise UserError(f"{why}, and BASE_SOURCE=registry", remedy="set BASE_SOURCE=auto to make the base here")
     if "@" in ref:
         raise UserError(
             f"{why + ', and ' if why else ''}an image made from Debian's packages cannot have the digest of {ref}",
             remedy="load that image into the engine, or set BASE_IMAGE to a name without a digest",
         )
-    if source == "auto" and (other := _other_base(ref)):
+    if source == BaseSource.AUTO and (other := _other_base(ref)):
         raise UserError(
             f"{why}, and a base made from Debian's packages ({SUITE}, Python {PYTHON}) is no {other}",
             remedy="load BASE_IMAGE into the engine, correct it, or set BASE_SOURCE=debian if it may stand in",

@@ -16,6 +16,7 @@ from pathlib import Path
 from tasks.base import platforms
 from tasks.base.errors import UserError
 from tasks.base.references import beside
+from tasks.base.settings import CacheBackend
 from tasks.buildkit import backends, builder, oci_transfer
 from tasks.buildkit.backends import Backend
 from tasks.engine.client import LocalImage
@@ -48,7 +49,7 @@ def choose(
     extra = builder.argv(settings, run.environ)
     extra += [] if no_cache else caches(run, decision)
     extra += [] if cached else ["--no-cache"]
-    if not builder.dedicated(settings):
+    if not settings.dedicated_builder:
         return BuildTarget(parents, (*extra, *bases(run, decision)))
     builder.ready(settings, run.common, run.environ)
     results, platform = results_folder(run.folder), run.snapshot().platform
@@ -72,7 +73,7 @@ def bases(run: Run, decision: Decision) -> list[str]:
     """The contexts by which a build starts from those images that count as its external bases. The engine's own
     BuildKit finds by itself what goes by its own name; what is pinned by digest is the same wherever a dedicated one
     has it from."""
-    one, dedicated, argv = decision.inputs, builder.dedicated(run.settings), []
+    one, dedicated, argv = decision.inputs, run.settings.dedicated_builder, []
     results = results_folder(run.folder)
     for ref, wanted in sorted(one.read_for.items()):
         by_name = run.snapshot().get(ref)
@@ -116,7 +117,7 @@ def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: st
 def clean_up(run: Run, decision: Decision) -> None:
     """After a build: what its cache export left behind in a local cache is tidied."""
     backend = chosen_backend(run)
-    if backend.kind == "local":
+    if backend.kind == CacheBackend.LOCAL:
         oci_transfer.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
 
 
@@ -132,12 +133,14 @@ def chosen_backend(run: Run) -> Backend:
     settings = run.settings
     wanted = settings.cache_backend
     # Only what could be exported makes it worth asking the engine.
-    asks = wanted not in ("none", "inline") and not builder.dedicated(settings)
-    undecided = wanted == "auto" and not settings.cache_registry and "ACTIONS_RUNTIME_TOKEN" not in run.environ
-    exports = builder.dedicated(settings) or (asks and not undecided and run.containerd_store)
+    asks = wanted not in (CacheBackend.NONE, CacheBackend.INLINE) and not settings.dedicated_builder
+    undecided = (
+        wanted == CacheBackend.AUTO and not settings.cache_registry and "ACTIONS_RUNTIME_TOKEN" not in run.environ
+    )
+    exports = settings.dedicated_builder or (asks and not undecided and run.containerd_store)
     kind = backends.chosen(wanted, exports=exports, registry=settings.cache_registry, environ=run.environ)
-    place = str(cache_folder(run)) if kind == "local" else settings.cache_registry
-    write = settings.cache_write or kind == "local"
+    place = str(cache_folder(run)) if kind == CacheBackend.LOCAL else settings.cache_registry
+    write = settings.cache_write or kind == CacheBackend.LOCAL
     branch = settings.cache_branch or _branch(run.project.directory, tuple(run.environ.items()))
     main = settings.cache_main_branch
     return Backend(kind, place, branch or main, main, write, settings.cache_s3)
@@ -156,7 +159,7 @@ def results_folder(folder: Path) -> Path:
 def inline_tags(run: Run) -> list[str]:
     """Further tags under which an image is pushed: with an inline cache the one of its branch, which is read from."""
     backend = chosen_backend(run)
-    if backend.kind != "inline" or not backend.write:
+    if backend.kind != CacheBackend.INLINE or not backend.write:
         return []
     return [backends.cache_ref("", "", backend.branch).rpartition(":")[2]]
 
@@ -165,13 +168,13 @@ def caches(run: Run, decision: Decision) -> list[str]:
     """The cache options of a build: where it may find results of others, and where it leaves its own."""
     image = decision.inputs.image
     backend = chosen_backend(run)
-    if backend.kind in ("inline", "registry") and not run.share.reads:
+    if backend.kind in (CacheBackend.INLINE, CacheBackend.REGISTRY) and not run.share.reads:
         return []  # it did not answer: BuildKit would wait for it once for every reference
-    if backend.kind == "local":
+    if backend.kind == CacheBackend.LOCAL:
         Path(backend.place).mkdir(parents=True, exist_ok=True)
     argv = backends.options(backend, image.name, path_of(image.ref), os.path.isdir)
     if image.cache_from or image.cache_to:
-        exports = builder.dedicated(run.settings) or run.containerd_store
+        exports = run.settings.dedicated_builder or run.containerd_store
         argv += backends.declared(image.cache_from, image.cache_to, exports)
     return argv
 

@@ -85,7 +85,7 @@ def worthwhile(run: Run, decision: Decision) -> bool:
         and bool(parents & {Action.BUILD, Action.PULL})
         and all(one.bases.values())
         and not (image.no_cache or image.no_cache_filter or image.pull)
-        and not builder.dedicated(run.settings)
+        and not run.settings.dedicated_builder
         and not run.coordinator.on
         and not build_target.caches(run, decision)
     )

@@ -100,7 +100,7 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
     it until the last has ended (moby/buildkit#6954, mended in the summer of 2026): images that share a stage would
     each make it. A base that some image here stands on was read before.
     """
-    if builder.dedicated(run.settings):
+    if run.settings.dedicated_builder:
         return  # it gets its bases as folders, with each build
     for ref in {ref for one in decisions.values() for ref, content in one.inputs.bases.items() if content}:
         standing = [one.action for one in decisions.values() if ref in one.inputs.bases]

@@ -263,7 +263,7 @@ def _build(run: Run, decision: Decision, how: Attempt) -> None:
         _name(run, decision, image_id)
         run.built(name)
     finally:
-        if not builder.dedicated(run.settings):  # that one is given no name
+        if not run.settings.dedicated_builder:  # that one is given no name
             temporary_tag.take_away(run.engine, [temporary])
     build_target.clean_up(run, decision)
     # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.base.errors import UserError
+from tasks.base.settings import CacheBackend
 from tasks.buildkit.buildx import one_line
 
 _SECRET_KEYS = ("access_key_id", "secret_access_key", "session_token", "token")
@@ -31,7 +32,7 @@ class Backend:
     ``branch`` is written, ``main`` read where the branch has none; without ``write`` nothing is written.
     """
 
-    kind: str
+    kind: CacheBackend
     place: str = ""
     branch: str = "main"
     main: str = "main"
@@ -39,19 +40,19 @@ class Backend:
     options: tuple[str, ...] = ()
 
 
-def chosen(wanted: str, *, exports: bool, registry: str, environ: Mapping[str, str]) -> str:
+def chosen(wanted: CacheBackend, *, exports: bool, registry: str, environ: Mapping[str, str]) -> CacheBackend:
     """The backend that ``CACHE_BACKEND`` means. ``exports`` is whether the builder can export caches at all.
 
     ``auto`` is what needs no decision: the registry that is there, GitHub's cache inside its Actions, else none, as
     the builder keeps its cache anyway. ``UserError`` for a backend that the builder cannot do, with what would.
     """
-    if wanted == "auto":
+    if wanted == CacheBackend.AUTO:
         if registry:
-            return "registry" if exports else "inline"
-        return "gha" if exports and environ.get("ACTIONS_RUNTIME_TOKEN") else "none"
-    if wanted in ("registry", "inline") and not registry:
+            return CacheBackend.REGISTRY if exports else CacheBackend.INLINE
+        return CacheBackend.GHA if exports and environ.get("ACTIONS_RUNTIME_TOKEN") else CacheBackend.NONE
+    if wanted in (CacheBackend.REGISTRY, CacheBackend.INLINE) and not registry:
         raise UserError(f"CACHE_BACKEND={wanted} needs CACHE_REGISTRY")
-    if wanted in ("local", "registry", "gha", "s3") and not exports:
+    if wanted not in (CacheBackend.NONE, CacheBackend.INLINE) and not exports:
         raise UserError(
             f"the engine's classic image store cannot export a {wanted} cache",
             remedy='set "features": {"containerd-snapshotter": true} in the engine\'s daemon.json, use '
@@ -66,28 +67,28 @@ def options(
     """The cache arguments for one image; ``repository`` is its path in a registry, without a tag, and ``there`` tells
     whether a folder of the local cache exists: BuildKit warns of each import that does not."""
     match backend.kind:
-        case "none":
+        case CacheBackend.NONE:
             return []
-        case "inline":
+        case CacheBackend.INLINE:
             refs = [cache_ref(backend.place, repository, branch) for branch in _branches(backend)]
             imports = [one_line("type=registry", f"ref={ref}") for ref in refs]
             exports = ["type=inline"]
-        case "registry":
+        case CacheBackend.REGISTRY:
             refs = [cache_ref(backend.place, repository, branch) for branch in _branches(backend)]
             imports = [one_line("type=registry", f"ref={ref}") for ref in refs]
             # An image manifest and OCI types: some registries refuse the index that BuildKit writes otherwise.
             exports = [
                 one_line("type=registry", f"ref={refs[0]}", *_MAX, _ZSTD, "oci-mediatypes=true", "image-manifest=true")
             ]
-        case "local":
+        case CacheBackend.LOCAL:
             folders = [local_folder(backend.place, image, branch) for branch in _branches(backend)]
             imports = [one_line("type=local", f"src={folder}") for folder in folders if there(folder)]
             exports = [one_line("type=local", f"dest={folders[0]}", *_MAX, _ZSTD)]
-        case "gha":
+        case CacheBackend.GHA:
             scopes = [f"{image}-{_tag(branch)}" for branch in _branches(backend)]
             imports = [one_line("type=gha", f"scope={scope}") for scope in scopes]
             exports = [one_line("type=gha", f"scope={scopes[0]}", *_MAX)]
-        case "s3":
+        case CacheBackend.S3:
             _no_secrets(backend.options)
             names = [f"{image}-{_tag(branch)}" for branch in _branches(backend)]
             imports = [one_line("type=s3", *backend.options, f"name={name}") for name in names]

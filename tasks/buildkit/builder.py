@@ -18,7 +18,7 @@ from typing import Any
 
 from tasks.base.errors import UserError
 from tasks.base.platforms import normalise
-from tasks.base.settings import ROOT, Settings
+from tasks.base.settings import ROOT, BuilderDriver, Settings
 from tasks.compose.project import read_json, write_json
 from tasks.engine.endpoint import context
 
@@ -43,7 +43,7 @@ class Recipe:
     none; ``options`` are the driver's."""
 
     name: str
-    driver: str
+    driver: BuilderDriver
     nodes: tuple[Node, ...]
     options: tuple[str, ...] = ()
     config: str | None = None
@@ -57,24 +57,19 @@ class Recipe:
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
-def dedicated(settings: Settings) -> bool:
-    """Whether another BuildKit than the engine's own builds."""
-    return settings.builder_driver != "docker"
-
-
 def name(settings: Settings) -> str:
     """What the history calls the builder: ``docker`` is the engine's own."""
-    return settings.builder_name if dedicated(settings) else "docker"
+    return settings.builder_name if settings.dedicated_builder else "docker"
 
 
 def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
     """What the settings ask for; ``UserError`` where they do not fit together or ``buildkitd.toml`` has a mistake."""
     driver = settings.builder_driver
     nodes = tuple(_node(text) for text in settings.builder_endpoints) or (Node(),)
-    if driver == "remote" and not settings.builder_endpoints:
+    if driver == BuilderDriver.REMOTE and not settings.builder_endpoints:
         raise UserError("a remote builder needs BUILDER_ENDPOINTS", remedy="such as tcp://builder.example.org:1234")
     for node in nodes:
-        if driver == "remote" and "://" not in node.endpoint:
+        if driver == BuilderDriver.REMOTE and "://" not in node.endpoint:
             raise UserError(
                 f"BUILDER_ENDPOINTS holds {node.endpoint!r}, which is no address of a BuildKit",
                 remedy="tcp://HOST:PORT, unix:///PATH, docker-container://NAME or kube-pod://NAME",
@@ -86,7 +81,7 @@ def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
     if settings.builder_certs:
         options += _certificates(settings.builder_certs, driver)
     config, path = None, ""
-    if driver in ("docker-container", "kubernetes"):
+    if driver in (BuilderDriver.DOCKER_CONTAINER, BuilderDriver.KUBERNETES):
         from tasks.buildkit import buildkitd  # the engine's own builder has no such file
 
         file = root / settings.builder_config
@@ -123,7 +118,7 @@ def argv(settings: Settings, environ: Mapping[str, str]) -> list[str]:
 
     The engine's own goes by the name of the Docker context that leads to the engine.
     """
-    return ["--builder", settings.builder_name if dedicated(settings) else context(environ)]
+    return ["--builder", settings.builder_name if settings.dedicated_builder else context(environ)]
 
 
 def init(settings: Settings, folder: Path, environ: Mapping[str, str], root: Path = ROOT) -> str:
@@ -146,7 +141,7 @@ def init(settings: Settings, folder: Path, environ: Mapping[str, str], root: Pat
     else:
         done = "made again, because its settings changed,"
         # The cache is the driver's volume, and worth more than the container around it.
-        keep = ["--keep-state"] if there.get("Driver") == made.driver == "docker-container" else []
+        keep = ["--keep-state"] if there.get("Driver") == made.driver == BuilderDriver.DOCKER_CONTAINER else []
         _run(["docker", "buildx", "rm", *keep, made.name], environ)
     for command in create_argv(made):
         _run(command, environ)
@@ -179,7 +174,7 @@ def inspect(name: str, environ: Mapping[str, str]) -> dict[str, str] | None:
 def platforms(settings: Settings, folder: Path, engine: str) -> tuple[str, ...]:
     """The platforms that builds run on: the engine's, or those of the dedicated builder's nodes, as far as it was seen
     here. A Dockerfile may ask for them (``BUILDPLATFORM``)."""
-    known = state(folder) if dedicated(settings) else {}
+    known = state(folder) if settings.dedicated_builder else {}
     return tuple(known.get("platforms") or ()) or (engine,)
 
 
@@ -218,14 +213,16 @@ def native_platforms(inspected: str) -> list[str]:
 
 
 def _hint(made: Recipe, why: str) -> str:
-    if made.driver == "docker-container":
+    if made.driver == BuilderDriver.DOCKER_CONTAINER:
         return (
             "it runs the image moby/buildkit: docker pull it, or name another one with BUILDER_OPTIONS=image=…; "
             "BUILDER_DRIVER=docker needs none"
         )
     if "certificate" in why or "tls" in why.lower():
         return "BUILDER_CERTS names the folder with ca.pem, cert.pem and key.pem"
-    return "does a buildkitd answer at BUILDER_ENDPOINTS?" if made.driver == "remote" else "see docs/caches.md"
+    return (
+        "does a buildkitd answer at BUILDER_ENDPOINTS?" if made.driver == BuilderDriver.REMOTE else "see docs/caches.md"
+    )
 
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -245,8 +242,8 @@ def _node(text: str) -> Node:
     return Node(endpoint, tuple(platforms))
 
 
-def _certificates(folder: str, driver: str) -> list[str]:
-    if driver != "remote":
+def _certificates(folder: str, driver: BuilderDriver) -> list[str]:
+    if driver != BuilderDriver.REMOTE:
         raise UserError(f"BUILDER_CERTS is for remote builders, and BUILDER_DRIVER is {driver}")
     options = []
     for option, file in CERTIFICATES.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import UserError
+from tasks.base.settings import CacheBackend
 from tasks.cli.action import FLAG, QUIET, Task, act, fail
 from tasks.run import Run, current
 
@@ -80,7 +81,7 @@ def _init(run: Run) -> None:
     from tasks.buildkit import builder
 
     settings = run.settings
-    if builder.dedicated(settings):
+    if settings.dedicated_builder:
         print(builder.init(settings, run.common, run.environ))
     else:
         store = "containerd's image store" if run.containerd_store else "the classic image store"
@@ -91,10 +92,10 @@ def _init(run: Run) -> None:
                 '"features": {"containerd-snapshotter": true} in daemon.json, or another BUILDER_DRIVER'
             )
     backend = build_target.chosen_backend(run)
-    if backend.kind == "local":
+    if backend.kind == CacheBackend.LOCAL:
         Path(backend.place).mkdir(parents=True, exist_ok=True)
     place = f" in {backend.place}" if backend.place else ""
-    branch = f", branch {backend.branch}" if backend.kind != "none" else ""
+    branch = f", branch {backend.branch}" if backend.kind != CacheBackend.NONE else ""
     print(f"cache backend: {backend.kind}{place}{branch}{'' if backend.write else ', read only'}")
     if settings.cache_registry:
         print(f"shared results: {settings.cache_registry}{'' if settings.cache_write else ', read only'}")

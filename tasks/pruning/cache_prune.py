@@ -21,7 +21,7 @@ from tasks.building import context
 from tasks.building.make import builds_lock
 from tasks.buildkit import builder
 from tasks.pruning import disk_usage
-from tasks.pruning.prune import Item, Pruning, choose
+from tasks.pruning.prune import BUILD_CACHES, Item, Kind, Pruning, choose
 from tasks.run import Run
 
 _ROUNDS = 3
@@ -86,8 +86,8 @@ def _choose_unused(run: Run, everything: bool, only: Container[str] | None, sinc
         one.key
         for one, _ in going
         # How long a dedicated builder did not use a record, it only says in round figures.
-        if (one.idle >= unused or one.kind == disk_usage.BUILDER)
-        and (one.key in only if only is not None else one.kind in (disk_usage.ENGINE, disk_usage.BUILDER))
+        if (one.idle >= unused or one.kind == Kind.BUILDER)
+        and (one.key in only if only is not None else one.kind in BUILD_CACHES)
     }
     # Once more, for the order: what lies under something that stays, stays.
     items = [one if one.needed or one.key in may_go else replace(one, needed="not agreed to") for one in items]
@@ -108,7 +108,7 @@ def said(run: Run, chosen: Pruning, everything: bool) -> str:
     lines = []
     for kind, group in groupby(sorted(chosen.gone, key=lambda pair: pair[0].kind), key=lambda pair: pair[0].kind):
         pairs = list(group)
-        owner = " (of everybody who builds with it)" if kind in (disk_usage.ENGINE, disk_usage.BUILDER) else ""
+        owner = " (of everybody who builds with it)" if kind in BUILD_CACHES else ""
         lines.append(f"{kind}{owner}: {len(pairs)}, {size_text(sum(size for _, size in pairs))}")
         pairs.sort(key=lambda pair: -pair[1])
         lines += [f"  {size_text(freed):>8}  {_days(item.idle):>8}  {item.name}" for item, freed in pairs[:_SHOWN]]
@@ -139,10 +139,10 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
     """Remove what was chosen; returns why an item is still there, by its key."""
     left: dict[str, str] = {}
     engine = run.engine
-    by_kind: dict[str, list[Item]] = {}
+    by_kind: dict[Kind, list[Item]] = {}
     for item, _ in chosen.gone:
         by_kind.setdefault(item.kind, []).append(item)
-    for item in (*by_kind.get(disk_usage.NAME, ()), *by_kind.get(disk_usage.IMAGE, ())):
+    for item in (*by_kind.get(Kind.NAME, ()), *by_kind.get(Kind.IMAGE, ())):
         try:
             for ref in item.refs:
                 engine.untag(ref)
@@ -150,13 +150,13 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
                 engine.remove(item.key)
         except UserError as trouble:  # a container was made from it meanwhile
             left[item.key] = f"{item.name} stays: {trouble}"
-    engine.prune_build_cache([item.key for item in by_kind.get(disk_usage.ENGINE, ())])
-    _prune_builder(run, [item.key for item in by_kind.get(disk_usage.BUILDER, ())])
-    for item in (*by_kind.get(disk_usage.LOCAL, ()), *by_kind.get(disk_usage.LAYOUT, ())):
+    engine.prune_build_cache([item.key for item in by_kind.get(Kind.ENGINE, ())])
+    _prune_builder(run, [item.key for item in by_kind.get(Kind.BUILDER, ())])
+    for item in (*by_kind.get(Kind.LOCAL, ()), *by_kind.get(Kind.LAYOUT, ())):
         shutil.rmtree(item.key, ignore_errors=True)
         with contextlib.suppress(OSError):
             Path(item.key).parent.rmdir()  # if it was the last
-    for item in by_kind.get(disk_usage.OWN_FILE, ()):
+    for item in by_kind.get(Kind.OWN_FILE, ()):
         path = Path(item.key)
         if path.is_symlink():
             if not context.remove_unused(path):

@@ -19,7 +19,6 @@ from tasks.base.errors import UserError
 from tasks.base.references import repository, tag_of
 from tasks.base.timestamps import epoch_seconds
 from tasks.building import build_target, context, parents
-from tasks.buildkit import builder
 from tasks.engine import temporary_tag
 from tasks.engine.client import CacheRecord, LocalImage, normalise
 from tasks.engine.labels import INPUT_DIGEST
@@ -27,14 +26,9 @@ from tasks.history import hits
 from tasks.history.store import KEEP
 from tasks.planning import checkouts
 from tasks.planning.action import Action
-from tasks.pruning.prune import Item
+from tasks.pruning.prune import Item, Kind
 from tasks.run import Run
 from tasks.sharing.share import path_of
-
-IMAGE, NAME, ENGINE, BUILDER, LOCAL, LAYOUT, OWN_FILE = (
-    "image", "left-over name", "engine's build cache", "builder's cache", "local cache", "oci_transfer", "log",
-)  # fmt: skip
-"""The kinds of items, as people read them."""
 
 _IN = re.compile(r"in-[0-9a-f]{16}")
 # A build on another machine that uses this engine holds no lock that is seen here. None takes longer.
@@ -53,7 +47,7 @@ def all_items(run: Run) -> list[Item]:
     mine = images(run, now)
     items = [*mine, *engine_cache(run.engine.build_cache(), now, layers=_layers(run, mine))]
     items += names(run, mine, now)
-    if builder.dedicated(run.settings):
+    if run.settings.dedicated_builder:
         items += builder_cache(run, now)
     return [*items, *files(run, now)]
 
@@ -90,7 +84,7 @@ def images(run: Run, now: float) -> list[Item]:
         items.append(
             Item(
                 local_image.id,
-                IMAGE,
+                Kind.IMAGE,
                 name,
                 layers,
                 idle,
@@ -110,14 +104,14 @@ def names(run: Run, items: Iterable[Item], now: float) -> list[Item]:
         given = temporary_tag.given(ref)
         if given is not None and _ours(ref, repositories):
             why = "" if now - given > _PASSING_SECONDS else "a build may be using it"
-            found.append(Item(ref, NAME, ref, idle=now - given, needed=why, refs=(ref,)))
+            found.append(Item(ref, Kind.NAME, ref, idle=now - given, needed=why, refs=(ref,)))
     return found
 
 
 def engine_cache(
     records: Sequence[CacheRecord],
     now: float,
-    kind: str = ENGINE,
+    kind: Kind = Kind.ENGINE,
     layers: Mapping[str, tuple[int, float]] | None = None,
 ) -> list[Item]:
     """The records of a build cache. They belong to nobody: whoever uses this BuildKit shares them.
@@ -162,7 +156,7 @@ def builder_cache(run: Run, now: float) -> list[Item]:
     """The records of the dedicated builder's cache."""
     argv = ["docker", "buildx", "du", "--builder", run.settings.builder_name, "--verbose"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(run.environ))
-    return engine_cache(read_du(done.stdout, now), now, BUILDER) if done.returncode == 0 else []
+    return engine_cache(read_du(done.stdout, now), now, Kind.BUILDER) if done.returncode == 0 else []
 
 
 def read_du(text: str, now: float) -> list[CacheRecord]:
@@ -198,40 +192,42 @@ def read_du(text: str, now: float) -> list[CacheRecord]:
 
 
 def files(run: Run, now: float) -> list[Item]:
-    """Local caches, oci_transfer layouts, links to contexts, the logs and records of images that are no more, and what
-    older versions left."""
+    """Local caches, layouts that images travel through, links to contexts, the logs and records of images that are no
+    more, and what older versions left."""
     folder = run.folder
     expected = run.expected_seconds
     items = []
     cache = build_target.cache_folder(run)
     for index in sorted(cache.glob("*/*/index.json")):
         image = index.parent.parent.name
-        items.append(_folder(LOCAL, index.parent, f"{image} {index.parent.name}", now, expected.get(image, 0.0)))
+        items.append(_folder(Kind.LOCAL, index.parent, f"{image} {index.parent.name}", now, expected.get(image, 0.0)))
     results = build_target.results_folder(folder)
     for index in sorted((*results.glob("*/index.json"), *results.glob("bases/*/index.json"))):
         name = str(index.parent.relative_to(results))
         several = name in run.project.images and len(run.project.images[name].platforms) > 1
         why = "it holds further platforms of the image" if several else ""
-        items.append(_folder(LAYOUT, index.parent, name, now, 1.0, why))
+        items.append(_folder(Kind.LAYOUT, index.parent, name, now, 1.0, why))
     for other in sorted(path.parent for path in run.common.glob("*/project.json")):
         idle = now - other.stat().st_mtime
         if checkouts.gone(other):
-            items.append(_folder(OWN_FILE, other, f"{other.name}, whose Compose file is gone", now, 0.0))
+            items.append(_folder(Kind.OWN_FILE, other, f"{other.name}, whose Compose file is gone", now, 0.0))
         elif other != folder and idle > run.settings.cache_max_age:
             # Where each job has a COMPOSE_PROJECT_NAME of its own, these would only become more.
-            items.append(_folder(OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
+            items.append(_folder(Kind.OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
     items += _of_older_versions(run.common, cache, now)
     for link in context.links(run.common):
         why = "" if context.unused(link) else "a build may be using it"
         name = f"contexts/{link.name}, a link for builds"
-        items.append(Item(str(link), OWN_FILE, name, idle=now - link.lstat().st_mtime, needed=why))
+        items.append(Item(str(link), Kind.OWN_FILE, name, idle=now - link.lstat().st_mtime, needed=why))
     for path in sorted((*folder.glob("logs/*"), *folder.glob("images/*.json"))):
         if path.is_file():
             current = path.name.removesuffix(path.suffix) in run.project.images
             why = "it tells what is here" if current and path.suffix == ".json" else ""
             status = path.stat()
             name = str(path.relative_to(folder))
-            items.append(Item(str(path), OWN_FILE, name, {str(path): status.st_size}, now - status.st_mtime, 1.0, why))
+            items.append(
+                Item(str(path), Kind.OWN_FILE, name, {str(path): status.st_size}, now - status.st_mtime, 1.0, why)
+            )
     return items
 
 
@@ -295,10 +291,10 @@ def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
         files = [path] if path.is_file() else list(_walk(path))
         used = max(one.stat().st_mtime for one in files or [path])
         parts = {str(one): one.stat().st_size for one in files}
-        yield Item(str(path), OWN_FILE, f"{path.name}, of an older version", parts, now - used)
+        yield Item(str(path), Kind.OWN_FILE, f"{path.name}, of an older version", parts, now - used)
 
 
-def _folder(kind: str, folder: Path, name: str, now: float, rebuild_cost: float, needed: str = "") -> Item:
+def _folder(kind: Kind, folder: Path, name: str, now: float, rebuild_cost: float, needed: str = "") -> Item:
     parts = {str(path): path.stat().st_size for path in _walk(folder)}
     used = max(path.stat().st_mtime for path in (folder, folder / "index.json") if path.exists())
     return Item(str(folder), kind, name, parts, now - used, rebuild_cost, needed)

@@ -10,19 +10,37 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What disk is spent on, as people read it."""
+
+    IMAGE = "image"
+    NAME = "left-over name"
+    ENGINE = "engine's build cache"
+    BUILDER = "builder's cache"
+    LOCAL = "local cache"
+    LAYOUT = "handover"
+    """A folder through which images travel between engine and builder (``buildkit.oci_transfer``)."""
+    OWN_FILE = "log"
+
+
+BUILD_CACHES = (Kind.ENGINE, Kind.BUILDER)
+"""The kinds that belong to everybody who builds with the same BuildKit."""
 
 
 @dataclass(frozen=True)
 class Item:
     """Something that disk is spent on.
 
-    ``key`` identifies it, ``kind`` and ``name`` are what people read. ``parts`` are the bytes that it occupies, by what
+    ``key`` identifies it, ``name`` is what people read. ``parts`` are the bytes that it occupies, by what
     they are: items that share a part occupy it once. ``idle`` is how long nobody used it, ``rebuild_cost`` the seconds
     that making it again would take. ``needed`` is why it must stay. ``above`` are the keys of items that lie on it,
     which must go before it can. ``refs`` are the names by which whoever removes it finds it, where its key is none."""
 
     key: str
-    kind: str
+    kind: Kind
     name: str
     parts: Mapping[str, int] = field(default_factory=dict)
     idle: float = 0.0

@@ -11,13 +11,8 @@ from tasks.buildkit import builder
 from tasks.buildkit.progress import brief
 from tasks.history import hits
 from tasks.pruning import disk_usage
-from tasks.pruning.prune import Item, choose, total
+from tasks.pruning.prune import Item, Kind, choose, total
 from tasks.run import Run
-
-_KINDS = (
-    disk_usage.IMAGE, disk_usage.NAME, disk_usage.ENGINE, disk_usage.BUILDER, disk_usage.LOCAL, disk_usage.LAYOUT,
-    disk_usage.OWN_FILE,
-)  # fmt: skip
 
 
 def show(run: Run, runs: int, as_json: bool) -> None:
@@ -43,13 +38,13 @@ def gather(run: Run, runs: int) -> dict[str, Any]:
         "max_age_seconds": settings.cache_max_age,
         "reclaimable_bytes": left,
         "over_bytes": max(0, left - settings.cache_max_size),
-        "holdings": [_holding(kind, items) for kind in _KINDS if any(item.kind == kind for item in items)],
+        "holdings": [_holding(kind, items) for kind in Kind if any(item.kind == kind for item in items)],
         "registry": _registry(run),
         "images": [_image(one) for one in disk_usage.saved(run, runs).values()],
     }
 
 
-def _holding(kind: str, items: list[Item]) -> dict[str, Any]:
+def _holding(kind: Kind, items: list[Item]) -> dict[str, Any]:
     mine = [item for item in items if item.kind == kind]
     free = [item for item in mine if not item.needed]
     whole = total(mine)

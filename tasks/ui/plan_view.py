@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.base.errors import UserError
+from tasks.base.settings import CacheBackend
 from tasks.inputs.resolver import ImageInputs
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
@@ -77,7 +78,7 @@ def _untold(run: Run, definition: Mapping[str, Any], inputs: Mapping[str, ImageI
     found = bake.untold(definition, inputs, version)
     with contextlib.suppress(UserError):
         kind = build_target.chosen_backend(run).kind
-        if kind != "none":
+        if kind != CacheBackend.NONE:
             found.append(f"bake neither reads nor writes the caches of CACHE_BACKEND ({kind})")
     return found
 
