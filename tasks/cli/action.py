@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
+
+from tasks.base.errors import UserError
 
 Task = dict[str, Any]
 FLAG: Task = {"type": bool, "default": False}
@@ -13,20 +17,22 @@ PLAIN: Task = {"io": {"capture": False}, "uptodate": [False]}
 QUIET: Task = {**PLAIN, "meta": {"quiet": True}}
 
 
-def act(run: Any, *words: Any, **options: Any) -> Any:
-    """Run the action of a task with the workspace, these words and the task's options; what is expected to go wrong
-    becomes doit's failure, in one sentence. Whoever reads the output may have seen enough, as ``head`` does: that is
-    the end, and no failure."""
+def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options: Any) -> Any:
+    """The one way to run an action: call it with the run, what is given first, and the task's options by name.
+
+    ``function`` may be the ``module:name`` of one that is imported only now: to list tasks, or to build, needs none of
+    it. What is expected to go wrong becomes doit's failure, in one sentence. Whoever reads the output may have seen
+    enough, as ``head`` does: that is the end, and no failure."""
     from tasks.base import processes
-    from tasks.base.errors import UserError
     from tasks.run import current
 
     failure = None
     try:
         try:
-            run(current(), *words, **options)
-        except UserError as trouble:
-            failure = fail(str(trouble))
+            action = _imported(function) if isinstance(function, str) else function
+            action(current(), *first, **_with_words(task, options))
+        except UserError as error:
+            failure = fail(str(error))
         except processes.Stopped:
             failure = fail("stopped")
         sys.stdout.flush()
@@ -34,6 +40,32 @@ def act(run: Any, *words: Any, **options: Any) -> Any:
         # Python would try to write the rest once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return failure
+
+
+def _imported(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+
+def _with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with those that stand behind the words, where doit's parser does not look for them. A task without
+    options of its own has all words as they are; ``UserError`` for an option that the task does not know."""
+    found = dict(options)
+    if not task.pos_arg:
+        return found
+    words, names = list(found[task.pos_arg] or ()), []
+    if task.params:
+        from doit.cmdparse import CmdOption, CmdParseError, TaskParse
+
+        parser = TaskParse([CmdOption(option) for option in task.params])
+        while words:
+            try:
+                found, words = parser.parse_only(words, found)
+            except CmdParseError as error:
+                raise UserError(f"{task.name}: {error.__context__}", remedy=f"see `doit help {task.name}`") from None
+            names += words[:1]
+            del words[:1]
+    return {**found, task.pos_arg: names + words}
 
 
 def fail(sentence: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
@@ -17,22 +16,9 @@ def task_base_image() -> Task | None:
     """The Debian-with-Python image that everything is built on: from a registry, else from Debian's packages."""
     if not declares_base(ROOT):
         return None
-
-    def bring() -> Any:
-        from doit.exceptions import TaskFailed
-
-        try:
-            done = ensure(current().settings, ROOT, share=current().share)
-        except UserError as trouble:
-            return TaskFailed(str(trouble))
-        if done:
-            print(f"base_image: {done}", file=sys.stderr)
-            current().changed()
-        return True
-
     tar = ROOT / TAR
     return {
-        "actions": [bring],
+        "actions": [(act, [_ensure])],
         "uptodate": [Present()],
         "targets": [str(tar)] if tar.exists() else [],
         "file_dep": [str(ROOT / PACKAGES)],
@@ -61,6 +47,12 @@ class Present:
     def __repr__(self) -> str:
         """What ``doit info`` says."""
         return "BASE_IMAGE is in the engine"
+
+
+def _ensure(run: Run) -> None:
+    if done := ensure(run.settings, ROOT, share=run.share):
+        print(f"base_image: {done}", file=sys.stderr)
+        run.changed()
 
 
 def _rebuild(run: Run) -> None:

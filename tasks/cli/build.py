@@ -89,7 +89,7 @@ def task_build_optimized() -> Iterator[Task]:
         yield {
             "name": name,
             "doc": f"build {one.image.ref} if its inputs changed",
-            "actions": [(_make, [name])],
+            "actions": [(make_image, [name])],
             "file_dep": one.file_dep(),
             "targets": [str(record.path_of(folder, name))],
             "task_dep": _needs(one, run),
@@ -116,7 +116,7 @@ def _early_stages(inputs: Mapping[str, ImageInputs], run: Run) -> Iterator[Task]
         yield {
             "name": f"{name}/early",
             "doc": f"build what {one.image.ref} can do before its parents are built",
-            "actions": [(act, [_make_early, list(inputs)])],
+            "actions": [(act, ["tasks.building.make:make_early", list(inputs)])],
             "task_dep": [_QUEUE] if _on_base(one, run) else [],
             "uptodate": [Freshness(name)],
             "meta": {"quiet": True},
@@ -138,16 +138,11 @@ def task_build_image_optimized() -> Iterator[Task]:
         yield _group(task, f"build {' and '.join(names)}, with what it needs", names)
 
 
-def _make(name: str) -> Any:
+def make_image(name: str, no_cache: bool = False) -> Any:
+    """The action of one image."""
     from tasks.building.make import make
 
-    return make(name)
-
-
-def _make_early(run: Run, names: list[str]) -> None:
-    from tasks.building.make import make_early
-
-    make_early(run, names)
+    return make(name, no_cache)
 
 
 def _longest_path_first(inputs: Mapping[str, ImageInputs], run: Run) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tasks.base.errors import UserError
 from tasks.base.settings import CacheBackend
 from tasks.cli.action import FLAG, QUIET, Task, act, fail
+from tasks.cli.build import make_image
 from tasks.run import Run, current
 
 _JSON: Task = {"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}
@@ -22,13 +22,13 @@ def task_cache_init() -> Task:
 def task_cache_stats() -> Task:
     """Show what caches hold, what could go, and what they spared: [--runs N] [--json]"""
     runs = {"name": "runs", "long": "runs", "type": int, "default": 50, "help": "how many runs the hit rates cover"}
-    return {"actions": [(_stats,)], "params": [runs, _JSON], **QUIET}
+    return {"actions": [(act, ["tasks.ui.cache_view:show"])], "params": [runs, _JSON], **QUIET}
 
 
 def task_cache_prune() -> Task:
     """Remove old results and caches that nothing needs: [--dry-run] [--all] [--yes]"""
     return {
-        "actions": [(_prune,)],
+        "actions": [(act, ["tasks.pruning.cache_prune:prune"])],
         "params": [
             {"name": "dry_run", "long": "dry-run", **FLAG, "help": "only print what would be removed"},
             {"name": "everything", "long": "all", **FLAG, "help": "all that nothing needs, however new and small"},
@@ -41,12 +41,12 @@ def task_cache_prune() -> Task:
 
 def task_cache_export() -> Task:
     """Push the fresh images to CACHE_REGISTRY, or write them and the local cache to a folder: [FOLDER]"""
-    return {"actions": [(_export,)], "pos_arg": "folders", **QUIET}
+    return {"actions": [(act, ["tasks.building.archive:export_to"])], "pos_arg": "folders", **QUIET}
 
 
 def task_cache_import() -> Task:
     """Take in what cache_export wrote on another machine: FOLDER"""
-    return {"actions": [(_import,)], "pos_arg": "folders", **QUIET}
+    return {"actions": [(act, ["tasks.building.archive:import_from"])], "pos_arg": "folders", **QUIET}
 
 
 def task_rebuild_optimized() -> Iterator[Task]:
@@ -62,17 +62,12 @@ def task_rebuild_optimized() -> Iterator[Task]:
         yield {
             "name": name,
             "doc": f"build {one.image.ref} again, without any cache",
-            "actions": [(_rebuild, [name, not one.image.duplicate_of])],
+            # A duplicate service is named after what was just built.
+            "actions": [(make_image, [name, not one.image.duplicate_of])],
             "task_dep": [f"rebuild_optimized:{other}" for other in one.needs],
             "meta": {"image": name},
             "io": {"capture": False},
         }
-
-
-def _rebuild(name: str, no_cache: bool) -> Any:
-    from tasks.building.make import make
-
-    return make(name, no_cache=no_cache)  # a duplicate service is named after what was just built
 
 
 def _init(run: Run) -> None:
@@ -99,27 +94,3 @@ def _init(run: Run) -> None:
     print(f"cache backend: {backend.kind}{place}{branch}{'' if backend.write else ', read only'}")
     if settings.cache_registry:
         print(f"shared results: {settings.cache_registry}{'' if settings.cache_write else ', read only'}")
-
-
-def _stats(runs: int, as_json: bool) -> Any:
-    from tasks.ui import cache_view
-
-    return act(cache_view.show, runs, as_json)
-
-
-def _prune(dry_run: bool, everything: bool, yes: bool, as_json: bool) -> Any:
-    from tasks.pruning import cache_prune
-
-    return act(cache_prune.prune, dry_run, everything, yes, as_json)
-
-
-def _export(folders: Sequence[str]) -> Any:
-    from tasks.building import archive
-
-    return act(archive.export_to, folders)
-
-
-def _import(folders: Sequence[str]) -> Any:
-    from tasks.building import archive
-
-    return act(archive.import_from, folders)

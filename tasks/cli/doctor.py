@@ -14,8 +14,8 @@ from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.bases import base
 from tasks.bases.debian import declares_base
-from tasks.cli.action import QUIET
-from tasks.run import Run, current
+from tasks.cli.action import QUIET, act
+from tasks.run import Run
 
 _LEAST_COMPOSE = (2, 26)
 _LITTLE_SPACE = 5_000_000_000  # bytes: the stack, its standard twins and a full build cache need about that
@@ -33,19 +33,18 @@ class Finding:
 
 def task_doctor() -> dict[str, Any]:
     """Say whether this machine can build, and what would make it better"""
-    return {"actions": [(examine,)], **QUIET}
+    return {"actions": [(act, [examine])], **QUIET}
 
 
-def examine() -> Any:
-    """Print every finding; the status is that of a failure if one is bad."""
-    from doit.exceptions import TaskFailed
-
-    findings = list(look(current()))
+def examine(run: Run) -> None:
+    """Print every finding; ``UserError`` if one is bad."""
+    findings = list(look(run))
     width = max(len(one.subject) for one in findings)
     for one in findings:
         print(f"{one.verdict:5}{one.subject:{width}}  {one.found}" + (f" — {one.remedy}" if one.remedy else ""))
     bad = [one.subject for one in findings if one.verdict == "fail"]
-    return TaskFailed(f"this machine cannot build yet: {', '.join(bad)}") if bad else None
+    if bad:
+        raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
 
 
 def look(run: Run) -> Iterator[Finding]:

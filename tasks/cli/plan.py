@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from tasks.cli.action import QUIET, act
+from tasks.cli.action import FLAG, QUIET, Task, act
 
 
-def task_plan() -> dict[str, Any]:
+def task_plan() -> Task:
     """Show what would be built, and why: [IMAGE …] [--json] [--inputs] [--bake]"""
     return {
-        "actions": [(_plan,)],
+        "actions": [(act, ["tasks.ui.plan_view:show"])],
         "params": [
-            {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "the promised JSON"},
-            {"name": "inputs", "long": "inputs", "type": bool, "default": False, "help": "only the inputs, one a line"},
-            {"name": "as_bake", "long": "bake", "type": bool, "default": False, "help": "a definition for buildx bake"},
+            {"name": "as_json", "long": "json", **FLAG, "help": "the promised JSON"},
+            {"name": "inputs", "long": "inputs", **FLAG, "help": "only the inputs, one a line"},
+            {"name": "as_bake", "long": "bake", **FLAG, "help": "a definition for buildx bake"},
         ],
         "pos_arg": "images",
         **QUIET,
     }
-
-
-def _plan(images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> Any:
-    from tasks.ui.plan_view import show
-
-    return act(show, images, as_json, inputs, as_bake)

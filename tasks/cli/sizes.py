@@ -20,11 +20,10 @@ def task_image_sizes() -> Task:
 
 def image_sizes(run: Run, names: Sequence[str], as_json: bool) -> None:
     """Print the sizes of the images (all, or those named) that the engine holds, standard and optimized, with their
-    largest layers and files and what of them could go, to standard output. ``--json`` may stand behind the names."""
+    largest layers and files and what of them could go, to standard output."""
     from tasks.stack.standard import twins
     from tasks.ui import sizes, sizes_view
 
-    as_json, names = as_json or "--json" in names, [name for name in names if name != "--json"]
     wanted = [run.project.image(name).name for name in names] or list(run.project.images)
     try:
         both_ways = twins(run)

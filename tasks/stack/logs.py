@@ -18,19 +18,17 @@ from tasks.stack.stack import compose_of
 
 
 def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str) -> None:
-    """Print the containers' logs to standard output. Options may also stand behind the services."""
-    names, follow = [word for word in services if word not in ("--follow", "-f")], follow or "--follow" in services
-    follow = follow or "-f" in services
+    """Print the containers' logs to standard output."""
     if tail != "all" and not tail.isdigit():
         raise UserError(f"--tail must be a number or `all`, not {tail!r}")
     compose = compose_of(run)
     # A service of a profile that is not active may have written something, too.
     known = sorted({*compose.services(), *(one.service for one in Containers(compose.project).look())})
-    for name in names:
+    for name in services:
         if name not in known:
             raise UserError(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")
     color = sys.stdout.isatty()
-    argv = logs_argv(compose, names, follow=follow, tail=tail, since=since, color=color)
+    argv = logs_argv(compose, services, follow=follow, tail=tail, since=since, color=color)
     with processes.start(argv, cwd=compose.directory, env=compose.env) as process:
         for line in process.stdout or ():
             show_line(line, color)

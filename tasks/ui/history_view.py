@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.base.errors import UserError
 from tasks.base.formatting import seconds_text, size_text
@@ -32,31 +32,22 @@ class Asked:
 
 
 def show(run: Run, words: Sequence[str], number: str, limit: str, as_json: bool) -> None:
-    """Print the history of the project to standard output. Options may also stand behind the image."""
-    given = [*(["--show", number] if number else []), *(["--limit", limit] if limit else [])]
-    print(answer(run.history, parse([*given, *(["--json"] if as_json else []), *words])))
+    """Print the history of the project to standard output: of the image that ``words`` name, of all without any."""
+    print(answer(run.history, asked(words, number, limit, as_json)))
 
 
-def parse(words: Sequence[str]) -> Asked:
-    """What these words of the command line ask for; ``UserError`` for what they cannot mean."""
-    found: dict[str, Any] = {}
-    todo = list(words)
-    while todo:
-        word, _, value = todo.pop(0).partition("=")
-        if word == "--json":
-            found["as_json"] = True
-        elif word in ("--show", "--limit"):
-            value = value or (todo.pop(0) if todo else "")
-            if not (value.isascii() and value.isdigit() and 0 < int(value) < 2**31):
-                raise UserError(f"{word} needs a whole number, not {value!r}", remedy="`doit history` lists the ids")
-            found[word[2:]] = int(value)
-        elif word.startswith("-"):
-            raise UserError(f"history does not know the option {word}", remedy="--show ID, --limit N or --json")
-        elif "image" in found:
-            raise UserError("history takes one image", remedy=f"`doit history {word}` shows that of {word}")
-        else:
-            found["image"] = word
-    return Asked(**found)
+def asked(words: Sequence[str], number: str = "", limit: str = "", as_json: bool = False) -> Asked:
+    """What the command line asks for; ``UserError`` for what it cannot mean."""
+    if len(words) > 1:
+        raise UserError("history takes one image", remedy=f"`doit history {words[1]}` shows that of {words[1]}")
+    chosen = _whole("--show", number) if number else None
+    return Asked(words[0] if words else None, chosen, as_json, _whole("--limit", limit) if limit else LIMIT)
+
+
+def _whole(option: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and 0 < int(value) < 2**31):
+        raise UserError(f"{option} needs a whole number, not {value!r}", remedy="`doit history` lists the ids")
+    return int(value)
 
 
 def answer(history: History, asked: Asked, width: int | None = None) -> str:

@@ -29,17 +29,12 @@ _COLOURS = {
 def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
     """Print the plan of ``images`` and what they need (all, when none is named) to standard output.
 
-    Options may also stand behind the names. Raises ``UserError`` if an image is broken, once the plan is printed.
+    Raises ``UserError`` if an image is broken, once the plan is printed.
     """
-    words = list(images)
-    names = [word for word in words if not word.startswith("--")]
-    as_json, inputs, as_bake = as_json or "--json" in words, inputs or "--inputs" in words, as_bake or "--bake" in words
     # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    for word in set(words) - set(names) - {"--json", "--inputs", "--bake"}:
-        raise UserError(f"plan does not know the option {word}", remedy="--json, --inputs or --bake")
-    decisions = chosen(run, names)
+    decisions = chosen(run, images)
     for name, one in decisions.items():
         for key in one.inputs.image.unsupported:
             print(f"plan: {name}: buildx has no option for build.{key}, so it only counts", file=sys.stderr)
@@ -57,7 +52,7 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
     elif as_json:
         print(json.dumps(promised(run, decisions), indent=2, ensure_ascii=False))
     elif inputs:
-        own = {name: decisions[name] for name in names} or decisions
+        own = {name: decisions[name] for name in images} or decisions
         print("\n".join(sorted({path for one in own.values() for path in one.inputs.paths()})))
     else:
         _print_table(run, decisions)

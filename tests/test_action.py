@@ -1,0 +1,66 @@
+"""Actions of tasks: each is there and takes the options of its task, and options may stand behind words."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+import pytest
+from doit.exceptions import TaskFailed
+from doit.task import dict_to_task
+
+from tasks.cli import action, cache, history, plan, stack
+
+PARAMS = [
+    {"name": "number", "long": "show", "default": ""},
+    {"name": "as_json", "long": "json", "short": "j", **action.FLAG},
+]
+
+
+def acted(words: list[str], params: list[Any]) -> Any:
+    """What an action with these words on the command line is called with, or its failure."""
+    called: dict[str, Any] = {}
+    actions = [(action.act, [lambda run, **options: called.update(options)])]
+    task = dict_to_task({"name": "look", "pos_arg": "names", "params": params, "actions": actions})
+    task.pos_arg_val = task.init_options(words)
+    return task.actions[0].execute() or called
+
+
+@pytest.mark.parametrize("words", ["--json a b --show 7", "a --show 7 b -j", "a b --show=7 --json", "--show 7 -j a b"])
+def test_options_may_stand_anywhere(words: str) -> None:
+    assert acted(words.split(), PARAMS) == {"names": ["a", "b"], "number": "7", "as_json": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("a --jsn", "look: option --jsn not recognized (see `doit help look`)"),
+        ("a --show", "look: option --show requires argument (see `doit help look`)"),
+    ],
+)
+def test_an_option_that_is_not_one(words: str, sentence: str) -> None:
+    failed = acted(words.split(), PARAMS)
+    assert isinstance(failed, TaskFailed)
+    assert failed.message == sentence
+
+
+def test_words_are_passed_on_by_a_task_without_options() -> None:
+    assert acted(["a", "-k", "x", "--lf"], []) == {"names": ["a", "-k", "x", "--lf"]}
+
+
+def creators() -> list[Any]:
+    rooms = (cache, history, plan, stack)
+    found = [value for room in rooms for name, value in vars(room).items() if name.startswith("task_")]
+    return [one for one in found if not inspect.isgeneratorfunction(one)]
+
+
+@pytest.mark.parametrize("creator", creators(), ids=lambda one: one.__name__)
+def test_an_action_takes_the_options_of_its_task(creator: Any) -> None:
+    task = creator()
+    (_, (function,)) = task["actions"][0]
+    if isinstance(function, str):
+        module, _, name = function.partition(":")
+        function = getattr(importlib.import_module(module), name)
+    options = {option["name"] for option in task.get("params", ())} | {task.get("pos_arg")} - {None}
+    assert options == set(inspect.signature(function).parameters) - {"run"}
