@@ -18,7 +18,7 @@ from tasks.base.errors import UserError
 from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.building import context
 from tasks.engine.client import CacheRecord, Engine
-from tasks.history import hits
+from tasks.history.statistics import image_histories
 from tasks.history.store import Build, StepRecord
 from tasks.planning.reasons import DUE, NO_CACHE
 from tasks.pruning import disk_usage
@@ -489,10 +489,10 @@ def test_what_buildx_du_prints() -> None:
         9820.0,
         4,
         shared=True,
-        made=1795505367.0,
+        made=1795505367.921242,
     )
     assert copied == CacheRecord(
-        "rjhku", ("yuoxg", "other"), "[1/3] COPY f: /f", 10240, 6400.0, 1, busy=True, made=1795505377.0
+        "rjhku", ("yuoxg", "other"), "[1/3] COPY f: /f", 10240, 6400.0, 1, busy=True, made=1795505377.313704
     )
     assert disk_usage.read_du("", 0.0) == []
 
@@ -520,19 +520,19 @@ def test_hits_are_counted_from_history() -> None:
         build(6, fingerprint="f1", steps=ran),
         build(7, fingerprint="f1", steps=ran, reasons=(NO_CACHE,)),
     ]
-    one = hits.count(reversed(past))["a"]
+    one = image_histories(reversed(past))["a"]
     assert (one.built, one.retagged, one.pulled) == (4, 1, 1)
     assert one.step_rate == 0.25
     assert one.image_rate == pytest.approx(2 / 6)
     assert one.saved == pytest.approx(7.0 + 9.9 + 9.0)
     assert (one.evicted, one.evicted_seconds) == (1, 10.0)
-    assert [step.name for step in hits.worst(one)] == ["RUN x"]
-    assert hits.count([]) == {}
+    assert [step.last.name for step in one.costliest()] == ["RUN x"]
+    assert image_histories([]) == {}
 
 
 def test_what_is_built_in_every_run_was_not_evicted() -> None:
-    assert hits.count([build(1), build(2, fingerprint="f1", reasons=(DUE,))])["a"].evicted == 0
-    assert hits.count([build(1), build(2, fingerprint="f1")])["a"].evicted == 1
+    assert image_histories([build(1), build(2, fingerprint="f1", reasons=(DUE,))])["a"].evicted == 0
+    assert image_histories([build(1), build(2, fingerprint="f1")])["a"].evicted == 1
 
 
 def test_a_hit_counts_when_a_step_was_put_before_it() -> None:
@@ -544,9 +544,9 @@ def test_a_hit_counts_when_a_step_was_put_before_it() -> None:
         )
 
     past = [build(1, steps=steps("RUN x", "RUN y")), build(2, steps=steps("RUN new", "RUN x", "RUN y", cached=True))]
-    one = hits.count(past)["a"]
+    one = image_histories(past)["a"]
     assert one.saved == pytest.approx(8.0)
-    assert [(step.name, step.seen, step.cached) for step in one.steps.values()] == [
+    assert [(step.last.name, step.seen, step.hits) for step in one.steps.values()] == [
         ("[b 3/4] RUN x", 2, 1),
         ("[b 4/4] RUN y", 2, 1),
         ("[b 2/4] RUN new", 1, 1),

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.history.analysis import (
+from tasks.engine.layers import Disk, parts_of
+from tasks.history.statistics import (
     causes,
     critical_path,
+    latest_layers,
     longest_chain,
     runs,
     saved_seconds,
-    sizes,
     step_histories,
-    stored_bytes,
     timeline,
     tracks,
 )
@@ -119,24 +119,27 @@ def test_cache_hits_by_step_over_builds() -> None:
     failed = built("auth", 0, 9, number=2, status="failed", steps=(step("2 RUN x", 0, 4.0, error="exit 1"),))
     new = built("auth", 0, 1, number=3, steps=(step("2 RUN x", 0, 0, cached=True), step("3 COPY a", 0, 3.0)))
     newest_first = [new, failed, old]
-    install, copy = step_histories(newest_first)["auth"]
+    install, copy = step_histories(newest_first)["auth"].values()
     assert install.outcomes == ("executed", "failed", "cached")
     assert (install.hits, install.seen, install.usual_seconds) == (1, 3, 8.0)
     assert copy.outcomes == ("executed", "", "executed")
     assert copy.usual_seconds == 2.0
     assert saved_seconds([new], step_histories(newest_first)) == 8.0
-    assert [len(s.outcomes) for s in step_histories(newest_first, columns=2)["auth"]] == [2, 2]
+    assert [len(s.outcomes) for s in step_histories(newest_first, columns=2)["auth"].values()] == [2, 2]
 
 
 def test_two_steps_with_the_same_words_are_two() -> None:
     twice = built("auth", 0, 9, steps=(step("2 RUN x", 0, 8.0), step("2 RUN x", 0, 0, cached=True)))
-    assert [s.outcomes for s in step_histories([twice])["auth"]] == [("executed",), ("cached",)]
+    assert [s.outcomes for s in step_histories([twice])["auth"].values()] == [("executed",), ("cached",)]
 
 
 def test_a_step_is_known_again_when_one_is_put_before_it() -> None:
     old = built("auth", 0, 9, number=1, steps=(step("2 RUN x", 0, 8.0),))
     new = built("auth", 0, 9, number=2, steps=(step("2 RUN new", 0, 1.0), step("3 RUN x", 1, 6.0)))
-    assert [s.outcomes for s in step_histories([new, old])["auth"]] == [("", "executed"), ("executed", "executed")]
+    assert [s.outcomes for s in step_histories([new, old])["auth"].values()] == [
+        ("", "executed"),
+        ("executed", "executed"),
+    ]
 
 
 def test_a_step_is_known_again_when_a_stage_is_put_before_its_own() -> None:
@@ -165,7 +168,7 @@ def test_steps_with_the_same_words_are_told_apart_whichever_began_first() -> Non
 
 def test_shared_layers_are_counted_once() -> None:
     base = (("sha256:a", 100), ("sha256:b", 50))
-    found = sizes(
+    found = latest_layers(
         [
             built("base", 0, 1, layers=base),
             built("auth", 0, 1, layers=(*base, ("sha256:c", 7))),
@@ -173,13 +176,11 @@ def test_shared_layers_are_counted_once() -> None:
             built("base", 0, 1, layers=(("sha256:old", 1),)),
         ]
     )
-    assert [(size.image, size.total, size.shared, size.unique) for size in found] == [
-        ("auth", 157, 150, 7),
-        ("base", 150, 150, 0),
-        ("store", 50, 0, 50),
-    ]
-    assert stored_bytes(found) == 207
-    assert found[0].layers[0].images == ("auth", "base")
+    disk = Disk({image: parts_of(layers) for image, layers in found.items()})
+    totals = [(image, sum(layer.size for layer in layers), disk.unique(image)) for image, layers in found.items()]
+    assert totals == [("auth", 157, 7), ("base", 150, 0), ("store", 50, 50)]
+    assert disk.together == 207
+    assert disk.users(found["auth"][0].chain) == ["auth", "base"]
 
 
 def test_runs_and_causes() -> None:

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.engine.client import Engine
+from tasks.engine.layers import Disk, Layer, chained
 from tasks.ui import sizes, sizes_view
-from tasks.ui.sizes import File, Finding, Layer, Measured
+from tasks.ui.sizes import File, Finding, Measured
 
 
 def image(ref: str, *layers: tuple[str, int]) -> Measured:
-    return Measured(ref, f"sha256:{ref}", sum(size for _, size in layers), tuple(sizes.chained(layers)))
+    return Measured(ref, f"sha256:{ref}", sum(size for _, size in layers), tuple(chained(layers)))
 
 
 BASE = image("base", ("d1", 100), ("d2", 10))
@@ -28,20 +29,23 @@ OTHER = image("other", ("d1", 100), ("d3", 5))
 
 
 def test_a_layer_is_shared_only_on_the_same_layers_below() -> None:
-    images = {"base": BASE, "app": APP, "other": OTHER}
-    assert sizes.together(images) == 100 + 10 + 5 + 5  # d3 on d2 is another layer than d3 on d1
-    assert {name: sizes.own_bytes(name, images) for name in images} == {"base": 0, "app": 5, "other": 5}
-    assert sizes.holders(images)[APP.layers[1].chain] == ["base", "app"]
+    disk = Disk({"base": BASE.parts, "app": APP.parts, "other": OTHER.parts})
+    assert disk.together == 100 + 10 + 5 + 5  # d3 on d2 is another layer than d3 on d1
+    assert {name: disk.unique(name) for name in ("base", "app", "other")} == {"base": 0, "app": 5, "other": 5}
+    assert disk.users(APP.layers[1].chain) == ["app", "base"]
+    assert disk.remove("app") == 5
+    assert (disk.unique("base"), disk.together, "app" in disk) == (10, 100 + 10 + 5, False)
 
 
 @given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=5), max_size=4))
 def test_own_and_shared_bytes_never_exceed_what_is_on_the_disk(stacks: list[list[tuple[str, int]]]) -> None:
     # a digest has one size, whatever it lies on
     images = {str(at): image(str(at), *((name, ord(name)) for name, _ in stack)) for at, stack in enumerate(stacks)}
-    own = sum(sizes.own_bytes(name, images) for name in images)
-    assert own <= sizes.together(images) <= sum(one.size for one in images.values())
+    disk = Disk({name: one.parts for name, one in images.items()})
+    own = sum(disk.unique(name) for name in images)
+    assert own <= disk.together <= sum(one.size for one in images.values())
     if len(images) == 1:
-        assert own == sizes.together(images)
+        assert own == disk.together
 
 
 def test_files_that_a_later_layer_covers() -> None:

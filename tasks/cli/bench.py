@@ -126,12 +126,13 @@ def _inputs(run: Run) -> dict[str, list[str]]:
 def _on_disk(both: SideBySide, run: Run, standard: Mapping[str, Measured | None]) -> tuple[int, int]:
     """The bytes of all images on one disk: the standard ones, and the optimized ones with what they build on."""
     from tasks.engine.client import Engine
+    from tasks.engine.layers import together
     from tasks.ui import sizes
 
     engine = Engine(both.optimized.address)
     optimized = {name: sizes.measure_image(engine, one.ref) for name, one in run.project.images.items()}
     return tuple(  # type: ignore[return-value]
-        sizes.together({name: image for name, image in found.items() if image}) for found in (standard, optimized)
+        together(image.parts for image in found.values() if image) for found in (standard, optimized)
     )
 
 

@@ -109,6 +109,11 @@ class Build:
     id: int = 0
 
     @property
+    def causes(self) -> tuple[str, ...]:
+        """Why it was done, in sentences: its reasons, or that none was recorded."""
+        return self.reasons or ("no reason was recorded",)
+
+    @property
     def ended(self) -> float:
         """When it ended, in seconds since the epoch."""
         return self.started + self.seconds
@@ -234,7 +239,7 @@ class History:
             return {}
         with self._connected() as db:
             rows = db.execute(_FORECAST, (action, RECENT, json.dumps(list(refs)))).fetchall()
-        return {ref: _median(list(map(float, seconds.split(",")))) for ref, seconds in rows if seconds}
+        return {ref: median(map(float, seconds.split(","))) for ref, seconds in rows if seconds}
 
     def _select(self, rest: str, *values: object) -> list[Build]:
         if not self.path.exists():
@@ -282,10 +287,10 @@ class History:
         db.execute("COMMIT")
 
 
-def _median(numbers: list[float]) -> float:
+def median(numbers: Iterable[float]) -> float:
     """As ``statistics.median``, whose import every run with nothing to do would pay for."""
-    numbers.sort()
-    return (numbers[(len(numbers) - 1) // 2] + numbers[len(numbers) // 2]) / 2
+    ordered = sorted(numbers)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -22,7 +22,8 @@ from tasks.building import build_target, context, parents
 from tasks.engine import temporary_tag
 from tasks.engine.client import CacheRecord, LocalImage, normalise
 from tasks.engine.labels import INPUT_DIGEST
-from tasks.history import hits
+from tasks.engine.layers import chained, parts_of
+from tasks.history.statistics import ImageHistory, image_histories
 from tasks.history.store import KEEP
 from tasks.planning import checkouts
 from tasks.planning.action import Action
@@ -79,7 +80,7 @@ def images(run: Run, now: float) -> list[Item]:
             continue
         idle = now - max(used[local_image.id], local_image.created)
         why = needed.get(local_image.id) or _in_use(local_image, users, repositories, now)
-        layers = dict(run.engine.layers(local_image.id))
+        layers = parts_of(chained(run.engine.layers(local_image.id)))
         name = " ".join(local_image.tags) or local_image.id[:19]
         items.append(
             Item(
@@ -231,12 +232,12 @@ def files(run: Run, now: float) -> list[Item]:
     return items
 
 
-def saved(run: Run, runs: int) -> dict[str, hits.ImageHits]:
-    """The hits of the project's images over the last ``runs`` runs of doit that did something."""
+def saved(run: Run, runs: int) -> dict[str, ImageHistory]:
+    """The project's images over the last ``runs`` runs of doit that did something."""
     past = run.history.recent(limit=KEEP)
     last = list(dict.fromkeys(build.run for build in past))[:runs]
     chosen = [build for build in past if build.run in last]
-    return {name: one for name, one in hits.count(chosen).items() if name in run.project.images}
+    return {name: one for name, one in image_histories(chosen).items() if name in run.project.images}
 
 
 def _layers(run: Run, items: Iterable[Item]) -> dict[str, tuple[int, float]]:

@@ -7,10 +7,11 @@ disk, long unused.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from tasks.engine.layers import Disk, together
 
 
 class Kind(StrEnum):
@@ -72,7 +73,7 @@ class Pruning:
 def choose(items: Sequence[Item], max_age: float, max_size: int, everything: bool = False) -> Pruning:
     """What goes so that nothing that may go is older than ``max_age`` seconds, and all of it together occupies no more
     than ``max_size`` bytes besides what is needed; with ``everything`` all that may go."""
-    disk = _Disk(items)
+    disk = _Pruned(items)
     for item in sorted(disk.free, key=lambda item: -item.idle):
         if everything or item.idle > max_age:
             disk.mark(item)
@@ -94,15 +95,14 @@ def usefulness(item: Item) -> float:
 
 def total(items: Iterable[Item]) -> int:
     """The bytes that items occupy together."""
-    return sum({part: size for item in items for part, size in item.parts.items()}.values())
+    return together(item.parts for item in items)
 
 
-class _Disk:
-    """The items that are still there, and what their removal would free."""
+class _Pruned:
+    """The items that are still there, and what was removed."""
 
     def __init__(self, items: Sequence[Item]) -> None:
-        self._there = {item.key: item for item in items}
-        self._uses = Counter(part for item in items for part in item.parts)
+        self._disk = Disk({item.key: item.parts for item in items})
         self._marked: dict[str, Item] = {}
         self.gone: list[tuple[Item, int]] = []
         self.free = [item for item in items if not item.needed]
@@ -123,15 +123,13 @@ class _Disk:
 
     def frees(self, item: Item) -> int:
         """The bytes that its removal would free now."""
-        return sum(size for part, size in item.parts.items() if self._uses[part] == 1)
+        return self._disk.unique(item.key) if item.key in self._disk else 0
 
     def remove(self, item: Item) -> bool:
         """Remove an item if it is there and nothing lies on it."""
-        if item.key not in self._there or any(key in self._there for key in item.above):
+        if item.key not in self._disk or any(key in self._disk for key in item.above):
             return False
-        freed = self.frees(item)
-        self._uses.subtract(item.parts.keys())
-        del self._there[item.key]
+        freed = self._disk.remove(item.key)
         self._marked.pop(item.key, None)
         self.left -= freed
         self.gone.append((item, freed))

@@ -18,6 +18,7 @@ from tasks.base.errors import UserError
 from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.base.settings import ROOT
 from tasks.compose.project import write_json
+from tasks.history.statistics import runs
 from tasks.history.store import Build, Status
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
@@ -73,16 +74,8 @@ def passed_on(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 def built_since(builds: Sequence[Build], began: float) -> dict[str, Build]:
     """The builds of the run that began next after this time, by image: the last of each. ``builds``: newest first."""
-    starts: dict[str, float] = {}
-    for one in builds:
-        starts[one.run] = min(starts.get(one.run, one.started), one.started - one.waited)
-    ours = min((start, run) for run, start in starts.items() if start >= began) if any_since(starts, began) else None
-    return {one.image: one for one in reversed(builds) if ours and one.run == ours[1]}
-
-
-def any_since(starts: Mapping[str, float], began: float) -> bool:
-    """Whether any run began after this time: one that builds nothing leaves none."""
-    return any(start >= began for start in starts.values())
+    ours = next((run.id for run in runs(builds) if run.started >= began), None)
+    return {one.image: one for one in reversed(builds) if one.run == ours}
 
 
 def build_report(

@@ -9,7 +9,7 @@ from typing import Any
 from tasks.base.formatting import size_text
 from tasks.buildkit import builder
 from tasks.buildkit.progress import brief
-from tasks.history import hits
+from tasks.history.statistics import ImageHistory
 from tasks.pruning import disk_usage
 from tasks.pruning.prune import Item, Kind, choose, total
 from tasks.run import Run
@@ -84,7 +84,7 @@ def _registry(run: Run) -> dict[str, Any] | None:
     }
 
 
-def _image(one: hits.ImageHits) -> dict[str, Any]:
+def _image(one: ImageHistory) -> dict[str, Any]:
     return {
         "image": one.image,
         "built": one.built,
@@ -97,14 +97,14 @@ def _image(one: hits.ImageHits) -> dict[str, Any]:
         "evicted_seconds": round(one.evicted_seconds, 1),
         "steps": [
             {
-                "name": step.name,
+                "name": step.last.name,
                 "seen": step.seen,
-                "cached": step.cached,
-                "executed_seconds": round(sum(step.seconds), 1),
+                "cached": step.hits,
+                "executed_seconds": round(sum(step.executed), 1),
             }
             for step in one.steps.values()
         ],
-        "costliest": [step.name for step in hits.worst(one)],
+        "costliest": [step.last.name for step in one.costliest()],
     }
 
 

@@ -78,7 +78,7 @@ def one(build: Build) -> str:
         "image": f"{build.image} ({build.ref})",
         "what": f"{build.action} {build.status}, {seconds_text(build.seconds)}, {_when(build.started)}",
         "waited": f"{seconds_text(build.waited)} from the start of run {build.run}, with {build.workers} workers",
-        "why": "\n         ".join(build.reasons) or "no reason was recorded",
+        "why": "\n         ".join(build.causes),
         "parents": ", ".join(build.parents) or "none",
         "input": f"fingerprint {build.fingerprint}",
         "result": f"{build.image_id or 'none'}{f', {size_text(build.size)}' if build.size is not None else ''}",

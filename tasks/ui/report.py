@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.base.formatting import cell, seconds_text, size_text
-from tasks.history.analysis import PastRun, critical_path, runs, saved_seconds, sizes, step_histories, stored_bytes
+from tasks.engine.layers import parts_of, together
+from tasks.history.statistics import PastRun, critical_path, latest_layers, runs, saved_seconds, step_histories
 from tasks.history.store import Build, History, Status
 from tasks.run import Run
 from tasks.ui.report_page import Shown, page, when
@@ -53,9 +54,10 @@ def markdown(shown: Shown) -> str:
     ]
     path = [f"{cell(link.build.image)} ({seconds_text(link.build.seconds)})" for link in critical_path(shown.last)]
     lines += [f"**Critical path:** {' → '.join(path)}", ""]
-    if images := sizes(shown.builds):
-        alone, together = sum(size.total for size in images), stored_bytes(images)
-        lines += [f"**Images:** {size_text(alone)} one by one, {size_text(together)} on the disk.", ""]
+    if images := latest_layers(shown.builds).values():
+        alone = sum(layer.size for layers in images for layer in layers)
+        on_disk = together(map(parts_of, images))
+        lines += [f"**Images:** {size_text(alone)} one by one, {size_text(on_disk)} on the disk.", ""]
     return "\n".join(lines)
 
 

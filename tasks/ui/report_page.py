@@ -13,21 +13,20 @@ from html import escape
 from pathlib import Path
 
 from tasks.base.formatting import seconds_text, size_text
-from tasks.history.analysis import (
+from tasks.engine.layers import Disk, Layer, parts_of
+from tasks.history.statistics import (
     Cause,
     PastRun,
-    Size,
     StepHistory,
     causes,
+    latest_layers,
     runs,
     saved_seconds,
-    sizes,
     step_histories,
-    stored_bytes,
 )
-from tasks.history.store import Build, Status
+from tasks.history.store import Build, Status, StepKey
 from tasks.ui.markup import details, legend, number, prose, step_name, table, tip
-from tasks.ui.report_timeline import draw_timeline, reasons_of
+from tasks.ui.report_timeline import draw_timeline
 
 TEMPLATE = Path(__file__).with_name("report.html")
 _RUNS, _BUILDS, _CAUSES = 30, 25, 20
@@ -71,7 +70,7 @@ def _sections(shown: Shown) -> dict[str, tuple[str, str]]:
     return {
         "timeline": ("Timeline", draw_timeline(shown.last)),
         "cache": ("Cache hits", _cache(histories)),
-        "sizes": ("Sizes", _sizes(sizes(shown.builds))),
+        "sizes": ("Sizes", _sizes(latest_layers(shown.builds))),
         "trend": ("Trend", _trend(runs(shown.builds)[-_RUNS:])),
         "causes": ("Causes", _causes(causes(shown.builds)[:_CAUSES])),
         "builds": ("Builds", _builds(shown.builds[:_BUILDS])),
@@ -92,10 +91,10 @@ def _tiles(shown: Shown) -> str:
     return f'<ul class="tiles">{"".join(f"<li><b>{escape(b)}</b><span>{escape(s)}</span></li>" for b, s in facts)}</ul>'
 
 
-def _cache(histories: Mapping[str, Sequence[StepHistory]]) -> str:
+def _cache(histories: Mapping[str, Mapping[StepKey, StepHistory]]) -> str:
     if not histories:
         return ""
-    body = "".join(_cache_of(image, steps) for image, steps in histories.items())
+    body = "".join(_cache_of(image, steps.values()) for image, steps in histories.items())
     marks = legend(
         [("cached", "from the cache"), ("executed", "executed"), ("failed", "failed"), ("absent", "not there")]
     )
@@ -104,13 +103,13 @@ def _cache(histories: Mapping[str, Sequence[StepHistory]]) -> str:
 long, is worth moving below what changes less often.</p>{marks}{body}"""
 
 
-def _cache_of(image: str, steps: Sequence[StepHistory]) -> str:
+def _cache_of(image: str, steps: Iterable[StepHistory]) -> str:
     rows = []
     for step in steps:
         squares = "".join(f'<i class="{outcome or "absent"}"></i>' for outcome in step.outcomes)
         rows.append(
             [
-                step_name(step.name),
+                step_name(step.last.name),
                 f'<span class="strip" aria-hidden="true">{squares}</span>',
                 number(f"{step.hits} of {step.seen}"),
                 number("–" if step.usual_seconds is None else seconds_text(step.usual_seconds)),
@@ -119,43 +118,44 @@ def _cache_of(image: str, steps: Sequence[StepHistory]) -> str:
     return f"<h3>{escape(image)}</h3>" + table(["Step", "Builds", "#Cached", "#Takes"], rows)
 
 
-def _sizes(images: Sequence[Size]) -> str:
+def _sizes(images: Mapping[str, Sequence[Layer]]) -> str:
     if not images:
         return ""
-    largest = max(size.total for size in images) or 1
-    alone, together = sum(size.total for size in images), stored_bytes(images)
-    rows = "".join(_size(size, largest) for size in images)
+    disk = Disk({image: parts_of(layers) for image, layers in images.items()})
+    totals = {image: sum(layer.size for layer in layers) for image, layers in images.items()}
+    largest = max(totals.values()) or 1
+    rows = "".join(_size(image, layers, disk, totals[image], largest) for image, layers in images.items())
     layers = [
         [
-            escape(size.image),
+            escape(image),
             number(str(place)),
             f"<code>{escape(layer.digest[:19])}</code>",
             number(size_text(layer.size)),
-            escape(", ".join(name for name in layer.images if name != size.image) or "–"),
+            escape(", ".join(name for name in disk.users(layer.chain) if name != image) or "–"),
         ]
-        for size in images
-        for place, layer in enumerate(size.layers, 1)
+        for image, some in images.items()
+        for place, layer in enumerate(some, 1)
     ]
     all_layers = table(["Image", "#Layer", "Content", "#Size", "Also in"], layers)
     return f"""<h2>Image sizes by layer</h2>
-<p class="note">{escape(size_text(alone))} counted one by one, {escape(size_text(together))} on the disk, because
-layers that several images hold are stored once.</p>
+<p class="note">{escape(size_text(sum(totals.values())))} counted one by one, {escape(size_text(disk.together))} on the
+disk, because layers that several images hold are stored once.</p>
 {legend([("executed", "only in this image"), ("shared", "shared with others")])}
 <div class="sizes" data-rove role="group" aria-label="Image sizes">{rows}</div>
 {details(f"All {len(layers)} layers", all_layers)}"""
 
 
-def _size(size: Size, largest: int) -> str:
+def _size(image: str, layers: Sequence[Layer], disk: Disk, total: int, largest: int) -> str:
     stack = "".join(
-        f'<button type="button" class="{"shared" if len(layer.images) > 1 else "executed"}" '
-        f'style="flex:{layer.size} 1 0" {tip(_layer_words(place, layer.size, layer.images))}></button>'
-        for place, layer in enumerate(size.layers, 1)
+        f'<button type="button" class="{"shared" if len(disk.users(layer.chain)) > 1 else "executed"}" '
+        f'style="flex:{layer.size} 1 0" {tip(_layer_words(place, layer.size, disk.users(layer.chain)))}></button>'
+        for place, layer in enumerate(layers, 1)
         if layer.size
     )
-    facts = f"{size_text(size.total)}, {size_text(size.unique)} its own"
+    facts = f"{size_text(total)}, {size_text(disk.unique(image))} its own"
     return (
-        f'<div class="name">{escape(size.image)}</div>'
-        f'<div><div class="stack" style="width:{100 * size.total / largest:.2f}%">{stack}</div></div>'
+        f'<div class="name">{escape(image)}</div>'
+        f'<div><div class="stack" style="width:{100 * total / largest:.2f}%">{stack}</div></div>'
         f'<div class="muted">{escape(facts)}</div>'
     )
 
@@ -225,7 +225,7 @@ def _builds(builds: Iterable[Build]) -> str:
                 f'<span class="pill{bad}">{escape(words)}</span>',
                 number(seconds_text(build.seconds)),
                 number(cached),
-                prose(reasons_of(build)),
+                prose("; ".join(build.causes)),
             ]
         )
     head = ["#Id", "When", "Image", "Action", "#Time", "#Cached", "Why"]

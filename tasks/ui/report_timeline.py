@@ -7,7 +7,7 @@ from html import escape
 from itertools import pairwise
 
 from tasks.base.formatting import seconds_text
-from tasks.history.analysis import Lane, Link, critical_path, longest_chain, timeline, tracks
+from tasks.history.statistics import Lane, Link, critical_path, longest_chain, timeline, tracks
 from tasks.history.store import Build, Status, StepRecord
 from tasks.planning.action import Action
 from tasks.ui.markup import bar, details, legend, number, span, step_name, table, tip
@@ -93,7 +93,7 @@ def _work(lane: Lane, wall: float) -> str:
     short = " short" if build.seconds / wall < 0.08 else ""
     short += " last" if short and lane.ended / wall > 0.9 else ""
     kind = "failed" if build.status != Status.DONE else "executed" if build.action == Action.BUILD else "cached"
-    hint = f"{build.image}: {build.action} {build.status}, {seconds_text(build.seconds)}\n{reasons_of(build)}"
+    hint = f"{build.image}: {build.action} {build.status}, {seconds_text(build.seconds)}\n{'; '.join(build.causes)}"
     return (
         f'<button type="button" class="work {kind}{short}" style="{span(lane.began, lane.ended, wall)}" '
         f"{tip(hint)}><span>{escape(seconds_text(build.seconds))}</span></button>"
@@ -153,11 +153,6 @@ def _steps_table(lanes: Sequence[Lane]) -> str:
         if step.work or step.seconds >= 0.05
     ]
     return details(f"All {len(rows)} steps of this run", table(["Image", "Step", "#Time", "Why it was executed"], rows))
-
-
-def reasons_of(build: Build) -> str:
-    """Why a build was done, in one line."""
-    return "; ".join(build.reasons) or "no reason was recorded"
 
 
 def _began(step: StepRecord) -> float:

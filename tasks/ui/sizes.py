@@ -1,13 +1,11 @@
 """What takes space in images, and what of it could go?
 
-A layer is stored once for all images that have it on the same layers below (the engine keeps layers by their chain).
-So an image costs what only it has, and what several share costs once. Files are read from ``docker save``; what a
+Which bytes images share, ``engine.layers`` knows. Files are read from ``docker save``; what a
 layer holds that a later one replaces or deletes still takes its space, and is counted as such.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -20,6 +18,7 @@ from typing import IO, Any
 from tasks.base.errors import UserError
 from tasks.compose.project import read_json, write_json
 from tasks.engine.client import Engine
+from tasks.engine.layers import Layer, chained, parts_of
 
 # What an image that only runs a service rarely needs: what it is, where it lies, and how one is rid of it.
 _RULES = tuple(
@@ -51,16 +50,6 @@ _RULES = tuple(
 _FORMAT = "1"  # of the file that contents are kept in: raised whenever the rules above change
 _LARGEST = 5
 _WASTED = ("replaced or deleted by a later layer", "do it in one step, or in another stage")
-Chain = str
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer in its place: ``chain`` names it with all below it, ``size`` is its bytes, ``made_by`` the step."""
-
-    chain: Chain
-    size: int
-    made_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +60,11 @@ class Measured:
     id: str
     size: int
     layers: tuple[Layer, ...]
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Its bytes by layer, for ``Disk``."""
+        return parts_of(self.layers)
 
 
 @dataclass(frozen=True)
@@ -110,37 +104,6 @@ def measure_image(engine: Engine, ref: str) -> Measured | None:
     if made and known < local_image.size:  # an imported base does not tell the size of its layer
         made[0] = replace(made[0], size=made[0].size + local_image.size - known)
     return Measured(ref, local_image.id, local_image.size, tuple(made))
-
-
-def chained(layers: Iterable[tuple[str, int]]) -> list[Layer]:
-    """Layers, each named by itself and all below it: only then is it stored once for two images."""
-    found: list[Layer] = []
-    chain = ""
-    for digest, size in layers:
-        chain = hashlib.sha256(f"{chain} {digest}".encode()).hexdigest()
-        found.append(Layer(chain, size))
-    return found
-
-
-def holders(images: Mapping[str, Measured]) -> dict[Chain, list[str]]:
-    """Which of these images have each layer."""
-    found: dict[Chain, list[str]] = {}
-    for name, image in images.items():
-        for layer in image.layers:
-            found.setdefault(layer.chain, []).append(name)
-    return found
-
-
-def own_bytes(name: str, images: Mapping[str, Measured]) -> int:
-    """The bytes of an image that none of the others has."""
-    sharers = holders(images)
-    return sum(layer.size for layer in images[name].layers if len(set(sharers[layer.chain])) == 1)
-
-
-def together(images: Mapping[str, Measured]) -> int:
-    """The bytes of all these images on one disk: what they share counts once."""
-    sizes = {layer.chain: layer.size for image in images.values() for layer in image.layers}
-    return sum(sizes.values())
 
 
 def contents_of(

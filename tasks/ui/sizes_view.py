@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.base.formatting import size_text
-from tasks.ui import sizes
+from tasks.engine.layers import Disk
 from tasks.ui.sizes import Content, Measured
 
 
@@ -19,30 +19,34 @@ def report(
     """All that is known of the images in ``pairs``, as plain data; ``standard`` and ``optimized`` are all images that
     the engine holds, for what they share, ``contents`` is by image id."""
     images = []
+    disks = {
+        way: Disk({name: image.parts for name, image in measured.items()})
+        for way, measured in (("standard", standard), ("optimized", optimized))
+    }
     for name, refs in pairs.items():
         ways = {}
         for way, ref, measured in (("standard", refs[0], standard), ("optimized", refs[1], optimized)):
-            ways[way] = _way(name, measured, contents) if name in measured else {"ref": ref or None, "missing": True}
+            found = measured.get(name)
+            ways[way] = _way(name, found, disks[way], contents) if found else {"ref": ref or None, "missing": True}
         one, other = standard.get(name), optimized.get(name)
         smaller = round(1 - other.size / one.size, 4) if one and other and one.size else None
         images.append({"name": name, "smaller": smaller, **ways})
     return {
         "images": images,
-        "standard_together": sizes.together(standard),
-        "optimized_together": sizes.together(optimized),
+        "standard_together": disks["standard"].together,
+        "optimized_together": disks["optimized"].together,
     }
 
 
-def _way(name: str, images: Mapping[str, Measured], contents: Mapping[str, Content]) -> dict[str, Any]:
-    image = images[name]
-    sharers = sizes.holders(images)
+def _way(name: str, image: Measured, disk: Disk, contents: Mapping[str, Content]) -> dict[str, Any]:
     content = contents[image.id]
     return {
         "ref": image.ref,
         "bytes": image.size,
-        "unique_bytes": sizes.own_bytes(name, images),
+        "unique_bytes": disk.unique(name),
         "layers": [
-            {"bytes": layer.size, "shared_with": sorted(set(sharers[layer.chain]) - {name})} for layer in image.layers
+            {"bytes": layer.size, "shared_with": [other for other in disk.users(layer.chain) if other != name]}
+            for layer in image.layers
         ],
         "largest_files": [{"path": file.path, "bytes": file.size, "layer": file.layer + 1} for file in content.largest],
         "could_go": [

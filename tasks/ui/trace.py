@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tasks.history.analysis import timeline, tracks
+from tasks.history.statistics import timeline, tracks
 from tasks.history.store import Build, StepRecord
 
 
