@@ -6,8 +6,10 @@ import json
 import os
 import stat
 import string
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -33,7 +35,7 @@ from tasks.engine.containers import Container, container_of
 from tasks.stack import watch
 from tasks.stack.dev import Reaction, edited, mounted, reaction, stats_of
 from tasks.stack.ephemeral_stack import free_port, urls, variable
-from tasks.stack.health import RESTARTS, Outcome, Verdict, judge
+from tasks.stack.health import RESTARTS, Health, Moment, Outcome, Verdict, judge
 from tasks.stack.status import rows
 
 COMPOSE = Compose((Path("/p/compose.yml"), Path("/q/test.yml")), "name", {"COMPOSE_FILE": "x", "A": "1"})
@@ -186,59 +188,63 @@ def container(state: str = "running", health: str = "", service: str = "web", **
     return Container(more.pop("id", "1"), f"p-{service}-1", service, "x", "sha256:1", state, health, **more)
 
 
+def moment(coming: bool, before: Mapping[str, Container] = MappingProxyType({}), since: float = 0) -> Moment:
+    return Moment(before, 50, since, now=100, coming=coming)
+
+
 @pytest.mark.parametrize(
     ("one", "coming", "verdict"),
     [
-        (container(health="healthy"), False, Verdict("ready", "healthy")),
-        (container(), False, Verdict("ready", "running")),
-        (container(health="starting", started=95), False, Verdict("waiting", "starting", 95)),
-        (container(health="starting", started=40), False, Verdict("failed", "not healthy after 50 s", 40)),
-        (container(health="starting", started=40, start_period=20), True, Verdict("waiting", "starting", 40)),
-        (container(health="unhealthy"), True, Verdict("failed", "unhealthy")),
-        (container("created"), True, Verdict("waiting", "created")),
-        (container("created"), False, Verdict("blocked", "was created, but not started")),
-        (container("exited", exit_code=3, started=90), True, Verdict("failed", "ended with status 3", 90)),
-        (container("exited", exit_code=0), False, Verdict("ready", "done")),
-        (container("exited", exit_code=0, always=True), False, Verdict("failed", "ended with status 0")),
-        (container("restarting", exit_code=3), False, Verdict("waiting", "ended with status 3, starting again")),
+        (container(health="healthy"), False, Verdict(Health.READY, "healthy")),
+        (container(), False, Verdict(Health.READY, "running")),
+        (container(health="starting", started=95), False, Verdict(Health.WAITING, "starting", 95)),
+        (container(health="starting", started=40), False, Verdict(Health.FAILED, "not healthy after 50 s", 40)),
+        (container(health="starting", started=40, start_period=20), True, Verdict(Health.WAITING, "starting", 40)),
+        (container(health="unhealthy"), True, Verdict(Health.FAILED, "unhealthy")),
+        (container("created"), True, Verdict(Health.WAITING, "created")),
+        (container("created"), False, Verdict(Health.BLOCKED, "was created, but not started")),
+        (container("exited", exit_code=3, started=90), True, Verdict(Health.FAILED, "ended with status 3", 90)),
+        (container("exited", exit_code=0), False, Verdict(Health.READY, "done")),
+        (container("exited", exit_code=0, always=True), False, Verdict(Health.FAILED, "ended with status 0")),
+        (container("restarting", exit_code=3), False, Verdict(Health.WAITING, "ended with status 3, starting again")),
         (container("running", restarts=RESTARTS, exit_code=3), True,
-         Verdict("failed", f"crash loop: restarted {RESTARTS} times, last with status 3")),
-        (container("paused"), True, Verdict("waiting", "paused")),
-        (container("dead", exit_code=1), False, Verdict("failed", "ended with status 1")),
-        (None, True, Verdict("waiting", "to be created")),
-        (None, False, Verdict("blocked", "has no container")),
+         Verdict(Health.FAILED, f"crash loop: restarted {RESTARTS} times, last with status 3")),
+        (container("paused"), True, Verdict(Health.WAITING, "paused")),
+        (container("dead", exit_code=1), False, Verdict(Health.FAILED, "ended with status 1")),
+        (None, True, Verdict(Health.WAITING, "to be created")),
+        (None, False, Verdict(Health.BLOCKED, "has no container")),
     ],
 )  # fmt: skip
 def test_a_verdict(one: Container | None, coming: bool, verdict: Verdict) -> None:
     there = [one] if one else []
-    assert judge({"web": 1}, there, {}, 50, now=100, since=0, coming=coming) == {"web": verdict}
+    assert judge({"web": 1}, there, moment(coming)) == {"web": verdict}
 
 
 def test_what_happened_before_does_not_count() -> None:
     crashed = container(restarts=RESTARTS + 1)
-    assert judge({"web": 1}, [crashed], {"1": crashed}, 50, now=100, since=0, coming=False)["web"].state == "ready"
+    assert judge({"web": 1}, [crashed], moment(False, before={"1": crashed}))["web"].state == "ready"
     stopped = container("exited", exit_code=137, started=5)
-    assert judge({"web": 1}, [stopped], {"1": stopped}, 50, now=100, since=0, coming=True)["web"].state == "waiting"
-    assert judge({"web": 1}, [stopped], {"1": stopped}, 50, now=100, since=0, coming=False)["web"].state == "failed"
+    assert judge({"web": 1}, [stopped], moment(True, before={"1": stopped}))["web"].state == "waiting"
+    assert judge({"web": 1}, [stopped], moment(False, before={"1": stopped}))["web"].state == "failed"
     # Started long ago, and looked at for a second only.
     slow = container(health="starting", started=1)
-    assert judge({"web": 1}, [slow], {}, 50, now=100, since=99, coming=False)["web"].state == "waiting"
+    assert judge({"web": 1}, [slow], moment(False, since=99))["web"].state == "waiting"
 
 
 def test_every_replica_counts() -> None:
     two = [container(health="healthy", id="1"), container(health="starting", id="2", started=99)]
-    assert judge({"web": 2}, two, {}, 50, now=100, since=0, coming=False)["web"].state == "waiting"
-    assert judge({"web": 3}, two[:1], {}, 50, now=100, since=0, coming=False)["web"].state == "blocked"
-    assert judge({}, two, {}, 50, now=100, since=0, coming=False) == {}
+    assert judge({"web": 2}, two, moment(False))["web"].state == "waiting"
+    assert judge({"web": 3}, two[:1], moment(False))["web"].state == "blocked"
+    assert judge({}, two, moment(False)) == {}
 
 
 def test_the_cause_comes_before_those_that_wait_for_it() -> None:
-    verdicts = {"a": Verdict("blocked", ""), "b": Verdict("failed", ""), "c": Verdict("waiting", "")}
+    verdicts = {"a": Verdict(Health.BLOCKED, ""), "b": Verdict(Health.FAILED, ""), "c": Verdict(Health.WAITING, "")}
     assert list(Outcome(verdicts, [], [], 1).failed) == ["b"]
     del verdicts["b"]
     assert list(Outcome(verdicts, [], [], 1).failed) == ["c"]
     assert not Outcome(verdicts, [], [], 1).healthy
-    assert Outcome({"a": Verdict("ready", "")}, [], [], 1).healthy
+    assert Outcome({"a": Verdict(Health.READY, "")}, [], [], 1).healthy
 
 
 # ---- secrets

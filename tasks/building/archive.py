@@ -29,6 +29,7 @@ from tasks.building.build_target import cache_folder
 from tasks.engine.endpoint import leading_to
 from tasks.engine.labels import FINGERPRINT
 from tasks.planning.action import Action
+from tasks.planning.agreement import Verdict
 from tasks.run import Run
 
 INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
@@ -206,7 +207,7 @@ def push_all(run: Run) -> str:
         if wanted is None or one.local_image is None:
             continue
         what, found = give.offer(run, one, wanted, one.local_image)
-        if not run.share.writes or (what == "push" and found is None):
+        if not run.share.writes or (what == Verdict.PUSH and found is None):
             raise UserError(f"{name} could not be pushed to {run.share.address}")
-        pushed += what == "push"
+        pushed += what == Verdict.PUSH
     return f"pushed {pushed} images to {run.share.address}, {len(fresh) - pushed} needed no push"

@@ -17,7 +17,7 @@ from tasks.building import build_target
 from tasks.building.events import ImageNoted
 from tasks.engine.client import LocalImage, normalise
 from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
-from tasks.planning.agreement import verdict
+from tasks.planning.agreement import Verdict, verdict
 from tasks.planning.plan import Decision, own_only, rebuilt
 from tasks.run import Run
 from tasks.sharing import lease, share
@@ -74,27 +74,27 @@ def give(
     what, found = offer(run, decision, wanted, LocalImage(image_id, labels=labels, size=size, fixed=False))
     if run.settings.cache_write:
         run.coordinator.publish({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
-    takes = what == "take" and found and run.share.gives(found) and not own_only(decision.inputs)
+    takes = what == Verdict.TAKE and found and run.share.gives(found) and not own_only(decision.inputs)
     return found if takes else None
 
 
 def offer(
     run: Run, decision: Decision, wanted: share.Wanted, local_image: LocalImage
-) -> tuple[str, SharedImage | None]:
+) -> tuple[Verdict, SharedImage | None]:
     """Push an image to where all agree to find it, after the parents that are missing there, if it counts. Returns what
-    was done (``push``, ``keep``, ``take``: see ``agreement.verdict``) and what the registry then holds."""
+    was done and what the registry then holds."""
     registry = run.share
     if not registry.reads:
-        return "keep", None
+        return Verdict.KEEP, None
     on_shared = _on_shared_parents(run, decision)
     registry.forget(wanted)
     found = registry.look({"": wanted}).get("")
 
-    def judged() -> str:
+    def judged() -> Verdict:
         return verdict(local_image.labels, lambda: run.content_of(decision.inputs, local_image), found, on_shared)
 
     what = judged()
-    if what == "push" and registry.writes:
+    if what == Verdict.PUSH and registry.writes:
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
         layout = build_target.layout_of(run, decision.inputs)
         whole = (layout, run.index_of(decision.inputs, local_image)) if layout else None
@@ -103,8 +103,8 @@ def offer(
         )
         run.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
-        if found and judged() == "take":
-            return "take", found
+        if found and judged() == Verdict.TAKE:
+            return Verdict.TAKE, found
     return what, found
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from tasks.base.errors import UserError
@@ -21,12 +22,22 @@ _LEAST_COMPOSE = (2, 26)
 _LITTLE_SPACE = 5_000_000_000  # bytes: the stack, its standard twins and a full build cache need about that
 
 
+class Verdict(StrEnum):
+    """How well something is."""
+
+    OK = "ok"
+    WARN = "warn"
+    """It works, but something is lost."""
+    FAIL = "fail"
+    """It does not work."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: ``ok``, ``warn`` (works, but something is lost) or ``fail`` (does not work)."""
+    """One thing that was looked at."""
 
     subject: str
-    verdict: str
+    verdict: Verdict
     found: str
     remedy: str = ""
 
@@ -42,7 +53,7 @@ def examine(run: Run) -> None:
     width = max(len(one.subject) for one in findings)
     for one in findings:
         print(f"{one.verdict:5}{one.subject:{width}}  {one.found}" + (f" — {one.remedy}" if one.remedy else ""))
-    bad = [one.subject for one in findings if one.verdict == "fail"]
+    bad = [one.subject for one in findings if one.verdict == Verdict.FAIL]
     if bad:
         raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
 
@@ -51,13 +62,13 @@ def look(run: Run) -> Iterator[Finding]:
     """Look at the tools, the engine, the disk, the settings and the project, in this order."""
     from tasks.buildkit import buildx
 
-    yield Finding("python", "ok", sys.version.split()[0])
+    yield Finding("python", Verdict.OK, sys.version.split()[0])
     yield _tool("buildx", _said(buildx.version), buildx.LEAST, "install docker-buildx")
     yield _tool("compose", _said(_compose_version), _LEAST_COMPOSE, "install docker-compose (v2)")
     yield from _engine(run)
     free = shutil.disk_usage(run.files[0].parent).free
-    verdict = "ok" if free > _LITTLE_SPACE else "warn"
-    yield Finding("disk", verdict, f"{free / 1e9:.0f} GB free", "" if verdict == "ok" else "doit cache_prune")
+    verdict = Verdict.OK if free > _LITTLE_SPACE else Verdict.WARN
+    yield Finding("disk", verdict, f"{free / 1e9:.0f} GB free", "" if verdict == Verdict.OK else "doit cache_prune")
     yield _settings(run)
     yield _project(run)
 
@@ -67,47 +78,47 @@ def _engine(run: Run) -> Iterator[Finding]:
         snapshot = run.snapshot()
         containerd = run.engine.uses_containerd_store()
     except UserError as trouble:
-        yield Finding("engine", "fail", trouble.sentence, trouble.remedy)
+        yield Finding("engine", Verdict.FAIL, trouble.sentence, trouble.remedy)
         return
-    yield Finding("engine", "ok", f"answers at {run.engine.address}, {snapshot.platform}")
+    yield Finding("engine", Verdict.OK, f"answers at {run.engine.address}, {snapshot.platform}")
     if containerd:
-        yield Finding("image store", "ok", "containerd's: every kind of cache can be exported")
+        yield Finding("image store", Verdict.OK, "containerd's: every kind of cache can be exported")
     else:
         remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
-        yield Finding("image store", "warn", "the classic one: caches can be exported inline only", remedy)
+        yield Finding("image store", Verdict.WARN, "the classic one: caches can be exported inline only", remedy)
     if not declares_base(ROOT):
         return
     ref = run.settings.base_image
     local_image = base.wanted(snapshot.get(ref), run.settings, run.base_identity)
     source = "is in the engine" if local_image else "will be pulled, or made from Debian's packages"
-    yield Finding("base image", "ok", f"{ref} {source}")
+    yield Finding("base image", Verdict.OK, f"{ref} {source}")
 
 
 def _settings(run: Run) -> Finding:
     try:
         bundle = run.environ.get("BUILD_CA_CERT") or "the system's certificates"
     except UserError as trouble:
-        return Finding("settings", "fail", str(trouble))
-    return Finding("settings", "ok", f"{run.settings.build_jobs} builds at once; builds trust {bundle}")
+        return Finding("settings", Verdict.FAIL, str(trouble))
+    return Finding("settings", Verdict.OK, f"{run.settings.build_jobs} builds at once; builds trust {bundle}")
 
 
 def _project(run: Run) -> Finding:
     try:
         problems = [f"{one.name}: {one.problem}" for one in run.declared().values() if one.problem]
     except UserError as trouble:
-        return Finding("project", "fail", str(trouble))
+        return Finding("project", Verdict.FAIL, str(trouble))
     if problems:
-        return Finding("project", "fail", "; ".join(problems))
-    return Finding("project", "ok", f"{run.project.name}: {len(run.project.images)} images")
+        return Finding("project", Verdict.FAIL, "; ".join(problems))
+    return Finding("project", Verdict.OK, f"{run.project.name}: {len(run.project.images)} images")
 
 
 def _tool(name: str, said: str, least: tuple[int, int], remedy: str) -> Finding:
     version = re.search(r"v?(\d+)\.(\d+)", said)
     if not version:
-        return Finding(name, "fail", said or "is not installed", remedy)
+        return Finding(name, Verdict.FAIL, said or "is not installed", remedy)
     if (int(version[1]), int(version[2])) < least:
-        return Finding(name, "fail", f"{version[0]} is older than {least[0]}.{least[1]}", remedy)
-    return Finding(name, "ok", said.splitlines()[0])
+        return Finding(name, Verdict.FAIL, f"{version[0]} is older than {least[0]}.{least[1]}", remedy)
+    return Finding(name, Verdict.OK, said.splitlines()[0])
 
 
 def _said(ask: Any) -> str:

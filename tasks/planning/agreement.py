@@ -14,6 +14,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tasks.engine.client import LocalImage
@@ -97,11 +98,20 @@ def _ancestors(names: Iterable[str], decided: Mapping[str, Decision]) -> set[str
     return found
 
 
+class Verdict(StrEnum):
+    """What becomes of an image that was built here."""
+
+    PUSH = "push"
+    KEEP = "keep"
+    """It stays on this machine alone."""
+    TAKE = "take"
+    """The shared one takes its place."""
+
+
 def verdict(
     own: Mapping[str, str], content: Callable[[], str], shared: SharedImage | None, on_shared_parents: bool | None
-) -> str:
-    """What becomes of an image that was built here, with its labels ``own``: ``push`` it, ``keep`` it to this machine,
-    or ``take`` the shared one in its place.
+) -> Verdict:
+    """What becomes of an image that was built here, with its labels ``own``.
 
     ``shared`` is what the registry holds under its fingerprint for its platform; ``on_shared_parents`` whether the
     parents that it was built on are those that the registry holds, None if that cannot be known.
@@ -109,9 +119,9 @@ def verdict(
     if (
         shared is None or shared.labels.get(INPUT_DIGEST) != own[INPUT_DIGEST]
     ):  # nothing, or something that nobody could use
-        return "keep" if on_shared_parents is False else "push"
+        return Verdict.KEEP if on_shared_parents is False else Verdict.PUSH
     if shared.labels.get(PARENTS, "") != own[PARENTS]:
-        return "push" if on_shared_parents else "keep"
+        return Verdict.PUSH if on_shared_parents else Verdict.KEEP
     if shared.content == content():
-        return "keep"
-    return "push" if rebuilt(own) > rebuilt(shared.labels) else "take"
+        return Verdict.KEEP
+    return Verdict.PUSH if rebuilt(own) > rebuilt(shared.labels) else Verdict.TAKE

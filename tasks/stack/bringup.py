@@ -23,7 +23,7 @@ from tasks.engine.containers import Container, Containers
 from tasks.run import Run
 from tasks.stack import images
 from tasks.stack.events import waiting
-from tasks.stack.health import Limits, Outcome, Verdict, wait
+from tasks.stack.health import Health, Limits, Outcome, Verdict, wait
 
 _LAST_LINES = 15
 _LEAVE_SECONDS = 10
@@ -82,7 +82,7 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
         stopped = work.is_alive()
     if work.trouble:
         raise work.trouble
-    if work.status and not stopped and not any(one.state == "failed" for one in outcome.verdicts.values()):
+    if work.status and not stopped and not any(one.state == Health.FAILED for one in outcome.verdicts.values()):
         raise UserError(f"docker compose up: {last_words(log.read_text(errors='replace'))}", remedy=f"its log is {log}")
     return outcome
 
@@ -169,7 +169,7 @@ def explain(outcome: Outcome, compose: Compose) -> str:
 
 
 def _explain(name: str, verdict: Verdict, outcome: Outcome, project: Containers, compose: Compose) -> str:
-    late = f" after {outcome.seconds:.0f} s (UP_SECONDS)" if verdict.state == "waiting" else ""
+    late = f" after {outcome.seconds:.0f} s (UP_SECONDS)" if verdict.state == Health.WAITING else ""
     paragraphs = [f"{name}: {verdict.words}{late}"]
     for one in [one for one in outcome.containers if one.service == name][:1]:
         check = project.last_check(one.id) if one.health else ""

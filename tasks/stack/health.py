@@ -12,6 +12,7 @@ import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from tasks.engine.containers import Container, Containers, Event
 
@@ -19,7 +20,16 @@ from tasks.engine.containers import Container, Containers, Event
 RESTARTS = 5
 # Events can be lost with the engine's connection; looking costs a few milliseconds.
 _LOOK_SECONDS = 1.0
-_WORST_FIRST = ("failed", "blocked", "waiting", "ready")
+
+
+class Health(StrEnum):
+    """How a service is, the worst first."""
+
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    """Compose ended without having started it."""
+    WAITING = "waiting"
+    READY = "ready"
 
 
 @dataclass(frozen=True)
@@ -32,12 +42,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a service is, in one word, in more, and since when, by the epoch's seconds.
+    """How a service is, in one word, in more, and since when, by the epoch's seconds."""
 
-    ``ready``; ``waiting``; ``failed``; or ``blocked``: Compose ended without having started it.
-    """
-
-    state: str
+    state: Health
     words: str
     since: float = 0.0
 
@@ -54,7 +61,7 @@ class Outcome:
     @property
     def failed(self) -> dict[str, Verdict]:
         """The services that are to blame: those that failed, else those that had no more time, else the rest."""
-        for state in ("failed", "waiting", "blocked"):
+        for state in (Health.FAILED, Health.WAITING, Health.BLOCKED):
             if bad := {name: one for name, one in self.verdicts.items() if one.state == state}:
                 return bad
         return {}
@@ -89,65 +96,70 @@ def wait(
             busy = working()
             containers = project.look()
             seconds = time.monotonic() - began
-            verdicts = judge(expected, containers, before, limits.service, now=time.time(), since=wall, coming=busy)
+            moment = Moment(before, limits.service, since=wall, now=time.time(), coming=busy)
+            verdicts = judge(expected, containers, moment)
             show(verdicts, seconds)
             states = {verdict.state for verdict in verdicts.values()}
-            over = "failed" in states or (not busy and "waiting" not in states) or seconds > limits.overall
+            over = Health.FAILED in states or (not busy and Health.WAITING not in states) or seconds > limits.overall
             happened += _drain(events, 0 if over else _LOOK_SECONDS)
             if over:
                 return Outcome(verdicts, containers, happened, seconds)
 
 
-def judge(
-    expected: Mapping[str, int],
-    containers: Sequence[Container],
-    before: Mapping[str, Container],
-    service_seconds: float,
-    *,
-    now: float,
-    since: float,
-    coming: bool,
-) -> dict[str, Verdict]:
-    """The verdict of each expected service. ``before``: the containers when the waiting began, by id, ``since``: when
-    that was, ``coming``: whether containers may still be created or started."""
+@dataclass(frozen=True)
+class Moment:
+    """When services are judged: ``now``, in a wait that began at ``since`` with the containers ``before``, by id.
+    ``service_seconds``: how long one may take beyond its start period; ``coming``: whether containers may still be
+    created or started."""
+
+    before: Mapping[str, Container]
+    service_seconds: float
+    since: float
+    now: float
+    coming: bool
+
+
+def judge(expected: Mapping[str, int], containers: Sequence[Container], moment: Moment) -> dict[str, Verdict]:
+    """The verdict of each expected service (name → containers)."""
     verdicts = {}
     for name, replicas in expected.items():
-        own = [one for one in containers if one.service == name]
-        each = [_judge(one, before.get(one.id), service_seconds, now, since, coming) for one in own]
+        own = [_judge(container, moment) for container in containers if container.service == name]
         if len(own) < replicas:
-            each.append(Verdict("waiting", "to be created") if coming else Verdict("blocked", "has no container"))
-        verdicts[name] = min(each, key=lambda one: _WORST_FIRST.index(one.state))
+            to_come = Verdict(Health.WAITING, "to be created")
+            own.append(to_come if moment.coming else Verdict(Health.BLOCKED, "has no container"))
+        verdicts[name] = min(own, key=lambda verdict: list(Health).index(verdict.state))
     return verdicts
 
 
-def _judge(
-    one: Container, before: Container | None, service_seconds: float, now: float, since: float, coming: bool
-) -> Verdict:
+def _judge(container: Container, moment: Moment) -> Verdict:
+    before, started = moment.before.get(container.id), container.started
     # What Compose is about to replace or to start again may end as it likes.
-    doomed = coming and before is not None
-    again = one.restarts - (before.restarts if before else 0)
+    doomed = moment.coming and before is not None
+    again = container.restarts - (before.restarts if before else 0)
     if again >= RESTARTS and not doomed:
-        return Verdict("failed", f"crash loop: restarted {again} times, last with status {one.exit_code}", one.started)
-    if one.state == "created":
-        return Verdict("waiting", "created") if coming else Verdict("blocked", "was created, but not started")
-    if one.state == "restarting":
-        return Verdict("waiting", f"ended with status {one.exit_code}, starting again", one.started)
-    if one.state in ("exited", "dead"):
+        words = f"crash loop: restarted {again} times, last with status {container.exit_code}"
+        return Verdict(Health.FAILED, words, started)
+    if container.state == "created":
+        to_come = Verdict(Health.WAITING, "created")
+        return to_come if moment.coming else Verdict(Health.BLOCKED, "was created, but not started")
+    if container.state == "restarting":
+        return Verdict(Health.WAITING, f"ended with status {container.exit_code}, starting again", started)
+    if container.state in ("exited", "dead"):
         if doomed:
-            return Verdict("waiting", "stopped", one.started)
-        if one.exit_code == 0 and not one.always:
-            return Verdict("ready", "done", one.started)
-        return Verdict("failed", f"ended with status {one.exit_code}", one.started)
-    if one.state != "running":
-        return Verdict("waiting", one.state, one.started)
-    if one.health == "unhealthy":
-        return Verdict("waiting" if doomed else "failed", "unhealthy", one.started)
-    if one.health == "starting":
-        patience = one.start_period + service_seconds
-        if now - max(one.started, since) > patience and not doomed:
-            return Verdict("failed", f"not healthy after {patience:.0f} s", one.started)
-        return Verdict("waiting", "starting", one.started)
-    return Verdict("ready", one.health or "running", one.started)
+            return Verdict(Health.WAITING, "stopped", started)
+        if container.exit_code == 0 and not container.always:
+            return Verdict(Health.READY, "done", started)
+        return Verdict(Health.FAILED, f"ended with status {container.exit_code}", started)
+    if container.state != "running":
+        return Verdict(Health.WAITING, container.state, started)
+    if container.health == "unhealthy":
+        return Verdict(Health.WAITING if doomed else Health.FAILED, "unhealthy", started)
+    if container.health == "starting":
+        patience = container.start_period + moment.service_seconds
+        if moment.now - max(started, moment.since) > patience and not doomed:
+            return Verdict(Health.FAILED, f"not healthy after {patience:.0f} s", started)
+        return Verdict(Health.WAITING, "starting", started)
+    return Verdict(Health.READY, container.health or "running", started)
 
 
 def _drain(events: queue.Queue[Event], seconds: float) -> list[Event]:

@@ -11,10 +11,10 @@ from typing import Any
 from tasks.base import processes
 from tasks.base.formatting import seconds_text
 from tasks.stack.events import HealthChecked, ServicesListed, WaitBegan, WaitEnded
-from tasks.stack.health import Verdict
+from tasks.stack.health import Health, Verdict
 from tasks.ui.board import wants_live
 
-_COLOURS = {"ready": "green", "waiting": "yellow", "failed": "red", "blocked": "red"}
+_COLOURS = {Health.READY: "green", Health.WAITING: "yellow", Health.FAILED: "red", Health.BLOCKED: "red"}
 
 
 class StackView:
@@ -49,7 +49,7 @@ class HealthView:
     def show(self, verdicts: Mapping[str, Verdict], seconds: float) -> None:
         """Show how every service is, ``seconds`` after the beginning."""
         if not self._verdicts:  # what is well from the beginning is no news
-            self._said = {name: one.words for name, one in verdicts.items() if one.state == "ready"}
+            self._said = {name: one.words for name, one in verdicts.items() if one.state == Health.READY}
         self._verdicts = verdicts
         if self._live:
             return
@@ -65,9 +65,11 @@ class HealthView:
 
         table = Table(box=None, show_header=False, pad_edge=False)
         for name, verdict in self._verdicts.items():
-            lasts = seconds_text(time.time() - verdict.since) if verdict.state == "waiting" and verdict.since else ""
+            lasts = (
+                seconds_text(time.time() - verdict.since) if verdict.state == Health.WAITING and verdict.since else ""
+            )
             table.add_row(name, Text(verdict.words, _COLOURS[verdict.state]), lasts)
-        ready = sum(one.state == "ready" for one in self._verdicts.values())
+        ready = sum(one.state == Health.READY for one in self._verdicts.values())
         elapsed = seconds_text(time.monotonic() - self._began)
         table.add_row(Text(f"{ready} of {len(self._verdicts)} ready", "bold"), "", elapsed)
         return table
