@@ -12,7 +12,7 @@ from pathlib import Path
 from peers import stack_copy
 from results import Results, say, seconds
 
-from tasks.benchmarks import measure
+from benchmarks import measure
 
 ABOUT = """
 Two branches of a copy of the stack are built once: one differs by a line of code that three services share. Then each

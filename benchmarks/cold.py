@@ -19,10 +19,10 @@ from pathlib import Path
 from peers import Bench, copied_stack
 from results import Results, say
 
+from benchmarks import measure
+from benchmarks.temporary_engine import temporary_engine
 from tasks.base import processes
 from tasks.base.errors import UserError
-from tasks.benchmarks import measure
-from tasks.benchmarks.temporary_engine import temporary_engine
 
 ABOUT = """
 Each command builds a copy of this stack in an engine of its own that holds the base image, no other image and no build

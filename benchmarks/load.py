@@ -25,9 +25,9 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import measure
 from tasks.base import processes
 from tasks.base.errors import UserError
-from tasks.benchmarks import measure
 from tasks.run import current
 from tasks.stack import bringup, ephemeral_stack
 from tasks.stack.ephemeral_stack import EphemeralStack

@@ -14,7 +14,7 @@ from peers import Bench, measuring_engine
 from projects import environ, write_monorepo
 from results import Results, say
 
-from tasks.benchmarks import measure
+from benchmarks import measure
 
 ABOUT = """
 Everything was built just before; then each command is run in turns with the others. `bare doit` is a doit with as many

@@ -18,7 +18,7 @@ from peers import Bench, measuring_engine, stack_copy
 from projects import environ, write_monorepo
 from results import Results, say, seconds
 
-from tasks.benchmarks import measure
+from benchmarks import measure
 from tasks.buildkit import buildx
 from tasks.run import Run
 

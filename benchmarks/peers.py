@@ -22,12 +22,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import measure  # noqa: E402
+from benchmarks.side_by_side import copy_project  # noqa: E402
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine  # noqa: E402
 from tasks.base import processes, settings  # noqa: E402
 from tasks.base.errors import UserError  # noqa: E402
 from tasks.bases import base  # noqa: E402
-from tasks.benchmarks import measure  # noqa: E402
-from tasks.benchmarks.side_by_side import copy_project  # noqa: E402
-from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine  # noqa: E402
 from tasks.buildkit import bake, buildx  # noqa: E402
 
 # From 0.19 on it asks to be allowed what a definition reads; 0.13 does not know the option.

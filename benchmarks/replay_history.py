@@ -28,8 +28,8 @@ from pathlib import Path
 from peers import measuring_engine
 from results import say
 
+from benchmarks.replay import commits
 from tasks.base.errors import UserError
-from tasks.benchmarks.replay import commits
 from tasks.buildkit.progress import Progress
 from tasks.compose import project
 from tasks.inputs import dockerfile, ignorefile

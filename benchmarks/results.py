@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tasks.benchmarks import measure
+from benchmarks import measure
 
 
 @dataclass

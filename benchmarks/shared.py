@@ -18,9 +18,9 @@ from pathlib import Path
 from peers import Bench, copied_stack
 from results import Results, say
 
+from benchmarks import measure
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import processes
-from tasks.benchmarks import measure
-from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tests import loopback
 
 ABOUT = """

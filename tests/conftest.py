@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.newer_engine import newer_engine
+from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base import lock
 from tasks.base.errors import UserError
-from tasks.benchmarks.newer_engine import newer_engine
-from tasks.benchmarks.temporary_engine import TemporaryEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests of the services run inside their images, on Python 3.13 with what is installed there.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.benchmarks.newer_engine import newer_engine
-from tasks.benchmarks.temporary_engine import TemporaryEngine
+from benchmarks.newer_engine import newer_engine
+from benchmarks.temporary_engine import TemporaryEngine
 from tasks.engine.client import Engine
 from tests import loopback
 from tests.conftest import Lab

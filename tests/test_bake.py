@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tasks.benchmarks import measure
-from tasks.benchmarks.measure import Timing
-from tasks.benchmarks.temporary_engine import TemporaryEngine
+from benchmarks import measure
+from benchmarks.measure import Timing
+from benchmarks.temporary_engine import TemporaryEngine
 from tasks.buildkit.bake import allowances, definition, untold
 from tasks.buildkit.buildx import is_at_least, version
 from tasks.compose.project import Image

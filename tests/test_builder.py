@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base.errors import UserError
 from tasks.base.settings import Settings
-from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.buildkit import builder, oci_transfer
 from tasks.engine.client import Engine
 from tests import loopback

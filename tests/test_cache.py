@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import lock
 from tasks.base.errors import UserError
-from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.building import context
 from tasks.engine.client import CacheRecord, Engine
 from tasks.history.statistics import image_histories

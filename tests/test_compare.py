@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import compare, edits, scenarios
+from benchmarks.compare import Row
+from benchmarks.measure import Timing
+from benchmarks.replay import Applied, Count, Replay
+from benchmarks.scenarios import Case
 from tasks.base.errors import UserError
-from tasks.benchmarks import compare, edits, scenarios
-from tasks.benchmarks.compare import Row
-from tasks.benchmarks.measure import Timing
-from tasks.benchmarks.replay import Applied, Count, Replay
-from tasks.benchmarks.scenarios import Case
 from tasks.cli import bench
 
 MACHINE = {

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks import temporary_engine
+from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base.errors import UserError
-from tasks.benchmarks import temporary_engine
-from tasks.benchmarks.temporary_engine import TemporaryEngine
 from tasks.engine.api import OURS, Api, ssh_argv
 from tasks.engine.client import Engine
 from tasks.engine.endpoint import Material, endpoint, leading_to, material

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import measure
+from benchmarks.measure import Timing
 from tasks.base.errors import UserError
-from tasks.benchmarks import measure
-from tasks.benchmarks.measure import Timing
 from tests.conftest import ROOT
 
 
@@ -29,7 +29,7 @@ def test_a_command_is_measured_with_all_that_it_wrote() -> None:
 def test_the_peak_is_that_of_the_command() -> None:
     """Measured from a small process: Linux counts what there was before exec, and this one has run many tests."""
     program = (
-        "import sys; from tasks.benchmarks import measure\n"
+        "import sys; from benchmarks import measure\n"
         "print(measure.run([sys.executable, '-c', 'x = bytearray(90_000_000)']).peak)"
     )
     said = subprocess.run(python(program), cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import newer_engine
+from benchmarks.newer_engine import mirror, named
+from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base.errors import UserError
-from tasks.benchmarks import newer_engine
-from tasks.benchmarks.newer_engine import mirror, named
-from tasks.benchmarks.temporary_engine import TemporaryEngine
 from tasks.cli import checks
 from tests.conftest import docker
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tasks.benchmarks.temporary_engine import TemporaryEngine
+from benchmarks.temporary_engine import TemporaryEngine
 from tasks.planning import refused
 from tests.conftest import Lab, docker
 

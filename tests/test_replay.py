@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import replay
 from tasks.base.errors import UserError
-from tasks.benchmarks import replay
 
 INPUTS = {
     "auth": ["services/auth/app.py", "services/common/log.py", "docker/auth/requirements.txt"],
@@ -109,7 +109,7 @@ def test_a_real_replay_finds_what_was_needed_and_no_more(tmp_path: Path) -> None
     """Two engines, two ways, five edits: a whole replay on a small project."""
     if os.geteuid() != 0:
         pytest.skip("an engine of its own needs root")
-    from tasks.benchmarks.side_by_side import side_by_side
+    from benchmarks.side_by_side import side_by_side
     from tasks.run import Run
 
     files = {

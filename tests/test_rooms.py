@@ -1,4 +1,4 @@
-"""Do the imports of the rooms (the folders of ``tasks``, and its modules beside them) point in one direction?"""
+"""Do the imports of the rooms (the folders and modules in ``tasks``, and ``benchmarks``) point in one direction?"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+OURS = ("tasks", "benchmarks")
 # What `cli.action` imports when it acts.
 _NAMED = re.compile(r"tasks\.[\w.]+:\w+")
 
@@ -20,22 +21,26 @@ _NAMED = re.compile(r"tasks\.[\w.]+:\w+")
 def graph(root: Path) -> dict[str, set[str]]:
     """Each room with those that it imports: anywhere in it, also in functions and for types only."""
     found: dict[str, set[str]] = {}
-    for path in (root / "tasks").rglob("*.py"):
-        parts = path.relative_to(root / "tasks").with_suffix("").parts
-        room = parts[0]
-        imported = {name.split(".")[1] for name in imports(ast.parse(path.read_text())) if name.count(".")}
+    for path in [*(root / "tasks").rglob("*.py"), *(root / "benchmarks").glob("*.py")]:
+        room = room_of(".".join(path.relative_to(root).with_suffix("").parts))
+        imported = {room_of(name) for name in imports(ast.parse(path.read_text())) if name.count(".")}
         if room != "__init__":
             found.setdefault(room, set()).update(imported - {room})
     return found
 
 
+def room_of(module: str) -> str:
+    """The room of a module with this dotted name: a folder of ``tasks``, or the one beside it."""
+    return module.removeprefix("tasks.").split(".")[0]
+
+
 def imports(tree: ast.AST) -> Iterator[str]:
-    """What a module imports of ``tasks``, as dotted names."""
+    """What a module imports of ``tasks`` and ``benchmarks``, as dotted names."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tasks":
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in OURS:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "tasks")
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] in OURS)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAMED.fullmatch(node.value):
             yield node.value
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base.errors import UserError
-from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.engine.client import Engine
 from tasks.planning.several import problem
 from tests import loopback

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base.errors import UserError
-from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.engine.client import Engine
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing.registry import NoImage, Unavailable

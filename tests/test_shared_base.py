@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.temporary_engine import TemporaryEngine
 from tasks.bases import debian
-from tasks.benchmarks.temporary_engine import TemporaryEngine
 from tasks.engine.client import Engine
 from tests import loopback
 from tests.conftest import ROOT

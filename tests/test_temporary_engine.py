@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.temporary_engine import temporary_engine
 from tasks.base.errors import UserError
-from tasks.benchmarks.temporary_engine import temporary_engine
 from tasks.engine.endpoint import endpoint
 from tests.conftest import docker
 

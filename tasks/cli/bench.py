@@ -12,8 +12,8 @@ from tasks.cli.action import QUIET, Task, act
 from tasks.run import Run
 
 if TYPE_CHECKING:
-    from tasks.benchmarks.scenarios import Case
-    from tasks.benchmarks.side_by_side import SideBySide
+    from benchmarks.scenarios import Case
+    from benchmarks.side_by_side import SideBySide
     from tasks.ui.sizes import Measured
 
 _JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "data instead of a table"}
@@ -40,8 +40,8 @@ def task_compare_performance() -> Task:
 
 def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
     """Measure every scenario both ways and print a table, or JSON, to standard output."""
-    from tasks.benchmarks import scenarios
-    from tasks.benchmarks.side_by_side import side_by_side
+    from benchmarks import scenarios
+    from benchmarks.side_by_side import side_by_side
 
     with side_by_side(run) as both:
         cases = _measured(both, run, images, repeat)
@@ -49,7 +49,7 @@ def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
-    from tasks.benchmarks.measure import in_words
+    from benchmarks.measure import in_words
 
     _print_cases(cases)
     print(f"\nmedian (fastest – slowest) of {repeat}; {in_words(result['machine'])}")
@@ -58,9 +58,9 @@ def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
 def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: bool) -> None:
     """Measure all that the guide's tables hold, print them with verdicts, and leave them as HTML, Markdown and JSON in
     ``.build/comparison``."""
-    from tasks.benchmarks import compare, measure
-    from tasks.benchmarks.replay import commits, replay, typical
-    from tasks.benchmarks.side_by_side import side_by_side
+    from benchmarks import compare, measure
+    from benchmarks.replay import commits, replay, typical
+    from benchmarks.side_by_side import side_by_side
     from tasks.engine.client import Engine
     from tasks.stack.standard import twins
     from tasks.ui import sizes
@@ -109,7 +109,7 @@ def chosen(images: str, known: Sequence[str]) -> list[str]:
 
 
 def _measured(both: SideBySide, run: Run, images: str, repeat: int) -> list[Case]:
-    from tasks.benchmarks import scenarios
+    from benchmarks import scenarios
     from tasks.stack.standard import twins
 
     if repeat < 1:

@@ -104,7 +104,7 @@ def run_tests(words: Sequence[str], engine: str = "here", store: str = "both") -
     BuildKit judges runs once more with the engine of Debian's testing suite, on either store. With ``engine`` "testing"
     only the tests that use an engine run, with that one.
     """
-    from tasks.benchmarks.newer_engine import NotHere
+    from benchmarks.newer_engine import NotHere
 
     stores = ["classic", "containerd"] if store == "both" else [store]
     try:
@@ -121,8 +121,8 @@ def run_tests(words: Sequence[str], engine: str = "here", store: str = "both") -
 
 def _run_on_testing(words: Sequence[str], stores: Sequence[str], *, whole: bool) -> Any:
     """Run pytest with these words on Debian testing's engine, with each store; ``whole``: with our images there."""
+    from benchmarks.newer_engine import newer_engine
     from tasks.base.settings import load
-    from tasks.benchmarks.newer_engine import newer_engine
 
     base = load().base_image
     for store in stores:

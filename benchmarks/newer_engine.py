@@ -19,11 +19,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import lock
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.bases.debian import indextargets
-from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 
 SUITE = "testing"
 FOLDER = ROOT / ".build" / "engines"

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import measure
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
-from tasks.benchmarks import measure
-from tasks.benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.engine.endpoint import endpoint
 from tasks.run import Run
 from tasks.stack.standard import standard_of

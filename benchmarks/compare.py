@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from benchmarks import measure
+from benchmarks.replay import Replay
+from benchmarks.scenarios import REBUILDS, Case, total
 from tasks.base.formatting import cell, size_text
-from tasks.benchmarks import measure
-from tasks.benchmarks.replay import Replay
-from tasks.benchmarks.scenarios import REBUILDS, Case, total
 from tasks.ui.markup import number, prose, table
 from tasks.ui.report_page import TEMPLATE
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import edits
+from benchmarks.side_by_side import SideBySide
 from tasks.base.errors import UserError
-from tasks.benchmarks import edits
-from tasks.benchmarks.side_by_side import SideBySide
 from tasks.buildkit import buildx
 from tasks.buildkit.progress import Progress
 from tasks.compose.project import Project, load

@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.benchmarks import edits, measure
-from tasks.benchmarks.measure import Timing
-from tasks.benchmarks.side_by_side import SideBySide
+from benchmarks import edits, measure
+from benchmarks.measure import Timing
+from benchmarks.side_by_side import SideBySide
 from tasks.buildkit.progress import brief
 
 SCENARIOS = ("cold", "nothing", "code", "dependency", "base", "system")

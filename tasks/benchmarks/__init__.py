@@ -1,1 +1,0 @@
-"""How fast this is, measured here and now."""
