@@ -23,7 +23,8 @@ from tasks.cli.sizes import task_image_sizes
 from tasks.cli.bench import task_benchmark_builds, task_compare_performance
 
 # is this machine able, are the files good, does it work
-from tasks.cli.checks import task__dev_environment, task_lint, task_test, task__test_programs
+from tasks.cli.checks import task__dev_environment, task_lint, task_test, task__test_programs, task_test_unit
 from tasks.cli.doctor import task_doctor
+from tasks.cli.lock import task_lock
 
 DOIT_CONFIG = doit_config()

@@ -49,6 +49,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before marks select: whoever asks for the engine is marked, and what needs the images of the stack gets them."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        if "engine" in item.fixturenames:
+            item.add_marker("engine")
+        if item.get_closest_marker("stack"):
+            item.fixturenames.insert(0, "stack_images")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The laboratories are no checkouts of whoever runs the tests."""
@@ -147,6 +158,25 @@ def engine() -> None:
         pytest.skip("there is no docker command")
     if docker("version").returncode:
         pytest.skip("no Docker engine answers")
+
+
+@pytest.fixture(scope="session")
+def stack_images(engine: None) -> None:
+    """The images of this repository's stack, of its files as they are."""
+    made("build_optimized")
+
+
+@pytest.fixture(scope="session")
+def base_image(engine: None) -> None:
+    """The Debian-with-Python image that this repository's images stand on."""
+    made("base_image")
+
+
+def made(task: str) -> None:
+    """Let this task of the repository have run; tests that run side by side wait for the first."""
+    with lock.exclusive(Path(tempfile.gettempdir(), "tst-made.lock")):
+        done = subprocess.run([sys.executable, "-m", "doit", task], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

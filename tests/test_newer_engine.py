@@ -117,7 +117,7 @@ class Ran:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, status: int = 0) -> None:
         self.commands: list[str] = []
-        monkeypatch.setattr(checks, "_run", lambda argv, env=None: self._run(argv, env or {}, status))
+        monkeypatch.setattr(checks, "run_tool", lambda argv, env=None: self._run(argv, env or {}, status))
         monkeypatch.setattr(newer_engine, "newer_engine", self._engine)
         monkeypatch.setattr(
             TemporaryEngine, "load", lambda engine, ref: self.commands.append(f"{engine.address}: {ref}")
@@ -134,7 +134,7 @@ class Ran:
         yield TemporaryEngine(name, {"ENGINE": name})
 
 
-SIDE_BY_SIDE = "--ignore=tests/e2e --numprocesses=3 --dist=loadfile"
+SIDE_BY_SIDE = "--ignore=tests/e2e --dist=loadfile --numprocesses=3"
 JUDGED = " ".join(
     f"tests/test_{name}.py"
     for name in ("differential", "differential_doubt", "differential_plan", "rebuild", "sent_again")
@@ -150,6 +150,7 @@ def test_everything_runs_here_and_what_buildkit_judges_on_the_newer_engine_too(m
     ran = Ran(monkeypatch)
     assert checks.run_tests([]) is None
     assert ran.commands == [
+        "here: doit build_optimized",
         f"here: pytest {SIDE_BY_SIDE}",
         "classic: base:1",
         f"classic: pytest {SIDE_BY_SIDE} {JUDGED}",
@@ -161,7 +162,8 @@ def test_everything_runs_here_and_what_buildkit_judges_on_the_newer_engine_too(m
 def test_words_run_here_only(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = Ran(monkeypatch)
     assert checks.run_tests(["tests/test_plan.py"]) is None
-    assert ran.commands == ["here: pytest tests/test_plan.py"]
+    assert checks.run_tests([], keyword="plan") is None
+    assert ran.commands == ["here: pytest tests/test_plan.py", "here: pytest -k plan"]
 
 
 def test_what_uses_an_engine_runs_on_the_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,14 @@ from typing import Any
 
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
-from tasks.cli.action import fail
+from tasks.cli.action import PLAIN, Task, fail
 
-Task = dict[str, Any]
 _LOCK = "requirements-dev.txt"
-_SIDE_BY_SIDE = ("--ignore=tests/e2e", "--numprocesses=3", "--dist=loadfile")
+_BY_FILE = ("--ignore=tests/e2e", "--dist=loadfile")
+_SIDE_BY_SIDE = (*_BY_FILE, "--numprocesses=3")
+_UNIT = (*_BY_FILE, "--numprocesses=auto", "-m", "not engine and not stack and not browser")
+_BUILD = (sys.executable, "-m", "doit", "build_optimized")
+_KEYWORD: Task = {"name": "keyword", "short": "k", "type": str, "default": "", "help": "the tests whose names match"}
 # What holds for BuildKit, Compose and the engine of any version, or the plan is wrong.
 _JUDGED = (
     "tests/test_differential.py",
@@ -39,11 +42,16 @@ _PROGRAMS = {
 def task__dev_environment() -> Task:
     """Install what the tests and linters need, from the hash-locked list"""
     return {
-        "actions": [(_run, [[sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", _LOCK]])],
+        "actions": [(_install_locked,)],
         "file_dep": [_LOCK],
         "uptodate": [_has_pytest],
         "io": {"capture": False},
     }
+
+
+def _install_locked() -> Any:
+    print(f"installing what {_LOCK} locks", file=sys.stderr)
+    return run_tool([sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", _LOCK])
 
 
 def task__test_programs() -> Task:
@@ -63,14 +71,30 @@ def task_lint() -> Iterator[Task]:
         yield {
             "name": name,
             "doc": " ".join(argv[:3]),
-            "actions": [(_run, [[str(Path(sys.executable).parent / argv[0]), *argv[1:]]])],
+            "actions": [(run_tool, [[str(Path(sys.executable).parent / argv[0]), *argv[1:]]])],
             "task_dep": ["_dev_environment"],
             "io": {"capture": False},
         }
 
 
+def task_test_unit() -> Task:
+    """Run the tests that need no engine, stack or browser, and build nothing: [-k EXPRESSION] [PYTEST ARGUMENT …]"""
+    return {
+        "actions": [(run_unit_tests,)],
+        "task_dep": ["_dev_environment"],
+        "params": [_KEYWORD],
+        "pos_arg": "words",
+        **PLAIN,
+    }
+
+
+def run_unit_tests(words: Sequence[str], keyword: str = "") -> Any:
+    """Run pytest on what needs nothing but Python, on all processors."""
+    return run_tool([sys.executable, "-m", "pytest", *_UNIT, *_chosen(keyword), *words])
+
+
 def task_test() -> Task:
-    """Run the tests, with everything real: [--engine testing [--store classic|containerd]] [PYTEST ARGUMENT …]"""
+    """Run the tests, with everything real: [-k EXPRESSION] [--engine testing [--store …]] [PYTEST ARGUMENT …]"""
     engine = {
         "name": "engine",
         "long": "engine",
@@ -89,28 +113,34 @@ def task_test() -> Task:
     }
     return {
         "actions": [(run_tests,)],
-        "task_dep": ["_dev_environment", "_test_programs", "build_optimized"],
-        "params": [engine, store],
+        "task_dep": ["_dev_environment", "_test_programs"],
+        "params": [_KEYWORD, engine, store],
         "pos_arg": "words",
-        "uptodate": [False],
-        "io": {"capture": False},
+        **PLAIN,
     }
 
 
-def run_tests(words: Sequence[str], engine: str = "here", store: str = "both") -> Any:
+def _chosen(keyword: str) -> list[str]:
+    return ["-k", keyword] if keyword else []
+
+
+def run_tests(words: Sequence[str], engine: str = "here", store: str = "both", keyword: str = "") -> Any:
     """Run pytest with these words; with ``CI`` set, a skip of anything that this machine can run is a failure.
 
+    The images are built before everything runs; of selected tests, those that need them build them (a fixture does).
     Without words everything runs, but for ``tests/e2e``: a test runs ``ci_test``, which runs those on a stack. And what
     BuildKit judges runs once more with the engine of Debian's testing suite, on either store. With ``engine`` "testing"
     only the tests that use an engine run, with that one.
     """
     from benchmarks.newer_engine import NotHere
 
+    words = [*_chosen(keyword), *words]
     stores = ["classic", "containerd"] if store == "both" else [store]
     try:
         if engine == "testing":
             return _run_on_testing(words or [*_SIDE_BY_SIDE, "-m", "engine or stack"], stores, whole=not words)
-        failed = _run_pytest(words or _SIDE_BY_SIDE)
+        failed = None if words else run_tool(_BUILD)
+        failed = failed or _run_pytest(words or _SIDE_BY_SIDE)
         return failed or (None if words else _run_on_testing([*_SIDE_BY_SIDE, *_JUDGED], stores, whole=False))
     except UserError as trouble:
         if engine == "testing" or (os.environ.get("CI") and not isinstance(trouble, NotHere)):
@@ -129,7 +159,7 @@ def _run_on_testing(words: Sequence[str], stores: Sequence[str], *, whole: bool)
         with newer_engine("test-engine-", containerd_store=store == "containerd") as engine:
             print(f"test: with the engine of Debian's testing suite, {store} store", file=sys.stderr)
             engine.load(base)
-            failed = _run([sys.executable, "-m", "doit", "build_optimized"], engine.environ) if whole else None
+            failed = run_tool(_BUILD, engine.environ) if whole else None
             failed = failed or _run_pytest(words, engine.environ)
         if failed:
             return failed
@@ -137,7 +167,7 @@ def _run_on_testing(words: Sequence[str], stores: Sequence[str], *, whole: bool)
 
 
 def _run_pytest(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> Any:
-    return _run([sys.executable, "-m", "pytest", *words], {**environ, "FORBID_SKIPS": os.environ.get("CI", "")})
+    return run_tool([sys.executable, "-m", "pytest", *words], {**environ, "FORBID_SKIPS": os.environ.get("CI", "")})
 
 
 def missing_programs() -> list[str]:
@@ -156,17 +186,18 @@ def install_programs() -> Any:
         return None
     first = [] if os.geteuid() == 0 else ["sudo"]
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    update = _run([*first, apt, "-qq", "update"], env)
-    return update or _run([*first, apt, "-qq", "install", "--yes", "--no-install-recommends", *packages], env)
+    update = run_tool([*first, apt, "-qq", "update"], env)
+    return update or run_tool([*first, apt, "-qq", "install", "--yes", "--no-install-recommends", *packages], env)
 
 
 def _has_pytest() -> bool:
     from importlib.util import find_spec
 
-    return find_spec("pytest") is not None and find_spec("hypothesis") is not None
+    return all(find_spec(name) is not None for name in ("pytest", "hypothesis", "uv"))
 
 
-def _run(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
+def run_tool(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
+    """Run a tool of this repository in its folder; a failure is doit's ``TaskFailed``."""
     from doit.exceptions import TaskFailed
 
     try:

@@ -1,0 +1,46 @@
+"""Which versions of its packages does this repository use? ``doit lock``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.cli.action import FLAG, PLAIN, Task, fail
+
+# For every system and from the oldest Python that is supported, with hashes, and without a line that names an index.
+_COMPILE = ("pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header")
+# In this order: the second keeps to the versions of the first.
+LOCKS = {"requirements.in": "requirements.txt", "requirements-dev.in": "requirements-dev.txt"}
+
+
+def task_lock() -> Task:
+    """Lock what requirements.in and requirements-dev.in ask for: [--upgrade [PACKAGE …]]"""
+    upgrade = {
+        "name": "upgrade",
+        "long": "upgrade",
+        **FLAG,
+        "help": "take new versions, of these packages or of all",
+    }
+    return {
+        "actions": [(lock,)],
+        "task_dep": ["_dev_environment"],
+        "params": [upgrade],
+        "pos_arg": "packages",
+        **PLAIN,
+    }
+
+
+def lock(upgrade: bool, packages: Sequence[str]) -> Any:
+    """Write both locks; a version that is locked stays while it is allowed, unless it is to be upgraded."""
+    from tasks.cli.checks import run_tool
+
+    if packages and not upgrade:
+        return fail(f"packages are named for an upgrade only: doit lock --upgrade {' '.join(packages)}")
+    newer = [f"--upgrade-package={name}" for name in packages] or ["--upgrade"] * upgrade
+    uv = str(Path(sys.executable).parent / "uv")
+    for asked, locked in LOCKS.items():
+        if failed := run_tool([uv, *_COMPILE, *newer, f"--output-file={locked}", asked]):
+            return failed
+    return None
