@@ -98,6 +98,18 @@ def test_only_the_holder_gives_back(server: loopback.Service) -> None:
     assert client.get("vllm-swarm:lease:stolen") == "another"
 
 
+def test_only_the_holder_renews(server: loopback.Service) -> None:
+    import redis
+
+    said: list[str] = []
+    client = redis.Redis(port=server.port, decode_responses=True)
+    with crew(server, said, lease_seconds=0.3).acquire("lost", lambda who: None, never):
+        client.set("vllm-swarm:lease:lost", "another", px=60_000)
+        time.sleep(0.3)
+        assert client.pttl("vllm-swarm:lease:lost") > 50_000
+    assert said == []
+
+
 def test_who_waits_can_be_stopped(server: loopback.Service) -> None:
     stop = threading.Event()
     with crew(server).acquire("held", lambda who: None, never):

@@ -27,10 +27,6 @@ _POLL_SECONDS = 0.5
 _REMEMBERED_SECONDS = 90 * 86400  # how long the index knows an image that nobody builds again
 _SOCKET_SECONDS = 2.0
 
-# Only the holder may extend or give back: between its reading and its writing another could have become the holder.
-_EXTEND = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0"
-_GIVE_BACK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
-
 
 @dataclass(frozen=True)
 class Made:
@@ -69,10 +65,11 @@ class BuildCoordinator:
         ``waits`` is told who is waited for, ``stopping`` whether to give up.
         """
         key, token = f"{_PREFIX}lease:{what}", f"{socket.gethostname()}:{os.getpid()}:{os.urandom(16).hex()}"
+        # Renewed by another thread; both know it by the same token.
+        lease = self._do(lambda redis: redis.lock(key, self._seconds, blocking=False, thread_local=False))
         waited = False
         while not stopping():
-            taken = self._do(lambda redis: redis.set(key, token, nx=True, px=int(self._seconds * 1000)))
-            if taken or self._off:
+            if self._do(lambda redis: lease.acquire(token=token)) or self._off:
                 break
             waited = True
             holder = self._do(lambda redis: redis.get(key))
@@ -80,7 +77,7 @@ class BuildCoordinator:
                 waits(str(holder).partition(":")[0])
             time.sleep(_POLL_SECONDS)
         done = threading.Event()
-        renewal = threading.Thread(target=self._renew, args=(key, token, done), daemon=True)
+        renewal = threading.Thread(target=self._renew, args=(lease, done), daemon=True)
         if not self._off:
             renewal.start()
         try:
@@ -89,7 +86,7 @@ class BuildCoordinator:
             done.set()
             if renewal.is_alive():
                 renewal.join()
-            self._do(lambda redis: redis.eval(_GIVE_BACK, 1, key, token))
+            self._do(lambda redis: lease.release())
 
     def lookup(self, fingerprints: Sequence[str]) -> dict[str, Made]:
         """What the index knows of these fingerprints, in one round trip."""
@@ -113,9 +110,9 @@ class BuildCoordinator:
 
         self._do(write)
 
-    def _renew(self, key: str, token: str, done: threading.Event) -> None:
+    def _renew(self, lease: Any, done: threading.Event) -> None:
         while not done.wait(self._seconds / _RENEWALS):
-            self._do(lambda redis: redis.eval(_EXTEND, 1, key, token, int(self._seconds * 1000)))
+            self._do(lambda redis: lease.reacquire())
 
     def _do(self, ask: Callable[[Any], Any]) -> Any:
         """The answer of Redis; None when it does not answer, and it is not asked again in this run."""
@@ -125,6 +122,8 @@ class BuildCoordinator:
 
         try:
             return ask(self._connected())
+        except redis.exceptions.LockError:  # the lease ran out, or was never held: it is not ours to renew or give back
+            return None
         except (redis.RedisError, OSError, ValueError) as error:
             with self._lock:
                 first, self._off = not self._off, True
