@@ -225,8 +225,7 @@ class Run:
         inputs = {name: self._checked(one) for name, one in inputs.items()}
 
         def planned(offers: Mapping[str, SharedImage], taken: Collection[str]) -> dict[str, Decision]:
-            local_image = (inputs, snapshot, self.facts_of, self._record_of)
-            return plan.plan(*local_image, offers, self.index_of, taken or chosen)
+            return plan.plan(inputs, self._known(), offers, taken or chosen)
 
         chosen: frozenset[str] = frozenset() if whole else self._taken
         decided = planned({}, ())
@@ -241,7 +240,7 @@ class Run:
             def look(names: Collection[str]) -> Mapping[str, SharedImage]:
                 return self.share.offers({name: inputs[name] for name in names}, snapshot.platform)
 
-            decided, taken = agreement.with_shared(decided, planned, look, self.content_of, ask, whole)
+            decided, taken = agreement.Agreement(decided, planned, look, self.content_of).reach(ask, whole)
             if whole:
                 self._taken = taken
         if due and not self._taken:
@@ -307,7 +306,10 @@ class Run:
 
     def content_of(self, one: ImageInputs, local_image: LocalImage) -> str:
         """The content of an image of this project that the engine holds."""
-        return plan.content_of(one, local_image, self.facts_of, self.index_of)
+        return self._known().content_of(one, local_image)
+
+    def _known(self) -> plan.Known:
+        return plan.Known(self.snapshot(), self.facts_of, self._record_of, self.index_of)
 
     def index_of(self, one: ImageInputs, local_image: LocalImage) -> str:
         """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""

@@ -16,8 +16,8 @@ import pytest
 from tasks.engine.client import Snapshot
 from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
 from tasks.inputs.resolver import ImageInputs
-from tasks.planning.agreement import verdict, with_shared
-from tasks.planning.plan import AFRESH_ELSEWHERE, ANOTHER, Decision, plan
+from tasks.planning.agreement import Agreement, verdict
+from tasks.planning.plan import ANOTHER, REBUILT_ELSEWHERE, Decision, Known, plan
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing.asked import Asked
 from tests import loopback
@@ -136,7 +136,7 @@ def test_a_deliberate_rebuild_reaches_who_holds_the_old_one(pair: Machines) -> N
     # Nobody has built children on it yet.
     second.environ["CACHE_ASK"] = "0s"
     assert second.actions() == {"base": "pull", "app": "build", "other": "build"}
-    assert second.plan()["base"]["reasons"] == [AFRESH_ELSEWHERE]
+    assert second.plan()["base"]["reasons"] == [REBUILT_ELSEWHERE]
     assert first.did() == {"app": "built", "other": "built"}
     assert second.did() == dict.fromkeys(ALL, "pulled")
     assert second.contents() == first.contents()
@@ -248,7 +248,7 @@ class Asking:
         self._holds = holds
 
     def planned(self, offers: Mapping[str, SharedImage], taken: Collection[str]) -> dict[str, Decision]:
-        return plan(self._images, self._snapshot, facts_of, lambda name: None, offers, taken=taken)
+        return plan(self._images, Known(self._snapshot, facts_of, lambda name: None), offers, taken)
 
     def look(self, names: Collection[str]) -> dict[str, SharedImage]:
         if names:
@@ -257,9 +257,9 @@ class Asking:
 
     def actions(self, *ask: str, whole: bool = True) -> dict[str, str]:
         own = self.planned({}, ())
-        decided, self.taken = with_shared(
-            own, self.planned, self.look, lambda one, local_image: facts_of(local_image).content, ask, whole
-        )
+        decided, self.taken = Agreement(
+            own, self.planned, self.look, lambda one, local_image: facts_of(local_image).content
+        ).reach(ask, whole)
         self.decided = decided
         return {name: one.action for name, one in decided.items()}
 
@@ -308,7 +308,7 @@ def test_a_rebuild_on_purpose_reaches_who_holds_the_old_one_and_what_stands_on_i
     here = engine(local_image(BASE), local_image(APP, parents=ON_BASE))
     asking = Asking([BASE, APP], here, base=theirs(BASE, rebuilt="900"), app=theirs(APP, ON_THEIRS))
     assert asking.actions("base") == {"base": "pull", "app": "pull"}
-    assert asking.decided["base"].reasons == (AFRESH_ELSEWHERE,)
+    assert asking.decided["base"].reasons == (REBUILT_ELSEWHERE,)
     assert asking.rounds == [["base"], ["app"]]
     assert Asking([BASE, APP], here, base=theirs(BASE, rebuilt="900")).actions("base")["app"] == "build"
     every_time = replace(BASE, image=replace(BASE.image, no_cache=True))

@@ -12,7 +12,7 @@ from tasks.engine.client import ImageConfig, LocalImage, Snapshot, snapshot_of
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
 from tasks.inputs.fingerprint import BuildInputs
 from tasks.inputs.resolver import ImageInputs
-from tasks.planning.plan import Decision, plan
+from tasks.planning.plan import Decision, Known, plan
 from tasks.planning.reasons import DUE
 from tasks.planning.record import Record
 from tasks.planning.shared_image import SharedImage
@@ -54,7 +54,7 @@ def engine(*images: LocalImage) -> Snapshot:
 def decide(
     images: list[ImageInputs], snapshot: Snapshot, records: Mapping[str, Record] | None = None
 ) -> dict[str, Decision]:
-    return plan({one.name: one for one in images}, snapshot, facts_of, (records or {}).get)
+    return plan({one.name: one for one in images}, Known(snapshot, facts_of, (records or {}).get))
 
 
 def record(one: ImageInputs, **more: object) -> Record:
@@ -141,7 +141,7 @@ def found(one: ImageInputs, parents: str = "", platform: str = "linux/amd64") ->
 
 
 def shared(images: list[ImageInputs], snapshot: Snapshot, **offers: SharedImage) -> dict[str, str]:
-    decided = plan({one.name: one for one in images}, snapshot, facts_of, {}.get, offers)
+    decided = plan({one.name: one for one in images}, Known(snapshot, facts_of, {}.get), offers)
     return {name: one.action for name, one in decided.items()}
 
 

@@ -13,7 +13,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -28,63 +28,68 @@ if TYPE_CHECKING:
 
 Offers = Mapping[str, "SharedImage"]
 Look = Callable[[Collection[str]], Offers]
+ContentOf = Callable[[ImageInputs, LocalImage], str]
 Planned = Callable[[Offers, Collection[str]], dict[str, Decision]]
 
 
-def with_shared(
-    own: Mapping[str, Decision],
-    planned: Planned,
-    look: Look,
-    content_of: Callable[[ImageInputs, LocalImage], str],
-    ask: Collection[str],
-    whole: bool,
-) -> tuple[dict[str, Decision], frozenset[str]]:
-    """The plan with what the shared registry holds, and the images whose shared result takes the place of one here.
+class Agreement:
+    """The plan with what the shared registry holds: ``own`` is the plan without it, ``planned`` plans with offers and
+    images of which the shared result counts, ``look`` asks the registry about images by name, ``content_of`` is the
+    content of an image here."""
 
-    ``own`` is the plan without it, ``planned`` plans with offers and images of which the shared result counts,
-    ``look`` asks the registry about images by name. It is asked about what would be built, the ancestors of that, and
-    the images in ``ask``; and, if this is the ``whole`` project, about what stands on ancestors that turn out to be
-    others than the shared ones: only then can it be said that taking those costs nothing.
-    """
-    offers, asked = dict[str, "SharedImage"](), set[str]()
+    def __init__(self, own: Mapping[str, Decision], planned: Planned, look: Look, content_of: ContentOf) -> None:
+        self._own, self._planned, self._look, self._content_of = own, planned, look, content_of
+        self._offers: dict[str, SharedImage] = {}
+        self._asked: set[str] = set()
 
-    def learn(names: Collection[str]) -> dict[str, Decision]:
-        offers.update(look([name for name in own if name in names and name not in asked]))
-        asked.update(names)
-        return planned(offers, ())
+    def reach(self, ask: Collection[str], whole: bool) -> tuple[dict[str, Decision], frozenset[str]]:
+        """The decisions, and the images whose shared result takes the place of one here.
 
-    builds = _doing(Action.BUILD, own)
-    decided = learn({*builds, *_ancestors(builds, own), *ask})
-    while more := _doing(Action.BUILD, decided) - asked:  # what stands on an image that was rebuilt elsewhere
-        decided = learn(more)
-    above = _ancestors(_doing(Action.BUILD, decided), own)
-    apart = [name for name in own if name in above and _differs(decided[name], offers.get(name), content_of)]
-    if whole and apart:
-        decided = learn({name for name in own if _ancestors([name], own).intersection(apart)})
-    taken: set[str] = set()
-    for name in apart if whole else ():
-        trial = planned(offers, {*taken, name})
-        if trial[name].action == Action.PULL and _doing(Action.BUILD, trial) <= _doing(Action.BUILD, decided):
-            taken.add(name)
-            decided = trial
-    here = _doing(Action.FRESH, own) | _doing(Action.RETAG, own)
-    return dict(decided), frozenset(here & _doing(Action.PULL, decided))
+        The registry is asked about what would be built, the ancestors of that, and the images in ``ask``; and, if this
+        is the ``whole`` project, about what stands on ancestors that turn out to be others than the shared ones: only
+        then can it be said that taking those costs nothing.
+        """
+        own = self._own
+        builds = _doing(Action.BUILD, own)
+        decided = self._learn({*builds, *_ancestors(builds, own), *ask})
+        while more := _doing(Action.BUILD, decided) - self._asked:  # what stands on an image that was rebuilt elsewhere
+            decided = self._learn(more)
+        if whole:
+            above = _ancestors(_doing(Action.BUILD, decided), own)
+            apart = [name for name in own if name in above and self._differs(decided[name])]
+            if apart:
+                decided = self._learn({name for name in own if _ancestors([name], own).intersection(apart)})
+            decided = self._take(apart, decided)
+        here = _doing(Action.FRESH, own) | _doing(Action.RETAG, own)
+        return dict(decided), frozenset(here & _doing(Action.PULL, decided))
 
+    def _learn(self, names: Collection[str]) -> dict[str, Decision]:
+        self._offers.update(self._look([name for name in self._own if name in names and name not in self._asked]))
+        self._asked.update(names)
+        return self._planned(self._offers, ())
 
-def _differs(
-    decision: Decision, offer: SharedImage | None, content_of: Callable[[ImageInputs, LocalImage], str]
-) -> bool:
-    local_image = decision.local_image
-    return bool(
-        offer
-        and local_image
-        and decision.action in (Action.FRESH, Action.RETAG)
-        and offer.content != content_of(decision.inputs, local_image)
-    )
+    def _take(self, apart: Sequence[str], decided: dict[str, Decision]) -> dict[str, Decision]:
+        """The plan in which shared results take the place of those here, as far as that makes nothing to be built."""
+        taken: set[str] = set()
+        for name in apart:
+            trial = self._planned(self._offers, {*taken, name})
+            if trial[name].action == Action.PULL and _doing(Action.BUILD, trial) <= _doing(Action.BUILD, decided):
+                taken.add(name)
+                decided = trial
+        return decided
+
+    def _differs(self, decision: Decision) -> bool:
+        offer = self._offers.get(decision.name)
+        return bool(
+            offer
+            and decision.local_image
+            and decision.action in (Action.FRESH, Action.RETAG)
+            and offer.content != self._content_of(decision.inputs, decision.local_image)
+        )
 
 
 def _doing(action: Action, decided: Mapping[str, Decision]) -> set[str]:
-    return {name for name, one in decided.items() if one.action == action}
+    return {name for name, decision in decided.items() if decision.action == action}
 
 
 def _ancestors(names: Iterable[str], decided: Mapping[str, Decision]) -> set[str]:

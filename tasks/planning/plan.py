@@ -27,7 +27,7 @@ PULLS = "its inputs are those of the image here; `pull` is set: its bases are pu
 # The index of which an image of several platforms is a part, where all of it is here; see ``several.index_of``.
 IndexOf = Callable[[ImageInputs, LocalImage], str]
 ANOTHER = "the shared registry has another result for the same inputs"
-AFRESH_ELSEWHERE = "it was rebuilt without cache on another machine"
+REBUILT_ELSEWHERE = "it was rebuilt without cache on another machine"
 
 
 @dataclass(frozen=True)
@@ -54,110 +54,191 @@ class Decision:
         return self.action != Action.FRESH
 
 
+@dataclass(frozen=True)
+class Known:
+    """What plans are made from besides the inputs: what the engine holds, ``config_of`` an image there, the last
+    ``record_of`` an image by its name, and ``index_of``, see ``IndexOf``."""
+
+    snapshot: Snapshot
+    config_of: Callable[[LocalImage], ImageConfig]
+    record_of: Callable[[str], Record | None]
+    index_of: IndexOf = lambda inputs, local_image: ""
+
+    def content_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
+        """The content of an image that the engine holds; that of several platforms is their index."""
+        if len(inputs.platforms) < 2:
+            return self.config_of(local_image).content
+        return self.index_of(inputs, local_image) or UNKNOWN
+
+
 def plan(
-    inputs: Mapping[str, ImageInputs],
-    snapshot: Snapshot,
-    facts_of: Callable[[LocalImage], ImageConfig],
-    record_of: Callable[[str], Record | None],
+    images: Mapping[str, ImageInputs],
+    known: Known,
     offers: Mapping[str, SharedImage] | None = None,
-    index_of: IndexOf = lambda one, local_image: "",
     taken: Collection[str] = (),
 ) -> dict[str, Decision]:
-    """Decide for every image, parents first, in the order of ``inputs``.
+    """Decide for every image, parents first, in the order of ``images``.
 
-    ``facts_of`` gives the facts of an image that the engine holds, ``record_of`` the last record of an image,
-    ``offers`` what the shared registry holds under the images' fingerprints. Of the images in ``taken`` its result
+    ``offers`` is what the shared registry holds under the images' fingerprints. Of the images in ``taken`` its result
     counts, although the engine has another.
     """
-    decisions: dict[str, Decision] = {}
-    for name, one in inputs.items():
-        offer = (offers or {}).get(name)
-        decisions[name] = decide(one, decisions, snapshot, facts_of, record_of, offer, index_of, name in taken)
-    return decisions
+    planner = _Planner(known, offers or {}, taken)
+    for name, inputs in images.items():
+        planner.decided[name] = planner.decide(inputs)
+    return planner.decided
 
 
-def decide(
-    one: ImageInputs,
-    decided: Mapping[str, Decision],
-    snapshot: Snapshot,
-    facts_of: Callable[[LocalImage], ImageConfig],
-    record_of: Callable[[str], Record | None],
-    offer: SharedImage | None = None,
-    index_of: IndexOf = lambda one, local_image: "",
-    taken: bool = False,
-) -> Decision:
-    """Decide for one image whose parents are decided already."""
-    if one.problem:
-        return Decision(one.name, Action.BROKEN, (one.problem,), one)
-    parents = dict.fromkeys(one.parents.values())
-    for parent in parents:
-        if decided[parent].action == Action.BROKEN:
-            return Decision(one.name, Action.BROKEN, (f"needs `{parent}`, which is broken",), one)
-    first = decided[one.image.duplicate_of] if one.image.duplicate_of else None
-    if first and first.stale:
-        return Decision(
-            one.name, first.action, (f"the same image as `{first.name}`",), one, first.local_image, offer=first.offer
-        )
-    if first and first.local_image:
-        return _kept(one, first.local_image, snapshot, first.parents_label)
-    built = [parent for parent in parents if decided[parent].action == Action.BUILD]
-    coming = [parent for parent in parents if decided[parent].action in (Action.BUILD, Action.PULL)]
-    label = parents_label(one, decided, facts_of, index_of)
-    foreign: list[str] = []
-    if not built:
-        local_image, foreign = matching(one, snapshot, label, facts_of, index_of)
-        offer = offer if offer and offered(one, offer, label) else None
-        why = ""
-        if local_image and offer and not own_only(one):
-            why = _given_up(local_image, offer, taken, content_of(one, local_image, facts_of, index_of))
-        if local_image and one.due:
-            return Decision(one.name, Action.BUILD, (DUE,), one, parents_label=label)
+class _Planner:
+    """Decides for one image after the other; ``decided`` holds the parents of each before it."""
+
+    def __init__(self, known: Known, offers: Mapping[str, SharedImage], taken: Collection[str]) -> None:
+        self.decided: dict[str, Decision] = {}
+        self._known, self._snapshot = known, known.snapshot
+        self._offers, self._taken = offers, taken
+
+    def decide(self, inputs: ImageInputs) -> Decision:
+        name = inputs.name
+        if inputs.problem:
+            return Decision(name, Action.BROKEN, (inputs.problem,), inputs)
+        parents = [self.decided[parent] for parent in dict.fromkeys(inputs.parents.values())]
+        if broken := [parent.name for parent in parents if parent.action == Action.BROKEN]:
+            return Decision(name, Action.BROKEN, (f"needs `{broken[0]}`, which is broken",), inputs)
+        if inputs.image.duplicate_of:
+            return self._as(self.decided[inputs.image.duplicate_of], inputs)
+        label = self._parents_label(inputs)
+        coming = tuple(parent.name for parent in parents if parent.action in (Action.BUILD, Action.PULL))
+        foreign: list[str] = []
+        if built := [f"`{parent.name}`" for parent in parents if parent.action == Action.BUILD]:
+            if local_image := self._snapshot.get(tag_of(inputs.image.ref, inputs.fingerprint)):
+                again = f"{', '.join(built)} is built again (kept if that comes out the same)"
+                return Decision(name, Action.BUILD, (DUE if inputs.due else again,), inputs, local_image, coming=coming)
+        else:
+            decision, foreign = self._without_a_build(inputs, label, coming)
+            if decision:
+                return decision
+        reasons = tuple(foreign or self._why(inputs, coming))
+        return Decision(name, Action.BUILD, reasons, inputs, parents_label=label, coming=coming)
+
+    def _as(self, first: Decision, inputs: ImageInputs) -> Decision:
+        """The decision for the image of ``first`` under another service's name."""
+        if first.stale or first.local_image is None:
+            reasons = (f"the same image as `{first.name}`",)
+            return Decision(inputs.name, first.action, reasons, inputs, first.local_image, offer=first.offer)
+        return self._kept(inputs, first.local_image, first.parents_label)
+
+    def _without_a_build(
+        self, inputs: ImageInputs, label: str, coming: Collection[str]
+    ) -> tuple[Decision | None, list[str]]:
+        """The decision where the parents are here and no input says more; else None, and why an image here is not
+        what is wanted, if there is one."""
+        local_image, foreign = self._matching(inputs, label)
+        if local_image and inputs.due:
+            return Decision(inputs.name, Action.BUILD, (DUE,), inputs, parents_label=label), []
+        offer = self._offers.get(inputs.name)
+        if offer and (own_only(inputs) or not offered(inputs, offer, label)):
+            offer = None
+        why = self._given_up(inputs, local_image, offer) if local_image and offer else ""
         if local_image and not why:
-            return _kept(one, local_image, snapshot, label)
-        if offer and not own_only(one):
-            reasons = (why,) if why else tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
-            return Decision(one.name, Action.PULL, reasons, one, parents_label=label, offer=offer)
-    elif (local_image := snapshot.get(tag_of(one.image.ref, one.fingerprint))) is not None:
-        waits = ", ".join(f"`{parent}`" for parent in built)
-        why = DUE if one.due else f"{waits} is built again (kept if that comes out the same)"
-        return Decision(one.name, Action.BUILD, (why,), one, local_image, coming=tuple(coming))
-    reasons = tuple(foreign or _why(one, snapshot, record_of(one.name), coming))
-    return Decision(one.name, Action.BUILD, reasons, one, parents_label=label, coming=tuple(coming))
+            return self._kept(inputs, local_image, label), []
+        if offer:
+            reasons = (why,) if why else tuple(foreign or self._why(inputs, coming))
+            return Decision(inputs.name, Action.PULL, reasons, inputs, parents_label=label, offer=offer), []
+        return None, foreign
+
+    def _parents_label(self, inputs: ImageInputs) -> str:
+        """What the label of an image says of the parents that it was built on: each context with its parent's content;
+        that of several platforms is their index."""
+        pairs = []
+        for context, name in sorted(inputs.parents.items()):
+            parent = self.decided[name]
+            content = parent.offer.content if parent.offer else UNKNOWN
+            if parent.local_image:
+                content = self._known.content_of(parent.inputs, parent.local_image)
+            pairs.append(f"{context}={content}")
+        return " ".join(pairs)
+
+    def _given_up(self, inputs: ImageInputs, local_image: LocalImage, offer: SharedImage) -> str:
+        """Why the shared result is taken in place of the engine's own, in words; "" if the own one stays."""
+        later = rebuilt(offer.labels) > rebuilt(local_image.labels)
+        wanted = later or inputs.name in self._taken
+        if not wanted or offer.content == self._known.content_of(inputs, local_image):
+            return ""
+        return REBUILT_ELSEWHERE if later else ANOTHER
+
+    def _matching(self, inputs: ImageInputs, parents: str) -> tuple[LocalImage | None, list[str]]:
+        """The image of the engine that was made from exactly this: the same inputs on the same parents' content. The
+        one that carries the fingerprint's tag comes first, then the one that carries the image's name, then any other
+        of this repository (another project's may vanish any time).
+
+        Only an image with one of our ``in-`` tags counts: labels alone also stand on a build that was killed before its
+        inputs were read again, and on whatever people make from an image of ours, by ``docker commit`` for instance.
+        Where there is only one of another platform, that is said in the second part of the answer."""
+        foreign: list[str] = []
+        tagged = [self._snapshot.get(ref) for ref in (tag_of(inputs.image.ref, inputs.fingerprint), inputs.image.ref)]
+        ours = f"{repository(normalise(inputs.image.ref))}:{KEPT}"
+        for local_image in (*tagged, *self._snapshot.made_from(inputs.input_digest)):
+            if local_image is None or not made_from(inputs, local_image, parents):
+                continue
+            if not any(tag.startswith(ours) for tag in local_image.tags):
+                continue
+            platform = self._known.config_of(local_image).platform
+            if not is_for(inputs, platform, self._snapshot.platform):
+                foreign = [f"the image here is {platform}, {', '.join(inputs.platforms)} is wanted"]
+            elif len(inputs.platforms) > 1 and not self._known.index_of(inputs, local_image):
+                foreign = [f"not all of {', '.join(inputs.platforms)} are here"]
+            else:
+                return local_image, []
+        return None, foreign
+
+    def _kept(self, inputs: ImageInputs, local_image: LocalImage, label: str) -> Decision:
+        reasons = []
+        for ref in inputs.image.names:
+            named = self._snapshot.get(ref)
+            if named is None:
+                reasons.append(f"tag `{ref}` is missing")
+            elif named.id != local_image.id:
+                reasons.append(f"tag `{ref}` points elsewhere")
+        tagged = self._snapshot.get(tag_of(inputs.image.ref, inputs.fingerprint))
+        if not reasons and (tagged is None or tagged.id != local_image.id):
+            reasons.append("made from the same content under another fingerprint")
+        if not reasons and inputs.image.pull and inputs.bases:
+            return Decision(inputs.name, Action.FRESH, (PULLS,), inputs, local_image, label)
+        action = Action.RETAG if reasons else Action.FRESH
+        return Decision(inputs.name, action, tuple(reasons), inputs, local_image, label)
+
+    def _why(self, inputs: ImageInputs, coming: Collection[str]) -> list[str]:
+        last = self._known.record_of(inputs.name)
+        if last is None:
+            named = self._snapshot.get(inputs.image.ref)
+            if named is None:
+                return ["never built here"]
+            if INPUT_DIGEST not in named.labels:
+                return [f"`{inputs.image.ref}` was not built by these tasks"]
+            return ["its inputs are not those of the image here, and no record says which changed"]
+        changes = differences(last.build_inputs, inputs.build_inputs())
+        changes += [f"`{parent}` is made anew" for parent in coming]
+        if changes:
+            return changes
+        if last.parents != {name: inputs.parent_fingerprints.get(name, "") for name in inputs.parents.values()}:
+            return ["one of its parents changed"]
+        if self._snapshot.get(tag_of(inputs.image.ref, inputs.fingerprint)) is None:
+            return ["image was removed"]
+        return ["a parent has other content than the one that it was built on"]
 
 
-def parents_label(
-    one: ImageInputs, decided: Mapping[str, Decision], facts_of: Callable[[LocalImage], ImageConfig], index_of: IndexOf
-) -> str:
-    """What the label of an image says of the parents that it was built on: each context with its parent's content; that
-    of several platforms is their index."""
-    pairs = []
-    for context, parent in sorted(one.parents.items()):
-        local_image, offer, inputs = decided[parent].local_image, decided[parent].offer, decided[parent].inputs
-        content = offer.content if offer else UNKNOWN
-        pairs.append(f"{context}={content_of(inputs, local_image, facts_of, index_of) if local_image else content}")
-    return " ".join(pairs)
-
-
-def content_of(
-    one: ImageInputs, local_image: LocalImage, facts_of: Callable[[LocalImage], ImageConfig], index_of: IndexOf
-) -> str:
-    """The content of an image that the engine holds; that of several platforms is their index."""
-    return facts_of(local_image).content if len(one.platforms) < 2 else index_of(one, local_image) or UNKNOWN
-
-
-def offered(one: ImageInputs, offer: SharedImage, parents: str) -> bool:
+def offered(inputs: ImageInputs, offer: SharedImage, parents: str) -> bool:
     """Whether an image of the shared registry is what a build here would make: its labels say that it was made from
-    these own build_inputs on these parents' content, and it is of this platform. A name alone proves nothing."""
+    these inputs on these parents' content, and it is of this platform. A name alone proves nothing."""
     return (
-        offer.labels.get(INPUT_DIGEST) == one.input_digest
+        offer.labels.get(INPUT_DIGEST) == inputs.input_digest
         and offer.labels.get(PARENTS, "") == parents
-        and [platforms.normalise(platform) for platform in offer.platform.split(", ")] == list(one.platforms)
+        and [platforms.normalise(platform) for platform in offer.platform.split(", ")] == list(inputs.platforms)
     )
 
 
-def own_only(one: ImageInputs) -> bool:
+def own_only(inputs: ImageInputs) -> bool:
     """Whether another machine's result never counts: of what is to be built in every run."""
-    return one.image.no_cache or bool(one.image.no_cache_filter)
+    return inputs.image.no_cache or bool(inputs.image.no_cache_filter)
 
 
 def rebuilt(labels: Mapping[str, str]) -> int:
@@ -170,85 +251,15 @@ def rebuilt(labels: Mapping[str, str]) -> int:
     return int(text) if text.isdecimal() and len(text) < 16 else 0
 
 
-def _given_up(local_image: LocalImage, offer: SharedImage, taken: bool, content: str) -> str:
-    """Why the shared result is taken in place of the engine's own, in words; "" if the own one stays."""
-    later = rebuilt(offer.labels) > rebuilt(local_image.labels)
-    if not (later or taken) or offer.content == content:
-        return ""
-    return AFRESH_ELSEWHERE if later else ANOTHER
+def is_for(inputs: ImageInputs, platform: str, engine: str) -> bool:
+    """Whether an image that the engine shows as of this platform is what is wanted; of several, the one that an
+    engine of the platform ``engine`` takes."""
+    takes = platforms.chosen(inputs.platforms, engine) if len(inputs.platforms) > 1 else ""
+    return any(platforms.same(platform, wanted) for wanted in ([takes] if takes else inputs.platforms))
 
 
-def matching(
-    one: ImageInputs, snapshot: Snapshot, parents: str, facts_of: Callable[[LocalImage], ImageConfig], index_of: IndexOf
-) -> tuple[LocalImage | None, list[str]]:
-    """The image of the engine that was made from exactly this: the same own build_inputs on the same parents' content.
-    The one that carries the fingerprint's tag comes first, then the one that carries the image's name, then any other
-    of this repository (another project's may vanish any time).
-
-    Only an image with one of our ``in-`` tags counts: labels alone also stand on a build that was killed before its
-    inputs were read again, and on whatever people make from an image of ours, by ``docker commit`` for instance. Where
-    there is only one of another platform, that is said in the second part of the answer."""
-    foreign: list[str] = []
-    known = [snapshot.get(ref) for ref in (tag_of(one.image.ref, one.fingerprint), one.image.ref)]
-    ours = f"{repository(normalise(one.image.ref))}:{KEPT}"
-    for local_image in (*known, *snapshot.made_from(one.input_digest)):
-        if (
-            local_image
-            and made_from(one, local_image, parents)
-            and any(tag.startswith(ours) for tag in local_image.tags)
-        ):
-            platform = facts_of(local_image).platform
-            if not is_for(one, platform, snapshot.platform):
-                foreign = [f"the image here is {platform}, {', '.join(one.platforms)} is wanted"]
-            elif len(one.platforms) > 1 and not index_of(one, local_image):
-                foreign = [f"not all of {', '.join(one.platforms)} are here"]
-            else:
-                return local_image, []
-    return None, foreign
-
-
-def is_for(one: ImageInputs, platform: str, engine: str) -> bool:
-    """Whether an image that the engine shows as of this platform is what is wanted; of several, the one that an engine
-    of the platform ``engine`` takes."""
-    takes = platforms.chosen(one.platforms, engine) if len(one.platforms) > 1 else ""
-    return any(platforms.same(platform, wanted) for wanted in ([takes] if takes else one.platforms))
-
-
-def made_from(one: ImageInputs, local_image: LocalImage, parents: str) -> bool:
-    """Whether an image's labels say that it was made from these own build_inputs on these parents."""
-    return local_image.labels.get(INPUT_DIGEST) == one.input_digest and local_image.labels.get(PARENTS, "") == parents
-
-
-def _kept(one: ImageInputs, local_image: LocalImage, snapshot: Snapshot, label: str) -> Decision:
-    reasons = []
-    for ref in one.image.names:
-        found = snapshot.get(ref)
-        if found is None:
-            reasons.append(f"tag `{ref}` is missing")
-        elif found.id != local_image.id:
-            reasons.append(f"tag `{ref}` points elsewhere")
-    tagged = snapshot.get(tag_of(one.image.ref, one.fingerprint))
-    if not reasons and (tagged is None or tagged.id != local_image.id):
-        reasons.append("made from the same content under another fingerprint")
-    if not reasons and one.image.pull and one.bases:
-        return Decision(one.name, Action.FRESH, (PULLS,), one, local_image, label)
-    return Decision(one.name, Action.RETAG if reasons else Action.FRESH, tuple(reasons), one, local_image, label)
-
-
-def _why(one: ImageInputs, snapshot: Snapshot, last: Record | None, coming: Collection[str]) -> list[str]:
-    if last is None:
-        known = snapshot.get(one.image.ref)
-        if known is None:
-            return ["never built here"]
-        if INPUT_DIGEST not in known.labels:
-            return [f"`{one.image.ref}` was not built by these tasks"]
-        return ["its inputs are not those of the image here, and no record says which changed"]
-    found = differences(last.build_inputs, one.build_inputs())
-    found += [f"`{parent}` is made anew" for parent in coming]
-    if found:
-        return found
-    if last.parents != {name: one.parent_fingerprints.get(name, "") for name in one.parents.values()}:
-        return ["one of its parents changed"]
-    if snapshot.get(tag_of(one.image.ref, one.fingerprint)) is None:
-        return ["image was removed"]
-    return ["a parent has other content than the one that it was built on"]
+def made_from(inputs: ImageInputs, local_image: LocalImage, parents: str) -> bool:
+    """Whether an image's labels say that it was made from these inputs on these parents."""
+    return (
+        local_image.labels.get(INPUT_DIGEST) == inputs.input_digest and local_image.labels.get(PARENTS, "") == parents
+    )
