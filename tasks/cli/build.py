@@ -75,12 +75,7 @@ def task_build_optimized() -> Iterator[Task]:
     try:
         inputs = run.declared()
     except UserError as trouble:
-        yield {
-            "name": "project",
-            "doc": "why the project cannot be read",
-            "actions": [(fail, [str(trouble)])],
-            "meta": {"quiet": True},
-        }
+        yield unreadable(trouble)
         return
     folder = run.folder
     order = _longest_path_first(inputs, run)
@@ -98,6 +93,12 @@ def task_build_optimized() -> Iterator[Task]:
             "io": {"capture": False},
         }
     yield from _early_stages({name: inputs[name] for name in order if inputs[name].early}, run)
+
+
+def unreadable(error: UserError) -> Task:
+    """The one task, beside the images' tasks, of a project that cannot be read: it fails, and says why."""
+    failing = {"actions": [(fail, [str(error)])], "meta": {"quiet": True}}
+    return {"name": "project", "doc": "why the project cannot be read", **failing}
 
 
 def _early_stages(inputs: Mapping[str, ImageInputs], run: Run) -> Iterator[Task]:

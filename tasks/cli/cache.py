@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tasks.base.errors import UserError
 from tasks.base.settings import CacheBackend
-from tasks.cli.action import FLAG, QUIET, Task, act, fail
-from tasks.cli.build import make_image
+from tasks.cli.action import FLAG, QUIET, Task, act
+from tasks.cli.build import make_image, unreadable
 from tasks.run import Run, current
 
 _JSON: Task = {"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}
@@ -56,7 +56,7 @@ def task_rebuild_optimized() -> Iterator[Task]:
     try:
         inputs = run.declared()
     except UserError as trouble:
-        yield {"name": "project", "doc": "why the project cannot be read", "actions": [(fail, [str(trouble)])]}
+        yield unreadable(trouble)
         return
     for name, one in inputs.items():
         yield {

@@ -29,12 +29,11 @@ from tasks.compose.secrets import ENV
 from tasks.compose.stack import Command, Compose, Service, Sync, last_words, restart_argv
 from tasks.engine.containers import Containers
 from tasks.run import Run
-from tasks.stack import bringup, health, images, watch
+from tasks.stack import bringup, health, watch
 from tasks.stack.ci import doit
-from tasks.stack.events import ServicesListed, waiting
+from tasks.stack.events import waiting
 from tasks.stack.logs import Follower
-from tasks.stack.stack import compose_of, locked
-from tasks.stack.status import rows_of
+from tasks.stack.stack import compose_of, locked, start
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
 _RESTARTED = ("sync+restart", "restart")
@@ -61,7 +60,7 @@ def dev(run: Run) -> None:
     # Looked at before the start: what is edited meanwhile is an edit, too.
     seen = _Seen.now(run, compose)
     before = stats_of(seen.folders())
-    _start(run, compose)
+    start(run, compose, "dev")
     atexit.register(print, "no longer following; the stack still runs (doit down_optimized ends it)", file=sys.stderr)
     with Follower(compose) as logs:
         _follow(run, compose, seen, before, logs)
@@ -118,14 +117,6 @@ def _restarts(rule: Sync) -> bool:
 def _mount(rule: Sync) -> dict[str, Any]:
     source, target = (text.replace("$", "$$") for text in (str(rule.path), rule.target))
     return {"type": "bind", "source": source, "target": target, "read_only": True}
-
-
-def _start(run: Run, compose: Compose) -> None:
-    with locked(run):
-        outcome = bringup.start(compose, bringup.terms(run, "dev"), built=images.built(run))
-    run.events.emit(ServicesListed(rows_of(outcome)))
-    if not outcome.healthy:
-        raise UserError(bringup.explain(outcome, compose))
 
 
 def _follow(run: Run, compose: Compose, seen: _Seen, before: Stats, logs: Follower) -> None:
@@ -253,7 +244,7 @@ def _react(run: Run, compose: Compose, what: Reaction, seen: _Seen, logs: Follow
         if images and doit(["run", *(f"build_optimized:{name}" for name in images)]):
             raise UserError("not built; the stack runs on as it is")
         with logs.paused():
-            _start(run, compose)
+            start(run, compose, "dev")
         _say(f"done in {time.monotonic() - began:.1f} s")
     restart = [name for name in what.restart if name in seen.services and seen.services[name].replicas]
     if restart:

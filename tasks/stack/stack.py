@@ -53,10 +53,15 @@ def make_env(run: Run) -> None:
 
 
 def up(run: Run) -> None:
-    """Start the stack, wait for health, print its table; ``UserError`` says which service is not well, and why."""
-    compose = compose_of(run)
+    """The action of ``up_optimized``: see ``start``."""
+    start(run, compose_of(run), "up")
+
+
+def start(run: Run, compose: Compose, task: str) -> None:
+    """Start the stack for ``task``, wait for health, tell its table; ``UserError`` says which service is not healthy,
+    and why."""
     with locked(run):
-        outcome = bringup.start(compose, bringup.terms(run, "up"), built=images.built(run))
+        outcome = bringup.start(compose, bringup.terms(run, task), built=images.built(run))
     run.events.emit(ServicesListed(rows_of(outcome)))
     if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))
