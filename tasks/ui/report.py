@@ -14,7 +14,8 @@ from tasks.engine.layers import parts_of, together
 from tasks.history.statistics import PastRun, critical_path, latest_layers, runs, saved_seconds, step_histories
 from tasks.history.store import Build, History, Status
 from tasks.run import Run
-from tasks.ui.report_page import Shown, page, when
+from tasks.ui.html import when
+from tasks.ui.report_page import Shown, page
 from tasks.ui.trace import trace
 
 BUILDS = 1000
