@@ -49,6 +49,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+# For what asks the docker command and its plugins alone: no engine has to answer.
+needs_docker_command = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before marks select: whoever asks for the engine is marked, and what needs the images of the stack gets them."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Lab
+from tests.conftest import ROOT, Lab, needs_docker_command
 
 SILENT = "unix:///nowhere/docker.sock"
 GOOD = {
@@ -41,6 +41,7 @@ def only_sentence(text: str) -> str:
     return lines[0]
 
 
+@needs_docker_command
 def test_the_tasks_are_listed_with_the_engine_off(offline: Lab) -> None:
     done = offline.doit("list")
     assert done.returncode == 0, done.stderr
@@ -60,6 +61,7 @@ def test_whoever_reads_the_output_may_have_seen_enough(lab: Lab, command: str) -
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@needs_docker_command
 @pytest.mark.parametrize("command", ["plan", "build_optimized"])
 def test_the_engine_is_off(offline: Lab, command: str) -> None:
     done = offline.doit(command)
@@ -69,6 +71,7 @@ def test_the_engine_is_off(offline: Lab, command: str) -> None:
     assert "doitw" in said
 
 
+@needs_docker_command
 def test_a_missing_dockerfile(offline: Lab) -> None:
     (offline.folder / "app/Dockerfile").unlink()
     done = offline.doit("doctor")
@@ -138,6 +141,7 @@ def test_a_cycle_between_images(lab: Lab) -> None:
         ("services: {app: {build: {context: '${NEEDED:?set it first}'}}}\n", "set it first"),
     ],
 )
+@needs_docker_command
 @pytest.mark.parametrize("command", ["plan", "build_optimized"])
 def test_an_invalid_compose_file(offline: Lab, text: str, said: str, command: str) -> None:
     offline.write({"compose.yml": text})

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tasks.engine import plugins
+from tests.conftest import needs_docker_command
+
+pytestmark = needs_docker_command
 
 BUILD = ["docker", "buildx", "build", "--tag", "a", "."]
 Configure = Callable[[dict[str, object]], dict[str, str]]

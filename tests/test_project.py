@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import textwrap
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from tasks.base.errors import UserError
 from tasks.compose import answer as compose_answer
 from tasks.compose import project
 from tasks.compose.project import Project, Secret
+from tests.conftest import needs_docker_command
 
-pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
+pytestmark = needs_docker_command
 
 WHOLE = """
     name: shop
