@@ -87,6 +87,18 @@ def test_a_changed_lock_is_installed(repo: Path) -> None:
     assert version(repo) == "doit-2.0.dist-info"
 
 
+def test_in_an_adopting_project_the_lock_and_the_environment_of_the_project_are_left_alone(repo: Path) -> None:
+    (repo / "tasks").mkdir()
+    (repo / "requirements.txt").rename(repo / "tasks/requirements.txt")
+    (repo / "requirements.txt").write_text("django\n")
+    (repo / ".venv").mkdir()
+    done = run(repo, "list")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "doitw: installing what tasks/requirements.txt locks into .build/venv\n"
+    assert run(repo, "list").stderr == ""
+    assert not list((repo / ".venv").iterdir())
+
+
 def test_a_package_that_is_not_the_locked_one_is_refused_and_nothing_is_remembered(repo: Path) -> None:
     lock(repo, "1.0", digest="0" * 64)
     done = run(repo, "list")

@@ -1,0 +1,144 @@
+"""What does ``doit adopt`` do, and what does it say?"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tasks.adopting import copies
+from tasks.adopting.copies import Action, Change, Copy
+from tasks.base.confirm import confirm
+from tasks.base.errors import UserError
+from tasks.base.settings import ROOT
+from tasks.compose.project import compose_files
+from tasks.run import Run
+
+_PLAN = [sys.executable, "-m", "doit", "plan"]
+_DIFF_LINES = 20
+_NEXT = """\
+next, in {project}:
+  git add dodo.py doitw tasks .gitignore
+  ./doitw         builds what is stale (its first run installs tasks/requirements.txt into .build/venv)
+  ./doitw list    what else there is; dodo.py is yours: take out what you do not want
+settings come from the environment or .env; tasks/base/settings.py says which there are"""
+
+
+def adopt(_: Run, folders: Sequence[str], update: bool, dry_run: bool, yes: bool) -> None:
+    """Write a copy of these tasks into a project, or update it, and show the plan that it makes there.
+
+    ``dry_run`` prints the files that would be written to standard output, one a line. Before files are removed, or a
+    copy becomes an older version, the user has to agree, unless ``yes``. ``UserError`` where nothing can be written, or
+    the copy cannot plan.
+    """
+    project = _project(folders)
+    environ = _environ_of(project, os.environ)
+    copy = copies.copy_of(ROOT)
+    changes = copies.update(copy, project) if update else copies.first(copy, project)
+    for change in changes:
+        if dry_run:
+            print(change.action, change.written)
+        if change.action in (Action.KEEP, Action.BESIDE):
+            _say(*kept(change, project))
+    if dry_run:
+        return
+    _agree(copy, changes, project, yes)
+    copies.apply(copy, changes, project)
+    _say(f"{project} has version {copy.version}: {summary(changes)}", *hints(copy, project, environ))
+    if subprocess.run(_PLAN, cwd=project, env=environ, check=False).returncode:
+        raise UserError("the files are in place, but `plan` fails there, as it says above", where=str(project))
+    _say(_NEXT.format(project=project))
+
+
+def _project(folders: Sequence[str]) -> Path:
+    """The folder of the project that is named, as its caller means it."""
+    if len(folders) != 1:
+        raise UserError("adopt takes the folder of one project", remedy="./doitw adopt /path/to/project")
+    project = Path(os.environ.get("DOITW_FROM", ""), folders[0]).resolve()
+    if not project.is_dir():
+        raise UserError("there is no such folder", where=str(project))
+    if project == ROOT:
+        raise UserError("this is where the tasks come from", where=str(project), remedy="name another project")
+    return project
+
+
+def _environ_of(project: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for the project: ``COMPOSE_FILE`` of another one is left out. ``UserError`` where none of its
+    Compose files is there."""
+    files = compose_files(environ, project)
+    if not all(file.is_relative_to(project) for file in files):
+        environ = {name: value for name, value in environ.items() if name != "COMPOSE_FILE"}
+        files = compose_files(environ, project)
+    for file in files:
+        if not file.is_file():
+            raise UserError("there is no Compose file", where=str(file), remedy="name it by COMPOSE_FILE in .env there")
+    return dict(environ)
+
+
+def _agree(copy: Copy, changes: Sequence[Change], project: Path, yes: bool) -> None:
+    """Ask before something goes; ``UserError`` if the user does not agree."""
+    removed = [change.name for change in changes if change.action is Action.REMOVE]
+    before = copies.read_record(project)["version"] if (project / copies.RECORD).exists() else copy.version
+    older = tuple(map(int, copy.version.split("."))) < tuple(map(int, before.split(".")))
+    if removed:
+        _say(f"this removes {', '.join(removed)}, which you did not change")
+    if older:
+        _say(f"this makes version {before} the older {copy.version}")
+    if (removed or older) and not yes:
+        confirm()
+
+
+def kept(change: Change, project: Path) -> Iterator[str]:
+    """What differs in a file that the user changed: lines with ``-`` are of this version, with ``+`` of the user."""
+    if change.content is None:
+        yield f"kept {change.name}, which you changed: it is no longer part of these tasks"
+        return
+    what = f"the new one is {change.written}" if change.action is Action.BESIDE else "nothing is new in it"
+    yield f"kept {change.name}, which you changed; {what}:"
+    ours, yours = (text.decode(errors="replace").splitlines() for text in (change.content, _read(project, change)))
+    lines = list(difflib.unified_diff(ours, yours, lineterm="", n=0))[2:]
+    yield from (f"  {line}" for line in lines[:_DIFF_LINES])
+    if len(lines) > _DIFF_LINES:
+        yield f"  … and {len(lines) - _DIFF_LINES} lines more"
+
+
+def _read(project: Path, change: Change) -> bytes:
+    return (project / change.name).read_bytes()
+
+
+def summary(changes: Sequence[Change]) -> str:
+    """How many files were added, replaced, removed and kept, in words."""
+    words = {
+        Action.ADD: "added",
+        Action.REPLACE: "replaced",
+        Action.REMOVE: "removed",
+        Action.KEEP: "kept as you have them",
+        Action.BESIDE: "kept with the new one beside",
+    }
+    counts = Counter(change.action for change in changes)
+    return ", ".join(f"{counts[action]} {word}" for action, word in words.items() if counts[action]) or "nothing is new"
+
+
+def hints(copy: Copy, project: Path, environ: Mapping[str, str]) -> Iterator[str]:
+    """Which images take in what was put in, because their contexts have it; none where the plan cannot be made."""
+    done = subprocess.run([*_PLAN, "--json"], cwd=project, env=environ, capture_output=True, text=True, check=False)
+    try:
+        images = json.loads(done.stdout)["images"]
+    except ValueError:
+        return
+    folder = compose_files(environ, project)[0].parent
+    ours = {project / name for name in copy.files}
+    names = [one["name"] for one in images if any((folder / path).resolve() in ours for path in one["inputs"])]
+    if names:
+        yield f"these tasks lie in the contexts of images that read them: {', '.join(names)}"
+        yield "to leave them out, put dodo.py, doitw, tasks and .build into .dockerignore"
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,237 @@
+"""How do these tasks come into another project, and how does a copy become a newer version?
+
+A copy is what ``dodo.py`` needs without its lines that are of this repository alone: the modules that it imports, the
+data files beside them, the locked requirements, and ``doitw``. ``RECORD`` in it has the digest of each file, so that an
+update knows what a person changed. Nothing of a person's is overwritten, and what cannot be done whole is undone.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+import shutil
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import UserError
+
+RECORD = "tasks/adopted.json"
+NOT_COPIED = "# of this repository alone"
+"""The comment that begins a paragraph of ``dodo.py`` which copies do not have."""
+_IMPORTED = ("tasks", "docker", "doit", "dotenv", "e2b_dockerfile_utils", "jinja2", "redis", "requests", "rich", "yaml")
+IGNORED = (".build/", "__pycache__/")
+"""What git is told to ignore: made on every machine anew."""
+
+
+class Action(StrEnum):
+    """What is done with a file."""
+
+    ADD = "add"
+    REPLACE = "replace"
+    REMOVE = "remove"
+    KEEP = "keep"
+    """The person changed it, and it is not new."""
+    BESIDE = "keep, new one beside"
+    """The person changed it, and it is new: that is put beside it, as ``NAME.new``."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file of a copy, by its name in the project; ``content`` is what it is in this version, None for gone."""
+
+    name: str
+    action: Action
+    content: bytes | None = None
+
+    @property
+    def written(self) -> str:
+        """The name of the file that this changes."""
+        return f"{self.name}.new" if self.action is Action.BESIDE else self.name
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A version of these tasks, as the content of its files by their names in a project."""
+
+    version: str
+    files: Mapping[str, bytes]
+
+    def record(self) -> bytes:
+        """What ``RECORD`` says of it."""
+        files = {name: _digest(content) for name, content in self.files.items()}
+        return (json.dumps({"version": self.version, "files": files}, indent=1) + "\n").encode()
+
+
+def copy_of(root: Path) -> Copy:
+    """What a project gets of the version in ``root``."""
+    dodo = "\n\n".join(part for part in (root / "dodo.py").read_text().split("\n\n") if not part.startswith(NOT_COPIED))
+    modules = needed(root, dodo)
+    rooms = {one.parent for one in modules}
+    data = {path for room in rooms for kind in ("*.*", "templates/*") for path in room.glob(kind) if path.is_file()}
+    data = {path for path in data if path.suffix != ".py"}
+    files = {str(path.relative_to(root)): path.read_bytes() for path in sorted(modules | data)}
+    lock, doitw = (root / name for name in ("requirements.txt", "doitw"))
+    files |= {"dodo.py": dodo.encode(), "doitw": doitw.read_bytes(), "tasks/requirements.txt": lock.read_bytes()}
+    return Copy(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"], files)
+
+
+def needed(root: Path, text: str) -> set[Path]:
+    """The modules of ``tasks`` that a module with this text imports, also in functions, and what these import."""
+    found: set[Path] = set()
+    left = [text]
+    while left:
+        for name in _imported(ast.parse(left.pop())):
+            for path in (root / f"{name}.py", root / name / "__init__.py"):
+                if path.is_file() and path not in found:
+                    found.add(path)
+                    left.append(path.read_text())
+    return found
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """All that may be a module or a package of ``tasks`` in what a module imports, or has imported by its name
+    (``cli.action``), as paths."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"tasks\.[\w.]+:\w+", str(node.value)):
+            names = [str(node.value).partition(":")[0]]
+        for parts in (name.split(".") for name in names):
+            if parts[0] == "tasks":
+                yield from ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def first(copy: Copy, project: Path) -> list[Change]:
+    """What adopting does in ``project``; ``UserError`` where something of the person's is in the way."""
+    if (project / RECORD).exists():
+        version = read_record(project)["version"]
+        raise UserError(f"has these tasks, of version {version}", where=str(project), remedy="adopt --update")
+    there = [project / "dodo.py", project / "doitw", project / "tasks"]
+    there += (path for path in (project / "tasks").rglob("*") if "__pycache__" not in path.parts)
+    there += (project / f"{name}{end}" for name in _IMPORTED for end in (".py", "/__init__.py"))
+    for path in there:
+        name = str(path.relative_to(project))
+        folder = path.is_dir() and not path.is_symlink()
+        if path.is_symlink() or (path.exists() and not folder and path.read_bytes() != copy.files.get(name)):
+            raise UserError(
+                f"{name} is there, and not from here; nothing was written",
+                where=str(project),
+                remedy="move it, or set COMPOSE_FILE to this project instead of a copy in it",
+            )
+    return [Change(name, Action.ADD, content) for name, content in copy.files.items()] + _ignore(project)
+
+
+def update(copy: Copy, project: Path) -> list[Change]:
+    """What makes the copy in ``project`` this one; ``UserError`` where there is none, or a file is in the way."""
+    if not (project / RECORD).is_file():
+        raise UserError(
+            f"there is no {RECORD}, so nothing is known of a copy there",
+            where=str(project),
+            remedy="what was copied by hand has to move away, and then be adopted",
+        )
+    put_in: dict[str, str] = read_record(project)["files"]
+    changes = []
+    for name in sorted({*copy.files, *put_in}):
+        action = _action(project / name, put_in.get(name), copy.files.get(name))
+        if action:
+            changes.append(Change(name, action, copy.files.get(name)))
+    for change in changes:
+        beside = project / change.written
+        if change.action is Action.BESIDE and beside.exists():
+            known = (put_in.get(change.name), _digest(copy.files[change.name]))
+            if _digest(beside.read_bytes()) not in known:
+                raise UserError("is not from here, and would be overwritten", where=str(beside), remedy="move it")
+    return changes + _ignore(project)
+
+
+def _action(path: Path, put_in: str | None, content: bytes | None) -> Action | None:
+    """What is to be done with a file whose digest was ``put_in`` and which is ``content`` now; None for nothing."""
+    here = _digest(path.read_bytes()) if path.is_file() else None
+    if content is None:
+        return None if here is None else Action.REMOVE if here == put_in else Action.KEEP
+    if here is None:
+        return Action.ADD
+    new = _digest(content)
+    if here == new:
+        return None
+    if here == put_in:
+        return Action.REPLACE
+    return Action.KEEP if put_in == new else Action.BESIDE
+
+
+def _ignore(project: Path) -> list[Change]:
+    """The change of ``.gitignore`` after which it ignores what is made on every machine."""
+    file = project / ".gitignore"
+    text = file.read_text() if file.is_file() else ""
+    known = {line.strip().strip("/") for line in text.splitlines()}
+    missing = [line for line in IGNORED if line.strip("/") not in known]
+    if not missing:
+        return []
+    text += "" if not text or text.endswith("\n") else "\n"
+    action = Action.REPLACE if file.exists() else Action.ADD
+    return [Change(".gitignore", action, (text + "".join(f"{line}\n" for line in missing)).encode())]
+
+
+def read_record(project: Path) -> dict[str, Any]:
+    """The record of a copy: its version, and the digests of its files; ``UserError`` for one that is damaged."""
+    try:
+        found = json.loads((project / RECORD).read_bytes())
+        return {"version": str(found["version"]), "files": dict(found["files"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError("cannot be read", where=str(project / RECORD), remedy="git has it") from None
+
+
+def apply(copy: Copy, changes: Sequence[Change], project: Path) -> None:
+    """Make the changes, and write the record at last; all of them or none. ``UserError`` where that cannot be."""
+    undo: list[tuple[Path, bytes | None]] = []
+    path = project
+    try:
+        for change in (*changes, Change(RECORD, Action.REPLACE, copy.record())):
+            if change.action is not Action.KEEP:
+                path = project / change.written
+                undo.append((path, path.read_bytes() if path.is_file() else None))
+                _write(path, change.content, project)
+    except BaseException as error:
+        for written, before in reversed(undo):
+            _write(written, before, project)
+        _partial(project).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UserError(
+                f"cannot be written: {error.strerror}", where=str(path), remedy="nothing was changed"
+            ) from None
+        raise
+
+
+def _write(path: Path, content: bytes | None, project: Path) -> None:
+    """Give a file this content, whole or not at all; None removes it, with the folders that are empty then."""
+    if content is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _partial(project)
+        partial.write_bytes(content)
+        new = 0o755 if path.name == "doitw" else 0o644
+        partial.chmod(stat.S_IMODE(path.stat().st_mode) if path.exists() else new)
+        partial.replace(path)
+        return
+    path.unlink(missing_ok=True)
+    for folder in path.parents:
+        if folder == project or (folder.is_dir() and {one.name for one in folder.iterdir()} - {"__pycache__"}):
+            break
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _partial(project: Path) -> Path:
+    return project / ".adopt.partial"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,309 @@
+"""Other projects take the tasks in: only what is needed, nothing of theirs overwritten, and every task works there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tasks.adopting import adopt, copies
+from tasks.adopting.copies import Copy
+from tasks.base.errors import UserError
+from tasks.run import Run
+from tests.conftest import ROOT
+
+# What is of this repository alone.
+OURS = {"adopt", "base_image", "rebuild_base", "benchmark_builds", "compare_performance", "lint", "lock", "test",
+        "test_unit", "ci_test", "migrate_to_optimized"}  # fmt: skip
+ONE = Copy("1.0.0", {"dodo.py": b"one\n", "doitw": b"#!/bin/sh\n", "tasks/a.py": b"a\n", "tasks/old/b.py": b"b\n"})
+TWO = Copy("1.1.0", {"dodo.py": b"two\n", "doitw": b"#!/bin/sh\n", "tasks/a.py": b"A\n", "tasks/new.py": b"n\n"})
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def adopted(project: Path, copy: Copy = ONE) -> Path:
+    copies.apply(copy, copies.first(copy, project), project)
+    return project
+
+
+def updated(project: Path, copy: Copy = TWO) -> dict[str, str]:
+    """What was done with each file."""
+    changes = copies.update(copy, project)
+    copies.apply(copy, changes, project)
+    return {change.written: str(change.action) for change in changes}
+
+
+@pytest.fixture(scope="module")
+def whole() -> Copy:
+    return copies.copy_of(ROOT)
+
+
+# ---- what a copy is
+
+
+def test_a_copy_has_all_that_it_imports_and_lists_only_what_works_there(whole: Copy, tmp_path: Path) -> None:
+    adopted(tmp_path, whole)
+    (tmp_path / "compose.yml").write_text("name: tst-adopt\nservices: {web: {build: {dockerfile_inline: FROM x}}}\n")
+    names = [name[:-3].replace("/", ".").removesuffix(".__init__") for name in whole.files if name.endswith(".py")]
+    run = [sys.executable, "-c", f"from importlib import import_module as i; [i(name) for name in {names!r}]"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    listed = doit_list(tmp_path)
+    assert {"build_optimized", "build_web_optimized", "plan", "up_optimized", "cache_prune", "doctor"} <= listed
+    assert not listed & OURS
+    assert {"dodo.py", "doitw", "tasks/requirements.txt", "tasks/ui/templates/report.html"} <= whole.files.keys()
+    assert not [name for name in whole.files if name.startswith(("tasks/adopting", "tasks/benchmarks"))]
+
+
+def doit_list(project: Path) -> set[str]:
+    done = subprocess.run([sys.executable, "-m", "doit", "list"], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {line.split()[0] for line in done.stdout.splitlines()}
+
+
+def test_a_module_is_needed_wherever_it_is_imported(tmp_path: Path) -> None:
+    for name, text in {
+        "__init__.py": "",
+        "a.py": "def f():\n    import tasks.b.c\n",
+        "b/__init__.py": "",
+        "b/c.py": "NAME = 'tasks.d:run'",
+        "b/other.py": "",
+        "d.py": "",
+    }.items():
+        path = tmp_path / "tasks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = copies.needed(tmp_path, "from tasks.a import f")
+    names = {str(path.relative_to(tmp_path / "tasks")) for path in found}
+    assert names == {"__init__.py", "a.py", "b/__init__.py", "b/c.py", "d.py"}
+
+
+# ---- put in
+
+
+def test_only_what_belongs_to_it_is_put_in(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("/.build\nnode_modules")
+    (tmp_path / "requirements.txt").write_text("django\n")
+    before = tree(tmp_path)
+    adopted(tmp_path)
+    after = tree(tmp_path)
+    assert after.keys() == {*before, *ONE.files, copies.RECORD}
+    assert after[".gitignore"] == b"/.build\nnode_modules\n__pycache__/\n"
+    assert after["requirements.txt"] == b"django\n"
+    assert (tmp_path / "doitw").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "dodo.py").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("name", ["dodo.py", "doitw", "tasks/celery.py", "tasks", "tasks.py", "redis/__init__.py"])
+def test_what_is_there_is_never_overwritten_and_then_nothing_is_written(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine\n")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=f"{name} is there, and not from here; nothing was written"):
+        copies.first(ONE, tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tasks").symlink_to("elsewhere")
+    with pytest.raises(UserError, match="tasks is there"):
+        copies.first(ONE, tmp_path)
+
+
+def test_one_that_was_killed_is_done_again(tmp_path: Path) -> None:
+    adopted(tmp_path)
+    (tmp_path / copies.RECORD).unlink()
+    (tmp_path / "tasks/a.py").unlink()
+    assert tree(adopted(tmp_path)).keys() == {*ONE.files, copies.RECORD, ".gitignore"}
+
+
+def test_twice_is_an_update(tmp_path: Path) -> None:
+    adopted(tmp_path)
+    with pytest.raises(UserError, match=r"has these tasks, of version 1\.0\.0 \(adopt --update\)"):
+        copies.first(TWO, tmp_path)
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: bool) -> None:
+    (tmp_path / "compose.yml").write_text("services: {}\n")
+    if update:
+        adopted(tmp_path)
+        (tmp_path / "dodo.py").write_text("mine\n")
+    before = tree(tmp_path)
+    write = copies._write
+
+    def full(path: Path, content: bytes | None, project: Path) -> None:
+        if path.name == "adopted.json" and content is not None and b"1.1.0" in content:
+            raise OSError(28, "No space left on device")
+        write(path, content, project)
+
+    monkeypatch.setattr(copies, "_write", full)
+    changes = (copies.update if update else copies.first)(TWO, tmp_path)
+    with pytest.raises(UserError, match=r"adopted\.json: cannot be written: No space left .*nothing was changed"):
+        copies.apply(TWO, changes, tmp_path)
+    assert tree(tmp_path) == before
+    assert (tmp_path / "tasks").exists() == update
+
+
+# ---- brought to another version
+
+
+def test_what_nobody_changed_becomes_the_new_version(tmp_path: Path) -> None:
+    adopted(tmp_path)
+    (tmp_path / "tasks/old/__pycache__").mkdir()
+    (tmp_path / "tasks/old/__pycache__/b.pyc").touch()
+    done = updated(tmp_path)
+    assert done == {"dodo.py": "replace", "tasks/a.py": "replace", "tasks/new.py": "add", "tasks/old/b.py": "remove"}
+    assert tree(tmp_path).items() >= TWO.files.items()
+    assert not (tmp_path / "tasks/old").exists()
+    assert updated(tmp_path) == {}
+
+
+def test_what_a_person_changed_is_kept_and_named_with_what_differs(tmp_path: Path) -> None:
+    adopted(tmp_path)
+    for name in ("dodo.py", "doitw", "tasks/old/b.py"):
+        (tmp_path / name).write_text("mine\n")
+    (tmp_path / "tasks/a.py").unlink()
+    changes = {change.name: change for change in copies.update(TWO, tmp_path)}
+    said = {name: list(adopt.kept(change, tmp_path)) for name, change in changes.items() if (tmp_path / name).exists()}
+    assert said["dodo.py"] == [
+        "kept dodo.py, which you changed; the new one is dodo.py.new:", "  @@ -1 +1 @@", "  -two", "  +mine",
+    ]  # fmt: skip
+    assert said["doitw"][0] == "kept doitw, which you changed; nothing is new in it:"
+    assert said["tasks/old/b.py"] == ["kept tasks/old/b.py, which you changed: it is no longer part of these tasks"]
+    done = updated(tmp_path)
+    assert done == {"dodo.py.new": "keep, new one beside", "doitw": "keep", "tasks/a.py": "add", "tasks/new.py": "add",
+                    "tasks/old/b.py": "keep"}  # fmt: skip
+    after = tree(tmp_path)
+    assert (after["dodo.py"], after["dodo.py.new"]) == (b"mine\n", b"two\n")
+    assert after["doitw"] == after["tasks/old/b.py"] == b"mine\n"
+    assert updated(tmp_path) == {"dodo.py": "keep", "doitw": "keep"}, "the new one is known now"
+
+
+def test_the_new_one_beside_is_replaced_by_a_newer_one_unless_somebody_wrote_into_it(tmp_path: Path) -> None:
+    adopted(tmp_path)
+    (tmp_path / "dodo.py").write_text("mine\n")
+    updated(tmp_path)
+    three = Copy("1.2.0", {**TWO.files, "dodo.py": b"three\n"})
+    updated(tmp_path, three)
+    assert (tmp_path / "dodo.py.new").read_bytes() == b"three\n"
+    (tmp_path / "dodo.py.new").write_text("half merged\n")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=r"dodo\.py\.new: is not from here"):
+        copies.update(Copy("1.3.0", {**three.files, "dodo.py": b"four\n"}), tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_a_file_of_the_persons_where_a_new_one_comes_is_kept(tmp_path: Path) -> None:
+    adopted(tmp_path)
+    (tmp_path / "tasks/new.py").write_text("mine\n")
+    assert updated(tmp_path)["tasks/new.py.new"] == "keep, new one beside"
+    assert (tmp_path / "tasks/new.py").read_text() == "mine\n"
+
+
+def test_a_copy_by_hand_is_not_updated_nor_one_with_a_damaged_record(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    with pytest.raises(UserError, match="nothing is known of a copy there"):
+        copies.update(TWO, tmp_path)
+    (tmp_path / copies.RECORD).write_text("[]")
+    with pytest.raises(UserError, match="cannot be read"):
+        copies.update(TWO, tmp_path)
+
+
+# ---- the command
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project, to adopt ``TWO`` in; its plan is not made."""
+    monkeypatch.setattr(copies, "copy_of", lambda _: TWO)
+    monkeypatch.setattr(adopt, "_PLAN", ["true"])
+    monkeypatch.delenv("COMPOSE_FILE", raising=False)
+    (tmp_path / "compose.yaml").write_text("services: {}\n")
+    return tmp_path
+
+
+def act(*folders: str, update: bool = False, dry_run: bool = False, yes: bool = False) -> None:
+    adopt.adopt(Run(), folders, update, dry_run, yes)
+
+
+def test_it_says_what_it_did_and_what_to_do_next(command: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    act(str(command), dry_run=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "add dodo.py", "add doitw", "add tasks/a.py", "add tasks/new.py", "add .gitignore",
+    ]  # fmt: skip
+    assert tree(command).keys() == {"compose.yaml"}
+    act(str(command))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"{command} has version 1.1.0: 5 added\nnext, in {command}:\n  git add dodo.py" in said.err
+
+
+def test_what_goes_is_asked_for(command: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adopted(command)
+    with pytest.raises(UserError, match="pass --yes"):
+        act(str(command), update=True)
+    assert "this removes tasks/old/b.py, which you did not change" in capsys.readouterr().err
+    assert tree(command).items() >= ONE.files.items()
+    act(str(command), update=True, yes=True)
+    assert tree(command).items() >= TWO.files.items()
+
+
+def test_a_copy_becomes_older_only_on_request(command: Path) -> None:
+    adopted(command, Copy("1.10.0", TWO.files))
+    with pytest.raises(UserError, match="pass --yes"):
+        act(str(command), update=True)
+    act(str(command), update=True, yes=True)
+    assert copies.read_record(command)["version"] == "1.1.0"
+
+
+def test_where_it_cannot_be_is_a_sentence(command: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folders, words in {
+        (): "takes the folder of one project",
+        (str(command), "x"): "takes the folder of one project",
+        (str(command / "none"),): "there is no such folder",
+        (str(ROOT),): "this is where the tasks come from",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            act(*folders)
+    (command / "compose.yaml").unlink()
+    with pytest.raises(UserError, match="there is no Compose file"):
+        act(str(command))
+    assert tree(command) == {}
+
+
+def test_the_compose_files_of_another_project_do_not_count(command: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPOSE_FILE", str(ROOT / "docker-compose.optimized.yml"))
+    monkeypatch.setenv("DOITW_FROM", str(command.parent))
+    monkeypatch.setattr(adopt, "_PLAN", ["sh", "-c", 'test -z "$COMPOSE_FILE"'])
+    act(command.name)
+    monkeypatch.setattr(adopt, "_PLAN", ["false"])
+    with pytest.raises(UserError, match="the files are in place, but `plan` fails there"):
+        act(command.name, update=True)
+
+
+# ---- a wheel
+
+
+def test_a_wheel_has_all_modules_and_the_files_beside_them(tmp_path: Path) -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in listed:
+        if name.startswith("tasks/") or name in ("pyproject.toml", "requirements.in", "LICENSE"):
+            (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "source" / name).write_bytes((ROOT / name).read_bytes())
+    argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), "./source"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [wheel] = tmp_path.glob("*.whl")
+    assert wheel.name.startswith(f"vllm_local_swarm_builds-{copies.copy_of(ROOT).version}-")
+    with zipfile.ZipFile(wheel) as archive:
+        assert {name for name in archive.namelist() if name.startswith("tasks/")} == {
+            name for name in listed if name.startswith("tasks/")
+        }
