@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.table import Table
 
 _WIDTH = 160
 
@@ -20,3 +22,13 @@ class Output(Console):
     def on_broken_pipe(self) -> None:
         """Called by rich while it handles the error."""
         raise
+
+
+def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+    """A table without lines; the columns with ``numbers`` stand behind the others, at the right."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in columns:
+        made.add_column(heading, overflow="fold")
+    for heading in numbers:
+        made.add_column(heading, justify="right")
+    return made

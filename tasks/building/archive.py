@@ -16,7 +16,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -50,11 +49,11 @@ def export(run: Run, folder: Path) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        _say(f"writing {len(images)} images")
+        run.events.say(f"writing {len(images)} images")
         _docker(run, "save", "--output", str(draft / IMAGES), *(one["ref"] for one in images))
         cache = cache_folder(run)
         if cache.is_dir():
-            _say("writing the local cache")
+            run.events.say("writing the local cache")
             shutil.copytree(cache, draft / CACHE)
         files = {str(path.relative_to(draft).as_posix()): _measured(path) for path in _files(draft)}
         platform = run.snapshot().platform
@@ -78,7 +77,7 @@ def take_in(run: Run, folder: Path) -> str:
     platform = run.snapshot().platform
     if index["platform"] != platform:
         raise UserError(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
-    _say(f"checking {size_text(sum(one['size'] for one in index['files'].values()))}")
+    run.events.say(f"checking {size_text(sum(one['size'] for one in index['files'].values()))}")
     for name, wanted in index["files"].items():
         path = folder / _inside(name, folder)
         if not path.is_file() or path.is_symlink():
@@ -166,23 +165,19 @@ def _docker(run: Run, *words: str) -> None:
         raise UserError(f"docker {words[0]} fails: {lines[-1].removeprefix('Error response from daemon: ')}")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def export_to(run: Run, folders: Sequence[str]) -> None:
     """The action of ``cache_export``: to the folder that is named, else to the shared registry. Raises
     ``UserError``."""
     if len(folders) > 1:
         raise UserError("cache_export takes one folder")
-    _say(export(run, Path(folders[0]).resolve()) if folders else push_all(run))
+    run.events.say(export(run, Path(folders[0]).resolve()) if folders else push_all(run))
 
 
 def import_from(run: Run, folders: Sequence[str]) -> None:
     """The action of ``cache_import``. Raises ``UserError``."""
     if len(folders) != 1:
         raise UserError("cache_import takes the folder that cache_export wrote")
-    _say(take_in(run, Path(folders[0]).resolve()))
+    run.events.say(take_in(run, Path(folders[0]).resolve()))
 
 
 def push_all(run: Run) -> str:

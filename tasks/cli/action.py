@@ -12,6 +12,8 @@ from tasks.base.errors import UserError
 
 Task = dict[str, Any]
 FLAG: Task = {"type": bool, "default": False}
+JSON: Task = {"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}
+YES: Task = {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"}
 # A task that prints, or talks with its user: no line of doit's own, and its output as it is.
 PLAIN: Task = {"io": {"capture": False}, "uptodate": [False]}
 QUIET: Task = {**PLAIN, "meta": {"quiet": True}}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.base.errors import UserError
-from tasks.cli.action import QUIET, Task, act
+from tasks.cli.action import JSON, QUIET, Task, act
 from tasks.run import Run
 
 if TYPE_CHECKING:
@@ -16,14 +15,13 @@ if TYPE_CHECKING:
     from benchmarks.side_by_side import SideBySide
     from tasks.ui.sizes import Measured
 
-_JSON = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "data instead of a table"}
 _IMAGES = {"name": "images", "long": "images", "type": str, "default": "", "help": "only these, separated by commas"}
 _REPEAT = {"name": "repeat", "long": "repeat", "type": int, "default": 3, "help": "how often each build is measured"}
 
 
 def task_benchmark_builds() -> Task:
     """Measure builds, standard against optimized, in engines of their own: [--images a,b] [--repeat N] [--json]"""
-    return {"actions": [(act, [benchmark_builds])], "params": [_IMAGES, _REPEAT, _JSON], **QUIET}
+    return {"actions": [(act, [benchmark_builds])], "params": [_IMAGES, _REPEAT, JSON], **QUIET}
 
 
 def task_compare_performance() -> Task:
@@ -35,7 +33,7 @@ def task_compare_performance() -> Task:
         "default": 0,
         "help": "replay so many last commits of git instead",
     }
-    return {"actions": [(act, [compare_performance])], "params": [_IMAGES, _REPEAT, git, _JSON], **QUIET}
+    return {"actions": [(act, [compare_performance])], "params": [_IMAGES, _REPEAT, git, JSON], **QUIET}
 
 
 def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
@@ -76,7 +74,7 @@ def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: b
         }
         disk = _on_disk(both, run, measured["standard"])
         edits = commits(run.files[0].parent, git) if git else typical(inputs, names)
-        replayed = replay(both, edits, _say)
+        replayed = replay(both, edits, run.events.say)
     bytes_ = {
         name: (one.size, other.size)
         for name, one in measured["standard"].items()
@@ -96,7 +94,7 @@ def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: b
     for name, content in written.items():
         (folder / name).write_text(content)
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else text)
-    _say(f"{folder / 'index.html'}, comparison.md and comparison.json beside it")
+    run.events.say(f"{folder / 'index.html'}, comparison.md and comparison.json beside it")
 
 
 def chosen(images: str, known: Sequence[str]) -> list[str]:
@@ -116,7 +114,7 @@ def _measured(both: SideBySide, run: Run, images: str, repeat: int) -> list[Case
         raise UserError(f"--repeat must be at least 1, not {repeat}")
     names = chosen(images, list(twins(run)))
     parents = {parent for one in run.decisions().values() for parent in one.inputs.parents.values()}
-    return scenarios.run(both, _inputs(run), names, sorted(parents), repeat, _say)
+    return scenarios.run(both, _inputs(run), names, sorted(parents), repeat, run.events.say)
 
 
 def _inputs(run: Run) -> dict[str, list[str]]:
@@ -137,22 +135,12 @@ def _on_disk(both: SideBySide, run: Run, standard: Mapping[str, Measured | None]
 
 
 def _print_cases(cases: Sequence[Case]) -> None:
-    from rich.table import Table
+    from tasks.base.output import Output, table
 
-    from tasks.base.output import Output
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("scenario", "image"):
-        table.add_column(heading)
-    for heading in ("standard", "optimized", "faster"):
-        table.add_column(heading, justify="right")
+    drawn = table("scenario", "image", numbers=("standard", "optimized", "faster"))
     for one in cases:
         times = [
             f"{t.median:.2f} s ({min(t.seconds):.2f} – {max(t.seconds):.2f})" for t in (one.standard, one.optimized)
         ]
-        table.add_row(one.scenario, one.image or "all", *times, f"{one.improvement:.1%}")
-    Output().print(table)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        drawn.add_row(one.scenario, one.image or "all", *times, f"{one.improvement:.1%}")
+    Output().print(drawn)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from tasks.base.errors import UserError
 from tasks.base.settings import CacheBackend
-from tasks.cli.action import FLAG, QUIET, Task, act
+from tasks.cli.action import FLAG, JSON, QUIET, YES, Task, act
 from tasks.cli.build import make_image, unreadable
 from tasks.run import Run, current
-
-_JSON: Task = {"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}
 
 
 def task_cache_init() -> Task:
@@ -22,7 +20,7 @@ def task_cache_init() -> Task:
 def task_cache_stats() -> Task:
     """Show what caches hold, what could go, and what they spared: [--runs N] [--json]"""
     runs = {"name": "runs", "long": "runs", "type": int, "default": 50, "help": "how many runs the hit rates cover"}
-    return {"actions": [(act, ["tasks.ui.cache_view:show"])], "params": [runs, _JSON], **QUIET}
+    return {"actions": [(act, ["tasks.ui.cache_view:show"])], "params": [runs, JSON], **QUIET}
 
 
 def task_cache_prune() -> Task:
@@ -32,8 +30,8 @@ def task_cache_prune() -> Task:
         "params": [
             {"name": "dry_run", "long": "dry-run", **FLAG, "help": "only print what would be removed"},
             {"name": "everything", "long": "all", **FLAG, "help": "all that nothing needs, however new and small"},
-            {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"},
-            _JSON,
+            YES,
+            JSON,
         ],
         **QUIET,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.cli.action import FLAG, QUIET, Task, act
+from tasks.cli.action import JSON, QUIET, Task, act
 
 
 def task_history() -> Task:
@@ -12,7 +12,7 @@ def task_history() -> Task:
         "params": [
             {"name": "number", "long": "show", "default": "", "help": "one build whole, by its id"},
             {"name": "limit", "long": "limit", "default": "", "help": "how many builds"},
-            {"name": "as_json", "long": "json", **FLAG, "help": "as JSON"},
+            JSON,
         ],
         "pos_arg": "words",
         **QUIET,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.cli.action import FLAG, QUIET, Task, act
+from tasks.cli.action import FLAG, JSON, QUIET, Task, act
 
 
 def task_plan() -> Task:
@@ -10,7 +10,7 @@ def task_plan() -> Task:
     return {
         "actions": [(act, ["tasks.ui.plan_view:show"])],
         "params": [
-            {"name": "as_json", "long": "json", **FLAG, "help": "the promised JSON"},
+            JSON,
             {"name": "inputs", "long": "inputs", **FLAG, "help": "only the inputs, one a line"},
             {"name": "as_bake", "long": "bake", **FLAG, "help": "a definition for buildx bake"},
         ],

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 
 from tasks.base.errors import UserError
-from tasks.cli.action import QUIET, Task, act
+from tasks.cli.action import JSON, QUIET, Task, act
 from tasks.run import Run
-
-_JSON: Task = {"name": "as_json", "long": "json", "type": bool, "default": False, "help": "data instead of a table"}
 
 
 def task_image_sizes() -> Task:
     """Show what takes space in the images, standard against optimized, and what could go: [IMAGE …] [--json]"""
-    return {"actions": [(act, [image_sizes])], "params": [_JSON], "pos_arg": "names", **QUIET}
+    return {"actions": [(act, [image_sizes])], "params": [JSON], "pos_arg": "names", **QUIET}
 
 
 def image_sizes(run: Run, names: Sequence[str], as_json: bool) -> None:
@@ -37,12 +34,8 @@ def image_sizes(run: Run, names: Sequence[str], as_json: bool) -> None:
     shown = [image for way in measured.values() for name, image in way.items() if name in wanted]
     if not shown:
         raise UserError("none of these images is in the engine", remedy="doit build_optimized")
-    contents = sizes.contents_of(shown, run.folder / "sizes.json", run.environ, _say)
+    contents = sizes.contents_of(shown, run.folder / "sizes.json", run.environ, run.events.say)
     report = sizes_view.report(
         {name: pairs[name] for name in wanted}, measured["standard"], measured["optimized"], contents
     )
     print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else sizes_view.text(report))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.cli.action import FLAG, PLAIN, QUIET, Task, act
-
-_YES: Task = {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"}
+from tasks.cli.action import FLAG, JSON, PLAIN, QUIET, YES, Task, act
 
 
 def task__env_file() -> Task:
@@ -22,13 +20,12 @@ def task_up_optimized() -> Task:
 def task_down_optimized() -> Task:
     """Remove the stack's containers and keep its data; [--volumes] [--yes] also removes the data"""
     volumes = {"name": "volumes", "long": "volumes", **FLAG, "help": "remove the data too, for ever"}
-    return {"actions": [(act, ["tasks.stack.stack:down"])], "params": [volumes, _YES], **PLAIN}
+    return {"actions": [(act, ["tasks.stack.stack:down"])], "params": [volumes, YES], **PLAIN}
 
 
 def task_ps_optimized() -> Task:
     """Show the stack's services: state, health, addresses, image; [--json]"""
-    as_json = {"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}
-    return {"actions": [(_shown, ["tasks.stack.stack:ps"])], "params": [as_json], **QUIET}
+    return {"actions": [(_shown, ["tasks.stack.stack:ps"])], "params": [JSON], **QUIET}
 
 
 def task_logs_optimized() -> Task:
@@ -53,7 +50,7 @@ def task_dev_optimized() -> Task:
 def task_migrate_to_optimized() -> Task:
     """Replace a running standard deployment by the optimized one, keep its data, and go back if it is not healthy"""
     dry_run = {"name": "dry_run", "long": "dry-run", **FLAG, "help": "only show what would be done"}
-    return {"actions": [(_shown, ["tasks.stack.migrate:migrate"])], "params": [dry_run, _YES], **PLAIN}
+    return {"actions": [(_shown, ["tasks.stack.migrate:migrate"])], "params": [dry_run, YES], **PLAIN}
 
 
 def task_ci_build() -> Task:

@@ -157,17 +157,13 @@ def _plan(run: Run) -> list[Change]:
 
 
 def _print_plan(run: Run, changes: Sequence[Change]) -> None:
-    from rich.table import Table
+    from tasks.base.output import Output, table
 
-    from tasks.base.output import Output
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("service", "runs", "will run", "keeps"):
-        table.add_column(heading, overflow="fold")
+    drawn = table("service", "runs", "will run", "keeps")
     for one in changes:
-        table.add_row(one.service, one.old, one.new, ", ".join(one.volumes))
+        drawn.add_row(one.service, one.old, one.new, ", ".join(one.volumes))
     console = Output()
-    console.print(table)
+    console.print(drawn)
     stale = [one for one in run.decisions().values() if one.stale]
     console.print("\n".join(["", *_steps(stale)]), markup=False, soft_wrap=True)
 

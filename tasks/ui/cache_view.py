@@ -109,20 +109,15 @@ def _image(one: ImageHistory) -> dict[str, Any]:
 
 
 def _print(data: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    from tasks.base.output import Output
+    from tasks.base.output import Output, table
 
     console = Output()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("where")
-    for heading in ("entries", "size", "shared", "reclaimable", "oldest"):
-        table.add_column(heading, justify="right")
+    usage = table("where", numbers=("entries", "size", "shared", "reclaimable", "oldest"))
     for one in data["holdings"]:
         oldest = f"{one['oldest_seconds'] / 86400:.1f} d" if one["reclaimable_count"] else ""
         sizes = (size_text(one[key]) for key in ("bytes", "shared_bytes", "reclaimable_bytes"))
-        table.add_row(one["kind"], str(one["count"]), *sizes, oldest)
-    console.print(table)
+        usage.add_row(one["kind"], str(one["count"]), *sizes, oldest)
+    console.print(usage)
     bound = f"of {size_text(data['max_bytes'])} allowed (CACHE_MAX_SIZE)"
     over = f": {size_text(data['over_bytes'])} too much, doit cache_prune" if data["over_bytes"] else ""
     console.print(f"\n{size_text(data['reclaimable_bytes'])} reclaimable, {bound}{over}", markup=False)
@@ -143,17 +138,15 @@ def _registry_text(one: dict[str, Any]) -> str:
 
 
 def _print_hits(console: Any, images: list[dict[str, Any]]) -> None:
-    from rich.table import Table
+    from tasks.base.output import table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("image")
-    for heading in ("built", "renamed", "pulled", "images spared", "steps cached", "s saved", "evicted"):
-        table.add_column(heading, justify="right")
-    table.add_column("costliest step")
+    numbers = ("built", "renamed", "pulled", "images spared", "steps cached", "s saved", "evicted")
+    hits = table("image", numbers=numbers)
+    hits.add_column("costliest step")
     for one in images:
         rates = ("" if one[key] is None else f"{one[key]:.0%}" for key in ("image_hit_rate", "step_hit_rate"))
         evicted = f"{one['evicted']} ({one['evicted_seconds']:.0f} s)" if one["evicted"] else ""
         costly = brief(one["costliest"][0])[:50] if one["costliest"] else ""
         counts = (str(one[key]) for key in ("built", "retagged", "pulled"))
-        table.add_row(one["image"], *counts, *rates, f"{one['seconds_saved']:.0f}", evicted, costly.replace("[", r"\["))
-    console.print(table)
+        hits.add_row(one["image"], *counts, *rates, f"{one['seconds_saved']:.0f}", evicted, costly.replace("[", r"\["))
+    console.print(hits)

@@ -102,18 +102,15 @@ def shown(live: bool | None = None) -> Iterator[HealthView]:
 
 def print_table(found: Sequence[Mapping[str, Any]]) -> None:
     """Print the rows as a table to standard output."""
-    from rich.table import Table
     from rich.text import Text
 
-    from tasks.base.output import Output
+    from tasks.base.output import Output, table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("service", "state", "addresses", "image"):
-        table.add_column(heading, overflow="fold")
+    drawn = table("service", "state", "addresses", "image")
     for one in found:
         state = f"{one['state']} ({one['health']})" if one["health"] else one["state"]
         well = one["state"] == "running" and one["health"] in ("", "healthy")
         addresses = "\n".join(f"{address} → {port}" for port, address in one["addresses"].items())
         identity = one["image_id"].removeprefix("sha256:")[:12]
-        table.add_row(one["service"], Text(state, "green" if well else "red"), addresses, f"{one['image']} {identity}")
-    Output().print(table)
+        drawn.add_row(one["service"], Text(state, "green" if well else "red"), addresses, f"{one['image']} {identity}")
+    Output().print(drawn)

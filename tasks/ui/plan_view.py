@@ -138,23 +138,19 @@ def _wall(decisions: Mapping[str, Decision], expected: Mapping[str, float], work
 
 
 def _print_table(run: Run, decisions: Mapping[str, Decision]) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    from tasks.base.output import Output
+    from tasks.base.output import Output, table
 
     expected = run.forecast(decisions)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("image", "action", "why"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("seconds", justify="right")
+    drawn = table("image", "action", "why", numbers=("seconds",))
     for name, one in decisions.items():
         seconds = _seconds(one, expected)
         known = "?" if seconds is None else f"{seconds:.1f}" if one.stale else ""
         why = "; ".join(one.reasons) or "its inputs are those of the image here"
-        table.add_row(name, Text(one.action, _COLOURS[one.action]), Text(why), known)
+        drawn.add_row(name, Text(one.action, _COLOURS[one.action]), Text(why), known)
     console = Output()
-    console.print(table)
+    console.print(drawn)
     stale = sum(one.stale for one in decisions.values())
     wall = _wall(decisions, expected, run.settings.build_jobs)
     if not decisions:
