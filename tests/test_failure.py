@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tasks.buildkit.failure import explain, hint, place
 from tasks.buildkit.progress import Progress
+from tasks.compose.project import Image
 from tests.conftest import ROOT
 
 CAPTURED = Path(__file__).parent / "buildkit"
 LOG = Path(".build/logs/auth.log")
+IMAGE = Image(name="auth", ref="app/auth:1", context="/src", dockerfile="")
 DOCKERFILE = """\
 FROM python:3.13-slim-trixie AS builder
 WORKDIR /build
@@ -35,7 +38,7 @@ def progress_of(name: str) -> Progress:
 
 def said(name: str, text: str = "") -> str:
     progress = progress_of(name)
-    return explain("auth", progress, progress.tail, Path("docker/auth/Dockerfile"), text, LOG, 1)
+    return explain(replace(IMAGE, dockerfile="docker/auth/Dockerfile"), progress, text, LOG, 1)
 
 
 WHOLE = """\
@@ -82,7 +85,7 @@ def test_a_dockerfile_that_cannot_be_read() -> None:
 
 
 def test_buildx_that_says_nothing() -> None:
-    text = explain("auth", Progress(), "", None, "", LOG, 125)
+    text = explain(IMAGE, Progress(), "", LOG, 125)
     assert text == ("failed auth: buildx said nothing about it (exit status 125)\n\n  Whole log: .build/logs/auth.log")
 
 
@@ -104,7 +107,7 @@ def test_killed_for_memory() -> None:
     progress = Progress()
     progress.feed(json.dumps({"vertexes": [{"digest": "d", "name": "[2/2] RUN x", "error": error, **times}]}).encode())
     progress.finish()
-    text = explain("auth", progress, "", None, "", LOG, 1)
+    text = explain(IMAGE, progress, "", LOG, 1)
     assert "ended with exit status 137 (killed, signal 9) after 75 s" in text
     assert "Hint: memory ran out" in text
 

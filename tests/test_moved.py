@@ -337,13 +337,13 @@ def bare(name: str, lab: Lab) -> bool:
 
 VANISHING = """
 import subprocess, sys
-from tasks.building import make
-name = make._name
+from tasks.building import make, results
+name = results.name_image
 def gone(run, decision, image_id):
-    make._name = name
+    results.name_image = name
     subprocess.run(["docker", "image", "rm", "--force", image_id], check=True)
     name(run, decision, image_id)
-make._name = gone
+results.name_image = gone
 failed = make.make("base")
 sys.exit(str(failed) if failed else 0)
 """

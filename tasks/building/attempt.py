@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.base import processes
+from tasks.base.references import repository
 from tasks.building import build_target, parents, sending
 from tasks.building.build_target import BuildTarget
 from tasks.building.context import as_built
@@ -24,7 +25,7 @@ from tasks.building.parents import Vanished
 from tasks.buildkit import buildx
 from tasks.buildkit.progress import Progress
 from tasks.compose.project import Image
-from tasks.engine import plugins
+from tasks.engine import plugins, temporary_tag
 from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS, REBUILT
 from tasks.inputs import stamps
 from tasks.inputs.stamps import Stamps
@@ -33,7 +34,7 @@ from tasks.planning.reasons import differences
 from tasks.run import Run
 
 AGAIN = 2
-"""How often an image is built again because something moved."""
+"""How often an image is built again because its inputs changed meanwhile."""
 _SHOWN = 3
 
 
@@ -67,7 +68,7 @@ class Attempt:
 
 
 class InputsChanged(Exception):
-    """What moved while an image was built, in words; ``result`` is the attempt's where a second one can prove it."""
+    """What changed while an image was built, in words; ``result`` is the attempt's where a second one can prove it."""
 
     def __init__(self, what: str, result: Result | None = None) -> None:
         super().__init__(what)
@@ -84,127 +85,119 @@ class Outcome:
     progress: Progress
     began: float
     seconds: float
-    where: BuildTarget
-    moved: InputsChanged | None
+    target: BuildTarget
+    changed: InputsChanged | None
 
 
-def build(run: Run, decision: Decision, attempt: Attempt, log: Path, temporary: str) -> Outcome:
-    """Build an image under the name ``temporary``, its output into the file ``log``, and look whether what it was made
-    from moved. Raises ``UserError``, ``InputsChanged`` before it begins, and ``Stopped`` if the run is."""
-    one, began = decision.inputs, time.time()
-    cached = attempt.cached(decision)
-    try:
-        with parents.pinned(run, decision) as pins, sending.contexts(one.index, run.common):
-            where = build_target.choose(run, decision, pins.contexts, no_cache=attempt.no_cache, cached=cached)
-            before, tagged = stamps.look(one.parts), _tagged(run, decision)
-            status, image_id, progress = _run(run, decision, attempt, where, pins.shown, log, temporary)
-            seconds = time.time() - began
-            lost = pins.lost(run)
-    except Vanished as parent:
-        raise InputsChanged(str(parent)) from None
-    moved = InputsChanged(str(Vanished(lost))) if lost else _moved(run, decision, before, tagged, attempt, image_id)
-    if status and moved and not lost and (moved.result or attempt.number == AGAIN):
-        moved = None  # that it failed says more
-    return Outcome(status, image_id, progress, began, seconds, where, moved)
+class ImageBuild:
+    """One attempt at building an image, as it was decided: in this run, under a temporary tag and with our labels, its
+    output into the file ``log``."""
 
+    def __init__(self, run: Run, decision: Decision, attempt: Attempt) -> None:
+        self.run, self.decision, self.attempt = run, decision, attempt
+        self.name, self.inputs = decision.name, decision.inputs
+        self.log = run.folder / "logs" / f"{self.name}.log"
+        # Unlike any other build's, of this run too: images may share a repository.
+        self.tag = f"{repository(self.inputs.image.ref)}:{temporary_tag.make('building')}"
+        # All of them always: an image inherits those of its parent.
+        self.labels = {
+            INPUT_DIGEST: self.inputs.input_digest,
+            FINGERPRINT: self.inputs.fingerprint,
+            PARENTS: decision.parents_label,
+            REBUILT: attempt.rebuilt,
+        }
 
-def _run(
-    run: Run,
-    decision: Decision,
-    attempt: Attempt,
-    where: BuildTarget,
-    shown: Mapping[str, str],
-    log: Path,
-    temporary: str,
-) -> tuple[int, str, Progress]:
-    one = decision.inputs
-    log.parent.mkdir(exist_ok=True)
-    folder = tempfile.TemporaryDirectory(prefix="build-")
-    iidfile = Path(folder.name) / "id"
-    image = attempt.image(as_built(one, Path(folder.name), run.common))
-    argv = buildx.build_argv(
-        image,
-        parents=where.parents,
-        labels=_labels(decision, attempt),
-        tag="" if where.layout else temporary,
-        iidfile=str(iidfile),
-        environ=run.environ,
-        extra=where.extra,
-    )
-    progress = Progress(shown)
-    # Provenance would give every build another digest, and so children and registries another parent.
-    env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-    stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
-    with (
-        folder,
-        log.open("w") as lines,
-        processes.start(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin) as process,
-    ):
-        for data in processes.output(process):
-            changes = progress.feed(data)
-            lines.writelines(f"{change.line}\n" for change in changes)
-            lines.flush()
-            run.events.emit(StepsChanged(one.name, progress, changes))
-        lines.writelines(f"{change.line}\n" for change in progress.finish())
-        process.wait()
-        image_id = iidfile.read_text().strip() if process.returncode == 0 else ""
-    if processes.stopping():
-        raise processes.Stopped
-    if process.returncode and not progress.steps:
-        buildx.require()
-    return process.returncode, image_id, progress
+    def build(self) -> Outcome:
+        """Build the image, and look whether its inputs changed meanwhile. Raises ``UserError``, ``InputsChanged``
+        before it begins, and ``Stopped`` if the run is."""
+        run, decision, attempt, began = self.run, self.decision, self.attempt, time.time()
+        cached = attempt.cached(decision)
+        try:
+            with parents.pinned(run, decision) as pins, sending.contexts(self.inputs.index, run.common):
+                target = build_target.choose(run, decision, pins.contexts, no_cache=attempt.no_cache, cached=cached)
+                before, tagged = stamps.look(self.inputs.parts), self._tagged()
+                progress = Progress(pins.shown)
+                status, image_id = self._buildx(target, progress)
+                seconds = time.time() - began
+                lost = pins.lost(run)
+        except Vanished as parent:
+            raise InputsChanged(str(parent)) from None
+        changed = InputsChanged(str(Vanished(lost))) if lost else self._changed(before, tagged, image_id)
+        if status and changed and not lost and (changed.result or attempt.number == AGAIN):
+            changed = None  # that it failed says more
+        return Outcome(status, image_id, progress, began, seconds, target, changed)
 
+    def _buildx(self, target: BuildTarget, progress: Progress) -> tuple[int, str]:
+        """Run ``docker buildx build``; its exit status, and the id of the image, "" for none."""
+        run = self.run
+        with tempfile.TemporaryDirectory(prefix="build-") as folder:
+            iidfile = Path(folder) / "id"
+            image = self.attempt.image(as_built(self.inputs, Path(folder), run.common))
+            argv = buildx.build_argv(
+                image,
+                parents=target.parents,
+                labels=self.labels,
+                tag="" if target.layout else self.tag,
+                iidfile=str(iidfile),
+                environ=run.environ,
+                extra=target.extra,
+            )
+            stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
+            status = self._follow(argv, stdin, progress)
+            image_id = iidfile.read_text().strip() if status == 0 else ""
+        if processes.stopping():
+            raise processes.Stopped
+        if status and not progress.steps:
+            buildx.require()
+        return status, image_id
 
-def _labels(decision: Decision, attempt: Attempt) -> dict[str, str]:
-    # All of them always: an image inherits those of its parent.
-    one = decision.inputs
-    return {
-        INPUT_DIGEST: one.input_digest,
-        FINGERPRINT: one.fingerprint,
-        PARENTS: decision.parents_label,
-        REBUILT: attempt.rebuilt,
-    }
+    def _follow(self, argv: Sequence[str], stdin: bytes | None, progress: Progress) -> int:
+        run = self.run
+        # Provenance would give every build another digest, and so children and registries another parent.
+        env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+        self.log.parent.mkdir(exist_ok=True)
+        with (
+            self.log.open("w") as lines,
+            processes.start(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin) as process,
+        ):
+            for data in processes.output(process):
+                changes = progress.feed(data)
+                lines.writelines(f"{change.line}\n" for change in changes)
+                lines.flush()
+                run.events.emit(StepsChanged(self.name, progress, changes))
+            lines.writelines(f"{change.line}\n" for change in progress.finish())
+            return process.wait()
 
-
-def _moved(
-    run: Run,
-    decision: Decision,
-    before: Stamps,
-    tagged: Mapping[str, str],
-    attempt: Attempt,
-    image_id: str,
-) -> InputsChanged | None:
-    """What an attempt that made this image was not made from any more at its end, if anything; of an engine that was
-    asked anew."""
-    one = decision.inputs
-    result = Result(one.fingerprint, decision.parents_label, image_id)
-    changes = before.moved()
-    if one.index and (changes.files or changes.doubtful):
-        one.index.renew()
-    after = run.decide(one.name, refresh=True)
-    if (after.inputs.fingerprint, after.parents_label) != (one.fingerprint, decision.parents_label):
-        what = ", ".join(differences(one.build_inputs(), after.inputs.build_inputs()))
-        lost = after.coming if after.inputs.parent_fingerprints == one.parent_fingerprints else ()
-        return InputsChanged(what or (f"its parent `{lost[0]}` was removed" if lost else "a parent changed"))
-    if changes.files:
-        was = "was" if len(changes.files) == 1 else "were"
-        return InputsChanged(f"{_named(one.directory, changes.files)} {was} written to or replaced")
-    if attempt.proves == result:
+    def _changed(self, before: Stamps, tagged: Mapping[str, str], image_id: str) -> InputsChanged | None:
+        """What this attempt was not made from any more at its end, if anything; of an engine that was asked anew."""
+        inputs, decision, attempt = self.inputs, self.decision, self.attempt
+        result = Result(inputs.fingerprint, decision.parents_label, image_id)
+        changes = before.moved()
+        if inputs.index and (changes.files or changes.doubtful):
+            inputs.index.renew()
+        after = self.run.decide(self.name, refresh=True)
+        if (after.inputs.fingerprint, after.parents_label) != (inputs.fingerprint, decision.parents_label):
+            what = ", ".join(differences(inputs.build_inputs(), after.inputs.build_inputs()))
+            lost = after.coming if after.inputs.parent_fingerprints == inputs.parent_fingerprints else ()
+            return InputsChanged(what or (f"its parent `{lost[0]}` was removed" if lost else "a parent changed"))
+        if changes.files:
+            was = "was" if len(changes.files) == 1 else "were"
+            return InputsChanged(f"{_named(inputs.directory, changes.files)} {was} written to or replaced")
+        if attempt.proves == result:
+            return None
+        if refs := [ref for ref, when in self._tagged().items() if when != tagged.get(ref)]:
+            # Perhaps its own again, after another had it.
+            return InputsChanged(f"its base `{refs[0]}` was given a name", result)
+        if changes.folders:
+            return InputsChanged(f"something came or went in {_named(inputs.directory, changes.folders)}", result)
+        if attempt.proves and (attempt.no_cache or inputs.image.no_cache or inputs.image.no_cache_filter):
+            return InputsChanged("what it copies moved")  # it comes from a cache, and is not what was made without
         return None
-    if names := [ref for ref, when in _tagged(run, decision).items() if when != tagged.get(ref)]:
-        return InputsChanged(
-            f"its base `{names[0]}` was given a name", result
-        )  # perhaps its own again, after another had it
-    if changes.folders:
-        return InputsChanged(f"something came or went in {_named(one.directory, changes.folders)}", result)
-    if attempt.proves and (attempt.no_cache or one.image.no_cache or one.image.no_cache_filter):
-        return InputsChanged("what it copies moved")  # it comes from a cache, and is not what was made without
-    return None
 
-
-def _tagged(run: Run, decision: Decision) -> dict[str, str]:
-    refs = [ref for ref in decision.inputs.read_for if "@" not in ref and run.snapshot().get(ref)]
-    return {ref: run.engine.tagged(ref) for ref in refs}
+    def _tagged(self) -> dict[str, str]:
+        """When each base was last given its name in the engine."""
+        engine, held = self.run.engine, self.run.snapshot()
+        return {ref: engine.tagged(ref) for ref in self.inputs.read_for if "@" not in ref and held.get(ref)}
 
 
 def _named(directory: Path, paths: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from tasks.bases.debian import IDENTITY_LABEL
 from tasks.building import build_target
 from tasks.building.events import ImageNoted
 from tasks.engine.client import LocalImage, normalise
-from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
+from tasks.engine.labels import INPUT_DIGEST
 from tasks.planning.agreement import Verdict, verdict
 from tasks.planning.plan import Decision, own_only, rebuilt
 from tasks.run import Run
@@ -57,23 +57,21 @@ def give_base(run: Run) -> None:
             run.changed()
 
 
-def give(
-    run: Run, decision: Decision, image_id: str, size: int, seconds: float, rebuilt_at: str = ""
-) -> SharedImage | None:
+def give(run: Run, decision: Decision, local_image: LocalImage, seconds: float) -> SharedImage | None:
     """Share what was built in so many seconds; returns the shared result that is to take its place, if one is."""
     wanted = share.wanted_of(decision.inputs, run.snapshot().platform)
     if wanted is None or not (run.share.reads or run.coordinator.on):
         return None
-    labels = {INPUT_DIGEST: decision.inputs.input_digest, PARENTS: decision.parents_label, REBUILT: rebuilt_at}
     if normalise(run.settings.base_image) in map(normalise, decision.inputs.bases):
         parents = run.kept(_Parents)
         with parents.lock:
             if not parents.base_given:
                 give_base(run)
             parents.base_given = True
-    what, found = offer(run, decision, wanted, LocalImage(image_id, labels=labels, size=size, fixed=False))
+    what, found = offer(run, decision, wanted, local_image)
     if run.settings.cache_write:
-        run.coordinator.publish({wanted.fingerprint: lease.Made(found.digest if found else "", seconds, size)})
+        made = lease.Made(found.digest if found else "", seconds, local_image.size)
+        run.coordinator.publish({wanted.fingerprint: made})
     takes = what == Verdict.TAKE and found and run.share.gives(found) and not own_only(decision.inputs)
     return found if takes else None
 

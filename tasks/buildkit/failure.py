@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tasks.base.formatting import clean, cut, seconds_text
 from tasks.buildkit.progress import Progress, Step
+from tasks.compose.project import Image
 
 LAST_LINES = 15
 """How many of its last lines are shown of the step that failed."""
@@ -160,26 +161,15 @@ class Place:
     last: int
 
 
-def explain(
-    image: str,
-    progress: Progress,
-    tail: str,
-    dockerfile: Path | None,
-    text: str,
-    log: Path,
-    exit_code: int,
-) -> str:
-    """The block that people read when ``image`` could not be built.
-
-    ``tail`` is what buildx wrote besides progress (``progress.tail`` will do), ``dockerfile`` and ``text`` the file
-    and its content (no file for an inline one), ``log`` where the whole log is, ``exit_code`` that of buildx.
-    """
-    step = progress.failed()
+def explain(image: Image, progress: Progress, text: str, log: Path, exit_code: int) -> str:
+    """The block that people read when ``image`` could not be built: ``text`` is its Dockerfile's content, ``log`` where
+    the whole log is, ``exit_code`` that of buildx."""
+    step, tail = progress.failed(), progress.tail
     printed = progress.log_lines(step) if step else []
     evidence = "\n".join([_EXCERPT.sub("", tail), step.error if step else "", *printed[-_EVIDENCE_LINES:]])
     parts = [
-        [f"failed {image}: {_what(step, tail, exit_code)}"],
-        _source(place(step, tail, text), dockerfile, text),
+        [f"failed {image.name}: {_what(step, tail, exit_code)}"],
+        _source(place(step, tail, text), Path(image.dockerfile) if image.dockerfile else None, text),
         _last_lines(printed),
         _footer(hint(evidence), log),
     ]

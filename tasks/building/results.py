@@ -1,0 +1,75 @@
+"""What stays of the work on an image: its names in the engine, its record, and its entry in the history."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tasks.base.references import tag_of
+from tasks.buildkit import builder
+from tasks.engine.client import LocalImage
+from tasks.history.store import Build, Status
+from tasks.planning import checkouts, record
+from tasks.planning.plan import Decision
+from tasks.run import Run
+
+
+def name_image(run: Run, decision: Decision, image_id: str) -> None:
+    """Give an image of the engine all its names. Raises ``UserError``: ``Gone`` if the engine does not have it."""
+    image = decision.inputs.image
+    for ref in (tag_of(image.ref, decision.inputs.fingerprint), *image.names):
+        run.engine.tag(image_id, ref)
+    run.changed()
+
+
+def keep_record(run: Run, decision: Decision, local_image: LocalImage | None, seconds: float) -> None:
+    """Write down what the image was made from, and that took so long."""
+    inputs = decision.inputs
+    parents = {name: inputs.parent_fingerprints[name] for name in dict.fromkeys(inputs.parents.values())}
+    entry = record.Record(
+        image=inputs.name,
+        ref=inputs.image.ref,
+        action=decision.action,
+        fingerprint=inputs.fingerprint,
+        build_inputs=inputs.build_inputs(),
+        parents=parents,
+        image_id=local_image.id if local_image else "",
+        size=local_image.size if local_image else 0,
+        finished=time.time(),
+        seconds=seconds,
+    )
+    record.write(run.folder, entry)
+    checkouts.register(run.folder)
+
+
+def add_to_history(run: Run, decision: Decision, status: Status, *, began: float, **more: Any) -> None:
+    """Add what was done about an image since ``began``; ``more`` are further fields of ``Build``, its seconds too."""
+    entry = Build(
+        image=decision.name,
+        ref=decision.inputs.image.ref,
+        fingerprint=decision.inputs.fingerprint,
+        action=decision.action,
+        status=status,
+        reasons=decision.reasons,
+        started=began,
+        waited=began - run.began,
+        builder=builder.name(run.settings),
+        commit=_commit(run.project.directory),
+        workers=run.workers,
+        run=run.id,
+        parents=tuple(dict.fromkeys(decision.inputs.parents.values())),
+        **more,
+    )
+    run.history.add(entry)
+
+
+@cache
+def _commit(directory: Path) -> str:
+    argv = ["git", "-C", str(directory), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
