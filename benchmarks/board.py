@@ -37,7 +37,9 @@ RUN sleep 1
 
 def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
     """Build side by side and return the seconds of wall time and of this process's own processor time."""
+    from tasks.building.events import State
     from tasks.buildkit.progress import Progress
+    from tasks.planning.action import Action
     from tasks.ui.board import Board
 
     board = Board()
@@ -53,7 +55,7 @@ def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
             str(context),
         ]
         if shown:
-            board.started(name, "build", ["measured"], 6.0)
+            board.started(name, Action.BUILD, ["measured"], 6.0)
         progress = Progress()
         with subprocess.Popen(argv, cwd=context, stderr=subprocess.PIPE, bufsize=0) as process:
             assert process.stderr is not None
@@ -63,7 +65,7 @@ def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
         if process.returncode:
             raise SystemExit(f"the build failed: {progress.tail}")
         if shown:
-            board.ended(name, "built", progress=progress)
+            board.ended(name, State.BUILT, progress=progress)
 
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     threads = [threading.Thread(target=build, args=(f"image-{number}",)) for number in range(images)]

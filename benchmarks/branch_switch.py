@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from pathlib import Path
 
-from peers import stack_copy
-from results import Results, say, seconds
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
+from benchmarks.peers import stack_copy
+from benchmarks.results import Results, say, seconds
 
 ABOUT = """
 Two branches of a copy of the stack are built once: one differs by a line of code that three services share. Then each

@@ -11,15 +11,17 @@ import argparse
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from peers import Bench, copied_stack
-from results import Results, say
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
+from benchmarks.peers import Bench, copied_stack
+from benchmarks.results import Results, say
 from benchmarks.temporary_engine import temporary_engine
 from tasks.base import processes
 from tasks.base.errors import UserError

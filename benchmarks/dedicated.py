@@ -11,14 +11,16 @@ import argparse
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from peers import Bench, copied_stack
-from results import Results, say
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
+from benchmarks.peers import Bench, copied_stack
+from benchmarks.results import Results, say
 from benchmarks.temporary_engine import temporary_engine
 from tasks.base import processes
 from tasks.buildkit import oci_transfer
@@ -69,7 +71,7 @@ def main() -> None:
         local_image = engine.snapshot().get(base)
         if local_image is None:
             raise SystemExit(f"{base} is not in the engine")
-        context = oci_transfer.context_of(engine, folder / "results", base, local_image)
+        context = oci_transfer.context_of(engine, folder / "results", base, local_image, engine.snapshot().platform)
         load = [
             "docker", "buildx", "build", "--builder", builder, "--load", "--tag", "bm-dedicated/load",
             "--provenance=false", "--build-context", f"{base}={context}", str(project),

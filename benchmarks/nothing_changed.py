@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 
-from peers import Bench, measuring_engine
-from projects import environ, write_monorepo
-from results import Results, say
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
+from benchmarks.peers import Bench, measuring_engine
+from benchmarks.projects import environ, write_monorepo
+from benchmarks.results import Results, say
 
 ABOUT = """
 Everything was built just before; then each command is run in turns with the others. `bare doit` is a doit with as many

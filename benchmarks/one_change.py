@@ -8,17 +8,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers import Bench, measuring_engine, stack_copy
-from projects import environ, write_monorepo
-from results import Results, say, seconds
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
+from benchmarks.peers import Bench, measuring_engine, stack_copy
+from benchmarks.projects import environ, write_monorepo
+from benchmarks.results import Results, say, seconds
 from tasks.buildkit import buildx
 from tasks.run import Run
 

@@ -19,16 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from benchmarks import measure
+from benchmarks.side_by_side import copy_project
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
+from tasks.base import processes, settings
+from tasks.base.errors import UserError
+from tasks.bases import base
+from tasks.buildkit import bake, buildx
 
-from benchmarks import measure  # noqa: E402
-from benchmarks.side_by_side import copy_project  # noqa: E402
-from benchmarks.temporary_engine import TemporaryEngine, temporary_engine  # noqa: E402
-from tasks.base import processes, settings  # noqa: E402
-from tasks.base.errors import UserError  # noqa: E402
-from tasks.bases import base  # noqa: E402
-from tasks.buildkit import bake, buildx  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 # From 0.19 on it asks to be allowed what a definition reads; 0.13 does not know the option.
 _ASKS = buildx.is_at_least(buildx.version(), (0, 19))

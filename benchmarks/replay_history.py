@@ -25,10 +25,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from peers import measuring_engine
-from results import say
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.peers import measuring_engine
 from benchmarks.replay import commits
+from benchmarks.results import say
 from tasks.base.errors import UserError
 from tasks.buildkit.progress import Progress
 from tasks.compose import project
@@ -178,7 +179,7 @@ def plan(file: Path, environ: Mapping[str, str]) -> dict[str, ImageInputs]:
     if not file.is_file():
         raise UserError(f"there is no {file.name}")
     run = Run((file,), {**environ, "COMPOSE_FILE": str(file)})
-    found = run.resolver.resolve(PLATFORM, lambda ref: None)
+    found = run.resolver.resolve(PLATFORM, lambda ref, platforms: None)
     run.resolver.keep()
     return found
 

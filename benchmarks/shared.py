@@ -11,14 +11,16 @@ import argparse
 import contextlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from peers import Bench, copied_stack
-from results import Results, say
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
+from benchmarks.peers import Bench, copied_stack
+from benchmarks.results import Results, say
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import processes
 from tests import loopback

@@ -133,7 +133,7 @@ class Relay:
             except OSError:
                 return
             if self.silent:
-                threading.Thread(target=lambda held=client: time.sleep(60) or held.close(), daemon=True).start()
+                threading.Timer(60, client.close).start()
                 continue
             server = socket.create_connection(("127.0.0.1", self._target))
             for source, sink in ((client, server), (server, client)):

@@ -15,13 +15,14 @@ import pytest
 
 from benchmarks import measure
 from benchmarks.measure import Timing
+from benchmarks.results import Results, seconds
 from benchmarks.temporary_engine import TemporaryEngine
 from tasks.buildkit.bake import allowances, definition, untold
 from tasks.buildkit.buildx import is_at_least, version
 from tasks.compose.project import Image
 from tasks.engine.client import Engine
 from tasks.inputs.resolver import ImageInputs
-from tests.conftest import ROOT, Lab
+from tests.conftest import Lab
 
 
 def target(**more: Any) -> dict[str, Any]:
@@ -211,10 +212,7 @@ def test_attestations_in_a_definition() -> None:
     assert made["no-cache-filter"] == ["s"]
 
 
-def test_a_peer_that_breaks_off_has_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    from results import Results, seconds
-
+def test_a_peer_that_breaks_off_has_no_figure(tmp_path: Path) -> None:
     results = Results(tmp_path / "x.py", "X", "", machine=measure.machine())
     results.timed("case", {"bake": Timing((1.5, math.inf, 2.0)), "doit": Timing((1.0,))})
     results.write()

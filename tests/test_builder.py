@@ -50,7 +50,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def settings(driver: str = "docker-container", **more: object) -> Settings:
-    return replace(Settings(), builder_driver=driver, builder_name="b", **more)  # type: ignore[arg-type]
+    return replace(Settings(), builder_driver=driver, builder_name="b", **more)
 
 
 def test_the_engines_own_is_named_by_its_context(tmp_path: Path) -> None:

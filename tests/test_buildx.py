@@ -25,7 +25,7 @@ def argv(image: Image, **more: object) -> list[str]:
         "environ": {},
         **more,
     }
-    return build_argv(image, **arguments)  # type: ignore[arg-type]
+    return build_argv(image, **arguments)
 
 
 def test_a_plain_image() -> None:

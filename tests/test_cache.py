@@ -505,7 +505,7 @@ def test_the_command_that_prunes_a_dedicated_builder() -> None:
 
 def build(number: int, action: str = "build", seconds: float = 10.0, **more: object) -> Build:
     values: dict[str, object] = {"fingerprint": f"f{number}", "reasons": (), "status": "done", **more}
-    return Build(image="a", ref="a", action=action, started=float(number), seconds=seconds, id=number, **values)  # type: ignore[arg-type]
+    return Build(image="a", ref="a", action=action, started=float(number), seconds=seconds, id=number, **values)
 
 
 def test_hits_are_counted_from_history() -> None:

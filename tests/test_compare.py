@@ -238,7 +238,7 @@ def test_scenarios_prepare_both_ways_alike_and_take_turns(tmp_path: Path) -> Non
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text("\n")
     builds = Builds(tmp_path)
-    cases = scenarios.run(builds, INPUTS, ["auth", "store"], ["base"], 2)  # type: ignore[arg-type]
+    cases = scenarios.run(builds, INPUTS, ["auth", "store"], ["base"], 2)
     assert [(one.scenario, one.image) for one in cases] == [
         ("cold", ""),
         ("nothing", ""),

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,7 +107,8 @@ def judge(case: doubts.Doubt, work: Path) -> Verdict | None:
         return None
     assert before != BROKEN, f"broken to us only:\n{case}"
     assert not _works(buildkit.ask(question)), "BuildKit repeats steps for an equal context: it cannot be the judge"
-    quiet, loud = [], []
+    quiet: list[Any] = []
+    loud: list[Any] = []
     for change in _changes(context):
         place = _copy(context, [change])
         (quiet if _ours(case, place, path) == before else loud).append((change, place))

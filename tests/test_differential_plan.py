@@ -242,7 +242,8 @@ class Court:
     def _bake(self, place: Path) -> dict[str, Any]:
         targets = {}
         for name, service in self._services(place).items():
-            build = {"context": service["build"]} if isinstance(service["build"], str) else service["build"]
+            said = service["build"]
+            build: dict[str, Any] = {"context": said} if isinstance(said, str) else said
             contexts = {
                 key: value.replace("service:", "target:") if value.startswith("service:") else str(place / value)
                 for key, value in build.get("additional_contexts", {}).items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,7 @@ def test_normalise(ref: str, listed: str) -> None:
     assert normalise(listed) == listed
 
 
-IMAGE = {
+IMAGE: dict[str, Any] = {
     "Os": "linux",
     "Architecture": "amd64",
     "Created": "2026-01-01T00:00:00Z",

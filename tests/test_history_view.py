@@ -52,7 +52,7 @@ def test_what_it_understands() -> None:
 )
 def test_what_it_does_not(words: list[str], options: dict[str, str]) -> None:
     with pytest.raises(UserError):
-        asked(words, **options)  # type: ignore[arg-type]
+        asked(words, **options)
 
 
 def test_the_table(stored: History) -> None:

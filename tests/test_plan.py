@@ -61,7 +61,7 @@ def record(one: ImageInputs, **more: object) -> Record:
     known: dict[str, object] = {"build_inputs": BuildInputs(), "parents": {}, **more}
     return Record(
         one.name, one.image.ref, "build", one.fingerprint, image_id="", size=0, finished=0, seconds=1, **known
-    )  # type: ignore[arg-type]
+    )
 
 
 BASE = made("base", "ob", "fb")

@@ -11,7 +11,7 @@ DAY = 86400.0
 
 
 def item(key: str, size: int = 100, **more: object) -> Item:
-    return Item(key, "image", key, {key: size}, **more)  # type: ignore[arg-type]
+    return Item(key, "image", key, {key: size}, **more)
 
 
 def keys(items: list[Item], max_age: float, max_size: int, everything: bool = False) -> list[str]:

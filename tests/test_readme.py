@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks import readme
 from tests.conftest import ROOT, Lab
 
 README = (ROOT / "README.md").read_text()
@@ -93,10 +94,7 @@ def test_every_link_leads_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_figures_are_those_that_the_benchmarks_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import readme
-
+def test_the_figures_are_those_that_the_benchmarks_left() -> None:
     found = readme.BLOCK.search(README)
     assert found is not None
     assert found[0] == found[1] + readme.block() + found[2], "run benchmarks/readme.py"

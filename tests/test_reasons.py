@@ -10,7 +10,7 @@ from tasks.planning.reasons import differences
 
 
 def made(**parts: object) -> BuildInputs:
-    return BuildInputs(**parts)  # type: ignore[arg-type]
+    return BuildInputs(**parts)
 
 
 FILES = {"services/auth/main.py": "file 644 aa", "requirements.txt": "file 644 bb"}

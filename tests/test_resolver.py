@@ -32,7 +32,7 @@ class World:
         self.write({f"{name}/Dockerfile": text})
         folder = str(self.folder / name)
         known: dict[str, object] = {"context": folder, "dockerfile": f"{folder}/Dockerfile", **more}
-        self.images[name] = Image(name=name, ref=f"app/{name}", **known)  # type: ignore[arg-type]
+        self.images[name] = Image(name=name, ref=f"app/{name}", **known)
 
     def resolve(self, only: str = "", environ: Mapping[str, str] | None = None) -> dict[str, ImageInputs]:
         project = Project("p", self.folder, (self.folder / "compose.yml",), self.images)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ def layout_of(lab: Lab, name: str) -> Path:
 def platforms_in(layout: Path) -> dict[str, dict[str, str]]:
     """The labels of each platform that a layout's index holds whole."""
 
-    def blob(digest: str) -> dict[str, object]:
+    def blob(digest: str) -> dict[str, Any]:
         return dict(json.loads((layout / "blobs" / digest.replace(":", "/")).read_text()))
 
     found = {}

@@ -341,7 +341,7 @@ def test_an_image_with_an_unknown_base_is_not_shared() -> None:
 def test_each_image_is_asked_about_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     found = SharedImage("sha256:d", "sha256:c", "linux/amd64", {}, "content")
-    one, _ = sharing(monkeypatch, lambda path, tag, platform: asked.append(path) or found)  # type: ignore[func-returns-value]
+    one, _ = sharing(monkeypatch, lambda path, tag, platform: asked.append(path) or found)
     for _ in range(3):
         assert one.look({"a": wanted("a"), "b": wanted("b")}) == {"a": found, "b": found}
     assert sorted(asked) == ["app/a", "app/b"]

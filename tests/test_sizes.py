@@ -196,7 +196,7 @@ def test_a_base_that_tells_no_size_of_its_layer_counts_all_the_same() -> None:
         def layers(self, image_id: str) -> tuple[tuple[str, int], ...]:
             return (("d1", 0), ("d2", 20))
 
-    measured = sizes.measure_image(Listed(), "imported")  # type: ignore[arg-type]
+    measured = sizes.measure_image(Listed(), "imported")
     assert measured is not None
     assert [layer.size for layer in measured.layers] == [100, 20]
     assert isinstance(measured.layers[0], Layer)

@@ -143,7 +143,7 @@ def test_a_name_that_is_moved_between_build_and_start(
     times = [1]
 
     def moved(engine: Engine, services: object, built: object) -> None:
-        really(engine, services, built)  # type: ignore[arg-type]
+        really(engine, services, built)
         if times[0]:
             times[0] -= 1
             engine.tag(wrong[next(iter(wrong))], next(iter(wrong)))

@@ -261,6 +261,7 @@ def test_what_is_found_overlooked_while_another_thread_saves_begins_a_generation
     with Index(store) as index:
         outer, inner = Tree(root, index).folder(""), Tree(root, index).folder("d")
         outer.digest(outer.find("a"))
+        assert index._db is not None
         index._db.set_trace_callback(lambda statement: inner.digest(0) if statement == "COMMIT" else None)
         index.save()
         index._db.set_trace_callback(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ class Random:
         for path in sorted(self.files, key=lambda path: (len(path), path)):
             _lay(context / path, lambda file: _write(file, f"content of {file.relative_to(context)}"))
         for number, target in enumerate(self.links):
-            _lay(context / f"l{number}", lambda link, target=target: link.symlink_to(target))
+            _lay(context / f"l{number}", partial(Path.symlink_to, target=target))
         (work / "Dockerfile.dockerignore").write_text("\n".join(self.rules))
         (work / "Dockerfile").write_text(f"FROM scratch\nCOPY {self.source} /{destination}/\n")
         return context, work / "Dockerfile"
