@@ -1,9 +1,9 @@
 """Where does what these tasks keep lie?
 
-Beside the Compose file, in ``.build``. What is remembered by content (hashes of files, facts of images, what the
-installed buildx can) lies there for all projects of the folder. What belongs to one project (records, history, logs,
-reports, results that are handed over, what doit remembers) lies in a folder of that project's own: Compose files of one
-folder may call different images by one name, and so may one file under two values of ``COMPOSE_PROJECT_NAME``.
+Beside the Compose file, in ``.build``. What is remembered by content (hashes of files, facts of images) lies there for
+all projects of the folder. What belongs to one project (records, history, logs, reports, results that are handed over,
+what doit remembers) lies in a folder of that project's own: Compose files of one folder may call different images by
+one name, and so may one file under two values of ``COMPOSE_PROJECT_NAME``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from pathlib import Path
 from tasks.base.errors import UserError
 
 OF_OLDER_VERSIONS = (
-    "builds.lock", "cache", "ci", "comparison", "dev", "doit.sqlite3", "history", "images", "index.sqlite3", "locks",
-    "logs", "migration-images.json", "project.json", "reads.json", "report", "results", "sizes.json",
+    "builds.lock", "buildx.json", "cache", "ci", "comparison", "dev", "doit.sqlite3", "history", "images",
+    "index.sqlite3", "locks", "logs", "migration-images.json", "project.json", "reads.json", "report", "results",
+    "sizes.json",
 )  # fmt: skip
-"""What lay straight in ``.build`` before each project had a folder of its own (and each context its own generations:
-``index.sqlite3``). Not ``migration.json``: it is there only while a migration is under way, and is the way back."""
+"""What lay straight in ``.build`` before each project had a folder of its own, each context its own generations
+(``index.sqlite3``), and buildx had to be new enough (``buildx.json``). Not ``migration.json``: it is there only while a
+migration is under way, and is the way back."""
 _SHOWN = 8  # hexadecimal digits of what tells projects apart that begin with the same file
 
 

@@ -45,9 +45,7 @@ def beside(reference: str, platform: str) -> str:
     >>> beside("python:3.13", "linux/arm64")
     'localhost:0/bases/python:linux-arm64-57b5b9aef43c'
     """
-    name = re.sub(r"[^a-z0-9]+", "-", reference.partition("@")[0].rpartition("/")[2].partition(":")[0].lower()).strip(
-        "-"
-    )
+    name = re.sub(r"[^a-z0-9]+", "-", repository(reference).rpartition("/")[2].lower()).strip("-")
     digest = hashlib.sha256(familiar(reference).encode()).hexdigest()[:12]
     return f"localhost:0/bases/{name or 'base'}:{platform.replace('/', '-')}-{digest}"
 

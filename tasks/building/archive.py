@@ -33,7 +33,6 @@ from tasks.run import Run
 
 INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
 _FORMAT = 1
-_PIECE = 1 << 20
 
 
 def export(run: Run, folder: Path) -> str:
@@ -145,12 +144,8 @@ def _inside(name: str, folder: Path) -> str:
 
 
 def _measured(path: Path) -> dict[str, Any]:
-    total, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            total.update(piece)
-            size += len(piece)
-    return {"size": size, "sha256": total.hexdigest()}
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": file.tell()}
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import because, seconds_text
+from tasks.base.references import repository
 from tasks.compose.project import read_json, write_json
 from tasks.compose.stack import Compose, Service
 from tasks.engine.client import normalise
@@ -29,7 +30,7 @@ from tasks.stack import bringup, images
 from tasks.stack.ci import doit
 from tasks.stack.events import ServicesListed
 from tasks.stack.stack import compose_of, locked, make_env
-from tasks.stack.standard import STANDARD
+from tasks.stack.standard import standard_of
 from tasks.stack.status import rows_of
 
 _TAG = "before-migration"
@@ -140,13 +141,7 @@ def downtime(events: Sequence[Event]) -> dict[str, float]:
 
 
 def _standard(run: Run) -> Compose:
-    own = compose_of(run)
-    file = own.directory / STANDARD
-    if not file.is_file():
-        raise UserError("there is no standard deployment to come from", where=str(file))
-    if file in own.files:
-        raise UserError("it is the standard deployment itself", where=str(file), remedy="unset COMPOSE_FILE")
-    return replace(own, files=(file,))
+    return replace(compose_of(run), files=(standard_of(run),))
 
 
 def _plan(run: Run) -> list[Change]:
@@ -261,9 +256,7 @@ def _away(events: Sequence[Event]) -> str:
 
 def held_tag(image: str) -> str:
     """The tag that holds what this reference names now, whatever becomes of the reference."""
-    name = normalise(image).partition("@")[0]
-    repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
-    return f"{repository}:{_TAG}"
+    return f"{repository(normalise(image))}:{_TAG}"
 
 
 def _journal_path(folder: Path) -> Path:

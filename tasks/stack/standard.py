@@ -12,11 +12,11 @@ STANDARD = "docker-compose.yml"
 
 
 def standard_of(run: Run) -> Path:
-    """The declaration of the standard images, beside the optimized one; ``UserError`` where there is none."""
+    """The declaration of the standard deployment, beside the optimized one; ``UserError`` where there is none."""
     path = run.files[0].parent / STANDARD
-    if not path.is_file() or path == run.files[0]:
+    if not path.is_file() or path in run.files:
         raise UserError(
-            f"there is nothing to compare with: no {STANDARD} beside {run.files[0].name}",
+            f"there is no standard deployment: no {STANDARD} beside {run.files[0].name}",
             where=str(run.files[0].parent),
             remedy="declare the standard images there, under the same service names",
         )
