@@ -73,7 +73,7 @@ def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
         thread.start()
     for thread in threads:
         thread.join()
-    board.close()
+    board.pause()
     after = resource.getrusage(resource.RUSAGE_SELF)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"wall": time.monotonic() - began, "cpu": spent}

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from tasks.engine.client import Engine
 from tasks.engine.layers import Disk, Layer, chained
-from tasks.ui import sizes, sizes_view
-from tasks.ui.sizes import File, Finding, Measured
+from tasks.pruning import image_contents as sizes
+from tasks.pruning.image_contents import File, Finding, Measured
+from tasks.ui import sizes_view
 
 
 def image(ref: str, *layers: tuple[str, int]) -> Measured:

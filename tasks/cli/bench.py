@@ -13,7 +13,7 @@ from tasks.run import Run
 if TYPE_CHECKING:
     from benchmarks.scenarios import Case
     from benchmarks.side_by_side import SideBySide
-    from tasks.ui.sizes import Measured
+    from tasks.pruning.image_contents import Measured
 
 _IMAGES = {"name": "images", "long": "images", "type": str, "default": "", "help": "only these, separated by commas"}
 _REPEAT = {"name": "repeat", "long": "repeat", "type": int, "default": 3, "help": "how often each build is measured"}
@@ -60,8 +60,8 @@ def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: b
     from benchmarks.replay import commits, replay, typical
     from benchmarks.side_by_side import side_by_side
     from tasks.engine.client import Engine
+    from tasks.pruning import image_contents
     from tasks.stack.standard import twins
-    from tasks.ui import sizes
 
     inputs = _inputs(run)
     pairs = twins(run)
@@ -69,7 +69,7 @@ def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: b
     with side_by_side(run) as both:
         cases = _measured(both, run, images, repeat)
         measured = {
-            way: {name: sizes.measure_image(Engine(engine.address), refs[at]) for name, refs in pairs.items()}
+            way: {name: image_contents.measure_image(Engine(engine.address), refs[at]) for name, refs in pairs.items()}
             for at, (way, engine) in enumerate({"standard": both.standard, "optimized": both.optimized}.items())
         }
         disk = _on_disk(both, run, measured["standard"])
@@ -125,10 +125,10 @@ def _on_disk(both: SideBySide, run: Run, standard: Mapping[str, Measured | None]
     """The bytes of all images on one disk: the standard ones, and the optimized ones with what they build on."""
     from tasks.engine.client import Engine
     from tasks.engine.layers import together
-    from tasks.ui import sizes
+    from tasks.pruning import image_contents
 
     engine = Engine(both.optimized.address)
-    optimized = {name: sizes.measure_image(engine, one.ref) for name, one in run.project.images.items()}
+    optimized = {name: image_contents.measure_image(engine, one.ref) for name, one in run.project.images.items()}
     return tuple(  # type: ignore[return-value]
         together(image.parts for image in found.values() if image) for found in (standard, optimized)
     )

@@ -18,8 +18,9 @@ def task_image_sizes() -> Task:
 def image_sizes(run: Run, names: Sequence[str], as_json: bool) -> None:
     """Print the sizes of the images (all, or those named) that the engine holds, standard and optimized, with their
     largest layers and files and what of them could go, to standard output."""
+    from tasks.pruning import image_contents
     from tasks.stack.standard import twins
-    from tasks.ui import sizes, sizes_view
+    from tasks.ui import sizes_view
 
     wanted = [run.project.image(name).name for name in names] or list(run.project.images)
     try:
@@ -28,13 +29,13 @@ def image_sizes(run: Run, names: Sequence[str], as_json: bool) -> None:
         both_ways = {}  # sizes can be shown without anything to compare with
     pairs = {name: both_ways.get(name, ("", image.ref)) for name, image in run.project.images.items()}
     measured = {
-        way: {name: one for name, refs in pairs.items() if (one := sizes.measure_image(run.engine, refs[at]))}
+        way: {name: one for name, refs in pairs.items() if (one := image_contents.measure_image(run.engine, refs[at]))}
         for at, way in enumerate(("standard", "optimized"))
     }
     shown = [image for way in measured.values() for name, image in way.items() if name in wanted]
     if not shown:
         raise UserError("none of these images is in the engine", remedy="doit build_optimized")
-    contents = sizes.contents_of(shown, run.folder / "sizes.json", run.environ, run.events.say)
+    contents = image_contents.contents_of(shown, run.folder / "sizes.json", run.environ, run.events.say)
     report = sizes_view.report(
         {name: pairs[name] for name in wanted}, measured["standard"], measured["optimized"], contents
     )

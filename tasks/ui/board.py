@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,9 @@ from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageSt
 from tasks.planning.action import Action
 
 if TYPE_CHECKING:
+    from rich.live import Live
+
     from tasks.buildkit.progress import Change, Progress
-    from tasks.ui.live import LiveView
 
 VERBS = {Action.BUILD: "building", Action.PULL: "pulling", Action.RETAG: "tagging"}
 """How an action is called while it runs."""
@@ -50,7 +51,6 @@ class Row:
     action: Action | None = None
     expected: float | None = None
     state: State = State.UNKNOWN
-    reasons: tuple[str, ...] = ()
     doing: str = ""
     done: int = 0
     total: int = 0
@@ -86,7 +86,7 @@ class Board:
         self._lock = threading.RLock()
         self._stream = stream or _to_stderr
         self._live = live
-        self._view: LiveView | None = None
+        self._view: Live | None = None
         self._paused = 0
         self.rows: dict[str, Row] = {}
         self.verbose = False
@@ -127,19 +127,19 @@ class Board:
                 if row is not None and row.state == State.UNKNOWN:
                     row.action, row.expected = action, _RETAG_SECONDS if action == Action.RETAG else seconds
 
-    def started(self, image: str, action: Action, reasons: Iterable[str] = (), expected: float | None = None) -> None:
+    def started(self, image: str, action: Action, reasons: Sequence[str] = (), expected: float | None = None) -> None:
         """Work on an image begins; ``action`` is one of ``VERBS``."""
         with self._lock:
             row = self._row(image)
             row.action, row.state, row.began, row.ended = action, State.RUNNING, time.monotonic(), 0.0
-            row.reasons, row.doing = tuple(reasons), VERBS[action]
+            row.doing = VERBS[action]
             row.expected = expected if expected is not None else row.expected
             row.said = False
             if action == Action.RETAG:
                 return
             if not self._show() or self.verbose:
                 about = f", about {seconds_text(row.expected)}" if row.expected else ""
-                self.say(f"{row.doing} {image}{because(row.reasons)}{about}")
+                self.say(f"{row.doing} {image}{because(reasons)}{about}")
 
     def note(self, image: str, text: str) -> None:
         """What an image waits for or does besides BuildKit's steps."""
@@ -176,7 +176,6 @@ class Board:
         *,
         progress: Progress | None = None,
         size: int | None = None,
-        detail: str = "",
     ) -> None:
         """Work on an image is over; ``state`` is one of ``GOOD`` or ``BAD``.
 
@@ -187,7 +186,7 @@ class Board:
             row.state, row.ended = state, time.monotonic()
             if state in GOOD and state != State.FRESH and not row.said:
                 row.said = True
-                self.say("\n".join([self._headline(row, progress, size, detail), *self._block(progress)]))
+                self.say("\n".join([self._headline(row, progress, size), *self._block(progress)]))
 
     def fail(self, image: str, text: str, state: State = State.FAILED, cause: str = "") -> None:
         """Say why an image could not be built, once; ``cause`` is the parent that it was blocked by."""
@@ -203,15 +202,20 @@ class Board:
         """Show text to people, as one contiguous block, above the live board if there is one."""
         with self._lock:
             if self._view is not None:
-                self._view.print(text)
+                from tasks.ui.live import print_above
+
+                print_above(self._view, text)
             else:
                 self._stream(text + "\n")
 
     def pause(self) -> None:
-        """Take the live board away while something else writes to the terminal; ``resume`` brings it back."""
+        """Take the live board away and leave the terminal as it was, for something else that writes to it or for good;
+        ``resume`` brings it back."""
         with self._lock:
             self._paused += 1
-            self._hide()
+            view, self._view = self._view, None
+            if view is not None:
+                view.stop()
 
     def resume(self) -> None:
         """The other writer is done."""
@@ -219,12 +223,6 @@ class Board:
             self._paused -= 1
             if any(row.state == State.RUNNING and row.action != Action.RETAG for row in self.rows.values()):
                 self._show()
-
-    def close(self) -> None:
-        """Take the live board away for good and leave the terminal as it was."""
-        with self._lock:
-            self._paused += 1
-            self._hide()
 
     def _row(self, image: str) -> Row:
         return self.rows.setdefault(image, Row(image))
@@ -235,24 +233,19 @@ class Board:
         if self._live is None:
             self._live = wants_live()
         if self._live:
-            from tasks.ui.live import LiveView
+            from tasks.ui.live import Picture, on_terminal
 
-            self._view = LiveView(self)
+            self._view = on_terminal(Picture(self))
             self._view.start()
         return self._view is not None
 
-    def _hide(self) -> None:
-        view, self._view = self._view, None
-        if view is not None:
-            view.stop()
-
-    def _headline(self, row: Row, progress: Progress | None, size: int | None, detail: str) -> str:
+    def _headline(self, row: Row, progress: Progress | None, size: int | None) -> str:
         facts = [f"{row.state} {row.image} in {seconds_text(row.elapsed(time.monotonic()))}"]
         if progress is not None and (summary := progress.summary()).total:
             facts.append(f"{summary.cached} of {summary.total} steps cached")
         if size is not None:
             facts.append(f"{size / 1e6:.0f} MB")
-        return ", ".join([*facts, *([detail] if detail else [])])
+        return ", ".join(facts)
 
     def _block(self, progress: Progress | None) -> list[str]:
         if progress is None or self._view is not None or self.verbose:

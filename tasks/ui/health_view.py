@@ -58,8 +58,8 @@ class HealthView:
                 self._said[name] = verdict.words
                 print(f"{seconds_text(seconds):>7}  {name}: {verdict.words}", file=sys.stderr, flush=True)
 
-    def table(self) -> Any:
-        """The picture of this moment."""
+    def __rich__(self) -> Any:
+        """What rich draws: the picture of this moment."""
         from rich.table import Table
         from rich.text import Text
 
@@ -84,18 +84,9 @@ def shown(live: bool | None = None) -> Iterator[HealthView]:
     if not live:
         yield view
         return
-    from rich.console import Console
-    from rich.live import Live
+    from tasks.ui.live import on_terminal
 
-    console = Console(file=sys.stderr, highlight=False)
-    drawn = Live(
-        console=console,
-        get_renderable=view.table,
-        refresh_per_second=5,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+    drawn = on_terminal(view)
     with drawn, processes.when_stopped(drawn.stop):
         yield view
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.text import Text
 
@@ -19,7 +20,7 @@ from tasks.base.formatting import cut, seconds_text
 from tasks.building.events import State
 from tasks.planning.action import Action
 from tasks.planning.forecast import wall_seconds
-from tasks.ui.board import Row
+from tasks.ui.board import BAD, GOOD, Row
 
 if TYPE_CHECKING:
     from tasks.ui.board import Board
@@ -29,50 +30,36 @@ HERTZ = 5
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SPINNER_ASCII = "|/-\\"
-_GOOD = (State.BUILT, State.RETAGGED, State.PULLED)
-_BAD = (State.FAILED, State.INPUTS_CHANGED, State.CANCELLED)
 
 
-class LiveView:
-    """The live board at the bottom of the terminal, for as long as it is started."""
-
-    def __init__(self, board: Board, console: Console | None = None) -> None:
-        """Draw ``board`` on ``console`` (default: standard error)."""
-        self.console = console or Console(file=sys.stderr, highlight=False)
-        self._live = Live(
-            Picture(board),
-            console=self.console,
-            refresh_per_second=HERTZ,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-
-    def start(self) -> None:
-        """Begin to draw, in a thread of rich's own."""
-        self._live.start()
-
-    def stop(self) -> None:
-        """Take the board away and give the cursor back."""
-        self._live.stop()
-
-    def print(self, text: str) -> None:
-        """Print a block above the board; the outcome at its beginning is coloured."""
-        self.console.print(_marked(text, self.console), soft_wrap=True)
+def on_terminal(picture: RenderableType) -> Live:
+    """What draws a picture on standard error again and again, and takes it away at the end."""
+    return Live(
+        picture,
+        console=Console(file=sys.stderr, highlight=False),
+        refresh_per_second=HERTZ,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
+def print_above(live: Live, text: str) -> None:
+    """Print a block above what is drawn; the outcome at its beginning is coloured."""
+    live.console.print(_marked(text, live.console), soft_wrap=True)
+
+
+@dataclass(frozen=True)
 class Picture:
     """What rich draws: the board as it is at the moment of drawing."""
 
-    def __init__(self, board: Board) -> None:
-        """Draw ``board``."""
-        self._board = board
+    board: Board
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Rich asks what to draw."""
         now = time.monotonic()
         width, height = options.max_width, options.size.height
-        yield Group(*lines(self._board, now, width, height, unicode=_unicode(console)))
+        yield Group(*lines(self.board, now, width, height, unicode=_unicode(console)))
 
 
 def lines(board: Board, now: float, width: int, height: int, *, unicode: bool = True) -> list[Text]:
@@ -172,9 +159,9 @@ def _marked(text: str, console: Console) -> Text:
     first, _, rest = text.partition("\n")
     word = first.partition(" ")[0]
     good, bad = ("✓ ", "✗ ") if _unicode(console) else ("", "")
-    if word in _GOOD:
+    if word in GOOD:
         marked = Text(good, style="green") + Text(first, style="default")
-    elif word in _BAD:
+    elif word in BAD:
         marked = Text(bad, style="bold red") + Text(first, style="bold red")
     else:
         marked = Text(first)

@@ -132,7 +132,7 @@ class Reporter:
 
     def complete_run(self) -> None:
         """The run is over, well or badly or by Ctrl-C: clear the terminal and say what came of it."""
-        self._board.close()
+        self._board.pause()
         interrupted = sys.exc_info()[0] is not None
         line = summary(self._board, time.monotonic() - self._began)
         for text in [*self._aborted, *([line] if line else [])]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.base.formatting import size_text
 from tasks.engine.layers import Disk
-from tasks.ui.sizes import Content, Measured
+from tasks.pruning.image_contents import Content, Measured
 
 
 def report(
