@@ -57,13 +57,13 @@ def check_parents(
                 )
 
 
-def content(ref: str, wanted: tuple[str, ...], facts_of: ConfigsOf) -> str:
+def content(ref: str, wanted: tuple[str, ...], configs_of: ConfigsOf) -> str:
     """What an external reference holds: its digest if it is pinned, else the content that the engine has for it; of
     several platforms, each one's."""
     pinned = ref.partition("@")[2]
     if pinned:
         return pinned
-    found = facts_of(ref, wanted) or ()
-    if len(found) < 2:
-        return found[0].content if found else ""
-    return " ".join(sorted(f"{one}={facts.content}" for one, facts in zip(wanted, found, strict=True)))
+    configs = configs_of(ref, wanted) or ()
+    if len(configs) < 2:
+        return configs[0].content if configs else ""
+    return " ".join(sorted(f"{platform}={config.content}" for platform, config in zip(wanted, configs, strict=True)))

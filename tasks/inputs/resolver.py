@@ -157,11 +157,11 @@ class InputResolver:
         self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
 
     def resolve(
-        self, platform: str, facts_of: ConfigsOf, only: str = "", built_on: tuple[str, ...] = ()
+        self, platform: str, configs_of: ConfigsOf, only: str = "", built_on: tuple[str, ...] = ()
     ) -> dict[str, ImageInputs]:
         """Every image of the project (or ``only`` one and what it needs), parents before children.
 
-        ``platform`` is the engine's, ``built_on`` are those of the builder if they are others, ``facts_of`` tells
+        ``platform`` is the engine's, ``built_on`` are those of the builder if they are others, ``configs_of`` tells
         what is known of an external reference. What is wrong with one image is its ``problem``; a cycle is the
         problem of all images in it.
         """
@@ -184,13 +184,13 @@ class InputResolver:
             order, cycle = _order(edges)
             done: dict[str, ImageInputs] = {}
             for name in order:
-                draft = self._inherit(drafts[name], platform, facts_of, done)
+                draft = self._inherit(drafts[name], platform, configs_of, done)
                 inherited = {*self._parents(draft.image, draft.reads).values()} - edges[name]
                 if inherited:  # an ONBUILD of a base names one more image: it has to come first
                     edges[name] |= inherited
                     todo.extend(inherited)
                     break
-                done[name] = self._measure(draft, facts_of, done, cycle if name in cycle else [])
+                done[name] = self._measure(draft, configs_of, done, cycle if name in cycle else [])
             else:
                 return done
 
@@ -213,8 +213,8 @@ class InputResolver:
                 text = self._texts[image.name] = dockerfile_text(image)
             reads = self._reads(image, text, targets, inherited or _Inherited())
             return _Draft(image, text, reads, platforms=targets)
-        except UserError as trouble:
-            return _Draft(image, "", None, str(trouble))
+        except UserError as error:
+            return _Draft(image, "", None, str(error))
 
     def _reads(self, image: Image, text: str, targets: tuple[str, ...], inherited: _Inherited) -> Reads:
         asked: dict[str, Any] = {
@@ -233,7 +233,7 @@ class InputResolver:
             self._used[key] = kept or _parse(text, asked).to_json()
         return Reads.from_json(self._used[key])
 
-    def _inherit(self, draft: _Draft, platform: str, facts_of: ConfigsOf, done: Mapping[str, ImageInputs]) -> _Draft:
+    def _inherit(self, draft: _Draft, platform: str, configs_of: ConfigsOf, done: Mapping[str, ImageInputs]) -> _Draft:
         """Read the Dockerfile again with what its bases hand on: ONBUILD, and the variables that they set."""
         if draft.reads is None:
             return draft
@@ -242,31 +242,31 @@ class InputResolver:
         for ref in references(draft.reads):
             parent = done.get(parents.get(ref, ""))
             outside = "" if parent else external(draft.image, ref)
-            found: list[ImageConfig | ImageInputs] = [parent] if parent else []
+            sources: list[ImageConfig | ImageInputs] = [parent] if parent else []
             sure = bool(parent and parent.env_known)
             if outside:
-                found = list(facts_of(outside, draft.reads.read_for.get(ref, draft.platforms)) or ())
-                sure = bool(found) and all(one.env == found[0].env for one in found)
+                sources = list(configs_of(outside, draft.reads.read_for.get(ref, draft.platforms)) or ())
+                sure = bool(sources) and all(source.env == sources[0].env for source in sources)
             if sure:
-                inherited.env[ref] = dict(found[0].env)
-            if found:
-                inherited.onbuild[ref] = list(dict.fromkeys(each for one in found for each in one.onbuild))
+                inherited.env[ref] = dict(sources[0].env)
+            if sources:
+                inherited.onbuild[ref] = list(dict.fromkeys(line for source in sources for line in source.onbuild))
         return self._draft(draft.image, platform, inherited) if inherited.onbuild else draft
 
     def _parents(self, image: Image, reads: Reads | None) -> dict[str, str]:
         """Each context or reference of the Dockerfile that stands for an image of this project, with its name."""
-        found = {}
+        parents = {}
         for ref in references(reads):
             value = image.contexts.get(ref, "")
             name = self._by_ref.get(normalise(external(image, ref) or "-"))
             if value.startswith("service:"):
-                found[ref] = value.removeprefix("service:")
+                parents[ref] = value.removeprefix("service:")
             elif name and name != image.name:
-                found[ref] = name
-        return found
+                parents[ref] = name
+        return parents
 
     def _measure(
-        self, draft: _Draft, facts_of: ConfigsOf, done: Mapping[str, ImageInputs], cycle: list[str]
+        self, draft: _Draft, configs_of: ConfigsOf, done: Mapping[str, ImageInputs], cycle: list[str]
     ) -> ImageInputs:
         image, directory = draft.image, self._project.directory
         if cycle:
@@ -274,48 +274,42 @@ class InputResolver:
         if draft.problem:
             return ImageInputs(image, directory, problem=draft.problem)
         parents = self._parents(image, draft.reads)
-        held_up = ImageInputs(image, directory, dockerfile_text=draft.text, parents=parents, platforms=draft.platforms)
+        inputs = ImageInputs(image, directory, dockerfile_text=draft.text, parents=parents, platforms=draft.platforms)
         try:
             built_for = {name: done[name].platforms for name in parents.values()}
             check_parents(draft.reads, parents, built_for, f"service {image.name}")
             texts, parts = self._files(draft)
             ignore = next((part.ignore.completed or part.ignore.text for part in parts if not part.label), "")
-            digest = _digest(texts, parts)
-        except UserError as trouble:
-            return replace(held_up, problem=str(trouble))
-        reads = draft.reads
-        wanted = read_for(image, draft.reads, draft.platforms, parents)
-        bases = {ref: content(ref, some, facts_of) for ref, some in wanted.items()}
-        if reads and reads.syntax and (frontend := facts_of(reads.syntax, self._built_on[:1])):
+            files_digest = _digest(texts, parts)
+        except UserError as error:
+            return replace(inputs, problem=str(error))
+        inputs = replace(inputs, texts=texts, parts=parts, ignore=ignore, index=self._index)
+        inputs = self._with_own(inputs, draft.reads, configs_of, files_digest)
+        inputs = _with_parents(inputs, {name: done[name] for name in parents.values()})
+        return _handing_on(inputs, configs_of) if image.remote_context else inputs
+
+    def _with_own(
+        self, inputs: ImageInputs, reads: Reads | None, configs_of: ConfigsOf, files_digest: str
+    ) -> ImageInputs:
+        """With all that goes in besides its files, but for its parents."""
+        image, wanted = inputs.image, read_for(inputs.image, reads, inputs.platforms, inputs.parents)
+        bases = {ref: content(ref, some, configs_of) for ref, some in wanted.items()}
+        if reads and reads.syntax and (frontend := configs_of(reads.syntax, self._built_on[:1])):
             bases[reads.syntax] = frontend[0].content  # one that the engine does not hold is known by its name only
-        remotes = declaration.remotes(image, reads, directory)
-        settings = declaration.settings(image, reads, draft.platforms, self._built_on, self._environ)
-        own = fingerprint.input_digest(BuildInputs({}, settings, bases, remotes), digest)
-        fingerprints = {context: done[name].fingerprint for context, name in parents.items()}
-        measured = replace(
-            held_up,
-            texts=texts,
-            parts=parts,
+        remotes = declaration.remotes(image, reads, inputs.directory)
+        settings = declaration.settings(image, reads, inputs.platforms, self._built_on, self._environ)
+        return replace(
+            inputs,
             settings=settings,
-            parent_fingerprints={name: done[name].fingerprint for name in parents.values()},
-            parent_tags={
-                context: tag_of(done[name].image.ref, done[name].fingerprint) for context, name in parents.items()
-            },
             bases=bases,
             read_for=wanted,
             remotes=remotes,
             env=reads.env if reads else {},
-            env_known=all(facts_of(ref, some) for ref, some in wanted.items())
-            and all(done[name].env_known for name in parents.values())
-            and (reads is None or reads.alike),
+            env_known=all(configs_of(*ref) for ref in wanted.items()) and (reads is None or reads.alike),
             onbuild=reads.onbuild if reads else (),
-            early=_early(reads, parents) if reads and parents else (),
-            ignore=ignore,
-            input_digest=own,
-            fingerprint=fingerprint.fingerprint(own, fingerprints),
-            index=self._index,
+            early=_early(reads, inputs.parents) if reads and inputs.parents else (),
+            input_digest=fingerprint.input_digest(BuildInputs({}, settings, bases, remotes), files_digest),
         )
-        return _handing_on(measured, facts_of) if image.remote_context else measured
 
     def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...]]:
         """The texts (Dockerfile, ignore files) and the selections of an image."""
@@ -328,19 +322,19 @@ class InputResolver:
             if folder.startswith("/") and not Path(folder).is_dir():
                 raise UserError(f"there is no folder {folder!r}", where=where, remedy=f"the context {label or '.'!r}")
         parts = []
-        found = [*draft.reads.copies]
-        bases = [each.context for each in found if each.instruction == "FROM"]
+        copies = [*draft.reads.copies]
+        bases = [copy.context for copy in copies if copy.instruction == "FROM"]
         if any(image.contexts[name].startswith(declaration.OCI_LAYOUT) for name in bases):
-            found.append(Copy("", (WHOLE,)))  # an ONBUILD of it may read anything
-        for label in dict.fromkeys(copy.context for copy in found):
+            copies.append(Copy("", (WHOLE,)))  # an ONBUILD of it may read anything
+        for label in dict.fromkeys(copy.context for copy in copies):
             if label and not image.contexts[label].startswith("/"):
                 continue  # another image, or a source that only a build can look at
             root = Path(image.contexts[label] if label else image.context)
             view = self._view(root, Path(image.dockerfile) if not label and image.dockerfile else None)
             if view.ignore.path:
                 texts[str(view.ignore.path)] = view.ignore.text
-            copies = [copy for copy in found if copy.context == label]
-            parts.append(Part(label, root, view.ignore, view.select(copies, where)))
+            ours = [copy for copy in copies if copy.context == label]
+            parts.append(Part(label, root, view.ignore, view.select(ours, where)))
         return texts, tuple(parts)
 
     def _view(self, root: Path, dockerfile_path: Path | None) -> inputs.View:
@@ -366,17 +360,31 @@ def _parse(text: str, asked: Mapping[str, Any]) -> Reads:
     from tasks.inputs import dockerfile  # parsing is rare: its answers are kept
 
     common = {name: value for name, value in asked.items() if name not in ("platforms", "built_on")}
-    pairs = [(one, on) for one in asked["platforms"] for on in asked["built_on"]]
-    return joined([dockerfile.reads(text, **common, platform=one, build_platform=on) for one, on in pairs])
+    pairs = [(target, on) for target in asked["platforms"] for on in asked["built_on"]]
+    return joined([dockerfile.reads(text, **common, platform=target, build_platform=on) for target, on in pairs])
 
 
-def _handing_on(one: ImageInputs, facts_of: ConfigsOf) -> ImageInputs:
+def _with_parents(inputs: ImageInputs, parents: Mapping[str, ImageInputs]) -> ImageInputs:
+    """With what its parents, by name, are made of."""
+    of = {context: parents[name] for context, name in inputs.parents.items()}
+    return replace(
+        inputs,
+        parent_fingerprints={name: parent.fingerprint for name, parent in parents.items()},
+        parent_tags={context: tag_of(parent.image.ref, parent.fingerprint) for context, parent in of.items()},
+        env_known=inputs.env_known and all(parent.env_known for parent in parents.values()),
+        fingerprint=fingerprint.fingerprint(
+            inputs.input_digest, {context: parent.fingerprint for context, parent in of.items()}
+        ),
+    )
+
+
+def _handing_on(inputs: ImageInputs, configs_of: ConfigsOf) -> ImageInputs:
     """An image of a remote context with what it hands on to its children: known once the engine holds it."""
-    facts = facts_of(tag_of(one.image.ref, one.fingerprint), one.platforms)
-    if not facts:
-        return replace(one, env_known=False)
-    alike = all(each.env == facts[0].env for each in facts)
-    return replace(one, env=facts[0].env, onbuild=facts[0].onbuild, env_known=alike)
+    configs = configs_of(tag_of(inputs.image.ref, inputs.fingerprint), inputs.platforms)
+    if not configs:
+        return replace(inputs, env_known=False)
+    alike = all(config.env == configs[0].env for config in configs)
+    return replace(inputs, env=configs[0].env, onbuild=configs[0].onbuild, env_known=alike)
 
 
 def _order(parents: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
@@ -387,7 +395,7 @@ def _order(parents: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
     except CycleError as error:
         cycle: list[str] = error.args[1]
         inside = set(cycle)
-        rest, _ = _order({name: [one for one in found if one not in inside] for name, found in graph.items()})
+        rest, _ = _order({name: [parent for parent in needs if parent not in inside] for name, needs in graph.items()})
         return rest, cycle
 
 
