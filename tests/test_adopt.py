@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from tasks.adopting.copies import Copy
 from tasks.base.errors import UserError
 from tasks.run import Run
 from tests.conftest import ROOT
+from tests.test_stack import Followed, Stack
 
 # What is of this repository alone.
 OURS = {"adopt", "base_image", "rebuild_base", "benchmark_builds", "compare_performance", "lint", "lock", "test",
@@ -60,8 +63,8 @@ def test_a_copy_has_all_that_it_imports_and_lists_only_what_works_there(whole: C
     assert not [name for name in whole.files if name.startswith(("tasks/adopting", "tasks/benchmarks"))]
 
 
-def doit_list(project: Path) -> set[str]:
-    done = subprocess.run([sys.executable, "-m", "doit", "list"], cwd=project, capture_output=True, text=True)
+def doit_list(project: Path, env: Mapping[str, str] | None = None) -> set[str]:
+    done = subprocess.run([sys.executable, "-m", "doit", "list"], cwd=project, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {line.split()[0] for line in done.stdout.splitlines()}
 
@@ -307,3 +310,135 @@ def test_a_wheel_has_all_modules_and_the_files_beside_them(tmp_path: Path) -> No
         assert {name for name in archive.namelist() if name.startswith("tasks/")} == {
             name for name in listed if name.startswith("tasks/")
         }
+
+
+# ---- in three projects as many people have them
+
+SMALL = "x-small: &small {init: true, stop_grace_period: 1s, tmpfs: [/tmp]}\n"
+RUN = "CMD echo PREFIX; touch /tmp/well; exec sleep 1000\n"
+HEALTH = "HEALTHCHECK --interval=1s --start-interval=100ms --start-period=10s --retries=2 CMD test -e /tmp/well\n"
+PROJECTS = {
+    # a web application, its database and its worker; one Dockerfile at the top, which copies all
+    "web": {
+        "docker-compose.yml": f"""{SMALL}
+name: PREFIX
+services:
+  db: {{<<: *small, image: "tst-busybox:1", command: [sleep, "1000"], environment: {{PASSWORD: "$DB_PASSWORD"}}}}
+  web: {{<<: *small, image: PREFIX/web, build: ., depends_on: [db], ports: ["127.0.0.1:0:80"]}}
+  worker: {{<<: *small, image: PREFIX/web, build: ., depends_on: [db]}}
+""",
+        ".env.example": "DB_PASSWORD=change-me\n",
+        "Dockerfile": f"FROM tst-busybox:1\nWORKDIR /app\nCOPY requirements.txt .\nCOPY . .\n{HEALTH}{RUN}",
+        "requirements.txt": "django\n",
+        "manage.py": "print('PREFIX')\n",
+        ".gitignore": "*.sqlite3\n",
+    },
+    # several services of one repository, on one base of its own and with one folder that they share
+    "monorepo": {
+        "compose.yaml": f"""{SMALL}
+name: PREFIX
+services:
+  base: {{image: PREFIX/base, build: libs/base, scale: 0}}
+  api:
+    <<: *small
+    image: PREFIX/api
+    build: {{context: services/api, additional_contexts: {{base: "service:base", libs: libs}}}}
+  jobs:
+    <<: *small
+    image: PREFIX/jobs
+    build: {{context: services/jobs, additional_contexts: {{base: "service:base", libs: libs}}}}
+""",
+        "libs/base/Dockerfile": f"FROM tst-busybox:1\n{HEALTH}",
+        "libs/shared.txt": "PREFIX\n",
+        "services/api/Dockerfile": f"FROM base\nCOPY --from=libs shared.txt /\nCOPY main.txt /\n{RUN}",
+        "services/api/main.txt": "api\n",
+        "services/jobs/Dockerfile": f"FROM base\nCOPY --from=libs shared.txt /\n{RUN}",
+    },
+    # a Dockerfile for each service, profiles, and several Compose files that .env names
+    "files": {
+        "deploy/compose.yml": f"""{SMALL}
+name: PREFIX
+services:
+  front:
+    <<: *small
+    image: PREFIX/front
+    build: {{context: .., dockerfile: docker/front.Dockerfile}}
+  tools:
+    image: PREFIX/tools
+    profiles: [debug]
+    build: {{context: .., dockerfile: docker/tools.Dockerfile}}
+""",
+        "deploy/local.yml": 'services: {front: {build: {args: {MODE: local}}, ports: ["127.0.0.1:0:80"]}}\n',
+        ".env": "COMPOSE_FILE=deploy/compose.yml:deploy/local.yml\n",
+        ".dockerignore": "*\n!src\n",
+        "docker/front.Dockerfile": f"FROM tst-busybox:1\nARG MODE\nRUN echo $MODE\nCOPY src /src\n{HEALTH}{RUN}",
+        "docker/tools.Dockerfile": "FROM tst-busybox:1\nCOPY src/a.txt /\n",
+        "src/a.txt": "PREFIX\n",
+    },
+}
+IMAGES = {"web": {"web", "worker"}, "monorepo": {"base", "api", "jobs"}, "files": {"front"}}
+# Tasks that need words, or their turn.
+WORDS = {
+    "cache_prune": ["--dry-run"],  # the engine is everybody's
+    "logs_optimized": ["--tail", "5"],
+    "cache_export": ["FOLDER"],
+    "cache_import": ["FOLDER"],
+    "down_optimized": ["--volumes", "--yes"],
+}
+FIRST = ("build_optimized", "up_optimized", "ps_optimized", "logs_optimized", "dev_optimized", "cache_export")
+LAST = ("down_optimized",)
+
+
+class Adopter(Stack):
+    """A project that has the tasks in it: they are run there, as its own ``.env`` says."""
+
+    def env(self, **environ: str) -> dict[str, str]:
+        known = super().env(**environ)
+        return {name: value for name, value in known.items() if not name.startswith("COMPOSE_")}
+
+    def doit(self, *args: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
+        return super().doit(*args, cwd=cwd or self.folder, **environ)
+
+    def start(self, *args: str, cwd: Path | None = None, **environ: str) -> subprocess.Popen[str]:
+        return super().start(*args, cwd=cwd or self.folder, **environ)
+
+    def follow(self) -> None:
+        """Run ``dev_optimized`` until it follows edits, and end it as Ctrl-C does."""
+        followed = Followed(self)
+        try:
+            followed.wait_for("following edits")
+        finally:
+            followed.process.send_signal(signal.SIGINT)
+            followed.process.wait(60)
+
+
+@pytest.fixture(params=PROJECTS)
+def adopter(request: pytest.FixtureRequest, busybox: str, tmp_path: Path) -> Iterator[Adopter]:
+    one = Adopter(tmp_path / request.param)
+    one.folder.mkdir()
+    one.write(PROJECTS[request.param])
+    yield one
+    one.close()
+
+
+def test_every_task_of_doit_list_works_in_a_project_that_adopted_them(adopter: Adopter, tmp_path: Path) -> None:
+    images = IMAGES[adopter.folder.name]
+    done = adopter.doit("adopt", str(adopter.folder), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert images <= {line.split()[0] for line in done.stdout.splitlines() if line.strip()}, "its plan"
+    read = "these tasks lie in the contexts of images that read them: web, worker" in done.stderr
+    assert read == (adopter.folder.name == "web"), done.stderr
+    listed = doit_list(adopter.folder, adopter.env())
+    assert {f"build_{name}_optimized" for name in images} <= listed
+    assert not listed & OURS
+    between = listed - {*FIRST, *LAST}
+    for task in (*FIRST, *sorted(between), *LAST):
+        words = [word.replace("FOLDER", str(tmp_path / "export")) for word in WORDS.get(task, [])]
+        if task == "dev_optimized":
+            adopter.follow()
+            continue
+        ran = adopter.doit(task, *words)
+        assert ran.returncode == 0, f"{task}: {ran.stdout}\n{ran.stderr}"
+        assert "Traceback" not in ran.stderr, f"{task}: {ran.stderr}"
+    again = adopter.doit("adopt", "--update", str(adopter.folder), cwd=ROOT)
+    assert "nothing is new" in again.stderr, again.stderr
