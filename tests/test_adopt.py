@@ -305,7 +305,9 @@ def test_a_wheel_has_all_modules_and_the_files_beside_them(tmp_path: Path) -> No
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     [wheel] = tmp_path.glob("*.whl")
-    assert wheel.name.startswith(f"vllm_local_swarm_builds-{copies.copy_of(ROOT).version}-")
+    version = copies.copy_of(ROOT).version
+    assert wheel.name.startswith(f"vllm_local_swarm_builds-{version}-")
+    assert f"\n## [{version}] - 20" in (ROOT / "CHANGELOG.md").read_text()
     with zipfile.ZipFile(wheel) as archive:
         assert {name for name in archive.namelist() if name.startswith("tasks/")} == {
             name for name in listed if name.startswith("tasks/")
