@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import compare, edits, scenarios
+from benchmarks import actions, compare, edits, scenarios
 from benchmarks.compare import Row
 from benchmarks.measure import Timing
 from benchmarks.replay import Applied, Count, Replay
 from benchmarks.scenarios import Case
 from tasks.base.errors import UserError
-from tasks.cli import bench
 
 MACHINE = {
     "cpus": 2, "cpu": "a cpu", "memory_gb": 8.0, "load_average": [0.1, 0.2, 0.3], "system": "Linux 6 x86_64",
@@ -200,12 +199,12 @@ def test_an_edit_changes_the_file_and_no_two_are_alike(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("given_", "expected"), [("", ["a", "b"]), ("b", ["b"]), (" b , a", ["b", "a"])])
 def test_images_are_chosen_by_name(given_: str, expected: list[str]) -> None:
-    assert bench.chosen(given_, ["a", "b"]) == expected
+    assert actions.chosen(given_, ["a", "b"]) == expected
 
 
 def test_an_unknown_image_is_said_so() -> None:
     with pytest.raises(UserError, match=r"no image 'c' is declared both ways \(there are a, b\)"):
-        bench.chosen("c", ["a", "b"])
+        actions.chosen("c", ["a", "b"])
 
 
 class Builds:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 OURS = ("tasks", "benchmarks")
 # What `cli.action` imports when it acts.
-_NAMED = re.compile(r"tasks\.[\w.]+:\w+")
+_NAMED = re.compile(r"(tasks|benchmarks)\.[\w.]+:\w+")
 
 
 def graph(root: Path) -> dict[str, set[str]]:

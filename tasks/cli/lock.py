@@ -17,12 +17,7 @@ LOCKS = {"requirements.in": "requirements.txt", "requirements-dev.in": "requirem
 
 def task_lock() -> Task:
     """Lock what requirements.in and requirements-dev.in ask for: [--upgrade [PACKAGE …]]"""
-    upgrade = {
-        "name": "upgrade",
-        "long": "upgrade",
-        **FLAG,
-        "help": "take new versions, of these packages or of all",
-    }
+    upgrade = {"name": "upgrade", "long": "upgrade", **FLAG, "help": "take new versions, of these packages or of all"}
     return {
         "actions": [(lock,)],
         "task_dep": ["_dev_environment"],
