@@ -135,7 +135,7 @@ class Run:
         return InputResolver(self.project, self.common, self.environ)
 
     @cached_property
-    def facts(self) -> ImageConfigCache:
+    def configs(self) -> ImageConfigCache:
         """What is known of the images that the engine holds."""
         return ImageConfigCache(self.common / "facts.json", self.engine.facts)
 
@@ -179,15 +179,15 @@ class Run:
     def forecast(self, decisions: Mapping[str, Decision]) -> dict[str, float]:
         """How long what is planned for each image takes, where that is known: a pull is not a build, and the same image
         under another service's name takes nothing more."""
-        found = {}
-        for name, one in decisions.items():
-            if one.inputs.image.duplicate_of:
-                found[name] = 0.0
+        seconds = {}
+        for name, decision in decisions.items():
+            if decision.inputs.image.duplicate_of:
+                seconds[name] = 0.0
                 continue
-            known = self.expected_pull_seconds if one.action == Action.PULL else self.expected_seconds
+            known = self.expected_pull_seconds if decision.action == Action.PULL else self.expected_seconds
             if name in known:
-                found[name] = known[name]
-        return found
+                seconds[name] = known[name]
+        return seconds
 
     def declared(self) -> dict[str, ImageInputs]:
         """What each image is made of, parents first, found without asking the engine: enough for ``file_dep``."""
@@ -201,11 +201,11 @@ class Run:
         """What would be done about each image, and why; made anew after ``changed``."""
         with self._lock:
             if self._decisions is None:
-                inputs = self.resolver.resolve(self.snapshot().platform, self._facts_of, built_on=self.built_on)
+                inputs = self.resolver.resolve(self.snapshot().platform, self._configs_of, built_on=self.built_on)
                 self._decisions = self._planned(inputs, whole=True)
                 self._ask_others(self._decisions)
                 self.resolver.keep()
-                self.facts.keep(local_image.id for local_image in self.snapshot().by_name.values())
+                self.configs.keep(local_image.id for local_image in self.snapshot().by_name.values())
             return self._decisions
 
     def decide(self, name: str, *, refresh: bool = False) -> Decision:
@@ -215,14 +215,14 @@ class Run:
             if not refresh and (self._decisions is not None or not self._changed):
                 return self.decisions()[name]
             chosen = InputResolver(self.project, self.common, self.environ) if refresh else self.resolver
-            inputs = chosen.resolve(self.snapshot().platform, self._facts_of, name, self.built_on)
+            inputs = chosen.resolve(self.snapshot().platform, self._configs_of, name, self.built_on)
             return self._planned(inputs)[name]
 
     def _planned(self, inputs: Mapping[str, ImageInputs], whole: bool = False) -> dict[str, Decision]:
         """Decide about all of these; the shared registry is asked about what would else be built, and once in a while
         about all. Which of its results take the place of one here is settled for all images together (``whole``)."""
         snapshot = self.snapshot()
-        inputs = {name: self._checked(one) for name, one in inputs.items()}
+        inputs = {name: self._checked(each) for name, each in inputs.items()}
 
         def planned(offers: Mapping[str, SharedImage], taken: Collection[str]) -> dict[str, Decision]:
             return plan.plan(inputs, self._known(), offers, taken or chosen)
@@ -232,7 +232,7 @@ class Run:
         due = whole and bool(self.settings.cache_registry) and self.asked.due
         ask = set(inputs) if due else chosen.intersection(inputs)
         # A run with nothing to ask does not even import what would.
-        if not self.settings.cache_registry or not (ask or any(one.action == Action.BUILD for one in decided.values())):
+        if not self.settings.cache_registry or not (ask or any(map(_builds, decided.values()))):
             return self._possible(decided)
         if self.share.reads:
             from tasks.planning import agreement
@@ -252,9 +252,9 @@ class Run:
         if not self.settings.redis_url:
             return
         unknown = {
-            one.inputs.fingerprint: name
-            for name, one in decided.items()
-            if one.action == Action.BUILD and name not in self.expected_seconds
+            decision.inputs.fingerprint: name
+            for name, decision in decided.items()
+            if _builds(decision) and name not in self.expected_seconds
         }
         if unknown:
             for number, made in self.coordinator.lookup(list(unknown)).items():
@@ -273,7 +273,7 @@ class Run:
             self._snapshot = self._decisions = self._identity = None
             self._changed = True
             self.engine.forget()
-            self.facts.forget()
+            self.configs.forget()
 
     def built(self, name: str) -> None:
         """This image was built in this run."""
@@ -281,72 +281,72 @@ class Run:
             self._built.add(name)
             self.changed()
 
-    def facts_of(self, local_image: LocalImage) -> ImageConfig:
+    def config_of(self, local_image: LocalImage) -> ImageConfig:
         """What is known of an image that the engine holds."""
-        return self.facts.get(local_image.id, local_image.fixed)
+        return self.configs.get(local_image.id, local_image.fixed)
 
     def base(self, ref: str, platform: str) -> LocalImage | None:
         """The image that the engine holds of an external reference for a platform: by its name, or beside that."""
         for name in (ref, beside(ref, platform)):
             local_image = self.snapshot().get(name)
-            if local_image and platforms.serves(self.facts_of(local_image).platform, platform):
+            if local_image and platforms.serves(self.config_of(local_image).platform, platform):
                 return local_image
         return None
 
     def bases(self, ref: str, wanted: tuple[str, ...]) -> tuple[LocalImage, ...] | None:
         """The images that the engine holds of an external reference for these platforms, if a build can start from just
         them. The engine's own BuildKit with the classic store takes one image for a name: with two, it asks outside."""
-        found = tuple(local_image for one in wanted if (local_image := self.base(ref, one)))
-        if len(found) < len(wanted):
+        images = tuple(local_image for platform in wanted if (local_image := self.base(ref, platform)))
+        if len(images) < len(wanted):
             return None
-        several = len({local_image.id for local_image in found}) > 1
+        several = len({local_image.id for local_image in images}) > 1
         if several and not self.settings.dedicated_builder and not self.containerd_store:
             return None
-        return found
+        return images
 
-    def content_of(self, one: ImageInputs, local_image: LocalImage) -> str:
+    def content_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
         """The content of an image of this project that the engine holds."""
-        return self._known().content_of(one, local_image)
+        return self._known().content_of(inputs, local_image)
 
     def _known(self) -> plan.Known:
-        return plan.Known(self.snapshot(), self.facts_of, self._record_of, self.index_of)
+        return plan.Known(self.snapshot(), self.config_of, self._record_of, self.index_of)
 
-    def index_of(self, one: ImageInputs, local_image: LocalImage) -> str:
+    def index_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
         """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""
         from tasks.planning import several  # most images are of one
 
-        return several.index_of(one, local_image, self.folder / "results", containerd=self.containerd_store)
+        return several.index_of(inputs, local_image, self.folder / "results", containerd=self.containerd_store)
 
-    def _checked(self, one: ImageInputs) -> ImageInputs:
+    def _checked(self, inputs: ImageInputs) -> ImageInputs:
         """With the reason why an image of several platforms cannot be had here, if there is one, and whether the image
         is still to be built in this run."""
-        # Services that share one build it once.
-        if plan.own_only(one) and one.name not in self._built and not one.image.duplicate_of:
-            one = replace(one, due=True)
-        if one.problem or len(one.platforms) < 2:
-            return one
+        # Services that share an image build it once.
+        if plan.own_only(inputs) and inputs.name not in self._built and not inputs.image.duplicate_of:
+            inputs = replace(inputs, due=True)
+        if inputs.problem or len(inputs.platforms) < 2:
+            return inputs
         from tasks.planning import several
 
         dedicated = self.settings.dedicated_builder
         engine, containerd = self.snapshot().platform, self.containerd_store
-        problem = several.problem(one, engine, dedicated=dedicated, containerd=containerd)
-        return replace(one, problem=problem) if problem else one
+        problem = several.problem(inputs, engine, dedicated=dedicated, containerd=containerd)
+        return replace(inputs, problem=problem) if problem else inputs
 
     def _possible(self, decided: dict[str, Decision]) -> dict[str, Decision]:
         """Without the builds that the engine's BuildKit would refuse; a dedicated builder's version is not known."""
-        if self.settings.dedicated_builder or all(one.action != Action.BUILD for one in decided.values()):
+        if self.settings.dedicated_builder or not any(map(_builds, decided.values())):
             return decided
         from tasks.planning import refused  # a run with nothing to build does not even import it
 
         return refused.without(decided, self.snapshot().version)
 
-    def _facts_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
-        found = self.bases(ref, wanted)
+    def _configs_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
+        images = self.bases(ref, wanted)
         if normalise(ref) == self._base_image and all(map(self._is_ours, wanted)):
-            local_image = found[0] if found else None
+            local_image = images[0] if images else None
             if not base.wanted(local_image, self.settings, self.base_identity):
                 return self._base_to_come()
-        return tuple(map(self.facts_of, found)) if found else None
+        return tuple(map(self.config_of, images)) if images else None
 
     def _is_ours(self, platform: str) -> bool:
         return platforms.serves(self.snapshot().platform, platform)
@@ -369,15 +369,19 @@ class Run:
             return None
         from tasks.bases import shared as shared_base
 
-        found = shared_base.of(self.settings, self.share, self.base_identity, self.snapshot().platform).facts()
-        return (found,) if found else None
+        config = shared_base.of(self.settings, self.share, self.base_identity, self.snapshot().platform).facts()
+        return (config,) if config else None
 
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)
         return known if known and known.ref == self.project.images[name].ref else None
 
 
+def _builds(decision: Decision) -> bool:
+    return decision.action == Action.BUILD
+
+
 @cache
 def current() -> Run:
-    """The workspace of this process."""
+    """The run of this process."""
     return Run()

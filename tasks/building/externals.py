@@ -84,7 +84,7 @@ def refuse_foreign(run: Run, decision: Decision) -> None:
         local_image = run.snapshot().get(ref)
         for wanted in some if local_image else ():
             if run.base(ref, wanted) is None and local_image:
-                have = run.facts_of(local_image).platform
+                have = run.config_of(local_image).platform
                 declare = f", or declare `platforms: [{have}]` for the image" if wanted in one.platforms else ""
                 raise UserError(
                     f"the base {ref} is {have} here, {wanted} is wanted, and that cannot be pulled",
@@ -105,7 +105,7 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
     for ref in {ref for one in decisions.values() for ref, content in one.inputs.bases.items() if content}:
         standing = [one.action for one in decisions.values() if ref in one.inputs.bases]
         local_image, here = run.snapshot().get(ref), run.snapshot().platform
-        if local_image and not platforms.serves(run.facts_of(local_image).platform, here):
+        if local_image and not platforms.serves(run.config_of(local_image).platform, here):
             continue  # the builds read another image, under another name
         if len(standing) > 1 and set(standing) == {Action.BUILD}:
             argv = ["docker", "buildx", "build", *builder.argv(run.settings, run.environ)]

@@ -169,7 +169,7 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
         if (
             local_image is None
             or not made_from(inputs, local_image, decision.parents_label)
-            or not is_for(inputs, run.facts_of(local_image).platform, run.snapshot().platform)
+            or not is_for(inputs, run.config_of(local_image).platform, run.snapshot().platform)
             or (len(inputs.platforms) > 1 and not run.index_of(inputs, local_image))
         ):
             run.share.refuse(wanted, "it is not made from what its labels in the registry say")
@@ -310,7 +310,7 @@ def _add_to_history(build: ImageBuild, outcome: Outcome, status: Status, **more:
 
 def _refuse_foreign(run: Run, decision: Decision, image_id: str, made: LocalImage | None) -> None:
     """``UserError`` where what was built is of another platform than was asked for."""
-    platform = (run.facts_of(made) if made else run.facts.get(image_id, fixed=False)).platform
+    platform = (run.config_of(made) if made else run.configs.get(image_id, fixed=False)).platform
     if not is_for(decision.inputs, platform, run.snapshot().platform):
         raise UserError(
             f"{decision.name}: {platform} was built, and {', '.join(decision.inputs.platforms)} is wanted",
