@@ -22,7 +22,7 @@ from benchmarks import measure
 from benchmarks.peers import Bench, copied_stack
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import temporary_engine
-from tasks.base import processes
+from tasks.base import commands
 from tasks.buildkit import oci_transfer
 from tasks.engine.client import Engine
 from tests import loopback
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=850)
     given = parser.parse_args()
-    processes.stop_on_signals()
+    commands.stop_on_signals()
     results = Results(Path(__file__), "Out of a dedicated builder", ABOUT)
     builder = f"bm-remote-{os.getpid()}"
     with contextlib.ExitStack() as stack:

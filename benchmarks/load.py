@@ -26,7 +26,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.run import current
 from tasks.stack import bringup, ephemeral_stack
@@ -146,7 +146,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--concurrency", type=int, default=16)
     arguments = parser.parse_args()
-    processes.stop_on_signals()
+    commands.stop_on_signals()
     run = current()
     began = time.monotonic()
     found: list[Figures] = []

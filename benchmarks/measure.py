@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 
 _LAST_LINES = 15
@@ -75,18 +75,10 @@ def run(
     peak is never less than what this process takes itself: Linux counts what was there before ``exec``."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began = time.perf_counter()
-        try:
-            process = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        except FileNotFoundError:
-            raise UserError(f"{argv[0]} is not installed") from None
-        try:
+        with commands.start(argv, cwd=cwd, env=env, stdout=out, stderr=err) as process:
             _, status, used = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
+            seconds = time.perf_counter() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
         texts = []
         for stream in (out, err):
             stream.seek(0)
@@ -150,7 +142,4 @@ def _cpu() -> str:
 
 
 def _said(argv: Sequence[str]) -> str:
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:
-        return ""
+    return commands.answer(argv)

@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import lock
+from tasks.base import commands, lock
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.bases.debian import indextargets
@@ -147,11 +146,5 @@ def _apt(words: list[str], env: Mapping[str, str], folder: Path) -> str:
 
 
 def _run(argv: list[str], env: Mapping[str, str], folder: Path) -> str:
-    done = subprocess.run(argv, env=env, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        said = [
-            line for line in done.stderr.splitlines() if line.startswith(("E: ", "dpkg"))
-        ] or done.stderr.splitlines()
-        why = said[-1].removeprefix("E: ") if said else f"it ended with status {done.returncode}"
-        raise UserError(f"the packages of Debian {SUITE} cannot be had: {why}")
-    return done.stdout
+    done = commands.run(argv, env=env, cwd=folder)
+    return done.checked(f"the packages of Debian {SUITE} cannot be had").stdout

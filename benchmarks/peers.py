@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.side_by_side import copy_project
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import processes, settings
+from tasks.base import commands, settings
 from tasks.base.errors import UserError
 from tasks.bases import base
 from tasks.buildkit import bake, buildx
@@ -132,7 +132,7 @@ class Bench:
 @contextlib.contextmanager
 def measuring_engine() -> Iterator[dict[str, str]]:
     """The environment of an engine of our own; where none can be started, of the current one, which is said."""
-    processes.stop_on_signals()
+    commands.stop_on_signals()
     with contextlib.ExitStack() as stack:
         try:
             environ = dict(stack.enter_context(temporary_engine("bm-")).environ)

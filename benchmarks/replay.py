@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from benchmarks import edits
 from benchmarks.side_by_side import SideBySide
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.buildkit import buildx
 from tasks.buildkit.progress import Progress
@@ -140,9 +140,9 @@ def typical(inputs: Mapping[str, Collection[str]], images: Sequence[str]) -> lis
 def commits(repository: Path, count: int) -> list[tuple[str, Apply]]:
     """The last ``count`` commits of the history at ``repository``, oldest first; ``UserError`` where there is none."""
     argv = ["git", "-C", str(repository), "log", "--first-parent", f"--max-count={count}", "--format=%H %h %s"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"no git history can be read here: {done.stderr.strip()}", where=str(repository))
+    done = commands.run(argv)
+    if done.status:
+        raise UserError(f"no git history can be read here: {done.why}", where=str(repository))
     lines = [line.split(" ", 1) for line in reversed(done.stdout.splitlines())]
     return [(said, _checked_out(repository, commit)) for commit, said in lines]
 
@@ -226,10 +226,10 @@ def _followed(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | No
 
     progress = Progress()
     began = time.perf_counter()
-    done = subprocess.run(argv, env=environ, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    progress.feed(done.stdout)
+    done = commands.run(argv, env=environ, stdin=stdin, stderr=commands.STDOUT)
+    progress.feed(done.output)
     progress.finish()
-    if done.returncode:
+    if done.status:
         raise UserError(f"`{' '.join(argv[:3])} …` failed, so nothing is counted:\n{progress.tail}")
     return progress, time.perf_counter() - began
 
@@ -255,8 +255,6 @@ def _checked_out(repository: Path, commit: str) -> Apply:
         environ = {**os.environ, "GIT_INDEX_FILE": str(folder / ".build/replay.index")}
         (folder / ".build").mkdir(exist_ok=True)
         argv = ["git", "-C", str(repository), f"--work-tree={folder}", "read-tree", "--reset", "-u", commit]
-        done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UserError(f"git cannot check out {commit[:10]}: {done.stderr.strip()}")
+        commands.run(argv, env=environ).checked(f"git cannot check out {commit[:10]}")
 
     return check_out

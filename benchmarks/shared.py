@@ -22,7 +22,7 @@ from benchmarks import measure
 from benchmarks.peers import Bench, copied_stack
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import processes
+from tasks.base import commands
 from tests import loopback
 
 ABOUT = """
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=3)
     repeat = parser.parse_args().repeat
-    processes.stop_on_signals()
+    commands.stop_on_signals()
     results = Results(Path(__file__), "A second machine, with a shared registry", ABOUT)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))

@@ -15,13 +15,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.engine.client import Engine
 
@@ -39,17 +39,10 @@ class TemporaryEngine:
 
     def load(self, ref: str) -> None:
         """Give it an image that the current engine holds, by that name, with no registry between."""
-        with subprocess.Popen(["docker", "save", ref], stdout=subprocess.PIPE) as save:
-            taken = subprocess.run(
-                ["docker", "load", "--quiet"],
-                env=self.environ,
-                stdin=save.stdout,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        if save.returncode or taken.returncode:
-            raise UserError(f"{ref} cannot be given to the engine that measures: {taken.stderr.strip()}")
+        with commands.start(["docker", "save", ref], stderr=commands.DEVNULL) as save:
+            taken = commands.run(["docker", "load", "--quiet"], env=self.environ, stdin=save.stdout)
+        if save.returncode or taken.status:
+            raise UserError(f"{ref} cannot be given to the engine that measures: {taken.why}")
 
     def forget_everything(self, keep: Iterable[str] = (), *, cache_mounts: bool = True) -> None:
         """Remove all images but those of these names, and the whole build cache; without ``cache_mounts``, what cache
@@ -63,10 +56,7 @@ class TemporaryEngine:
             self._docker("builder", "prune", "--all", "--force", *filter(None, [kind]))
 
     def _docker(self, *words: str) -> str:
-        done = subprocess.run(["docker", *words], env=self.environ, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UserError(f"docker {' '.join(words[:2])}: {done.stderr.strip()}")
-        return done.stdout
+        return commands.run(["docker", *words], env=self.environ).checked(f"docker {' '.join(words[:2])}").stdout
 
 
 @contextlib.contextmanager
@@ -100,11 +90,9 @@ def temporary_engine(
         config.write_text(json.dumps(_config(folder, address, bridge, containerd_store)))
         # Should we be killed, the engine must not outlive us.
         environ = {**os.environ, "PATH": path, **_client(programs, folder)}
-        process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", "dockerd", "--config-file", str(config)],
-            env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-        cleaning.callback(_stop, process)
+        argv = ["setpriv", "--pdeathsig", "TERM", "dockerd", "--config-file", str(config)]
+        process = commands.begin(argv, env=environ, stdout=log, stderr=log, cleanup=True)
+        cleaning.callback(process.stop, _STOP_SECONDS)
         _await(Engine(address), process, folder / "log")
         yield TemporaryEngine(address, {**environ, "DOCKER_HOST": address, "DOCKER_CONTEXT": ""})
     finally:
@@ -178,10 +166,10 @@ def _remove_bridge(name: str) -> None:
     _run("ip", "link", "delete", name)
     for table in ("filter", "nat"):
         argv = ["iptables", "--wait", "--table", table]
-        listed = subprocess.run([*argv, "--list-rules"], capture_output=True, text=True, check=False).stdout
+        listed = commands.run([*argv, "--list-rules"], cleanup=True).stdout
         for rule in map(str.split, listed.splitlines()):
             if name in rule:
-                subprocess.run([*argv, "--delete", *rule[1:]], capture_output=True, check=False)
+                commands.run([*argv, "--delete", *rule[1:]], cleanup=True)
 
 
 def _remove(folder: Path) -> None:
@@ -189,7 +177,7 @@ def _remove(folder: Path) -> None:
     that it started may be in there a moment longer, and must not keep the folder for ever."""
     data = folder / "data"
     for options in ([], [], [], [], ["--lazy"]):
-        while data.is_mount() and not subprocess.run(["umount", *options, data], capture_output=True).returncode:
+        while data.is_mount() and not commands.run(["umount", *options, data], cleanup=True).status:
             pass
         if not data.is_mount():
             break
@@ -213,27 +201,16 @@ def _is_dead(pid: str) -> bool:
 
 
 def _run(*argv: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"{' '.join(argv)}: {done.stderr.strip()}")
-    return done.stdout
+    # Also what removes a bridge when the run was stopped.
+    return commands.run(argv, cleanup=True).checked(" ".join(argv)).stdout
 
 
-def _await(engine: Engine, process: subprocess.Popen[bytes], log: Path) -> None:
+def _await(engine: Engine, process: commands.Process, log: Path) -> None:
     until = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < until:
+    while not process.over() and time.monotonic() < until:
         with contextlib.suppress(UserError):
             engine.snapshot()
             return
         time.sleep(0.1)
-    said = " ".join(" ".join(log.read_text(errors="replace").splitlines()[-2:]).split()) or "nothing"
+    said = commands.last_words(log.read_text(errors="replace"), "nothing")
     raise UserError(f"the engine that measures does not start; its last words: {said}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -6,6 +6,7 @@ it is first asked for, and shared by every task of the run. Nothing here happens
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -15,9 +16,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from tasks.base import places, platforms, settings
+from tasks.base import commands, places, platforms, settings
 from tasks.base.errors import UserError
-from tasks.base.events import Events
+from tasks.base.events import CommandStarted, Events
 from tasks.base.references import beside
 from tasks.bases import base, debian
 from tasks.compose import project
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tasks.sharing.share import Share
 
 Kept = TypeVar("Kept")
+_LONGEST_LOG = 1_000_000  # bytes; then it begins anew
 
 
 class Run:
@@ -66,6 +68,15 @@ class Run:
         """How many images can be worked on at once: the most workers that were seen so far."""
         self._most_workers = max(self._most_workers, self.count_workers())
         return self._most_workers
+
+    def heard_command(self, line: str) -> None:
+        """A command is about to be started: told as an event, and kept in the project's log of commands."""
+        self.events.emit(CommandStarted(line))
+        with contextlib.suppress(OSError, UserError):  # it may be lost
+            log = self.folder / "commands.log"
+            whole = log.exists() and log.stat().st_size > _LONGEST_LOG
+            with log.open("w" if whole else "a") as stream:
+                stream.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} of run {self.id}\n{line}\n")
 
     def kept(self, kind: type[Kept]) -> Kept:
         """What a part of the program keeps for the length of a run: one object of this class, made when it is first
@@ -384,4 +395,6 @@ def _builds(decision: Decision) -> bool:
 @cache
 def current() -> Run:
     """The run of this process."""
-    return Run()
+    run = Run()
+    commands.listen(run.heard_command)
+    return run

@@ -138,14 +138,14 @@ def test_the_summary_of_tests() -> None:
 TRIAL = """
 import sys, time
 from pathlib import Path
-from tasks.base import processes
+from tasks.base import commands
 from tasks.stack.bringup import Terms
 from tasks.stack.health import Limits
 from tasks.stack.stack import compose_of
 from tasks.stack.ephemeral_stack import running
 from tasks.run import current
 
-processes.stop_on_signals()
+commands.stop_on_signals()
 with running(compose_of(current()), Terms(current().events, Limits(60, 60), Path(sys.argv[1]))) as one:
     print(one.compose.project, *one.urls.values(), one.outcome.healthy, flush=True)
     if len(sys.argv) > 2:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base import lock, processes
+from tasks.base import commands, lock
 from tasks.base.errors import UserError
 from tests.conftest import ROOT
 
@@ -213,10 +213,10 @@ def test_who_waits_says_so_once_and_ends_when_the_run_is_stopped(path: Path, mon
     other = Holder("held", path)
     said: list[str] = []
     stopped = threading.Event()
-    monkeypatch.setattr(processes, "stopping", stopped.is_set)
+    monkeypatch.setattr(commands, "stopping", stopped.is_set)
 
     def wait() -> None:
-        with pytest.raises(processes.Stopped), lock.shared(path, lambda: said.append("waits")):
+        with pytest.raises(commands.Stopped), lock.shared(path, lambda: said.append("waits")):
             pass
 
     waiting = threading.Thread(target=wait)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tasks.base.masking import safe_arguments
 from tasks.inputs.fingerprint import BuildInputs
-from tasks.inputs.masking import safe_arguments
 from tasks.planning.reasons import differences
 
 

@@ -22,14 +22,14 @@ APP = {
 # Builds the image; when BuildKit has named its result, what the first argument says happens.
 BROKEN_OFF = """
 import sys
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.building.make import make
 from tasks.buildkit.progress import Progress
 finish = Progress.finish
 def end(self):
     if sys.argv[1] == "stop":
-        processes.stop_all()
+        commands.stop_all()
     else:
         raise {"trouble": UserError("broken off"), "interrupt": KeyboardInterrupt}[sys.argv[1]]
     return finish(self)

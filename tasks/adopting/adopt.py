@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from tasks.adopting import copies
 from tasks.adopting.copies import Action, Change, Copy
+from tasks.base import commands
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
@@ -50,7 +50,7 @@ def adopt(_: Run, folders: Sequence[str], update: bool, dry_run: bool, yes: bool
     _agree(copy, changes, project, yes)
     copies.apply(copy, changes, project)
     _say(f"{project} has version {copy.version}: {summary(changes)}", *hints(copy, project, environ))
-    if subprocess.run(_PLAN, cwd=project, env=environ, check=False).returncode:
+    if commands.show(_PLAN, cwd=project, env=environ):
         raise UserError("the files are in place, but `plan` fails there, as it says above", where=str(project))
     _say(_NEXT.format(project=project))
 
@@ -126,7 +126,7 @@ def summary(changes: Sequence[Change]) -> str:
 
 def hints(copy: Copy, project: Path, environ: Mapping[str, str]) -> Iterator[str]:
     """Which images take in what was put in, because their contexts have it; none where the plan cannot be made."""
-    done = subprocess.run([*_PLAN, "--json"], cwd=project, env=environ, capture_output=True, text=True, check=False)
+    done = commands.run([*_PLAN, "--json"], cwd=project, env=environ)
     try:
         images = json.loads(done.stdout)["images"]
     except ValueError:

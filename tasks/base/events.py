@@ -19,6 +19,13 @@ class Said:
     text: str
 
 
+@dataclass(frozen=True)
+class CommandStarted:
+    """A command is about to be started: its line, as it can be pasted into a shell."""
+
+    line: str
+
+
 class Events:
     """The events of one run. Any thread may emit; listeners are called in that thread, in the order in which they
     came."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.errors import UserError
 
 _POLL_SECONDS = 0.05
@@ -87,8 +87,8 @@ def _opened(path: Path, how: int, waiting: Callable[[], None] | None) -> Iterato
                 descriptor = fresh
             elif locked or waiting is None:
                 break
-            elif processes.stopping():
-                raise processes.Stopped
+            elif commands.stopping():
+                raise commands.Stopped
             else:
                 if not told:
                     waiting()

@@ -8,16 +8,17 @@ builds on its base, another recognises.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-import subprocess
 import sys
 import time
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT, BaseSource, Settings
 from tasks.bases.debian import (
@@ -132,11 +133,10 @@ def pull(ref: str) -> str:
     Raises ``UserError`` when the registry answers that there is no such image, or none for us.
     """
     print(f"base_image: pulling {ref}", file=sys.stderr)
-    done = subprocess.run(["docker", "pull", "--quiet", ref], capture_output=True, text=True, check=False)
-    if done.returncode == 0:
+    done = commands.run(["docker", "pull", "--quiet", ref])
+    if done.status == 0:
         return ""
-    said = (done.stderr.strip().splitlines() or ["docker pull failed"])[-1]
-    said = said.removeprefix("Error response from daemon: ")
+    said = done.why
     if _ANSWERED.search(said):
         raise UserError(f"BASE_IMAGE {ref}: {said}", remedy="correct BASE_IMAGE, or log in with `docker login`")
     return f"no registry can be reached ({said.rsplit(': ', 1)[-1]})"
@@ -197,18 +197,16 @@ def load(ref: str, tar: Path, platform: str, number: str = "") -> str:
 
     Raises ``UserError`` with the engine's words when it refuses.
     """
-    process = subprocess.Popen(
-        ["docker", "load", "--quiet"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    if process.stdin is None or process.stderr is None:
-        raise AssertionError("both were asked for")
     image = ""
-    try:
-        image = write_archive(ref, tar, platform, process.stdin, number)
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # docker load ended early: it says why below
-    said = process.stderr.read().decode(errors="replace").strip()
-    if process.wait() or not image:
-        raise UserError(f"docker load refuses the base made from Debian's packages: {said}")
+    argv = ["docker", "load", "--quiet"]
+    with commands.start(argv, stdin=commands.PIPE, stdout=commands.DEVNULL, stderr=commands.PIPE) as process:
+        if process.stdin is None or process.stderr is None:
+            raise AssertionError("both were asked for")
+        # Where docker load ends early, it says why below.
+        with contextlib.suppress(BrokenPipeError):
+            image = write_archive(ref, tar, platform, process.stdin, number)
+            process.stdin.close()
+        said = process.stderr.read().decode(errors="replace")
+    if process.returncode or not image:
+        raise UserError(f"docker load refuses the base made from Debian's packages: {commands.last_words(said)}")
     return image

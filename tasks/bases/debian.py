@@ -11,12 +11,12 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.engine.labels import LABEL
 
@@ -168,10 +168,9 @@ def make_rootfs(root: Path, tar: Path, platform: str) -> None:
     try:
         with log.open("w") as out:
             env = {**os.environ, **_apt_proxy(), "SOURCE_DATE_EPOCH": str(EPOCH)}
-            done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False)
-        if done.returncode:
-            lines = [line for line in log.read_text().splitlines() if line.startswith("E: ")] or ["it failed"]
-            raise UserError(f"mmdebstrap: {lines[0].removeprefix('E: ')}", remedy=f"its log is {log}")
+            done = commands.run(argv, env=env, stdout=out, stderr=out)
+        if done.status:
+            raise UserError(f"mmdebstrap: {commands.last_words(log.read_text())}", remedy=f"its log is {log}")
         unfinished.replace(tar)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -220,8 +219,5 @@ def _apt_proxy() -> Mapping[str, str]:
 
 
 def _lines(argv: Sequence[str]) -> list[str]:
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # no apt here: mmdebstrap also runs on other distributions
-        return []
-    return [line for line in done.stdout.splitlines() if line.strip()]
+    # Without apt nothing: mmdebstrap also runs on other distributions.
+    return [line for line in commands.answer(argv).splitlines() if line.strip()]

@@ -15,12 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.base.references import tag_of
@@ -153,11 +153,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _docker(run: Run, *words: str) -> None:
-    env = leading_to(run.engine.address)
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, env=env)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it gives no reason"]
-        raise UserError(f"docker {words[0]} fails: {lines[-1].removeprefix('Error response from daemon: ')}")
+    commands.run(["docker", *words], env=leading_to(run.engine.address)).checked(f"docker {words[0]} fails")
 
 
 def export_to(run: Run, folders: Sequence[str]) -> None:

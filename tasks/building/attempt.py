@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.references import repository
 from tasks.building import build_target, parents, sending
 from tasks.building.build_target import BuildTarget
@@ -145,8 +145,6 @@ class ImageBuild:
             stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
             status = self._follow(argv, stdin, progress)
             image_id = iidfile.read_text().strip() if status == 0 else ""
-        if processes.stopping():
-            raise processes.Stopped
         if status and not progress.steps:
             buildx.require()
         return status, image_id
@@ -158,15 +156,15 @@ class ImageBuild:
         self.log.parent.mkdir(exist_ok=True)
         with (
             self.log.open("w") as lines,
-            processes.start(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin) as process,
+            commands.start(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin) as process,
         ):
-            for data in processes.output(process):
+            for data in process.output():
                 changes = progress.feed(data)
                 lines.writelines(f"{change.line}\n" for change in changes)
                 lines.flush()
                 run.events.emit(StepsChanged(self.name, progress, changes))
             lines.writelines(f"{change.line}\n" for change in progress.finish())
-            return process.wait()
+        return process.returncode
 
     def _changed(self, before: Stamps, tagged: Mapping[str, str], image_id: str) -> InputsChanged | None:
         """What this attempt was not made from any more at its end, if anything; of an engine that was asked anew."""

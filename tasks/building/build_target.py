@@ -7,13 +7,12 @@ bases), and how its result comes into the engine. With the engine's own BuildKit
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tasks.base import platforms
+from tasks.base import commands, platforms
 from tasks.base.errors import UserError
 from tasks.base.references import beside
 from tasks.base.settings import CacheBackend
@@ -186,8 +185,5 @@ def _branch(directory: Path, environ: tuple[tuple[str, str], ...]) -> str:
     if named:
         return named
     argv = ["git", "-C", str(directory), "rev-parse", "--abbrev-ref", "HEAD"]
-    try:
-        found = subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:
-        return ""
+    found = commands.answer(argv)
     return "" if found == "HEAD" else found

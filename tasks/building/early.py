@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.building import build_target, sending
 from tasks.building.context import as_built
@@ -57,7 +57,7 @@ class _Begun:
 def build_next(run: Run, names: Sequence[str]) -> None:
     """Build the early stages of the first of these images that has to wait and has not been begun. Whether it works or
     not, the image's own build comes to the same result, and says what is wrong."""
-    with contextlib.suppress(UserError, processes.Stopped):
+    with contextlib.suppress(UserError, commands.Stopped):
         decision = _next(run, names)
         if decision is None:
             return
@@ -129,7 +129,7 @@ def _build(run: Run, decision: Decision, stage: str) -> None:
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
         before = stamps.look(decision.inputs.parts)
         # The image's own build says it all again.
-        processes.quietly(plugins.direct(argv, run.environ), cwd=run.project.directory, env=run.environ, stdin=stdin)
+        commands.run(plugins.direct(argv, run.environ), cwd=run.project.directory, env=run.environ, stdin=stdin)
         changes = before.moved()
         if index and (changes.files or changes.doubtful):
             index.renew()

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
 
-from tasks.base import platforms, processes
+from tasks.base import commands, platforms
 from tasks.base.errors import UserError
 from tasks.base.references import beside, repository
 from tasks.building.events import ImageNoted
@@ -110,19 +109,15 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
         if len(standing) > 1 and set(standing) == {Action.BUILD}:
             argv = ["docker", "buildx", "build", *builder.argv(run.settings, run.environ)]
             argv += ["--platform", here, "--output", "type=cacheonly", "-"]
-            processes.quietly(plugins.direct(argv, run.environ), env=run.environ, stdin=f"FROM {ref}\n".encode())
+            commands.run(plugins.direct(argv, run.environ), env=run.environ, stdin=f"FROM {ref}\n".encode())
 
 
 def _pull_anew(run: Run, ref: str, platform: str) -> str:
     """Pull a base that may be here already; "" or why that fails."""
     if not platforms.same(platform, run.snapshot().platform):
         return "" if _pull_beside(run, ref, platform) else f"its registry does not give it for {platform}"
-    with processes.start(["docker", "pull", "--platform", platform, ref]) as process:
-        said = b"".join(processes.output(process)).decode(errors="replace").split("\n")
-    if processes.stopping():
-        raise processes.Stopped
-    lines = [line.strip() for line in said if line.strip()] or ["it gives no reason"]
-    return lines[-1].removeprefix("Error response from daemon: ") if process.returncode else ""
+    done = commands.run(["docker", "pull", "--platform", platform, ref])
+    return done.why if done.status else ""
 
 
 def _pull(run: Run, ref: str, platform: str, image: str) -> bool:
@@ -159,19 +154,15 @@ def _manifest(ref: str, platform: str, environ: Mapping[str, str]) -> str:
     """The digest of a reference's image for one platform, as its registry has it now; "" where it does not say."""
     argv = ["docker", "buildx", "imagetools", "inspect", "--raw", ref]
     try:
-        # A command that is not stopped with the run, which therefore has its end.
-        done = subprocess.run(
-            plugins.direct(argv, environ), env=dict(environ), capture_output=True, check=False, timeout=_ASK_SECONDS
-        )
-        said = done.stdout
+        said = commands.run(plugins.direct(argv, environ), env=environ, seconds=_ASK_SECONDS).output
         content = json.loads(said)
         if "manifests" not in content:
             return f"sha256:{hashlib.sha256(said).hexdigest()}" if "config" in content else ""
         by_platform = {platform_of(one.get("platform") or {}): str(one["digest"]) for one in content["manifests"]}
-    except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError, AttributeError):
+    except (commands.TimedOut, ValueError, KeyError, TypeError, AttributeError):
         return ""
     return by_platform.get(platforms.chosen(by_platform, platform), "")
 
 
 def _docker_pull(ref: str, platform: str) -> bool:
-    return processes.quietly(["docker", "pull", "--quiet", "--platform", platform, ref]) == 0
+    return commands.run(["docker", "pull", "--quiet", "--platform", platform, ref]).status == 0

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tasks.base import lock, processes
+from tasks.base import commands, lock
 from tasks.base.errors import UserError
 from tasks.building import build_target, early, externals, give, results
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
@@ -62,7 +62,7 @@ def make(name: str, no_cache: bool = False) -> Any:
             _make(run, name, no_cache)
     except UserError as error:
         return TaskFailed(str(error))
-    except processes.Stopped:
+    except commands.Stopped:
         run.events.emit(ImageEnded(name, State.CANCELLED))
         return TaskFailed("stopped")
     return None
@@ -203,9 +203,9 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
     def waits(who: str) -> None:
         run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
-    with run.coordinator.acquire(turn, waits, processes.stopping):
-        if processes.stopping():
-            raise processes.Stopped
+    with run.coordinator.acquire(turn, waits, commands.stopping):
+        if commands.stopping():
+            raise commands.Stopped
         run.share.forget(wanted)
         decision = run.decide(name, refresh=True)
         if decision.action == Action.PULL:

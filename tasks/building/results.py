@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tasks.base import commands
 from tasks.base.references import tag_of
 from tasks.buildkit import builder
 from tasks.engine.client import LocalImage
@@ -69,7 +69,4 @@ def add_to_history(run: Run, decision: Decision, status: Status, *, began: float
 @cache
 def _commit(directory: Path) -> str:
     argv = ["git", "-C", str(directory), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:
-        return ""
+    return commands.answer(argv)

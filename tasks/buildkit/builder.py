@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.platforms import normalise
 from tasks.base.settings import ROOT, BuilderDriver, Settings
@@ -95,7 +95,7 @@ def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
 
 def create_argv(made: Recipe) -> list[list[str]]:
     """The commands that make the builder: one for each node, the later ones appended to the first."""
-    commands = []
+    argvs = []
     for number, node in enumerate(made.nodes):
         argv = ["docker", "buildx", "create", "--name", made.name, "--driver", made.driver]
         argv += ["--node", f"{made.name}{number}"]
@@ -109,8 +109,8 @@ def create_argv(made: Recipe) -> list[list[str]]:
             argv += ["--buildkitd-config", made.config_path]
         if node.endpoint:
             argv.append(node.endpoint)
-        commands.append(argv)
-    return commands
+        argvs.append(argv)
+    return argvs
 
 
 def argv(settings: Settings, environ: Mapping[str, str]) -> list[str]:
@@ -158,10 +158,8 @@ def ready(settings: Settings, folder: Path, environ: Mapping[str, str]) -> None:
 
 def inspect(name: str, environ: Mapping[str, str]) -> dict[str, str] | None:
     """What buildx says of a builder without booting it, by its own headings; None if there is no such builder."""
-    done = subprocess.run(
-        ["docker", "buildx", "inspect", name], capture_output=True, text=True, check=False, env=dict(environ)
-    )
-    if done.returncode:
+    done = commands.run(["docker", "buildx", "inspect", name], env=environ)
+    if done.status:
         return None
     found: dict[str, str] = {}
     for line in done.stdout.splitlines():
@@ -185,17 +183,14 @@ def _keep(folder: Path, made: Recipe, native: list[str]) -> None:
 def _boot(made: Recipe, environ: Mapping[str, str]) -> list[str]:
     """Let the builder come up; the platform that each of its nodes is of, each once."""
     try:
-        done = subprocess.run(
-            ["docker", "buildx", "inspect", "--bootstrap", made.name],
-            capture_output=True, text=True, check=False, env=dict(environ), timeout=_BOOT_SECONDS,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
+        argv = ["docker", "buildx", "inspect", "--bootstrap", made.name]
+        done = commands.run(argv, env=environ, seconds=_BOOT_SECONDS)
+    except commands.TimedOut:
         raise UserError(f"the builder {made.name!r} did not come up in {_BOOT_SECONDS} s") from None
     text = done.stdout + done.stderr
     # With several nodes buildx ends well although one of them is down.
-    errors = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith(("Error:", "ERROR:"))]
-    if done.returncode or errors:
-        why = errors[-1] if errors else (text.strip().splitlines() or ["no reason given"])[-1]
+    if done.status or any(line.startswith(("Error:", "ERROR:")) for line in text.splitlines()):
+        why = commands.last_words(text)
         raise UserError(f"the builder {made.name!r} does not come up: {why}", remedy=_hint(made, why))
     return native_platforms(text)
 
@@ -226,10 +221,7 @@ def _hint(made: Recipe, why: str) -> str:
 
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(environ))
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise UserError(f"{' '.join(argv[:3])} fails: {lines[-1].removeprefix('ERROR: ')}")
+    commands.run(argv, env=environ).checked(f"{' '.join(argv[:3])} fails")
 
 
 def _node(text: str) -> Node:

@@ -7,10 +7,10 @@ which buildx is installed. Argument names equal those of the CLI.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.compose.project import Image, Secret
 
@@ -128,10 +128,7 @@ def require() -> None:
 @cache
 def version() -> str:
     """What ``docker buildx version`` prints; ``UserError`` where there is no docker command or no buildx."""
-    try:
-        done = subprocess.run(["docker", "buildx", "version"], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise UserError("the docker command is not installed", remedy="./doitw installs it") from None
-    if done.returncode:
+    done = commands.run(["docker", "buildx", "version"])
+    if done.status:
         raise UserError("docker buildx is not installed", remedy="install docker-buildx, or let ./doitw do so")
     return done.stdout.strip()

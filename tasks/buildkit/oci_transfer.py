@@ -19,7 +19,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -28,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.base import lock, platforms
+from tasks.base import commands, lock, platforms
 from tasks.base.errors import UserError
 from tasks.buildkit.buildx import one_line
 from tasks.compose.project import write_json
@@ -296,14 +295,10 @@ def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
             for digest in dict.fromkeys(blobs):
                 tar.add(blob_of(layout.folder, digest), _path(digest))
         archive.flush()
-        done = subprocess.run(
-            ["docker", "load", "--input", archive.name],
-            capture_output=True, text=True, check=False, env=leading_to(engine.address),
-        )  # fmt: skip
+        done = commands.run(["docker", "load", "--input", archive.name], env=leading_to(engine.address))
     found = re.search(r"Loaded image ID: (sha256:[0-9a-f]{64})", done.stdout)
-    if done.returncode or not found:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it gives no reason"]
-        raise UserError(f"the engine does not take the image from the builder: {lines[-1]}")
+    if done.status or not found:
+        raise UserError(f"the engine does not take the image from the builder: {done.why}")
     return found[1]
 
 
@@ -333,15 +328,13 @@ def _save(engine: Engine, local_image: LocalImage, folder: Path) -> None:
     try:
         argv = ["docker", "save", local_image.id]
         env = leading_to(engine.address)
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
-            try:
-                with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                    tar.extractall(fresh, filter="data")
-            except tarfile.TarError:
-                pass  # an empty stream: the command says why
-            why = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
+        with commands.start(argv, env=env, stderr=commands.PIPE) as process:
+            # An empty stream: the command says why.
+            with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                tar.extractall(fresh, filter="data")
+            why = process.stderr.read().decode(errors="replace") if process.stderr else ""
         if process.returncode:
-            raise UserError(f"docker save fails: {why.splitlines()[-1] if why else 'it gives no reason'}")
+            raise UserError(f"docker save fails: {commands.last_words(why)}")
         (fresh / "ingest").mkdir(exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)

@@ -25,7 +25,7 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
     ``function`` may be the ``module:name`` of one that is imported only now: to list tasks, or to build, needs none of
     it. What is expected to go wrong becomes doit's failure, in one sentence. Whoever reads the output may have seen
     enough, as ``head`` does: that is the end, and no failure."""
-    from tasks.base import processes
+    from tasks.base import commands
     from tasks.run import current
 
     failure = None
@@ -35,7 +35,7 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
             action(current(), *first, **_with_words(task, options))
         except UserError as error:
             failure = fail(str(error))
-        except processes.Stopped:
+        except commands.Stopped:
             failure = fail("stopped")
         sys.stdout.flush()
     except BrokenPipeError:

@@ -23,7 +23,7 @@ def task_base_image() -> Task | None:
         "targets": [str(tar)] if tar.exists() else [],
         "file_dep": [str(ROOT / PACKAGES)],
         "clean": True,
-        "verbosity": 2,
+        "io": {"capture": False},
     }
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.cli.action import PLAIN, Task, fail
@@ -201,7 +201,7 @@ def run_tool(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
     from doit.exceptions import TaskFailed
 
     try:
-        status = subprocess.run(argv, cwd=ROOT, env=env, check=False).returncode
-    except FileNotFoundError:
+        status = commands.show(argv, cwd=ROOT, env=env)
+    except commands.NotInstalled:
         raise UserError(f"{argv[0]} is not installed", remedy="doit _dev_environment installs it") from None
     return TaskFailed(f"{Path(argv[0]).name} ended with status {status}") if status else None

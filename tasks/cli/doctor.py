@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.bases import base
@@ -129,7 +129,4 @@ def _said(ask: Any) -> str:
 
 
 def _compose_version() -> str:
-    if shutil.which("docker") is None:
-        return ""
-    done = subprocess.run(["docker", "compose", "version"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return commands.answer(["docker", "compose", "version"])

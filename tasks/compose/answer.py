@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.engine import plugins
 
@@ -30,18 +30,11 @@ def ask(files: tuple[Path, ...], environ: Mapping[str, str]) -> dict[str, Any]:
     argv += ["config", "--format", "json"]
     # COMPOSE_FILE is said by --file; left in the environment, relative names would be read twice.
     quiet = {name: value for name, value in environ.items() if name != "COMPOSE_FILE"}
-    try:
-        done = subprocess.run(argv, cwd=files[0].parent, env=quiet, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise UserError(
-            "the docker command is not installed", remedy="./doitw installs it, or see doit doctor"
-        ) from None
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip() and "level=warning" not in line]
-        sentence = lines[-1] if lines else f"docker compose config ended with status {done.returncode}"
+    done = commands.run(argv, cwd=files[0].parent, env=quiet)
+    if done.status:
         if "is not a docker command" in done.stderr or "unknown shorthand flag" in done.stderr:
             raise UserError("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
-        raise UserError(f"Compose refuses it: {sentence}", where=str(files[0]))
+        raise UserError(f"Compose refuses it: {done.why}", where=str(files[0]))
     # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
     answer: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
     return answer

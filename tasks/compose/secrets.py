@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.base.errors import UserError
+from tasks.base.masking import masked
 
 EXAMPLE, ENV = ".env.example", ".env"
 _BYTES = 32
 # With quotes or without; the entrypoints of the stores refuse the same word.
 _EXAMPLE_VALUE = re.compile(r"change-me[^\s\"'#]*")
-_SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|API_KEY)$")
-# Shorter values are words that may stand anywhere for another reason.
-_SHORTEST_HIDDEN = 8
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,7 @@ def check(folder: Path, environ: Mapping[str, str]) -> None:
 def hidden(text: str, folder: Path, environ: Mapping[str, str]) -> str:
     """The text with the value of every secret replaced by ``***``: for what others wrote and we pass on."""
     known = {line.name: line.value for line in read(folder / ENV)} | dict(environ)
-    names = {name for name in known if _SECRET_NAME.search(name)} | set(wanted(folder))
-    values = {known[name] for name in names if len(known.get(name, "")) >= _SHORTEST_HIDDEN}
-    for value in sorted(values, key=len, reverse=True):
-        text = text.replace(value, "***")
-    return text
+    return masked(text, known, wanted(folder))
 
 
 def read(path: Path) -> list[Line]:

@@ -8,12 +8,12 @@ Nothing of a service's environment is kept: it may hold secrets.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 
 
@@ -96,19 +96,14 @@ class Compose:
         Raises ``UserError`` with Compose's own words when it refuses the files.
         """
         done = self.run("config", "--format", "json")
-        if done.returncode:
-            raise UserError(f"Compose refuses it: {last_words(done.stderr)}", where=str(self.files[0]))
+        if done.status:
+            raise UserError(f"Compose refuses it: {done.why}", where=str(self.files[0]))
         # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
         return services_of(json.loads(done.stdout.replace("$$", "$")))
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a short command and catch what it says; for what takes its time see ``processes``."""
-        try:
-            return subprocess.run(
-                self.argv(*words), cwd=self.directory, env=self.env, capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError:
-            raise UserError("the docker command is not installed", remedy="./doitw installs it") from None
+    def run(self, *words: str) -> commands.Done:
+        """Run a command for this project and catch what it says."""
+        return commands.run(self.argv(*words), cwd=self.directory, env=self.env)
 
 
 def create_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
@@ -203,9 +198,3 @@ def _command(hook: Mapping[str, Any]) -> Command | None:
         working_dir=hook.get("working_dir") or "",
         environment=tuple(environment.items()),
     )
-
-
-def last_words(text: str) -> str:
-    """What Compose's output ends with, without its warnings: as a rule, why it gave up."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "level=warning" not in line]
-    return lines[-1].removeprefix("Error response from daemon: ") if lines else "it said nothing"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.engine.endpoint import endpoint, material
 
@@ -182,7 +183,6 @@ def _through_ssh(address: str) -> str:
     import atexit
     import shutil
     import socket
-    import subprocess
     import tempfile
     import threading
 
@@ -199,8 +199,8 @@ def _through_ssh(address: str) -> str:
             client, _ = server.accept()
             with client, (folder / "said").open("wb") as said:
                 end, argv = client.fileno(), ssh_argv(address)
-                # In a session of its own, as the docker command runs it: Ctrl-C must not cut what is in use.
-                subprocess.Popen(argv, stdin=end, stdout=end, stderr=said, start_new_session=True)
+                # As the docker command runs it: Ctrl-C must not cut what is in use, also by what cleans up.
+                commands.begin(argv, stdin=end, stdout=end, stderr=said, cleanup=True)
 
     threading.Thread(target=serve, daemon=True).start()
     return f"unix://{folder}/docker.sock"

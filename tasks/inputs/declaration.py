@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.base.masking import HIDDEN, safe_arguments
 from tasks.compose.project import PROXIES, Image, dockerfile_text
 from tasks.engine.endpoint import configuration
 from tasks.inputs import reads as reading
-from tasks.inputs.masking import HIDDEN, safe_arguments
 from tasks.inputs.reads import Reads
 
 OCI_LAYOUT = "oci-layout://"

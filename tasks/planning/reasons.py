@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tasks.base.masking import HIDDEN
 from tasks.inputs.fingerprint import BuildInputs
-from tasks.inputs.masking import HIDDEN
 
 _SHOWN = 5  # changed files named one by one; the rest is counted
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Container, Mapping, Sequence
@@ -13,7 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from tasks.base import lock
+from tasks.base import commands, lock
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
@@ -181,10 +180,7 @@ def _prune_builder(run: Run, ids: Sequence[str]) -> None:
     name = builder.name(run.settings)
     for begin in range(0, len(ids), 500):
         argv = prune_argv(name, ids[begin : begin + 500])
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(run.environ))
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["it gives no reason"]
-            raise UserError(f"the builder {name!r} does not prune: {lines[-1]}")
+        commands.run(argv, env=run.environ).checked(f"the builder {name!r} does not prune")
 
 
 def _days(seconds: float) -> str:

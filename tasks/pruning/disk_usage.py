@@ -8,13 +8,12 @@ and records. What is not ours is not in the list at all, but for the engine's bu
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tasks.base import places
+from tasks.base import commands, places
 from tasks.base.errors import UserError
 from tasks.base.references import repository, tag_of
 from tasks.base.timestamps import epoch_seconds
@@ -156,8 +155,8 @@ def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, fl
 def builder_cache(run: Run, now: float) -> list[Item]:
     """The records of the dedicated builder's cache."""
     argv = ["docker", "buildx", "du", "--builder", run.settings.builder_name, "--verbose"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(run.environ))
-    return engine_cache(read_du(done.stdout, now), now, Kind.BUILDER) if done.returncode == 0 else []
+    done = commands.run(argv, env=run.environ)
+    return engine_cache(read_du(done.stdout, now), now, Kind.BUILDER) if done.status == 0 else []
 
 
 def read_du(text: str, now: float) -> list[CacheRecord]:

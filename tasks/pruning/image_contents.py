@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.compose.project import read_json, write_json
 from tasks.engine.client import Engine
@@ -135,15 +135,12 @@ def files_of(
     ids = list(dict.fromkeys(image.id for image in images))
     if not ids:
         return {}
-    with subprocess.Popen(
-        ["docker", "save", *ids], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with commands.start(["docker", "save", *ids], env=environ, stderr=commands.PIPE) as process:
         try:
             found = read_archive(process.stdout, told) if process.stdout else {}
         except tarfile.TarError as error:
-            said = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
-            process.kill()
-            raise UserError(f"docker save: {said or error}") from None
+            said = process.stderr.read().decode(errors="replace") if process.stderr else ""
+            raise UserError(f"docker save: {commands.last_words(said, str(error))}") from None
     return found
 
 

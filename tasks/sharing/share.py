@@ -8,15 +8,13 @@ then left alone for the rest of the run.
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.base import platforms, processes
+from tasks.base import commands, platforms
 from tasks.base.references import repository, tag_of
 from tasks.engine.client import Engine
 from tasks.engine.endpoint import leading_to
@@ -55,7 +53,7 @@ class Share:
     """The shared registry as one run uses it; ``address`` "" is none.
 
     ``write`` is whether images may be pushed, ``say`` tells people what goes wrong with the registry, once. Its methods
-    raise ``processes.Stopped``, and ``UserError`` where it is the engine that refuses or does not answer.
+    raise ``commands.Stopped``, and ``UserError`` where it is the engine that refuses or does not answer.
     """
 
     def __init__(self, address: str, write: bool, say: Callable[[str], None]) -> None:
@@ -207,25 +205,11 @@ class Share:
     def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
         """Run a docker command within the time that so many bytes may take; returns what is wrong, "" if nothing is."""
         limit = _GRACE_SECONDS + size / _SLOWEST
-        env = leading_to(engine.address)
-        late = threading.Event()
-        with processes.start(argv, env=env) as process:
-
-            def stop() -> None:
-                late.set()
-                os.killpg(process.pid, signal.SIGTERM)
-
-            timer = threading.Timer(limit, stop)
-            timer.daemon = True
-            timer.start()
-            said = b"".join(processes.output(process)).decode(errors="replace")
-            process.wait()
-            timer.cancel()
-        if processes.stopping():
-            raise processes.Stopped
-        if late.is_set():
+        try:
+            done = commands.run(argv, env=leading_to(engine.address), seconds=limit)
+        except commands.TimedOut:
             return f"not done in {limit:.0f} s"
-        return "" if process.returncode == 0 else _reason(said)
+        return _reason(done.why) if done.status else ""
 
 
 def wanted_of(one: ImageInputs, platform: str) -> Wanted | None:
@@ -237,8 +221,8 @@ def wanted_of(one: ImageInputs, platform: str) -> Wanted | None:
 
 
 def _go_on() -> None:
-    if processes.stopping():
-        raise processes.Stopped
+    if commands.stopping():
+        raise commands.Stopped
 
 
 def path_of(ref: str) -> str:
@@ -252,9 +236,6 @@ def path_of(ref: str) -> str:
     return rest if slash and (head == "localhost" or re.search(r"[.:]", head)) else name
 
 
-def _reason(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    if not lines:
-        return "no reason given"
+def _reason(why: str) -> str:
     # Registries put URLs with signatures into their errors.
-    return re.sub(r"https?://\S+", "…", lines[-1].removeprefix("Error response from daemon: "))[:200].rstrip(" .:…")
+    return re.sub(r"https?://\S+", "…", why)[:200].rstrip(" .:…")

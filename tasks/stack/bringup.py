@@ -5,7 +5,6 @@ Used by everything that starts one: ``up_optimized``, ``dev_optimized``, ``ci_te
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tasks.base import processes
+from tasks.base import commands
+from tasks.base.commands import last_words
 from tasks.base.errors import UserError
 from tasks.base.events import Events
 from tasks.compose import secrets
-from tasks.compose.stack import Compose, Service, create_argv, last_words, start_argv
+from tasks.compose.stack import Compose, Service, create_argv, start_argv
 from tasks.engine.client import Engine
 from tasks.engine.containers import Container, Containers
 from tasks.run import Run
@@ -73,8 +73,8 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
     ):
 
         def checked(verdicts: Mapping[str, Verdict], seconds: float) -> None:
-            if processes.stopping():
-                raise processes.Stopped
+            if commands.stopping():
+                raise commands.Stopped
             show(verdicts, seconds)
 
         outcome = wait(project, expected, terms.limits, working=work.is_alive, show=checked)
@@ -105,7 +105,7 @@ class _Work(threading.Thread):
         self.status = 0
         self.trouble: UserError | None = None
         self._compose, self._services, self._only, self._built, self._said = compose, services, only, built, said
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: commands.Process | None = None
         self._ended = False
 
     def __enter__(self) -> _Work:
@@ -117,7 +117,7 @@ class _Work(threading.Thread):
         until = time.monotonic() + _LEAVE_SECONDS
         while self.is_alive() and time.monotonic() < until:
             if self._process:
-                processes.stop(self._process)
+                self._process.stop()
             self.join(timeout=0.1)
 
     def run(self) -> None:
@@ -125,7 +125,7 @@ class _Work(threading.Thread):
         try:
             if self._create() and not self._ended:
                 self._run(start_argv(self._compose, self._only))
-        except processes.Stopped:
+        except commands.Stopped:
             pass
         except UserError as trouble:
             self.trouble = trouble
@@ -147,9 +147,9 @@ class _Work(threading.Thread):
         raise UserError(f"Compose made {names} than was built here", remedy="who else gives images this name?")
 
     def _run(self, argv: Sequence[str]) -> int:
-        with processes.start(argv, cwd=self._compose.directory, env=self._compose.env) as self._process:
+        with commands.start(argv, cwd=self._compose.directory, env=self._compose.env) as self._process:
             # Its output is read at once: a full pipe would stop it.
-            for data in processes.output(self._process):
+            for data in self._process.output():
                 self._said.write(data)
         self.status = self._process.returncode
         return self.status

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.base.settings import ROOT
@@ -63,12 +63,10 @@ def doit(words: Sequence[str]) -> int:
 
 def passed_on(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Run a command, pass on to standard error what it says, and return its exit status."""
-    with processes.start(argv, cwd=ROOT, env=env) as process:
-        for data in processes.output(process):
+    with commands.start(argv, cwd=ROOT, env=env) as process:
+        for data in process.output():
             sys.stderr.buffer.write(data)
             sys.stderr.buffer.flush()
-    if processes.stopping():
-        raise processes.Stopped
     return process.returncode
 
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.compose.project import write_json
 from tasks.compose.secrets import ENV
-from tasks.compose.stack import Command, Compose, Service, Sync, last_words, restart_argv
+from tasks.compose.stack import Command, Compose, Service, Sync, restart_argv
 from tasks.engine.containers import Containers
 from tasks.run import Run
 from tasks.stack import bringup, health, watch
@@ -122,7 +122,7 @@ def _mount(rule: Sync) -> dict[str, Any]:
 def _follow(run: Run, compose: Compose, seen: _Seen, before: Stats, logs: Follower) -> None:
     said = False
     pending: set[Path] = set()
-    while not processes.stopping():
+    while not commands.stopping():
         folders = seen.folders()
         for _ in _moments(folders):
             if not said:
@@ -226,7 +226,7 @@ def _moments(folders: Iterable[Path]) -> Iterator[None]:
     )
     first = True
     for batch in batches:
-        if processes.stopping():
+        if commands.stopping():
             return
         if batch or first:
             first = False
@@ -266,9 +266,9 @@ def _run(run: Run, compose: Compose, name: str, command: Command) -> None:
 
 def _restart(run: Run, compose: Compose, services: Sequence[str]) -> None:
     with locked(run), waiting(run.events, live=False) as show:
-        done = compose.run(*restart_argv(compose, services)[len(compose.argv()) :])
-        if done.returncode:
-            raise UserError(f"docker compose restart: {last_words(done.stderr)}")
+        commands.run(restart_argv(compose, services), cwd=compose.directory, env=compose.env).checked(
+            "docker compose restart"
+        )
         project, limits = Containers(compose.project), bringup.terms(run, "restart").limits
         outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=show)
     if not outcome.healthy:

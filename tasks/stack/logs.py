@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.compose.stack import Compose, logs_argv
 from tasks.engine.containers import Containers
@@ -29,10 +28,10 @@ def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str)
             raise UserError(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")
     color = sys.stdout.isatty()
     argv = logs_argv(compose, services, follow=follow, tail=tail, since=since, color=color)
-    with processes.start(argv, cwd=compose.directory, env=compose.env) as process:
+    with commands.start(argv, cwd=compose.directory, env=compose.env) as process:
         for line in process.stdout or ():
             show_line(line, color)
-    if process.returncode and not processes.stopping():
+    if process.returncode:
         raise UserError(f"docker compose logs ended with status {process.returncode}")
 
 
@@ -56,7 +55,7 @@ class Follower:
         self._lock = threading.Condition()
         self._since = time.time()
         self._paused = self._ended = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: commands.Process | None = None
 
     def __enter__(self) -> Follower:
         threading.Thread(target=self._pass_on, daemon=True).start()
@@ -82,18 +81,18 @@ class Follower:
             self._paused = True
             process = self._process
         if process is not None:
-            processes.stop(process, 1)
+            process.stop(1)
 
     def _pass_on(self) -> None:
-        while not self._ended and not processes.stopping():
+        while not self._ended and not commands.stopping():
             with self._lock:
                 self._lock.wait_for(lambda: not self._paused, timeout=1)
                 if self._paused:
                     continue
             argv = logs_argv(self._compose, follow=True, since=f"{self._since:.3f}", color=self._color)
             with (
-                contextlib.suppress(processes.Stopped),
-                processes.start(argv, cwd=self._compose.directory, env=self._compose.env) as process,
+                contextlib.suppress(commands.Stopped),
+                commands.start(argv, cwd=self._compose.directory, env=self._compose.env) as process,
             ):
                 self._process = process
                 for line in process.stdout or ():

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.base import lock, processes
+from tasks.base import commands, lock
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.compose import secrets
-from tasks.compose.stack import Compose, down_argv, last_words
+from tasks.compose.stack import Compose, down_argv
 from tasks.engine.containers import Belongings, Containers
 from tasks.run import Run
 from tasks.stack import bringup, images
@@ -96,10 +96,10 @@ def _kept(there: Belongings) -> str:
 def compose_run(compose: Compose, argv: Sequence[str], log: Path) -> str:
     """Run a command of Compose's to its end, its output going to ``log``; '' or why it failed."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as said, processes.start(argv, cwd=compose.directory, env=compose.env) as process:
-        for data in processes.output(process):
+    with log.open("wb") as said, commands.start(argv, cwd=compose.directory, env=compose.env) as process:
+        for data in process.output():
             said.write(data)
-    return last_words(log.read_text(errors="replace")) if process.returncode else ""
+    return commands.last_words(log.read_text(errors="replace")) if process.returncode else ""
 
 
 def ps(run: Run, as_json: bool) -> None:

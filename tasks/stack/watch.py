@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.compose.stack import Command, Service, Sync
 from tasks.inputs import ignorefile
@@ -82,15 +82,10 @@ def run(service: str, container: str, command: Command, environ: Mapping[str, st
 
     ``UserError`` with the last of them if it fails.
     """
-    said = b""
-    with processes.start(exec_argv(container, command), env={**environ, **dict(command.environment)}) as process:
-        for data in processes.output(process):
-            said += data
-    lines = said.decode(errors="replace").splitlines()
-    if process.returncode and not processes.stopping():
-        words = f": {lines[-1]}" if lines else ""
-        raise UserError(f"{service}: {command.words[0]} of sync+exec ended with status {process.returncode}{words}")
-    return lines
+    env = {**environ, **dict(command.environment)}
+    done = commands.run(exec_argv(container, command), env=env, stderr=commands.STDOUT)
+    done.checked(f"{service}: {command.words[0]} of sync+exec ended with status {done.status}")
+    return done.stdout.splitlines()
 
 
 def _below(root: Path, texts: Iterable[str]) -> Hidden:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tasks.base.events import Said
+from tasks.base.events import CommandStarted, Said
 from tasks.base.formatting import because, cut, seconds_text
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted, State, StepsChanged
 from tasks.planning.action import Action
@@ -91,6 +91,8 @@ class Board:
         self.rows: dict[str, Row] = {}
         self.verbose = False
         """Whether BuildKit's own output is shown, line by line (``-v 2``)."""
+        self.shows_commands = False
+        """Whether each command is shown (``-v 2``)."""
         self.opened = time.monotonic()
 
     def heard(self, event: object) -> None:
@@ -98,6 +100,8 @@ class Board:
         match event:
             case Said(text):
                 self.say(text)
+            case CommandStarted(line) if self.shows_commands:
+                self.say(f"$ {line}")
             case ImagesPlanned(actions):
                 self.plan(actions)
             case ImageStarted(image, action, reasons, expected):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.formatting import seconds_text
 from tasks.stack.events import HealthChecked, ServicesListed, WaitBegan, WaitEnded
 from tasks.stack.health import Health, Verdict
@@ -87,7 +87,7 @@ def shown(live: bool | None = None) -> Iterator[HealthView]:
     from tasks.ui.live import on_terminal
 
     drawn = on_terminal(view)
-    with drawn, processes.when_stopped(drawn.stop):
+    with drawn, commands.when_stopped(drawn.stop):
         yield view
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tasks.base import processes
+from tasks.base import commands
 from tasks.base.formatting import seconds_text
 from tasks.building.events import State
 from tasks.run import Run, current
@@ -49,7 +49,7 @@ class Reporter:
     def initialize(self, tasks: Mapping[str, Task], selected: Sequence[str]) -> None:
         """The tasks are known: tell the board which images will be looked at, and who waits for whom."""
         self._asked = set(selected)
-        processes.stop_on_signals()
+        commands.stop_on_signals()
         seen: dict[str, Task] = {}
         waiting = [tasks[name] for name in selected if name in tasks]
         while waiting:
@@ -70,8 +70,9 @@ class Reporter:
 
     def execute_task(self, task: Task) -> None:
         """A task begins, in the thread that runs it."""
+        self._board.shows_commands = (task.verbosity or 0) >= 2
         if _image(task):
-            self._board.verbose = (task.verbosity or 0) >= 2
+            self._board.verbose = self._board.shows_commands
         elif _visible(task):
             self._board.pause()
             self._board.say(f".  {task.title()}")

@@ -1,0 +1,367 @@
+"""Every command that we run: how is it started, what became of it, and how do they all stop?
+
+Each command is a process group of its own, and known to us before anything can interrupt us, so that Ctrl-C, SIGTERM
+and a failing neighbour end it with everything that stayed in its group. Two things are not ended: what left its group
+on purpose (a daemon), and what runs when we ourselves are killed with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, TYPE_CHECKING, TypedDict
+
+from tasks.base.errors import UserError
+from tasks.base.masking import masked, masked_word
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
+_STOP_SECONDS = 5.0
+_INTERRUPT_SECONDS = 1.5
+# What stands before the reason in the output of docker, buildx, Compose and apt.
+_MARKS = ("Error response from daemon: ", "ERROR: ", "Error: ", "E: ", "dpkg: ")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """The run was interrupted; nothing more is started."""
+
+
+class NotInstalled(UserError):
+    """There is no such command on this machine."""
+
+
+class TimedOut(UserError):
+    """A command was stopped because its time was over."""
+
+
+class Options(TypedDict, total=False):
+    """How a command is run. ``cwd`` and ``env`` are this process's if they are not given.
+
+    ``stdin`` are bytes that it reads (they must fit a pipe or be read by the command before it writes), or a file;
+    nothing by default. ``stdout`` and ``stderr`` are files as ``subprocess`` takes them. After ``seconds`` it is
+    stopped. With ``terminal`` it has our own input, output and process group, so that it can ask its user. With
+    ``cleanup`` it is not stopped with the others, and may be started when they are: its caller sees to its end.
+    """
+
+    cwd: Path | None
+    env: Mapping[str, str] | None
+    stdin: bytes | int | IO[bytes] | None
+    stdout: int | IO[bytes] | IO[str]
+    stderr: int | IO[bytes] | IO[str]
+    seconds: float | None
+    terminal: bool
+    cleanup: bool
+
+
+class Process(subprocess.Popen[bytes]):
+    """A command that was started, and all that it started in its group."""
+
+    grouped = True
+    late = False
+    """Whether it was stopped because its time was over."""
+
+    def output(self) -> Iterator[bytes]:
+        """What it writes, piece by piece, as soon as it is there, until it closes its output."""
+        if stream := self.stdout:
+            yield from iter(lambda: os.read(stream.fileno(), 65536), b"")
+
+    def over(self, wait: bool = False) -> bool:
+        """Whether it has ended, with ``wait`` once it has. It is not reaped here: until it is, no other process can
+        have the number of its group."""
+        if self.returncode is not None or not hasattr(os, "waitid"):
+            return (super().wait() if wait else self.poll()) is not None
+        with contextlib.suppress(ChildProcessError):
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)) is not None
+        return True  # another thread has just reaped it
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and end what it left running in its group; its exit status."""
+        if self.over(wait=timeout is None):
+            self.send(signal.SIGKILL)
+        return super().wait(timeout)
+
+    def stop(self, seconds: float = _STOP_SECONDS) -> None:
+        """End it and what it started: SIGTERM, and after so many seconds SIGKILL for all that is left."""
+        if not self.over():
+            self.send(signal.SIGTERM)
+            _await([self], seconds)
+        self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to its whole group."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                (os.killpg if self.grouped else os.kill)(self.pid, number)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended: its exit status and what it wrote."""
+
+    status: int
+    output: bytes
+    stderr: str
+    environ: Mapping[str, str] = field(repr=False)
+
+    @property
+    def stdout(self) -> str:
+        """What it wrote to standard output."""
+        return self.output.decode(errors="replace")
+
+    @property
+    def why(self) -> str:
+        """Why it failed, in its own last words, without secrets."""
+        return masked(last_words(self.stderr if self.stderr.strip() else self.stdout), self.environ)
+
+    def checked(self, what: str) -> Done:
+        """Itself; if it failed, ``UserError`` says ``what`` went wrong, and why."""
+        if self.status:
+            raise UserError(f"{what}: {self.why}")
+        return self
+
+
+class Commands:
+    """All commands of one process: signals reach a process, not a run."""
+
+    def __init__(self) -> None:
+        self._running: set[Process] = set()
+        self._acts: list[Callable[[], object]] = []
+        self._listeners: tuple[Callable[[str], None], ...] = ()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._deferring = False
+        self._deferred = 0
+
+    def run(self, argv: Sequence[str | Path], **options: Unpack[Options]) -> Done:
+        """Run a command to its end and catch what it writes. Raises as ``start`` does; its status is its caller's."""
+        options.setdefault("stderr", PIPE)
+        with self.start(argv, **options) as process:
+            output, stderr = process.communicate()
+        environ = os.environ if options.get("env") is None else options["env"]
+        return Done(process.returncode, output or b"", (stderr or b"").decode(errors="replace"), environ or {})
+
+    def show(self, argv: Sequence[str | Path], **options: Unpack[Options]) -> int:
+        """Run a command to its end with our own input and output; its exit status. Raises as ``start`` does."""
+        options["terminal"] = True
+        with self.start(argv, **options) as process:
+            pass
+        return process.returncode
+
+    def answer(self, argv: Sequence[str | Path]) -> str:
+        """What a command answers to a small question, without the space around it; "" if it fails or is not there."""
+        try:
+            done = self.run(argv)
+        except NotInstalled:
+            return ""
+        return done.stdout.strip() if done.status == 0 else ""
+
+    @contextlib.contextmanager
+    def start(self, argv: Sequence[str | Path], **options: Unpack[Options]) -> Iterator[Process]:
+        """Start a command for a block, with its output and error in one pipe; the block's end waits for it, and neither
+        it nor what it started in its group outlives the block.
+
+        Raises ``NotInstalled``, ``TimedOut``, and ``Stopped`` when the run is being stopped, also after the block: what
+        a command left then is not a result.
+        """
+        process = self.begin(argv, **options)
+        timer = threading.Timer(options.get("seconds") or 0, _time_out, [process])
+        timer.daemon = True
+        try:
+            if options.get("seconds"):
+                timer.start()
+            if isinstance(data := options.get("stdin"), bytes) and process.stdin:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(data)
+                    process.stdin.close()
+                process.stdin = None
+            yield process
+            _close(process)
+            process.wait()
+        finally:
+            timer.cancel()
+            process.stop()
+            self._running.discard(process)
+            process.wait()
+            _close(process)
+        if process.late:
+            raise TimedOut(f"{Path(argv[0]).name} was not done in {options.get('seconds'):.0f} s")
+        if self.stopping() and not options.get("cleanup"):
+            raise Stopped
+
+    def begin(self, argv: Sequence[str | Path], **options: Unpack[Options]) -> Process:
+        """Start a command that its caller ends with ``stop``; raises ``NotInstalled`` and ``Stopped``."""
+        cwd, env, stdin = options.get("cwd"), options.get("env"), options.get("stdin")
+        terminal = options.get("terminal")
+        if self._listeners:
+            line = pasteable(argv, cwd, env, stdin if isinstance(stdin, bytes) else None)
+            for listener in self._listeners:
+                listener(line)
+        read = DEVNULL if stdin is None else stdin if not isinstance(stdin, bytes) else PIPE
+        with self._uninterrupted():
+            if self._stopping.is_set() and not options.get("cleanup"):
+                raise Stopped
+            try:
+                process = Process(
+                    argv,
+                    cwd=cwd,
+                    env=env,
+                    stdin=None if terminal else read,
+                    stdout=None if terminal else options.get("stdout", PIPE),
+                    stderr=None if terminal else options.get("stderr", STDOUT),
+                    start_new_session=not terminal,
+                )
+            except FileNotFoundError:
+                if cwd and not cwd.is_dir():
+                    raise
+                raise NotInstalled(f"the {argv[0]} command is not installed", remedy=_remedy(argv[0])) from None
+            process.grouped = not terminal
+            if not options.get("cleanup"):
+                self._running.add(process)
+        return process
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Call ``listener`` from now on with each command before it is started, as it can be pasted into a shell."""
+        self._listeners = (*self._listeners, listener)
+
+    def stop_all(self, seconds: float = _INTERRUPT_SECONDS) -> None:
+        """End every command that still runs: an interrupt first, which BuildKit answers by cancelling the build, then,
+        after ``seconds``, for good. None but those for cleaning up is started from then on."""
+        with self._uninterrupted():
+            self._stopping.set()
+            running = list(self._running)
+        for act in list(self._acts):
+            act()
+        for process in running:
+            process.send(signal.SIGINT)
+        _await(running, seconds)
+        for process in running:
+            process.send(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def when_stopped(self, act: Callable[[], object]) -> Iterator[None]:
+        """For the block: ``act`` is called when the run is stopped, before any command is, by the thread that stops
+        it."""
+        self._acts.append(act)
+        try:
+            yield
+        finally:
+            self._acts.remove(act)
+
+    def stopping(self) -> bool:
+        """Whether the run is being stopped."""
+        return self._stopping.is_set()
+
+    def stop_on_signals(self) -> None:
+        """From now on SIGINT, SIGTERM and SIGHUP stop all commands and end the run with status 128 + signal.
+
+        Only the main thread can do this. doit saves its state on the way out and prints no traceback.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, self._leave)
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        if self._deferring:
+            self._deferred = number
+            return
+        self.stop_all()
+        raise SystemExit(128 + number)
+
+    @contextlib.contextmanager
+    def _uninterrupted(self) -> Iterator[None]:
+        """For the block no other thread starts or stops commands, and what a signal asks for is done at its end: a
+        process would be unknown if the main thread left between its start and its registration."""
+        main = threading.current_thread() is threading.main_thread()
+        if main:
+            self._deferring = True
+        try:
+            with self._lock:
+                yield
+        finally:
+            if main:
+                self._deferring = False
+                if number := self._deferred:
+                    self._deferred = 0
+                    self._leave(number, None)
+
+
+def last_words(text: str, nothing: str = "it gives no reason") -> str:
+    """What the output of a failed command says of the reason: its last line that is marked as an error, else its last,
+    without warnings of Compose; ``nothing`` if it is empty.
+
+    >>> last_words("ERROR: no such builder\\nsee docker buildx --help"), last_words(" \\n")
+    ('no such builder', 'it gives no reason')
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "level=warning" not in line]
+    last = next((line for line in reversed(lines) if line.startswith(_MARKS)), lines[-1] if lines else nothing)
+    while mark := next((mark for mark in _MARKS if last.startswith(mark)), ""):
+        last = last.removeprefix(mark).lstrip()
+    return last
+
+
+def pasteable(
+    argv: Sequence[str | Path],
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+) -> str:
+    """A command as it can be pasted into a shell that has the environment and the folder of this process; ``***`` in
+    place of secrets.
+
+    >>> pasteable(["echo", "a b"], Path("/"), {**os.environ, "API_TOKEN": "x", "B": "c d"})
+    "(cd / && API_TOKEN='***' B='c d' echo 'a b')"
+    """
+    import shlex  # only who looks at commands needs it
+
+    ours = os.environ
+    env = ours if env is None else env
+    known = {**ours, **env}
+    changed = [masked_word(f"{name}={value}", known) for name, value in env.items() if ours.get(name) != value]
+    words = [f"{name}={shlex.quote(value)}" for name, _, value in (text.partition("=") for text in changed)]
+    if gone := [name for name in ours if name not in env]:
+        words = ["env", *(word for name in gone for word in ("-u", shlex.quote(name))), *words]
+    line = " ".join([*words, *(shlex.quote(masked_word(str(word), known)) for word in argv)])
+    if stdin is not None:
+        line = f"printf %s {shlex.quote(masked(stdin.decode(errors='replace'), known))} | {line}"
+    return f"(cd {shlex.quote(str(cwd))} && {line})" if cwd and cwd.absolute() != Path.cwd() else line
+
+
+def _remedy(program: str | Path) -> str:
+    return "./doitw installs it, or see doit doctor" if program == "docker" else ""
+
+
+def _time_out(process: Process) -> None:
+    if not process.over():
+        process.late = True
+        process.stop()
+
+
+def _close(process: Process) -> None:
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+
+def _await(processes: Sequence[Process], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not all(process.over() for process in processes) and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+_ours = Commands()
+run, show, answer, start, begin = _ours.run, _ours.show, _ours.answer, _ours.start, _ours.begin
+listen, stop_all, stop_on_signals = _ours.listen, _ours.stop_all, _ours.stop_on_signals
+when_stopped, stopping = _ours.when_stopped, _ours.stopping

@@ -1,0 +1,272 @@
+"""Commands: started and known at once, stopped with their groups, within their time, shown without secrets."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.base import commands
+from tasks.base.commands import Commands, NotInstalled, Process, Stopped, TimedOut, last_words, pasteable
+from tasks.base.errors import UserError
+from tasks.base.events import CommandStarted
+from tasks.base.masking import masked
+from tasks.run import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pid: int, seconds: float = 5) -> bool:
+    until = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+def written(path: Path) -> int:
+    """The number that a command writes into a file."""
+    until = time.monotonic() + 5
+    while not (path.exists() and path.read_text().strip()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
+def test_what_a_command_writes_and_ends_with_is_caught() -> None:
+    done = commands.run(["sh", "-c", "cat; echo bad >&2; exit 3"], stdin=b"given")
+    assert (done.status, done.stdout, done.stderr, done.why) == (3, "given", "bad\n", "bad")
+    with pytest.raises(UserError, match=r"^it fails: bad$"):
+        done.checked("it fails")
+    assert commands.answer(["echo", " yes "]) == "yes"
+    assert commands.answer(["false"]) == commands.answer(["no-such-command"]) == ""
+
+
+def test_one_that_is_not_there_is_an_error_for_people() -> None:
+    with pytest.raises(NotInstalled, match="the no-such-command command is not installed"):
+        commands.run(["no-such-command"])
+
+
+def test_output_comes_while_it_runs_and_in_one_pipe() -> None:
+    with commands.start(["sh", "-c", "echo a; echo b >&2; read line"], stdin=commands.PIPE) as process:
+        said = b""
+        for piece in process.output():
+            said += piece
+            if said == b"a\nb\n" and process.stdin:
+                process.stdin.close()
+    assert said == b"a\nb\n"
+
+
+def test_a_command_ends_with_what_it_left_running_in_its_group(tmp_path: Path) -> None:
+    commands.run(["sh", "-c", f"sleep 60 >/dev/null 2>&1 & echo $! > {tmp_path}/pid"])
+    assert gone(written(tmp_path / "pid"), 1)
+
+
+def test_an_error_in_the_block_ends_the_group_with_term_then_kill(tmp_path: Path) -> None:
+    stubborn = f"trap '' TERM; sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & echo $! > {tmp_path}/pid; wait"
+    polite = f"trap 'echo asked > {tmp_path}/asked; exit 0' TERM; sleep 60 & wait"
+    for script in (stubborn, polite):
+        began = time.monotonic()
+        with contextlib.suppress(ZeroDivisionError), commands.start(["sh", "-c", script]) as process:
+            if script == stubborn:
+                written(tmp_path / "pid")
+            time.sleep(0.3)
+            raise ZeroDivisionError
+        assert process.returncode == (-signal.SIGKILL if script == stubborn else 0)
+        assert (time.monotonic() - began > 4) == (script == stubborn)
+    assert gone(written(tmp_path / "pid"))
+    assert (tmp_path / "asked").read_text() == "asked\n"
+
+
+def test_one_whose_time_is_over_is_stopped_with_its_group(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(TimedOut, match="sh was not done in 0 s"):
+        commands.run(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], seconds=0.3)
+    assert time.monotonic() - began < 3
+    assert gone(written(tmp_path / "pid"))
+    assert commands.run(["true"], seconds=5).status == 0
+
+
+def test_a_run_that_is_stopped_interrupts_commands_and_starts_none() -> None:
+    ours, ended = Commands(), threading.Event()
+
+    def work() -> None:
+        with pytest.raises(Stopped):
+            ours.run(["sleep", "60"])
+        ended.set()
+
+    threading.Thread(target=work).start()
+    until = time.monotonic() + 5
+    while not ours._running and time.monotonic() < until:
+        time.sleep(0.01)
+    ours.stop_all()
+    assert ended.wait(5)
+    assert ours.stopping()
+    assert not ours._running
+    with pytest.raises(Stopped):
+        ours.run(["true"])
+    assert ours.run(["true"], cleanup=True).status == 0
+    assert Commands().run(["true"]).status == 0
+
+
+def test_one_that_ignores_the_interrupt_is_killed_with_its_group(tmp_path: Path) -> None:
+    ours = Commands()
+    inner = "trap '' INT TERM; while :; do sleep 0.1; done"
+    script = f"trap '' INT; sh -c '{inner.replace(chr(39), chr(34))}' & echo $! > {tmp_path}/pid; wait; wait"
+    process = ours.begin(["sh", "-c", script])
+    pid = written(tmp_path / "pid")
+    ours.stop_all(0.3)
+    assert process.wait(5) == -signal.SIGKILL
+    assert gone(pid)
+
+
+def test_stopping_waits_for_a_command_that_is_just_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    forked, go_on = threading.Event(), threading.Event()
+    started: list[Process] = []
+
+    class Slow(Process):
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)  # type: ignore[call-overload]
+            started.append(self)
+            forked.set()
+            go_on.wait(5)
+
+    monkeypatch.setattr(commands, "Process", Slow)
+    ours = Commands()
+
+    def work() -> None:
+        with contextlib.suppress(Stopped):
+            ours.run(["sleep", "60"])
+
+    worker, stopper = threading.Thread(target=work), threading.Thread(target=ours.stop_all)
+    worker.start()
+    assert forked.wait(5)
+    stopper.start()
+    time.sleep(0.1)
+    assert not ours.stopping()
+    go_on.set()
+    stopper.join(5)
+    worker.join(5)
+    assert started[0].returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_between_start_and_registration_leaves_nothing_running(number: signal.Signals) -> None:
+    # The signal is there before `Process` is: as late as it can be without the command being known.
+    program = f"""
+import os, signal
+from tasks.base import commands
+class Interrupted(commands.Process):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        print(self.pid, flush=True)
+        os.kill(os.getpid(), {int(number)})
+        for _ in range(1000):
+            pass
+commands.Process = Interrupted
+commands.stop_on_signals()
+commands.run(["sleep", "60"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 128 + number, done.stderr
+    assert gone(int(done.stdout))
+
+
+def test_a_second_signal_while_the_first_stops_commands_is_no_deadlock() -> None:
+    program = """
+import os, signal, threading
+from tasks.base import commands
+commands.stop_on_signals()
+threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+threading.Timer(0.8, os.kill, [os.getpid(), signal.SIGTERM]).start()
+commands.run(["sh", "-c", "trap '' INT TERM; while :; do sleep 0.1; done"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert done.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    assert not done.stderr
+
+
+def test_with_a_terminal_it_stays_in_our_group() -> None:
+    program = "import os; print(os.getpgid(0) == os.getpgid(os.getppid()), flush=True)"
+    outer = f"""
+import sys
+from tasks.base import commands
+assert commands.show([sys.executable, "-c", {program!r}]) == 0
+print(commands.run([sys.executable, "-c", {program!r}]).stdout.strip())
+"""
+    assert subprocess.check_output([sys.executable, "-c", outer], cwd=ROOT, text=True).split() == ["True", "False"]
+
+
+def test_the_last_words_are_those_that_give_the_reason() -> None:
+    said = 'level=info\nError response from daemon: no such image\nlevel=warning msg="x is not set"\n\n'
+    assert last_words(said) == "no such image"
+    assert last_words("Error:      cannot connect\nName: b") == "cannot connect"
+    assert last_words("one\ntwo\n") == "two"
+    assert last_words("", "it failed") == "it failed"
+
+
+def test_what_is_shown_holds_no_secret() -> None:
+    environ = {"HF_TOKEN": "hf_abcdefgh", "TOKEN_FILE": "/run/secrets/token", "SHORT_SECRET": "on"}
+    assert masked("hf_abcdefgh, /run/secrets/token, on", environ) == "***, /run/secrets/token, on"
+    assert masked("from https://user:pw@host/x", {}) == "from https://***@host/x"
+    script = "echo $HF_TOKEN at https://me:pw@host >&2; exit 1"
+    assert commands.run(["sh", "-c", script], env={**os.environ, **environ}).why == "*** at https://***@host"
+
+
+def test_a_command_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    argv = ["sh", "-c", 'pwd; cat; echo "$GREETING ${PASTED-gone} $1"', "sh", "it's $x"]
+    env = {**os.environ, "GREETING": "two words\n*"}
+    line = pasteable(argv, folder, env, b"read 'this'\n")
+    pasted = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
+    assert pasted == commands.run(argv, cwd=folder, env=env, stdin=b"read 'this'\n").stdout
+
+
+def test_a_variable_that_the_command_does_not_get_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPOSE_FILE", "x.yml")
+    env = {name: value for name, value in os.environ.items() if name != "COMPOSE_FILE"}
+    assert pasteable(["docker", "ps"], None, env) == "env -u COMPOSE_FILE docker ps"
+
+
+def test_a_pasteable_command_holds_no_secret() -> None:
+    env = {**os.environ, "DB_PASSWORD": "x", "API_KEY": "0123456789", "INDEX": "https://me:pw@host/simple"}
+    argv = ["docker", "build", "--build-arg", "NPM_TOKEN=abc", "--secret", "id=a,src=b", "--secret=id=c", "0123456789"]
+    line = pasteable(argv, None, env)
+    assert "DB_PASSWORD='***' API_KEY='***' INDEX='https://***@host/simple'" in line
+    assert line.endswith("--build-arg 'NPM_TOKEN=***' --secret id=a,src=b --secret=id=c '***'")
+
+
+def test_a_run_keeps_its_commands_and_tells_of_them(tmp_path: Path) -> None:
+    (tmp_path / "compose.yml").touch()
+    run, heard = Run((tmp_path / "compose.yml",)), list[object]()
+    run.events.listen(heard.append)
+    ours = Commands()
+    ours.listen(run.heard_command)
+    ours.run(["echo", "a b"])
+    assert heard == [CommandStarted("echo 'a b'")]
+    comment, line = (run.folder / "commands.log").read_text().splitlines()
+    assert comment.startswith("# ")
+    assert line == "echo 'a b'"
+
+
+def test_no_other_module_starts_commands() -> None:
+    for path in (ROOT / "tasks").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert "subprocess" not in names or path.name == "commands.py", path
