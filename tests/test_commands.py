@@ -212,8 +212,8 @@ print(commands.run([sys.executable, "-c", {program!r}]).stdout.strip())
 
 
 def test_the_last_words_are_those_that_give_the_reason() -> None:
-    said = 'level=info\nError response from daemon: no such image\nlevel=warning msg="x is not set"\n\n'
-    assert last_words(said) == "no such image"
+    said = ' Container a  Created\ntime="…" level=warning msg="x"\nError response from daemon: port is taken\n\n'
+    assert last_words(said) == "port is taken"
     assert last_words("Error:      cannot connect\nName: b") == "cannot connect"
     assert last_words("one\ntwo\n") == "two"
     assert last_words("", "it failed") == "it failed"

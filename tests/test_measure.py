@@ -54,7 +54,7 @@ def test_another_status_may_be_expected() -> None:
 
 
 def test_a_command_that_is_not_there_is_said_so() -> None:
-    with pytest.raises(UserError, match="no-such-command is not installed"):
+    with pytest.raises(UserError, match="the no-such-command command is not installed"):
         measure.run(["no-such-command"])
 
 

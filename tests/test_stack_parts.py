@@ -25,7 +25,6 @@ from tasks.compose.stack import (
     Sync,
     create_argv,
     down_argv,
-    last_words,
     logs_argv,
     restart_argv,
     services_of,
@@ -74,12 +73,6 @@ def test_no_secret_is_on_a_command_line() -> None:
         restart_argv(compose, ["a"]),
     ):
         assert not any("seemingly-secret" in word for word in argv)
-
-
-def test_why_compose_gave_up() -> None:
-    said = ' Container a  Created\ntime="…" level=warning msg="x"\nError response from daemon: port is taken\n\n'
-    assert last_words(said) == "port is taken"
-    assert last_words("") == "it said nothing"
 
 
 # ---- what Compose and the engine answer
