@@ -31,8 +31,8 @@ from benchmarks.peers import measuring_engine
 from benchmarks.replay import commits
 from benchmarks.results import say
 from tasks.base.errors import UserError
+from tasks.base.files import read_json
 from tasks.buildkit.progress import Progress
-from tasks.compose import project
 from tasks.inputs import dockerfile, ignorefile
 from tasks.inputs.resolver import ImageInputs
 from tasks.run import Run
@@ -211,7 +211,7 @@ def main() -> None:
 
 def keep(name: str, tally: Tally) -> None:
     """Add the figures to those of other histories."""
-    kept = project.read_json(HERE.with_suffix(".json")) or {}
+    kept = read_json(HERE.with_suffix(".json")) or {}
     kept[name] = {
         "commits": tally.commits,
         "passed_over": tally.passed_over,

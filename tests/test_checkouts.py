@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.compose.project import write_json
+from tasks.base.files import write_json
 from tasks.inputs.fingerprint import BuildInputs
 from tasks.planning import checkouts, record
 from tests.conftest import Lab

@@ -17,9 +17,9 @@ from typing import Any
 
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.files import read_json, write_json
 from tasks.base.platforms import normalise
 from tasks.base.settings import ROOT, BuilderDriver, Settings
-from tasks.compose.project import read_json, write_json
 from tasks.engine.endpoint import context
 
 CERTIFICATES = {"cacert": "ca.pem", "cert": "cert.pem", "key": "key.pem"}

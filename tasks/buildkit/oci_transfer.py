@@ -29,8 +29,8 @@ from typing import Any
 
 from tasks.base import commands, lock, platforms
 from tasks.base.errors import UserError
+from tasks.base.files import write_json
 from tasks.buildkit.buildx import one_line
-from tasks.compose.project import write_json
 from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
 

@@ -13,13 +13,13 @@ import contextlib
 import json
 import os
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import UserError
+from tasks.base.files import read_json, write_json
 from tasks.base.places import project_folder
 from tasks.base.references import familiar, is_taggable
 from tasks.base.settings import ROOT, read_env
@@ -317,28 +317,3 @@ def _from_json(kept: Mapping[str, Any]) -> Project:
         values["secrets"] = tuple(Secret(**secret) for secret in one["secrets"])
         images[one["name"]] = Image(**values)
     return Project(kept["name"], Path(kept["directory"]), tuple(map(Path, kept["files"])), images)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None if there is no such file or nothing in it that can be used."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader, or a kill at any moment, sees the old or the new file, never half of one.
-
-    Raises ``UserError`` where it cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            json.dump(content, stream, indent=1, sort_keys=True)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"this file cannot be written: {error.strerror}", where=str(path)) from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from tasks.compose.project import read_json, write_json
+from tasks.base.files import read_json, write_json
 from tasks.engine.client import ImageConfig
 
 

@@ -21,9 +21,10 @@ from typing import Any
 
 from tasks.base import platforms
 from tasks.base.errors import UserError
+from tasks.base.files import read_json, write_json
 from tasks.base.places import project_key
 from tasks.base.references import tag_of
-from tasks.compose.project import Image, Project, dockerfile_text, read_json, write_json
+from tasks.compose.project import Image, Project, dockerfile_text
 from tasks.engine.client import ImageConfig, normalise
 from tasks.inputs import declaration, fingerprint, ignorefile
 from tasks.inputs import selection as inputs

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from tasks.base.files import read_json
 from tasks.base.references import tag_of
-from tasks.compose.project import read_json
 from tasks.planning import record
 
 _DAY = 86400.0

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.compose.project import write_json
+from tasks.base.files import write_json
 from tasks.inputs.fingerprint import BuildInputs
 
 

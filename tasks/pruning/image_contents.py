@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from tasks.base import commands
 from tasks.base.errors import UserError
-from tasks.compose.project import read_json, write_json
+from tasks.base.files import read_json, write_json
 from tasks.engine.client import Engine
 from tasks.engine.layers import Layer, chained, parts_of
 

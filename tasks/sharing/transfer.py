@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from tasks.base.files import write_json
 from tasks.buildkit.oci_transfer import blob_of
-from tasks.compose.project import write_json
 from tasks.sharing.registry import NoImage, Registry
 
 _INDEX = "application/vnd.oci.image.index.v1+json"

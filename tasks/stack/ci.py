@@ -15,9 +15,9 @@ from typing import Any
 
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.files import write_json
 from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.base.settings import ROOT
-from tasks.compose.project import write_json
 from tasks.history.statistics import runs
 from tasks.history.store import Build, Status
 from tasks.planning.action import Action

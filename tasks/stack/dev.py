@@ -24,7 +24,7 @@ from typing import Any
 
 from tasks.base import commands
 from tasks.base.errors import UserError
-from tasks.compose.project import write_json
+from tasks.base.files import write_json
 from tasks.compose.secrets import ENV
 from tasks.compose.stack import Command, Compose, Service, Sync, restart_argv
 from tasks.engine.containers import Containers

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
+from tasks.base.files import read_json, write_json
 from tasks.base.formatting import because, seconds_text
 from tasks.base.references import repository
-from tasks.compose.project import read_json, write_json
 from tasks.compose.stack import Compose, Service
 from tasks.engine.client import normalise
 from tasks.engine.containers import Container, Containers, Event

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tasks.base.files import write as write_file
 from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.engine.layers import parts_of, together
 from tasks.history.statistics import PastRun, critical_path, latest_layers, runs, saved_seconds, step_histories
@@ -31,10 +31,9 @@ def make(run: Run) -> None:
 def write(folder: Path, history: History, project: str) -> Path:
     """Write the three files into ``folder`` and return it. Raises ``UserError`` if the history cannot be read."""
     shown = Shown(project, history.last_run(), history.recent(limit=BUILDS), time.time())
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "index.html", page(shown))
-    _replace(folder / "report.md", markdown(shown))
-    _replace(folder / "trace.json", json.dumps(trace(shown.last), indent=1))
+    write_file(folder / "index.html", page(shown))
+    write_file(folder / "report.md", markdown(shown))
+    write_file(folder / "trace.json", json.dumps(trace(shown.last), indent=1))
     return folder
 
 
@@ -76,9 +75,3 @@ def _row(build: Build) -> str:
     size = size_text(build.size) if build.size else "–"
     cells: Sequence[str] = (build.image, action, seconds_text(build.seconds), cached, size, "; ".join(build.reasons))
     return f"| {' | '.join(map(cell, cells))} |"
-
-
-def _replace(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text)
-    fresh.replace(path)
