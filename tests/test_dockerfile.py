@@ -206,10 +206,6 @@ class TestOutside:
         text = "FROM scratch\nCOPY --from=a:1 / /\nRUN --mount=from=b@sha256:0,target=/x y\nCOPY --from=scratch / /\n"
         assert read(text).externals == ("a:1", "b@sha256:0")
 
-    def test_a_near_name_is_offered(self):
-        (image,) = read("FROM scratch AS builder\nFROM scratch\nCOPY --from=bulder / /\n").images
-        assert image.near == "builder"
-
     def test_remote_sources(self):
         text = (
             "FROM scratch\nARG V=1\n"

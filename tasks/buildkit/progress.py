@@ -69,11 +69,6 @@ class Step:
         return not self.number and _EXPORT.match(self.name) is not None
 
     @property
-    def internal(self) -> bool:
-        """Whether it is BuildKit's own preparation: reading the Dockerfile, sending the context, …"""
-        return not self.number and not self.exporting
-
-    @property
     def work(self) -> bool:
         """Whether it can be cached or executed at all: an instruction other than ``FROM``."""
         return self.number > 0 and self.instruction != "FROM"

@@ -33,13 +33,12 @@ _WITHOUT_LAYER = {
 
 @dataclass(frozen=True)
 class LocalImage:
-    """An image that the engine holds: its id, the names and repository digests it goes by, its labels, bytes, and when
-    it was made (seconds since the epoch). ``fixed`` is whether that id can never mean another image: in containerd's
-    store it may be an index, of which the engine shows the platform that it happens to hold."""
+    """An image that the engine holds: its id, the names it goes by, its labels, bytes, and when it was made (seconds
+    since the epoch). ``fixed`` is whether that id can never mean another image: in containerd's store it may be an
+    index, of which the engine shows the platform that it happens to hold."""
 
     id: str
     tags: tuple[str, ...] = ()
-    digests: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     size: int = 0
     created: float = 0.0
@@ -258,7 +257,7 @@ def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
         tags = tuple(tag for tag in one.get("RepoTags") or () if tag != "<none>:<none>")
         digests = tuple(digest for digest in one.get("RepoDigests") or () if not digest.startswith("<none>"))
         labels, size, created = one.get("Labels") or {}, one.get("Size") or 0, one.get("Created") or 0
-        local_image = LocalImage(one["Id"], tags, digests, labels, size, created, _fixed(one))
+        local_image = LocalImage(one["Id"], tags, labels, size, created, _fixed(one))
         for name in (*tags, *digests):
             by_name[normalise(name)] = local_image
         if INPUT_DIGEST in local_image.labels:

@@ -237,8 +237,7 @@ class _Reader:
         ref = familiar(name)
         self._reach(ref)
         self._read_for(ref, platform)
-        near = difflib.get_close_matches(ref, [*self.by_name, *self.named], 1, 0.7)
-        self.images.setdefault((ref, platform), External(ref, platform, line, near[0] if near else ""))
+        self.images.setdefault((ref, platform), External(ref, platform, line))
         return ref
 
     def _named(self, name: str, platform: str) -> str | None:

@@ -35,16 +35,12 @@ class Copy:
 
 @dataclass(frozen=True)
 class External:
-    """An image that is neither a stage nor a named context.
-
-    ``ref`` is its familiar name, ``platform`` what ``FROM --platform`` says (``""``: the target's), ``near`` a stage
-    or context whose name is nearly the same, for whoever finds that there is no such image.
-    """
+    """An image that is neither a stage nor a named context: its familiar name, and what ``FROM --platform`` says
+    (``""``: the target's)."""
 
     ref: str
     platform: str
     line: int
-    near: str = ""
 
 
 @dataclass(frozen=True)
