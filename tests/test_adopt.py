@@ -215,9 +215,10 @@ def test_a_copy_by_hand_is_not_updated_nor_one_with_a_damaged_record(tmp_path: P
     (tmp_path / "tasks").mkdir()
     with pytest.raises(UserError, match="nothing is known of a copy there"):
         copies.update(TWO, tmp_path)
-    (tmp_path / copies.RECORD).write_text("[]")
-    with pytest.raises(UserError, match="cannot be read"):
-        copies.update(TWO, tmp_path)
+    for text in ("[]", '{"version": "new", "files": {}}', '{"version": "1.0.0", "files": {"../x": ""}}'):
+        (tmp_path / copies.RECORD).write_text(text)
+        with pytest.raises(UserError, match="cannot be read"):
+            copies.update(TWO, tmp_path)
 
 
 # ---- the command
@@ -290,6 +291,12 @@ def test_the_compose_files_of_another_project_do_not_count(command: Path, monkey
     monkeypatch.setattr(adopt, "_PLAN", ["false"])
     with pytest.raises(UserError, match="the files are in place, but `plan` fails there"):
         act(command.name, update=True)
+
+
+def test_a_variable_of_the_project_that_is_a_setting_too_is_named(command: Path) -> None:
+    (command / ".env").write_text("REDIS_URL=redis://redis\nDEBUG=1\n")
+    [hint] = adopt.hints(TWO, command, {})
+    assert hint.startswith("REDIS_URL of .env are settings of these tasks too")
 
 
 # ---- a wheel

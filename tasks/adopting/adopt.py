@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from tasks.adopting import copies
@@ -15,7 +16,7 @@ from tasks.adopting.copies import Action, Change, Copy
 from tasks.base import commands
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
-from tasks.base.settings import ROOT
+from tasks.base.settings import ROOT, Settings, read_env
 from tasks.compose.project import compose_files
 from tasks.run import Run
 
@@ -125,7 +126,12 @@ def summary(changes: Sequence[Change]) -> str:
 
 
 def hints(copy: Copy, project: Path, environ: Mapping[str, str]) -> Iterator[str]:
-    """Which images take in what was put in, because their contexts have it; none where the plan cannot be made."""
+    """What a person should know: variables of the project that are settings too, and images whose contexts have what
+    was put in (none where the plan cannot be made)."""
+    names = {entry.name.upper() for entry in fields(Settings)}
+    both = [name for file in (".env", ".env.example") for name in read_env(project / file) if name in names]
+    if both:
+        yield f"{', '.join(dict.fromkeys(both))} of .env are settings of these tasks too: see tasks/base/settings.py"
     done = commands.run([*_PLAN, "--json"], cwd=project, env=environ)
     try:
         images = json.loads(done.stdout)["images"]
@@ -133,9 +139,9 @@ def hints(copy: Copy, project: Path, environ: Mapping[str, str]) -> Iterator[str
         return
     folder = compose_files(environ, project)[0].parent
     ours = {project / name for name in copy.files}
-    names = [one["name"] for one in images if any((folder / path).resolve() in ours for path in one["inputs"])]
-    if names:
-        yield f"these tasks lie in the contexts of images that read them: {', '.join(names)}"
+    read = [one["name"] for one in images if any((folder / path).resolve() in ours for path in one["inputs"])]
+    if read:
+        yield f"these tasks lie in the contexts of images that read them: {', '.join(read)}"
         yield "to leave them out, put dodo.py, doitw, tasks and .build into .dockerignore"
 
 

@@ -25,6 +25,7 @@ from tasks.base.errors import UserError
 RECORD = "tasks/adopted.json"
 NOT_COPIED = "# of this repository alone"
 """The comment that begins a paragraph of ``dodo.py`` which copies do not have."""
+_DATA = ("*.*", "templates/*")
 _IMPORTED = ("tasks", "docker", "doit", "dotenv", "e2b_dockerfile_utils", "jinja2", "redis", "requests", "rich", "yaml")
 IGNORED = (".build/", "__pycache__/")
 """What git is told to ignore: made on every machine anew."""
@@ -73,9 +74,8 @@ def copy_of(root: Path) -> Copy:
     """What a project gets of the version in ``root``."""
     dodo = "\n\n".join(part for part in (root / "dodo.py").read_text().split("\n\n") if not part.startswith(NOT_COPIED))
     modules = needed(root, dodo)
-    rooms = {one.parent for one in modules}
-    data = {path for room in rooms for kind in ("*.*", "templates/*") for path in room.glob(kind) if path.is_file()}
-    data = {path for path in data if path.suffix != ".py"}
+    beside = (path for room in {one.parent for one in modules} for kind in _DATA for path in room.glob(kind))
+    data = {path for path in beside if path.is_file() and path.suffix != ".py"}
     files = {str(path.relative_to(root)): path.read_bytes() for path in sorted(modules | data)}
     lock, doitw = (root / name for name in ("requirements.txt", "doitw"))
     files |= {"dodo.py": dodo.encode(), "doitw": doitw.read_bytes(), "tasks/requirements.txt": lock.read_bytes()}
@@ -172,23 +172,31 @@ def _action(path: Path, put_in: str | None, content: bytes | None) -> Action | N
 def _ignore(project: Path) -> list[Change]:
     """The change of ``.gitignore`` after which it ignores what is made on every machine."""
     file = project / ".gitignore"
-    text = file.read_text() if file.is_file() else ""
+    text = file.read_bytes().decode(errors="surrogateescape") if file.is_file() else ""
     known = {line.strip().strip("/") for line in text.splitlines()}
     missing = [line for line in IGNORED if line.strip("/") not in known]
     if not missing:
         return []
     text += "" if not text or text.endswith("\n") else "\n"
     action = Action.REPLACE if file.exists() else Action.ADD
-    return [Change(".gitignore", action, (text + "".join(f"{line}\n" for line in missing)).encode())]
+    return [
+        Change(".gitignore", action, (text + "".join(f"{line}\n" for line in missing)).encode(errors="surrogateescape"))
+    ]
 
 
 def read_record(project: Path) -> dict[str, Any]:
     """The record of a copy: its version, and the digests of its files; ``UserError`` for one that is damaged."""
     try:
         found = json.loads((project / RECORD).read_bytes())
-        return {"version": str(found["version"]), "files": dict(found["files"])}
+        if re.fullmatch(r"\d+(\.\d+)*", found["version"]) and not any(map(_outside, found["files"])):
+            return {"version": found["version"], "files": dict(found["files"])}
+        raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError("cannot be read", where=str(project / RECORD), remedy="git has it") from None
+
+
+def _outside(name: str) -> bool:
+    return Path(name).is_absolute() or ".." in Path(name).parts
 
 
 def apply(copy: Copy, changes: Sequence[Change], project: Path) -> None:
