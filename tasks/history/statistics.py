@@ -192,6 +192,12 @@ def runs(builds: Iterable[Build]) -> list[PastRun]:
     return sorted((_run(name, group) for name, group in grouped.items()), key=lambda run: run.started)
 
 
+def of_last_runs(builds: Sequence[Build], count: int) -> list[Build]:
+    """The builds of the last ``count`` runs that did something. ``builds``: newest first."""
+    last = set(list(dict.fromkeys(build.run for build in builds))[:count])
+    return [build for build in builds if build.run in last]
+
+
 def step_histories(builds: Iterable[Build], columns: int = 20) -> dict[str, dict[StepKey, StepHistory]]:
     """For each image, the steps of its latest build over its last ``columns`` builds. ``builds``: newest first."""
     real = (build for build in builds if build.action == Action.BUILD and build.work_steps)

@@ -114,6 +114,11 @@ class Build:
         return self.reasons or ("no reason was recorded",)
 
     @property
+    def outcome(self) -> str:
+        """What was done, and how it ended where it did not end well: ``build``, ``build failed``."""
+        return self.action if self.status == Status.DONE else f"{self.action} {self.status}"
+
+    @property
     def ended(self) -> float:
         """When it ended, in seconds since the epoch."""
         return self.started + self.seconds

@@ -22,7 +22,6 @@ from tasks.engine import temporary_tag
 from tasks.engine.client import CacheRecord, LocalImage, normalise
 from tasks.engine.labels import INPUT_DIGEST
 from tasks.engine.layers import chained, parts_of
-from tasks.history.statistics import ImageHistory, image_histories
 from tasks.history.store import KEEP
 from tasks.planning import checkouts
 from tasks.planning.action import Action
@@ -229,14 +228,6 @@ def files(run: Run, now: float) -> list[Item]:
                 Item(str(path), Kind.OWN_FILE, name, {str(path): status.st_size}, now - status.st_mtime, 1.0, why)
             )
     return items
-
-
-def saved(run: Run, runs: int) -> dict[str, ImageHistory]:
-    """The project's images over the last ``runs`` runs of doit that did something."""
-    past = run.history.recent(limit=KEEP)
-    last = list(dict.fromkeys(build.run for build in past))[:runs]
-    chosen = [build for build in past if build.run in last]
-    return {name: one for name, one in image_histories(chosen).items() if name in run.project.images}
 
 
 def _layers(run: Run, items: Iterable[Item]) -> dict[str, tuple[int, float]]:

@@ -9,7 +9,8 @@ from typing import Any
 from tasks.base.formatting import size_text
 from tasks.buildkit import builder
 from tasks.buildkit.progress import brief
-from tasks.history.statistics import ImageHistory
+from tasks.history.statistics import ImageHistory, image_histories, of_last_runs
+from tasks.history.store import KEEP
 from tasks.pruning import disk_usage
 from tasks.pruning.prune import Item, Kind, choose, total
 from tasks.run import Run
@@ -32,6 +33,7 @@ def gather(run: Run, runs: int) -> dict[str, Any]:
     settings = run.settings
     items = disk_usage.all_items(run)
     left = choose(items, float("inf"), sys.maxsize).left
+    past = of_last_runs(run.history.recent(limit=KEEP), runs)
     return {
         "builder": builder.name(settings),
         "max_bytes": settings.cache_max_size,
@@ -40,7 +42,7 @@ def gather(run: Run, runs: int) -> dict[str, Any]:
         "over_bytes": max(0, left - settings.cache_max_size),
         "holdings": [_holding(kind, items) for kind in Kind if any(item.kind == kind for item in items)],
         "registry": _registry(run),
-        "images": [_image(one) for one in disk_usage.saved(run, runs).values()],
+        "images": [_image(one) for name, one in image_histories(past).items() if name in run.project.images],
     }
 
 

@@ -115,12 +115,11 @@ def table(builds: Sequence[Build], width: int | None = None) -> str:
         drawn.add_column(heading, justify="right", no_wrap=True)
     drawn.add_column("why", overflow="fold")
     for build in builds:
-        good = build.status == Status.DONE
         drawn.add_row(
             str(build.id),
             _when(build.started),
             Text(build.image),
-            Text(build.action if good else f"{build.action} {build.status}", "" if good else "red"),
+            Text(build.outcome, "" if build.status == Status.DONE else "red"),
             seconds_text(build.seconds),
             f"{build.cached_steps}/{build.work_steps}" if build.work_steps else "",
             size_text(build.size) if build.size is not None else "",

@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks.base.files import write as write_file
 from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.engine.layers import parts_of, together
-from tasks.history.statistics import PastRun, critical_path, latest_layers, runs, saved_seconds, step_histories
+from tasks.history.statistics import critical_path, latest_layers
 from tasks.history.store import Build, History, Status
 from tasks.run import Run
 from tasks.ui.html import when
@@ -41,11 +41,11 @@ def markdown(shown: Shown) -> str:
     """The last run as Markdown, for a pull request."""
     if not shown.last:
         return f"## Builds of {cell(shown.project)}\n\nNothing was built yet.\n"
-    run = runs(shown.last)[-1]
+    run = shown.run
     lines = [
         f"## Builds of {cell(shown.project)}, {when(run.started)}",
         "",
-        f"{seconds_text(run.wall)} wall time for {seconds_text(run.work)} of work; {_cached(shown, run)}.",
+        f"{seconds_text(run.wall)} wall time for {seconds_text(run.work)} of work; {_cached(shown)}.",
         "",
         "| image | action | time | cached steps | size | why |",
         "|---|---|--:|--:|--:|---|",
@@ -61,16 +61,15 @@ def markdown(shown: Shown) -> str:
     return "\n".join(lines)
 
 
-def _cached(shown: Shown, run: PastRun) -> str:
-    if not run.steps:
+def _cached(shown: Shown) -> str:
+    if not shown.run.steps:
         return "no step was looked at"
-    saved = saved_seconds(shown.last, step_histories(shown.builds))
-    worth = f", which saved about {seconds_text(saved)}" if saved else ""
-    return f"{run.cached} of {run.steps} steps came from the cache{worth}"
+    worth = f", which saved about {seconds_text(shown.saved)}" if shown.saved else ""
+    return f"{shown.run.cached} of {shown.run.steps} steps came from the cache{worth}"
 
 
 def _row(build: Build) -> str:
-    action = build.action if build.status == Status.DONE else f"**{build.action} {build.status}**"
+    action = build.outcome if build.status == Status.DONE else f"**{build.outcome}**"
     cached = f"{build.cached_steps} of {build.work_steps}" if build.work_steps else "–"
     size = size_text(build.size) if build.size else "–"
     cells: Sequence[str] = (build.image, action, seconds_text(build.seconds), cached, size, "; ".join(build.reasons))

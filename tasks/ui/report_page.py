@@ -5,19 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tasks.base.formatting import seconds_text
 from tasks.engine.layers import Disk, Layer, parts_of
 from tasks.history.statistics import (
     PastRun,
+    StepHistory,
     causes,
     latest_layers,
     runs,
     saved_seconds,
     step_histories,
 )
-from tasks.history.store import Build
+from tasks.history.store import Build, StepKey
 from tasks.ui.html import TEMPLATES, render, when
 from tasks.ui.report_timeline import timeline_of
 
@@ -42,6 +44,21 @@ class Shown:
     builds: Sequence[Build]
     made: float
 
+    @cached_property
+    def run(self) -> PastRun:
+        """The last run, which must have done something."""
+        return runs(self.last)[-1]
+
+    @cached_property
+    def steps(self) -> dict[str, dict[StepKey, StepHistory]]:
+        """The steps of each image over its builds."""
+        return step_histories(self.builds)
+
+    @cached_property
+    def saved(self) -> float:
+        """The seconds that cached steps saved in the last run."""
+        return saved_seconds(self.last, self.steps)
+
 
 def page(shown: Shown) -> str:
     """The whole page."""
@@ -64,7 +81,7 @@ def _parts(shown: Shown) -> dict[str, Any]:
     past = runs(shown.builds)[-_RUNS:]
     return {
         "timeline": timeline_of(shown.last),
-        "cache": step_histories(shown.builds),
+        "cache": shown.steps,
         "sizes": _sizes(latest_layers(shown.builds)),
         "trend": past if len(past) > 1 else [],
         "causes": causes(shown.builds)[:_CAUSES],
@@ -73,8 +90,7 @@ def _parts(shown: Shown) -> dict[str, Any]:
 
 
 def _tiles(shown: Shown) -> list[tuple[str, str]]:
-    run = runs(shown.last)[-1]
-    saved = saved_seconds(shown.last, step_histories(shown.builds))
+    run, saved = shown.run, shown.saved
     facts = [
         (seconds_text(run.wall), f"wall time of the last run, {seconds_text(run.work)} of work"),
         (str(run.built), f"built, {run.other} retagged or pulled" if run.other else "images built"),
