@@ -248,14 +248,11 @@ def test_the_handover_sends_what_the_engine_lacks(busybox: str, tmp_path: Path) 
     layout = oci_transfer.read(folder, local_image.id, "linux/amd64")
     assert layout is not None
     assert context == f"oci-layout://{folder}@{layout.manifest}"
-    assert (
-        oci_transfer.take(engine, folder, local_image.id, "linux/amd64", [layout.contents], partial=True)
-        == local_image.id
-    )
-    assert oci_transfer.take(engine, folder, local_image.id, "linux/amd64", [], partial=True) == local_image.id
+    assert oci_transfer.take(engine, folder, local_image.id, "linux/amd64", [layout.contents]) == local_image.id
+    assert oci_transfer.take(engine, folder, local_image.id, "linux/amd64", []) == local_image.id
     assert oci_transfer.read(folder, "sha256:other", "linux/amd64") is None
     with pytest.raises(UserError, match="left no image"):
-        oci_transfer.take(engine, folder, "sha256:other", "linux/amd64", [], partial=True)
+        oci_transfer.take(engine, folder, "sha256:other", "linux/amd64", [])
     (folder / "blobs" / "sha256" / layout.layers[0].removeprefix("sha256:")).unlink()
     assert oci_transfer.read(folder, local_image.id, "linux/amd64") is None
     assert oci_transfer.context_of(engine, tmp_path, busybox, local_image, "linux/amd64") == context  # saved again

@@ -75,8 +75,8 @@ def real(tmp_path: Path) -> Iterator[Registry]:
 
 def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path) -> None:
     digest, config = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
-    transfer.push(real, "app/auth", ["in-1", "cache"], tmp_path / "one", digest, nothing)
-    transfer.push(real, "app/auth", ["in-1"], tmp_path / "one", digest, nothing)  # what is there is not sent again
+    transfer.push(real, "app/auth", ["in-1", "cache"], (tmp_path / "one", digest), nothing)
+    transfer.push(real, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)  # what is there is not sent again
     found = real.image("app/auth", "in-1", TOGETHER)
     assert found is not None
     assert (found.digest, found.content, found.platform, found.labels) == (
@@ -97,7 +97,7 @@ def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path
 
 def test_platforms_that_are_not_of_one_build_are_nobodys(real: Registry, tmp_path: Path) -> None:
     digest, _ = layout(tmp_path / "one", {"linux/amd64": "o1", "linux/arm64": "o2"})
-    transfer.push(real, "app/auth", ["in-1"], tmp_path / "one", digest, nothing)
+    transfer.push(real, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)
     found = real.image("app/auth", "in-1", TOGETHER)
     assert found is not None
     assert found.labels == {}
@@ -105,7 +105,7 @@ def test_platforms_that_are_not_of_one_build_are_nobodys(real: Registry, tmp_pat
 
 def test_a_single_image_is_no_index(real: Registry, tmp_path: Path) -> None:
     digest, _ = layout(tmp_path / "one", {"linux/amd64": "o1"})
-    transfer.push(real, "app/auth", ["in-1"], tmp_path / "one", digest, nothing)
+    transfer.push(real, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)
     assert real.image("app/auth", "in-1", "linux/amd64") is not None
     assert real.image("app/auth", "in-1", TOGETHER) is None
 
@@ -115,7 +115,7 @@ def test_a_layout_that_lacks_a_layer_is_not_pushed(real: Registry, tmp_path: Pat
     layer = hashlib.sha256(b"the layer of arm64").hexdigest()
     (tmp_path / "one" / "blobs" / "sha256" / layer).unlink()
     with pytest.raises(NoImage):
-        transfer.push(real, "app/auth", ["in-1"], tmp_path / "one", digest, nothing)
+        transfer.push(real, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)
     assert real.image("app/auth", "in-1", "linux/amd64") is None
 
 
@@ -192,7 +192,7 @@ def test_a_signed_url_is_not_told_and_gets_no_login(
     monkeypatch.setattr(Registry, "_credentials", ("me", "secret", ""))
     digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
     with pytest.raises(Unavailable) as refused:
-        transfer.push(liar.registry, "app/auth", ["in-1"], tmp_path / "one", digest, nothing)
+        transfer.push(liar.registry, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)
     assert str(refused.value) == "answers with status 500"
     put_to = [(path, login) for command, path, login in liar.asked if command == "PUT"]
     assert [login for _, login in put_to] == [""]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.base import platforms
 from tasks.base.settings import Settings
 from tasks.bases.debian import ENV, IDENTITY_LABEL
-from tasks.engine.client import Engine, ImageConfig
+from tasks.engine.client import Engine, ImageConfig, LocalImage
 
 if TYPE_CHECKING:
     from tasks.planning.shared_image import SharedImage
@@ -76,8 +76,8 @@ class SharedBase:
         if self._found() or not self.share.writes:
             return False
         print(f"base_image: pushing to {self.share.address}", file=sys.stderr)
-        size = next((local_image.size for local_image in engine.snapshot().every() if local_image.id == image_id), 0)
-        return self.share.push(self._wanted, image_id, engine, size) is not None
+        held = (local_image for local_image in engine.snapshot().every() if local_image.id == image_id)
+        return self.share.push(self._wanted, next(held, LocalImage(image_id)), engine) is not None
 
     @property
     def _wanted(self) -> Wanted:

@@ -106,9 +106,8 @@ def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: st
     one, snapshot = decision.inputs, run.snapshot()
     near = [snapshot.get(ref) for ref in (*one.parent_tags.values(), *one.bases, one.image.ref)]
     layers = [tuple(digest for digest, _ in run.engine.layers(local_image.id)) for local_image in near if local_image]
-    partial = not run.containerd_store
     platform = platforms.chosen(one.platforms, snapshot.platform) or one.platforms[0]
-    taken = oci_transfer.take(run.engine, where.layout, image_id, platform, layers, partial)
+    taken = oci_transfer.take(run.engine, where.layout, image_id, platform, None if run.containerd_store else layers)
     run.changed()
     return taken
 

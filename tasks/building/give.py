@@ -96,9 +96,7 @@ def offer(
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
         layout = build_target.layout_of(run, decision.inputs)
         whole = (layout, run.index_of(decision.inputs, local_image)) if layout else None
-        found = registry.push(
-            wanted, local_image.id, run.engine, local_image.size, build_target.inline_tags(run), whole
-        )
+        found = registry.push(wanted, local_image, run.engine, build_target.inline_tags(run), whole)
         run.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
         if found and judged() == Verdict.TAKE:

@@ -7,7 +7,7 @@ which buildx is installed. Argument names equal those of the CLI.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from tasks.base import commands
@@ -33,53 +33,33 @@ def build_argv(
 ) -> list[str]:
     """The command that builds ``image`` under the temporary name ``tag`` and leaves its id in ``iidfile``.
 
-    ``parents`` maps a named context to the reference of the image that stands for it, ``labels`` are ours and
-    come after the image's own, ``extra`` is what the builder and the caches need (output, builder, cache
-    options). The image gets its own names later, when its inputs are known not to have moved meanwhile; until then
-    ``tag`` keeps others from pruning it.
-    A secret whose variable is not set is left out, so that an optional secret mount finds nothing.
+    ``parents`` maps a named context to the reference of the image that stands for it, ``labels`` are ours and come
+    after the image's own, ``extra`` is what the builder and the caches need. Until the image gets its own names,
+    ``tag`` keeps others from pruning it. A secret whose variable is not set is left out: its mount may be optional.
     """
+    contexts = [pair for pair in sorted(image.contexts.items()) if not pair[1].startswith("service:")]
+    contexts += [(name, f"docker-image://{ref}") for name, ref in sorted(parents.items())]
+    options: dict[str, Iterable[str]] = {
+        "--tag": [tag],
+        "--file": ["-" if image.dockerfile_inline is not None else image.dockerfile],
+        "--target": [image.target or ""],
+        "--build-arg": [name if value is None else f"{name}={value}" for name, value in sorted(image.args.items())],
+        "--build-context": [f"{name}={value}" for name, value in contexts],
+        "--secret": [secret_line(one) for one in image.secrets if one.file or environ.get(one.environment)],
+        "--ssh": image.ssh,
+        "--label": [f"{name}={value}" for name, value in (*sorted(image.labels.items()), *sorted(labels.items()))],
+        "--platform": [",".join(image.platforms)],
+        "--network": [image.network],
+        "--shm-size": [image.shm_size],
+        "--add-host": image.extra_hosts,
+        "--ulimit": image.ulimits,
+        "--allow": entitlements(image),
+        "--no-cache-filter": image.no_cache_filter,
+    }
     argv = ["docker", "buildx", "build", f"--progress={progress}", "--iidfile", iidfile]
-    if tag:
-        argv += ["--tag", tag]
-    if image.dockerfile_inline is not None:
-        argv += ["--file", "-"]
-    elif image.dockerfile:
-        argv += ["--file", image.dockerfile]
-    if image.target:
-        argv += ["--target", image.target]
-    for name, value in sorted(image.args.items()):
-        argv += ["--build-arg", name if value is None else f"{name}={value}"]
-    for name, value in sorted(image.contexts.items()):
-        if not value.startswith("service:"):
-            argv += ["--build-context", f"{name}={value}"]
-    for name, ref in sorted(parents.items()):
-        argv += ["--build-context", f"{name}=docker-image://{ref}"]
-    for secret in image.secrets:
-        if secret.file or environ.get(secret.environment):
-            argv += ["--secret", secret_line(secret)]
-    for agent in image.ssh:
-        argv += ["--ssh", agent]
-    for name, value in [*sorted(image.labels.items()), *sorted(labels.items())]:
-        argv += ["--label", f"{name}={value}"]
-    if image.platforms:
-        argv += ["--platform", ",".join(image.platforms)]
-    if image.network:
-        argv += ["--network", image.network]
-    if image.shm_size:
-        argv += ["--shm-size", image.shm_size]
-    for host in image.extra_hosts:
-        argv += ["--add-host", host]
-    for ulimit in image.ulimits:
-        argv += ["--ulimit", ulimit]
-    for entitlement in entitlements(image):
-        argv += ["--allow", entitlement]
-    for option, value in (("--provenance", image.provenance), ("--sbom", image.sbom)):
-        if value:
-            argv.append(f"{option}={value}")
-    for stage in image.no_cache_filter:
-        argv += ["--no-cache-filter", stage]
-    return [*argv, *extra, image.context]
+    argv += [word for option, values in options.items() for value in values if value for word in (option, value)]
+    attestations = (("--provenance", image.provenance), ("--sbom", image.sbom))
+    return [*argv, *(f"{option}={value}" for option, value in attestations if value), *extra, image.context]
 
 
 def secret_line(secret: Secret) -> str:

@@ -192,19 +192,18 @@ def _join(folder: Path, parts: Iterable[Layout], entries: list[dict[str, Any]]) 
     return digest
 
 
-def take(
-    engine: Engine, folder: Path, image_id: str, platform: str, there: Iterable[tuple[str, ...]], partial: bool
-) -> str:
-    """Let the engine have the image with this id from a layout; returns its id in the engine. Of an index that is the
-    image for ``platform`` with ``partial`` (the classic store, which holds one), else all of it.
+def take(engine: Engine, folder: Path, image_id: str, platform: str, there: Iterable[tuple[str, ...]] | None) -> str:
+    """Let the engine have the image with this id from a layout; returns its id in the engine.
 
-    ``there`` are the layers (unpacked content, from the base up) of images that the engine holds: with ``partial``
-    what begins as they do is not sent again. ``UserError`` when the engine refuses it.
+    For the classic store, which holds one platform, ``there`` are the layers (unpacked content, from the base up) of
+    images that it holds: of an index it gets the image for ``platform``, and what begins as they do is not sent again.
+    With None, for containerd's store, it gets all of it. ``UserError`` when the engine refuses it.
     """
+    partial = there is not None
     layout = read(folder, image_id, platform)
     if layout is None:
         raise UserError(f"the builder left no image for {platform}", where=str(folder))
-    known = max((_common(layout.contents, other) for other in there), default=0) if partial else 0
+    known = max((_common(layout.contents, other) for other in there or ()), default=0)
     try:
         loaded = _load(engine, layout, known, partial)
     except UserError:

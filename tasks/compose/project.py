@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -193,14 +193,6 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
     secrets: Mapping[str, Any] = answer.get("secrets") or {}
     ref = service.get("image") or f"{answer['name']}-{name}"
     context = build.get("context") or "."
-    inline = build.get("dockerfile_inline")
-    dockerfile = "" if inline is not None else build.get("dockerfile") or "Dockerfile"
-    remote = bool(_REMOTE.match(context))
-    problems = [
-        f"an image cannot be called {one!r}: names are lower case and have no digest, tags have at most 128 characters"
-        for one in (ref, *(build.get("tags") or ()))
-        if not is_taggable(one)
-    ]
     # buildx would take the platform, and the time of layers, from the environment by itself.
     platform = service.get("platform") or environ.get("DOCKER_DEFAULT_PLATFORM")
     args = {name: environ[name] for name in (EPOCH,) if environ.get(name)} | (build.get("args") or {})
@@ -208,8 +200,8 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
         name=name,
         ref=ref,
         context=context,
-        dockerfile=dockerfile if remote or not dockerfile else os.path.normpath(Path(context) / dockerfile),
-        dockerfile_inline=inline,
+        dockerfile=_dockerfile(build, context),
+        dockerfile_inline=build.get("dockerfile_inline"),
         target=build.get("target") or None,
         args={key: _argument(key, value, environ) for key, value in args.items()},
         contexts=dict(build.get("additional_contexts") or {}),
@@ -231,13 +223,30 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
         provenance=_attestation(build.get("provenance")),
         sbom=_attestation(build.get("sbom")),
         no_cache_filter=tuple(build.get("no_cache_filter") or ()),
-        unsupported={
-            key: json.dumps(value, sort_keys=True)
-            for key, value in build.items()
-            if key not in _HONOURED and not key.startswith("x-")
-        },
-        problem="; ".join(problems),
+        unsupported=_unsupported(build),
+        problem="; ".join(_problems((ref, *(build.get("tags") or ())))),
     )
+
+
+def _dockerfile(build: Mapping[str, Any], context: str) -> str:
+    """Where the Dockerfile is, "" for an inline one."""
+    if build.get("dockerfile_inline") is not None:
+        return ""
+    path: str = build.get("dockerfile") or "Dockerfile"
+    return path if _REMOTE.match(context) else os.path.normpath(Path(context) / path)
+
+
+def _problems(refs: Iterable[str]) -> Iterator[str]:
+    for ref in refs:
+        if not is_taggable(ref):
+            why = "names are lower case and have no digest, tags have at most 128 characters"
+            yield f"an image cannot be called {ref!r}: {why}"
+
+
+def _unsupported(build: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of a build that buildx has no option for."""
+    kept = {key: value for key, value in build.items() if key not in _HONOURED and not key.startswith("x-")}
+    return {key: json.dumps(value, sort_keys=True) for key, value in kept.items()}
 
 
 def _argument(name: str, value: Any, environ: Mapping[str, str]) -> str | None:

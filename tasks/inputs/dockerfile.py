@@ -46,7 +46,7 @@ def reads(
     set in the Dockerfile count as the whole context. A syntax error, an unknown target or a stage used before its
     definition raises ``UserError`` with ``where:line``.
     """
-    reader = _Reader(where, parse(text, where), dict(args or {}), named, platform, build_platform or platform)
+    reader = _Reader(where, parse(text, where), dict(args or {}), named, (platform, build_platform or platform))
     reader.onbuild = {familiar(name): tuple(lines) for name, lines in (onbuild or {}).items()}
     reader.env = {familiar(name): dict(values) for name, values in (env or {}).items()}
     return reader.run(target)
@@ -69,8 +69,9 @@ class _Reader:
     """One run of ``reads``: the stages of one Dockerfile, and what was found so far."""
 
     def __init__(
-        self, where: str, script: Script, args: Mapping[str, str], named: Collection[str], platform: str, build: str
+        self, where: str, script: Script, args: Mapping[str, str], named: Collection[str], platforms: tuple[str, str]
     ) -> None:
+        """``platforms``: the one that is built for, and the one that builds run on."""
         self.where = where
         self.script = script
         self.args = args
@@ -78,12 +79,12 @@ class _Reader:
         for name in named:
             plain, colons, platform_of = name.partition("::")
             self.named[familiar(plain) + colons + platform_of] = name
-        self.platform = platform
+        self.platform, build = platforms
         self.read_for: dict[str, dict[str, None]] = {}
         self.onbuild: dict[str, tuple[str, ...]] = {}
         self.env: dict[str, dict[str, str | None]] = {}
         self.syntax = args.get("BUILDKIT_SYNTAX") or script.syntax
-        self.globals = Scope(_platform_args(platform, build, args), complete=True)
+        self.globals = Scope(_platform_args(self.platform, build, args), complete=True)
         self.global_needs: dict[str, frozenset[str]] = {}
         self.stages = self._stages()
         self.by_name = {stage.name: stage for stage in self.stages if stage.name}

@@ -246,9 +246,7 @@ def _translate(pattern: str) -> tuple[str, ...] | None:
     odd = False  # a character that means something in a regular expression only
     at, end = 0, len(pattern)
     while at < end:
-        first = at == 0
-        char = pattern[at]
-        at += 1
+        char, first, at = pattern[at], at == 0, at + 1
         if pattern.startswith("**", at - 1):
             at += 1
             if pattern.startswith("/", at):
@@ -268,20 +266,23 @@ def _translate(pattern: str) -> tuple[str, ...] | None:
             if not found or any(syntax in found[0] for syntax in _PYTHON_SET_SYNTAX):
                 return None
             out.append(found[0])
-            at = found.end()
-            kind = "regex"
+            at, kind = found.end(), "regex"
         elif char == "\\":
             if at >= end or pattern[at].isalnum():
                 return None  # Go's regular expressions would read \d, \w, \b as something else
             out.append(re.escape(pattern[at]))
-            at += 1
-            kind = "regex"
+            at, kind = at + 1, "regex"
         elif char in "^]" or "\ud800" <= char <= "\udfff":
             odd = True
         else:
             out.append(re.escape(char))
     if kind == "regex":
         return None if odd or not _compiles("".join(out)) else tuple(out)
+    return _without_wildcards(pattern, kind)
+
+
+def _without_wildcards(pattern: str, kind: str) -> tuple[str, ...]:
+    """The same for a pattern with no wildcards but ``**`` at its end (``prefix``) or at its beginning (``suffix``)."""
     if kind == "prefix":
         return (re.escape(pattern[:-2]), "(?s:.*)")
     if kind == "suffix":

@@ -11,6 +11,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tasks.base import commands, places
@@ -53,19 +54,7 @@ def all_items(run: Run) -> list[Item]:
 
 def images(run: Run, now: float) -> list[Item]:
     """The images of this project in the engine, those of old fingerprints and those that are needed."""
-    decisions = run.decisions()
-    snapshot, users = run.snapshot(), run.engine.users()
-    needed: dict[str, str] = {}
-    for decision in decisions.values():
-        image = decision.inputs.image
-        for ref in (*image.names, tag_of(image.ref, decision.inputs.fingerprint)):
-            if local_image := snapshot.get(ref):
-                needed.setdefault(local_image.id, f"it is `{ref}`")
-        if decision.local_image:
-            needed.setdefault(decision.local_image.id, f"the plan needs it for `{decision.name}`")
-    for ref, folder in checkouts.needs(run.folder):
-        if local_image := snapshot.get(ref):
-            needed.setdefault(local_image.id, f"it is needed in {folder}")
+    snapshot, users, needed = run.snapshot(), run.engine.users(), _needed(run)
     past = run.history.recent(limit=KEEP)
     used: dict[str, float] = defaultdict(float)
     for build in past:
@@ -93,6 +82,22 @@ def images(run: Run, now: float) -> list[Item]:
             )
         )
     return items
+
+
+def _needed(run: Run) -> dict[str, str]:
+    """The images that the plan needs, here or in another checkout, by id, each with why."""
+    snapshot, needed = run.snapshot(), dict[str, str]()
+    for decision in run.decisions().values():
+        image = decision.inputs.image
+        for ref in (*image.names, tag_of(image.ref, decision.inputs.fingerprint)):
+            if local_image := snapshot.get(ref):
+                needed.setdefault(local_image.id, f"it is `{ref}`")
+        if decision.local_image:
+            needed.setdefault(decision.local_image.id, f"the plan needs it for `{decision.name}`")
+    for ref, folder in checkouts.needs(run.folder):
+        if local_image := snapshot.get(ref):
+            needed.setdefault(local_image.id, f"it is needed in {folder}")
+    return needed
 
 
 def names(run: Run, items: Iterable[Item], now: float) -> list[Item]:
@@ -205,7 +210,7 @@ def files(run: Run, now: float) -> list[Item]:
         name = str(index.parent.relative_to(results))
         several = name in run.project.images and len(run.project.images[name].platforms) > 1
         why = "it holds further platforms of the image" if several else ""
-        items.append(_folder(Kind.LAYOUT, index.parent, name, now, 1.0, why))
+        items.append(replace(_folder(Kind.LAYOUT, index.parent, name, now, 1.0), needed=why))
     for other in sorted(path.parent for path in run.common.glob("*/project.json")):
         idle = now - other.stat().st_mtime
         if checkouts.gone(other):
@@ -285,10 +290,10 @@ def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
         yield Item(str(path), Kind.OWN_FILE, f"{path.name}, of an older version", parts, now - used)
 
 
-def _folder(kind: Kind, folder: Path, name: str, now: float, rebuild_cost: float, needed: str = "") -> Item:
+def _folder(kind: Kind, folder: Path, name: str, now: float, rebuild_cost: float) -> Item:
     parts = {str(path): path.stat().st_size for path in _walk(folder)}
     used = max(path.stat().st_mtime for path in (folder, folder / "index.json") if path.exists())
-    return Item(str(folder), kind, name, parts, now - used, rebuild_cost, needed)
+    return Item(str(folder), kind, name, parts, now - used, rebuild_cost)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

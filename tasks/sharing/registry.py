@@ -287,23 +287,23 @@ class Registry:
         """What answers a 401: the login itself, or the token that the registry's token server gives for it."""
         import requests
 
-        user, password, identity = self._credentials
         scheme = challenge.partition(" ")[0].lower()
         asked = dict(_CHALLENGE.findall(challenge))
         if scheme == "basic":
-            value = requests.auth._basic_auth_str(user, password)
+            value = requests.auth._basic_auth_str(*self._credentials[:2])
         elif scheme == "bearer" and urlsplit(asked.get("realm", "")).scheme in ("http", "https"):
             scope = asked.get("scope") or f"repository:{repository}:pull"
-            value = f"Bearer {self._token(asked['realm'], asked.get('service', ''), scope, user, password, identity)}"
+            value = f"Bearer {self._token(asked['realm'], asked.get('service', ''), scope)}"
         else:
             raise Unavailable("asks for a kind of login that is not known here")
         with self._lock:
             self._tokens[repository] = value
         return value
 
-    def _token(self, realm: str, service: str, scope: str, user: str, password: str, identity: str) -> str:
+    def _token(self, realm: str, service: str, scope: str) -> str:
         import requests
 
+        user, password, identity = self._credentials
         if identity:
             form = {"grant_type": "refresh_token", "service": service, "scope": scope, "refresh_token": identity,
                     "client_id": "vllm-swarm"}  # fmt: skip

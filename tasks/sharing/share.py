@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tasks.base import commands, platforms
 from tasks.base.references import repository, tag_of
-from tasks.engine.client import Engine
+from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
 from tasks.inputs.resolver import ImageInputs
 from tasks.planning.shared_image import SharedImage
@@ -143,9 +143,8 @@ class Share:
     def push(
         self,
         one: Wanted,
-        image_id: str,
+        local_image: LocalImage,
         engine: Engine,
-        size: int,
         also: Iterable[str] = (),
         whole: tuple[Path, str] | None = None,
     ) -> SharedImage | None:
@@ -157,15 +156,15 @@ class Share:
             from tasks.sharing import transfer
 
             tags = (one.tag, *also)
-            problem = self._moved(lambda: transfer.push(self._registry, one.path, tags, *whole, _go_on))
+            problem = self._moved(lambda: transfer.push(self._registry, one.path, tags, whole, _go_on))
             if problem:
                 self._leave(f"takes nothing ({problem})", "results of this run are not shared")
                 return None
         for tag in () if whole else (one.tag, *also):
             ref = f"{self.address}/{one.path}:{tag}"
-            engine.tag(image_id, ref)
+            engine.tag(local_image.id, ref)
             try:
-                problem = self._docker(["docker", "push", "--quiet", ref], engine, size)
+                problem = self._docker(["docker", "push", "--quiet", ref], engine, local_image.size)
             finally:
                 engine.untag(ref)
             if problem:

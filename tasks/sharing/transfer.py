@@ -23,10 +23,12 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 def push(
-    registry: Registry, path: str, tags: Iterable[str], layout: Path, digest: str, check: Callable[[], None]
+    registry: Registry, path: str, tags: Iterable[str], whole: tuple[Path, str], check: Callable[[], None]
 ) -> None:
-    """Push the index with this digest from a layout under these tags of the repository ``path``. ``check`` is called
-    before each blob, and may raise to end it. Raises ``Unavailable``, and ``NoImage`` where the layout is damaged."""
+    """Push the ``whole`` index of a layout with this digest under these tags of the repository ``path``. ``check`` is
+    called before each blob, and may raise to end it. Raises ``Unavailable``, and ``NoImage`` where the layout is
+    damaged."""
+    layout, digest = whole
     try:
         text = blob_of(layout, digest).read_bytes()
         for entry in json.loads(text)["manifests"]:

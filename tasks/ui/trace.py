@@ -23,8 +23,8 @@ def trace(run: Sequence[Build]) -> dict[str, Any]:
         pid = numbers[lane.build.image]
         events.extend(_named(pid, lane.build))
         if lane.began - lane.ready > 0:
-            events.append(_slice("waits for a worker", pid, 0, lane.ready, lane.began - lane.ready, "waiting", {}))
-        events.append(_slice(lane.build.image, pid, 0, lane.began, lane.build.seconds, "image", _facts(lane.build)))
+            events.append(_slice("waits for a worker", (pid, 0), (lane.ready, lane.began - lane.ready), "waiting", {}))
+        events.append(_slice(lane.build.image, (pid, 0), (lane.began, lane.build.seconds), "image", _facts(lane.build)))
         events.extend(_steps(lane.build, pid, start))
     return {"displayTimeUnit": "ms", "traceEvents": [*events, *_arrows(run, numbers, start)]}
 
@@ -40,7 +40,7 @@ def _steps(build: Build, pid: int, start: float) -> Iterator[dict[str, Any]]:
     for step, track in zip(steps, tracks([(_began(s), _began(s) + s.seconds) for s in steps]), strict=True):
         kind = "cached" if step.cached else "failed" if step.error else "executed"
         facts = {"cached": step.cached, "why": step.why, "error": step.error}
-        yield _slice(step.name, pid, track + 1, _began(step) - start, step.seconds, kind, facts)
+        yield _slice(step.name, (pid, track + 1), (_began(step) - start, step.seconds), kind, facts)
 
 
 def _arrows(run: Sequence[Build], numbers: dict[str, int], start: float) -> Iterator[dict[str, Any]]:
@@ -55,8 +55,10 @@ def _arrows(run: Sequence[Build], numbers: dict[str, int], start: float) -> Iter
 
 
 def _slice(
-    name: str, pid: int, tid: int, begin: float, seconds: float, kind: str, facts: dict[str, Any]
+    name: str, thread: tuple[int, int], span: tuple[float, float], kind: str, facts: dict[str, Any]
 ) -> dict[str, Any]:
+    """A bar on a ``thread`` (its process and its number); ``span``: when it begins, and its seconds."""
+    (pid, tid), (begin, seconds) = thread, span
     times = {"ts": _micro(begin), "dur": _micro(seconds)}
     return {"ph": "X", "name": name, "cat": kind, "pid": pid, "tid": tid, **times, "args": facts}
 

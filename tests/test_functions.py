@@ -1,0 +1,50 @@
+"""Are functions small, and are parameters that travel together a class?"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import ROOT
+
+LINES = 40
+PARAMETERS = 5
+# The options of one command each, given by name and by nobody together.
+ALLOWED = {
+    "tasks/buildkit/buildx.py:build_argv": "the options of docker buildx build",
+    "tasks/compose/stack.py:logs_argv": "the options of docker compose logs",
+    "tasks/inputs/dockerfile.py:reads": "the options of a build that a Dockerfile sees",
+}
+
+
+def sizes(text: str) -> Iterator[tuple[str, int, int]]:
+    """Each function of a module, with its lines and its parameters."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            parameters = [each.arg for each in given if each.arg not in ("self", "cls")]
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1, len(parameters)
+
+
+def test_functions_are_small() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{name}": (lines, parameters)
+        for path in (ROOT / "tasks").rglob("*.py")
+        for name, lines, parameters in sizes(path.read_text())
+        if lines > LINES or parameters > PARAMETERS
+    }
+    assert {name for name, (lines, _) in found.items() if lines > LINES} == set()
+    assert found.keys() == ALLOWED.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("def f(self, a, /, b, *, c): ...", ("f", 1, 3)),
+        ("class C:\n    async def g(\n        self,\n        *words,\n    ):\n        pass", ("g", 5, 0)),
+    ],
+)
+def test_a_function_is_measured(text: str, size: tuple[str, int, int]) -> None:
+    assert list(sizes(text)) == [size]
