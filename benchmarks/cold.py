@@ -65,8 +65,8 @@ def main() -> None:
                 time.sleep(SETTLE_SECONDS)
                 try:
                     return build().seconds
-                except UserError as trouble:
-                    say(f"again, since a build failed: {str(trouble).splitlines()[-1]}")
+                except UserError as error:
+                    say(f"again, since a build failed: {str(error).splitlines()[-1]}")
             raise UserError(f"{name} failed {TRIES} times")
 
         cases = {

@@ -159,8 +159,8 @@ def main() -> int:
             for request in prepare(running):
                 print(f"{request.name} …", file=sys.stderr)
                 found.append(asyncio.run(load(request, arguments.seconds, arguments.concurrency)))
-    except* UserError as troubles:
-        print(*(str(trouble) for trouble in troubles.exceptions), sep="\n", file=sys.stderr)
+    except* UserError as errors:
+        print(*(str(error) for error in errors.exceptions), sep="\n", file=sys.stderr)
         wrong = True
     if wrong:
         return 1

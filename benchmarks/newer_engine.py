@@ -61,10 +61,10 @@ def unpacked(folder: Path = FOLDER) -> Path:
             return known
         try:
             found = _fetched(folder, known)
-        except UserError as trouble:
+        except UserError as error:
             if known is None:
                 raise
-            print(f"going on with {known.name}: {trouble}", file=sys.stderr)
+            print(f"going on with {known.name}: {error}", file=sys.stderr)
             return known
         last.write_text(str(found))
         return found

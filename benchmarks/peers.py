@@ -62,8 +62,8 @@ class Bench:
         """How long that takes; infinity where bake breaks off at its own fault, as it does with many targets."""
         try:
             return self.bake().seconds
-        except UserError as trouble:
-            if "no such job" not in str(trouble):
+        except UserError as error:
+            if "no such job" not in str(error):
                 raise
             return math.inf
 
@@ -136,8 +136,8 @@ def measuring_engine() -> Iterator[dict[str, str]]:
     with contextlib.ExitStack() as stack:
         try:
             environ = dict(stack.enter_context(temporary_engine("bm-")).environ)
-        except UserError as trouble:
-            print(f"measuring in the current engine, whose images slow it down: {trouble}", file=sys.stderr)
+        except UserError as error:
+            print(f"measuring in the current engine, whose images slow it down: {error}", file=sys.stderr)
             environ = dict(os.environ)
         yield environ
 

@@ -136,9 +136,9 @@ def replay(repository: Path, file: str, count: int, environ: Mapping[str, str]) 
             commit = said.split(" ", 1)[0]
             try:
                 inputs = plan(folder / file, environ)
-            except UserError as trouble:
+            except UserError as error:
                 tally.passed_over += 1
-                say(f"{commit} is passed over: {trouble}")
+                say(f"{commit} is passed over: {error}")
                 last = commit
                 continue
             good = {name: one for name, one in inputs.items() if not one.problem}

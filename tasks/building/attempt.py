@@ -194,8 +194,8 @@ class ImageBuild:
 
     def _tagged(self) -> dict[str, str]:
         """When each base was last given its name in the engine."""
-        engine, held = self.run.engine, self.run.snapshot()
-        return {ref: engine.tagged(ref) for ref in self.inputs.read_for if "@" not in ref and held.get(ref)}
+        engine, snapshot = self.run.engine, self.run.snapshot()
+        return {ref: engine.tagged(ref) for ref in self.inputs.read_for if "@" not in ref and snapshot.get(ref)}
 
 
 def _named(directory: Path, paths: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """How does an image become what its inputs say?
 
     fingerprint ── fresh?  ──> nothing
-                ── held?   ──> names
+                ── here?   ──> names
                 ── shared? ──> docker pull ── labels as they should be? ──> names, record
                 ── else    ──> docker buildx build ── fingerprint again, the same? ──> names, record, docker push
                                         ^                        └── no: again, twice at most

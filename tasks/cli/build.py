@@ -24,7 +24,7 @@ class Freshness:
         self._name = name
 
     def __call__(self) -> bool:
-        """Whether nothing has to be done. A trouble counts as stale: the action then says it. So does ``build.pull``:
+        """Whether nothing has to be done. An error counts as stale: the action then says it. So does ``build.pull``:
         only when the bases were pulled it is known. What is fresh is needed here, as what is built is."""
         try:
             decision = current().decide(self._name)
@@ -38,8 +38,8 @@ class Freshness:
     def __repr__(self) -> str:
         try:
             decision = current().decide(self._name)
-        except UserError as trouble:
-            return str(trouble)
+        except UserError as error:
+            return str(error)
         return f"{decision.action}: {'; '.join(decision.reasons) or 'its inputs are those of the image here'}"
 
 
@@ -74,8 +74,8 @@ def task_build_optimized() -> Iterator[Task]:
     run = current()
     try:
         inputs = run.declared()
-    except UserError as trouble:
-        yield unreadable(trouble)
+    except UserError as error:
+        yield unreadable(error)
         return
     folder = run.folder
     order = _longest_path_first(inputs, run)

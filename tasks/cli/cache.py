@@ -53,8 +53,8 @@ def task_rebuild_optimized() -> Iterator[Task]:
     run = current()
     try:
         inputs = run.declared()
-    except UserError as trouble:
-        yield unreadable(trouble)
+    except UserError as error:
+        yield unreadable(error)
         return
     for name, one in inputs.items():
         yield {

@@ -142,10 +142,10 @@ def run_tests(words: Sequence[str], engine: str = "here", store: str = "both", k
         failed = None if words else run_tool(_BUILD)
         failed = failed or _run_pytest(words or _SIDE_BY_SIDE)
         return failed or (None if words else _run_on_testing([*_SIDE_BY_SIDE, *_JUDGED], stores, whole=False))
-    except UserError as trouble:
-        if engine == "testing" or (os.environ.get("CI") and not isinstance(trouble, NotHere)):
-            return fail(str(trouble))
-        print(f"test: nothing was tried with the engine of Debian's testing suite: {trouble}", file=sys.stderr)
+    except UserError as error:
+        if engine == "testing" or (os.environ.get("CI") and not isinstance(error, NotHere)):
+            return fail(str(error))
+        print(f"test: nothing was tried with the engine of Debian's testing suite: {error}", file=sys.stderr)
         return None
 
 

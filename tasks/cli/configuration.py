@@ -26,8 +26,8 @@ def doit_config() -> dict[str, Any]:
     try:
         jobs = settings.load().build_jobs
         folder = project_folder(compose_files(), os.environ)
-    except UserError as trouble:
-        raise InvalidDodoFile(str(trouble)) from None
+    except UserError as error:
+        raise InvalidDodoFile(str(error)) from None
     # What is left when doit ends goes with the process; Python would search it all for cycles before.
     atexit.register(gc.freeze)
     memory = folder / "doit.sqlite3"

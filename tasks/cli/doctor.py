@@ -77,8 +77,8 @@ def _engine(run: Run) -> Iterator[Finding]:
     try:
         snapshot = run.snapshot()
         containerd = run.engine.uses_containerd_store()
-    except UserError as trouble:
-        yield Finding("engine", Verdict.FAIL, trouble.sentence, trouble.remedy)
+    except UserError as error:
+        yield Finding("engine", Verdict.FAIL, error.sentence, error.remedy)
         return
     yield Finding("engine", Verdict.OK, f"answers at {run.engine.address}, {snapshot.platform}")
     if containerd:
@@ -97,16 +97,16 @@ def _engine(run: Run) -> Iterator[Finding]:
 def _settings(run: Run) -> Finding:
     try:
         bundle = run.environ.get("BUILD_CA_CERT") or "the system's certificates"
-    except UserError as trouble:
-        return Finding("settings", Verdict.FAIL, str(trouble))
+    except UserError as error:
+        return Finding("settings", Verdict.FAIL, str(error))
     return Finding("settings", Verdict.OK, f"{run.settings.build_jobs} builds at once; builds trust {bundle}")
 
 
 def _project(run: Run) -> Finding:
     try:
         problems = [f"{one.name}: {one.problem}" for one in run.declared().values() if one.problem]
-    except UserError as trouble:
-        return Finding("project", Verdict.FAIL, str(trouble))
+    except UserError as error:
+        return Finding("project", Verdict.FAIL, str(error))
     if problems:
         return Finding("project", Verdict.FAIL, "; ".join(problems))
     return Finding("project", Verdict.OK, f"{run.project.name}: {len(run.project.images)} images")

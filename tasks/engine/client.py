@@ -159,8 +159,8 @@ class Engine:
         """When the image that goes by this reference last got a name, in the engine's words; "" if there is none."""
         try:
             inspected = self._call("GET", f"/images/{quote(ref, safe=':/@')}/json")
-        except UserError as trouble:
-            if "No such image" in str(trouble):
+        except UserError as error:
+            if "No such image" in str(error):
                 return ""
             raise
         return f"{inspected['Id']} {(inspected.get('Metadata') or {}).get('LastTagTime') or ''}"
@@ -171,8 +171,8 @@ class Engine:
         digests = self._call("GET", f"{path}/json")["RootFS"].get("Layers") or []
         try:
             made = [entry for entry in reversed(self._call("GET", f"{path}/history")) if _makes_layer(entry)]
-        except UserError as trouble:
-            if "snapshot" not in str(trouble):
+        except UserError as error:
+            if "snapshot" not in str(error):
                 raise
             made = []  # containerd's store unpacks no image of another platform, and knows no history of one
         if len(made) != len(digests):  # an imported or squashed image tells its history in another way
@@ -186,8 +186,8 @@ class Engine:
         query = urlencode({"repo": repo, "tag": tag})
         try:
             self._call("POST", f"/images/{quote(image_id, safe=':')}/tag?{query}")
-        except UserError as trouble:
-            if "No such image" not in str(trouble):
+        except UserError as error:
+            if "No such image" not in str(error):
                 raise
             raise Gone(f"the engine holds no image {image_id} any more") from None
 
@@ -196,8 +196,8 @@ class Engine:
         uses it."""
         try:
             self._call("DELETE", f"/images/{quote(ref, safe=':/@')}?noprune=1")
-        except UserError as trouble:
-            if "No such image" not in str(trouble):
+        except UserError as error:
+            if "No such image" not in str(error):
                 raise
 
     def remove(self, image_id: str) -> None:

@@ -100,8 +100,8 @@ class Scope(Mapping[str, str]):
             trial = _Trial(self, pending.pop())
             try:
                 outcome = expand(trial)
-            except UserError as trouble:
-                refused = refused or trouble
+            except UserError as error:
+                refused = refused or error
             else:
                 if not trial.open:
                     found[outcome] = None

@@ -1,7 +1,7 @@
 """Which names of a context does the engine's BuildKit refuse?
 
 From 0.17 on, which is in Engine 27.4, it refuses all that are no UTF-8: of files, and what links lead to. Older ones
-build them. What is not sent, because nothing copies it or an ignore file hides it, is no trouble for either.
+build them. What is not sent, because nothing copies it or an ignore file hides it, is no problem for either.
 """
 
 from __future__ import annotations

@@ -147,8 +147,8 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
                 engine.untag(ref)
             if not item.refs:
                 engine.remove(item.key)
-        except UserError as trouble:  # a container was made from it meanwhile
-            left[item.key] = f"{item.name} stays: {trouble}"
+        except UserError as error:  # a container was made from it meanwhile
+            left[item.key] = f"{item.name} stays: {error}"
     engine.prune_build_cache([item.key for item in by_kind.get(Kind.ENGINE, ())])
     _prune_builder(run, [item.key for item in by_kind.get(Kind.BUILDER, ())])
     for item in (*by_kind.get(Kind.LOCAL, ()), *by_kind.get(Kind.LAYOUT, ())):

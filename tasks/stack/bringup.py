@@ -80,8 +80,8 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
         outcome = wait(project, expected, terms.limits, working=work.is_alive, show=checked)
         # Compose itself waits for what has just failed; it leaves with its own words.
         stopped = work.is_alive()
-    if work.trouble:
-        raise work.trouble
+    if work.error:
+        raise work.error
     if work.status and not stopped and not any(one.state == Health.FAILED for one in outcome.verdicts.values()):
         raise UserError(f"docker compose up: {last_words(log.read_text(errors='replace'))}", remedy=f"its log is {log}")
     return outcome
@@ -90,7 +90,7 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
 class _Work(threading.Thread):
     """Compose at work, for the block: it creates, what it created is looked at, and only then it starts.
 
-    ``status`` is that of the command that ended it, ``trouble`` why nothing was started although that was 0.
+    ``status`` is that of the command that ended it, ``error`` why nothing was started although that was 0.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class _Work(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self.status = 0
-        self.trouble: UserError | None = None
+        self.error: UserError | None = None
         self._compose, self._services, self._only, self._built, self._said = compose, services, only, built, said
         self._process: commands.Process | None = None
         self._ended = False
@@ -127,8 +127,8 @@ class _Work(threading.Thread):
                 self._run(start_argv(self._compose, self._only))
         except commands.Stopped:
             pass
-        except UserError as trouble:
-            self.trouble = trouble
+        except UserError as error:
+            self.error = error
 
     def _create(self) -> bool:
         """Whether every container is there and was made from the image that was built for it; ``UserError`` if some are

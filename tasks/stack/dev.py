@@ -279,8 +279,8 @@ def _restart(run: Run, compose: Compose, services: Sequence[str]) -> None:
 def _said() -> Iterator[None]:
     try:
         yield
-    except UserError as trouble:
-        print(str(trouble), file=sys.stderr)
+    except UserError as error:
+        print(str(error), file=sys.stderr)
 
 
 def _say(*words: str) -> None:

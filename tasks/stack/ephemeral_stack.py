@@ -83,8 +83,8 @@ def _start(
         own = replace(compose, environ={**compose.environ, **published})
         try:
             outcome = bringup.start(own, terms, built=built)
-        except UserError as trouble:
-            if _TAKEN.search(str(trouble)) and attempt + 1 < _TRIES:
+        except UserError as error:
+            if _TAKEN.search(str(error)) and attempt + 1 < _TRIES:
                 continue
             raise
         return EphemeralStack(own, urls(services, outcome), outcome)

@@ -197,8 +197,8 @@ def _switch(run: Run, journal: Journal) -> None:
             print(f"migrated: {_away(events)}", file=sys.stderr)
             return
         reason = bringup.explain(outcome, compose)
-    except UserError as trouble:
-        reason = str(trouble)
+    except UserError as error:
+        reason = str(error)
     print(f"the optimized deployment is not healthy, putting back what ran before\n{reason}", file=sys.stderr)
     _roll_back(run, journal, events, reason)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from doit.exceptions import BaseFail
     from doit.task import Task
 
-_TROUBLE = "tasks.base.errors.UserError: "
+_USER_ERROR = "tasks.base.errors.UserError: "
 
 
 class Reporter:
@@ -161,10 +161,10 @@ def summary(shown: Board, seconds: float) -> str:
 
 
 def sentence(fail: BaseFail) -> str:
-    """What a failure says to people: our own troubles in one sentence, the unexpected with its traceback."""
+    """What a failure says to people: our own errors in one sentence, the unexpected with its traceback."""
     trace = "".join(fail.traceback or "")
-    if _TROUBLE in trace:
-        return trace.rpartition(_TROUBLE)[2].strip()
+    if _USER_ERROR in trace:
+        return trace.rpartition(_USER_ERROR)[2].strip()
     return f"{fail.message.strip()}\n{trace}".strip()
 
 
