@@ -14,7 +14,6 @@ import json
 import os
 import pty
 import resource
-import subprocess
 import sys
 import threading
 import time
@@ -37,6 +36,7 @@ RUN sleep 1
 
 def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
     """Build side by side and return the seconds of wall time and of this process's own processor time."""
+    from tasks.base import commands
     from tasks.building.events import State
     from tasks.buildkit.progress import Progress
     from tasks.planning.action import Action
@@ -57,9 +57,8 @@ def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
         if shown:
             board.started(name, Action.BUILD, ["measured"], 6.0)
         progress = Progress()
-        with subprocess.Popen(argv, cwd=context, stderr=subprocess.PIPE, bufsize=0) as process:
-            assert process.stderr is not None
-            while data := process.stderr.read(65536):
+        with commands.start(argv, cwd=context) as process:
+            for data in process.output():
                 if shown:
                     board.fed(name, progress, progress.feed(data))
         if process.returncode:

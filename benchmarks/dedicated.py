@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -65,7 +64,7 @@ def main() -> None:
         settings = {"BUILDER_DRIVER": "remote", "BUILDER_NAME": builder, "BUILDER_ENDPOINTS": endpoint}
         bench = Bench({**near.environ, "COMPOSE_FILE": str(project / "compose.yml"), **settings}, folder / "bench")
         _edit(project)
-        stack.callback(subprocess.run, ["docker", "buildx", "rm", "--force", builder], capture_output=True)
+        stack.callback(commands.run, ["docker", "buildx", "rm", "--force", builder], cleanup=True)
         say(f"the first time: {bench.doit('build_optimized').seconds:.1f} s")
         engine = Engine(near.address)
         local_image = engine.snapshot().get(base)

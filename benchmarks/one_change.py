@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from benchmarks import measure
 from benchmarks.peers import Bench, measuring_engine, stack_copy
 from benchmarks.projects import environ, write_monorepo
 from benchmarks.results import Results, say, seconds
+from tasks.base import commands
 from tasks.buildkit import buildx
 from tasks.run import Run
 
@@ -90,18 +90,17 @@ def bare_build(run: Run, name: str) -> list[str]:
     return argv[:at] + argv[at + 2 :]
 
 
-def together(commands: list[list[str]], bench: Bench) -> float:
+def together(argvs: list[list[str]], bench: Bench) -> float:
     """The seconds of commands that run at once; every status is looked at."""
     began = time.perf_counter()
     env = {**bench.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-    running = [
-        subprocess.Popen(
-            argv, cwd=bench.compose_file().parent, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        for argv in commands
-    ]
-    said = [process.communicate()[1] for process in running]
-    seconds = time.perf_counter() - began
+    folder = bench.compose_file().parent
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(commands.start(argv, cwd=folder, env=env)) for argv in argvs]
+        said = [b"".join(process.output()) for process in running]
+        for process in running:
+            process.wait()
+        seconds = time.perf_counter() - began
     for process, text in zip(running, said, strict=True):
         if process.returncode:
             raise SystemExit(text.decode(errors="replace"))

@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -113,10 +112,10 @@ class Bench:
     def remove_all(self, prefix: str) -> None:
         """Remove the images whose names begin with ``prefix``, and those of the peers."""
         listed = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]
-        names = subprocess.run(listed, env=self.environ, capture_output=True, text=True, check=True).stdout.split()
+        names = commands.run(listed, env=self.environ).checked("docker image ls").stdout.split()
         ours = [name for name in names if name.startswith((f"{prefix}/", "bm-bake/", "bm-compose/"))]
         if ours:
-            subprocess.run(["docker", "image", "rm", *ours], env=self.environ, capture_output=True, check=True)
+            commands.run(["docker", "image", "rm", *ours], env=self.environ).checked("docker image rm")
 
     def compose_file(self) -> Path:
         """The project's first Compose file."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.peers import measuring_engine
 from benchmarks.replay import commits
 from benchmarks.results import say
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.files import read_json
 from tasks.buildkit.progress import Progress
@@ -80,11 +80,11 @@ class Judge:
             }
         definition = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
         argv = ["docker", "buildx", "bake", "--progress=rawjson", "--file", "-"]
-        done = subprocess.run(argv, env=self._environ, input=definition.encode(), capture_output=True, check=False)
+        done = commands.run(argv, env=self._environ, stdin=definition.encode(), stderr=commands.STDOUT)
         progress = Progress()
-        progress.feed(done.stderr)
+        progress.feed(done.output)
         progress.finish()
-        if done.returncode:
+        if done.status:
             raise SystemExit(f"BuildKit cannot judge: {progress.tail}")
         found = {step.stage.split(" ")[0] for step in progress.steps if step.work and step.index and not step.cached}
         return {name for name in images if name.replace(".", "_") in found}
@@ -156,10 +156,8 @@ def replay(repository: Path, file: str, count: int, environ: Mapping[str, str]) 
                 tally.images |= set(good)
                 last = commit
                 continue  # the first state is where everybody starts
-            changed = subprocess.run(
-                ["git", "-C", str(repository), "diff", "--name-only", "-z", last, commit],
-                capture_output=True, text=True, check=True,
-            ).stdout.split("\0")  # fmt: skip
+            argv = ["git", "-C", str(repository), "diff", "--name-only", "-z", last, commit]
+            changed = commands.run(argv).checked("git").stdout.split("\0")
             last = commit
             tally.commits += 1
             tally.images |= set(good)
