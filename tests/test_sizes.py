@@ -1,4 +1,4 @@
-"""Bytes: what an image alone holds, what it shares, which of its files could go."""
+"""Bytes: what an image alone holds, what it shares, which of its files could be removed."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_the_table_tells_what_is_smaller_shared_and_missing() -> None:
     standard = {"app": image("app:standard", ("s", 1000))}
     content = sizes.Content((File("bin/big", 4, 1),), (Finding("Perl", 3, 2, "remove it"),))
     contents = {one.id: content for one in (BASE, APP, standard["app"])}
-    told = sizes_view.report(
+    told = sizes_view.as_data(
         {"app": ("app:standard", "app"), "base": ("", "base"), "lost": ("", "lost:1")},
         standard,
         {"app": APP, "base": BASE},
@@ -156,7 +156,7 @@ def test_the_table_tells_what_is_smaller_shared_and_missing() -> None:
     assert lost["optimized"] == {"ref": "lost:1", "missing": True}
     lines = sizes_view.text(told).splitlines()
     assert lines[1].split() == ["app", "1kB", "115B", "88.5%", "5B", "3", "base"]
-    assert any("could go: Perl, 2 files (remove it)" in line for line in lines)
+    assert any("could be removed: Perl, 2 files (remove it)" in line for line in lines)
     assert lines[-1] == "not in the engine: lost:1"
 
 

@@ -18,7 +18,7 @@ def task_cache_init() -> Task:
 
 
 def task_cache_stats() -> Task:
-    """Show what caches hold, what could go, and what they spared: [--runs N] [--json]"""
+    """Show what caches hold, what is reclaimable, and what they saved: [--runs N] [--json]"""
     runs = {"name": "runs", "long": "runs", "type": int, "default": 50, "help": "how many runs the hit rates cover"}
     return {"actions": [(act, ["tasks.ui.cache_view:show"])], "params": [runs, JSON], **QUIET}
 

@@ -11,13 +11,13 @@ from tasks.run import Run
 
 
 def task_image_sizes() -> Task:
-    """Show what takes space in the images, standard against optimized, and what could go: [IMAGE …] [--json]"""
+    """Show what takes space in the images, standard against optimized, and what could be removed: [IMAGE …] [--json]"""
     return {"actions": [(act, [image_sizes])], "params": [JSON], "pos_arg": "names", **QUIET}
 
 
 def image_sizes(run: Run, names: Sequence[str], as_json: bool) -> None:
     """Print the sizes of the images (all, or those named) that the engine holds, standard and optimized, with their
-    largest layers and files and what of them could go, to standard output."""
+    largest layers and files and what of them could be removed, to standard output."""
     from tasks.pruning import image_contents
     from tasks.stack.standard import twins
     from tasks.ui import sizes_view
@@ -36,7 +36,7 @@ def image_sizes(run: Run, names: Sequence[str], as_json: bool) -> None:
     if not shown:
         raise UserError("none of these images is in the engine", remedy="doit build_optimized")
     contents = image_contents.contents_of(shown, run.folder / "sizes.json", run.environ, run.events.say)
-    report = sizes_view.report(
+    report = sizes_view.as_data(
         {name: pairs[name] for name in wanted}, measured["standard"], measured["optimized"], contents
     )
     print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else sizes_view.text(report))

@@ -127,8 +127,8 @@ class ImageHistory:
     @property
     def image_rate(self) -> float | None:
         """The share of its stale turns in which nothing had to be built."""
-        spared = self.retagged + self.pulled
-        return _share(spared, self.built + spared)
+        saved = self.retagged + self.pulled
+        return _share(saved, self.built + saved)
 
     def costliest(self, limit: int = 3) -> list[StepHistory]:
         """The steps that cost most by being executed."""
@@ -308,7 +308,7 @@ def _image(image: str, builds: Sequence[Build]) -> ImageHistory:
     real = [build for build in builds if build.action == Action.BUILD]
     usual = median([build.seconds for build in real]) if real else 0.0
     steps = _histories(real)
-    spared = [max(0.0, usual - build.seconds) for build in builds if build.action in (Action.RETAG, Action.PULL)]
+    saved = [max(0.0, usual - build.seconds) for build in builds if build.action in (Action.RETAG, Action.PULL)]
     made: set[str] = set()
     evicted = []
     for build in builds:
@@ -321,7 +321,7 @@ def _image(image: str, builds: Sequence[Build]) -> ImageHistory:
         counts[Action.RETAG],
         counts[Action.PULL],
         steps,
-        sum(spared) + sum(step.saved for step in steps.values()),
+        sum(saved) + sum(step.saved for step in steps.values()),
         len(evicted),
         sum(evicted),
     )

@@ -1,1 +1,1 @@
-"""What takes space, and what of it may go."""
+"""What takes space, and what of it is reclaimable."""

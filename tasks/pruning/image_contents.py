@@ -1,4 +1,4 @@
-"""What takes space in images, and what of it could go?
+"""What takes space in images, and what of it could be removed?
 
 Which bytes images share, ``engine.layers`` knows. Files are read from ``docker save``; what a
 layer holds that a later one replaces or deletes still takes its space, and is counted as such.
@@ -78,7 +78,7 @@ class File:
 
 @dataclass(frozen=True)
 class Finding:
-    """A kind of content that could go: how many bytes in how many files, and what to do about it."""
+    """A kind of content that could be removed: how many bytes in how many files, and what to do about it."""
 
     what: str
     size: int
@@ -88,7 +88,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Content:
-    """What was found in an image: its largest files, and what of it could go."""
+    """What was found in an image: its largest files, and what of it could be removed."""
 
     largest: tuple[File, ...]
     could_go: tuple[Finding, ...]
@@ -107,13 +107,16 @@ def measure_image(engine: Engine, ref: str) -> Measured | None:
 
 
 def contents_of(
-    images: Sequence[Measured], kept: Path, environ: Mapping[str, str], told: Callable[[str], None] = lambda line: None
+    images: Sequence[Measured],
+    kept: Path,
+    environ: Mapping[str, str],
+    progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Content]:
     """What is in these images, by image id. An id never changes what it means, so that each image is read once: what
     was found is kept in the file ``kept``."""
     known = (read_json(kept) or {}).get(_FORMAT, {})
     unknown = [image for image in images if image.id not in known]
-    for image_id, files in files_of(unknown, environ, told).items():
+    for image_id, files in files_of(unknown, environ, progress).items():
         content = Content(tuple(largest(files, _LARGEST)), tuple(could_go(files)))
         known[image_id] = asdict(content)
     if unknown:
@@ -128,7 +131,7 @@ def contents_of(
 
 
 def files_of(
-    images: Sequence[Measured], environ: Mapping[str, str], told: Callable[[str], None] = lambda line: None
+    images: Sequence[Measured], environ: Mapping[str, str], progress: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[File]]:
     """The files of these images' layers by image id, from one ``docker save``; ``UserError`` with the engine's
     words."""
@@ -137,14 +140,14 @@ def files_of(
         return {}
     with commands.start(["docker", "save", *ids], env=environ, stderr=commands.PIPE) as process:
         try:
-            found = read_archive(process.stdout, told) if process.stdout else {}
+            found = read_archive(process.stdout, progress) if process.stdout else {}
         except tarfile.TarError as error:
             said = process.stderr.read().decode(errors="replace") if process.stderr else ""
             raise UserError(f"docker save: {commands.last_words(said, str(error))}") from None
     return found
 
 
-def read_archive(stream: IO[bytes], told: Callable[[str], None] = lambda line: None) -> dict[str, list[File]]:
+def read_archive(stream: IO[bytes], progress: Callable[[str], None] = lambda line: None) -> dict[str, list[File]]:
     """The files of all images in a ``docker save`` archive, by image id, layer by layer."""
     layers: dict[str, list[tuple[str, int]]] = {}
     manifest: list[dict[str, Any]] = []
@@ -161,7 +164,7 @@ def read_archive(stream: IO[bytes], told: Callable[[str], None] = lambda line: N
                     layers[member.name] = [(one.name.removeprefix("./"), one.size) for one in layer if not one.isdir()]
             except tarfile.ReadError:
                 continue  # a configuration or an index
-            told(f"read a layer of {member.size / 1e6:.0f} MB, {len(layers[member.name])} files")
+            progress(f"read a layer of {member.size / 1e6:.0f} MB, {len(layers[member.name])} files")
     found = {}
     for image in manifest:
         number = image["Config"].rpartition("/")[2].removesuffix(".json")

@@ -71,7 +71,7 @@ class Row:
 
 
 class Board:
-    """The state of all images of this run, and the place where people are told about it."""
+    """The state of all images of this run, and the place where people see it."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""``doit cache_stats``: what caches hold, what could go, what they spared, and what was missed."""
+"""``doit cache_stats``: what caches hold, what is reclaimable, what they saved, and what was missed."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def gather(run: Run, runs: int) -> dict[str, Any]:
         "max_age_seconds": settings.cache_max_age,
         "reclaimable_bytes": left,
         "over_bytes": max(0, left - settings.cache_max_size),
-        "holdings": [_holding(kind, items) for kind in Kind if any(item.kind == kind for item in items)],
+        "holdings": [_disk_usage(kind, items) for kind in Kind if any(item.kind == kind for item in items)],
         "registry": _registry(run),
         "images": [_image(one) for name, one in image_histories(past).items() if name in run.project.images],
     }
 
 
-def _holding(kind: Kind, items: list[Item]) -> dict[str, Any]:
+def _disk_usage(kind: Kind, items: list[Item]) -> dict[str, Any]:
     mine = [item for item in items if item.kind == kind]
     free = [item for item in mine if not item.needed]
     whole = total(mine)
@@ -142,7 +142,7 @@ def _registry_text(one: dict[str, Any]) -> str:
 def _print_hits(console: Any, images: list[dict[str, Any]]) -> None:
     from tasks.base.output import table
 
-    numbers = ("built", "renamed", "pulled", "images spared", "steps cached", "s saved", "evicted")
+    numbers = ("built", "renamed", "pulled", "images saved", "steps cached", "s saved", "evicted")
     hits = table("image", numbers=numbers)
     hits.add_column("costliest step")
     for one in images:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.ui.board import Board
 
 HERTZ = 5
-"""How often it is drawn anew."""
+"""How often a second it is drawn."""
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SPINNER_ASCII = "|/-\\"

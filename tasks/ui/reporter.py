@@ -2,7 +2,7 @@
 
 A reporter of doit (``DOIT_CONFIG = {"reporter": Reporter}``). Tasks that make an image carry its name in
 ``meta={"image": name}``; they are rows of the board. Any other task is one line, and its own output passes
-through; ``meta={"quiet": True}`` spares it the line. Everything goes to standard error; standard output is for
+through; with ``meta={"quiet": True}`` it has no line. Everything goes to standard error; standard output is for
 data.
 """
 

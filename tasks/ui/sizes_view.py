@@ -1,4 +1,4 @@
-"""How are the sizes of images told: as plain data, and as text for people?"""
+"""How are the sizes of images shown: as plain data, and as text for people?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.engine.layers import Disk
 from tasks.pruning.image_contents import Content, Measured
 
 
-def report(
+def as_data(
     pairs: Mapping[str, tuple[str, str]],
     standard: Mapping[str, Measured],
     optimized: Mapping[str, Measured],
@@ -55,12 +55,12 @@ def _way(name: str, image: Measured, disk: Disk, contents: Mapping[str, Content]
     }
 
 
-def text(told: Mapping[str, Any]) -> str:
+def text(report: Mapping[str, Any]) -> str:
     """The same for people."""
     rows: list[tuple[str, ...]] = [
         ("image", "standard", "optimized", "smaller", "only its own", "layers", "shared with")
     ]
-    for image in told["images"]:
+    for image in report["images"]:
         one, other = image["standard"], image["optimized"]
         smaller = "" if image["smaller"] is None else f"{image['smaller']:.1%}"
         layers = other.get("layers", [])
@@ -70,21 +70,21 @@ def text(told: Mapping[str, Any]) -> str:
             size_text(way["bytes"]) if "bytes" in way else "not here" if way["ref"] else "–" for way in (one, other)
         ]
         rows.append((image["name"], *sizes_, smaller, own, str(len(layers) or ""), ", ".join(sorted(shared))))
-    both = [image for image in told["images"] if image["smaller"] is not None]
+    both = [image for image in report["images"] if image["smaller"] is not None]
     if len(both) > 1:
         one, other = (sum(image[way]["bytes"] for image in both) for way in ("standard", "optimized"))
         rows.append(
             (f"these {len(both)}, one by one", size_text(one), size_text(other), f"{1 - other / one:.1%}", "", "", "")
         )
-    disk = [told["standard_together"], told["optimized_together"]]
+    disk = [report["standard_together"], report["optimized_together"]]
     rows.append(("on one disk", *(size_text(size) if size else "" for size in disk), "", "", "", ""))
     lines = _aligned(rows)
-    for image in told["images"]:
+    for image in report["images"]:
         for way in ("standard", "optimized"):
             lines += _details(image[way])
     missing = [
         image[way]["ref"]
-        for image in told["images"]
+        for image in report["images"]
         for way in ("standard", "optimized")
         if image[way].get("ref") and image[way].get("missing")
     ]
@@ -103,7 +103,7 @@ def _details(way: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {size_text(layer['bytes']):>9}  layer {number + 1} of {len(layers)}{shared}")
     lines += [f"  {size_text(file['bytes']):>9}  /{file['path']}" for file in way["largest_files"]]
     lines += [
-        f"  {size_text(one['bytes']):>9}  could go: {one['what']}, {one['files']} files ({one['remedy']})"
+        f"  {size_text(one['bytes']):>9}  could be removed: {one['what']}, {one['files']} files ({one['remedy']})"
         for one in way["could_go"]
     ]
     return lines
