@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import UserError
-from tasks.compose import answer as compose_answer
 from tasks.compose import project
 from tasks.compose.project import Project, Secret
+from tasks.compose.stack import Compose
 from tests.conftest import needs_docker_command
 
 pytestmark = needs_docker_command
@@ -81,8 +81,8 @@ def test_the_answer_is_kept_until_something_that_it_depends_on_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    really = compose_answer.ask
-    monkeypatch.setattr(compose_answer, "ask", lambda *args: asked.append(1) or really(*args))
+    really = Compose.config
+    monkeypatch.setattr(Compose, "config", lambda self: asked.append(1) or really(self))
     first = load(tmp_path, WHOLE)
     assert load(tmp_path, WHOLE, UNRELATED="1") == first
     assert len(asked) == 1

@@ -1,4 +1,4 @@
-"""What does Compose make of the project's files, and what does its answer depend on?
+"""On what does Compose's answer about the project's files depend?
 
 Asking (``docker compose config``) takes longer than a run with nothing to do may take in all, so the answer is kept
 under a digest of everything that goes into it: more than Compose reads where that is in doubt, never less.
@@ -7,7 +7,6 @@ under a digest of everything that goes into it: more than Compose reads where th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -15,29 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.base import commands
-from tasks.base.errors import UserError
 from tasks.engine import plugins
 
 EPOCH = "SOURCE_DATE_EPOCH"
-
-
-def ask(files: tuple[Path, ...], environ: Mapping[str, str]) -> dict[str, Any]:
-    """What ``docker compose config`` says of these files in ``environ``; ``UserError`` with its own words."""
-    argv = ["docker", "compose"]
-    for file in files:
-        argv += ["--file", str(file)]
-    argv += ["config", "--format", "json"]
-    # COMPOSE_FILE is said by --file; left in the environment, relative names would be read twice.
-    quiet = {name: value for name, value in environ.items() if name != "COMPOSE_FILE"}
-    done = commands.run(argv, cwd=files[0].parent, env=quiet)
-    if done.status:
-        if "is not a docker command" in done.stderr or "unknown shorthand flag" in done.stderr:
-            raise UserError("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
-        raise UserError(f"Compose refuses it: {done.why}", where=str(files[0]))
-    # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
-    answer: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
-    return answer
 
 
 def sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] | None:

@@ -154,7 +154,9 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
         sources = [Path(path) for path in known["sources"]]
         if known["format"] == _FORMAT and known["key"] == compose_answer.key(sources, files, environ):
             return _from_json(known["project"])
-    project = _project(compose_answer.ask(files, environ), files, environ)
+    from tasks.compose.stack import Compose
+
+    project = _project(Compose(files, "", environ).config(), files, environ)
     found = compose_answer.sources(files, environ)
     if found is not None:
         key = compose_answer.key(found, files, environ)

@@ -8,6 +8,7 @@ Nothing of a service's environment is kept: it may hold secrets.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,8 @@ class Service:
 
 @dataclass(frozen=True)
 class Compose:
-    """One Compose project, as the ``docker compose`` command is told about it: files, name and environment."""
+    """One Compose project, as the ``docker compose`` command is told about it: files, name ("": as the files say) and
+    environment."""
 
     files: tuple[Path, ...]
     project: str
@@ -83,23 +85,29 @@ class Compose:
         for file in self.files:
             argv += ["--file", str(file)]
         # An override may lie in another folder; the first file's is the project's.
-        return [*argv, "--project-directory", str(self.directory), "--project-name", self.project, *words]
+        argv += ["--project-directory", str(self.directory)]
+        return [*argv, *(["--project-name", self.project] if self.project else []), *words]
 
     @property
     def env(self) -> dict[str, str]:
         """The environment of these commands: the files are said by ``--file``, and never once more."""
         return {name: value for name, value in self.environ.items() if name != "COMPOSE_FILE"}
 
-    def services(self) -> dict[str, Service]:
-        """The services of this project with its active profiles, as Compose resolves them now.
-
-        Raises ``UserError`` with Compose's own words when it refuses the files.
-        """
+    def config(self) -> dict[str, Any]:
+        """What ``docker compose config`` says of this project with its active profiles; ``UserError`` with its own
+        words when it refuses the files."""
         done = self.run("config", "--format", "json")
+        if done.status and re.search("is not a docker command|unknown (shorthand )?flag", done.stderr):
+            raise UserError("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
         if done.status:
             raise UserError(f"Compose refuses it: {done.why}", where=str(self.files[0]))
         # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
-        return services_of(json.loads(done.stdout.replace("$$", "$")))
+        answer: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
+        return answer
+
+    def services(self) -> dict[str, Service]:
+        """The services of this project; ``UserError`` as ``config``."""
+        return services_of(self.config())
 
     def run(self, *words: str) -> commands.Done:
         """Run a command for this project and catch what it says."""
