@@ -124,7 +124,7 @@ def test_cache_hits_by_step_over_builds() -> None:
     install, copy = step_histories(newest_first)["auth"].values()
     assert install.outcomes == ("executed", "failed", "cached")
     assert (install.hits, install.seen, install.usual_seconds) == (1, 3, 8.0)
-    assert copy.outcomes == ("executed", "", "executed")
+    assert copy.outcomes == ("executed", None, "executed")
     assert copy.usual_seconds == 2.0
     assert saved_seconds([new], step_histories(newest_first)) == 8.0
     assert [len(s.outcomes) for s in step_histories(newest_first, columns=2)["auth"].values()] == [2, 2]
@@ -139,7 +139,7 @@ def test_a_step_is_known_again_when_one_is_put_before_it() -> None:
     old = built("auth", 0, 9, number=1, steps=(step("2 RUN x", 0, 8.0),))
     new = built("auth", 0, 9, number=2, steps=(step("2 RUN new", 0, 1.0), step("3 RUN x", 1, 6.0)))
     assert [s.outcomes for s in step_histories([new, old])["auth"].values()] == [
-        ("", "executed"),
+        (None, "executed"),
         ("executed", "executed"),
     ]
 

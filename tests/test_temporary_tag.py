@@ -40,6 +40,9 @@ sys.exit(str(make("app") or "") or 0)
 REFUSING = """
 import sys
 from tasks.building import make
+from tasks.run import current
+from tasks.ui.board import Board
+current().events.listen(Board().heard)
 made_from, pulled = make.made_from, []
 make.made_from = lambda *words: bool(pulled) and made_from(*words) or pulled.append(1)
 sys.exit(str(make.make("app") or "") or 0)

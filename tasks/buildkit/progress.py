@@ -13,6 +13,7 @@ from base64 import b64decode
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from tasks.base.formatting import clean, size_text
@@ -84,18 +85,35 @@ class Step:
         return sum(end - begin for begin, end in self.spans.items())
 
 
+class Kind(StrEnum):
+    """What a change is of."""
+
+    STARTED = "started"
+    CACHED = "cached"
+    DONE = "done"
+    FAILED = "failed"
+    LOG = "log"
+    """A step printed a line."""
+    STATUS = "status"
+    """A part of a step is done."""
+    WARNING = "warning"
+    TEXT = "text"
+    """A line of the command itself, without a step."""
+
+
 @dataclass(frozen=True)
 class Change:
-    """One thing that happened. ``line`` is how the log file says it.
+    """One thing that happened. ``line`` is how the log file says it."""
 
-    ``kind``: ``started``, ``cached``, ``done``, ``failed``, ``log`` (a step printed a line), ``status`` (a
-    part of a step is done), ``warning``, or ``text`` (a line of the command line itself, without a step).
-    """
-
-    kind: str
+    kind: Kind
     line: str
     step: Step | None = None
     text: str = ""
+
+    @property
+    def notable(self) -> bool:
+        """Whether a step began, ended or got on; else there was only something to read."""
+        return self.kind not in (Kind.LOG, Kind.WARNING, Kind.TEXT)
 
 
 @dataclass(frozen=True)
@@ -204,7 +222,7 @@ class Progress:
         if isinstance(message, str):
             line = self._known(message)
             self._text.append(line)
-            return [Change("text", line, text=line)]
+            return [Change(Kind.TEXT, line, text=line)]
         return [
             *(change for vertex in _dicts(message, "vertexes") for change in self._vertex(vertex)),
             *(change for status in _dicts(message, "statuses") for change in self._status(status)),
@@ -227,7 +245,7 @@ class Progress:
             return []
         self._begun += 1
         step.index = self._begun
-        return [Change("started", f"#{step.index} {' '.join(step.name.split())}", step)]
+        return [Change(Kind.STARTED, f"#{step.index} {' '.join(step.name.split())}", step)]
 
     def _vertex(self, vertex: dict[str, Any]) -> list[Change]:
         step = self._step(vertex.get("digest"))
@@ -259,11 +277,11 @@ class Progress:
 
     def _end(self, step: Step) -> list[Change]:
         flushed = self._flush(step)
-        kind, word = "done", f"DONE {step.seconds:.1f}s"
+        kind, word = Kind.DONE, f"DONE {step.seconds:.1f}s"
         if step.error:
-            kind, word = "failed", f"ERROR: {step.error}"
+            kind, word = Kind.FAILED, f"ERROR: {step.error}"
         elif step.cached:
-            kind, word = "cached", "CACHED"
+            kind, word = Kind.CACHED, "CACHED"
         return [*flushed, Change(kind, f"#{step.index} {word}", step)]
 
     def _status(self, status: dict[str, Any]) -> list[Change]:
@@ -278,7 +296,7 @@ class Progress:
         self._said.add((step.digest, name))
         text = self._known(name)
         size = f" {size_text(current)}" if isinstance(current, int) and current > 0 else ""
-        return [*self._begin(step), Change("status", f"#{step.index} {text}{size} done", step, text)]
+        return [*self._begin(step), Change(Kind.STATUS, f"#{step.index} {text}{size} done", step, text)]
 
     def _log(self, log: dict[str, Any]) -> list[Change]:
         step, data = self._step(log.get("vertex")), log.get("data")
@@ -299,7 +317,7 @@ class Progress:
         text = clean(line.rstrip("\r").rpartition("\r")[2])
         self._logs.setdefault(step.digest, deque(maxlen=LOG_LINES)).append(text)
         since = f"{max(0.0, at - step.started):.3f} " if at and step.started else ""
-        return Change("log", f"#{step.index} {since}{text}", step, text)
+        return Change(Kind.LOG, f"#{step.index} {since}{text}", step, text)
 
     def _warning(self, warning: dict[str, Any]) -> list[Change]:
         short = warning.get("short")
@@ -307,7 +325,7 @@ class Progress:
             return []
         text = clean(_decode(short)).strip()
         self.warnings.append(text)
-        return [Change("warning", f"WARN: {text}", text=text)]
+        return [Change(Kind.WARNING, f"WARN: {text}", text=text)]
 
 
 def brief(name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.engine.layers import Layer, chained
-from tasks.history.store import Build, Status, StepKey, StepRecord, keyed, median
+from tasks.history.store import Build, Status, StepKey, StepOutcome, StepRecord, keyed, median
 from tasks.planning.action import Action
 from tasks.planning.reasons import DUE, NO_CACHE
 
@@ -75,14 +75,14 @@ class StepHistory:
         return next(step for step in reversed(self.records) if step)
 
     @property
-    def outcomes(self) -> tuple[str, ...]:
-        """What came of it in each build: ``cached``, ``executed``, ``failed``, or "" (absent)."""
-        return tuple(_outcome(step) for step in self.records)
+    def outcomes(self) -> tuple[StepOutcome | None, ...]:
+        """What came of it in each build, None where it is absent."""
+        return tuple(step.outcome if step else None for step in self.records)
 
     @property
     def hits(self) -> int:
         """How often it came from the cache."""
-        return self.outcomes.count("cached")
+        return self.outcomes.count(StepOutcome.CACHED)
 
     @property
     def seen(self) -> int:
@@ -286,12 +286,6 @@ def _run(name: str, group: Sequence[Build]) -> PastRun:
         cached=sum(build.cached_steps for build in group),
         steps=sum(build.work_steps for build in group),
     )
-
-
-def _outcome(step: StepRecord | None) -> str:
-    if step is None:
-        return ""
-    return "failed" if step.error else "cached" if step.cached else "executed"
 
 
 def _histories(builds: Sequence[Build]) -> dict[StepKey, StepHistory]:

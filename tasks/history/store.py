@@ -38,6 +38,14 @@ _BUSY_SECONDS = 15.0
 _NUMBERED = re.compile(r"(?:^| )stage-[0-9]+$")
 
 
+class StepOutcome(StrEnum):
+    """What came of a step."""
+
+    EXECUTED = "executed"
+    CACHED = "cached"
+    FAILED = "failed"
+
+
 @dataclass(frozen=True)
 class StepRecord:
     """One step of a stored build; ``number`` is 0 for what no Dockerfile line asked for.
@@ -63,6 +71,13 @@ class StepRecord:
         if text.upper().startswith("FROM "):
             text = text[:4]
         return f"{_NUMBERED.sub('', self.stage.strip())} {text}"
+
+    @property
+    def outcome(self) -> StepOutcome:
+        """What came of it."""
+        if self.error:
+            return StepOutcome.FAILED
+        return StepOutcome.CACHED if self.cached else StepOutcome.EXECUTED
 
     @property
     def work(self) -> bool:

@@ -36,7 +36,6 @@ GOOD = (State.BUILT, State.RETAGGED, State.PULLED, State.FRESH)
 BAD = (State.FAILED, State.INPUTS_CHANGED, State.CANCELLED, State.BLOCKED)
 """How it can end badly."""
 
-_SHOWN = frozenset({"started", "cached", "done", "failed", "status"})
 _LOOK_SECONDS = 0.2
 _RETAG_SECONDS = 0.1
 _LONGEST_LABEL = 90
@@ -162,7 +161,7 @@ class Board:
                 self.say("\n".join(lines))
         now = time.monotonic()
         row = self.rows.get(image)
-        if row is None or (now - row.looked < _LOOK_SECONDS and not any(c.kind in _SHOWN for c in changes)):
+        if row is None or (now - row.looked < _LOOK_SECONDS and not any(change.notable for change in changes)):
             return
         row.looked = now
         summary, step = progress.summary(), progress.current()

@@ -38,9 +38,8 @@ def _named(pid: int, build: Build) -> Iterator[dict[str, Any]]:
 def _steps(build: Build, pid: int, start: float) -> Iterator[dict[str, Any]]:
     steps = sorted((step for step in build.steps if step.started is not None), key=_began)
     for step, track in zip(steps, tracks([(_began(s), _began(s) + s.seconds) for s in steps]), strict=True):
-        kind = "cached" if step.cached else "failed" if step.error else "executed"
         facts = {"cached": step.cached, "why": step.why, "error": step.error}
-        yield _slice(step.name, (pid, track + 1), (_began(step) - start, step.seconds), kind, facts)
+        yield _slice(step.name, (pid, track + 1), (_began(step) - start, step.seconds), step.outcome, facts)
 
 
 def _arrows(run: Sequence[Build], numbers: dict[str, int], start: float) -> Iterator[dict[str, Any]]:
