@@ -248,9 +248,11 @@ def test_a_variable_that_the_command_does_not_get_is_taken_away(monkeypatch: pyt
 def test_a_pasteable_command_holds_no_secret() -> None:
     env = {**os.environ, "DB_PASSWORD": "x", "API_KEY": "0123456789", "INDEX": "https://me:pw@host/simple"}
     argv = ["docker", "build", "--build-arg", "NPM_TOKEN=abc", "--secret", "id=a,src=b", "--secret=id=c", "0123456789"]
+    argv += ["type=s3,secret_access_key=x,y=z", "DB_KEY=a\nb"]
     line = pasteable(argv, None, env)
     assert "DB_PASSWORD='***' API_KEY='***' INDEX='https://***@host/simple'" in line
-    assert line.endswith("--build-arg 'NPM_TOKEN=***' --secret id=a,src=b --secret=id=c '***'")
+    assert "--build-arg 'NPM_TOKEN=***' --secret id=a,src=b --secret=id=c '***' 'type=s3,secret_acc" in line
+    assert line.endswith(",secret_access_key=***' 'DB_KEY=***'")
 
 
 def test_a_run_keeps_its_commands_and_tells_of_them(tmp_path: Path) -> None:

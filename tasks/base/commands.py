@@ -1,8 +1,8 @@
 """Every command that we run: how is it started, what became of it, and how do they all stop?
 
-Each command is a process group of its own, and known to us before anything can interrupt us, so that Ctrl-C, SIGTERM
-and a failing neighbour end it with everything that stayed in its group. Two things are not ended: what left its group
-on purpose (a daemon), and what runs when we ourselves are killed with SIGKILL.
+Each command is a process group of its own, and known to us before anything can interrupt us (``stop_on_signals``), so
+that Ctrl-C, SIGTERM and a failing neighbour end it with everything that stayed in its group. Two things are not ended:
+what left its group on purpose (a daemon), and what runs when we ourselves are killed with SIGKILL.
 """
 
 from __future__ import annotations
