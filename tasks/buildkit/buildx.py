@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 
 from tasks.base import commands
 from tasks.base.errors import UserError
@@ -105,7 +104,6 @@ def require() -> None:
         raise UserError(f"docker buildx is older than {least}", remedy=f"install {least} or a later one")
 
 
-@cache
 def version() -> str:
     """What ``docker buildx version`` prints; ``UserError`` where there is no docker command or no buildx."""
     done = commands.run(["docker", "buildx", "version"])
