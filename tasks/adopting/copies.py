@@ -232,7 +232,7 @@ def _write(path: Path, content: bytes | None, project: Path) -> None:
         return
     path.unlink(missing_ok=True)
     for folder in path.parents:
-        if folder == project or (folder.is_dir() and {one.name for one in folder.iterdir()} - {"__pycache__"}):
+        if folder == project or (folder.is_dir() and {path.name for path in folder.iterdir()} - {"__pycache__"}):
             break
         shutil.rmtree(folder, ignore_errors=True)
 

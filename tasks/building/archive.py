@@ -113,9 +113,11 @@ def _fresh(run: Run) -> list[dict[str, Any]]:
     fresh = []
     for decision in run.decisions().values():
         if decision.action == Action.FRESH and decision.local_image:
-            one = decision.inputs
-            ref = tag_of(one.image.ref, one.fingerprint)
-            fresh.append({"name": one.name, "ref": ref, "fingerprint": one.fingerprint, "id": decision.local_image.id})
+            inputs = decision.inputs
+            ref = tag_of(inputs.image.ref, inputs.fingerprint)
+            fresh.append(
+                {"name": inputs.name, "ref": ref, "fingerprint": inputs.fingerprint, "id": decision.local_image.id}
+            )
     return fresh
 
 
@@ -184,9 +186,13 @@ def push_all(run: Run) -> str:
     if not run.settings.cache_write:
         raise UserError("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
     platform = run.snapshot().platform
-    fresh = {name: one for name, one in run.decisions().items() if one.action == Action.FRESH and one.local_image}
+    fresh = {
+        name: decision
+        for name, decision in run.decisions().items()
+        if decision.action == Action.FRESH and decision.local_image
+    }
     give.give_base(run)
-    run.share.offers({name: one.inputs for name, one in fresh.items()}, platform)  # side by side
+    run.share.offers({name: decision.inputs for name, decision in fresh.items()}, platform)  # side by side
     pushed = 0
     for name, one in fresh.items():
         wanted = share.wanted_of(one.inputs, platform)

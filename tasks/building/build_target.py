@@ -44,7 +44,7 @@ def choose(
     """Make ready what the build of an image needs. ``parents`` maps each context that stands for a parent to a
     reference which the engine holds; ``no_cache`` neither reads nor writes a cache of others, and without ``cached``
     the builder's own is not read. Raises ``UserError``."""
-    one, settings = decision.inputs, run.settings
+    inputs, settings = decision.inputs, run.settings
     extra = builder.argv(settings, run.environ)
     extra += [] if no_cache else caches(run, decision)
     extra += [] if cached else ["--no-cache"]
@@ -53,18 +53,20 @@ def choose(
     builder.ready(settings, run.common, run.environ)
     results, platform = results_folder(run.folder), run.snapshot().platform
     contexts = {}
-    for context, name in one.parents.items():
-        local_image = run.snapshot().get(one.parent_tags[context])
+    for context, name in inputs.parents.items():
+        local_image = run.snapshot().get(inputs.parent_tags[context])
         if local_image is None:
-            raise UserError(f"the engine does not hold `{name}`, which {one.name} is built on", remedy="run it again")
+            raise UserError(
+                f"the engine does not hold `{name}`, which {inputs.name} is built on", remedy="run it again"
+            )
         contexts[context] = oci_transfer.context_of(run.engine, results, name, local_image, platform)
     for name, value in sorted(contexts.items()):
         extra += ["--build-context", f"{name}={value}"]
     extra += bases(run, decision)
-    layout = oci_transfer.folder_of(results, one.name)
+    layout = oci_transfer.folder_of(results, inputs.name)
     layout.mkdir(parents=True, exist_ok=True)
     # What has several platforms is shared from the layout, anything else from the engine.
-    packed = len(one.platforms) > 1 and run.share.writes
+    packed = len(inputs.platforms) > 1 and run.share.writes
     return BuildTarget({}, (*extra, *oci_transfer.output(layout, packed)), layout)
 
 
@@ -72,9 +74,9 @@ def bases(run: Run, decision: Decision) -> list[str]:
     """The contexts by which a build starts from those images that count as its external bases. The engine's own
     BuildKit finds by itself what goes by its own name; what is pinned by digest is the same wherever a dedicated one
     has it from."""
-    one, dedicated, argv = decision.inputs, run.settings.dedicated_builder, []
+    inputs, dedicated, argv = decision.inputs, run.settings.dedicated_builder, []
     results = results_folder(run.folder)
-    for ref, wanted in sorted(one.read_for.items()):
+    for ref, wanted in sorted(inputs.read_for.items()):
         by_name = run.snapshot().get(ref)
         found = dict(zip(wanted, run.bases(ref, wanted) or (), strict=False))
         names = {
@@ -91,7 +93,7 @@ def bases(run: Run, decision: Decision) -> list[str]:
             context = oci_transfer.context_of(run.engine, results, name, local_image, platform)
         else:
             context = f"docker-image://{next(iter(names.values()))[0]}"
-        called = [name for name, value in one.image.contexts.items() if value == f"docker-image://{ref}"]
+        called = [name for name, value in inputs.image.contexts.items() if value == f"docker-image://{ref}"]
         for name in (ref, *called):
             argv += ["--build-context", f"{name}={context}"]
     return argv
@@ -103,10 +105,10 @@ def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: st
     if where.layout is None:
         # containerd's store calls an image by its manifest, and buildx, depending on its version, by its configuration.
         return made.id if made else image_id
-    one, snapshot = decision.inputs, run.snapshot()
-    near = [snapshot.get(ref) for ref in (*one.parent_tags.values(), *one.bases, one.image.ref)]
+    inputs, snapshot = decision.inputs, run.snapshot()
+    near = [snapshot.get(ref) for ref in (*inputs.parent_tags.values(), *inputs.bases, inputs.image.ref)]
     layers = [tuple(digest for digest, _ in run.engine.layers(local_image.id)) for local_image in near if local_image]
-    platform = platforms.chosen(one.platforms, snapshot.platform) or one.platforms[0]
+    platform = platforms.chosen(inputs.platforms, snapshot.platform) or inputs.platforms[0]
     taken = oci_transfer.take(run.engine, where.layout, image_id, platform, None if run.containerd_store else layers)
     run.changed()
     return taken
@@ -119,11 +121,11 @@ def clean_up(run: Run, decision: Decision) -> None:
         oci_transfer.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
 
 
-def layout_of(run: Run, one: ImageInputs) -> Path | None:
+def layout_of(run: Run, inputs: ImageInputs) -> Path | None:
     """The layout that holds what the classic store cannot: an image of several platforms; None for any other."""
-    if len(one.platforms) < 2 or run.containerd_store:
+    if len(inputs.platforms) < 2 or run.containerd_store:
         return None
-    return oci_transfer.folder_of(results_folder(run.folder), one.name)
+    return oci_transfer.folder_of(results_folder(run.folder), inputs.name)
 
 
 def chosen_backend(run: Run) -> Backend:

@@ -25,11 +25,11 @@ from tasks.inputs.tree import Index
 _LONGEST_BUILD = 86400.0
 
 
-def as_built(one: ImageInputs, temporary: Path, folder: Path) -> Image:
+def as_built(inputs: ImageInputs, temporary: Path, folder: Path) -> Image:
     """The image as BuildKit gets it: ``temporary`` is a folder of this build alone, ``folder`` our ``.build``. The
     platform is always told: without, BuildKit takes that of the base, a builder of several nodes that of the first."""
-    image = replace(_as_read(one, temporary), platforms=one.platforms)
-    return _by_own_names(image, one, folder / "contexts")
+    image = replace(_as_read(inputs, temporary), platforms=inputs.platforms)
+    return _by_own_names(image, inputs, folder / "contexts")
 
 
 def links(common: Path) -> list[Path]:
@@ -53,25 +53,27 @@ def remove_unused(link: Path) -> bool:
     return True
 
 
-def _as_read(one: ImageInputs, folder: Path) -> Image:
+def _as_read(inputs: ImageInputs, folder: Path) -> Image:
     """The image with its Dockerfile and its context's ignore file in ``folder``. ``<Dockerfile>.dockerignore`` comes
     before any other, also when it is empty. Where neither hides ``.build``, this one does: that folder changes during a
     build, so an image that copies a whole project would never be fresh, and would hold its own past."""
-    if one.image.remote_context and not one.image.dockerfile.startswith("/"):
-        return one.image  # it comes with its Dockerfile, or gets it on standard input
-    dockerfile = folder / (Path(one.image.dockerfile).name or "Dockerfile")
-    for path, text in ((dockerfile, one.dockerfile_text), (Path(f"{dockerfile}.dockerignore"), one.ignore)):
+    if inputs.image.remote_context and not inputs.image.dockerfile.startswith("/"):
+        return inputs.image  # it comes with its Dockerfile, or gets it on standard input
+    dockerfile = folder / (Path(inputs.image.dockerfile).name or "Dockerfile")
+    for path, text in ((dockerfile, inputs.dockerfile_text), (Path(f"{dockerfile}.dockerignore"), inputs.ignore)):
         path.write_bytes(text.encode(errors="surrogateescape"))
-    return replace(one.image, dockerfile=str(dockerfile), dockerfile_inline=None)
+    return replace(inputs.image, dockerfile=str(dockerfile), dockerfile_inline=None)
 
 
-def _by_own_names(image: Image, one: ImageInputs, folder: Path) -> Image:
-    if one.index is None:
+def _by_own_names(image: Image, inputs: ImageInputs, folder: Path) -> Image:
+    if inputs.index is None:
         return image
     folders = {name: value for name, value in image.contexts.items() if value.startswith("/")}
-    named = {name: _link(folder, value, one.index) for name, value in folders.items()}
+    named = {name: _link(folder, value, inputs.index) for name, value in folders.items()}
     # Before buildx 0.32, named contexts went by the name of the main one.
-    main = image.context if image.remote_context else _link(folder, image.context, one.index, *sorted(named.values()))
+    main = (
+        image.context if image.remote_context else _link(folder, image.context, inputs.index, *sorted(named.values()))
+    )
     return replace(image, context=main, contexts={**image.contexts, **named})
 
 

@@ -78,12 +78,12 @@ def wait_for(run: Run, name: str) -> None:
 def worthwhile(run: Run, decision: Decision) -> bool:
     """Whether an image waits for a parent, and nothing but a build here can give what its early stages make: no cache
     of others, no other machine that may be building it."""
-    one, image = decision.inputs, decision.inputs.image
-    parents = {run.decide(parent).action for parent in one.parents.values()}
+    inputs, image = decision.inputs, decision.inputs.image
+    parents = {run.decide(parent).action for parent in inputs.parents.values()}
     return (
         decision.action == Action.BUILD
         and bool(parents & {Action.BUILD, Action.PULL})
-        and all(one.bases.values())
+        and all(inputs.bases.values())
         and not (image.no_cache or image.no_cache_filter or image.pull)
         and not run.settings.dedicated_builder
         and not run.coordinator.on

@@ -78,13 +78,13 @@ def pull(run: Run, decision: Decision) -> bool:
 def refuse_foreign(run: Run, decision: Decision) -> None:
     """``UserError`` where the engine holds a base under its name for another platform only: containerd's store would
     let a build start from that. Docker does so too, and warns; here the image has to declare it."""
-    one = decision.inputs
-    for ref, some in one.read_for.items():
+    inputs = decision.inputs
+    for ref, some in inputs.read_for.items():
         local_image = run.snapshot().get(ref)
         for wanted in some if local_image else ():
             if run.base(ref, wanted) is None and local_image:
                 have = run.config_of(local_image).platform
-                declare = f", or declare `platforms: [{have}]` for the image" if wanted in one.platforms else ""
+                declare = f", or declare `platforms: [{have}]` for the image" if wanted in inputs.platforms else ""
                 raise UserError(
                     f"the base {ref} is {have} here, {wanted} is wanted, and that cannot be pulled",
                     where=decision.name,
@@ -101,8 +101,8 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
     """
     if run.settings.dedicated_builder:
         return  # it gets its bases as folders, with each build
-    for ref in {ref for one in decisions.values() for ref, content in one.inputs.bases.items() if content}:
-        standing = [one.action for one in decisions.values() if ref in one.inputs.bases]
+    for ref in {ref for decision in decisions.values() for ref, content in decision.inputs.bases.items() if content}:
+        standing = [decision.action for decision in decisions.values() if ref in decision.inputs.bases]
         local_image, here = run.snapshot().get(ref), run.snapshot().platform
         if local_image and not platforms.serves(run.config_of(local_image).platform, here):
             continue  # the builds read another image, under another name

@@ -82,10 +82,10 @@ def _read(target: Mapping[str, Any]) -> Iterator[str]:
             yield path.replace("$${", "${").replace("%%{", "%{")
 
 
-def _target(one: ImageInputs, names: Mapping[str, str]) -> dict[str, Any]:
-    image = one.image
+def _target(inputs: ImageInputs, names: Mapping[str, str]) -> dict[str, Any]:
+    image = inputs.image
     contexts = {name: value for name, value in image.contexts.items() if not value.startswith("service:")}
-    contexts |= {context: f"target:{names[parent]}" for context, parent in one.parents.items()}
+    contexts |= {context: f"target:{names[parent]}" for context, parent in inputs.parents.items()}
     whole = {
         "context": image.context,
         "dockerfile": image.dockerfile,

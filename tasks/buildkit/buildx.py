@@ -44,7 +44,7 @@ def build_argv(
         "--target": [image.target or ""],
         "--build-arg": [name if value is None else f"{name}={value}" for name, value in sorted(image.args.items())],
         "--build-context": [f"{name}={value}" for name, value in contexts],
-        "--secret": [secret_line(one) for one in image.secrets if one.file or environ.get(one.environment)],
+        "--secret": [secret_line(secret) for secret in image.secrets if secret.file or environ.get(secret.environment)],
         "--ssh": image.ssh,
         "--label": [f"{name}={value}" for name, value in (*sorted(image.labels.items()), *sorted(labels.items()))],
         "--platform": [",".join(image.platforms)],

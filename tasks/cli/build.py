@@ -155,15 +155,15 @@ def _longest_path_first(inputs: Mapping[str, ImageInputs], run: Run) -> list[str
     return sorted(inputs, key=lambda name: -path[name])
 
 
-def _needs(one: ImageInputs, run: Run) -> list[str]:
-    needs = [f"build_optimized:{name}" for name in one.needs]
-    if _on_base(one, run):
+def _needs(inputs: ImageInputs, run: Run) -> list[str]:
+    needs = [f"build_optimized:{name}" for name in inputs.needs]
+    if _on_base(inputs, run):
         needs.append("base_image")
     return needs
 
 
-def _on_base(one: ImageInputs, run: Run) -> bool:
-    return declares_base(ROOT) and normalise(run.settings.base_image) in map(normalise, one.bases)
+def _on_base(inputs: ImageInputs, run: Run) -> bool:
+    return declares_base(ROOT) and normalise(run.settings.base_image) in map(normalise, inputs.bases)
 
 
 def _group(name: str, doc: str, images: list[str]) -> Task:

@@ -50,10 +50,10 @@ def task_doctor() -> dict[str, Any]:
 def examine(run: Run) -> None:
     """Print every finding; ``UserError`` if one is bad."""
     findings = list(look(run))
-    width = max(len(one.subject) for one in findings)
+    width = max(len(finding.subject) for finding in findings)
     for one in findings:
         print(f"{one.verdict:5}{one.subject:{width}}  {one.found}" + (f" — {one.remedy}" if one.remedy else ""))
-    bad = [one.subject for one in findings if one.verdict == Verdict.FAIL]
+    bad = [finding.subject for finding in findings if finding.verdict == Verdict.FAIL]
     if bad:
         raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
 
@@ -104,7 +104,7 @@ def _settings(run: Run) -> Finding:
 
 def _project(run: Run) -> Finding:
     try:
-        problems = [f"{one.name}: {one.problem}" for one in run.declared().values() if one.problem]
+        problems = [f"{inputs.name}: {inputs.problem}" for inputs in run.declared().values() if inputs.problem]
     except UserError as error:
         return Finding("project", Verdict.FAIL, str(error))
     if problems:

@@ -145,7 +145,7 @@ class Containers:
             networks = _api().networks(filters=self._filter)
             volumes = _api().volumes(filters=self._filter).get("Volumes") or []
         return Belongings(
-            tuple(sorted(one["Names"][0].lstrip("/") for one in containers if one.get("Names"))),
+            tuple(sorted(container["Names"][0].lstrip("/") for container in containers if container.get("Names"))),
             tuple(sorted(one["Name"] for one in networks)),
             tuple(sorted(one["Name"] for one in volumes)),
         )
@@ -174,7 +174,7 @@ class Containers:
         """Remove the project's networks that no container is in, running or not."""
         with _answering():
             containers = _api().containers(all=True, filters=self._filter)
-            used = {name for one in containers for name in one["NetworkSettings"]["Networks"]}
+            used = {name for container in containers for name in container["NetworkSettings"]["Networks"]}
             networks = [one["Name"] for one in _api().networks(filters=self._filter)]
         for name in networks:
             if name not in used:

@@ -369,13 +369,13 @@ class _Reader:
         for one in found.values or (Mount("bind", "", "", ""),):
             self._mounted(stage, each, one, WHOLE if found.more else one.source or WHOLE, not found.certain)
 
-    def _mounted(self, stage: _Stage, each: Instruction, one: Mount, source: str, optional: bool) -> None:
-        if one.kind == "secret":
-            self.secrets.add(one.secret)
-        elif one.kind == "ssh":
-            self.ssh.add(one.secret or "default")
-        context = self._mount_origin(stage, one.origin, each.line) if one.origin else ""
-        if context is None or (one.kind != "bind" and not (context and one.kind == "cache")):
+    def _mounted(self, stage: _Stage, each: Instruction, mount: Mount, source: str, optional: bool) -> None:
+        if mount.kind == "secret":
+            self.secrets.add(mount.secret)
+        elif mount.kind == "ssh":
+            self.ssh.add(mount.secret or "default")
+        context = self._mount_origin(stage, mount.origin, each.line) if mount.origin else ""
+        if context is None or (mount.kind != "bind" and not (context and mount.kind == "cache")):
             return
         self.copies.append(Copy(context, (source,), line=each.line, instruction="RUN --mount", optional=optional))
 

@@ -33,10 +33,10 @@ def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]
     return found
 
 
-def problem(one: ImageInputs, engine: str) -> str:
+def problem(inputs: ImageInputs, engine: str) -> str:
     """Why an engine of this version (``28.5.2``) cannot build this image; "" if nothing stands in its way, or if the
     version does not say."""
-    path = next(_odd(one), "") if refuses(engine) else ""
+    path = next(_odd(inputs), "") if refuses(engine) else ""
     if not path:
         return ""
     what = f"the BuildKit of Engine {engine} refuses names that are no UTF-8"
@@ -58,14 +58,14 @@ def readable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _odd(one: ImageInputs) -> Iterator[str]:
+def _odd(inputs: ImageInputs) -> Iterator[str]:
     """The inputs whose name, or what they lead to, is no UTF-8."""
-    for part in one.parts:
+    for part in inputs.parts:
         for entry in part.selection.entries():
             path = f"{part.root}/{entry.path}"
             texts = (entry.path, os.readlink(path)) if entry.kind == "link" else (entry.path,)  # noqa: PTH115 as it is
             if not all(map(_is_text, texts)):
-                yield os.path.relpath(path, one.directory)
+                yield os.path.relpath(path, inputs.directory)
 
 
 def _is_text(name: str) -> bool:

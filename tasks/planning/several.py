@@ -16,17 +16,17 @@ from tasks.engine.labels import INPUT_DIGEST, PARENTS
 from tasks.inputs.resolver import ImageInputs
 
 
-def problem(one: ImageInputs, engine: str, *, dedicated: bool, containerd: bool) -> str:
+def problem(inputs: ImageInputs, engine: str, *, dedicated: bool, containerd: bool) -> str:
     """Why an image of these platforms cannot be had by an engine of the platform ``engine``; "" if it can."""
-    if len(one.platforms) < 2 or containerd:
+    if len(inputs.platforms) < 2 or containerd:
         return ""
-    wanted = ", ".join(one.platforms)
+    wanted = ", ".join(inputs.platforms)
     if not dedicated:
         return (
             f"{wanted} are wanted at once, which the engine's own BuildKit cannot build into the classic image store: "
             "set BUILDER_DRIVER to a dedicated builder, or let the engine use containerd's image store"
         )
-    if not platforms.chosen(one.platforms, engine):
+    if not platforms.chosen(inputs.platforms, engine):
         return (
             f"{wanted} are wanted, and the classic image store of this engine can hold {engine} only: add that to the "
             "platforms, or let the engine use containerd's image store"
@@ -34,11 +34,11 @@ def problem(one: ImageInputs, engine: str, *, dedicated: bool, containerd: bool)
     return ""
 
 
-def index_of(one: ImageInputs, local_image: LocalImage, results: Path, *, containerd: bool) -> str:
+def index_of(inputs: ImageInputs, local_image: LocalImage, results: Path, *, containerd: bool) -> str:
     """The digest of the index of which the engine's image ``local_image`` is a part, where all its platforms are here
     and were made as that one was; "" where they are not. ``results`` is the folder of the layouts."""
     if containerd:
         # A single manifest is not whole. Engines before API 1.48 do not tell, and hold under an index what they loaded.
         return "" if local_image.fixed else local_image.id
     expected = {label: local_image.labels.get(label, "") for label in (INPUT_DIGEST, PARENTS)}
-    return oci_transfer.whole(oci_transfer.folder_of(results, one.name), local_image.id, one.platforms, expected)
+    return oci_transfer.whole(oci_transfer.folder_of(results, inputs.name), local_image.id, inputs.platforms, expected)

@@ -89,7 +89,7 @@ def _choose_unused(run: Run, everything: bool, only: Container[str] | None, sinc
         and (one.key in only if only is not None else one.kind in BUILD_CACHES)
     }
     # Once more, for the order: what lies under something that stays, stays.
-    items = [one if one.needed or one.key in may_go else replace(one, needed="not agreed to") for one in items]
+    items = [item if item.needed or item.key in may_go else replace(item, needed="not agreed to") for item in items]
     return choose(items, 0.0, 0, everything=True)
 
 

@@ -150,7 +150,7 @@ def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, fl
     for digest in sorted(layers, key=lambda one: layers[one][1], reverse=True):
         by_size[layers[digest][0]].append(digest)
     found = {}
-    for record in sorted((one for one in records if one.shared and one.size), key=lambda one: one.made):
+    for record in sorted((record for record in records if record.shared and record.size), key=lambda one: one.made):
         if by_size.get(record.size):
             found[record.id] = by_size[record.size].pop()
     return found
@@ -286,7 +286,7 @@ def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
             continue
         files = [path] if path.is_file() else list(_walk(path))
         used = max(one.stat().st_mtime for one in files or [path])
-        parts = {str(one): one.stat().st_size for one in files}
+        parts = {str(path): path.stat().st_size for path in files}
         yield Item(str(path), Kind.OWN_FILE, f"{path.name}, of an older version", parts, now - used)
 
 

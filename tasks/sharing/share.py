@@ -96,9 +96,9 @@ class Share:
             return {}
         return {name: found for name, key in keys.items() if (found := self._known.get(key))}
 
-    def forget(self, one: Wanted) -> None:
+    def forget(self, wanted: Wanted) -> None:
         """Ask again about an image: another machine may have pushed it since."""
-        self._known.pop((one.path, one.tag), None)
+        self._known.pop((wanted.path, wanted.tag), None)
 
     def gives(self, found: SharedImage) -> bool:
         """Whether nobody has tried in vain to pull this in this run."""
@@ -142,7 +142,7 @@ class Share:
 
     def push(
         self,
-        one: Wanted,
+        wanted: Wanted,
         local_image: LocalImage,
         engine: Engine,
         also: Iterable[str] = (),
@@ -155,13 +155,13 @@ class Share:
         if whole:
             from tasks.sharing import transfer
 
-            tags = (one.tag, *also)
-            problem = self._moved(lambda: transfer.push(self._registry, one.path, tags, whole, _go_on))
+            tags = (wanted.tag, *also)
+            problem = self._moved(lambda: transfer.push(self._registry, wanted.path, tags, whole, _go_on))
             if problem:
                 self._leave(f"takes nothing ({problem})", "results of this run are not shared")
                 return None
-        for tag in () if whole else (one.tag, *also):
-            ref = f"{self.address}/{one.path}:{tag}"
+        for tag in () if whole else (wanted.tag, *also):
+            ref = f"{self.address}/{wanted.path}:{tag}"
             engine.tag(local_image.id, ref)
             try:
                 problem = self._docker(["docker", "push", "--quiet", ref], engine, local_image.size)
@@ -170,8 +170,8 @@ class Share:
             if problem:
                 self._leave(f"takes nothing ({problem})", "results of this run are not shared")
                 return None
-        self.forget(one)
-        return self.look({"": one}).get("")
+        self.forget(wanted)
+        return self.look({"": wanted}).get("")
 
     def _moved(self, move: Callable[[], None]) -> str:
         """Let blobs travel; returns what is wrong, "" if nothing is."""
@@ -181,15 +181,15 @@ class Share:
             return f"it {error}"
         return ""
 
-    def _ask(self, one: Wanted) -> SharedImage | None:
+    def _ask(self, wanted: Wanted) -> SharedImage | None:
         if self._off:
             return None
         try:
-            found = self._registry.image(one.path, one.tag, one.platform)
+            found = self._registry.image(wanted.path, wanted.tag, wanted.platform)
             # What nobody can use is as good as none: a result of this machine may take its place.
             return None if found and self._failed.get(found.digest) else found
         except NoImage as error:
-            self._say(f"`{one.path}:{one.tag}` is built here: the shared registry {self.address} {error}")
+            self._say(f"`{wanted.path}:{wanted.tag}` is built here: the shared registry {self.address} {error}")
         except Unavailable as error:
             self._leave(str(error), "images are built here instead")
         return None
@@ -211,12 +211,12 @@ class Share:
         return _reason(done.why) if done.status else ""
 
 
-def wanted_of(one: ImageInputs, platform: str) -> Wanted | None:
+def wanted_of(inputs: ImageInputs, platform: str) -> Wanted | None:
     """What to look for in the registry; None for an image that cannot be shared: one whose base is not known (its
     fingerprint then says nothing of it)."""
-    if not all(one.bases.values()) or not one.fingerprint:
+    if not all(inputs.bases.values()) or not inputs.fingerprint:
         return None
-    return Wanted(one.image.ref, one.fingerprint, ", ".join(one.platforms) or platform)
+    return Wanted(inputs.image.ref, inputs.fingerprint, ", ".join(inputs.platforms) or platform)
 
 
 def _go_on() -> None:

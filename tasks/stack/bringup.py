@@ -60,7 +60,9 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
     follows (see ``explain``).
     """
     services = compose.services()
-    expected = {name: one.replicas for name, one in services.items() if one.replicas and (not only or name in only)}
+    expected = {
+        name: service.replicas for name, service in services.items() if service.replicas and (not only or name in only)
+    }
     project = Containers(compose.project)
     project.put_names_right()
     stop_unhealthy(compose, project)
@@ -82,7 +84,7 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
         stopped = work.is_alive()
     if work.error:
         raise work.error
-    if work.status and not stopped and not any(one.state == Health.FAILED for one in outcome.verdicts.values()):
+    if work.status and not stopped and not any(verdict.state == Health.FAILED for verdict in outcome.verdicts.values()):
         raise UserError(f"docker compose up: {last_words(log.read_text(errors='replace'))}", remedy=f"its log is {log}")
     return outcome
 
@@ -157,7 +159,9 @@ class _Work(threading.Thread):
 
 def stop_unhealthy(compose: Compose, project: Containers) -> None:
     """Stop what is unhealthy already: Compose would not start what depends on it, but starts it again in its turn."""
-    sick = sorted({one.service for one in project.look() if one.running and one.health == "unhealthy"})
+    sick = sorted(
+        {container.service for container in project.look() if container.running and container.health == "unhealthy"}
+    )
     if sick:
         compose.run("--progress", "plain", "stop", *sick)
 
@@ -171,7 +175,7 @@ def explain(outcome: Outcome, compose: Compose) -> str:
 def _explain(name: str, verdict: Verdict, outcome: Outcome, project: Containers, compose: Compose) -> str:
     late = f" after {outcome.seconds:.0f} s (UP_SECONDS)" if verdict.state == Health.WAITING else ""
     paragraphs = [f"{name}: {verdict.words}{late}"]
-    for one in [one for one in outcome.containers if one.service == name][:1]:
+    for one in [container for container in outcome.containers if container.service == name][:1]:
         check = project.last_check(one.id) if one.health else ""
         paragraphs += [f"its last health check said: {check}"] if check else []
         written = tail(project.logs(one.id, _LAST_LINES), compose)

@@ -85,7 +85,7 @@ def build_report(
         "status": "failed" if status else "passed",
         "exit_status": status,
         "seconds": round(seconds, 3),
-        "images": [_image(one, built.get(name)) for name, one in planned.items()],
+        "images": [_image(decision, built.get(name)) for name, decision in planned.items()],
     }
 
 

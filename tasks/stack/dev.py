@@ -257,7 +257,9 @@ def _react(run: Run, compose: Compose, what: Reaction, seen: _Seen, logs: Follow
 
 
 def _run(run: Run, compose: Compose, name: str, command: Command) -> None:
-    containers = [one for one in Containers(compose.project).look() if one.service == name and one.running]
+    containers = [
+        container for container in Containers(compose.project).look() if container.service == name and container.running
+    ]
     for container in containers:
         _say(f"running {command.words[0]} in {container.name}")
         for line in watch.run(name, container.id, command, run.environ):

@@ -78,7 +78,11 @@ def _start(
 ) -> EphemeralStack:
     services = compose.services()
     for attempt in range(_TRIES):
-        ports = {name: stack.enter_context(free_port()) for name, one in services.items() if one.replicas and one.ports}
+        ports = {
+            name: stack.enter_context(free_port())
+            for name, service in services.items()
+            if service.replicas and service.ports
+        }
         published = {f"{variable(name)}_PORT": str(port) for name, port in ports.items()}
         own = replace(compose, environ={**compose.environ, **published})
         try:
@@ -165,9 +169,10 @@ def collect(compose: Compose, folder: Path) -> list[Path]:
     project = Containers(compose.project)
     folder.mkdir(parents=True, exist_ok=True)
     kept = []
-    for one in project.look():
-        path = folder / f"{one.name.removeprefix(compose.project).lstrip('-_')}.log"
-        state = f"{one.service}: {one.state} {one.health}, status {one.exit_code}, restarted {one.restarts} times\n"
-        path.write_text(state + secrets.hidden(project.logs(one.id), compose.directory, compose.environ))
+    for container in project.look():
+        path = folder / f"{container.name.removeprefix(compose.project).lstrip('-_')}.log"
+        state = f"{container.service}: {container.state} {container.health}, status {container.exit_code}, "
+        state += f"restarted {container.restarts} times\n"
+        path.write_text(state + secrets.hidden(project.logs(container.id), compose.directory, compose.environ))
         kept.append(path)
     return kept

@@ -62,7 +62,7 @@ class Outcome:
     def failed(self) -> dict[str, Verdict]:
         """The services that are to blame: those that failed, else those that had no more time, else the rest."""
         for state in (Health.FAILED, Health.WAITING, Health.BLOCKED):
-            if bad := {name: one for name, one in self.verdicts.items() if one.state == state}:
+            if bad := {name: verdict for name, verdict in self.verdicts.items() if verdict.state == state}:
                 return bad
         return {}
 
@@ -91,7 +91,7 @@ def wait(
     began, wall = time.monotonic(), time.time()
     happened: list[Event] = []
     with project.events() as events:
-        before = {one.id: one for one in project.look()}
+        before = {container.id: container for container in project.look()}
         while True:
             busy = working()
             containers = project.look()

@@ -42,7 +42,7 @@ def built(run: Run) -> dict[str, str]:
 def put_names_right(engine: Engine, services: Mapping[str, Service], images: Mapping[str, str]) -> None:
     """Let the name that each service is made from stand for the image that it should."""
     snapshot = engine.snapshot()
-    for name in {normalise(one.image) for one in services.values()} & images.keys():
+    for name in {normalise(service.image) for service in services.values()} & images.keys():
         local_image = snapshot.get(name)
         if local_image is None or local_image.id != images[name]:
             engine.tag(images[name], name)
@@ -53,10 +53,10 @@ def wrong(
 ) -> list[Container]:
     """The containers that were made from another image than they should."""
     found = []
-    for one in containers:
-        wanted = images.get(normalise(services[one.service].image)) if one.service in services else None
-        if wanted and not _same(engine, one.image_id, wanted):
-            found.append(one)
+    for container in containers:
+        wanted = images.get(normalise(services[container.service].image)) if container.service in services else None
+        if wanted and not _same(engine, container.image_id, wanted):
+            found.append(container)
     return found
 
 

@@ -22,7 +22,7 @@ def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str)
         raise UserError(f"--tail must be a number or `all`, not {tail!r}")
     compose = compose_of(run)
     # A service of a profile that is not active may have written something, too.
-    known = sorted({*compose.services(), *(one.service for one in Containers(compose.project).look())})
+    known = sorted({*compose.services(), *(container.service for container in Containers(compose.project).look())})
     for name in services:
         if name not in known:
             raise UserError(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")

@@ -109,18 +109,18 @@ def changes_between(
     ``UserError`` when a service keeps data in a volume that its optimized counterpart does not use.
     """
     changes = []
-    for one in sorted(containers, key=lambda found: found.service):
-        old, new = standard.get(one.service), optimized.get(one.service)
-        if old is None or new is None or not one.running or normalise(one.image) == normalise(new.image):
+    for container in sorted(containers, key=lambda found: found.service):
+        old, new = standard.get(container.service), optimized.get(container.service)
+        if old is None or new is None or not container.running or normalise(container.image) == normalise(new.image):
             continue
-        left = sorted(set(one.volumes.values()) & set(old.volumes.values()) - set(new.volumes.values()))
+        left = sorted(set(container.volumes.values()) & set(old.volumes.values()) - set(new.volumes.values()))
         if left:
             raise UserError(
-                f"{one.service} keeps data in the volume {left[0]}, which the optimized deployment does not use",
+                f"{container.service} keeps data in the volume {left[0]}, which the optimized deployment does not use",
                 remedy="give both Compose files the same volumes",
             )
-        kept = sorted(set(one.volumes.values()) & set(new.volumes.values()))
-        changes.append(Change(one.service, one.image, new.image, tuple(kept)))
+        kept = sorted(set(container.volumes.values()) & set(new.volumes.values()))
+        changes.append(Change(container.service, container.image, new.image, tuple(kept)))
     return changes
 
 
@@ -146,7 +146,7 @@ def _standard(run: Run) -> Compose:
 
 def _plan(run: Run) -> list[Change]:
     containers = Containers(run.project.name).look()
-    if not any(one.running for one in containers):
+    if not any(container.running for container in containers):
         raise UserError(f"nothing of {run.project.name} runs", remedy="doit up_optimized starts it")
     return changes_between(containers, _standard(run).services(), compose_of(run).services())
 
@@ -159,12 +159,15 @@ def _print_plan(run: Run, changes: Sequence[Change]) -> None:
         drawn.add_row(one.service, one.old, one.new, ", ".join(one.volumes))
     console = Output()
     console.print(drawn)
-    stale = [one for one in run.decisions().values() if one.stale]
+    stale = [decision for decision in run.decisions().values() if decision.stale]
     console.print("\n".join(["", *_steps(stale)]), markup=False, soft_wrap=True)
 
 
 def _steps(stale: Sequence[Decision]) -> list[str]:
-    what = ", ".join(f"{one.name}{because(one.reasons)}" for one in stale) or "nothing: every image is fresh"
+    what = (
+        ", ".join(f"{decision.name}{because(decision.reasons)}" for decision in stale)
+        or "nothing: every image is fresh"
+    )
     return [
         f"1. build {what}",
         "2. replace the containers, stores first; from here on the services are away",
@@ -175,7 +178,11 @@ def _steps(stale: Sequence[Decision]) -> list[str]:
 def _begin(run: Run) -> Journal:
     """Write down what runs, and see that it cannot go away."""
     known = _standard(run).services()
-    running = [one for one in Containers(run.project.name).look() if one.running and one.service in known]
+    running = [
+        container
+        for container in Containers(run.project.name).look()
+        if container.running and container.service in known
+    ]
     journal = Journal("switching", {one.service: Before(known[one.service].image, one.image_id) for one in running})
     write_journal(run.folder, journal)
     for one in journal.before.values():

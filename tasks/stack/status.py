@@ -16,21 +16,21 @@ def rows_of(outcome: Outcome) -> list[dict[str, Any]]:
 
 def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[str, Any]]:
     """What is there, as plain data: a row for each container, and one for each service that has none."""
-    found = [_row(one) for one in containers]
-    missing = [name for name in services if name not in {one.service for one in containers}]
+    found = [_row(container) for container in containers]
+    missing = [name for name in services if name not in {container.service for container in containers}]
     empty = {"container": "", "health": "", "restarts": 0, "addresses": {}, "image": "", "image_id": ""}
     found += [{"service": name, "state": "missing", **empty} for name in missing]
     return sorted(found, key=lambda one: (one["service"], one["container"]))
 
 
-def _row(one: Container) -> dict[str, Any]:
+def _row(container: Container) -> dict[str, Any]:
     return {
-        "service": one.service,
-        "container": one.name,
-        "state": one.state,
-        "health": one.health,
-        "restarts": one.restarts,
-        "addresses": {str(port): address for port, address in one.ports.items()},
-        "image": one.image,
-        "image_id": one.image_id,
+        "service": container.service,
+        "container": container.name,
+        "state": container.state,
+        "health": container.health,
+        "restarts": container.restarts,
+        "addresses": {str(port): address for port, address in container.ports.items()},
+        "image": container.image,
+        "image_id": container.image_id,
     }

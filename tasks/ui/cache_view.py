@@ -73,7 +73,9 @@ def _registry(run: Run) -> dict[str, Any] | None:
     paths = sorted({share.path_of(image.ref) for image in run.project.images.values()})
     try:
         tags = {path: registry.tags(path) for path in paths}
-        current = run.share.offers({name: one.inputs for name, one in run.decisions().items()}, run.snapshot().platform)
+        current = run.share.offers(
+            {name: decision.inputs for name, decision in run.decisions().items()}, run.snapshot().platform
+        )
     except (Unavailable, NoImage) as error:
         return {"address": address, "problem": f"it {error}"}
     layers = {digest: size for found in current.values() for digest, size in found.layers.items()}

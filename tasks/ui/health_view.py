@@ -49,7 +49,7 @@ class HealthView:
     def show(self, verdicts: Mapping[str, Verdict], seconds: float) -> None:
         """Show how every service is, ``seconds`` after the beginning."""
         if not self._verdicts:  # what is well from the beginning is no news
-            self._said = {name: one.words for name, one in verdicts.items() if one.state == Health.READY}
+            self._said = {name: verdict.words for name, verdict in verdicts.items() if verdict.state == Health.READY}
         self._verdicts = verdicts
         if self._live:
             return
@@ -69,7 +69,7 @@ class HealthView:
                 seconds_text(time.time() - verdict.since) if verdict.state == Health.WAITING and verdict.since else ""
             )
             table.add_row(name, Text(verdict.words, _COLOURS[verdict.state]), lasts)
-        ready = sum(one.state == Health.READY for one in self._verdicts.values())
+        ready = sum(verdict.state == Health.READY for verdict in self._verdicts.values())
         elapsed = seconds_text(time.monotonic() - self._began)
         table.add_row(Text(f"{ready} of {len(self._verdicts)} ready", "bold"), "", elapsed)
         return table

@@ -41,7 +41,7 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
     if as_bake:
         from tasks.buildkit import bake
 
-        resolved = {name: one.inputs for name, one in decisions.items()}
+        resolved = {name: decision.inputs for name, decision in decisions.items()}
         definition = bake.definition(resolved)
         print(json.dumps(definition, indent=2))
         for sentence in _untold(run, definition, resolved):
@@ -53,10 +53,14 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
         print(json.dumps(promised(run, decisions), indent=2, ensure_ascii=False))
     elif inputs:
         own = {name: decisions[name] for name in images} or decisions
-        print("\n".join(sorted({path for one in own.values() for path in one.inputs.paths()})))
+        print("\n".join(sorted({path for decision in own.values() for path in decision.inputs.paths()})))
     else:
         _print_table(run, decisions)
-    broken = [f"{name}: {'; '.join(one.reasons)}" for name, one in decisions.items() if one.action == Action.BROKEN]
+    broken = [
+        f"{name}: {'; '.join(decision.reasons)}"
+        for name, decision in decisions.items()
+        if decision.action == Action.BROKEN
+    ]
     if broken:
         raise UserError("\n".join(broken))
 
@@ -100,23 +104,23 @@ def promised(run: Run, decisions: Mapping[str, Decision]) -> dict[str, Any]:
         "project": run.project.name,
         "workers": workers,
         "estimated_wall_seconds": None if wall is None else round(wall, 1),
-        "images": [_promised_image(one, expected) for one in decisions.values()],
+        "images": [_promised_image(decision, expected) for decision in decisions.values()],
     }
 
 
 def _promised_image(decision: Decision, expected: Mapping[str, float]) -> dict[str, Any]:
-    one = decision.inputs
+    inputs = decision.inputs
     seconds = _seconds(decision, expected)
     return {
         "name": decision.name,
-        "image": one.image.ref,
+        "image": inputs.image.ref,
         "action": decision.action,
         "stale": decision.stale,
         "reasons": list(decision.reasons),
-        "inputs": one.paths(),
-        "fingerprint": one.fingerprint,
-        "parents": list(dict.fromkeys(one.parents.values())),
-        "external_bases": [{"ref": ref, "digest": digest or None} for ref, digest in one.bases.items()],
+        "inputs": inputs.paths(),
+        "fingerprint": inputs.fingerprint,
+        "parents": list(dict.fromkeys(inputs.parents.values())),
+        "external_bases": [{"ref": ref, "digest": digest or None} for ref, digest in inputs.bases.items()],
         "estimated_seconds": None if seconds is None else round(seconds, 1),
     }
 
@@ -128,12 +132,12 @@ def _seconds(decision: Decision, expected: Mapping[str, float]) -> float | None:
 
 
 def _wall(decisions: Mapping[str, Decision], expected: Mapping[str, float], workers: int) -> float | None:
-    seconds = {name: _seconds(one, expected) for name, one in decisions.items()}
+    seconds = {name: _seconds(decision, expected) for name, decision in decisions.items()}
     if any(value is None for value in seconds.values()):
         return None
     from tasks.planning import forecast
 
-    needs = {name: one.inputs.needs for name, one in decisions.items()}
+    needs = {name: decision.inputs.needs for name, decision in decisions.items()}
     return forecast.wall_seconds(needs, {name: value or 0.0 for name, value in seconds.items()}, workers)
 
 
@@ -151,7 +155,7 @@ def _print_table(run: Run, decisions: Mapping[str, Decision]) -> None:
         drawn.add_row(name, Text(one.action, _COLOURS[one.action]), Text(why), known)
     console = Output()
     console.print(drawn)
-    stale = sum(one.stale for one in decisions.values())
+    stale = sum(decision.stale for decision in decisions.values())
     wall = _wall(decisions, expected, run.settings.build_jobs)
     if not decisions:
         console.print("no service of this project has a `build:` section")
