@@ -1,0 +1,151 @@
+"""Whole runs of doit on an engine that only pretends (``tests/pretended.py``): what is planned, done, said and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import pretended
+from tests.conftest import Lab
+from tests.pretended import PretendedEngine
+
+FILES = {
+    "compose.yml": """
+        name: shop
+        services:
+          base: {image: shop/base, build: {context: base}, scale: 0}
+          web: {image: shop/web, build: {context: web, additional_contexts: {base: "service:base"}}}
+          worker: {image: shop/worker, build: {context: worker}}
+        """,
+    "base/Dockerfile": "FROM outside:1\nCOPY f /\n",
+    "base/f": "1\n",
+    "web/Dockerfile": "FROM outside:1 AS early\nCOPY f /\nFROM base\nCOPY --from=early /f /\nCOPY f /\n",
+    "web/f": "1\n",
+    "worker/Dockerfile": "FROM scratch\nCOPY f /\n",
+    "worker/f": "1\n",
+}
+
+
+Shop = tuple[Lab, PretendedEngine]
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Shop]:
+    """A project whose engine only pretends."""
+    lab = Lab(folder / "shop")
+    lab.folder.mkdir()
+    lab.write(FILES)
+    (folder / "docker").mkdir()
+    with pretended.engine(folder / "docker") as (engine, environ):
+        lab.environ = {**environ, "BUILD_JOBS": "2"}
+        yield lab, engine
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    with opened(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A project whose images are all there."""
+    with opened(tmp_path_factory.mktemp("built")) as (lab, engine):
+        engine.cache.append({"ID": "a", "Type": "regular", "Size": 7, "CreatedAt": "2026-01-01T00:00:00Z"})
+        lab.build()
+        yield lab
+
+
+def test_all_is_built_then_fresh_then_only_what_an_edit_means(shop: Shop) -> None:
+    lab, engine = shop
+    assert {name: one["action"] for name, one in lab.plan().items()} == dict.fromkeys(
+        ("base", "web", "worker"), "build"
+    )
+    assert lab.build() == dict.fromkeys(("base", "web", "worker"), "built")
+    assert "outside:1" in engine.tags(), "a base from outside is pulled first"
+    assert not [tag for tag in engine.tags() if "building" in tag or "parent-" in tag], "no temporary name is left"
+    assert lab.build() == {}
+    lab.write({"web/f": "2\n"})
+    assert lab.plan()["web"]["reasons"] == ["`web/f` changed"]
+    assert lab.build() == {"web": "built"}
+    lab.write({"web/f": "1\n"})
+    assert lab.actions()["web"] == "retag"
+    assert lab.build() == {"web": "retagged"}
+
+
+def test_an_image_that_was_removed_is_built_again_and_its_name_put_right(shop: Shop) -> None:
+    lab, engine = shop
+    lab.build()
+    for image in [image for image in engine.images.values() if "shop/worker:latest" in image["tags"]]:
+        del engine.images[image["id"]]
+    assert lab.build() == {"worker": "built"}
+    for image in engine.images.values():
+        image["tags"] = [tag for tag in image["tags"] if tag != "shop/web:latest"]
+    assert lab.build() == {"web": "retagged"}
+
+
+def test_an_edit_during_the_build_is_not_taken_and_built_again(shop: Shop) -> None:
+    lab, _ = shop
+    lab.write({"worker/during-build": "f\n", "worker/Dockerfile.dockerignore": "during-build\n"})
+    done = lab.doit("build_optimized:worker")
+    assert done.returncode == 0, done.stderr
+    assert "while it was built, building again (1 of 2)" in done.stderr
+    assert lab.actions()["worker"] == "fresh"
+
+
+def test_a_step_that_fails_is_explained_and_holds_up_only_what_needs_it(shop: Shop) -> None:
+    lab, _ = shop
+    lab.write({"base/Dockerfile": "FROM outside:1\nRUN false\n"})
+    done = lab.doit("-c", "build_optimized")
+    assert done.returncode != 0
+    assert "1 failed (base)" in done.stderr
+    assert "web: `base` failed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert lab.actions()["worker"] == "fresh"
+    assert json.loads(lab.doit("history", "--json", "base").stdout)[0]["status"] == "failed"
+
+
+def test_a_rebuild_uses_no_cache_and_says_so(shop: Shop) -> None:
+    lab, _ = shop
+    lab.build()
+    done = lab.doit("rebuild_optimized")
+    assert done.returncode == 0, done.stderr
+    assert "3 built" in done.stderr
+
+
+def test_a_parent_of_another_content_is_a_reason_and_one_of_the_same_is_none(shop: Shop) -> None:
+    lab, _ = shop
+    lab.build()
+    lab.write({"base/f": "2\n"})
+    assert lab.actions() == {"base": "build", "web": "build", "worker": "fresh"}
+    assert lab.build() == {"base": "built", "web": "built"}
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("plan", "worker"),
+        ("plan web --inputs", "web/f"),
+        ("plan --bake", '"target"'),
+        ("history", "worker"),
+        ("history --show 1", "COPY"),
+        ("history web --json", '"web"'),
+        ("cache_stats", "image"),
+        ("cache_stats --json", "{"),
+        ("cache_prune --dry-run", ""),
+        ("cache_prune --dry-run --all", ""),
+        ("cache_init", ""),
+        ("build_report", ""),
+        ("ci_build", ""),
+        ("info build_optimized:web", "web/f"),
+    ],
+)
+def test_what_is_shown_of_it(built: Lab, command: str, said: str) -> None:
+    done = built.doit(*command.split())
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
