@@ -49,7 +49,7 @@ def export(run: Run, folder: Path) -> str:
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         run.events.say(f"writing {len(images)} images")
-        _docker(run, "save", "--output", str(draft / IMAGES), *(one["ref"] for one in images))
+        _docker(run, "save", "--output", str(draft / IMAGES), *(entry["ref"] for entry in images))
         cache = cache_folder(run)
         if cache.is_dir():
             run.events.say("writing the local cache")
@@ -62,7 +62,7 @@ def export(run: Run, folder: Path) -> str:
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    size = sum(one["size"] for one in files.values())
+    size = sum(entry["size"] for entry in files.values())
     also = " and the local cache" if cache.is_dir() else ""
     return f"wrote {len(images)} images{also}, {size_text(size)}, to {folder}"
 
@@ -76,7 +76,7 @@ def take_in(run: Run, folder: Path) -> str:
     platform = run.snapshot().platform
     if index["platform"] != platform:
         raise UserError(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
-    run.events.say(f"checking {size_text(sum(one['size'] for one in index['files'].values()))}")
+    run.events.say(f"checking {size_text(sum(entry['size'] for entry in index['files'].values()))}")
     for name, wanted in index["files"].items():
         path = folder / _inside(name, folder)
         if not path.is_file() or path.is_symlink():
@@ -87,10 +87,12 @@ def take_in(run: Run, folder: Path) -> str:
     _docker(run, "load", "--quiet", "--input", str(folder / IMAGES))
     run.changed()
     taken = 0
-    for one in index["images"]:
-        local_image = run.snapshot().get(one["ref"])
-        if local_image is None or local_image.labels.get(FINGERPRINT) != one["fingerprint"]:
-            raise UserError(f"the archive gave no image {one['ref']} with that fingerprint", where=str(folder / IMAGES))
+    for entry in index["images"]:
+        local_image = run.snapshot().get(entry["ref"])
+        if local_image is None or local_image.labels.get(FINGERPRINT) != entry["fingerprint"]:
+            raise UserError(
+                f"the archive gave no image {entry['ref']} with that fingerprint", where=str(folder / IMAGES)
+            )
         taken += local_image.id not in before
     caches = _take_caches(run, folder, index)
     return f"took in {taken} images, {len(index['images']) - taken} were here already{caches}"
@@ -125,10 +127,10 @@ def _index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads((folder / INDEX).read_text())
         known = index["format"] == _FORMAT and index["platform"] and isinstance(index["images"], list)
-        for one in index["images"]:
-            known = known and all(isinstance(one[key], str) for key in ("name", "ref", "fingerprint"))
-        for one in index["files"].values():
-            known = known and isinstance(one["size"], int) and isinstance(one["sha256"], str)
+        for entry in index["images"]:
+            known = known and all(isinstance(entry[key], str) for key in ("name", "ref", "fingerprint"))
+        for entry in index["files"].values():
+            known = known and isinstance(entry["size"], int) and isinstance(entry["sha256"], str)
     except FileNotFoundError:
         raise UserError(f"there is no {INDEX}", where=str(folder), remedy="name what cache_export wrote") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -194,11 +196,11 @@ def push_all(run: Run) -> str:
     give.give_base(run)
     run.share.offers({name: decision.inputs for name, decision in fresh.items()}, platform)  # side by side
     pushed = 0
-    for name, one in fresh.items():
-        wanted = share.wanted_of(one.inputs, platform)
-        if wanted is None or one.local_image is None:
+    for name, decision in fresh.items():
+        wanted = share.wanted_of(decision.inputs, platform)
+        if wanted is None or decision.local_image is None:
             continue
-        what, found = give.offer(run, one, wanted, one.local_image)
+        what, found = give.offer(run, decision, wanted, decision.local_image)
         if not run.share.writes or (what == Verdict.PUSH and found is None):
             raise UserError(f"{name} could not be pushed to {run.share.address}")
         pushed += what == Verdict.PUSH

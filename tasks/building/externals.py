@@ -44,7 +44,9 @@ def bring(run: Run, decision: Decision) -> bool:
     cache, and is tried once in a run.
     """
     read_for = decision.inputs.read_for
-    missing = [(ref, one) for ref, some in read_for.items() for one in some if run.base(ref, one) is None]
+    missing = [
+        (ref, platform) for ref, some in read_for.items() for platform in some if run.base(ref, platform) is None
+    ]
     brought = [ref for ref, platform in missing if _pull(run, ref, platform, decision.name)]
     if brought:
         run.changed()
@@ -57,8 +59,8 @@ def pull(run: Run, decision: Decision) -> bool:
 
     One that is pinned by digest and here is the same wherever it comes from.
     """
-    pairs = [(ref, one) for ref, some in decision.inputs.read_for.items() for one in some]
-    wanted = [(ref, one) for ref, one in pairs if "@" not in ref or run.base(ref, one) is None]
+    pairs = [(ref, platform) for ref, some in decision.inputs.read_for.items() for platform in some]
+    wanted = [(ref, platform) for ref, platform in pairs if "@" not in ref or run.base(ref, platform) is None]
     pulls = run.kept(_Pulls)
     for ref, platform in wanted:
         with pulls.locks[ref]:

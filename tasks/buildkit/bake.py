@@ -22,22 +22,22 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SINCE = {"network": (0, 17), "entitlements": (0, 17), "extra-hosts": (0, 25)}
 
 
-def definition(inputs: Mapping[str, ImageInputs]) -> dict[str, Any]:
+def definition(images: Mapping[str, ImageInputs]) -> dict[str, Any]:
     """The content of a ``docker-bake.json`` that builds these images under their own names."""
     names: dict[str, str] = {}
-    for name in inputs:
+    for name in images:
         names[name] = name.replace(".", "_")
         while names[name] in list(names.values())[:-1]:
             names[name] += "_"
-    whole = {name: one for name, one in inputs.items() if not one.problem}
-    targets = {names[name]: _target(one, names) for name, one in whole.items()}
+    whole = {name: inputs for name, inputs in images.items() if not inputs.problem}
+    targets = {names[name]: _target(inputs, names) for name, inputs in whole.items()}
     found: dict[str, Any] = {"group": {"default": {"targets": list(targets)}}, "target": targets}
     # An argument without a value has it from the environment, which bake looks into for its variables only.
-    taken = sorted({name for one in whole.values() for name in _from_environment(one.image)})
+    taken = sorted({name for inputs in whole.values() for name in _from_environment(inputs.image)})
     return {"variable": {name: {"default": None} for name in taken}, **found} if taken else found
 
 
-def untold(content: Mapping[str, Any], inputs: Mapping[str, ImageInputs], buildx: str) -> list[str]:
+def untold(content: Mapping[str, Any], images: Mapping[str, ImageInputs], buildx: str) -> list[str]:
     """What these images ask for and ``docker buildx bake`` does not do with this definition, as sentences.
 
     ``buildx`` is what ``docker buildx version`` prints.
@@ -48,10 +48,10 @@ def untold(content: Mapping[str, Any], inputs: Mapping[str, ImageInputs], buildx
         if names and not is_at_least(buildx, since):
             version = ".".join(map(str, since))
             found.append(f"bake passes over {key} of {', '.join(names)} before buildx {version}, which is not here")
-    for name, one in inputs.items():
-        lost = {arg for arg, value in one.image.args.items() if value is None} - set(_from_environment(one.image))
+    for name, inputs in images.items():
+        lost = {arg for arg, value in inputs.image.args.items() if value is None} - set(_from_environment(inputs.image))
         found += [f"bake cannot give {name} the argument {arg} from the environment" for arg in sorted(lost)]
-        if one.ignore:
+        if inputs.ignore:
             found.append(f"bake copies the folder .build into {name}: its ignore file does not hide it")
     return found
 

@@ -73,26 +73,26 @@ def task_build_optimized() -> Iterator[Task]:
     yield {"name": None, "doc": "build the images whose inputs changed, parents first (the default task)"}
     run = current()
     try:
-        inputs = run.declared()
+        declared = run.declared()
     except UserError as error:
         yield unreadable(error)
         return
     folder = run.folder
-    order = _longest_path_first(inputs, run)
+    order = _longest_path_first(declared, run)
     for name in order:
-        one = inputs[name]
+        inputs = declared[name]
         yield {
             "name": name,
-            "doc": f"build {one.image.ref} if its inputs changed",
+            "doc": f"build {inputs.image.ref} if its inputs changed",
             "actions": [(make_image, [name])],
-            "file_dep": one.file_dep(),
+            "file_dep": inputs.file_dep(),
             "targets": [str(record.path_of(folder, name))],
-            "task_dep": _needs(one, run),
+            "task_dep": _needs(inputs, run),
             "uptodate": [Freshness(name), Recorded(name)],
             "meta": {"image": name},
             "io": {"capture": False},
         }
-    yield from _early_stages({name: inputs[name] for name in order if inputs[name].early}, run)
+    yield from _early_stages({name: declared[name] for name in order if declared[name].early}, run)
 
 
 def unreadable(error: UserError) -> Task:
@@ -101,7 +101,7 @@ def unreadable(error: UserError) -> Task:
     return {"name": "project", "doc": "why the project cannot be read", **failing}
 
 
-def _early_stages(inputs: Mapping[str, ImageInputs], run: Run) -> Iterator[Task]:
+def _early_stages(declared: Mapping[str, ImageInputs], run: Run) -> Iterator[Task]:
     """Tasks that no image needs: only a worker that would be idle takes one.
 
     doit takes tasks in the order in which they became ready, but those that waited for the same one in any order. So
@@ -113,12 +113,12 @@ def _early_stages(inputs: Mapping[str, ImageInputs], run: Run) -> Iterator[Task]
         "task_dep": ["base_image"] if declares_base(ROOT) else [],
         "meta": {"quiet": True},
     }
-    for name, one in inputs.items():
+    for name, inputs in declared.items():
         yield {
             "name": f"{name}/early",
-            "doc": f"build what {one.image.ref} can do before its parents are built",
-            "actions": [(act, ["tasks.building.make:make_early", list(inputs)])],
-            "task_dep": [_QUEUE] if _on_base(one, run) else [],
+            "doc": f"build what {inputs.image.ref} can do before its parents are built",
+            "actions": [(act, ["tasks.building.make:make_early", list(declared)])],
+            "task_dep": [_QUEUE] if _on_base(inputs, run) else [],
             "uptodate": [Freshness(name)],
             "meta": {"quiet": True},
             "io": {"capture": False},
@@ -146,13 +146,14 @@ def make_image(name: str, no_cache: bool = False) -> Any:
     return make(name, no_cache)
 
 
-def _longest_path_first(inputs: Mapping[str, ImageInputs], run: Run) -> list[str]:
+def _longest_path_first(declared: Mapping[str, ImageInputs], run: Run) -> list[str]:
     """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
     seconds = {
-        name: 0.0 if one.image.duplicate_of else run.expected_seconds.get(name, 1.0) for name, one in inputs.items()
+        name: 0.0 if inputs.image.duplicate_of else run.expected_seconds.get(name, 1.0)
+        for name, inputs in declared.items()
     }
-    path = forecast.remaining_path({name: one.needs for name, one in inputs.items()}, seconds)
-    return sorted(inputs, key=lambda name: -path[name])
+    path = forecast.remaining_path({name: inputs.needs for name, inputs in declared.items()}, seconds)
+    return sorted(declared, key=lambda name: -path[name])
 
 
 def _needs(inputs: ImageInputs, run: Run) -> list[str]:
@@ -184,7 +185,7 @@ def _names() -> list[str]:
 
 def _bases() -> list[str]:
     try:
-        inputs = current().declared()
+        declared = current().declared()
     except UserError:
         return []
-    return list(dict.fromkeys(parent for one in inputs.values() for parent in one.parents.values()))
+    return list(dict.fromkeys(parent for inputs in declared.values() for parent in inputs.parents.values()))

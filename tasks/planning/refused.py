@@ -21,16 +21,16 @@ _SINCE = (27, 4)
 def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]:
     """The same decisions, parents first, where what an engine of this version refuses to build is broken, and what
     needs it."""
-    found: dict[str, Decision] = {}
-    for name, one in decided.items():
-        why = problem(one.inputs, engine) if one.action == Action.BUILD else ""
-        held_up = (parent for parent in one.inputs.parents.values() if found[parent].action == Action.BROKEN)
+    decisions: dict[str, Decision] = {}
+    for name, decision in decided.items():
+        why = problem(decision.inputs, engine) if decision.action == Action.BUILD else ""
+        held_up = (parent for parent in decision.inputs.parents.values() if decisions[parent].action == Action.BROKEN)
         if not why and (parent := next(held_up, "")):
             why = f"needs `{parent}`, which is broken"
-        if why and one.action != Action.BROKEN:
-            one = Decision(name, Action.BROKEN, (why,), replace(one.inputs, problem=why))
-        found[name] = one
-    return found
+        if why and decision.action != Action.BROKEN:
+            decision = Decision(name, Action.BROKEN, (why,), replace(decision.inputs, problem=why))
+        decisions[name] = decision
+    return decisions
 
 
 def problem(inputs: ImageInputs, engine: str) -> str:

@@ -104,23 +104,23 @@ class Share:
         """Whether nobody has tried in vain to pull this in this run."""
         return found.digest not in self._failed
 
-    def pull(self, one: Wanted, found: SharedImage, engine: Engine, layout: Path | None = None) -> str:
+    def pull(self, wanted: Wanted, found: SharedImage, engine: Engine, layout: Path | None = None) -> str:
         """Let the engine fetch an image by its digest; returns a reference to it there, "" if that failed. Of several
         platforms it fetches all, or, where a ``layout`` is to hold them, its own."""
         from tasks.sharing import transfer  # most images are of one platform
 
-        ref = f"{self.address}/{one.path}@{found.digest}"
-        some = one.platform.split(", ")
+        ref = f"{self.address}/{wanted.path}@{found.digest}"
+        some = wanted.platform.split(", ")
         problem = ""
         if layout:
-            problem = self._moved(lambda: transfer.fetch(self._registry, one.path, found.digest, layout, _go_on))
+            problem = self._moved(lambda: transfer.fetch(self._registry, wanted.path, found.digest, layout, _go_on))
             some = [platforms.chosen(some, engine.snapshot().platform)]
         for platform in some:
             argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
             problem = problem or self._docker(argv, engine, found.size)
         if not problem:
             return ref
-        self._known[(one.path, one.tag)] = None
+        self._known[(wanted.path, wanted.tag)] = None
         self._failed[found.digest] = bool(_DAMAGED.search(problem))
         with self._lock:
             self._strikes += 1
@@ -128,17 +128,16 @@ class Share:
         if last:
             self._leave(f"does not give what it has ({problem})", "images are built here instead")
         else:
-            self._say(
-                f"`{one.path}:{one.tag}` cannot be pulled from {self.address}, so this machine does without: {problem}"
-            )
+            what = f"`{wanted.path}:{wanted.tag}` cannot be pulled from {self.address}"
+            self._say(f"{what}, so this machine does without: {problem}")
         return ""
 
-    def refuse(self, one: Wanted, why: str) -> None:
+    def refuse(self, wanted: Wanted, why: str) -> None:
         """What was pulled is not taken: it is built here instead."""
-        found, self._known[(one.path, one.tag)] = self._known.get((one.path, one.tag)), None
+        found, self._known[(wanted.path, wanted.tag)] = self._known.get((wanted.path, wanted.tag)), None
         if found:
             self._failed[found.digest] = True
-        self._say(f"`{one.path}:{one.tag}` of {self.address} is not taken, but built here: {why}")
+        self._say(f"`{wanted.path}:{wanted.tag}` of {self.address} is not taken, but built here: {why}")
 
     def push(
         self,

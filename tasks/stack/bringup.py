@@ -145,7 +145,7 @@ class _Work(threading.Thread):
             found = images.wrong(engine, containers, self._services, self._built)
             if not found:
                 return True
-        names = ", ".join(f"{one.name} from another {one.image}" for one in found)
+        names = ", ".join(f"{container.name} from another {container.image}" for container in found)
         raise UserError(f"Compose made {names} than was built here", remedy="who else gives images this name?")
 
     def _run(self, argv: Sequence[str]) -> int:
@@ -175,10 +175,10 @@ def explain(outcome: Outcome, compose: Compose) -> str:
 def _explain(name: str, verdict: Verdict, outcome: Outcome, project: Containers, compose: Compose) -> str:
     late = f" after {outcome.seconds:.0f} s (UP_SECONDS)" if verdict.state == Health.WAITING else ""
     paragraphs = [f"{name}: {verdict.words}{late}"]
-    for one in [container for container in outcome.containers if container.service == name][:1]:
-        check = project.last_check(one.id) if one.health else ""
+    for container in [container for container in outcome.containers if container.service == name][:1]:
+        check = project.last_check(container.id) if container.health else ""
         paragraphs += [f"its last health check said: {check}"] if check else []
-        written = tail(project.logs(one.id, _LAST_LINES), compose)
+        written = tail(project.logs(container.id, _LAST_LINES), compose)
         paragraphs += [f"its last lines (all of them: doit logs_optimized {name}):", *written] if written else []
     return "\n".join(paragraphs)
 

@@ -155,8 +155,8 @@ def _print_plan(run: Run, changes: Sequence[Change]) -> None:
     from tasks.base.output import Output, table
 
     drawn = table("service", "runs", "will run", "keeps")
-    for one in changes:
-        drawn.add_row(one.service, one.old, one.new, ", ".join(one.volumes))
+    for change in changes:
+        drawn.add_row(change.service, change.old, change.new, ", ".join(change.volumes))
     console = Output()
     console.print(drawn)
     stale = [decision for decision in run.decisions().values() if decision.stale]
@@ -215,7 +215,9 @@ def _roll_back(run: Run, journal: Journal, events: list[Event], reason: str) -> 
     write_journal(run.folder, replace(journal, phase="rolling back"))
     compose = _with_images_of(run, journal)
     services = compose.services()
-    ran = {normalise(services[name].image): one.image_id for name, one in journal.before.items() if name in services}
+    ran = {
+        normalise(services[name].image): before.image_id for name, before in journal.before.items() if name in services
+    }
     terms = bringup.terms(run, "rollback")
     outcome = bringup.start(compose, terms, only=sorted(journal.before), built=ran)
     events += outcome.events
@@ -234,10 +236,10 @@ def _with_images_of(run: Run, journal: Journal) -> Compose:
     standard = _standard(run)
     snapshot = run.engine.snapshot()
     moved = {}
-    for name, one in journal.before.items():
-        local_image = snapshot.get(one.image)
-        if local_image is None or local_image.id != one.image_id:
-            moved[name] = {"image": held_tag(one.image)}
+    for name, before in journal.before.items():
+        local_image = snapshot.get(before.image)
+        if local_image is None or local_image.id != before.image_id:
+            moved[name] = {"image": held_tag(before.image)}
     if not moved:
         return standard
     override = run.folder / "migration-images.json"
@@ -246,9 +248,9 @@ def _with_images_of(run: Run, journal: Journal) -> Compose:
 
 
 def _finish(run: Run, journal: Journal, keep_tags: bool = False) -> None:
-    for one in journal.before.values() if not keep_tags else ():
-        if run.engine.snapshot().get(held_tag(one.image)):
-            run.engine.untag(held_tag(one.image))
+    for before in journal.before.values() if not keep_tags else ():
+        if run.engine.snapshot().get(held_tag(before.image)):
+            run.engine.untag(held_tag(before.image))
     Containers(run.project.name).remove_idle_networks()
     _journal_path(run.folder).unlink(missing_ok=True)
 

@@ -35,8 +35,8 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     decisions = chosen(run, images)
-    for name, one in decisions.items():
-        for key in one.inputs.image.unsupported:
+    for name, decision in decisions.items():
+        for key in decision.inputs.image.unsupported:
             print(f"plan: {name}: buildx has no option for build.{key}, so it only counts", file=sys.stderr)
     if as_bake:
         from tasks.buildkit import bake
@@ -148,11 +148,11 @@ def _print_table(run: Run, decisions: Mapping[str, Decision]) -> None:
 
     expected = run.forecast(decisions)
     drawn = table("image", "action", "why", numbers=("seconds",))
-    for name, one in decisions.items():
-        seconds = _seconds(one, expected)
-        known = "?" if seconds is None else f"{seconds:.1f}" if one.stale else ""
-        why = "; ".join(one.reasons) or "its inputs are those of the image here"
-        drawn.add_row(name, Text(one.action, _COLOURS[one.action]), Text(why), known)
+    for name, decision in decisions.items():
+        seconds = _seconds(decision, expected)
+        known = "?" if seconds is None else f"{seconds:.1f}" if decision.stale else ""
+        why = "; ".join(decision.reasons) or "its inputs are those of the image here"
+        drawn.add_row(name, Text(decision.action, _COLOURS[decision.action]), Text(why), known)
     console = Output()
     console.print(drawn)
     stale = sum(decision.stale for decision in decisions.values())
