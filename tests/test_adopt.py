@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -34,9 +35,13 @@ def adopted(project: Path, copy: Copy = ONE) -> Path:
     return project
 
 
+def unknown(name: str, digest: str) -> None:
+    """No history tells what was put in."""
+
+
 def updated(project: Path, copy: Copy = TWO) -> dict[str, str]:
     """What was done with each file."""
-    changes = copies.update(copy, project)
+    changes = copies.update(copy, project, unknown)
     copies.apply(copy, changes, project)
     return {change.written: str(change.action) for change in changes}
 
@@ -148,7 +153,7 @@ def test_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update:
         write(path, content, project)
 
     monkeypatch.setattr(copies, "_write", full)
-    changes = (copies.update if update else copies.first)(TWO, tmp_path)
+    changes = copies.update(TWO, tmp_path, unknown) if update else copies.first(TWO, tmp_path)
     with pytest.raises(UserError, match=r"adopted\.json: cannot be written: No space left .*nothing was changed"):
         copies.apply(TWO, changes, tmp_path)
     assert tree(tmp_path) == before
@@ -174,13 +179,18 @@ def test_what_a_person_changed_is_kept_and_named_with_what_differs(tmp_path: Pat
     for name in ("dodo.py", "doitw", "tasks/old/b.py"):
         (tmp_path / name).write_text("mine\n")
     (tmp_path / "tasks/a.py").unlink()
-    changes = {change.name: change for change in copies.update(TWO, tmp_path)}
-    said = {name: list(adopt.kept(change, tmp_path)) for name, change in changes.items() if (tmp_path / name).exists()}
+    changes = {change.name: change for change in copies.update(TWO, tmp_path, unknown)}
+    said = {
+        name: list(adopt.changed(change, tmp_path)) for name, change in changes.items() if (tmp_path / name).exists()
+    }
     assert said["dodo.py"] == [
-        "kept dodo.py, which you changed; the new one is dodo.py.new:", "  @@ -1 +1 @@", "  -two", "  +mine",
-    ]  # fmt: skip
-    assert said["doitw"][0] == "kept doitw, which you changed; nothing is new in it:"
-    assert said["tasks/old/b.py"] == ["kept tasks/old/b.py, which you changed: it is no longer part of these tasks"]
+        "you changed dodo.py, which is kept: the new one is put beside it, as NAME.new, to be merged by hand",
+        "  @@ -1 +1 @@",
+        "  -two",
+        "  +mine",
+    ]
+    assert said["doitw"][0] == "you changed doitw, which is kept: nothing is new in it"
+    assert said["tasks/old/b.py"] == ["you changed tasks/old/b.py, which is kept: it is no longer part of these tasks"]
     done = updated(tmp_path)
     assert done == {"dodo.py.new": "keep, new one beside", "doitw": "keep", "tasks/a.py": "add", "tasks/new.py": "add",
                     "tasks/old/b.py": "keep"}  # fmt: skip
@@ -188,6 +198,37 @@ def test_what_a_person_changed_is_kept_and_named_with_what_differs(tmp_path: Pat
     assert (after["dodo.py"], after["dodo.py.new"]) == (b"mine\n", b"two\n")
     assert after["doitw"] == after["tasks/old/b.py"] == b"mine\n"
     assert updated(tmp_path) == {"dodo.py": "keep", "doitw": "keep"}, "the new one is known now"
+
+
+def test_what_a_person_and_a_version_changed_in_different_lines_is_merged(tmp_path: Path) -> None:
+    project, text = tmp_path / "project", "".join(f"{number}\n" for number in range(20))
+    project.mkdir()
+    one, two = Copy("1.0.0", {"dodo.py": text.encode()}), Copy("1.1.0", {"dodo.py": f"{text}new\n".encode()})
+    adopted(project, one)
+    (project / "dodo.py").write_text(f"mine\n{text}")
+    [change] = copies.update(two, project, lambda name, digest: one.files[name])
+    assert list(adopt.changed(change, project)) == [
+        "you changed dodo.py, which is merged with what is new in it", "  @@ -0,0 +1 @@", "  +mine",
+    ]  # fmt: skip
+    copies.apply(two, [change], project)
+    assert (project / "dodo.py").read_text() == f"mine\n{text}new\n"
+    assert copies.update(two, project, unknown)[0].action == "keep", "what is mine is still known"
+
+
+def test_what_was_put_in_is_found_in_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = f"{copies.NOT_COPIED}: x\nimport x\n\n"
+    texts = [f"one\n\n{own}end\n", f"two\n\n{own}end\n", f"two\n\n{own}three\n"]
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    for text in texts:
+        (tmp_path / "dodo.py").write_text(text)
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--message", "x"], check=True)
+    put_in = b"one\n\nend\n"
+    assert copies.was_put_in(tmp_path, "dodo.py", hashlib.sha256(put_in).hexdigest()) == put_in
+    assert copies.was_put_in(tmp_path, "dodo.py", "0" * 64) is None
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert copies.was_put_in(tmp_path, "dodo.py", hashlib.sha256(put_in).hexdigest()) is None, "there is no git"
 
 
 def test_the_new_one_beside_is_replaced_by_a_newer_one_unless_somebody_wrote_into_it(tmp_path: Path) -> None:
@@ -200,7 +241,7 @@ def test_the_new_one_beside_is_replaced_by_a_newer_one_unless_somebody_wrote_int
     (tmp_path / "dodo.py.new").write_text("half merged\n")
     before = tree(tmp_path)
     with pytest.raises(UserError, match=r"dodo\.py\.new: is not from here"):
-        copies.update(Copy("1.3.0", {**three.files, "dodo.py": b"four\n"}), tmp_path)
+        copies.update(Copy("1.3.0", {**three.files, "dodo.py": b"four\n"}), tmp_path, unknown)
     assert tree(tmp_path) == before
 
 
@@ -214,11 +255,11 @@ def test_a_file_of_the_persons_where_a_new_one_comes_is_kept(tmp_path: Path) -> 
 def test_a_copy_by_hand_is_not_updated_nor_one_with_a_damaged_record(tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     with pytest.raises(UserError, match="nothing is known of a copy there"):
-        copies.update(TWO, tmp_path)
+        copies.update(TWO, tmp_path, unknown)
     for text in ("[]", '{"version": "new", "files": {}}', '{"version": "1.0.0", "files": {"../x": ""}}'):
         (tmp_path / copies.RECORD).write_text(text)
         with pytest.raises(UserError, match="cannot be read"):
-            copies.update(TWO, tmp_path)
+            copies.update(TWO, tmp_path, unknown)
 
 
 # ---- the command

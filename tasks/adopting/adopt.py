@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from tasks.adopting import copies
@@ -22,6 +23,12 @@ from tasks.run import Run
 
 _PLAN = [sys.executable, "-m", "doit", "plan"]
 _DIFF_LINES = 20
+# What is said of files that the user changed.
+_CHANGED = {
+    Action.KEEP: "kept: nothing is new in it",
+    Action.MERGE: "merged with what is new in it",
+    Action.BESIDE: "kept: the new one is put beside it, as NAME.new, to be merged by hand",
+}
 _NEXT = """\
 next, in {project}:
   git add dodo.py doitw tasks .gitignore
@@ -40,12 +47,13 @@ def adopt(_: Run, folders: Sequence[str], update: bool, dry_run: bool, yes: bool
     project = _project(folders)
     environ = _environ_of(project, os.environ)
     copy = copies.copy_of(ROOT)
-    changes = copies.update(copy, project) if update else copies.first(copy, project)
+    before = partial(copies.was_put_in, ROOT)
+    changes = copies.update(copy, project, before) if update else copies.first(copy, project)
     for change in changes:
         if dry_run:
             print(change.action, change.written)
-        if change.action in (Action.KEEP, Action.BESIDE):
-            _say(*kept(change, project))
+        if change.action in _CHANGED:
+            _say(*changed(change, project))
     if dry_run:
         return
     _agree(copy, changes, project, yes)
@@ -94,22 +102,19 @@ def _agree(copy: Copy, changes: Sequence[Change], project: Path, yes: bool) -> N
         confirm()
 
 
-def kept(change: Change, project: Path) -> Iterator[str]:
-    """What differs in a file that the user changed: lines with ``-`` are of this version, with ``+`` of the user."""
+def changed(change: Change, project: Path) -> Iterator[str]:
+    """What the user changed in a file, as a diff: against what was put in, or against the new one if that is not known;
+    and what becomes of it."""
     if change.content is None:
-        yield f"kept {change.name}, which you changed: it is no longer part of these tasks"
+        yield f"you changed {change.name}, which is kept: it is no longer part of these tasks"
         return
-    what = f"the new one is {change.written}" if change.action is Action.BESIDE else "nothing is new in it"
-    yield f"kept {change.name}, which you changed; {what}:"
-    ours, yours = (text.decode(errors="replace").splitlines() for text in (change.content, _read(project, change)))
-    lines = list(difflib.unified_diff(ours, yours, lineterm="", n=0))[2:]
+    yield f"you changed {change.name}, which is {_CHANGED[change.action]}"
+    before, yours = change.before or change.content, (project / change.name).read_bytes()
+    old, new = (text.decode(errors="replace").splitlines() for text in (before, yours))
+    lines = list(difflib.unified_diff(old, new, lineterm="", n=0))[2:]
     yield from (f"  {line}" for line in lines[:_DIFF_LINES])
     if len(lines) > _DIFF_LINES:
         yield f"  … and {len(lines) - _DIFF_LINES} lines more"
-
-
-def _read(project: Path, change: Change) -> bytes:
-    return (project / change.name).read_bytes()
 
 
 def summary(changes: Sequence[Change]) -> str:
@@ -119,6 +124,7 @@ def summary(changes: Sequence[Change]) -> str:
         Action.REPLACE: "replaced",
         Action.REMOVE: "removed",
         Action.KEEP: "kept as you have them",
+        Action.MERGE: "merged",
         Action.BESIDE: "kept with the new one beside",
     }
     counts = Counter(change.action for change in changes)

@@ -14,17 +14,20 @@ import re
 import shutil
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from tasks.adopting import merge
 from tasks.base.errors import UserError
 
 RECORD = "tasks/adopted.json"
 NOT_COPIED = "# of this repository alone"
 """The comment that begins a paragraph of ``dodo.py`` which copies do not have."""
+_SOURCES = {"tasks/requirements.txt": "requirements.txt"}
+"""Where files of a copy lie in this repository, if not under the same name."""
 _DATA = ("*.*", "templates/*")
 _IMPORTED = ("tasks", "docker", "doit", "dotenv", "e2b_dockerfile_utils", "jinja2", "redis", "requests", "rich", "yaml")
 IGNORED = (".build/", "__pycache__/")
@@ -39,17 +42,22 @@ class Action(StrEnum):
     REMOVE = "remove"
     KEEP = "keep"
     """The person changed it, and it is not new."""
+    MERGE = "merge"
+    """The person changed it, and it is new: what is written has both changes."""
     BESIDE = "keep, new one beside"
-    """The person changed it, and it is new: that is put beside it, as ``NAME.new``."""
+    """As before, but both change the same lines, or what was put in is not known: it is kept, the new one is put
+    beside it as ``NAME.new``."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One file of a copy, by its name in the project; ``content`` is what it is in this version, None for gone."""
+    """One file of a copy, by its name in the project. ``content`` is what it becomes, or would without the person's
+    change, None for gone; ``before`` is what was put in, as far as that matters and is known."""
 
     name: str
     action: Action
     content: bytes | None = None
+    before: bytes | None = None
 
     @property
     def written(self) -> str:
@@ -72,14 +80,27 @@ class Copy:
 
 def copy_of(root: Path) -> Copy:
     """What a project gets of the version in ``root``."""
-    dodo = "\n\n".join(part for part in (root / "dodo.py").read_text().split("\n\n") if not part.startswith(NOT_COPIED))
-    modules = needed(root, dodo)
+    dodo = _shared((root / "dodo.py").read_bytes())
+    modules = needed(root, dodo.decode())
     beside = (path for room in {one.parent for one in modules} for kind in _DATA for path in room.glob(kind))
     data = {path for path in beside if path.is_file() and path.suffix != ".py"}
     files = {str(path.relative_to(root)): path.read_bytes() for path in sorted(modules | data)}
-    lock, doitw = (root / name for name in ("requirements.txt", "doitw"))
-    files |= {"dodo.py": dodo.encode(), "doitw": doitw.read_bytes(), "tasks/requirements.txt": lock.read_bytes()}
+    files |= {"dodo.py": dodo} | {name: (root / _SOURCES.get(name, name)).read_bytes() for name in ("doitw", *_SOURCES)}
     return Copy(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"], files)
+
+
+def _shared(dodo: bytes) -> bytes:
+    """``dodo.py`` as a copy has it."""
+    return b"\n\n".join(part for part in dodo.split(b"\n\n") if not part.startswith(NOT_COPIED.encode()))
+
+
+def was_put_in(root: Path, name: str, digest: str) -> bytes | None:
+    """The content with this digest that a file of a copy had in some version of ``root``; None if git has none."""
+    for content in merge.versions(root, _SOURCES.get(name, name)):
+        found = _shared(content) if name == "dodo.py" else content
+        if _digest(found) == digest:
+            return found
+    return None
 
 
 def needed(root: Path, text: str) -> set[Path]:
@@ -131,8 +152,9 @@ def first(copy: Copy, project: Path) -> list[Change]:
     return [Change(name, Action.ADD, content) for name, content in copy.files.items()] + _ignore(project)
 
 
-def update(copy: Copy, project: Path) -> list[Change]:
-    """What makes the copy in ``project`` this one; ``UserError`` where there is none, or a file is in the way."""
+def update(copy: Copy, project: Path, before: Callable[[str, str], bytes | None]) -> list[Change]:
+    """What makes the copy in ``project`` this one; ``before`` finds what was put in as a file, by its digest.
+    ``UserError`` where there is no copy, or a file is in the way."""
     if not (project / RECORD).is_file():
         raise UserError(
             f"there is no {RECORD}, so nothing is known of a copy there",
@@ -142,9 +164,12 @@ def update(copy: Copy, project: Path) -> list[Change]:
     put_in: dict[str, str] = read_record(project)["files"]
     changes = []
     for name in sorted({*copy.files, *put_in}):
-        action = _action(project / name, put_in.get(name), copy.files.get(name))
-        if action:
-            changes.append(Change(name, action, copy.files.get(name)))
+        content = copy.files.get(name)
+        action = _action(project / name, put_in.get(name), content)
+        if action is Action.BESIDE and content is not None:
+            changes.append(_both(project / name, name, content, before(name, put_in.get(name, ""))))
+        elif action:
+            changes.append(Change(name, action, content))
     for change in changes:
         beside = project / change.written
         if change.action is Action.BESIDE and beside.exists():
@@ -167,6 +192,12 @@ def _action(path: Path, put_in: str | None, content: bytes | None) -> Action | N
     if here == put_in:
         return Action.REPLACE
     return Action.KEEP if put_in == new else Action.BESIDE
+
+
+def _both(path: Path, name: str, content: bytes, before: bytes | None) -> Change:
+    """What becomes of a file that the person and this version changed."""
+    both = None if before is None else merge.merged(path.read_bytes(), before, content)
+    return Change(name, Action.BESIDE, content, before) if both is None else Change(name, Action.MERGE, both, before)
 
 
 def _ignore(project: Path) -> list[Change]:
