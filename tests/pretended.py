@@ -35,7 +35,7 @@ class PretendedEngine:
 
     def __init__(self, folder: Path) -> None:
         self.images: dict[str, dict[str, Any]] = {}
-        self.containers: list[dict[str, Any]] = []
+        self.services: dict[str, dict[str, Any]] = {}
         self.cache: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.place = folder / "engine.sock"
@@ -56,7 +56,7 @@ class PretendedEngine:
                 with engine._lock:
                     engine.asked.append(f"{self.command} {self.path}")
                     status, answer = engine._answer(self.command, self.path, body)
-                data = json.dumps(answer).encode()
+                data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Api-Version", "1.45")
                 self.send_header("Content-Length", str(len(data)))
@@ -87,6 +87,17 @@ class PretendedEngine:
         """All names that images have."""
         return sorted(tag for image in self.images.values() for tag in image["tags"])
 
+    def _stack(self, do: str, services: dict[str, dict[str, Any]]) -> None:
+        """Compose creates, starts or removes the containers of these services; one called ``sick`` never gets well."""
+        for name, service in services.items():
+            image = self._find(service["image"])
+            if do == "create" and image:
+                self.services[name] = {"image": service["image"], "id": image["id"], "state": "created", "health": ""}
+            elif do == "start" and name in self.services:
+                self.services[name] |= {"state": "running", "health": "unhealthy" if name == "sick" else "healthy"}
+            elif do == "down":
+                self.services.pop(name, None)
+
     def _name(self, image: dict[str, Any], tag: str) -> None:
         for other in self.images.values():
             other["tags"] = [one for one in other["tags"] if one != tag]
@@ -104,6 +115,9 @@ class PretendedEngine:
         if url.path == "/made":
             self.hold(json.loads(body))
             return 200, {}
+        if url.path == "/stack":
+            self._stack(**json.loads(body))
+            return 200, {}
         fixed = {
             "/_ping": "OK",
             "/version": {"Os": "linux", "Arch": ARCHITECTURE, "Version": "26.1.5", "ApiVersion": "1.45"},
@@ -114,12 +128,19 @@ class PretendedEngine:
                 "MemTotal": 1,
             },
             "/images/json": [_listed(image) for image in self.images.values()],
-            "/containers/json": self.containers,
+            "/containers/json": [_container(name, one) for name, one in self.services.items()],
+            "/networks": [{"Name": "shop_default"}] if self.services else [],
+            "/volumes": {"Volumes": []},
+            "/events": "",
             "/system/df": {"BuildCache": self.cache, "LayersSize": 1000},
             "/build/prune": {},
         }
         if url.path in fixed:
             return 200, fixed[url.path]
+        if url.path.startswith("/containers/"):
+            name = url.path.split("/")[2].removeprefix("id-")
+            written = f"{name} says hello"
+            return 200, written if url.path.endswith("/logs") else _container(name, self.services[name])
         found = re.fullmatch(r"/images/(.+?)(/json|/history|/tag)?", unquote(url.path))
         image = self._find(found[1]) if found else None
         if found is None or image is None:
@@ -186,6 +207,26 @@ def _listed(image: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _container(name: str, one: dict[str, Any]) -> dict[str, Any]:
+    """A container, both as it is listed and as it is inspected."""
+    labels = {"com.docker.compose.project": "shop", "com.docker.compose.service": name}
+    log = [{"Output": f"{name} is {one['health']}"}]
+    return {
+        "Id": f"id-{name}",
+        "Names": [f"/shop-{name}-1"],
+        "Name": f"/shop-{name}-1",
+        "Image": one["id"],
+        "ImageID": one["id"],
+        "Labels": labels,
+        "Config": {"Labels": labels, "Image": one["image"], "Tty": True},
+        "State": {"Status": one["state"], "Health": {"Status": one["health"] or "none", "Log": log}},
+        "NetworkSettings": {
+            "Networks": {"shop_default": {}},
+            "Ports": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]},
+        },
+    }
+
+
 # ---- the docker command
 
 
@@ -195,8 +236,8 @@ def main(words: list[str]) -> int:
         return _build(words[2:])
     if words[:2] in (["buildx", "version"], ["compose", "version"]):
         print("github.com/docker/buildx v0.13.1 pretended")
-    elif words[0] == "compose" and "config" in words:
-        print(json.dumps(_config(Path(words[words.index("--file") + 1]))))
+    elif words[0] == "compose":
+        return _compose(words)
     elif words[0] == "pull":
         _tell({"id": _digest(words[-1]), "tags": [_familiar(words[-1])], "labels": {}, "layers": [_digest(words[-1])]})
     elif words[0] not in ("version", "info"):
@@ -232,6 +273,21 @@ def _build(words: list[str]) -> int:
     return 0
 
 
+def _compose(words: list[str]) -> int:
+    config = _config(Path(words[words.index("--file") + 1]))
+    done = {"up": "create", "start": "start", "down": "down"}
+    named = [word for word in words if word in config["services"]]
+    chosen = {name: one for name, one in config["services"].items() if name in (named or config["services"])}
+    if "config" in words:
+        print(json.dumps(config))
+    elif "logs" in words:
+        print("\n".join(f"{name}-1  | {name} says hello" for name in chosen))
+    for word in set(words) & done.keys():
+        running = {name: {"image": one["image"]} for name, one in chosen.items() if one.get("scale") != 0}
+        _post("/stack", {"do": done[word], "services": running})
+    return 0
+
+
 def _config(file: Path) -> dict[str, Any]:
     """What Compose makes of a plain file: folders become absolute, every service has an image, defaults stand there."""
     import yaml
@@ -248,10 +304,14 @@ def _config(file: Path) -> dict[str, Any]:
 
 
 def _tell(made: dict[str, Any]) -> None:
+    _post("/made", made)
+
+
+def _post(path: str, content: dict[str, Any]) -> None:
     connection = http.client.HTTPConnection("docker")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(os.environ[_PLACE])
-    connection.request("POST", "/made", json.dumps(made))
+    connection.request("POST", path, json.dumps(content))
     connection.getresponse().read()
     connection.close()
 

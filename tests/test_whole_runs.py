@@ -149,3 +149,50 @@ def test_what_is_shown_of_it(built: Lab, command: str, said: str) -> None:
     assert "Traceback" not in done.stderr
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
+
+
+def test_the_stack_comes_up_is_shown_and_goes(shop: Shop) -> None:
+    lab, engine = shop
+    up = lab.doit("up_optimized")
+    assert up.returncode == 0, up.stderr
+    assert {name: one["health"] for name, one in engine.services.items()} == {"web": "healthy", "worker": "healthy"}
+    listed = json.loads(lab.doit("ps_optimized", "--json").stdout)
+    assert {one["service"]: one["state"] for one in listed} == {"web": "running", "worker": "running"}
+    assert "web" in lab.doit("ps_optimized").stdout
+    assert "worker says hello" in lab.doit("logs_optimized", "worker").stdout
+    again = lab.doit("up_optimized")
+    assert again.returncode == 0, again.stderr
+    down = lab.doit("down_optimized")
+    assert "removed 2 containers" in down.stderr
+    assert not engine.services
+    assert "nothing of shop is up" in lab.doit("down_optimized").stderr
+
+
+def test_a_service_that_does_not_get_well_is_named_with_its_last_lines(shop: Shop) -> None:
+    lab, _ = shop
+    text = (lab.folder / "compose.yml").read_text()
+    (lab.folder / "compose.yml").write_text(f"{text}  sick: {{image: shop/sick, build: {{context: worker}}}}\n")
+    done = lab.doit("up_optimized", UP_SECONDS="3")
+    assert done.returncode != 0
+    assert "sick: unhealthy" in done.stderr
+    assert "its last health check said: sick is unhealthy" in done.stderr
+    assert "    sick says hello" in done.stderr
+
+
+def test_what_nothing_needs_is_pruned_and_images_stay(shop: Shop) -> None:
+    lab, engine = shop
+    lab.build()
+    lab.write({"worker/f": "2\n"})
+    lab.build()
+    done = lab.doit("cache_prune", "--yes", "--all")
+    assert done.returncode == 0, done.stderr
+    assert len([tag for tag in engine.tags() if tag.startswith("shop/worker:in-")]) == 1
+    assert set(lab.actions().values()) == {"fresh"}
+
+
+def test_the_doctor_says_what_is_too_old(shop: Shop) -> None:
+    done = shop[0].doit("doctor")
+    assert done.returncode != 0
+    assert "v0.13 is old" in done.stdout
+    assert "shop: 3 images" in done.stdout
+    assert done.stderr == "this machine cannot build yet: compose\n"
