@@ -19,7 +19,7 @@ from tasks.compose import secrets
 from tasks.compose.stack import Service
 from tasks.engine.containers import Container, Containers, Event
 from tasks.stack.ephemeral_stack import free_port
-from tasks.stack.migrate import Before, Change, Journal, changes_between, downtime, held_tag
+from tasks.stack.migrate import Before, Change, Journal, Phase, changes_between, downtime, held_tag
 from tests.conftest import ROOT, Lab, docker
 from tests.test_stack import Stack, wait_until
 
@@ -389,6 +389,6 @@ def test_the_journal_is_kept_whole(tmp_path: Path) -> None:
     from tasks.stack.migrate import read_journal, write_journal
 
     assert read_journal(tmp_path) is None
-    journal = Journal("switching", {"web": Before("web:standard", "sha256:1")})
+    journal = Journal(Phase.SWITCHING, {"web": Before("web:standard", "sha256:1")})
     write_journal(tmp_path, journal)
     assert read_journal(tmp_path) == journal

@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 
 from tasks.base.confirm import confirm
@@ -44,11 +45,18 @@ class Before:
     image_id: str
 
 
+class Phase(StrEnum):
+    """What a migration is doing."""
+
+    SWITCHING = "switching"
+    ROLLING_BACK = "rolling back"
+
+
 @dataclass(frozen=True)
 class Journal:
-    """How far a migration came: ``switching`` or ``rolling back``, and what ran before, by service."""
+    """How far a migration came, and what ran before, by service."""
 
-    phase: str
+    phase: Phase
     before: Mapping[str, Before]
 
 
@@ -88,7 +96,7 @@ def migrate(run: Run, dry_run: bool, yes: bool) -> None:
             return
         else:
             print(f"going on with a migration that was interrupted while {journal.phase}", file=sys.stderr)
-        if journal.phase == "rolling back":
+        if journal.phase == Phase.ROLLING_BACK:
             _roll_back(run, journal, [], "the migration that was interrupted had failed")
         _switch(run, journal)
 
@@ -98,7 +106,7 @@ def read_journal(folder: Path) -> Journal | None:
     kept = read_json(_journal_path(folder))
     if kept is None:
         return None
-    return Journal(kept["phase"], {name: Before(**one) for name, one in kept["before"].items()})
+    return Journal(Phase(kept["phase"]), {name: Before(**before) for name, before in kept["before"].items()})
 
 
 def changes_between(
@@ -183,7 +191,8 @@ def _begin(run: Run) -> Journal:
         for container in Containers(run.project.name).look()
         if container.running and container.service in known
     ]
-    journal = Journal("switching", {one.service: Before(known[one.service].image, one.image_id) for one in running})
+    before = {each.service: Before(known[each.service].image, each.image_id) for each in running}
+    journal = Journal(Phase.SWITCHING, before)
     write_journal(run.folder, journal)
     for one in journal.before.values():
         run.engine.tag(one.image_id, held_tag(one.image))
@@ -212,7 +221,7 @@ def _switch(run: Run, journal: Journal) -> None:
 
 def _roll_back(run: Run, journal: Journal, events: list[Event], reason: str) -> None:
     """Start what ran before; always raises ``UserError``, which says whether that worked."""
-    write_journal(run.folder, replace(journal, phase="rolling back"))
+    write_journal(run.folder, replace(journal, phase=Phase.ROLLING_BACK))
     compose = _with_images_of(run, journal)
     services = compose.services()
     ran = {
