@@ -151,6 +151,18 @@ def test_what_is_shown_of_it(built: Lab, command: str, said: str) -> None:
     assert said in done.stdout
 
 
+def test_a_damaged_history_fails_no_build(shop: Shop) -> None:
+    lab, _ = shop
+    lab.build()
+    (lab.folder / ".build/compose.yml/history/history.sqlite3").write_text("no database at all, but long enough")
+    lab.write({"worker/f": "2\n"})
+    done = lab.doit("build_optimized")
+    assert done.returncode == 0, done.stderr
+    assert "worker: " in done.stderr
+    assert "the build history cannot be used: file is not a database" in done.stderr
+    assert lab.actions()["worker"] == "fresh"
+
+
 def test_the_stack_comes_up_is_shown_and_goes(shop: Shop) -> None:
     lab, engine = shop
     up = lab.doit("up_optimized")

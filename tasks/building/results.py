@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import commands
+from tasks.base.errors import UserError
 from tasks.base.references import tag_of
 from tasks.buildkit import builder
 from tasks.engine.client import LocalImage
@@ -46,7 +47,8 @@ def keep_record(run: Run, decision: Decision, local_image: LocalImage | None, se
 
 
 def add_to_history(run: Run, decision: Decision, status: Status, *, began: float, **more: Any) -> None:
-    """Add what was done about an image since ``began``; ``more`` are further fields of ``Build``, its seconds too."""
+    """Add what was done about an image since ``began``; ``more`` are further fields of ``Build``, its seconds too. A
+    history that cannot be written is said, and fails nothing."""
     entry = Build(
         image=decision.name,
         ref=decision.inputs.image.ref,
@@ -63,7 +65,10 @@ def add_to_history(run: Run, decision: Decision, status: Status, *, began: float
         parents=tuple(dict.fromkeys(decision.inputs.parents.values())),
         **more,
     )
-    run.history.add(entry)
+    try:
+        run.history.add(entry)
+    except UserError as error:  # what was built is there all the same
+        run.events.say(f"{decision.name}: {error}")
 
 
 @cache
