@@ -34,6 +34,7 @@ _MAY_SKIP = (
     "this BuildKit has no",
     "moby/buildkit",
     "buildkitd",
+    "no index of packages can be reached",
     "the mirror that this machine's apt uses, which uses none",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,9 @@ def lock(upgrade: bool, packages: Sequence[str]) -> Any:
         return fail(f"packages are named for an upgrade only: doit lock --upgrade {' '.join(packages)}")
     newer = [f"--upgrade-package={name}" for name in packages] or ["--upgrade"] * upgrade
     uv = str(Path(sys.executable).parent / "uv")
+    index = os.environ.get("PIP_INDEX_URL")  # which uv calls by another name
+    env = {**({"UV_DEFAULT_INDEX": index} if index else {}), **os.environ}
     for asked, locked in LOCKS.items():
-        if failed := run_tool([uv, *_COMPILE, *newer, f"--output-file={locked}", asked]):
+        if failed := run_tool([uv, *_COMPILE, *newer, f"--output-file={locked}", asked], env):
             return failed
     return None
