@@ -33,22 +33,22 @@ class SharedBase:
 
     def facts(self) -> ImageConfig | None:
         """What is known of it before it is here; None if the registry has none."""
-        found = self._found()
-        return ImageConfig(found.content, found.platform, dict(ENV)) if found else None
+        shared_image = self._found()
+        return ImageConfig(shared_image.content, shared_image.platform, dict(ENV)) if shared_image else None
 
     def bring(self, ref: str, engine: Engine) -> bool:
         """Pull it and give it the name ``ref``; whether it came."""
-        found = self._found()
-        if self.share is None or found is None or not self.share.gives(found):
+        shared_image = self._found()
+        if self.share is None or shared_image is None or not self.share.gives(shared_image):
             return False
         print(f"base_image: pulling {ref} from {self.share.address}", file=sys.stderr)
-        pulled = self.share.pull(self._wanted, found, engine)
+        pulled = self.share.pull(self._wanted, shared_image, engine)
         local_image = engine.snapshot().get(pulled) if pulled else None
         if local_image is None:
             return False
         right = (
             local_image.labels.get(IDENTITY_LABEL) == self.number
-            and engine.facts(local_image.id).content == found.content
+            and engine.facts(local_image.id).content == shared_image.content
         )
         if right:
             engine.tag(local_image.id, ref)
@@ -63,8 +63,8 @@ class SharedBase:
         if self.share is None or not self.share.reads:
             return ""
         pushed = self.push(image_id, engine)
-        found = self._found()
-        if found and found.content != engine.facts(image_id).content and self.bring(ref, engine):
+        shared_image = self._found()
+        if shared_image and shared_image.content != engine.facts(image_id).content and self.bring(ref, engine):
             return f"; {self.share.address} has another machine's, which is taken"
         return f", and pushed it to {self.share.address}" if pushed else ""
 
@@ -88,9 +88,9 @@ class SharedBase:
     def _found(self) -> SharedImage | None:
         if self.share is None:
             return None
-        found = self.share.look({"": self._wanted}).get("")
-        right = found and found.labels.get(IDENTITY_LABEL) == self.number
-        return found if found and right and platforms.same(found.platform, self.platform) else None
+        shared_image = self.share.look({"": self._wanted}).get("")
+        right = shared_image and shared_image.labels.get(IDENTITY_LABEL) == self.number
+        return shared_image if shared_image and right and platforms.same(shared_image.platform, self.platform) else None
 
 
 def of(settings: Settings, share: Share | None, number: str, platform: str) -> SharedBase:

@@ -200,8 +200,8 @@ def push_all(run: Run) -> str:
         wanted = share.wanted_of(decision.inputs, platform)
         if wanted is None or decision.local_image is None:
             continue
-        what, found = give.offer(run, decision, wanted, decision.local_image)
-        if not run.share.writes or (what == Verdict.PUSH and found is None):
+        what, shared_image = give.offer(run, decision, wanted, decision.local_image)
+        if not run.share.writes or (what == Verdict.PUSH and shared_image is None):
             raise UserError(f"{name} could not be pushed to {run.share.address}")
         pushed += what == Verdict.PUSH
     return f"pushed {pushed} images to {run.share.address}, {len(fresh) - pushed} needed no push"

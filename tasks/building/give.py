@@ -68,12 +68,12 @@ def give(run: Run, decision: Decision, local_image: LocalImage, seconds: float) 
             if not parents.base_given:
                 give_base(run)
             parents.base_given = True
-    what, found = offer(run, decision, wanted, local_image)
+    what, shared_image = offer(run, decision, wanted, local_image)
     if run.settings.cache_write:
-        made = lease.Made(found.digest if found else "", seconds, local_image.size)
+        made = lease.Made(shared_image.digest if shared_image else "", seconds, local_image.size)
         run.coordinator.publish({wanted.fingerprint: made})
-    takes = what == Verdict.TAKE and found and run.share.gives(found) and not own_only(decision.inputs)
-    return found if takes else None
+    takes = what == Verdict.TAKE and shared_image and run.share.gives(shared_image) and not own_only(decision.inputs)
+    return shared_image if takes else None
 
 
 def offer(
@@ -86,22 +86,24 @@ def offer(
         return Verdict.KEEP, None
     on_shared = _on_shared_parents(run, decision)
     registry.forget(wanted)
-    found = registry.look({"": wanted}).get("")
+    shared_image = registry.look({"": wanted}).get("")
 
     def judged() -> Verdict:
-        return verdict(local_image.labels, lambda: run.content_of(decision.inputs, local_image), found, on_shared)
+        return verdict(
+            local_image.labels, lambda: run.content_of(decision.inputs, local_image), shared_image, on_shared
+        )
 
     what = judged()
     if what == Verdict.PUSH and registry.writes:
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
         layout = build_target.layout_of(run, decision.inputs)
         whole = (layout, run.index_of(decision.inputs, local_image)) if layout else None
-        found = registry.push(wanted, local_image, run.engine, build_target.inline_tags(run), whole)
+        shared_image = registry.push(wanted, local_image, run.engine, build_target.inline_tags(run), whole)
         run.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
-        if found and judged() == Verdict.TAKE:
-            return Verdict.TAKE, found
-    return what, found
+        if shared_image and judged() == Verdict.TAKE:
+            return Verdict.TAKE, shared_image
+    return what, shared_image
 
 
 def _on_shared_parents(run: Run, decision: Decision) -> bool | None:
@@ -115,10 +117,12 @@ def _on_shared_parents(run: Run, decision: Decision) -> bool | None:
         if wanted is None:
             return None
         with run.kept(_Parents).lock:  # two children of one parent push it once
-            found = run.share.look({name: wanted}).get(name)
-            if parent.local_image and (found is None or found.labels.get(INPUT_DIGEST) != parent.inputs.input_digest):
-                _, found = offer(run, parent, wanted, parent.local_image)
-        if found is None:
+            shared_image = run.share.look({name: wanted}).get(name)
+            if parent.local_image and (
+                shared_image is None or shared_image.labels.get(INPUT_DIGEST) != parent.inputs.input_digest
+            ):
+                _, shared_image = offer(run, parent, wanted, parent.local_image)
+        if shared_image is None:
             return None
-        pairs.append(f"{context}={found.content}")
+        pairs.append(f"{context}={shared_image.content}")
     return " ".join(pairs) == decision.parents_label

@@ -51,8 +51,9 @@ def examine(run: Run) -> None:
     """Print every finding; ``UserError`` if one is bad."""
     findings = list(look(run))
     width = max(len(finding.subject) for finding in findings)
-    for one in findings:
-        print(f"{one.verdict:5}{one.subject:{width}}  {one.found}" + (f" — {one.remedy}" if one.remedy else ""))
+    for finding in findings:
+        remedy = f" — {finding.remedy}" if finding.remedy else ""
+        print(f"{finding.verdict:5}{finding.subject:{width}}  {finding.found}{remedy}")
     bad = [finding.subject for finding in findings if finding.verdict == Verdict.FAIL]
     if bad:
         raise UserError(f"this machine cannot build yet: {', '.join(bad)}")

@@ -100,28 +100,30 @@ class Share:
         """Ask again about an image: another machine may have pushed it since."""
         self._known.pop((wanted.path, wanted.tag), None)
 
-    def gives(self, found: SharedImage) -> bool:
+    def gives(self, shared_image: SharedImage) -> bool:
         """Whether nobody has tried in vain to pull this in this run."""
-        return found.digest not in self._failed
+        return shared_image.digest not in self._failed
 
-    def pull(self, wanted: Wanted, found: SharedImage, engine: Engine, layout: Path | None = None) -> str:
+    def pull(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
         """Let the engine fetch an image by its digest; returns a reference to it there, "" if that failed. Of several
         platforms it fetches all, or, where a ``layout`` is to hold them, its own."""
         from tasks.sharing import transfer  # most images are of one platform
 
-        ref = f"{self.address}/{wanted.path}@{found.digest}"
+        ref = f"{self.address}/{wanted.path}@{shared_image.digest}"
         some = wanted.platform.split(", ")
         problem = ""
         if layout:
-            problem = self._moved(lambda: transfer.fetch(self._registry, wanted.path, found.digest, layout, _go_on))
+            problem = self._moved(
+                lambda: transfer.fetch(self._registry, wanted.path, shared_image.digest, layout, _go_on)
+            )
             some = [platforms.chosen(some, engine.snapshot().platform)]
         for platform in some:
             argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
-            problem = problem or self._docker(argv, engine, found.size)
+            problem = problem or self._docker(argv, engine, shared_image.size)
         if not problem:
             return ref
         self._known[(wanted.path, wanted.tag)] = None
-        self._failed[found.digest] = bool(_DAMAGED.search(problem))
+        self._failed[shared_image.digest] = bool(_DAMAGED.search(problem))
         with self._lock:
             self._strikes += 1
             last = self._strikes >= _STRIKES

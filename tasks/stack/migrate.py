@@ -191,11 +191,11 @@ def _begin(run: Run) -> Journal:
         for container in Containers(run.project.name).look()
         if container.running and container.service in known
     ]
-    before = {each.service: Before(known[each.service].image, each.image_id) for each in running}
-    journal = Journal(Phase.SWITCHING, before)
+    ran = {each.service: Before(known[each.service].image, each.image_id) for each in running}
+    journal = Journal(Phase.SWITCHING, ran)
     write_journal(run.folder, journal)
-    for one in journal.before.values():
-        run.engine.tag(one.image_id, held_tag(one.image))
+    for before in journal.before.values():
+        run.engine.tag(before.image_id, held_tag(before.image))
     return journal
 
 
