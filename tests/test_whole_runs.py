@@ -41,7 +41,8 @@ def opened(folder: Path) -> Iterator[Shop]:
     lab.write(FILES)
     (folder / "docker").mkdir()
     with pretended.engine(folder / "docker") as (engine, environ):
-        lab.environ = {**environ, "BUILD_JOBS": "2"}
+        # Another test's project is no other checkout that needs these images.
+        lab.environ = {**environ, "BUILD_JOBS": "2", "XDG_STATE_HOME": str(folder / "state")}
         yield lab, engine
 
 
