@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from benchmarks.newer_engine import newer_engine
@@ -28,6 +29,10 @@ collect_ignore = ["services"]
 # The end-to-end tests need a running stack: `doit ci_test` starts one, and test_ci.py tries that.
 if "AUTH_URL" not in os.environ:
     collect_ignore.append("e2e")
+
+# A machine that does other things meanwhile is no bug that an example found.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 # In CI a skip is a failure, unless it is for something that cannot be had on that machine.
 _MAY_SKIP = (
