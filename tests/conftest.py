@@ -156,6 +156,17 @@ def docker(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProces
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+def file_in(image: str, path: str, folder: Path) -> str:
+    """What a file of an image holds; the container does not run, for what one prints may get lost on a busy machine."""
+    container = docker("create", image, "none").stdout.strip()
+    copy = folder / f"copy-{uuid.uuid4().hex}"
+    docker("cp", f"{container}:{path}", str(copy))
+    docker("rm", container)
+    text = copy.read_text()
+    copy.unlink()
+    return text
+
+
 def docker_environ() -> dict[str, str]:
     """What leads the docker command to the engine that is tested, and nothing else of the environment."""
     return {name: os.environ[name] for name in ("PATH", "DOCKER_HOST", "DOCKER_CONFIG") if name in os.environ}

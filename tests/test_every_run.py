@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests import loopback
-from tests.conftest import Lab, docker
+from tests.conftest import Lab, docker, file_in
 
 pytestmark = pytest.mark.engine
 
@@ -13,7 +13,7 @@ DUE = "`no_cache` is set: it is built in every run"
 
 
 def content(lab: Lab, name: str) -> str:
-    return docker("run", "--rm", lab.ref(name), "cat", "/stamp").stdout
+    return file_in(lab.ref(name), "/stamp", lab.folder.parent)
 
 
 def test_what_uses_no_cache_is_built_once_in_every_run_and_its_children_on_it(lab: Lab, busybox: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import loopback
-from tests.conftest import ROOT, Lab, docker
+from tests.conftest import ROOT, Lab, docker, file_in
 
 pytestmark = pytest.mark.engine
 
@@ -80,7 +80,7 @@ def hooked(
 
 
 def inside(lab: Lab, name: str, path: str) -> str:
-    return docker("run", "--rm", lab.ref(name), "cat", path).stdout
+    return file_in(lab.ref(name), path, lab.folder.parent)
 
 
 def _until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import loopback
-from tests.conftest import Lab, docker
+from tests.conftest import Lab, docker, file_in
 
 pytestmark = pytest.mark.engine
 
@@ -192,7 +192,7 @@ def test_an_edit_during_the_build_does_not_pass_for_built(lab: Lab, busybox: str
     output, _ = run.communicate()
     assert run.returncode == 0, output
     assert "slow: `file.txt` changed while it was built, building again (1 of 2)" in output
-    assert docker("run", "--rm", lab.ref("slow"), "cat", "/file.txt").stdout == "after\n"
+    assert file_in(lab.ref("slow"), "/file.txt", lab.folder.parent) == "after\n"
     assert lab.actions() == {"slow": "fresh"}
 
 

@@ -16,12 +16,12 @@ pytestmark = pytest.mark.engine
 
 
 class Git:
-    """A repository with a work tree in ``folder/work``, which ``url`` serves."""
+    """A repository with a work tree in ``folder/repo``, which ``url`` serves."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self.work = folder / "work"
+        self.work = folder / "repo"
         self.work.mkdir(parents=True)
-        self.url = f"git://127.0.0.1:{port}/work/.git"
+        self.url = f"git://127.0.0.1:{port}/repo/.git"
         self.run("init", "--quiet", "--initial-branch=one")
         self.run("config", "uploadpack.allowAnySHA1InWant", "true")
 
