@@ -97,6 +97,23 @@ def test_an_engine_that_speaks_only_newer_versions_says_so(tmp_path: Path) -> No
         Engine(engine.address).snapshot()
 
 
+@pytest.mark.parametrize(("times", "fails"), [(3, False), (4, True)])
+def test_images_are_listed_again_while_one_is_removed(tmp_path: Path, times: int, fails: bool) -> None:
+    """What containerd's store said in the moment in which another process removed an image."""
+    removed = [{"message": "NotFound: content digest sha256:aa04: not found"}] * times
+
+    class Answering(dict):  # type: ignore[type-arg]
+        def get(self, path: str, default: object = None) -> object:
+            return removed.pop() if path.endswith("/images/json") and removed else super().get(path, default)
+
+    answers = Answering({f"/v{OURS}/version": {"Os": "linux", "Arch": "arm64"}, f"/v{OURS}/images/json": []})
+    with (
+        pretended(tmp_path / "s", OURS, answers) as engine,
+        pytest.raises(UserError, match="content digest") if fails else contextlib.nullcontext(),
+    ):
+        assert Engine(engine.address).snapshot().platform == "linux/arm64"
+
+
 RECORD = {"ID": "a", "Type": "regular", "Size": 7, "Parents": ["b"]}
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +25,7 @@ from tasks.engine.endpoint import endpoint
 from tasks.engine.labels import INPUT_DIGEST, LABEL
 
 _VERSION, _IMAGES = "/version", "/images/json"
+_AGAIN_SECONDS = (0.05, 0.2, 0.8)
 # Instructions that change an image's configuration only (WORKDIR makes a layer).
 _WITHOUT_LAYER = {
     "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "SHELL",
@@ -149,7 +151,18 @@ class Engine:
             version = self._call("GET", _VERSION)
             self._platform = platforms.normalise(f"{version['Os']}/{version['Arch']}")
             self._version = version.get("Version") or ""
-        return replace(snapshot_of(self._call("GET", _IMAGES), self._platform), version=self._version)
+        return replace(snapshot_of(self._listed(), self._platform), version=self._version)
+
+    def _listed(self) -> list[dict[str, Any]]:
+        """All images. containerd's store fails to list them in the moment in which one of them is removed."""
+        for seconds in _AGAIN_SECONDS:
+            try:
+                return self._call("GET", _IMAGES)  # type: ignore[no-any-return]
+            except UserError as error:
+                if "content digest" not in str(error):
+                    raise
+                time.sleep(seconds)
+        return self._call("GET", _IMAGES)  # type: ignore[no-any-return]
 
     def facts(self, image_id: str) -> ImageConfig:
         """The facts of an image that the engine holds."""
