@@ -37,7 +37,7 @@ RUN sleep 1
 def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
     """Build side by side and return the seconds of wall time and of this process's own processor time."""
     from tasks.base import commands
-    from tasks.building.events import State
+    from tasks.building.state import State
     from tasks.buildkit.progress import Progress
     from tasks.planning.action import Action
     from tasks.ui.board import Board

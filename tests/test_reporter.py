@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.formatting import because, seconds_text
-from tasks.building.events import State
+from tasks.building.state import State
 from tasks.buildkit.progress import Progress
 from tasks.planning.action import Action
 from tasks.ui.board import BAD, GOOD, Board, Row
@@ -35,7 +35,8 @@ sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from doit.exceptions import TaskFailed
 from tasks.base.errors import UserError
-from tasks.building.events import ImageEnded, ImageStarted, State, StepsChanged
+from tasks.building.events import ImageEnded, ImageStarted, StepsChanged
+from tasks.building.state import State
 from tasks.buildkit.progress import Progress
 from tasks.planning.action import Action
 from tasks.run import current

@@ -4,30 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tasks.building.state import State
     from tasks.buildkit.progress import Change, Progress
     from tasks.planning.action import Action
-
-
-class State(StrEnum):
-    """What a run has done about an image so far, or how its work on it ended."""
-
-    UNKNOWN = "unknown"
-    """Doit has not asked about it yet."""
-    RUNNING = "running"
-    BUILT = "built"
-    RETAGGED = "retagged"
-    PULLED = "pulled"
-    FRESH = "fresh"
-    FAILED = "failed"
-    INPUTS_CHANGED = "moved"
-    """It was built, but its inputs changed meanwhile."""
-    CANCELLED = "cancelled"
-    BLOCKED = "blocked"
-    """A parent of it failed."""
 
 
 @dataclass(frozen=True)

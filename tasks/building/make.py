@@ -26,7 +26,8 @@ from tasks.base import commands, lock
 from tasks.base.errors import UserError
 from tasks.building import build_target, early, externals, give, results
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
-from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted, State
+from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
+from tasks.building.state import State
 from tasks.engine import temporary_tag
 from tasks.engine.client import Gone, LocalImage
 from tasks.history.store import Status, steps_of

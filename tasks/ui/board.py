@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from tasks.base.events import CommandStarted, Said
 from tasks.base.formatting import because, cut, seconds_text
-from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted, State, StepsChanged
+from tasks.building.state import State
 from tasks.planning.action import Action
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ class Board:
 
     def heard(self, event: object) -> None:
         """An event of the run (``base.events``, ``building.events``)."""
+        # What a run with nothing to do never hears of takes it 2 ms to import.
+        from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted, StepsChanged
+
         match event:
             case Said(text):
                 self.say(text)

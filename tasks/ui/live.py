@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tasks.base.formatting import cut, seconds_text
-from tasks.building.events import State
+from tasks.building.state import State
 from tasks.planning.action import Action
 from tasks.planning.forecast import wall_seconds
 from tasks.ui.board import BAD, GOOD, Row

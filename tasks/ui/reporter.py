@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tasks.base import commands
 from tasks.base.formatting import seconds_text
-from tasks.building.events import State
+from tasks.building.state import State
 from tasks.run import Run, current
 from tasks.ui.board import BAD, Board
 
