@@ -28,7 +28,7 @@ from tasks.compose.project import Image
 from tasks.engine import plugins, temporary_tag
 from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS, REBUILT
 from tasks.inputs import stamps
-from tasks.inputs.stamps import Stamps
+from tasks.inputs.stamps import Changes
 from tasks.planning.plan import Decision
 from tasks.planning.reasons import differences
 from tasks.run import Run
@@ -119,10 +119,11 @@ class ImageBuild:
                 progress = Progress(pins.shown)
                 status, image_id = self._buildx(target, progress)
                 seconds = time.time() - began
+                changes = sending.changes_since(self.inputs.index, before)
                 lost = pins.lost(run)
         except Vanished as parent:
             raise InputsChanged(str(parent)) from None
-        changed = InputsChanged(str(Vanished(lost))) if lost else self._changed(before, tagged, image_id)
+        changed = InputsChanged(str(Vanished(lost))) if lost else self._changed(changes, tagged, image_id)
         if status and changed and not lost and (changed.result or attempt.number == AGAIN):
             changed = None  # that it failed says more
         return Outcome(status, image_id, progress, began, seconds, target, changed)
@@ -166,13 +167,10 @@ class ImageBuild:
             lines.writelines(f"{change.line}\n" for change in progress.finish())
         return process.returncode
 
-    def _changed(self, before: Stamps, tagged: Mapping[str, str], image_id: str) -> InputsChanged | None:
+    def _changed(self, changes: Changes, tagged: Mapping[str, str], image_id: str) -> InputsChanged | None:
         """What this attempt was not made from any more at its end, if anything; of an engine that was asked anew."""
         inputs, decision, attempt = self.inputs, self.decision, self.attempt
         result = Result(inputs.fingerprint, decision.parents_label, image_id)
-        changes = before.moved()
-        if inputs.index and (changes.files or changes.doubtful):
-            inputs.index.renew()
         after = self.run.decide(self.name, refresh=True)
         if (after.inputs.fingerprint, after.parents_label) != (inputs.fingerprint, decision.parents_label):
             what = ", ".join(differences(inputs.build_inputs(), after.inputs.build_inputs()))

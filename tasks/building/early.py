@@ -130,6 +130,4 @@ def _build(run: Run, decision: Decision, stage: str) -> None:
         before = stamps.look(decision.inputs.parts)
         # The image's own build says it all again.
         commands.run(plugins.direct(argv, run.environ), cwd=run.project.directory, env=run.environ, stdin=stdin)
-        changes = before.moved()
-        if index and (changes.files or changes.doubtful):
-            index.renew()
+        sending.changes_since(index, before)

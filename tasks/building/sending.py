@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.base import lock
+from tasks.inputs.stamps import Changes, Stamps
 from tasks.inputs.tree import Index
 
 
@@ -35,6 +36,15 @@ def contexts(index: Index | None, folder: Path) -> Iterator[None]:
         raise
     finally:
         mark.unlink(missing_ok=True)
+
+
+def changes_since(index: Index | None, before: Stamps) -> Changes:
+    """What of the inputs has other stamps than before they were sent; where a builder may hold something else of them,
+    another generation begins. Called within the block of ``contexts``: whoever is killed before it leaves the mark."""
+    changes = before.moved()
+    if index and (changes.files or changes.doubtful):
+        index.renew()
+    return changes
 
 
 def _killed(index: Index, marks: Path) -> None:
