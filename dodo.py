@@ -26,7 +26,8 @@ from tasks.cli.doctor import task_doctor
 # optimized way is, measured here and now, moving to it; are the files good, does it work
 from tasks.cli.adopt import task_adopt
 from tasks.cli.bench import task_benchmark_builds, task_compare_performance
-from tasks.cli.checks import task__dev_environment, task_lint, task_test, task__test_programs, task_test_unit
+from tasks.cli.checks import task__dev_environment, task_lint, task_test, task__test_programs, task_test_faults
+from tasks.cli.checks import task_test_unit
 from tasks.cli.lock import task_lock
 from tasks.cli.stack import task_ci_test, task_migrate_to_optimized
 

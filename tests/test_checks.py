@@ -84,3 +84,10 @@ def test_what_is_locked_is_what_is_asked_for(tmp_path: Path, monkeypatch: pytest
     for name in LOCKS.values():
         assert pins(tmp_path / name) == pins(ROOT / name), f"doit lock makes another {name}"
     assert "index-url" not in (tmp_path / "requirements-dev.txt").read_text()
+
+
+def test_faults_get_the_time_that_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[list[str], str]] = []
+    monkeypatch.setattr(checks, "run_tool", lambda argv, env: given.append((argv[1:], env["FAULTS_MINUTES"])))
+    assert checks.run_faults(["-x"], minutes=3, keyword="kill") is None
+    assert given == [(["-m", "pytest", "-m", "faults", "tests/faults", "-k", "kill", "-x"], "3")]

@@ -93,6 +93,30 @@ def run_unit_tests(words: Sequence[str], keyword: str = "") -> Any:
     return run_tool([sys.executable, "-m", "pytest", *_UNIT, *_chosen(keyword), *words])
 
 
+def task_test_faults() -> Task:
+    """Break what doit stands on, again and again, and look what is left: [--minutes N] [PYTEST ARGUMENT …]"""
+    minutes = {
+        "name": "minutes",
+        "long": "minutes",
+        "type": float,
+        "default": 0.0,
+        "help": "how long what goes on at random may take together (default: a few times each, as in `test`)",
+    }
+    return {
+        "actions": [(run_faults,)],
+        "task_dep": ["_dev_environment", "_test_programs"],
+        "params": [_KEYWORD, minutes],
+        "pos_arg": "words",
+        **PLAIN,
+    }
+
+
+def run_faults(words: Sequence[str], minutes: float = 0.0, keyword: str = "") -> Any:
+    """Run the tests of faults; those that go on at random share ``minutes``."""
+    env = {**os.environ, "FAULTS_MINUTES": str(minutes)}
+    return run_tool([sys.executable, "-m", "pytest", "-m", "faults", "tests/faults", *_chosen(keyword), *words], env)
+
+
 def task_test() -> Task:
     """Run the tests, with everything real: [-k EXPRESSION] [--engine testing [--store …]] [PYTEST ARGUMENT …]"""
     engine = {

@@ -1,0 +1,82 @@
+"""What the tests of faults share: how long they go on, and the marker.
+
+In a usual run each breaks a few things; ``doit test_faults --minutes N`` gives all those that go on at random N minutes
+together, and prints the seed of each, with which ``FAULTS_SEED`` does the same once more.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
+from tasks.base.errors import UserError
+from tests.faults.project import Project
+
+_HERE = Path(__file__).resolve().parent
+_MINUTES = float(os.environ.get("FAULTS_MINUTES") or 0)
+
+
+_SHARERS: pytest.StashKey[int] = pytest.StashKey()
+_DONE: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    ours = [item for item in items if item.path.is_relative_to(_HERE)]
+    for item in ours:
+        item.add_marker("faults")
+    config.stash[_SHARERS] = max(1, sum("rounds" in item.fixturenames for item in ours))  # type: ignore[attr-defined]
+    config.stash[_DONE] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(_DONE, []):
+        terminalreporter.write_line(line)
+
+
+class Rounds:
+    """How often a test does the same again: ``few`` times, or as long as its share of the time lasts."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.seed = int(os.environ.get("FAULTS_SEED") or random.randrange(10**6))
+        self.chance = random.Random(self.seed)
+        self.done = 0
+
+    def of(self, few: int, many: int) -> Iterator[int]:
+        """Numbers from 0: ``few`` of them in a usual run, at most ``many`` in one that was given time."""
+        until = time.monotonic() + self._seconds
+        while self.done < (many if self._seconds else few) and (not self._seconds or time.monotonic() < until):
+            yield self.done
+            self.done += 1
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> Iterator[Rounds]:
+    one = Rounds(_MINUTES * 60 / request.config.stash[_SHARERS])
+    print(f"FAULTS_SEED={one.seed}")
+    yield one
+    if _MINUTES:
+        request.config.stash[_DONE].append(f"{request.node.name}: {one.done} times, FAULTS_SEED={one.seed}")
+
+
+@pytest.fixture(scope="module")
+def spare(busybox: str) -> Iterator[TemporaryEngine]:
+    """An engine of the tests' own, which may be killed."""
+    try:
+        with temporary_engine("tst-faults-") as one:
+            one.load(busybox)
+            yield one
+    except UserError as trouble:
+        pytest.skip(str(trouble))
+
+
+@pytest.fixture
+def project(spare: TemporaryEngine, tmp_path: Path) -> Project:
+    return Project(tmp_path, spare)

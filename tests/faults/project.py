@@ -1,0 +1,152 @@
+"""A project whose runs are killed: what it builds, whether that is right, and what a run left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.temporary_engine import TemporaryEngine
+from tasks.engine.client import Engine
+from tests.conftest import ROOT, Lab
+
+BUSYBOX = "tst-busybox:1"
+# Each image and the one that it is built on.
+PARENTS = {"base": "", "left": "base", "right": "base", "leaf": "left"}
+SOON = 2.0  # seconds after the end of doit by which nothing of it is left
+
+
+class Project(Lab):
+    """Four images on an engine of the test's own. All that runs for it knows ``FAULTS_ID``, and has its temporary files
+    in ``scratch``."""
+
+    def __init__(self, folder: Path, engine: TemporaryEngine, prefix: str = "") -> None:
+        super().__init__(folder / "project")
+        self.prefix = prefix or self.prefix
+        self.engine = engine
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir(parents=True)
+        self.id = uuid.uuid4().hex
+        self.environ = {
+            "DOCKER_HOST": engine.address,
+            "DOCKER_CONTEXT": "",
+            "TMPDIR": str(self.scratch),
+            "FAULTS_ID": self.id,
+            "XDG_STATE_HOME": str(folder / "state"),
+        }
+        contexts = {name: {parent: f"service:{parent}"} if parent else {} for name, parent in PARENTS.items()}
+        services = {
+            name: {"image": f"PREFIX/{name}", "build": {"context": name, "additional_contexts": contexts[name]}}
+            for name in PARENTS
+        }
+        self.write({"compose.yml": json.dumps({"name": self.prefix, "services": services})})
+        for name, parent in PARENTS.items():
+            self.write({f"{name}/Dockerfile": self.dockerfile(name, parent or BUSYBOX), f"{name}/f": "0"})
+
+    def dockerfile(self, name: str, parent: str) -> str:
+        return f"FROM {parent}\nCOPY f /of/{name}\nRUN sleep 0.3; cat /of/* > /all-{name}\n"
+
+    def edit(self, *names: str) -> None:
+        """Give these images (all of them without names) content that no build has seen."""
+        for name in names or ("base",):
+            (self.folder / name / "f").write_text(uuid.uuid4().hex)
+
+    def begun(self, *args: str, **environ: str) -> subprocess.Popen[bytes]:
+        """Doit, started in a group of its own, with its output in a file."""
+        with (self.folder.parent / "output").open("wb") as out:
+            return subprocess.Popen(
+                self.argv(*(args or ("build_optimized",))),
+                cwd=ROOT,
+                env=self.env(**environ),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return (self.folder.parent / "output").read_text(errors="replace")
+
+    def docker(self, *words: str, stdin: bytes = b"") -> str:
+        done = subprocess.run(["docker", *words], env=self.env(), input=stdin, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def processes(self, besides: int = 0) -> dict[int, str]:
+        """What runs that was started for this project, by its number."""
+        return running(f"FAULTS_ID={self.id}", besides)
+
+    def temporary_names(self) -> list[str]:
+        """The names in the engine that last only as long as a build."""
+        names = Engine(self.engine.address).snapshot().by_name
+        return [name for name in names if name.rpartition(":")[2].startswith(("building-", "parent-"))]
+
+    def left_files(self) -> list[str]:
+        """The temporary and half-written files."""
+        found = [*self.scratch.iterdir(), *(self.folder / ".build").rglob("*.partial")]
+        found += (self.folder / ".build").glob("*/runs/*")
+        return [str(path) for path in found]
+
+    def assert_right(self) -> None:
+        """All is fresh, and each image has the layers that BuildKit gives it, asked with nothing of ours between."""
+        actions = self.actions()
+        assert actions == dict.fromkeys(PARENTS, "fresh"), actions
+        for name, parent in PARENTS.items():
+            argv = ["buildx", "build", "--quiet", "--tag", f"{self.prefix}/judge:{name}"]
+            argv += ["--build-context", f"{parent}=docker-image://{self.prefix}/{parent}:latest"] if parent else []
+            self.docker(*argv, str(self.folder / name))
+            form = "{{json .RootFS.Layers}}"
+            names = (f"{self.prefix}/{name}:latest", f"{self.prefix}/judge:{name}")
+            ours, judged = self.docker("image", "inspect", "--format", form, *names).split()
+            assert ours == judged, name
+
+    def assert_clean(self) -> None:
+        """Nothing is left that a run has only for its own time."""
+        assert not self.processes()
+        assert not self.left_files()
+        assert not self.temporary_names()
+        assert not self.docker("ps", "--all", "--quiet").split()
+
+
+def running(word: str, besides: int = 0) -> dict[int, str]:
+    """The processes with this in their environment, but for zombies."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            known = word.encode() in (folder / "environ").read_bytes().split(b"\0")
+            if known and int(folder.name) != besides:
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:300]
+    return found
+
+
+def wait_until(what: Callable[[], object], seconds: float) -> bool:
+    """Whether that came true in this time."""
+    until = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """For the block; a process that is still there after it is killed with its group."""
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def doit_argv(*words: str) -> list[str]:
+    return [sys.executable, "-m", "doit", *words]
