@@ -145,7 +145,7 @@ def hints(copy: Copy, project: Path, environ: Mapping[str, str]) -> Iterator[str
         return
     folder = compose_files(environ, project)[0].parent
     ours = {project / name for name in copy.files}
-    read = [one["name"] for one in images if any((folder / path).resolve() in ours for path in one["inputs"])]
+    read = [image["name"] for image in images if any((folder / path).resolve() in ours for path in image["inputs"])]
     if read:
         yield f"these tasks lie in the contexts of images that read them: {', '.join(read)}"
         yield "to leave them out, put dodo.py, doitw, tasks and .build into .dockerignore"

@@ -82,7 +82,7 @@ def copy_of(root: Path) -> Copy:
     """What a project gets of the version in ``root``."""
     dodo = _shared((root / "dodo.py").read_bytes())
     modules = needed(root, dodo.decode())
-    beside = (path for room in {one.parent for one in modules} for kind in _DATA for path in room.glob(kind))
+    beside = (path for room in {module.parent for module in modules} for kind in _DATA for path in room.glob(kind))
     data = {path for path in beside if path.is_file() and path.suffix != ".py"}
     files = {str(path.relative_to(root)): path.read_bytes() for path in sorted(modules | data)}
     files |= {"dodo.py": dodo} | {name: (root / _SOURCES.get(name, name)).read_bytes() for name in ("doitw", *_SOURCES)}
@@ -97,23 +97,23 @@ def _shared(dodo: bytes) -> bytes:
 def was_put_in(root: Path, name: str, digest: str) -> bytes | None:
     """The content with this digest that a file of a copy had in some version of ``root``; None if git has none."""
     for content in merge.versions(root, _SOURCES.get(name, name)):
-        found = _shared(content) if name == "dodo.py" else content
-        if _digest(found) == digest:
-            return found
+        content = _shared(content) if name == "dodo.py" else content
+        if _digest(content) == digest:
+            return content
     return None
 
 
 def needed(root: Path, text: str) -> set[Path]:
     """The modules of ``tasks`` that a module with this text imports, also in functions, and what these import."""
-    found: set[Path] = set()
+    modules: set[Path] = set()
     left = [text]
     while left:
         for name in _imported(ast.parse(left.pop())):
             for path in (root / f"{name}.py", root / name / "__init__.py"):
-                if path.is_file() and path not in found:
-                    found.add(path)
+                if path.is_file() and path not in modules:
+                    modules.add(path)
                     left.append(path.read_text())
-    return found
+    return modules
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:
@@ -218,9 +218,9 @@ def _ignore(project: Path) -> list[Change]:
 def read_record(project: Path) -> dict[str, Any]:
     """The record of a copy: its version, and the digests of its files; ``UserError`` for one that is damaged."""
     try:
-        found = json.loads((project / RECORD).read_bytes())
-        if re.fullmatch(r"\d+(\.\d+)*", found["version"]) and not any(map(_outside, found["files"])):
-            return {"version": found["version"], "files": dict(found["files"])}
+        record = json.loads((project / RECORD).read_bytes())
+        if re.fullmatch(r"\d+(\.\d+)*", record["version"]) and not any(map(_outside, record["files"])):
+            return {"version": record["version"], "files": dict(record["files"])}
         raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError("cannot be read", where=str(project / RECORD), remedy="git has it") from None

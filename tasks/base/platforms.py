@@ -8,7 +8,8 @@ normal forms do, variant included.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tasks.base.errors import UserError
 
@@ -47,6 +48,12 @@ def normalise(text: str) -> str:
     if (processor, variant) in (("amd64", "v1"), ("arm64", "v8"), ("arm64", "v8.0")) or processor == "386":
         variant = ""
     return "/".join(part for part in ("darwin" if system == "macos" else system, processor, variant) if part)
+
+
+def of(declared: Mapping[str, Any]) -> str:
+    """The normal form of a platform as an index or an image's configuration writes it: in three fields."""
+    parts = (declared.get("os"), declared.get("architecture"), declared.get("variant"))
+    return normalise("/".join(str(part) for part in parts if part))
 
 
 def targets(declared: Iterable[str], engine: str, where: str = "") -> tuple[str, ...]:

@@ -8,11 +8,11 @@ builds on its base, another recognises.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
 import sys
+import tempfile
 import time
 from io import BytesIO
 from pathlib import Path
@@ -136,10 +136,10 @@ def pull(ref: str) -> str:
     done = commands.run(["docker", "pull", "--quiet", ref])
     if done.status == 0:
         return ""
-    said = done.why
-    if _ANSWERED.search(said):
-        raise UserError(f"BASE_IMAGE {ref}: {said}", remedy="correct BASE_IMAGE, or log in with `docker login`")
-    return f"no registry can be reached ({said.rsplit(': ', 1)[-1]})"
+    why = done.why
+    if _ANSWERED.search(why):
+        raise UserError(f"BASE_IMAGE {ref}: {why}", remedy="correct BASE_IMAGE, or log in with `docker login`")
+    return f"no registry can be reached ({why.rsplit(': ', 1)[-1]})"
 
 
 def refuse_to_stand_in(ref: str, source: BaseSource, why: str) -> None:
@@ -197,16 +197,9 @@ def load(ref: str, tar: Path, platform: str, number: str = "") -> str:
 
     Raises ``UserError`` with the engine's words when it refuses.
     """
-    image = ""
-    argv = ["docker", "load", "--quiet"]
-    with commands.start(argv, stdin=commands.PIPE, stdout=commands.DEVNULL, stderr=commands.PIPE) as process:
-        if process.stdin is None or process.stderr is None:
-            raise AssertionError("both were asked for")
-        # Where docker load ends early, it says why below.
-        with contextlib.suppress(BrokenPipeError):
-            image = write_archive(ref, tar, platform, process.stdin, number)
-            process.stdin.close()
-        said = process.stderr.read().decode(errors="replace")
-    if process.returncode or not image:
-        raise UserError(f"docker load refuses the base made from Debian's packages: {commands.last_words(said)}")
+    with tempfile.NamedTemporaryFile(dir=tar.parent, suffix=".tar") as archive:
+        image = write_archive(ref, tar, platform, archive, number)
+        archive.flush()
+        done = commands.run(["docker", "load", "--quiet", "--input", archive.name])
+    done.checked("docker load refuses the base made from Debian's packages")
     return image

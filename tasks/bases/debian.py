@@ -110,13 +110,13 @@ def mirrors(indextargets: Iterable[str]) -> list[str]:
     ['deb http://mirror.example/debian/ trixie main']
     """
     suites = (SUITE, f"{SUITE}-updates", f"{SUITE}-security")
-    found = []
+    sources = []
     for line in indextargets:
         uri, _, rest = line.partition(" ")
         codename, _, origin = rest.partition(" ")
         if origin == "Debian" and codename in suites and uri.startswith(("http://", "https://")) and "@" not in uri:
-            found.append(f"deb {uri} {codename} main")
-    return sorted(set(found)) if any(line.split()[2] == SUITE for line in found) else []
+            sources.append(f"deb {uri} {codename} main")
+    return sorted(set(sources)) if any(line.split()[2] == SUITE for line in sources) else []
 
 
 def mmdebstrap_argv(include: Sequence[str], tar: Path, arch: str, sources: Sequence[str], apt_conf: Path) -> list[str]:

@@ -33,12 +33,12 @@ class SharedBase:
 
     def facts(self) -> ImageConfig | None:
         """What is known of it before it is here; None if the registry has none."""
-        shared_image = self._found()
+        shared_image = self._offer()
         return ImageConfig(shared_image.content, shared_image.platform, dict(ENV)) if shared_image else None
 
     def bring(self, ref: str, engine: Engine) -> bool:
         """Pull it and give it the name ``ref``; whether it came."""
-        shared_image = self._found()
+        shared_image = self._offer()
         if self.share is None or shared_image is None or not self.share.gives(shared_image):
             return False
         print(f"base_image: pulling {ref} from {self.share.address}", file=sys.stderr)
@@ -63,7 +63,7 @@ class SharedBase:
         if self.share is None or not self.share.reads:
             return ""
         pushed = self.push(image_id, engine)
-        shared_image = self._found()
+        shared_image = self._offer()
         if shared_image and shared_image.content != engine.facts(image_id).content and self.bring(ref, engine):
             return f"; {self.share.address} has another machine's, which is taken"
         return f", and pushed it to {self.share.address}" if pushed else ""
@@ -73,11 +73,11 @@ class SharedBase:
         if self.share is None:
             return False
         self.share.forget(self._wanted)
-        if self._found() or not self.share.writes:
+        if self._offer() or not self.share.writes:
             return False
         print(f"base_image: pushing to {self.share.address}", file=sys.stderr)
-        held = (local_image for local_image in engine.snapshot().every() if local_image.id == image_id)
-        return self.share.push(self._wanted, next(held, LocalImage(image_id)), engine) is not None
+        listed = (local_image for local_image in engine.snapshot().every() if local_image.id == image_id)
+        return self.share.push(self._wanted, next(listed, LocalImage(image_id)), engine) is not None
 
     @property
     def _wanted(self) -> Wanted:
@@ -85,7 +85,7 @@ class SharedBase:
 
         return Wanted(REF, self.number, self.platform)
 
-    def _found(self) -> SharedImage | None:
+    def _offer(self) -> SharedImage | None:
         if self.share is None:
             return None
         shared_image = self.share.look({"": self._wanted}).get("")

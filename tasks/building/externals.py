@@ -21,7 +21,6 @@ from tasks.engine import plugins
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
-from tasks.sharing.registry import platform_of
 
 _ASK_SECONDS = 30
 
@@ -160,7 +159,9 @@ def _manifest(ref: str, platform: str, environ: Mapping[str, str]) -> str:
         content = json.loads(said)
         if "manifests" not in content:
             return f"sha256:{hashlib.sha256(said).hexdigest()}" if "config" in content else ""
-        by_platform = {platform_of(one.get("platform") or {}): str(one["digest"]) for one in content["manifests"]}
+        by_platform = {
+            platforms.of(entry.get("platform") or {}): str(entry["digest"]) for entry in content["manifests"]
+        }
     except (commands.TimedOut, ValueError, KeyError, TypeError, AttributeError):
         return ""
     return by_platform.get(platforms.chosen(by_platform, platform), "")

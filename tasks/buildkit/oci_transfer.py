@@ -84,7 +84,7 @@ def read(folder: Path, image_id: str, platform: str) -> Layout | None:
             contents = made["rootfs"]["diff_ids"]
             layers = tuple(layer["digest"] for layer in manifest["layers"])
             if all(blob_of(folder, layer).is_file() for layer in layers) and len(layers) == len(contents):
-                found.setdefault(_platform(made), Layout(folder, digest, config, layers, tuple(contents), names[0]))
+                found.setdefault(platforms.of(made), Layout(folder, digest, config, layers, tuple(contents), names[0]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return found.get(platforms.chosen(found, platform)) or (next(iter(found.values())) if len(found) == 1 else None)
@@ -102,18 +102,12 @@ def whole(folder: Path, image_id: str, wanted: Iterable[str], labels: Mapping[st
                 marks = (made.get("config") or {}).get("Labels") or {}
                 there = all(blob_of(folder, layer["digest"]).is_file() for layer in manifest["layers"])
                 if there and all(marks.get(name, "") == value for name, value in labels.items()):
-                    parts[_platform(made)] = config
+                    parts[platforms.of(made)] = config
             if set(wanted) <= parts.keys() and image_id in parts.values():
                 return str(entry["digest"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return ""
-
-
-def _platform(config: Mapping[str, Any]) -> str:
-    """The platform of an image's configuration."""
-    parts = (config.get("os"), config.get("architecture"), config.get("variant"))
-    return platforms.normalise("/".join(part for part in parts if part))
 
 
 def _manifests(

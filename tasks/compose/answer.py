@@ -28,17 +28,17 @@ def sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] |
     """
     import yaml
 
-    found: dict[Path, None] = {}
+    sources: dict[Path, None] = {}
     places: dict[Path, None] = {path.parent: None for path in files}
     for part in environ.get("COMPOSE_ENV_FILES", "").split(","):
         if part:
-            found[files[0].parent / part] = None
+            sources[files[0].parent / part] = None
     todo = [*files]
     while todo:
         path = todo.pop()
-        if path in found:
+        if path in sources:
             continue
-        found[path] = None
+        sources[path] = None
         places[path.parent] = None
         try:
             content = yaml.load(path.read_text(), _tolerant_loader())  # noqa: S506  a SafeLoader
@@ -48,9 +48,9 @@ def sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] |
         if any("$" in text or "://" in text for text in (*named.files, *named.env_files, *named.folders)):
             return None
         places |= {place / folder: None for place in [*places] for folder in named.folders}
-        found |= {place / env_file: None for place in places for env_file in named.env_files}
+        sources |= {place / env_file: None for place in places for env_file in named.env_files}
         todo += [target for place in places for file in named.files if (target := place / file).is_file()]
-    return [*found, *(place / ".env" for place in places)]
+    return [*sources, *(place / ".env" for place in places)]
 
 
 def _tolerant_loader() -> Any:
@@ -75,12 +75,13 @@ class _Named:
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> _Named:
         """What stands in the ``include`` and the ``extends`` of this file."""
-        includes = [{"path": one} if isinstance(one, str) else one for one in content.get("include") or ()]
+        includes = [{"path": entry} if isinstance(entry, str) else entry for entry in content.get("include") or ()]
         extends = [(service or {}).get("extends") for service in (content.get("services") or {}).values()]
-        files = [name for one in includes for name in _strings(one.get("path"))]
-        files += [one["file"] for one in extends if isinstance(one, Mapping) and one.get("file")]
-        env_files = [name for one in includes for name in _strings(one.get("env_file"))]
-        return cls(tuple(files), tuple(env_files), tuple(one.get("project_directory") or "." for one in includes))
+        files = [name for include in includes for name in _strings(include.get("path"))]
+        files += [extended["file"] for extended in extends if isinstance(extended, Mapping) and extended.get("file")]
+        env_files = [name for include in includes for name in _strings(include.get("env_file"))]
+        folders = (include.get("project_directory") or "." for include in includes)
+        return cls(tuple(files), tuple(env_files), tuple(folders))
 
 
 def _strings(value: Any) -> list[str]:

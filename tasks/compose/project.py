@@ -157,10 +157,10 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
     from tasks.compose.stack import Compose
 
     project = _project(Compose(files, "", environ).config(), files, environ)
-    found = compose_answer.sources(files, environ)
-    if found is not None:
-        key = compose_answer.key(found, files, environ)
-        content = {"format": _FORMAT, "key": key, "sources": list(map(str, found)), "project": _to_json(project)}
+    current = compose_answer.sources(files, environ)
+    if current is not None:
+        key = compose_answer.key(current, files, environ)
+        content = {"format": _FORMAT, "key": key, "sources": list(map(str, current)), "project": _to_json(project)}
         write_json(kept, content)
     return project
 
@@ -261,8 +261,8 @@ def _pairs(value: Any) -> Iterator[str]:
     """Compose writes such lists either as ``["a=b"]`` or as ``{"a": "b"}`` (a value may be a list)."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            for one in inner if isinstance(inner, list) else [inner]:
-                yield f"{key}={one}" if one else key
+            for text in inner if isinstance(inner, list) else [inner]:
+                yield f"{key}={text}" if text else key
     else:
         yield from value or ()
 
@@ -323,8 +323,8 @@ def _to_json(project: Project) -> dict[str, Any]:
 
 def _from_json(kept: Mapping[str, Any]) -> Project:
     images = {}
-    for one in kept["images"]:
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
-        values["secrets"] = tuple(Secret(**secret) for secret in one["secrets"])
-        images[one["name"]] = Image(**values)
+    for image in kept["images"]:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in image.items()}
+        values["secrets"] = tuple(Secret(**secret) for secret in image["secrets"])
+        images[image["name"]] = Image(**values)
     return Project(kept["name"], Path(kept["directory"]), tuple(map(Path, kept["files"])), images)

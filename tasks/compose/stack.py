@@ -158,25 +158,25 @@ def services_of(config: Mapping[str, Any]) -> dict[str, Service]:
     """The services in Compose's answer to ``config --format json``, by name."""
     volumes = {key: str((value or {}).get("name") or key) for key, value in (config.get("volumes") or {}).items()}
     declared: Mapping[str, Any] = config.get("services") or {}
-    return {name: _service(name, one, config["name"], volumes) for name, one in sorted(declared.items())}
+    return {name: _service(name, service, config["name"], volumes) for name, service in sorted(declared.items())}
 
 
-def _service(name: str, one: Mapping[str, Any], project: str, volumes: Mapping[str, str]) -> Service:
-    replicas = one.get("scale")
+def _service(name: str, declared: Mapping[str, Any], project: str, volumes: Mapping[str, str]) -> Service:
+    replicas = declared.get("scale")
     if replicas is None:
-        replicas = (one.get("deploy") or {}).get("replicas")
-    build = one.get("build") or {}
+        replicas = (declared.get("deploy") or {}).get("replicas")
+    build = declared.get("build") or {}
     context = Path(build.get("context") or "")
     named = "" if build.get("dockerfile_inline") else build.get("dockerfile") or "Dockerfile"
-    mounts = [mount for mount in one.get("volumes") or () if mount.get("type") == "volume" and mount.get("source")]
+    mounts = [mount for mount in declared.get("volumes") or () if mount.get("type") == "volume" and mount.get("source")]
     return Service(
         name=name,
-        image=one.get("image") or f"{project}-{name}",
-        builds=bool(one.get("build")),
+        image=declared.get("image") or f"{project}-{name}",
+        builds=bool(declared.get("build")),
         replicas=1 if replicas is None else int(replicas),
         volumes={mount["target"]: volumes.get(mount["source"], mount["source"]) for mount in mounts},
-        ports=tuple(sorted({int(port["target"]) for port in one.get("ports") or ()})),
-        watch=tuple(_syncs((one.get("develop") or {}).get("watch") or ())),
+        ports=tuple(sorted({int(port["target"]) for port in declared.get("ports") or ()})),
+        watch=tuple(_syncs((declared.get("develop") or {}).get("watch") or ())),
         context=context if context.is_absolute() else None,
         dockerfile=context / named if context.is_absolute() and named else None,
     )

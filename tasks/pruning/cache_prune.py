@@ -34,11 +34,12 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
     and then it is asked about. ``UserError`` without agreement. Of that, what is needed or was used meanwhile stays:
     once no build with this engine runs, which is waited for, everything is looked at again."""
     asked = time.time()
-    chosen = choose_now(run, everything)
+    settings = run.settings
+    chosen = choose(disk_usage.all_items(run), settings.cache_max_age, settings.cache_max_size, everything)
     if dry_run:
-        print(json.dumps(as_data(chosen), indent=2) if as_json else said(run, chosen, everything))
+        print(json.dumps(as_data(chosen), indent=2) if as_json else summary(run, chosen, everything))
         return
-    print(said(run, chosen, everything), file=sys.stderr)
+    print(summary(run, chosen, everything), file=sys.stderr)
     if not chosen.gone:
         return
     if not yes:
@@ -49,7 +50,7 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
     if as_json:
         print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))
     for key, item in agreed.items():
-        if key not in {one.key for one, _ in gone}:
+        if key not in {item.key for item, _ in gone}:
             print(left.get(key) or f"{item.name} stays: it was used meanwhile", file=sys.stderr)
     print(f"removed {len(gone)} entries, about {size_text(sum(size for _, size in gone))}", file=sys.stderr)
 
@@ -57,7 +58,7 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
 def _remove_agreed(
     run: Run, everything: bool, agreed: Mapping[str, Item], asked: float
 ) -> tuple[list[tuple[Item, int]], dict[str, str]]:
-    """Remove what was agreed to and may still go; returns that with the bytes freed, and why something is still there.
+    """Remove what was agreed to and is still reclaimable; returns it with the bytes freed, and why some is still there.
 
     What an image and a build cache shared may count as the cache's alone only when the image is gone. So then the
     bounds are held to once more, by records of the build cache, which have no owners, that nobody used since.
@@ -80,26 +81,21 @@ def _choose_unused(run: Run, everything: bool, only: Container[str] | None, sinc
     settings = run.settings
     items = disk_usage.all_items(run)
     unused = time.time() - since
-    going = choose(items, settings.cache_max_age, settings.cache_max_size, everything).gone
-    may_go = {
-        one.key
-        for one, _ in going
+    reclaimable = {
+        item.key
+        for item, _ in choose(items, settings.cache_max_age, settings.cache_max_size, everything).gone
         # How long a dedicated builder did not use a record, it only says in round figures.
-        if (one.idle >= unused or one.kind == Kind.BUILDER)
-        and (one.key in only if only is not None else one.kind in BUILD_CACHES)
+        if (item.idle >= unused or item.kind == Kind.BUILDER)
+        and (item.key in only if only is not None else item.kind in BUILD_CACHES)
     }
     # Once more, for the order: what lies under something that stays, stays.
-    items = [item if item.needed or item.key in may_go else replace(item, needed="not agreed to") for item in items]
+    items = [
+        item if item.needed or item.key in reclaimable else replace(item, needed="not agreed to") for item in items
+    ]
     return choose(items, 0.0, 0, everything=True)
 
 
-def choose_now(run: Run, everything: bool) -> Pruning:
-    """What would be removed at this moment."""
-    settings = run.settings
-    return choose(disk_usage.all_items(run), settings.cache_max_age, settings.cache_max_size, everything)
-
-
-def said(run: Run, chosen: Pruning, everything: bool) -> str:
+def summary(run: Run, chosen: Pruning, everything: bool) -> str:
     """What would be removed, in words: every image and folder by name, and of a build cache's records the largest."""
     settings = run.settings
     if not chosen.gone:

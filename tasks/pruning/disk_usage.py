@@ -69,18 +69,8 @@ def images(run: Run, now: float) -> list[Item]:
         why = needed.get(local_image.id) or _in_use(local_image, users, repositories, now)
         layers = parts_of(chained(run.engine.layers(local_image.id)))
         name = " ".join(local_image.tags) or local_image.id[:19]
-        items.append(
-            Item(
-                local_image.id,
-                Kind.IMAGE,
-                name,
-                layers,
-                idle,
-                rebuild_cost.get(local_image.id, 0.0),
-                why,
-                refs=local_image.tags,
-            )
-        )
+        cost = rebuild_cost.get(local_image.id, 0.0)
+        items.append(Item(local_image.id, Kind.IMAGE, name, layers, idle, cost, why, refs=local_image.tags))
     return items
 
 
@@ -103,13 +93,13 @@ def _needed(run: Run) -> dict[str, str]:
 def names(run: Run, items: Iterable[Item], now: float) -> list[Item]:
     """The temporary names of killed builds on images that stay: only the name can go."""
     repositories = _repositories(run)
-    found = []
+    left_over = []
     for ref in [ref for item in items if item.needed for ref in item.refs]:
         given = temporary_tag.given(ref)
         if given is not None and _ours(ref, repositories):
             why = "" if now - given > _PASSING_SECONDS else "a build may be using it"
-            found.append(Item(ref, Kind.NAME, ref, idle=now - given, needed=why, refs=(ref,)))
-    return found
+            left_over.append(Item(ref, Kind.NAME, ref, idle=now - given, needed=why, refs=(ref,)))
+    return left_over
 
 
 def engine_cache(
@@ -147,13 +137,14 @@ def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, fl
     """Which layer a shared record is, by its id. The engine does not say: it is one of as many bytes, and of several
     such the one that comes at the same place in time."""
     by_size: dict[int, list[str]] = defaultdict(list)
-    for digest in sorted(layers, key=lambda one: layers[one][1], reverse=True):
+    for digest in sorted(layers, key=lambda digest: layers[digest][1], reverse=True):
         by_size[layers[digest][0]].append(digest)
-    found = {}
-    for record in sorted((record for record in records if record.shared and record.size), key=lambda one: one.made):
+    layer_of = {}
+    shared = (record for record in records if record.shared and record.size)
+    for record in sorted(shared, key=lambda record: record.made):
         if by_size.get(record.size):
-            found[record.id] = by_size[record.size].pop()
-    return found
+            layer_of[record.id] = by_size[record.size].pop()
+    return layer_of
 
 
 def builder_cache(run: Run, now: float) -> list[Item]:
@@ -182,7 +173,7 @@ def read_du(text: str, now: float) -> list[CacheRecord]:
         records.append(
             CacheRecord(
                 id=fields["ID"][0],
-                parents=tuple(one for one in (*fields["Parent"], *fields["Parents"]) if one),
+                parents=tuple(parent for parent in (*fields["Parent"], *fields["Parents"]) if parent),
                 what=" ".join(fields["Description"] or fields["Type"]),
                 size=_bytes(" ".join(fields["Size"])),
                 used=now - _ago(used) if used else epoch_seconds(" ".join(fields["Created at"])),
@@ -227,11 +218,8 @@ def files(run: Run, now: float) -> list[Item]:
         if path.is_file():
             current = path.name.removesuffix(path.suffix) in run.project.images
             why = "it tells what is here" if current and path.suffix == ".json" else ""
-            status = path.stat()
-            name = str(path.relative_to(folder))
-            items.append(
-                Item(str(path), Kind.OWN_FILE, name, {str(path): status.st_size}, now - status.st_mtime, 1.0, why)
-            )
+            parts, idle = {str(path): path.stat().st_size}, now - path.stat().st_mtime
+            items.append(Item(str(path), Kind.OWN_FILE, str(path.relative_to(folder)), parts, idle, 1.0, why))
     return items
 
 
@@ -271,11 +259,8 @@ def _in_use(local_image: LocalImage, users: Mapping[str, tuple[str, ...]], repos
     others = [tag for tag in local_image.tags if not _ours(tag, repositories)]
     if others:
         return f"it is also called `{others[0]}`"
-    if any(
-        now - given < _PASSING_SECONDS for tag in local_image.tags if (given := temporary_tag.given(tag)) is not None
-    ):
-        return "a build may be making or using it"
-    return ""
+    given = (when for tag in local_image.tags if (when := temporary_tag.given(tag)) is not None)
+    return "a build may be making or using it" if any(now - when < _PASSING_SECONDS for when in given) else ""
 
 
 def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
@@ -285,7 +270,7 @@ def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
         if of_use or path.is_symlink() or not path.exists():
             continue
         files = [path] if path.is_file() else list(_walk(path))
-        used = max(one.stat().st_mtime for one in files or [path])
+        used = max(file.stat().st_mtime for file in files or [path])
         parts = {str(path): path.stat().st_size for path in files}
         yield Item(str(path), Kind.OWN_FILE, f"{path.name}, of an older version", parts, now - used)
 
@@ -301,15 +286,15 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"([\d.]+)\s*(B|kB|MB|GB|TB)", text)
-    if not found:
+    match = re.fullmatch(r"([\d.]+)\s*(B|kB|MB|GB|TB)", text)
+    if not match:
         raise UserError(f"docker buildx du shows a size that is not known here: {text!r}")
-    return int(float(found[1]) * _BYTES[found[2]])
+    return int(float(match[1]) * _BYTES[match[2]])
 
 
 def _ago(text: str) -> float:
     """``3 minutes ago``, ``About an hour ago``, ``Less than a second ago`` in seconds."""
-    found = re.search(r"(\d+|an?)\s+(second|minute|hour|day|week|month|year)", text)
-    if not found:
+    match = re.search(r"(\d+|an?)\s+(second|minute|hour|day|week|month|year)", text)
+    if not match:
         return 0.0
-    return (1 if found[1].startswith("a") else int(found[1])) * float(_SPANS[found[2]])
+    return (1 if match[1].startswith("a") else int(match[1])) * float(_SPANS[match[2]])

@@ -123,8 +123,8 @@ def contents_of(
         write_json(kept, {_FORMAT: known})
     return {
         image.id: Content(
-            tuple(File(**one) for one in known[image.id]["largest"]),
-            tuple(Finding(**one) for one in known[image.id]["could_go"]),
+            tuple(File(**file) for file in known[image.id]["largest"]),
+            tuple(Finding(**finding) for finding in known[image.id]["could_go"]),
         )
         for image in images
     }
@@ -140,11 +140,11 @@ def files_of(
         return {}
     with commands.start(["docker", "save", *ids], env=environ, stderr=commands.PIPE) as process:
         try:
-            found = read_archive(process.stdout, progress) if process.stdout else {}
+            files = read_archive(process.stdout, progress) if process.stdout else {}
         except tarfile.TarError as error:
-            said = process.stderr.read().decode(errors="replace") if process.stderr else ""
-            raise UserError(f"docker save: {commands.last_words(said, str(error))}") from None
-    return found
+            stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
+            raise UserError(f"docker save: {commands.last_words(stderr, str(error))}") from None
+    return files
 
 
 def read_archive(stream: IO[bytes], progress: Callable[[str], None] = lambda line: None) -> dict[str, list[File]]:
@@ -161,17 +161,17 @@ def read_archive(stream: IO[bytes], progress: Callable[[str], None] = lambda lin
                 continue
             try:
                 with tarfile.open(fileobj=content, mode="r|*") as layer:
-                    layers[member.name] = [(one.name.removeprefix("./"), one.size) for one in layer if not one.isdir()]
+                    layers[member.name] = [(at.name.removeprefix("./"), at.size) for at in layer if not at.isdir()]
             except tarfile.ReadError:
                 continue  # a configuration or an index
             progress(f"read a layer of {member.size / 1e6:.0f} MB, {len(layers[member.name])} files")
-    found = {}
+    files = {}
     for image in manifest:
         number = image["Config"].rpartition("/")[2].removesuffix(".json")
-        found[f"sha256:{number}"] = [
+        files[f"sha256:{number}"] = [
             File(path, size, place) for place, name in enumerate(image["Layers"]) for path, size in layers.get(name, ())
         ]
-    return found
+    return files
 
 
 def remaining(files: Iterable[File]) -> tuple[list[File], list[File]]:
@@ -197,15 +197,15 @@ def remaining(files: Iterable[File]) -> tuple[list[File], list[File]]:
 def could_go(files: Iterable[File]) -> list[Finding]:
     """What of these files an image that runs a service rarely needs, the largest kind first."""
     kept, gone = remaining(files)
-    found: dict[tuple[str, str], list[int]] = {}
+    kinds: dict[tuple[str, str], list[int]] = {}
     if sum(file.size for file in gone):
-        found[_WASTED] = [file.size for file in gone]
+        kinds[_WASTED] = [file.size for file in gone]
     for file in kept:
         for what, pattern, remedy in _RULES:
             if pattern.match(file.path):
-                found.setdefault((what, remedy), []).append(file.size)
+                kinds.setdefault((what, remedy), []).append(file.size)
                 break
-    rows = [Finding(what, sum(sizes), len(sizes), remedy) for (what, remedy), sizes in found.items()]
+    rows = [Finding(what, sum(sizes), len(sizes), remedy) for (what, remedy), sizes in kinds.items()]
     return sorted((row for row in rows if row.size), key=lambda row: -row.size)
 
 

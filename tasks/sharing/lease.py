@@ -92,9 +92,9 @@ class BuildCoordinator:
         """What the index knows of these fingerprints, in one round trip."""
         if not fingerprints:
             return {}
-        found = self._do(lambda redis: redis.mget([f"{_PREFIX}made:{one}" for one in fingerprints]))
+        answers = self._do(lambda redis: redis.mget([f"{_PREFIX}made:{fingerprint}" for fingerprint in fingerprints]))
         made = {}
-        for fingerprint, text in zip(fingerprints, found or (), strict=False):
+        for fingerprint, text in zip(fingerprints, answers or (), strict=False):
             with contextlib.suppress(ValueError, TypeError):
                 made[fingerprint] = Made(**json.loads(text))
         return made
@@ -104,8 +104,8 @@ class BuildCoordinator:
 
         def write(redis: Any) -> None:
             with redis.pipeline(transaction=False) as pipe:
-                for fingerprint, one in made.items():
-                    pipe.set(f"{_PREFIX}made:{fingerprint}", json.dumps(asdict(one)), ex=_REMEMBERED_SECONDS)
+                for fingerprint, result in made.items():
+                    pipe.set(f"{_PREFIX}made:{fingerprint}", json.dumps(asdict(result)), ex=_REMEMBERED_SECONDS)
                 pipe.execute()
 
         self._do(write)

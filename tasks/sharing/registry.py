@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Registry:
         self.address = address
         self.host, _, self._prefix = address.partition("/")
         self._limits = (connect, read)
-        self._tokens: dict[str, str] = {}
+        self._logins: dict[str, Mapping[str, str]] = {}
         self._lock = threading.Lock()
 
     def repository(self, path: str) -> str:
@@ -73,22 +73,22 @@ class Registry:
         manifest, digest = self._manifest(repository, tag)
         if manifest is None:
             return None
-        wanted = [platforms.normalise(one) for one in platform.split(", ")]
+        wanted = [platforms.normalise(part) for part in platform.split(", ")]
         if "manifests" in manifest:
             try:
                 listed = reversed(manifest["manifests"])  # the first of a platform wins
-                by_platform = {platform_of(one.get("platform") or {}): one["digest"] for one in listed}
+                by_platform = {platforms.of(entry.get("platform") or {}): entry["digest"] for entry in listed}
             except (KeyError, TypeError, AttributeError):
                 raise NoImage("answers with something that is no image") from None
-            if not all(one in by_platform for one in wanted):
+            if not by_platform.keys() >= set(wanted):
                 return None
             if len(wanted) > 1:
-                parts = [self._found(repository, *self._manifest(repository, by_platform[one])) for one in wanted]
-                return _together(digest, wanted, parts)
+                manifests = (self._manifest(repository, by_platform[name]) for name in wanted)
+                return _together(digest, wanted, [self._described(repository, *manifest) for manifest in manifests])
             manifest, digest = self._manifest(repository, by_platform[wanted[0]])
-        return self._found(repository, manifest, digest) if len(wanted) == 1 else None
+        return self._described(repository, manifest, digest) if len(wanted) == 1 else None
 
-    def _found(self, repository: str, manifest: dict[str, Any] | None, digest: str) -> SharedImage | None:
+    def _described(self, repository: str, manifest: dict[str, Any] | None, digest: str) -> SharedImage | None:
         if manifest is None:
             return None
         try:
@@ -132,22 +132,22 @@ class Registry:
         """Let ``file`` be the blob with this digest; it is there once whole. Raises ``Unavailable``, ``NoImage``."""
         import hashlib
 
-        import requests
-
         repository = self.repository(path)
-        partial, found = file.with_name(f".{file.name}.{os.getpid()}"), hashlib.sha256()
+        partial, content = file.with_name(f".{file.name}.{os.getpid()}"), hashlib.sha256()
         try:
-            with self._send("GET", f"/v2/{repository}/blobs/{digest}", repository) as answer, partial.open("wb") as out:
+            with (
+                _translated(),
+                self._send("GET", f"/v2/{repository}/blobs/{digest}", repository) as answer,
+                partial.open("wb") as out,
+            ):
                 if answer.status_code != 200:
                     raise NoImage("does not hold all of it")
                 for piece in answer.iter_content(1 << 20):
-                    found.update(piece)
+                    content.update(piece)
                     out.write(piece)
-            if f"sha256:{found.hexdigest()}" != digest:
+            if f"sha256:{content.hexdigest()}" != digest:
                 raise NoImage("answers with another blob than the one that was asked for")
             partial.replace(file)
-        except requests.exceptions.RequestException as error:
-            raise Unavailable(_said(error)) from None
         finally:
             partial.unlink(missing_ok=True)
 
@@ -191,10 +191,9 @@ class Registry:
         size = body.stat().st_size if isinstance(body, Path) else 0
         limits = (self._limits[0], _MOVE_SECONDS + size / _SLOWEST)
 
-        def once() -> Any:
-            sent = dict(headers or {})
-            if repository in self._tokens and urlsplit(url).netloc == urlsplit(self._base).netloc:
-                sent["Authorization"] = self._tokens[repository]
+        def once(login: Mapping[str, str]) -> Any:
+            ours = urlsplit(url).netloc == urlsplit(self._base).netloc
+            sent = {**(headers or {}), **(login if ours else {})}
             with body.open("rb") if isinstance(body, Path) else contextlib.nullcontext(body) as data:
                 # Of an empty file, requests would send no length.
                 content = data if size or not isinstance(body, Path) else b""
@@ -202,15 +201,16 @@ class Registry:
                     method, url, headers=sent, data=content, timeout=limits, verify=self._trust, stream=True
                 )
 
-        try:
-            answer = once()
+        return self._logged_in(repository, once)
+
+    def _logged_in(self, repository: str, once: Callable[[Mapping[str, str]], Any]) -> Any:
+        """The answer to a request that is made with these headers of a login; again where another is asked for."""
+        with _translated():
+            answer = once(self._logins.get(repository, {}))
             if answer.status_code == 401:
                 answer.close()
-                self._authorization(answer.headers.get("WWW-Authenticate", ""), repository)
-                answer = once()
-        except requests.exceptions.RequestException as error:
-            raise Unavailable(_said(error)) from None
-        return answer
+                answer = once(self._login(answer.headers.get("WWW-Authenticate", ""), repository))
+            return answer
 
     def _manifest(self, repository: str, reference: str) -> tuple[dict[str, Any] | None, str]:
         answer = self._get(f"/v2/{repository}/manifests/{reference}", repository, ", ".join(_MANIFESTS))
@@ -231,24 +231,10 @@ class Registry:
 
     def _get(self, path: str, repository: str, accept: str = "*/*") -> Any:
         """The answer to a request; None if the registry does not have it."""
-        import requests
-
-        headers = {"Accept": accept}
-        if repository in self._tokens:
-            headers["Authorization"] = self._tokens[repository]
-        try:
-            answer = self._request(path, headers)
-            if answer.status_code == 401:
-                headers["Authorization"] = self._authorization(answer.headers.get("WWW-Authenticate", ""), repository)
-                answer = self._request(path, headers)
-        except requests.exceptions.RequestException as error:
-            raise Unavailable(_said(error)) from None
+        answer = self._logged_in(repository, lambda login: self._request(path, {"Accept": accept, **login}))
         if answer.status_code == 404:
             return None
-        if answer.status_code in (401, 403):
-            raise Unavailable(f"refuses the credentials of `docker login {self.host}`")
-        if answer.status_code >= 400:
-            raise Unavailable(f"answers with status {answer.status_code}")
+        self._expect(answer, 200)
         return answer
 
     def _request(self, path: str, headers: Mapping[str, str]) -> Any:
@@ -263,7 +249,8 @@ class Registry:
             if int(answer.headers.get("Content-Length") or 0) > _LARGEST:
                 raise NoImage("answers with something that is no image")
             body = b""
-            for piece in _as_they_come(answer):
+            # Each piece when it is there: ``iter_content`` waits for as many bytes as it was asked for.
+            while piece := answer.raw.read1(65536, decode_content=True):
                 body += piece
                 if time.monotonic() > until:  # bytes that drip reset the time limit of a read
                     raise Unavailable("does not answer in time")
@@ -283,8 +270,8 @@ class Registry:
         own = Path("/etc/docker/certs.d") / self.host / "ca.crt"
         return str(own) if own.is_file() else True
 
-    def _authorization(self, challenge: str, repository: str) -> str:
-        """What answers a 401: the login itself, or the token that the registry's token server gives for it."""
+    def _login(self, challenge: str, repository: str) -> Mapping[str, str]:
+        """The header that answers a 401: with the login itself, or the token that the registry's token server gives."""
         import requests
 
         scheme = challenge.partition(" ")[0].lower()
@@ -297,8 +284,8 @@ class Registry:
         else:
             raise Unavailable("asks for a kind of login that is not known here")
         with self._lock:
-            self._tokens[repository] = value
-        return value
+            self._logins[repository] = {"Authorization": value}
+            return self._logins[repository]
 
     def _token(self, realm: str, service: str, scope: str) -> str:
         import requests
@@ -327,49 +314,36 @@ class Registry:
         import docker.auth
 
         try:
-            found = docker.auth.load_config().resolve_authconfig(self.host) or {}
+            login = docker.auth.load_config().resolve_authconfig(self.host) or {}
         except docker.errors.DockerException:
-            found = {}
-        user, password = found.get("username") or found.get("Username"), found.get("password") or found.get("Password")
-        identity = found.get("IdentityToken") or found.get("identitytoken")
+            login = {}
+        user, password = login.get("username") or login.get("Username"), login.get("password") or login.get("Password")
+        identity = login.get("IdentityToken") or login.get("identitytoken")
         return str(user or ""), str(password or ""), str(identity or "")
-
-
-def _as_they_come(answer: Any) -> Iterator[bytes]:
-    """The bytes of an answer, each when it is there: ``iter_content`` waits for as many as it was asked for."""
-    import requests
-    import urllib3
-
-    try:
-        while piece := answer.raw.read1(65536, decode_content=True):
-            yield piece
-    except urllib3.exceptions.ReadTimeoutError as error:
-        raise requests.exceptions.ReadTimeout(error) from None
-    except urllib3.exceptions.HTTPError as error:
-        raise requests.exceptions.ConnectionError(error) from None
 
 
 def _together(digest: str, wanted: list[str], parts: list[SharedImage | None]) -> SharedImage | None:
     """The index of these images, one for each platform; without labels where they are not of one build."""
-    found = [part for part in parts if part]
-    if [part.platform for part in found] != wanted:
+    images = [part for part in parts if part]
+    if [part.platform for part in images] != wanted:
         return None
-    ours = [{key: value for key, value in part.labels.items() if key.startswith(LABEL)} for part in found]
-    labels = found[0].labels if all(one == ours[0] for one in ours) else {}
-    layers = {layer: size for part in found for layer, size in part.layers.items()}
+    ours = [{key: value for key, value in part.labels.items() if key.startswith(LABEL)} for part in images]
+    labels = images[0].labels if all(marks == ours[0] for marks in ours) else {}
+    layers = {layer: size for part in images for layer, size in part.layers.items()}
     return SharedImage(digest, "", ", ".join(wanted), labels, digest, layers)
 
 
-def platform_of(declared: Mapping[str, Any]) -> str:
-    """The normal form of a platform as an index or a configuration writes it."""
-    parts = (declared.get("os"), declared.get("architecture"), declared.get("variant"))
-    return platforms.normalise("/".join(str(part) for part in parts if part))
-
-
-def _said(error: Exception) -> str:
-    """What goes on from "the registry …", without a URL, which may hold a signature."""
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """For the block: ``Unavailable`` for what ``requests`` raises, without a URL, which may hold a signature."""
     import requests
+    import urllib3
 
-    if isinstance(error, requests.exceptions.SSLError):
-        return "has a certificate that is not trusted here"
-    return "does not answer in time" if isinstance(error, requests.exceptions.Timeout) else "does not answer"
+    try:
+        yield
+    except requests.exceptions.SSLError:
+        raise Unavailable("has a certificate that is not trusted here") from None
+    except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
+        raise Unavailable("does not answer in time") from None
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
+        raise Unavailable("does not answer") from None

@@ -79,22 +79,22 @@ class Share:
 
     def offers(self, inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
         """What the registry holds for these images, by name; ``platform`` is the engine's."""
-        wanted = {name: wanted_of(one, platform) for name, one in inputs.items()}
-        return self.look({name: one for name, one in wanted.items() if one})
+        wanted = {name: wanted_of(image, platform) for name, image in inputs.items()}
+        return self.look({name: image for name, image in wanted.items() if image})
 
     def look(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
         """Which of these images the registry holds under their fingerprints, asked side by side, once in a run."""
-        keys = {name: (one.path, one.tag) for name, one in wanted.items()}
-        todo = {name: one for name, one in wanted.items() if keys[name] not in self._known}
+        keys = {name: (image.path, image.tag) for name, image in wanted.items()}
+        todo = {name: image for name, image in wanted.items() if keys[name] not in self._known}
         if todo and not self._off:
             from concurrent.futures import ThreadPoolExecutor  # builds without a registry need none
 
             with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
-                for name, found in zip(todo, pool.map(self._ask, todo.values()), strict=True):
-                    self._known[keys[name]] = found
+                for name, shared_image in zip(todo, pool.map(self._ask, todo.values()), strict=True):
+                    self._known[keys[name]] = shared_image
         if self._off:
             return {}
-        return {name: found for name, key in keys.items() if (found := self._known.get(key))}
+        return {name: shared_image for name, key in keys.items() if (shared_image := self._known.get(key))}
 
     def forget(self, wanted: Wanted) -> None:
         """Ask again about an image: another machine may have pushed it since."""
@@ -136,9 +136,9 @@ class Share:
 
     def refuse(self, wanted: Wanted, why: str) -> None:
         """What was pulled is not taken: it is built here instead."""
-        found, self._known[(wanted.path, wanted.tag)] = self._known.get((wanted.path, wanted.tag)), None
-        if found:
-            self._failed[found.digest] = True
+        shared_image, self._known[(wanted.path, wanted.tag)] = self._known.get((wanted.path, wanted.tag)), None
+        if shared_image:
+            self._failed[shared_image.digest] = True
         self._say(f"`{wanted.path}:{wanted.tag}` of {self.address} is not taken, but built here: {why}")
 
     def push(
@@ -153,15 +153,12 @@ class Share:
         of the engine's the ``whole`` index with this digest of that layout, if one is given."""
         if not self.writes:
             return None
+        tags, problem = (wanted.tag, *also), ""
         if whole:
             from tasks.sharing import transfer
 
-            tags = (wanted.tag, *also)
             problem = self._moved(lambda: transfer.push(self._registry, wanted.path, tags, whole, _go_on))
-            if problem:
-                self._leave(f"takes nothing ({problem})", "results of this run are not shared")
-                return None
-        for tag in () if whole else (wanted.tag, *also):
+        for tag in () if whole else tags:
             ref = f"{self.address}/{wanted.path}:{tag}"
             engine.tag(local_image.id, ref)
             try:
@@ -169,8 +166,10 @@ class Share:
             finally:
                 engine.untag(ref)
             if problem:
-                self._leave(f"takes nothing ({problem})", "results of this run are not shared")
-                return None
+                break
+        if problem:
+            self._leave(f"takes nothing ({problem})", "results of this run are not shared")
+            return None
         self.forget(wanted)
         return self.look({"": wanted}).get("")
 
@@ -186,9 +185,9 @@ class Share:
         if self._off:
             return None
         try:
-            found = self._registry.image(wanted.path, wanted.tag, wanted.platform)
+            shared_image = self._registry.image(wanted.path, wanted.tag, wanted.platform)
             # What nobody can use is as good as none: a result of this machine may take its place.
-            return None if found and self._failed.get(found.digest) else found
+            return None if shared_image and self._failed.get(shared_image.digest) else shared_image
         except NoImage as error:
             self._say(f"`{wanted.path}:{wanted.tag}` is built here: the shared registry {self.address} {error}")
         except Unavailable as error:
