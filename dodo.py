@@ -7,7 +7,7 @@ from tasks.cli.configuration import doit_config
 # what the images are built on, and the images; what would be done about them, and why
 from tasks.cli.bases import task_base_image, task_rebuild_base
 from tasks.cli.build import task_build_base, task_build_image_optimized, task_build_optimized
-from tasks.cli.plan import task_plan
+from tasks.cli.show import task_plan
 
 # where work is kept and shared
 from tasks.cli.cache import task_cache_export, task_cache_import, task_cache_init
@@ -18,9 +18,7 @@ from tasks.cli.stack import task_ci_build, task_dev_optimized, task_down_optimiz
 from tasks.cli.stack import task_logs_optimized, task_ps_optimized, task_up_optimized
 
 # what was built before, how it went, how large it is; is this machine able
-from tasks.cli.history import task_build_report, task_history
-from tasks.cli.sizes import task_image_sizes
-from tasks.cli.doctor import task_doctor
+from tasks.cli.show import task_build_report, task_doctor, task_history, task_image_sizes
 
 # of this repository alone, for `adopt` leaves this paragraph out of its copies: how they are made, how much better the
 # optimized way is, measured here and now, moving to it; are the files good, does it work

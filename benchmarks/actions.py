@@ -17,7 +17,7 @@ from tasks.engine.layers import together
 from tasks.pruning import image_contents
 from tasks.pruning.image_contents import Measured
 from tasks.run import Run
-from tasks.stack.standard import twins
+from tasks.stack.standard import declared_both_ways
 
 
 def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
@@ -36,7 +36,7 @@ def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: b
     """Measure all that the guide's tables hold, print them with verdicts, and leave them as HTML, Markdown and JSON in
     ``.build/comparison``."""
     inputs = _inputs(run)
-    pairs = twins(run)
+    pairs = declared_both_ways(run)
     names = chosen(images, list(pairs))
     with side_by_side(run) as both:
         cases = _measured(both, run, images, repeat)
@@ -81,7 +81,7 @@ def chosen(images: str, known: Sequence[str]) -> list[str]:
 def _measured(both: SideBySide, run: Run, images: str, repeat: int) -> list[Case]:
     if repeat < 1:
         raise UserError(f"--repeat must be at least 1, not {repeat}")
-    names = chosen(images, list(twins(run)))
+    names = chosen(images, list(declared_both_ways(run)))
     parents = {parent for one in run.decisions().values() for parent in one.inputs.parents.values()}
     return scenarios.run(both, _inputs(run), names, sorted(parents), repeat, run.events.say)
 

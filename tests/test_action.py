@@ -10,11 +10,11 @@ import pytest
 from doit.exceptions import TaskFailed
 from doit.task import dict_to_task
 
-from tasks.cli import action, bench, cache, history, plan, stack
+from tasks.cli import action, bench, cache, show, stack
 
 PARAMS = [
     {"name": "number", "long": "show", "default": ""},
-    {"name": "as_json", "long": "json", "short": "j", **action.FLAG},
+    {**action.JSON, "short": "j"},
 ]
 
 
@@ -50,7 +50,7 @@ def test_words_are_passed_on_by_a_task_without_options() -> None:
 
 
 def creators() -> list[Any]:
-    rooms = (bench, cache, history, plan, stack)
+    rooms = (bench, cache, show, stack)
     found = [value for room in rooms for name, value in vars(room).items() if name.startswith("task_")]
     return [one for one in found if not inspect.isgeneratorfunction(one)]
 

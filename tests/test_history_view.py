@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,8 @@ import pytest
 
 from tasks.base.errors import UserError
 from tasks.history.store import Build, History, StepRecord
-from tasks.ui.history_view import Asked, answer, asked
+from tasks.run import Run
+from tasks.ui.history_view import details, get, recent, show, table
 
 BUILD = Build(
     image="auth",
@@ -40,23 +44,33 @@ def stored(tmp_path: Path) -> History:
     return history
 
 
-def test_what_it_understands() -> None:
-    assert asked([]) == Asked()
-    assert asked(["auth"], as_json=True) == Asked(image="auth", as_json=True)
-    assert asked([], "7") == Asked(show=7)
-    assert asked(["auth"], limit="3") == Asked(image="auth", limit=3)
+def shown(history: History, words: Sequence[str] = (), number: str = "", limit: str = "", as_json: bool = False) -> str:
+    """What ``doit history`` prints."""
+    run = Run()
+    run.history = history
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        show(run, words, number, limit, as_json)
+    return printed.getvalue().rstrip("\n")
+
+
+def test_what_it_understands(stored: History) -> None:
+    stored.add(BUILD)
+    of_auth = json.loads(shown(stored, ["auth"], as_json=True))
+    assert [(build["id"], build["image"]) for build in of_auth] == [(3, "auth"), (1, "auth")]
+    assert [build["id"] for build in json.loads(shown(stored, ["auth"], limit="1", as_json=True))] == [3]
+    assert shown(stored, number="2").startswith("build 2\n")
 
 
 @pytest.mark.parametrize(
     ("words", "options"), [([], {"number": "x"}), ([], {"limit": "-1"}), (["a", "b"], {}), ([], {"number": "²"})]
 )
-def test_what_it_does_not(words: list[str], options: dict[str, str]) -> None:
-    with pytest.raises(UserError):
-        asked(words, **options)
+def test_what_it_does_not(stored: History, words: list[str], options: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"takes one image|needs a whole number"):
+        shown(stored, words, **options)
 
 
 def test_the_table(stored: History) -> None:
-    lines = answer(stored, Asked(), width=120).splitlines()
+    lines = table(recent(stored, None), width=120).splitlines()
     assert lines[0].split() == ["id", "when", "image", "what", "time", "cached", "size", "why"]
     assert lines[1].split()[0] == "2"
     assert "memory" in lines[1]
@@ -67,7 +81,7 @@ def test_the_table(stored: History) -> None:
 
 
 def test_one_build_whole(stored: History) -> None:
-    text = answer(stored, Asked(show=1))
+    text = details(get(stored, 1))
     assert text.splitlines()[0] == "build 1"
     assert "why      `services/auth/main.py` changed\n         `base-python` was rebuilt\n" in text
     assert "steps    1 of 2 from the cache" in text
@@ -76,15 +90,15 @@ def test_one_build_whole(stored: History) -> None:
 
 
 def test_json_is_data(stored: History) -> None:
-    assert [build["image"] for build in json.loads(answer(stored, Asked(as_json=True)))] == ["memory", "auth"]
-    one = json.loads(answer(stored, Asked(show=1, as_json=True)))
+    assert [build["image"] for build in json.loads(shown(stored, as_json=True))] == ["memory", "auth"]
+    one = json.loads(shown(stored, number="1", as_json=True))
     assert (one["id"], one["seconds"], one["steps"][1]["why"]) == (1, 12.5, "its files changed")
 
 
 def test_what_is_not_there(stored: History, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no build 99"):
-        answer(stored, Asked(show=99))
+        shown(stored, number="99")
     with pytest.raises(UserError, match=r"no build of 'redis' \(it has auth, memory\)"):
-        answer(stored, Asked(image="redis"))
-    assert answer(History(tmp_path / "none"), Asked()) == "nothing was built yet"
-    assert answer(History(tmp_path / "none"), Asked(as_json=True)) == "[]"
+        shown(stored, ["redis"])
+    assert shown(History(tmp_path / "none")) == "nothing was built yet"
+    assert shown(History(tmp_path / "none"), as_json=True) == "[]"

@@ -7,10 +7,10 @@ import sys
 from tasks.base.errors import UserError
 
 
-def confirm(question: str = "type yes to go on: ") -> None:
+def confirm() -> None:
     """Ask; ``UserError`` unless the answer is yes. Without a terminal nobody can answer."""
     if not sys.stdin.isatty():
         raise UserError("not a terminal, so nobody can be asked", remedy="pass --yes")
-    print(question, end="", file=sys.stderr, flush=True)
+    print("type yes to go on: ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() != "yes":
         raise UserError("not agreed, so nothing was changed")

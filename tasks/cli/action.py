@@ -11,12 +11,22 @@ from typing import Any
 from tasks.base.errors import UserError
 
 Task = dict[str, Any]
-FLAG: Task = {"type": bool, "default": False}
-JSON: Task = {"name": "as_json", "long": "json", **FLAG, "help": "as JSON"}
-YES: Task = {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask"}
+_FLAG: Task = {"type": bool, "default": False}
+JSON: Task = {"name": "as_json", "long": "json", **_FLAG, "help": "as JSON"}
+YES: Task = {"name": "yes", "long": "yes", "short": "y", **_FLAG, "help": "do not ask"}
 # A task that prints, or talks with its user: no line of doit's own, and its output as it is.
 PLAIN: Task = {"io": {"capture": False}, "uptodate": [False]}
 QUIET: Task = {**PLAIN, "meta": {"quiet": True}}
+
+
+def flag(long: str, help: str, name: str = "") -> Task:
+    """An option without a value; ``name`` is that of the action's parameter, if it is another."""
+    return {"name": name or long.replace("-", "_"), "long": long, **_FLAG, "help": help}
+
+
+def quiet(action: Callable[..., Any] | str, *options: Task, words: str = "") -> Task:
+    """A quiet task that runs this action with these options; it takes all other words as the parameter ``words``."""
+    return {"actions": [(act, [action])], "params": list(options), "pos_arg": words or None, **QUIET}
 
 
 def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options: Any) -> Any:
@@ -52,22 +62,22 @@ def _imported(place: str) -> Callable[..., Any]:
 def _with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, with those that stand behind the words, where doit's parser does not look for them. A task without
     options of its own has all words as they are; ``UserError`` for an option that the task does not know."""
-    found = dict(options)
+    values = dict(options)
     if not task.pos_arg:
-        return found
-    words, names = list(found[task.pos_arg] or ()), []
+        return values
+    words, names = list(values[task.pos_arg] or ()), []
     if task.params:
         from doit.cmdparse import CmdOption, CmdParseError, TaskParse
 
         parser = TaskParse([CmdOption(option) for option in task.params])
         while words:
             try:
-                found, words = parser.parse_only(words, found)
+                values, words = parser.parse_only(words, values)
             except CmdParseError as error:
                 raise UserError(f"{task.name}: {error.__context__}", remedy=f"see `doit help {task.name}`") from None
             names += words[:1]
             del words[:1]
-    return {**found, task.pos_arg: names + words}
+    return {**values, task.pos_arg: names + words}
 
 
 def fail(sentence: str) -> Any:

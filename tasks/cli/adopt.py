@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from tasks.cli.action import FLAG, QUIET, Task, act
+from tasks.cli.action import Task, flag, quiet
 
 
 def task_adopt() -> Task:
     """Put these tasks into another project, or bring its copy to this version: FOLDER [--update] [--dry-run] [--yes]"""
-    return {
-        "actions": [(act, ["tasks.adopting.adopt:adopt"])],
-        "params": [
-            {"name": "update", "long": "update", **FLAG, "help": "bring the copy that is there to this version"},
-            {"name": "dry_run", "long": "dry-run", **FLAG, "help": "only say what would be done"},
-            {"name": "yes", "long": "yes", "short": "y", **FLAG, "help": "do not ask before files are removed"},
-        ],
-        "pos_arg": "folders",
-        **QUIET,
-    }
+    update = flag("update", "bring the copy that is there to this version")
+    dry_run = flag("dry-run", "only say what would be done")
+    yes = {**flag("yes", "do not ask before files are removed"), "short": "y"}
+    return quiet("tasks.adopting.adopt:adopt", update, dry_run, yes, words="folders")

@@ -8,7 +8,7 @@ from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.bases.base import TAR, ensure, rebuild, wanted
 from tasks.bases.debian import PACKAGES, declares_base
-from tasks.cli.action import QUIET, Task, act
+from tasks.cli.action import Task, act, quiet
 from tasks.run import Run, current
 
 
@@ -29,7 +29,7 @@ def task_base_image() -> Task | None:
 
 def task_rebuild_base() -> Task | None:
     """Make the base anew from today's packages, share it, and write the day into docker/base/date.txt"""
-    return {"actions": [(act, [_rebuild])], **QUIET} if declares_base(ROOT) else None
+    return quiet(_rebuild) if declares_base(ROOT) else None
 
 
 class Present:

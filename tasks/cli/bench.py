@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.cli.action import JSON, QUIET, Task, act
+from tasks.cli.action import JSON, Task, quiet
 
 _IMAGES = {"name": "images", "long": "images", "type": str, "default": "", "help": "only these, separated by commas"}
 _REPEAT = {"name": "repeat", "long": "repeat", "type": int, "default": 3, "help": "how often each build is measured"}
@@ -10,20 +10,11 @@ _REPEAT = {"name": "repeat", "long": "repeat", "type": int, "default": 3, "help"
 
 def task_benchmark_builds() -> Task:
     """Measure builds, standard against optimized, in engines of their own: [--images a,b] [--repeat N] [--json]"""
-    return {"actions": [(act, ["benchmarks.actions:benchmark_builds"])], "params": [_IMAGES, _REPEAT, JSON], **QUIET}
+    return quiet("benchmarks.actions:benchmark_builds", _IMAGES, _REPEAT, JSON)
 
 
 def task_compare_performance() -> Task:
     """Measure build time, size and reuse, and judge them: [--images a,b] [--repeat N] [--git N] [--json]"""
-    git = {
-        "name": "git",
-        "long": "git",
-        "type": int,
-        "default": 0,
-        "help": "replay so many last commits of git instead",
-    }
-    return {
-        "actions": [(act, ["benchmarks.actions:compare_performance"])],
-        "params": [_IMAGES, _REPEAT, git, JSON],
-        **QUIET,
-    }
+    replay = "replay so many last commits of git instead"
+    git = {"name": "git", "long": "git", "type": int, "default": 0, "help": replay}
+    return quiet("benchmarks.actions:compare_performance", _IMAGES, _REPEAT, git, JSON)

@@ -1,4 +1,4 @@
-"""Builders and caches: make them ready, look at them, prune them, carry them to another machine, do without them."""
+"""Builders and caches: make them ready, look at them, prune them, take them to another machine, do without them."""
 
 from __future__ import annotations
 
@@ -7,44 +7,37 @@ from pathlib import Path
 
 from tasks.base.errors import UserError
 from tasks.base.settings import CacheBackend
-from tasks.cli.action import FLAG, JSON, QUIET, YES, Task, act
+from tasks.cli.action import JSON, YES, Task, flag, quiet
 from tasks.cli.build import make_image, unreadable
 from tasks.run import Run, current
 
 
 def task_cache_init() -> Task:
     """Make the builder and the caches that the settings ask for ready, or say that there is nothing to set up"""
-    return {"actions": [(act, [_init])], **QUIET}
+    return quiet(_init)
 
 
 def task_cache_stats() -> Task:
     """Show what caches hold, what is reclaimable, and what they saved: [--runs N] [--json]"""
     runs = {"name": "runs", "long": "runs", "type": int, "default": 50, "help": "how many runs the hit rates cover"}
-    return {"actions": [(act, ["tasks.ui.cache_view:show"])], "params": [runs, JSON], **QUIET}
+    return quiet("tasks.ui.cache_view:show", runs, JSON)
 
 
 def task_cache_prune() -> Task:
     """Remove old results and caches that nothing needs: [--dry-run] [--all] [--yes]"""
-    return {
-        "actions": [(act, ["tasks.pruning.cache_prune:prune"])],
-        "params": [
-            {"name": "dry_run", "long": "dry-run", **FLAG, "help": "only print what would be removed"},
-            {"name": "everything", "long": "all", **FLAG, "help": "all that nothing needs, however new and small"},
-            YES,
-            JSON,
-        ],
-        **QUIET,
-    }
+    dry_run = flag("dry-run", "only print what would be removed")
+    everything = flag("all", "all that nothing needs, however new and small", name="everything")
+    return quiet("tasks.pruning.cache_prune:prune", dry_run, everything, YES, JSON)
 
 
 def task_cache_export() -> Task:
     """Push the fresh images to CACHE_REGISTRY, or write them and the local cache to a folder: [FOLDER]"""
-    return {"actions": [(act, ["tasks.building.archive:export_to"])], "pos_arg": "folders", **QUIET}
+    return quiet("tasks.building.archive:export_to", words="folders")
 
 
 def task_cache_import() -> Task:
     """Take in what cache_export wrote on another machine: FOLDER"""
-    return {"actions": [(act, ["tasks.building.archive:import_from"])], "pos_arg": "folders", **QUIET}
+    return quiet("tasks.building.archive:import_from", words="folders")
 
 
 def task_rebuild_optimized() -> Iterator[Task]:
@@ -52,17 +45,17 @@ def task_rebuild_optimized() -> Iterator[Task]:
     yield {"name": None, "doc": "build every image again, without any cache"}
     run = current()
     try:
-        inputs = run.declared()
+        declared = run.declared()
     except UserError as error:
         yield unreadable(error)
         return
-    for name, one in inputs.items():
+    for name, inputs in declared.items():
         yield {
             "name": name,
-            "doc": f"build {one.image.ref} again, without any cache",
+            "doc": f"build {inputs.image.ref} again, without any cache",
             # A duplicate service is named after what was just built.
-            "actions": [(make_image, [name, not one.image.duplicate_of])],
-            "task_dep": [f"rebuild_optimized:{other}" for other in one.needs],
+            "actions": [(make_image, [name, not inputs.image.duplicate_of])],
+            "task_dep": [f"rebuild_optimized:{other}" for other in inputs.needs],
             "meta": {"image": name},
             "io": {"capture": False},
         }

@@ -41,12 +41,7 @@ _PROGRAMS = {
 
 def task__dev_environment() -> Task:
     """Install what the tests and linters need, from the hash-locked list"""
-    return {
-        "actions": [(_install_locked,)],
-        "file_dep": [_LOCK],
-        "uptodate": [_has_pytest],
-        "io": {"capture": False},
-    }
+    return {"actions": [(_install_locked,)], "file_dep": [_LOCK], "uptodate": [_has_pytest], "io": {"capture": False}}
 
 
 def _install_locked() -> Any:

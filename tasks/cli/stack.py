@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.cli.action import FLAG, JSON, PLAIN, QUIET, YES, Task, act
+from tasks.cli.action import JSON, PLAIN, QUIET, YES, Task, act, flag, quiet
 
 
 def task__env_file() -> Task:
     """Make .env from .env.example with strong random secrets, where there is none"""
-    return {"actions": [(act, ["tasks.stack.stack:make_env"])], **QUIET}
+    return quiet("tasks.stack.stack:make_env")
 
 
 def task_up_optimized() -> Task:
@@ -19,7 +19,7 @@ def task_up_optimized() -> Task:
 
 def task_down_optimized() -> Task:
     """Remove the stack's containers and keep its data; [--volumes] [--yes] also removes the data"""
-    volumes = {"name": "volumes", "long": "volumes", **FLAG, "help": "remove the data too, for ever"}
+    volumes = flag("volumes", "remove the data too, for ever")
     return {"actions": [(act, ["tasks.stack.stack:down"])], "params": [volumes, YES], **PLAIN}
 
 
@@ -30,16 +30,10 @@ def task_ps_optimized() -> Task:
 
 def task_logs_optimized() -> Task:
     """Show what the stack's services wrote: [--follow] [--tail N] [--since T] [SERVICE …]"""
-    return {
-        "actions": [(act, ["tasks.stack.logs:logs"])],
-        "params": [
-            {"name": "follow", "long": "follow", "short": "f", **FLAG, "help": "go on until Ctrl-C"},
-            {"name": "tail", "long": "tail", "type": str, "default": "100", "help": "how many lines, or `all`"},
-            {"name": "since", "long": "since", "type": str, "default": "", "help": "such as 10m, or a time"},
-        ],
-        "pos_arg": "services",
-        **QUIET,
-    }
+    follow = {**flag("follow", "go on until Ctrl-C"), "short": "f"}
+    tail = {"name": "tail", "long": "tail", "type": str, "default": "100", "help": "how many lines, or `all`"}
+    since = {"name": "since", "long": "since", "type": str, "default": "", "help": "such as 10m, or a time"}
+    return quiet("tasks.stack.logs:logs", follow, tail, since, words="services")
 
 
 def task_dev_optimized() -> Task:
@@ -49,13 +43,13 @@ def task_dev_optimized() -> Task:
 
 def task_migrate_to_optimized() -> Task:
     """Replace a running standard deployment by the optimized one, keep its data, and go back if it is not healthy"""
-    dry_run = {"name": "dry_run", "long": "dry-run", **FLAG, "help": "only show what would be done"}
+    dry_run = flag("dry-run", "only show what would be done")
     return {"actions": [(_shown, ["tasks.stack.migrate:migrate"])], "params": [dry_run, YES], **PLAIN}
 
 
 def task_ci_build() -> Task:
     """Build what is stale, as a machine wants it: plain lines, a summary in Markdown, build.json in .build"""
-    return {"actions": [(act, ["tasks.stack.ci:build"])], **QUIET}
+    return quiet("tasks.stack.ci:build")
 
 
 def task_ci_test() -> Task:

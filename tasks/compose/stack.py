@@ -138,14 +138,12 @@ def logs_argv(
     follow: bool = False,
     tail: str = "all",
     since: str = "",
-    timestamps: bool = False,
     color: bool = False,
 ) -> list[str]:
     """Print what containers wrote. ``color`` for a terminal: the command itself only sees a pipe."""
     words = ["--ansi", "always" if color else "never", "--profile", "*", "logs", "--tail", tail]
     words += ["--follow"] if follow else []
     words += ["--since", since] if since else []
-    words += ["--timestamps"] if timestamps else []
     return compose.argv(*words, *services)
 
 

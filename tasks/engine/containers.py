@@ -32,8 +32,7 @@ class Container:
 
     ``health`` is empty where nothing checks it, ``started`` seconds since the epoch (0: never), ``start_period``
     what its health check grants it to begin, ``restarts`` how often the engine had to start it again, ``ports``
-    where its ports are published, as ``address:port → port``, ``volumes`` the named volume at each mount point,
-    ``files`` the Compose files that it was made from.
+    where its ports are published, as ``address:port → port``, ``volumes`` the named volume at each mount point.
     """
 
     id: str
@@ -49,7 +48,6 @@ class Container:
     start_period: float = 0.0
     ports: Mapping[int, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
     always: bool = False
 
     @property
@@ -200,7 +198,6 @@ def container_of(inspected: Mapping[str, Any]) -> Container | None:
         return None
     check = config.get("Healthcheck") or {}
     health = (state.get("Health") or {}).get("Status") or ""
-    files = labels.get(_PREFIX + "project.config_files") or ""
     return Container(
         id=inspected["Id"],
         name=inspected["Name"].lstrip("/"),
@@ -215,7 +212,6 @@ def container_of(inspected: Mapping[str, Any]) -> Container | None:
         start_period=(check.get("StartPeriod") or 0) / 1e9,
         ports=dict(_published((inspected.get("NetworkSettings") or {}).get("Ports") or {})),
         volumes={one["Destination"]: one["Name"] for one in inspected.get("Mounts") or () if one["Type"] == "volume"},
-        files=tuple(part for part in files.split(",") if part),
         always=(host.get("RestartPolicy") or {}).get("Name") in ("always", "unless-stopped"),
     )
 

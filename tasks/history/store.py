@@ -148,10 +148,6 @@ class Build:
         """How many instruction steps it has, ``FROM`` not counted."""
         return sum(step.work for step in self.steps)
 
-    def as_json(self) -> dict[str, Any]:
-        """The build as plain data, for ``--json``."""
-        return asdict(self)
-
 
 def keyed(steps: Iterable[StepRecord]) -> Iterator[tuple[StepKey, StepRecord]]:
     """The steps that can be cached, each with what it is known by from build to build."""

@@ -69,9 +69,9 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
     log = terms.log
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
-        log.open("wb") as said,
+        log.open("wb") as output,
         waiting(terms.events) as show,
-        _Work(compose, services, only, built or {}, said) as work,
+        _Work(compose, services, only, built or {}, output) as work,
     ):
 
         def checked(verdicts: Mapping[str, Verdict], seconds: float) -> None:
@@ -101,12 +101,12 @@ class _Work(threading.Thread):
         services: Mapping[str, Service],
         only: Sequence[str],
         built: Mapping[str, str],
-        said: IO[bytes],
+        output: IO[bytes],
     ) -> None:
         super().__init__(daemon=True)
         self.status = 0
         self.error: UserError | None = None
-        self._compose, self._services, self._only, self._built, self._said = compose, services, only, built, said
+        self._compose, self._services, self._only, self._built, self._output = compose, services, only, built, output
         self._process: commands.Process | None = None
         self._ended = False
 
@@ -134,36 +134,34 @@ class _Work(threading.Thread):
 
     def _create(self) -> bool:
         """Whether every container is there and was made from the image that was built for it; ``UserError`` if some are
-        of another again and again."""
+        still of another after some tries."""
         engine = Engine()
-        found: list[Container] = []
+        mismatched: list[Container] = []
         for _ in range(_TRIES):
             images.put_names_right(engine, self._services, self._built)
             if self._run(create_argv(self._compose, self._only)):
                 return False
             containers = Containers(self._compose.project).look()
-            found = images.wrong(engine, containers, self._services, self._built)
-            if not found:
+            mismatched = images.wrong(engine, containers, self._services, self._built)
+            if not mismatched:
                 return True
-        names = ", ".join(f"{container.name} from another {container.image}" for container in found)
+        names = ", ".join(f"{container.name} from another {container.image}" for container in mismatched)
         raise UserError(f"Compose made {names} than was built here", remedy="who else gives images this name?")
 
     def _run(self, argv: Sequence[str]) -> int:
         with commands.start(argv, cwd=self._compose.directory, env=self._compose.env) as self._process:
             # Its output is read at once: a full pipe would stop it.
             for data in self._process.output():
-                self._said.write(data)
+                self._output.write(data)
         self.status = self._process.returncode
         return self.status
 
 
 def stop_unhealthy(compose: Compose, project: Containers) -> None:
     """Stop what is unhealthy already: Compose would not start what depends on it, but starts it again in its turn."""
-    sick = sorted(
-        {container.service for container in project.look() if container.running and container.health == "unhealthy"}
-    )
-    if sick:
-        compose.run("--progress", "plain", "stop", *sick)
+    running = (container for container in project.look() if container.running)
+    if unhealthy := sorted({container.service for container in running if container.health == "unhealthy"}):
+        compose.run("--progress", "plain", "stop", *unhealthy)
 
 
 def explain(outcome: Outcome, compose: Compose) -> str:

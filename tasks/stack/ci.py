@@ -44,9 +44,8 @@ def build(run: Run) -> None:
     planned = run.decisions()
     status = doit(["run", "--continue", "build_optimized"])
     seconds = time.monotonic() - clock
-    report = build_report(
-        run.project.name, planned, built_since(run.history.recent(limit=_HISTORY), began), status, seconds
-    )
+    built = built_since(run.history.recent(limit=_HISTORY), began)
+    report = build_report(run.project.name, planned, built, status, seconds)
     path = run.folder / "ci" / "build.json"
     write_json(path, report)
     tell(build_summary(report))
@@ -73,7 +72,7 @@ def passed_on(argv: Sequence[str], env: Mapping[str, str]) -> int:
 def built_since(builds: Sequence[Build], began: float) -> dict[str, Build]:
     """The builds of the run that began next after this time, by image: the last of each. ``builds``: newest first."""
     ours = next((run.id for run in runs(builds) if run.started >= began), None)
-    return {one.image: one for one in reversed(builds) if one.run == ours}
+    return {build.image: build for build in reversed(builds) if build.run == ours}
 
 
 def build_report(
@@ -163,14 +162,14 @@ def _use(running: ephemeral_stack.EphemeralStack, words: Sequence[str], folder: 
     if not running.outcome.healthy:
         raise UserError(bringup.explain(running.outcome, running.compose))
     up_seconds = time.monotonic() - began
-    found = rows_of(running.outcome)
+    rows = rows_of(running.outcome)
     print(f"{running.compose.project} is healthy after {seconds_text(up_seconds)}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"e2e.{os.getpid()}.partial.xml"
     try:
         status = passed_on(pytest_argv(words, partial), test_environ(running, os.environ))
         if partial.exists():
-            tell(test_summary(partial.read_text(), status, up_seconds, found))
+            tell(test_summary(partial.read_text(), status, up_seconds, rows))
             partial.replace(folder / "e2e.xml")
     finally:
         partial.unlink(missing_ok=True)
@@ -188,22 +187,20 @@ def test_environ(running: ephemeral_stack.EphemeralStack, environ: Mapping[str, 
     return {**environ, **running.urls, "E2E_PROJECT": running.compose.project}
 
 
-def test_summary(junit: str, status: int, up_seconds: float, found: Sequence[Mapping[str, Any]]) -> str:
+def test_summary(junit: str, status: int, up_seconds: float, rows: Sequence[Mapping[str, Any]]) -> str:
     """What pytest's JUnit file says, as Markdown."""
     from xml.etree import ElementTree
 
     suite = next(ElementTree.fromstring(junit).iter("testsuite"))  # noqa: S314  our own pytest wrote it
-    bad = [
-        case for case in suite.iter("testcase") if case.find("failure") is not None or case.find("error") is not None
-    ]
+    ends = ("failure", "error")
+    bad = [case for case in suite.iter("testcase") if any(case.find(end) is not None for end in ends)]
     passed = int(suite.get("tests", 0)) - len(bad) - int(suite.get("skipped", 0))
     lines = [
         f"## End-to-end tests: {'failed' if status else 'passed'}",
         "",
-        f"{len(found)} containers healthy after {seconds_text(up_seconds)}; {passed} tests passed, {len(bad)} failed, "
+        f"{len(rows)} containers healthy after {seconds_text(up_seconds)}; {passed} tests passed, {len(bad)} failed, "
         f"{suite.get('skipped', 0)} skipped in {seconds_text(float(suite.get('time', 0)))}.",
         "",
     ]
-    return "\n".join(
-        [*lines, *(f"- **{cell(case.get('classname', ''))}** {cell(case.get('name', ''))}" for case in bad)]
-    )
+    lines += [f"- **{cell(case.get('classname', ''))}** {cell(case.get('name', ''))}" for case in bad]
+    return "\n".join(lines)

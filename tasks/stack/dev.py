@@ -72,7 +72,7 @@ def mounted(compose: Compose, override: Path) -> Compose:
         name: {"volumes": [_mount(rule) for rule in service.watch if rule.action in _MOUNTED and rule.path.exists()]}
         for name, service in compose.services().items()
     }
-    write_json(override, {"services": {name: one for name, one in mounts.items() if one["volumes"]}})
+    write_json(override, {"services": {name: mount for name, mount in mounts.items() if mount["volumes"]}})
     return replace(compose, files=(*compose.files, override))
 
 
@@ -120,21 +120,21 @@ def _mount(rule: Sync) -> dict[str, Any]:
 
 
 def _follow(run: Run, compose: Compose, seen: _Seen, before: Stats, logs: Follower) -> None:
-    said = False
+    announced = False
     pending: set[Path] = set()
     while not commands.stopping():
         folders = seen.folders()
         for _ in _moments(folders):
-            if not said:
+            if not announced:
                 print("following edits; Ctrl-C ends that and leaves the stack running", file=sys.stderr, flush=True)
-                said = True
+                announced = True
             now = stats_of(folders)
             changed, before = edited(before, now), now
             if not changed:
                 continue
             # What could not be done, say for a Dockerfile that is half written, is tried again with the next edit.
             pending |= changed
-            with _said():
+            with _reported():
                 after = _Seen.now(Run(run.files, run.environ), compose)
                 both = {name: seen.inputs.get(name, frozenset()) | files for name, files in after.inputs.items()}
                 seen = after
@@ -165,8 +165,8 @@ class _Seen:
         watch.check(services)
         return cls(
             services,
-            {name: frozenset(root / path for path in one.paths()) for name, one in inputs.items()},
-            {name: tuple(one.parents.values()) for name, one in inputs.items()},
+            {name: frozenset(root / path for path in image.paths()) for name, image in inputs.items()},
+            {name: tuple(image.parents.values()) for name, image in inputs.items()},
             (*run.files, root / ENV),
             watch.hidden_from_build(services),
         )
@@ -183,23 +183,23 @@ class _Seen:
 
     def concerned(self, images: Iterable[str]) -> list[str]:
         """The services that run one of these images, or one that is built on it."""
-        found = set(images)
-        while grown := {name for name, over in self.parents.items() if found & set(over)} - found:
-            found |= grown
-        return sorted(name for name in found if name in self.services and self.services[name].replicas)
+        names = set(images)
+        while grown := {name for name, over in self.parents.items() if names & set(over)} - names:
+            names |= grown
+        return sorted(name for name in names if name in self.services and self.services[name].replicas)
 
 
 def stats_of(folders: Iterable[Path]) -> Stats:
     """What tells one state of the files in these folders from another; of a folder only that it is there."""
-    found: Stats = {}
+    stats: Stats = {}
     for folder in folders:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     status = entry.stat()
                     file = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode)
-                    found[Path(entry.path)] = () if entry.is_dir() else file
-    return found
+                    stats[Path(entry.path)] = () if entry.is_dir() else file
+    return stats
 
 
 def edited(before: Stats, now: Stats) -> set[Path]:
@@ -257,10 +257,8 @@ def _react(run: Run, compose: Compose, what: Reaction, seen: _Seen, logs: Follow
 
 
 def _run(run: Run, compose: Compose, name: str, command: Command) -> None:
-    containers = [
-        container for container in Containers(compose.project).look() if container.service == name and container.running
-    ]
-    for container in containers:
+    running = (container for container in Containers(compose.project).look() if container.running)
+    for container in (container for container in running if container.service == name):
         _say(f"running {command.words[0]} in {container.name}")
         for line in watch.run(name, container.id, command, run.environ):
             print(f"{name} | {line}", flush=True)
@@ -278,7 +276,7 @@ def _restart(run: Run, compose: Compose, services: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _said() -> Iterator[None]:
+def _reported() -> Iterator[None]:
     try:
         yield
     except UserError as error:

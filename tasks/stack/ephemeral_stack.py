@@ -97,13 +97,13 @@ def _start(
 
 def urls(services: Mapping[str, Service], outcome: Outcome) -> dict[str, str]:
     """Where the first published port of each service is found, as ``AUTH_URL`` → ``http://127.0.0.1:20001``."""
-    found = {}
+    addresses = {}
     for container in outcome.containers:
         published = services[container.service].ports if container.service in services else ()
         if published and published[0] in container.ports:
             address = container.ports[published[0]].replace("0.0.0.0:", "127.0.0.1:")
-            found[f"{variable(container.service)}_URL"] = f"http://{address}"
-    return found
+            addresses[f"{variable(container.service)}_URL"] = f"http://{address}"
+    return addresses
 
 
 def variable(service: str) -> str:

@@ -76,12 +76,7 @@ Show = Callable[[Mapping[str, Verdict], float], None]
 
 
 def wait(
-    project: Containers,
-    expected: Mapping[str, int],
-    limits: Limits,
-    *,
-    working: Callable[[], bool],
-    show: Show,
+    project: Containers, expected: Mapping[str, int], limits: Limits, *, working: Callable[[], bool], show: Show
 ) -> Outcome:
     """Wait until every expected service (name → containers) is ready, one has failed, or the time is over.
 

@@ -28,15 +28,15 @@ def built(run: Run) -> dict[str, str]:
     """
     now = Run(run.files, run.environ)  # what builds of this run took in may be newer than its plan
     snapshot = now.snapshot()
-    found: dict[str, str] = {}
+    ids: dict[str, str] = {}
     for name, decision in now.decisions().items():
         image, local_image = decision.inputs.image, decision.local_image
         if decision.action not in (Action.FRESH, Action.RETAG):
             last = record.read(now.folder, name)
             local_image = snapshot.get(tag_of(last.ref, last.fingerprint)) if last and last.ref == image.ref else None
         if local_image:
-            found |= dict.fromkeys(map(normalise, image.names), local_image.id)
-    return found
+            ids |= dict.fromkeys(map(normalise, image.names), local_image.id)
+    return ids
 
 
 def put_names_right(engine: Engine, services: Mapping[str, Service], images: Mapping[str, str]) -> None:
@@ -52,19 +52,19 @@ def wrong(
     engine: Engine, containers: Sequence[Container], services: Mapping[str, Service], images: Mapping[str, str]
 ) -> list[Container]:
     """The containers that were made from another image than they should."""
-    found = []
+    mismatched = []
     for container in containers:
         wanted = images.get(normalise(services[container.service].image)) if container.service in services else None
         if wanted and not _same(engine, container.image_id, wanted):
-            found.append(container)
-    return found
+            mismatched.append(container)
+    return mismatched
 
 
-def _same(engine: Engine, one: str, other: str) -> bool:
+def _same(engine: Engine, image_id: str, other_id: str) -> bool:
     """Whether two ids are one image: containerd's store may call it by its index or by its manifest."""
-    if one == other:
+    if image_id == other_id:
         return True
     try:
-        return engine.facts(one).content == engine.facts(other).content
+        return engine.facts(image_id).content == engine.facts(other_id).content
     except UserError:
         return False

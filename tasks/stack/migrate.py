@@ -117,7 +117,7 @@ def changes_between(
     ``UserError`` when a service keeps data in a volume that its optimized counterpart does not use.
     """
     changes = []
-    for container in sorted(containers, key=lambda found: found.service):
+    for container in sorted(containers, key=lambda container: container.service):
         old, new = standard.get(container.service), optimized.get(container.service)
         if old is None or new is None or not container.running or normalise(container.image) == normalise(new.image):
             continue
@@ -134,17 +134,17 @@ def changes_between(
 
 def downtime(events: Sequence[Event]) -> dict[str, float]:
     """For how many seconds each service was away: from the end of its old process until the new one was healthy (or
-    had started, where nothing checks it). Under ``""``: from the first end until the last was well."""
+    had started, where nothing checks it). Under ``""``: from the first end until the last was healthy."""
     ended: dict[str, float] = {}
-    well: dict[str, float] = {}
-    for event in sorted(events, key=lambda one: one.time):
+    healthy: dict[str, float] = {}
+    for event in sorted(events, key=lambda event: event.time):
         if event.action == "die":
             ended.setdefault(event.service, event.time)
-        elif event.action == "health_status: healthy" or (event.action == "start" and event.service not in well):
-            well[event.service] = event.time
-    away = {name: max(0.0, well[name] - time) for name, time in ended.items() if name in well}
+        elif event.action == "health_status: healthy" or (event.action == "start" and event.service not in healthy):
+            healthy[event.service] = event.time
+    away = {name: max(0.0, healthy[name] - time) for name, time in ended.items() if name in healthy}
     if away:
-        away[""] = max(well[name] for name in away) - min(ended[name] for name in away)
+        away[""] = max(healthy[name] for name in away) - min(ended[name] for name in away)
     return away
 
 
@@ -172,12 +172,9 @@ def _print_plan(run: Run, changes: Sequence[Change]) -> None:
 
 
 def _steps(stale: Sequence[Decision]) -> list[str]:
-    what = (
-        ", ".join(f"{decision.name}{because(decision.reasons)}" for decision in stale)
-        or "nothing: every image is fresh"
-    )
+    what = ", ".join(f"{decision.name}{because(decision.reasons)}" for decision in stale)
     return [
-        f"1. build {what}",
+        f"1. build {what or 'nothing: every image is fresh'}",
         "2. replace the containers, stores first; from here on the services are away",
         "3. wait until everything is healthy, else put back what runs now",
     ]
@@ -186,12 +183,11 @@ def _steps(stale: Sequence[Decision]) -> list[str]:
 def _begin(run: Run) -> Journal:
     """Write down what runs, and see that it cannot go away."""
     known = _standard(run).services()
-    running = [
-        container
+    ran = {
+        container.service: Before(known[container.service].image, container.image_id)
         for container in Containers(run.project.name).look()
         if container.running and container.service in known
-    ]
-    ran = {each.service: Before(known[each.service].image, each.image_id) for each in running}
+    }
     journal = Journal(Phase.SWITCHING, ran)
     write_journal(run.folder, journal)
     for before in journal.before.values():
@@ -244,15 +240,15 @@ def _with_images_of(run: Run, journal: Journal) -> Compose:
     """The standard deployment with exactly the images that ran: by their own tag where their name has moved on."""
     standard = _standard(run)
     snapshot = run.engine.snapshot()
-    moved = {}
+    renamed = {}
     for name, before in journal.before.items():
         local_image = snapshot.get(before.image)
         if local_image is None or local_image.id != before.image_id:
-            moved[name] = {"image": held_tag(before.image)}
-    if not moved:
+            renamed[name] = {"image": held_tag(before.image)}
+    if not renamed:
         return standard
     override = run.folder / "migration-images.json"
-    write_json(override, {"services": moved})
+    write_json(override, {"services": renamed})
     return replace(standard, files=(*standard.files, override))
 
 

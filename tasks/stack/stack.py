@@ -96,17 +96,16 @@ def _kept(there: Belongings) -> str:
 def compose_run(compose: Compose, argv: Sequence[str], log: Path) -> str:
     """Run a command of Compose's to its end, its output going to ``log``; '' or why it failed."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as said, commands.start(argv, cwd=compose.directory, env=compose.env) as process:
-        for data in process.output():
-            said.write(data)
-    return commands.last_words(log.read_text(errors="replace")) if process.returncode else ""
+    with log.open("wb") as output:
+        done = commands.run(argv, cwd=compose.directory, env=compose.env, stdout=output, stderr=output)
+    return commands.last_words(log.read_text(errors="replace")) if done.status else ""
 
 
 def ps(run: Run, as_json: bool) -> None:
     """Print the services of the stack and their containers, as a table or as JSON."""
-    services = [name for name, one in compose_of(run).services().items() if one.replicas]
-    found = rows(services, Containers(run.project.name).look())
+    services = [name for name, service in compose_of(run).services().items() if service.replicas]
+    listed = rows(services, Containers(run.project.name).look())
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(listed, indent=2))
     else:
-        run.events.emit(ServicesListed(found))
+        run.events.emit(ServicesListed(listed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.base.errors import UserError
-from tasks.compose.stack import Compose, Service
+from tasks.compose.stack import Compose
 from tasks.run import Run
 
 STANDARD = "docker-compose.yml"
@@ -23,12 +23,10 @@ def standard_of(run: Run) -> Path:
     return path
 
 
-def twins(run: Run) -> dict[str, tuple[str, str]]:
+def declared_both_ways(run: Run) -> dict[str, tuple[str, str]]:
     """The images that are declared both ways, by service: the standard and the optimized reference."""
     standard = Compose((standard_of(run),), run.project.name, run.environ).services()
-    found = {}
-    for name, image in run.project.images.items():
-        twin: Service | None = standard.get(name)
-        if twin is not None and twin.builds:
-            found[name] = (twin.image, image.ref)
-    return found
+    images = run.project.images.items()
+    return {
+        name: (standard[name].image, image.ref) for name, image in images if name in standard and standard[name].builds
+    }

@@ -16,11 +16,11 @@ def rows_of(outcome: Outcome) -> list[dict[str, Any]]:
 
 def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[str, Any]]:
     """What is there, as plain data: a row for each container, and one for each service that has none."""
-    found = [_row(container) for container in containers]
+    listed = [_row(container) for container in containers]
     missing = [name for name in services if name not in {container.service for container in containers}]
     empty = {"container": "", "health": "", "restarts": 0, "addresses": {}, "image": "", "image_id": ""}
-    found += [{"service": name, "state": "missing", **empty} for name in missing]
-    return sorted(found, key=lambda one: (one["service"], one["container"]))
+    listed += [{"service": name, "state": "missing", **empty} for name in missing]
+    return sorted(listed, key=lambda row: (row["service"], row["container"]))
 
 
 def _row(container: Container) -> dict[str, Any]:

@@ -31,13 +31,13 @@ class Hidden:
 
 def hidden_from_build(services: Mapping[str, Service]) -> dict[str, Hidden]:
     """What the ignore file of each service's build context hides; only services that have one."""
-    found = {}
+    hidden = {}
     for name, service in services.items():
         path = ignorefile.effective(service.context, service.dockerfile) if service.context else None
         if service.context and path:
             rules = ignorefile.parse(path.read_bytes().decode("utf-8", "surrogateescape"))
-            found[name] = Hidden(service.context, _patterns(rules))
-    return found
+            hidden[name] = Hidden(service.context, _patterns(rules))
+    return hidden
 
 
 def check(services: Mapping[str, Service]) -> None:
@@ -103,7 +103,7 @@ def _relative(text: str, root: Path) -> str:
 
 def _patterns(rules: Iterable[Rule]) -> Patterns:
     """Where ``*`` hides everything, Compose watches everything: such a file says what to show, not what to watch."""
-    found = list(rules)
-    if any(rule.pattern == "*" and not rule.shows for rule in found):
-        found = [rule for rule in found if rule.shows]
-    return Patterns(found)
+    kept = list(rules)
+    if any(rule.pattern == "*" and not rule.shows for rule in kept):
+        kept = [rule for rule in kept if rule.shows]
+    return Patterns(kept)

@@ -56,7 +56,7 @@ class Row:
     began: float = 0.0
     ended: float = 0.0
     cause: str = ""
-    said: bool = False
+    reported: bool = False
     looked: float = field(default=0.0, repr=False)
 
     @property
@@ -140,7 +140,7 @@ class Board:
             row.action, row.state, row.began, row.ended = action, State.RUNNING, time.monotonic(), 0.0
             row.doing = VERBS[action]
             row.expected = expected if expected is not None else row.expected
-            row.said = False
+            row.reported = False
             if action == Action.RETAG:
                 return
             if not self._show() or self.verbose:
@@ -175,14 +175,7 @@ class Board:
                 moved = f" {current / 1e6:.0f} of {size / 1e6:.0f} MB" if size > 1_000_000 else ""
                 row.doing = step.label + moved
 
-    def ended(
-        self,
-        image: str,
-        state: State,
-        *,
-        progress: Progress | None = None,
-        size: int | None = None,
-    ) -> None:
+    def ended(self, image: str, state: State, *, progress: Progress | None = None, size: int | None = None) -> None:
         """Work on an image is over; ``state`` is one of ``GOOD`` or ``BAD``.
 
         What went wrong is not said here: doit hands the action's failure to the reporter, which says it.
@@ -190,8 +183,8 @@ class Board:
         with self._lock:
             row = self._row(image)
             row.state, row.ended = state, time.monotonic()
-            if state in GOOD and state != State.FRESH and not row.said:
-                row.said = True
+            if state in GOOD and state != State.FRESH and not row.reported:
+                row.reported = True
                 self.say("\n".join([self._headline(row, progress, size), *self._block(progress)]))
 
     def fail(self, image: str, text: str, state: State = State.FAILED, cause: str = "") -> None:
@@ -200,8 +193,8 @@ class Board:
             row = self._row(image)
             row.state = row.state if row.state in BAD else state
             row.ended, row.cause = row.ended or time.monotonic(), cause
-            if text and not row.said:
-                row.said = True
+            if text and not row.reported:
+                row.reported = True
                 self.say(text)
 
     def say(self, text: str) -> None:

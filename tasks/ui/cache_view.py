@@ -42,7 +42,7 @@ def gather(run: Run, runs: int) -> dict[str, Any]:
         "over_bytes": max(0, left - settings.cache_max_size),
         "holdings": [_disk_usage(kind, items) for kind in Kind if any(item.kind == kind for item in items)],
         "registry": _registry(run),
-        "images": [_image(one) for name, one in image_histories(past).items() if name in run.project.images],
+        "images": [_image(history) for name, history in image_histories(past).items() if name in run.project.images],
     }
 
 
@@ -78,7 +78,7 @@ def _registry(run: Run) -> dict[str, Any] | None:
         )
     except (Unavailable, NoImage) as error:
         return {"address": address, "problem": f"it {error}"}
-    layers = {digest: size for found in current.values() for digest, size in found.layers.items()}
+    layers = {digest: size for image in current.values() for digest, size in image.layers.items()}
     return {
         "address": address,
         "results": sum(tag.startswith("in-") for some in tags.values() for tag in some),
@@ -88,17 +88,17 @@ def _registry(run: Run) -> dict[str, Any] | None:
     }
 
 
-def _image(one: ImageHistory) -> dict[str, Any]:
+def _image(history: ImageHistory) -> dict[str, Any]:
     return {
-        "image": one.image,
-        "built": one.built,
-        "retagged": one.retagged,
-        "pulled": one.pulled,
-        "image_hit_rate": one.image_rate,
-        "step_hit_rate": one.step_rate,
-        "seconds_saved": round(one.saved, 1),
-        "evicted": one.evicted,
-        "evicted_seconds": round(one.evicted_seconds, 1),
+        "image": history.image,
+        "built": history.built,
+        "retagged": history.retagged,
+        "pulled": history.pulled,
+        "image_hit_rate": history.image_rate,
+        "step_hit_rate": history.step_rate,
+        "seconds_saved": round(history.saved, 1),
+        "evicted": history.evicted,
+        "evicted_seconds": round(history.evicted_seconds, 1),
         "steps": [
             {
                 "name": step.last.name,
@@ -106,9 +106,9 @@ def _image(one: ImageHistory) -> dict[str, Any]:
                 "cached": step.hits,
                 "executed_seconds": round(sum(step.executed), 1),
             }
-            for step in one.steps.values()
+            for step in history.steps.values()
         ],
-        "costliest": [step.last.name for step in one.costliest()],
+        "costliest": [step.last.name for step in history.costliest()],
     }
 
 
@@ -117,10 +117,10 @@ def _print(data: dict[str, Any]) -> None:
 
     console = Output()
     usage = table("where", numbers=("entries", "size", "shared", "reclaimable", "oldest"))
-    for one in data["holdings"]:
-        oldest = f"{one['oldest_seconds'] / 86400:.1f} d" if one["reclaimable_count"] else ""
-        sizes = (size_text(one[key]) for key in ("bytes", "shared_bytes", "reclaimable_bytes"))
-        usage.add_row(one["kind"], str(one["count"]), *sizes, oldest)
+    for entry in data["holdings"]:
+        oldest = f"{entry['oldest_seconds'] / 86400:.1f} d" if entry["reclaimable_count"] else ""
+        sizes = (size_text(entry[key]) for key in ("bytes", "shared_bytes", "reclaimable_bytes"))
+        usage.add_row(entry["kind"], str(entry["count"]), *sizes, oldest)
     console.print(usage)
     bound = f"of {size_text(data['max_bytes'])} allowed (CACHE_MAX_SIZE)"
     over = f": {size_text(data['over_bytes'])} too much, doit cache_prune" if data["over_bytes"] else ""
@@ -132,12 +132,13 @@ def _print(data: dict[str, Any]) -> None:
         _print_hits(console, data["images"])
 
 
-def _registry_text(one: dict[str, Any]) -> str:
-    if "problem" in one:
-        return f"shared registry {one['address']}: {one['problem']}"
+def _registry_text(shared: dict[str, Any]) -> str:
+    if "problem" in shared:
+        return f"shared registry {shared['address']}: {shared['problem']}"
+    stored = f"{shared['results']} results and {shared['caches']} caches of this project"
     return (
-        f"shared registry {one['address']}: {one['results']} results and {one['caches']} caches of this project; "
-        f"{one['current_images']} images are as the plan wants them, {size_text(one['current_bytes'])} compressed"
+        f"shared registry {shared['address']}: {stored}; "
+        f"{shared['current_images']} images are as the plan wants them, {size_text(shared['current_bytes'])} compressed"
     )
 
 
@@ -147,10 +148,12 @@ def _print_hits(console: Any, images: list[dict[str, Any]]) -> None:
     numbers = ("built", "renamed", "pulled", "images saved", "steps cached", "s saved", "evicted")
     hits = table("image", numbers=numbers)
     hits.add_column("costliest step")
-    for one in images:
-        rates = ("" if one[key] is None else f"{one[key]:.0%}" for key in ("image_hit_rate", "step_hit_rate"))
-        evicted = f"{one['evicted']} ({one['evicted_seconds']:.0f} s)" if one["evicted"] else ""
-        costly = brief(one["costliest"][0])[:50] if one["costliest"] else ""
-        counts = (str(one[key]) for key in ("built", "retagged", "pulled"))
-        hits.add_row(one["image"], *counts, *rates, f"{one['seconds_saved']:.0f}", evicted, costly.replace("[", r"\["))
+    for image in images:
+        rates = ("" if image[key] is None else f"{image[key]:.0%}" for key in ("image_hit_rate", "step_hit_rate"))
+        evicted = f"{image['evicted']} ({image['evicted_seconds']:.0f} s)" if image["evicted"] else ""
+        costly = brief(image["costliest"][0])[:50] if image["costliest"] else ""
+        counts = (str(image[key]) for key in ("built", "retagged", "pulled"))
+        hits.add_row(
+            image["image"], *counts, *rates, f"{image['seconds_saved']:.0f}", evicted, costly.replace("[", r"\[")
+        )
     console.print(hits)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from tasks.base import commands
 from tasks.base.errors import UserError
@@ -18,7 +17,7 @@ from tasks.bases.debian import declares_base
 from tasks.run import Run
 
 _LEAST_COMPOSE = (2, 26)
-_LITTLE_SPACE = 5_000_000_000  # bytes: the stack, its standard twins and a full build cache need about that
+_LITTLE_SPACE = 5_000_000_000  # bytes: the stack, the standard images and a full build cache need about that
 
 
 class Verdict(StrEnum):
@@ -37,7 +36,7 @@ class Finding:
 
     subject: str
     verdict: Verdict
-    found: str
+    detail: str
     remedy: str = ""
 
 
@@ -47,7 +46,7 @@ def examine(run: Run) -> None:
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
         remedy = f" — {finding.remedy}" if finding.remedy else ""
-        print(f"{finding.verdict:5}{finding.subject:{width}}  {finding.found}{remedy}")
+        print(f"{finding.verdict:5}{finding.subject:{width}}  {finding.detail}{remedy}")
     bad = [finding.subject for finding in findings if finding.verdict == Verdict.FAIL]
     if bad:
         raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
@@ -58,8 +57,8 @@ def look(run: Run) -> Iterator[Finding]:
     from tasks.buildkit import buildx
 
     yield Finding("python", Verdict.OK, sys.version.split()[0])
-    yield _tool("buildx", _said(buildx.version), buildx.LEAST, "install docker-buildx")
-    yield _tool("compose", _said(_compose_version), _LEAST_COMPOSE, "install docker-compose (v2)")
+    yield _tool("buildx", buildx.LEAST, "install docker-buildx")
+    yield _tool("compose", _LEAST_COMPOSE, "install docker-compose (v2)")
     yield from _engine(run)
     free = shutil.disk_usage(run.files[0].parent).free
     verdict = Verdict.OK if free > _LITTLE_SPACE else Verdict.WARN
@@ -107,21 +106,11 @@ def _project(run: Run) -> Finding:
     return Finding("project", Verdict.OK, f"{run.project.name}: {len(run.project.images)} images")
 
 
-def _tool(name: str, said: str, least: tuple[int, int], remedy: str) -> Finding:
-    version = re.search(r"v?(\d+)\.(\d+)", said)
+def _tool(name: str, least: tuple[int, int], remedy: str) -> Finding:
+    output = commands.answer(["docker", name, "version"])
+    version = re.search(r"v?(\d+)\.(\d+)", output)
     if not version:
-        return Finding(name, Verdict.FAIL, said or "is not installed", remedy)
+        return Finding(name, Verdict.FAIL, output or "is not installed", remedy)
     if (int(version[1]), int(version[2])) < least:
         return Finding(name, Verdict.FAIL, f"{version[0]} is older than {least[0]}.{least[1]}", remedy)
-    return Finding(name, Verdict.OK, said.splitlines()[0])
-
-
-def _said(ask: Any) -> str:
-    try:
-        return str(ask())
-    except UserError:
-        return ""
-
-
-def _compose_version() -> str:
-    return commands.answer(["docker", "compose", "version"])
+    return Finding(name, Verdict.OK, output.splitlines()[0])

@@ -42,20 +42,20 @@ class HealthView:
 
     def __init__(self, live: bool) -> None:
         self._live = live
-        self._said: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
         self._began = time.monotonic()
         self._verdicts: Mapping[str, Verdict] = {}
 
     def show(self, verdicts: Mapping[str, Verdict], seconds: float) -> None:
         """Show how every service is, ``seconds`` after the beginning."""
         if not self._verdicts:  # what is well from the beginning is no news
-            self._said = {name: verdict.words for name, verdict in verdicts.items() if verdict.state == Health.READY}
+            self._shown = {name: verdict.words for name, verdict in verdicts.items() if verdict.state == Health.READY}
         self._verdicts = verdicts
         if self._live:
             return
         for name, verdict in verdicts.items():
-            if self._said.get(name) != verdict.words:
-                self._said[name] = verdict.words
+            if self._shown.get(name) != verdict.words:
+                self._shown[name] = verdict.words
                 print(f"{seconds_text(seconds):>7}  {name}: {verdict.words}", file=sys.stderr, flush=True)
 
     def __rich__(self) -> Any:
@@ -65,9 +65,8 @@ class HealthView:
 
         table = Table(box=None, show_header=False, pad_edge=False)
         for name, verdict in self._verdicts.items():
-            lasts = (
-                seconds_text(time.time() - verdict.since) if verdict.state == Health.WAITING and verdict.since else ""
-            )
+            waits = verdict.state == Health.WAITING and verdict.since
+            lasts = seconds_text(time.time() - verdict.since) if waits else ""
             table.add_row(name, Text(verdict.words, _COLOURS[verdict.state]), lasts)
         ready = sum(verdict.state == Health.READY for verdict in self._verdicts.values())
         elapsed = seconds_text(time.monotonic() - self._began)
@@ -91,17 +90,17 @@ def shown(live: bool | None = None) -> Iterator[HealthView]:
         yield view
 
 
-def print_table(found: Sequence[Mapping[str, Any]]) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the rows as a table to standard output."""
     from rich.text import Text
 
     from tasks.base.output import Output, table
 
     drawn = table("service", "state", "addresses", "image")
-    for one in found:
-        state = f"{one['state']} ({one['health']})" if one["health"] else one["state"]
-        well = one["state"] == "running" and one["health"] in ("", "healthy")
-        addresses = "\n".join(f"{address} → {port}" for port, address in one["addresses"].items())
-        identity = one["image_id"].removeprefix("sha256:")[:12]
-        drawn.add_row(one["service"], Text(state, "green" if well else "red"), addresses, f"{one['image']} {identity}")
+    for row in rows:
+        state = f"{row['state']} ({row['health']})" if row["health"] else row["state"]
+        well = row["state"] == "running" and row["health"] in ("", "healthy")
+        addresses = "\n".join(f"{address} → {port}" for port, address in row["addresses"].items())
+        identity = row["image_id"].removeprefix("sha256:")[:12]
+        drawn.add_row(row["service"], Text(state, "green" if well else "red"), addresses, f"{row['image']} {identity}")
     Output().print(drawn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -21,27 +21,17 @@ LIMIT = 30
 """How many builds are listed when nothing else is asked for."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the command line asks for."""
-
-    image: str | None = None
-    show: int | None = None
-    as_json: bool = False
-    limit: int = LIMIT
-
-
 def show(run: Run, words: Sequence[str], number: str, limit: str, as_json: bool) -> None:
-    """Print the history of the project to standard output: of the image that ``words`` name, of all without any."""
-    print(answer(run.history, asked(words, number, limit, as_json)))
-
-
-def asked(words: Sequence[str], number: str = "", limit: str = "", as_json: bool = False) -> Asked:
-    """What the command line asks for; ``UserError`` for what it cannot mean."""
+    """Print the history of the project to standard output: the build with the id ``number``, else those of the image
+    that ``words`` name, of all without any. ``UserError`` for what the command line cannot mean."""
     if len(words) > 1:
         raise UserError("history takes one image", remedy=f"`doit history {words[1]}` shows that of {words[1]}")
-    chosen = _whole("--show", number) if number else None
-    return Asked(words[0] if words else None, chosen, as_json, _whole("--limit", limit) if limit else LIMIT)
+    if number:
+        build = get(run.history, _whole("--show", number))
+        print(_json(asdict(build)) if as_json else details(build))
+        return
+    builds = recent(run.history, words[0] if words else None, _whole("--limit", limit) if limit else LIMIT)
+    print(_json([asdict(build) for build in builds]) if as_json else table(builds))
 
 
 def _whole(option: str, value: str) -> int:
@@ -50,29 +40,25 @@ def _whole(option: str, value: str) -> int:
     return int(value)
 
 
-def answer(history: History, asked: Asked, width: int | None = None) -> str:
-    """The text for what was asked: JSON, one build, or a table of ``width`` columns (default: the terminal's).
+def get(history: History, number: int) -> Build:
+    """The build with this id; ``UserError`` if the history has none."""
+    build = history.get(number)
+    if build is None:
+        raise UserError(f"the history has no build {number}", remedy="`doit history` lists the ids")
+    return build
 
-    ``UserError`` for an id or an image that the history does not hold.
-    """
-    if asked.show is not None:
-        build = history.get(asked.show)
-        if build is None:
-            raise UserError(f"the history has no build {asked.show}", remedy="`doit history` lists the ids")
-        return _json(build.as_json()) if asked.as_json else one(build)
-    builds = history.recent(asked.image, asked.limit)
-    if asked.image and not builds:
+
+def recent(history: History, image: str | None, limit: int = LIMIT) -> list[Build]:
+    """The last builds, of one image or of all; ``UserError`` for an image that the history does not have."""
+    builds = history.recent(image, limit)
+    if image and not builds:
         known = sorted({build.image for build in history.recent(limit=1000)})
-        raise UserError(
-            f"the history has no build of {asked.image!r}",
-            remedy=f"it has {', '.join(known)}" if known else "nothing was built yet",
-        )
-    if asked.as_json:
-        return _json([build.as_json() for build in builds])
-    return table(builds, width) if builds else "nothing was built yet"
+        remedy = f"it has {', '.join(known)}" if known else "nothing was built yet"
+        raise UserError(f"the history has no build of {image!r}", remedy=remedy)
+    return builds
 
 
-def one(build: Build) -> str:
+def details(build: Build) -> str:
     """A build whole: its facts, its reasons, and its steps with their times and why they were executed."""
     facts = {
         "image": f"{build.image} ({build.ref})",
@@ -98,7 +84,9 @@ def one(build: Build) -> str:
 
 
 def table(builds: Sequence[Build], width: int | None = None) -> str:
-    """Builds, one a line, newest first."""
+    """Builds, one a line, in a table of ``width`` columns (default: the terminal's)."""
+    if not builds:
+        return "nothing was built yet"
     from io import StringIO
 
     from rich.console import Console

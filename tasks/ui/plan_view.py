@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.settings import CacheBackend
 from tasks.inputs.resolver import ImageInputs
@@ -68,18 +69,15 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
 def _untold(run: Run, definition: Mapping[str, Any], inputs: Mapping[str, ImageInputs]) -> list[str]:
     """What the definition leaves out, as sentences."""
     from tasks.building import build_target
-    from tasks.buildkit import bake, buildx
+    from tasks.buildkit import bake
 
-    try:
-        version = buildx.version()
-    except UserError:  # it may be meant for another machine
-        version = ""
-    found = bake.untold(definition, inputs, version)
+    version = commands.answer(["docker", "buildx", "version"])  # "" for none: it may be meant for another machine
+    sentences = bake.untold(definition, inputs, version)
     with contextlib.suppress(UserError):
         kind = build_target.chosen_backend(run).kind
         if kind != CacheBackend.NONE:
-            found.append(f"bake neither reads nor writes the caches of CACHE_BACKEND ({kind})")
-    return found
+            sentences.append(f"bake neither reads nor writes the caches of CACHE_BACKEND ({kind})")
+    return sentences
 
 
 def chosen(run: Run, names: Sequence[str]) -> dict[str, Decision]:

@@ -64,8 +64,8 @@ def markdown(shown: Shown) -> str:
 def _cached(shown: Shown) -> str:
     if not shown.run.steps:
         return "no step was looked at"
-    worth = f", which saved about {seconds_text(shown.saved)}" if shown.saved else ""
-    return f"{shown.run.cached} of {shown.run.steps} steps came from the cache{worth}"
+    saved = f", which saved about {seconds_text(shown.saved)}" if shown.saved else ""
+    return f"{shown.run.cached} of {shown.run.steps} steps came from the cache{saved}"
 
 
 def _row(build: Build) -> str:

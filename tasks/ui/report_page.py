@@ -10,15 +10,7 @@ from typing import Any
 
 from tasks.base.formatting import seconds_text
 from tasks.engine.layers import Disk, Layer, parts_of
-from tasks.history.statistics import (
-    PastRun,
-    StepHistory,
-    causes,
-    latest_layers,
-    runs,
-    saved_seconds,
-    step_histories,
-)
+from tasks.history.statistics import PastRun, StepHistory, causes, latest_layers, runs, saved_seconds, step_histories
 from tasks.history.store import Build, StepKey
 from tasks.ui.html import TEMPLATES, render, when
 from tasks.ui.report_timeline import timeline_of

@@ -1,13 +1,37 @@
-"""How are the sizes of images shown: as plain data, and as text for people?"""
+"""``doit image_sizes``: what takes space in the images, standard against optimized; as JSON, and as text for people."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.engine.layers import Disk
-from tasks.pruning.image_contents import Content, Measured
+from tasks.pruning.image_contents import Content, Measured, contents_of, measure_image
+from tasks.run import Run
+from tasks.stack.standard import declared_both_ways
+
+
+def show(run: Run, names: Sequence[str], as_json: bool) -> None:
+    """Print the sizes of the images (all, or those named) that the engine holds, with their largest layers and files
+    and what of them could be removed, to standard output."""
+    wanted = [run.project.image(name).name for name in names] or list(run.project.images)
+    try:
+        both_ways = declared_both_ways(run)
+    except UserError:
+        both_ways = {}  # sizes can be shown without anything to compare with
+    pairs = {name: both_ways.get(name, ("", image.ref)) for name, image in run.project.images.items()}
+    standard, optimized = (
+        {name: image for name, refs in pairs.items() if (image := measure_image(run.engine, refs[at]))} for at in (0, 1)
+    )
+    shown = [image for way in (standard, optimized) for name, image in way.items() if name in wanted]
+    if not shown:
+        raise UserError("none of these images is in the engine", remedy="doit build_optimized")
+    contents = contents_of(shown, run.folder / "sizes.json", run.environ, run.events.say)
+    report = as_data({name: pairs[name] for name in wanted}, standard, optimized, contents)
+    print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else text(report))
 
 
 def as_data(
@@ -26,10 +50,10 @@ def as_data(
     for name, refs in pairs.items():
         ways = {}
         for way, ref, measured in (("standard", refs[0], standard), ("optimized", refs[1], optimized)):
-            found = measured.get(name)
-            ways[way] = _way(name, found, disks[way], contents) if found else {"ref": ref or None, "missing": True}
-        one, other = standard.get(name), optimized.get(name)
-        smaller = round(1 - other.size / one.size, 4) if one and other and one.size else None
+            image = measured.get(name)
+            ways[way] = _way(name, image, disks[way], contents) if image else {"ref": ref or None, "missing": True}
+        before, after = standard.get(name), optimized.get(name)
+        smaller = round(1 - after.size / before.size, 4) if before and after and before.size else None
         images.append({"name": name, "smaller": smaller, **ways})
     return {
         "images": images,
@@ -50,7 +74,8 @@ def _way(name: str, image: Measured, disk: Disk, contents: Mapping[str, Content]
         ],
         "largest_files": [{"path": file.path, "bytes": file.size, "layer": file.layer + 1} for file in content.largest],
         "could_go": [
-            {"what": one.what, "bytes": one.size, "files": one.files, "remedy": one.remedy} for one in content.could_go
+            {"what": finding.what, "bytes": finding.size, "files": finding.files, "remedy": finding.remedy}
+            for finding in content.could_go
         ],
     }
 
@@ -61,21 +86,18 @@ def text(report: Mapping[str, Any]) -> str:
         ("image", "standard", "optimized", "smaller", "only its own", "layers", "shared with")
     ]
     for image in report["images"]:
-        one, other = image["standard"], image["optimized"]
+        before, after = image["standard"], image["optimized"]
         smaller = "" if image["smaller"] is None else f"{image['smaller']:.1%}"
-        layers = other.get("layers", [])
+        layers = after.get("layers", [])
         shared = {name for layer in layers if layer["bytes"] for name in layer["shared_with"]}
-        own = size_text(other["unique_bytes"]) if layers else ""
-        sizes_ = [
-            size_text(way["bytes"]) if "bytes" in way else "not here" if way["ref"] else "–" for way in (one, other)
-        ]
-        rows.append((image["name"], *sizes_, smaller, own, str(len(layers) or ""), ", ".join(sorted(shared))))
+        own = size_text(after["unique_bytes"]) if layers else ""
+        both_sizes = map(_size, (before, after))
+        rows.append((image["name"], *both_sizes, smaller, own, str(len(layers) or ""), ", ".join(sorted(shared))))
     both = [image for image in report["images"] if image["smaller"] is not None]
     if len(both) > 1:
-        one, other = (sum(image[way]["bytes"] for image in both) for way in ("standard", "optimized"))
-        rows.append(
-            (f"these {len(both)}, one by one", size_text(one), size_text(other), f"{1 - other / one:.1%}", "", "", "")
-        )
+        before, after = (sum(image[way]["bytes"] for image in both) for way in ("standard", "optimized"))
+        sizes = (size_text(before), size_text(after), f"{1 - after / before:.1%}")
+        rows.append((f"these {len(both)}, one by one", *sizes, "", "", ""))
     disk = [report["standard_together"], report["optimized_together"]]
     rows.append(("on one disk", *(size_text(size) if size else "" for size in disk), "", "", "", ""))
     lines = _aligned(rows)
@@ -93,6 +115,10 @@ def text(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _size(way: Mapping[str, Any]) -> str:
+    return size_text(way["bytes"]) if "bytes" in way else "not here" if way["ref"] else "–"
+
+
 def _details(way: Mapping[str, Any]) -> list[str]:
     if "largest_files" not in way:
         return []
@@ -102,10 +128,9 @@ def _details(way: Mapping[str, Any]) -> list[str]:
         shared = f", shared with {', '.join(layer['shared_with'])}" if layer["shared_with"] else ""
         lines.append(f"  {size_text(layer['bytes']):>9}  layer {number + 1} of {len(layers)}{shared}")
     lines += [f"  {size_text(file['bytes']):>9}  /{file['path']}" for file in way["largest_files"]]
-    lines += [
-        f"  {size_text(one['bytes']):>9}  could be removed: {one['what']}, {one['files']} files ({one['remedy']})"
-        for one in way["could_go"]
-    ]
+    for finding in way["could_go"]:
+        what = f"{finding['what']}, {finding['files']} files ({finding['remedy']})"
+        lines.append(f"  {size_text(finding['bytes']):>9}  could be removed: {what}")
     return lines
 
 

@@ -1,0 +1,37 @@
+"""Which tasks only show something: what would be done, what was, how large it is, whether this machine is able?
+
+What each does is imported when it acts: to build needs none of it.
+"""
+
+from __future__ import annotations
+
+from tasks.cli.action import JSON, Task, flag, quiet
+
+
+def task_plan() -> Task:
+    """Show what would be built, and why: [IMAGE …] [--json] [--inputs] [--bake]"""
+    inputs = flag("inputs", "only the inputs, one a line")
+    bake = flag("bake", "a definition for buildx bake", name="as_bake")
+    return quiet("tasks.ui.plan_view:show", JSON, inputs, bake, words="images")
+
+
+def task_history() -> Task:
+    """Show what was built before: [IMAGE] [--show ID] [--limit N] [--json]"""
+    number = {"name": "number", "long": "show", "default": "", "help": "one build whole, by its id"}
+    limit = {"name": "limit", "long": "limit", "default": "", "help": "how many builds"}
+    return quiet("tasks.ui.history_view:show", number, limit, JSON, words="words")
+
+
+def task_build_report() -> Task:
+    """Write what the last builds did to .build: index.html, report.md, trace.json (Perfetto)"""
+    return quiet("tasks.ui.report:make")
+
+
+def task_image_sizes() -> Task:
+    """Show what takes space in the images, standard against optimized, and what could be removed: [IMAGE …] [--json]"""
+    return quiet("tasks.ui.sizes_view:show", JSON, words="names")
+
+
+def task_doctor() -> Task:
+    """Say whether this machine can build, and what would make it better"""
+    return quiet("tasks.ui.doctor:examine")
