@@ -30,9 +30,19 @@ collect_ignore = ["services"]
 if "AUTH_URL" not in os.environ:
     collect_ignore.append("e2e")
 
-# A machine that does other things meanwhile is no bug that an example found.
-hypothesis.settings.register_profile("any machine", deadline=None)
-hypothesis.settings.load_profile("any machine")
+# A machine that does other things meanwhile is no bug that an example found. `doit test_unit` takes the quick one:
+# how many examples a test has there is a fifth of those that it has in the whole suite.
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
+hypothesis.settings.load_profile("thorough")
+
+
+def examples(times: float) -> hypothesis.settings:
+    """So many times the examples of the profile in use."""
+    usual = hypothesis.settings.default
+    assert usual is not None
+    return hypothesis.settings(max_examples=round(times * usual.max_examples))
+
 
 # In CI a skip is a failure, unless it is for something that cannot be had on that machine.
 _MAY_SKIP = (

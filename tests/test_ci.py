@@ -241,7 +241,6 @@ def project_of(errors: str) -> str:
 
 
 @pytest.mark.stack
-@pytest.mark.xdist_group("stack")
 def test_end_to_end_twice_at_once(engine: None) -> None:
     """Everything through the running containers, and at the same time a second stack beside the first."""
     whole = ci_test()
@@ -261,7 +260,6 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
 
 
 @pytest.mark.stack
-@pytest.mark.xdist_group("stack")
 def test_a_test_that_fails_keeps_the_logs_and_removes_the_stack(engine: None) -> None:
     running = ci_test("--", "-k", "unheard_of")
     _, errors = running.communicate(timeout=600)

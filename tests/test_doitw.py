@@ -43,13 +43,48 @@ def lock(repo: Path, version: str, digest: str = "") -> None:
     (repo / "requirements.txt").write_text(f"doit @ {path.as_uri()} --hash=sha256:{digest}\n")
 
 
+def laid(folder: Path) -> Path:
+    """A repository with `doitw`, whose path has a space."""
+    repo = folder / "the repository"
+    repo.mkdir()
+    shutil.copy(ROOT / "doitw", repo)
+    lock(repo, "1.0")
+    return repo
+
+
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
-    folder = tmp_path / "the repository"
-    folder.mkdir()
-    shutil.copy(ROOT / "doitw", folder)
-    lock(folder, "1.0")
+    return laid(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A repository after its first run, with an environment that Python itself made."""
+    repo = laid(tmp_path_factory.mktemp("first"))
+    return repo, run(repo, "list", "-n", "3", "two words", "*", COMPOSE_FILE="a.yml:/b/c.yml:sub/d.yml")
+
+
+@pytest.fixture(scope="session")
+def empty(first: tuple[Path, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That environment as it was before anything was installed into it."""
+    folder = tmp_path_factory.mktemp("empty") / "venv"
+    shutil.copytree(first[0] / ".venv", folder, symlinks=True)
+    for path in (*folder.glob("lib/*/site-packages/doit*"), folder / "bin/doit", folder / "requirements.txt"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return folder
+
+
+@pytest.fixture
+def quick(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python3 -m venv --clear` links what it once made, for to make it takes more than all else that doitw does."""
+    python = tmp_path / "quick/python3"
+    python.parent.mkdir()
+    python.write_text(
+        f'#!/bin/sh\n[ "$1 $2 $3" = "-m venv --clear" ] || exec {shutil.which("python3")} "$@"\n'
+        f'rm -rf "$4" && mkdir -p "$4" && cp -al {empty}/. "$4"\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{python.parent}:{os.environ['PATH']}")
 
 
 def run(repo: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -68,17 +103,20 @@ def version(repo: Path) -> str:
     return ", ".join(path.name for path in found)
 
 
-def test_it_makes_the_environment_once_and_hands_everything_over(repo: Path) -> None:
-    first = run(repo, "list", "-n", "3", "two words", "*", COMPOSE_FILE="a.yml:/b/c.yml:sub/d.yml")
-    assert first.returncode == 0, first.stderr
+def test_it_makes_the_environment_once_and_hands_everything_over(
+    first: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    repo, done = first
+    assert done.returncode == 0, done.stderr
     files = f"{repo.parent}/a.yml:/b/c.yml:{repo.parent}/sub/d.yml"
-    assert first.stdout == f"{repo} {files} <list> <-n> <3> <two words> <*>\n"
-    assert first.stderr.splitlines() == ["doitw: installing what requirements.txt locks into .venv"]
+    assert done.stdout == f"{repo} {files} <list> <-n> <3> <two words> <*>\n"
+    assert done.stderr.splitlines() == ["doitw: installing what requirements.txt locks into .venv"]
     second = run(repo, "list")
     assert (second.stdout, second.stderr) == (f"{repo} - <list>\n", "")
     assert sorted(path.name for path in repo.iterdir()) == [".venv", "doitw", "requirements.txt"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_changed_lock_is_installed(repo: Path) -> None:
     run(repo, "list")
     lock(repo, "2.0")
@@ -87,6 +125,7 @@ def test_a_changed_lock_is_installed(repo: Path) -> None:
     assert version(repo) == "doit-2.0.dist-info"
 
 
+@pytest.mark.usefixtures("quick")
 def test_in_an_adopting_project_the_lock_and_the_environment_of_the_project_are_left_alone(repo: Path) -> None:
     (repo / "tasks").mkdir()
     (repo / "requirements.txt").rename(repo / "tasks/requirements.txt")
@@ -99,6 +138,7 @@ def test_in_an_adopting_project_the_lock_and_the_environment_of_the_project_are_
     assert not list((repo / ".venv").iterdir())
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_package_that_is_not_the_locked_one_is_refused_and_nothing_is_remembered(repo: Path) -> None:
     lock(repo, "1.0", digest="0" * 64)
     done = run(repo, "list")
@@ -109,6 +149,7 @@ def test_a_package_that_is_not_the_locked_one_is_refused_and_nothing_is_remember
     assert run(repo, "list").returncode == 0
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_environment_that_was_not_finished_or_whose_python_is_gone_is_made_again(repo: Path) -> None:
     run(repo, "list")
     (repo / ".venv/requirements.txt").unlink()
@@ -122,6 +163,7 @@ def test_an_environment_that_was_not_finished_or_whose_python_is_gone_is_made_ag
     assert version(repo) == "doit-1.0.dist-info"
 
 
+@pytest.mark.usefixtures("quick")
 def test_several_at_once_install_once(repo: Path) -> None:
     runs = [
         subprocess.Popen([str(repo / "doitw"), "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -269,6 +311,7 @@ def test_an_engine_that_does_not_start_is_said_with_its_log(machine: Path) -> No
 
 
 @pytest.mark.engine
+@pytest.mark.usefixtures("quick")
 def test_an_engine_that_answers_is_not_even_asked(repo: Path, tmp_path: Path) -> None:
     """The kernel's list of sockets tells; a call of `docker version` would take longer than everything else."""
     if os.environ.get("DOCKER_HOST") or not Path("/var/run/docker.sock").is_socket():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -116,12 +117,18 @@ def test_old_rows_go(stored: History, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [build.id for build in stored.recent()] == [5, 4, 3]
 
 
-def test_many_threads_and_processes_at_once_lose_nothing(stored: History) -> None:
+def adding(history: History, what: str) -> list[str]:
+    """The command line of a process that does this with a history and a build."""
     program = (
-        "import sys; from pathlib import Path; from tests.test_history import BUILD, History\n"
-        "for _ in range(25): History(Path(sys.argv[1])).add(BUILD)"
+        "import pickle, sys; from pathlib import Path; from tasks.history.store import History\n"
+        f"history, build = History(Path(sys.argv[1])), pickle.loads(bytes.fromhex(sys.argv[2]))\n{what}"
     )
-    children = [subprocess.Popen([sys.executable, "-c", program, str(stored.path)], cwd=ROOT) for _ in range(3)]
+    return [sys.executable, "-c", program, str(history.path), pickle.dumps(BUILD).hex()]
+
+
+def test_many_threads_and_processes_at_once_lose_nothing(stored: History) -> None:
+    argv = adding(stored, "for _ in range(25): History(history.path).add(build)")
+    children = [subprocess.Popen(argv, cwd=ROOT) for _ in range(3)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: stored.add(BUILD), range(25)))
     assert [child.wait() for child in children] == [0, 0, 0]
@@ -143,13 +150,8 @@ def test_the_first_builds_of_a_history_may_end_at_once(tmp_path: Path) -> None:
 
 
 def test_a_killed_writer_leaves_a_whole_history(stored: History) -> None:
-    program = (
-        "import sys; from pathlib import Path; from tests.test_history import BUILD, History\n"
-        "while True: print(History(Path(sys.argv[1])).add(BUILD), flush=True)"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", program, str(stored.path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    argv = adding(stored, "while True: print(History(history.path).add(build), flush=True)")
+    child = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     said = [child.stdout.readline() for _ in range(5)]
     os.kill(child.pid, signal.SIGKILL)

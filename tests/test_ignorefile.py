@@ -14,6 +14,7 @@ from tasks.inputs.ignorefile import IgnoreFile, State, effective, load
 from tasks.inputs.reads import Copy
 from tasks.inputs.selection import View
 from tasks.inputs.tree import Index, Tree
+from tests.conftest import examples
 from tests.differential import buildkit
 
 
@@ -151,7 +152,7 @@ FILES = st.lists(RULES, max_size=6).map("\n".join)
 
 
 @given(FILES, PATHS)
-@settings(max_examples=1500, deadline=None)
+@examples(15)
 def test_it_agrees_with_a_port_of_moby(text, path):
     try:
         theirs = PatternMatcher(text.split("\n"))

@@ -153,8 +153,6 @@ def test_certificates_and_index_come_as_secrets_and_are_optional(engine: None) -
 
 # ---- what the images are
 
-pytestmark = pytest.mark.xdist_group("images")
-
 
 def ref(image: str) -> str:
     return f"vllm-swarm/{image}:optimized"

@@ -17,6 +17,7 @@ from tasks.inputs.reads import Copy
 from tasks.inputs.selection import Entry, Selection, View, shown
 from tasks.inputs.sources import _go_match
 from tasks.inputs.tree import Index, Tree
+from tests.conftest import examples
 from tests.differential import buildkit
 from tests.differential.contexts import CONTEXTS
 
@@ -268,7 +269,7 @@ def test_one_answer_per_question(root):
 
 
 @given(st.text("ab*?[]^-\\/", max_size=8), st.text("ab-/^", max_size=6))
-@settings(max_examples=500)
+@examples(5)
 def test_patterns_of_go_match_as_a_shell_would_where_both_mean_the_same(pattern, name):
     found = _go_match(pattern)
     if found is None:

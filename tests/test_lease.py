@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.sharing import lease
 from tasks.sharing.lease import BuildCoordinator, Made
 from tests import loopback
 
@@ -23,6 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[loopback.Service]:
     with loopback.redis(tmp_path_factory.mktemp("redis")) as service:
         yield service
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits looks more often than where it is no test."""
+    monkeypatch.setattr(lease, "_POLL_SECONDS", 0.05)
 
 
 def crew(service: loopback.Service, said: list[str] | None = None, **more: float) -> BuildCoordinator:
@@ -180,7 +187,8 @@ def test_a_redis_that_dies_while_a_lease_is_held_stops_nobody(tmp_path: Path) ->
     assert "no connection" in said[0]
 
 
-def test_a_redis_that_hangs_is_left_out(tmp_path: Path) -> None:
+def test_a_redis_that_hangs_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "_SOCKET_SECONDS", 0.3)
     said: list[str] = []
     relay = loopback.Relay(1)
     relay.silent = True

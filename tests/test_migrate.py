@@ -275,7 +275,6 @@ def deployment(engine: None) -> Iterator[Deployment]:
 
 
 @pytest.mark.stack
-@pytest.mark.xdist_group("stack")
 def test_users_and_memories_survive_the_way_there_and_back(deployment: Deployment) -> None:
     standard = str(ROOT / "docker-compose.yml")
     done = deployment.doit("up_optimized", COMPOSE_FILE=standard)

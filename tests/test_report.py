@@ -13,7 +13,7 @@ from typing import Any
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.engine.layers import Disk, parts_of
@@ -89,7 +89,6 @@ def test_the_critical_path_by_parents_and_by_workers() -> None:
     assert critical_path([]) == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 50), st.sets(st.integers(0, 9), max_size=3)), max_size=10))
 def test_any_run_has_a_critical_path_that_goes_forward(found: list[tuple[float, float, set[int]]]) -> None:
     run = [
@@ -106,7 +105,6 @@ def test_any_run_has_a_critical_path_that_goes_forward(found: list[tuple[float, 
         json.dumps(trace(run))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 9)), max_size=30))
 def test_nothing_on_one_track_overlaps(found: list[tuple[float, float]]) -> None:
     spans = sorted((begin, begin + length) for begin, length in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import os
 import pty
@@ -46,6 +47,7 @@ DOIT_CONFIG = {{"reporter": Reporter, "par_type": "thread", "num_process": 2, "c
 PARENTS = {{"base": [], "auth": ["base"], "store": [], "broken": ["store"], "above": ["broken"], "top": ["above"]}}
 FRESH = Path("fresh").exists()
 PAUSE = float(Path("pause").read_text()) if Path("pause").exists() else 0.0
+HELD = Path("held").read_bytes() if Path("held").exists() else b"never"
 
 def build(name):
     emit = current().events.emit
@@ -55,6 +57,8 @@ def build(name):
     for part in Path({str(CAPTURED)!r}, source + ".rawjson").read_bytes().split(b"\\n{{"):
         time.sleep(PAUSE)
         emit(StepsChanged(name, progress, progress.feed((b"" if part.startswith(b"{{") else b"\\n{{") + part)))
+        while HELD in part and not Path("go on").exists():
+            time.sleep(0.01)
     progress.finish()
     if name == "broken":
         return TaskFailed("failed broken: it is\\n  second line")
@@ -224,9 +228,10 @@ class Terminal:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_live_board(project: Path, width: int) -> None:
-    (project / "pause").write_text("0.05")
+    (project / "held").write_bytes(base64.b64encode(b"installing\n"))  # which the fourth step writes
     terminal = Terminal(project, width, 30, "images:auth", "images:store")
     seen = terminal.wait_for("builder 4/4 RUN")
+    (project / "go on").touch()
     assert any(line.startswith("· auth") and line.endswith("waits for base") for line in seen)
     assert any(line[2:6] == "base" and "of ~4.0 s" in line for line in seen)
     assert any("of 3 images" in line and "%" in line for line in seen)

@@ -17,7 +17,7 @@ from tasks.buildkit.buildx import build_argv
 from tasks.run import Run
 from tests.conftest import ROOT, docker
 
-pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("services")]
+pytestmark = pytest.mark.stack
 
 
 @pytest.fixture(scope="module")

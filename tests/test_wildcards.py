@@ -6,19 +6,19 @@ import re
 import subprocess
 import sys
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.inputs import wildcards
 from tasks.inputs.wildcards import ANY, FOLDERS, NAME
-from tests.conftest import ROOT
+from tests.conftest import ROOT, examples
 
 ATOMS = st.lists(st.sampled_from(["a", "b", r"\.", "[^/]", "[ab]", "/", NAME, ANY, FOLDERS]), max_size=9)
 PATHS = st.text("ab./\n", max_size=12)
 
 
 @given(ATOMS, PATHS)
-@settings(max_examples=3000, deadline=None)
+@examples(30)
 def test_all_ways_at_once_find_what_a_regular_expression_finds(atoms: list[str], path: str) -> None:
     assert wildcards._Automaton(atoms)(path) == bool(re.compile("".join(atoms)).fullmatch(path))
 

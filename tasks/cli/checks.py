@@ -16,8 +16,11 @@ from tasks.cli.action import PLAIN, Task, fail
 
 _LOCK = "requirements-dev.txt"
 _BY_FILE = ("--ignore=tests/e2e", "--dist=loadfile")
-_SIDE_BY_SIDE = (*_BY_FILE, "--numprocesses=3")
-_UNIT = (*_BY_FILE, "--numprocesses=auto", "-m", "not engine and not stack and not browser")
+# One more than there are processors, for every test waits for something; the one engine has enough to do with eight.
+_SIDE_BY_SIDE = (*_BY_FILE, f"--numprocesses={min((os.cpu_count() or 1) + 1, 8)}")
+# Fewer examples for each property than in the whole suite; the plugin would import another event loop in each worker.
+_QUICK = ("--hypothesis-profile=quick", "--timeout=300", "-p", "no:anyio")
+_UNIT = (*_SIDE_BY_SIDE, *_QUICK, "-m", "not engine and not stack and not browser")
 _BUILD = (sys.executable, "-m", "doit", "build_optimized")
 _KEYWORD: Task = {"name": "keyword", "short": "k", "type": str, "default": "", "help": "the tests whose names match"}
 # What holds for BuildKit, Compose and the engine of any version, or the plan is wrong.
