@@ -105,7 +105,7 @@ class Bench:
             digests = [path.read_text()]
             with Index(store) as index:
                 for name in sorted({copy.context for copy in found.copies}):
-                    ignore = ignorefile.load(context, None if name else path)
+                    ignore = ignorefile.load(ignorefile.effective(context, None if name else path))
                     view = inputs.View(Tree(context, index), ignore)
                     copies = [copy for copy in found.copies if copy.context == name]
                     digests += [name, view.select(copies, "Dockerfile").digest]
@@ -335,7 +335,7 @@ def test_random_mutations_of_random_contexts(random, data):
 
 
 def _digest(context: Path, path: Path, source: str) -> str:
-    view = inputs.View(Tree(context, Index()), ignorefile.load(context, path))
+    view = inputs.View(Tree(context, Index()), ignorefile.load(ignorefile.effective(context, path)))
     try:
         return view.select([dockerfile.Copy("", (source,))], "Dockerfile").digest
     except UserError:

@@ -79,7 +79,7 @@ def _ours(case: doubts.Doubt, context: Path, path: Path) -> str:
     env = {doubts.BASE: {"PART": "a", "WHERE": "b"}} if case.told else {}
     try:
         found = dockerfile.reads(path.read_text(), where="Dockerfile", env=env)
-        view = View(Tree(context, Index()), ignorefile.load(context, path))
+        view = View(Tree(context, Index()), ignorefile.load(ignorefile.effective(context, path)))
         return view.select(found.copies, "Dockerfile").digest
     except UserError:
         return BROKEN

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from tasks.base.errors import UserError
@@ -25,6 +26,7 @@ _PROCESSORS = {
 }  # fmt: skip
 
 
+@cache
 def normalise(text: str) -> str:
     """The normal form of a platform; a text that is none comes back in lower case.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ _QUEUE = "_images_first"
 
 class Freshness:
     """A doit ``uptodate`` object: asks the plan, and says why when it is printed (``doit info``)."""
+
+    # For doit, which asks for it each time; to find out takes longer than the answer.
+    __signature__ = inspect.Signature()
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -50,6 +54,10 @@ class Recorded:
     edit which no file of this image shows. ``cache_prune`` keeps what records name, so they have to follow.
     """
 
+    __signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("task", "values")]
+    )
+
     def __init__(self, name: str) -> None:
         self._name = name
 
@@ -70,7 +78,9 @@ class Recorded:
 
 def task_build_optimized() -> Iterator[Task]:
     """Build the images whose inputs changed, in parallel, and say why"""
-    yield {"name": None, "doc": "build the images whose inputs changed, parents first (the default task)"}
+    doc = "build the images whose inputs changed, parents first (the default task)"
+    # doit writes down that a task ran, and waits for the disk: a run with nothing to do has no reason to.
+    yield {"name": None, "doc": doc, "uptodate": [True]}
     run = current()
     try:
         declared = run.declared()
@@ -164,7 +174,7 @@ def _needs(inputs: ImageInputs, run: Run) -> list[str]:
 
 
 def _on_base(inputs: ImageInputs, run: Run) -> bool:
-    return declares_base(ROOT) and normalise(run.settings.base_image) in map(normalise, inputs.bases)
+    return normalise(run.settings.base_image) in map(normalise, inputs.bases) and declares_base(ROOT)
 
 
 def _group(name: str, doc: str, images: list[str]) -> Task:

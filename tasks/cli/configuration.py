@@ -12,6 +12,7 @@ from typing import Any
 from tasks.base import settings
 from tasks.base.errors import UserError
 from tasks.base.places import project_folder
+from tasks.cli.file_checker import FileChecker
 from tasks.compose.project import compose_files
 from tasks.ui.reporter import Reporter
 
@@ -41,8 +42,7 @@ def doit_config() -> dict[str, Any]:
         # Builds are subprocesses, so threads are enough, and nothing has to be pickled.
         "par_type": "thread",
         "num_process": jobs,
-        # The fingerprint decides; what doit remembers of files has only to be cheap.
-        "check_file_uptodate": "timestamp",
+        "check_file_uptodate": FileChecker,
         "reporter": Reporter,
     }
 

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -102,6 +103,7 @@ class Snapshot:
         return self.by_input_digest.get(input_digest, ())
 
 
+@cache
 def normalise(ref: str) -> str:
     """An image reference as the engine lists it: without Docker Hub's default parts, with a tag or a digest.
 

@@ -217,9 +217,8 @@ def effective(context: Path, dockerfile: Path | None) -> Path | None:
     return common if _readable(common, context) else None
 
 
-def load(context: Path, dockerfile: Path | None, hidden: str = "") -> IgnoreFile:
-    """The rules in force for a context, and that ``hidden`` is; an empty set of rules where there is no ignore file."""
-    path = effective(context, dockerfile)
+def load(path: Path | None, hidden: str = "") -> IgnoreFile:
+    """The rules of an ignore file, and that ``hidden`` is; an empty set of rules where there is none."""
     text = path.read_bytes().decode("utf-8", "surrogateescape") if path else ""
     return IgnoreFile(text, path, hidden)
 

@@ -152,7 +152,10 @@ class InputResolver:
         self._reads_path = folder / project_key(project.files, environ) / "reads.json"
         self._kept: dict[str, Any] = read_json(self._reads_path) or {}
         self._used: dict[str, Any] = {}
+        self._parsed: dict[str, Reads] = {}
         self._texts: dict[str, str] = {}
+        self._drafts: dict[tuple[str, str, tuple[str, ...]], _Draft] = {}
+        self._owned: dict[tuple[str, tuple[str, ...]], tuple[_Draft, ImageInputs, str]] = {}
         reversed_images = reversed(list(project.images.values()))
         self._built_on: tuple[str, ...] = ()
         self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
@@ -176,7 +179,7 @@ class InputResolver:
                 name = todo.pop()
                 if name not in drafts:
                     image = self._project.images[name]
-                    drafts[name] = self._draft(image, platform)
+                    drafts[name] = self._as_written(image, platform)
                     edges[name] = {
                         *self._parents(image, drafts[name].reads).values(),
                         *filter(None, [image.duplicate_of]),
@@ -195,6 +198,10 @@ class InputResolver:
             else:
                 return done
 
+    def mtime_ns(self, path: str) -> int | None:
+        """When a file was last written, in ns, if a folder that was listed for an image holds it."""
+        return self._index.mtime_ns(path)
+
     def keep(self) -> None:
         """Write down what was hashed and parsed, for the next run."""
         self._index.save()
@@ -202,7 +209,14 @@ class InputResolver:
             self._kept = dict(self._used)
             write_json(self._reads_path, self._kept)
 
-    def _draft(self, image: Image, platform: str, inherited: _Inherited | None = None) -> _Draft:
+    def _as_written(self, image: Image, platform: str) -> _Draft:
+        """What its Dockerfile asks for when nothing is known of its bases; read once for all that ask."""
+        key = image.name, platform, self._built_on
+        if key not in self._drafts:
+            self._drafts[key] = self._draft(image, platform, _Inherited())
+        return self._drafts[key]
+
+    def _draft(self, image: Image, platform: str, inherited: _Inherited) -> _Draft:
         if image.problem:
             return _Draft(image, "", None, image.problem)
         try:
@@ -212,7 +226,7 @@ class InputResolver:
             text = self._texts.get(image.name)
             if text is None:
                 text = self._texts[image.name] = dockerfile_text(image)
-            reads = self._reads(image, text, targets, inherited or _Inherited())
+            reads = self._reads(image, text, targets, inherited)
             return _Draft(image, text, reads, platforms=targets)
         except UserError as error:
             return _Draft(image, "", None, str(error))
@@ -229,10 +243,10 @@ class InputResolver:
             "env": inherited.env,
         }
         key = _sha256(json.dumps([_PARSER, text, asked], sort_keys=True))
-        if key not in self._used:
-            kept = self._kept.get(key)
-            self._used[key] = kept or _parse(text, asked).to_json()
-        return Reads.from_json(self._used[key])
+        if key not in self._parsed:
+            self._used[key] = self._kept.get(key) or _parse(text, asked).to_json()
+            self._parsed[key] = Reads.from_json(self._used[key])
+        return self._parsed[key]
 
     def _inherit(self, draft: _Draft, platform: str, configs_of: ConfigsOf, done: Mapping[str, ImageInputs]) -> _Draft:
         """Read the Dockerfile again with what its bases hand on: ONBUILD, and the variables that they set."""
@@ -275,41 +289,64 @@ class InputResolver:
         if draft.problem:
             return ImageInputs(image, directory, problem=draft.problem)
         parents = self._parents(image, draft.reads)
-        inputs = ImageInputs(image, directory, dockerfile_text=draft.text, parents=parents, platforms=draft.platforms)
         try:
             built_for = {name: done[name].platforms for name in parents.values()}
             check_parents(draft.reads, parents, built_for, f"service {image.name}")
-            texts, parts = self._files(draft)
-            ignore = next((part.ignore.completed or part.ignore.text for part in parts if not part.label), "")
-            files_digest = _digest(texts, parts)
+            inputs, files_digest = self._own(draft, parents)
         except UserError as error:
-            return replace(inputs, problem=str(error))
-        inputs = replace(inputs, texts=texts, parts=parts, ignore=ignore, index=self._index)
-        inputs = self._with_own(inputs, draft.reads, configs_of, files_digest)
+            return ImageInputs(
+                image,
+                directory,
+                problem=str(error),
+                dockerfile_text=draft.text,
+                parents=parents,
+                platforms=draft.platforms,
+            )
+        inputs = self._with_bases(inputs, draft.reads, configs_of, files_digest)
         inputs = _with_parents(inputs, {name: done[name] for name in parents.values()})
         return _handing_on(inputs, configs_of) if image.remote_context else inputs
 
-    def _with_own(
+    def _own(self, draft: _Draft, parents: Mapping[str, str]) -> tuple[ImageInputs, str]:
+        """What goes in besides parents and bases, and the digest of its files; found once for all that ask."""
+        image, reads = draft.image, draft.reads
+        key = image.name, self._built_on
+        known = self._owned.get(key)
+        if known and known[0] == draft and known[1].parents == parents:
+            return known[1:]
+        texts, parts = self._files(draft)
+        inputs = ImageInputs(
+            image,
+            self._project.directory,
+            dockerfile_text=draft.text,
+            texts=texts,
+            parts=parts,
+            settings=declaration.settings(image, reads, draft.platforms, self._built_on, self._environ),
+            parents=parents,
+            platforms=draft.platforms,
+            read_for=read_for(image, reads, draft.platforms, parents),
+            remotes=declaration.remotes(image, reads, self._project.directory),
+            env=reads.env if reads else {},
+            onbuild=reads.onbuild if reads else (),
+            early=_early(reads, parents) if reads and parents else (),
+            ignore=next((part.ignore.completed or part.ignore.text for part in parts if not part.label), ""),
+            index=self._index,
+        )
+        self._owned[key] = draft, inputs, _digest(texts, parts)
+        return self._owned[key][1:]
+
+    def _with_bases(
         self, inputs: ImageInputs, reads: Reads | None, configs_of: ConfigsOf, files_digest: str
     ) -> ImageInputs:
-        """With all that goes in besides its files, but for its parents."""
-        image, wanted = inputs.image, read_for(inputs.image, reads, inputs.platforms, inputs.parents)
-        bases = {ref: content(ref, some, configs_of) for ref, some in wanted.items()}
+        """With what the engine holds of its bases, and the digest of all that is its own."""
+        bases = {ref: content(ref, some, configs_of) for ref, some in inputs.read_for.items()}
         if reads and reads.syntax and (frontend := configs_of(reads.syntax, self._built_on[:1])):
             bases[reads.syntax] = frontend[0].content  # one that the engine does not hold is known by its name only
-        remotes = declaration.remotes(image, reads, inputs.directory)
-        settings = declaration.settings(image, reads, inputs.platforms, self._built_on, self._environ)
+        build_inputs = BuildInputs({}, inputs.settings, bases, inputs.remotes)
         return replace(
             inputs,
-            settings=settings,
             bases=bases,
-            read_for=wanted,
-            remotes=remotes,
-            env=reads.env if reads else {},
-            env_known=all(configs_of(*ref) for ref in wanted.items()) and (reads is None or reads.alike),
-            onbuild=reads.onbuild if reads else (),
-            early=_early(reads, inputs.parents) if reads and inputs.parents else (),
-            input_digest=fingerprint.input_digest(BuildInputs({}, settings, bases, remotes), files_digest),
+            env_known=all(configs_of(*ref) for ref in inputs.read_for.items()) and (reads is None or reads.alike),
+            input_digest=fingerprint.input_digest(build_inputs, files_digest),
         )
 
     def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...]]:
@@ -345,7 +382,7 @@ class InputResolver:
             tree = Tree(root, self._index)
             ours = os.path.relpath(self._folder, tree.root)
             hidden = "" if ours.startswith("..") else ours
-            self._views[key] = inputs.View(tree, ignorefile.load(root, dockerfile_path, hidden))
+            self._views[key] = inputs.View(tree, ignorefile.load(ignore, hidden))
         return self._views[key]
 
 

@@ -95,6 +95,10 @@ class Folder:
             self.overlooked = True
         return found
 
+    def mtime_ns(self, number: int) -> int:
+        """When entry ``number`` was last written, in ns; 0 for a folder."""
+        return int(_RECORD.unpack(self._records[number])[0])
+
     def recall(self, stamps: bytes, digests: bytes) -> None:
         """Take over what was known when the folder looked like ``stamps``, entry by entry where it changed."""
         if stamps == self.stamps():
@@ -150,6 +154,8 @@ class Index:
     def __init__(self, store: Path | None = None) -> None:
         self._store = store
         self._folders: dict[str, Folder] = {}
+        self._remembered: dict[str, tuple[bytes, bytes]] = {}
+        self._recalled: set[str] = set()
         self._db: sqlite3.Connection | None = None
         self._opened = False
 
@@ -158,10 +164,32 @@ class Index:
         found = self._folders.get(path)
         if found is None:
             found = self._folders[path] = _list(path)
-            row = self._recall(path) if found.names else None
-            if row:
+            row = self._remembered.pop(path, None)
+            if row and found.names and _well_formed(*row):
                 found.recall(*row)
         return found
+
+    def recall(self, root: str) -> None:
+        """Read what is remembered of the folders at and below ``root``, an absolute, real path: one question to the
+        store instead of one for each folder."""
+        if not self._recalled.isdisjoint(_roots(root)) or (db := self._open(create=False)) is None:
+            return
+        self._recalled.add(root)
+        first = os.fsencode(root.rstrip("/"))
+        try:
+            rows = db.execute(
+                "SELECT path, stamps, digests FROM folder WHERE path >= ? AND path < ?", (first, first + b"0")
+            )
+            self._remembered.update((os.fsdecode(path), (stamps, digests)) for path, stamps, digests in rows)
+        except (sqlite3.Error, TypeError) as error:
+            self._drop(error)
+
+    def mtime_ns(self, path: str) -> int | None:
+        """When the file at an absolute, real ``path`` was last written, if its folder was listed; in ns."""
+        folder, _, name = path.rpartition("/")
+        listing = self._folders.get(folder)
+        number = -1 if listing is None else listing.find(name)
+        return listing.mtime_ns(number) if listing and number >= 0 else None
 
     def generation(self, root: str) -> str:
         """A name for all states of the context at ``root``, an absolute, real path, that BuildKit's client can tell
@@ -227,17 +255,6 @@ class Index:
         """What is listed at this moment: another thread may list, and hash, more meanwhile."""
         return list(self._folders.values())
 
-    def _recall(self, path: str) -> tuple[bytes, bytes] | None:
-        db = self._open(create=False)
-        if db is None:
-            return None
-        try:
-            row = db.execute("SELECT stamps, digests FROM folder WHERE path = ?", (os.fsencode(path),)).fetchone()
-        except sqlite3.Error as error:
-            self._drop(error)
-            return None
-        return row if row and _well_formed(*row) else None
-
     def _open(self, *, create: bool) -> sqlite3.Connection | None:
         if self._db is not None or self._store is None or (self._opened and not create):
             return self._db
@@ -269,6 +286,7 @@ class Tree:
     def __init__(self, root: Path, index: Index) -> None:
         self.root = os.path.realpath(root)
         self.index = index
+        index.recall(self.root)
 
     def folder(self, path: str) -> Folder:
         """The listing of a folder of the context; ``path`` is relative to it, ``""`` the context itself."""
