@@ -70,7 +70,7 @@ class Judge:
             home = self._folder / name
             home.mkdir(parents=True, exist_ok=True)
             (home / "Dockerfile").write_text(_reduced(one))
-            ignore = ignorefile.load(Path(one.image.context), Path(one.image.dockerfile))
+            ignore = ignorefile.load(ignorefile.effective(Path(one.image.context), Path(one.image.dockerfile)))
             (home / "Dockerfile.dockerignore").write_text(ignore.text)
             targets[name.replace(".", "_")] = {
                 "context": one.image.context,

@@ -111,11 +111,11 @@ class TestEffective:
         own.write_text("")
         assert effective(tmp_path, dockerfile) == own
         assert effective(tmp_path, None) == tmp_path / ".dockerignore"
-        assert load(tmp_path, dockerfile).rules == ()
+        assert load(effective(tmp_path, dockerfile)).rules == ()
 
     def test_none(self, tmp_path):
         (tmp_path / ".dockerignore").mkdir()
-        found = load(tmp_path, tmp_path / "Dockerfile")
+        found = load(effective(tmp_path, tmp_path / "Dockerfile"))
         assert (found.path, found.text, found.rules) == (None, "", ())
 
     def test_a_link_counts_only_inside_its_folder(self, tmp_path):
@@ -125,15 +125,15 @@ class TestEffective:
         (tmp_path / "outside").write_text("a")
         link = context / ".dockerignore"
         link.symlink_to("sub/rules")
-        assert load(context, None).rules
+        assert load(effective(context, None)).rules
         for target in ("../outside", str(context / "sub" / "rules")):
             link.unlink()
             link.symlink_to(target)
-            assert not load(context, None).rules
+            assert not load(effective(context, None)).rules
 
     def test_bytes_that_are_no_utf8(self, tmp_path):
         (tmp_path / ".dockerignore").write_bytes(b"a\xff\n\xff*\n")
-        assert [rule.atoms != () for rule in load(tmp_path, None).rules] == [True, False]
+        assert [rule.atoms != () for rule in load(effective(tmp_path, None)).rules] == [True, False]
 
 
 NAMES = st.sampled_from(["a", "b", "ab", "a.md", ".h", "é", "c d"])
@@ -180,7 +180,7 @@ def test_buildkit_sees_what_we_say(engine, text, paths):
             seen, said = buildkit.contents(context, work / "Dockerfile", work), ""
         except buildkit.Refused as refused:
             seen, said = None, str(refused)
-        view = View(Tree(context, Index()), load(context, work / "Dockerfile"))
+        view = View(Tree(context, Index()), load(effective(context, work / "Dockerfile")))
         ours = {entry.path for entry in view.select([Copy("", ("/",))], "Dockerfile").entries()}
     if seen is None:
         assert "pattern" in said  # one that moby calls an error

@@ -7,20 +7,18 @@ builds are in ``building.events``, those of a stack in ``stack.events``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Listener = Callable[[object], None]
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """A sentence for people."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class CommandStarted:
+class CommandStarted(NamedTuple):
     """A command is about to be started: its line, as it can be pasted into a shell."""
 
     line: str

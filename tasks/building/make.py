@@ -18,7 +18,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -89,7 +88,7 @@ def _make(run: Run, name: str, no_cache: bool = False) -> None:
         decision = _decided(run, name)
         try:
             if no_cache and decision.action != Action.BROKEN:
-                again = replace(decision, action=Action.BUILD, reasons=(NO_CACHE,))
+                again = decision._replace(action=Action.BUILD, reasons=(NO_CACHE,))
                 rebuilt = rebuilt or give.mark(run, decision)
                 _build(ImageBuild(run, again, Attempt(number, no_cache, proves, rebuilt)))
             else:
@@ -252,7 +251,7 @@ def _build(build: ImageBuild) -> None:
     made = LocalImage(local_image.id, labels=build.labels, size=size, fixed=False)
     if instead := give.give(run, decision, made, outcome.seconds):
         run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
-        if pulled := _fetched(run, replace(decision, action=Action.PULL, reasons=(ANOTHER,), offer=instead)):
+        if pulled := _fetched(run, decision._replace(action=Action.PULL, reasons=(ANOTHER,), offer=instead)):
             run.events.emit(ImageEnded(name, State.PULLED, size=pulled.size))
             return
     run.events.emit(ImageEnded(name, State.BUILT, progress=outcome.progress, size=size))
@@ -278,7 +277,7 @@ def _built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
             temporary_tag.take_away(run.engine, [build.tag])
     # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.
     made = made or run.snapshot().get(build.inputs.image.ref) or LocalImage(image_id)
-    return outcome, replace(made, id=image_id)
+    return outcome, made._replace(id=image_id)
 
 
 def _begin(run: Run) -> None:

@@ -10,9 +10,8 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.engine import plugins
 
@@ -64,8 +63,7 @@ def _tolerant_loader() -> Any:
     return Loader
 
 
-@dataclass(frozen=True)
-class _Named:
+class _Named(NamedTuple):
     """What a Compose file names: further Compose files, env files, and the folders of what it includes."""
 
     files: tuple[str, ...]

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.base.errors import UserError
 from tasks.base.files import read_json, write_json
@@ -101,8 +101,7 @@ class Image:
         return (self.ref, *self.tags)
 
 
-@dataclass(frozen=True)
-class Project:
+class Project(NamedTuple):
     """A resolved Compose project: its name, its folder, its Compose files and its images by name."""
 
     name: str

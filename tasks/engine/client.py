@@ -12,9 +12,8 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from tasks.base import platforms
@@ -34,22 +33,20 @@ _WITHOUT_LAYER = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class LocalImage:
+class LocalImage(NamedTuple):
     """An image that the engine holds: its id, the names it goes by, its labels, bytes, and when it was made (seconds
     since the epoch). ``fixed`` is whether that id can never mean another image: in containerd's store it may be an
     index, of which the engine shows the platform that it happens to hold."""
 
     id: str
     tags: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     size: int = 0
     created: float = 0.0
     fixed: bool = True
 
 
-@dataclass(frozen=True)
-class CacheRecord:
+class CacheRecord(NamedTuple):
     """One record of a BuildKit's cache: its id and the ids of those that it lies on, its bytes, when it was last used
     (seconds since the epoch) and how often, whether something uses it now, whether an image holds the same bytes, and
     when it was made."""
@@ -65,8 +62,7 @@ class CacheRecord:
     made: float = 0.0
 
 
-@dataclass(frozen=True)
-class ImageConfig:
+class ImageConfig(NamedTuple):
     """What is known of an image id: its content, platform (normal form), environment and ONBUILD triggers.
 
     ``content`` is a digest of the layers and the configuration without our own labels and without times:
@@ -75,17 +71,16 @@ class ImageConfig:
 
     content: str
     platform: str
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = {}
     onbuild: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """All images of the engine at one moment, by every normalised name that they go by; its platform and version."""
 
     by_name: Mapping[str, LocalImage]
     platform: str
-    by_input_digest: Mapping[str, tuple[LocalImage, ...]] = field(default_factory=dict)
+    by_input_digest: Mapping[str, tuple[LocalImage, ...]] = {}
     version: str = ""
 
     def every(self) -> Iterator[LocalImage]:
@@ -153,7 +148,7 @@ class Engine:
             version = self._call("GET", _VERSION)
             self._platform = platforms.normalise(f"{version['Os']}/{version['Arch']}")
             self._version = version.get("Version") or ""
-        return replace(snapshot_of(self._listed(), self._platform), version=self._version)
+        return snapshot_of(self._listed(), self._platform)._replace(version=self._version)
 
     def _listed(self) -> list[dict[str, Any]]:
         """All images. containerd's store fails to list them in the moment in which one of them is removed."""

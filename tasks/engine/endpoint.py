@@ -7,13 +7,11 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Material:
+class Material(NamedTuple):
     """The files of a Docker context with which its engine is asked over TLS ("" for one that it lacks), and whether
     the engine's certificate is verified."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 from tasks.base.files import read_json, write_json
@@ -47,5 +46,5 @@ class ImageConfigCache:
     def keep(self, ids: Iterable[str]) -> None:
         """Write down what was learnt about these ids, and forget the others."""
         if self._new and self._known is not None:
-            write_json(self._path, {key: asdict(self._known[key]) for key in set(ids) if key in self._known})
+            write_json(self._path, {key: self._known[key]._asdict() for key in set(ids) if key in self._known})
             self._new = False

@@ -10,15 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 # Raised whenever the meaning of what goes in changes: every image is then built once more.
 VERSION = 2
 
 
-@dataclass(frozen=True)
-class BuildInputs:
+class BuildInputs(NamedTuple):
     """All that an image is made from, by name, each as a short text that is safe to keep and to print.
 
     ``files`` maps a path (relative to the project's folder where it lies inside) to kind, mode and digest.
@@ -27,9 +25,9 @@ class BuildInputs:
     that only a build could look at, counted by their text.
     """
 
-    files: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    bases: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = {}
+    settings: Mapping[str, Any] = {}
+    bases: Mapping[str, str] = {}
     remotes: tuple[str, ...] = ()
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 WHOLE = "/"
 """The source that means a whole context."""
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(NamedTuple):
     """One thing that reads files of a context.
 
     ``context`` is ``""`` for the image's own, else the name of a named one. ``sources`` are expanded, patterns as
@@ -33,8 +31,7 @@ class Copy:
         return self.instruction not in ("COPY", "ADD")
 
 
-@dataclass(frozen=True)
-class External:
+class External(NamedTuple):
     """An image that is neither a stage nor a named context: its familiar name, and what ``FROM --platform`` says
     (``""``: the target's)."""
 
@@ -43,8 +40,7 @@ class External:
     line: int
 
 
-@dataclass(frozen=True)
-class Remote:
+class Remote(NamedTuple):
     """A URL or git source of ``ADD``: its expanded ``text``, and whether that fixes what is fetched."""
 
     text: str
@@ -52,8 +48,7 @@ class Remote:
     line: int
 
 
-@dataclass(frozen=True)
-class Reads:
+class Reads(NamedTuple):
     """Everything that a target reads, besides the text of the Dockerfile.
 
     ``images`` are the bases and sources that are neither stages nor named contexts.
@@ -74,10 +69,10 @@ class Reads:
     secrets: tuple[str, ...] = ()
     ssh: tuple[str, ...] = ()
     syntax: str = ""
-    env: Mapping[str, str | None] = field(default_factory=dict)
+    env: Mapping[str, str | None] = {}
     onbuild: tuple[str, ...] = ()
-    stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    read_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stages: Mapping[str, tuple[str, ...]] = {}
+    read_for: Mapping[str, tuple[str, ...]] = {}
     alike: bool = True
 
     @property
@@ -87,7 +82,8 @@ class Reads:
 
     def to_json(self) -> dict[str, Any]:
         """The same as values that JSON has."""
-        return asdict(self)
+        parts = {name: [each._asdict() for each in getattr(self, name)] for name in ("copies", "images", "remotes")}
+        return self._asdict() | parts
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Reads:
@@ -131,4 +127,4 @@ def joined(parts: Sequence[Reads]) -> Reads:
         for name, some in part.read_for.items():
             read_for[name] = tuple(dict.fromkeys((*read_for.get(name, ()), *some)))
     alike = all(part.alike and part.env == first.env for part in others)
-    return replace(first, **found, read_for=read_for, alike=alike)
+    return first._replace(**found, read_for=read_for, alike=alike)

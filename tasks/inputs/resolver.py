@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.base import platforms
 from tasks.base.errors import UserError
@@ -37,8 +37,7 @@ from tasks.inputs.tree import Index, Tree
 _PARSER = 6
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """The files that an image reads from one folder, and the ignore file in force there; ``label`` is "" for its
     context, else the named context."""
 
@@ -121,8 +120,7 @@ class ImageInputs:
         return os.path.relpath(path, self.directory).replace(os.sep, "/") if path else "the inline Dockerfile"
 
 
-@dataclass(frozen=True)
-class _Draft:
+class _Draft(NamedTuple):
     """An image whose Dockerfile is read: what it asks for, before anything is looked for."""
 
     image: Image
@@ -132,12 +130,11 @@ class _Draft:
     platforms: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Inherited:
+class _Inherited(NamedTuple):
     """What bases hand on to a Dockerfile, by the name that it uses for them."""
 
-    env: dict[str, dict[str, str | None]] = field(default_factory=dict)
-    onbuild: dict[str, list[str]] = field(default_factory=dict)
+    env: dict[str, dict[str, str | None]]
+    onbuild: dict[str, list[str]]
 
 
 class InputResolver:
@@ -213,7 +210,7 @@ class InputResolver:
         """What its Dockerfile asks for when nothing is known of its bases; read once for all that ask."""
         key = image.name, platform, self._built_on
         if key not in self._drafts:
-            self._drafts[key] = self._draft(image, platform, _Inherited())
+            self._drafts[key] = self._draft(image, platform, _Inherited({}, {}))
         return self._drafts[key]
 
     def _draft(self, image: Image, platform: str, inherited: _Inherited) -> _Draft:
@@ -253,7 +250,7 @@ class InputResolver:
         if draft.reads is None:
             return draft
         parents = self._parents(draft.image, draft.reads)
-        inherited = _Inherited()
+        inherited = _Inherited({}, {})
         for ref in references(draft.reads):
             parent = done.get(parents.get(ref, ""))
             outside = "" if parent else external(draft.image, ref)

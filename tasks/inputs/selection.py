@@ -14,7 +14,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tasks.inputs.ignorefile import IgnoreFile, State
 from tasks.inputs.reads import Copy
@@ -24,8 +24,7 @@ from tasks.inputs.tree import Folder, Tree
 _MAX_LINKS = 255
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One input: ``path`` relative to its context, ``kind`` (file, link, dir, special), ``mode`` (permission
     bits), ``digest`` (hex sha256 of a file's content or a link's text; empty for a folder).
     """

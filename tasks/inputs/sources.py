@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import UserError
 from tasks.inputs import wildcards
@@ -25,8 +24,7 @@ _WILD = re.compile(r"(?:[^\\*?\[]|\\.)*[*?\[]", re.DOTALL)
 _GO_CLASS = re.compile(r"\[(\^?)((?:[^\\\]\[^-]|\\.)(?:-(?:[^\\\]\[^-]|\\.))?)+\]", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One part of a selection: ``whole`` folders bring all that is visible in them, others only themselves."""
 
     path: str

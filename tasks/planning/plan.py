@@ -7,8 +7,7 @@ one decision for each image.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base import platforms
 from tasks.base.references import KEPT, repository, tag_of
@@ -30,8 +29,7 @@ ANOTHER = "the shared registry has another result for the same inputs"
 REBUILT_ELSEWHERE = "it was rebuilt without cache on another machine"
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """What happens to one image, why, and the image of the engine that it is about (``fresh`` and ``retag``).
 
     ``parents_label`` says what its parents hold now, in the form of the label that a build of it gets. ``offer`` is
@@ -54,8 +52,7 @@ class Decision:
         return self.action != Action.FRESH
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What plans are made from besides the inputs: what the engine holds, ``config_of`` an image there, the last
     ``record_of`` an image by its name, and ``index_of``, see ``IndexOf``."""
 

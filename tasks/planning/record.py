@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.base.files import write_json
 from tasks.inputs.fingerprint import BuildInputs
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """The last image of one name: what from, when (seconds since the epoch), how long it took, its id and bytes."""
 
     image: str
@@ -39,7 +37,7 @@ def path_of(folder: Path, image: str) -> Path:
 
 def write(folder: Path, record: Record) -> None:
     """Keep the record in place of the last one."""
-    write_json(path_of(folder, record.image), asdict(record))
+    write_json(path_of(folder, record.image), {**record._asdict(), "build_inputs": record.build_inputs._asdict()})
 
 
 def read(folder: Path, image: str) -> Record | None:
