@@ -351,6 +351,40 @@ def test_a_store_keeps_its_data_and_its_password(container: str, store: str) -> 
     assert query(container, store, *READ[store]) == "1"
 
 
+FILL = """
+    local number = 0
+    while number < 400000 do
+        local answer = redis.pcall('SET', 'key' .. (number + tonumber(ARGV[1])), string.rep('x', 1000))
+        if type(answer) == 'table' and answer.err then return number end
+        number = number + 1
+    end
+"""
+REWRITE = "for number = 0, tonumber(ARGV[1]) - 1 do redis.call('SETRANGE', 'key' .. number, 0, 'y') end return 'OK'"
+
+
+@pytest.mark.stack
+def test_a_full_redis_writes_its_file_anew_within_its_memory(container: str, optimized: dict[str, Any]) -> None:
+    """While it does, every page may be needed twice: the old one for the file, the new one for what is written."""
+    inspect(ref("redis"))
+    service = optimized["services"]["redis"]
+    words = ["--memory", str(service["mem_limit"]), "--memory-swap", str(service["mem_limit"])]
+    words += ["--env", f"REDIS_MAXMEMORY={service['environment']['REDIS_MAXMEMORY']}", "--env", "REDIS_PASSWORD=x9"]
+    assert docker("run", "--detach", "--name", container, *CONFINED, *words, ref("redis")).returncode == 0
+    wait_healthy(container)
+    count = int(query(container, "redis", "EVAL", FILL, "0", "0", password="x9"))
+    assert count > 30_000
+    assert "OOM" in query(container, "redis", "SET", "one-more", "x" * 5000, password="x9")
+    assert query(container, "redis", "CONFIG", "GET", "save", password="x9").split() == ["save"]  # one way is enough
+    query(container, "redis", "BGREWRITEAOF", password="x9")
+    until = time.monotonic() + 120
+    while "aof_rewrite_in_progress:0" not in query(container, "redis", "INFO", "persistence", password="x9"):
+        query(container, "redis", "EVAL", REWRITE, "0", str(count), password="x9")
+        assert time.monotonic() < until
+    state = json.loads(docker("container", "inspect", container).stdout)[0]
+    assert (state["State"]["OOMKilled"], state["RestartCount"]) == (False, 0)
+    assert "aof_last_bgrewrite_status:ok" in query(container, "redis", "INFO", "persistence", password="x9")
+
+
 @pytest.mark.stack
 @pytest.mark.parametrize("delay", [0.1, 0.5, 1.0])
 def test_postgres_killed_while_it_prepares_its_data_starts_over(container: str, delay: float) -> None:

@@ -26,4 +26,4 @@ EXPOSE 8005
 # hadolint ignore=DL3025
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
     CMD curl -f http://localhost:8005/health || exit 1
-CMD ["uvicorn", "auth.main:app", "--host", "0.0.0.0", "--port", "8005"]
+CMD ["python", "-m", "common.serve", "auth", "8005"]

@@ -28,4 +28,4 @@ EXPOSE 8003
 # hadolint ignore=DL3025
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s --retries=3 \
     CMD curl -f http://localhost:8003/health || exit 1
-CMD ["uvicorn", "memory.main:app", "--host", "0.0.0.0", "--port", "8003"]
+CMD ["python", "-m", "common.serve", "memory", "8003"]

@@ -23,6 +23,7 @@ requirepass "$password"
 dir /data
 appendonly yes
 appendfsync everysec
-maxmemory ${REDIS_MAXMEMORY:-160mb}
+save ""
+maxmemory ${REDIS_MAXMEMORY:-96mb}
 maxmemory-policy noeviction
 EOT

@@ -118,7 +118,7 @@ def create_app(settings: AuthSettings) -> FastAPI:
         "auth",
         settings,
         resources=[redis, database.running()],
-        checks={"postgres": database.check, "redis": redis.ping},
+        checks={"postgres": database.check, "redis": lambda: redis_store.writes(redis, "auth")},
     )
 
     async def caller(request: Request) -> Caller:
@@ -144,6 +144,7 @@ def create_app(settings: AuthSettings) -> FastAPI:
         account = await users.authenticate(form.username, form.password[: LONGEST_PASSWORD + 1])
         if account is None:
             raise unauthorized("The user name or the password is wrong.", error="invalid_grant")
+        await rate_limit.succeeded(_address(request), form.username)
         response.headers.update(NOT_KEPT)
         token = await tokens.issue(account.id, account.username, timedelta(seconds=expires_in))
         return AccessToken(access_token=token, expires_in=expires_in)

@@ -43,6 +43,6 @@ def configure(service: str, level: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
-        logger.propagate = True
+        logger.propagate = name != "uvicorn.access"  # each request has a line of ours
     # It says every request that the client makes; the service called says it already.
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -31,3 +31,8 @@ def connect(settings: RedisSettings) -> Redis:
         retry=Retry(NoBackoff(), 0),
     )
     return Redis.from_pool(pool)
+
+
+async def writes(redis: Redis, service: str) -> None:
+    """Raise ``RedisError`` unless Redis takes what is written: a full one still answers questions."""
+    await redis.set(f"{service}:health", "1", ex=60)

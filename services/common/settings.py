@@ -6,6 +6,7 @@ every service
 MAX_BODY_BYTES         1048576       larger request bodies are refused with 413
 REQUEST_SECONDS        10            a request that takes longer is answered with 504
 LOG_LEVEL              INFO          DEBUG also logs requests of /health
+TRUSTED_PROXIES                      whose X-Forwarded-For is believed: addresses or networks, with commas
 ---------------------  ------------  ----------------------------------------------------------
 auth, memory
 -------------------------------------------------------------------------------------------------
@@ -27,9 +28,10 @@ What one service alone takes stands in its own ``settings.py``. An empty variabl
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -45,6 +47,14 @@ class ServiceSettings(Environment):
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     request_seconds: float = Field(default=10, gt=0)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    trusted_proxies: str = ""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: str) -> str:
+        for one in proxies.split(",") if proxies.strip() else ():
+            ip_network(one.strip())
+        return proxies
 
 
 class PostgresSettings(Environment):

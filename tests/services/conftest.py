@@ -67,6 +67,11 @@ async def database(stores: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         await admin.close()
 
 
+@pytest.fixture(autouse=True)
+def health_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.health.FRESH_SECONDS", 0)
+
+
 @pytest.fixture
 async def started() -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     """Starts an app as uvicorn would; gives a client of it. ``address`` is where the client seems to be."""

@@ -222,6 +222,28 @@ async def test_an_address_that_tries_many_names_waits(database: dict[str, Any], 
     assert statuses == [401] * 10 + [429] * 2
 
 
+async def test_an_account_that_is_tried_from_many_addresses_waits_and_its_owner_does_not(
+    database: dict[str, Any], started: Start
+) -> None:
+    def of(address: str) -> Awaitable[httpx.AsyncClient]:
+        return started(app(database, rate_limit_per_minute=4), address=address)
+
+    one = uuid.uuid4().int
+    home = await of(f"2001:db8:{one % 65_536:x}:1::1")
+    username = await registered(home)
+    assert (await log_in(home, username)).status_code == 200
+    # Of one network: its addresses are one.
+    same = [await of(f"2001:db8:{one % 65_536:x}:2::{number}") for number in range(1, 4)]
+    statuses = [(await log_in(http, username, "wrong password")).status_code for http in same for _ in range(2)]
+    assert statuses == [401] * 4 + [429] * 2
+    strange = [await of(f"198.18.{one % 256}.{number}") for number in range(1, 5)]
+    statuses = [(await log_in(http, username, "wrong password")).status_code for http in strange for _ in range(4)]
+    assert statuses[:4] == [401] * 4
+    assert statuses[-4:] == [429] * 4
+    assert (await log_in(strange[-1], username)).status_code == 429
+    assert (await log_in(home, username)).status_code == 200
+
+
 async def test_keys_rotate_and_old_tokens_stay_good(
     database: dict[str, Any], started: Start, eventually: Callable[..., Awaitable[None]]
 ) -> None:

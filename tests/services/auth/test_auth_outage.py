@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 from auth.app import create_app
 from auth.settings import AuthSettings
@@ -60,6 +61,20 @@ async def test_without_redis_no_token_is_taken(
         return await status(http, token) == 200
 
     await eventually(back)
+
+
+async def test_a_redis_that_is_full_is_seen(http: httpx.AsyncClient, stores: dict[str, Any]) -> None:
+    async with Redis(
+        host=stores["redis_host"], port=int(stores["redis_port"]), password=stores["redis_password"]
+    ) as redis:
+        limit = (await redis.config_get("maxmemory"))["maxmemory"]
+        await redis.config_set("maxmemory", "1mb")
+        try:
+            health = await http.get("/health")
+        finally:
+            await redis.config_set("maxmemory", limit)
+    assert (health.status_code, health.json()["checks"]["redis"]) == (503, "does not answer")
+    assert (await http.get("/health")).status_code == 200
 
 
 @pytest.mark.parametrize("how", ["cut", "freeze"])

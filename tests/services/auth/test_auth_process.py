@@ -24,8 +24,7 @@ SERVICES = Path(service.__file__).parents[1]
 def uvicorn(stores: dict[str, Any], **changes: str) -> subprocess.Popen[str]:
     environment = {**os.environ, **{name.upper(): str(value) for name, value in stores.items()}, **changes}
     return subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "auth.main:app", "--host", "127.0.0.1", "--port", "0", "--no-access-log",
-         "--timeout-graceful-shutdown", "10"],
+        [sys.executable, "-m", "common.serve", "auth", "0", "127.0.0.1"],
         cwd=SERVICES, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -24,8 +24,7 @@ def test_who_leaves_stops_the_task(
 ) -> None:
     addresses = {"AUTH_URL": auth.url, "MEMORY_URL": memory.url, "MODEL_URL": model_url}
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "orchestrator.main:app", "--host", "127.0.0.1", "--port", "0",
-         "--no-access-log", "--timeout-graceful-shutdown", "10"],
+        [sys.executable, "-m", "common.serve", "orchestrator", "0", "127.0.0.1"],
         cwd=SERVICES, env={**os.environ, **addresses}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
