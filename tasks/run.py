@@ -24,7 +24,7 @@ from tasks.bases import base, debian
 from tasks.compose import project
 from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform, normalise
 from tasks.history.store import History
-from tasks.inputs.facts import ImageConfigCache
+from tasks.inputs.image_configs import ImageConfigCache
 from tasks.inputs.resolver import ImageInputs, InputResolver
 from tasks.planning import plan, record
 from tasks.planning.action import Action
@@ -148,7 +148,7 @@ class Run:
     @cached_property
     def configs(self) -> ImageConfigCache:
         """What is known of the images that the engine holds."""
-        return ImageConfigCache(self.common / "facts.json", self.engine.facts)
+        return ImageConfigCache(self.common / "facts.json", self.engine.config_of)
 
     @cached_property
     def share(self) -> Share:
@@ -380,7 +380,7 @@ class Run:
             return None
         from tasks.bases import shared as shared_base
 
-        config = shared_base.of(self.settings, self.share, self.base_identity, self.snapshot().platform).facts()
+        config = shared_base.of(self.settings, self.share, self.base_identity, self.snapshot().platform).config()
         return (config,) if config else None
 
     def _record_of(self, name: str) -> record.Record | None:

@@ -21,7 +21,8 @@ from tasks.base.errors import UserError
 from tasks.base.settings import Settings
 from tasks.bases import base, debian
 from tasks.cli import bases
-from tasks.engine.client import Engine, LocalImage, Snapshot, facts_of, host_platform
+from tasks.engine.api import Api
+from tasks.engine.client import Engine, LocalImage, Snapshot, host_platform, image_config
 from tasks.run import Run
 from tests.conftest import ROOT, docker
 
@@ -93,7 +94,7 @@ def test_the_identity_is_no_content() -> None:
     def content(number: str) -> str:
         config = json.loads(debian.image_config("sha256:1", "linux/amd64", number))
         inspected = {"RootFS": {"Layers": ["sha256:1"]}, "Config": config["config"], "Os": "linux"}
-        return facts_of(inspected).content
+        return image_config(inspected).content
 
     assert content("1") == content("2") == content("")
 
@@ -287,7 +288,7 @@ def test_what_mmdebstrap_says_last_is_passed_on_and_nothing_is_left(
 
 
 def test_the_task_asks_the_engine_only_when_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "_call", lambda *_: pytest.fail("the engine was asked"))
+    monkeypatch.setattr(Api, "call", lambda *_: pytest.fail("the engine was asked"))
     task = bases.task_base_image()
     assert task is not None
     assert str(task["uptodate"][0]) == "BASE_IMAGE is in the engine"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
-from tasks.engine.client import Engine, facts_of, normalise, snapshot_of
+from tasks.engine.client import Engine, image_config, normalise, snapshot_of
 from tasks.engine.endpoint import endpoint
 from tests.conftest import docker
 
@@ -45,14 +45,14 @@ IMAGE: dict[str, Any] = {
 
 
 def test_facts() -> None:
-    facts = facts_of(IMAGE)
+    facts = image_config(IMAGE)
     assert (facts.platform, facts.env, facts.onbuild) == ("linux/amd64", {"PATH": "/bin", "A": "b=c"}, ("COPY . /",))
 
 
 def test_content_ignores_times_and_our_own_labels() -> None:
     ours = {"x": "y", "vllm-swarm.build.fingerprint": "f"}
     other = {**IMAGE, "Created": "2027-01-01T00:00:00Z", "Config": {**IMAGE["Config"], "Labels": ours}}
-    assert facts_of(other).content == facts_of(IMAGE).content
+    assert image_config(other).content == image_config(IMAGE).content
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_content_ignores_times_and_our_own_labels() -> None:
     ],
 )
 def test_content_is_everything_that_a_child_gets(change: dict[str, object]) -> None:
-    assert facts_of({**IMAGE, **change}).content != facts_of(IMAGE).content
+    assert image_config({**IMAGE, **change}).content != image_config(IMAGE).content
 
 
 def test_a_snapshot_finds_images_by_any_name_and_by_what_they_were_made_from() -> None:
@@ -118,7 +118,7 @@ def test_the_real_engine_by_socket_and_by_sdk_says_the_same(busybox: str) -> Non
     by_sdk = sdk.snapshot().get(busybox)
     assert by_sdk is not None
     assert by_sdk.id == by_socket.id
-    assert sdk.facts(by_sdk.id) == Engine().facts(by_socket.id)
+    assert sdk.config_of(by_sdk.id) == Engine().config_of(by_socket.id)
     layers = Engine().layers(by_socket.id)
     assert len(layers) == 2
     assert layers[0][1] > 1_000_000

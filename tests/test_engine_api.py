@@ -82,7 +82,7 @@ def test_one_version_that_both_understand(tmp_path: Path, theirs: str, used: str
         one = Engine(engine.address)
         one.ask()
         assert one.snapshot().platform == "linux/arm64"
-        one.facts("sha256:1")
+        one.config_of("sha256:1")
         asked = ["/_ping", f"/v{used}/version", f"/v{used}/images/json", f"/v{used}/images/sha256:1/json"]
         assert sorted(engine.asked) == sorted(f"GET {path}" for path in asked)  # two of them are under way at once
 

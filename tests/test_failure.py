@@ -176,7 +176,7 @@ for words in ("a", "a: ", "secret a ", "Package a ", 'process "'):
 progress = Progress()
 for _ in range(100_000):
     assert progress.feed(b"x" * 64) == []
-assert [len(change.text) for change in progress.feed(b"\\n")] == [6_400_000]
+assert [len(change.line) for change in progress.feed(b"\\n")] == [6_400_000]
 """
 
 

@@ -21,7 +21,7 @@ from tasks.base.errors import UserError
 from tasks.compose.project import Image, Project
 from tasks.engine.client import ImageConfig, LocalImage, snapshot_of
 from tasks.engine.endpoint import endpoint
-from tasks.inputs.facts import ImageConfigCache
+from tasks.inputs.image_configs import ImageConfigCache
 from tasks.inputs.resolver import ImageInputs, InputResolver
 from tasks.planning.plan import is_for, offered
 from tests.conftest import Lab, docker

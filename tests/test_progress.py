@@ -38,7 +38,7 @@ def outcome(progress: Progress) -> object:
 def test_a_cold_build_is_understood() -> None:
     progress, lines = parsed(COLD)
     summary = progress.summary()
-    assert (summary.total, summary.cached, summary.executed, summary.failed, summary.done) == (5, 0, 5, 0, 5)
+    assert (summary.total, summary.cached, summary.executed, summary.done) == (5, 0, 5, 5)
     install = next(step for step in progress.steps if step.number == 4)
     assert install.label.startswith("builder 4/4 RUN echo installing && sleep 2")
     assert (install.stage, install.total, install.instruction, install.cached) == ("builder", 4, "RUN", False)
@@ -117,7 +117,6 @@ def test_warnings_and_transfers() -> None:
         "warnings": [{"vertex": "d", "level": 1, "short": short}],
     }
     progress, lines = parsed(json.dumps(message).encode())
-    assert progress.warnings == ["FromAsCasing: 'as' and 'FROM' do not match"]
     assert progress.transfer(progress.steps[0]) == (30, 90)
     assert "WARN: FromAsCasing: 'as' and 'FROM' do not match" in lines
 

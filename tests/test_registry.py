@@ -266,7 +266,7 @@ def test_a_real_registry_with_a_login(
             assert pushed.returncode == 0, pushed.stderr
             local_image = Engine().snapshot().get(name)
             assert local_image is not None
-            facts = Engine().facts(local_image.id)
+            facts = Engine().config_of(local_image.id)
             found = Registry(server.address).image("cch-registry/one", "in-1", "linux/amd64")
             assert found is not None
             assert (found.content, found.platform, found.config) == (facts.content, facts.platform, local_image.id)

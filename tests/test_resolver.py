@@ -10,7 +10,7 @@ import pytest
 
 from tasks.compose.project import Image, Project
 from tasks.engine.client import ImageConfig
-from tasks.inputs.facts import ImageConfigCache
+from tasks.inputs.image_configs import ImageConfigCache
 from tasks.inputs.resolver import ImageInputs, InputResolver
 
 

@@ -72,7 +72,7 @@ class Machine(Lab):
         engine = Engine(self.environ["DOCKER_HOST"]) if "DOCKER_HOST" in self.environ else Engine()
         snapshot = engine.snapshot()
         images = {name: snapshot.get(self.ref(name)) for name in ("base", "app", "other")}
-        return {name: engine.facts(one.id).content for name, one in images.items() if one}
+        return {name: engine.config_of(one.id).content for name, one in images.items() if one}
 
     def forget(self) -> None:
         """Remove all images of the project from the machine's engine."""

@@ -73,7 +73,7 @@ class Checkout(Machine):
     def base_content(self) -> str:
         engine = Engine(self.environ.get("DOCKER_HOST", ""))
         local_image = engine.snapshot().get(self.base)
-        return engine.facts(local_image.id).content if local_image else ""
+        return engine.config_of(local_image.id).content if local_image else ""
 
     def made(self) -> bool:
         """Whether the last build made the base."""

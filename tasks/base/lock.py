@@ -77,7 +77,7 @@ def _for_everybody() -> Path:
 def _opened(path: Path, how: int, waiting: Callable[[], None] | None) -> Iterator[bool]:
     """The file open and locked for the block, waited for unless ``waiting`` is None; whether it could be locked."""
     descriptor = _file(path)
-    told = False
+    announced = False
     try:
         while True:
             locked = _try(path, descriptor, how)
@@ -90,9 +90,9 @@ def _opened(path: Path, how: int, waiting: Callable[[], None] | None) -> Iterato
             elif commands.stopping():
                 raise commands.Stopped
             else:
-                if not told:
+                if not announced:
                     waiting()
-                told = True
+                announced = True
                 time.sleep(_POLL_SECONDS)
         yield locked
     finally:

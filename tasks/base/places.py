@@ -1,9 +1,9 @@
 """Where does what these tasks keep lie?
 
-Beside the Compose file, in ``.build``. What is remembered by content (hashes of files, facts of images) lies there for
-all projects of the folder. What belongs to one project (records, history, logs, reports, results that are handed over,
-what doit remembers) lies in a folder of that project's own: Compose files of one folder may call different images by
-one name, and so may one file under two values of ``COMPOSE_PROJECT_NAME``.
+Beside the Compose file, in ``.build``. What is remembered by content (hashes of files, image ids) lies there for all
+projects of the folder. What belongs to one project (records, history, logs, reports, layouts that images travel
+through, what doit remembers) lies in a folder of that project's own: Compose files of one folder may call different
+images by one name, and so may one file under two values of ``COMPOSE_PROJECT_NAME``.
 """
 
 from __future__ import annotations

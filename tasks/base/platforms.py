@@ -65,13 +65,13 @@ def targets(declared: Iterable[str], engine: str, where: str = "") -> tuple[str,
     >>> targets(["linux/arm64/v8", "amd64"], "linux/amd64"), targets([], "linux/x86_64")
     (('linux/amd64', 'linux/arm64'), ('linux/amd64',))
     """
-    found = set()
+    named = set()
     for text in (part.strip() for entry in declared for part in entry.split(",")):
         parts = text.split("/")
         if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts) or text.lower() in _SYSTEMS:
             raise UserError(f"{text!r} is no platform", where=where, remedy="platforms look like linux/arm64")
-        found.add(normalise(engine if text == "local" else text))
-    return tuple(sorted(found)) or (normalise(engine),)
+        named.add(normalise(engine if text == "local" else text))
+    return tuple(sorted(named)) or (normalise(engine),)
 
 
 def serving(wanted: str) -> list[str]:
@@ -98,7 +98,7 @@ def serving(wanted: str) -> list[str]:
                 *(f"arm64/v{lower}" for lower in range(number - 1, 7, -1)),
                 *(f"arm/v{lower}" for lower in range(8, 4, -1)),
             ]
-    return list(dict.fromkeys([wanted, *(normalise(f"{system}/{one}") for one in older)]))
+    return list(dict.fromkeys([wanted, *(normalise(f"{system}/{name}") for name in older)]))
 
 
 def serves(have: str, wanted: str) -> bool:
@@ -116,14 +116,14 @@ def chosen(offered: Iterable[str], wanted: str) -> str:
     >>> chosen(["linux/386", "linux/amd64"], "linux/amd64"), chosen(["linux/arm64"], "linux/amd64")
     ('linux/amd64', '')
     """
-    there = {normalise(one) for one in offered}
-    return next((one for one in serving(wanted) if one in there), "")
+    there = {normalise(platform) for platform in offered}
+    return next((platform for platform in serving(wanted) if platform in there), "")
 
 
-def same(one: str, other: str) -> bool:
+def same(platform: str, other: str) -> bool:
     """Whether two texts mean the same platform.
 
     >>> same("linux/arm64/v8", "arm64"), same("linux/arm/v6", "linux/arm")
     (True, False)
     """
-    return normalise(one) == normalise(other)
+    return normalise(platform) == normalise(other)

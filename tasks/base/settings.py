@@ -36,17 +36,17 @@ _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*((?:[KMGT]i?)?)B?", text, re.IGNORECASE)
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*((?:[KMGT]i?)?)B?", text, re.IGNORECASE)
+    if not match:
         raise ValueError("a size such as 500MB or 10GiB")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def _age(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text, re.IGNORECASE)
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text, re.IGNORECASE)
+    if not match:
         raise ValueError("an age such as 12h or 7d")
-    return float(found[1]) * _SPANS[found[2].lower()]
+    return float(match[1]) * _SPANS[match[2].lower()]
 
 
 def _yes_no(text: str) -> bool:
@@ -203,8 +203,8 @@ def build_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, s
     """The environment of builds: the caller's, with ``BUILD_CA_CERT`` set to the bundle that the setting names, else to
     the one that this machine's own tools are told to trust, else to the system's, if that file is there."""
     named = (settings.build_ca_cert, *(environ.get(name, "") for name in _BUNDLES), SYSTEM_BUNDLE)
-    found = next((path for path in named if path and Path(path).is_file()), "")
-    return {**environ, "BUILD_CA_CERT": found} if found else dict(environ)
+    bundle = next((path for path in named if path and Path(path).is_file()), "")
+    return {**environ, "BUILD_CA_CERT": bundle} if bundle else dict(environ)
 
 
 def read_env(path: Path) -> dict[str, str]:

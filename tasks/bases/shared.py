@@ -31,7 +31,7 @@ class SharedBase:
     number: str
     platform: str
 
-    def facts(self) -> ImageConfig | None:
+    def config(self) -> ImageConfig | None:
         """What is known of it before it is here; None if the registry has none."""
         shared_image = self._offer()
         return ImageConfig(shared_image.content, shared_image.platform, dict(ENV)) if shared_image else None
@@ -48,7 +48,7 @@ class SharedBase:
             return False
         right = (
             local_image.labels.get(IDENTITY_LABEL) == self.number
-            and engine.facts(local_image.id).content == shared_image.content
+            and engine.config_of(local_image.id).content == shared_image.content
         )
         if right:
             engine.tag(local_image.id, ref)
@@ -64,7 +64,7 @@ class SharedBase:
             return ""
         pushed = self.push(image_id, engine)
         shared_image = self._offer()
-        if shared_image and shared_image.content != engine.facts(image_id).content and self.bring(ref, engine):
+        if shared_image and shared_image.content != engine.config_of(image_id).content and self.bring(ref, engine):
             return f"; {self.share.address} has another machine's, which is taken"
         return f", and pushed it to {self.share.address}" if pushed else ""
 

@@ -2,7 +2,7 @@
 
 ``cache_export FOLDER`` writes the fresh images, with their fingerprints' tags, and the local cache; ``cache_import
 FOLDER`` takes them in elsewhere, where a plan that computes the same fingerprints then has nothing to build. What is
-carried is checked against the digests in ``export.json`` before the engine sees it, and what the engine then has
+in the folder is checked against the digests in ``export.json`` before the engine sees it, and what the engine then has
 against its labels.
 
     FOLDER/export.json      what it is, from which platform, every file with its size and sha256
@@ -25,10 +25,12 @@ from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.base.references import tag_of
 from tasks.building.build_target import cache_folder
+from tasks.engine.client import LocalImage
 from tasks.engine.endpoint import leading_to
 from tasks.engine.labels import FINGERPRINT
 from tasks.planning.action import Action
 from tasks.planning.agreement import Verdict
+from tasks.planning.plan import Decision
 from tasks.run import Run
 
 INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
@@ -42,12 +44,13 @@ def export(run: Run, folder: Path) -> str:
     """
     if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
         raise UserError(f"{folder} holds something else than an earlier export", remedy="name an empty or a new folder")
-    images = _fresh(run)
-    if not images:
+    fresh = _fresh(run)
+    if not fresh:
         raise UserError("no image is fresh, so there is nothing to export", remedy="doit build_optimized")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
+        images = [_entry(decision, local_image) for decision, local_image in fresh]
         run.events.say(f"writing {len(images)} images")
         _docker(run, "save", "--output", str(draft / IMAGES), *(entry["ref"] for entry in images))
         cache = cache_folder(run)
@@ -110,17 +113,17 @@ def _take_caches(run: Run, folder: Path, index: dict[str, Any]) -> str:
     return f", and {added} local caches" if added else ""
 
 
-def _fresh(run: Run) -> list[dict[str, Any]]:
-    """The images whose every ingredient is as the plan says, under the tag of their fingerprint."""
-    fresh = []
-    for decision in run.decisions().values():
-        if decision.action == Action.FRESH and decision.local_image:
-            inputs = decision.inputs
-            ref = tag_of(inputs.image.ref, inputs.fingerprint)
-            fresh.append(
-                {"name": inputs.name, "ref": ref, "fingerprint": inputs.fingerprint, "id": decision.local_image.id}
-            )
-    return fresh
+def _fresh(run: Run) -> list[tuple[Decision, LocalImage]]:
+    """The images that the engine has as the plan says."""
+    fresh = (decision for decision in run.decisions().values() if decision.action == Action.FRESH)
+    return [(decision, decision.local_image) for decision in fresh if decision.local_image]
+
+
+def _entry(decision: Decision, local_image: LocalImage) -> dict[str, Any]:
+    """What the index says of an image: it is in the archive under the tag of its fingerprint."""
+    number = decision.inputs.fingerprint
+    ref = tag_of(decision.inputs.image.ref, number)
+    return {"name": decision.name, "ref": ref, "fingerprint": number, "id": local_image.id}
 
 
 def _index(folder: Path) -> dict[str, Any]:
@@ -188,20 +191,16 @@ def push_all(run: Run) -> str:
     if not run.settings.cache_write:
         raise UserError("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
     platform = run.snapshot().platform
-    fresh = {
-        name: decision
-        for name, decision in run.decisions().items()
-        if decision.action == Action.FRESH and decision.local_image
-    }
+    fresh = _fresh(run)
     give.give_base(run)
-    run.share.offers({name: decision.inputs for name, decision in fresh.items()}, platform)  # side by side
+    run.share.offers({decision.name: decision.inputs for decision, _ in fresh}, platform)  # side by side
     pushed = 0
-    for name, decision in fresh.items():
+    for decision, local_image in fresh:
         wanted = share.wanted_of(decision.inputs, platform)
-        if wanted is None or decision.local_image is None:
+        if wanted is None:
             continue
-        what, shared_image = give.offer(run, decision, wanted, decision.local_image)
+        what, shared_image = give.offer(run, decision, wanted, local_image)
         if not run.share.writes or (what == Verdict.PUSH and shared_image is None):
-            raise UserError(f"{name} could not be pushed to {run.share.address}")
+            raise UserError(f"{decision.name} could not be pushed to {run.share.address}")
         pushed += what == Verdict.PUSH
     return f"pushed {pushed} images to {run.share.address}, {len(fresh) - pushed} needed no push"

@@ -1,9 +1,9 @@
 """One attempt at building an image: what does BuildKit get, and did what it was made from stay what it was?
 
-An attempt whose inputs moved is of neither state, so its result is not taken; it is made again from what is there then.
-Most that moves is an edit, once. What is different are folders in which something hidden comes and goes all the time,
-such as a log: their times move in every attempt. There a second attempt that comes out as the very same image proves
-the first one.
+An attempt whose inputs changed is of neither state, so its result is not taken; it is made again from what is there
+then. Most such changes are an edit, once. What is different are folders in which something hidden comes and goes all
+the time, such as a log: their times change in every attempt. There a second attempt that comes out as the very same
+image proves the first one.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def choose(
         local_image = run.snapshot().get(inputs.parent_tags[context])
         if local_image is None:
             raise UserError(
-                f"the engine does not hold `{name}`, which {inputs.name} is built on", remedy="run it again"
+                f"the engine does not hold `{name}`, on which {inputs.name} is built", remedy="run it again"
             )
         contexts[context] = oci_transfer.context_of(run.engine, results, name, local_image, platform)
     for name, value in sorted(contexts.items()):
@@ -78,15 +78,15 @@ def bases(run: Run, decision: Decision) -> list[str]:
     results = results_folder(run.folder)
     for ref, wanted in sorted(inputs.read_for.items()):
         by_name = run.snapshot().get(ref)
-        found = dict(zip(wanted, run.bases(ref, wanted) or (), strict=False))
+        images = dict(zip(wanted, run.bases(ref, wanted) or (), strict=False))
         names = {
             platform: (ref if local_image == by_name else beside(ref, platform), local_image)
-            for platform, local_image in found.items()
+            for platform, local_image in images.items()
         }
         aside = any(name != ref for name, _ in names.values())
-        if not found or ("@" in ref if dedicated else not aside):
+        if not images or ("@" in ref if dedicated else not aside):
             continue
-        if len({local_image.id for local_image in found.values()}) > 1:
+        if len({local_image.id for local_image in images.values()}) > 1:
             context = oci_transfer.together(run.engine, results, ref, names)
         elif dedicated:
             platform, (name, local_image) = next(iter(names.items()))
@@ -182,9 +182,7 @@ def caches(run: Run, decision: Decision) -> list[str]:
 @cache
 def _branch(directory: Path, environ: tuple[tuple[str, str], ...]) -> str:
     known = dict(environ)
-    named = next((known[name] for name in _BRANCHES if known.get(name)), "")
-    if named:
+    if named := next((known[name] for name in _BRANCHES if known.get(name)), ""):
         return named
-    argv = ["git", "-C", str(directory), "rev-parse", "--abbrev-ref", "HEAD"]
-    found = commands.answer(argv)
-    return "" if found == "HEAD" else found
+    branch = commands.answer(["git", "-C", str(directory), "rev-parse", "--abbrev-ref", "HEAD"])
+    return "" if branch == "HEAD" else branch

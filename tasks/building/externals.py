@@ -140,12 +140,12 @@ def _pull_beside(run: Run, ref: str, platform: str) -> bool:
     """Pull the image of one platform by its own digest and keep it under a name beside the reference's, which goes on
     to mean what it meant."""
     digest = _manifest(ref, platform, run.environ)
-    one = f"{repository(ref)}@{digest}"
-    if not digest or not _docker_pull(one, platform):
+    by_digest = f"{repository(ref)}@{digest}"
+    if not digest or not _docker_pull(by_digest, platform):
         return False
     engine = run.engine
-    local_image = engine.snapshot().get(one)
-    if local_image is None or not platforms.serves(engine.facts(local_image.id).platform, platform):
+    local_image = engine.snapshot().get(by_digest)
+    if local_image is None or not platforms.serves(engine.config_of(local_image.id).platform, platform):
         return False
     engine.tag(local_image.id, beside(ref, platform))
     return True
@@ -155,10 +155,10 @@ def _manifest(ref: str, platform: str, environ: Mapping[str, str]) -> str:
     """The digest of a reference's image for one platform, as its registry has it now; "" where it does not say."""
     argv = ["docker", "buildx", "imagetools", "inspect", "--raw", ref]
     try:
-        said = commands.run(plugins.direct(argv, environ), env=environ, seconds=_ASK_SECONDS).output
-        content = json.loads(said)
+        manifest = commands.run(plugins.direct(argv, environ), env=environ, seconds=_ASK_SECONDS).output
+        content = json.loads(manifest)
         if "manifests" not in content:
-            return f"sha256:{hashlib.sha256(said).hexdigest()}" if "config" in content else ""
+            return f"sha256:{hashlib.sha256(manifest).hexdigest()}" if "config" in content else ""
         by_platform = {
             platforms.of(entry.get("platform") or {}): str(entry["digest"]) for entry in content["manifests"]
         }

@@ -73,5 +73,4 @@ def add_to_history(run: Run, decision: Decision, status: Status, *, began: float
 
 @cache
 def _commit(directory: Path) -> str:
-    argv = ["git", "-C", str(directory), "rev-parse", "--short", "HEAD"]
-    return commands.answer(argv)
+    return commands.answer(["git", "-C", str(directory), "rev-parse", "--short", "HEAD"])

@@ -66,44 +66,38 @@ def options(
 ) -> list[str]:
     """The cache arguments for one image; ``repository`` is its path in a registry, without a tag, and ``there`` tells
     whether a folder of the local cache exists: BuildKit warns of each import that does not."""
+    branches = list(dict.fromkeys([backend.branch, backend.main]))
+    names = [f"{image}-{_tag(branch)}" for branch in branches]
     match backend.kind:
         case CacheBackend.NONE:
             return []
-        case CacheBackend.INLINE:
-            refs = [cache_ref(backend.place, repository, branch) for branch in _branches(backend)]
-            imports = [one_line("type=registry", f"ref={ref}") for ref in refs]
-            exports = ["type=inline"]
-        case CacheBackend.REGISTRY:
-            refs = [cache_ref(backend.place, repository, branch) for branch in _branches(backend)]
+        case CacheBackend.INLINE | CacheBackend.REGISTRY:
+            refs = [cache_ref(backend.place, repository, branch) for branch in branches]
             imports = [one_line("type=registry", f"ref={ref}") for ref in refs]
             # An image manifest and OCI types: some registries refuse the index that BuildKit writes otherwise.
-            exports = [
-                one_line("type=registry", f"ref={refs[0]}", *_MAX, _ZSTD, "oci-mediatypes=true", "image-manifest=true")
-            ]
+            oci = ("oci-mediatypes=true", "image-manifest=true")
+            export = one_line("type=registry", f"ref={refs[0]}", *_MAX, _ZSTD, *oci)
+            export = "type=inline" if backend.kind == CacheBackend.INLINE else export
         case CacheBackend.LOCAL:
-            folders = [local_folder(backend.place, image, branch) for branch in _branches(backend)]
+            folders = [local_folder(backend.place, image, branch) for branch in branches]
             imports = [one_line("type=local", f"src={folder}") for folder in folders if there(folder)]
-            exports = [one_line("type=local", f"dest={folders[0]}", *_MAX, _ZSTD)]
+            export = one_line("type=local", f"dest={folders[0]}", *_MAX, _ZSTD)
         case CacheBackend.GHA:
-            scopes = [f"{image}-{_tag(branch)}" for branch in _branches(backend)]
-            imports = [one_line("type=gha", f"scope={scope}") for scope in scopes]
-            exports = [one_line("type=gha", f"scope={scopes[0]}", *_MAX)]
+            imports = [one_line("type=gha", f"scope={name}") for name in names]
+            export = one_line("type=gha", f"scope={names[0]}", *_MAX)
         case CacheBackend.S3:
             _no_secrets(backend.options)
-            names = [f"{image}-{_tag(branch)}" for branch in _branches(backend)]
             imports = [one_line("type=s3", *backend.options, f"name={name}") for name in names]
-            exports = [one_line("type=s3", *backend.options, f"name={names[0]}", *_MAX, _ZSTD)]
+            export = one_line("type=s3", *backend.options, f"name={names[0]}", *_MAX, _ZSTD)
         case kind:
             raise ValueError(f"no cache backend {kind}")
-    argv = [word for one in imports for word in ("--cache-from", one)]
-    return argv + ([word for one in exports for word in ("--cache-to", one)] if backend.write else [])
+    return _each("--cache-from", imports) + _each("--cache-to", [export] if backend.write else [])
 
 
 def declared(cache_from: Sequence[str], cache_to: Sequence[str], exports: bool) -> list[str]:
     """What ``build.cache_from`` and ``build.cache_to`` ask for; exports that the builder cannot do are left out."""
-    argv = [word for one in cache_from for word in ("--cache-from", one)]
-    able = [one for one in cache_to if exports or "type=inline" in one]
-    return argv + [word for one in able for word in ("--cache-to", one)]
+    able = [cache for cache in cache_to if exports or "type=inline" in cache]
+    return _each("--cache-from", cache_from) + _each("--cache-to", able)
 
 
 def local_folder(place: str, image: str, branch: str) -> str:
@@ -116,8 +110,8 @@ def cache_ref(place: str, repository: str, branch: str) -> str:
     return f"{place}/{repository}:{_tag(branch)}"
 
 
-def _branches(backend: Backend) -> list[str]:
-    return list(dict.fromkeys([backend.branch, backend.main]))
+def _each(option: str, caches: Sequence[str]) -> list[str]:
+    return [word for cache in caches for word in (option, cache)]
 
 
 def _tag(branch: str) -> str:

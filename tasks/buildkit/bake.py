@@ -31,10 +31,10 @@ def definition(images: Mapping[str, ImageInputs]) -> dict[str, Any]:
             names[name] += "_"
     whole = {name: inputs for name, inputs in images.items() if not inputs.problem}
     targets = {names[name]: _target(inputs, names) for name, inputs in whole.items()}
-    found: dict[str, Any] = {"group": {"default": {"targets": list(targets)}}, "target": targets}
+    content: dict[str, Any] = {"group": {"default": {"targets": list(targets)}}, "target": targets}
     # An argument without a value has it from the environment, which bake looks into for its variables only.
     taken = sorted({name for inputs in whole.values() for name in _from_environment(inputs.image)})
-    return {"variable": {name: {"default": None} for name in taken}, **found} if taken else found
+    return {"variable": {name: {"default": None} for name in taken}, **content} if taken else content
 
 
 def untold(content: Mapping[str, Any], images: Mapping[str, ImageInputs], buildx: str) -> list[str]:
@@ -42,18 +42,18 @@ def untold(content: Mapping[str, Any], images: Mapping[str, ImageInputs], buildx
 
     ``buildx`` is what ``docker buildx version`` prints.
     """
-    found = []
+    sentences = []
     for key, since in _SINCE.items():
         names = [name for name, target in content["target"].items() if key in target]
         if names and not is_at_least(buildx, since):
             version = ".".join(map(str, since))
-            found.append(f"bake passes over {key} of {', '.join(names)} before buildx {version}, which is not here")
+            sentences.append(f"bake passes over {key} of {', '.join(names)} before buildx {version}, which is not here")
     for name, inputs in images.items():
         lost = {arg for arg, value in inputs.image.args.items() if value is None} - set(_from_environment(inputs.image))
-        found += [f"bake cannot give {name} the argument {arg} from the environment" for arg in sorted(lost)]
+        sentences += [f"bake cannot give {name} the argument {arg} from the environment" for arg in sorted(lost)]
         if inputs.ignore:
-            found.append(f"bake copies the folder .build into {name}: its ignore file does not hide it")
-    return found
+            sentences.append(f"bake copies the folder .build into {name}: its ignore file does not hide it")
+    return sentences
 
 
 def allowances(content: Mapping[str, Any], folder: Path) -> list[str]:
@@ -62,9 +62,9 @@ def allowances(content: Mapping[str, Any], folder: Path) -> list[str]:
     From 0.19 on it asks for what it is to read outside that folder, for SSH agents, and for entitlements.
     """
     targets = content["target"].values()
-    found = {Path(path).resolve() for target in targets for path in _read(target)} - {folder.resolve()}
+    paths = {Path(path).resolve() for target in targets for path in _read(target)} - {folder.resolve()}
     outside = sorted(
-        path for path in found if not found.intersection(path.parents) and folder.resolve() not in path.parents
+        path for path in paths if not paths.intersection(path.parents) and folder.resolve() not in path.parents
     )
     more = {word for target in targets for word in target.get("entitlements", ())}
     more |= {"ssh" for target in targets for agent in target.get("ssh", ()) if "=" not in agent}
@@ -111,10 +111,10 @@ def _target(inputs: ImageInputs, names: Mapping[str, str]) -> dict[str, Any]:
         "tags": list(image.names),
         "output": ["type=docker"],
     }
-    found: dict[str, Any] = {key: _plain(value) for key, value in whole.items() if value}
+    target: dict[str, Any] = {key: _plain(value) for key, value in whole.items() if value}
     for name in _from_environment(image):
-        found.setdefault("args", {})[name] = f"${{{name}}}"
-    return found
+        target.setdefault("args", {})[name] = f"${{{name}}}"
+    return target
 
 
 def _attestations(image: Image) -> Iterator[str]:
@@ -128,8 +128,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("${", "$${").replace("%{", "%%{")
     if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return {_plain(key): _plain(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [_plain(item) for item in value]
+    return {_plain(key): _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _from_environment(image: Image) -> list[str]:
@@ -137,8 +137,8 @@ def _from_environment(image: Image) -> list[str]:
 
 
 def _hosts(image: Image) -> dict[str, str]:
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     for line in image.extra_hosts:
         name, _, address = line.partition(":")
-        found[name] = f"{found[name]},{address}" if name in found else address
-    return found
+        addresses[name] = f"{addresses[name]},{address}" if name in addresses else address
+    return addresses

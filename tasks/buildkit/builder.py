@@ -127,7 +127,7 @@ def init(settings: Settings, folder: Path, environ: Mapping[str, str], root: Pat
     ``UserError`` when a setting or ``buildkitd.toml`` is wrong, and when the builder does not come up.
     """
     made = recipe(settings, root)
-    known = (read_json(_state(folder)) or {}).get("digest")
+    known = state(folder).get("digest")
     there = inspect(made.name, environ)
     if there is None:
         done = "made"
@@ -140,19 +140,19 @@ def init(settings: Settings, folder: Path, environ: Mapping[str, str], root: Pat
         return f"the builder {made.name!r} ({made.driver}) is as declared"
     else:
         done = "made again, because its settings changed,"
-        # The cache is the driver's volume, and worth more than the container around it.
+        # The cache is the driver's volume, which costs more to make again than the container around it.
         keep = ["--keep-state"] if there.get("Driver") == made.driver == BuilderDriver.DOCKER_CONTAINER else []
         _run(["docker", "buildx", "rm", *keep, made.name], environ)
     for command in create_argv(made):
         _run(command, environ)
     _keep(folder, made, _boot(made, environ))
-    return f"{done} the builder {made.name!r} ({made.driver}, {_nodes(made)})"
+    count = len(made.nodes)
+    return f"{done} the builder {made.name!r} ({made.driver}, {count} node{'s' * (count > 1)})"
 
 
 def ready(settings: Settings, folder: Path, environ: Mapping[str, str]) -> None:
     """See before a build that the dedicated builder is there as declared; costs one small file when it is."""
-    known = read_json(_state(folder)) or {}
-    if known.get("digest") != recipe(settings).digest:
+    if state(folder).get("digest") != recipe(settings).digest:
         init(settings, folder, environ)
 
 
@@ -161,12 +161,12 @@ def inspect(name: str, environ: Mapping[str, str]) -> dict[str, str] | None:
     done = commands.run(["docker", "buildx", "inspect", name], env=environ)
     if done.status:
         return None
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in done.stdout.splitlines():
         key, colon, value = line.partition(":")
         if colon and not line.startswith(" "):
-            found.setdefault(key.strip(), value.strip())
-    return found
+            fields.setdefault(key.strip(), value.strip())
+    return fields
 
 
 def platforms(settings: Settings, folder: Path, engine: str) -> tuple[str, ...]:
@@ -204,7 +204,7 @@ def native_platforms(inspected: str) -> list[str]:
     """
     lines = (line.partition(":") for line in inspected.splitlines())
     named = [value.split(",")[0].strip(" *") for key, _, value in lines if key.strip() == "Platforms"]
-    return sorted({normalise(one) for one in named if one})
+    return sorted({normalise(platform) for platform in named if platform})
 
 
 def _hint(made: Recipe, why: str) -> str:
@@ -244,10 +244,6 @@ def _certificates(folder: str, driver: BuilderDriver) -> list[str]:
             raise UserError("there is no such file", where=str(path), remedy="BUILDER_CERTS names its folder")
         options.append(f"{option}={path}")
     return options
-
-
-def _nodes(made: Recipe) -> str:
-    return f"{len(made.nodes)} nodes" if len(made.nodes) > 1 else "1 node"
 
 
 def _state(folder: Path) -> Path:

@@ -32,7 +32,7 @@ def _whole(value: Any) -> str:
 
 
 def _texts(value: Any) -> str:
-    good = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    good = isinstance(value, list) and all(isinstance(item, str) for item in value)
     return "" if good else "a list of texts"
 
 
@@ -117,19 +117,19 @@ def check(text: str, where: str) -> None:
     _look(content, _KEYS, (), lambda path: f"{where}:{_line_of(text, path)}")
 
 
-def _look(found: Any, known: Any, path: tuple[str, ...], place: Callable[[tuple[str, ...]], str]) -> None:
+def _look(content: Any, known: Any, path: tuple[str, ...], place: Callable[[tuple[str, ...]], str]) -> None:
     shown = ".".join(path)
     if isinstance(known, list):
-        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        if not isinstance(content, list) or not all(isinstance(table, dict) for table in content):
             raise UserError(
                 f"{shown} must be a list of tables", where=place(path), remedy=f"begin each with [[{shown}]]"
             )
-        for one in found:
-            _look(one, known[0], path, place)
+        for table in content:
+            _look(table, known[0], path, place)
     elif isinstance(known, dict):
-        if not isinstance(found, Mapping):
+        if not isinstance(content, Mapping):
             raise UserError(f"{shown} must be a table", where=place(path), remedy=f"begin it with [{shown}]")
-        for key, value in found.items():
+        for key, value in content.items():
             inside = known.inside if isinstance(known, _Any) else known.get(key)
             if inside is None:
                 raise UserError(
@@ -138,8 +138,8 @@ def _look(found: Any, known: Any, path: tuple[str, ...], place: Callable[[tuple[
                     remedy=_instead(key, known, shown),
                 )
             _look(value, inside, (*path, key), place)
-    elif wanted := known(found):
-        raise UserError(f"{shown} must be {wanted}, not {found!r}", where=place(path))
+    elif wanted := known(content):
+        raise UserError(f"{shown} must be {wanted}, not {content!r}", where=place(path))
 
 
 def _instead(key: str, known: Mapping[str, Any], table: str) -> str:
@@ -153,7 +153,7 @@ def _instead(key: str, known: Mapping[str, Any], table: str) -> str:
 def _line_of(text: str, path: tuple[str, ...]) -> int:
     """The line on which a key stands: the first one that sets it in a table of that path, else its table's, else 1."""
     table: tuple[str, ...] = ()
-    best, found = 1, 0
+    best, depth = 1, 0
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[\[?([^\]]+(?:\"[^\"]*\"[^\]]*)*)\]\]?", line)
         if header:
@@ -166,8 +166,8 @@ def _line_of(text: str, path: tuple[str, ...]) -> int:
             if whole[: len(path)] == path:
                 return number
         common = sum(1 for a, b in zip(table, path, strict=False) if a == b)
-        if header and common > found:
-            best, found = number, common
+        if header and common > depth:
+            best, depth = number, common
     return best
 
 

@@ -92,8 +92,8 @@ def is_at_least(buildx_version: str, wanted: tuple[int, int]) -> bool:
     ``buildx_version`` is what ``docker buildx version`` prints, or the number alone. A version that is not a
     number (a development build) counts as new.
     """
-    found = _VERSION.search(buildx_version)
-    return not found or (int(found[1]), int(found[2])) >= wanted
+    number = _VERSION.search(buildx_version)
+    return not number or (int(number[1]), int(number[2])) >= wanted
 
 
 def require() -> None:

@@ -184,17 +184,17 @@ def hint(evidence: str) -> str:
     """
     evidence = "\n".join(map(_shortened, evidence.splitlines()))
     for pattern, text in _HINTS:
-        if found := pattern.search(evidence):
-            caught = next((group for group in found.groups() if group), "")
+        if match := pattern.search(evidence):
+            caught = next((group for group in match.groups() if group), "")
             return text.format(caught) if caught else text.replace(" (`{0}`)", "").replace("`{0}`", "it")
     return ""
 
 
 def place(step: Step | None, tail: str, text: str) -> Place | None:
     """Which lines of the Dockerfile ``text`` failed: as BuildKit points at them, else where the step's words stand."""
-    if found := _EXCERPT.search(tail):
-        marked = [int(number) for number in _MARKED.findall(found["body"])]
-        return Place(min(marked), max(marked)) if marked else Place(int(found["line"]), int(found["line"]))
+    if excerpt := _EXCERPT.search(tail):
+        marked = [int(number) for number in _MARKED.findall(excerpt["body"])]
+        return Place(min(marked), max(marked)) if marked else Place(int(excerpt["line"]), int(excerpt["line"]))
     if wrong := _PARSE_ERROR.search(tail):
         return Place(int(wrong[1]), int(wrong[1]))
     if step is None or not step.number:
@@ -217,22 +217,22 @@ def _shortened(line: str) -> str:
 def _what(step: Step | None, tail: str, exit_code: int) -> str:
     if step is None:
         errors = _ERROR.findall(tail)
-        said = errors[-1].removeprefix("failed to solve: ") if errors else "buildx said nothing about it"
-        return f"{said} (exit status {exit_code})"
+        error = errors[-1].removeprefix("failed to solve: ") if errors else "buildx said nothing about it"
+        return f"{error} (exit status {exit_code})"
     spent = f" after {seconds_text(step.seconds)}" if step.seconds >= 1 else ""
     label = cut(step.label, 90)
-    if found := _EXIT.search(step.error):
-        status = int(found[1])
+    if match := _EXIT.search(step.error):
+        status = int(match[1])
         known = f" ({_SIGNALS[status]})" if status in _SIGNALS else ""
         return f"{label}\n  ended with exit status {status}{known}{spent}"
     return f"{label}\n  {cut(step.error, _LINE)}{spent}"
 
 
-def _source(found: Place | None, dockerfile: Path | None, text: str) -> list[str]:
+def _source(failed: Place | None, dockerfile: Path | None, text: str) -> list[str]:
     lines = text.splitlines()
-    if found is None or found.first > len(lines):
+    if failed is None or failed.first > len(lines):
         return []
-    first, last = found.first, min(found.last, found.first + _LONGEST, len(lines))
+    first, last = failed.first, min(failed.last, failed.first + _LONGEST, len(lines))
     width = len(str(last + _NEIGHBOURS))
     shown = range(max(1, first - _NEIGHBOURS), min(len(lines), last + _NEIGHBOURS) + 1)
     return [

@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def folder_of(results: Path, name: str) -> Path:
 def read(folder: Path, image_id: str, platform: str) -> Layout | None:
     """The image with this id in a layout, None if it is not there whole; where the id is that of an index, its image
     for ``platform``."""
-    found: dict[str, Layout] = {}
+    by_platform: dict[str, Layout] = {}
     try:
         index = json.loads((folder / "index.json").read_text())
         for digest, manifest, names in _manifests(folder, index, ()):
@@ -84,10 +85,12 @@ def read(folder: Path, image_id: str, platform: str) -> Layout | None:
             contents = made["rootfs"]["diff_ids"]
             layers = tuple(layer["digest"] for layer in manifest["layers"])
             if all(blob_of(folder, layer).is_file() for layer in layers) and len(layers) == len(contents):
-                found.setdefault(platforms.of(made), Layout(folder, digest, config, layers, tuple(contents), names[0]))
+                layout = Layout(folder, digest, config, layers, tuple(contents), names[0])
+                by_platform.setdefault(platforms.of(made), layout)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
-    return found.get(platforms.chosen(found, platform)) or (next(iter(found.values())) if len(found) == 1 else None)
+    only = next(iter(by_platform.values())) if len(by_platform) == 1 else None
+    return by_platform.get(platforms.chosen(by_platform, platform)) or only
 
 
 def whole(folder: Path, image_id: str, wanted: Iterable[str], labels: Mapping[str, str]) -> str:
@@ -137,16 +140,16 @@ def context_of(engine: Engine, results: Path, name: str, local_image: LocalImage
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Images that are built side by side on one base save it once.
     with lock.exclusive(folder.with_name(f".{folder.name}.lock")):
-        found = read(folder, local_image.id, platform)
-        if found is None:
+        layout = read(folder, local_image.id, platform)
+        if layout is None:
             _save(engine, local_image, folder)
-            found = read(folder, local_image.id, platform)
-    if found is None:
+            layout = read(folder, local_image.id, platform)
+    if layout is None:
         raise UserError(
             f"the engine cannot hand {name} to a dedicated builder",
             remedy="that needs Docker Engine 25 or later, or BUILDER_DRIVER=docker",
         )
-    return found.context
+    return layout.context
 
 
 def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[str, LocalImage]]) -> str:
@@ -262,9 +265,9 @@ def blob_of(folder: Path, digest: str) -> Path:
     return folder / "blobs" / algorithm / number
 
 
-def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    pairs = zip(one, other, strict=False)
-    return next((number for number, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def _common(layers: tuple[str, ...], others: tuple[str, ...]) -> int:
+    """How many layers are the same, from the base up."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(layers, others, strict=False)))
 
 
 def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
@@ -273,29 +276,25 @@ def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
     top = layout.manifest if single else layout.top
     blobs = [layout.manifest, layout.config, *layout.layers[known:]]
     if top != layout.manifest:
-        blobs = [
-            digest
-            for digest in sorted(_reached(layout.folder, {"digest": top}))
-            if blob_of(layout.folder, digest).is_file()
-        ]
+        reached = sorted(_reached(layout.folder, {"digest": top}))
+        blobs = [digest for digest in reached if blob_of(layout.folder, digest).is_file()]
     with tempfile.NamedTemporaryFile(dir=layout.folder, prefix="load-", suffix=".tar") as archive:
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for name, text in _papers(layout, top).items():
                 entry = tarfile.TarInfo(name)
-                data = text.encode()
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
+                entry.size = len(text)
+                tar.addfile(entry, io.BytesIO(text))
             for digest in dict.fromkeys(blobs):
                 tar.add(blob_of(layout.folder, digest), _path(digest))
         archive.flush()
         done = commands.run(["docker", "load", "--input", archive.name], env=leading_to(engine.address))
-    found = re.search(r"Loaded image ID: (sha256:[0-9a-f]{64})", done.stdout)
-    if done.status or not found:
+    loaded = re.search(r"Loaded image ID: (sha256:[0-9a-f]{64})", done.stdout)
+    if done.status or not loaded:
         raise UserError(f"the engine does not take the image from the builder: {done.why}")
-    return found[1]
+    return loaded[1]
 
 
-def _papers(layout: Layout, top: str) -> dict[str, str]:
+def _papers(layout: Layout, top: str) -> dict[str, bytes]:
     """What an archive says of itself, in both of the forms that engines read. The image gets no name here."""
     manifest = blob_of(layout.folder, top).read_bytes()
     kind = "manifest" if top == layout.manifest else "index"
@@ -303,11 +302,12 @@ def _papers(layout: Layout, top: str) -> dict[str, str]:
     entry = {"mediaType": media, "digest": top, "size": len(manifest)}
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]}
     layers = [_path(layer) for layer in layout.layers]
-    return {
-        "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}),
-        "index.json": json.dumps(index),
-        "manifest.json": json.dumps([{"Config": _path(layout.config), "RepoTags": None, "Layers": layers}]),
+    papers = {
+        "oci-layout": {"imageLayoutVersion": "1.0.0"},
+        "index.json": index,
+        "manifest.json": [{"Config": _path(layout.config), "RepoTags": None, "Layers": layers}],
     }
+    return {name: json.dumps(content).encode() for name, content in papers.items()}
 
 
 def _path(digest: str) -> str:

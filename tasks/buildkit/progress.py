@@ -50,8 +50,8 @@ class Step:
     @property
     def text(self) -> str:
         """The name without what is in brackets: ``RUN pip install …``."""
-        found = _NAME.fullmatch(self.name)
-        return found["text"] if found else self.name
+        match = _NAME.fullmatch(self.name)
+        return match["text"] if match else self.name
 
     @property
     def instruction(self) -> str:
@@ -108,7 +108,6 @@ class Change:
     kind: Kind
     line: str
     step: Step | None = None
-    text: str = ""
 
     @property
     def notable(self) -> bool:
@@ -118,12 +117,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Summary:
-    """How many instruction steps (``FROM`` not counted) are known, cached, executed and failed."""
+    """How many instruction steps (``FROM`` not counted) are known, cached and executed."""
 
     total: int
     cached: int
     executed: int
-    failed: int
 
     @property
     def done(self) -> int:
@@ -144,10 +142,8 @@ class Progress:
         self._logs: dict[str, deque[str]] = {}
         self._partial: dict[tuple[str, Any], str] = {}
         self._transfers: dict[str, dict[str, tuple[int, int]]] = {}
-        self._said: set[tuple[str, str]] = set()
+        self._done: set[tuple[str, str]] = set()
         self._text: deque[str] = deque(maxlen=LOG_LINES)
-        self.warnings: list[str] = []
-        """What BuildKit's linter and frontends warned about, one line each."""
 
     def feed(self, data: bytes) -> list[Change]:
         """Take the next bytes, however they are cut, and tell what they changed."""
@@ -185,9 +181,9 @@ class Progress:
         failed = [step for step in self._steps.values() if step.error]
         return min(failed, key=lambda step: "cancel" in step.error.lower(), default=None)
 
-    def log_lines(self, step: Step, count: int = LOG_LINES) -> list[str]:
-        """The last ``count`` lines that a step printed."""
-        return list(self._logs.get(step.digest, ()))[-count:]
+    def log_lines(self, step: Step) -> list[str]:
+        """The last lines that a step printed."""
+        return list(self._logs.get(step.digest, ()))
 
     def transfer(self, step: Step) -> tuple[int, int]:
         """How many bytes of how many a step has moved (layers pulled, context sent); (0, 0) when not told."""
@@ -201,7 +197,6 @@ class Progress:
             total=len(work),
             cached=sum(step.cached for step in work),
             executed=sum(not step.cached and not step.error and step.completed is not None for step in work),
-            failed=sum(bool(step.error) for step in work),
         )
 
     def reason(self, step: Step) -> str:
@@ -222,7 +217,7 @@ class Progress:
         if isinstance(message, str):
             line = self._known(message)
             self._text.append(line)
-            return [Change(Kind.TEXT, line, text=line)]
+            return [Change(Kind.TEXT, line)]
         return [
             *(change for vertex in _dicts(message, "vertexes") for change in self._vertex(vertex)),
             *(change for status in _dicts(message, "statuses") for change in self._status(status)),
@@ -291,12 +286,11 @@ class Progress:
         current, total = status.get("current"), status.get("total")
         if isinstance(current, int) and isinstance(total, int) and total > 0:
             self._transfers.setdefault(step.digest, {})[name] = (current, total)
-        if not epoch_seconds(status.get("completed")) or (step.digest, name) in self._said:
+        if not epoch_seconds(status.get("completed")) or (step.digest, name) in self._done:
             return []
-        self._said.add((step.digest, name))
-        text = self._known(name)
+        self._done.add((step.digest, name))
         size = f" {size_text(current)}" if isinstance(current, int) and current > 0 else ""
-        return [*self._begin(step), Change(Kind.STATUS, f"#{step.index} {text}{size} done", step, text)]
+        return [*self._begin(step), Change(Kind.STATUS, f"#{step.index} {self._known(name)}{size} done", step)]
 
     def _log(self, log: dict[str, Any]) -> list[Change]:
         step, data = self._step(log.get("vertex")), log.get("data")
@@ -317,15 +311,13 @@ class Progress:
         text = clean(line.rstrip("\r").rpartition("\r")[2])
         self._logs.setdefault(step.digest, deque(maxlen=LOG_LINES)).append(text)
         since = f"{max(0.0, at - step.started):.3f} " if at and step.started else ""
-        return Change(Kind.LOG, f"#{step.index} {since}{text}", step, text)
+        return Change(Kind.LOG, f"#{step.index} {since}{text}", step)
 
     def _warning(self, warning: dict[str, Any]) -> list[Change]:
         short = warning.get("short")
         if not isinstance(short, str):
             return []
-        text = clean(_decode(short)).strip()
-        self.warnings.append(text)
-        return [Change(Kind.WARNING, f"WARN: {text}", text=text)]
+        return [Change(Kind.WARNING, f"WARN: {clean(_decode(short)).strip()}")]
 
 
 def brief(name: str) -> str:
@@ -335,8 +327,8 @@ def brief(name: str) -> str:
 
 def _rename(step: Step, name: str) -> None:
     step.name = name
-    if found := _NAME.fullmatch(name):
-        step.stage, step.number, step.total = (found["stage"] or "").strip(), int(found["number"]), int(found["total"])
+    if match := _NAME.fullmatch(name):
+        step.stage, step.number, step.total = (match["stage"] or "").strip(), int(match["number"]), int(match["total"])
 
 
 def _dicts(message: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -47,33 +47,33 @@ class RawJson:
             self._waiting += len(data)
             return []
         data, at = b"".join((*self._pieces, data)), 0
-        found: list[Message] = []
+        messages: list[Message] = []
         while True:
             if not self._open and data.startswith(b"{\n", at):
                 end = data.find(b"\n}\n", at)
                 if end < 0 and len(data) - at < _HELD:
                     break
                 if end >= 0 and (value := _whole(data[at : end + 2])) is not None:
-                    found += [value] if KNOWN.intersection(value) else []
+                    messages += [value] if KNOWN.intersection(value) else []
                     at = end + 3
                     continue
             end = data.find(b"\n", at)
             if end < 0 and len(data) - at < _LIMIT:
                 break
             end = end if end >= 0 else len(data)
-            found.extend(self._line(data[at:end].decode("utf-8", "replace").rstrip("\r")))
+            messages.extend(self._line(data[at:end].decode("utf-8", "replace").rstrip("\r")))
             at = end + 1
         self._pieces = [data[at:]]
         self._waiting = len(self._pieces[0])
-        return found
+        return messages
 
     def finish(self) -> list[Message]:
         """What was left when the stream ended."""
         rest, self._pieces, self._waiting = b"".join(self._pieces), [], 0
         lines = rest.decode("utf-8", "replace").split("\n") if rest else []
         lines = lines[:-1] if lines[-1:] == [""] else lines
-        found = [message for line in lines for message in self._line(line.rstrip("\r"))]
-        return [*found, *self._give_up()]
+        messages = [message for line in lines for message in self._line(line.rstrip("\r"))]
+        return [*messages, *self._give_up()]
 
     def _line(self, line: str) -> Iterator[Message]:
         if line.startswith("{"):

@@ -29,6 +29,10 @@ OURS = "1.51"
 _AHEAD_SECONDS = 2.0  # what was asked longer ago is asked again: who does not read files meanwhile does something else
 
 
+class NotFound(UserError):
+    """The engine holds nothing of that name."""
+
+
 class Api:
     """The API of the engine at ``address``. Every method but ``ask`` and ``forget`` raises ``UserError`` when the
     engine does not answer."""
@@ -60,7 +64,7 @@ class Api:
         else:
             status, body, _ = self._answer(connection)
         if status >= 400:
-            raise self._refused(method, path, body)
+            raise self._refused(NotFound if status == 404 else UserError, f"{method} {path.split('?')[0]}", body)
         return json.loads(body) if body.strip() else None
 
     def version(self) -> str:
@@ -131,12 +135,14 @@ class Api:
             remedy = f"see that `docker --host {self.address} version` works"
         return UserError(f"no Docker engine answers at {self.address}: {why}", remedy=remedy)
 
-    def _refused(self, method: str, path: str, body: bytes) -> UserError:
-        said = body.decode(errors="replace")
+    def _refused(self, kind: type[UserError], what: str, body: bytes) -> UserError:
+        reason = body.decode(errors="replace")
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            said = json.loads(body)["message"]
-        remedy = "it is newer than this doit knows: use a newer version of these tasks" if "is too old" in said else ""
-        return UserError(f"the Docker engine refuses {method} {path.split('?')[0]}: {said.strip()}", remedy=remedy)
+            reason = json.loads(body)["message"]
+        remedy = (
+            "it is newer than this doit knows: use a newer version of these tasks" if "is too old" in reason else ""
+        )
+        return kind(f"the Docker engine refuses {what}: {reason.strip()}", remedy=remedy)
 
 
 def sdk_client(address: str, version: str) -> Any:
@@ -197,10 +203,10 @@ def _through_ssh(address: str) -> str:
     def serve() -> None:
         while True:
             client, _ = server.accept()
-            with client, (folder / "said").open("wb") as said:
+            with client, (folder / "stderr").open("wb") as stderr:
                 end, argv = client.fileno(), ssh_argv(address)
                 # As the docker command runs it: Ctrl-C must not cut what is in use, also by what cleans up.
-                commands.begin(argv, stdin=end, stdout=end, stderr=said, cleanup=True)
+                commands.begin(argv, stdin=end, stdout=end, stderr=stderr, cleanup=True)
 
     threading.Thread(target=serve, daemon=True).start()
     return f"unix://{folder}/docker.sock"
@@ -208,7 +214,7 @@ def _through_ssh(address: str) -> str:
 
 def _said_by_ssh(address: str) -> str:
     """The last line that ssh wrote for this address."""
-    path = Path(_through_ssh(address).removeprefix("unix://")).with_name("said")
+    path = Path(_through_ssh(address).removeprefix("unix://")).with_name("stderr")
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 

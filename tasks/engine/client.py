@@ -1,11 +1,12 @@
 """What does the Docker engine hold?
 
 The engine is the database: which image is fresh is read from its tags and labels, so a lost state file
-can never mislead. One listing answers for all images. ``engine_api`` asks.
+can never mislead. One listing answers for all images. ``engine.api`` asks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from tasks.base import platforms
 from tasks.base.errors import UserError
 from tasks.base.references import familiar
 from tasks.base.timestamps import epoch_seconds
-from tasks.engine.api import Api
+from tasks.engine.api import Api, NotFound
 from tasks.engine.endpoint import endpoint
 from tasks.engine.labels import INPUT_DIGEST, LABEL
 
@@ -94,7 +95,7 @@ class Snapshot(NamedTuple):
         return self.by_name.get(normalise(ref))
 
     def made_from(self, input_digest: str) -> tuple[LocalImage, ...]:
-        """The images that our label says were made from these own build_inputs."""
+        """The images that our label says were made from inputs with this digest."""
         return self.by_input_digest.get(input_digest, ())
 
 
@@ -132,6 +133,7 @@ class Engine:
     def __init__(self, address: str = "") -> None:
         self.address = address or endpoint()
         self._api = Api(self.address)
+        self._call = self._api.call
         self._platform = self._version = ""
 
     def ask(self) -> None:
@@ -161,18 +163,16 @@ class Engine:
                 time.sleep(seconds)
         return self._call("GET", _IMAGES)  # type: ignore[no-any-return]
 
-    def facts(self, image_id: str) -> ImageConfig:
-        """The facts of an image that the engine holds."""
-        return facts_of(self._call("GET", f"/images/{quote(image_id, safe=':')}/json"))
+    def config_of(self, image_id: str) -> ImageConfig:
+        """What is known of an image that the engine holds."""
+        return image_config(self._call("GET", f"/images/{quote(image_id, safe=':')}/json"))
 
     def tagged(self, ref: str) -> str:
         """When the image that goes by this reference last got a name, in the engine's words; "" if there is none."""
         try:
             inspected = self._call("GET", f"/images/{quote(ref, safe=':/@')}/json")
-        except UserError as error:
-            if "No such image" in str(error):
-                return ""
-            raise
+        except NotFound:
+            return ""
         return f"{inspected['Id']} {(inspected.get('Metadata') or {}).get('LastTagTime') or ''}"
 
     def layers(self, image_id: str) -> tuple[tuple[str, int], ...]:
@@ -196,19 +196,14 @@ class Engine:
         query = urlencode({"repo": repo, "tag": tag})
         try:
             self._call("POST", f"/images/{quote(image_id, safe=':')}/tag?{query}")
-        except UserError as error:
-            if "No such image" not in str(error):
-                raise
+        except NotFound:
             raise Gone(f"the engine holds no image {image_id} any more") from None
 
     def untag(self, ref: str) -> None:
         """Take this name away, if somebody else has not; the image itself goes only if it has no other name and nothing
         uses it."""
-        try:
+        with contextlib.suppress(NotFound):
             self._call("DELETE", f"/images/{quote(ref, safe=':/@')}?noprune=1")
-        except UserError as error:
-            if "No such image" not in str(error):
-                raise
 
     def remove(self, image_id: str) -> None:
         """Remove an image that has no name, or the engine says why not."""
@@ -217,9 +212,9 @@ class Engine:
     def users(self) -> dict[str, tuple[str, ...]]:
         """Which containers, running or not, were made from which image id."""
         users: dict[str, tuple[str, ...]] = {}
-        for one in self._call("GET", "/containers/json?all=1"):
-            name = (one.get("Names") or [one["Id"][:12]])[0].lstrip("/")
-            users[one["ImageID"]] = (*users.get(one["ImageID"], ()), name)
+        for container in self._call("GET", "/containers/json?all=1"):
+            name = (container.get("Names") or [container["Id"][:12]])[0].lstrip("/")
+            users[container["ImageID"]] = (*users.get(container["ImageID"], ()), name)
         return users
 
     def build_cache(self) -> tuple[CacheRecord, ...]:
@@ -231,9 +226,9 @@ class Engine:
 
     def prune_build_cache(self, ids: Sequence[str]) -> None:
         """Remove these records of the build cache and no other, those that lie on others first; what is busy stays."""
-        for some in _batches(ids, 500):
+        for begin in range(0, len(ids), 500):
             # The engine takes one value, which BuildKit reads as a regular expression in quotes.
-            filters = quote(json.dumps({"id": [f'"^({"|".join(some)})$"']}))
+            filters = quote(json.dumps({"id": [f'"^({"|".join(ids[begin : begin + 500])})$"']}))
             self._call("POST", f"/build/prune?all=1&filters={filters}")
 
     def uses_containerd_store(self) -> bool:
@@ -241,12 +236,9 @@ class Engine:
         status = self._call("GET", "/info").get("DriverStatus") or []
         return any("containerd" in str(value) for _, value in status)
 
-    def _call(self, method: str, path: str) -> Any:
-        return self._api.call(method, path)
 
-
-def facts_of(inspected: Mapping[str, Any]) -> ImageConfig:
-    """The facts in the engine's answer to ``docker image inspect``."""
+def image_config(inspected: Mapping[str, Any]) -> ImageConfig:
+    """What is known from the engine's answer to ``docker image inspect``."""
     config = {key: value for key, value in (inspected.get("Config") or {}).items() if value}
     labels = {key: value for key, value in (config.pop("Labels", None) or {}).items() if not key.startswith(LABEL)}
     for transient in ("Hostname", "Domainname", "Image", "AttachStdin", "AttachStdout", "AttachStderr"):
@@ -263,18 +255,15 @@ def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
     """The snapshot in the engine's answer to ``GET /images/json``."""
     by_name: dict[str, LocalImage] = {}
     by_input_digest: dict[str, tuple[LocalImage, ...]] = {}
-    for one in listed:
-        tags = tuple(tag for tag in one.get("RepoTags") or () if tag != "<none>:<none>")
-        digests = tuple(digest for digest in one.get("RepoDigests") or () if not digest.startswith("<none>"))
-        labels, size, created = one.get("Labels") or {}, one.get("Size") or 0, one.get("Created") or 0
-        local_image = LocalImage(one["Id"], tags, labels, size, created, _fixed(one))
+    for entry in listed:
+        tags = tuple(tag for tag in entry.get("RepoTags") or () if tag != "<none>:<none>")
+        digests = tuple(digest for digest in entry.get("RepoDigests") or () if not digest.startswith("<none>"))
+        labels, size, created = entry.get("Labels") or {}, entry.get("Size") or 0, entry.get("Created") or 0
+        local_image = LocalImage(entry["Id"], tags, labels, size, created, _fixed(entry))
         for name in (*tags, *digests):
             by_name[normalise(name)] = local_image
-        if INPUT_DIGEST in local_image.labels:
-            by_input_digest[local_image.labels[INPUT_DIGEST]] = (
-                *by_input_digest.get(local_image.labels[INPUT_DIGEST], ()),
-                local_image,
-            )
+        if (digest := labels.get(INPUT_DIGEST)) is not None:
+            by_input_digest[digest] = (*by_input_digest.get(digest, ()), local_image)
     return Snapshot(by_name, platform, by_input_digest)
 
 
@@ -300,11 +289,6 @@ def _cache_record(listed: Mapping[str, Any]) -> CacheRecord:
         shared=bool(listed.get("Shared")),
         made=epoch_seconds(listed.get("CreatedAt")),
     )
-
-
-def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for begin in range(0, len(items), size):
-        yield items[begin : begin + size]
 
 
 def _makes_layer(entry: Mapping[str, Any]) -> bool:

@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from tasks.base.errors import UserError
@@ -88,14 +90,15 @@ class Containers:
         """All containers of the project's services, stopped ones included, by name."""
         import docker.errors
 
-        found = []
+        containers = []
         with _answering():
             for listed in _api().containers(all=True, filters=self._filter):
                 # One may go between the two questions.
                 with contextlib.suppress(docker.errors.NotFound):
-                    found.append(container_of(_api().inspect_container(listed["Id"])))
+                    if container := container_of(_api().inspect_container(listed["Id"])):
+                        containers.append(container)
         # Compose's own, for a moment: what it replaces still has its labels, under another name.
-        return sorted((one for one in found if one is not None), key=lambda one: one.name)
+        return sorted(containers, key=lambda container: container.name)
 
     @contextlib.contextmanager
     def events(self) -> Iterator[queue.Queue[Event]]:
@@ -129,38 +132,32 @@ class Containers:
     def put_names_right(self) -> None:
         """Give back their names to containers that a killed Compose left half-way through replacing them."""
         there = self.look()
-        names = {one.name for one in there}
-        for one in there:
-            name = _REPLACING.sub("", one.name)
-            if name != one.name and name not in names:
+        names = {container.name for container in there}
+        for container in there:
+            name = _REPLACING.sub("", container.name)
+            if name != container.name and name not in names:
                 with _going():
-                    _api().rename(one.id, name)
+                    _api().rename(container.id, name)
 
     def belongings(self) -> Belongings:
         """What the engine holds of this project: containers, networks and volumes that carry its label."""
-        with _answering():
-            containers = _api().containers(all=True, filters=self._filter)
-            networks = _api().networks(filters=self._filter)
-            volumes = _api().volumes(filters=self._filter).get("Volumes") or []
+        containers, networks, volumes = _listed(self._filter)
         return Belongings(
             tuple(sorted(container["Names"][0].lstrip("/") for container in containers if container.get("Names"))),
-            tuple(sorted(one["Name"] for one in networks)),
-            tuple(sorted(one["Name"] for one in volumes)),
+            tuple(sorted(network["Name"] for network in networks)),
+            tuple(sorted(volume["Name"] for volume in volumes)),
         )
 
     def remove(self) -> None:
         """Remove all of them, data included. Needs no Compose file, and another may be doing the same."""
         there = self.belongings()
         for _ in range(_TRIES):
-            for name in there.containers:
+            removals = [(partial(_api().remove_container, v=True, force=True), name) for name in there.containers]
+            removals += [(_api().remove_network, name) for name in there.networks]
+            removals += [(_api().remove_volume, name) for name in there.volumes]
+            for remove, name in removals:
                 with _going():
-                    _api().remove_container(name, v=True, force=True)
-            for name in there.networks:
-                with _going():
-                    _api().remove_network(name)
-            for name in there.volumes:
-                with _going():
-                    _api().remove_volume(name)
+                    remove(name)
             there = self.belongings()
             if not there:
                 return
@@ -173,7 +170,7 @@ class Containers:
         with _answering():
             containers = _api().containers(all=True, filters=self._filter)
             used = {name for container in containers for name in container["NetworkSettings"]["Networks"]}
-            networks = [one["Name"] for one in _api().networks(filters=self._filter)]
+            networks = [network["Name"] for network in _api().networks(filters=self._filter)]
         for name in networks:
             if name not in used:
                 with _going():
@@ -182,12 +179,16 @@ class Containers:
 
 def projects(pattern: str) -> list[str]:
     """The Compose projects that the engine holds anything of, whose whole name matches ``pattern``."""
-    with _answering():
-        resources = [*_api().containers(all=True, filters={"label": [PROJECT]})]
-        resources += _api().networks(filters={"label": [PROJECT]})
-        resources += _api().volumes(filters={"label": [PROJECT]}).get("Volumes") or []
-    names = {(one.get("Labels") or {}).get(PROJECT, "") for one in resources}
+    resources = chain(*_listed({"label": [PROJECT]}))
+    names = {(resource.get("Labels") or {}).get(PROJECT, "") for resource in resources}
     return sorted(name for name in names if re.fullmatch(pattern, name))
+
+
+def _listed(filters: Mapping[str, list[str]]) -> tuple[list[Any], list[Any], list[Any]]:
+    """The containers, networks and volumes that these filters meet, as the engine lists them."""
+    with _answering():
+        containers, networks = _api().containers(all=True, filters=filters), _api().networks(filters=filters)
+        return containers, networks, _api().volumes(filters=filters).get("Volumes") or []
 
 
 def container_of(inspected: Mapping[str, Any]) -> Container | None:
@@ -198,6 +199,7 @@ def container_of(inspected: Mapping[str, Any]) -> Container | None:
         return None
     check = config.get("Healthcheck") or {}
     health = (state.get("Health") or {}).get("Status") or ""
+    mounts = inspected.get("Mounts") or ()
     return Container(
         id=inspected["Id"],
         name=inspected["Name"].lstrip("/"),
@@ -211,7 +213,7 @@ def container_of(inspected: Mapping[str, Any]) -> Container | None:
         started=epoch_seconds(state.get("StartedAt")),
         start_period=(check.get("StartPeriod") or 0) / 1e9,
         ports=dict(_published((inspected.get("NetworkSettings") or {}).get("Ports") or {})),
-        volumes={one["Destination"]: one["Name"] for one in inspected.get("Mounts") or () if one["Type"] == "volume"},
+        volumes={mount["Destination"]: mount["Name"] for mount in mounts if mount["Type"] == "volume"},
         always=(host.get("RestartPolicy") or {}).get("Name") in ("always", "unless-stopped"),
     )
 
@@ -219,7 +221,7 @@ def container_of(inspected: Mapping[str, Any]) -> Container | None:
 def _published(ports: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     """Where each port of the container is reached: one address, by preference one of IPv4."""
     for inner, bindings in sorted(ports.items()):
-        for binding in sorted(bindings or (), key=lambda one: ":" in (one.get("HostIp") or "")):
+        for binding in sorted(bindings or (), key=lambda binding: ":" in (binding.get("HostIp") or "")):
             address = binding.get("HostIp") or "0.0.0.0"  # noqa: S104  what the engine says
             shown = f"[{address}]" if ":" in address else address
             yield int(inner.partition("/")[0]), f"{shown}:{binding['HostPort']}"

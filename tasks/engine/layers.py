@@ -22,11 +22,11 @@ class Layer:
 
 def chained(layers: Iterable[tuple[str, int]]) -> list[Layer]:
     """Layers from the base up, given as digests and bytes, in their places."""
-    found: list[Layer] = []
+    placed: list[Layer] = []
     for digest, size in layers:
-        below = f"{found[-1].chain} {digest}".encode() if found else b""
-        found.append(Layer(digest, f"sha256:{hashlib.sha256(below).hexdigest()}" if below else digest, size))
-    return found
+        below = f"{placed[-1].chain} {digest}".encode() if placed else b""
+        placed.append(Layer(digest, f"sha256:{hashlib.sha256(below).hexdigest()}" if below else digest, size))
+    return placed
 
 
 def parts_of(layers: Iterable[Layer]) -> dict[str, int]:

@@ -40,5 +40,5 @@ def given(ref: str) -> float | None:
     >>> given("app/base:building-0a1b2c3d4e5f")
     0.0
     """
-    found = _TAG.fullmatch(ref.rpartition(":")[2])
-    return float(found[1] or 0) if found else None
+    match = _TAG.fullmatch(ref.rpartition(":")[2])
+    return float(match[1] or 0) if match else None

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from tasks.base import platforms
-from tasks.engine.client import facts_of
+from tasks.engine.client import image_config
 from tasks.engine.labels import LABEL
 from tasks.planning.shared_image import SharedImage
 
@@ -105,11 +105,11 @@ class Registry:
                 "Architecture": made.get("architecture"),
                 "Variant": made.get("variant"),
             }
-            facts = facts_of(inspected)
+            known = image_config(inspected)
             labels = {str(key): str(value) for key, value in (inspected["Config"].get("Labels") or {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError):
             raise NoImage("answers with something that is no image") from None
-        return SharedImage(digest, config, facts.platform, labels, facts.content, layers)
+        return SharedImage(digest, config, known.platform, labels, known.content, layers)
 
     def tags(self, path: str) -> list[str]:
         """All tags of a repository; none if there is no such repository. Raises ``Unavailable`` and ``NoImage``."""

@@ -65,6 +65,6 @@ def _same(engine: Engine, image_id: str, other_id: str) -> bool:
     if image_id == other_id:
         return True
     try:
-        return engine.facts(image_id).content == engine.facts(other_id).content
+        return engine.config_of(image_id).content == engine.config_of(other_id).content
     except UserError:
         return False

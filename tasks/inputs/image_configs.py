@@ -10,8 +10,8 @@ from tasks.engine.client import ImageConfig
 
 
 class ImageConfigCache:
-    """The facts of image ids. Of those that can never mean another image (``engine.LocalImage.fixed``) they are kept in
-    a file; of the others they hold until ``forget``."""
+    """What is known of image ids. Of those that can never mean another image (``engine.LocalImage.fixed``) it is kept
+    in a file; of the others it holds until ``forget``."""
 
     def __init__(self, path: Path, ask: Callable[[str], ImageConfig]) -> None:
         self._path = path
@@ -21,7 +21,7 @@ class ImageConfigCache:
         self._new = False
 
     def get(self, image_id: str, fixed: bool = True) -> ImageConfig:
-        """The facts of an image that the engine holds."""
+        """What is known of an image that the engine holds."""
         if not fixed:
             if image_id not in self._passing:
                 self._passing[image_id] = self._ask(image_id)
@@ -30,7 +30,8 @@ class ImageConfigCache:
             kept = read_json(self._path) or {}
             try:
                 self._known = {
-                    key: ImageConfig(**{**one, "onbuild": tuple(one["onbuild"])}) for key, one in kept.items()
+                    image_id: ImageConfig(**{**config, "onbuild": tuple(config["onbuild"])})
+                    for image_id, config in kept.items()
                 }
             except (KeyError, TypeError):  # written by another version: it is only a memory
                 self._known = {}
