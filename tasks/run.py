@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -286,11 +286,18 @@ class Run:
             self.engine.forget()
             self.configs.forget()
 
+    def named(self, image_id: str, refs: Sequence[str]) -> None:
+        """The engine gave an image these names, and holds what it held: to list hundreds of images takes its time."""
+        with self._lock:
+            after = self._snapshot and self._snapshot.with_names(image_id, refs)
+            self.changed()
+            self._snapshot = after
+
     def built(self, name: str) -> None:
         """This image was built in this run."""
         with self._lock:
             self._built.add(name)
-            self.changed()
+            self._decisions = None
 
     def config_of(self, local_image: LocalImage) -> ImageConfig:
         """What is known of an image that the engine holds."""

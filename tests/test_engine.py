@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
-from tasks.engine.client import Engine, image_config, normalise, snapshot_of
+from tasks.engine.client import Engine, Snapshot, image_config, normalise, snapshot_of
 from tasks.engine.endpoint import endpoint
+from tasks.engine.labels import INPUT_DIGEST
 from tests.conftest import docker
 
 
@@ -167,3 +168,41 @@ def test_to_ask_ahead_needs_no_engine(address: str) -> None:
     engine = Engine(address)
     engine.ask()
     engine.forget()
+
+
+LABELS = {INPUT_DIGEST: "digest"}
+NAMES = ["app/a:latest", "app/a:in-01", "app/b:latest", "other:1"]
+
+
+@given(
+    owners=st.lists(st.sampled_from([None, 0, 1, 2]), min_size=len(NAMES), max_size=len(NAMES)),
+    image=st.integers(0, 2),
+    refs=st.lists(st.sampled_from([*NAMES, "new:1"]), unique=True),
+)
+def test_names_that_were_given_count_as_if_the_engine_had_listed_them(
+    owners: list[int | None], image: int, refs: list[str]
+) -> None:
+    def listed(names: dict[str, int]) -> list[dict[str, Any]]:
+        return [
+            {
+                "Id": f"id-{number}",
+                "RepoTags": sorted(name for name in names if names[name] == number),
+                "Labels": LABELS,
+            }
+            for number in range(3)
+        ]
+
+    before = {name: owner for name, owner in zip(NAMES, owners, strict=True) if owner is not None}
+    expected = snapshot_of(listed(before | dict.fromkeys(refs, image)), "linux/amd64")
+    found = snapshot_of(listed(before), "linux/amd64").with_names(f"id-{image}", refs)
+    assert found is not None
+
+    def plain(snapshot: Snapshot) -> Any:
+        images = [
+            (digest, sorted((each.id, sorted(each.tags)) for each in some))
+            for digest, some in snapshot.by_input_digest.items()
+        ]
+        return {name: (each.id, sorted(each.tags)) for name, each in snapshot.by_name.items()}, images
+
+    assert plain(found) == plain(expected)
+    assert snapshot_of(listed(before), "linux/amd64").with_names("id-gone", refs) is None

@@ -141,9 +141,10 @@ def chosen_backend(run: Run) -> Backend:
     kind = backends.chosen(wanted, exports=exports, registry=settings.cache_registry, environ=run.environ)
     place = str(cache_folder(run)) if kind == CacheBackend.LOCAL else settings.cache_registry
     write = settings.cache_write or kind == CacheBackend.LOCAL
-    branch = settings.cache_branch or _branch(run.project.directory, tuple(run.environ.items()))
-    main = settings.cache_main_branch
-    return Backend(kind, place, branch or main, main, write, settings.cache_s3)
+    branch = main = settings.cache_main_branch
+    if kind != CacheBackend.NONE:  # else git need not be asked
+        branch = settings.cache_branch or _branch(run.project.directory, tuple(run.environ.items())) or main
+    return Backend(kind, place, branch, main, write, settings.cache_s3)
 
 
 def cache_folder(run: Run) -> Path:

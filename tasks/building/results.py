@@ -21,9 +21,10 @@ from tasks.run import Run
 def name_image(run: Run, decision: Decision, image_id: str) -> None:
     """Give an image of the engine all its names. Raises ``UserError``: ``Gone`` if the engine does not have it."""
     image = decision.inputs.image
-    for ref in (tag_of(image.ref, decision.inputs.fingerprint), *image.names):
+    refs = (tag_of(image.ref, decision.inputs.fingerprint), *image.names)
+    for ref in refs:
         run.engine.tag(image_id, ref)
-    run.changed()
+    run.named(image_id, refs)
 
 
 def keep_record(run: Run, decision: Decision, local_image: LocalImage | None, seconds: float) -> None:

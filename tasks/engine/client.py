@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -93,6 +93,24 @@ class Snapshot(NamedTuple):
     def get(self, ref: str) -> LocalImage | None:
         """The image that the engine holds under this reference, if any."""
         return self.by_name.get(normalise(ref))
+
+    def with_names(self, image_id: str, refs: Iterable[str]) -> Snapshot | None:
+        """What the engine holds once this image has these names, which others then lose; None if it is not here."""
+        named = dict.fromkeys(map(normalise, refs))
+
+        def after(image: LocalImage) -> LocalImage:
+            tags = tuple(tag for tag in image.tags if normalise(tag) not in named)
+            return image._replace(tags=(*tags, *named) if image.id == image_id else tags)
+
+        images = {id(image): after(image) for image in self.every()}
+        mine = next((image for image in images.values() if image.id == image_id), None)
+        if mine is None:
+            return None
+        by_name = {name: images[id(image)] for name, image in self.by_name.items()} | dict.fromkeys(named, mine)
+        by_input_digest = {
+            digest: tuple(images[id(image)] for image in some) for digest, some in self.by_input_digest.items()
+        }
+        return self._replace(by_name=by_name, by_input_digest=by_input_digest)
 
     def made_from(self, input_digest: str) -> tuple[LocalImage, ...]:
         """The images that our label says were made from inputs with this digest."""
