@@ -201,12 +201,12 @@ def of_last_runs(builds: Sequence[Build], count: int) -> list[Build]:
 def step_histories(builds: Iterable[Build], columns: int = 20) -> dict[str, dict[StepKey, StepHistory]]:
     """For each image, the steps of its latest build over its last ``columns`` builds. ``builds``: newest first."""
     real = (build for build in builds if build.action == Action.BUILD and build.work_steps)
-    found = {}
+    by_image = {}
     for image, kept in sorted(_grouped(real, lambda build: build.image).items()):
         histories = _histories(kept[:columns][::-1])
         latest = {id(step): key for key, step in keyed(kept[0].steps)}
-        found[image] = {latest[id(step)]: histories[latest[id(step)]] for step in kept[0].steps if step.work}
-    return found
+        by_image[image] = {latest[id(step)]: histories[latest[id(step)]] for step in kept[0].steps if step.work}
+    return by_image
 
 
 def saved_seconds(run: Iterable[Build], histories: Mapping[str, Mapping[StepKey, StepHistory]]) -> float:
@@ -238,11 +238,11 @@ def causes(builds: Iterable[Build]) -> list[Cause]:
     for build in builds:
         for reason in dict.fromkeys(build.causes if build.action == Action.BUILD else ()):
             caused[reason].append(build)
-    found = [
+    costs = [
         Cause(reason, len(some), sum(build.seconds for build in some), tuple(dict.fromkeys(b.image for b in some)))
         for reason, some in caused.items()
     ]
-    return sorted(found, key=lambda cause: (-cause.seconds, cause.reason))
+    return sorted(costs, key=lambda cause: (-cause.seconds, cause.reason))
 
 
 def tracks(spans: Sequence[tuple[float, float]]) -> list[int]:
@@ -322,10 +322,10 @@ def _image(image: str, builds: Sequence[Build]) -> ImageHistory:
 
 
 def _grouped(builds: Iterable[Build], by: Callable[[Build], str]) -> dict[str, list[Build]]:
-    found: dict[str, list[Build]] = defaultdict(list)
+    groups: dict[str, list[Build]] = defaultdict(list)
     for build in builds:
-        found[by(build)].append(build)
-    return found
+        groups[by(build)].append(build)
+    return groups
 
 
 def _share(part: int, whole: int) -> float | None:

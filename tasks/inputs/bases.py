@@ -34,12 +34,12 @@ def read_for(
     image: Image, reads: Reads | None, targets: tuple[str, ...], parents: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
     """The external references that an image reads, each with the platforms for which it does."""
-    found: dict[str, tuple[str, ...]] = {}
+    by_ref: dict[str, tuple[str, ...]] = {}
     for name in references(reads):
         ref = "" if name in parents else external(image, name)
         if ref and reads:
-            found[ref] = tuple(dict.fromkeys((*found.get(ref, ()), *reads.read_for.get(name, targets))))
-    return found
+            by_ref[ref] = tuple(dict.fromkeys((*by_ref.get(ref, ()), *reads.read_for.get(name, targets))))
+    return by_ref
 
 
 def check_parents(
@@ -49,7 +49,7 @@ def check_parents(
     for context, name in parents.items():
         for wanted in reads.read_for.get(context, ()) if reads else ():
             built = built_for[name]
-            if built and not any(platforms.serves(one, wanted) for one in built):
+            if built and not any(platforms.serves(platform, wanted) for platform in built):
                 raise UserError(
                     f"it reads {name} for {wanted}, and {name} is built for {', '.join(built)} only",
                     where=where,

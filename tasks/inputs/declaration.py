@@ -67,13 +67,13 @@ def _proxies(reads: Reads | None, environ: Mapping[str, str]) -> dict[str, str |
 
 def remotes(image: Image, reads: Reads | None, directory: Path) -> tuple[str, ...]:
     """The sources that only a build can look at, each as a text; ``directory`` is the project's."""
-    found = [image.context] if image.remote_context else []
+    sources = [image.context] if image.remote_context else []
     if reads:
-        found += [remote.text for remote in reads.remotes if not remote.pinned]
+        sources += [remote.text for remote in reads.remotes if not remote.pinned]
         plain = ("service:", "docker-image://", "/")
         named = [image.contexts[name] for name in reads.contexts]
-        found += [_layout(value, directory) for value in named if not value.startswith(plain)]
-    return tuple(found)
+        sources += [_layout(value, directory) for value in named if not value.startswith(plain)]
+    return tuple(sources)
 
 
 def _layout(value: str, directory: Path) -> str:

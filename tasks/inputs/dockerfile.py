@@ -121,9 +121,9 @@ class _Reader:
             env={name: scope.handed_on(name) for name in sorted(self.exported.get(stage.number, ()))},
             onbuild=triggers,
             stages={
-                one.name: tuple(sorted(self.reached[one.number] - {""}))
-                for one in self.stages
-                if one.name and one.number in self.done and one is not stage
+                other.name: tuple(sorted(self.reached[other.number] - {""}))
+                for other in self.stages
+                if other.name and other.number in self.done and other is not stage
             },
             read_for={name: tuple(some) for name, some in self.read_for.items()},
         )
@@ -273,17 +273,17 @@ class _Reader:
         for word in each.words:
             name, equals, default = word.partition("=")
             self.used.add(name)
-            found: Possible[str] | None = None
+            possible: Possible[str] | None = None
             if name in self.args:
-                found = Possible((self.args[name],))
+                possible = Possible((self.args[name],))
             elif equals:  # before 2024 BuildKit did not see the arguments of the same instruction here
-                found = either([self._possible(default, seen, each.line, escape) for seen in (scope, before)])
+                possible = either([self._possible(default, seen, each.line, escape) for seen in (scope, before)])
             elif name in self.globals:
-                found = Possible((self.globals[name],))
+                possible = Possible((self.globals[name],))
                 self._use({name})
-            if found is None:
+            if possible is None:
                 continue
-            values, more = list[str | None](found.values), found.more
+            values, more = list[str | None](possible.values), possible.more
             if self.syntax and name in scope:  # the first frontends let an earlier ENV or ARG win
                 earlier = scope.possible(name)
                 values, more = [*values, *earlier.values], more or earlier.more
@@ -293,12 +293,12 @@ class _Reader:
         new = []
         for at in range(0, len(each.words) - 1, 3):
             new.append([self._possible(word, scope, each.line, escape) for word in each.words[at : at + 2]])
-        for names, found in new:
+        for names, new_values in new:
             if names.more:
                 scope.put_somewhere()
             for name in names.values:
                 earlier = () if names.certain else scope.possible(name).values
-                scope.put(name, [*found.values, *earlier], more=found.more or names.more)
+                scope.put(name, [*new_values.values, *earlier], more=new_values.more or names.more)
                 self.exported[stage.number].add(name)
 
     def _copy(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
@@ -313,18 +313,18 @@ class _Reader:
         for word in each.words[:-1]:
             if is_heredoc(word):
                 continue
-            found = self._possible(word, scope, each.line, escape)
-            if found.more and is_web(word.lstrip('"')):
+            possible = self._possible(word, scope, each.line, escape)
+            if possible.more and is_web(word.lstrip('"')):
                 self._remote(each, word.strip('"'), scope, escape)
-            elif found.more:
+            elif possible.more:
                 sources.append(WHOLE)
             else:
-                fetched = [source for source in found.values if is_remote(source)]
+                fetched = [source for source in possible.values if is_remote(source)]
                 for source in fetched:
-                    if each.name == "ADD" or (found.certain and not may_be_path(source)):
+                    if each.name == "ADD" or (possible.certain and not may_be_path(source)):
                         self._remote(each, source, scope, escape)
-                paths = [source for source in found.values if may_be_path(source)]
-                (sources if found.certain and not fetched else perhaps).extend(paths)
+                paths = [source for source in possible.values if may_be_path(source)]
+                (sources if possible.certain and not fetched else perhaps).extend(paths)
         exclude = each.flags.get("exclude", ())
         parents = each.name == "COPY" and each.is_set("parents")
         for paths, optional in ((sources, False), (perhaps, True)):
@@ -349,12 +349,12 @@ class _Reader:
         return self._mount_origin(stage, origin, line)
 
     def _mount_origin(self, stage: _Stage, origin: str, line: int) -> str | None:
-        found = self.by_name.get(origin.lower())
-        if found:
-            if found.number > stage.number:
+        earlier = self.by_name.get(origin.lower())
+        if earlier:
+            if earlier.number > stage.number:
                 sentence = f"stage {origin!r} is used before it is defined"
-                raise UserError(sentence, where=self._at(line), remedy=f"it starts in line {found.line}")
-            self._visit(found, line)
+                raise UserError(sentence, where=self._at(line), remedy=f"it starts in line {earlier.line}")
+            self._visit(earlier, line)
             return None
         if context := self._named(origin, ""):
             self.contexts.add(context)
@@ -365,9 +365,10 @@ class _Reader:
         return None
 
     def _mount(self, stage: _Stage, each: Instruction, text: str, scope: Scope, escape: str) -> None:
-        found = scope.outcomes(lambda variables: mount(text, escape, variables, self._at(each.line)))
-        for one in found.values or (Mount("bind", "", "", ""),):
-            self._mounted(stage, each, one, WHOLE if found.more else one.source or WHOLE, not found.certain)
+        outcomes = scope.outcomes(lambda variables: mount(text, escape, variables, self._at(each.line)))
+        for outcome in outcomes.values or (Mount("bind", "", "", ""),):
+            source = WHOLE if outcomes.more else outcome.source or WHOLE
+            self._mounted(stage, each, outcome, source, not outcomes.certain)
 
     def _mounted(self, stage: _Stage, each: Instruction, mount: Mount, source: str, optional: bool) -> None:
         if mount.kind == "secret":

@@ -47,9 +47,9 @@ class Rule:
     @cached_property
     def atoms(self) -> tuple[str, ...]:
         """The pieces of the regular expression of paths that this rule matches (none when it may match none)."""
-        found = _translate(self.pattern)
-        if found is not None:
-            return found
+        atoms = _translate(self.pattern)
+        if atoms is not None:
+            return atoms
         return ("(?s:.*)",) if self.shows else ()
 
     @cached_property
@@ -61,12 +61,12 @@ class Rule:
     def parts(self) -> tuple[tuple[str, bool], ...]:
         """The names that the pattern wants from the context down, each with whether it is plain text; ends before one
         that may stand for several."""
-        found = []
+        parts = []
         for part in self.pattern.split("/"):
             if "**" in part or "[" in part or "\\" in part:
                 break
-            found.append((part, not _WILD.search(part)))
-        return tuple(found)
+            parts.append((part, not _WILD.search(part)))
+        return tuple(parts)
 
     def reaches_below(self, folder: str) -> bool:
         """Could this rule match something in a folder? Never wrongly no."""
@@ -261,11 +261,11 @@ def _translate(pattern: str) -> tuple[str, ...] | None:
             out.append(NAME if char == "*" else "[^/]")
             kind = "regex"
         elif char == "[":
-            found = _CLASS.match(pattern, at - 1)
-            if not found or any(syntax in found[0] for syntax in _PYTHON_SET_SYNTAX):
+            bracket = _CLASS.match(pattern, at - 1)
+            if not bracket or any(syntax in bracket[0] for syntax in _PYTHON_SET_SYNTAX):
                 return None
-            out.append(found[0])
-            at, kind = found.end(), "regex"
+            out.append(bracket[0])
+            at, kind = bracket.end(), "regex"
         elif char == "\\":
             if at >= end or pattern[at].isalnum():
                 return None  # Go's regular expressions would read \d, \w, \b as something else

@@ -74,7 +74,7 @@ def parse(text: str, where: str, line: int = 0) -> Script:
     except DockerfileSyntaxError as error:
         message = str(error).partition(": ")[2] or str(error)
         raise UserError(message, where=f"{where}:{line or error.line or 1}", remedy=_meant(message)) from None
-    found = []
+    instructions = []
     for node in parsed.instructions:
         words = list(node.args)
         if node.name in ("COPY", "ADD") and not node.json:
@@ -84,8 +84,9 @@ def parse(text: str, where: str, line: int = 0) -> Script:
             name, _, value = flag.removeprefix("--").partition("=")
             flags[name] = (*flags.get(name, ()), value)
         onbuild = node.start_line in triggers
-        found.append(Instruction(node.name, tuple(words), flags, line or node.start_line, node.original, onbuild))
-    return Script(tuple(found), parsed.escape_token, _syntax(text))
+        at = line or node.start_line
+        instructions.append(Instruction(node.name, tuple(words), flags, at, node.original, onbuild))
+    return Script(tuple(instructions), parsed.escape_token, _syntax(text))
 
 
 def expand(word: str, escape: str, variables: Mapping[str, str], where: str) -> str:
@@ -133,21 +134,21 @@ def mount(text: str, escape: str, variables: Mapping[str, str], where: str) -> M
 def _syntax(text: str) -> str:
     """The image of a ``# syntax=`` line, which only the first comment lines may hold."""
     for line in text.removeprefix("\ufeff").split("\n"):
-        found = re.match(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S+)", line)
-        if not found:
+        match = re.match(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S+)", line)
+        if not match:
             if line.startswith("#!"):
                 continue
             return ""
-        if found[1].lower() == "syntax":
-            return found[2]
+        if match[1].lower() == "syntax":
+            return match[2]
     return ""
 
 
 def _meant(message: str) -> str:
-    found = re.fullmatch(r"unknown instruction: (.+)", message)
-    if not found:
+    match = re.fullmatch(r"unknown instruction: (.+)", message)
+    if not match:
         return ""
     import difflib
 
-    close = difflib.get_close_matches(found[1].upper(), _NAMES, 1)
+    close = difflib.get_close_matches(match[1].upper(), _NAMES, 1)
     return f"did you mean {close[0]}?" if close else ""

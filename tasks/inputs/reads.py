@@ -119,7 +119,7 @@ def joined(parts: Sequence[Reads]) -> Reads:
     if not others:
         return first
     names = ("copies", "contexts", "images", "remotes", "args", "secrets", "ssh", "onbuild")
-    found: dict[str, Any] = {
+    merged: dict[str, Any] = {
         name: tuple(dict.fromkeys(each for part in parts for each in getattr(part, name))) for name in names
     }
     read_for: dict[str, tuple[str, ...]] = {}
@@ -127,4 +127,4 @@ def joined(parts: Sequence[Reads]) -> Reads:
         for name, some in part.read_for.items():
             read_for[name] = tuple(dict.fromkeys((*read_for.get(name, ()), *some)))
     alike = all(part.alike and part.env == first.env for part in others)
-    return first._replace(**found, read_for=read_for, alike=alike)
+    return first._replace(**merged, read_for=read_for, alike=alike)

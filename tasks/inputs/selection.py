@@ -51,10 +51,10 @@ class View:
         """The listing of a folder and the numbers of its visible entries."""
         self._asked.add(folder)
         listing = self.tree.folder(folder)
-        found = self._visible.get(folder)
-        if found is None:
-            found = self._visible[folder] = self._judge(folder, listing)
-        return listing, found
+        numbers = self._visible.get(folder)
+        if numbers is None:
+            numbers = self._visible[folder] = self._judge(folder, listing)
+        return listing, numbers
 
     def mode(self, path: str) -> int | None:
         """``st_mode`` of a visible path whose folder is a visible folder; ``None`` if there is no such thing."""
@@ -97,9 +97,9 @@ class View:
 
     def digest(self, folder: str) -> bytes:
         """One sha256 for all that is visible in a folder, its name and own mode not included."""
-        found = self._digests.get(folder)
-        if found is not None:
-            return found
+        digest = self._digests.get(folder)
+        if digest is not None:
+            return digest
         listing, numbers = self.visible(folder)
         encoded = os.fsencode("\0".join(listing.names)).split(b"\0")
         parts = []
@@ -111,8 +111,8 @@ class View:
             else:
                 below = listing.digest(number)
             parts.append(b"%b\0%o\0%d\0%b" % (encoded[number], mode, len(below), below))
-        found = self._digests[folder] = hashlib.sha256(b"".join(parts)).digest()
-        return found
+        digest = self._digests[folder] = hashlib.sha256(b"".join(parts)).digest()
+        return digest
 
     def select(self, copies: Iterable[Copy], where: str) -> Selection:
         """What these ``copies`` of one Dockerfile (named in messages as ``where``) read of this view.
@@ -120,42 +120,42 @@ class View:
         A source that matches nothing raises ``UserError`` with the line, and what it may have meant.
         """
         key = tuple(copies)
-        found = self._selections.get(key)
-        if found is None:
+        selection = self._selections.get(key)
+        if selection is None:
             self._asked = set()
             items = find(self, key, where)
-            found = self._selections[key] = Selection(self, items, frozenset(self._asked))
-        return found
+            selection = self._selections[key] = Selection(self, items, frozenset(self._asked))
+        return selection
 
     def holders(self, folders: Iterable[str]) -> set[str]:
         """These folders and the hidden ones below them that may come to hold something visible."""
-        found: set[str] = set()
+        holders: set[str] = set()
         pending = list(folders)
         while pending:
             folder = pending.pop()
-            if folder in found:
+            if folder in holders:
                 continue
-            found.add(folder)
+            holders.add(folder)
             listing, numbers = self.visible(folder)
             for number, name in enumerate(listing.names):
                 if stat.S_ISDIR(listing.modes[number]) and not _holds(numbers, number, len(listing.names)):
                     path = f"{folder}/{name}" if folder else name
                     pending += [path] if self.ignore.may_show_below(path) else []
-        return found
+        return holders
 
     def _state(self, folder: str) -> State:
-        found = self._states.get(folder)
-        if found is None:
+        state = self._states.get(folder)
+        if state is None:
             above, _, _ = folder.rpartition("/")
-            found = self._states[folder] = self.ignore.judge(folder, self._state(above))[1]
-        return found
+            state = self._states[folder] = self.ignore.judge(folder, self._state(above))[1]
+        return state
 
     def _judge(self, folder: str, listing: Folder) -> list[int]:
         if not self.ignore.groups:
             return list(range(len(listing.names)))
         state = self._state(folder)
         prefix = f"{folder}/" if folder else ""
-        found = []
+        visible = []
         for number, name in enumerate(listing.names):
             path = prefix + name
             hidden, below = self.ignore.judge(path, state)
@@ -164,8 +164,8 @@ class View:
                 if hidden:  # BuildKit sends a hidden folder all the same when something in it is shown
                     hidden = not (self.ignore.may_show_below(path) and self.visible(path)[1])
             if not hidden:
-                found.append(number)
-        return found
+                visible.append(number)
+        return visible
 
 
 class Selection:
@@ -193,11 +193,11 @@ class Selection:
 
     def files(self) -> list[str]:
         """The paths of the regular files among the inputs, each once; what else ``entries`` tells is not looked up."""
-        found: dict[str, None] = {}
+        paths: dict[str, None] = {}
         for item in self._items:
             mode = self._view.mode(item.path) or 0
             if stat.S_ISREG(mode):
-                found[item.path] = None
+                paths[item.path] = None
             pending = [item.path] if item.whole and stat.S_ISDIR(mode) else []
             while pending:
                 folder = pending.pop()
@@ -206,10 +206,10 @@ class Selection:
                 for number in numbers:
                     kind = stat.S_IFMT(listing.modes[number])
                     if kind == stat.S_IFREG:
-                        found[prefix + listing.names[number]] = None
+                        paths[prefix + listing.names[number]] = None
                     elif kind == stat.S_IFDIR:
                         pending.append(prefix + listing.names[number])
-        return list(found)
+        return list(paths)
 
     def places(self) -> tuple[list[str], list[str]]:
         """Where a change may change what is read: the inputs that are no folders, and every folder that was asked
@@ -220,12 +220,12 @@ class Selection:
 
     def entries(self) -> list[Entry]:
         """All inputs, sorted by path, each once."""
-        found: dict[str, Entry] = {}
+        entries: dict[str, Entry] = {}
         for item in self._items:
             for path in _walk(self._view, item):
-                if path and path not in found:
-                    found[path] = _entry(self._view, path)
-        return [found[path] for path in sorted(found)]
+                if path and path not in entries:
+                    entries[path] = _entry(self._view, path)
+        return [entries[path] for path in sorted(entries)]
 
 
 def shown(entries: Sequence[Entry]) -> list[str]:

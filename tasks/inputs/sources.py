@@ -64,8 +64,8 @@ def _source(view: View, copy: Copy, source: str) -> list[Item]:
     if match is None:
         return [*items, Item(base, True)]
     depth = len(parts) - fixed if "[" not in path else 10_000  # a class like [^a] matches "/" as well
-    for found in _matching(view, base, prefix, match, depth):
-        items += _follow(view, copy, found)
+    for matched in _matching(view, base, prefix, match, depth):
+        items += _follow(view, copy, matched)
     return items
 
 
@@ -173,13 +173,13 @@ def _go_match(pattern: str) -> wildcards.Matcher | None:
         elif char == "?":
             out.append("[^/]")
         elif char == "[":
-            found = _GO_CLASS.match(pattern, at)
-            if not found:
+            bracket = _GO_CLASS.match(pattern, at)
+            if not bracket:
                 return None
-            inner = found[0][2 if found[1] else 1 : -1]
+            inner = bracket[0][2 if bracket[1] else 1 : -1]
             body = re.sub(r"\\(.)|([&|~\[])", lambda m: re.escape(m[1] or m[2]), inner, flags=re.DOTALL)
-            out.append(f"[{found[1]}{body}]")
-            at = found.end() - 1
+            out.append(f"[{bracket[1]}{body}]")
+            at = bracket.end() - 1
         elif char == "\\":
             at += 1
             if at >= len(pattern):

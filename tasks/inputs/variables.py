@@ -82,7 +82,7 @@ class Scope(Mapping[str, str]):
 
     def put_somewhere(self) -> None:
         """Some variable was set, and nobody knows which: from now on none is certain."""
-        self._known = {name: Possible(one.values, more=True) for name, one in self._known.items()}
+        self._known = {name: Possible(possible.values, more=True) for name, possible in self._known.items()}
         self._others = Possible(self._others.values, more=True)
 
     def outcomes(self, expand: Callable[[Mapping[str, str]], T]) -> Possible[T]:
@@ -90,7 +90,7 @@ class Scope(Mapping[str, str]):
 
         ``UserError`` is raised if every one of them leads to it.
         """
-        found: dict[T, None] = {}
+        outcomes: dict[T, None] = {}
         refused: UserError | None = None
         more = False
         pending: list[dict[str, str | None]] = [{}]
@@ -104,14 +104,14 @@ class Scope(Mapping[str, str]):
                 refused = refused or error
             else:
                 if not trial.open:
-                    found[outcome] = None
+                    outcomes[outcome] = None
             for name in trial.open[:1]:
                 possible = self.possible(name)
                 more = more or possible.more
                 pending += [{**trial.chosen, name: value} for value in reversed(possible.values)]
-        if refused and not found and not more and not pending:
+        if refused and not outcomes and not more and not pending:
             raise refused
-        return Possible(tuple(found), more or bool(pending))
+        return Possible(tuple(outcomes), more or bool(pending))
 
 
 class _Trial(Mapping[str, str]):

@@ -93,14 +93,14 @@ def _doing(action: Action, decided: Mapping[str, Decision]) -> set[str]:
 
 
 def _ancestors(names: Iterable[str], decided: Mapping[str, Decision]) -> set[str]:
-    found: set[str] = set()
+    ancestors: set[str] = set()
     todo = list(names)
     while todo:
         for parent in decided[todo.pop()].inputs.parents.values():
-            if parent not in found:
-                found.add(parent)
+            if parent not in ancestors:
+                ancestors.add(parent)
                 todo.append(parent)
-    return found
+    return ancestors
 
 
 class Verdict(StrEnum):

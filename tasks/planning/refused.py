@@ -45,8 +45,8 @@ def problem(inputs: ImageInputs, engine: str) -> str:
 
 def refuses(engine: str) -> bool:
     """Whether an engine of this version has a BuildKit that refuses such names."""
-    found = re.match(r"(\d+)\.(\d+)\.", engine)
-    return found is not None and (int(found[1]), int(found[2])) >= _SINCE
+    version = re.match(r"(\d+)\.(\d+)\.", engine)
+    return version is not None and (int(version[1]), int(version[2])) >= _SINCE
 
 
 def readable(path: str) -> str:
