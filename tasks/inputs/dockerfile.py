@@ -1,28 +1,25 @@
 """What does a Dockerfile read for a target? A pure function of its text.
 
-``reads`` follows BuildKit's ``dockerfile2llb``: stages are resolved in file order, the target's stage reaches
-others through ``FROM``, ``COPY --from`` and ``RUN --mount=from``, and only what those stages say is read. Where two
-versions of BuildKit differ, the answer is what either reads; where a value cannot be known here, the whole context, but
-for a URL, which is none whatever stands in it. Never too little.
+``reads`` follows BuildKit's ``dockerfile2llb``: the target's stage (``stages``) reaches others through ``FROM``,
+``COPY --from`` and ``RUN --mount=from``, and only what those stages say is read. Where two versions of BuildKit differ,
+the answer is what either reads; where a value cannot be known here, the whole context, but for a URL, which is none
+whatever stands in it. Never too little.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from tasks.base import platforms
 from tasks.base.errors import UserError
 from tasks.base.references import familiar, is_pinned, is_remote, is_web, may_be_path
-from tasks.inputs.instructions import Instruction, Mount, Script, expand, is_heredoc, mount, parse
+from tasks.inputs.instructions import Instruction, Mount, is_heredoc, mount, parse
 from tasks.inputs.reads import WHOLE, Copy, External, Reads, Remote
+from tasks.inputs.stages import Stage, Stages
 from tasks.inputs.variables import Possible, Scope, either
 
 __all__ = ["Copy", "External", "Reads", "Remote", "reads"]
 
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*")
 # These change what BuildKit does without being declared by any ARG.
 _ALWAYS_READ = re.compile(r"BUILDKIT_.*|SOURCE_DATE_EPOCH")
 
@@ -46,50 +43,25 @@ def reads(
     set in the Dockerfile count as the whole context. A syntax error, an unknown target or a stage used before its
     definition raises ``UserError`` with ``where:line``.
     """
-    reader = _Reader(where, parse(text, where), dict(args or {}), named, (platform, build_platform or platform))
+    reader = _Reader(Stages(text, where, dict(args or {}), named, (platform, build_platform or platform)))
     reader.onbuild = {familiar(name): tuple(lines) for name, lines in (onbuild or {}).items()}
     reader.env = {familiar(name): dict(values) for name, values in (env or {}).items()}
     return reader.run(target)
 
 
-@dataclass
-class _Stage:
-    number: int
-    name: str
-    base: str
-    platform: str
-    line: int
-    commands: list[Instruction]
-    parent: _Stage | None = None
-    context: str = ""  # the named context that takes the stage's place
-    asked: frozenset[str] = frozenset()  # global args that its FROM uses
-
-
 class _Reader:
-    """One run of ``reads``: the stages of one Dockerfile, and what was found so far."""
+    """One run of ``reads``: what was found so far of what the stages of one Dockerfile read."""
 
-    def __init__(
-        self, where: str, script: Script, args: Mapping[str, str], named: Collection[str], platforms: tuple[str, str]
-    ) -> None:
-        """``platforms``: the one that is built for, and the one that builds run on."""
-        self.where = where
-        self.script = script
-        self.args = args
-        self.named: dict[str, str] = {}
-        for name in named:
-            plain, colons, platform_of = name.partition("::")
-            self.named[familiar(plain) + colons + platform_of] = name
-        self.platform, build = platforms
+    def __init__(self, stages: Stages) -> None:
+        self.stages, self.args, self.script = stages, stages.args, stages.script
+        self.at, self.expand = stages.at, stages.expand
+        self.syntax = stages.args.get("BUILDKIT_SYNTAX") or stages.script.syntax
         self.read_for: dict[str, dict[str, None]] = {}
         self.onbuild: dict[str, tuple[str, ...]] = {}
         self.env: dict[str, dict[str, str | None]] = {}
-        self.syntax = args.get("BUILDKIT_SYNTAX") or script.syntax
-        self.globals = Scope(_platform_args(self.platform, build, args), complete=True)
-        self.global_needs: dict[str, frozenset[str]] = {}
-        self.stages = self._stages()
-        self.by_name = {stage.name: stage for stage in self.stages if stage.name}
+        self.exported: dict[int, set[str]] = {}
         self.done: dict[int, tuple[Scope, tuple[str, ...]]] = {}
-        self.active: list[_Stage] = []
+        self.active: list[Stage] = []
         self.reached: dict[int, set[str]] = {}
         self.copies: list[Copy] = []
         self.contexts: set[str] = set()
@@ -100,13 +72,7 @@ class _Reader:
         self.ssh: set[str] = set()
 
     def run(self, target: str | None) -> Reads:
-        if not self.stages:
-            raise UserError("this Dockerfile has no FROM", where=f"{self.where}:1")
-        stage = self.by_name.get(target.lower()) if target else self.stages[-1]
-        if stage is None:
-            close = difflib.get_close_matches(str(target), list(self.by_name), 1)
-            remedy = f"did you mean {close[0]!r}?" if close else f"its stages: {', '.join(self.by_name) or 'unnamed'}"
-            raise UserError(f"there is no stage {target!r}", where=f"{self.where}:1", remedy=remedy)
+        stage = self.stages.target(target)
         scope, triggers = self._visit(stage, stage.line)
         used = self.used | {name for name in self.args if _ALWAYS_READ.fullmatch(name)}
         return Reads(
@@ -122,69 +88,19 @@ class _Reader:
             onbuild=triggers,
             stages={
                 other.name: tuple(sorted(self.reached[other.number] - {""}))
-                for other in self.stages
+                for other in self.stages.all
                 if other.name and other.number in self.done and other is not stage
             },
             read_for={name: tuple(some) for name, some in self.read_for.items()},
         )
 
-    def _stages(self) -> list[_Stage]:
-        stages: list[_Stage] = []
-        known: dict[str, _Stage] = {}
-        self.exported: dict[int, set[str]] = {}
-        for each in self.script.instructions:
-            if each.name == "FROM" and not each.onbuild:
-                stage = self._from(each, len(stages), known)
-                stages.append(stage)
-                if stage.name:
-                    known[stage.name] = stage
-            elif stages:
-                stages[-1].commands.append(each)
-            elif each.name == "ARG" and not each.onbuild:
-                self._global_arg(each)
-            else:
-                raise UserError(f"{each.name} before the first FROM", where=self._at(each.line))
-        return stages
+    def _use(self, names: Iterable[str]) -> None:
+        self.used.update(*map(self.stages.used_by, names))
 
-    def _from(self, each: Instruction, number: int, known: Mapping[str, _Stage]) -> _Stage:
-        words = list(each.words)
-        if len(words) != 1 and not (len(words) == 3 and words[1].lower() == "as"):
-            raise UserError("FROM takes an image, and AS with a name", where=self._at(each.line))
-        name = words[2].lower() if len(words) == 3 else ""
-        if name and not _STAGE_NAME.fullmatch(name):
-            raise UserError(f"{words[2]!r} cannot be the name of a stage", where=self._at(each.line))
-        self.globals.asked.clear()
-        base = self._expand(words[0], self.globals, each.line)
-        flag = self._expand(each.flag("platform"), self.globals, each.line)
-        platform = platforms.normalise(flag) if flag else ""
-        if not base:
-            raise UserError(f"FROM {words[0]} is empty after expansion", where=self._at(each.line))
-        asked = frozenset(self.globals.asked)
-        stage = _Stage(number, name, base, platform, each.line, [], known.get(base), asked=asked)
-        stage.context = (name and self._named(name, platform)) or ""
-        return stage
-
-    def _global_arg(self, each: Instruction) -> None:
-        for word in each.words:
-            name, equals, default = word.partition("=")
-            needs: set[str] = set()
-            if name in self.args:
-                self.globals.put(name, [self.args[name]])
-            elif equals:
-                self.globals.asked.clear()
-                self.globals.put(name, [self._expand(default, self.globals, each.line)])
-                needs = set(self.globals.asked)
-            closed = {deeper for need in needs for deeper in self.global_needs.get(need, ())}
-            self.global_needs[name] = frozenset(needs | closed | {name})
-
-    def _use(self, names: Collection[str]) -> None:
-        for name in names:
-            self.used |= self.global_needs.get(name, frozenset({name} & (self.globals.keys() | self.args.keys())))
-
-    def _visit(self, stage: _Stage, line: int) -> tuple[Scope, tuple[str, ...]]:
+    def _visit(self, stage: Stage, line: int) -> tuple[Scope, tuple[str, ...]]:
         """Read a stage and all that it reaches, once; its variables and its ONBUILD triggers."""
         if stage in self.active:
-            raise UserError(f"stage {stage.name or stage.number!r} is in a dependency cycle", where=self._at(line))
+            raise UserError(f"stage {stage.name or stage.number!r} is in a dependency cycle", where=self.at(line))
         if stage.number not in self.done:
             self.reached[stage.number] = set()
             self.active.append(stage)
@@ -198,11 +114,11 @@ class _Reader:
         if self.active:
             self.reached[self.active[-1].number].update(names)
 
-    def _context_stage(self, stage: _Stage) -> tuple[Scope, tuple[str, ...]]:
+    def _context_stage(self, stage: Stage) -> tuple[Scope, tuple[str, ...]]:
         self._whole_context(stage.context, stage.line, stage.platform)
         return self._base_scope(stage, stage.context), ()
 
-    def _own_stage(self, stage: _Stage) -> tuple[Scope, tuple[str, ...]]:
+    def _own_stage(self, stage: Stage) -> tuple[Scope, tuple[str, ...]]:
         self._use(stage.asked)
         if stage.parent:
             above, triggers = self._visit(stage.parent, stage.line)
@@ -213,7 +129,7 @@ class _Reader:
             scope = self._base_scope(stage, origin)
             triggers = self.onbuild.get(familiar(origin), ()) if origin else ()
         for trigger in triggers:
-            for each in parse(trigger, self.where, stage.line).instructions:
+            for each in parse(trigger, self.stages.where, stage.line).instructions:
                 self._dispatch(stage, each, scope, "\\")
         own = []
         for each in stage.commands:
@@ -223,7 +139,7 @@ class _Reader:
                 self._dispatch(stage, each, scope, self.script.escape)
         return scope, tuple(own)
 
-    def _base_scope(self, stage: _Stage, origin: str) -> Scope:
+    def _base_scope(self, stage: Stage, origin: str) -> Scope:
         values = self.env.get(familiar(origin)) if origin else {}
         self.exported[stage.number] = set(values or ())
         return Scope(values or {}, complete=values is not None)
@@ -232,7 +148,7 @@ class _Reader:
         """Note the image or named context that a name which is no stage points to; ``""`` for ``scratch``."""
         if name == "scratch":
             return ""
-        if context := self._named(name, platform):
+        if context := self.stages.context(name, platform):
             self._whole_context(context, line, platform)
             return context
         ref = familiar(name)
@@ -241,14 +157,8 @@ class _Reader:
         self.images.setdefault((ref, platform), External(ref, platform, line))
         return ref
 
-    def _named(self, name: str, platform: str) -> str | None:
-        if name.lower() in ("scratch", "context"):
-            return None
-        plain = familiar(name)
-        return self.named.get(f"{plain}::{platform or self.platform}") or self.named.get(plain)
-
     def _read_for(self, name: str, platform: str) -> None:
-        self.read_for.setdefault(name, {})[platform or self.platform] = None
+        self.read_for.setdefault(name, {})[platform or self.stages.platform] = None
 
     def _whole_context(self, name: str, line: int, platform: str) -> None:
         self.contexts.add(name)
@@ -256,7 +166,7 @@ class _Reader:
         self._reach(name)
         self.copies.append(Copy(name, (WHOLE,), line=line, instruction="FROM"))
 
-    def _dispatch(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
+    def _dispatch(self, stage: Stage, each: Instruction, scope: Scope, escape: str) -> None:
         match each.name:
             case "ARG":
                 self._arg(each, scope, escape)
@@ -278,8 +188,8 @@ class _Reader:
                 possible = Possible((self.args[name],))
             elif equals:  # before 2024 BuildKit did not see the arguments of the same instruction here
                 possible = either([self._possible(default, seen, each.line, escape) for seen in (scope, before)])
-            elif name in self.globals:
-                possible = Possible((self.globals[name],))
+            elif name in self.stages.globals:
+                possible = Possible((self.stages.globals[name],))
                 self._use({name})
             if possible is None:
                 continue
@@ -289,7 +199,7 @@ class _Reader:
                 values, more = [*values, *earlier.values], more or earlier.more
             scope.put(name, values, more=more)
 
-    def _env(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
+    def _env(self, stage: Stage, each: Instruction, scope: Scope, escape: str) -> None:
         new = []
         for at in range(0, len(each.words) - 1, 3):
             new.append([self._possible(word, scope, each.line, escape) for word in each.words[at : at + 2]])
@@ -301,9 +211,9 @@ class _Reader:
                 scope.put(name, [*new_values.values, *earlier], more=new_values.more or names.more)
                 self.exported[stage.number].add(name)
 
-    def _copy(self, stage: _Stage, each: Instruction, scope: Scope, escape: str) -> None:
+    def _copy(self, stage: Stage, each: Instruction, scope: Scope, escape: str) -> None:
         if len(each.words) < 2:
-            raise UserError(f"{each.name} needs a source and a destination", where=self._at(each.line))
+            raise UserError(f"{each.name} needs a source and a destination", where=self.at(each.line))
         origin = each.flag("from")
         context = self._copy_origin(stage, origin, each.line) if origin else ""
         if context is None:
@@ -333,30 +243,30 @@ class _Reader:
 
     def _remote(self, each: Instruction, source: str, scope: Scope, escape: str) -> None:
         if each.name == "COPY":
-            raise UserError(f"COPY cannot fetch {source}", where=self._at(each.line), remedy="use ADD")
-        checksum = self._expand(each.flag("checksum"), scope, each.line, escape)
+            raise UserError(f"COPY cannot fetch {source}", where=self.at(each.line), remedy="use ADD")
+        checksum = self.expand(each.flag("checksum"), scope, each.line, escape)
         self.remotes.append(Remote(source, is_pinned(source, checksum), each.line))
 
-    def _copy_origin(self, stage: _Stage, origin: str, line: int) -> str | None:
+    def _copy_origin(self, stage: Stage, origin: str, line: int) -> str | None:
         """The named context that ``COPY --from`` reads; ``None`` for a stage or an image, which are noted."""
         if re.fullmatch(r"[+-]?[0-9]+", origin):
             number = int(origin)
             if not 0 <= number < stage.number:
                 before = f"the stages before this one are 0 to {stage.number - 1}" if stage.number else "there is none"
-                raise UserError(f"--from={origin} is no earlier stage", where=self._at(line), remedy=before)
-            self._visit(self.stages[number], line)
+                raise UserError(f"--from={origin} is no earlier stage", where=self.at(line), remedy=before)
+            self._visit(self.stages.all[number], line)
             return None
         return self._mount_origin(stage, origin, line)
 
-    def _mount_origin(self, stage: _Stage, origin: str, line: int) -> str | None:
-        earlier = self.by_name.get(origin.lower())
+    def _mount_origin(self, stage: Stage, origin: str, line: int) -> str | None:
+        earlier = self.stages.by_name.get(origin.lower())
         if earlier:
             if earlier.number > stage.number:
                 sentence = f"stage {origin!r} is used before it is defined"
-                raise UserError(sentence, where=self._at(line), remedy=f"it starts in line {earlier.line}")
+                raise UserError(sentence, where=self.at(line), remedy=f"it starts in line {earlier.line}")
             self._visit(earlier, line)
             return None
-        if context := self._named(origin, ""):
+        if context := self.stages.context(origin, ""):
             self.contexts.add(context)
             self._reach(context)
             self._read_for(context, "")
@@ -364,13 +274,13 @@ class _Reader:
         self._origin(origin, "", line)
         return None
 
-    def _mount(self, stage: _Stage, each: Instruction, text: str, scope: Scope, escape: str) -> None:
-        outcomes = scope.outcomes(lambda variables: mount(text, escape, variables, self._at(each.line)))
+    def _mount(self, stage: Stage, each: Instruction, text: str, scope: Scope, escape: str) -> None:
+        outcomes = scope.outcomes(lambda variables: mount(text, escape, variables, self.at(each.line)))
         for outcome in outcomes.values or (Mount("bind", "", "", ""),):
             source = WHOLE if outcomes.more else outcome.source or WHOLE
             self._mounted(stage, each, outcome, source, not outcomes.certain)
 
-    def _mounted(self, stage: _Stage, each: Instruction, mount: Mount, source: str, optional: bool) -> None:
+    def _mounted(self, stage: Stage, each: Instruction, mount: Mount, source: str, optional: bool) -> None:
         if mount.kind == "secret":
             self.secrets.add(mount.secret)
         elif mount.kind == "ssh":
@@ -382,26 +292,4 @@ class _Reader:
 
     def _possible(self, word: str, scope: Scope, line: int, escape: str) -> Possible[str]:
         """All that a word may be after its variables were expanded."""
-        return scope.outcomes(lambda variables: self._expand(word, variables, line, escape))
-
-    def _expand(self, word: str, variables: Mapping[str, str], line: int, escape: str = "") -> str:
-        return expand(word, escape or self.script.escape, variables, self._at(line)) if word else ""
-
-    def _at(self, line: int) -> str:
-        return f"{self.where}:{line}"
-
-
-def _platform_args(platform: str, build: str, args: Mapping[str, str]) -> dict[str, str]:
-    """The variables that BuildKit predefines for both platforms; a build arg of the same name wins."""
-    values: dict[str, str] = {}
-    for prefix, text in (("BUILD", build), ("TARGET", platform)):
-        system, _, rest = text.partition("/")
-        processor, _, variant = rest.partition("/")
-        values |= {
-            f"{prefix}PLATFORM": text,
-            f"{prefix}OS": system,
-            f"{prefix}OSVERSION": "",
-            f"{prefix}ARCH": processor,
-            f"{prefix}VARIANT": variant,
-        }
-    return {name: args.get(name, value) for name, value in values.items()}
+        return scope.outcomes(lambda variables: self.expand(word, variables, line, escape))
