@@ -34,7 +34,7 @@ from tasks.base.errors import UserError
 from tasks.base.files import read_json
 from tasks.buildkit.progress import Progress
 from tasks.inputs import dockerfile, ignorefile
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.run import Run
 
 HERE = Path(__file__)

@@ -25,7 +25,8 @@ from tasks.compose import project
 from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform, normalise
 from tasks.history.store import History
 from tasks.inputs.image_configs import ImageConfigCache
-from tasks.inputs.resolver import ImageInputs, InputResolver
+from tasks.inputs.image_inputs import ImageInputs
+from tasks.inputs.resolver import InputResolver
 from tasks.planning import plan, record
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision

@@ -15,7 +15,7 @@ import pytest
 
 from tasks.engine.client import Snapshot
 from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.agreement import Agreement, verdict
 from tasks.planning.plan import ANOTHER, REBUILT_ELSEWHERE, Decision, Known, plan
 from tasks.planning.shared_image import SharedImage

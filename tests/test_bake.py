@@ -21,7 +21,7 @@ from tasks.buildkit.bake import allowances, definition, untold
 from tasks.buildkit.buildx import is_at_least, version
 from tasks.compose.project import Image
 from tasks.engine.client import Engine
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tests.conftest import Lab
 
 

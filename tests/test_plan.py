@@ -11,7 +11,7 @@ from tasks.compose.project import Image
 from tasks.engine.client import ImageConfig, LocalImage, Snapshot, snapshot_of
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
 from tasks.inputs.fingerprint import BuildInputs
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.plan import Decision, Known, plan
 from tasks.planning.reasons import DUE
 from tasks.planning.record import Record

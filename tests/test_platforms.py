@@ -22,7 +22,8 @@ from tasks.compose.project import Image, Project
 from tasks.engine.client import ImageConfig, LocalImage, snapshot_of
 from tasks.engine.endpoint import endpoint
 from tasks.inputs.image_configs import ImageConfigCache
-from tasks.inputs.resolver import ImageInputs, InputResolver
+from tasks.inputs.image_inputs import ImageInputs
+from tasks.inputs.resolver import InputResolver
 from tasks.planning.plan import is_for, offered
 from tests.conftest import Lab, docker
 from tests.test_plan import BASE, decide, engine, found, local_image

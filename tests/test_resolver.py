@@ -11,7 +11,8 @@ import pytest
 from tasks.compose.project import Image, Project
 from tasks.engine.client import ImageConfig
 from tasks.inputs.image_configs import ImageConfigCache
-from tasks.inputs.resolver import ImageInputs, InputResolver
+from tasks.inputs.image_inputs import ImageInputs
+from tasks.inputs.resolver import InputResolver
 
 
 class World:

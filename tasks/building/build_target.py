@@ -19,7 +19,7 @@ from tasks.base.settings import CacheBackend
 from tasks.buildkit import backends, builder, oci_transfer
 from tasks.buildkit.backends import Backend
 from tasks.engine.client import LocalImage
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.sharing.share import path_of

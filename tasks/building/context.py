@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.compose.project import Image
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.inputs.tree import Index
 
 _LONGEST_BUILD = 86400.0

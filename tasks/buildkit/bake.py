@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.buildkit.buildx import entitlements, is_at_least, secret_line
 from tasks.compose.project import Image
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Keys that bake did not know from the beginning, and the version of buildx from which on it does.

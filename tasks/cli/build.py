@@ -11,7 +11,7 @@ from tasks.base.settings import ROOT
 from tasks.bases.debian import declares_base
 from tasks.cli.action import Task, act, fail
 from tasks.engine.client import normalise
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning import checkouts, forecast, record
 from tasks.run import Run, current
 

@@ -50,5 +50,10 @@ def digest_of_files(entries: Iterable[tuple[str, str]]) -> str:
     return total.hexdigest()
 
 
+def digest_of_text(text: str) -> str:
+    """The digest of one text, whatever bytes it was read from."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
 def _sha256(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode(errors="surrogateescape")).hexdigest()
+    return digest_of_text(json.dumps(content, sort_keys=True))

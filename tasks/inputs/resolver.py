@@ -9,11 +9,10 @@ engine is not asked: what it holds under the names of external bases comes in as
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -29,95 +28,13 @@ from tasks.engine.client import ImageConfig, normalise
 from tasks.inputs import declaration, fingerprint, ignorefile
 from tasks.inputs import selection as inputs
 from tasks.inputs.bases import ConfigsOf, check_parents, content, external, read_for, references
-from tasks.inputs.fingerprint import BuildInputs
+from tasks.inputs.fingerprint import BuildInputs, digest_of_text
+from tasks.inputs.image_inputs import ImageInputs, Part
 from tasks.inputs.reads import WHOLE, Copy, Reads, joined
 from tasks.inputs.tree import Index, Tree
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
 _PARSER = 6
-
-
-class Part(NamedTuple):
-    """The files that an image reads from one folder, and the ignore file in force there; ``label`` is "" for its
-    context, else the named context."""
-
-    label: str
-    root: Path
-    ignore: ignorefile.IgnoreFile
-    selection: inputs.Selection
-
-
-@dataclass(frozen=True)
-class ImageInputs:
-    """What one image is made of.
-
-    ``texts`` are the Dockerfile and the ignore files by path, ``parts`` the files of its contexts, ``parents`` maps
-    each context or reference that stands for another image of the project to that image's name, ``bases`` each external
-    reference to the content that the engine holds under it ("" for none), ``platforms`` are those it is built for and
-    ``read_for`` those for which each external reference is read, ``env`` and ``onbuild`` are what it hands on to its
-    children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is what
-    the ignore file of its context says, with a rule more where that one lets our own folder in. ``early`` are stages
-    that need no other image of the project, without those that another of them needs. ``index`` is where its files were
-    looked up, ``due`` whether it is built whatever is there. ``problem`` is why it cannot be built.
-    """
-
-    image: Image
-    directory: Path
-    problem: str = ""
-    dockerfile_text: str = ""
-    texts: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    parents: Mapping[str, str] = field(default_factory=dict)
-    parent_fingerprints: Mapping[str, str] = field(default_factory=dict)
-    parent_tags: Mapping[str, str] = field(default_factory=dict)
-    bases: Mapping[str, str] = field(default_factory=dict)
-    platforms: tuple[str, ...] = ()
-    read_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    remotes: tuple[str, ...] = ()
-    env: Mapping[str, str | None] = field(default_factory=dict)
-    env_known: bool = False
-    onbuild: tuple[str, ...] = ()
-    early: tuple[str, ...] = ()
-    ignore: str = ""
-    input_digest: str = ""
-    fingerprint: str = ""
-    index: Index | None = field(default=None, compare=False, repr=False)
-    due: bool = False
-
-    @property
-    def name(self) -> str:
-        """The image's name: its service's."""
-        return self.image.name
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The images that come first: its parents, and the one that is the same image under another service's name."""
-        return tuple(dict.fromkeys([*self.parents.values(), *filter(None, [self.image.duplicate_of])]))
-
-    def file_dep(self) -> list[str]:
-        """Every regular file that goes in, absolute."""
-        files = [f"{part.root}/{path}" for part in self.parts for path in part.selection.files()]
-        return [*(path for path in self.texts if path), *files]
-
-    def paths(self) -> list[str]:
-        """Files, links and empty folders that go in, relative to the project's folder, sorted."""
-        paths = {self._shown(path) for path in self.texts if path}
-        for part in self.parts:
-            paths |= {self._shown(f"{part.root}/{path}") for path in inputs.shown(part.selection.entries())}
-        return sorted(paths)
-
-    def build_inputs(self) -> BuildInputs:
-        """All that goes in, one by one, in a form that is safe to keep."""
-        files = {self._shown(path): f"file 0 {_sha256(text)}" for path, text in self.texts.items()}
-        for part in self.parts:
-            for entry in part.selection.entries():
-                path = self._shown(f"{part.root}/{entry.path}")
-                files.setdefault(path, f"{entry.kind} {entry.mode:o} {entry.digest}")
-        return BuildInputs(files, self.settings, self.bases, self.remotes)
-
-    def _shown(self, path: str) -> str:
-        return os.path.relpath(path, self.directory).replace(os.sep, "/") if path else "the inline Dockerfile"
 
 
 class _Draft(NamedTuple):
@@ -239,7 +156,7 @@ class InputResolver:
             "onbuild": inherited.onbuild,
             "env": inherited.env,
         }
-        key = _sha256(json.dumps([_PARSER, text, asked], sort_keys=True))
+        key = digest_of_text(json.dumps([_PARSER, text, asked], sort_keys=True))
         if key not in self._parsed:
             self._used[key] = self._kept.get(key) or _parse(text, asked).to_json()
             self._parsed[key] = Reads.from_json(self._used[key])
@@ -387,7 +304,7 @@ def _digest(texts: Mapping[str, str], parts: Iterable[Part]) -> str:
     """One digest over all files of an image; where they lie does not count, only in which context and in which role."""
     selections = [(f"{part.label}:", part.selection.digest) for part in parts]
     return fingerprint.digest_of_files(
-        [*selections, *((f"text {number}", _sha256(text)) for number, text in enumerate(texts.values()))]
+        [*selections, *((f"text {number}", digest_of_text(text)) for number, text in enumerate(texts.values()))]
     )
 
 
@@ -442,7 +359,3 @@ def _where(name: str, dockerfile: str, directory: Path) -> str:
 def _early(reads: Reads, parents: Mapping[str, str]) -> tuple[str, ...]:
     free = {name: reached for name, reached in reads.stages.items() if not parents.keys() & set(reached)}
     return tuple(name for name in free if not any(name in reached for reached in free.values()))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from tasks.inputs.tree import tick
 
 if TYPE_CHECKING:
-    from tasks.inputs.resolver import Part
+    from tasks.inputs.image_inputs import Part
 
 _ROUNDS = 5  # so often an entry is waited for that is being written all the time
 Stamp = tuple[int, ...]

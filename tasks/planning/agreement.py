@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from tasks.engine.client import LocalImage
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision, rebuilt
 

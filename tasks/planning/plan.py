@@ -13,7 +13,7 @@ from tasks.base import platforms
 from tasks.base.references import KEPT, repository, tag_of
 from tasks.engine.client import ImageConfig, LocalImage, Snapshot, normalise
 from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
 from tasks.planning.reasons import DUE, differences
 from tasks.planning.record import Record

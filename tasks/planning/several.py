@@ -13,7 +13,7 @@ from tasks.base import platforms
 from tasks.buildkit import oci_transfer
 from tasks.engine.client import LocalImage
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 
 
 def problem(inputs: ImageInputs, engine: str, *, dedicated: bool, containerd: bool) -> str:

@@ -18,7 +18,7 @@ from tasks.base import commands, platforms
 from tasks.base.references import repository, tag_of
 from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing.registry import NoImage, Registry, Unavailable
 

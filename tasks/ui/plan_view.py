@@ -13,7 +13,7 @@ from typing import Any
 from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.settings import CacheBackend
-from tasks.inputs.resolver import ImageInputs
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
