@@ -226,7 +226,7 @@ class Run:
         with self._lock:
             if not refresh and (self._decisions is not None or not self._changed):
                 return self.decisions()[name]
-            chosen = InputResolver(self.project, self.common, self.environ) if refresh else self.resolver
+            chosen = self.resolver.again() if refresh else self.resolver
             inputs = chosen.resolve(self.snapshot().platform, self._configs_of, name, self.built_on)
             return self._planned(inputs)[name]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from copy import copy as shallow_copy
 from dataclasses import replace
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -61,18 +62,27 @@ class InputResolver:
         self._project = project
         self._environ = environ
         self._folder = os.path.realpath(folder)
-        self._index = Index(folder / "contexts.sqlite3")
-        self._views: dict[tuple[str, str], inputs.View] = {}
         self._reads_path = folder / project_key(project.files, environ) / "reads.json"
         self._kept: dict[str, Any] = read_json(self._reads_path) or {}
         self._used: dict[str, Any] = {}
         self._parsed: dict[str, Reads] = {}
-        self._texts: dict[str, str] = {}
-        self._drafts: dict[tuple[str, str, tuple[str, ...]], _Draft] = {}
-        self._owned: dict[tuple[str, tuple[str, ...]], tuple[_Draft, ImageInputs, str]] = {}
         reversed_images = reversed(list(project.images.values()))
         self._built_on: tuple[str, ...] = ()
         self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
+        self._look()
+
+    def again(self) -> InputResolver:
+        """One that has looked at nothing yet, and parses no text that this one has parsed."""
+        other = shallow_copy(self)
+        other._look()
+        return other
+
+    def _look(self) -> None:
+        self._index = Index(Path(self._folder, "contexts.sqlite3"))
+        self._views: dict[tuple[str, str], inputs.View] = {}
+        self._texts: dict[str, str] = {}
+        self._drafts: dict[tuple[str, str, tuple[str, ...]], _Draft] = {}
+        self._owned: dict[tuple[str, tuple[str, ...]], tuple[_Draft, ImageInputs, str]] = {}
 
     def resolve(
         self, platform: str, configs_of: ConfigsOf, only: str = "", built_on: tuple[str, ...] = ()
