@@ -43,3 +43,12 @@ def test_between_the_critical_path_and_one_after_the_other(
 def test_one_worker_does_everything_in_turn(graph: tuple[dict[str, list[str]], dict[str, float]]) -> None:
     parents, seconds = graph
     assert wall_seconds(parents, seconds, 1) == sum(seconds.values())
+
+
+def test_who_has_the_longest_way_after_it_goes_first() -> None:
+    """Of more images that are ready than there are workers, at the start and after a parent."""
+    seconds = dict.fromkeys(("a", "b", "long", "end"), 3.0)
+    at_once: dict[str, list[str]] = {"a": [], "b": [], "long": [], "end": ["long"]}
+    assert wall_seconds(at_once, seconds, 2) == 6.0
+    after = {"root": [], "a": ["root"], "b": ["root"], "long": ["root"], "end": ["long"]}
+    assert wall_seconds(after, {**seconds, "root": 1.0}, 2) == 7.0

@@ -262,6 +262,19 @@ def test_the_files_alone_are_those_of_the_entries(root):
         assert sorted(selection.files()) == files
 
 
+@pytest.mark.parametrize("sources", [["d"], ["."], ["d/e/"]])
+def test_attributes_of_folders_that_are_copied_count(root, sources):
+    """BuildKit sends them; of the folder that a source names, and of those below it."""
+    before = select(root, *sources).digest
+    try:
+        os.setxattr(root / "d/e", "user.test", b"1")
+    except OSError:
+        pytest.skip("this file system keeps no extended attributes")
+    assert select(root, *sources).digest != before
+    os.removexattr(root / "d/e", "user.test")
+    assert select(root, *sources).digest == before
+
+
 def test_one_answer_per_question(root):
     view = View(Tree(root, Index()), IgnoreFile())
     copies = [Copy("", ("d",))]

@@ -135,6 +135,12 @@ def test_the_index_answers_in_one_round_trip(server: loopback.Service) -> None:
     assert after - before == 2  # the question, and this one
 
 
+def test_the_index_forgets_what_nobody_builds_again(server: loopback.Service) -> None:
+    crew(server).publish({"old": Made("", 1.0, 1)})
+    left = crew(server)._do(lambda redis: redis.ttl("vllm-swarm:made:old"))
+    assert 0 < left <= 90 * 86400
+
+
 def test_what_another_program_wrote_is_passed_over(server: loopback.Service) -> None:
     crew(server)._do(lambda redis: redis.set("vllm-swarm:made:odd", "{not json"))
     crew(server)._do(lambda redis: redis.set("vllm-swarm:made:other", '{"digest": 1, "more": 2}'))

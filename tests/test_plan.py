@@ -168,6 +168,16 @@ def test_a_child_is_not_pulled_on_a_parent_that_has_to_be_built() -> None:
     assert shared([BASE, APP], engine(local_image(BASE)), app=found(APP, ON_BASE)) == {"base": "fresh", "app": "pull"}
 
 
+def test_a_parent_that_is_pulled_is_the_reason_for_its_child() -> None:
+    decided = plan(
+        {"base": BASE, "app": APP},
+        Known(engine(), facts_of, {"app": record(APP, parents={"base": "f0"})}.get),
+        {"base": found(BASE)},
+    )
+    assert (decided["base"].action, decided["app"].action) == ("pull", "build")
+    assert (decided["app"].reasons, decided["app"].coming) == (("`base` is made anew",), ("base",))
+
+
 def test_a_child_that_is_here_is_kept_when_its_parent_is_pulled_as_it_was() -> None:
     assert shared([BASE, APP], engine(local_image(APP, parents=ON_BASE)), base=found(BASE)) == {
         "base": "pull",

@@ -34,6 +34,11 @@ def test_what_is_too_much_goes_least_useful_first() -> None:
     assert keys(items, DAY, 150) == ["large", "quick"]
 
 
+def test_of_two_alike_the_one_goes_that_was_of_no_use_for_longer() -> None:
+    items = [item("a"), item("b", idle=3600), item("c")]
+    assert keys(items, DAY, 200) == ["b"]
+
+
 def test_parts_that_a_needed_item_holds_cost_nothing_and_free_nothing() -> None:
     needed = Item("a", "image", "a", {"base": 900, "a": 10}, needed="the plan needs it")
     other = Item("b", "image", "b", {"base": 900, "b": 20}, idle=9 * DAY)

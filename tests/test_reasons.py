@@ -62,6 +62,27 @@ def test_many_files_are_counted() -> None:
     assert len(differences(made(), now)) == 6
 
 
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("NPM_TOKEN", True),
+        ("db_password", True),
+        ("PASSWD", True),
+        ("CLIENT_SECRET", True),
+        ("AWS_CREDENTIALS", True),
+        ("MAPS_API_KEY", True),
+        ("ApiKey", True),
+        ("PRIVATE_REPO", True),
+        ("KEYBOARD", False),
+        ("PORT", False),
+    ],
+)
+def test_which_names_are_those_of_secrets(name: str, secret: bool) -> None:
+    kept = safe_arguments({name: "value", "EMPTY_TOKEN": "", "NO_TOKEN": None})
+    assert (kept[name] != "value") == secret
+    assert (kept["EMPTY_TOKEN"], kept["NO_TOKEN"]) == ("", None)
+
+
 def test_values_that_may_be_secret_are_never_shown_or_kept() -> None:
     before = safe_arguments({"NPM_TOKEN": "hunter2", "INDEX": "https://me:hunter2@host/simple", "PORT": "1"})
     now = safe_arguments({"NPM_TOKEN": "hunter3", "INDEX": "https://me:hunter3@host/simple", "PORT": "1"})

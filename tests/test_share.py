@@ -6,15 +6,18 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
+from tasks.base import commands
+from tasks.base.commands import Done, TimedOut
 from tasks.base.errors import UserError
-from tasks.engine.client import Engine
+from tasks.engine.client import Engine, LocalImage
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing.registry import NoImage, Unavailable
 from tasks.sharing.share import Share, Wanted, path_of, wanted_of
@@ -329,8 +332,6 @@ def test_what_is_asked_for() -> None:
 
 
 def test_an_image_with_an_unknown_base_is_not_shared() -> None:
-    from dataclasses import replace
-
     one = made("base")
     assert wanted_of(one, "linux/amd64") == Wanted("app/base", one.fingerprint, "linux/amd64")
     assert wanted_of(replace(one, bases={"python": ""}), "linux/amd64") is None
@@ -375,3 +376,169 @@ def test_trouble_with_the_registry_is_said_once_and_ends_it(monkeypatch: pytest.
     assert not one.writes
     assert one.look({"new": wanted("new")}) == {}
     assert len(said) == 1
+
+
+class FakeEngine:
+    """An engine of which only the address counts, and the names that it is asked to give and to take."""
+
+    address = "tcp://127.0.0.1:1"
+
+    def __init__(self) -> None:
+        self.named: list[str] = []
+
+    def tag(self, image_id: str, ref: str) -> None:
+        self.named.append(ref)
+
+    def untag(self, ref: str) -> None:
+        self.named.append(f"not {ref}")
+
+
+FOUND = SharedImage("sha256:d", "sha256:c", "linux/amd64", {}, "content", {"l": 30_000_000})
+
+
+@dataclass
+class DockerCommand:
+    """The docker command, which ends each time as ``ends`` says: a reason, or "" for well."""
+
+    ends: list[str | Exception]
+    asked: list[tuple[str, float]] = field(default_factory=list)
+
+    def __call__(self, argv: list[str], env: Mapping[str, str], seconds: float = 0.0) -> Done:
+        self.asked.append((" ".join(argv), seconds))
+        assert env["DOCKER_HOST"] == FakeEngine.address
+        end = self.ends.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        return Done(1 if end else 0, b"", end, {})
+
+
+@pytest.fixture
+def docker_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DockerCommand]:
+    def says(*ends: str | Exception) -> DockerCommand:
+        one = DockerCommand([*ends])
+        monkeypatch.setattr(commands, "run", one)
+        return one
+
+    return says
+
+
+def test_what_the_registry_says_is_told_without_the_urls_that_it_signed(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
+) -> None:
+    docker_says(f"error pulling: GET https://store/blob?X-Amz-Signature=HUSH: {'denied ' * 100}")
+    one, said = sharing(monkeypatch, lambda *asked: FOUND)
+    assert one.pull(wanted(), FOUND, FakeEngine()) == ""
+    (sentence,) = said
+    assert "HUSH" not in sentence
+    assert sentence.startswith(
+        "`app/auth:in-abababababababab` cannot be pulled from reg:5000, so this machine does without: "
+        "error pulling: GET … denied denied"
+    )
+    assert len(sentence) < 310
+
+
+def test_a_pull_and_a_push_may_take_as_long_as_a_slow_line_needs_for_their_bytes(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
+) -> None:
+    one, said = sharing(monkeypatch, lambda *asked: FOUND)
+    docker = docker_says("", TimedOut("late"), TimedOut("late"))
+    assert one.pull(wanted(), FOUND, FakeEngine()) == "reg:5000/app/auth@sha256:d"
+    assert one.pull(wanted(), FOUND, FakeEngine()) == ""
+    assert one.push(wanted(), LocalImage("id", size=10_000_000), FakeEngine()) is None
+    assert docker.asked == [
+        ("docker pull --quiet --platform linux/amd64 reg:5000/app/auth@sha256:d", 50.0),
+        ("docker pull --quiet --platform linux/amd64 reg:5000/app/auth@sha256:d", 50.0),
+        ("docker push --quiet reg:5000/app/auth:in-abababababababab", 30.0),
+    ]
+    assert said[0].endswith("does without: not done in 50 s")
+    assert said[1] == (
+        "the shared registry reg:5000 takes nothing (not done in 30 s): results of this run are not shared"
+    )
+
+
+def test_the_second_pull_that_fails_ends_it(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
+) -> None:
+    one, said = sharing(monkeypatch, lambda *asked: FOUND)
+    docker_says("no route", "no route")
+    assert one.gives(FOUND)
+    one.pull(wanted("a"), FOUND, FakeEngine())
+    assert (one.reads, one.writes, one.gives(FOUND)) == (True, True, False)
+    assert one.look({"a": wanted("a")}) == {}, "it is not tried again"
+    one.pull(wanted("b"), FOUND, FakeEngine())
+    assert (one.reads, one.writes) == (False, False)
+    assert said[1:] == [
+        "the shared registry reg:5000 does not give what it has (no route): images are built here instead"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("problem", "again"), [("manifest unknown", False), ("Blob Unknown to registry", False), ("no route", True)]
+)
+def test_what_is_damaged_is_as_good_as_none_and_what_did_not_come_is_still_there(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand], problem: str, again: bool
+) -> None:
+    """Another machine's result must not be pushed over; one that nobody can use may be."""
+    one, _ = sharing(monkeypatch, lambda *asked: FOUND)
+    docker_says(problem)
+    one.pull(wanted(), FOUND, FakeEngine())
+    one.forget(wanted())
+    assert one.look({"a": wanted()}) == ({"a": FOUND} if again else {})
+
+
+def test_what_is_refused_is_said_and_not_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, said = sharing(monkeypatch, lambda *asked: FOUND)
+    assert one.look({"a": wanted()}) == {"a": FOUND}
+    one.refuse(wanted(), "it is another")
+    assert said == ["`app/auth:in-abababababababab` of reg:5000 is not taken, but built here: it is another"]
+    assert (one.look({"a": wanted()}), one.gives(FOUND), one.reads) == ({}, False, True)
+    one.forget(wanted())
+    assert one.look({"a": wanted()}) == {}
+    one.refuse(wanted("unknown"), "it is another")
+
+
+def test_of_several_platforms_all_are_pulled(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
+) -> None:
+    docker = docker_says("", "")
+    one, _ = sharing(monkeypatch, lambda *asked: FOUND)
+    both = Wanted("app/auth", "ab" * 32, "linux/amd64, linux/arm64")
+    assert one.pull(both, FOUND, FakeEngine()) == "reg:5000/app/auth@sha256:d"
+    assert [line.split()[4] for line, _ in docker.asked] == ["linux/amd64", "linux/arm64"]
+    docker_says("no such platform")
+    assert one.pull(both, FOUND, FakeEngine()) == "", "after the first that fails the second is not tried"
+
+
+def test_a_push_names_the_image_for_its_time_and_tells_what_the_registry_then_holds(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
+) -> None:
+    held: list[SharedImage | None] = [None, FOUND]
+    one, said = sharing(monkeypatch, lambda *asked: held.pop(0))
+    assert one.look({"a": wanted()}) == {}
+    docker, engine = docker_says("", "", "full"), FakeEngine()
+    assert one.push(wanted(), LocalImage("id"), engine, also=["latest"]) == FOUND
+    refs = ["reg:5000/app/auth:in-abababababababab", "reg:5000/app/auth:latest"]
+    assert engine.named == [refs[0], f"not {refs[0]}", refs[1], f"not {refs[1]}"]
+    assert one.push(wanted(), LocalImage("id"), engine, also=["latest"]) is None
+    assert engine.named[4:] == [refs[0], f"not {refs[0]}"]
+    assert said == ["the shared registry reg:5000 takes nothing (full): results of this run are not shared"]
+    assert one.push(wanted(), LocalImage("id"), engine) is None
+    assert (len(docker.asked), one.writes) == (3, False)
+
+
+def test_who_may_only_read_pushes_nothing(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
+) -> None:
+    docker = docker_says()
+    one, _ = sharing(monkeypatch, lambda *asked: FOUND, write=False)
+    assert one.push(wanted(), LocalImage("id"), FakeEngine()) is None
+    assert (docker.asked, one.reads, one.writes) == ([], True, False)
+    assert not Share("", True, [].append).reads
+
+
+def test_only_what_can_be_shared_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, str]] = []
+    one, _ = sharing(monkeypatch, lambda *image: asked.append(image) or FOUND)
+    unknown = replace(made("unknown"), bases={"python": ""})
+    assert one.offers({"base": made("base"), "unknown": unknown}, "linux/amd64") == {"base": FOUND}
+    assert asked == [("app/base", f"in-{made('base').fingerprint[:16]}", "linux/amd64")]

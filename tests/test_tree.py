@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -281,20 +283,25 @@ def test_two_at_once_and_a_kill(root, store):
         "        folder = Tree(Path(sys.argv[1]), index).folder('')\n"
         "        [folder.digest(n) for n, name in enumerate(folder.names) if name != 'd']\n"
         "        folder._stored = False\n"
+        "    print('saved', flush=True)\n"
     )
     argv = [sys.executable, "-c", code, str(root), str(store)]
-    writers = [subprocess.Popen(argv, cwd=ROOT) for _ in range(2)]
-    try:
-        deadline = time.monotonic() + 20
-        while not store.exists():
-            assert time.monotonic() < deadline, "nothing was ever written"
-            time.sleep(0.02)
-        time.sleep(0.3)
-        assert [writer.poll() for writer in writers] == [None, None]
-    finally:
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE)) for _ in range(2)]
         for writer in writers:
-            writer.kill()
-            writer.wait()
+            stack.callback(writer.kill)
+
+        def saves(writer: subprocess.Popen[bytes], times: int) -> None:
+            assert writer.stdout is not None
+            assert [writer.stdout.readline() for _ in range(times)] == [b"saved\n"] * times
+
+        for writer in writers:
+            saves(writer, 5)
+        writers[0].kill()  # amid its next one, or the one after that
+        assert writers[0].wait() == -signal.SIGKILL
+        with sqlite3.connect(store) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        saves(writers[1], 5)
     with sqlite3.connect(store) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert db.execute("SELECT count(*) FROM folder").fetchone() == (1,)
