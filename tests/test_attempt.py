@@ -80,9 +80,9 @@ def test_an_attempt_counts_when_nothing_moved() -> None:
 @pytest.mark.parametrize(
     ("after", "said"),
     [
-        (replace(DECISION, inputs=replace(APP, fingerprint="f9" * 16, settings={"target": "dev"})), "target"),
-        (replace(DECISION, parents_label="base=another"), "a parent changed"),
-        (replace(DECISION, parents_label="", coming=("base",)), "its parent `base` was removed"),
+        (DECISION._replace(inputs=replace(APP, fingerprint="f9" * 16, settings={"target": "dev"})), "target"),
+        (DECISION._replace(parents_label="base=another"), "a parent changed"),
+        (DECISION._replace(parents_label="", coming=("base",)), "its parent `base` was removed"),
         (
             replace(
                 DECISION, inputs=replace(APP, parent_fingerprints={"base": "f1"}), parents_label="", coming=("base",)
@@ -133,7 +133,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def fetched(run: SeemingRun, decision: Decision = DECISION) -> LocalImage | None:
-    return make._fetched(run, replace(decision, action=Action.PULL, offer=found(APP, ON_BASE)))
+    return make._fetched(run, decision._replace(action=Action.PULL, offer=found(APP, ON_BASE)))
 
 
 def pulled(**labels: str) -> Snapshot:
@@ -164,6 +164,6 @@ BOTH = replace(APP, platforms=("linux/amd64", "linux/arm64"))
     ids=["not there", "inputs", "parents", "platform", "half of the platforms"],
 )
 def test_what_was_pulled_and_is_not_what_was_promised_is_refused(run: SeemingRun, inputs: Any, kept: list[str]) -> None:
-    assert fetched(run, replace(DECISION, inputs=inputs)) is None
+    assert fetched(run, DECISION._replace(inputs=inputs)) is None
     assert run.said[1] == "refused: it is not made from what its labels in the registry say"
     assert kept == [f"not {REF}"], "nothing is named, and the name that it came by goes"
