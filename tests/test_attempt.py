@@ -84,8 +84,8 @@ def test_an_attempt_counts_when_nothing_moved() -> None:
         (DECISION._replace(parents_label="base=another"), "a parent changed"),
         (DECISION._replace(parents_label="", coming=("base",)), "its parent `base` was removed"),
         (
-            replace(
-                DECISION, inputs=replace(APP, parent_fingerprints={"base": "f1"}), parents_label="", coming=("base",)
+            DECISION._replace(
+                inputs=replace(APP, parent_fingerprints={"base": "f1"}), parents_label="", coming=("base",)
             ),
             "a parent changed",
         ),
