@@ -31,7 +31,6 @@ from benchmarks.replay import commits
 from benchmarks.results import say
 from tasks.base import commands
 from tasks.base.errors import UserError
-from tasks.base.files import read_json
 from tasks.buildkit.progress import Progress
 from tasks.inputs import dockerfile, ignorefile
 from tasks.inputs.image_inputs import ImageInputs
@@ -209,7 +208,8 @@ def main() -> None:
 
 def keep(name: str, tally: Tally) -> None:
     """Add the figures to those of other histories."""
-    kept = read_json(HERE.with_suffix(".json")) or {}
+    figures = HERE.with_suffix(".json")
+    kept = json.loads(figures.read_text()) if figures.exists() else {}
     kept[name] = {
         "commits": tally.commits,
         "passed_over": tally.passed_over,
@@ -221,7 +221,7 @@ def keep(name: str, tally: Tally) -> None:
         "missed": len(tally.missed),
         "needless": sum(tally.needless.values()),
     }
-    HERE.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n")
+    figures.write_text(json.dumps(kept, indent=1) + "\n")
     heads = ["history", "commits", "images", "all at each commit", "by context folder", "ours", "needed", "missed"]
     lines = ["# Images built over public histories", "", *(__doc__ or "").strip().splitlines()[4:], ""]
     lines += ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]

@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from tasks.base import commands, places, platforms, settings
+from tasks.base import commands, files, places, platforms, settings
 from tasks.base.errors import UserError
 from tasks.base.events import CommandStarted, Events
 from tasks.base.references import beside
@@ -76,7 +76,7 @@ class Run:
         with contextlib.suppress(OSError, UserError):  # it may be lost
             log = self.folder / "commands.log"
             whole = log.exists() and log.stat().st_size > _LONGEST_LOG
-            with log.open("w" if whole else "a") as stream:
+            with files.log(log, append=not whole) as stream:
                 stream.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} of run {self.id}\n{line}\n")
 
     def kept(self, kind: type[Kept]) -> Kept:

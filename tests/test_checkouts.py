@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.files import write_json
+from tasks.base.memory import remember
 from tasks.inputs.fingerprint import BuildInputs
 from tasks.planning import checkouts, record
 from tests.conftest import Lab
@@ -26,7 +26,7 @@ def checkout(tmp_path: Path, name: str, number: str) -> Path:
     (tmp_path / name).mkdir()
     (tmp_path / name / "compose.yml").touch()
     folder = tmp_path / name / ".build/compose.yml"
-    write_json(folder / "project.json", {"project": {"files": [str(tmp_path / name / "compose.yml")]}})
+    remember(folder / "project.json", {"project": {"files": [str(tmp_path / name / "compose.yml")]}})
     one = record.Record("app", "shop/app:1", "build", number * 64, BuildInputs(), {}, "sha256:0", 1, 1.0, 1.0)
     record.write(folder, one)
     checkouts.register(folder)

@@ -68,7 +68,7 @@ def test_what_goes_in_comes_out(stored: History) -> None:
     assert stored.get(stored.add(bare)) == replace(bare, id=number + 1)
 
 
-@given(st.text(), st.lists(st.text()), st.floats(allow_nan=False, allow_infinity=False))
+@given(st.text(), st.lists(st.text()), st.floats(0, 1e6))
 def test_any_text_and_number_survives(text: str, reasons: list[str], seconds: float) -> None:
     text = text.encode("utf-8", "replace").decode()
     reasons = [reason.encode("utf-8", "replace").decode() for reason in reasons]
@@ -171,11 +171,29 @@ def test_a_newer_history_is_left_alone(stored: History) -> None:
         stored.recent()
 
 
-def test_a_damaged_file_is_said_in_a_sentence(stored: History) -> None:
+def test_a_damaged_file_is_put_aside_and_said(stored: History, capsys: pytest.CaptureFixture[str]) -> None:
+    junk = b"this is not a database, whatever its name says" * 100
     stored.path.parent.mkdir()
-    stored.path.write_bytes(b"this is not a database, whatever its name says" * 100)
-    with pytest.raises(UserError, match=r"history\.sqlite3: the build history cannot be used: file is not a database"):
-        stored.add(BUILD)
+    for use in (stored.recent, lambda: stored.add(BUILD)):
+        stored.path.write_bytes(junk)
+        use()
+        assert stored.path.with_name("history.sqlite3.damaged").read_bytes() == junk
+    assert [build.image for build in stored.recent()] == [BUILD.image]
+    said = f"{stored.path}: the build history was damaged; it is kept as history.sqlite3.damaged, and a new one begins"
+    assert capsys.readouterr().err.splitlines() == [said], "once"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("steps", "[1]"), ("steps", "{"), ("layers", "7"), ("started", "x"), ("started", 1e300), ("image", b"\xff")],
+)
+def test_a_row_that_is_damaged_is_passed_over(stored: History, column: str, value: object) -> None:
+    stored.add(BUILD)
+    stored.add(replace(BUILD, image="other"))
+    with sqlite3.connect(stored.path) as db:
+        db.execute(f"UPDATE builds SET {column} = ? WHERE id = 1", (value,))
+    assert [build.image for build in stored.recent()] == ["other"]
+    assert stored.expected_seconds([BUILD.ref]) == {BUILD.ref: BUILD.seconds}
 
 
 def test_an_empty_file_of_a_killed_first_run_is_taken_over(stored: History) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import UserError
-from tasks.inputs import tree
+from tasks.inputs import contents, tree
 from tasks.inputs.tree import Index, Tree
 from tests.conftest import ROOT
 
@@ -40,13 +40,13 @@ def store(tmp_path):
 def hashed(monkeypatch):
     """The paths whose content is read, as they are read."""
     seen: list[str] = []
-    real = tree._content
+    real = contents._content
 
     def spy(path: str, mode: int) -> object:
         seen.append(path.rpartition("/")[2])
         return real(path, mode)
 
-    monkeypatch.setattr(tree, "_content", spy)
+    monkeypatch.setattr(contents, "_content", spy)
     return seen
 
 
@@ -58,7 +58,7 @@ def digests(root: Path, store: Path | None) -> dict[str, str]:
 
 def age(*paths: Path) -> None:
     """Make files look settled: their last change is well before the next look."""
-    time.sleep(tree._TICK / 1e9 + 0.02)
+    time.sleep(contents._TICK / 1e9 + 0.02)
     for path in paths:
         assert path.exists()
 
@@ -108,7 +108,7 @@ def test_a_file_hashed_in_the_tick_of_its_change_is_hashed_again(root, store, ha
 
 
 def test_a_change_that_leaves_the_same_stat_within_the_tick_is_seen(root, store, monkeypatch):
-    real = tree._RECORD
+    real = contents.RECORD
 
     class Coarse:  # a file system whose stamps do not move, the worst there can be
         size = real.size
@@ -118,7 +118,8 @@ def test_a_change_that_leaves_the_same_stat_within_the_tick_is_seen(root, store,
         def pack(mtime: int, ctime: int, size: int, inode: int, mode: int) -> bytes:
             return real.pack(mtime // 10**10, ctime // 10**10, size, inode, mode)
 
-    monkeypatch.setattr(tree, "_RECORD", Coarse)
+    monkeypatch.setattr(tree, "RECORD", Coarse)
+    monkeypatch.setattr(contents, "RECORD", Coarse)
     first = digests(root, store)
     (root / "a").write_text("z")
     assert digests(root, store)["a"] != first["a"]
@@ -134,16 +135,16 @@ def test_a_time_in_the_future_is_never_trusted(root, store, hashed):
 
 def test_a_file_that_changes_while_it_is_read_is_not_trusted(root, store, monkeypatch):
     age(root / "a")
-    real = tree._content
+    real = contents._content
 
     def meddle(path: str, mode: int) -> object:
         if path.endswith("/a"):
             Path(path).write_text("meanwhile")
         return real(path, mode)
 
-    monkeypatch.setattr(tree, "_content", meddle)
+    monkeypatch.setattr(contents, "_content", meddle)
     digests(root, store)
-    monkeypatch.setattr(tree, "_content", real)
+    monkeypatch.setattr(contents, "_content", real)
     (root / "a").write_text("meanwhil3")
     assert digests(root, store)["a"] == hashlib.sha256(b"meanwhil3").hexdigest()
 
@@ -220,10 +221,10 @@ def test_a_row_that_is_not_well_formed_is_not_believed(root, store):
     age(root / "a")
     first = digests(root, store)
     with sqlite3.connect(store) as db:
-        db.execute("UPDATE folder SET digests = x'00'")
+        db.execute("UPDATE folders SET digests = x'00'")
     assert digests(root, store) == first
     with sqlite3.connect(store) as db:
-        db.execute("UPDATE folder SET stamps = 'text'")
+        db.execute("UPDATE folders SET stamps = 'text'")
     assert digests(root, store) == first
 
 
@@ -304,7 +305,7 @@ def test_two_at_once_and_a_kill(root, store):
         saves(writers[1], 5)
     with sqlite3.connect(store) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert db.execute("SELECT count(*) FROM folder").fetchone() == (1,)
+        assert db.execute("SELECT count(*) FROM folders").fetchone() == (1,)
     assert digests(root, store) == digests(root, None)
 
 

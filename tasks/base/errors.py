@@ -21,3 +21,9 @@ class UserError(Exception):
         place = f"{self.where}: " if self.where else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
         return f"{place}{self.sentence}{remedy}"
+
+
+def said(error: OSError) -> str:
+    """What the system says, as a sentence with its place: for what nobody expected of it."""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}"

@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tasks.base import memory
 from tasks.base.errors import UserError
 
 OF_OLDER_VERSIONS = (
@@ -30,7 +31,8 @@ _SHOWN = 8  # hexadecimal digits of what tells projects apart that begin with th
 
 def build_folder(files: Sequence[Path]) -> Path:
     """The folder ``.build`` beside the first Compose file, where everything that we write lives. Made when it is not
-    there, with a ``.gitignore`` by which it ignores itself. ``UserError`` when it cannot be made."""
+    there, with a ``.gitignore`` by which it ignores itself. Where that cannot be done, it is told: what runs remember
+    decides nothing. ``UserError`` when the Compose file's folder is not there."""
     first = files[0]
     folder = first.parent / ".build"
     ignore = folder / ".gitignore"
@@ -41,13 +43,13 @@ def build_folder(files: Sequence[Path]) -> Path:
         try:
             ignore.write_text("*\n")
         except OSError as error:
-            raise _unmade(folder, error) from None
+            memory.unwritten(ignore, error)
     return folder
 
 
 def project_folder(files: Sequence[Path], environ: Mapping[str, str]) -> Path:
     """The folder of one project in its ``.build``; made when it is not there. Its time says when it was last asked for.
-    ``UserError`` when it cannot be made."""
+    ``UserError`` as from ``build_folder``."""
     folder = build_folder(files) / project_key(files, environ)
     if not folder.is_dir():
         _make(folder)
@@ -82,8 +84,4 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise _unmade(folder, error) from None
-
-
-def _unmade(folder: Path, error: OSError) -> UserError:
-    return UserError(f"this folder cannot be made: {error.strerror}", where=str(folder))
+        memory.unwritten(folder, error)

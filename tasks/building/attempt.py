@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tasks.base import commands
 from tasks.base.references import repository
-from tasks.building import build_target, parents, sending
+from tasks.building import build_target, log, parents, sending
 from tasks.building.build_target import BuildTarget
 from tasks.building.context import as_built
 from tasks.building.events import StepsChanged
@@ -154,17 +154,15 @@ class ImageBuild:
         run = self.run
         # Provenance would give every build another digest, and so children and registries another parent.
         env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-        self.log.parent.mkdir(exist_ok=True)
         with (
-            self.log.open("w") as lines,
+            log.opened(self.log) as lines,
             commands.start(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin) as process,
         ):
             for data in process.output():
                 changes = progress.feed(data)
-                lines.writelines(f"{change.line}\n" for change in changes)
-                lines.flush()
+                lines.write(change.line for change in changes)
                 run.events.emit(StepsChanged(self.name, progress, changes))
-            lines.writelines(f"{change.line}\n" for change in progress.finish())
+            lines.write(change.line for change in progress.finish())
         return process.returncode
 
     def _changed(self, changes: Changes, tagged: Mapping[str, str], image_id: str) -> InputsChanged | None:

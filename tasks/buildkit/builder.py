@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.base import commands
+from tasks.base import commands, memory
 from tasks.base.errors import UserError
-from tasks.base.files import read_json, write_json
 from tasks.base.platforms import normalise
 from tasks.base.settings import ROOT, BuilderDriver, Settings
 from tasks.engine.endpoint import context
@@ -177,7 +176,7 @@ def platforms(settings: Settings, folder: Path, engine: str) -> tuple[str, ...]:
 
 
 def _keep(folder: Path, made: Recipe, native: list[str]) -> None:
-    write_json(_state(folder), {"name": made.name, "digest": made.digest, "platforms": native})
+    memory.remember(_state(folder), {"name": made.name, "digest": made.digest, "platforms": native})
 
 
 def _boot(made: Recipe, environ: Mapping[str, str]) -> list[str]:
@@ -252,4 +251,4 @@ def _state(folder: Path) -> Path:
 
 def state(folder: Path) -> dict[str, Any]:
     """What was made here last: the name and the digest; empty if nothing was."""
-    return read_json(_state(folder)) or {}
+    return memory.recall(_state(folder)) or {}

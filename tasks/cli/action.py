@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from tasks.base.errors import UserError
+from tasks.base.errors import UserError, said
 
 Task = dict[str, Any]
 _FLAG: Task = {"type": bool, "default": False}
@@ -47,6 +47,10 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
             failure = fail(str(error))
         except commands.Stopped:
             failure = fail("stopped")
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            failure = fail(said(error))
         sys.stdout.flush()
     except BrokenPipeError:
         # Python would try to write the rest once more when it ends.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import gc
 import os
-from pathlib import Path
 from typing import Any
 
 from tasks.base import settings
 from tasks.base.errors import UserError
 from tasks.base.places import project_folder
+from tasks.cli import doit_memory
 from tasks.cli.file_checker import FileChecker
 from tasks.compose.project import compose_files
 from tasks.ui.reporter import Reporter
@@ -31,24 +30,17 @@ def doit_config() -> dict[str, Any]:
         raise InvalidDodoFile(str(error)) from None
     # What is left when doit ends goes with the process; Python would search it all for cycles before.
     atexit.register(gc.freeze)
-    memory = folder / "doit.sqlite3"
-    _drop_if_damaged(memory)
+    doit_memory.install()
     return {
         "default_tasks": ["build_optimized"],
         "minversion": "0.37.0",
         # The only backend in which two runs at once keep both their records.
         "backend": "sqlite3",
-        "dep_file": str(memory),
+        "dep_file": str(folder / "doit.sqlite3"),
+        "codec_cls": doit_memory.Codec,
         # Builds are subprocesses, so threads are enough, and nothing has to be pickled.
         "par_type": "thread",
         "num_process": jobs,
         "check_file_uptodate": FileChecker,
         "reporter": Reporter,
     }
-
-
-def _drop_if_damaged(memory: Path) -> None:
-    """doit stops with a traceback at a file that is no database; it is only a memory, so it begins a new one."""
-    with contextlib.suppress(OSError), memory.open("rb") as stream:
-        if stream.read(16) not in (b"", b"SQLite format 3\0"):
-            memory.unlink()

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tasks.base import memory
 from tasks.base.errors import UserError
-from tasks.base.files import read_json, write_json
 from tasks.base.places import project_folder
 from tasks.base.references import familiar, is_taggable
 from tasks.base.settings import ROOT, read_env
@@ -149,7 +149,7 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
             raise UserError("there is no such Compose file", where=str(file), remedy="see COMPOSE_FILE")
     kept = project_folder(files, environ) / "project.json"
     with contextlib.suppress(KeyError, TypeError):  # of what another version wrote: Compose is then asked
-        known = read_json(kept) or {}
+        known = memory.recall(kept) or {}
         sources = [Path(path) for path in known["sources"]]
         if known["format"] == _FORMAT and known["key"] == compose_answer.key(sources, files, environ):
             return _from_json(known["project"])
@@ -160,7 +160,7 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
     if current is not None:
         key = compose_answer.key(current, files, environ)
         content = {"format": _FORMAT, "key": key, "sources": list(map(str, current)), "project": _to_json(project)}
-        write_json(kept, content)
+        memory.remember(kept, content)
     return project
 
 

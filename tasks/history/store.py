@@ -7,6 +7,7 @@ its own short connection, so any thread may call and a killed process leaves not
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
@@ -17,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.base import memory
 from tasks.base.errors import UserError
 from tasks.planning.action import Action
 
@@ -35,6 +37,8 @@ StepKey = tuple[str, int]
 """What a step is known by: its words, and how many steps of that build with the same words come before it."""
 
 _BUSY_SECONDS = 15.0
+_LONGEST = 1e7  # seconds: no build takes four months
+_LARGEST = 1e11  # seconds and bytes: years that have four digits, images of less than 100 GB
 _NUMBERED = re.compile(r"(?:^| )stage-[0-9]+$")
 
 
@@ -208,7 +212,8 @@ _FORECAST = """
 class History:
     """The builds stored in the SQLite file ``path``; no file yet is an empty history.
 
-    Every method raises ``UserError`` when the file cannot be read or written as a history.
+    A file that is damaged is put aside, told once, and a new one begins; so does a row that is. Every method raises
+    ``UserError`` when the file cannot be read or written now, or is of a newer version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -217,6 +222,12 @@ class History:
 
     def add(self, build: Build) -> int:
         """Store a build, drop what is too old, and return the id that the build now has."""
+        try:
+            return self._add(build)
+        except _Damaged:
+            return self._add(build)
+
+    def _add(self, build: Build) -> int:
         values = [_stored(name, getattr(build, name)) for name in _COLUMNS if name != "id"]
         columns = ", ".join(f'"{name}"' for name in _COLUMNS if name != "id")
         marks = ", ".join("?" * len(values))
@@ -251,18 +262,26 @@ class History:
         By reference, because two Compose files in one folder may call different images by the same service. One query
         on one index. Images that were never built are not in the answer.
         """
-        if not self.path.exists():
-            return {}
-        with self._connected() as db:
-            rows = db.execute(_FORECAST, (action, RECENT, json.dumps(list(refs)))).fetchall()
-        return {ref: median(map(float, seconds.split(","))) for ref, seconds in rows if seconds}
+        rows = self._rows(_FORECAST, action, RECENT, json.dumps(list(refs)))
+        known = {ref: _seconds(listed) for ref, listed in rows}
+        return {ref: median(seconds) for ref, seconds in known.items() if seconds}
 
     def _select(self, rest: str, *values: object) -> list[Build]:
-        if not self.path.exists():
+        rows = self._rows(f"SELECT {_NAMES} FROM builds {rest}", *values)  # noqa: S608
+        builds = [_loaded(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+        if None in builds:
+            memory.damaged(self.path)
+        return [build for build in builds if build]
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """What SQLite answers; nothing where there is no history yet, or none any more."""
+        try:
+            if not self.path.exists():
+                return []
+            with self._connected() as db:
+                return db.execute(query, values).fetchall()
+        except _Damaged:
             return []
-        with self._connected() as db:
-            rows = db.execute(f"SELECT {_NAMES} FROM builds {rest}", values).fetchall()  # noqa: S608
-        return [_loaded(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
@@ -271,18 +290,29 @@ class History:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+            db.text_factory = lambda text: text.decode(errors="replace")
             try:
                 self._migrate(db)
                 yield db
             finally:
                 db.close()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+            if memory.is_damage(error) and self._put_aside():
+                raise _Damaged from None
             raise UserError(
                 f"the build history cannot be used: {error}",
                 where=str(self.path),
-                remedy="is the disk full or the folder read-only? If the file is damaged, move it away; "
-                "the next build begins a new one",
+                remedy="is the disk full or the folder read-only?",
             ) from error
+
+    def _put_aside(self) -> bool:
+        """Move a damaged file away, so that a new history begins; whether that could be done."""
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        with contextlib.suppress(OSError):
+            self.path.replace(aside)
+            memory.tell(f"{self.path}: the build history was damaged; it is kept as {aside.name}, and a new one begins")
+            return True
+        return False
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         if _version(db) == len(_MIGRATIONS):
@@ -291,7 +321,7 @@ class History:
         version = _version(db)  # again: another process may have been faster
         if version > len(_MIGRATIONS):
             db.execute("ROLLBACK")
-            raise UserError(
+            raise Newer(
                 f"the build history is of version {version}, this program knows {len(_MIGRATIONS)}",
                 where=str(self.path),
                 remedy="use the newer program, or move the file away",
@@ -309,6 +339,23 @@ def median(numbers: Iterable[float]) -> float:
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
+class Newer(UserError):
+    """The file is of a newer version of this program."""
+
+
+class _Damaged(Exception):
+    """The file was no sound database, and is put aside."""
+
+
+def _seconds(listed: str | None) -> list[float]:
+    """The times of builds in a list, without what can be none."""
+    found = []
+    for text in (listed or "").split(","):
+        with contextlib.suppress(ValueError):
+            found.append(float(text))
+    return [seconds for seconds in found if 0 <= seconds < _LONGEST]
+
+
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
@@ -319,7 +366,23 @@ def _stored(name: str, value: Any) -> Any:
     return json.dumps([asdict(item) for item in value] if name == "steps" else value, separators=(",", ":"))
 
 
-def _loaded(row: dict[str, Any]) -> Build:
+def _loaded(row: dict[str, Any]) -> Build | None:
+    """The build of a row; None if the row is damaged."""
+    try:
+        build = _read(row)
+        numbers = (build.started, build.seconds, build.waited, build.workers, build.size or 0)
+        sound = all(0 <= number < _LARGEST for number in numbers) and all(map(_is_sound, build.steps))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    texts = (build.image, build.ref, build.fingerprint, build.action, build.status, build.image_id, build.builder)
+    return build if sound and all(isinstance(text, str) for text in texts) else None
+
+
+def _is_sound(step: StepRecord) -> bool:
+    return isinstance(step.name, str) and 0 <= step.seconds < _LONGEST and (step.started is None or step.started >= 0)
+
+
+def _read(row: dict[str, Any]) -> Build:
     known = {field.name for field in fields(StepRecord)}
     steps = json.loads(row["steps"])
     layers = json.loads(row["layers"]) if row["layers"] is not None else None

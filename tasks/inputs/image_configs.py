@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tasks.base.files import read_json, write_json
+from tasks.base import memory
 from tasks.engine.client import ImageConfig
 
 
@@ -27,13 +27,13 @@ class ImageConfigCache:
                 self._passing[image_id] = self._ask(image_id)
             return self._passing[image_id]
         if self._known is None:
-            kept = read_json(self._path) or {}
+            kept = memory.recall(self._path) or {}
             try:
                 self._known = {
                     image_id: ImageConfig(**{**config, "onbuild": tuple(config["onbuild"])})
                     for image_id, config in kept.items()
                 }
-            except (KeyError, TypeError):  # written by another version: it is only a memory
+            except (KeyError, TypeError, ValueError):  # written by another version
                 self._known = {}
         if image_id not in self._known:
             self._known[image_id] = self._ask(image_id)
@@ -47,5 +47,5 @@ class ImageConfigCache:
     def keep(self, ids: Iterable[str]) -> None:
         """Write down what was learnt about these ids, and forget the others."""
         if self._new and self._known is not None:
-            write_json(self._path, {key: self._known[key]._asdict() for key in set(ids) if key in self._known})
+            memory.remember(self._path, {key: self._known[key]._asdict() for key in set(ids) if key in self._known})
             self._new = False

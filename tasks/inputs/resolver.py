@@ -19,9 +19,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.base import platforms
+from tasks.base import memory, platforms
 from tasks.base.errors import UserError
-from tasks.base.files import read_json, write_json
 from tasks.base.places import project_key
 from tasks.base.references import tag_of
 from tasks.compose.project import Image, Project, dockerfile_text
@@ -63,7 +62,7 @@ class InputResolver:
         self._environ = environ
         self._folder = os.path.realpath(folder)
         self._reads_path = folder / project_key(project.files, environ) / "reads.json"
-        self._kept: dict[str, Any] = read_json(self._reads_path) or {}
+        self._kept: dict[str, Any] = memory.recall(self._reads_path) or {}
         self._used: dict[str, Any] = {}
         self._parsed: dict[str, Reads] = {}
         reversed_images = reversed(list(project.images.values()))
@@ -131,7 +130,7 @@ class InputResolver:
         self._index.save()
         if any(key not in self._kept for key in self._used):
             self._kept = dict(self._used)
-            write_json(self._reads_path, self._kept)
+            memory.remember(self._reads_path, self._kept)
 
     def _as_written(self, image: Image, platform: str) -> _Draft:
         """What its Dockerfile asks for when nothing is known of its bases; read once for all that ask."""

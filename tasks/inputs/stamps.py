@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.inputs.tree import tick
+from tasks.inputs.contents import tick
 
 if TYPE_CHECKING:
     from tasks.inputs.image_inputs import Part

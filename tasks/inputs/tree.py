@@ -6,9 +6,6 @@ folder, with the names and stat fields of its entries as one string of bytes and
 changed, comparing the first string is all that a whole folder costs. SQLite because two runs at once, or a kill at any
 time, must leave a usable file; one that is broken all the same is made anew, for it is only a memory.
 
-The racy-timestamp rule (git's): a file that may have been changed in the same clock tick in which it was hashed is
-remembered as unknown, so the next look hashes it again.
-
 BuildKit's client is less careful: of a context that a builder has seen, it sends again only what another size,
 modification time or mode gives away, and of a folder not even that. What it would overlook is seen here, and starts
 another ``generation`` of every context that holds it: one that goes by another name is sent whole.
@@ -16,27 +13,32 @@ another ``generation`` of every context that holds it: one that goes by another 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
 import stat
 import struct
-import time
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
+from tasks.base import memory
 from tasks.base.errors import UserError
+from tasks.inputs import contents
+from tasks.inputs.contents import RECORD
 
-_RECORD = struct.Struct("<qqqQI")  # mtime_ns, ctime_ns, size, inode, mode
-_SIZE = _RECORD.size
+_SIZE = RECORD.size
 _UNKNOWN = bytes(32)
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # of a damaged file even the message may be none
 _DOUBT = 1 << 31  # in the mode of a record: the hash must not be trusted. No real file has that bit
-_TICK = 50_000_000  # kernels stamp files with a clock that lags up to 10 ms behind; five times that is safe
-_COARSE_TICK = 2_100_000_000  # file systems that stamp whole seconds, or every other one
 _SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS folder (path BLOB PRIMARY KEY, stamps BLOB, digests BLOB) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS generation (root BLOB PRIMARY KEY, name TEXT) WITHOUT ROWID",
+    "DROP TABLE IF EXISTS folder",  # of versions without checksums, and what went with it
+    "DROP TABLE IF EXISTS generation",
+    "CREATE TABLE IF NOT EXISTS folders (path BLOB PRIMARY KEY, stamps BLOB, digests BLOB, sum INTEGER) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS generations (root BLOB PRIMARY KEY, name TEXT) WITHOUT ROWID",
 )
 
 
@@ -74,11 +76,13 @@ class Folder:
         found = bytes(self._digests[start : start + 32])
         if found != _UNKNOWN:
             return found
-        digest, trusted = _hash(f"{self.path}/{self.names[number]}", self.modes[number], self._records[number])
+        digest, trusted = contents.hashed(
+            f"{self.path}/{self.names[number]}", self.modes[number], self._records[number]
+        )
         self._digests[start : start + 32] = digest
         if not trusted:
-            mtime, ctime, size, inode, mode = _RECORD.unpack(self._records[number])
-            self._records[number] = _RECORD.pack(mtime, ctime, size, inode, mode | _DOUBT)
+            mtime, ctime, size, inode, mode = RECORD.unpack(self._records[number])
+            self._records[number] = RECORD.pack(mtime, ctime, size, inode, mode | _DOUBT)
         if self._before.get(number, digest) != digest:
             self.overlooked = True
         self._stored = False
@@ -87,7 +91,7 @@ class Folder:
     def attributes(self, number: int) -> bytes:
         """The extended attributes of the folder that entry ``number`` is, as bytes to hash."""
         start = 32 * number
-        found = _attributes(f"{self.path}/{self.names[number]}")
+        found = contents.attributes(f"{self.path}/{self.names[number]}")
         digest = hashlib.sha256(found).digest() if found else _UNKNOWN
         if self._digests[start : start + 32] != digest:  # no time stamp of a folder is kept, so each look compares
             self._digests[start : start + 32] = digest
@@ -97,7 +101,7 @@ class Folder:
 
     def mtime_ns(self, number: int) -> int:
         """When entry ``number`` was last written, in ns; 0 for a folder."""
-        return int(_RECORD.unpack(self._records[number])[0])
+        return int(RECORD.unpack(self._records[number])[0])
 
     def recall(self, stamps: bytes, digests: bytes) -> None:
         """Take over what was known when the folder looked like ``stamps``, entry by entry where it changed."""
@@ -121,7 +125,7 @@ class Folder:
 
     def _compare(self, number: int, before: bytes, digest: bytes) -> None:
         """Note what this entry held before, if BuildKit's client cannot tell it from what it holds now."""
-        old, new = (_RECORD.unpack(one) for one in (before, self._records[number]))
+        old, new = (RECORD.unpack(one) for one in (before, self._records[number]))
         if stat.S_ISDIR(self.modes[number]):
             self.overlooked |= stat.S_ISDIR(old[4])  # then it is the mode that changed
         elif digest != _UNKNOWN:
@@ -134,14 +138,15 @@ class Folder:
         """Names and stat fields of all entries; no name holds ``/`` or NUL."""
         return os.fsencode("\0".join(self.names)) + b"/" + b"".join(self._records)
 
-    def row(self) -> tuple[bytes, bytes, bytes] | None:
+    def row(self) -> tuple[bytes, bytes, bytes, int] | None:
         """What to keep of this folder, or ``None`` when it is kept already."""
         if self._stored:
             return None
         # What it was before is forgotten now, so whoever hashes it later cannot tell whether it is still the same.
         self.overlooked |= any(self._digests[32 * at : 32 * at + 32] == _UNKNOWN for at in self._before)
         self._stored = True
-        return os.fsencode(self.path), self.stamps(), bytes(self._digests)
+        kept = os.fsencode(self.path), self.stamps(), bytes(self._digests)
+        return *kept, _sum(*kept)
 
 
 class Index:
@@ -154,7 +159,7 @@ class Index:
     def __init__(self, store: Path | None = None) -> None:
         self._store = store
         self._folders: dict[str, Folder] = {}
-        self._remembered: dict[str, tuple[bytes, bytes]] = {}
+        self._remembered: dict[str, list[Any]] = {}
         self._recalled: set[str] = set()
         self._db: sqlite3.Connection | None = None
         self._opened = False
@@ -165,8 +170,8 @@ class Index:
         if found is None:
             found = self._folders[path] = _list(path)
             row = self._remembered.pop(path, None)
-            if row and found.names and _well_formed(*row):
-                found.recall(*row)
+            if row and found.names:
+                self._give(found, row)
         return found
 
     def recall(self, root: str) -> None:
@@ -178,10 +183,10 @@ class Index:
         first = os.fsencode(root.rstrip("/"))
         try:
             rows = db.execute(
-                "SELECT path, stamps, digests FROM folder WHERE path >= ? AND path < ?", (first, first + b"0")
+                "SELECT path, stamps, digests, sum FROM folders WHERE path >= ? AND path < ?", (first, first + b"0")
             )
-            self._remembered.update((os.fsdecode(path), (stamps, digests)) for path, stamps, digests in rows)
-        except (sqlite3.Error, TypeError) as error:
+            self._remembered.update((os.fsdecode(path), row) for path, *row in rows)
+        except (*_ERRORS, TypeError) as error:
             self._drop(error)
 
     def mtime_ns(self, path: str) -> int | None:
@@ -202,9 +207,10 @@ class Index:
         key = os.fsencode(root)
         try:
             with db:
-                db.execute("INSERT OR IGNORE INTO generation VALUES (?, ?)", (key, name))
-                return str(db.execute("SELECT name FROM generation WHERE root = ?", (key,)).fetchone()[0])
-        except sqlite3.Error as error:
+                db.execute("INSERT OR IGNORE INTO generations VALUES (?, ?)", (key, name))
+                kept = db.execute("SELECT name FROM generations WHERE root = ?", (key,)).fetchone()
+                return str(kept[0]) if kept else name
+        except _ERRORS as error:
             self._drop(error)
             return name
 
@@ -214,8 +220,8 @@ class Index:
         try:
             if db is not None:
                 with db:
-                    db.execute("DELETE FROM generation")
-        except sqlite3.Error as error:
+                    db.execute("DELETE FROM generations")
+        except _ERRORS as error:
             self._drop(error)
 
     def save(self) -> None:
@@ -229,12 +235,12 @@ class Index:
         try:
             overlooked = [folder for folder in self._listed() if folder.overlooked]
             with db:
-                db.executemany("INSERT OR REPLACE INTO folder VALUES (?, ?, ?)", rows)
+                db.executemany("INSERT OR REPLACE INTO folders VALUES (?, ?, ?, ?)", rows)
                 roots = ((os.fsencode(root),) for folder in overlooked for root in _roots(folder.path))
-                db.executemany("DELETE FROM generation WHERE root = ?", roots)
+                db.executemany("DELETE FROM generations WHERE root = ?", roots)
             for folder in overlooked:
                 folder.overlooked = False
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._drop(error)
 
     def close(self) -> None:
@@ -255,6 +261,14 @@ class Index:
         """What is listed at this moment: another thread may list, and hash, more meanwhile."""
         return list(self._folders.values())
 
+    def _give(self, folder: Folder, row: list[Any]) -> None:
+        """Give a folder what is remembered of it."""
+        if _well_formed(os.fsencode(folder.path), *row):
+            folder.recall(*row[:2])
+        elif self._store:
+            memory.damaged(self._store)
+            folder.overlooked = True  # what a builder was sent of it, nobody knows any more
+
     def _open(self, *, create: bool) -> sqlite3.Connection | None:
         if self._db is not None or self._store is None or (self._opened and not create):
             return self._db
@@ -267,7 +281,7 @@ class Index:
             self._db.execute("PRAGMA synchronous = NORMAL")
             for statement in _SCHEMA:
                 self._db.execute(statement)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *_ERRORS) as error:
             self._drop(error)
         return self._db
 
@@ -276,8 +290,14 @@ class Index:
         if self._db is not None:
             self._db.close()
             self._db = None
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            self._store.unlink(missing_ok=True) if self._store else None
+        if self._store is None:
+            return
+        if not memory.is_damage(error):
+            memory.unwritten(self._store, error)
+            return
+        memory.damaged(self._store)
+        with contextlib.suppress(OSError):
+            self._store.unlink()
 
 
 class Tree:
@@ -303,11 +323,6 @@ class Tree:
         return listing.attributes(listing.find(name))
 
 
-def tick(ctime_ns: int) -> int:
-    """How long after a change with this stamp another one may still get the same stamp, in ns."""
-    return _COARSE_TICK if ctime_ns % 1_000_000_000 == 0 else _TICK
-
-
 def _roots(path: str) -> Iterator[str]:
     """Where a context may begin that holds the folder at ``path``, whoever has looked at it: there, and above it."""
     yield "/"
@@ -316,7 +331,7 @@ def _roots(path: str) -> Iterator[str]:
 
 def _list(path: str) -> Folder:
     rows = []
-    pack = _RECORD.pack
+    pack = RECORD.pack
     try:
         with os.scandir(path) as entries:
             for entry in entries:
@@ -328,7 +343,10 @@ def _list(path: str) -> Folder:
                 if mode & 0o170000 == 0o040000:  # a folder's times move with what is in it: not its own news
                     record = pack(0, 0, 0, 0, mode)
                 else:
-                    record = pack(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, mode)
+                    try:
+                        record = pack(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, mode)
+                    except struct.error:
+                        record = contents.packed(found)
                 rows.append((entry.name, mode, record))
     except OSError as error:
         raise UserError(f"cannot list this folder: {error.strerror}", where=path) from None
@@ -336,66 +354,18 @@ def _list(path: str) -> Folder:
     return Folder(path, rows)
 
 
-def _hash(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
-    """The digest of one entry, and whether a later look may trust it for an entry with the same ``record``."""
-    begun = time.time_ns()
-    try:
-        content, after = _content(path, mode)
-        attributes = _attributes(path)
-    except FileNotFoundError:
-        return hashlib.sha256(b"vanished while it was read").digest(), False
-    except OSError as error:
-        raise UserError(f"cannot read this file: {error.strerror}", where=path) from None
-    if attributes:
-        content = hashlib.sha256(content + attributes).digest()
-    same = record == _RECORD.pack(after.st_mtime_ns, after.st_ctime_ns, after.st_size, after.st_ino, after.st_mode)
-    settled = max(after.st_mtime_ns, after.st_ctime_ns) + tick(after.st_ctime_ns) < begun
-    return content, same and settled and not _exchangeable(path, after)
-
-
-def _exchangeable(path: str, found: os.stat_result) -> bool:
-    """Whether another disk of the very same stamps may be mounted here: one that is only read, with times that were set
-    when it was made (squashfs, ISO 9660, whatever a reproducible build makes)."""
-    made = found.st_mtime_ns == found.st_ctime_ns and found.st_mtime_ns % 1_000_000_000 == 0
-    return made and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-
-
 def _set_by_hand(record: bytes) -> bool:
     """Whether an entry has a time of whole seconds: clocks hardly ever give one, reproducible builds do."""
-    return bool(_RECORD.unpack(record)[0] % 1_000_000_000 == 0)
+    return bool(RECORD.unpack(record)[0] % 1_000_000_000 == 0)
 
 
-def _content(path: str, mode: int) -> tuple[bytes, os.stat_result]:
-    if stat.S_ISREG(mode):
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
-            digest = hashlib.file_digest(file, "sha256").digest()
-            return digest, os.fstat(file.fileno())
-    if stat.S_ISLNK(mode):
-        return hashlib.sha256(os.fsencode(os.readlink(path))).digest(), os.lstat(path)  # noqa: PTH115 str, as it is
-    after = os.lstat(path)
-    return hashlib.sha256(b"device %d" % after.st_rdev).digest(), after
+def _sum(path: bytes, stamps: bytes, digests: bytes) -> int:
+    """A checksum over a row: of a wrong digest nothing else would tell."""
+    return zlib.crc32(digests, zlib.crc32(stamps, zlib.crc32(path)))
 
 
-def _attributes(path: str) -> bytes:
-    """The extended attributes that BuildKit's client sends and its checksums hold."""
-    if not hasattr(os, "listxattr"):
-        return b""
-    try:
-        names: Iterable[str] = os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return b""
-    out = b""
-    for name in sorted(names):
-        local = name.startswith(("security.", "system.", "com.apple."))
-        if local and name != "security.capability":
-            continue
-        value = os.getxattr(path, name, follow_symlinks=False)
-        out += b"%b\0%d\0%b" % (os.fsencode(name), len(value), value)
-    return out
-
-
-def _well_formed(stamps: object, digests: object) -> bool:
-    if not isinstance(stamps, bytes) or not isinstance(digests, bytes):
+def _well_formed(path: bytes, stamps: object, digests: object, kept: object) -> bool:
+    if not isinstance(stamps, bytes) or not isinstance(digests, bytes) or kept != _sum(path, stamps, digests):
         return False
     names, slash, records = stamps.partition(b"/")
     count = names.count(b"\0") + 1

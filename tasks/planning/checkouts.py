@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from tasks.base.files import read_json
+from tasks.base import memory
 from tasks.base.references import tag_of
 from tasks.planning import record
 
@@ -55,7 +55,7 @@ def needs(own: Path) -> Iterator[tuple[str, Path]]:
 
 def gone(folder: Path) -> bool:
     """Whether this is the folder of a project whose Compose file is not there any more."""
-    known = (read_json(folder / "project.json") or {}).get("project")
+    known = (memory.recall(folder / "project.json") or {}).get("project")
     files: list[str] = known.get("files") or [] if isinstance(known, dict) else []
     return bool(files) and not Path(files[0]).exists()
 

@@ -6,12 +6,11 @@ It is a doit target and tells reasons; it never decides what is fresh: the engin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tasks.base.files import write_json
+from tasks.base import memory
 from tasks.inputs.fingerprint import BuildInputs
 
 
@@ -37,14 +36,16 @@ def path_of(folder: Path, image: str) -> Path:
 
 def write(folder: Path, record: Record) -> None:
     """Keep the record in place of the last one."""
-    write_json(path_of(folder, record.image), {**record._asdict(), "build_inputs": record.build_inputs._asdict()})
+    memory.remember(path_of(folder, record.image), {**record._asdict(), "build_inputs": record.build_inputs._asdict()})
 
 
 def read(folder: Path, image: str) -> Record | None:
     """The last record of an image; None if there is none, or none that can be read: it only tells reasons."""
+    content = memory.recall(path_of(folder, image))
+    if content is None:
+        return None
     try:
-        content: dict[str, Any] = json.loads(path_of(folder, image).read_text())
         build_inputs = BuildInputs(**content["build_inputs"] | {"remotes": tuple(content["build_inputs"]["remotes"])})
         return Record(**content | {"build_inputs": build_inputs})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):  # written by another version
         return None

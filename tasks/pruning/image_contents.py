@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.base import commands
+from tasks.base import commands, memory
 from tasks.base.errors import UserError
-from tasks.base.files import read_json, write_json
 from tasks.engine.client import Engine
 from tasks.engine.layers import Layer, chained, parts_of
 
@@ -114,13 +113,13 @@ def contents_of(
 ) -> dict[str, Content]:
     """What is in these images, by image id. An id never changes what it means, so that each image is read once: what
     was found is kept in the file ``kept``."""
-    known = (read_json(kept) or {}).get(_FORMAT, {})
+    known = (memory.recall(kept) or {}).get(_FORMAT, {})
     unknown = [image for image in images if image.id not in known]
     for image_id, files in files_of(unknown, environ, progress).items():
         content = Content(tuple(largest(files, _LARGEST)), tuple(could_go(files)))
         known[image_id] = asdict(content)
     if unknown:
-        write_json(kept, {_FORMAT: known})
+        memory.remember(kept, {_FORMAT: known})
     return {
         image.id: Content(
             tuple(File(**file) for file in known[image.id]["largest"]),

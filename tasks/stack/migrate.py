@@ -11,15 +11,16 @@ folder, says how far it came and which images ran before; these are held by a ta
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from tasks.base import files
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
-from tasks.base.files import read_json, write_json
 from tasks.base.formatting import because, seconds_text
 from tasks.base.references import repository
 from tasks.compose.stack import Compose, Service
@@ -102,11 +103,20 @@ def migrate(run: Run, dry_run: bool, yes: bool) -> None:
 
 
 def read_journal(folder: Path) -> Journal | None:
-    """The journal of a migration that is under way, if there is one."""
-    kept = read_json(_journal_path(folder))
-    if kept is None:
+    """The journal of a migration that is under way, if there is one. ``UserError`` where it cannot be read: it is the
+    way back, so it does not count as none."""
+    path = _journal_path(folder)
+    try:
+        kept = json.loads(files.content(path))
+        return Journal(Phase(kept["phase"]), {name: Before(**before) for name, before in kept["before"].items()})
+    except FileNotFoundError:
         return None
-    return Journal(Phase(kept["phase"]), {name: Before(**before) for name, before in kept["before"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"the journal of a migration that was interrupted cannot be read: {error}",
+            where=str(path),
+            remedy="look at which containers run, then move it away",
+        ) from None
 
 
 def changes_between(
@@ -248,7 +258,7 @@ def _with_images_of(run: Run, journal: Journal) -> Compose:
     if not renamed:
         return standard
     override = run.folder / "migration-images.json"
-    write_json(override, {"services": renamed})
+    files.write_json(override, {"services": renamed})
     return replace(standard, files=(*standard.files, override))
 
 
@@ -279,4 +289,4 @@ def _journal_path(folder: Path) -> Path:
 
 def write_journal(folder: Path, journal: Journal) -> None:
     """Keep the journal in place of the last."""
-    write_json(_journal_path(folder), asdict(journal))
+    files.write_json(_journal_path(folder), asdict(journal))
