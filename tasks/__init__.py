@@ -13,7 +13,7 @@ if sys.dont_write_bytecode:
 
     class _Loader(SourceFileLoader):
         """Keeps these modules compiled in a folder that ignores itself. Nobody wants __pycache__ in this tree, but to
-        compile them anew in each run would take longer than all that a run with nothing to do does (0.07 s of 0.23 s).
+        compile them in each run would take longer than all that a run with nothing to do does (0.07 s of 0.23 s).
         What other modules leave is as the user wants it."""
 
         def get_code(self, fullname: str) -> CodeType | None:

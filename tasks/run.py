@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tasks.sharing.share import Share
 
 Kept = TypeVar("Kept")
-_LONGEST_LOG = 1_000_000  # bytes; then it begins anew
+_LONGEST_LOG = 1_000_000  # bytes; then it begins again
 
 
 class Run:
@@ -210,7 +210,7 @@ class Run:
             return self._declared
 
     def decisions(self) -> dict[str, Decision]:
-        """What would be done about each image, and why; made anew after ``changed``."""
+        """What would be done about each image, and why; made again after ``changed``."""
         with self._lock:
             if self._decisions is None:
                 inputs = self.resolver.resolve(self.snapshot().platform, self._configs_of, built_on=self.built_on)

@@ -228,7 +228,7 @@ def test_a_parent_that_is_pulled_is_a_reason(lab: Lab, between: Between) -> None
     docker("image", "rm", "--force", *[name for name in lab.images() if "/base:" in name])
     plan = lab.plan()
     assert (plan["base"]["action"], plan["app"]["action"]) == ("pull", "build")
-    assert plan["app"]["reasons"] == ["`app/app.txt` changed", "`base` is made anew"]
+    assert plan["app"]["reasons"] == ["`app/app.txt` changed", "`base` is made again"]
     lab.build()
     base = layers(lab, "base")
     assert layers(lab, "app")[: len(base)] == base

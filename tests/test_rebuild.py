@@ -68,7 +68,7 @@ def test_a_file_of_a_parent_builds_it_and_its_children(family: Lab) -> None:
     family.write({"base/base.txt": "changed\n"})
     plan = family.plan()
     assert {name: one["action"] for name, one in plan.items()} == {"base": "build", "app": "build", "other": "fresh"}
-    assert plan["app"]["reasons"] == ["`base` is made anew"]
+    assert plan["app"]["reasons"] == ["`base` is made again"]
     assert family.build() == {"base": "built", "app": "built"}
     assert family.actions() == FRESH
 

@@ -31,7 +31,7 @@ _SOURCES = {"tasks/requirements.txt": "requirements.txt"}
 _DATA = ("*.*", "templates/*")
 _IMPORTED = ("tasks", "docker", "doit", "dotenv", "e2b_dockerfile_utils", "jinja2", "redis", "requests", "rich", "yaml")
 IGNORED = (".build/", "__pycache__/")
-"""What git is told to ignore: made on every machine anew."""
+"""What git is told to ignore: made on every machine."""
 
 
 class Action(StrEnum):

@@ -88,6 +88,10 @@ def _setting(default: Any, parse: Callable[[str], Any], meaning: str) -> Any:
     return field(default=default, metadata={"parse": parse, "meaning": meaning})
 
 
+def _choice(default: StrEnum, meaning: str) -> Any:
+    return _setting(default, _one_of(type(default)), meaning)
+
+
 class BaseSource(StrEnum):
     """Where ``BASE_IMAGE`` comes from."""
 
@@ -126,18 +130,14 @@ class Settings:
     base_image: str = _setting(
         "python:3.13-slim-trixie", str, "the Debian-with-Python image that base-python starts from"
     )
-    base_source: BaseSource = _setting(  # noqa: RUF009  a member of an enum never changes
-        BaseSource.AUTO,
-        _one_of(BaseSource),
-        "where BASE_IMAGE comes from: a registry, Debian's packages, or whichever answers",
+    base_source: BaseSource = _choice(  # noqa: RUF009  a member of an enum never changes
+        BaseSource.AUTO, "where BASE_IMAGE comes from: a registry, Debian's packages, or whichever answers"
     )
     build_ca_cert: str = _setting(
         "", str, "certificate bundle for TLS inside builds (default: PIP_CERT, SSL_CERT_FILE or REQUESTS_CA_BUNDLE)"
     )
-    builder_driver: BuilderDriver = _setting(  # noqa: RUF009  a member of an enum never changes
-        BuilderDriver.DOCKER,
-        _one_of(BuilderDriver),
-        "which BuildKit builds: the engine's own, or a dedicated one of this kind",
+    builder_driver: BuilderDriver = _choice(  # noqa: RUF009  a member of an enum never changes
+        BuilderDriver.DOCKER, "which BuildKit builds: the engine's own, or a dedicated one of this kind"
     )
     builder_name: str = _setting("vllm-swarm", str, "the name of the dedicated builder")
     builder_endpoints: tuple[str, ...] = _setting(
@@ -146,10 +146,8 @@ class Settings:
     builder_options: tuple[str, ...] = _setting((), _list, "driver options of every node, such as network=host")
     builder_certs: str = _setting("", str, "folder with ca.pem, cert.pem and key.pem for remote nodes")
     builder_config: str = _setting("buildkitd.toml", str, "limits of a docker-container or kubernetes builder")
-    cache_backend: CacheBackend = _setting(  # noqa: RUF009  a member of an enum never changes
-        CacheBackend.AUTO,
-        _one_of(CacheBackend),
-        "where BuildKit's cache is exported to besides the builder itself",
+    cache_backend: CacheBackend = _choice(  # noqa: RUF009  a member of an enum never changes
+        CacheBackend.AUTO, "where BuildKit's cache is exported to besides the builder itself"
     )
     cache_dir: str = _setting("", str, "folder of the local cache backend (default: cache in the project's own)")
     cache_s3: tuple[str, ...] = _setting(

@@ -81,7 +81,7 @@ def ensure(settings: Settings, root: Path, no_cache: bool = False, share: Share 
 
 
 def rebuild(settings: Settings, local_image: LocalImage | None, share: Share, root: Path = ROOT) -> str:
-    """Make the base anew, in place of the one that the engine holds; returns what was done, in words.
+    """Make the base again, in place of the one that the engine holds; returns what was done, in words.
 
     What stands in the file decides which base it is, so the day is written first, and taken back if no base comes of
     it. Raises ``UserError``.

@@ -1,8 +1,8 @@
 """How is a base made from Debian's packages, and which one does the project declare?
 
 mmdebstrap unpacks the packages of ``docker/base/packages.txt`` as they are on the day; a day later one of them may be
-newer. When the base is made anew is a decision of the project, not of the clock: it stands in ``docker/base/date.txt``,
-and is part of the base's identity.
+newer. When the base is made again is a decision of the project, not of the clock: it stands in
+``docker/base/date.txt``, and is part of the base's identity.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def set_date(root: Path, date: str) -> str:
 
 
 def next_date(last: str, today: str) -> str:
-    """What a base that is made anew today is called, after the ``last`` one.
+    """What a base that is made again today is called, after the ``last`` one.
 
     >>> next_date("2026-11-24", "2026-11-25"), next_date("2026-11-25", "2026-11-25")
     ('2026-11-25', '2026-11-25.2')

@@ -166,7 +166,7 @@ class ImageBuild:
         return process.returncode
 
     def _changed(self, changes: Changes, tagged: Mapping[str, str], image_id: str) -> InputsChanged | None:
-        """What this attempt was not made from any more at its end, if anything; of an engine that was asked anew."""
+        """What this attempt was not made from any more at its end, if anything; of an engine that was asked again."""
         inputs, decision, attempt = self.inputs, self.decision, self.attempt
         result = Result(inputs.fingerprint, decision.parents_label, image_id)
         after = self.run.decide(self.name, refresh=True)

@@ -65,7 +65,7 @@ def pull(run: Run, decision: Decision) -> bool:
         with pulls.locks[ref]:
             if (ref, platform) not in pulls.refusals:
                 run.events.emit(ImageNoted(decision.name, f"pulling {ref} for {platform}"))
-                pulls.refusals[ref, platform] = _pull_anew(run, ref, platform)
+                pulls.refusals[ref, platform] = _refresh(run, ref, platform)
                 pulls.tried.add((ref, platform))
                 run.changed()
         if why := pulls.refusals[ref, platform]:
@@ -113,7 +113,7 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
             commands.run(plugins.direct(argv, run.environ), env=run.environ, stdin=f"FROM {ref}\n".encode())
 
 
-def _pull_anew(run: Run, ref: str, platform: str) -> str:
+def _refresh(run: Run, ref: str, platform: str) -> str:
     """Pull a base that may be here already; "" or why that fails."""
     if not platforms.same(platform, run.snapshot().platform):
         return "" if _pull_beside(run, ref, platform) else f"its registry does not give it for {platform}"

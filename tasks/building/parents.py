@@ -40,7 +40,7 @@ class Pinned:
     shown: dict[str, str]
 
     def lost(self, run: Run) -> str:
-        """Ask the engine anew what it holds; the name of a parent that is not there any more, "" if all are."""
+        """Ask the engine again what it holds; the name of a parent that is not there any more, "" if all are."""
         run.changed()
         there = {local_image.id for local_image in run.snapshot().every()} if self.ids else set()
         return next((name for name, image_id in self.ids.items() if image_id not in there), "")

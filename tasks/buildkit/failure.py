@@ -35,122 +35,71 @@ _SIGNALS = {137: "killed, signal 9", 139: "crashed, signal 11", 143: "stopped, s
 _HINTS = tuple(
     (re.compile(pattern, re.IGNORECASE), hint)
     for pattern, hint in (
-        (
-            r"no space left on device|disk quota exceeded",
-            "the disk is full: `doit cache_stats` shows what the caches hold, `doit cache_prune` frees it",
-        ),
-        (
-            r"cannot connect to the docker daemon|error during connect|is the docker daemon running",
-            "the engine does not answer: `doit doctor` says why",
-        ),
-        (
-            r"permission denied while trying to connect to the docker daemon",
-            "this user may not use the engine: join the group `docker`, or set DOCKER_HOST to an engine you may use",
-        ),
-        (
-            r"certificate verify failed|x509: certificate|certificate_verify_failed|self[- ]signed certificate"
-            r"|unable to get (?:local )?issuer cert|SSL certificate problem|SELF_SIGNED_CERT",
-            "a certificate is not trusted inside the build: set BUILD_CA_CERT to the bundle that your proxy needs",
-        ),
-        (
-            r"string field contains invalid UTF-8",
-            "a name in the build context is no UTF-8, which this BuildKit refuses: rename it, or hide it in the ignore "
-            "file (`find . | LC_ALL=C.UTF-8 grep -avx '.*'` lists such names)",
-        ),
-        (
-            r"toomanyrequests|429 Too Many Requests",
-            "the registry limits how much you may pull: `docker login`, or use a mirror",
-        ),
-        (  # where nothing listens: see images.parents
-            r"localhost:0/v2/",
-            "the engine holds this parent, but does not give it to the build: is it of the platform that is wanted, "
-            "and whole? `doit rebuild_optimized` makes it anew",
-        ),
-        (
-            r"(?<!\S)(\S+): failed to resolve source metadata.*(?:no such host|dial tcp|timeout|connection refused)",
-            "`{0}` is not in this engine, and its registry cannot be reached: check the network or proxy, or load "
-            "the image by hand (`docker load`, `docker import`)",
-        ),
-        (
-            r"pull access denied for ([^,\s]+)|(?:^|\s)(\S+): failed to resolve source metadata.*not found",
-            "there is no image `{0}` that you may pull: check its name and tag, or `docker login`",
-        ),
-        (
-            r"no match for platform|exec format error|does not match the specified platform",
-            "the program is made for another processor: check `platforms:` and the base's platform, or install "
-            "emulation (`docker run --privileged tonistiigi/binfmt --install all`)",
-        ),
-        (
-            r'failed to (?:calculate checksum|compute cache key).*?"/?([^"]+)": not found',
-            "`{0}` is not in the build context: is the path right, seen from `context:`, and does no .dockerignore "
-            "exclude it?",
-        ),
-        (
-            r"no such host|Temporary failure|Could not resolve|Name or service not known|Network is unreachable"
-            r"|i/o timeout|Connection (?:refused|timed out|reset)|proxyconnect|EAI_AGAIN|ReadTimeoutError"
-            r"|Unable to connect to|client error \(Connect\)",
-            "the network or the name service does not answer inside the build: check proxy, DNS and VPN",
-        ),
-        (
-            r"failed to read dockerfile|could not find .*dockerfile",
-            "the Dockerfile is not there: check `dockerfile:` and `context:` in the Compose file",
-        ),
-        (
-            r"target stage [\"']?([^\"'\s]+)[\"']? could not be found|no build stage named (\S+)",
-            "the Dockerfile has no stage `{0}`: check `target:` in the Compose file",
-        ),
+        (r"no space left on device|disk quota exceeded",
+         "the disk is full: `doit cache_stats` shows what the caches hold, `doit cache_prune` frees it"),
+        (r"cannot connect to the docker daemon|error during connect|is the docker daemon running",
+         "the engine does not answer: `doit doctor` says why"),
+        (r"permission denied while trying to connect to the docker daemon",
+         "this user may not use the engine: join the group `docker`, or set DOCKER_HOST to an engine you may use"),
+        (r"certificate verify failed|x509: certificate|certificate_verify_failed|self[- ]signed certificate"
+         r"|unable to get (?:local )?issuer cert|SSL certificate problem|SELF_SIGNED_CERT",
+         "a certificate is not trusted inside the build: set BUILD_CA_CERT to the bundle that your proxy needs"),
+        (r"string field contains invalid UTF-8",
+         "a name in the build context is no UTF-8, which this BuildKit refuses: rename it, or hide it in the ignore "
+         "file (`find . | LC_ALL=C.UTF-8 grep -avx '.*'` lists such names)"),
+        (r"toomanyrequests|429 Too Many Requests",
+         "the registry limits how much you may pull: `docker login`, or use a mirror"),
+        # where nothing listens: see building.parents
+        (r"localhost:0/v2/",
+         "the engine holds this parent, but does not give it to the build: is it of the platform that is wanted, "
+         "and whole? `doit rebuild_optimized` builds it again"),
+        (r"(?<!\S)(\S+): failed to resolve source metadata.*(?:no such host|dial tcp|timeout|connection refused)",
+         "`{0}` is not in this engine, and its registry cannot be reached: check the network or proxy, or load "
+         "the image by hand (`docker load`, `docker import`)"),
+        (r"pull access denied for ([^,\s]+)|(?:^|\s)(\S+): failed to resolve source metadata.*not found",
+         "there is no image `{0}` that you may pull: check its name and tag, or `docker login`"),
+        (r"no match for platform|exec format error|does not match the specified platform",
+         "the program is made for another processor: check `platforms:` and the base's platform, or install "
+         "emulation (`docker run --privileged tonistiigi/binfmt --install all`)"),
+        (r'failed to (?:calculate checksum|compute cache key).*?"/?([^"]+)": not found',
+         "`{0}` is not in the build context: is the path right, seen from `context:`, and does no .dockerignore "
+         "exclude it?"),
+        (r"no such host|Temporary failure|Could not resolve|Name or service not known|Network is unreachable"
+         r"|i/o timeout|Connection (?:refused|timed out|reset)|proxyconnect|EAI_AGAIN|ReadTimeoutError"
+         r"|Unable to connect to|client error \(Connect\)",
+         "the network or the name service does not answer inside the build: check proxy, DNS and VPN"),
+        (r"failed to read dockerfile|could not find .*dockerfile",
+         "the Dockerfile is not there: check `dockerfile:` and `context:` in the Compose file"),
+        (r"target stage [\"']?([^\"'\s]+)[\"']? could not be found|no build stage named (\S+)",
+         "the Dockerfile has no stage `{0}`: check `target:` in the Compose file"),
         (r"dockerfile parse error", "BuildKit cannot read this Dockerfile: `doit lint` tells all that is wrong in it"),
-        (
-            r"secret ([\w.-]+)[^\n]*not found|failed to stat [^\n]*secret",
-            "a secret that a step mounts has no source: check `secrets:` in the Compose file and the environment",
-        ),
-        (
-            r"insufficient_scope|unauthorized|authentication required|denied: requested access",
-            "the registry refuses: `docker login` to it",
-        ),
-        (
-            r"DO NOT MATCH THE HASHES|Hashes are required in --require-hashes",
-            "a package is not the one that was locked: lock again, and look why it changed before you trust it",
-        ),
-        (
-            r"No matching distribution found for ([^\s(]+)|Could not find a version that satisfies[^\n]* ([^\s(]+) \(",
-            "the index has no `{0}` for this Python and platform: check the pin, the index and the network",
-        ),
-        (
-            r"404\s+Not Found|Failed to fetch http",
-            "the package lists are older than the mirror: `apt-get update` belongs into the same RUN as the install; "
-            "`doit rebuild_optimized` builds without the old layer",
-        ),
-        (
-            r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate",
-            "Debian has no package `{0}` in this release, or `apt-get update` is missing before the install",
-        ),
-        (
-            r"Release file for [^\n]* is (?:not valid yet|expired)",
-            "the clock of this machine is wrong, or the mirror is stale",
-        ),
-        (
-            r"exit code: 137|signal: killed|Cannot allocate memory|out of memory|MemoryError|JavaScript heap",
-            "memory ran out: build fewer images at once (`doit -n 1`), or give the engine more",
-        ),
-        (
-            r"entitlement \S+ is not allowed|network\.host is not allowed|security\.insecure is not allowed",
-            "the builder does not allow this entitlement: `entitlements:` needs a builder that was made with it",
-        ),
-        (
-            r"(?<![\w./+-])([\w./+-]+): (?:command )?not found|exit code: 127",
-            "a program is missing in this stage (`{0}`): install it here, or copy it from another stage",
-        ),
-        (
-            r"permission denied|EACCES|Operation not permitted|exit code: 126",
-            "the step's user may not do that: look at USER, at --chown/--chmod of COPY, and at the file's mode",
-        ),
-        (
-            r"no such job|failed to get edge|rpc error: code = Unavailable|frontend grpc server closed",
-            "BuildKit itself stumbled: run the same command again, what was built stays built",
-        ),
+        (r"secret ([\w.-]+)[^\n]*not found|failed to stat [^\n]*secret",
+         "a secret that a step mounts has no source: check `secrets:` in the Compose file and the environment"),
+        (r"insufficient_scope|unauthorized|authentication required|denied: requested access",
+         "the registry refuses: `docker login` to it"),
+        (r"DO NOT MATCH THE HASHES|Hashes are required in --require-hashes",
+         "a package is not the one that was locked: lock again, and look why it changed before you trust it"),
+        (r"No matching distribution found for ([^\s(]+)|Could not find a version that satisfies[^\n]* ([^\s(]+) \(",
+         "the index has no `{0}` for this Python and platform: check the pin, the index and the network"),
+        (r"404\s+Not Found|Failed to fetch http",
+         "the package lists are older than the mirror: `apt-get update` belongs into the same RUN as the install; "
+         "`doit rebuild_optimized` builds without the old layer"),
+        (r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate",
+         "Debian has no package `{0}` in this release, or `apt-get update` is missing before the install"),
+        (r"Release file for [^\n]* is (?:not valid yet|expired)",
+         "the clock of this machine is wrong, or the mirror is stale"),
+        (r"exit code: 137|signal: killed|Cannot allocate memory|out of memory|MemoryError|JavaScript heap",
+         "memory ran out: build fewer images at once (`doit -n 1`), or give the engine more"),
+        (r"entitlement \S+ is not allowed|network\.host is not allowed|security\.insecure is not allowed",
+         "the builder does not allow this entitlement: `entitlements:` needs a builder that was made with it"),
+        (r"(?<![\w./+-])([\w./+-]+): (?:command )?not found|exit code: 127",
+         "a program is missing in this stage (`{0}`): install it here, or copy it from another stage"),
+        (r"permission denied|EACCES|Operation not permitted|exit code: 126",
+         "the step's user may not do that: look at USER, at --chown/--chmod of COPY, and at the file's mode"),
+        (r"no such job|failed to get edge|rpc error: code = Unavailable|frontend grpc server closed",
+         "BuildKit itself stumbled: run the same command again, what was built stays built"),
     )
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,9 @@ class RawJson:
     def feed(self, data: bytes) -> list[Message]:
         """The messages that ``data`` completes. Never raises."""
         if b"\n" not in data and self._waiting < _LIMIT:
-            self._pieces.append(data)  # to look at a long line anew with each piece would take the square of its length
+            self._pieces.append(
+                data
+            )  # to look at a long line with each of its pieces would take the square of its length
             self._waiting += len(data)
             return []
         data, at = b"".join((*self._pieces, data)), 0

@@ -1,4 +1,4 @@
-"""Which base are the images built on? The tasks that bring it, and make it anew."""
+"""Which base are the images built on? The tasks that bring it, and make it again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def task_base_image() -> Task | None:
 
 
 def task_rebuild_base() -> Task | None:
-    """Make the base anew from today's packages, share it, and write the day into docker/base/date.txt"""
+    """Make the base again, from today's packages, share it, and write the day into docker/base/date.txt"""
     return quiet(_rebuild) if declares_base(ROOT) else None
 
 

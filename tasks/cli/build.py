@@ -81,12 +81,11 @@ def task_build_optimized() -> Iterator[Task]:
     doc = "build the images whose inputs changed, parents first (the default task)"
     # doit writes down that a task ran, and waits for the disk: a run with nothing to do has no reason to.
     yield {"name": None, "doc": doc, "uptodate": [True]}
-    run = current()
-    try:
-        declared = run.declared()
-    except UserError as error:
-        yield unreadable(error)
+    declared, failing = declared_images()
+    if failing:
+        yield failing
         return
+    run = current()
     folder = run.folder
     order = _longest_path_first(declared, run)
     for name in order:
@@ -105,10 +104,13 @@ def task_build_optimized() -> Iterator[Task]:
     yield from _early_stages({name: declared[name] for name in order if declared[name].early}, run)
 
 
-def unreadable(error: UserError) -> Task:
-    """The one task, beside the images' tasks, of a project that cannot be read: it fails, and says why."""
-    failing = {"actions": [(fail, [str(error)])], "meta": {"quiet": True}}
-    return {"name": "project", "doc": "why the project cannot be read", **failing}
+def declared_images() -> tuple[Mapping[str, ImageInputs], Task]:
+    """What each image is made of; of a project that cannot be read no image, and a task that fails and says why."""
+    try:
+        return current().declared(), {}
+    except UserError as error:
+        failing = {"actions": [(fail, [str(error)])], "meta": {"quiet": True}}
+        return {}, {"name": "project", "doc": "why the project cannot be read", **failing}
 
 
 def _early_stages(declared: Mapping[str, ImageInputs], run: Run) -> Iterator[Task]:
@@ -194,8 +196,5 @@ def _names() -> list[str]:
 
 
 def _bases() -> list[str]:
-    try:
-        declared = current().declared()
-    except UserError:
-        return []
+    declared, _ = declared_images()
     return list(dict.fromkeys(parent for inputs in declared.values() for parent in inputs.parents.values()))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.base.errors import UserError
 from tasks.base.settings import CacheBackend
 from tasks.cli.action import JSON, YES, Task, flag, quiet
-from tasks.cli.build import make_image, unreadable
-from tasks.run import Run, current
+from tasks.cli.build import declared_images, make_image
+from tasks.run import Run
 
 
 def task_cache_init() -> Task:
@@ -43,12 +42,9 @@ def task_cache_import() -> Task:
 def task_rebuild_optimized() -> Iterator[Task]:
     """Build every image again, without any cache"""
     yield {"name": None, "doc": "build every image again, without any cache"}
-    run = current()
-    try:
-        declared = run.declared()
-    except UserError as error:
-        yield unreadable(error)
-        return
+    declared, failing = declared_images()
+    if failing:
+        yield failing
     for name, inputs in declared.items():
         yield {
             "name": name,

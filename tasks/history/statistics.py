@@ -217,9 +217,8 @@ def saved_seconds(run: Iterable[Build], histories: Mapping[str, Mapping[StepKey,
 
 def image_histories(builds: Iterable[Build]) -> dict[str, ImageHistory]:
     """Each image over these builds, in any order; only what ended well counts."""
-    done = sorted(
-        (build for build in builds if build.status == Status.DONE), key=lambda build: (build.started, build.id)
-    )
+    done = [build for build in builds if build.status == Status.DONE]
+    done.sort(key=lambda build: (build.started, build.id))
     return {image: _image(image, some) for image, some in _grouped(done, lambda build: build.image).items()}
 
 
@@ -309,16 +308,9 @@ def _image(image: str, builds: Sequence[Build]) -> ImageHistory:
         if build.action == Action.BUILD and build.fingerprint in made and not {NO_CACHE, DUE} & set(build.reasons):
             evicted.append(build.seconds)
         made.add(build.fingerprint)
-    return ImageHistory(
-        image,
-        counts[Action.BUILD],
-        counts[Action.RETAG],
-        counts[Action.PULL],
-        steps,
-        sum(saved) + sum(step.saved for step in steps.values()),
-        len(evicted),
-        sum(evicted),
-    )
+    built, retagged, pulled = (counts[action] for action in (Action.BUILD, Action.RETAG, Action.PULL))
+    seconds = sum(saved) + sum(step.saved for step in steps.values())
+    return ImageHistory(image, built, retagged, pulled, steps, seconds, len(evicted), sum(evicted))
 
 
 def _grouped(builds: Iterable[Build], by: Callable[[Build], str]) -> dict[str, list[Build]]:

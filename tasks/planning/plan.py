@@ -213,7 +213,7 @@ class _Planner:
                 return [f"`{inputs.image.ref}` was not built by these tasks"]
             return ["its inputs are not those of the image here, and no record says which changed"]
         changes = differences(last.build_inputs, inputs.build_inputs())
-        changes += [f"`{parent}` is made anew" for parent in coming]
+        changes += [f"`{parent}` is made again" for parent in coming]
         if changes:
             return changes
         if last.parents != {name: inputs.parent_fingerprints.get(name, "") for name in inputs.parents.values()}:

@@ -23,29 +23,23 @@ from tasks.engine.layers import Layer, chained, parts_of
 _RULES = tuple(
     (what, re.compile(pattern), remedy)
     for what, pattern, remedy in (
-        (
-            "compilers and headers",
-            r"usr/(local/)?(bin/([\w.-]+-)?(gcc|g\+\+|cc|c\+\+|cpp|ld|as|make)(-[\d.]+)?$|lib/gcc/|libexec/gcc/|include/)"
-            r"|usr/lib/.*\.(a|o)$|.*/lib(asan|tsan|lsan|ubsan|hwasan|itm|gfortran|cc1)[\w.]*$|usr/bin/[\w-]+-linux-gnu-",
-            "compile in a builder stage",
-        ),
-        (
-            "what the package manager downloaded",
-            r"var/(lib/apt/lists|cache/(apt|debconf|yum|dnf|apk))/.+|(root|home/[^/]+)/\.(cache|npm)/",
-            "cache mounts: RUN --mount=type=cache",
-        ),
+        ("compilers and headers",
+         r"usr/(local/)?(bin/([\w.-]+-)?(gcc|g\+\+|cc|c\+\+|cpp|ld|as|make)(-[\d.]+)?$|lib/gcc/|libexec/gcc/|include/)"
+         r"|usr/lib/.*\.(a|o)$|.*/lib(asan|tsan|lsan|ubsan|hwasan|itm|gfortran|cc1)[\w.]*$|usr/bin/[\w-]+-linux-gnu-",
+         "compile in a builder stage"),
+        ("what the package manager downloaded",
+         r"var/(lib/apt/lists|cache/(apt|debconf|yum|dnf|apk))/.+|(root|home/[^/]+)/\.(cache|npm)/",
+         "cache mounts: RUN --mount=type=cache"),
         ("documentation and translations", r"usr/(local/)?share/(doc|man|info|locale|help)/", "dpkg's path-exclude"),
-        (
-            "installers",
-            r".*/(site|dist)-packages/(pip|setuptools|wheel|uv)(/|-)|.*/ensurepip/|usr/share/python-wheels/|.*/bin/uvx?$",
-            "install in a builder stage, copy the environment",
-        ),
+        ("installers",
+         r".*/(site|dist)-packages/(pip|setuptools|wheel|uv)(/|-)|.*/ensurepip/|usr/share/python-wheels/|.*/bin/uvx?$",
+         "install in a builder stage, copy the environment"),
         ("tests of packages", r".*/(site|dist)-packages/.*/tests?/", "remove them in the step that installs"),
         ("git data", r"(.*/)?\.git/", "an ignore file"),
         ("stubs and sources of extensions", r".*/(site|dist)-packages/.*\.(pyi|pyx|pxd|c|h)$", "remove them"),
         ("Perl", r"usr/(lib|share)/([\w-]+/)?perl[\w.-]*/", "remove it in a stage that is copied from"),
     )
-)
+)  # fmt: skip
 _FORMAT = "1"  # of the file that contents are kept in: raised whenever the rules above change
 _LARGEST = 5
 _WASTED = ("replaced or deleted by a later layer", "do it in one step, or in another stage")

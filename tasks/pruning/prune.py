@@ -1,4 +1,4 @@
-"""What would go, if caches were pruned now?
+"""What would be removed, if caches were pruned now?
 
 Pure. What is needed, what is in use and what is not ours never goes. Of the rest first everything goes that nobody
 used for longer than it may stay, then, while it is too much, what is least useful: little work to make again, much
@@ -23,7 +23,7 @@ class Kind(StrEnum):
     BUILDER = "builder's cache"
     LOCAL = "local cache"
     LAYOUT = "handover"
-    """A folder through which images travel between engine and builder (``buildkit.oci_transfer``)."""
+    """A layout through which images travel between engine and builder (``buildkit.oci_transfer``)."""
     OWN_FILE = "log"
 
 
@@ -58,8 +58,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What goes, in the order in which it can, with the bytes that each frees at its turn; and the bytes of what may
-    go but stays."""
+    """What goes, in the order in which it can, each with the bytes that it then frees; and the reclaimable bytes that
+    stay."""
 
     gone: tuple[tuple[Item, int], ...]
     left: int
@@ -71,8 +71,8 @@ class Pruning:
 
 
 def choose(items: Sequence[Item], max_age: float, max_size: int, everything: bool = False) -> Pruning:
-    """What goes so that nothing that may go is older than ``max_age`` seconds, and all of it together occupies no more
-    than ``max_size`` bytes besides what is needed; with ``everything`` all that may go."""
+    """What goes so that nothing reclaimable is older than ``max_age`` seconds, and all of it together occupies no more
+    than ``max_size`` bytes besides what is needed; with ``everything`` all that is reclaimable."""
     disk = _Pruned(items)
     for item in sorted(disk.free, key=lambda item: -item.idle):
         if everything or item.idle > max_age:

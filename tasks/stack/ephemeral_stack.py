@@ -1,9 +1,9 @@
 """Can a second stack run beside the first, for tests, and leave nothing behind?
 
-A trial has a project name, ports and secrets of its own, so that any number of them can run on one machine. It is
-removed with its data when it is over, by whatever it ends. What a killed run left is found by Compose's label on
-containers, networks and volumes, and removed by the next run, once the kernel says that its owner is gone: each
-owner holds a lock on a file for as long as it lives.
+An ephemeral stack has a project name, ports and secrets of its own, so that any number of them can run on one machine.
+It is removed with its data when it is over, by whatever it ends. What a killed run left is found by Compose's label on
+containers, networks and volumes, and removed by the next run, once the kernel says that its owner is gone: each owner
+holds a lock on a file for as long as it lives.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def compose_for(compose: Compose) -> Compose:
 
 @contextlib.contextmanager
 def running(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None) -> Iterator[EphemeralStack]:
-    """A trial of this project for the block, healthy or not: its outcome says so, and its containers can be looked at.
+    """An ephemeral stack of this project for the block, healthy or not: its outcome says so, and it can be looked at.
     ``built`` is which image each name must stand for. ``UserError`` when Compose cannot start it at all."""
     sweep(compose.project)
     own = compose_for(compose)
@@ -113,7 +113,7 @@ def variable(service: str) -> str:
 
 @contextlib.contextmanager
 def free_port() -> Iterator[int]:
-    """A port that nothing listens on, and that no other trial takes for as long as the block lasts."""
+    """A port that nothing listens on, and that no other ephemeral stack takes for as long as the block lasts."""
     for port in random.sample(_PORTS, 100):
         with lock.try_exclusive(_home() / "ports" / f"{port}.lock") as ours:
             if ours and _is_free(port):
@@ -123,8 +123,8 @@ def free_port() -> Iterator[int]:
 
 
 def sweep(project: str) -> list[str]:
-    """Remove the trials of this project whose owner is gone; their names. Those of other machines that share the
-    engine, and those that still run, are left alone."""
+    """Remove the ephemeral stacks of this project whose owner is gone; their names. Those of other machines that share
+    the engine, and those that still run, are left alone."""
     gone = []
     for name in projects(re.escape(project) + re.escape(_MARK) + r"[0-9a-f]{8}"):
         path = _run_lock(name)
@@ -139,7 +139,7 @@ def sweep(project: str) -> list[str]:
 
 
 def _forget(name: str) -> None:
-    """Remove a trial and its data. By the engine, not by Compose: this also runs while the process ends."""
+    """Remove an ephemeral stack and its data. By the engine, not by Compose: this also runs while the process ends."""
     Containers(name).remove()
     _run_lock(name).unlink(missing_ok=True)
 
@@ -149,7 +149,7 @@ def _run_lock(name: str) -> Path:
 
 
 def _home() -> Path:
-    """Where owners hold their locks: for a user and a machine, since a checkout may be wiped while a trial runs."""
+    """Where owners hold their locks: for a user and a machine, since a checkout may be wiped while one runs."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "vllm-local-swarm" / "trials"
 

@@ -1,7 +1,7 @@
-"""Is the stack well, and when is it?
+"""Is the stack healthy, and when is it?
 
     docker compose up ──> creates, starts (in the order of depends_on)
-    the engine's events ──> look at the containers ──> a verdict for each service ──> all well, or one failed
+    the engine's events ──> look at the containers ──> a verdict for each service ──> all healthy, or one failed
 
 Nothing sleeps and hopes: each event of the engine is a reason to look again. The verdicts are pure.
 """
@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from tasks.engine.containers import Container, Containers, Event
 
-# A process that ends again and again does not become healthy by waiting; the engine doubles its pause each time.
+# A process in a crash loop does not become healthy by waiting; the engine doubles its pause each time.
 RESTARTS = 5
 # Events can be lost with the engine's connection; looking costs a few milliseconds.
 _LOOK_SECONDS = 1.0

@@ -3,7 +3,7 @@
 Compose makes containers from names, and a name may be another checkout's by the time that it does: both build
 ``shop/web``, each for its own working tree. So the names are put right first, and every container is looked at before
 any of them is started. Nothing else would do that Compose takes for the same declaration: an id or another tag as the
-image is another configuration, and the next ``docker compose up`` that somebody types would make all containers anew.
+image is another configuration, and the next ``docker compose up`` that somebody types would recreate all containers.
 """
 
 from __future__ import annotations

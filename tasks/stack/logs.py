@@ -45,7 +45,7 @@ def show_line(line: bytes, color: bool) -> None:
 class Follower:
     """What the services write, passed on to standard output: a context.
 
-    Compose up to 2.26 loses sight of a container that restarts, so it is asked anew after each reaction, for
+    Compose up to 2.26 loses sight of a container that restarts, so it is asked again after each reaction, for
     everything since the last it told.
     """
 
@@ -67,7 +67,7 @@ class Follower:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Containers are restarted or made anew in the block; what they write in it is told after it."""
+        """Containers are restarted or recreated in the block; what they write in it is told after it."""
         self._stop()
         try:
             yield

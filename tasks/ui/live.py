@@ -33,7 +33,7 @@ _SPINNER_ASCII = "|/-\\"
 
 
 def on_terminal(picture: RenderableType) -> Live:
-    """What draws a picture on standard error again and again, and takes it away at the end."""
+    """What draws a picture on standard error some times a second, and takes it away at the end."""
     return Live(
         picture,
         console=Console(file=sys.stderr, highlight=False),
