@@ -24,7 +24,7 @@ from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base.errors import UserError
 from tasks.engine.api import OURS, Api, ssh_argv
 from tasks.engine.client import Engine
-from tasks.engine.endpoint import Material, endpoint, leading_to, material
+from tasks.engine.endpoint import endpoint, leading_to, tls
 from tests import loopback
 from tests.conftest import Lab, docker
 from tests.loopback import free_port
@@ -356,17 +356,17 @@ def test_the_docker_command_keeps_the_context_that_leads_there(tmp_path: Path) -
     assert leading_to("tcp://other:1", plain) == {**plain, "DOCKER_HOST": "tcp://other:1"}
 
 
-def test_the_material_of_a_context(tmp_path: Path) -> None:
+def test_what_a_context_holds_for_tls(tmp_path: Path) -> None:
     environ = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "test"}
     digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     meta = tmp_path / "contexts/meta" / digest / "meta.json"
     meta.parent.mkdir(parents=True)
     meta.write_text(json.dumps({"Endpoints": {"docker": {"Host": "tcp://far:2376", "SkipTLSVerify": True}}}))
-    assert material(environ) == Material("", "", "", verify=False)
+    assert tls(environ) == {"client_cert": None, "ca_cert": None, "verify": False}
     meta.write_text(json.dumps({"Endpoints": {"docker": {"Host": "tcp://far:2376", "SkipTLSVerify": False}}}))
-    assert material(environ) is None
-    tls = tmp_path / "contexts/tls" / digest / "docker"
-    tls.mkdir(parents=True)
-    (tls / "ca.pem").touch()
-    assert material(environ) == Material(str(tls / "ca.pem"), "", "", verify=True)
-    assert material({**environ, "DOCKER_HOST": "tcp://other:1"}) is None
+    assert tls(environ) is None
+    folder = tmp_path / "contexts/tls" / digest / "docker"
+    folder.mkdir(parents=True)
+    (folder / "ca.pem").touch()
+    assert tls(environ) == {"client_cert": None, "ca_cert": str(folder / "ca.pem"), "verify": True}
+    assert tls({**environ, "DOCKER_HOST": "tcp://other:1"}) is None

@@ -65,7 +65,7 @@ def test_files_that_a_later_layer_covers() -> None:
     kept, gone = sizes.remaining(files)
     assert {(file.path, file.size) for file in kept} == {("etc/a", 11), ("var/new", 7)}
     assert sum(file.size for file in gone) == 10 + 20 + 1 + 2 + 5
-    assert sizes.largest(files, 1) == [File("etc/a", 11, 1)]
+    assert sizes.content_of(files).largest[0] == File("etc/a", 11, 1)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_files_that_a_later_layer_covers() -> None:
     ],
 )
 def test_what_could_go(path: str, what: str) -> None:
-    assert [(one.what, one.size, one.files) for one in sizes.could_go([File(path, 3, 0)])] == [(what, 3, 1)]
+    assert [(one.what, one.size, one.files) for one in sizes.content_of([File(path, 3, 0)]).could_go] == [(what, 3, 1)]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_could_go(path: str, what: str) -> None:
     ],
 )
 def test_what_is_needed_is_not_called_superfluous(path: str) -> None:
-    assert sizes.could_go([File(path, 3, 0)]) == []
+    assert sizes.content_of([File(path, 3, 0)]).could_go == ()
 
 
 def archive(layers: dict[str, dict[str, bytes]], manifest: list[dict[str, object]]) -> io.BytesIO:
@@ -172,11 +172,11 @@ def test_a_real_image_layer_by_layer(tmp_path: Path) -> None:
         assert measured is not None
         assert [layer.size for layer in measured.layers] == [3000, 200, 10]
         kept = tmp_path / "sizes.json"
-        content = sizes.contents_of([measured], kept, os.environ)[measured.id]
+        content = sizes.contents_of([measured], kept, os.environ, print)[measured.id]
         assert [(file.path, file.size, file.layer) for file in content.largest] == [("two", 200, 1), ("one", 10, 2)]
         assert [(one.what, one.size) for one in content.could_go] == [("replaced or deleted by a later layer", 3000)]
         # an id never changes what it means: the second look reads nothing from the engine
-        assert sizes.contents_of([measured], kept, {"PATH": "/nowhere"})[measured.id] == content
+        assert sizes.contents_of([measured], kept, {"PATH": "/nowhere"}, print)[measured.id] == content
     finally:
         subprocess.run(["docker", "image", "rm", ref], check=True, capture_output=True)
     assert sizes.measure_image(Engine(), ref) is None

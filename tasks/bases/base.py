@@ -128,10 +128,8 @@ def declared(settings: Settings) -> bool:
 
 
 def pull(ref: str) -> str:
-    """Pull ``ref``; returns '' or, when its registry cannot be reached, why not.
-
-    Raises ``UserError`` when the registry answers that there is no such image, or none for us.
-    """
+    """Pull ``ref``; returns '' or, when its registry cannot be reached, why not. Raises ``UserError`` when the registry
+    answers that there is no such image, or none for us."""
     print(f"base_image: pulling {ref}", file=sys.stderr)
     done = commands.run(["docker", "pull", "--quiet", ref])
     if done.status == 0:
@@ -194,9 +192,7 @@ def write_archive(ref: str, tar: Path, platform: str, out: IO[bytes], number: st
 
 def load(ref: str, tar: Path, platform: str, number: str = "") -> str:
     """Load the root filesystem ``tar`` into the engine as the image ``ref`` with this identity; returns the image's id.
-
-    Raises ``UserError`` with the engine's words when it refuses.
-    """
+    Raises ``UserError`` with the engine's words when it refuses."""
     with tempfile.NamedTemporaryFile(dir=tar.parent, suffix=".tar") as archive:
         image = write_archive(ref, tar, platform, archive, number)
         archive.flush()

@@ -39,9 +39,7 @@ _FORMAT = 1
 
 def export(run: Run, folder: Path) -> str:
     """Write the fresh images and the local cache to a folder, whole or not at all; returns what was written, in words.
-
-    ``UserError`` when no image is fresh, or something else is in the folder.
-    """
+    ``UserError`` when no image is fresh, or something else is in the folder."""
     if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
         raise UserError(f"{folder} holds something else than an earlier export", remedy="name an empty or a new folder")
     fresh = _fresh(run)
@@ -71,10 +69,8 @@ def export(run: Run, folder: Path) -> str:
 
 
 def take_in(run: Run, folder: Path) -> str:
-    """Take in what ``export`` wrote elsewhere; returns what was taken, in words.
-
-    ``UserError``, with nothing taken, when a file is missing or not what the index says, or is for another platform.
-    """
+    """Take in what ``export`` wrote elsewhere; returns what was taken, in words. ``UserError``, with nothing taken,
+    when a file is missing or not what the index says, or is for another platform."""
     index = _index(folder)
     platform = run.snapshot().platform
     if index["platform"] != platform:
@@ -180,9 +176,7 @@ def import_from(run: Run, folders: Sequence[str]) -> None:
 
 def push_all(run: Run) -> str:
     """Push every fresh image of which the shared registry has no result yet; returns what was pushed, in words.
-
-    ``UserError`` when there is no registry, it may not be written, or it does not take an image.
-    """
+    ``UserError`` when there is no registry, it may not be written, or it does not take an image."""
     from tasks.building import give
     from tasks.sharing import share
 

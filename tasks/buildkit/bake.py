@@ -38,10 +38,8 @@ def definition(images: Mapping[str, ImageInputs]) -> dict[str, Any]:
 
 
 def untold(content: Mapping[str, Any], images: Mapping[str, ImageInputs], buildx: str) -> list[str]:
-    """What these images ask for and ``docker buildx bake`` does not do with this definition, as sentences.
-
-    ``buildx`` is what ``docker buildx version`` prints.
-    """
+    """What these images ask for and ``docker buildx bake`` does not do with this definition, as sentences. ``buildx``
+    is what ``docker buildx version`` prints."""
     sentences = []
     for key, since in _SINCE.items():
         names = [name for name, target in content["target"].items() if key in target]

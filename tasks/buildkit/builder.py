@@ -121,10 +121,8 @@ def argv(settings: Settings, environ: Mapping[str, str]) -> list[str]:
 
 
 def init(settings: Settings, folder: Path, environ: Mapping[str, str], root: Path = ROOT) -> str:
-    """Make, adopt or leave alone the dedicated builder, boot it, and say in one sentence which it was.
-
-    ``UserError`` when a setting or ``buildkitd.toml`` is wrong, and when the builder does not come up.
-    """
+    """Make, adopt or leave alone the dedicated builder, boot it, and say in one sentence which it was. ``UserError``
+    when a setting or ``buildkitd.toml`` is wrong, and when the builder does not come up."""
     made = recipe(settings, root)
     known = state(folder).get("digest")
     there = inspect(made.name, environ)

@@ -105,9 +105,7 @@ _KEYS: dict[str, Any] = {
 
 def check(text: str, where: str) -> None:
     """Raise ``UserError`` with the line of the first key or value that BuildKit would not take as it is meant.
-
-    ``where`` is the file's name as it is said.
-    """
+    ``where`` is the file's name as it is said."""
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -17,10 +17,8 @@ from tasks.ui.reporter import Reporter
 
 
 def doit_config() -> dict[str, Any]:
-    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.build``, nothing else.
-
-    Raises doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong.
-    """
+    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.build``, nothing else. Raises
+    doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong."""
     from doit.exceptions import InvalidDodoFile
 
     try:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from tasks.base import commands
 from tasks.base.errors import UserError
-from tasks.engine.endpoint import endpoint, material
+from tasks.engine.endpoint import endpoint, tls
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection
@@ -156,11 +156,9 @@ def sdk_client(address: str, version: str) -> Any:
     import docker
 
     client: Any
-    certificates = material() if address == endpoint() else None
+    certificates = tls() if address == endpoint() else None
     if certificates is not None:
-        pair = (certificates.cert, certificates.key) if certificates.cert or certificates.key else None
-        tls = TLSConfig(client_cert=pair, ca_cert=certificates.ca or None, verify=certificates.verify)
-        client = docker.APIClient(base_url=address, tls=tls, version=version)
+        client = docker.APIClient(base_url=address, tls=TLSConfig(**certificates), version=version)
     else:
         local = _through_ssh(address) if address.startswith("ssh://") else address
         client = docker.APIClient(**kwargs_from_env({**os.environ, "DOCKER_HOST": local}), version=version)

@@ -143,10 +143,8 @@ class Gone(UserError):
 
 
 class Engine:
-    """The engine at ``address`` (default: the one that the docker command would talk to).
-
-    Every method raises ``UserError`` when the engine does not answer.
-    """
+    """The engine at ``address`` (default: the one that the docker command would talk to). Every method raises
+    ``UserError`` when the engine does not answer."""
 
     def __init__(self, address: str = "") -> None:
         self.address = address or endpoint()

@@ -8,17 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-
-class Material(NamedTuple):
-    """The files of a Docker context with which its engine is asked over TLS ("" for one that it lacks), and whether
-    the engine's certificate is verified."""
-
-    ca: str
-    cert: str
-    key: str
-    verify: bool
+from typing import Any
 
 
 def context(environ: Mapping[str, str] = os.environ) -> str:
@@ -41,17 +31,18 @@ def leading_to(address: str, environ: Mapping[str, str] = os.environ) -> dict[st
     return dict(environ) if address == endpoint(environ) else {**environ, "DOCKER_HOST": address}
 
 
-def material(environ: Mapping[str, str] = os.environ) -> Material | None:
-    """What the current Docker context holds for TLS; None where ``DOCKER_HOST`` counts, or the context has none."""
+def tls(environ: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
+    """What the current Docker context holds for TLS, as the SDK's ``TLSConfig`` takes it; None where ``DOCKER_HOST``
+    counts, or the context has none."""
     declared = _declared(environ)
     if not declared:
         return None
     folder = configuration_folder(environ) / "contexts" / "tls" / _digest(context(environ)) / "docker"
-    ca, cert, key = (
-        str(folder / name) if (folder / name).is_file() else "" for name in ("ca.pem", "cert.pem", "key.pem")
-    )
+    files = (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    ca, cert, key = (str(file) if file.is_file() else "" for file in files)
     verify = not declared.get("SkipTLSVerify")
-    return Material(ca, cert, key, verify) if ca or cert or key or not verify else None
+    options = {"client_cert": (cert, key) if cert or key else None, "ca_cert": ca or None, "verify": verify}
+    return options if ca or cert or key or not verify else None
 
 
 def _declared(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -86,10 +86,8 @@ class Scope(Mapping[str, str]):
         self._others = Possible(self._others.values, more=True)
 
     def outcomes(self, expand: Callable[[Mapping[str, str]], T]) -> Possible[T]:
-        """All that ``expand`` makes of the values that these variables may have.
-
-        ``UserError`` is raised if every one of them leads to it.
-        """
+        """All that ``expand`` makes of the values that these variables may have. ``UserError`` is raised if every one
+        of them leads to it."""
         outcomes: dict[T, None] = {}
         refused: UserError | None = None
         more = False

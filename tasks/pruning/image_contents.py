@@ -100,18 +100,14 @@ def measure_image(engine: Engine, ref: str) -> Measured | None:
 
 
 def contents_of(
-    images: Sequence[Measured],
-    kept: Path,
-    environ: Mapping[str, str],
-    progress: Callable[[str], None] = lambda line: None,
+    images: Sequence[Measured], kept: Path, environ: Mapping[str, str], progress: Callable[[str], None]
 ) -> dict[str, Content]:
     """What is in these images, by image id. An id never changes what it means, so that each image is read once: what
     was found is kept in the file ``kept``."""
     known = (memory.recall(kept) or {}).get(_FORMAT, {})
     unknown = [image for image in images if image.id not in known]
     for image_id, files in files_of(unknown, environ, progress).items():
-        content = Content(tuple(largest(files, _LARGEST)), tuple(could_go(files)))
-        known[image_id] = asdict(content)
+        known[image_id] = asdict(content_of(files))
     if unknown:
         memory.remember(kept, {_FORMAT: known})
     return {
@@ -124,7 +120,7 @@ def contents_of(
 
 
 def files_of(
-    images: Sequence[Measured], environ: Mapping[str, str], progress: Callable[[str], None] = lambda line: None
+    images: Sequence[Measured], environ: Mapping[str, str], progress: Callable[[str], None]
 ) -> dict[str, list[File]]:
     """The files of these images' layers by image id, from one ``docker save``; ``UserError`` with the engine's
     words."""
@@ -180,15 +176,14 @@ def remaining(files: Iterable[File]) -> tuple[list[File], list[File]]:
             covered = [path for path in seen if path == target or path.startswith(f"{target}/")]
         else:
             covered = [file.path] if file.path in seen else []
-            gone += [seen.pop(path) for path in covered]
-            seen[file.path] = file
-            continue
         gone += [seen.pop(path) for path in covered]
+        if not name.startswith(".wh."):
+            seen[file.path] = file
     return list(seen.values()), gone
 
 
-def could_go(files: Iterable[File]) -> list[Finding]:
-    """What of these files an image that runs a service rarely needs, the largest kind first."""
+def content_of(files: Iterable[File]) -> Content:
+    """The largest of these files, and what of them an image that runs a service rarely needs, most bytes first."""
     kept, gone = remaining(files)
     kinds: dict[tuple[str, str], list[int]] = {}
     if sum(file.size for file in gone):
@@ -198,10 +193,6 @@ def could_go(files: Iterable[File]) -> list[Finding]:
             if pattern.match(file.path):
                 kinds.setdefault((what, remedy), []).append(file.size)
                 break
-    rows = [Finding(what, sum(sizes), len(sizes), remedy) for (what, remedy), sizes in kinds.items()]
-    return sorted((row for row in rows if row.size), key=lambda row: -row.size)
-
-
-def largest(files: Iterable[File], count: int) -> list[File]:
-    """The largest files that a container sees."""
-    return sorted(remaining(files)[0], key=lambda file: (-file.size, file.path))[:count]
+    findings = [Finding(what, sum(sizes), len(sizes), remedy) for (what, remedy), sizes in kinds.items() if sum(sizes)]
+    largest = sorted(kept, key=lambda file: (-file.size, file.path))[:_LARGEST]
+    return Content(tuple(largest), tuple(sorted(findings, key=lambda finding: -finding.size)))

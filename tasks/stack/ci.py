@@ -36,10 +36,8 @@ _NOT_BUILT = "not built"
 
 
 def build(run: Run) -> None:
-    """Build everything that is stale, go on where one image fails, and leave report and summary.
-
-    ``UserError`` when anything could not be built; the report and the summary say what, also then.
-    """
+    """Build everything that is stale, go on where one image fails, and leave report and summary. ``UserError`` when
+    anything could not be built; the report and the summary say what, also then."""
     began, clock = time.time(), time.monotonic()
     planned = run.decisions()
     status = doit(["run", "--continue", "build_optimized"])
@@ -139,10 +137,8 @@ def tell(summary: str) -> None:
 
 
 def test(run: Run, words: Sequence[str]) -> None:
-    """Start a stack of its own, run the end-to-end tests against it, and remove it, whatever happens.
-
-    ``UserError`` when it does not become healthy or a test fails; the containers' logs are kept then.
-    """
+    """Start a stack of its own, run the end-to-end tests against it, and remove it, whatever happens. ``UserError``
+    when it does not become healthy or a test fails; the containers' logs are kept then."""
     folder = run.folder / "ci"
     began = time.monotonic()
     terms = bringup.terms(run, f"ci-{os.getpid()}")

@@ -123,9 +123,7 @@ def changes_between(
     containers: Sequence[Container], standard: Mapping[str, Service], optimized: Mapping[str, Service]
 ) -> list[Change]:
     """What the switch changes, by service: those that run the standard image and have another optimized one.
-
-    ``UserError`` when a service keeps data in a volume that its optimized counterpart does not use.
-    """
+    ``UserError`` when a service keeps data in a volume that its optimized counterpart does not use."""
     changes = []
     for container in sorted(containers, key=lambda container: container.service):
         old, new = standard.get(container.service), optimized.get(container.service)

@@ -33,10 +33,8 @@ def locked(run: Run) -> contextlib.AbstractContextManager[None]:
 
 
 def make_env(run: Run) -> None:
-    """Make ``.env`` where it is missing, and see that no secret is empty or the example's.
-
-    ``UserError`` where data from an earlier ``.env`` is still there: a database keeps its password.
-    """
+    """Make ``.env`` where it is missing, and see that no secret is empty or the example's. ``UserError`` where data
+    from an earlier ``.env`` is still there: a database keeps its password."""
     folder = run.files[0].parent
     missing = [name for name in secrets.wanted(folder) if not run.environ.get(name)]
     if missing and not (folder / secrets.ENV).exists():

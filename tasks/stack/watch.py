@@ -78,10 +78,8 @@ def exec_argv(container: str, command: Command) -> list[str]:
 
 
 def run(service: str, container: str, command: Command, environ: Mapping[str, str]) -> list[str]:
-    """Run the command of a rule in a container of a service, to its end; the lines that it wrote.
-
-    ``UserError`` with the last of them if it fails.
-    """
+    """Run the command of a rule in a container of a service, to its end; the lines that it wrote. ``UserError`` with
+    the last of them if it fails."""
     env = {**environ, **dict(command.environment)}
     done = commands.run(exec_argv(container, command), env=env, stderr=commands.STDOUT)
     done.checked(f"{service}: {command.words[0]} of sync+exec ended with status {done.status}")

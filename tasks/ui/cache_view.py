@@ -26,10 +26,8 @@ def show(run: Run, runs: int, as_json: bool) -> None:
 
 
 def gather(run: Run, runs: int) -> dict[str, Any]:
-    """The statistics as plain data.
-
-    ``reclaimable_bytes`` is what can be removed at all, ``over_bytes`` what is beyond ``CACHE_MAX_SIZE``.
-    """
+    """The statistics as plain data. ``reclaimable_bytes`` is what can be removed at all, ``over_bytes`` what is beyond
+    ``CACHE_MAX_SIZE``."""
     settings = run.settings
     items = disk_usage.all_items(run)
     left = choose(items, float("inf"), sys.maxsize).left

@@ -28,10 +28,8 @@ _COLOURS = {
 
 
 def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
-    """Print the plan of ``images`` and what they need (all, when none is named) to standard output.
-
-    Raises ``UserError`` if an image is broken, once the plan is printed.
-    """
+    """Print the plan of ``images`` and what they need (all, when none is named) to standard output. Raises
+    ``UserError`` if an image is broken, once the plan is printed."""
     # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
