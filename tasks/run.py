@@ -193,12 +193,9 @@ class Run:
         under another service's name takes nothing more."""
         seconds = {}
         for name, decision in decisions.items():
-            if decision.inputs.image.duplicate_of:
-                seconds[name] = 0.0
-                continue
             known = self.expected_pull_seconds if decision.action == Action.PULL else self.expected_seconds
-            if name in known:
-                seconds[name] = known[name]
+            if decision.inputs.image.duplicate_of or name in known:
+                seconds[name] = 0.0 if decision.inputs.image.duplicate_of else known[name]
         return seconds
 
     def declared(self) -> dict[str, ImageInputs]:
@@ -360,19 +357,13 @@ class Run:
         return refused.without(decided, self.snapshot().version)
 
     def _configs_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
-        images = self.bases(ref, wanted)
-        if normalise(ref) == self._base_image and all(map(self._is_ours, wanted)):
+        images, engine = self.bases(ref, wanted), self.snapshot().platform
+        ours = normalise(ref) == normalise(self.settings.base_image)
+        if ours and all(platforms.serves(engine, platform) for platform in wanted):
             local_image = images[0] if images else None
             if not base.wanted(local_image, self.settings, self.base_identity):
                 return self._base_to_come()
         return tuple(map(self.config_of, images)) if images else None
-
-    def _is_ours(self, platform: str) -> bool:
-        return platforms.serves(self.snapshot().platform, platform)
-
-    @cached_property
-    def _base_image(self) -> str:
-        return normalise(self.settings.base_image)
 
     @property
     def base_identity(self) -> str:
