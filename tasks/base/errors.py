@@ -23,7 +23,7 @@ class UserError(Exception):
         return f"{place}{self.sentence}{remedy}"
 
 
-def said(error: OSError) -> str:
+def os_reason(error: OSError) -> str:
     """What the system says, as a sentence with its place: for what nobody expected of it."""
     place = f"{error.filename}: " if error.filename else ""
     return f"{place}{error.strerror or error}"

@@ -49,7 +49,7 @@ def write(path: Path, text: str, mode: int = 0o666) -> None:
 
 
 def replace(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Write a file anew, its folder too where that is missing; ``mode`` is for a new file. ``OSError`` where it cannot
+    """Write a file, its folder too where that is missing; ``mode`` is for a new file. ``OSError`` where it cannot
     be written: what was there is then still there."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)

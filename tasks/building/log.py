@@ -11,7 +11,7 @@ from tasks.base import files, memory
 
 
 class Log:
-    """The log of one build, begun anew. One that cannot be written is told, and fails no build."""
+    """The log of one build, begun again. One that cannot be written is told, and fails no build."""
 
     def __init__(self, path: Path, stream: IO[str] | None) -> None:
         self._path = path

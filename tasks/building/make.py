@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.base import commands, lock
-from tasks.base.errors import UserError, said
+from tasks.base.errors import UserError, os_reason
 from tasks.building import build_target, early, externals, give, results
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
@@ -63,7 +63,7 @@ def make(name: str, no_cache: bool = False) -> Any:
     except UserError as error:
         return TaskFailed(str(error))
     except OSError as error:  # the disk is full, or a folder of ours is not ours any more
-        return TaskFailed(f"{name}: {said(error)}")
+        return TaskFailed(f"{name}: {os_reason(error)}")
     except commands.Stopped:
         run.events.emit(ImageEnded(name, State.CANCELLED))
         return TaskFailed("stopped")

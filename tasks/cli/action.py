@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from tasks.base.errors import UserError, said
+from tasks.base.errors import UserError, os_reason
 
 Task = dict[str, Any]
 _FLAG: Task = {"type": bool, "default": False}
@@ -50,7 +50,7 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            failure = fail(said(error))
+            failure = fail(os_reason(error))
         sys.stdout.flush()
     except BrokenPipeError:
         # Python would try to write the rest once more when it ends.

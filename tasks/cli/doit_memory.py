@@ -43,7 +43,7 @@ class Codec:
 
 class Memory(dependency.SqliteDB):  # type: ignore[misc]
     """doit's backend ``sqlite3``, in which no error is one: what cannot be read is unknown, what cannot be written is
-    told once. A file that is damaged is begun anew."""
+    told once. A file that is damaged is begun again."""
 
     def __init__(self, name: str, codec: Codec, *, module_name: None = None) -> None:
         try:

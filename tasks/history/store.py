@@ -249,12 +249,12 @@ class History:
 
     def last_run(self) -> list[Build]:
         """All of the last run that built something, else of the last run at all, in order of start."""
-        found: list[Build] = []
+        builds: list[Build] = []
         for only in ("WHERE action = 'build'", ""):
-            found = found or self._select(
+            builds = builds or self._select(
                 f"WHERE run = (SELECT run FROM builds {only} ORDER BY id DESC LIMIT 1)"  # noqa: S608
             )
-        return sorted(found, key=lambda build: (build.started, build.id))
+        return sorted(builds, key=lambda build: (build.started, build.id))
 
     def expected_seconds(self, refs: Iterable[str], action: Action = Action.BUILD) -> dict[str, float]:
         """How long a build (or a ``pull``) of each image reference will take: the median of its last successful ones.
@@ -349,11 +349,11 @@ class _Damaged(Exception):
 
 def _seconds(listed: str | None) -> list[float]:
     """The times of builds in a list, without what can be none."""
-    found = []
+    times = []
     for text in (listed or "").split(","):
         with contextlib.suppress(ValueError):
-            found.append(float(text))
-    return [seconds for seconds in found if 0 <= seconds < _LONGEST]
+            times.append(float(text))
+    return [seconds for seconds in times if 0 <= seconds < _LONGEST]
 
 
 def _version(db: sqlite3.Connection) -> int:

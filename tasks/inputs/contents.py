@@ -26,10 +26,10 @@ def tick(ctime_ns: int) -> int:
     return _COARSE_TICK if ctime_ns % 1_000_000_000 == 0 else _TICK
 
 
-def packed(found: os.stat_result) -> bytes:
+def packed(status: os.stat_result) -> bytes:
     """A file's ``RECORD``; of times that it has no room for (after 2262) the last bits, which move with them."""
-    times = ((ns + 2**63) % 2**64 - 2**63 for ns in (found.st_mtime_ns, found.st_ctime_ns))
-    return RECORD.pack(*times, found.st_size, found.st_ino, found.st_mode)
+    times = ((ns + 2**63) % 2**64 - 2**63 for ns in (status.st_mtime_ns, status.st_ctime_ns))
+    return RECORD.pack(*times, status.st_size, status.st_ino, status.st_mode)
 
 
 def hashed(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
@@ -49,10 +49,10 @@ def hashed(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
     return content, same and settled and not _exchangeable(path, after)
 
 
-def _exchangeable(path: str, found: os.stat_result) -> bool:
+def _exchangeable(path: str, status: os.stat_result) -> bool:
     """Whether another disk of the very same stamps may be mounted here: one that is only read, with times that were set
     when it was made (squashfs, ISO 9660, whatever a reproducible build makes)."""
-    made = found.st_mtime_ns == found.st_ctime_ns and found.st_mtime_ns % 1_000_000_000 == 0
+    made = status.st_mtime_ns == status.st_ctime_ns and status.st_mtime_ns % 1_000_000_000 == 0
     return made and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 

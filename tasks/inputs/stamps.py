@@ -52,7 +52,7 @@ class Stamps:
 
     def again(self) -> Stamps:
         """The same entries as they are now."""
-        return Stamps(*({path: _stamp(path) for path in one} for one in (self.files, self.folders, self.above)))
+        return Stamps(*({path: _stamp(path) for path in stamps} for stamps in (self.files, self.folders, self.above)))
 
     def moved(self) -> Changes:
         """What has other stamps now."""
@@ -142,7 +142,7 @@ def _young(stamp: Stamp, now: int) -> bool:
 
 def _stamp(path: str) -> Stamp:
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except OSError:
         return _ABSENT
-    return found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_dev, found.st_ino, found.st_mode
+    return status.st_ctime_ns, status.st_mtime_ns, status.st_size, status.st_dev, status.st_ino, status.st_mode

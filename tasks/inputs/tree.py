@@ -4,7 +4,7 @@
 ``stat`` is not the one that was seen when it was last hashed. What was hashed is kept in an SQLite file: one row a
 folder, with the names and stat fields of its entries as one string of bytes and their sha256s as another. When nothing
 changed, comparing the first string is all that a whole folder costs. SQLite because two runs at once, or a kill at any
-time, must leave a usable file; one that is broken all the same is made anew, for it is only a memory.
+time, must leave a usable file; one that is broken all the same is made again, for it is only a memory.
 
 BuildKit's client is less careful: of a context that a builder has seen, it sends again only what another size,
 modification time or mode gives away, and of a folder not even that. What it would overlook is seen here, and starts
@@ -73,9 +73,9 @@ class Folder:
         Extended attributes that BuildKit copies are part of it (setting one moves the entry's ctime).
         """
         start = 32 * number
-        found = bytes(self._digests[start : start + 32])
-        if found != _UNKNOWN:
-            return found
+        known = bytes(self._digests[start : start + 32])
+        if known != _UNKNOWN:
+            return known
         digest, trusted = contents.hashed(
             f"{self.path}/{self.names[number]}", self.modes[number], self._records[number]
         )
@@ -91,13 +91,13 @@ class Folder:
     def attributes(self, number: int) -> bytes:
         """The extended attributes of the folder that entry ``number`` is, as bytes to hash."""
         start = 32 * number
-        found = contents.attributes(f"{self.path}/{self.names[number]}")
-        digest = hashlib.sha256(found).digest() if found else _UNKNOWN
+        attributes = contents.attributes(f"{self.path}/{self.names[number]}")
+        digest = hashlib.sha256(attributes).digest() if attributes else _UNKNOWN
         if self._digests[start : start + 32] != digest:  # no time stamp of a folder is kept, so each look compares
             self._digests[start : start + 32] = digest
             self._stored = False
             self.overlooked = True
-        return found
+        return attributes
 
     def mtime_ns(self, number: int) -> int:
         """When entry ``number`` was last written, in ns; 0 for a folder."""
@@ -125,7 +125,7 @@ class Folder:
 
     def _compare(self, number: int, before: bytes, digest: bytes) -> None:
         """Note what this entry held before, if BuildKit's client cannot tell it from what it holds now."""
-        old, new = (RECORD.unpack(one) for one in (before, self._records[number]))
+        old, new = (RECORD.unpack(record) for record in (before, self._records[number]))
         if stat.S_ISDIR(self.modes[number]):
             self.overlooked |= stat.S_ISDIR(old[4])  # then it is the mode that changed
         elif digest != _UNKNOWN:
@@ -166,13 +166,13 @@ class Index:
 
     def folder(self, path: str) -> Folder:
         """The listing of the folder at an absolute, real ``path``; ``UserError`` when it cannot be read."""
-        found = self._folders.get(path)
-        if found is None:
-            found = self._folders[path] = _list(path)
+        listing = self._folders.get(path)
+        if listing is None:
+            listing = self._folders[path] = _list(path)
             row = self._remembered.pop(path, None)
-            if row and found.names:
-                self._give(found, row)
-        return found
+            if row and listing.names:
+                self._give(listing, row)
+        return listing
 
     def recall(self, root: str) -> None:
         """Read what is remembered of the folders at and below ``root``, an absolute, real path: one question to the
@@ -336,17 +336,17 @@ def _list(path: str) -> Folder:
         with os.scandir(path) as entries:
             for entry in entries:
                 try:
-                    found = entry.stat(follow_symlinks=False)
+                    status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                mode = found.st_mode
+                mode = status.st_mode
                 if mode & 0o170000 == 0o040000:  # a folder's times move with what is in it: not its own news
                     record = pack(0, 0, 0, 0, mode)
                 else:
                     try:
-                        record = pack(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, mode)
+                        record = pack(status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, mode)
                     except struct.error:
-                        record = contents.packed(found)
+                        record = contents.packed(status)
                 rows.append((entry.name, mode, record))
     except OSError as error:
         raise UserError(f"cannot list this folder: {error.strerror}", where=path) from None
