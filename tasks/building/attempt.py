@@ -185,7 +185,7 @@ class ImageBuild:
         if changes.folders:
             return InputsChanged(f"something came or went in {_named(inputs.directory, changes.folders)}", result)
         if attempt.proves and (attempt.no_cache or inputs.image.no_cache or inputs.image.no_cache_filter):
-            return InputsChanged("what it copies moved")  # it comes from a cache, and is not what was made without
+            return InputsChanged("what it copies changed")  # it comes from a cache, and is not what was made without
         return None
 
     def _tagged(self) -> dict[str, str]:
