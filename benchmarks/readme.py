@@ -9,6 +9,7 @@ A test holds the README and the files beside this script together.
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -64,5 +65,11 @@ def _verdict(met: bool | None) -> str:
     return {True: "met", False: "**missed**", None: ""}[met]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the README anew."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     README.write_text(BLOCK.sub(lambda found: found[1] + block() + found[2], README.read_text()))
+
+
+if __name__ == "__main__":
+    main()

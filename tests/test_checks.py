@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -91,3 +92,34 @@ def test_faults_get_the_time_that_they_share(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(checks, "run_tool", lambda argv, env: given.append((argv[1:], env["FAULTS_MINUTES"])))
     assert checks.run_faults(["-x"], minutes=3, keyword="kill") is None
     assert given == [(["-m", "pytest", "-m", "faults", "tests/faults", "-k", "kill", "-x"], "3")]
+
+
+@pytest.mark.parametrize(("given", "handed"), [(None, "true"), ("", "true"), ("yes", "yes")])
+def test_the_command_of_ci_forbids_skips_whoever_starts_it(tmp_path: Path, given: str | None, handed: str) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci")
+    (tmp_path / "doitw").write_text('#!/bin/sh\necho "$* CI=$CI"\n')
+    (tmp_path / "doitw").chmod(0o755)
+    env = {name: value for name, value in os.environ.items() if name != "CI"} | ({} if given is None else {"CI": given})
+    done = subprocess.run([tmp_path / ".ci/run"], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == f"test CI={handed}\n"
+
+
+def test_where_skips_are_forbidden_one_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "def test_one(): pytest.skip('there is no docker command')\n"
+        "@pytest.mark.skipif(True, reason='no Docker engine answers')\n"
+        "def test_two(): pass\n"
+        "def test_three(): pytest.skip('this BuildKit has no --parents')\n"
+        "@pytest.mark.xfail\n"
+        "def test_four(): assert False\n"
+    )
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "-c", os.devnull]
+    counts = []
+    for forbid in ("true", ""):
+        env = {**os.environ, "FORBID_SKIPS": forbid, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([*argv, tmp_path], cwd=tmp_path, env=env, capture_output=True, text=True)
+        counts.append(done.stdout.splitlines()[-1].partition(" in ")[0])
+        assert ("skipped although skips are forbidden here: Skipped: no Docker engine answers" in done.stdout) == bool(forbid)
+    assert counts == ["1 failed, 1 skipped, 1 xfailed, 1 error", "3 skipped, 1 xfailed"]

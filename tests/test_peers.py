@@ -1,0 +1,153 @@
+"""The benchmarks: what fails or breaks off is no figure, and whoever asks for help measures nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import measure, one_change, peers
+from benchmarks.peers import Bench
+from tasks.base.errors import UserError
+from tests.conftest import ROOT
+
+DEFINITION = {
+    "target": {
+        "app": {
+            "context": "/p/app",
+            "dockerfile": "/p/app/Dockerfile",
+            "args": {"PRICE": "$5"},
+            "contexts": {"base": "target:base", "data": "/p/data"},
+            "secret": ["id=ca,src=/ca.crt", "id=token,env=TOKEN"],
+        },
+        "base": {"context": "/p/base", "dockerfile": "/p/base/Dockerfile"},
+    }
+}
+
+
+def program(path: Path, script: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A project of which doit says the definition, and a docker command that does what ``docker`` writes."""
+    said = tmp_path / "definition.json"
+    said.write_text(json.dumps(DEFINITION))
+    monkeypatch.setattr(peers, "DOIT", program(tmp_path / "bin/doit", f"cat '{said}'"))
+    monkeypatch.setattr(peers, "_ASKS", False)
+    one = Bench(
+        {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "COMPOSE_FILE": f"{tmp_path}/compose.yml"}, tmp_path / "f"
+    )
+    one.prepare()
+    return one
+
+
+def docker(bench: Bench, script: str) -> Path:
+    """Let the docker command do this; the file that it may write what it was asked into."""
+    asked = bench.folder / "asked"
+    program(bench.folder.parent / "bin/docker", f"asked='{asked}'\n{script}")
+    return asked
+
+
+def test_both_peers_get_the_same_graph(bench: Bench) -> None:
+    baked = json.loads((bench.folder / "bake.json").read_text())["target"]
+    assert {name: target["tags"] for name, target in baked.items()} == {
+        "app": ["bm-bake/app"],
+        "base": ["bm-bake/base"],
+    }
+    project = json.loads((bench.folder / "compose.json").read_text())
+    app = project["services"]["app"]
+    assert app["image"] == "bm-compose/app"
+    assert app["build"]["additional_contexts"] == {"base": "docker-image://bm-compose/base", "data": "/p/data"}
+    assert app["build"]["args"] == {"PRICE": "$$5"}, "which Compose reads as $5"
+    assert app["build"]["secrets"] == ["ca", "token"]
+    assert project["secrets"] == {"ca": {"file": "/ca.crt"}, "token": {"environment": "TOKEN"}}
+    assert "secrets" not in project["services"]["base"]["build"]
+    asked = docker(bench, 'echo "$*" >>"$asked"')
+    bench.build_with_peers()
+    lines = asked.read_text().splitlines()
+    assert lines[0].startswith("buildx bake --file ")
+    assert [line.split()[-1] for line in lines[1:]] == ["base", "app"], "a parent before its child"
+
+
+MEASURED: dict[str, Callable[[Bench], object]] = {
+    "compose": lambda bench: bench.compose(),
+    "bake": lambda bench: bench.bake(),
+    "bake's seconds": lambda bench: bench.bake_seconds(),
+    "peers": lambda bench: bench.build_with_peers(),
+    "in turns": lambda bench: measure.in_turns({"peer": lambda: bench.compose().seconds}, 2, lambda line: None),
+}
+
+
+@pytest.mark.parametrize("what", MEASURED)
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("echo no space left >&2; exit 1", "no space left"), ("kill -9 $$", "docker"), ("exit 127", "docker")],
+)
+def test_a_peer_that_fails_is_no_figure(bench: Bench, what: str, script: str, said: str) -> None:
+    docker(bench, script)
+    with pytest.raises(UserError, match=said):
+        MEASURED[what](bench)
+
+
+def test_a_peer_that_fails_in_a_later_round_is_no_figure(bench: Bench) -> None:
+    docker(bench, '[ ! -e "$asked" ] || exit 1; touch "$asked"')
+    with pytest.raises(UserError):
+        MEASURED["in turns"](bench)
+
+
+def test_only_bakes_own_fault_takes_for_ever(bench: Bench) -> None:
+    docker(bench, "echo 'ERROR: no such job abc' >&2; exit 1")
+    assert bench.bake_seconds() == math.inf
+    with pytest.raises(UserError):
+        bench.bake()
+    docker(bench, "exit 0")
+    assert bench.bake_seconds() < 60
+
+
+def test_of_commands_that_run_at_once_each_has_to_end_well(bench: Bench) -> None:
+    assert one_change.together([["true"], ["sh", "-c", "echo said"]], bench) < 60
+    with pytest.raises(SystemExit, match="cannot build"):
+        one_change.together([["true"], ["sh", "-c", "echo cannot build >&2; exit 1"], ["true"]], bench)
+
+
+def test_a_doit_that_fails_is_no_figure(bench: Bench, tmp_path: Path) -> None:
+    program(tmp_path / "bin/doit", "echo it is broken >&2; exit 2")
+    for run in (
+        lambda: bench.doit("build_optimized"),
+        bench.plan,
+        bench.prepare,
+        lambda: bench.bare(tmp_path / "d.py"),
+    ):
+        with pytest.raises(UserError, match="it is broken"):
+            run()
+
+
+SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in path.read_text()]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_whoever_asks_for_help_gets_it_and_nothing_else(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def looked() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in (ROOT / "README.md", *(ROOT / "benchmarks").iterdir())}
+
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = looked()
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {script.name}")
+    assert looked() == before
