@@ -11,17 +11,19 @@ from typing import Any
 from tasks.base.errors import UserError, os_reason
 
 Task = dict[str, Any]
-_FLAG: Task = {"type": bool, "default": False}
-JSON: Task = {"name": "as_json", "long": "json", **_FLAG, "help": "as JSON"}
-YES: Task = {"name": "yes", "long": "yes", "short": "y", **_FLAG, "help": "do not ask"}
+
+
+def option(long: str, default: object, help: str, name: str = "") -> Task:
+    """An option of its default's type, False for a flag; ``name`` is the action's parameter, if that is another."""
+    name = name or long.replace("-", "_")
+    return {"name": name, "long": long, "type": type(default), "default": default, "help": help}
+
+
+JSON: Task = option("json", False, "as JSON", name="as_json")
+YES: Task = {**option("yes", False, "do not ask"), "short": "y"}
 # A task that prints, or talks with its user: no line of doit's own, and its output as it is.
 PLAIN: Task = {"io": {"capture": False}, "uptodate": [False]}
 QUIET: Task = {**PLAIN, "meta": {"quiet": True}}
-
-
-def flag(long: str, help: str, name: str = "") -> Task:
-    """An option without a value; ``name`` is that of the action's parameter, if it is another."""
-    return {"name": name or long.replace("-", "_"), "long": long, **_FLAG, "help": help}
 
 
 def quiet(action: Callable[..., Any] | str, *options: Task, words: str = "") -> Task:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tasks.cli.action import JSON, Task, quiet
+from tasks.cli.action import JSON, Task, option, quiet
 
-_IMAGES = {"name": "images", "long": "images", "type": str, "default": "", "help": "only these, separated by commas"}
-_REPEAT = {"name": "repeat", "long": "repeat", "type": int, "default": 3, "help": "how often each build is measured"}
+_IMAGES = option("images", "", "only these, separated by commas")
+_REPEAT = option("repeat", 3, "how often each build is measured")
 
 
 def task_benchmark_builds() -> Task:
@@ -15,6 +15,5 @@ def task_benchmark_builds() -> Task:
 
 def task_compare_performance() -> Task:
     """Measure build time, size and reuse, and judge them: [--images a,b] [--repeat N] [--git N] [--json]"""
-    replay = "replay so many last commits of git instead"
-    git = {"name": "git", "long": "git", "type": int, "default": 0, "help": replay}
+    git = option("git", 0, "replay so many last commits of git instead")
     return quiet("benchmarks.actions:compare_performance", _IMAGES, _REPEAT, git, JSON)

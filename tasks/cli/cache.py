@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.base.settings import CacheBackend
-from tasks.cli.action import JSON, YES, Task, flag, quiet
+from tasks.cli.action import JSON, YES, Task, option, quiet
 from tasks.cli.build import declared_images, make_image
 from tasks.run import Run
 
@@ -18,14 +18,14 @@ def task_cache_init() -> Task:
 
 def task_cache_stats() -> Task:
     """Show what caches hold, what is reclaimable, and what they saved: [--runs N] [--json]"""
-    runs = {"name": "runs", "long": "runs", "type": int, "default": 50, "help": "how many runs the hit rates cover"}
+    runs = option("runs", 50, "how many runs the hit rates cover")
     return quiet("tasks.ui.cache_view:show", runs, JSON)
 
 
 def task_cache_prune() -> Task:
     """Remove old results and caches that nothing needs: [--dry-run] [--all] [--yes]"""
-    dry_run = flag("dry-run", "only print what would be removed")
-    everything = flag("all", "all that nothing needs, however new and small", name="everything")
+    dry_run = option("dry-run", False, "only print what would be removed")
+    everything = option("all", False, "all that nothing needs, however new and small", name="everything")
     return quiet("tasks.pruning.cache_prune:prune", dry_run, everything, YES, JSON)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
-from tasks.cli.action import PLAIN, Task, fail
+from tasks.cli.action import PLAIN, Task, fail, option
 
 _LOCK = "requirements-dev.txt"
 _BY_FILE = ("--ignore=tests/e2e", "--dist=loadfile")
@@ -77,13 +77,7 @@ def task_lint() -> Iterator[Task]:
 
 def task_test_unit() -> Task:
     """Run the tests that need no engine, stack or browser, and build nothing: [-k EXPRESSION] [PYTEST ARGUMENT …]"""
-    return {
-        "actions": [(run_unit_tests,)],
-        "task_dep": ["_dev_environment"],
-        "params": [_KEYWORD],
-        "pos_arg": "words",
-        **PLAIN,
-    }
+    return _running(run_unit_tests, ["_dev_environment"])
 
 
 def run_unit_tests(words: Sequence[str], keyword: str = "") -> Any:
@@ -92,21 +86,9 @@ def run_unit_tests(words: Sequence[str], keyword: str = "") -> Any:
 
 
 def task_test_faults() -> Task:
-    """Break what doit stands on, again and again, and look what is left: [--minutes N] [PYTEST ARGUMENT …]"""
-    minutes = {
-        "name": "minutes",
-        "long": "minutes",
-        "type": float,
-        "default": 0.0,
-        "help": "how long what goes on at random may take together (default: a few times each, as in `test`)",
-    }
-    return {
-        "actions": [(run_faults,)],
-        "task_dep": ["_dev_environment", "_test_programs"],
-        "params": [_KEYWORD, minutes],
-        "pos_arg": "words",
-        **PLAIN,
-    }
+    """Break what doit stands on, many times, and look what is left: [--minutes N] [PYTEST ARGUMENT …]"""
+    how_long = "how long what goes on at random may take together (default: a few times each, as in `test`)"
+    return _running(run_faults, ["_dev_environment", "_test_programs"], option("minutes", 0.0, how_long))
 
 
 def run_faults(words: Sequence[str], minutes: float = 0.0, keyword: str = "") -> Any:
@@ -117,29 +99,17 @@ def run_faults(words: Sequence[str], minutes: float = 0.0, keyword: str = "") ->
 
 def task_test() -> Task:
     """Run the tests, with everything real: [-k EXPRESSION] [--engine testing [--store …]] [PYTEST ARGUMENT …]"""
-    engine = {
-        "name": "engine",
-        "long": "engine",
-        "type": str,
-        "default": "here",
-        "choices": [("here", "the one that answers here"), ("testing", "that of Debian's testing suite")],
-        "help": "the engine that the tests use",
-    }
-    store = {
-        "name": "store",
-        "long": "store",
-        "type": str,
-        "default": "both",
-        "choices": [("classic", ""), ("containerd", ""), ("both", "one after the other")],
-        "help": "where that engine of the testing suite keeps its images",
-    }
-    return {
-        "actions": [(run_tests,)],
-        "task_dep": ["_dev_environment", "_test_programs"],
-        "params": [_KEYWORD, engine, store],
-        "pos_arg": "words",
-        **PLAIN,
-    }
+    engine = option("engine", "here", "the engine that the tests use")
+    engine["choices"] = [("here", "the one that answers here"), ("testing", "that of Debian's testing suite")]
+    store = option("store", "both", "where that engine of the testing suite keeps its images")
+    store["choices"] = [("classic", ""), ("containerd", ""), ("both", "one after the other")]
+    return _running(run_tests, ["_dev_environment", "_test_programs"], engine, store)
+
+
+def _running(tests: Callable[..., Any], needs: Sequence[str], *options: Task) -> Task:
+    """The task that runs these tests; pytest gets what it does not know itself."""
+    params = [_KEYWORD, *options]
+    return {"actions": [(tests,)], "task_dep": list(needs), "params": params, "pos_arg": "words", **PLAIN}
 
 
 def _chosen(keyword: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.cli.action import PLAIN, Task, fail, flag
+from tasks.cli.action import PLAIN, Task, fail, option
 
 # For every system and from the oldest Python that is supported, with hashes, and without a line that names an index.
 _COMPILE = ("pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header")
@@ -18,7 +18,7 @@ LOCKS = {"requirements.in": "requirements.txt", "requirements-dev.in": "requirem
 
 def task_lock() -> Task:
     """Lock what requirements.in and requirements-dev.in ask for: [--upgrade [PACKAGE …]]"""
-    upgrade = flag("upgrade", "take new versions, of these packages or of all")
+    upgrade = option("upgrade", False, "take new versions, of these packages or of all")
     return {"actions": [(lock,)], "task_dep": ["_dev_environment"], "params": [upgrade], "pos_arg": "packages", **PLAIN}
 
 

@@ -5,20 +5,20 @@ What each does is imported when it acts: to build needs none of it.
 
 from __future__ import annotations
 
-from tasks.cli.action import JSON, Task, flag, quiet
+from tasks.cli.action import JSON, Task, option, quiet
 
 
 def task_plan() -> Task:
     """Show what would be built, and why: [IMAGE …] [--json] [--inputs] [--bake]"""
-    inputs = flag("inputs", "only the inputs, one a line")
-    bake = flag("bake", "a definition for buildx bake", name="as_bake")
+    inputs = option("inputs", False, "only the inputs, one a line")
+    bake = option("bake", False, "a definition for buildx bake", name="as_bake")
     return quiet("tasks.ui.plan_view:show", JSON, inputs, bake, words="images")
 
 
 def task_history() -> Task:
     """Show what was built before: [IMAGE] [--show ID] [--limit N] [--json]"""
-    number = {"name": "number", "long": "show", "default": "", "help": "one build whole, by its id"}
-    limit = {"name": "limit", "long": "limit", "default": "", "help": "how many builds"}
+    number = option("show", "", "one build whole, by its id", name="number")
+    limit = option("limit", "", "how many builds")
     return quiet("tasks.ui.history_view:show", number, limit, JSON, words="words")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.cli.action import JSON, PLAIN, QUIET, YES, Task, act, flag, quiet
+from tasks.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, quiet
 
 
 def task__env_file() -> Task:
@@ -19,7 +19,7 @@ def task_up_optimized() -> Task:
 
 def task_down_optimized() -> Task:
     """Remove the stack's containers and keep its data; [--volumes] [--yes] also removes the data"""
-    volumes = flag("volumes", "remove the data too, for ever")
+    volumes = option("volumes", False, "remove the data too, for ever")
     return {"actions": [(act, ["tasks.stack.stack:down"])], "params": [volumes, YES], **PLAIN}
 
 
@@ -30,9 +30,9 @@ def task_ps_optimized() -> Task:
 
 def task_logs_optimized() -> Task:
     """Show what the stack's services wrote: [--follow] [--tail N] [--since T] [SERVICE …]"""
-    follow = {**flag("follow", "go on until Ctrl-C"), "short": "f"}
-    tail = {"name": "tail", "long": "tail", "type": str, "default": "100", "help": "how many lines, or `all`"}
-    since = {"name": "since", "long": "since", "type": str, "default": "", "help": "such as 10m, or a time"}
+    follow = {**option("follow", False, "go on until Ctrl-C"), "short": "f"}
+    tail = option("tail", "100", "how many lines, or `all`")
+    since = option("since", "", "such as 10m, or a time")
     return quiet("tasks.stack.logs:logs", follow, tail, since, words="services")
 
 
@@ -43,7 +43,7 @@ def task_dev_optimized() -> Task:
 
 def task_migrate_to_optimized() -> Task:
     """Replace a running standard deployment by the optimized one, keep its data, and go back if it is not healthy"""
-    dry_run = flag("dry-run", "only show what would be done")
+    dry_run = option("dry-run", False, "only show what would be done")
     return {"actions": [(_shown, ["tasks.stack.migrate:migrate"])], "params": [dry_run, YES], **PLAIN}
 
 
