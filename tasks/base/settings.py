@@ -42,7 +42,8 @@ def _size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def _age(text: str) -> float:
+def age(text: str) -> float:
+    """An age such as ``12h`` or ``7d`` in seconds; ``ValueError`` says what it would have to be."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text, re.IGNORECASE)
     if not match:
         raise ValueError("an age such as 12h or 7d")
@@ -157,12 +158,15 @@ class Settings:
     cache_main_branch: str = _setting("main", str, "the branch whose cache is read where the branch has none")
     cache_registry: str = _setting("", _registry, "registry that shares finished images between machines")
     cache_ask: float = _setting(
-        3600.0, _age, "how often that registry is asked whether an image that is fresh here was rebuilt on purpose"
+        3600.0, age, "how often that registry is asked whether an image that is fresh here was rebuilt on purpose"
     )
     cache_write: bool = _setting(True, _yes_no, "whether results and caches may be written to where others read them")
     cache_max_size: int = _setting(10 * 10**9, _size, "how much disk caches and old results may use")
-    cache_max_age: float = _setting(7 * 86400.0, _age, "how long caches and old results are kept unused")
+    cache_max_age: float = _setting(7 * 86400.0, age, "how long caches and old results are kept unused")
     redis_url: str = _setting("", _redis, "Redis that settles which machine builds what, and indexes results")
+    lock_command: str = _setting(
+        "sh docker/lock.sh", str, "what `deps_update` locks packages with: it takes the options of `uv pip compile`"
+    )
     up_seconds: int = _setting(1800, _count, "how long the stack may take in all until every service is healthy")
     up_service_seconds: int = _setting(
         120, _count, "how long one service may take for that, beyond the start period of its health check"

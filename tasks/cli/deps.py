@@ -1,0 +1,17 @@
+"""Which packages are behind, and how do newer ones come? What each does is imported when it acts."""
+
+from __future__ import annotations
+
+from tasks.cli.action import JSON, Task, quiet
+
+
+def task_deps_check() -> Task:
+    """Show which locked packages are behind, since when, and which have a known advisory: [--json]"""
+    return quiet("tasks.ui.deps_view:check", JSON)
+
+
+def task_deps_update() -> Task:
+    """Lock newer packages, build and test them, undo it if that fails: [PACKAGE …] [--cooldown 7d] [--json]"""
+    help = "how long a release must have been there; what mends an advisory need not"
+    cooldown = {"name": "cooldown", "long": "cooldown", "default": "7d", "help": help}
+    return quiet("tasks.ui.deps_view:bring_up_to_date", cooldown, JSON, words="packages")

@@ -1,0 +1,1 @@
+"""Which packages are behind, and how are they brought up to date?"""

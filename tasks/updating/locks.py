@@ -1,0 +1,62 @@
+"""Which packages does a project lock, and what differs between two states of its locks?
+
+A lock is a requirements file with hashes (``X.txt``) that is made from one that people write (``X.in``), as pip-tools
+and ``uv pip compile`` do it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+_PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
+_HIDDEN = re.compile(r"\.|node_modules$|__pycache__$")
+
+
+class Change(NamedTuple):
+    """A package that a lock pins otherwise than before; "" for a version that it did not, or does not, pin."""
+
+    lock: Path
+    name: str
+    before: str
+    after: str
+
+
+def find(root: Path) -> Iterator[Path]:
+    """The locks below ``root``, sorted; hidden folders and installed packages are left out."""
+    for folder, names, files in os.walk(root):
+        names[:] = sorted(name for name in names if not _HIDDEN.match(name))
+        for name in sorted(files):
+            path = Path(folder, name)
+            if name.endswith(".txt") and path.with_suffix(".in").is_file() and "--hash=" in path.read_text():
+                yield path
+
+
+def pins(text: str) -> dict[str, str]:
+    """The version of each package in a lock, by its normal name (PEP 503).
+
+    >>> pins("Foo.Bar==1.0 \\\\\\n    --hash=sha256:00\\n# via x\\n")
+    {'foo-bar': '1.0'}
+    """
+    return {normal(name): version for name, version in _PIN.findall(text)}
+
+
+def normal(name: str) -> str:
+    """The normal name of a package: case and ``-``, ``_``, ``.`` make no difference (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def difference(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[Change]:
+    """What the texts of the locks pin otherwise than before, by lock and name."""
+    changes = []
+    for lock, text in after.items():
+        old, new = pins(before.get(lock, "")), pins(text)
+        changes += [
+            Change(lock, name, old.get(name, ""), new.get(name, ""))
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name)
+        ]
+    return changes

@@ -1,0 +1,96 @@
+"""A package index on loopback for tests: PEP 691 with the times of uploads, and PyPI's field for advisories."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class LocalIndex:
+    """``releases`` are wheels by package and version: how many days ago each came, and whether it is yanked;
+    ``advisories`` what is known of a version."""
+
+    url: str = ""
+    releases: dict[str, dict[str, tuple[float, bool]]] = field(default_factory=dict)
+    advisories: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    answers: bool = True
+
+    def add(self, name: str, version: str, days: float, *, yanked: bool = False) -> None:
+        self.releases.setdefault(name, {})[version] = days, yanked
+
+    def page(self, path: str) -> bytes | None:
+        """What is at this path; None for nothing."""
+        match path.strip("/").split("/"):
+            case ["simple", name] if name in self.releases:
+                return json.dumps({"meta": {"api-version": "1.1"}, "name": name, "files": self._files(name)}).encode()
+            case ["files", wheel]:
+                name, version, *_ = wheel.split("-")
+                return _wheel(name, version)
+            case ["pypi", name, version, "json"] if version in self.releases.get(name, {}):
+                return json.dumps({"vulnerabilities": self.advisories.get((name, version), [])}).encode()
+        return None
+
+    def _files(self, name: str) -> list[dict[str, Any]]:
+        files = []
+        for version, (days, yanked) in self.releases[name].items():
+            filename = f"{name}-{version}-py3-none-any.whl"
+            uploaded = (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            hashes = {"sha256": hashlib.sha256(_wheel(name, version)).hexdigest()}
+            url = f"/files/{filename}"
+            files.append(
+                {"filename": filename, "url": url, "hashes": hashes, "upload-time": uploaded, "yanked": yanked}
+            )
+        return files
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[LocalIndex]:
+    index = LocalIndex()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = index.page(self.path)
+            self.send_response(503 if not index.answers else 200 if page is not None else 404)
+            simple = self.path.startswith("/simple")
+            self.send_header("Content-Type", f"application/{'vnd.pypi.simple.v1+' if simple else ''}json")
+            self.send_header("Content-Length", str(len(page or b"")))
+            self.end_headers()
+            self.wfile.write(page or b"")
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the tests' output is their own."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    index.url = f"http://127.0.0.1:{server.server_address[1]}/simple"
+    try:
+        yield index
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _wheel(name: str, version: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path, text in (
+            (f"{name}.py", f"VERSION = {version!r}\n"),
+            (f"{name}-{version}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"),
+            (f"{name}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
+            (f"{name}-{version}.dist-info/RECORD", ""),
+        ):
+            archive.writestr(zipfile.ZipInfo(path), text)
+    return content.getvalue()
