@@ -45,6 +45,12 @@ def test_one_worker_does_everything_in_turn(graph: tuple[dict[str, list[str]], d
     assert wall_seconds(parents, seconds, 1) == sum(seconds.values())
 
 
+def test_what_is_not_built_takes_no_time() -> None:
+    parents: dict[str, list[str]] = {"fresh": [], "built": ["fresh"]}
+    assert remaining_path(parents, {"built": 2.0}) == {"fresh": 2.0, "built": 2.0}
+    assert remaining_path(parents, {}) == {"fresh": 0.0, "built": 0.0}
+
+
 def test_who_has_the_longest_way_after_it_goes_first() -> None:
     """Of more images that are ready than there are workers, at the start and after a parent."""
     seconds = dict.fromkeys(("a", "b", "long", "end"), 3.0)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from tasks.sharing import lease
 from tasks.sharing.lease import BuildCoordinator, Made
@@ -97,8 +98,6 @@ def test_a_killed_holder_is_replaced(server: loopback.Service) -> None:
 
 
 def test_only_the_holder_gives_back(server: loopback.Service) -> None:
-    import redis
-
     client = redis.Redis(port=server.port, decode_responses=True)
     with crew(server).acquire("stolen", lambda who: None, never):
         client.set("vllm-swarm:lease:stolen", "another")
@@ -106,8 +105,6 @@ def test_only_the_holder_gives_back(server: loopback.Service) -> None:
 
 
 def test_only_the_holder_renews(server: loopback.Service) -> None:
-    import redis
-
     said: list[str] = []
     client = redis.Redis(port=server.port, decode_responses=True)
     with crew(server, said, lease_seconds=0.3).acquire("lost", lambda who: None, never):
@@ -191,6 +188,31 @@ def test_a_redis_that_dies_while_a_lease_is_held_stops_nobody(tmp_path: Path) ->
             time.sleep(0.5)
     assert len(said) == 1
     assert "no connection" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (redis.AuthenticationError(), "it refuses the password in REDIS_URL"),
+        (redis.exceptions.NoPermissionError(), "it refuses the password in REDIS_URL"),
+        (redis.TimeoutError(), "it does not answer in time"),
+        (TimeoutError(), "it does not answer in time"),
+        (redis.ConnectionError(), "no connection"),
+        (OSError(), "no connection"),
+        (ValueError(), "REDIS_URL is not understood"),
+        (redis.ResponseError(), "it refuses the command"),
+    ],
+)
+def test_what_is_wrong_with_redis_is_said_without_its_own_words(error: Exception, said: str) -> None:
+    heard: list[str] = []
+
+    def fails(client: object) -> None:
+        raise error
+
+    one = BuildCoordinator("redis://:HUSH@127.0.0.1:1/0", heard.append)
+    assert one._do(fails) is None
+    assert heard == [f"Redis is left out ({said}): another machine may do the same work"]
+    assert one._do(lambda client: "answered") is None
 
 
 def test_a_redis_that_hangs_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

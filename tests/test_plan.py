@@ -175,7 +175,7 @@ def test_a_parent_that_is_pulled_is_the_reason_for_its_child() -> None:
         {"base": found(BASE)},
     )
     assert (decided["base"].action, decided["app"].action) == ("pull", "build")
-    assert (decided["app"].reasons, decided["app"].coming) == (("`base` is made anew",), ("base",))
+    assert (decided["app"].reasons, decided["app"].coming) == (("`base` is made again",), ("base",))
 
 
 def test_a_child_that_is_here_is_kept_when_its_parent_is_pulled_as_it_was() -> None:

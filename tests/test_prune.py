@@ -39,6 +39,13 @@ def test_of_two_alike_the_one_goes_that_was_of_no_use_for_longer() -> None:
     assert keys(items, DAY, 200) == ["b"]
 
 
+def test_what_is_just_little_enough_stays() -> None:
+    items = [item("a"), item("b", rebuild_cost=1)]
+    assert keys(items, DAY, 200) == []
+    assert keys(items, DAY, 199) == ["a"]
+    assert keys(items, DAY, 100) == ["a"]
+
+
 def test_parts_that_a_needed_item_holds_cost_nothing_and_free_nothing() -> None:
     needed = Item("a", "image", "a", {"base": 900, "a": 10}, needed="the plan needs it")
     other = Item("b", "image", "b", {"base": 900, "b": 20}, idle=9 * DAY)

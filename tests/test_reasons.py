@@ -89,3 +89,33 @@ def test_values_that_may_be_secret_are_never_shown_or_kept() -> None:
     assert "hunter" not in str(before)
     said = differences(made(settings={"args": before}), made(settings={"args": now}))
     assert said == ["arg `INDEX` changed", "arg `NPM_TOKEN` changed"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        (made(files={"a": "file 644 x y"}), made(files={"a": "file 755 x y"}), ["`a` mode 644 → 755"]),
+        (made(files={"a": "file 644 x y"}), made(files={"a": "file 755 x z"}), ["`a` changed"]),
+        (made(files={"a b": "file  x"}), made(files={"a b": "file 6 x"}), ["`a b` mode  → 6"]),
+        (made(settings={"args": {"A": "1"}}), made(settings={}), ["arg `A` removed"]),
+        (
+            made(settings={"a": 1, "args": {"A": "1", "B": "1", "C": "2"}, "z": ["x"]}),
+            made(settings={"a": 1, "args": {"A": "1", "B": "2", "C": "3"}, "z": ["y"]}),
+            ["arg `B` 1 → 2", "arg `C` 2 → 3", "z ['x'] → ['y']"],
+        ),
+        (made(settings={"shm": ""}), made(settings={"shm": "64m"}), ["shm nothing → 64m"]),
+        (made(settings={"pull": False}), made(settings={"pull": True}), ["pull nothing → True"]),
+        (made(settings={"t": "x" * 60}), made(settings={"t": "x" * 61}), [f"t {'x' * 60} → {'x' * 59}…"]),
+        (made(settings={"t": None}), made(settings={"t": []}), ["t nothing → nothing"]),
+        (made(bases={"b": ""}), made(bases={"b": "sha256:" + "0" * 64}), ["`b` moved unknown → sha256:000000000000…"]),
+        (made(bases={"b": ""}), made(bases={"c": ""}), ["base `c` is new", "base `b` is gone"]),
+    ],
+)
+def test_each_difference_word_by_word(before: BuildInputs, now: BuildInputs, said: list[str]) -> None:
+    assert differences(before, now) == said
+
+
+def test_five_files_are_named_and_of_six_one_is_counted() -> None:
+    five = dict.fromkeys("abcde", "file 644 x")
+    assert differences(made(), made(files=five)) == [f"`{name}` added" for name in "abcde"]
+    assert differences(made(), made(files={**five, "f": "file 644 x"}))[5:] == ["and 1 more files"]

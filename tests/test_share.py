@@ -17,8 +17,9 @@ from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import commands
 from tasks.base.commands import Done, TimedOut
 from tasks.base.errors import UserError
-from tasks.engine.client import Engine, LocalImage
+from tasks.engine.client import Engine, LocalImage, Snapshot, snapshot_of
 from tasks.planning.shared_image import SharedImage
+from tasks.sharing import transfer
 from tasks.sharing.registry import NoImage, Unavailable
 from tasks.sharing.share import Share, Wanted, path_of, wanted_of
 from tests import loopback
@@ -328,6 +329,7 @@ def test_what_is_asked_for() -> None:
     assert (wanted().path, wanted().tag) == ("app/auth", "in-abababababababab")
     assert path_of("vllm-swarm/auth:optimized") == "vllm-swarm/auth"
     assert path_of("auth") == "auth"
+    assert path_of("localhost/app/auth:1") == "app/auth"
     assert path_of("reg.example.org/a/b@sha256:00") == "a/b"
 
 
@@ -361,7 +363,8 @@ def test_trouble_with_one_image_leaves_the_others(monkeypatch: pytest.MonkeyPatc
 
     one, said = sharing(monkeypatch, image)
     assert one.look({"a": wanted("a"), "b": wanted("b")}) == {"b": found}
-    assert len(said) == 1
+    what = "`app/a:in-abababababababab` is built here: the shared registry reg:5000"
+    assert said == [f"{what} answers with something that is no image"]
     assert one.reads
 
 
@@ -386,7 +389,11 @@ class FakeEngine:
     def __init__(self) -> None:
         self.named: list[str] = []
 
+    def snapshot(self) -> Snapshot:
+        return snapshot_of([], "linux/arm64")
+
     def tag(self, image_id: str, ref: str) -> None:
+        assert image_id == "id"
         self.named.append(ref)
 
     def untag(self, ref: str) -> None:
@@ -542,3 +549,74 @@ def test_only_what_can_be_shared_is_offered(monkeypatch: pytest.MonkeyPatch) -> 
     unknown = replace(made("unknown"), bases={"python": ""})
     assert one.offers({"base": made("base"), "unknown": unknown}, "linux/amd64") == {"base": FOUND}
     assert asked == [("app/base", f"in-{made('base').fingerprint[:16]}", "linux/amd64")]
+
+
+BOTH = Wanted("app/auth", "ab" * 32, "linux/amd64, linux/arm64")
+
+
+def test_an_index_for_a_layout_comes_blob_by_blob_and_the_engine_gets_its_own_platform(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand], tmp_path: Path
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(transfer, "fetch", lambda *words: asked.append(words))
+    one, _ = sharing(monkeypatch, lambda *image: FOUND)
+    engine, docker = FakeEngine(), docker_says("")
+    assert one.pull(BOTH, FOUND, engine, tmp_path) == "reg:5000/app/auth@sha256:d"
+    (fetched,) = asked
+    assert fetched[:4] == (one._registry, "app/auth", "sha256:d", tmp_path)
+    assert docker.asked[0][0] == "docker pull --quiet --platform linux/arm64 reg:5000/app/auth@sha256:d"
+
+    def breaks(*words: object) -> None:
+        raise Unavailable("does not answer in time")
+
+    monkeypatch.setattr(transfer, "fetch", breaks)
+    docker = docker_says()
+    assert one.pull(BOTH, FOUND, engine, tmp_path) == ""
+    assert not docker.asked, "what did not come whole is not pulled"
+
+
+def test_an_index_of_a_layout_is_pushed_whole_under_all_its_tags(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand], tmp_path: Path
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(transfer, "push", lambda *words: asked.append(words))
+    one, said = sharing(monkeypatch, lambda *image: FOUND)
+    engine, docker, whole = FakeEngine(), docker_says(), (tmp_path, "sha256:index")
+    assert one.push(BOTH, LocalImage("id"), engine, ["latest"], whole) == FOUND
+    assert asked[0][:4] == (one._registry, "app/auth", ("in-abababababababab", "latest"), whole)
+    assert (engine.named, docker.asked, said) == ([], [], [])
+
+    def breaks(*words: object) -> None:
+        raise NoImage("lacks a layer")
+
+    monkeypatch.setattr(transfer, "push", breaks)
+    assert one.push(BOTH, LocalImage("id"), engine, whole=whole) is None
+    assert said == ["the shared registry reg:5000 takes nothing (it lacks a layer): results of this run are not shared"]
+
+
+def test_blobs_stop_when_the_run_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(commands, "stopping", lambda: True)
+    monkeypatch.setattr(transfer, "fetch", lambda registry, path, digest, layout, go_on: go_on())
+    one, _ = sharing(monkeypatch, lambda *image: FOUND)
+    with pytest.raises(commands.Stopped):
+        one.pull(BOTH, FOUND, FakeEngine(), tmp_path)
+    monkeypatch.setattr(transfer, "push", lambda registry, path, tags, whole, go_on: go_on())
+    with pytest.raises(commands.Stopped):
+        one.push(BOTH, LocalImage("id"), FakeEngine(), whole=(tmp_path, "sha256:index"))
+
+
+def test_no_more_than_a_few_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most, lock = [0], [0], threading.Lock()
+
+    def image(path: str, tag: str, platform: str) -> SharedImage:
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        time.sleep(0.002)
+        with lock:
+            at_once[0] -= 1
+        return FOUND
+
+    one, _ = sharing(monkeypatch, image)
+    assert len(one.look({str(number): wanted(str(number)) for number in range(40)})) == 40
+    assert 1 < most[0] <= 8
