@@ -120,11 +120,11 @@ def _try(run: Run, changed: set[Path]) -> None:
 
 def concerned(declared: Mapping[str, ImageInputs], changed: set[Path]) -> list[str]:
     """The images that read one of these files, and those that are built on such an image; parents come first."""
-    found: list[str] = []
+    images: list[str] = []
     for name, inputs in declared.items():
-        if changed & set(map(Path, inputs.file_dep())) or set(found) & set(inputs.needs):
-            found.append(name)
-    return found
+        if changed & set(map(Path, inputs.file_dep())) or set(images) & set(inputs.needs):
+            images.append(name)
+    return images
 
 
 def has_tests(inputs: ImageInputs) -> bool:
