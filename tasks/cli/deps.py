@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from tasks.base.settings import ROOT
+from tasks.bases.debian import declares_base
 from tasks.cli.action import JSON, Task, quiet
 
 
 def task_deps_check() -> Task:
     """Show which locked packages are behind, since when, and which have a known advisory: [--json]"""
     return quiet("tasks.ui.deps_view:check", JSON)
+
+
+def task_bases_check() -> Task | None:
+    """Show how old the base is and which of Debian's packages in the images have newer versions: [--json]"""
+    return quiet("tasks.ui.bases_view:check", JSON) if declares_base(ROOT) else None
 
 
 def task_deps_update() -> Task:

@@ -1,0 +1,105 @@
+"""How old is the base, and what in the images is older than what Debian has now?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import date
+
+import pytest
+
+from tasks.base import settings
+from tasks.base.settings import ROOT
+from tasks.ui.bases_view import age_of, text
+from tasks.updating import debian
+from tasks.updating.debian import Pending
+from tests.conftest import Lab
+
+OLD = """Package: tzdata
+Status: install ok installed
+Architecture: all
+Version: 2020a-0+deb11u1
+Maintainer: somebody <somebody@example.org>
+Description: time zones
+"""
+LISTED = """== auth
+openssl/stable-security 3.5.2-1 amd64 [upgradable from: 3.5.1-1]
+tzdata/stable-updates,stable 2026b-0 all [upgradable from: 2025a-0]
+Listing...
+== redis
+"""
+
+
+def test_what_apt_lists_is_read_by_image() -> None:
+    assert debian.parsed(LISTED) == {
+        "auth": [
+            Pending("openssl", "3.5.1-1", "3.5.2-1", security=True),
+            Pending("tzdata", "2025a-0", "2026b-0", security=False),
+        ],
+        "redis": [],
+    }
+
+
+def test_security_fixes_come_first() -> None:
+    found = {"auth": list(reversed(debian.parsed(LISTED)["auth"])), "redis": []}
+    assert text("debian:1", 40, 30, found).splitlines() == [
+        "debian:1: its packages are 40 days old (30 are allowed)",
+        "auth   2 newer, 1 of them security fixes: openssl 3.5.1-1 → 3.5.2-1, tzdata 2025a-0 → 2026b-0",
+        "redis  0 newer, 0 of them security fixes",
+    ]
+    assert age_of("no day", date(2026, 1, 1)) is None
+
+
+@pytest.mark.engine
+def test_an_image_needs_neither_apt_nor_a_shell_to_be_looked_into(lab: Lab) -> None:
+    lab.write(
+        {
+            "compose.yml": """
+                name: PREFIX
+                services:
+                  whole: {image: PREFIX/whole, build: {context: whole}}
+                  parts: {image: PREFIX/parts, build: {context: parts}}
+                  none: {image: PREFIX/none, build: {context: none}}
+                """,
+            "whole/Dockerfile": "FROM scratch\nCOPY status /var/lib/dpkg/status\n",
+            "whole/status": OLD,
+            "parts/Dockerfile": "FROM scratch\nCOPY d /var/lib/dpkg/status.d\n",
+            "parts/d/tzdata": OLD,
+            "parts/d/tzdata.md5sums": "0 /x\n",
+            "parts/d/base-files": OLD.replace("tzdata", "base-files"),
+            "none/Dockerfile": "FROM scratch\nCOPY f /f\n",
+            "none/f": "PREFIX\n",
+        }
+    )
+    lab.build()
+    whole, parts, none = (debian.list_of(lab.ref(name)) for name in ("whole", "parts", "none"))
+    assert whole == OLD.encode()
+    assert parts is not None
+    assert {each.strip() for each in parts.decode().split("\n\n")} == {
+        OLD.strip(),
+        OLD.replace("tzdata", "base-files").strip(),
+    }
+    assert none is None
+
+
+@pytest.mark.engine
+def test_apt_says_what_is_newer(base_image: None) -> None:
+    found = debian.pending(settings.load(environ={}).base_image, {"old": OLD.encode(), "none": b""})
+    assert [each.name for each in found["old"]] == ["tzdata"]
+    assert found["old"][0].installed == "2020a-0+deb11u1"
+    assert found["none"] == []
+
+
+@pytest.mark.stack
+def test_the_task_shows_all_images(stack_images: None) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "doit", "bases_check", "--json"], cwd=ROOT, capture_output=True, text=True
+    )
+    shown = json.loads(done.stdout)
+    assert shown["base"]["days"] >= 0
+    assert next(iter(shown["images"])) == "base"
+    assert {"auth", "memory", "orchestrator", "postgres", "redis"} <= set(shown["images"])
+    fixes = any(each["security"] for packages in shown["images"].values() for each in packages)
+    late = shown["base"]["days"] > shown["base"]["allowed_days"]
+    assert (done.returncode != 0) == (fixes or late), done.stderr
