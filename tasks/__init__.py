@@ -1,6 +1,14 @@
 """Tasks that build, share, run and measure the Docker images of a Compose project."""
 
+import signal
 import sys
+
+# Ctrl-C ends doit without a word also before its run begins, when `base.commands` hears it: Python would print where it
+# was. In doit's own process only: pytest, which imports us too, has its own way. doitw blocks it until here.
+if "doit.doit_cmd" in sys.modules and "pytest" not in sys.modules:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 if sys.dont_write_bytecode:
     from importlib.machinery import FileFinder, SourceFileLoader

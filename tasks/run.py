@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from tasks.base import commands, files, places, platforms, settings
+from tasks.base import commands, files, leftovers, places, platforms, settings
 from tasks.base.errors import UserError
 from tasks.base.events import CommandStarted, Events
 from tasks.base.references import beside
@@ -101,6 +101,11 @@ class Run:
     def folder(self) -> Path:
         """The project's own folder, in ``.build``."""
         return places.project_folder(self.files, self._environ)
+
+    @property
+    def journals(self) -> Path:
+        """Where runs of this project write down what they must not leave (``leftovers``)."""
+        return self.folder / "runs"
 
     @cached_property
     def common(self) -> Path:
@@ -396,4 +401,5 @@ def current() -> Run:
     """The run of this process."""
     run = Run()
     commands.listen(run.heard_command)
+    leftovers.keep_in(lambda: run.journals)
     return run

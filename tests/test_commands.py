@@ -202,6 +202,79 @@ commands.run(["sh", "-c", "trap '' INT TERM; while :; do sleep 0.1; done"])
     assert not done.stderr
 
 
+def test_a_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
+    program = f"""
+import os, signal, threading
+from tasks.base import commands
+commands.stop_on_signals()
+threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+threading.Timer(1.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
+commands.run(["sh", "-c", "trap '' INT TERM; echo $$ > {tmp_path}/pid; while :; do sleep 0.1; done"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 128 + signal.SIGTERM, "the second one ended it, before the first was done"
+    assert not done.stderr
+    assert gone(written(tmp_path / "pid"))
+
+
+def started_by(program: str, folder: Path) -> subprocess.Popen[bytes]:
+    """A process of its own group that runs this, once its command has written its number."""
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, start_new_session=True)
+    written(folder / "pid")
+    return process
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the guard finds commands in /proc")
+def test_commands_end_when_we_are_killed(tmp_path: Path) -> None:
+    loop = "trap '' INT TERM; while :; do sleep 0.1; done"
+    script = f'setsid sh -c "{loop}" & echo $! > {tmp_path}/other; {loop} & echo $! > {tmp_path}/pid; {loop}'
+    process = started_by(f"from tasks.base import commands\ncommands.run({['sh', '-c', script]!r})", tmp_path)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for name in ("pid", "other"):
+        assert gone(written(tmp_path / name)), name
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the guard finds commands in /proc")
+def test_a_command_that_is_being_started_when_we_are_killed_ends(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from tasks.base import commands
+class Killed(commands.Process):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        open({str(tmp_path / "pid")!r}, "w").write(str(self.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+commands.Process = Killed
+commands.run(["sleep", "60"])
+"""
+    started_by(program, tmp_path).wait()
+    assert gone(written(tmp_path / "pid"))
+
+
+def test_what_an_ended_command_left_on_purpose_lives_on(tmp_path: Path) -> None:
+    script = f"setsid sleep 60 & echo $! > {tmp_path}/daemon"
+    program = f"""
+from tasks.base import commands
+commands.run(["sh", "-c", {script!r}], stdout=commands.DEVNULL, stderr=commands.DEVNULL)
+commands.run(["sh", "-c", "echo $$ > {tmp_path}/pid; sleep 60"])
+"""
+    process = started_by(program, tmp_path)
+    process.kill()
+    process.wait()
+    assert gone(written(tmp_path / "pid"))
+    daemon = written(tmp_path / "daemon")
+    assert alive(daemon)
+    os.kill(daemon, signal.SIGKILL)
+
+
+def test_a_command_is_shown_without_the_mark_by_which_it_is_found() -> None:
+    ours, heard = Commands(), list[str]()
+    ours.listen(heard.append)
+    assert "VLLM_SWARM_COMMAND=" in ours.run(["env"], env=dict(os.environ)).stdout
+    assert heard == ["env"]
+
+
 def test_with_a_terminal_it_stays_in_our_group() -> None:
     program = "import os; print(os.getpgid(0) == os.getpgid(os.getppid()), flush=True)"
     outer = f"""

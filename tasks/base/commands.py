@@ -1,8 +1,8 @@
 """Every command that we run: how is it started, what became of it, and how do they all stop?
 
 Each command is a process group of its own, and known to us before anything can interrupt us (``stop_on_signals``), so
-that Ctrl-C, SIGTERM and a failing neighbour end it with everything that stayed in its group. Two things are not ended:
-what left its group on purpose (a daemon), and what runs when we ourselves are killed with SIGKILL.
+that Ctrl-C, SIGTERM and a failing neighbour end it with everything that stayed in its group; when we ourselves are
+killed, ``guard`` does. What left its group on purpose (a daemon) is not ended.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING, TypedDict
 
 from tasks.base.errors import UserError
+from tasks.base.guard import MARK, Guard
 from tasks.base.masking import masked, masked_word
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
 _STOP_SECONDS = 5.0
 _INTERRUPT_SECONDS = 1.5
+_SAME_SECONDS = 0.3  # a signal that comes so soon after another is its echo: sudo passes on what the terminal sent too
 # What stands before the reason in the output of docker, buildx, Compose and apt.
 _MARKS = ("Error response from daemon: ", "ERROR: ", "Error: ", "E: ", "dpkg: ")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -68,6 +70,7 @@ class Process(subprocess.Popen[bytes]):
     """A command that was started, and all that it started in its group."""
 
     grouped = True
+    mark = ""  # what `guard` knows it by; none for one that it does not end
     late = False
     """Whether it was stopped because its time was over."""
 
@@ -142,6 +145,8 @@ class Commands:
         self._stopping = threading.Event()
         self._deferring = False
         self._deferred = 0
+        self._asked = 0.0
+        self._guard = Guard(_shell)
 
     def run(self, argv: Sequence[str | Path], **options: Unpack[Options]) -> Done:
         """Run a command to its end and catch what it writes. Raises as ``start`` does; its status is its caller's."""
@@ -191,8 +196,8 @@ class Commands:
         finally:
             timer.cancel()
             process.stop()
-            self._running.discard(process)
             process.wait()
+            self._forget(process)
             _close(process)
         if process.late:
             raise TimedOut(f"{Path(argv[0]).name} was not done in {options.get('seconds'):.0f} s")
@@ -202,33 +207,40 @@ class Commands:
     def begin(self, argv: Sequence[str | Path], **options: Unpack[Options]) -> Process:
         """Start a command that its caller ends with ``stop``; raises ``NotInstalled`` and ``Stopped``."""
         cwd, env, stdin = options.get("cwd"), options.get("env"), options.get("stdin")
-        terminal = options.get("terminal")
+        terminal, cleanup = options.get("terminal"), options.get("cleanup")
         if self._listeners:
             line = pasteable(argv, cwd, env, stdin if isinstance(stdin, bytes) else None)
             for listener in self._listeners:
                 listener(line)
         read = DEVNULL if stdin is None else stdin if not isinstance(stdin, bytes) else PIPE
         with self._uninterrupted():
-            if self._stopping.is_set() and not options.get("cleanup"):
+            if self._stopping.is_set() and not cleanup:
                 raise Stopped
+            mark = "" if cleanup else self._guard.announce()
             try:
                 process = Process(
                     argv,
                     cwd=cwd,
-                    env=env,
+                    env={**(os.environ if env is None else env), MARK: mark} if mark else env,
                     stdin=None if terminal else read,
                     stdout=None if terminal else options.get("stdout", PIPE),
                     stderr=None if terminal else options.get("stderr", STDOUT),
                     start_new_session=not terminal,
                 )
-            except FileNotFoundError:
-                if cwd and not cwd.is_dir():
+            except OSError as error:
+                self._guard.forget(mark)
+                if not isinstance(error, FileNotFoundError) or (cwd and not cwd.is_dir()):
                     raise
                 raise NotInstalled(f"the {argv[0]} command is not installed", remedy=_remedy(argv[0])) from None
-            process.grouped = not terminal
-            if not options.get("cleanup"):
+            process.grouped, process.mark = not terminal, mark
+            if not cleanup:
                 self._running.add(process)
         return process
+
+    def _forget(self, process: Process) -> None:
+        with self._uninterrupted():
+            self._running.discard(process)
+            self._guard.forget(process.mark)
 
     def listen(self, listener: Callable[[str], None]) -> None:
         """Call ``listener`` from now on with each command before it is started, as it can be pasted into a shell."""
@@ -272,12 +284,21 @@ class Commands:
                 signal.signal(number, self._leave)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
         if self._deferring:
             self._deferred = number
             return
+        self._asked = time.monotonic()
+        for each in _SIGNALS:
+            signal.signal(each, self._leave_at_once)
         self.stop_all()
         raise SystemExit(128 + number)
+
+    def _leave_at_once(self, number: int, frame: FrameType | None) -> None:
+        """Asked once more, as by a second Ctrl-C: nothing is waited for."""
+        if time.monotonic() - self._asked > _SAME_SECONDS:
+            for process in list(self._running):
+                process.send(signal.SIGKILL)
+            os._exit(128 + number)
 
     @contextlib.contextmanager
     def _uninterrupted(self) -> Iterator[None]:
@@ -336,6 +357,16 @@ def pasteable(
     if stdin is not None:
         line = f"printf %s {shlex.quote(masked(stdin.decode(errors='replace'), known))} | {line}"
     return f"(cd {shlex.quote(str(cwd))} && {line})" if cwd and cwd.absolute() != Path.cwd() else line
+
+
+def _shell(argv: list[str]) -> IO[bytes]:
+    """Start what ``guard`` asks for, away from our group; the end of the pipe that it reads."""
+    said = None if os.isatty(2) else DEVNULL  # not to hold open what somebody reads to its end
+    process = subprocess.Popen(argv, stdin=PIPE, stdout=DEVNULL, stderr=said, cwd="/", start_new_session=True)
+    if process.stdin is None:
+        raise AssertionError("it was asked for")
+    process.returncode = 0  # it ends after us: nobody waits for it
+    return process.stdin
 
 
 def _remedy(program: str | Path) -> str:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.base import commands
+from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.engine.labels import LABEL
 
@@ -165,15 +165,17 @@ def make_rootfs(root: Path, tar: Path, platform: str) -> None:
     argv = mmdebstrap_argv(include, unfinished, arch, mirrors(indextargets()), root / APT)
     tar.parent.mkdir(parents=True, exist_ok=True)
     log = tar.with_name("mmdebstrap.log")
-    try:
-        with log.open("w") as out:
-            env = {**os.environ, **_apt_proxy(), "SOURCE_DATE_EPOCH": str(EPOCH)}
-            done = commands.run(argv, env=env, stdout=out, stderr=out)
-        if done.status:
-            raise UserError(f"mmdebstrap: {commands.last_words(log.read_text())}", remedy=f"its log is {log}")
-        unfinished.replace(tar)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with leftovers.noted(unfinished), leftovers.folder("mmdebstrap-") as scratch:
+        scratch.chmod(0o755)  # apt becomes another user, who must get through
+        try:
+            with log.open("w") as out:
+                env = {**os.environ, **_apt_proxy(), "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(scratch)}
+                done = commands.run(argv, env=env, stdout=out, stderr=out)
+            if done.status:
+                raise UserError(f"mmdebstrap: {commands.last_words(log.read_text())}", remedy=f"its log is {log}")
+            unfinished.replace(tar)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def image_config(diff_id: str, platform: str, number: str = "") -> bytes:

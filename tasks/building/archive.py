@@ -15,12 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tasks.base import commands
+from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.base.references import tag_of
@@ -46,8 +45,7 @@ def export(run: Run, folder: Path) -> str:
     if not fresh:
         raise UserError("no image is fresh, so there is nothing to export", remedy="doit build_optimized")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
+    with leftovers.folder(f".{folder.name}-", folder.parent) as draft:
         images = [_entry(decision, local_image) for decision, local_image in fresh]
         run.events.say(f"writing {len(images)} images")
         _docker(run, "save", "--output", str(draft / IMAGES), *(entry["ref"] for entry in images))
@@ -61,8 +59,6 @@ def export(run: Run, folder: Path) -> str:
         (draft / INDEX).write_text(json.dumps(whole, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     size = sum(entry["size"] for entry in files.values())
     also = " and the local cache" if cache.is_dir() else ""
     return f"wrote {len(images)} images{also}, {size_text(size)}, to {folder}"

@@ -9,13 +9,12 @@ image proves the first one.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tasks.base import commands
+from tasks.base import commands, leftovers
 from tasks.base.references import repository
 from tasks.building import build_target, log, parents, sending
 from tasks.building.build_target import BuildTarget
@@ -131,9 +130,9 @@ class ImageBuild:
     def _buildx(self, target: BuildTarget, progress: Progress) -> tuple[int, str]:
         """Run ``docker buildx build``; its exit status, and the id of the image, "" for none."""
         run = self.run
-        with tempfile.TemporaryDirectory(prefix="build-") as folder:
-            iidfile = Path(folder) / "id"
-            image = self.attempt.image(as_built(self.inputs, Path(folder), run.common))
+        with leftovers.folder("build-") as folder:
+            iidfile = folder / "id"
+            image = self.attempt.image(as_built(self.inputs, folder, run.common))
             argv = buildx.build_argv(
                 image,
                 parents=target.parents,

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from tasks.base import commands
+from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.building import build_target, sending
 from tasks.building.context import as_built
@@ -106,9 +104,9 @@ def _next(run: Run, names: Sequence[str]) -> Decision | None:
 
 def _build(run: Run, decision: Decision, stage: str) -> None:
     index = decision.inputs.index
-    with tempfile.TemporaryDirectory(prefix="early-") as folder, sending.contexts(index, run.common):
-        image = as_built(decision.inputs, Path(folder), run.common)
-        nothing = Path(folder) / "no-parent"
+    with leftovers.folder("early-") as folder, sending.contexts(index, run.common):
+        image = as_built(decision.inputs, folder, run.common)
+        nothing = folder / "no-parent"
         nothing.mkdir()
         # BuildKit looks up what a context stands for also where the stage does not need it, and a name that it needs
         # and that stands for nothing in a registry.

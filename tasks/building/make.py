@@ -262,6 +262,8 @@ def _build(build: ImageBuild) -> None:
 def _built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
     """Build the image and give it its names. ``UserError`` if that fails, ``InputsChanged`` if it does not count."""
     run, decision = build.run, build.decision
+    if not run.settings.dedicated_builder:  # that one is given no name
+        temporary_tag.note(run.engine, build.tag)
     try:
         outcome = build.build()
         if outcome.changed:
@@ -275,7 +277,7 @@ def _built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
         results.name_image(run, decision, image_id)
         run.built(build.name)
     finally:
-        if not run.settings.dedicated_builder:  # that one is given no name
+        if not run.settings.dedicated_builder:
             temporary_tag.take_away(run.engine, [build.tag])
     # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.
     made = made or run.snapshot().get(build.inputs.image.ref) or LocalImage(image_id)

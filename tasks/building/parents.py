@@ -62,8 +62,9 @@ def pinned(run: Run, decision: Decision) -> Iterator[Pinned]:
                 path = path_of(run.project.images[name].ref)
                 ref = f"{HOST}/{path}:{temporary_tag.make('parent')}"
                 pins.ids[name] = local_image.id
-                run.engine.tag(local_image.id, ref)
                 named[name] = ref
+                temporary_tag.note(run.engine, ref)
+                run.engine.tag(local_image.id, ref)
                 pins.shown[ref] = known
             pins.contexts[context] = named[name]
         yield pins

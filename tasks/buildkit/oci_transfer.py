@@ -20,7 +20,6 @@ import os
 import re
 import shutil
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from tasks.base import commands, lock, platforms
+from tasks.base import commands, leftovers, lock, platforms
 from tasks.base.errors import UserError
 from tasks.base.files import write_json
 from tasks.buildkit.buildx import one_line
@@ -278,16 +277,16 @@ def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
     if top != layout.manifest:
         reached = sorted(_reached(layout.folder, {"digest": top}))
         blobs = [digest for digest in reached if blob_of(layout.folder, digest).is_file()]
-    with tempfile.NamedTemporaryFile(dir=layout.folder, prefix="load-", suffix=".tar") as archive:
-        with tarfile.open(fileobj=archive, mode="w") as tar:
+    with leftovers.folder("load-", layout.folder) as folder:
+        archive = folder / "image.tar"
+        with tarfile.open(archive, mode="w") as tar:
             for name, text in _papers(layout, top).items():
                 entry = tarfile.TarInfo(name)
                 entry.size = len(text)
                 tar.addfile(entry, io.BytesIO(text))
             for digest in dict.fromkeys(blobs):
                 tar.add(blob_of(layout.folder, digest), _path(digest))
-        archive.flush()
-        done = commands.run(["docker", "load", "--input", archive.name], env=leading_to(engine.address))
+        done = commands.run(["docker", "load", "--input", str(archive)], env=leading_to(engine.address))
     loaded = re.search(r"Loaded image ID: (sha256:[0-9a-f]{64})", done.stdout)
     if done.status or not loaded:
         raise UserError(f"the engine does not take the image from the builder: {done.why}")
@@ -317,8 +316,7 @@ def _path(digest: str) -> str:
 def _save(engine: Engine, local_image: LocalImage, folder: Path) -> None:
     """Unpack what ``docker save`` writes into a layout's folder, in place of what was there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".save-"))
-    try:
+    with leftovers.folder(".save-", folder.parent) as fresh:
         argv = ["docker", "save", local_image.id]
         env = leading_to(engine.address)
         with commands.start(argv, env=env, stderr=commands.PIPE) as process:
@@ -331,5 +329,3 @@ def _save(engine: Engine, local_image: LocalImage, folder: Path) -> None:
         (fresh / "ingest").mkdir(exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)

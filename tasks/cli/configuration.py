@@ -7,13 +7,28 @@ import gc
 import os
 from typing import Any
 
-from tasks.base import settings
+from tasks.base import leftovers, settings
 from tasks.base.errors import UserError
 from tasks.base.places import project_folder
 from tasks.cli import doit_memory
 from tasks.cli.file_checker import FileChecker
 from tasks.compose.project import compose_files
+from tasks.run import current
 from tasks.ui.reporter import Reporter
+
+
+class _Reporter(Reporter):
+    """doit tells its reporter, and nobody else, that a run begins."""
+
+    def initialize(self, *args: Any) -> None:
+        """A run begins: first what killed runs left goes."""
+        super().initialize(*args)
+        run = current()
+        if found := leftovers.abandoned(run.journals):
+            from tasks.engine import killed_runs  # most runs have none
+
+            if count := killed_runs.sweep(found):
+                run.events.say(f"removed {count} temporary files and names that a killed run had left")
 
 
 def doit_config() -> dict[str, Any]:
@@ -40,5 +55,5 @@ def doit_config() -> dict[str, Any]:
         "par_type": "thread",
         "num_process": jobs,
         "check_file_uptodate": FileChecker,
-        "reporter": Reporter,
+        "reporter": _Reporter,
     }

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks.base import commands
+from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.engine.endpoint import endpoint, tls
 
@@ -185,15 +185,16 @@ def ssh_argv(address: str) -> list[str]:
 def _through_ssh(address: str) -> str:
     """A Unix socket of this process whose connections lead through ssh to the engine at ``address``."""
     import atexit
+    import contextlib
     import shutil
     import socket
-    import tempfile
     import threading
 
     if shutil.which("ssh") is None:
         raise UserError(f"the engine is at {address}, and there is no ssh command", remedy="install openssh-client")
-    folder = Path(tempfile.mkdtemp(prefix="engine-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    cleaning = contextlib.ExitStack()
+    folder = cleaning.enter_context(leftovers.folder("engine-"))
+    atexit.register(cleaning.close)
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(folder / "docker.sock"))
     server.listen(64)

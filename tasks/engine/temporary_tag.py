@@ -12,9 +12,12 @@ import re
 import time
 from collections.abc import Iterable
 
+from tasks.base import leftovers
 from tasks.base.errors import UserError
 from tasks.engine.client import Engine
 
+NAME = "name"
+"""The kind of what ``leftovers`` keeps of a name: the engine's address and the reference follow."""
 _TAG = re.compile(r"(?:building|parent)-(\d{10,})-[0-9a-f]{12}|building-[0-9a-f]{12}")
 
 
@@ -23,12 +26,18 @@ def make(kind: str) -> str:
     return f"{kind}-{int(time.time())}-{os.urandom(6).hex()}"
 
 
+def note(engine: Engine, ref: str) -> None:
+    """This temporary name is about to be given: should we be killed, the next run takes it away."""
+    leftovers.made(NAME, engine.address, ref)
+
+
 def take_away(engine: Engine, refs: Iterable[str]) -> None:
     """Take temporary names away, also those that were never given. One that stays, since the engine does not answer, is
     ``cache_prune``'s: it neither keeps the others nor fails or hides what the block that gave it came to."""
     for ref in refs:
         with contextlib.suppress(UserError):
             engine.untag(ref)
+            leftovers.gone(NAME, engine.address, ref)
 
 
 def given(ref: str) -> float | None:

@@ -7,10 +7,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.temporary_engine import TemporaryEngine
@@ -60,9 +59,12 @@ class Project(Lab):
 
     def begun(self, *args: str, **environ: str) -> subprocess.Popen[bytes]:
         """Doit, started in a group of its own, with its output in a file."""
+        return self.started(self.argv(*(args or ("build_optimized",))), **environ)
+
+    def started(self, argv: Sequence[str], **environ: str) -> subprocess.Popen[bytes]:
         with (self.folder.parent / "output").open("wb") as out:
             return subprocess.Popen(
-                self.argv(*(args or ("build_optimized",))),
+                argv,
                 cwd=ROOT,
                 env=self.env(**environ),
                 stdin=subprocess.DEVNULL,
@@ -146,7 +148,3 @@ def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def doit_argv(*words: str) -> list[str]:
-    return [sys.executable, "-m", "doit", *words]

@@ -1,0 +1,171 @@
+"""What would stay if this process were killed now?
+
+Temporary folders, half-written files, names that images have for the time of a build: each is written down before it
+is made, in a file that this process keeps locked. The file of one that was killed is not locked any more, so the next
+run sees what is left, and removes it. A journal that cannot be written is done without.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+Entry = tuple[str, ...]
+"""A kind, ``path`` or another room's, and what tells which one it is."""
+PATH = "path"
+_SUFFIX = ".json"
+_LAST_SECONDS = 1.0  # so long the threads of a run that is stopped have for the ends of their blocks
+
+
+class Journal:
+    """What one process has for its own time."""
+
+    def __init__(self) -> None:
+        self._where: Callable[[], Path] | None = None
+        self._file: Path | None = None
+        self._descriptor = -1
+        self._there: set[Entry] = set()
+        self._lock = threading.Lock()
+
+    def keep_in(self, where: Callable[[], Path]) -> None:
+        """From now on, write into a file of the folder that ``where`` tells when it is first needed."""
+        self._where = where
+
+    def made(self, *entry: str) -> None:
+        """This is about to be made."""
+        with self._lock:
+            self._there.add(entry)
+            self._begin()
+            self._write("+", entry)
+
+    def gone(self, *entry: str) -> None:
+        """This is not there any more."""
+        with self._lock:
+            if entry in self._there:
+                self._there.remove(entry)
+                self._write("-", entry)
+
+    def close(self) -> None:
+        """The process ends: the journal goes, unless something is left, which is then the next run's."""
+        until = time.monotonic() + _LAST_SECONDS
+        while self._there and time.monotonic() < until:
+            time.sleep(0.01)
+        if self._file and not self._there:
+            self._file.unlink(missing_ok=True)
+
+    def _begin(self) -> None:
+        if self._where is None or self._file:
+            return
+        where, self._where = self._where, None
+        with contextlib.suppress(Exception):  # no Compose file, a folder that cannot be written
+            folder = where()
+            folder.mkdir(exist_ok=True)
+            file = folder / f"{os.getpid()}-{os.urandom(6).hex()}"
+            self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = file.rename(file.with_suffix(_SUFFIX))  # only now anybody looks whether it is locked
+            atexit.register(self.close)
+
+    def _write(self, sign: str, entry: Entry) -> None:
+        if self._file:
+            with contextlib.suppress(OSError):
+                os.write(self._descriptor, f"{json.dumps([sign, *entry])}\n".encode())
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """The journals of processes that are gone."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [path for path in found if not _in_use(path)]
+
+
+def entries(journal: Path) -> set[Entry]:
+    """What a process that is gone had made and not removed; a line that was half written counts for nothing."""
+    found: set[Entry] = set()
+    with contextlib.suppress(OSError):
+        for line in journal.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError):
+                sign, *entry = json.loads(line)
+                if sign in ("+", "-") and all(isinstance(word, str) for word in entry):
+                    (found.add if sign == "+" else found.discard)(tuple(entry))
+    return found
+
+
+def remove(path: Path) -> bool:
+    """Remove a file or a folder that a process that is gone had made; whether it was there. What belongs to others, or
+    in which something is still mounted, stays."""
+    with contextlib.suppress(OSError):
+        if path.lstat().st_uid != os.geteuid() or _mounted_in(path):
+            return False
+        if path.is_dir() and not path.is_symlink():
+            import shutil  # only who has something to remove needs it
+
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+        return True
+    return False
+
+
+def _in_use(journal: Path) -> bool:
+    """Whether its process lives. One that was killed before it gave its journal its name is told by its number."""
+    if journal.suffix != _SUFFIX:
+        return Path("/proc", journal.name.partition("-")[0]).exists()
+    try:
+        descriptor = os.open(journal, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _mounted_in(path: Path) -> bool:
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    inside = f"{os.path.realpath(path)}/"
+    return any(f"{line.split()[4]}/".startswith(inside) for line in mounts)
+
+
+_ours = Journal()
+keep_in, made, gone = _ours.keep_in, _ours.made, _ours.gone
+
+
+@contextlib.contextmanager
+def noted(path: Path) -> Iterator[Path]:
+    """For the block, in which this is made: the next run removes it if this process is killed. Its maker removes it."""
+    made(PATH, str(path))
+    try:
+        yield path
+    finally:
+        gone(PATH, str(path))
+
+
+@contextlib.contextmanager
+def folder(prefix: str, within: Path | None = None) -> Iterator[Path]:
+    """A new folder for the block, where temporary files lie, or ``within`` another one."""
+    import shutil
+    import tempfile
+
+    path = Path(within or tempfile.gettempdir(), f"{prefix}{os.urandom(6).hex()}").absolute()
+    with noted(path):
+        path.mkdir(mode=0o700)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)

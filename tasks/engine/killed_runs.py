@@ -1,0 +1,43 @@
+"""What did runs leave that were killed, and how does it go?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tasks.base import leftovers
+from tasks.base.errors import UserError
+from tasks.engine import temporary_tag
+from tasks.engine.client import Engine
+
+
+def sweep(journals: Iterable[Path]) -> int:
+    """Remove what the processes had only for their own time that wrote these; how much that was. Where an engine does
+    not answer, its names, and the journal that tells of them, are left to a later run."""
+    removed = 0
+    for journal in journals:
+        whole = True
+        for entry in leftovers.entries(journal):
+            match entry:
+                case (leftovers.PATH, path):
+                    removed += leftovers.remove(Path(path))
+                case (temporary_tag.NAME, address, ref):
+                    taken = _take_away(address, ref)
+                    removed, whole = removed + bool(taken), whole and taken is not None
+        if whole:
+            journal.unlink(missing_ok=True)
+    return removed
+
+
+def _take_away(address: str, ref: str) -> bool | None:
+    """Whether a name was there to be taken away; None if its engine does not answer."""
+    if temporary_tag.given(ref) is None:
+        return False
+    engine = Engine(address)
+    try:
+        if not engine.tagged(ref):
+            return False
+        engine.untag(ref)
+    except UserError:
+        return None
+    return True

@@ -1,0 +1,78 @@
+"""A run is killed at any moment: nothing of it lives on, and the next run is right and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from tests.faults.conftest import Rounds
+from tests.faults.project import SOON, Project, ended, wait_until
+
+pytestmark = pytest.mark.engine
+SIGNALS = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM]
+
+
+def is_right_after(project: Project) -> None:
+    done = project.doit("build_optimized")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    project.assert_right()
+    project.assert_clean()
+
+
+def some(rounds: Rounds) -> list[str]:
+    return rounds.chance.sample(["base", "left", "right", "leaf"], 2)
+
+
+@pytest.mark.parametrize("whom", ["the whole group", "doit alone"])
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_is_killed(project: Project, rounds: Rounds, number: signal.Signals, whom: str) -> None:
+    assert project.doit("build_optimized").returncode == 0
+    for count in rounds.of(2, 200):
+        project.edit(*some(rounds))
+        with ended(project.begun()) as doit:
+            time.sleep(rounds.chance.uniform(0.15, 2.5))  # before that, Python is not ours
+            (os.kill if whom == "doit alone" else os.killpg)(doit.pid, number)
+            assert wait_until(lambda: doit.poll() is not None, SOON), "doit does not end"
+            assert wait_until(lambda: not project.processes(), SOON), (count, project.processes())
+            assert "Traceback" not in project.output, project.output
+        is_right_after(project)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_one_build_is_killed(project: Project, rounds: Rounds, number: signal.Signals) -> None:
+    assert project.doit("build_optimized").returncode == 0
+    for _ in rounds.of(1, 200):
+        project.edit(*some(rounds))
+        with ended(project.begun()) as doit:
+            wait_until(lambda: builds(project) or doit.poll() is not None, 10)
+            time.sleep(rounds.chance.uniform(0, 0.5))
+            for pid in builds(project)[:1]:
+                os.kill(pid, number)
+            assert wait_until(lambda: doit.poll() is not None, 60), "doit does not end"
+            assert not project.processes()
+            assert "Traceback" not in project.output, project.output
+        is_right_after(project)
+
+
+def builds(project: Project) -> list[int]:
+    """The processes of buildx that build an image."""
+    return [pid for pid, argv in project.processes().items() if re.search(r"buildx build .*--iidfile", argv)]
+
+
+def test_an_interrupt_while_python_starts_is_silent(project: Project, rounds: Rounds) -> None:
+    """Started as doitw does it."""
+    for count in rounds.of(10, 200):
+        argv = ["env", "--block-signal=INT", *project.argv("plan")]
+        with ended(project.started(argv)) as doit:
+            time.sleep(0.3 * rounds.chance.random() if count else 0)
+            doit.send_signal(signal.SIGINT)
+            assert wait_until(lambda: doit.poll() is not None, 20)
+        assert "Traceback" not in project.output, project.output
+        assert not project.processes()
+        assert project.actions() == dict.fromkeys(("base", "left", "right", "leaf"), "build")
+        project.assert_clean()

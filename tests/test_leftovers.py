@@ -1,0 +1,154 @@
+"""What a process has for its own time is written down, and removed by the next one when it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.base import leftovers
+from tasks.base.leftovers import Journal
+from tasks.engine import killed_runs, temporary_tag
+from tests import pretended
+from tests.conftest import ROOT
+
+# Makes a folder in another process and goes on until it is killed.
+MAKER = """
+import sys
+from pathlib import Path
+from tasks.base import leftovers
+leftovers.keep_in(lambda: Path(sys.argv[1]))
+with leftovers.folder("build-", Path(sys.argv[2])) as folder, leftovers.folder("gone-", Path(sys.argv[2])):
+    (folder / "Dockerfile").touch()
+    print("made", flush=True)
+    sys.stdin.read()
+"""
+
+
+def maker(runs: Path, scratch: Path) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", MAKER, str(runs), str(scratch)]
+    process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "made\n"
+    return process
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+    runs, scratch = tmp_path / "runs", tmp_path / "scratch"
+    scratch.mkdir()
+    dead, living = maker(runs, scratch), maker(runs, scratch)
+    assert leftovers.abandoned(runs) == []
+    dead.kill()
+    dead.wait()
+    found = leftovers.abandoned(runs)
+    assert len(found) == 1
+    assert killed_runs.sweep(found) == 2
+    assert leftovers.abandoned(runs) == []
+    assert len(list(scratch.iterdir())) == 2, "those of the one that lives"
+    living.communicate("")
+    assert living.returncode == 0
+    assert not list(scratch.iterdir())
+    assert not list(runs.iterdir())
+
+
+def test_a_journal_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    journal = Journal()
+    journal.keep_in(lambda: tmp_path / "file" / "runs")
+    journal.made(leftovers.PATH, "/nowhere")
+    journal.gone(leftovers.PATH, "/nowhere")
+    journal.close()
+    assert leftovers.abandoned(tmp_path / "file" / "runs") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "[", "7", '["+"]', '["+", 7]', '["?", "path", "PLACE"]', '["+", "path", "PLA', '["+", "other", "PLACE"]'],
+)
+def test_a_damaged_journal_removes_nothing(tmp_path: Path, line: str) -> None:
+    place, journal = tmp_path / "place", tmp_path / "1-a.json"
+    place.mkdir()
+    journal.write_text(line.replace("PLACE", str(place)))
+    assert killed_runs.sweep([journal]) == 0
+    assert place.exists()
+    assert not journal.exists()
+
+
+def test_a_journal_is_taken_back_line_by_line(tmp_path: Path) -> None:
+    journal = tmp_path / "1-a.json"
+    lines = [["+", "path", "/a"], ["+", "path", "/b"], ["-", "path", "/a"]]
+    journal.write_text("\n".join(map(json.dumps, lines)) + '\n["-", "path", "/')
+    assert leftovers.entries(journal) == {("path", "/b")}
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount")
+def test_where_something_is_mounted_nothing_is_removed(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    (place / "proc").mkdir(parents=True)
+    (place / "file").touch()
+    if subprocess.run(["mount", "-t", "tmpfs", "none", place / "proc"]).returncode:
+        pytest.skip("this container may not mount")
+    try:
+        assert not leftovers.remove(place)
+        assert (place / "file").exists()
+    finally:
+        subprocess.run(["umount", place / "proc"], check=True)
+    assert leftovers.remove(place)
+    assert not place.exists()
+
+
+def test_a_name_goes_and_only_a_temporary_one(tmp_path: Path) -> None:
+    with pretended.engine(tmp_path) as (engine, _):
+        address, passing = f"unix://{engine.place}", f"shop/web:{temporary_tag.make('building')}"
+        engine.hold({"id": "sha256:1", "tags": [passing, "shop/web:latest"], "labels": {}, "layers": []})
+        journal = tmp_path / "1-a.json"
+        lines = [
+            ["+", "name", address, ref]
+            for ref in (passing, "shop/web:latest", "no/such:building-1795505378-0a1b2c3d4e5f")
+        ]
+        journal.write_text("\n".join(map(json.dumps, lines)))
+        assert killed_runs.sweep([journal]) == 1
+        assert engine.tags() == ["shop/web:latest"]
+        assert not journal.exists()
+
+
+def test_names_of_an_engine_that_does_not_answer_are_left_to_a_later_run(tmp_path: Path) -> None:
+    journal = tmp_path / "1-a.json"
+    journal.write_text(json.dumps(["+", "name", f"unix://{tmp_path}/no.sock", "a:building-1795505378-0a1b2c3d4e5f"]))
+    assert killed_runs.sweep([journal]) == 0
+    assert journal.exists()
+
+
+def test_a_process_that_ends_leaves_what_is_not_removed_to_the_next(tmp_path: Path) -> None:
+    program = """
+import sys, threading
+from pathlib import Path
+from tasks.base import leftovers
+leftovers.keep_in(lambda: Path(sys.argv[1]))
+def work():
+    with leftovers.folder("build-", Path(sys.argv[1]).parent):
+        made.set()
+        threading.Event().wait()
+made = threading.Event()
+threading.Thread(target=work, daemon=True).start()
+made.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "runs")], cwd=ROOT, timeout=20)
+    assert done.returncode == 0
+    assert killed_runs.sweep(leftovers.abandoned(tmp_path / "runs")) == 1
+    assert not list(tmp_path.glob("build-*"))
+
+
+def test_one_that_was_killed_before_its_journal_had_its_name_leaves_none(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.send_signal(signal.SIGKILL)
+    gone.wait()
+    for pid in (gone.pid, os.getpid()):
+        (tmp_path / f"{pid}-a").touch()
+    assert leftovers.abandoned(tmp_path) == [tmp_path / f"{gone.pid}-a"]
