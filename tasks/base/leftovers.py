@@ -102,7 +102,7 @@ def entries(journal: Path) -> set[Entry]:
 
 def remove(path: Path) -> bool:
     """Remove a file or a folder that a process that is gone had made; whether it was there. What belongs to others, or
-    in which something is still mounted, stays."""
+    in which something is still mounted, stays, and so does a file that another process has locked since."""
     with contextlib.suppress(OSError):
         if path.lstat().st_uid != os.geteuid() or _mounted_in(path):
             return False
@@ -110,9 +110,22 @@ def remove(path: Path) -> bool:
             import shutil  # only who has something to remove needs it
 
             shutil.rmtree(path, ignore_errors=True)
+        elif _locked(path):
+            return False
         else:
             path.unlink()
         return True
+    return False
+
+
+def _locked(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
     return False
 
 
@@ -121,16 +134,9 @@ def _in_use(journal: Path) -> bool:
     if journal.suffix != _SUFFIX:
         return Path("/proc", journal.name.partition("-")[0]).exists()
     try:
-        descriptor = os.open(journal, os.O_RDONLY | os.O_CLOEXEC)
+        return _locked(journal)
     except OSError:
         return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _mounted_in(path: Path) -> bool:

@@ -21,6 +21,7 @@ from tasks.base import commands
 from tasks.base.errors import UserError
 
 _POLL_SECONDS = 0.05
+_LOOKS, _LONGEST = 3, 300
 _EVERYBODY = 0o666
 _MAY_ONLY_BE_READ = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -50,6 +51,39 @@ def try_exclusive(path: Path) -> Iterator[bool]:
     for a file that cannot be locked."""
     with _opened(path, fcntl.LOCK_EX, None) as ours:
         yield ours
+
+
+@contextlib.contextmanager
+def passing(path: Path, who: str, waiting: Callable[[], None] | None) -> Iterator[bool]:
+    """Hold the lock of a file that goes at the block's end, and in which stands ``who`` holds it, for ``holder``.
+
+    While another holds it, ``waiting`` is called once and it is waited for; without ``waiting``, false and no lock.
+    ``Stopped`` when the run is stopped meanwhile, ``UserError`` for a file that cannot be locked.
+    """
+    with _opened(path, fcntl.LOCK_EX, waiting) as ours:
+        if ours:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, _flags(os.O_WRONLY | os.O_TRUNC))
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(who)
+        try:
+            yield ours
+        finally:
+            if ours:
+                with contextlib.suppress(OSError):  # somebody else's, in a sticky folder
+                    path.unlink()
+
+
+def holder(path: Path) -> str:
+    """Who holds the lock of this file, in the holder's words on one line; "" if that is not to be read."""
+    for _ in range(_LOOKS):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, _flags(os.O_RDONLY))
+            with os.fdopen(descriptor, errors="replace") as file:
+                if said := "".join(filter(str.isprintable, file.read(_LONGEST))):
+                    return said
+        time.sleep(_POLL_SECONDS)  # it has just got it
+    return ""
 
 
 def of_engine(address: str, what: str, *named: str) -> Path:

@@ -14,11 +14,12 @@ import re
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tasks.base import commands
+from tasks.base import commands, lock
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT, BaseSource, Settings
 from tasks.bases.debian import (
@@ -54,18 +55,29 @@ def ensure(settings: Settings, root: Path, no_cache: bool = False, share: Share 
     Raises ``UserError`` when it cannot be had: a registry that has no such image, a digest that nobody can make, a
     machine without mmdebstrap, an engine that does not answer.
     """
+    ref, engine = settings.base_image, Engine()
+    number = identity(root, engine.snapshot().platform) if declared(settings) else ""
+
+    def is_there() -> bool:
+        return not no_cache and wanted(engine.snapshot().get(ref), settings, number)
+
+    if is_there():
+        return ""
+    with lock.exclusive(lock.of_engine(engine.address, "base"), "base_image: waiting for another run that makes it"):
+        made_here_only = replace(settings, base_source=BaseSource.DEBIAN) if no_cache else settings
+        return "" if is_there() else _bring(made_here_only, root, engine, number, share)
+
+
+def _bring(settings: Settings, root: Path, engine: Engine, number: str, share: Share | None) -> str:
+    """Let the engine have the base with this identity; returns what was done, in words. Raises as ``ensure``."""
     from tasks.bases import shared as shared_base
 
-    ref, engine = settings.base_image, Engine()
-    snapshot = engine.snapshot()
-    number = identity(root, snapshot.platform) if declared(settings) else ""
-    if not no_cache and wanted(snapshot.get(ref), settings, number):
-        return ""
-    shared = shared_base.of(settings, share, number, snapshot.platform)
+    ref, platform = settings.base_image, engine.snapshot().platform
+    shared = shared_base.of(settings, share, number, platform)
     if shared.bring(ref, engine):
         return f"pulled {ref} from {settings.cache_registry}"
     why = ""
-    if settings.base_source != BaseSource.DEBIAN and not no_cache:
+    if settings.base_source != BaseSource.DEBIAN:
         why = pull(ref)
         if not why:
             return f"pulled {ref}"
@@ -75,8 +87,8 @@ def ensure(settings: Settings, root: Path, no_cache: bool = False, share: Share 
     what = f"{ref} from Debian's packages ({SUITE}, Python {PYTHON})"
     print(f"base_image: {why + '; ' if why else ''}making {what}", file=sys.stderr)
     tar = root / TAR
-    make_rootfs(root, tar, snapshot.platform)
-    image = load(ref, tar, snapshot.platform, number)
+    make_rootfs(root, tar, platform)
+    image = load(ref, tar, platform, number)
     return f"made {what}{shared.give(ref, image, engine)}"
 
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
-from tasks.building import build_target, sending
+from tasks.building import build_target, sending, turns
 from tasks.building.context import as_built
 from tasks.buildkit import builder, buildx
 from tasks.engine import plugins
@@ -60,8 +60,9 @@ def build_next(run: Run, names: Sequence[str]) -> None:
         if decision is None:
             return
         try:
-            for stage in decision.inputs.early:
-                _build(run, decision, stage)
+            with turns.free(run, decision) as ours:
+                for stage in decision.inputs.early if ours else ():
+                    _build(run, decision, stage)
         finally:
             run.kept(_Begun).done[decision.name].set()
 

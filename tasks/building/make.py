@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from tasks.base import commands, lock
 from tasks.base.errors import UserError, os_reason
-from tasks.building import build_target, early, externals, give, results
+from tasks.building import build_target, early, externals, give, results, turns
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
 from tasks.building.state import State
@@ -140,7 +140,8 @@ def _do(run: Run, decision: Decision, which: Attempt) -> None:
                 run.asked.now()  # else a result that does not come would be tried in every run
                 _do(run, run.decide(decision.name, refresh=True), which)
         case Action.BUILD:
-            _build_in_turn(run, decision, which)
+            if not _build_first(run, decision, which):
+                _do(run, _looked(run, decision.name), which)
         case _:
             raise UserError("; ".join(decision.reasons))
 
@@ -190,6 +191,19 @@ def _keep(run: Run, decision: Decision, local_image: LocalImage, began: float) -
     results.keep_record(run, decision, local_image, seconds)
     more = {"seconds": seconds, "image_id": local_image.id, "size": local_image.size}
     results.add_to_history(run, decision, Status.DONE, began=began, **more)
+
+
+def _build_first(run: Run, decision: Decision, which: Attempt) -> bool:
+    """Build an image, unless another run on this machine does so at this moment or has just done so: then false, once
+    it is there."""
+    early.wait_for(run, decision.name)
+    with turns.taken(run, decision) as there:
+        if there:
+            run.changed()
+            decision = _looked(run, decision.name)
+        if decision.action == Action.BUILD:
+            _build_in_turn(run, decision, which)
+        return decision.action == Action.BUILD
 
 
 def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:

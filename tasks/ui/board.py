@@ -153,7 +153,7 @@ class Board:
             row = self._row(image)
             if row.doing != text:
                 row.doing = text
-                if self._view is None and row.state == State.RUNNING:
+                if self._view is None and not row.over:
                     self.say(f"{image}: {text}")
 
     def fed(self, image: str, progress: Progress, changes: Sequence[Change]) -> None:

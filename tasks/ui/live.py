@@ -92,7 +92,7 @@ def _running(row: Row, now: float, names: int, width: int, mark: str) -> Text:
 
 def _waiting(row: Row, board: Board, names: int, width: int, mark: str) -> Text:
     unfinished = [name for name in row.parents if name in board.rows and not board.rows[name].over]
-    what = f"waits for {', '.join(unfinished)}" if unfinished else "waits for its turn"
+    what = f"waits for {', '.join(unfinished)}" if unfinished else row.doing or "waits for its turn"
     line = f"{mark} {cut(row.image, names):{names}}  {what}"
     return Text(cut(line, width), style="dim")
 

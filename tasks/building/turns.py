@@ -1,0 +1,70 @@
+"""Which run builds an image, when several on this machine want it at once?
+
+The first; the others wait, and find it in the engine. What they want is told by the fingerprint: two checkouts with
+other content do not wait for each other. Between machines, ``sharing.lease`` settles it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.base import leftovers, lock
+from tasks.base.references import tag_of
+from tasks.building.events import ImageNoted
+from tasks.planning.plan import Decision
+from tasks.run import Run
+
+
+class _Held(threading.local):
+    """The locks that a thread holds."""
+
+    def __init__(self) -> None:
+        self.paths: set[Path] = set()
+
+
+@contextlib.contextmanager
+def taken(run: Run, decision: Decision) -> Iterator[bool]:
+    """For the block, the right to build this image of all runs on this machine; whether another may have built it since
+    it was decided. ``Stopped`` when the run is, ``UserError`` where it cannot be locked."""
+    path, held = _file(run, decision), run.kept(_Held)
+
+    def waits() -> None:
+        run.events.emit(ImageNoted(decision.name, f"waits for {lock.holder(path) or 'another run'}, which builds it"))
+
+    if path in held.paths:
+        yield False  # by this very thread: its image turned out to need a build after all
+        return
+    with leftovers.noted(path), lock.passing(path, _who(run), waits):
+        held.paths.add(path)
+        try:
+            inputs = decision.inputs
+            there = run.engine.tagged(tag_of(inputs.image.ref, inputs.fingerprint)) if inputs.fingerprint else ""
+            yield bool(there)
+        finally:
+            held.paths.discard(path)
+
+
+@contextlib.contextmanager
+def free(run: Run, decision: Decision) -> Iterator[bool]:
+    """As ``taken``, but never waits: whether no other run builds this image."""
+    path = _file(run, decision)
+    with leftovers.noted(path), lock.passing(path, _who(run), None) as ours:
+        yield ours
+
+
+def _file(run: Run, decision: Decision) -> Path:
+    inputs = decision.inputs
+    return lock.of_engine(run.engine.address, "image", inputs.fingerprint or inputs.input_digest)
+
+
+def _who(run: Run) -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # nobody with a name
+        user = str(os.geteuid())
+    return f"the run of {user} in {run.files[0].parent} (process {os.getpid()})"
