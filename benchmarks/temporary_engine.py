@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.base import commands
+from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
 from tasks.engine.client import Engine
 
@@ -212,5 +213,5 @@ def _await(engine: Engine, process: commands.Process, log: Path) -> None:
             engine.snapshot()
             return
         time.sleep(0.1)
-    said = commands.last_words(log.read_text(errors="replace"), "nothing")
+    said = last_words(log.read_text(errors="replace"), "nothing")
     raise UserError(f"the engine that measures does not start; its last words: {said}")

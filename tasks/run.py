@@ -401,5 +401,6 @@ def current() -> Run:
     """The run of this process."""
     run = Run()
     commands.listen(run.heard_command)
+    commands.watch(lambda: run.engine.hangs())
     leftovers.keep_in(lambda: run.journals)
     return run

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tasks.base import commands
-from tasks.base.commands import Commands, NotInstalled, Process, Stopped, TimedOut, last_words, pasteable
+from tasks.base.command_line import last_words, pasteable
+from tasks.base.commands import Commands, NotInstalled, Process, Stopped, TimedOut
 from tasks.base.errors import UserError
 from tasks.base.events import CommandStarted
 from tasks.base.masking import masked
@@ -253,7 +254,8 @@ commands.run(["sleep", "60"])
 
 
 def test_what_an_ended_command_left_on_purpose_lives_on(tmp_path: Path) -> None:
-    script = f"setsid sleep 60 & echo $! > {tmp_path}/daemon"
+    place = tmp_path / "daemon"  # written once it has left the group
+    script = f"setsid sh -c 'echo $$ > {place}; exec sleep 60' & while [ ! -s {place} ]; do sleep 0.05; done"
     program = f"""
 from tasks.base import commands
 commands.run(["sh", "-c", {script!r}], stdout=commands.DEVNULL, stderr=commands.DEVNULL)
@@ -347,3 +349,25 @@ def test_no_other_module_starts_commands() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert "subprocess" not in names or path.name == "commands.py", path
+
+
+def test_docker_commands_end_when_their_engine_hangs_and_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_WATCH_SECONDS", 0.05)
+    (tmp_path / "docker-buildx").symlink_to("/bin/sh")
+    ours, answers = Commands(), iter(["it hangs", "", "it hangs", "it hangs for good"])
+    ours.watch(lambda: next(answers))
+    with ours.start(["sleep", "60"]) as other:
+        with pytest.raises(UserError, match=r"^it hangs for good$"):
+            ours.run([tmp_path / "docker-buildx", "-c", "sleep 60"])
+        assert not other.over()
+        other.stop()
+    assert ours.run([tmp_path / "docker-buildx", "-c", "echo on"]).stdout == "on\n"
+
+
+def test_silence_is_told_piece_by_piece() -> None:
+    with commands.start(["sh", "-c", "echo a; sleep 0.5; echo b"]) as process:
+        said = list(process.output(0.1))
+    assert [piece for piece in said if piece] == [b"a\n", b"b\n"]
+    assert b"" in said

@@ -22,6 +22,7 @@ import pytest
 from benchmarks import temporary_engine
 from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base.errors import UserError
+from tasks.engine import api
 from tasks.engine.api import OURS, Api, ssh_argv
 from tasks.engine.client import Engine
 from tasks.engine.endpoint import endpoint, leading_to, tls
@@ -370,3 +371,84 @@ def test_what_a_context_holds_for_tls(tmp_path: Path) -> None:
     (folder / "ca.pem").touch()
     assert tls(environ) == {"client_cert": None, "ca_cert": str(folder / "ca.pem"), "verify": True}
     assert tls({**environ, "DOCKER_HOST": "tcp://other:1"}) is None
+
+
+# ---- one that works for long, one that hangs
+
+
+class Slow:
+    """An engine that answers ``/_ping`` at once, or not, and anything else after a while."""
+
+    def __init__(self, folder: Path, seconds: float, pings: bool = True) -> None:
+        self.address = f"unix://{folder}/slow.sock"
+        self._seconds, self.pings, self.pinged = seconds, pings, 0
+        self._over = threading.Event()
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(f"{folder}/slow.sock")
+        self._server.listen(64)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(client,), daemon=True).start()
+
+    def _answer(self, client: socket.socket) -> None:
+        with client:
+            ping = b"/_ping" in client.recv(65536)
+            self.pinged += ping
+            if ping and not self.pings:
+                self._over.wait()
+            self._over.wait(0 if ping else self._seconds)
+            with contextlib.suppress(OSError):
+                client.sendall(b"HTTP/1.1 200 OK\r\nApi-Version: 1.45\r\nContent-Length: 2\r\n\r\n{}")
+
+    def close(self) -> None:
+        self._over.set()
+        self._server.close()
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Slow]]:
+    """Makes one, where patience is short."""
+    monkeypatch.setattr(api, "_ALIVE_SECONDS", 0.3)
+    monkeypatch.setattr(api, "_USUAL_SECONDS", 60.0)
+    made: list[Slow] = []
+
+    def make(*args: Any, **options: Any) -> Slow:
+        made.append(Slow(tmp_path, *args, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_what_takes_long_is_waited_for_as_long_as_the_engine_answers(slow: Callable[..., Slow]) -> None:
+    engine = slow(1.0)
+    assert api.Api(engine.address).call("POST", "/build/prune", 3600) == {}
+    assert engine.pinged >= 3
+
+
+def test_an_engine_that_hangs_meanwhile_is_said_soon(slow: Callable[..., Slow]) -> None:
+    engine = slow(3600.0)
+    asked = api.Api(engine.address)
+    asked.version()
+    engine.pings = False
+    with pytest.raises(api.Hangs, match=r"slow\.sock hangs: it takes connections, and said nothing in 0 s"):
+        asked.call("GET", "/images/json", 3600)
+    pinged = engine.pinged
+    with pytest.raises(api.Hangs):
+        asked._ping()
+    assert engine.pinged == pinged, "what is known is not asked again at once"
+    assert "hangs" in asked.hangs()
+    assert engine.pinged == pinged + 1, "who looks whether it still does asks"
+
+
+def test_one_request_that_is_stuck_does_not_take_for_ever(slow: Callable[..., Slow]) -> None:
+    engine = slow(3600.0)
+    with pytest.raises(UserError, match="is stuck: it did not do in 1 s what it was asked for, though it answers"):
+        api.Api(engine.address).call("GET", "/images/json", 1.0)

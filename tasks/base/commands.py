@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -19,9 +20,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, TypedDict
 
+from tasks.base.command_line import last_words, pasteable
 from tasks.base.errors import UserError
 from tasks.base.guard import MARK, Guard
-from tasks.base.masking import masked, masked_word
+from tasks.base.masking import masked
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -30,8 +32,7 @@ DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
 _STOP_SECONDS = 5.0
 _INTERRUPT_SECONDS = 1.5
 _SAME_SECONDS = 0.3  # a signal that comes so soon after another is its echo: sudo passes on what the terminal sent too
-# What stands before the reason in the output of docker, buildx, Compose and apt.
-_MARKS = ("Error response from daemon: ", "ERROR: ", "Error: ", "E: ", "dpkg: ")
+_WATCH_SECONDS, _BAD_LOOKS = 5.0, 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -71,13 +72,23 @@ class Process(subprocess.Popen[bytes]):
 
     grouped = True
     mark = ""  # what `guard` knows it by; none for one that it does not end
+    why = ""  # why it was ended, where what it works with has failed
     late = False
     """Whether it was stopped because its time was over."""
 
-    def output(self) -> Iterator[bytes]:
-        """What it writes, piece by piece, as soon as it is there, until it closes its output."""
+    def output(self, silence: float | None = None) -> Iterator[bytes]:
+        """What it writes, piece by piece, as soon as it is there, until it closes its output; nothing (``b""``) after
+        each ``silence`` of so many seconds."""
         if stream := self.stdout:
-            yield from iter(lambda: os.read(stream.fileno(), 65536), b"")
+            poll = select.poll()
+            poll.register(stream, select.POLLIN)
+            while True:
+                if silence is not None and not poll.poll(silence * 1000):
+                    yield b""
+                elif data := os.read(stream.fileno(), 65536):
+                    yield data
+                else:
+                    return
 
     def over(self, wait: bool = False) -> bool:
         """Whether it has ended, with ``wait`` once it has. It is not reaped here: until it is, no other process can
@@ -147,6 +158,8 @@ class Commands:
         self._deferred = 0
         self._asked = 0.0
         self._guard = Guard(_shell)
+        self._ask: Callable[[], str] | None = None
+        self._watching = False
 
     def run(self, argv: Sequence[str | Path], **options: Unpack[Options]) -> Done:
         """Run a command to its end and catch what it writes. Raises as ``start`` does; its status is its caller's."""
@@ -176,8 +189,8 @@ class Commands:
         """Start a command for a block, with its output and error in one pipe; the block's end waits for it, and neither
         it nor what it started in its group outlives the block.
 
-        Raises ``NotInstalled``, ``TimedOut``, and ``Stopped`` when the run is being stopped, also after the block: what
-        a command left then is not a result.
+        Raises ``NotInstalled``, ``TimedOut``, ``UserError`` as ``watch`` says, and ``Stopped`` when the run is being
+        stopped, also after the block: what a command left then is not a result.
         """
         process = self.begin(argv, **options)
         timer = threading.Timer(options.get("seconds") or 0, _time_out, [process])
@@ -199,6 +212,8 @@ class Commands:
             process.wait()
             self._forget(process)
             _close(process)
+        if process.why:
+            raise UserError(process.why)
         if process.late:
             raise TimedOut(f"{Path(argv[0]).name} was not done in {options.get('seconds'):.0f} s")
         if self.stopping() and not options.get("cleanup"):
@@ -235,7 +250,34 @@ class Commands:
             process.grouped, process.mark = not terminal, mark
             if not cleanup:
                 self._running.add(process)
+                self._look_after(process)
         return process
+
+    def watch(self, ask: Callable[[], str]) -> None:
+        """From now on, while docker commands run, ask now and then whether their engine works: what is said twice in a
+        row, but "", ends them all, and is the error of their blocks."""
+        self._ask = ask
+
+    def _look_after(self, process: Process) -> None:
+        if self._ask and not self._watching and _is_docker(process):
+            self._watching = True
+            threading.Thread(target=self._watch, args=(self._ask,), daemon=True).start()
+
+    def _watch(self, ask: Callable[[], str]) -> None:
+        bad = 0
+        while True:
+            time.sleep(_WATCH_SECONDS)
+            with self._lock:
+                running = [process for process in self._running if _is_docker(process)]
+                self._watching = bool(running)
+            if not running or self.stopping():
+                return
+            why = ask()
+            bad = bad + 1 if why else 0
+            if bad >= _BAD_LOOKS:
+                for process in running:
+                    process.why = why
+                _end(running, _INTERRUPT_SECONDS)
 
     def _forget(self, process: Process) -> None:
         with self._uninterrupted():
@@ -254,11 +296,7 @@ class Commands:
             running = list(self._running)
         for act in list(self._acts):
             act()
-        for process in running:
-            process.send(signal.SIGINT)
-        _await(running, seconds)
-        for process in running:
-            process.send(signal.SIGKILL)
+        _end(running, seconds)
 
     @contextlib.contextmanager
     def when_stopped(self, act: Callable[[], object]) -> Iterator[None]:
@@ -318,47 +356,6 @@ class Commands:
                     self._leave(number, None)
 
 
-def last_words(text: str, nothing: str = "it gives no reason") -> str:
-    """What the output of a failed command says of the reason: its last line that is marked as an error, else its last,
-    without warnings of Compose; ``nothing`` if it is empty.
-
-    >>> last_words("ERROR: no such builder\\nsee docker buildx --help"), last_words(" \\n")
-    ('no such builder', 'it gives no reason')
-    """
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "level=warning" not in line]
-    last = next((line for line in reversed(lines) if line.startswith(_MARKS)), lines[-1] if lines else nothing)
-    while mark := next((mark for mark in _MARKS if last.startswith(mark)), ""):
-        last = last.removeprefix(mark).lstrip()
-    return last
-
-
-def pasteable(
-    argv: Sequence[str | Path],
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    stdin: bytes | None = None,
-) -> str:
-    """A command as it can be pasted into a shell that has the environment and the folder of this process; ``***`` in
-    place of secrets.
-
-    >>> pasteable(["echo", "a b"], Path("/"), {**os.environ, "API_TOKEN": "x", "B": "c d"})
-    "(cd / && API_TOKEN='***' B='c d' echo 'a b')"
-    """
-    import shlex  # only who looks at commands needs it
-
-    ours = os.environ
-    env = ours if env is None else env
-    known = {**ours, **env}
-    changed = [masked_word(f"{name}={value}", known) for name, value in env.items() if ours.get(name) != value]
-    words = [f"{name}={shlex.quote(value)}" for name, _, value in (text.partition("=") for text in changed)]
-    if gone := [name for name in ours if name not in env]:
-        words = ["env", *(word for name in gone for word in ("-u", shlex.quote(name))), *words]
-    line = " ".join([*words, *(shlex.quote(masked_word(str(word), known)) for word in argv)])
-    if stdin is not None:
-        line = f"printf %s {shlex.quote(masked(stdin.decode(errors='replace'), known))} | {line}"
-    return f"(cd {shlex.quote(str(cwd))} && {line})" if cwd and cwd.absolute() != Path.cwd() else line
-
-
 def _shell(argv: list[str]) -> IO[bytes]:
     """Start what ``guard`` asks for, away from our group; the end of the pipe that it reads."""
     said = None if os.isatty(2) else DEVNULL  # not to hold open what somebody reads to its end
@@ -371,6 +368,20 @@ def _shell(argv: list[str]) -> IO[bytes]:
 
 def _remedy(program: str | Path) -> str:
     return "./doitw installs it, or see doit doctor" if program == "docker" else ""
+
+
+def _is_docker(process: Process) -> bool:
+    argv = process.args if isinstance(process.args, Sequence) else ()
+    return Path(str(next(iter(argv), ""))).name.startswith("docker")
+
+
+def _end(processes: Sequence[Process], seconds: float) -> None:
+    """Interrupt them, and kill what is left of them after so long."""
+    for process in processes:
+        process.send(signal.SIGINT)
+    _await(processes, seconds)
+    for process in processes:
+        process.send(signal.SIGKILL)
 
 
 def _time_out(process: Process) -> None:
@@ -395,4 +406,4 @@ def _await(processes: Sequence[Process], seconds: float) -> None:
 _ours = Commands()
 run, show, answer, start, begin = _ours.run, _ours.show, _ours.answer, _ours.start, _ours.begin
 listen, stop_all, stop_on_signals = _ours.listen, _ours.stop_all, _ours.stop_on_signals
-when_stopped, stopping = _ours.when_stopped, _ours.stopping
+when_stopped, stopping, watch = _ours.when_stopped, _ours.stopping, _ours.watch

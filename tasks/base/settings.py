@@ -50,6 +50,10 @@ def age(text: str) -> float:
     return float(match[1]) * _SPANS[match[2].lower()]
 
 
+def _limit(text: str) -> float:
+    return 0.0 if text == "0" else _age(text)
+
+
 def _yes_no(text: str) -> bool:
     if text.lower() not in ("0", "1", "yes", "no", "true", "false"):
         raise ValueError("1 or 0")
@@ -128,6 +132,9 @@ class Settings:
     """All settings, typed. A field's name in capitals is the name of its variable."""
 
     build_jobs: int = _setting(4, _count, "how many images are built side by side when -n is not given")
+    build_timeout: float = _setting(
+        0.0, _limit, "how long the build of one image may take, such as 30m; 0: as long as it takes"
+    )
     base_image: str = _setting(
         "python:3.13-slim-trixie", str, "the Debian-with-Python image that base-python starts from"
     )

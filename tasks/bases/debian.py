@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import commands, leftovers
+from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
 from tasks.engine.labels import LABEL
 
@@ -172,7 +173,7 @@ def make_rootfs(root: Path, tar: Path, platform: str) -> None:
                 env = {**os.environ, **_apt_proxy(), "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(scratch)}
                 done = commands.run(argv, env=env, stdout=out, stderr=out)
             if done.status:
-                raise UserError(f"mmdebstrap: {commands.last_words(log.read_text())}", remedy=f"its log is {log}")
+                raise UserError(f"mmdebstrap: {last_words(log.read_text())}", remedy=f"its log is {log}")
             unfinished.replace(tar)
         finally:
             unfinished.unlink(missing_ok=True)

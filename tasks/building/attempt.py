@@ -19,8 +19,9 @@ from tasks.base.references import repository
 from tasks.building import build_target, log, parents, sending
 from tasks.building.build_target import BuildTarget
 from tasks.building.context import as_built
-from tasks.building.events import StepsChanged
+from tasks.building.events import ImageNoted, StepsChanged
 from tasks.building.parents import Vanished
+from tasks.building.silence import LOOK_SECONDS, Silence
 from tasks.buildkit import buildx
 from tasks.buildkit.progress import Progress
 from tasks.compose.project import Image
@@ -95,6 +96,8 @@ class ImageBuild:
     def __init__(self, run: Run, decision: Decision, attempt: Attempt) -> None:
         self.run, self.decision, self.attempt = run, decision, attempt
         self.name, self.inputs = decision.name, decision.inputs
+        self.late = False
+        """Whether it was stopped because its time was over."""
         self.log = run.folder / "logs" / f"{self.name}.log"
         # Unlike any other build's, of this run too: images may share a repository.
         self.tag = f"{repository(self.inputs.image.ref)}:{temporary_tag.make('building')}"
@@ -122,6 +125,8 @@ class ImageBuild:
                 lost = pins.lost(run)
         except Vanished as parent:
             raise InputsChanged(str(parent)) from None
+        if self.late:
+            return Outcome(status, "", progress, began, seconds, target, None)
         changed = InputsChanged(str(Vanished(lost))) if lost else self._changed(changes, tagged, image_id)
         if status and changed and not lost and (changed.result or attempt.number == AGAIN):
             changed = None  # that it failed says more
@@ -143,7 +148,10 @@ class ImageBuild:
                 extra=target.extra,
             )
             stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
-            status = self._follow(argv, stdin, progress)
+            try:
+                status = self._follow(argv, stdin, progress)
+            except commands.TimedOut:
+                self.late, status = True, 1
             image_id = iidfile.read_text().strip() if status == 0 else ""
         if status and not progress.steps:
             buildx.require()
@@ -153,16 +161,27 @@ class ImageBuild:
         run = self.run
         # Provenance would give every build another digest, and so children and registries another parent.
         env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+        seconds, silence = run.settings.build_timeout or None, Silence()
+        directory = run.project.directory
         with (
             log.opened(self.log) as lines,
-            commands.start(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin) as process,
+            commands.start(plugins.direct(argv, env), cwd=directory, env=env, stdin=stdin, seconds=seconds) as process,
         ):
-            for data in process.output():
+            for data in process.output(LOOK_SECONDS):
+                if not data:
+                    self._tell(silence.grown(), progress)
+                    continue
+                silence.broken()
                 changes = progress.feed(data)
                 lines.write(change.line for change in changes)
                 run.events.emit(StepsChanged(self.name, progress, changes))
             lines.write(change.line for change in progress.finish())
         return process.returncode
+
+    def _tell(self, silent: str, progress: Progress) -> None:
+        if silent:
+            step = progress.current()
+            self.run.events.emit(ImageNoted(self.name, f"{silent} from {step.label}" if step else silent))
 
     def _changed(self, changes: Changes, tagged: Mapping[str, str], image_id: str) -> InputsChanged | None:
         """What this attempt was not made from any more at its end, if anything; of an engine that was asked again."""

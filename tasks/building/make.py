@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from tasks.base import commands, lock
 from tasks.base.errors import UserError, os_reason
+from tasks.base.formatting import seconds_text
 from tasks.building import build_target, early, externals, give, results, turns
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
@@ -318,6 +319,14 @@ def _failed(build: ImageBuild, outcome: Outcome) -> NoReturn:
     inputs, progress = build.inputs, outcome.progress
     _add_to_history(build, outcome, Status.FAILED)
     build.run.events.emit(ImageEnded(build.name, State.FAILED, progress=progress))
+    if build.late:
+        step = progress.failed() or progress.current()
+        during = f", during {step.label}" if step else ""
+        limit = seconds_text(build.run.settings.build_timeout)
+        raise UserError(
+            f"{build.name} was not built in {limit}{during}, so it was stopped; its log is {build.log}",
+            remedy="BUILD_TIMEOUT says how long a build may take",
+        )
     raise UserError(failure.explain(inputs.image, progress, inputs.dockerfile_text, build.log, outcome.status))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import commands, memory
+from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
 from tasks.base.platforms import normalise
 from tasks.base.settings import ROOT, BuilderDriver, Settings
@@ -187,7 +188,7 @@ def _boot(made: Recipe, environ: Mapping[str, str]) -> list[str]:
     text = done.stdout + done.stderr
     # With several nodes buildx ends well although one of them is down.
     if done.status or any(line.startswith(("Error:", "ERROR:")) for line in text.splitlines()):
-        why = commands.last_words(text)
+        why = last_words(text)
         raise UserError(f"the builder {made.name!r} does not come up: {why}", remedy=_hint(made, why))
     return native_platforms(text)
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import commands, leftovers, lock, platforms
+from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
 from tasks.base.files import write_json
 from tasks.buildkit.buildx import one_line
@@ -325,7 +326,7 @@ def _save(engine: Engine, local_image: LocalImage, folder: Path) -> None:
                 tar.extractall(fresh, filter="data")
             why = process.stderr.read().decode(errors="replace") if process.stderr else ""
         if process.returncode:
-            raise UserError(f"docker save fails: {commands.last_words(why)}")
+            raise UserError(f"docker save fails: {last_words(why)}")
         (fresh / "ingest").mkdir(exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)

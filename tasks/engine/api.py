@@ -26,11 +26,22 @@ if TYPE_CHECKING:
 
 # The newest version that the tests have met. A later engine answers in this one, as it did then.
 OURS = "1.51"
+_ALIVE_SECONDS = 10.0  # an engine that works answers /_ping in a thousandth of one, also while it builds
+_FAR_SECONDS = 60.0  # ssh logs in first
+_USUAL_SECONDS = 60.0
+LONG_SECONDS = 3600.0
+"""For a request that takes as long as there is to do: the engine is waited for as long as it answers others."""
+_REMEMBERED_SECONDS = 30.0  # so long one that hung is not asked again: each image of a run would wait for it
+_PING, _RESTART = "/_ping", "look into its log, and restart it: systemctl restart docker"
 _AHEAD_SECONDS = 2.0  # what was asked longer ago is asked again: who does not read files meanwhile does something else
 
 
 class NotFound(UserError):
     """The engine holds nothing of that name."""
+
+
+class Hangs(UserError):
+    """The engine takes connections and answers nothing."""
 
 
 class Api:
@@ -42,6 +53,7 @@ class Api:
         self._version = ""
         self._client: Any = None
         self._asked: dict[str, tuple[float, HTTPConnection]] = {}
+        self._hung: tuple[float, Hangs] | None = None
 
     def ask(self, *paths: str) -> None:
         """Send these ahead, if the engine is near: it finds the answers while this process does something else."""
@@ -56,13 +68,14 @@ class Api:
         for _, connection in asked.values():
             connection.close()
 
-    def call(self, method: str, path: str) -> Any:
-        """The engine's answer to this; ``UserError`` with its own words where it refuses."""
+    def call(self, method: str, path: str, seconds: float = _USUAL_SECONDS) -> Any:
+        """The engine's answer to this, waited for so long, or until it is silent at ``/_ping`` too; ``UserError`` with
+        its own words where it refuses."""
         when, connection = self._asked.pop(path, (0.0, None))
         if connection is None or time.monotonic() - when > _AHEAD_SECONDS:
-            status, body, _ = self._ask_now(method, self._versioned(path))
+            status, body, _ = self._ask_now(method, self._versioned(path), seconds)
         else:
-            status, body, _ = self._answer(connection)
+            status, body, _ = self._answer(connection, seconds)
         if status >= 400:
             raise self._refused(NotFound if status == 404 else UserError, f"{method} {path.split('?')[0]}", body)
         return json.loads(body) if body.strip() else None
@@ -70,17 +83,43 @@ class Api:
     def version(self) -> str:
         """The version that both understand: ours, or the engine's where that is older."""
         if not self._version:
-            _, _, headers = self._ask_now("GET", "/_ping")
+            headers = self._ping()
             self._version = min(headers.get("api-version") or OURS, OURS, key=_number)
         return self._version
+
+    def hangs(self) -> str:
+        """A sentence, where the engine takes connections and says nothing; else "": a process that is stopped, or waits
+        for a disk that does not answer, does so for ever. One that is not there is told by whoever needs it."""
+        self._hung = None
+        try:
+            self._ping()
+        except Hangs as error:
+            return str(error)
+        except UserError:
+            pass
+        return ""
+
+    def _ping(self) -> Mapping[str, str]:
+        """The headers with which the engine says that it is there; ``Hangs``, at once where it did so just now."""
+        if self._hung and time.monotonic() - self._hung[0] < _REMEMBERED_SECONDS:
+            raise self._hung[1]
+        try:
+            return self._ask_now("GET", _PING, self._alive_seconds)[2]
+        except Hangs as error:
+            self._hung = time.monotonic(), error
+            raise
+
+    @property
+    def _alive_seconds(self) -> float:
+        return _FAR_SECONDS if self.address.startswith("ssh://") else _ALIVE_SECONDS
 
     def _versioned(self, path: str) -> str:
         return f"/v{self.version()}{path}"
 
-    def _ask_now(self, method: str, path: str) -> tuple[int, bytes, Mapping[str, str]]:
+    def _ask_now(self, method: str, path: str, seconds: float) -> tuple[int, bytes, Mapping[str, str]]:
         if self.address.startswith(("unix://", "ssh://")):
-            return self._answer(self._sent(method, path))
-        return self._over_sdk(method, path)
+            return self._answer(self._sent(method, path), seconds)
+        return self._over_sdk(method, path, seconds)
 
     def _sent(self, method: str, path: str) -> HTTPConnection:
         """A connection on which this was asked."""
@@ -88,26 +127,33 @@ class Api:
         import socket
 
         place = _through_ssh(self.address) if self.address.startswith("ssh://") else self.address
+        patience = self._alive_seconds
 
         class Connection(http.client.HTTPConnection):
             def connect(self) -> None:
                 self.sock = socket.socket(socket.AF_UNIX)
-                self.sock.settimeout(60)
+                self.sock.settimeout(patience)
                 self.sock.connect(place.removeprefix("unix://"))
+                self.sock.settimeout(_USUAL_SECONDS)
 
         connection = Connection("docker")
         try:
             connection.request(method, path)
+        except TimeoutError:  # so many wait already that it takes no more
+            connection.close()
+            raise self._hanging(patience) from None
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._silent(str(error)) from None
         return connection
 
-    def _answer(self, connection: HTTPConnection) -> tuple[int, bytes, Mapping[str, str]]:
-        """What comes back on a connection on which something was asked: status, body, and headers in lower case."""
+    def _answer(self, connection: HTTPConnection, seconds: float) -> tuple[int, bytes, Mapping[str, str]]:
+        """What comes back on a connection on which something was asked, waited for so long, or until the engine is
+        silent altogether: status, body, and headers in lower case."""
         import http.client
 
         try:
+            self._await(connection, seconds)
             answer = connection.getresponse()
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -116,14 +162,29 @@ class Api:
             connection.close()
         return answer.status, body, {name.lower(): value for name, value in answer.getheaders()}
 
-    def _over_sdk(self, method: str, path: str) -> tuple[int, bytes, Mapping[str, str]]:
+    def _await(self, connection: HTTPConnection, seconds: float) -> None:
+        """Wait until something comes; ``UserError`` when nothing does."""
+        import select
+
+        until, pause = time.monotonic() + seconds, min(seconds, self._alive_seconds)
+        while not select.select([connection.sock], [], [], pause)[0]:
+            if pause == seconds:
+                raise self._hanging(seconds)
+            self._ping()
+            if time.monotonic() > until:
+                why = f"it did not do in {seconds:.0f} s what it was asked for, though it answers"
+                raise UserError(f"the Docker engine at {self.address} is stuck: {why}", remedy=_RESTART)
+
+    def _over_sdk(self, method: str, path: str, seconds: float) -> tuple[int, bytes, Mapping[str, str]]:
         import docker.errors
         import requests
 
         try:
             if self._client is None:
                 self._client = sdk_client(self.address, OURS)
-            answer = self._client.request(method, f"{self._client.base_url}{path}", timeout=60)
+            answer = self._client.request(method, f"{self._client.base_url}{path}", timeout=seconds)
+        except requests.Timeout:
+            raise self._hanging(seconds) from None
         except (docker.errors.DockerException, requests.RequestException) as error:
             raise self._silent(str(error)) from None
         return answer.status_code, answer.content, {name.lower(): value for name, value in answer.headers.items()}
@@ -134,6 +195,10 @@ class Api:
             why = _said_by_ssh(self.address) or why
             remedy = f"see that `docker --host {self.address} version` works"
         return UserError(f"no Docker engine answers at {self.address}: {why}", remedy=remedy)
+
+    def _hanging(self, seconds: float) -> Hangs:
+        why = f"it takes connections, and said nothing in {seconds:.0f} s"
+        return Hangs(f"the Docker engine at {self.address} hangs: {why}", remedy=_RESTART)
 
     def _refused(self, kind: type[UserError], what: str, body: bytes) -> UserError:
         reason = body.decode(errors="replace")

@@ -21,7 +21,7 @@ from tasks.base import platforms
 from tasks.base.errors import UserError
 from tasks.base.references import familiar
 from tasks.base.timestamps import epoch_seconds
-from tasks.engine.api import Api, NotFound
+from tasks.engine.api import LONG_SECONDS, Api, NotFound
 from tasks.engine.endpoint import endpoint
 from tasks.engine.labels import INPUT_DIGEST, LABEL
 
@@ -235,7 +235,7 @@ class Engine:
 
     def build_cache(self) -> tuple[CacheRecord, ...]:
         """The records of the cache of the engine's own BuildKit."""
-        answer = self._call("GET", "/system/df?type=build-cache&verbose=1")
+        answer = self._call("GET", "/system/df?type=build-cache&verbose=1", LONG_SECONDS)
         # The second from API 1.52 on.
         listed = answer.get("BuildCache") or (answer.get("BuildCacheUsage") or {}).get("Items") or []
         return tuple(map(_cache_record, listed))
@@ -245,12 +245,16 @@ class Engine:
         for begin in range(0, len(ids), 500):
             # The engine takes one value, which BuildKit reads as a regular expression in quotes.
             filters = quote(json.dumps({"id": [f'"^({"|".join(ids[begin : begin + 500])})$"']}))
-            self._call("POST", f"/build/prune?all=1&filters={filters}")
+            self._call("POST", f"/build/prune?all=1&filters={filters}", LONG_SECONDS)
 
     def uses_containerd_store(self) -> bool:
         """Whether images live in containerd's store, which can export caches, instead of the classic one."""
         status = self._call("GET", "/info").get("DriverStatus") or []
         return any("containerd" in str(value) for _, value in status)
+
+    def hangs(self) -> str:
+        """A sentence, where the engine takes connections and answers nothing; else "". Never raises."""
+        return self._api.hangs()
 
 
 def image_config(inspected: Mapping[str, Any]) -> ImageConfig:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tasks.base import commands, memory
+from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
 from tasks.engine.client import Engine
 from tasks.engine.layers import Layer, chained, parts_of
@@ -132,7 +133,7 @@ def files_of(
             files = read_archive(process.stdout, progress) if process.stdout else {}
         except tarfile.TarError as error:
             stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
-            raise UserError(f"docker save: {commands.last_words(stderr, str(error))}") from None
+            raise UserError(f"docker save: {last_words(stderr, str(error))}") from None
     return files
 
 

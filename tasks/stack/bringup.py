@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from tasks.base import commands
-from tasks.base.commands import last_words
+from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
 from tasks.base.events import Events
 from tasks.compose import secrets

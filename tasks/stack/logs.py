@@ -91,7 +91,7 @@ class Follower:
                     continue
             argv = logs_argv(self._compose, follow=True, since=f"{self._since:.3f}", color=self._color)
             with (
-                contextlib.suppress(commands.Stopped),
+                contextlib.suppress(commands.Stopped, UserError),
                 commands.start(argv, cwd=self._compose.directory, env=self._compose.env) as process,
             ):
                 self._process = process

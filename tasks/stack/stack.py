@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.base import commands, lock
+from tasks.base.command_line import last_words
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.compose import secrets
@@ -96,7 +97,7 @@ def compose_run(compose: Compose, argv: Sequence[str], log: Path) -> str:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         done = commands.run(argv, cwd=compose.directory, env=compose.env, stdout=output, stderr=output)
-    return commands.last_words(log.read_text(errors="replace")) if done.status else ""
+    return last_words(log.read_text(errors="replace")) if done.status else ""
 
 
 def ps(run: Run, as_json: bool) -> None:
