@@ -51,7 +51,7 @@ def age(text: str) -> float:
 
 
 def _limit(text: str) -> float:
-    return 0.0 if text == "0" else _age(text)
+    return 0.0 if text == "0" else age(text)
 
 
 def _yes_no(text: str) -> bool:
