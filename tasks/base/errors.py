@@ -20,7 +20,17 @@ class UserError(Exception):
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
-        return f"{place}{self.sentence}{remedy}"
+        return printable(f"{place}{self.sentence}{remedy}", but="\n\t")
+
+
+def printable(text: str, but: str = "") -> str:
+    """A text that others wrote, such as the name of a file, as a terminal may get it: what it would obey, or cannot
+    show, as ``\\x1b``. ``but`` are characters that stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in but else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def os_reason(error: OSError) -> str:

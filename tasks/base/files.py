@@ -26,6 +26,14 @@ def content(path: Path) -> bytes:
         return stream.read()
 
 
+def text(path: Path) -> str:
+    """The text of a file, its odd bytes as surrogates. ``UserError`` where it cannot be read."""
+    try:
+        return content(path).decode(errors="surrogateescape")
+    except OSError as error:
+        raise UserError(f"this file cannot be read: {error.strerror}", where=str(path)) from None
+
+
 def log(path: Path, *, append: bool) -> IO[str]:
     """A file opened to be written to, its folder made where that is missing; what is no text is written as it is shown.
     ``OSError`` where it cannot be, or is a pipe that nobody reads."""

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from tasks.base import files
 from tasks.base.errors import UserError
 
 # Where pip, Python's ssl and requests look for a certificate bundle, in this order.
@@ -36,7 +37,7 @@ _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*((?:[KMGT]i?)?)B?", text, re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*((?:[KMGT]i?)?)B?", text, re.IGNORECASE)
     if not match:
         raise ValueError("a size such as 500MB or 10GiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
@@ -44,7 +45,7 @@ def _size(text: str) -> int:
 
 def age(text: str) -> float:
     """An age such as ``12h`` or ``7d`` in seconds; ``ValueError`` says what it would have to be."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text, re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([smhd])", text, re.IGNORECASE)
     if not match:
         raise ValueError("an age such as 12h or 7d")
     return float(match[1]) * _SPANS[match[2].lower()]
@@ -203,6 +204,8 @@ def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings
         if not text:
             continue
         try:
+            if any("\ud800" <= char <= "\udfff" for char in text):
+                raise ValueError("text in UTF-8")
             values[entry.name] = entry.metadata["parse"](text)
         except ValueError as error:
             where = "environment" if environ.get(name) else f"{env_file}:{_line_of(env_file, name)}"
@@ -220,15 +223,18 @@ def build_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, s
 
 
 def read_env(path: Path) -> dict[str, str]:
-    """The variables that an env file sets (Compose's syntax, as python-dotenv reads it); none without a file."""
+    """The variables that an env file sets (Compose's syntax, as python-dotenv reads it), with odd bytes as surrogates;
+    none without a file. ``UserError`` where it cannot be read."""
     if not path.is_file():
         return {}
+    from io import StringIO
+
     from dotenv import dotenv_values
 
-    return {name: value or "" for name, value in dotenv_values(path).items()}
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(files.text(path))).items()}
 
 
 def _line_of(path: Path, name: str) -> int:
     pattern = re.compile(rf"\s*(export\s+)?{re.escape(name)}\s*=")
-    lines = path.read_text().splitlines()
+    lines = files.text(path).splitlines()
     return next((number for number, line in enumerate(lines, 1) if pattern.match(line)), 1)

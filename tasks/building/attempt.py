@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tasks.base import commands, leftovers
+from tasks.base.errors import printable
 from tasks.base.references import repository
 from tasks.building import build_target, log, parents, sending
 from tasks.building.build_target import BuildTarget
@@ -213,6 +214,6 @@ class ImageBuild:
 
 
 def _named(directory: Path, paths: Sequence[str]) -> str:
-    names = [f"`{os.path.relpath(path, directory)}`" for path in paths[:_SHOWN]]
+    names = [printable(f"`{os.path.relpath(path, directory)}`") for path in paths[:_SHOWN]]
     more = [f"{len(paths) - _SHOWN} more"] if len(paths) > _SHOWN else []
     return ", ".join([*names, *more])

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tasks.base import files as kept
 from tasks.engine import plugins
 
 EPOCH = "SOURCE_DATE_EPOCH"
@@ -40,10 +41,10 @@ def sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] |
         sources[path] = None
         places[path.parent] = None
         try:
-            content = yaml.load(path.read_text(), _tolerant_loader())  # noqa: S506  a SafeLoader
-        except (OSError, yaml.YAMLError):
-            return None
-        named = _Named.of(content if isinstance(content, dict) else {})
+            content = yaml.load(kept.content(path), _tolerant_loader())  # noqa: S506  a SafeLoader
+            named = _Named.of(content if isinstance(content, dict) else {})
+        except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):
+            return None  # Compose says what is wrong with it, if it finds anything wrong
         if any("$" in text or "://" in text for text in (*named.files, *named.env_files, *named.folders)):
             return None
         places |= {place / folder: None for place in [*places] for folder in named.folders}
@@ -60,6 +61,9 @@ def _tolerant_loader() -> Any:
         pass
 
     Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+    # What Python has no such value for is nobody's name here.
+    for kind in ("int", "float", "timestamp", "binary"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", lambda loader, node: str(node.value))
     return Loader
 
 
@@ -88,19 +92,20 @@ def _strings(value: Any) -> list[str]:
 
 def key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, str]) -> str:
     """A digest of all that Compose's answer depends on; values of variables enter it only by their digest."""
-    digest = hashlib.sha256(f"{[str(file) for file in files]} {plugins.identity('docker-compose')}".encode())
+    head = f"{[str(file) for file in files]} {plugins.identity('docker-compose')}"
+    digest = hashlib.sha256(os.fsencode(head))
     texts = []
     for path in sources:
         try:
-            text = path.read_bytes()
+            text = kept.content(path)
         except OSError:
             text = b""
             digest.update(b"absent")
         texts.append(text)
-        digest.update(f"{path}\0{len(text)}\0".encode() + text)
+        digest.update(os.fsencode(f"{path}\0{len(text)}\0") + text)
     # Any variable whose name is a word of the files may be interpolated: more than Compose reads, never less.
     words = set(re.findall(rb"[A-Za-z_][A-Za-z0-9_]*", b"\n".join(texts)))
     for name in sorted(environ):
         if name.startswith(("COMPOSE_", "DOCKER_")) or name in ("HOME", EPOCH) or os.fsencode(name) in words:
-            digest.update(f"{name}={environ[name]}\0".encode())
+            digest.update(os.fsencode(f"{name}={environ[name]}\0"))
     return digest.hexdigest()

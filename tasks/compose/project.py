@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.base import memory
+from tasks.base import files, memory
 from tasks.base.errors import UserError
 from tasks.base.places import project_folder
 from tasks.base.references import familiar, is_taggable
@@ -122,12 +122,16 @@ class Project(NamedTuple):
 
 def compose_files(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> tuple[Path, ...]:
     """The project's Compose files, absolute: ``COMPOSE_FILE`` (several: by ``COMPOSE_PATH_SEPARATOR``), from the
-    environment or from ``root/.env``, else our own declaration, else Compose's default names with their override."""
+    environment or from ``root/.env``, else our own declaration, else Compose's default names with their override.
+    ``UserError`` for one that names none."""
     stored = read_env(root / ".env") if "COMPOSE_FILE" not in environ else {}
     named = environ.get("COMPOSE_FILE") or stored.get("COMPOSE_FILE", "")
     if named:
         separator = environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
-        return tuple((root / part).absolute() for part in named.split(separator) if part)
+        files = tuple((root / part).absolute() for part in named.split(separator) if part)
+        if not files:
+            raise UserError(f"COMPOSE_FILE is {named!r}, which names no file", remedy="unset it, or name one")
+        return files
     if (root / DEFAULT_FILE).is_file():
         return (root / DEFAULT_FILE,)
     for name in _COMPOSE_NAMES:
@@ -169,7 +173,7 @@ def dockerfile_text(image: Image) -> str:
     if image.dockerfile_inline is not None:
         return image.dockerfile_inline
     try:
-        return Path(image.dockerfile).read_bytes().decode(errors="surrogateescape")
+        return files.content(Path(image.dockerfile)).decode(errors="surrogateescape")
     except FileNotFoundError:
         where = f"service {image.name}"
         raise UserError(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.base import files
 from tasks.base.errors import UserError
 from tasks.base.masking import masked
 
@@ -46,7 +47,7 @@ def make_env(folder: Path, scratch: Path) -> bool:
     example, env = folder / EXAMPLE, folder / ENV
     if env.exists() or not example.is_file():
         return False
-    text = filled(example.read_text())
+    text = filled(files.text(example))
     partial = scratch / f"env.{os.getpid()}.partial"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -96,12 +97,9 @@ def hidden(text: str, folder: Path, environ: Mapping[str, str]) -> str:
 
 
 def read(path: Path) -> list[Line]:
-    """The variables of an env file in their order, as python-dotenv reads them; none without a file."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return []
-    return list(_lines(text))
+    """The variables of an env file in their order, as python-dotenv reads them; none without a file. ``UserError``
+    where it cannot be read."""
+    return list(_lines(files.text(path))) if path.exists() else []
 
 
 def _lines(text: str) -> Iterator[Line]:

@@ -96,6 +96,9 @@ class Compose:
     def config(self) -> dict[str, Any]:
         """What ``docker compose config`` says of this project with its active profiles; ``UserError`` with its own
         words when it refuses the files."""
+        variables = self.directory / ".env"
+        if variables.exists() and not variables.is_file():  # Compose would wait for whoever writes into a pipe
+            raise UserError("this is no file", where=str(variables))
         done = self.run("config", "--format", "json")
         if done.status and re.search("is not a docker command|unknown (shorthand )?flag", done.stderr):
             raise UserError("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")

@@ -10,14 +10,21 @@ import hashlib
 import os
 import stat
 import struct
+import sys
 import time
 from collections.abc import Iterable
+from typing import IO
 
-from tasks.base.errors import UserError
+from tasks.base import commands
+from tasks.base.errors import UserError, printable
+from tasks.base.formatting import size_text
 
 RECORD = struct.Struct("<qqqQI")  # mtime_ns, ctime_ns, size, inode, mode
 """What of an entry's ``stat`` says that it is what it was."""
 _TICK = 50_000_000  # kernels stamp files with a clock that lags up to 10 ms behind; five times that is safe
+_LARGE = 2**30  # bytes
+_BLOCK = 2**20
+_TELL_SECONDS = 5.0
 _COARSE_TICK = 2_100_000_000  # file systems that stamp whole seconds, or every other one
 
 
@@ -59,12 +66,27 @@ def _exchangeable(path: str, status: os.stat_result) -> bool:
 def _content(path: str, mode: int) -> tuple[bytes, os.stat_result]:
     if stat.S_ISREG(mode):
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
-            digest = hashlib.file_digest(file, "sha256").digest()
-            return digest, os.fstat(file.fileno())
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.file_digest(file, "sha256") if size < _LARGE else _slowly(file, path, size)
+            return digest.digest(), os.fstat(file.fileno())
     if stat.S_ISLNK(mode):
         return hashlib.sha256(os.fsencode(os.readlink(path))).digest(), os.lstat(path)  # noqa: PTH115 str, as it is
     after = os.lstat(path)
     return hashlib.sha256(b"device %d" % after.st_rdev).digest(), after
+
+
+def _slowly(file: IO[bytes], path: str, size: int) -> hashlib._Hash:
+    """The digest of a large file, saying now and then how far it got. ``Stopped`` if the run is."""
+    digest, done, told = hashlib.sha256(), 0, time.monotonic()
+    while block := file.read(_BLOCK):
+        digest.update(block)
+        done += len(block)
+        if commands.stopping():
+            raise commands.Stopped
+        if time.monotonic() - told > _TELL_SECONDS:
+            told = time.monotonic()
+            print(f"reading {printable(path)}: {size_text(done)} of {size_text(size)}", file=sys.stderr, flush=True)
+    return digest
 
 
 def attributes(path: str) -> bytes:

@@ -9,7 +9,7 @@ whatever stands in it. Never too little.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from tasks.base.errors import UserError
 from tasks.base.references import familiar, is_pinned, is_remote, is_web, may_be_path
@@ -19,6 +19,8 @@ from tasks.inputs.stages import Stage, Stages
 from tasks.inputs.variables import Possible, Scope, either
 
 __all__ = ["Copy", "External", "Reads", "Remote", "reads"]
+
+_DEEP = 100  # stages: a chain of fewer is read as deeply nested calls
 
 # These change what BuildKit does without being declared by any ARG.
 _ALWAYS_READ = re.compile(r"BUILDKIT_.*|SOURCE_DATE_EPOCH")
@@ -73,6 +75,8 @@ class _Reader:
 
     def run(self, target: str | None) -> Reads:
         stage = self.stages.target(target)
+        if stage.number > _DEEP:
+            self._visit_first(stage)
         scope, triggers = self._visit(stage, stage.line)
         used = self.used | {name for name in self.args if _ALWAYS_READ.fullmatch(name)}
         return Reads(
@@ -96,6 +100,31 @@ class _Reader:
 
     def _use(self, names: Iterable[str]) -> None:
         self.used.update(*map(self.stages.used_by, names))
+
+    def _visit_first(self, stage: Stage) -> None:
+        """Read the stages that this one reaches by their names, the first first: a chain of them may be longer than
+        calls may be nested."""
+        reached: set[int] = set()
+        pending = [stage]
+        while pending:
+            here = pending.pop()
+            if here.number not in reached and not here.context:
+                pending += [other for other in self._named(here) if other.number < here.number]
+            reached.add(here.number)
+        for number in sorted(reached - {stage.number}):
+            self._visit(self.stages.all[number], self.stages.all[number].line)
+
+    def _named(self, stage: Stage) -> Iterator[Stage]:
+        """The stages that a stage names as they are called, without any variable."""
+        if stage.parent:
+            yield stage.parent
+        for each in (each for each in stage.commands if not each.onbuild):
+            mounts = (field for text in each.flags.get("mount", ()) for field in text.split(","))
+            for name in (each.flag("from"), *(field[5:] for field in mounts if field.startswith("from="))):
+                if name.isdecimal() and each.name in ("COPY", "ADD"):
+                    yield from self.stages.all[int(name[:9]) :][:1]
+                elif name.lower() in self.stages.by_name:
+                    yield self.stages.by_name[name.lower()]
 
     def _visit(self, stage: Stage, line: int) -> tuple[Scope, tuple[str, ...]]:
         """Read a stage and all that it reaches, once; its variables and its ONBUILD triggers."""

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
+from tasks.base import files
 from tasks.inputs import wildcards
 from tasks.inputs.wildcards import ANY, FOLDERS, NAME
 
@@ -29,6 +31,7 @@ _SPACE = (
 )
 _CLASS = re.compile(r"\[\^?(?![-])[^\[\]\\^*?/]+(?<![-])\]")
 _PYTHON_SET_SYNTAX = ("--", "&&", "||", "~~")
+_VERY_MANY = 500  # patterns: one expression of them all takes long to make, and longer to match
 _WILD = re.compile(r"[*?\[\\]")
 
 State = tuple[bool, ...]
@@ -68,6 +71,12 @@ class Rule:
             parts.append((part, not _WILD.search(part)))
         return tuple(parts)
 
+    @property
+    def first(self) -> str:
+        """The folder of the context in which all lies that this rule matches; "" if no name says so."""
+        name, plain = self.parts[0] if self.parts and self.atoms else ("", False)
+        return name if plain and _translate(self.pattern) is not None else ""
+
     def reaches_below(self, folder: str) -> bool:
         """Could this rule match something in a folder? Never wrongly no."""
         if _translate(self.pattern) is None:
@@ -89,13 +98,18 @@ class _Group:
         self.shows = shows
         self.literals = frozenset(r.pattern for r in rules if not _WILD.search(r.pattern))
         wild = [rule for rule in rules if rule.atoms and rule.pattern not in self.literals]
+        self.match: wildcards.Matcher | None = None
+        self.others: list[wildcards.Matcher] = []
+        if len(wild) > _VERY_MANY:
+            self.match = wildcards.AnyOf((rule.atoms, partial(getattr, rule, "matches")) for rule in wild)
+            return
         few = [rule for rule in wild if wildcards.few(rule.atoms)]
-        joined = "|".join(f"(?:{''.join(rule.atoms)})" for rule in few)
-        self.match = re.compile(joined).fullmatch if joined else None
+        if few:
+            self.match = re.compile("|".join(f"(?:{''.join(rule.atoms)})" for rule in few)).fullmatch
         self.others = [rule.matches for rule in wild if not wildcards.few(rule.atoms)]
 
     def matches(self, path: str) -> bool:
-        if path in self.literals or (self.match is not None and self.match(path) is not None):
+        if path in self.literals or (self.match is not None and self.match(path)):
             return True
         return any(matches(path) for matches in self.others)
 
@@ -114,7 +128,11 @@ class Patterns:
             run.append(rule)
         if run:
             self.groups.append(_Group(run[0].shows, run))
-        self._shows = [rule for rule in self.rules if rule.shows]
+        # By the first folder that they want, those that want one by name: the others may show something anywhere.
+        self._shows: defaultdict[str, list[Rule]] = defaultdict(list)
+        for rule in self.rules:
+            if rule.shows:
+                self._shows[rule.first].append(rule)
 
     def judge(self, path: str, above: State) -> tuple[bool, State]:
         """Is ``path`` hidden, and what to pass on for what lies in it; ``above`` is its folder's state.
@@ -134,7 +152,8 @@ class Patterns:
 
     def may_show_below(self, folder: str) -> bool:
         """Could a ``!`` rule show something in this hidden folder? Never wrongly no."""
-        return any(rule.reaches_below(folder) for rule in self._shows)
+        near = (self._shows[""], self._shows.get(folder.partition("/")[0], ()))
+        return any(rule.reaches_below(folder) for rules in near for rule in rules)
 
     def hides(self, path: str) -> bool:
         """Is ``path`` hidden? Asked about alone, its folders included."""
@@ -219,7 +238,7 @@ def effective(context: Path, dockerfile: Path | None) -> Path | None:
 
 def load(path: Path | None, hidden: str = "") -> IgnoreFile:
     """The rules of an ignore file, and that ``hidden`` is; an empty set of rules where there is none."""
-    text = path.read_bytes().decode("utf-8", "surrogateescape") if path else ""
+    text = files.text(path) if path else ""
     return IgnoreFile(text, path, hidden)
 
 
@@ -274,9 +293,9 @@ def _translate(pattern: str) -> tuple[str, ...] | None:
         elif char in "^]" or "\ud800" <= char <= "\udfff":
             odd = True
         else:
-            out.append(re.escape(char))
+            out.append(char if char.isalnum() else re.escape(char))
     if kind == "regex":
-        return None if odd or not _compiles("".join(out)) else tuple(out)
+        return None if odd or ("[" in pattern and not _compiles("".join(out))) else tuple(out)
     return _without_wildcards(pattern, kind)
 
 

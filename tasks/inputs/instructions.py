@@ -112,7 +112,7 @@ def is_heredoc(word: str) -> bool:
 def mount(text: str, escape: str, variables: Mapping[str, str], where: str) -> Mount:
     """What one value of ``RUN --mount=`` says; ``type=bind`` is the default."""
     kind, origin, source, target, name = "bind", "", "", "", ""
-    for field in next(csv.reader([text]), []):
+    for field in _fields(text, where):
         key, equals, value = field.partition("=")
         if not equals:
             continue
@@ -129,6 +129,14 @@ def mount(text: str, escape: str, variables: Mapping[str, str], where: str) -> M
             case "id":
                 name = value
     return Mount(kind, origin, source, source or name or target.rstrip("/").rpartition("/")[2])
+
+
+def _fields(text: str, where: str) -> list[str]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise UserError(f"this mount cannot be read: {error}", where=where) from None
 
 
 def _syntax(text: str) -> str:

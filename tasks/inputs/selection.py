@@ -53,7 +53,8 @@ class View:
         listing = self.tree.folder(folder)
         numbers = self._visible.get(folder)
         if numbers is None:
-            numbers = self._visible[folder] = self._judge(folder, listing)
+            self._judge(folder)
+            numbers = self._visible[folder]
         return listing, numbers
 
     def mode(self, path: str) -> int | None:
@@ -97,22 +98,38 @@ class View:
 
     def digest(self, folder: str) -> bytes:
         """One sha256 for all that is visible in a folder, its name and own mode not included."""
-        digest = self._digests.get(folder)
-        if digest is not None:
-            return digest
+        pending = [folder]  # folders may be nested more deeply than calls may be
+        while pending:
+            here = pending[-1]
+            below = [] if here in self._digests else self._folders(here)
+            if unknown := [path for path in below if path not in self._digests]:
+                pending += unknown
+                continue
+            if here not in self._digests:
+                self._digests[here] = self._digest(here)
+            pending.pop()
+        return self._digests[folder]
+
+    def _folders(self, folder: str) -> list[str]:
+        """The visible folders in a folder."""
+        listing, numbers = self.visible(folder)
+        prefix = f"{folder}/" if folder else ""
+        return [prefix + listing.names[number] for number in numbers if stat.S_ISDIR(listing.modes[number])]
+
+    def _digest(self, folder: str) -> bytes:
+        """The same of a folder, those of the folders in it being known."""
         listing, numbers = self.visible(folder)
         encoded = os.fsencode("\0".join(listing.names)).split(b"\0")
+        prefix = f"{folder}/" if folder else ""
         parts = []
         for number in numbers:
-            name, mode = listing.names[number], listing.modes[number]
+            mode = listing.modes[number]
             if stat.S_ISDIR(mode):
-                path = f"{folder}/{name}" if folder else name
-                below = self.digest(path) + listing.attributes(number)
+                below = self._digests[prefix + listing.names[number]] + listing.attributes(number)
             else:
                 below = listing.digest(number)
             parts.append(b"%b\0%o\0%d\0%b" % (encoded[number], mode, len(below), below))
-        digest = self._digests[folder] = hashlib.sha256(b"".join(parts)).digest()
-        return digest
+        return hashlib.sha256(b"".join(parts)).digest()
 
     def select(self, copies: Iterable[Copy], where: str) -> Selection:
         """What these ``copies`` of one Dockerfile (named in messages as ``where``) read of this view.
@@ -144,15 +161,33 @@ class View:
         return holders
 
     def _state(self, folder: str) -> State:
-        state = self._states.get(folder)
-        if state is None:
-            above, _, _ = folder.rpartition("/")
-            state = self._states[folder] = self.ignore.judge(folder, self._state(above))[1]
+        unknown = []
+        while folder not in self._states:
+            unknown.append(folder)
+            folder = folder.rpartition("/")[0]
+        state = self._states[folder]
+        for path in reversed(unknown):
+            state = self._states[path] = self.ignore.judge(path, state)[1]
         return state
 
-    def _judge(self, folder: str, listing: Folder) -> list[int]:
+    def _judge(self, folder: str) -> None:
+        """Find out what is visible in a folder, and in the hidden ones below it for which that matters."""
+        pending = [folder]
+        while pending:
+            numbers, unknown = self._judged(pending[-1])
+            if unknown:
+                self._asked.update(unknown)
+                pending += unknown
+            else:
+                self._visible[pending.pop()] = numbers
+
+    def _judged(self, folder: str) -> tuple[list[int], list[str]]:
+        """What is visible in a folder; and the hidden folders in it of which it has to be known first whether something
+        in them is."""
+        listing = self.tree.folder(folder)
         if not self.ignore.groups:
-            return list(range(len(listing.names)))
+            return list(range(len(listing.names))), []
+        unknown: list[str] = []
         state = self._state(folder)
         prefix = f"{folder}/" if folder else ""
         visible = []
@@ -161,11 +196,13 @@ class View:
             hidden, below = self.ignore.judge(path, state)
             if stat.S_ISDIR(listing.modes[number]):
                 self._states[path] = below
-                if hidden:  # BuildKit sends a hidden folder all the same when something in it is shown
-                    hidden = not (self.ignore.may_show_below(path) and self.visible(path)[1])
+                if hidden and self.ignore.may_show_below(path):
+                    if path not in self._visible:
+                        unknown.append(path)
+                    hidden = not self._visible.get(path)  # BuildKit sends it when something in it is shown
             if not hidden:
                 visible.append(number)
-        return visible
+        return visible, unknown
 
 
 class Selection:

@@ -112,11 +112,13 @@ def _parents(view: View, copy: Copy, source: str) -> list[Item]:
 
 
 def _filtered(view: View, base: str, include: Patterns | None, exclude: Patterns) -> list[Item]:
-    """Paths below ``base`` that ``include`` matches (``None``: all) and ``exclude`` does not."""
+    """Paths below ``base`` that ``include`` matches (``None``: all) and ``exclude`` does not, and the folders that hold
+    any."""
     items = [Item(base, False)] if include is None else []
-
-    def descend(folder: str, relative: str, included: State, excluded: State) -> bool:
-        any_here = False
+    judged: list[tuple[str, bool]] = []
+    pending: list[tuple[str, str, State, State]] = [(base, "", (), ())]
+    while pending:
+        folder, relative, included, excluded = pending.pop()
         listing, numbers = view.visible(folder)
         for number in numbers:
             name, mode = listing.names[number], listing.modes[number]
@@ -124,21 +126,26 @@ def _filtered(view: View, base: str, include: Patterns | None, exclude: Patterns
             wanted, more_in = include.judge(candidate, included) if include else (True, ())
             dropped, more_out = exclude.judge(candidate, excluded)
             take = wanted and not dropped
+            judged.append((path, take))
             if stat.S_ISDIR(mode):
-                take = descend(path, candidate, more_in, more_out) or take
+                pending.append((path, candidate, more_in, more_out))
             elif stat.S_ISLNK(mode) and (include is not None or take):
-                target, links = view.resolve(path)  # a pattern may go through a link, as BuildKit's copy does
-                is_folder = target is not None and stat.S_ISDIR(view.mode(target) or 0)
-                if include is not None or is_folder:
-                    items.extend(Item(link, False) for link in links)
-                    items.extend([Item(target, is_folder)] if target is not None else [])
-            if take:
-                items.append(Item(path, False))
-                any_here = True
-        return any_here
-
-    descend(base, "", (), ())
+                items += _through(view, path, include is not None)
+    holding: set[str] = set()
+    for path, take in reversed(judged):  # what is in a folder comes behind it
+        if take or path in holding:
+            items.append(Item(path, False))
+            holding.add(path.rpartition("/")[0])
     return items
+
+
+def _through(view: View, path: str, included: bool) -> list[Item]:
+    """What a link brings: a pattern may go through it, as BuildKit's copy does."""
+    target, links = view.resolve(path)
+    is_folder = target is not None and stat.S_ISDIR(view.mode(target) or 0)
+    if not included and not is_folder:
+        return []
+    return [*(Item(link, False) for link in links), *([Item(target, is_folder)] if target is not None else [])]
 
 
 def _patterns(texts: Iterable[str]) -> Patterns:

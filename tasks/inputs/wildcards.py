@@ -9,13 +9,18 @@ more of them all ways are followed at once, as Go's engine does, which BuildKit 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import chain
 from typing import Protocol
 
 ANY, NAME, FOLDERS = ".*", "[^/]*", "(?:.*/)?"
 """The loops: anything (but a newline), anything within a name, any folders or none."""
 
 _FEW = 3  # loops; more than these and the number of ways is too large
+_PIECE = 3
+_SPECIAL = re.compile(r"[.*+?^$(){}|\[\]\\]")
 _KEPT = 10_000  # steps of one automaton that are remembered
 
 
@@ -34,6 +39,50 @@ def few(atoms: Sequence[str]) -> bool:
 def matcher(atoms: Sequence[str]) -> Matcher:
     """What matches whole paths against these atoms; ``re.error`` if one of them is no regular expression."""
     return re.compile("".join(atoms)).fullmatch if few(atoms) else _Automaton(atoms)
+
+
+class AnyOf:
+    """Tells whether any of very many patterns matches a path, without trying each: one can match only where all the
+    text stands that it wants, and is looked at only where the rarest three characters of that do. Each is its atoms,
+    and what gives its matcher."""
+
+    def __init__(self, patterns: Iterable[tuple[Sequence[str], Callable[[], Matcher]]]) -> None:
+        wanted = [(_literals(atoms), matches) for atoms, matches in patterns]
+        pieces = [_pieces(max(literals, key=len, default="")) for literals, _ in wanted]
+        count = Counter(chain.from_iterable(pieces))
+        self._by_piece: defaultdict[str, list[_Wanted]] = defaultdict(list)
+        for each, one in zip(pieces, wanted, strict=True):
+            self._by_piece[min(each, key=count.__getitem__)].append(one)
+        self._lengths = sorted({len(piece) for piece in self._by_piece})
+
+    def __call__(self, path: str, /) -> bool:
+        """Whether any of them matches the whole of ``path``."""
+        pieces = {path[at : at + length] for length in self._lengths for at in range(len(path) - length + 1)}
+        return any(
+            all(literal in path for literal in literals) and matches()(path)
+            for piece in pieces & self._by_piece.keys()
+            for literals, matches in self._by_piece[piece]
+        )
+
+
+_Wanted = tuple[list[str], Callable[[], Matcher]]
+
+
+def _pieces(text: str) -> list[str]:
+    """All three characters of a text that follow each other; the text, where it has fewer."""
+    return [text[at : at + _PIECE] for at in range(max(1, len(text) - _PIECE + 1))]
+
+
+def _literals(atoms: Sequence[str]) -> list[str]:
+    """The text that has to stand in a path for these atoms to match."""
+    return [text for text in "".join(map(_literal, atoms)).split("\0") if text]
+
+
+@cache
+def _literal(atom: str) -> str:
+    """The text that an atom stands for; NUL, which no path holds, where it stands for several."""
+    text = re.sub(r"\\(.)", r"\1", atom, flags=re.DOTALL)
+    return text if atom in (text, re.escape(text)) and not _SPECIAL.search(text if atom == text else "") else "\0"
 
 
 class _Automaton:

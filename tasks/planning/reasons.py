@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tasks.base.errors import printable
 from tasks.base.masking import HIDDEN
 from tasks.inputs.fingerprint import BuildInputs
 
@@ -38,7 +39,7 @@ def _files(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
         *(f"`{path}` added" for path in now if path not in before),
         *(f"`{path}` removed" for path in before if path not in now),
     ]
-    yield from moved[:_SHOWN]
+    yield from map(printable, moved[:_SHOWN])
     if len(moved) > _SHOWN:
         yield f"and {len(moved) - _SHOWN} more files"
 

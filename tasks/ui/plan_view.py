@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.base import commands
-from tasks.base.errors import UserError
+from tasks.base.errors import UserError, printable
 from tasks.base.settings import CacheBackend
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
@@ -52,7 +52,8 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
         print(json.dumps(promised(run, decisions), indent=2, ensure_ascii=False))
     elif inputs:
         own = {name: decisions[name] for name in images} or decisions
-        print("\n".join(sorted({path for decision in own.values() for path in decision.inputs.paths()})))
+        paths = {printable(path) for decision in own.values() for path in decision.inputs.paths()}
+        print("\n".join(sorted(paths)))
     else:
         _print_table(run, decisions)
     broken = [
