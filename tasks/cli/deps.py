@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.base.settings import ROOT
 from tasks.bases.debian import declares_base
-from tasks.cli.action import JSON, Task, quiet
+from tasks.cli.action import JSON, Task, option, quiet
 
 
 def task_deps_check() -> Task:
@@ -22,3 +22,9 @@ def task_deps_update() -> Task:
     help = "how long a release must have been there; what mends an advisory need not"
     cooldown = {"name": "cooldown", "long": "cooldown", "default": "7d", "help": help}
     return quiet("tasks.ui.deps_view:bring_up_to_date", cooldown, JSON, words="packages")
+
+
+def task_sbom() -> Task:
+    """Write which packages the images hold, as SPDX documents: [IMAGE …] [--attach]"""
+    attach = option("attach", False, "attach each to its image in the shared registry")
+    return quiet("tasks.ui.sbom_view:make", attach, words="images")

@@ -166,12 +166,25 @@ class Registry:
         with self._send("PUT", place, repository, headers, file) as answer:
             self._expect(answer, 201)
 
-    def give_manifest(self, path: str, reference: str, media: str, text: bytes) -> None:
-        """Let the registry hold a manifest or an index under its digest or a tag. Raises ``Unavailable``."""
+    def listing(self, path: str, what: str, media: str) -> dict[str, Any] | None:
+        """What a repository answers about a manifest, an index or referrers; None if it does not have it. Raises
+        ``Unavailable`` and ``NoImage``."""
+        repository = self.repository(path)
+        answer = self._get(f"/v2/{repository}/{what}", repository, media)
+        try:
+            listed = None if answer is None else answer.json()
+        except ValueError:
+            return None  # a page of a registry that knows no such address
+        return listed if isinstance(listed, dict) else None
+
+    def give_manifest(self, path: str, reference: str, media: str, text: bytes) -> bool:
+        """Let the registry hold a manifest or an index under its digest or a tag. Returns whether it lists it among the
+        referrers of its subject. Raises ``Unavailable``."""
         repository = self.repository(path)
         place = f"/v2/{repository}/manifests/{reference}"
         with self._send("PUT", place, repository, {"Content-Type": media}, text) as answer:
             self._expect(answer, 201)
+            return "OCI-Subject" in answer.headers
 
     def _expect(self, answer: Any, status: int) -> None:
         if answer.status_code in (401, 403):

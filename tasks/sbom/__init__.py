@@ -1,0 +1,1 @@
+"""Which packages does an image hold, as a document that other tools read?"""

@@ -1,0 +1,105 @@
+"""Which packages are installed in an image? Read from its files, as a container sees them: nothing is guessed.
+
+Debian's are in dpkg's own list, Python's in the metadata that every installer leaves (``*.dist-info/METADATA``, PEP 566
+and its followers).
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterable
+from email.message import Message
+from email.parser import BytesParser, HeaderParser
+from typing import IO, NamedTuple
+
+from tasks.base import commands
+from tasks.base.errors import UserError
+
+_STATUS = re.compile(r"var/lib/dpkg/status(\.d/(?!.*\.md5sums$)[^/]+)?$")
+_METADATA = re.compile(r".*/[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)$")
+_RELEASE = re.compile(r"(etc|usr/lib)/os-release$")
+_LARGEST = 64 << 20
+
+
+class Debian(NamedTuple):
+    """A package of a distribution that dpkg manages: ``source`` is what it was built from."""
+
+    name: str
+    version: str
+    architecture: str
+    source: str
+
+
+class Python(NamedTuple):
+    """A Python distribution, by its normal name (PEP 503), and where its metadata lies."""
+
+    name: str
+    version: str
+    path: str
+
+
+class Installed(NamedTuple):
+    """All packages of an image, sorted, and what its os-release says (``ID``, ``VERSION_CODENAME``)."""
+
+    debian: tuple[Debian, ...]
+    python: tuple[Python, ...]
+    release: dict[str, str]
+
+
+def installed(image_id: str) -> Installed:
+    """The packages of an image that the engine holds. ``UserError`` where it cannot be read."""
+    made = commands.run(["docker", "create", image_id, "none"]).checked(f"{image_id} cannot be looked into")
+    container = made.stdout.strip()
+    try:
+        with commands.start(["docker", "export", container], stderr=commands.PIPE) as process:
+            try:
+                found = read(process.stdout) if process.stdout else Installed((), (), {})
+            except tarfile.TarError as error:
+                stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
+                raise UserError(f"docker export: {commands.last_words(stderr, str(error))}") from None
+    finally:
+        commands.run(["docker", "rm", "--force", container], cleanup=True)
+    return found
+
+
+def read(stream: IO[bytes]) -> Installed:
+    """The packages in the archive of a container's files."""
+    lists: list[bytes] = []
+    python: list[Python] = []
+    release: dict[str, str] = {}
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            path = member.name.removeprefix("./")
+            wanted = _STATUS.match(path) or _METADATA.match(path) or _RELEASE.match(path)
+            file = archive.extractfile(member) if wanted and member.isfile() and member.size < _LARGEST else None
+            if file is None:
+                continue
+            if _STATUS.match(path):
+                lists.append(file.read())
+            elif _METADATA.match(path):
+                python += _python(BytesParser().parsebytes(file.read(), headersonly=True), path)
+            else:
+                release = _variables(file.read().decode(errors="replace"))
+    return Installed(tuple(sorted(set(_debian(lists)))), tuple(sorted(set(python))), release)
+
+
+def _debian(lists: Iterable[bytes]) -> Iterable[Debian]:
+    for text in lists:
+        for paragraph in re.split(r"\n\n+", text.decode(errors="replace").strip()):
+            package = HeaderParser().parsestr(paragraph)
+            name, version = package.get("Package"), package.get("Version")
+            # A list of distroless images has no status; dpkg's also has what was removed.
+            if name and version and package.get("Status", "install ok installed").endswith(" installed"):
+                source = (package.get("Source") or name).partition(" ")[0]
+                yield Debian(name, version, package.get("Architecture", ""), source)
+
+
+def _python(metadata: Message, path: str) -> list[Python]:
+    name, version = metadata.get("Name"), metadata.get("Version")
+    return [Python(re.sub(r"[-_.]+", "-", name).lower(), version, path)] if name and version else []
+
+
+def _variables(text: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {name: value.strip("\"'") for name, _, value in pairs}
