@@ -55,7 +55,7 @@ def archive(files: dict[str, str]) -> io.BytesIO:
 
 def test_packages_are_read_from_lists_and_metadata() -> None:
     files = {
-        "var/lib/dpkg/status": STATUS,
+        "var/lib/dpkg/status": STATUS.replace("ok installed", "ok triggers-pending"),
         "var/lib/dpkg/status-old": STATUS.replace("libc6", "older"),
         "./opt/venv/lib/foo.dist-info/METADATA": METADATA,
         "opt/venv/lib/foo.dist-info/RECORD": METADATA,

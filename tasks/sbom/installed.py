@@ -20,6 +20,8 @@ _STATUS = re.compile(r"var/lib/dpkg/status(\.d/(?!.*\.md5sums$)[^/]+)?$")
 _METADATA = re.compile(r".*/[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)$")
 _RELEASE = re.compile(r"(etc|usr/lib)/os-release$")
 _LARGEST = 64 << 20
+# The states of dpkg(1) in which a package has no files; the lists of distroless images have no states.
+_ABSENT = ("not-installed", "config-files", "half-installed")
 
 
 class Debian(NamedTuple):
@@ -89,8 +91,8 @@ def _debian(lists: Iterable[bytes]) -> Iterable[Debian]:
         for paragraph in re.split(r"\n\n+", text.decode(errors="replace").strip()):
             package = HeaderParser().parsestr(paragraph)
             name, version = package.get("Package"), package.get("Version")
-            # A list of distroless images has no status; dpkg's also has what was removed.
-            if name and version and package.get("Status", "install ok installed").endswith(" installed"):
+            state = package.get("Status", "").rpartition(" ")[2]
+            if name and version and state not in _ABSENT:
                 source = (package.get("Source") or name).partition(" ")[0]
                 yield Debian(name, version, package.get("Architecture", ""), source)
 
