@@ -14,6 +14,7 @@ from email.parser import BytesParser, HeaderParser
 from typing import IO, NamedTuple
 
 from tasks.base import commands
+from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
 
 _STATUS = re.compile(r"var/lib/dpkg/status(\.d/(?!.*\.md5sums$)[^/]+)?$")
@@ -59,7 +60,7 @@ def installed(image_id: str) -> Installed:
                 found = read(process.stdout) if process.stdout else Installed((), (), {})
             except tarfile.TarError as error:
                 stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
-                raise UserError(f"docker export: {commands.last_words(stderr, str(error))}") from None
+                raise UserError(f"docker export: {last_words(stderr, str(error))}") from None
     finally:
         commands.run(["docker", "rm", "--force", container], cleanup=True)
     return found
