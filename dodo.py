@@ -28,7 +28,7 @@ from tasks.cli.show import task_build_report, task_doctor, task_history, task_im
 from tasks.cli.adopt import task_adopt
 from tasks.cli.bench import task_benchmark_builds, task_compare_performance
 from tasks.cli.checks import task__dev_environment, task_lint, task_test, task__test_programs, task_test_faults
-from tasks.cli.checks import task_test_unit
+from tasks.cli.checks import task_test_mutants, task_test_unit
 from tasks.cli.lock import task_lock
 from tasks.cli.stack import task_ci_test, task_migrate_to_optimized
 

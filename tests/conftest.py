@@ -74,7 +74,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before marks select: whoever asks for the engine is marked, and what needs the images of the stack gets them."""
     for item in items:
         assert isinstance(item, pytest.Function)
-        if "engine" in item.fixturenames:
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        if "engine" in item.fixturenames and "engine" not in given:  # a parameter of that name is none
             item.add_marker("engine")
         if item.get_closest_marker("stack"):
             item.fixturenames.insert(0, "stack_images")

@@ -173,6 +173,10 @@ def test_bases_that_are_pulled_each_time_are_mentioned() -> None:
     pulls = replace(BASE, image=replace(BASE.image, pull=True), bases={"outside": "sha256:o"})
     assert decide(pulls, held=(HERE,))[0] == Decision("base", Action.FRESH, (PULLS,), pulls, HERE)
     assert decide(replace(pulls, bases={}), held=(HERE,))[0].reasons == ()
+    app = replace(APP, image=replace(APP.image, pull=True), bases={"outside": "sha256:o"})
+    assert decide(BASE, app, held=(HERE, APP_HERE))[1] == Decision(
+        "app", Action.FRESH, (PULLS,), app, APP_HERE, ON_BASE
+    )
     nameless = local_image(BASE, names=(tag_of("app/base", BASE.fingerprint),))
     assert decide(pulls, held=(nameless,))[0].action == Action.RETAG
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tasks.cli import checks
 from tests.conftest import ROOT, docker
 
 BASE = "python:3.13-slim-trixie"
@@ -226,15 +229,17 @@ def machine(base_image: None, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def doitw(machine: Path, words: str, *options: str, known: str = DEBIAN_13, before: str = "") -> tuple[int, str, str]:
+def doitw(
+    machine: Path, words: str, *options: str, known: str = DEBIAN_13, before: str = "", image: str = BASE
+) -> tuple[int, str, str]:
     """Run doitw there; returns its status, what it said, and what was asked of the stubs."""
     script = f": >/log; {before} /repo/doitw {words} 2>&1; status=$?; echo; echo LOG; cat /log; exit $status"
     done = docker(
-        *("run", "--rm", "--network", "none", "--env", f"KNOWN={known}"),
+        *("run", "--rm", "--env", f"KNOWN={known}"),
         *("--env", "PATH=/stubs:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         *("--volume", f"{machine}/repo:/repo:ro", "--volume", f"{machine}/stubs:/mnt/stubs:ro"),
-        *options,
-        *(BASE, "sh", "-c", f"cp -r /mnt/stubs /stubs; {script}"),
+        *(options if "--network" in options else ("--network", "none", *options)),
+        *(image, "sh", "-c", f"cp -r /mnt/stubs /stubs; {script}"),
     )
     said, _, log = done.stdout.partition("\nLOG\n")
     return done.returncode, said + done.stderr, log
@@ -247,7 +252,7 @@ def doitw(machine: Path, words: str, *options: str, known: str = DEBIAN_13, befo
         (DEBIAN_13, "docker.io docker-cli docker-buildx docker-compose iptables mmdebstrap debian-archive-keyring"),
         (UBUNTU, "docker.io docker-buildx docker-compose-v2 iptables mmdebstrap debian-archive-keyring"),
     ],
-    ids=["Debian", "Ubuntu"],
+    ids=["as Debian", "as Ubuntu"],
 )
 def test_without_an_engine_it_installs_and_starts_one(machine: Path, known: str, installed: str) -> None:
     status, said, log = doitw(machine, "build_optimized -n 2", known=known)
@@ -257,6 +262,65 @@ def test_without_an_engine_it_installs_and_starts_one(machine: Path, known: str,
     assert sorted(wanted.split()) == sorted(installed.split())
     assert log.count("dockerd ") == 1
     assert "dockerd  in /\n" in log, "a folder that may go, and it could run no git"
+
+
+# What stands there and which versions, real apt says; only to unpack it all, and to start an engine, is left out.
+REAL_APT = """\
+echo "apt-get $*" >>/log
+case " $* " in
+*" install "*)
+    /usr/bin/apt-get "$@" --simulate | tee -a /simulated | grep ^Inst >>/log || exit
+    has() { grep -q "^Inst $1 " /simulated; }
+    plugins=/usr/libexec/docker/cli-plugins
+    mkdir -p $plugins
+    ! has docker.io || printf '#!/bin/sh\\n[ -e /started ]\\n' >/stubs/docker
+    ! has docker.io || printf '#!/bin/sh\\n: >/started\\n' >/stubs/dockerd
+    ! has docker-buildx || cp /usr/bin/true $plugins/docker-buildx
+    ! has docker-compose-v2 || cp /usr/bin/true $plugins/docker-compose
+    chmod +x /stubs/* ;;
+*) exec /usr/bin/apt-get "$@" ;;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def ubuntu(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Ubuntu 24.04 with Python, made from its packages, as an image."""
+    folder, name = tmp_path_factory.mktemp("ubuntu"), f"tst-ubuntu:{os.getpid()}"
+    key = f"{folder}/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    options = f"--variant=minbase --include=python3,python3-venv --components=main,universe --keyring={key}"
+    for argv in (
+        ["apt-get", "-qq", "download", "ubuntu-keyring"],
+        ["sh", "-c", "dpkg -x ubuntu-keyring*.deb ."],
+        # The user that apt downloads as may not read the tests' folders.
+        ["mmdebstrap", "--quiet", '--aptopt=APT::Sandbox::User "root"', *options.split(), "noble", "root.tar"],
+    ):
+        done = subprocess.run(argv, cwd=folder, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no index of packages can be reached that has Ubuntu's: {done.stderr.strip()[-200:]}")
+    assert docker("import", f"{folder}/root.tar", name).returncode == 0
+    yield name
+    docker("image", "rm", "--force", name)
+
+
+@pytest.mark.engine
+def test_a_real_ubuntu_has_all_that_is_installed_and_new_enough(machine: Path, ubuntu: str) -> None:
+    (machine / "stubs/apt-get").write_text(f"#!/bin/sh\n{REAL_APT}")
+    (machine / "stubs/apt-cache").unlink()
+    programs = " ".join(checks._PROGRAMS.values())
+    tests = (
+        f"/usr/bin/apt-get -qq update; /usr/bin/apt-get -qq --simulate install {programs} >/dev/null || echo not all"
+    )
+    status, said, log = doitw(
+        machine, "build_optimized", "--network", "bridge", before=f"{tests} >>/log;", image=ubuntu
+    )
+    assert (status, said.splitlines()[-1]) == (0, "doit build_optimized"), said
+    assert "not all" not in log, "of what the tests need"
+    found = dict(re.findall(r"^Inst (docker\S+) \(([0-9]+\.[0-9]+)", log, re.M))
+    assert found.keys() == {"docker.io", "docker-buildx", "docker-compose-v2"}
+    newest = {name: tuple(map(int, version.split("."))) for name, version in found.items()}
+    assert newest["docker-buildx"] >= (0, 13)
+    assert newest["docker-compose-v2"] >= (2, 26)
 
 
 @pytest.mark.engine

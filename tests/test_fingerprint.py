@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.base.references import repository, tag_of
-from tasks.inputs.fingerprint import BuildInputs, digest_of_files, fingerprint, input_digest
+from tasks.inputs.fingerprint import BuildInputs, digest_of_files, digest_of_text, fingerprint, input_digest
 
 NAMES = st.text(min_size=1, max_size=20)
 PAIRS = st.dictionaries(NAMES, NAMES, max_size=6)
@@ -55,3 +57,12 @@ def test_single_files_are_counted_by_their_common_digest() -> None:
         == input_digest(BuildInputs(), "f")
         != input_digest(BuildInputs(), "g")
     )
+
+
+def test_a_digest_stays_the_same_from_one_version_to_the_next() -> None:
+    """Whatever else changed every image would be built once more, on every machine: raise ``VERSION`` to mean that."""
+    inputs = BuildInputs({}, {"target": "run", "args": {"A": "1"}}, {"python:3.13": "sha256:ab"}, ("https://a",))
+    digest = input_digest(inputs, digest_of_files([("b", "file 644 x"), ("a", "link 0 y"), ("\udcff", "dir 755 z")]))
+    assert digest == "5e2b6b88ff753f145535c6337ce963e01f7a4f855b34ec074b5b946e61f4aa8d"
+    assert fingerprint(digest, {"base": "f0"}) == "087ce786735820c9d20180a04e91de59cfbcbd5695abc64376b1012f50a09f3d"
+    assert digest_of_text("\udcff") == hashlib.sha256(b"\xff").hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.pruning.prune import Item, choose, total
+from tasks.pruning.prune import Item, _Pruned, choose, total
 
 DAY = 86400.0
 
@@ -44,6 +44,14 @@ def test_what_is_just_little_enough_stays() -> None:
     assert keys(items, DAY, 200) == []
     assert keys(items, DAY, 199) == ["a"]
     assert keys(items, DAY, 100) == ["a"]
+
+
+def test_what_is_removed_frees_nothing_any_more() -> None:
+    disk = _Pruned([item("a"), item("under", above=("a",))])
+    assert (disk.frees(item("a")), disk.frees(item("of another disk"))) == (100, 0)
+    assert not disk.remove(item("under", above=("a",)))
+    assert disk.remove(item("a"))
+    assert (disk.frees(item("a")), disk.remove(item("a")), disk.left) == (0, False, 100)
 
 
 def test_parts_that_a_needed_item_holds_cost_nothing_and_free_nothing() -> None:

@@ -98,6 +98,7 @@ def test_values_that_may_be_secret_are_never_shown_or_kept() -> None:
         (made(files={"a": "file 644 x y"}), made(files={"a": "file 755 x z"}), ["`a` changed"]),
         (made(files={"a b": "file  x"}), made(files={"a b": "file 6 x"}), ["`a b` mode  → 6"]),
         (made(settings={"args": {"A": "1"}}), made(settings={}), ["arg `A` removed"]),
+        (made(settings={"labelXs": {"A": "1"}}), made(settings={}), ["labelX `A` removed"]),
         (
             made(settings={"a": 1, "args": {"A": "1", "B": "1", "C": "2"}, "z": ["x"]}),
             made(settings={"a": 1, "args": {"A": "1", "B": "2", "C": "3"}, "z": ["y"]}),

@@ -21,7 +21,7 @@ from tasks.engine.client import Engine, LocalImage, Snapshot, snapshot_of
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing import transfer
 from tasks.sharing.registry import NoImage, Unavailable
-from tasks.sharing.share import Share, Wanted, path_of, wanted_of
+from tasks.sharing.share import Share, Wanted, _reason, path_of, wanted_of
 from tests import loopback
 from tests.conftest import Lab
 from tests.test_plan import made
@@ -442,6 +442,8 @@ def test_what_the_registry_says_is_told_without_the_urls_that_it_signed(
         "error pulling: GET … denied denied"
     )
     assert len(sentence) < 310
+    assert _reason("… denied: see https://a/b?c=HUSH.") == "… denied: see"
+    assert _reason("x" * 201) == "x" * 200
 
 
 def test_a_pull_and_a_push_may_take_as_long_as_a_slow_line_needs_for_their_bytes(
@@ -547,8 +549,9 @@ def test_only_what_can_be_shared_is_offered(monkeypatch: pytest.MonkeyPatch) -> 
     asked: list[tuple[str, str, str]] = []
     one, _ = sharing(monkeypatch, lambda *image: asked.append(image) or FOUND)
     unknown = replace(made("unknown"), bases={"python": ""})
-    assert one.offers({"base": made("base"), "unknown": unknown}, "linux/amd64") == {"base": FOUND}
-    assert asked == [("app/base", f"in-{made('base').fingerprint[:16]}", "linux/amd64")]
+    base = replace(made("base"), platforms=())
+    assert one.offers({"base": base, "unknown": unknown}, "linux/s390x") == {"base": FOUND}
+    assert asked == [("app/base", f"in-{base.fingerprint[:16]}", "linux/s390x")]
 
 
 BOTH = Wanted("app/auth", "ab" * 32, "linux/amd64, linux/arm64")

@@ -97,6 +97,31 @@ def run_faults(words: Sequence[str], minutes: float = 0.0, keyword: str = "") ->
     return run_tool([sys.executable, "-m", "pytest", "-m", "faults", "tests/faults", *_chosen(keyword), *words], env)
 
 
+def task_test_mutants() -> Task:
+    """Change the code that decides, place by place, and see what no test notices: [--sample N] [MODULE …]"""
+    sample = option("sample", 0, "try so many of them, the same each time (default: all, which takes an hour)")
+    return {
+        "actions": [(run_mutants,)],
+        "task_dep": ["_dev_environment"],
+        "params": [sample],
+        "pos_arg": "modules",
+        **PLAIN,
+    }
+
+
+def run_mutants(modules: Sequence[str], sample: int = 0) -> Any:
+    """Try mutants, and tell of them; it is a failure when too many are not noticed."""
+    from benchmarks import mutants
+
+    try:
+        scores = mutants.try_mutants(modules, sample)
+    except UserError as error:
+        return fail(str(error))
+    print(*mutants.report(scores), sep="\n")
+    part = mutants.noticed(scores)
+    return None if part >= mutants.AT_LEAST else fail(f"the tests notice {part:.1%}, less than {mutants.AT_LEAST:.0%}")
+
+
 def task_test() -> Task:
     """Run the tests, with everything real: [-k EXPRESSION] [--engine testing [--store …]] [PYTEST ARGUMENT …]"""
     engine = option("engine", "here", "the engine that the tests use")
