@@ -85,6 +85,8 @@ def test_what_was_pulled_and_is_not_taken_keeps_no_name(lab: Lab, busybox: str, 
 class NoEngine:
     """An engine that gives names, and answers nothing when the first one is to be taken away."""
 
+    address = "unix:///nowhere.sock"
+
     def __init__(self) -> None:
         self.named: list[str] = []
         self.asked = 0
