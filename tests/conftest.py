@@ -92,6 +92,16 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["XDG_STATE_HOME"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_locks_left() -> Iterator[None]:
+    """Each engine has lock files of its own, and so many do the tests make. One that nobody holds is nobody's loss."""
+    yield
+    for path in Path("/tmp").glob("vllm-swarm-*.lock"):
+        with contextlib.suppress(UserError, OSError), lock.try_exclusive(path) as ours:
+            if ours:
+                path.unlink()
+
+
 class Lab:
     """A Compose project in a folder of its own, whose images nobody else uses and which vanish at the end."""
 
@@ -156,8 +166,15 @@ class Lab:
         listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={self.prefix}/*")
         return listed.stdout.split()
 
+    def pulled(self) -> list[str]:
+        """What came from a registry of the test's own, by digest where it has no tag."""
+        form = "{{.Repository}} {{.Tag}} {{.Digest}}"
+        listed = docker("image", "ls", "--digests", "--format", form, "--filter", f"reference=*/{self.prefix}/*")
+        rows = (line.split() for line in listed.stdout.splitlines())
+        return [f"{name}@{digest}" if tag == "<none>" else f"{name}:{tag}" for name, tag, digest in rows]
+
     def close(self) -> None:
-        names = [*self.images(), *self.nameless]
+        names = [*self.images(), *self.pulled(), *self.nameless]
         if names:
             docker("image", "rm", "--force", *names)
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -74,16 +75,29 @@ def test_a_journal_that_cannot_be_written_is_done_without(tmp_path: Path) -> Non
 def test_a_damaged_journal_removes_nothing(tmp_path: Path, line: str) -> None:
     place, journal = tmp_path / "place", tmp_path / "1-a.json"
     place.mkdir()
-    journal.write_text(line.replace("PLACE", str(place)))
+    journal.write_text(written(line.replace("PLACE", str(place))))
     assert killed_runs.sweep([journal]) == 0
     assert place.exists()
     assert not journal.exists()
 
 
+def test_a_damaged_line_removes_nothing(tmp_path: Path) -> None:
+    place, journal = tmp_path / "place", tmp_path / "1-a.json"
+    place.mkdir()
+    journal.write_text(written(json.dumps(["+", "path", f"{place}x"])).replace("placex", "place"))
+    assert killed_runs.sweep([journal]) == 0
+    assert place.exists()
+
+
+def written(line: str) -> str:
+    """A line as a journal has it, with a checksum that is right."""
+    return f"{zlib.crc32(line.encode()):08x} {line}\n"
+
+
 def test_a_journal_is_taken_back_line_by_line(tmp_path: Path) -> None:
     journal = tmp_path / "1-a.json"
     lines = [["+", "path", "/a"], ["+", "path", "/b"], ["-", "path", "/a"]]
-    journal.write_text("\n".join(map(json.dumps, lines)) + '\n["-", "path", "/')
+    journal.write_text("".join(map(written, map(json.dumps, lines))) + written('["-", "path", "/b"]')[:-3])
     assert leftovers.entries(journal) == {("path", "/b")}
 
 
@@ -112,7 +126,7 @@ def test_a_name_goes_and_only_a_temporary_one(tmp_path: Path) -> None:
             ["+", "name", address, ref]
             for ref in (passing, "shop/web:latest", "no/such:building-1795505378-0a1b2c3d4e5f")
         ]
-        journal.write_text("\n".join(map(json.dumps, lines)))
+        journal.write_text("".join(map(written, map(json.dumps, lines))))
         assert killed_runs.sweep([journal]) == 1
         assert engine.tags() == ["shop/web:latest"]
         assert not journal.exists()
@@ -120,7 +134,8 @@ def test_a_name_goes_and_only_a_temporary_one(tmp_path: Path) -> None:
 
 def test_names_of_an_engine_that_does_not_answer_are_left_to_a_later_run(tmp_path: Path) -> None:
     journal = tmp_path / "1-a.json"
-    journal.write_text(json.dumps(["+", "name", f"unix://{tmp_path}/no.sock", "a:building-1795505378-0a1b2c3d4e5f"]))
+    entry = ["+", "name", f"unix://{tmp_path}/no.sock", "a:building-1795505378-0a1b2c3d4e5f"]
+    journal.write_text(written(json.dumps(entry)))
     assert killed_runs.sweep([journal]) == 0
     assert journal.exists()
 

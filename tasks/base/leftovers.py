@@ -14,6 +14,7 @@ import json
 import os
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,7 +77,8 @@ class Journal:
     def _write(self, sign: str, entry: Entry) -> None:
         if self._file:
             with contextlib.suppress(OSError):
-                os.write(self._descriptor, f"{json.dumps([sign, *entry])}\n".encode())
+                line = json.dumps([sign, *entry])
+                os.write(self._descriptor, f"{_sum(line)} {line}\n".encode())
 
 
 def abandoned(folder: Path) -> list[Path]:
@@ -89,15 +91,21 @@ def abandoned(folder: Path) -> list[Path]:
 
 
 def entries(journal: Path) -> set[Entry]:
-    """What a process that is gone had made and not removed; a line that was half written counts for nothing."""
+    """What a process that is gone had made and not removed; a line that was half written, or is damaged,
+    counts for nothing: what it says is removed."""
     found: set[Entry] = set()
     with contextlib.suppress(OSError):
         for line in journal.read_text(errors="replace").splitlines():
+            checksum, _, content = line.partition(" ")
             with contextlib.suppress(ValueError, TypeError):
-                sign, *entry = json.loads(line)
+                sign, *entry = json.loads(content if checksum == _sum(content) else "")
                 if sign in ("+", "-") and all(isinstance(word, str) for word in entry):
                     (found.add if sign == "+" else found.discard)(tuple(entry))
     return found
+
+
+def _sum(line: str) -> str:
+    return f"{zlib.crc32(line.encode(errors='replace')):08x}"
 
 
 def remove(path: Path) -> bool:

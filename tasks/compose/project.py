@@ -23,6 +23,7 @@ from tasks.base.errors import UserError
 from tasks.base.places import project_folder
 from tasks.base.references import familiar, is_taggable
 from tasks.base.settings import ROOT, read_env
+from tasks.base.shapes import fits
 from tasks.compose import answer as compose_answer
 from tasks.compose.answer import EPOCH
 
@@ -152,19 +153,38 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
         if not file.is_file():
             raise UserError("there is no such Compose file", where=str(file), remedy="see COMPOSE_FILE")
     kept = project_folder(files, environ) / "project.json"
-    with contextlib.suppress(KeyError, TypeError):  # of what another version wrote: Compose is then asked
+    with contextlib.suppress(
+        KeyError, TypeError, AttributeError, ValueError
+    ):  # of what another version wrote: Compose is then asked
         known = memory.recall(kept) or {}
         sources = [Path(path) for path in known["sources"]]
         if known["format"] == _FORMAT and known["key"] == compose_answer.key(sources, files, environ):
             return _from_json(known["project"])
     from tasks.compose.stack import Compose
 
-    project = _project(Compose(files, "", environ).config(), files, environ)
+    project = resolved(Compose(files, "", environ).config(), files, environ)
     current = compose_answer.sources(files, environ)
     if current is not None:
         key = compose_answer.key(current, files, environ)
         content = {"format": _FORMAT, "key": key, "sources": list(map(str, current)), "project": _to_json(project)}
         memory.remember(kept, content)
+    return project
+
+
+def resolved(answer: Any, files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
+    """The project that ``docker compose config`` gave this ``answer`` about. ``UserError`` for an answer of a form that
+    no Compose is known to give."""
+    try:
+        project = _project(answer, files, environ)
+        odd = [name for name, image in project.images.items() if not fits(image, Image)]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        odd = [f"{type(error).__name__}: {error}"]
+    if odd:
+        raise UserError(
+            f"Compose's answer has a form that is not known here: {', '.join(odd)}",
+            where=str(files[0]),
+            remedy="`docker compose config` shows it",
+        )
     return project
 
 

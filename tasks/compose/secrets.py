@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.base import files
+from tasks.base import files, leftovers
 from tasks.base.errors import UserError
 from tasks.base.masking import masked
 
@@ -45,23 +45,35 @@ def make_env(folder: Path, scratch: Path) -> bool:
     ignores: what a killed run leaves there is found by nobody.
     """
     example, env = folder / EXAMPLE, folder / ENV
+    _sweep(scratch)
     if env.exists() or not example.is_file():
         return False
     text = filled(files.text(example))
     partial = scratch / f"env.{os.getpid()}.partial"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # A link, because a rename would replace what another process has just made.
-        os.link(partial, env)
-    except FileExistsError:
-        return False
-    finally:
-        partial.unlink(missing_ok=True)
+    with leftovers.noted(partial):
+        try:
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(text.encode(errors="surrogateescape"))
+                stream.flush()
+                os.fsync(stream.fileno())
+            # A link, because a rename would replace what another process has just made.
+            os.link(partial, env)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise UserError(f"this file cannot be made: {error.strerror}", where=str(env)) from None
+        finally:
+            partial.unlink(missing_ok=True)
     return True
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove what runs left that were killed here, whoever they were: it holds secrets."""
+    for left in scratch.glob("env.*.partial"):
+        number = left.name.split(".")[1]
+        if not (number.isdecimal() and Path(f"/proc/{number}").exists()):
+            left.unlink(missing_ok=True)
 
 
 def filled(example: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.shapes import fits
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,19 @@ def restart_argv(compose: Compose, services: Sequence[str]) -> list[str]:
 
 
 def services_of(config: Mapping[str, Any]) -> dict[str, Service]:
-    """The services in Compose's answer to ``config --format json``, by name."""
+    """The services in Compose's answer to ``config --format json``, by name. ``UserError`` for an answer of a form that
+    no Compose is known to give."""
+    try:
+        services = _services(config)
+        odd = [name for name, service in services.items() if not fits(service, Service)]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        odd = [f"{type(error).__name__}: {error}"]
+    if odd:
+        raise UserError(f"Compose's answer has a form that is not known here: {', '.join(odd)}")
+    return services
+
+
+def _services(config: Mapping[str, Any]) -> dict[str, Service]:
     volumes = {key: str((value or {}).get("name") or key) for key, value in (config.get("volumes") or {}).items()}
     declared: Mapping[str, Any] = config.get("services") or {}
     return {name: _service(name, service, config["name"], volumes) for name, service in sorted(declared.items())}

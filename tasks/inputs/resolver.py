@@ -167,8 +167,9 @@ class InputResolver:
         }
         key = digest_of_text(json.dumps([_PARSER, text, asked], sort_keys=True))
         if key not in self._parsed:
-            self._used[key] = self._kept.get(key) or _parse(text, asked).to_json()
-            self._parsed[key] = Reads.from_json(self._used[key])
+            known = _known(self._kept.get(key))
+            self._parsed[key] = known or _parse(text, asked)
+            self._used[key] = self._kept[key] if known else self._parsed[key].to_json()
         return self._parsed[key]
 
     def _inherit(self, draft: _Draft, platform: str, configs_of: ConfigsOf, done: Mapping[str, ImageInputs]) -> _Draft:
@@ -315,6 +316,14 @@ def _digest(texts: Mapping[str, str], parts: Iterable[Part]) -> str:
     return fingerprint.digest_of_files(
         [*selections, *((f"text {number}", digest_of_text(text)) for number, text in enumerate(texts.values()))]
     )
+
+
+def _known(kept: Any) -> Reads | None:
+    """What was parsed before; None where that is nothing, or of another version."""
+    try:
+        return Reads.from_json(kept) if kept else None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _parse(text: str, asked: Mapping[str, Any]) -> Reads:

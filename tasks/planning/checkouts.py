@@ -56,8 +56,9 @@ def needs(own: Path) -> Iterator[tuple[str, Path]]:
 def gone(folder: Path) -> bool:
     """Whether this is the folder of a project whose Compose file is not there any more."""
     known = (memory.recall(folder / "project.json") or {}).get("project")
-    files: list[str] = known.get("files") or [] if isinstance(known, dict) else []
-    return bool(files) and not Path(files[0]).exists()
+    files = known.get("files") if isinstance(known, dict) else None
+    first = files[0] if isinstance(files, list) and files else None
+    return isinstance(first, str) and not Path(first).exists()
 
 
 def _age(path: Path) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.base import memory
+from tasks.base.shapes import fits
 from tasks.inputs.fingerprint import BuildInputs
 
 
@@ -46,6 +47,7 @@ def read(folder: Path, image: str) -> Record | None:
         return None
     try:
         build_inputs = BuildInputs(**content["build_inputs"] | {"remotes": tuple(content["build_inputs"]["remotes"])})
-        return Record(**content | {"build_inputs": build_inputs})
+        record = Record(**content | {"build_inputs": build_inputs})
+        return record if fits(record, Record) else None
     except (ValueError, KeyError, TypeError):  # written by another version
         return None

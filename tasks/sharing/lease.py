@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tasks.base.shapes import fits
+
 _PREFIX = "vllm-swarm:"
 LEASE_SECONDS = 15.0
 """How long a lease outlives a holder that does not renew it any more."""
@@ -26,6 +28,7 @@ _RENEWALS = 3  # in the time of one lease: two may be lost
 _POLL_SECONDS = 0.5
 _REMEMBERED_SECONDS = 90 * 86400  # how long the index knows an image that nobody builds again
 _SOCKET_SECONDS = 2.0
+_LONGEST_SECONDS = 1e7  # what says more is no build's time
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ class BuildCoordinator:
         made = {}
         for fingerprint, text in zip(fingerprints, answers or (), strict=False):
             with contextlib.suppress(ValueError, TypeError):
-                made[fingerprint] = Made(**json.loads(text))
+                known = Made(**json.loads(text))
+                if fits(known, Made) and 0 <= known.seconds < _LONGEST_SECONDS and known.size >= 0:
+                    made[fingerprint] = known
         return made
 
     def publish(self, made: Mapping[str, Made]) -> None:

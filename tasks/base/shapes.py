@@ -1,0 +1,40 @@
+"""Is a value what its type says? For what others wrote as JSON, of which Python believes anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+
+def fits(value: Any, wanted: Any) -> bool:
+    """Whether a value is of this type, with all that it holds: plain types, ``|``, tuples, mappings, and classes whose
+    fields are annotated.
+
+    >>> fits(("a", 1), tuple[str, ...]), fits({"a": None}, Mapping[str, str | None])
+    (False, True)
+    """
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if wanted is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(fits(each, inner[0]) for each in value)
+    if origin is not None:
+        return isinstance(value, Mapping) and all(
+            fits(key, inner[0]) and fits(each, inner[1]) for key, each in value.items()
+        )
+    if wanted in (int, float):
+        plain = isinstance(value, int if wanted is int else int | float) and not isinstance(value, bool)
+        return plain and math.isfinite(value)
+    if not isinstance(value, wanted):
+        return False
+    return all(fits(getattr(value, name), each) for name, each in _fields(wanted).items())
+
+
+@cache
+def _fields(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind) if kind.__module__.startswith("tasks.") else {}

@@ -1,0 +1,176 @@
+"""What BuildKit, registries, Redis and other versions of ourselves may say: it is used, or it counts as unknown."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.base import memory
+from tasks.buildkit import failure
+from tasks.buildkit.progress import Progress
+from tasks.compose import project
+from tasks.compose.project import Image
+from tasks.engine.client import ImageConfig
+from tasks.history.store import steps_of
+from tasks.inputs.fingerprint import BuildInputs
+from tasks.inputs.image_configs import ImageConfigCache
+from tasks.inputs.resolver import InputResolver
+from tasks.planning import checkouts, reasons, record
+from tasks.sharing.lease import BuildCoordinator
+from tasks.sharing.registry import NoImage, Registry, Unavailable
+from tests.faults.fuzzing import JSON, as_json, cases, damaged, mutated, watched
+
+CAPTURED = Path(__file__).parent.parent / "buildkit"
+MESSAGE = {
+    "vertexes": [
+        {
+            "digest": "sha256:1",
+            "name": "[stage 1/2] RUN x",
+            "inputs": ["sha256:0"],
+            "started": "2026-01-01T00:00:00Z",
+            "completed": "2026-01-01T00:00:01.5Z",
+            "cached": False,
+            "error": 'process "/bin/sh -c x" did not complete successfully: exit code: 137',
+        }
+    ],
+    "statuses": [{"id": "x", "vertex": "sha256:1", "name": "sending", "total": 5, "current": 2, "timestamp": "x"}],
+    "logs": [{"vertex": "sha256:1", "stream": 1, "data": "aGVsbG8K", "timestamp": "2026-01-01T00:00:00Z"}],
+    "warnings": [{"vertex": "sha256:1", "level": 1, "short": "eA==", "detail": ["eA=="], "url": "x"}],
+}
+
+
+@cases()
+@given(
+    st.sampled_from(sorted(CAPTURED.glob("*.rawjson"))).flatmap(lambda path: damaged(path.read_bytes()[:20_000]))
+    | st.lists(mutated(MESSAGE).map(as_json), max_size=4).map(b"\n".join)
+    | st.binary(max_size=200),
+    st.integers(1, 5000),
+    st.text(max_size=50),
+)
+def test_progress(whole: bytes, size: int, dockerfile: str) -> None:
+    with watched():
+        progress = Progress()
+        for at in range(0, len(whole), size):
+            progress.feed(whole[at : at + size])
+        progress.finish()
+        progress.summary()
+        for step in progress.steps:
+            assert step.seconds >= 0
+            assert isinstance(step.text + step.label, str)
+            progress.transfer(step)
+            progress.log_lines(step)
+        steps_of(progress)
+        failure.explain(Image("a", "a", "/"), progress, dockerfile, Path("log"), 1)
+        failure.hint(whole.decode(errors="replace"))
+
+
+RECORD = {
+    "image": "app", "ref": "shop/app", "action": "build", "fingerprint": "f" * 64, "parents": {"base": "f" * 64},
+    "image_id": "sha256:1", "size": 5, "finished": 1e9, "seconds": 1.5,
+    "build_inputs": {"files": {"a": "file 644 00"}, "settings": {"args": {"A": "1"}}, "bases": {}, "remotes": []},
+}  # fmt: skip
+PROJECT = {
+    "format": 7, "key": "x", "sources": ["/a"],
+    "project": {"name": "p", "directory": "/a", "files": ["/a/compose.yml"], "images": [{"name": "app", "ref": "a"}]},
+}  # fmt: skip
+CONFIGS = {"sha256:1": {"content": "c", "platform": "linux/amd64", "env": {"A": "b"}, "onbuild": ["RUN x"]}}
+OURS = {"record": RECORD, "project": PROJECT, "reads": {"k": {"copies": []}}, "facts": CONFIGS}
+
+
+@cases()
+@given(st.fixed_dictionaries({name: mutated(content) for name, content in OURS.items()}))
+def test_records_of_another_version(root: Path, kept: dict[str, Any]) -> None:
+    """Whole, with a checksum that is right, and not of the form that this version gives them."""
+    folder = root / ".build/compose.yml"
+    for name, content in kept.items():
+        path = folder / ("images/app.json" if name == "record" else f"{name}.json")
+        memory.remember(path, content if isinstance(content, dict) else {})
+    with watched(root / ".build"):
+        found = record.read(folder, "app")
+        if found:
+            list(reasons.differences(found.build_inputs, BuildInputs({}, {}, {}, ())))
+        checkouts.gone(folder)
+        plain = project.Project("p", root, (root / "compose.yml",), {"app": Image("app", "app", str(root))})
+        InputResolver(plain, root / ".build", {}).resolve("linux/amd64", lambda ref, wanted: None)
+        cache = ImageConfigCache(folder / "facts.json", lambda image_id: ImageConfig("c", "linux/amd64"))
+        cache.get("sha256:1")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+class Answer:
+    """What a registry says."""
+
+    def __init__(self, status: int, content: bytes) -> None:
+        self.status_code, self.content = status, content
+        self.headers: Mapping[str, str] = {}
+
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+INDEX = {
+    "mediaType": "application/vnd.oci.image.index.v1+json",
+    "manifests": [{"digest": "sha256:1", "platform": {"os": "linux", "architecture": "amd64", "variant": "v2"}}],
+}
+MANIFEST = {
+    "config": {"digest": "sha256:c"},
+    "layers": [{"digest": "sha256:l", "size": 5}],
+    "tags": ["a", "b"],
+    "rootfs": {"diff_ids": ["sha256:d"]},
+    "os": "linux",
+    "architecture": "amd64",
+}
+BODIES = mutated(INDEX).map(as_json) | mutated(MANIFEST, 1).map(as_json) | JSON.map(as_json) | st.binary(max_size=50)
+STATUS = st.sampled_from([200, 200, 200, 200, 401, 404, 429, 500])
+
+
+@cases()
+@given(st.lists(st.tuples(STATUS, BODIES), min_size=1, max_size=6))
+def test_answers_of_registries(answers: list[tuple[int, bytes]]) -> None:
+    registry = Registry("localhost:1/team")
+    turn = iter(answers * 8)
+
+    def answer(path: str, headers: Mapping[str, str]) -> Answer:
+        return Answer(*next(turn))
+
+    registry._request = answer  # type: ignore[method-assign]
+    with watched():
+        for platform in ("linux/amd64", "linux/amd64, linux/arm64"):
+            with contextlib.suppress(NoImage, Unavailable):
+                image = registry.image("a/b", "t", platform)
+                if image:
+                    assert isinstance(image.digest, str)
+                    assert all(isinstance(size, int) for size in image.layers.values())
+        with contextlib.suppress(NoImage, Unavailable):
+            assert all(isinstance(tag, str) for tag in registry.tags("a/b"))
+        with contextlib.suppress(NoImage, Unavailable):
+            registry.raw_manifest("a/b", "sha256:1")
+
+
+MADE = mutated({"digest": "sha256:1", "seconds": 1.5, "size": 5}).map(json.dumps)
+
+
+@cases()
+@given(st.lists(MADE | st.text(max_size=20) | st.none(), max_size=4))
+def test_answers_of_the_index(answers: list[Any]) -> None:
+    coordinator = BuildCoordinator("redis://localhost:1/0", lambda text: None)
+    coordinator._do = lambda ask: answers  # type: ignore[method-assign]
+    with watched():
+        for made in coordinator.lookup([f"{number}" for number in range(len(answers))]).values():
+            assert isinstance(made.digest, str)
+            assert 0 <= made.seconds < 1e9
+            assert isinstance(made.size, int)
