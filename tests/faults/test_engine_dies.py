@@ -1,0 +1,209 @@
+"""An engine that is stopped, killed in the middle of a build, replaced, locked away, or whose disk is full."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.temporary_engine import TemporaryEngine
+from tests.conftest import ROOT
+from tests.faults.conftest import Rounds
+from tests.faults.daemon import Daemon
+from tests.faults.project import BUSYBOX, PARENTS, Project, ended, wait_until
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def daemon(spare: TemporaryEngine) -> Iterator[Daemon]:
+    one = Daemon(spare)
+    yield one
+    one.close()
+
+
+@pytest.fixture(autouse=True)
+def running(daemon: Daemon) -> Iterator[None]:
+    """Whatever a test does, the next one has an engine with the base."""
+    yield
+    if not daemon.answers():
+        daemon.start()
+        daemon.engine.load(BUSYBOX)
+
+
+def is_right_after(project: Project) -> None:
+    done = project.doit("build_optimized")
+    assert done.returncode == 0, done.stderr
+    project.assert_right()
+    project.assert_clean()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_in_the_middle_of_a_build_and_comes_back(
+    project: Project, daemon: Daemon, rounds: Rounds, number: signal.Signals
+) -> None:
+    assert project.doit("build_optimized").returncode == 0
+    for _ in rounds.of(1, 60):
+        project.edit("base", "right")
+        with ended(project.begun()) as doit:
+            time.sleep(rounds.chance.uniform(0.2, 2))
+            daemon.end(number)
+            assert wait_until(lambda: doit.poll() is not None, 60), project.output
+        assert "Traceback" not in project.output, project.output
+        assert wait_until(lambda: not project.processes(), 5)
+        daemon.start()
+        is_right_after(project)
+
+
+def test_one_that_is_not_there_is_said_in_a_sentence(project: Project, daemon: Daemon) -> None:
+    assert project.doit("build_optimized").returncode == 0
+    daemon.end()
+    for words in (["plan"], ["build_optimized"], ["doctor"], ["cache_stats"], ["ps_optimized"], ["up_optimized"]):
+        done = project.doit(*words)
+        said = done.stdout + done.stderr
+        assert done.returncode != 0, words
+        assert f"no Docker engine answers at {daemon.engine.address}" in said, said
+        assert "Traceback" not in said
+    listed = project.doit("list")
+    assert listed.returncode == 0
+    daemon.start()
+    assert project.build() == {}
+    project.assert_right()
+
+
+def test_one_with_other_images_builds_what_it_has_not(project: Project, daemon: Daemon, tmp_path: Path) -> None:
+    assert project.doit("build_optimized").returncode == 0
+    daemon.end()
+    daemon.start(data=daemon.folder / "other-data")
+    try:
+        done = project.doit("build_optimized")
+        assert done.returncode != 0
+        assert BUSYBOX in done.stderr
+        daemon.engine.load(BUSYBOX)
+        assert project.actions() == dict.fromkeys(PARENTS, "build")
+        assert project.build() == dict.fromkeys(PARENTS, "built")
+        project.assert_right()
+    finally:
+        daemon.end()
+        daemon.start()
+    assert project.build() == {}, "the first one has it all as it was"
+    project.assert_right()
+
+
+def test_another_engine_by_variable_and_by_context(project: Project, daemon: Daemon, tmp_path: Path) -> None:
+    """What is fresh is said of the engine that is asked now, not of the last one."""
+    assert project.doit("build_optimized").returncode == 0
+    away = {"DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"}
+    assert "no Docker engine answers" in project.doit("plan", **away).stderr
+    assert project.actions() == dict.fromkeys(PARENTS, "fresh")
+    contexts = tmp_path / "config"
+    contexts.mkdir()
+    environ = {**project.env(DOCKER_CONFIG=str(contexts)), "DOCKER_HOST": ""}
+    words = ["docker", "context", "create", "spare", "--docker", f"host={daemon.engine.address}"]
+    subprocess.run(words, env=environ, check=True, capture_output=True)
+    by_context = {"DOCKER_HOST": "", "DOCKER_CONFIG": str(contexts), "DOCKER_CONTEXT": "spare"}
+    assert project.actions(**by_context) == dict.fromkeys(PARENTS, "fresh")
+    gone = project.doit("plan", **{**by_context, "DOCKER_CONTEXT": "no-such"})
+    assert "Traceback" not in gone.stderr
+
+
+def test_a_socket_that_others_may_not_use_is_a_sentence(project: Project, daemon: Daemon) -> None:
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    able = subprocess.run([*nobody, sys.executable, "-c", "import doit"], capture_output=True, cwd=ROOT)
+    if able.returncode:
+        pytest.skip(f"this Python is not one that another user can run: {able.stderr.decode().strip()[-200:]}")
+    folder = daemon.folder
+    before, within = folder.stat().st_mode, Path(daemon.engine.address.removeprefix("unix://"))
+    shutil.copytree(project.folder, "/tmp/" + project.prefix)
+    copy = Path("/tmp") / project.prefix
+    for path in (copy, *copy.rglob("*")):
+        os.chown(path, 65534, 65534)
+    folder.chmod(0o755)
+    within.chmod(0o600)
+    try:
+        environ = project.env(COMPOSE_FILE=f"{copy}/compose.yml", HOME=str(copy), TMPDIR="/tmp", XDG_STATE_HOME="")
+        done = subprocess.run([*nobody, *project.argv("plan")], env=environ, cwd=ROOT, capture_output=True, text=True)
+    finally:
+        folder.chmod(before & 0o7777)
+        within.chmod(0o660)
+        shutil.rmtree(copy)
+    assert done.returncode != 0
+    assert "Permission denied" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.fixture
+def small_disk(daemon: Daemon) -> Iterator[Path]:
+    """An engine whose disk holds 48 MB."""
+    place = daemon.folder / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", place], capture_output=True).returncode:
+        pytest.skip("this container may not mount")
+    daemon.end()
+    daemon.start(data=place / "data")
+    daemon.engine.load(BUSYBOX)
+    yield place
+    if daemon.answers():
+        daemon.end()
+    while place.is_mount() and not subprocess.run(["umount", "--recursive", place], capture_output=True).returncode:
+        pass
+    daemon.start()
+
+
+def test_the_disk_of_the_engine_is_full(project: Project, small_disk: Path) -> None:
+    path = project.folder / "left/Dockerfile"
+    whole = path.read_text()
+    path.write_text(whole + "RUN dd if=/dev/zero of=/much bs=1M count=64\n")
+    done = project.doit("-c", "build_optimized")
+    assert done.returncode != 0
+    assert "No space left on device" in done.stderr or "no space left on device" in done.stderr, done.stderr
+    assert "the disk is full" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    path.write_text(whole)
+    is_right_after(project)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 8 MB."""
+    place = tmp_path / "full"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", place], capture_output=True).returncode:
+        pytest.skip("this container may not mount")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize("what", ["the project's", "that of temporary files"])
+def test_our_disk_is_full(project: Project, full_disk: Path, what: str) -> None:
+    assert project.doit("build_optimized").returncode == 0
+    if what == "the project's":
+        before = project.folder
+        shutil.copytree(before, full_disk / "project")
+        project.folder = full_disk / "project"
+        project.environ["COMPOSE_FILE"] = f"{project.folder}/compose.yml"
+    else:
+        project.environ["TMPDIR"] = str(full_disk)
+    project.edit("left")
+    filler = full_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    for words in (["plan"], ["plan", "--json"], ["build_optimized"], ["doctor"], ["history"]):
+        done = project.doit(*words)
+        assert "Traceback" not in done.stderr + done.stdout, (words, done.stderr)
+    filler.unlink()
+    done = project.doit("build_optimized")
+    assert done.returncode == 0, done.stderr
+    assert project.actions() == dict.fromkeys(PARENTS, "fresh")
+    content = json.loads(project.doit("plan", "--json").stdout)
+    assert content["images"]
