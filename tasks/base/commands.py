@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
 _STOP_SECONDS = 5.0
-_INTERRUPT_SECONDS = 1.5
+_INTERRUPT_SECONDS = 1.0
 _SAME_SECONDS = 0.3  # a signal that comes so soon after another is its echo: sudo passes on what the terminal sent too
 _WATCH_SECONDS, _BAD_LOOKS = 5.0, 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

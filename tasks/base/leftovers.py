@@ -22,7 +22,7 @@ Entry = tuple[str, ...]
 """A kind, ``path`` or another room's, and what tells which one it is."""
 PATH = "path"
 _SUFFIX = ".json"
-_LAST_SECONDS = 1.0  # so long the threads of a run that is stopped have for the ends of their blocks
+_LAST_SECONDS = 0.5  # so long the threads of a run that is stopped have for the ends of their blocks
 
 
 class Journal:

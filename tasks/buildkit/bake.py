@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.base.masking import safe_arguments
 from tasks.buildkit.buildx import entitlements, is_at_least, secret_line
 from tasks.compose.project import Image
 from tasks.inputs.image_inputs import ImageInputs
@@ -49,6 +50,8 @@ def untold(content: Mapping[str, Any], images: Mapping[str, ImageInputs], buildx
     for name, inputs in images.items():
         lost = {arg for arg, value in inputs.image.args.items() if value is None} - set(_from_environment(inputs.image))
         sentences += [f"bake cannot give {name} the argument {arg} from the environment" for arg in sorted(lost)]
+        hidden = [arg for arg, value in _shown(inputs.image).items() if value is None and inputs.image.args[arg]]
+        sentences += [f"bake has {arg} of {name}, which may be a secret, from the environment" for arg in hidden]
         if inputs.ignore:
             sentences.append(f"bake copies the folder .build into {name}: its ignore file does not hide it")
     return sentences
@@ -80,6 +83,12 @@ def _read(target: Mapping[str, Any]) -> Iterator[str]:
             yield path.replace("$${", "${").replace("%%{", "%{")
 
 
+def _shown(image: Image) -> dict[str, str | None]:
+    """The arguments as they may be shown: None for a value that may be a secret."""
+    safe = safe_arguments(image.args)
+    return {name: value if safe[name] == value else None for name, value in image.args.items()}
+
+
 def _target(inputs: ImageInputs, names: Mapping[str, str]) -> dict[str, Any]:
     image = inputs.image
     contexts = {name: value for name, value in image.contexts.items() if not value.startswith("service:")}
@@ -89,7 +98,7 @@ def _target(inputs: ImageInputs, names: Mapping[str, str]) -> dict[str, Any]:
         "dockerfile": image.dockerfile,
         "dockerfile-inline": image.dockerfile_inline,
         "target": image.target,
-        "args": {name: value for name, value in image.args.items() if value is not None},
+        "args": {name: value for name, value in _shown(image).items() if value is not None},
         "contexts": contexts,
         "secret": [secret_line(secret) for secret in image.secrets],
         "ssh": list(image.ssh),
@@ -131,7 +140,7 @@ def _plain(value: Any) -> Any:
 
 
 def _from_environment(image: Image) -> list[str]:
-    return [name for name, value in image.args.items() if value is None and _VARIABLE.fullmatch(name)]
+    return [name for name, value in _shown(image).items() if value is None and _VARIABLE.fullmatch(name)]
 
 
 def _hosts(image: Image) -> dict[str, str]:

@@ -42,7 +42,11 @@ def build_argv(
         "--tag": [tag],
         "--file": ["-" if image.dockerfile_inline is not None else image.dockerfile],
         "--target": [image.target or ""],
-        "--build-arg": [name if value is None else f"{name}={value}" for name, value in sorted(image.args.items())],
+        "--build-arg": [
+            # What the environment gives is not said on a command line, which everybody on the machine may read.
+            name if value is None or environ.get(name) == value else f"{name}={value}"
+            for name, value in sorted(image.args.items())
+        ],
         "--build-context": [f"{name}={value}" for name, value in contexts],
         "--secret": [secret_line(secret) for secret in image.secrets if secret.file or environ.get(secret.environment)],
         "--ssh": image.ssh,

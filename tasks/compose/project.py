@@ -13,13 +13,14 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.base import files, memory
 from tasks.base.errors import UserError
+from tasks.base.masking import safe_arguments
 from tasks.base.places import project_folder
 from tasks.base.references import familiar, is_taggable
 from tasks.base.settings import ROOT, read_env
@@ -164,7 +165,7 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
 
     project = resolved(Compose(files, "", environ).config(), files, environ)
     current = compose_answer.sources(files, environ)
-    if current is not None:
+    if current is not None and not _holds_secret(project, current):
         key = compose_answer.key(current, files, environ)
         content = {"format": _FORMAT, "key": key, "sources": list(map(str, current)), "project": _to_json(project)}
         memory.remember(kept, content)
@@ -186,6 +187,16 @@ def resolved(answer: Any, files: tuple[Path, ...], environ: Mapping[str, str]) -
             remedy="`docker compose config` shows it",
         )
     return project
+
+
+def _holds_secret(project: Project, sources: Sequence[Path]) -> bool:
+    """Whether an argument or a label may be a secret that stands in none of these files: it came from the environment,
+    and is kept nowhere."""
+    given = [known for image in project.images.values() for known in (image.args, image.labels)]
+    suspect = [(known, name) for known in given for name, safe in safe_arguments(known).items() if safe != known[name]]
+    values = [known[name] or "" for known, name in suspect]
+    texts = "".join(path.read_text(errors="replace") for path in sources if path.is_file()) if values else ""
+    return not all(value in texts for value in values)
 
 
 def dockerfile_text(image: Image) -> str:

@@ -48,6 +48,8 @@ class Rounds:
         self.seed = int(os.environ.get("FAULTS_SEED") or random.randrange(10**6))
         self.chance = random.Random(self.seed)
         self.done = 0
+        self.took: list[float] = []
+        """Seconds that are worth a line in the end."""
 
     def of(self, few: int, many: int) -> Iterator[int]:
         """Numbers from 0: ``few`` of them in a usual run, at most ``many`` in one that was given time."""
@@ -63,7 +65,9 @@ def rounds(request: pytest.FixtureRequest) -> Iterator[Rounds]:
     print(f"FAULTS_SEED={one.seed}")
     yield one
     if _MINUTES:
-        request.config.stash[_DONE].append(f"{request.node.name}: {one.done} times, FAULTS_SEED={one.seed}")
+        took = sorted(one.took)
+        times = f", {took[len(took) // 2]:.1f} s, {took[-1]:.1f} s at most" if took else ""
+        request.config.stash[_DONE].append(f"{request.node.name}: {one.done} times{times}, FAULTS_SEED={one.seed}")
 
 
 @pytest.fixture(scope="module")

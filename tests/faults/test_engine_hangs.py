@@ -11,7 +11,7 @@ import pytest
 from benchmarks.temporary_engine import TemporaryEngine
 from tests.faults.conftest import Rounds
 from tests.faults.daemon import Daemon
-from tests.faults.project import Project, ended, wait_until
+from tests.faults.project import SOON, Project, ended, wait_until
 
 pytestmark = pytest.mark.engine
 # Pings of 10 s: one before a plan; two while a build is silent, and those that what is left costs.
@@ -53,7 +53,7 @@ def test_each_command_says_so(project: Project, daemon: Daemon, rounds: Rounds) 
         assert doit.returncode != 0, chosen[number]
         assert sentences(project.output), (chosen[number], project.output)
         assert "Traceback" not in project.output, project.output
-        assert not project.processes()
+        assert wait_until(lambda: not project.processes(), SOON)
     assert project.doit("build_optimized").returncode == 0
     project.assert_right()
     project.assert_clean()
@@ -107,7 +107,7 @@ def test_a_build_that_takes_too_long_is_stopped(project: Project) -> None:
     assert re.search(r"right was not built in 12 s, during .*sleep 600.*, so it was stopped", done.stderr), done.stderr
     assert "BUILD_TIMEOUT says how long a build may take" in done.stderr
     assert "3 built, 1 failed (right)" in done.stderr
-    assert not project.processes()
+    assert wait_until(lambda: not project.processes(), SOON)
     path.write_text(whole)
     assert project.doit("build_optimized", BUILD_TIMEOUT="10m").returncode == 0
     project.assert_right()

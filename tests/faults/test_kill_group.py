@@ -37,8 +37,10 @@ def test_a_run_is_killed(project: Project, rounds: Rounds, number: signal.Signal
         with ended(project.begun()) as doit:
             time.sleep(rounds.chance.uniform(0.15, 2.5))  # before that, Python is not ours
             (os.kill if whom == "doit alone" else os.killpg)(doit.pid, number)
+            began = time.monotonic()
             assert wait_until(lambda: doit.poll() is not None, SOON), "doit does not end"
             assert wait_until(lambda: not project.processes(), SOON), (count, project.processes())
+            rounds.took.append(time.monotonic() - began)
             assert "Traceback" not in project.output, project.output
         is_right_after(project)
 
@@ -54,7 +56,7 @@ def test_one_build_is_killed(project: Project, rounds: Rounds, number: signal.Si
             for pid in builds(project)[:1]:
                 os.kill(pid, number)
             assert wait_until(lambda: doit.poll() is not None, 60), "doit does not end"
-            assert not project.processes()
+            assert wait_until(lambda: not project.processes(), SOON)
             assert "Traceback" not in project.output, project.output
         is_right_after(project)
 
@@ -73,6 +75,6 @@ def test_an_interrupt_while_python_starts_is_silent(project: Project, rounds: Ro
             doit.send_signal(signal.SIGINT)
             assert wait_until(lambda: doit.poll() is not None, 20)
         assert "Traceback" not in project.output, project.output
-        assert not project.processes()
+        assert wait_until(lambda: not project.processes(), SOON)
         assert project.actions() == dict.fromkeys(("base", "left", "right", "leaf"), "build")
         project.assert_clean()
