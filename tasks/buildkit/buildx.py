@@ -42,11 +42,7 @@ def build_argv(
         "--tag": [tag],
         "--file": ["-" if image.dockerfile_inline is not None else image.dockerfile],
         "--target": [image.target or ""],
-        "--build-arg": [
-            # What the environment gives is not said on a command line, which everybody on the machine may read.
-            name if value is None or environ.get(name) == value else f"{name}={value}"
-            for name, value in sorted(image.args.items())
-        ],
+        "--build-arg": [_argument(name, value, environ) for name, value in sorted(image.args.items())],
         "--build-context": [f"{name}={value}" for name, value in contexts],
         "--secret": [secret_line(secret) for secret in image.secrets if secret.file or environ.get(secret.environment)],
         "--ssh": image.ssh,
@@ -63,6 +59,11 @@ def build_argv(
     argv += [word for option, values in options.items() for value in values if value for word in (option, value)]
     attestations = (("--provenance", image.provenance), ("--sbom", image.sbom))
     return [*argv, *(f"{option}={value}" for option, value in attestations if value), *extra, image.context]
+
+
+def _argument(name: str, value: str | None, environ: Mapping[str, str]) -> str:
+    """A build argument; what the environment gives is not said on a command line, which others may read."""
+    return name if value is None or environ.get(name) == value else f"{name}={value}"
 
 
 def secret_line(secret: Secret) -> str:
