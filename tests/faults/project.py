@@ -89,7 +89,8 @@ class Project(Lab):
     def temporary_names(self) -> list[str]:
         """The names in the engine that last only as long as a build."""
         names = Engine(self.engine.address).snapshot().by_name
-        return [name for name in names if name.rpartition(":")[2].startswith(("building-", "parent-"))]
+        tags = [name.rpartition(":")[2] for name in names if self.prefix in name]  # another test may have failed
+        return [tag for tag in tags if tag.startswith(("building-", "parent-"))]
 
     def left_files(self) -> list[str]:
         """The temporary and half-written files."""
