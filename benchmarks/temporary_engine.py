@@ -24,6 +24,7 @@ from pathlib import Path
 from tasks.base import commands
 from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
+from tasks.base.process import Process
 from tasks.engine.client import Engine
 
 _START_SECONDS = 60
@@ -206,7 +207,7 @@ def _run(*argv: str) -> str:
     return commands.run(argv, cleanup=True).checked(" ".join(argv)).stdout
 
 
-def _await(engine: Engine, process: commands.Process, log: Path) -> None:
+def _await(engine: Engine, process: Process, log: Path) -> None:
     until = time.monotonic() + _START_SECONDS
     while not process.over() and time.monotonic() < until:
         with contextlib.suppress(UserError):

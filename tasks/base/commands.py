@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import threading
@@ -24,12 +23,12 @@ from tasks.base.command_line import last_words, pasteable
 from tasks.base.errors import UserError
 from tasks.base.guard import MARK, Guard
 from tasks.base.masking import masked
+from tasks.base.process import Process, interrupt
 
 if TYPE_CHECKING:
     from typing import Unpack
 
 DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
-_STOP_SECONDS = 5.0
 _INTERRUPT_SECONDS = 1.0
 _SAME_SECONDS = 0.3  # a signal that comes so soon after another is its echo: sudo passes on what the terminal sent too
 _WATCH_SECONDS, _BAD_LOOKS = 5.0, 2
@@ -65,58 +64,6 @@ class Options(TypedDict, total=False):
     seconds: float | None
     terminal: bool
     cleanup: bool
-
-
-class Process(subprocess.Popen[bytes]):
-    """A command that was started, and all that it started in its group."""
-
-    grouped = True
-    mark = ""  # what `guard` knows it by; none for one that it does not end
-    why = ""  # why it was ended, where what it works with has failed
-    late = False
-    """Whether it was stopped because its time was over."""
-
-    def output(self, silence: float | None = None) -> Iterator[bytes]:
-        """What it writes, piece by piece, as soon as it is there, until it closes its output; nothing (``b""``) after
-        each ``silence`` of so many seconds."""
-        if stream := self.stdout:
-            poll = select.poll()
-            poll.register(stream, select.POLLIN)
-            while True:
-                if silence is not None and not poll.poll(silence * 1000):
-                    yield b""
-                elif data := os.read(stream.fileno(), 65536):
-                    yield data
-                else:
-                    return
-
-    def over(self, wait: bool = False) -> bool:
-        """Whether it has ended, with ``wait`` once it has. It is not reaped here: until it is, no other process can
-        have the number of its group."""
-        if self.returncode is not None or not hasattr(os, "waitid"):
-            return (super().wait() if wait else self.poll()) is not None
-        with contextlib.suppress(ChildProcessError):
-            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)) is not None
-        return True  # another thread has just reaped it
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end and end what it left running in its group; its exit status."""
-        if self.over(wait=timeout is None):
-            self.send(signal.SIGKILL)
-        return super().wait(timeout)
-
-    def stop(self, seconds: float = _STOP_SECONDS) -> None:
-        """End it and what it started: SIGTERM, and after so many seconds SIGKILL for all that is left."""
-        if not self.over():
-            self.send(signal.SIGTERM)
-            _await([self], seconds)
-        self.send(signal.SIGKILL)
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal to its whole group."""
-        if self.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                (os.killpg if self.grouped else os.kill)(self.pid, number)
 
 
 @dataclass(frozen=True)
@@ -193,7 +140,7 @@ class Commands:
         stopped, also after the block: what a command left then is not a result.
         """
         process = self.begin(argv, **options)
-        timer = threading.Timer(options.get("seconds") or 0, _time_out, [process])
+        timer = threading.Timer(options.get("seconds") or 0, process.time_out)
         timer.daemon = True
         try:
             if options.get("seconds"):
@@ -204,14 +151,14 @@ class Commands:
                     process.stdin.close()
                 process.stdin = None
             yield process
-            _close(process)
+            process.close()
             process.wait()
         finally:
             timer.cancel()
             process.stop()
             process.wait()
             self._forget(process)
-            _close(process)
+            process.close()
         if process.why:
             raise UserError(process.why)
         if process.late:
@@ -277,7 +224,7 @@ class Commands:
             if bad >= _BAD_LOOKS:
                 for process in running:
                     process.why = why
-                _end(running, _INTERRUPT_SECONDS)
+                interrupt(running, _INTERRUPT_SECONDS)
 
     def _forget(self, process: Process) -> None:
         with self._uninterrupted():
@@ -296,7 +243,7 @@ class Commands:
             running = list(self._running)
         for act in list(self._acts):
             act()
-        _end(running, seconds)
+        interrupt(running, seconds)
 
     @contextlib.contextmanager
     def when_stopped(self, act: Callable[[], object]) -> Iterator[None]:
@@ -358,8 +305,8 @@ class Commands:
 
 def _shell(argv: list[str]) -> IO[bytes]:
     """Start what ``guard`` asks for, away from our group; the end of the pipe that it reads."""
-    said = None if os.isatty(2) else DEVNULL  # not to hold open what somebody reads to its end
-    process = subprocess.Popen(argv, stdin=PIPE, stdout=DEVNULL, stderr=said, cwd="/", start_new_session=True)
+    stderr = None if os.isatty(2) else DEVNULL  # not to hold open what somebody reads to its end
+    process = subprocess.Popen(argv, stdin=PIPE, stdout=DEVNULL, stderr=stderr, cwd="/", start_new_session=True)
     if process.stdin is None:
         raise AssertionError("it was asked for")
     process.returncode = 0  # it ends after us: nobody waits for it
@@ -373,34 +320,6 @@ def _remedy(program: str | Path) -> str:
 def _is_docker(process: Process) -> bool:
     argv = process.args if isinstance(process.args, Sequence) else ()
     return Path(str(next(iter(argv), ""))).name.startswith("docker")
-
-
-def _end(processes: Sequence[Process], seconds: float) -> None:
-    """Interrupt them, and kill what is left of them after so long."""
-    for process in processes:
-        process.send(signal.SIGINT)
-    _await(processes, seconds)
-    for process in processes:
-        process.send(signal.SIGKILL)
-
-
-def _time_out(process: Process) -> None:
-    if not process.over():
-        process.late = True
-        process.stop()
-
-
-def _close(process: Process) -> None:
-    for stream in (process.stdin, process.stdout, process.stderr):
-        if stream:
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-
-
-def _await(processes: Sequence[Process], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not all(process.over() for process in processes) and time.monotonic() < until:
-        time.sleep(0.02)
 
 
 _ours = Commands()

@@ -84,24 +84,24 @@ class Journal:
 def abandoned(folder: Path) -> list[Path]:
     """The journals of processes that are gone."""
     try:
-        found = sorted(folder.iterdir())
+        journals = sorted(folder.iterdir())
     except OSError:
         return []
-    return [path for path in found if not _in_use(path)]
+    return [path for path in journals if not _in_use(path)]
 
 
 def entries(journal: Path) -> set[Entry]:
     """What a process that is gone had made and not removed; a line that was half written, or is damaged,
     counts for nothing: what it says is removed."""
-    found: set[Entry] = set()
+    left: set[Entry] = set()
     with contextlib.suppress(OSError):
         for line in journal.read_text(errors="replace").splitlines():
             checksum, _, content = line.partition(" ")
             with contextlib.suppress(ValueError, TypeError):
                 sign, *entry = json.loads(content if checksum == _sum(content) else "")
                 if sign in ("+", "-") and all(isinstance(word, str) for word in entry):
-                    (found.add if sign == "+" else found.discard)(tuple(entry))
-    return found
+                    (left.add if sign == "+" else left.discard)(tuple(entry))
+    return left
 
 
 def _sum(line: str) -> str:

@@ -80,8 +80,8 @@ def holder(path: Path) -> str:
         with contextlib.suppress(OSError):
             descriptor = os.open(path, _flags(os.O_RDONLY))
             with os.fdopen(descriptor, errors="replace") as file:
-                if said := "".join(filter(str.isprintable, file.read(_LONGEST))):
-                    return said
+                if words := "".join(filter(str.isprintable, file.read(_LONGEST))):
+                    return words
         time.sleep(_POLL_SECONDS)  # it has just got it
     return ""
 

@@ -20,7 +20,7 @@ from tasks.planning.plan import Decision
 from tasks.run import Run
 
 
-class _Held(threading.local):
+class _Locks(threading.local):
     """The locks that a thread holds."""
 
     def __init__(self) -> None:
@@ -31,22 +31,22 @@ class _Held(threading.local):
 def taken(run: Run, decision: Decision) -> Iterator[bool]:
     """For the block, the right to build this image of all runs on this machine; whether another may have built it since
     it was decided. ``Stopped`` when the run is, ``UserError`` where it cannot be locked."""
-    path, held = _file(run, decision), run.kept(_Held)
+    path, locks = _file(run, decision), run.kept(_Locks)
 
     def waits() -> None:
         run.events.emit(ImageNoted(decision.name, f"waits for {lock.holder(path) or 'another run'}, which builds it"))
 
-    if path in held.paths:
+    if path in locks.paths:
         yield False  # by this very thread: its image turned out to need a build after all
         return
     with leftovers.noted(path), lock.passing(path, _who(run), waits):
-        held.paths.add(path)
+        locks.paths.add(path)
         try:
             inputs = decision.inputs
             there = run.engine.tagged(tag_of(inputs.image.ref, inputs.fingerprint)) if inputs.fingerprint else ""
             yield bool(there)
         finally:
-            held.paths.discard(path)
+            locks.paths.discard(path)
 
 
 @contextlib.contextmanager

@@ -24,10 +24,10 @@ class _Reporter(Reporter):
         """A run begins: first what killed runs left goes."""
         super().initialize(*args)
         run = current()
-        if found := leftovers.abandoned(run.journals):
+        if journals := leftovers.abandoned(run.journals):
             from tasks.engine import killed_runs  # most runs have none
 
-            if count := killed_runs.sweep(found):
+            if count := killed_runs.sweep(journals):
                 run.events.say(f"removed {count} temporary files and names that a killed run had left")
 
 

@@ -77,14 +77,14 @@ def _content(path: str, mode: int) -> tuple[bytes, os.stat_result]:
 
 def _slowly(file: IO[bytes], path: str, size: int) -> hashlib._Hash:
     """The digest of a large file, saying now and then how far it got. ``Stopped`` if the run is."""
-    digest, done, told = hashlib.sha256(), 0, time.monotonic()
+    digest, done, last = hashlib.sha256(), 0, time.monotonic()
     while block := file.read(_BLOCK):
         digest.update(block)
         done += len(block)
         if commands.stopping():
             raise commands.Stopped
-        if time.monotonic() - told > _TELL_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - last > _TELL_SECONDS:
+            last = time.monotonic()
             print(f"reading {printable(path)}: {size_text(done)} of {size_text(size)}", file=sys.stderr, flush=True)
     return digest
 

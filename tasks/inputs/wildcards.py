@@ -51,8 +51,8 @@ class AnyOf:
         pieces = [_pieces(max(literals, key=len, default="")) for literals, _ in wanted]
         count = Counter(chain.from_iterable(pieces))
         self._by_piece: defaultdict[str, list[_Wanted]] = defaultdict(list)
-        for each, one in zip(pieces, wanted, strict=True):
-            self._by_piece[min(each, key=count.__getitem__)].append(one)
+        for in_literal, pattern in zip(pieces, wanted, strict=True):
+            self._by_piece[min(in_literal, key=count.__getitem__)].append(pattern)
         self._lengths = sorted({len(piece) for piece in self._by_piece})
 
     def __call__(self, path: str, /) -> bool:

@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 from tasks.base import commands
 from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
+from tasks.engine.unstarted import container
 
 _STATUS = re.compile(r"var/lib/dpkg/status(\.d/(?!.*\.md5sums$)[^/]+)?$")
 _METADATA = re.compile(r".*/[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)$")
@@ -52,18 +53,15 @@ class Installed(NamedTuple):
 
 def installed(image_id: str) -> Installed:
     """The packages of an image that the engine holds. ``UserError`` where it cannot be read."""
-    made = commands.run(["docker", "create", image_id, "none"]).checked(f"{image_id} cannot be looked into")
-    container = made.stdout.strip()
-    try:
-        with commands.start(["docker", "export", container], stderr=commands.PIPE) as process:
-            try:
-                found = read(process.stdout) if process.stdout else Installed((), (), {})
-            except tarfile.TarError as error:
-                stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
-                raise UserError(f"docker export: {last_words(stderr, str(error))}") from None
-    finally:
-        commands.run(["docker", "rm", "--force", container], cleanup=True)
-    return found
+    with (
+        container(image_id) as made,
+        commands.start(["docker", "export", made], stderr=commands.PIPE) as process,
+    ):
+        try:
+            return read(process.stdout) if process.stdout else Installed((), (), {})
+        except tarfile.TarError as error:
+            stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
+            raise UserError(f"docker export: {last_words(stderr, str(error))}") from None
 
 
 def read(stream: IO[bytes]) -> Installed:

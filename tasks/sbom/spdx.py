@@ -90,8 +90,8 @@ def _package(ident: str, name: str, version: str, url: str = "") -> dict[str, An
     }
 
 
-def _relation(one: str, kind: str, other: str) -> dict[str, str]:
-    return {"spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other}
+def _relation(element: str, kind: str, other: str) -> dict[str, str]:
+    return {"spdxElementId": element, "relationshipType": kind, "relatedSpdxElement": other}
 
 
 def _quoted(text: str) -> str:

@@ -62,8 +62,8 @@ def attached(registry: Registry, path: str, digest: str, kind: str = "") -> list
         path, f"manifests/{_tag(digest)}", INDEX
     )
     entries = (listed or {}).get("manifests")
-    found = [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
-    return [each for each in found if not kind or each.get("artifactType") == kind]
+    descriptors = [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
+    return [each for each in descriptors if not kind or each.get("artifactType") == kind]
 
 
 def content_of(registry: Registry, path: str, digest: str) -> bytes:

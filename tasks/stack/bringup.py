@@ -16,6 +16,7 @@ from tasks.base import commands
 from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
 from tasks.base.events import Events
+from tasks.base.process import Process
 from tasks.compose import secrets
 from tasks.compose.stack import Compose, Service, create_argv, start_argv
 from tasks.engine.client import Engine
@@ -107,7 +108,7 @@ class _Work(threading.Thread):
         self.status = 0
         self.error: UserError | None = None
         self._compose, self._services, self._only, self._built, self._output = compose, services, only, built, output
-        self._process: commands.Process | None = None
+        self._process: Process | None = None
         self._ended = False
 
     def __enter__(self) -> _Work:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.process import Process
 from tasks.compose.stack import Compose, logs_argv
 from tasks.engine.containers import Containers
 from tasks.run import Run
@@ -55,7 +56,7 @@ class Follower:
         self._lock = threading.Condition()
         self._since = time.time()
         self._paused = self._ended = False
-        self._process: commands.Process | None = None
+        self._process: Process | None = None
 
     def __enter__(self) -> Follower:
         threading.Thread(target=self._pass_on, daemon=True).start()

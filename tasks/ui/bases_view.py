@@ -24,12 +24,12 @@ def check(run: Run, as_json: bool) -> None:
     days = age_of(date_of(ROOT), date.today())
     allowed = run.settings.base_max_age / _DAY
     if as_json:
-        images = {name: [each._asdict() for each in found] for name, found in pending.items()}
+        images = {name: [each._asdict() for each in packages] for name, packages in pending.items()}
         base = {"image": run.settings.base_image, "date": date_of(ROOT), "days": days, "allowed_days": allowed}
         print(json.dumps({"base": base, "images": images}, indent=2))
     else:
         print(text(run.settings.base_image, days, allowed, pending))
-    fixes = sum(each.security for found in pending.values() for each in found)
+    fixes = sum(each.security for packages in pending.values() for each in packages)
     if fixes:
         raise UserError(f"{fixes} security fixes of Debian are not in the images", remedy=_REMEDY)
     if days is not None and days > allowed:
@@ -41,10 +41,10 @@ def _pending(run: Run) -> dict[str, list[Pending]]:
     base = snapshot.get(run.settings.base_image)
     if base is None:
         raise UserError(f"the engine does not hold {run.settings.base_image}", remedy="doit base_image")
-    held = {"base": base} | {
+    images = {"base": base} | {
         name: image for name, each in run.project.images.items() if (image := snapshot.get(each.ref))
     }
-    lists = {name: packages for name, image in held.items() if (packages := debian.list_of(image.id))}
+    lists = {name: packages for name, image in images.items() if (packages := debian.list_of(image.id))}
     return debian.pending(base.id, lists)
 
 
@@ -64,12 +64,12 @@ def text(base: str, days: int | None, allowed: float, pending: dict[str, list[Pe
     """What was found, for people: a line for the base, and one for each image."""
     lines = [f"{base}: its packages are {days} days old ({allowed:g} are allowed)"] if days is not None else []
     width = max(map(len, pending), default=0)
-    for name, found in pending.items():
-        fixes = sum(each.security for each in found)
-        lines.append(f"{name:{width}}  {len(found)} newer, {fixes} of them security fixes{_named(found)}")
+    for name, packages in pending.items():
+        fixes = sum(each.security for each in packages)
+        lines.append(f"{name:{width}}  {len(packages)} newer, {fixes} of them security fixes{_named(packages)}")
     return "\n".join(lines)
 
 
-def _named(found: list[Pending]) -> str:
-    shown: list[Any] = sorted(found, key=lambda each: (not each.security, each.name))
+def _named(packages: list[Pending]) -> str:
+    shown: list[Any] = sorted(packages, key=lambda each: (not each.security, each.name))
     return ": " + ", ".join(f"{each.name} {each.installed} → {each.available}" for each in shown) if shown else ""

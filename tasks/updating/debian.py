@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.engine.unstarted import container
 
 # dpkg's own list, and that of images which are put together without dpkg (bazel's, distroless ones).
 _LISTS = ("/var/lib/dpkg/status", "/var/lib/dpkg/status.d")
@@ -46,8 +47,8 @@ def pending(base: str, lists: Mapping[str, bytes]) -> dict[str, list[Pending]]:
     options = ["--rm", "--interactive", "--user=0:0", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     argv = ["docker", "run", *options, "--env=LC_ALL=C", "--entrypoint=sh", base, "-c", _SCRIPT]
     done = commands.run(argv, stdin=_packed(lists)).checked("apt cannot be asked what is newer")
-    found = parsed(done.stdout)
-    return {name: found.get(name, []) for name in lists}
+    newer = parsed(done.stdout)
+    return {name: newer.get(name, []) for name in lists}
 
 
 def parsed(text: str) -> dict[str, list[Pending]]:
@@ -56,29 +57,25 @@ def parsed(text: str) -> dict[str, list[Pending]]:
     >>> parsed("== auth\\nopenssl/stable-security 3.5.2 amd64 [upgradable from: 3.5.1]\\n== redis\\n")
     {'auth': [Pending(name='openssl', installed='3.5.1', available='3.5.2', security=True)], 'redis': []}
     """
-    found: dict[str, list[Pending]] = {}
+    newer: dict[str, list[Pending]] = {}
     for line in text.splitlines():
         if line.startswith("== "):
-            found[line.removeprefix("== ")] = []
+            newer[line.removeprefix("== ")] = []
         elif match := _LINE.match(line):
             security = any(suite.endswith("-security") for suite in match["suites"].split(","))
-            found[next(reversed(found))].append(Pending(match["name"], match["old"], match["new"], security))
-    return found
+            newer[next(reversed(newer))].append(Pending(match["name"], match["old"], match["new"], security))
+    return newer
 
 
 def list_of(image_id: str) -> bytes | None:
     """The list of Debian's packages in an image of the engine; None where it has none."""
-    made = commands.run(["docker", "create", image_id, "none"]).checked(f"{image_id} cannot be looked into")
-    container = made.stdout.strip()
-    try:
+    with container(image_id) as made:
         for path in _LISTS:
-            done = commands.run(["docker", "cp", f"{container}:{path}", "-"])
+            done = commands.run(["docker", "cp", f"{made}:{path}", "-"])
             if done.status == 0:
                 return _joined(done.output)
             if "Could not find the file" not in done.stderr:
                 raise UserError(f"{image_id} cannot be looked into: {done.why}")
-    finally:
-        commands.run(["docker", "rm", "--force", container], cleanup=True)
     return None
 
 
