@@ -20,7 +20,7 @@ def fits(value: Any, wanted: Any) -> bool:
     if wanted is Any:
         return True
     if origin in (Union, UnionType):
-        return any(fits(value, one) for one in inner)
+        return any(fits(value, alternative) for alternative in inner)
     if origin is tuple:
         return isinstance(value, tuple) and all(fits(each, inner[0]) for each in value)
     if origin is not None:
