@@ -110,6 +110,20 @@ def test_a_step_that_fails_is_explained_and_holds_up_only_what_needs_it(shop: Sh
     assert json.loads(lab.doit("history", "--json", "base").stdout)[0]["status"] == "failed"
 
 
+def test_the_doctor_tells_scripts_what_it_finds(shop: Shop) -> None:
+    lab, engine = shop
+    found = {one["subject"]: one for one in json.loads(lab.doit("doctor", "--json").stdout)}
+    assert found["engine"]["verdict"] == "ok"
+    engine.close()
+    engine.place.unlink()
+    done = lab.doit("doctor", "--json")
+    assert done.returncode != 0
+    found = {one["subject"]: one for one in json.loads(done.stdout)}
+    assert found["engine"]["verdict"] == "fail"
+    assert "no Docker engine answers" in found["engine"]["detail"]
+    assert found["engine"]["remedy"]
+
+
 def test_a_rebuild_uses_no_cache_and_says_so(shop: Shop) -> None:
     lab, _ = shop
     lab.build()

@@ -33,5 +33,5 @@ def task_image_sizes() -> Task:
 
 
 def task_doctor() -> Task:
-    """Say whether this machine can build, and what would make it better"""
-    return quiet("tasks.ui.doctor:examine")
+    """Say whether this machine can build, and what would make it better: [--json]"""
+    return quiet("tasks.ui.doctor:examine", JSON)

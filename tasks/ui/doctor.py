@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -40,16 +41,24 @@ class Finding:
     remedy: str = ""
 
 
-def examine(run: Run) -> None:
-    """Print every finding; ``UserError`` if one is bad."""
+def examine(run: Run, as_json: bool = False) -> None:
+    """Print every finding, as a table or as JSON; ``UserError`` if one is bad."""
     findings = list(look(run))
+    if as_json:
+        names = ("subject", "verdict", "detail", "remedy")
+        print(json.dumps([{name: getattr(finding, name) for name in names} for finding in findings], indent=2))
+    else:
+        _print(findings)
+    bad = [finding.subject for finding in findings if finding.verdict == Verdict.FAIL]
+    if bad:
+        raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
+
+
+def _print(findings: list[Finding]) -> None:
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
         remedy = f" — {finding.remedy}" if finding.remedy else ""
         print(f"{finding.verdict:5}{finding.subject:{width}}  {finding.detail}{remedy}")
-    bad = [finding.subject for finding in findings if finding.verdict == Verdict.FAIL]
-    if bad:
-        raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
 
 
 def look(run: Run) -> Iterator[Finding]:
