@@ -23,6 +23,17 @@ from tasks.base import commands
 from tasks.base.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+JUDGED = (
+    "tasks.inputs.fingerprint",
+    "tasks.planning.forecast",
+    "tasks.planning.plan",
+    "tasks.planning.reasons",
+    "tasks.planning.record",
+    "tasks.pruning.prune",
+    "tasks.sharing.lease",
+    "tasks.sharing.share",
+)
+"""The modules that are tried where none is named: what they decide, no engine has to judge."""
 AT_LEAST = 0.9
 """The part of them that has to be noticed."""
 _SURVIVED = (0, 33)  # mutmut's codes: all tests passed, and none came by
@@ -37,15 +48,15 @@ class Score(NamedTuple):
 
 
 def try_mutants(modules: Sequence[str], sample: int) -> list[Score]:
-    """Try the mutants of these modules (of all that are configured), or ``sample`` of them, the same each time; their
+    """Try the mutants of these modules (of those that are judged), or ``sample`` of them, the same each time; their
     scores. ``UserError`` where mutmut cannot begin, as when a test fails without any mutant."""
     folder = ROOT / ".build" / "mutants"
     _copy(folder)
-    wanted = [f"{module}.*" for module in modules]
+    wanted = [f"{module}.*" for module in modules or JUDGED]
     if sample:
         commands.run(_run("none"), cwd=folder)  # makes all mutants, notes which tests come by them, and ends there
         known = [name for _, codes in _noted(folder) for name in codes]
-        known = [name for name in known if not modules or name.startswith(tuple(f"{one}." for one in modules))]
+        known = [name for name in known if name.startswith(tuple(f"{one}." for one in modules or JUDGED))]
         wanted = random.Random(sample).sample(known, min(sample, len(known)))
     commands.show(_run(*wanted), cwd=folder)
     scores = [score for module, codes in _noted(folder) if (score := score_of(module, codes)).tried]

@@ -99,7 +99,7 @@ def run_faults(words: Sequence[str], minutes: float = 0.0, keyword: str = "") ->
 
 def task_test_mutants() -> Task:
     """Change the code that decides, place by place, and see what no test notices: [--sample N] [MODULE …]"""
-    sample = option("sample", 0, "try so many of them, the same each time (default: all, which takes an hour)")
+    sample = option("sample", 0, "try so many of them, the same each time (default: all, which takes ten minutes)")
     return {
         "actions": [(run_mutants,)],
         "task_dep": ["_dev_environment"],
