@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from tasks.base import commands, files, leftovers, places, platforms, settings
+from tasks.base import command_log, commands, leftovers, places, platforms, settings
 from tasks.base.errors import UserError
 from tasks.base.events import CommandStarted, Events
 from tasks.base.references import beside
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from tasks.sharing.share import Share
 
 Kept = TypeVar("Kept")
-_LONGEST_LOG = 1_000_000  # bytes; then it begins again
 
 
 class Run:
@@ -73,11 +72,8 @@ class Run:
     def heard_command(self, line: str) -> None:
         """A command is about to be started: told as an event, and kept in the project's log of commands."""
         self.events.emit(CommandStarted(line))
-        with contextlib.suppress(OSError, UserError):  # it may be lost
-            log = self.folder / "commands.log"
-            whole = log.exists() and log.stat().st_size > _LONGEST_LOG
-            with files.log(log, append=not whole) as stream:
-                stream.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')} of run {self.id}\n{line}\n")
+        with contextlib.suppress(OSError, UserError):  # where there is no folder, there is no log
+            command_log.keep(self.folder / "commands.log", self.id, line)
 
     def kept(self, kind: type[Kept]) -> Kept:
         """What a part of the program keeps for the length of a run: one object of this class, made when it is first
@@ -246,7 +242,7 @@ class Run:
         due = whole and bool(self.settings.cache_registry) and self.asked.due
         ask = set(inputs) if due else chosen.intersection(inputs)
         # A run with nothing to ask does not even import what would.
-        if not self.settings.cache_registry or not (ask or any(map(_builds, decided.values()))):
+        if not self.settings.cache_registry or not (ask or any(each.builds for each in decided.values())):
             return self._possible(decided)
         if self.share.reads:
             from tasks.planning import agreement
@@ -268,7 +264,7 @@ class Run:
         unknown = {
             decision.inputs.fingerprint: name
             for name, decision in decided.items()
-            if _builds(decision) and name not in self.expected_seconds
+            if decision.builds and name not in self.expected_seconds
         }
         if unknown:
             for number, made in self.coordinator.lookup(list(unknown)).items():
@@ -355,7 +351,7 @@ class Run:
 
     def _possible(self, decided: dict[str, Decision]) -> dict[str, Decision]:
         """Without the builds that the engine's BuildKit would refuse; a dedicated builder's version is not known."""
-        if self.settings.dedicated_builder or not any(map(_builds, decided.values())):
+        if self.settings.dedicated_builder or not any(each.builds for each in decided.values()):
             return decided
         from tasks.planning import refused  # a run with nothing to build does not even import it
 
@@ -390,10 +386,6 @@ class Run:
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)
         return known if known and known.ref == self.project.images[name].ref else None
-
-
-def _builds(decision: Decision) -> bool:
-    return decision.action == Action.BUILD
 
 
 @cache

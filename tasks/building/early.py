@@ -80,7 +80,7 @@ def worthwhile(run: Run, decision: Decision) -> bool:
     inputs, image = decision.inputs, decision.inputs.image
     parents = {run.decide(parent).action for parent in inputs.parents.values()}
     return (
-        decision.action == Action.BUILD
+        decision.builds
         and bool(parents & {Action.BUILD, Action.PULL})
         and all(inputs.bases.values())
         and not (image.no_cache or image.no_cache_filter or image.pull)

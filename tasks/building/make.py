@@ -202,9 +202,9 @@ def _build_first(run: Run, decision: Decision, which: Attempt) -> bool:
         if there:
             run.changed()
             decision = _looked(run, decision.name)
-        if decision.action == Action.BUILD:
+        if decision.builds:
             _build_in_turn(run, decision, which)
-        return decision.action == Action.BUILD
+        return decision.builds
 
 
 def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
@@ -229,7 +229,7 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
             if _pull(run, decision):
                 return
             decision = run.decide(name, refresh=True)
-        if decision.action == Action.BUILD:
+        if decision.builds:
             _build(ImageBuild(run, decision, which))
         else:
             _do(run, decision, which)

@@ -51,6 +51,11 @@ class Decision(NamedTuple):
         """Whether anything has to be done."""
         return self.action != Action.FRESH
 
+    @property
+    def builds(self) -> bool:
+        """Whether the image is to be built, not taken from elsewhere."""
+        return self.action == Action.BUILD
+
 
 class Known(NamedTuple):
     """What plans are made from besides the inputs: what the engine holds, ``config_of`` an image there, the last
@@ -105,7 +110,7 @@ class _Planner:
         label = self._parents_label(inputs)
         coming = tuple(parent.name for parent in parents if parent.action in (Action.BUILD, Action.PULL))
         foreign: list[str] = []
-        if built := [f"`{parent.name}`" for parent in parents if parent.action == Action.BUILD]:
+        if built := [f"`{parent.name}`" for parent in parents if parent.builds]:
             if local_image := self._snapshot.get(tag_of(inputs.image.ref, inputs.fingerprint)):
                 again = f"{', '.join(built)} is built again (kept if that comes out the same)"
                 return Decision(name, Action.BUILD, (DUE if inputs.due else again,), inputs, local_image, coming=coming)

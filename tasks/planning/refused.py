@@ -23,7 +23,7 @@ def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]
     needs it."""
     decisions: dict[str, Decision] = {}
     for name, decision in decided.items():
-        why = problem(decision.inputs, engine) if decision.action == Action.BUILD else ""
+        why = problem(decision.inputs, engine) if decision.builds else ""
         held_up = (parent for parent in decision.inputs.parents.values() if decisions[parent].action == Action.BROKEN)
         if not why and (parent := next(held_up, "")):
             why = f"needs `{parent}`, which is broken"
