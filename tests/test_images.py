@@ -93,7 +93,7 @@ def test_env_example_has_every_setting_with_its_default_and_nothing_that_nobody_
     used = {name for file in files for name in re.findall(r"\$\{(\w+)", (ROOT / file).read_text())}
     assert set(example) <= ours | used
     assert {name for name, value in example.items() if value == "change-me"} == {
-        "POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET"
+        "POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET", *(f"{one.upper()}_STORE_PASSWORD" for one in SERVICES)
     }  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def test_networks_let_only_those_talk_that_must(optimized: dict[str, Any]) -> No
             members.setdefault(network, set()).add(name)
     assert members == {
         "front": {"auth", "memory", "orchestrator", "vllm"},
-        "database": {"postgres", "auth", "memory"},
+        "database": {"postgres", "migrate", "auth", "memory", "orchestrator"},
         "state": {"redis", "auth", "memory", "orchestrator"},
     }
     internal = {name for name, network in optimized["networks"].items() if network.get("internal")}
@@ -349,6 +349,34 @@ def test_a_store_keeps_its_data_and_its_password(container: str, store: str) -> 
     docker("start", container)
     wait_healthy(container)
     assert query(container, store, *READ[store]) == "1"
+
+
+@pytest.mark.stack
+def test_redis_lets_each_service_do_what_it_needs(container: str) -> None:
+    inspect(ref("redis"))
+    users = {"auth": "a'\"$x", "memory": "m\\9", "orchestrator": "o #1"}
+    words = [
+        word for name, password in users.items() for word in ("--env", f"{name.upper()}_STORE_PASSWORD={password}")
+    ]
+    words += ["--env", "REDIS_PASSWORD=x9"]
+    assert docker("run", "--detach", "--name", container, *CONFINED, *words, ref("redis")).returncode == 0
+    wait_healthy(container)
+
+    def ask(user: str, *command: str) -> str:
+        argv = ["exec", "--env", f"REDISCLI_AUTH={users[user]}", container, "redis-cli", "--user", user]
+        return docker(*argv, "--no-auth-warning", *command).stdout.strip()
+
+    assert ask("auth", "SET", "auth:revoked:1", "1", "EX", "60") == "OK"
+    assert ask("auth", "INCR", "auth:attempts:a") == "1"
+    for user in ("memory", "orchestrator"):
+        assert ask(user, "MGET", "auth:revoked:1", "auth:ended:1").split() == ["1"]
+        for refused in (("SET", "auth:revoked:1", "0"), ("DEL", "auth:revoked:1"), ("MGET", "auth:attempts:a")):
+            assert "NOPERM" in ask(user, *refused), refused
+    for user in users:
+        for refused in (("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("SET", "mine", "1"), ("EVAL", "1", "0")):
+            assert "NOPERM" in ask(user, *refused), (user, refused)
+    users["memory"] = "wrong"
+    assert "WRONGPASS" in ask("memory", "PING") or "NOAUTH" in ask("memory", "PING")
 
 
 FILL = """

@@ -36,13 +36,22 @@ prepare() {
     echo 'host all all all scram-sha-256' >>"$new/pg_hba.conf"
     # A single-user server has no port and no log of statements; -j: a statement ends at an empty line.
     single() { postgres --single -j -D "$new" -c log_min_messages=fatal -c exit_on_error=on "$1" >/dev/null; }
-    printf 'CREATE ROLE %s LOGIN PASSWORD %s;\n\nCREATE DATABASE %s OWNER %s;\n\n' \
+    printf 'CREATE ROLE %s LOGIN CREATEROLE PASSWORD %s;\n\nCREATE DATABASE %s OWNER %s;\n\n' \
         "$(name "$user")" "$(literal "$POSTGRES_PASSWORD")" "$(name "$database")" "$(name "$user")" | single postgres
     printf 'CREATE EXTENSION vector;\n\n' | single "$database"
+    touch "$new/owner-makes-roles"
     mv "$new" "$PGDATA"
     echo "postgres: prepared database $database of user $user" >&2
 }
 
+# The owner of the database gives each service a role (common.migrate). Once, also in a cluster of before.
+let_owner_make_roles() {
+    printf 'ALTER ROLE %s CREATEROLE;\n\n' "$(name "${POSTGRES_USER:-swarm}")" |
+        postgres --single -j -D "$PGDATA" -c log_min_messages=fatal -c exit_on_error=on postgres >/dev/null
+    touch "$PGDATA/owner-makes-roles"
+}
+
 [ -s "$PGDATA/PG_VERSION" ] || prepare
+[ -e "$PGDATA/owner-makes-roles" ] || let_owner_make_roles
 unset POSTGRES_PASSWORD
 exec postgres -c listen_addresses='*' "$@"

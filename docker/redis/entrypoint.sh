@@ -1,5 +1,6 @@
 #!/bin/sh
-# Start Redis with the password of REDIS_PASSWORD. It goes in with the configuration, over standard input:
+# Start Redis with the password of REDIS_PASSWORD. With AUTH_STORE_PASSWORD and its like the services have users of their
+# own: auth keeps what it counts and what is revoked, the others ask what is revoked. Passwords go in with the configuration, over standard input:
 # neither a file nor the list of processes ever holds it. Any other command runs as it is.
 set -eu
 
@@ -16,10 +17,24 @@ esac
 password=$(printf '%s' "$REDIS_PASSWORD" | sed 's/[\\"]/\\&/g')
 unset REDIS_PASSWORD
 
+# user NAME PASSWORD RIGHTS: a line of the configuration; Redis keeps a digest as well as a password.
+user() {
+    [ -n "$2" ] || return 0
+    printf 'user %s on #%s %s\n' "$1" "$(printf '%s' "$2" | sha256sum | cut -d ' ' -f 1)" "$3"
+}
+revoked='%R~auth:revoked:* %R~auth:ended:* -@all +ping +mget +hello +client|setinfo +select'
+users=$(
+    user auth "${AUTH_STORE_PASSWORD:-}" '~auth:* -@all +@connection +@transaction +@string +@keyspace -@dangerous'
+    user memory "${MEMORY_STORE_PASSWORD:-}" "$revoked"
+    user orchestrator "${ORCHESTRATOR_STORE_PASSWORD:-}" "$revoked"
+)
+unset AUTH_STORE_PASSWORD MEMORY_STORE_PASSWORD ORCHESTRATOR_STORE_PASSWORD
+
 exec redis-server - "$@" <<EOT
 bind * -::*
 protected-mode yes
 requirepass "$password"
+$users
 dir /data
 appendonly yes
 appendfsync everysec

@@ -8,17 +8,18 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import func, insert, or_, select, text, update
 
 from auth.tables import ApiKey, User
-from common.postgres import Database
-
-PREFIX = "vls_"
-"""What every key begins with, so that people and secret scanners know one when they see it."""
+from common.identity import PREFIX
+from common.postgres import Database, lock_key
+from common.problems import Problem
+from common.tokens import scope_text
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Described:
     id: uuid.UUID
     name: str
     hint: str
+    scopes: str
     created_at: datetime
     expires_at: datetime | None
 
@@ -39,6 +41,7 @@ class Owner:
     key_id: uuid.UUID
     user_id: uuid.UUID
     username: str
+    scopes: str
     expires_at: datetime | None
 
 
@@ -52,18 +55,23 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-_DESCRIPTION = (ApiKey.id, ApiKey.name, ApiKey.hint, ApiKey.created_at, ApiKey.expires_at)
+_DESCRIPTION = (ApiKey.id, ApiKey.name, ApiKey.hint, ApiKey.scopes, ApiKey.created_at, ApiKey.expires_at)
 _GOOD = (ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()))
 
 
 class ApiKeys:
     """The API keys of all users."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, most: int) -> None:
+        """A user may have ``most`` that work."""
         self._database = database
+        self._most = most
 
-    async def create(self, user_id: uuid.UUID, name: str, life: timedelta | None) -> tuple[str, Described]:
-        """Make a key of ``user_id``, good for ``life`` or until revoked. It is shown here and never again."""
+    async def create(
+        self, user_id: uuid.UUID, name: str, scopes: Iterable[str], life: timedelta
+    ) -> tuple[str, Described]:
+        """Make a key of ``user_id``, good for ``scopes`` and for ``life``. It is shown here and never again. Raises 409
+        when there are too many."""
         key = new_key()
         statement = (
             insert(ApiKey)
@@ -73,11 +81,17 @@ class ApiKeys:
                 name=name,
                 hint=key[: len(PREFIX) + 4],
                 digest=digest(key),
-                expires_at=None if life is None else func.now() + life,
+                scopes=scope_text(scopes),
+                expires_at=func.now() + life,
             )
             .returning(*_DESCRIPTION)
         )
-        async with self._database.connect() as connection:
+        working = select(func.count()).select_from(ApiKey).where(ApiKey.user_id == user_id, *_GOOD)
+        async with self._database.begin() as connection:
+            lock = {"key": lock_key(f"API keys of {user_id}")}
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), lock)
+            if (await connection.execute(working)).scalar_one() >= self._most:
+                raise Problem(HTTPStatus.CONFLICT, f"You may have {self._most} API keys: revoke one.")
             return key, Described(*(await connection.execute(statement)).one())
 
     async def list(self, user_id: uuid.UUID) -> Sequence[Described]:
@@ -102,9 +116,9 @@ class ApiKeys:
     async def owner(self, key: str) -> Owner | None:
         """Whose key it is; none when nobody's, revoked or expired."""
         statement = (
-            select(ApiKey.id, User.id, User.username, ApiKey.expires_at)
+            select(ApiKey.id, User.id, User.username, ApiKey.scopes, ApiKey.expires_at)
             .join(User, User.id == ApiKey.user_id)
-            .where(ApiKey.digest == digest(key), *_GOOD)
+            .where(ApiKey.digest == digest(key), User.disabled_at.is_(None), *_GOOD)
         )
         async with self._database.connect() as connection:
             row = (await connection.execute(statement)).one_or_none()

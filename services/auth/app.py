@@ -2,7 +2,7 @@
 
 import uuid
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -15,20 +15,24 @@ from auth.caller import Caller, identify
 from auth.keyring import Keyring
 from auth.passwords import Passwords
 from auth.rate_limit import RateLimit
-from auth.revocations import Revocations
 from auth.settings import AuthSettings
 from auth.signing import Vault
 from auth.tables import Table
-from auth.tokens import Tokens
-from auth.users import USERNAME, Users
+from auth.tokens import EXCHANGED, Tokens
+from auth.users import USERNAME, Account, Users
 from common import redis_store, service
+from common.callers import Callers
 from common.postgres import Database
 from common.problems import Problem, unauthorized
 from common.texts import Label
+from common.tokens import SERVICES
 
 Username = Annotated[str, StringConstraints(pattern=USERNAME)]
 LONGEST_PASSWORD = 256
 NOT_KEPT = {"Cache-Control": "no-store"}
+KEYS_KEPT_SECONDS = 300
+USERS_SCOPES = ("account", "memory:read", "memory:write", "tasks")
+KEYS_SCOPES = ("memory:read", "memory:write", "tasks")
 
 
 class NewUser(BaseModel):
@@ -46,12 +50,44 @@ class RegisteredUser(BaseModel):
     created_at: datetime
 
 
+class User(RegisteredUser):
+    """An account."""
+
+    is_admin: bool
+    disabled_at: datetime | None
+
+
+class Password(BaseModel):
+    """Proof that it is the user, and not only somebody with a token of the user."""
+
+    password: SecretStr = Field(max_length=LONGEST_PASSWORD)
+
+
+class NewPassword(Password):
+    """A password in the place of the one there is."""
+
+    new_password: SecretStr = Field(min_length=10, max_length=LONGEST_PASSWORD)
+
+
+class UserChange(BaseModel):
+    """What an administrator changes."""
+
+    disabled: bool
+
+
 class AccessToken(BaseModel):
     """The answer to a login (RFC 6749, section 5.1)."""
 
     access_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - not a password
     expires_in: int
+    scope: str
+
+
+class Exchange(BaseModel):
+    """The token that is asked for in exchange for the credential that was sent."""
+
+    audience: Literal["auth", "memory", "orchestrator"]
 
 
 class Verified(BaseModel):
@@ -62,13 +98,15 @@ class Verified(BaseModel):
     method: Literal["token", "api_key"]
     credential_id: str
     expires_at: datetime | None
+    scopes: list[str]
 
 
 class NewApiKey(BaseModel):
-    """The key that is asked for."""
+    """The key that is asked for. Without a time it is good for API_KEY_DAYS."""
 
     name: Label
-    expires_in: int | None = Field(default=None, ge=1, le=10 * 365 * 86_400)
+    scopes: set[Literal["memory:read", "memory:write", "tasks"]] = Field(default=set(KEYS_SCOPES), min_length=1)
+    expires_in: int | None = Field(default=None, ge=1, le=366 * 86_400)
 
 
 class ApiKeyInfo(BaseModel):
@@ -77,6 +115,7 @@ class ApiKeyInfo(BaseModel):
     id: uuid.UUID
     name: str
     hint: str
+    scopes: list[str]
     created_at: datetime
     expires_at: datetime | None
 
@@ -99,20 +138,24 @@ class Jwks(BaseModel):
     keys: list[dict[str, Any]]
 
 
+def keyring_of(settings: AuthSettings, database: Database) -> Keyring:
+    """The signing keys, as ``settings`` say."""
+    return Keyring(
+        database,
+        Vault(settings.auth_secret.get_secret_value()),
+        signs_for=timedelta(seconds=settings.signing_key_seconds),
+        token_life=timedelta(seconds=settings.access_token_seconds),
+    )
+
+
 def create_app(settings: AuthSettings) -> FastAPI:
     """The application, as ``settings`` say. Connects to nothing before it starts."""
     database = Database(settings, "auth", Table.metadata)
     redis = redis_store.connect(settings)
-    token_life = timedelta(seconds=settings.access_token_seconds)
-    keyring = Keyring(
-        database,
-        Vault(settings.auth_secret.get_secret_value()),
-        signs_for=timedelta(seconds=settings.signing_key_seconds),
-        token_life=token_life,
-    )
-    tokens = Tokens(keyring, Revocations(redis))
+    keyring = keyring_of(settings, database)
+    tokens = Tokens(keyring, redis, timedelta(seconds=settings.access_token_seconds))
     users = Users(database, Passwords())
-    api_keys = ApiKeys(database)
+    api_keys = ApiKeys(database, settings.api_keys_per_user)
     rate_limit = RateLimit(redis, settings.rate_limit_per_minute)
     app = service.create(
         "auth",
@@ -124,13 +167,61 @@ def create_app(settings: AuthSettings) -> FastAPI:
     async def caller(request: Request) -> Caller:
         return await identify(request, tokens, api_keys)
 
-    KnownCaller = Annotated[Caller, Depends(caller)]  # noqa: N806 - a type
+    callers = Callers(caller)
+    _add_users(app, users, tokens, rate_limit, callers, settings)
+    _add_tokens(app, tokens, keyring, callers)
+    _add_api_keys(app, api_keys, tokens, callers, settings)
+    return app
 
-    @app.post("/users", status_code=HTTPStatus.CREATED, tags=["users"])
+
+def _add_users(
+    app: FastAPI, users: Users, tokens: Tokens, rate_limit: RateLimit, callers: Callers[Caller], settings: AuthSettings
+) -> None:
+    Owner = Annotated[Caller, callers.with_scope("account")]  # noqa: N806 - a type
+    Admin = Annotated[Caller, callers.with_scope("admin")]  # noqa: N806 - a type
+
+    async def may_register(request: Request) -> None:
+        if settings.registration == "closed":
+            (await callers.identify(request)).claims.need("admin")
+
+    async def proven(request: Request, known: Caller, password: SecretStr) -> Account:
+        name = known.token().username
+        await rate_limit.count(_address(request), name)
+        account = await users.authenticate(name, password.get_secret_value())
+        if account is None:
+            raise Problem(HTTPStatus.FORBIDDEN, "The password is wrong.")
+        return account
+
+    @app.post("/users", status_code=HTTPStatus.CREATED, tags=["users"], dependencies=[Depends(may_register)])
     async def register(new: NewUser, request: Request) -> RegisteredUser:
         await rate_limit.count(_address(request), new.username)
         account = await users.register(new.username, new.password.get_secret_value())
-        return RegisteredUser(**asdict(account))
+        return RegisteredUser(id=account.id, username=account.username, created_at=account.created_at)
+
+    @app.post("/users/me/password", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
+    async def change_password(new: NewPassword, request: Request, known: Owner) -> None:
+        await users.change_password(await proven(request, known, new.password), new.new_password.get_secret_value())
+        await tokens.end_all(known.user_id)
+
+    @app.post("/users/me/deletion", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
+    async def delete_me(password: Password, request: Request, known: Owner) -> None:
+        await users.delete((await proven(request, known, password.password)).username)
+        await tokens.end_all(known.user_id)
+
+    @app.patch("/users/{username}", tags=["administration"])
+    async def change_user(username: Username, change: UserChange, _: Admin) -> User:
+        account = await users.change(username, disabled=change.disabled)
+        return User(**asdict(await ended(account)))
+
+    @app.delete("/users/{username}", status_code=HTTPStatus.NO_CONTENT, tags=["administration"])
+    async def delete_user(username: Username, _: Admin) -> None:
+        await ended(await users.delete(username))
+
+    async def ended(account: Account | None) -> Account:
+        if account is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "There is no such user.")
+        await tokens.end_all(account.id)
+        return account
 
     @app.post("/token", tags=["users"])
     async def log_in(
@@ -146,43 +237,78 @@ def create_app(settings: AuthSettings) -> FastAPI:
             raise unauthorized("The user name or the password is wrong.", error="invalid_grant")
         await rate_limit.succeeded(_address(request), form.username)
         response.headers.update(NOT_KEPT)
-        token = await tokens.issue(account.id, account.username, timedelta(seconds=expires_in))
-        return AccessToken(access_token=token, expires_in=expires_in)
+        may = {*USERS_SCOPES, *(["admin"] if account.is_admin else [])}
+        scopes = may & set(form.scopes) if form.scopes else may
+        claims = tokens.new(account.id, account.username, scopes, timedelta(seconds=expires_in))
+        token = await tokens.sign(claims, SERVICES)
+        return AccessToken(access_token=token, expires_in=expires_in, scope=" ".join(sorted(scopes)))
+
+
+def _add_tokens(app: FastAPI, tokens: Tokens, keyring: Keyring, callers: Callers[Caller]) -> None:
+    KnownCaller = Annotated[Caller, callers.anybody]  # noqa: N806 - a type
 
     @app.post("/logout", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
-    async def log_out(known: KnownCaller) -> None:
-        await tokens.revoke(known.claims())
+    async def log_out(known: KnownCaller, everywhere: bool = False) -> None:
+        claims = known.token()
+        if everywhere:
+            await tokens.end_all(claims.user_id)
+        else:
+            await tokens.revoke(claims.token_id, claims.expires_at)
 
     @app.post("/verify", tags=["verify"])
     async def verify(known: KnownCaller) -> Verified:
-        return Verified(**asdict(known))
+        return Verified(
+            user_id=known.user_id, username=known.claims.username, method=known.method,
+            credential_id=known.claims.token_id, expires_at=known.expires_at, scopes=sorted(known.claims.scopes),
+        )  # fmt: skip
+
+    @app.post("/exchange", tags=["verify"])
+    async def exchange(wanted: Exchange, known: KnownCaller, response: Response) -> AccessToken:
+        """A token of the same user for one service and a short time, to be passed on in the place of the credential."""
+        response.headers.update(NOT_KEPT)
+        claims = tokens.shortened(known.claims)
+        life = int((claims.expires_at - datetime.now(UTC)).total_seconds())
+        token = await tokens.sign(claims, [wanted.audience])
+        return AccessToken(access_token=token, expires_in=max(life, 0), scope=" ".join(sorted(claims.scopes)))
 
     @app.get("/jwks", tags=["verify"])
     @app.get("/.well-known/jwks.json", include_in_schema=False)
-    async def jwks() -> Jwks:
+    async def jwks(response: Response) -> Jwks:
+        seconds = int(min(KEYS_KEPT_SECONDS, keyring.ahead.total_seconds() / 2))
+        response.headers["Cache-Control"] = f"public, max-age={seconds}"
         return Jwks(keys=[key.jwk for key in await keyring.public()])
 
+
+def _add_api_keys(
+    app: FastAPI, api_keys: ApiKeys, tokens: Tokens, callers: Callers[Caller], settings: AuthSettings
+) -> None:
+    Owner = Annotated[Caller, callers.with_scope("account")]  # noqa: N806 - a type
+    KnownCaller = Annotated[Caller, callers.anybody]  # noqa: N806 - a type
+
     @app.post("/api-keys", status_code=HTTPStatus.CREATED, tags=["API keys"])
-    async def create_key(new: NewApiKey, known: KnownCaller, response: Response) -> CreatedApiKey:
+    async def create_key(new: NewApiKey, known: Owner, response: Response) -> CreatedApiKey:
         response.headers.update(NOT_KEPT)
-        life = None if new.expires_in is None else timedelta(seconds=new.expires_in)
-        key, described = await api_keys.create(known.claims().user_id, new.name, life)
-        return CreatedApiKey(key=key, **asdict(described))
+        seconds = new.expires_in or settings.api_key_days * 86_400
+        owner = known.token().user_id
+        key, described = await api_keys.create(owner, new.name, new.scopes, timedelta(seconds=seconds))
+        return CreatedApiKey(key=key, **_info(described).model_dump())
 
     @app.get("/api-keys", tags=["API keys"])
-    async def list_keys(known: KnownCaller) -> ApiKeyList:
+    async def list_keys(known: Owner) -> ApiKeyList:
         return ApiKeyList(api_keys=[_info(one) for one in await api_keys.list(known.user_id)])
 
     @app.delete("/api-keys/{key_id}", status_code=HTTPStatus.NO_CONTENT, tags=["API keys"])
     async def revoke_key(key_id: uuid.UUID, known: KnownCaller) -> None:
+        """A key may end itself, and no other."""
+        if known.claims.token_id != str(key_id):
+            known.claims.need("account")
         if not await api_keys.revoke(known.user_id, key_id):
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such API key.")
-
-    return app
+        await tokens.revoke(str(key_id), datetime.now(UTC) + EXCHANGED)
 
 
 def _info(described: Described) -> ApiKeyInfo:
-    return ApiKeyInfo(**asdict(described))
+    return ApiKeyInfo(**{**asdict(described), "scopes": described.scopes.split()})
 
 
 def _address(request: Request) -> str:

@@ -1,37 +1,42 @@
-"""Who sent this request? Its credential says: an access token (``Authorization: Bearer``), or an API key
+"""Who sent this request to ``auth``? Its credential says: an access token (``Authorization: Bearer``), or an API key
 (``X-API-Key``, or in the place of the token, as OpenAI's clients send it)."""
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Literal
 
 from starlette.requests import Request
 
-from auth.api_keys import PREFIX, ApiKeys
-from auth.tokens import Claims, Tokens
-from common.identity import credential
+from auth.api_keys import ApiKeys
+from auth.tokens import EXCHANGED, Tokens
+from common.identity import credential, presented
 from common.problems import Problem, unauthorized
+from common.tokens import Claims
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A user, and by what it is known."""
+    """A user, and by what it is known. ``claims`` are those of a token that the credential can be exchanged for."""
 
-    user_id: uuid.UUID
-    username: str
+    claims: Claims
     method: Literal["token", "api_key"]
-    credential_id: str
     expires_at: datetime | None
 
-    def claims(self) -> Claims:
+    @property
+    def user_id(self) -> uuid.UUID:
+        """Who it is."""
+        return self.claims.user_id
+
+    def token(self) -> Claims:
         """The caller's access token. Raises 403 for an API key: it must not make keys that outlive it."""
-        if self.method != "token" or self.expires_at is None:
+        if self.method != "token":
             raise Problem(HTTPStatus.FORBIDDEN, "This takes an access token: log in; an API key will not do.")
-        return Claims(self.user_id, self.username, self.credential_id, self.expires_at)
+        return self.claims
 
 
 async def identify(request: Request, tokens: Tokens, api_keys: ApiKeys) -> Caller:
@@ -39,21 +44,14 @@ async def identify(request: Request, tokens: Tokens, api_keys: ApiKeys) -> Calle
     kind, value = presented(credential(request))
     if kind == "token":
         claims = await tokens.read(value)
-        return Caller(claims.user_id, claims.username, "token", claims.token_id, claims.expires_at)
+        return Caller(claims, "token", claims.expires_at)
     owner = await api_keys.owner(value)
     if owner is None:
         raise unauthorized("The API key is unknown, expired or revoked.", error="invalid_token")
-    return Caller(owner.user_id, owner.username, "api_key", str(owner.key_id), owner.expires_at)
-
-
-def presented(headers: dict[str, str]) -> tuple[Literal["token", "api_key"], str]:
-    """What the headers hold. Raises 401 when it is of no kind that we know, 400 when there are two."""
-    if len(headers) > 1:
-        raise Problem(HTTPStatus.BAD_REQUEST, "Send one credential: Authorization or X-API-Key, not both.")
-    if "X-API-Key" in headers:
-        return "api_key", headers["X-API-Key"].strip()
-    scheme, _, value = headers["Authorization"].strip().partition(" ")
-    if scheme.lower() != "bearer" or not value.strip():
-        raise unauthorized('The Authorization header must be "Bearer" and a token or an API key.')
-    value = value.strip()
-    return ("api_key" if value.startswith(PREFIX) else "token"), value
+    now = time.time()
+    until = datetime.fromtimestamp(now, UTC) + EXCHANGED
+    claims = Claims(
+        owner.user_id, owner.username, str(owner.key_id), now, min(until, owner.expires_at or until),
+        frozenset(owner.scopes.split()),
+    )  # fmt: skip
+    return Caller(claims, "api_key", owner.expires_at)

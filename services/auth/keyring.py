@@ -1,8 +1,9 @@
 """Which key signs now, and which signatures still count?
 
-The newest key signs for SIGNING_KEY_SECONDS; then the first login makes its successor. A key that no longer signs
-stays good until the last token it may have signed has expired, and is then deleted. Instances share the keys
-through PostgreSQL, and look there when they meet a key that they do not know.
+A key is published ``ahead`` of the time when it begins to sign, so that services which fetch the public keys now and
+then know it by then. It signs until its successor begins, SIGNING_KEY_SECONDS later; the first login after that time
+makes the successor. A key that no longer signs stays good until the last token it may have signed has expired, and is
+then deleted. Instances share the keys through PostgreSQL, and look there when they meet a key that they do not know.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from auth.signing import Key, Vault, generate
 from auth.tables import SigningKey
 from common.postgres import Database, lock_key
+from common.problems import Unavailable
 
 log = logging.getLogger("keyring")
 
+LONGEST_AHEAD = timedelta(minutes=10)
 LOOK_AGAIN_SECONDS = 1
 """An unknown key id makes us look into the database, but not more often than this."""
 
@@ -38,7 +41,7 @@ class Dated:
 def still_good(keys: Sequence[Dated], now: datetime, token_life: timedelta) -> list[Dated]:
     """Those of ``keys`` (newest first) whose tokens may not all have expired.
 
-    A key may have signed until its successor was made, and its last token lives ``token_life`` from then on.
+    The last token of a key has expired ``token_life`` after its successor was made.
     """
     successors = [None, *keys][: len(keys)]
     return [
@@ -48,6 +51,12 @@ def still_good(keys: Sequence[Dated], now: datetime, token_life: timedelta) -> l
     ]
 
 
+def signer(keys: Sequence[Dated], now: datetime, ahead: timedelta) -> Dated | None:
+    """Which of ``keys`` (newest first) signs at ``now``: the newest that was published long enough, else the oldest."""
+    known = [key for key in keys if key.created_at + ahead <= now]
+    return known[0] if known else keys[-1] if keys else None
+
+
 class Keyring:
     """The signing keys, kept in the database and remembered here."""
 
@@ -55,8 +64,9 @@ class Keyring:
         self._database = database
         self._vault = vault
         self._signs_for = signs_for
+        self.ahead = min(LONGEST_AHEAD, signs_for / 2)
         # A minute more than a token's life: another instance may sign with the old key a moment longer.
-        self._token_life = token_life + timedelta(minutes=1)
+        self._token_life = token_life + self.ahead + timedelta(minutes=1)
         self._keys: list[Dated] = []
         self._looked = -float("inf")
         self._lock = asyncio.Lock()
@@ -66,7 +76,9 @@ class Keyring:
         if not self._keys or self._keys[0].created_at + self._signs_for <= datetime.now(UTC):
             async with self._lock:
                 await self._load(rotate=True)
-        return self._keys[0].key
+        found = signer(self._keys, datetime.now(UTC), self.ahead)
+        assert found is not None  # noqa: S101 - one was made just now, if there was none
+        return found.key
 
     async def find(self, kid: str) -> Key | None:
         """The key called ``kid``, if its signatures still count."""
@@ -75,8 +87,12 @@ class Keyring:
         return self._known(kid)
 
     async def public(self) -> list[Key]:
-        """Every key whose signatures count, newest first."""
-        await self._look_again()
+        """Every key whose signatures count or will, newest first; those known last, while the database is away."""
+        try:
+            await self._look_again()
+        except Unavailable:
+            if not self._keys:
+                raise
         return [one.key for one in still_good(self._keys, datetime.now(UTC), self._token_life)]
 
     def _known(self, kid: str) -> Key | None:
@@ -86,6 +102,7 @@ class Keyring:
     async def _look_again(self) -> None:
         async with self._lock:
             if time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
+                self._looked = time.monotonic()  # also when it fails
                 await self._load(rotate=False)
 
     async def _load(self, *, rotate: bool) -> None:

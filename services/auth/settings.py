@@ -6,10 +6,15 @@ AUTH_SECRET                      required: protects the signing keys at rest; at
 ACCESS_TOKEN_SECONDS   900       how long an access token is good, at most
 SIGNING_KEY_SECONDS    86400     how long a key signs before a new one takes over
 RATE_LIMIT_PER_MINUTE  10        logins an address may try for one user; for all users, ten times that
+REGISTRATION           open      closed: only an administrator makes users (auth.admin makes the first one)
+API_KEYS_PER_USER      20        and no more
+API_KEY_DAYS           90        how long an API key is good when nothing is said
 =====================  ========  ==================================================================
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -26,6 +31,9 @@ class AuthSettings(ServiceSettings, PostgresSettings, RedisSettings):
     access_token_seconds: int = Field(default=900, ge=1, le=86_400)
     signing_key_seconds: int = Field(default=86_400, ge=1)
     rate_limit_per_minute: int = Field(default=10, ge=1)
+    registration: Literal["open", "closed"] = "open"
+    api_keys_per_user: int = Field(default=20, ge=1)
+    api_key_days: int = Field(default=90, ge=1, le=366)
 
     @field_validator("auth_secret")
     @classmethod

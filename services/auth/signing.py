@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from jwt.algorithms import ECAlgorithm
 
-ALGORITHM = "ES256"
+from common.tokens import ALGORITHM
 
 
 @dataclass(frozen=True)

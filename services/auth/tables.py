@@ -1,11 +1,11 @@
-"""What does ``auth`` keep in PostgreSQL?"""
+"""What does ``auth`` keep in PostgreSQL? ``common.migrations`` makes it so."""
 
 from __future__ import annotations
 
 import uuid
 from datetime import datetime
 
-from sqlalchemy import DateTime, ForeignKey, LargeBinary, MetaData, func
+from sqlalchemy import DateTime, ForeignKey, LargeBinary, MetaData, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -26,6 +26,8 @@ class User(Table):
     username: Mapped[str] = mapped_column(unique=True)
     password_hash: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    is_admin: Mapped[bool] = mapped_column(server_default=text("false"))
+    disabled_at: Mapped[datetime | None]
 
 
 class ApiKey(Table):
@@ -38,16 +40,26 @@ class ApiKey(Table):
     name: Mapped[str]
     hint: Mapped[str]
     digest: Mapped[bytes] = mapped_column(unique=True)
+    scopes: Mapped[str] = mapped_column(server_default="memory:read memory:write tasks")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 
 class SigningKey(Table):
-    """A key that signs, or signed, access tokens; the newest one signs."""
+    """A key that signs, or signed, access tokens, or will: see ``auth.keyring``."""
 
     __tablename__ = "signing_keys"
 
     kid: Mapped[str] = mapped_column(primary_key=True)
     private_key: Mapped[bytes]  # encrypted: see auth.signing
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class DeletedUser(Table):
+    """Somebody whose data the other services must delete; they read this."""
+
+    __tablename__ = "deleted_users"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    deleted_at: Mapped[datetime] = mapped_column(server_default=func.now())

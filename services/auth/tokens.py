@@ -1,74 +1,71 @@
-"""What is in an access token, and is one still good?"""
+"""Issues access tokens, exchanges and ends them."""
 
 from __future__ import annotations
 
+import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import jwt
+from redis.asyncio import Redis
 
 from auth.keyring import Keyring
-from auth.revocations import Revocations
-from auth.signing import ALGORITHM
+from common import tokens
 from common.problems import unauthorized
+from common.tokens import Claims
 
-ISSUER = "vllm-swarm/auth"
-
-
-@dataclass(frozen=True)
-class Claims:
-    """What an access token says."""
-
-    user_id: uuid.UUID
-    username: str
-    token_id: str
-    expires_at: datetime
+EXCHANGED = timedelta(minutes=5)
+"""How long a token that was exchanged for one service is good, at most: longer than the longest request."""
 
 
 class Tokens:
-    """Issues access tokens and reads them."""
+    """The access tokens of all users."""
 
-    def __init__(self, keyring: Keyring, revocations: Revocations) -> None:
+    def __init__(self, keyring: Keyring, redis: Redis, life: timedelta) -> None:
         self._keyring = keyring
-        self._revocations = revocations
+        self._redis = redis
+        self._life = life
 
-    async def issue(self, user_id: uuid.UUID, username: str, life: timedelta) -> str:
-        """A token of ``user_id`` that is good for ``life``."""
-        now = datetime.now(UTC)
+    def new(self, user_id: uuid.UUID, username: str, scopes: Iterable[str], life: timedelta) -> Claims:
+        """What a token of ``user_id`` says that is good for ``life`` from now on."""
+        now = time.time()
+        return Claims(
+            user_id, username, uuid.uuid4().hex, now, datetime.fromtimestamp(now, UTC) + life, frozenset(scopes)
+        )
+
+    def shortened(self, claims: Claims) -> Claims:
+        """The same, for no longer than an exchanged token is good."""
+        return replace(claims, expires_at=min(claims.expires_at, datetime.now(UTC) + EXCHANGED))
+
+    async def sign(self, claims: Claims, audience: Iterable[str]) -> str:
+        """The token that says ``claims`` to the services of ``audience``."""
         key = await self._keyring.current()
-        claims = {
-            "iss": ISSUER, "sub": str(user_id), "name": username, "jti": uuid.uuid4().hex,
-            "iat": now, "exp": now + life,
+        said = {
+            "iss": tokens.ISSUER, "aud": list(audience), "sub": str(claims.user_id), "name": claims.username,
+            "jti": claims.token_id, "scope": tokens.scope_text(claims.scopes),
+            "iat": claims.issued_at, "exp": int(claims.expires_at.timestamp()),
         }  # fmt: skip
-        return jwt.encode(claims, key.private, algorithm=ALGORITHM, headers={"kid": key.kid})
+        return jwt.encode(said, key.private, algorithm=tokens.ALGORITHM, headers={"kid": key.kid})
 
     async def read(self, token: str) -> Claims:
         """What ``token`` says.
 
         Raises 401 when it is not ours, has expired or was revoked; 503 when Redis cannot say whether it was.
         """
-        try:
-            kid = jwt.get_unverified_header(token).get("kid")
-            key = await self._keyring.find(kid) if isinstance(kid, str) else None
-            if key is None:
-                raise unauthorized("The access token was not signed here.", error="invalid_token")
-            claims = jwt.decode(
-                token, key.public, algorithms=[ALGORITHM], issuer=ISSUER,
-                options={"require": ["exp", "iat", "sub", "jti", "name"]},
-            )  # fmt: skip
-            read = Claims(
-                uuid.UUID(claims["sub"]), claims["name"], claims["jti"],
-                datetime.fromtimestamp(claims["exp"], UTC),
-            )  # fmt: skip
-        except jwt.ExpiredSignatureError:
-            raise unauthorized("The access token has expired.", error="invalid_token") from None
-        except jwt.InvalidTokenError:
-            raise unauthorized("This is not an access token of ours.", error="invalid_token") from None
-        if await self._revocations.revoked(read.token_id):
-            raise unauthorized("The access token was revoked.", error="invalid_token")
-        return read
+        key = await self._keyring.find(tokens.kid_of(token))
+        if key is None:
+            raise unauthorized("The access token was not signed here.", error="invalid_token")
+        claims = tokens.read(token, key.public, "auth")
+        await tokens.still_counts(self._redis, claims)
+        return claims
 
-    async def revoke(self, claims: Claims) -> None:
-        """Make the token of ``claims`` worthless from now on."""
-        await self._revocations.revoke(claims.token_id, claims.expires_at)
+    async def revoke(self, credential_id: str, until: datetime) -> None:
+        """What came from this credential counts no more. Remembered ``until`` its last token has expired."""
+        await self._redis.set(tokens.revoked(credential_id), "1", exat=int(until.timestamp()) + 1)
+
+    async def end_all(self, user_id: uuid.UUID) -> None:
+        """No token counts any more that ``user_id`` has now."""
+        life = int((self._life + EXCHANGED).total_seconds()) + 1
+        await self._redis.set(tokens.ended(user_id), repr(time.time()), ex=life)

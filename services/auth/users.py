@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
 from auth.passwords import Passwords
-from auth.tables import User
+from auth.tables import DeletedUser, User
 from common.postgres import Database
 from common.problems import Problem
 
@@ -27,43 +28,72 @@ class Account:
     id: uuid.UUID
     username: str
     created_at: datetime
+    is_admin: bool
+    disabled_at: datetime | None
+
+
+_ACCOUNT = (User.id, User.username, User.created_at, User.is_admin, User.disabled_at)
 
 
 class Users:
-    """Registers users and checks their passwords."""
+    """Registers users, checks their passwords, changes and deletes them."""
 
     def __init__(self, database: Database, passwords: Passwords) -> None:
         self._database = database
         self._passwords = passwords
 
     async def register(self, username: str, password: str) -> Account:
-        """Make a user. Raises 409 when the name (in whatever case) is taken."""
-        password_hash = await self._passwords.hash(password)
+        """Make a user. Raises 409 when the name (in whatever case) is taken, 422 when the password is weak."""
+        password_hash = await self._passwords.hash(password, username)
         statement = (
             insert(User)
             .values(id=uuid.uuid4(), username=username.lower(), password_hash=password_hash)
-            .returning(User.id, User.username, User.created_at)
+            .returning(*_ACCOUNT)
         )
         try:
             async with self._database.connect() as connection:
-                row = (await connection.execute(statement)).one()
+                return Account(*(await connection.execute(statement)).one())
         except IntegrityError:
             raise Problem(HTTPStatus.CONFLICT, "There is a user of this name already.") from None
-        return Account(row.id, row.username, row.created_at)
 
     async def authenticate(self, username: str, password: str) -> Account | None:
-        """The user, when this is its password; none otherwise, after the same time."""
+        """The user, when this is its password and it is not disabled; none otherwise, after the same time."""
         # A name that nobody can have is looked for all the same, as one that nobody has.
         name = username.lower() if re.fullmatch(USERNAME, username) else ""
-        statement = select(User).where(User.username == name)
+        statement = select(*_ACCOUNT, User.password_hash).where(User.username == name, User.disabled_at.is_(None))
         async with self._database.connect() as connection:
             row = (await connection.execute(statement)).one_or_none()
         kept = row.password_hash if row else None
         if not await self._passwords.matches(kept, password) or row is None:
             return None
         if self._passwords.outdated(row.password_hash):
-            await self._replace(row.id, row.password_hash, await self._passwords.hash(password))
-        return Account(row.id, row.username, row.created_at)
+            await self._replace(row.id, row.password_hash, await self._passwords.hash_again(password))
+        return Account(*row[:5])
+
+    async def change_password(self, account: Account, new: str) -> None:
+        """Make ``new`` the password of ``account``. Raises 422 when it is weak."""
+        password_hash = await self._passwords.hash(new, account.username)
+        async with self._database.connect() as connection:
+            await connection.execute(update(User).where(User.id == account.id).values(password_hash=password_hash))
+
+    async def change(self, username: str, *, disabled: bool | None = None, admin: bool | None = None) -> Account | None:
+        """Disable or enable a user, make or unmake it an administrator. None when there is no such user."""
+        values: dict[str, object] = {} if disabled is None else {"disabled_at": func.now() if disabled else None}
+        if admin is not None:
+            values["is_admin"] = admin
+        statement = update(User).where(User.username == username.lower()).values(**values).returning(*_ACCOUNT)
+        async with self._database.connect() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else Account(*row)
+
+    async def delete(self, username: str) -> Account | None:
+        """Delete a user with its API keys, and let the other services know. None when there is no such user."""
+        statement = delete(User).where(User.username == username.lower()).returning(*_ACCOUNT)
+        async with self._database.begin() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+            if row is not None:
+                await connection.execute(upsert(DeletedUser).values(id=row.id).on_conflict_do_nothing())
+        return None if row is None else Account(*row)
 
     async def _replace(self, user_id: uuid.UUID, old: str, new: str) -> None:
         statement = update(User).where(User.id == user_id, User.password_hash == old).values(password_hash=new)

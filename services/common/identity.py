@@ -1,28 +1,53 @@
-"""Who is asking? ``auth`` knows: each request's credential is sent to its ``/verify``.
+"""Who is asking? A service checks access tokens itself, with the public keys of ``auth``; for an API key it asks there.
 
-Nothing is cached: a revoked key or token is refused at once, everywhere.
+Keys are fetched once in ``max-age`` seconds and stay good while ``auth`` is away. Whether a token was revoked, Redis
+says, each time: a revoked one is refused at once, everywhere.
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
+import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 import httpx
+import jwt
+from redis.asyncio import Redis
 from starlette.requests import Request
 
+from common import tokens
 from common.calls import call
 from common.problems import Problem, Unavailable, unauthorized
+from common.tokens import Claims
+
+PREFIX = "vls_"
+"""What every API key begins with, so that people and secret scanners know one when they see it."""
+
+LOOK_AGAIN_SECONDS = 1
+"""An unknown key id makes us fetch the keys, but not more often than this."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A user, and the headers that prove it (kept to call other services in the user's name)."""
+    """A user, what the credential is good for, and the headers that carried it."""
 
-    user_id: uuid.UUID
-    username: str
+    claims: Claims
     headers: dict[str, str] = field(repr=False)
+
+    @property
+    def user_id(self) -> uuid.UUID:
+        """Who it is."""
+        return self.claims.user_id
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What it may do."""
+        return self.claims.scopes
 
 
 def credential(request: Request) -> dict[str, str]:
@@ -33,15 +58,74 @@ def credential(request: Request) -> dict[str, str]:
     return headers
 
 
-async def identify(auth: httpx.AsyncClient, request: Request) -> Identity:
-    """Who sent ``request``: raises 401 when ``auth`` does not know the credential, 503 when it does not answer."""
-    headers = credential(request)
-    answer = await call("The auth service", auth, "POST", "/verify", headers=headers, repeatable=True)
-    if answer.status_code == httpx.codes.UNAUTHORIZED:
-        raise unauthorized(answer.json()["detail"])
-    if answer.status_code == httpx.codes.BAD_REQUEST:
-        raise Problem(HTTPStatus.BAD_REQUEST, answer.json()["detail"])
-    if answer.status_code != httpx.codes.OK:
-        raise Unavailable("The auth service", f"answered with {answer.status_code}")
-    who = answer.json()
-    return Identity(uuid.UUID(who["user_id"]), who["username"], headers)
+def presented(headers: Mapping[str, str]) -> tuple[str, str]:
+    """What the headers hold: ``token`` or ``api_key``, and the value. Raises 401 when it is of no kind that we know,
+    400 when there are two."""
+    if len(headers) > 1:
+        raise Problem(HTTPStatus.BAD_REQUEST, "Send one credential: Authorization or X-API-Key, not both.")
+    if "X-API-Key" in headers:
+        return "api_key", headers["X-API-Key"].strip()
+    scheme, _, value = headers["Authorization"].strip().partition(" ")
+    if scheme.lower() != "bearer" or not value.strip():
+        raise unauthorized('The Authorization header must be "Bearer" and a token or an API key.')
+    value = value.strip()
+    return ("api_key" if value.startswith(PREFIX) else "token"), value
+
+
+class Identities:
+    """Knows who sends requests to ``service``."""
+
+    def __init__(self, service: str, auth: httpx.AsyncClient, redis: Redis) -> None:
+        self._service = service
+        self._auth = auth
+        self._redis = redis
+        self._keys: dict[str, Any] = {}
+        self._fetched = -float("inf")
+        self._fresh_until = -float("inf")
+        self._lock = asyncio.Lock()
+
+    async def identify(self, request: Request) -> Identity:
+        """Who sent ``request``: raises 401 when its credential is not good, 503 when that cannot be found out."""
+        headers = credential(request)
+        kind, value = presented(headers)
+        if kind == "api_key":
+            value = await self.exchange(headers, self._service)
+        claims = tokens.read(value, await self._key(tokens.kid_of(value)), self._service)
+        await tokens.still_counts(self._redis, claims)
+        return Identity(claims, headers)
+
+    async def exchange(self, headers: dict[str, str], audience: str) -> str:
+        """A token of the same user that is good for ``audience`` alone, and for a short time."""
+        answer = await call(
+            "The auth service", self._auth, "POST", "/exchange", headers=headers, json={"audience": audience},
+            repeatable=True,
+        )  # fmt: skip
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            raise unauthorized(answer.json()["detail"])
+        if answer.status_code != httpx.codes.OK:
+            raise Unavailable("The auth service", f"answered with {answer.status_code}")
+        return str(answer.json()["access_token"])
+
+    async def _key(self, kid: str) -> Any:
+        if kid not in self._keys or time.monotonic() > self._fresh_until:
+            async with self._lock:
+                await self._fetch(needed=kid not in self._keys)
+        if kid not in self._keys:
+            raise unauthorized("The access token was not signed here.", error="invalid_token")
+        return self._keys[kid]
+
+    async def _fetch(self, *, needed: bool) -> None:
+        now = time.monotonic()
+        if now - self._fetched < LOOK_AGAIN_SECONDS or (not needed and now <= self._fresh_until):
+            return
+        self._fetched = now
+        try:
+            answer = await call("The auth service", self._auth, "GET", "/jwks", headers={}, repeatable=True)
+        except Unavailable:
+            self._fetched = -float("inf") if needed else now
+            if needed:
+                raise
+            return
+        age = re.search(r"max-age=(\d+)", answer.headers.get("Cache-Control", ""))
+        self._fresh_until = now + (int(age[1]) if age else 0)
+        self._keys = {key.key_id: key.key for key in jwt.PyJWKSet.from_dict(answer.json()).keys if key.key_id}

@@ -1,8 +1,8 @@
 """How does a service talk to PostgreSQL, and what when it is away?
 
 Every step has a time limit, a connection is tried before it is used, and whatever says "not there" becomes
-``Unavailable`` (503). Tables are made in the background: a service starts without its database, says so in
-``/health``, and works as soon as the database answers.
+``Unavailable`` (503). Tables are made by ``common.migrate``: a service starts without them or without a database, says
+so in ``/health``, and works as soon as they are there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
@@ -18,7 +18,6 @@ from sqlalchemy import URL, MetaData, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.schema import CreateSchema
 
 from common.problems import Unavailable
 from common.settings import PostgresSettings
@@ -32,40 +31,41 @@ _NOT_THERE = {"08", "53", "57", "58"}
 """PostgreSQL's classes of errors: connection, resources, shut down or starting, its system."""
 
 
+def new_engine(settings: PostgresSettings, name: str, seconds: float = SECONDS) -> AsyncEngine:
+    """Connections as ``settings`` say, that call themselves ``name``; a statement may take so many seconds."""
+    return create_async_engine(
+        URL.create(
+            "postgresql+asyncpg",
+            settings.postgres_user,
+            settings.postgres_password.get_secret_value(),
+            settings.postgres_host,
+            settings.postgres_port,
+            settings.postgres_db,
+        ),
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=10,
+        pool_timeout=SECONDS,
+        hide_parameters=True,  # error texts go to the log, parameters must not
+        connect_args={
+            "timeout": SECONDS,
+            "command_timeout": seconds,
+            "server_settings": {"application_name": name, "jit": "off"},
+        },
+    )
+
+
 class Database:
     """The database of one service: its tables live in a PostgreSQL schema of their own."""
 
-    def __init__(
-        self, settings: PostgresSettings, service: str, metadata: MetaData, extensions: Sequence[str] = ()
-    ) -> None:
-        """``metadata`` are the tables, ``extensions`` what PostgreSQL must be able to do for them."""
+    def __init__(self, settings: PostgresSettings, service: str, metadata: MetaData) -> None:
+        """``metadata`` are the tables that it needs."""
         self.service = service
         self.metadata = metadata
-        self.extensions = extensions
         self.prepared = False
-        self.engine = create_async_engine(
-            URL.create(
-                "postgresql+asyncpg",
-                settings.postgres_user,
-                settings.postgres_password.get_secret_value(),
-                settings.postgres_host,
-                settings.postgres_port,
-                settings.postgres_db,
-            ),
-            # Each connection is tried before it is used; without transactions that takes one question, not three.
-            isolation_level="AUTOCOMMIT",
-            pool_pre_ping=True,
-            pool_size=10,
-            max_overflow=10,
-            pool_timeout=SECONDS,
-            hide_parameters=True,  # error texts go to the log, parameters must not
-            connect_args={
-                "timeout": SECONDS,
-                "command_timeout": SECONDS,
-                "server_settings": {"application_name": service, "jit": "off"},
-            },
-        )
-        self._transactional = self.engine.execution_options(isolation_level="READ COMMITTED")
+        # Each connection is tried before it is used; without transactions that takes one question, not three.
+        self._transactional = new_engine(settings, service)
+        self.engine = self._transactional.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
@@ -91,21 +91,21 @@ class Database:
                 yield connection
 
     async def check(self) -> None:
-        """Raise ``Unavailable`` unless the tables are made and the database answers."""
+        """Raise ``Unavailable`` unless the tables are there and the database takes what is written."""
         async with self.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+            # The message goes to the write-ahead log and nowhere else.
+            wrote = "SELECT current_setting('transaction_read_only'), pg_logical_emit_message(true, 'health', '')"
+            if (await connection.execute(text(wrote))).one()[0] != "off":
+                raise Unavailable("PostgreSQL", "takes no writes")
 
     async def prepare(self) -> None:
-        """Make what is missing: extensions, schema, tables. Several services may do it at once."""
+        """Raise ``Unavailable`` unless every table is there."""
+        names = [table.fullname for table in self.metadata.sorted_tables]
+        missing = text("SELECT array_agg(n) FROM unnest(CAST(:names AS text[])) AS n WHERE to_regclass(n) IS NULL")
         with _unavailable():
-            async with self._transactional.begin() as connection:
-                # One lock for all services: an extension belongs to the database, not to a schema.
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key("tables")})
-                for extension in self.extensions:
-                    await connection.execute(text(f'CREATE EXTENSION IF NOT EXISTS "{extension}"'))
-                if self.metadata.schema:
-                    await connection.execute(CreateSchema(self.metadata.schema, if_not_exists=True))
-                await connection.run_sync(self.metadata.create_all)
+            async with self.engine.connect() as connection:
+                if found := (await connection.execute(missing, {"names": names})).scalar_one():
+                    raise Unavailable("PostgreSQL", f"has no {', '.join(found)} yet")
         self.prepared = True
 
     async def prepare_until_done(self) -> None:
@@ -115,17 +115,17 @@ class Database:
             try:
                 await self.prepare()
             except Unavailable as error:
-                log.warning("no tables yet", extra={"cause": type(error.__cause__).__name__})
+                log.warning("not ready: %s", error.detail, extra={"cause": type(error.__cause__).__name__})
             except DBAPIError as error:
-                # Not a matter of waiting, most likely (a missing extension or right): say all of it.
-                log.error("the tables cannot be made: %s", error.orig)
+                # Not a matter of waiting, most likely (a missing right): say all of it.
+                log.error("the tables cannot be looked at: %s", error.orig)
             if not self.prepared:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 5)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Prepare in the background; close every connection at the end."""
+        """Look for the tables in the background; close every connection at the end."""
         preparation = asyncio.create_task(self.prepare_until_done())
         try:
             yield

@@ -22,6 +22,7 @@ def connect(settings: RedisSettings) -> Redis:
     pool = BlockingConnectionPool(
         host=settings.redis_host,
         port=settings.redis_port,
+        username=settings.redis_user,
         password=settings.redis_password.get_secret_value(),
         decode_responses=True,
         socket_connect_timeout=SECONDS,

@@ -8,7 +8,7 @@ REQUEST_SECONDS        10            a request that takes longer is answered wit
 LOG_LEVEL              INFO          DEBUG also logs requests of /health
 TRUSTED_PROXIES                      whose X-Forwarded-For is believed: addresses or networks, with commas
 ---------------------  ------------  ----------------------------------------------------------
-auth, memory
+every service
 -------------------------------------------------------------------------------------------------
 POSTGRES_HOST          postgres
 POSTGRES_PORT          5432
@@ -20,6 +20,7 @@ every service
 -------------------------------------------------------------------------------------------------
 REDIS_HOST             redis
 REDIS_PORT             6379
+REDIS_USER             default
 REDIS_PASSWORD                       required
 =====================  ============  ==========================================================
 
@@ -72,6 +73,7 @@ class RedisSettings(Environment):
 
     redis_host: str = "redis"
     redis_port: int = Field(default=6379, ge=1, le=65535)
+    redis_user: str = "default"
     redis_password: SecretStr
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from common.postgres import Database
+from common.problems import Problem
 from memory.embedding import Vector
-from memory.tables import Memory
+from memory.tables import Memory, Usage
 
 
 @dataclass(frozen=True)
@@ -24,23 +28,48 @@ class Remembered:
     created_at: datetime
 
 
+@dataclass(frozen=True)
+class Quota:
+    """What the memories of one user may be in all."""
+
+    memories: int
+    bytes: int
+
+
 _COLUMNS = (Memory.id, Memory.text, Memory.metadata_, Memory.created_at)
 
 
 class Memories:
     """The memories of all users. Every question names the user; another's memory does not exist for it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quota: Quota) -> None:
         self._database = database
+        self._quota = quota
 
     async def add(self, user_id: uuid.UUID, text: str, metadata: dict[str, str], vector: Vector) -> Remembered:
-        """Keep ``text``."""
+        """Keep ``text``. Raises 409 over the quota."""
+        size, most = _size(text, metadata), self._quota
+        more = (
+            upsert(Usage)
+            .values(user_id=user_id, memories=1, bytes=size)
+            .on_conflict_do_update(
+                index_elements=[Usage.user_id],
+                set_={"memories": Usage.memories + 1, "bytes": Usage.bytes + size},
+                where=(Usage.memories < most.memories) & (Usage.bytes + size <= most.bytes),
+            )
+            .returning(Usage.memories)
+        )
         statement = (
             insert(Memory)
             .values(id=uuid.uuid4(), user_id=user_id, text=text, metadata_=metadata, embedding=vector)
             .returning(*_COLUMNS)
         )
-        async with self._database.connect() as connection:
+        async with self._database.begin() as connection:
+            if (await connection.execute(more)).one_or_none() is None:
+                raise Problem(
+                    HTTPStatus.CONFLICT,
+                    f"You may have {most.memories} memories of {most.bytes} bytes in all: delete some.",
+                )
             return Remembered(*(await connection.execute(statement)).one())
 
     async def get(self, user_id: uuid.UUID, memory_id: uuid.UUID) -> Remembered | None:
@@ -62,6 +91,23 @@ class Memories:
 
     async def delete(self, user_id: uuid.UUID, memory_id: uuid.UUID) -> bool:
         """Forget the memory. False when ``user_id`` has no such."""
-        statement = delete(Memory).where(Memory.id == memory_id, Memory.user_id == user_id).returning(Memory.id)
+        statement = delete(Memory).where(Memory.id == memory_id, Memory.user_id == user_id)
+        async with self._database.begin() as connection:
+            gone = (await connection.execute(statement.returning(Memory.text, Memory.metadata_))).one_or_none()
+            if gone is not None:
+                less = {"memories": Usage.memories - 1, "bytes": Usage.bytes - _size(*gone)}
+                await connection.execute(update(Usage).where(Usage.user_id == user_id).values(**less))
+        return gone is not None
+
+    async def forget_deleted_users(self) -> None:
+        """Forget what belongs to users whom ``auth`` has deleted, sessions too."""
         async with self._database.connect() as connection:
-            return (await connection.execute(statement)).one_or_none() is not None
+            for table in ("memories", "usage", "sessions"):
+                await connection.execute(
+                    text(f"DELETE FROM memory.{table} WHERE user_id IN (SELECT id FROM auth.deleted_users)")  # noqa: S608
+                )
+
+
+def _size(text: str, metadata: dict[str, str]) -> int:
+    """What a memory counts against the quota: as PostgreSQL's own text of both, which migrations counted."""
+    return len(text.encode()) + len(json.dumps(metadata, ensure_ascii=False).encode())

@@ -1,16 +1,23 @@
-"""What was said in this session? Redis keeps the last messages of each, and forgets it after a while."""
+"""What was said in this session? The last messages of each are kept, and forgotten after a while."""
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from http import HTTPStatus
 from typing import Literal
 
 from pydantic import BaseModel
-from redis.asyncio import Redis
+from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.postgres import Database, lock_key
+from common.problems import Problem
 from common.texts import Text
+from memory.tables import Said, Session
 
 LONGEST = 500
 """Of a session, this many messages are kept: the last ones."""
@@ -23,33 +30,89 @@ class Message(BaseModel):
     content: Text
 
 
+@dataclass(frozen=True)
+class Quota:
+    """What the sessions of one user may be in all."""
+
+    sessions: int
+    bytes: int
+
+
 class Sessions:
     """The sessions of all users."""
 
-    def __init__(self, redis: Redis, ttl_seconds: int) -> None:
-        self._redis = redis
-        self._ttl_seconds = ttl_seconds
+    def __init__(self, database: Database, ttl_seconds: int, quota: Quota) -> None:
+        self._database = database
+        self._ttl = timedelta(seconds=ttl_seconds)
+        self._quota = quota
 
     async def append(self, user_id: uuid.UUID, session: str, messages: Sequence[Message]) -> int:
-        """Add ``messages``, all or none of them. Returns how many the session has now."""
-        key = _key(user_id, session)
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.rpush(key, *(json.dumps([one.role, one.content]) for one in messages))
-            pipeline.ltrim(key, -LONGEST, -1)
-            pipeline.llen(key)
-            pipeline.expire(key, self._ttl_seconds)
-            _, _, length, _ = await pipeline.execute()
-        return int(length)
+        """Add ``messages``, all or none of them. Returns how many the session has now. Raises 409 over the quota."""
+        size = sum(len(one.content.encode()) for one in messages)
+        async with self._database.begin() as connection:
+            # One at a time for each user: else what several add at once could be over the quota together.
+            key = lock_key(f"sessions of {user_id}")
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+            await connection.execute(
+                delete(Session).where(Session.user_id == user_id, Session.expires_at <= func.now())
+            )
+            row = {"user_id": user_id, "name": session, "next_number": 0, "bytes": 0, "expires_at": func.now()}
+            await connection.execute(upsert(Session).values(row).on_conflict_do_nothing())
+            await self._check(connection, user_id, size)
+            this = (Session.user_id == user_id, Session.name == session)
+            grown = {"next_number": Session.next_number + len(messages), "bytes": Session.bytes + size}
+            statement = update(Session).where(*this).values(**grown, expires_at=func.now() + self._ttl)
+            end = (await connection.execute(statement.returning(Session.next_number))).scalar_one()
+            rows = [
+                {"user_id": user_id, "session": session, "number": number, "role": one.role, "content": one.content}
+                for number, one in enumerate(messages, end - len(messages))
+            ]
+            await connection.execute(insert(Said), rows)
+            await self._trim(connection, user_id, session, end - LONGEST)
+        return int(min(end, LONGEST))
+
+    async def _check(self, connection: AsyncConnection, user_id: uuid.UUID, more: int) -> None:
+        statement = select(func.count(), func.sum(Session.bytes)).where(Session.user_id == user_id)
+        count, size = (await connection.execute(statement)).one()
+        if count > self._quota.sessions or size + more > self._quota.bytes:
+            raise Problem(
+                HTTPStatus.CONFLICT,
+                f"You may have {self._quota.sessions} sessions of {self._quota.bytes} bytes in all: delete one.",
+            )
+
+    async def _trim(self, connection: AsyncConnection, user_id: uuid.UUID, session: str, before: int) -> None:
+        """Forget the messages numbered below ``before``."""
+        if before <= 0:
+            return
+        old = delete(Said).where(Said.user_id == user_id, Said.session == session, Said.number < before)
+        gone = (await connection.execute(old.returning(func.octet_length(Said.content)))).scalars().all()
+        smaller = update(Session).where(Session.user_id == user_id, Session.name == session)
+        await connection.execute(smaller.values(bytes=Session.bytes - sum(gone)))
 
     async def last(self, user_id: uuid.UUID, session: str, count: int) -> list[Message]:
         """The last ``count`` messages, oldest first; none when there is no such session."""
-        kept = await self._redis.lrange(_key(user_id, session), -count, -1)
-        return [Message(role=role, content=content) for role, content in map(json.loads, kept)]
+        statement = (
+            select(Said.role, Said.content)
+            .join(Session, (Session.user_id == Said.user_id) & (Session.name == Said.session))
+            .where(Said.user_id == user_id, Said.session == session, Session.expires_at > func.now())
+            .order_by(Said.number.desc())
+            .limit(count)
+        )
+        async with self._database.connect() as connection:
+            kept = (await connection.execute(statement)).all()
+        return [Message(role=role, content=content) for role, content in reversed(kept)]
 
     async def clear(self, user_id: uuid.UUID, session: str) -> bool:
         """Forget the session. False when there is none."""
-        return bool(await self._redis.delete(_key(user_id, session)))
+        statement = (
+            delete(Session)
+            .where(Session.user_id == user_id, Session.name == session)
+            .returning(Session.expires_at > func.now())
+        )
+        async with self._database.connect() as connection:
+            return (await connection.execute(statement)).scalar_one_or_none() is True
 
-
-def _key(user_id: uuid.UUID, session: str) -> str:
-    return f"memory:session:{user_id}:{session}"
+    async def forget_old(self) -> None:
+        """Forget the sessions whose time is over, of everybody."""
+        async with self._database.connect() as connection:
+            await connection.execute(delete(Session).where(Session.expires_at <= func.now()))

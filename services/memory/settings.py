@@ -3,6 +3,9 @@
 =====================  ================  ===================================================
 AUTH_URL               http://auth:8005  where ``auth`` answers
 SESSION_TTL_SECONDS    86400             a session is forgotten this long after its last message
+SESSIONS_PER_USER      100               and no more; older ones are forgotten as they end
+MEMORIES_PER_USER      10000             and no more
+BYTES_PER_USER         33554432          of memories, and as many of sessions
 =====================  ================  ===================================================
 """
 
@@ -18,3 +21,6 @@ class MemorySettings(ServiceSettings, PostgresSettings, RedisSettings):
 
     auth_url: str = "http://auth:8005"
     session_ttl_seconds: int = Field(default=86_400, ge=1)
+    sessions_per_user: int = Field(default=100, ge=1)
+    memories_per_user: int = Field(default=10_000, ge=1)
+    bytes_per_user: int = Field(default=33_554_432, ge=1)

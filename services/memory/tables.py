@@ -1,4 +1,4 @@
-"""What does ``memory`` keep in PostgreSQL?"""
+"""What does ``memory`` keep in PostgreSQL? ``common.migrations`` makes it so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime
 
 from pgvector.sqlalchemy import Vector
-from sqlalchemy import DateTime, Index, MetaData, func
+from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, MetaData, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -37,3 +37,41 @@ class Memory(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (Index("memories_of_user", "user_id", "created_at"),)
+
+
+class Usage(Table):
+    """How much a user's memories are."""
+
+    __tablename__ = "usage"
+
+    user_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    memories: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class Session(Table):
+    """A session of a user. Its row is locked while something is added, so that numbers follow each other."""
+
+    __tablename__ = "sessions"
+
+    user_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    next_number: Mapped[int] = mapped_column(BigInteger)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (Index("sessions_by_end", "expires_at"),)
+
+
+class Said(Table):
+    """A message of a session."""
+
+    __tablename__ = "messages"
+
+    user_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    session: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    role: Mapped[str]
+    content: Mapped[str]
+
+    __table_args__ = (ForeignKeyConstraint([user_id, session], [Session.user_id, Session.name], ondelete="CASCADE"),)

@@ -1,5 +1,6 @@
 """What does ``orchestrator`` answer to?"""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -8,31 +9,39 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel, StringConstraints
 
-from common import calls, redis_store, service
-from common.identity import Identity, identify
+from common import calls, janitor, redis_store, service
+from common.callers import Callers
+from common.identity import Identities, Identity
+from common.postgres import Database
 from common.problems import Problem
 from common.texts import Name, Text
 from orchestrator.memory import Memory
 from orchestrator.model import Model
-from orchestrator.runs import Done, Event, Failed, Piece, Run, Runs
+from orchestrator.places import Owner, Places
+from orchestrator.runs import CANCELLED, Done, Event, Failed, Piece, Run, Runs
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.tables import Table
 from orchestrator.tasks import Task, Tasks, new_task
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}$")]
 
+LOOK_SECONDS = 0.5
+
 
 class NewTask(BaseModel):
-    """What is to be done. With ``session``, what was said in it is known, and this is added to it."""
+    """What is to be done. With ``session``, what was said in it is known, and this is added to it. With ``background``
+    the answer is not waited for, and the task is done whoever leaves."""
 
     prompt: Text
     session: Name | None = None
     model: ModelName | None = None
     stream: bool = False
+    background: bool = False
 
 
 class TaskList(BaseModel):
@@ -43,44 +52,59 @@ class TaskList(BaseModel):
 
 def create_app(settings: OrchestratorSettings) -> FastAPI:
     """The application, as ``settings`` say. Connects to nothing before it starts."""
+    database = Database(settings, "orchestrator", Table.metadata)
     redis = redis_store.connect(settings)
     auth = calls.client(settings.auth_url)
     memory = calls.client(settings.memory_url, seconds=8)
     model = Model(settings.model_url, settings.model_api_key.get_secret_value(), settings.model_timeout_seconds)
-    tasks = Tasks(redis, settings.task_ttl_seconds)
-    runs = Runs(
-        tasks, Memory(memory), model,
-        at_once=settings.model_concurrency, limit_seconds=settings.model_timeout_seconds,
-    )  # fmt: skip
-    # The model's time, and that of all the rest.
-    seconds = settings.model_timeout_seconds + settings.request_seconds
+    tasks = Tasks(database, settings.task_ttl_seconds, settings.tasks_per_user)
+    places = Places(database, settings.model_concurrency)
+    runs = Runs(tasks, places, Memory(memory), model, settings.model_timeout_seconds)
+    identities = Identities("orchestrator", auth, redis)
     app = service.create(
         "orchestrator",
         settings,
-        resources=[redis, auth, memory, model.http, runs.running()],
-        checks={"redis": redis.ping},
-        seconds=seconds,
-    )
+        resources=[
+            redis, database.running(), auth, memory, model.http, runs.running(database),
+            janitor.running(tasks.forget_old),
+        ],
+        checks={"postgres": database.check, "redis": redis.ping},
+        seconds=_seconds(settings),
+    )  # fmt: skip
+    _add_tasks(app, tasks, runs, identities, settings)
+    return app
 
-    async def caller(request: Request) -> Identity:
-        return await identify(auth, request)
 
-    Caller = Annotated[Identity, Depends(caller)]  # noqa: N806 - a type
+def _seconds(settings: OrchestratorSettings) -> float:
+    """The model's time, and that of all the rest."""
+    return settings.model_timeout_seconds + settings.request_seconds
+
+
+def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, settings: OrchestratorSettings) -> None:
+    Caller = Annotated[Identity, Callers(identities.identify).with_scope("tasks")]  # noqa: N806 - a type
+
+    async def owner(user: Identity) -> Owner:
+        token = await identities.exchange(user.headers, "memory") if "memory:read" in user.scopes else ""
+        return Owner(user.user_id, user.claims.username, token)
 
     @app.post("/tasks", status_code=HTTPStatus.CREATED, response_model=Task, tags=["tasks"])
-    async def create(new: NewTask, user: Caller) -> Response:
-        task = new_task(new.prompt, new.model or settings.model_name, new.session, timedelta(seconds=seconds))
+    async def create(new: NewTask, user: Caller, request: Request) -> Response:
+        limit = timedelta(seconds=_seconds(settings))
+        task = new_task(new.prompt, new.model or settings.model_name, new.session, limit)
         place = {"Location": f"/tasks/{task.id}"}
+        if new.background:
+            await runs.queue(task, await owner(user))
+            return JSONResponse(task.model_dump(mode="json"), HTTPStatus.ACCEPTED, place)
         async with AsyncExitStack() as stack:
-            run = await stack.enter_async_context(runs.start(user, task))
+            run = await stack.enter_async_context(runs.start(task, await owner(user)))
             # Nothing has been sent yet: what fails before the answer begins has a status of its own.
-            first = _no_failure(await run.next(), task)
+            first = _no_failure(await _unless_left(request, run), task)
             if new.stream:
                 told = _told(task, first, run, stack.pop_all())
                 return EventSourceResponse(told, headers={**place, "Cache-Control": "no-cache"})
             event = first
             while not isinstance(event, Done):
-                event = _no_failure(await run.next(), task)
+                event = _no_failure(await _unless_left(request, run), task)
         return JSONResponse(task.model_dump(mode="json"), HTTPStatus.CREATED, place)
 
     @app.get("/tasks", tags=["tasks"])
@@ -94,7 +118,26 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such task.")
         return task
 
-    return app
+    @app.delete("/tasks/{task_id}", status_code=HTTPStatus.NO_CONTENT, tags=["tasks"])
+    async def cancel(task_id: uuid.UUID, user: Caller) -> None:
+        """Stops a task that is not done, and forgets one that is."""
+        if not await tasks.cancel(user.user_id, task_id):
+            raise Problem(HTTPStatus.NOT_FOUND, "You have no such task.")
+        runs.cancelled(task_id)
+
+
+async def _unless_left(request: Request, run: Run) -> Event:
+    """What happens next. Cancels the run when the client has gone: nobody would have the answer."""
+    coming = asyncio.ensure_future(run.next())
+    try:
+        while True:
+            done, _ = await asyncio.wait([coming], timeout=LOOK_SECONDS)
+            if done:
+                return coming.result()
+            if await request.is_disconnected():
+                run.stop(CANCELLED)
+    finally:
+        coming.cancel()
 
 
 def _no_failure(event: Event, task: Task) -> Piece | Done:

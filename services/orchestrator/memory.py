@@ -1,4 +1,7 @@
-"""What does ``memory`` know? Asked in the user's name, with the user's own credential."""
+"""What does ``memory`` know? Asked in the user's name, with a token that is good there alone and for a short time.
+
+Without a token (the credential is not good for memories) nothing is known, and nothing is kept.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from typing import Any
 import httpx
 
 from common.calls import call
-from common.identity import Identity
 from common.problems import Problem, Unavailable, unauthorized
 from orchestrator.conversation import Message, remembrance
+from orchestrator.places import Owner
 from orchestrator.tasks import Context, Task
 
 log = logging.getLogger("memory")
@@ -29,22 +32,28 @@ class Memory:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
-    async def search(self, user: Identity, prompt: str) -> list[Context]:
+    async def search(self, user: Owner, prompt: str) -> list[Context]:
         """The user's memories nearest to ``prompt``, nearest first."""
+        if not user.token:
+            return []
         answer = await self._call(user, "POST", "/search", {"query": prompt, "top_k": TOP_K}, repeatable=True)
         return [Context(memory_id=one["id"], text=one["text"], score=one["score"]) for one in answer["results"]]
 
-    async def said(self, user: Identity, session: str) -> list[Message]:
+    async def said(self, user: Owner, session: str) -> list[Message]:
         """The last messages of the user's ``session``, oldest first."""
+        if not user.token:
+            return []
         path = f"/sessions/{session}/messages?last={LAST_MESSAGES}"
         messages: list[Message] = (await self._call(user, "GET", path, repeatable=True))["messages"]
         return messages
 
-    async def remember(self, user: Identity, task: Task, answer: str) -> bool:
+    async def remember(self, user: Owner, task: Task, answer: str) -> bool:
         """Keep what was asked and answered, in the session (if there is one) and to be searched by meaning.
 
         The answer is there already and goes to the user in any case: a failure is logged, and told by False.
         """
+        if not user.token:
+            return False
         try:
             if task.session is not None:
                 said: list[Message] = [
@@ -61,11 +70,10 @@ class Memory:
             return False
         return True
 
-    async def _call(
-        self, user: Identity, method: str, path: str, json: object = None, *, repeatable: bool = False
-    ) -> Any:
+    async def _call(self, user: Owner, method: str, path: str, json: object = None, *, repeatable: bool = False) -> Any:
+        headers = {"Authorization": f"Bearer {user.token}"}
         answer = await call(
-            "The memory service", self._http, method, path, headers=user.headers, json=json, repeatable=repeatable
+            "The memory service", self._http, method, path, headers=headers, json=json, repeatable=repeatable
         )
         if answer.status_code == HTTPStatus.UNAUTHORIZED:
             raise unauthorized(answer.json()["detail"])

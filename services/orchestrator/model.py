@@ -44,7 +44,9 @@ class Model:
     def __init__(self, url: str, api_key: str, timeout_seconds: float) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.http = httpx.AsyncClient(
-            headers=headers, timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS)
+            headers=headers,
+            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),  # places are given elsewhere
         )
         self._endpoint = f"{url}/chat/completions"
         # Without what may stand before an @.

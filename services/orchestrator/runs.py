@@ -1,30 +1,36 @@
-"""How is a task done? Beside the request, so that the one who reads may leave and every end is kept.
+"""How is a task done? Beside the request, so that every end is kept, and so that a restart is not one.
 
-queued ──a place is free──> memory: what is known ──> running: the model answers ──> memory: keep it ──> done
-   └──────────────── anything that fails, the time limit, the reader leaves ────────────────> failed
+queued ──a place is free──> running: memory: what is known ──> the model answers ──> memory: keep it ──> done
+   │ └──────────── anything that fails, the time limit ───────────────────────────────────────────────> failed
+   └────────────── the owner cancels, the reader leaves ──────────────────────────────────────────────> cancelled
+   <────────────── this process stops or dies: another one, or this one when it is back, begins anew
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
-from redis.exceptions import RedisError
-
-from common.identity import Identity
-from common.problems import Problem
+from common.postgres import Database
+from common.problems import Problem, Unavailable
 from orchestrator.conversation import Message, conversation, relevant
 from orchestrator.memory import Memory
 from orchestrator.model import Model, ModelFailed
-from orchestrator.tasks import Task, Tasks
+from orchestrator.places import LEASE_SECONDS, Owner, Places
+from orchestrator.tasks import UNFINISHED, Task, Tasks
 
 log = logging.getLogger("runs")
 
 SAVE_SECONDS = 3
+TICK_SECONDS = 1
+WAITING_TICK_SECONDS = 0.2
+"""Between looks when somebody waits for a place."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,21 @@ class Failed:
 
 type Event = Piece | Done | Failed
 
+CANCELLED = Failed(HTTPStatus.CONFLICT, "The task was cancelled.")
+STOPPED = Failed(
+    HTTPStatus.SERVICE_UNAVAILABLE, "The orchestrator is stopping; the task will be done: ask for it later."
+)
+
 
 class Run:
-    """A task being done. Its events: pieces, then one end."""
+    """A task being done here. Its events: pieces, then one end."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, owner: Owner) -> None:
         self.task = task
+        self.owner = owner
+        self.place = asyncio.Event()
+        self.work: asyncio.Task[None] | None = None
+        self.end: Failed | None = None
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     def tell(self, event: Event) -> None:
@@ -67,72 +82,136 @@ class Run:
         """What happens next. Nothing does after ``Done`` or ``Failed``."""
         return await self._events.get()
 
+    def stop(self, end: Failed) -> None:
+        """End it now, in this way."""
+        self.end = self.end or end
+        if self.work is not None:
+            self.work.cancel()
+
 
 class Runs:
-    """Does tasks, ``at_once`` side by side, each within ``limit_seconds``."""
+    """Does tasks, as there are places, each within ``limit_seconds``."""
 
-    def __init__(self, tasks: Tasks, memory: Memory, model: Model, *, at_once: int, limit_seconds: float) -> None:
+    def __init__(self, tasks: Tasks, places: Places, memory: Memory, model: Model, limit_seconds: float) -> None:
         self._tasks = tasks
+        self._places = places
         self._memory = memory
         self._model = model
-        self._places = asyncio.Semaphore(at_once)
         self._limit_seconds = limit_seconds
-        self._working: set[asyncio.Task[None]] = set()
+        self._runs: dict[uuid.UUID, Run] = {}
+        self._wake = asyncio.Event()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """At the end, stop what is still being done, and say so in its state."""
+    async def running(self, database: Database) -> AsyncIterator[None]:
+        """Look after the queue. At the end leave what is being done to others, or to ourselves when we are back."""
+        looking = asyncio.create_task(self._look(database))
         try:
             yield
         finally:
-            for work in self._working:
-                work.cancel()
-            await asyncio.gather(*self._working, return_exceptions=True)
+            looking.cancel()
+            left = list(self._runs.values())
+            for run in left:
+                run.stop(STOPPED)
+            await asyncio.gather(looking, *(run.work for run in left if run.work), return_exceptions=True)
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(SAVE_SECONDS):
+                    await self._places.release([run.task.id for run in left])
 
     @asynccontextmanager
-    async def start(self, user: Identity, task: Task) -> AsyncIterator[Run]:
-        """Queue ``task``. Whoever leaves before its end stops it. Raises ``RedisError`` when it cannot be kept."""
-        await self._tasks.save(user.user_id, task)
-        run = Run(task)
-        work = asyncio.create_task(self._do(user, run))
-        self._working.add(work)
-        work.add_done_callback(self._working.discard)
+    async def start(self, task: Task, owner: Owner) -> AsyncIterator[Run]:
+        """Queue ``task``. Whoever leaves before its end cancels it. Raises ``Unavailable`` when it cannot be kept."""
+        run = await self.queue(task, owner)
         try:
             yield run
         finally:
-            work.cancel()
+            run.stop(CANCELLED)
 
-    async def _do(self, user: Identity, run: Run) -> None:
+    async def queue(self, task: Task, owner: Owner) -> Run:
+        """Queue ``task``, to be done whoever waits for it. Raises as ``start``."""
+        lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
+        more = {"user_id": owner.user_id, "username": owner.username, "token": owner.token}
+        await self._tasks.add(task, worker=self._places.worker, lease_until=lease, **more)
+        return self._begin(task, owner)
+
+    def cancelled(self, task_id: uuid.UUID) -> None:
+        """Stop the task, should it be done here; where it is done elsewhere, that process sees it soon."""
+        if task_id in self._runs:
+            self._runs[task_id].stop(CANCELLED)
+
+    def _begin(self, task: Task, owner: Owner) -> Run:
+        run = self._runs[task.id] = Run(task, owner)
+        run.work = asyncio.create_task(self._do(run))
+        run.work.add_done_callback(lambda _: self._ended(run))
+        self._wake.set()
+        return run
+
+    def _ended(self, run: Run) -> None:
+        self._runs.pop(run.task.id, None)
+        self._wake.set()  # its place is free
+
+    async def _look(self, database: Database) -> None:
+        looked_for_orphans = 0.0
+        clock = asyncio.get_running_loop().time
+        while True:
+            self._wake.clear()
+            try:
+                if database.prepared and clock() - looked_for_orphans >= TICK_SECONDS:
+                    looked_for_orphans = clock()
+                    for task, owner in await self._places.adopt():
+                        log.info("taken over", extra={"task": str(task.id)})
+                        self._begin(task, owner)
+                if self._runs:
+                    await self._give_places()
+            except Unavailable:
+                pass  # those that run go on; the rest waits
+            except Exception:
+                log.exception("a mistake of this service")
+            waiting = any(not run.place.is_set() for run in self._runs.values())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), WAITING_TICK_SECONDS if waiting else TICK_SECONDS)
+
+    async def _give_places(self) -> None:
+        known = list(self._runs.values())
+        ours = await self._places.look()
+        for run in known:
+            state = ours.get(run.task.id)
+            if state == "running":
+                run.place.set()
+            elif state is None and run.task.state in UNFINISHED:
+                run.stop(CANCELLED)  # by its owner, at another process
+
+    async def _do(self, run: Run) -> None:
         """Do the task, and keep and tell its end, whichever it is."""
         task = run.task
         try:
-            run.tell(Done(await self._answered(user, run)))
+            run.tell(Done(await self._answered(run)))
             return
         except asyncio.CancelledError:
-            await self._fail(user, task, "Nobody waited for the answer, or the orchestrator was stopped.")
-            raise
+            end = run.end or STOPPED
+            if end is CANCELLED:
+                await self._keep_end(task, "cancelled", "Its owner cancelled it, or nobody waited for the answer.")
+            run.tell(end)
+            return
         except ModelFailed as error:
             failed = Failed(error.status, str(error))
         except Problem as problem:
             failed = Failed(HTTPStatus(problem.status_code), problem.detail)
-        except RedisError:
-            failed = Failed(HTTPStatus.SERVICE_UNAVAILABLE, "Redis does not answer; try again soon.")
         except Exception:
             log.exception("a mistake of this service", extra={"task": str(task.id)})
             failed = Failed(HTTPStatus.INTERNAL_SERVER_ERROR, "This service made a mistake; its log says more.")
         log.warning("a task failed: %s", failed.sentence, extra={"task": str(task.id)})
-        await self._fail(user, task, failed.sentence)
+        await self._keep_end(task, "failed", failed.sentence)
         run.tell(failed)
 
-    async def _answered(self, user: Identity, run: Run) -> Task:
-        task = run.task
+    async def _answered(self, run: Run) -> Task:
+        task, owner = run.task, run.owner
         pieces: list[str] = []
         try:
-            async with asyncio.timeout(self._limit_seconds), self._places:
-                task.context = relevant(await self._memory.search(user, task.prompt))
-                said: list[Message] = await self._memory.said(user, task.session) if task.session else []
+            async with asyncio.timeout(self._limit_seconds):
+                await run.place.wait()
                 task.state = "running"
-                await self._tasks.save(user.user_id, task)
+                task.context = relevant(await self._memory.search(owner, task.prompt))
+                said: list[Message] = await self._memory.said(owner, task.session) if task.session else []
                 messages = conversation(task.context, said, task.prompt)
                 async with aclosing(self._model.answer(task.model, messages)) as answered:
                     async for piece in answered:
@@ -147,14 +226,15 @@ class Runs:
         if not answer:
             raise ModelFailed(HTTPStatus.BAD_GATEWAY, "The model answered with nothing.")
         task.answer = answer
-        task.stored = await self._memory.remember(user, task, answer)
+        task.stored = await self._memory.remember(owner, task, answer)
         task.state = "done"
-        await self._tasks.save(user.user_id, task)
+        if not await self._tasks.save(task, self._places.worker):
+            raise Problem(CANCELLED.status, CANCELLED.sentence)
         return task
 
-    async def _fail(self, user: Identity, task: Task, sentence: str) -> None:
-        task.state, task.error = "failed", sentence
-        # Should Redis be away, the deadline that was kept with the task tells the same a little later.
-        with suppress(RedisError, TimeoutError):
+    async def _keep_end(self, task: Task, state: str, sentence: str) -> None:
+        task.state, task.error = state, sentence  # type: ignore[assignment]
+        # Should PostgreSQL be away, the deadline that was kept with the task tells the same a little later.
+        with suppress(Problem, TimeoutError):
             async with asyncio.timeout(SAVE_SECONDS):
-                await self._tasks.save(user.user_id, task)
+                await self._tasks.save(task, self._places.worker)

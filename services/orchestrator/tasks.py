@@ -1,17 +1,25 @@
-"""What became of a task? Its state is in Redis, under its owner."""
+"""What became of a task? Its state is in PostgreSQL, under its owner, and so is the queue (``orchestrator.places``)."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal, cast
+from http import HTTPStatus
+from typing import Any, Literal
 
-from pydantic import BaseModel
-from redis.asyncio import Redis
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import delete, func, insert, select, text, update
+
+from common.postgres import Database
+from common.problems import Problem
+from orchestrator.tables import KeptTask
 
 MOST = 1000
-"""Of one user, this many tasks can be listed: the newest."""
+"""Of one user, this many tasks are kept: the newest."""
+
+UNFINISHED = ("queued", "running")
+LOST = "The orchestrator was stopped before the task was done."
 
 
 class Context(BaseModel):
@@ -25,8 +33,10 @@ class Context(BaseModel):
 class Task(BaseModel):
     """A prompt and what became of it."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     id: uuid.UUID
-    state: Literal["queued", "running", "done", "failed"] = "queued"
+    state: Literal["queued", "running", "done", "failed", "cancelled"] = "queued"
     prompt: str
     model: str
     session: str | None = None
@@ -40,11 +50,9 @@ class Task(BaseModel):
 
     def as_of(self, now: datetime) -> Task:
         """The task as it must be called at ``now``: nobody works any more at one that is past its deadline."""
-        if self.state in ("done", "failed") or now <= self.deadline:
+        if self.state not in UNFINISHED or now <= self.deadline:
             return self
-        return self.model_copy(
-            update={"state": "failed", "error": "The orchestrator was stopped before the task was done."}
-        )
+        return self.model_copy(update={"state": "failed", "error": LOST})
 
 
 def new_task(prompt: str, model: str, session: str | None, limit: timedelta) -> Task:
@@ -56,44 +64,81 @@ def new_task(prompt: str, model: str, session: str | None, limit: timedelta) -> 
     )  # fmt: skip
 
 
+_SHOWN = [getattr(KeptTask, name) for name in Task.model_fields]
+
+
 class Tasks:
-    """The tasks of all users. Every question names the user; another's task does not exist for it."""
+    """The tasks of all users. Every question of a user names the user; another's task does not exist for it."""
 
-    def __init__(self, redis: Redis, ttl_seconds: int) -> None:
-        self._redis = redis
-        self._ttl_seconds = ttl_seconds
+    def __init__(self, database: Database, ttl_seconds: int, unfinished: int) -> None:
+        """A user may have so many ``unfinished`` tasks."""
+        self._database = database
+        self._ttl = timedelta(seconds=ttl_seconds)
+        self._unfinished = unfinished
 
-    async def save(self, user_id: uuid.UUID, task: Task) -> None:
-        """Keep ``task`` as it is now."""
+    async def add(self, task: Task, **more: Any) -> None:
+        """Keep a new ``task``, whose other columns are ``more``. Raises 429 when its user has too many unfinished."""
+        mine = select(func.count()).where(KeptTask.user_id == more["user_id"], KeptTask.state.in_(UNFINISHED))
+        values = {**task.model_dump(exclude={"context"}), "context": [], **more}
+        async with self._database.connect() as connection:
+            if (await connection.execute(mine.where(KeptTask.deadline > func.now()))).scalar_one() >= self._unfinished:
+                raise Problem(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    f"You have {self._unfinished} tasks that are not done: wait for one, or cancel it.",
+                    headers={"Retry-After": "1"},
+                )
+            await connection.execute(insert(KeptTask).values(**values))
+
+    async def save(self, task: Task, worker: uuid.UUID) -> bool:
+        """Keep ``task`` as it is now. False when it is no longer this ``worker``'s: cancelled, or taken over."""
         task.updated_at = datetime.now(UTC)
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(_key(user_id, task.id), task.model_dump_json(), ex=self._ttl_seconds)
-            pipeline.zadd(_list(user_id), {str(task.id): task.created_at.timestamp()})
-            pipeline.zremrangebyrank(_list(user_id), 0, -MOST - 1)
-            pipeline.expire(_list(user_id), self._ttl_seconds)
-            await pipeline.execute()
+        values = task.model_dump(exclude={"id", "context"})
+        values["context"] = [one.model_dump(mode="json") for one in task.context]
+        if task.state not in UNFINISHED:
+            values["token"] = None
+        ours = (KeptTask.id == task.id, KeptTask.worker == worker, KeptTask.state.in_(UNFINISHED))
+        async with self._database.connect() as connection:
+            return (await connection.execute(update(KeptTask).where(*ours).values(**values))).rowcount == 1
 
     async def get(self, user_id: uuid.UUID, task_id: uuid.UUID) -> Task | None:
         """The task, if ``user_id`` has it."""
-        kept = await self._redis.get(_key(user_id, task_id))
-        return None if kept is None else _read(kept)
+        statement = select(*_SHOWN).where(KeptTask.id == task_id, KeptTask.user_id == user_id)
+        async with self._database.connect() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else shown(row)
 
     async def newest(self, user_id: uuid.UUID, count: int) -> Sequence[Task]:
         """The last ``count`` tasks of ``user_id``, newest first."""
-        ids = cast(list[str], await self._redis.zrange(_list(user_id), 0, count - 1, desc=True))
-        if not ids:
-            return []
-        kept = await self._redis.mget([_key(user_id, uuid.UUID(one)) for one in ids])
-        return [_read(one) for one in kept if one is not None]
+        order = (KeptTask.created_at.desc(), KeptTask.id)
+        statement = select(*_SHOWN).where(KeptTask.user_id == user_id).order_by(*order).limit(count)
+        async with self._database.connect() as connection:
+            return [shown(row) for row in await connection.execute(statement)]
+
+    async def cancel(self, user_id: uuid.UUID, task_id: uuid.UUID) -> bool:
+        """Stop a task that is not done, forget one that is. False when ``user_id`` has no such task."""
+        this = (KeptTask.id == task_id, KeptTask.user_id == user_id)
+        values = {"state": "cancelled", "error": "You cancelled it.", "token": None, "updated_at": func.now()}
+        async with self._database.connect() as connection:
+            stop = update(KeptTask).where(*this, KeptTask.state.in_(UNFINISHED)).values(**values)
+            if (await connection.execute(stop)).rowcount:
+                return True
+            return bool((await connection.execute(delete(KeptTask).where(*this))).rowcount)
+
+    async def forget_old(self) -> None:
+        """Forget what is past its time, what is more than ``MOST`` of one user, and what is of deleted users."""
+        lost = {"state": "failed", "error": LOST, "token": None}
+        late = update(KeptTask).where(KeptTask.state.in_(UNFINISHED), KeptTask.deadline < func.now())
+        rank = func.row_number().over(partition_by=KeptTask.user_id, order_by=KeptTask.created_at.desc())
+        ranked = select(KeptTask.id, rank.label("rank")).subquery()
+        async with self._database.connect() as connection:
+            await connection.execute(late.values(**lost))
+            await connection.execute(delete(KeptTask).where(KeptTask.updated_at < func.now() - self._ttl))
+            many = select(ranked.c.id).where(ranked.c.rank > MOST)
+            await connection.execute(delete(KeptTask).where(KeptTask.id.in_(many)))
+            gone = "DELETE FROM orchestrator.tasks WHERE user_id IN (SELECT id FROM auth.deleted_users)"
+            await connection.execute(text(gone))
 
 
-def _read(kept: str | bytes) -> Task:
-    return Task.model_validate_json(kept).as_of(datetime.now(UTC))
-
-
-def _key(user_id: uuid.UUID, task_id: uuid.UUID) -> str:
-    return f"orchestrator:task:{user_id}:{task_id}"
-
-
-def _list(user_id: uuid.UUID) -> str:
-    return f"orchestrator:tasks:{user_id}"
+def shown(row: Any) -> Task:
+    """The task of a row, as it must be called now."""
+    return Task.model_validate(row).as_of(datetime.now(UTC))

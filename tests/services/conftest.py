@@ -53,6 +53,7 @@ def stores() -> dict[str, Any]:
 async def database(stores: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     """The stores, with an empty database for this run of tests."""
     import asyncpg
+    from conftest_stores import migrated
 
     name = f"test_{secrets.token_hex(6)}"
     admin = await asyncpg.connect(
@@ -61,6 +62,7 @@ async def database(stores: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
     )  # fmt: skip
     await admin.execute(f'CREATE DATABASE "{name}"')
     try:
+        await migrated({**stores, "postgres_db": name})
         yield {**stores, "postgres_db": name}
     finally:
         await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

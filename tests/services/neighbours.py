@@ -7,18 +7,48 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
+from jwt.algorithms import ECAlgorithm
+
 type Answer = tuple[int, Any]
 
+KEY = ec.generate_private_key(ec.SECP256R1())
+KID = "the key of these tests"
+SCOPES = "memory:read memory:write tasks"
 
-def user_of(token: str) -> str:
-    """The id of the user whose token is ``token``: the same one each time."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, token))
+
+def user_of(name: str) -> str:
+    """The id of the user called ``name``: the same one each time."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+
+
+def token_of(name: str, /, **changes: Any) -> str:
+    """An access token as ``auth`` makes them; ``changes`` are claims that are to be others."""
+    claims = {
+        "iss": "vllm-swarm/auth", "aud": ["auth", "memory", "orchestrator"], "sub": user_of(name), "name": name,
+        "jti": f"{name}'s credential", "scope": SCOPES, "iat": time.time(), "exp": int(time.time()) + 600, **changes,
+    }  # fmt: skip
+    return jwt.encode(claims, KEY, algorithm="ES256", headers={"kid": KID})
+
+
+def bearer(name: str, /, **changes: Any) -> dict[str, str]:
+    """The header of a request that ``name`` sends."""
+    return {"Authorization": f"Bearer {token_of(name, **changes)}"}
+
+
+def sent_by(headers: dict[str, str]) -> dict[str, Any]:
+    """The claims of the token that a neighbour was sent."""
+    token = headers["authorization"].removeprefix("Bearer ")
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims
 
 
 class Neighbour:
@@ -46,6 +76,7 @@ class Neighbour:
                 data = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
+                self.send_header("Cache-Control", "public, max-age=300")
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -66,12 +97,15 @@ class Neighbour:
             thread.join()
 
 
-def verify(_: str, path: str, headers: dict[str, str], __: Any) -> Answer:
-    """auth: knows every bearer token that begins with ``good``; ``broken`` makes it fail."""
-    assert path == "/verify"
-    token = headers.get("authorization", "").removeprefix("Bearer ")
-    if token == "broken":
-        return 500, {}
-    if not token.startswith("good"):
-        return 401, {"detail": "The access token has expired."}
-    return 200, {"user_id": user_of(token), "username": token, "method": "token", "credential_id": "x"}
+def auth(_: str, path: str, headers: dict[str, str], body: Any) -> Answer:
+    """auth: shows its public key, and exchanges tokens, and API keys that begin with ``vls_good``."""
+    if path == "/jwks":
+        public = ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
+        return 200, {"keys": [{**public, "use": "sig", "alg": "ES256", "kid": KID}]}
+    assert path == "/exchange"
+    if key := headers.get("x-api-key"):
+        if not key.startswith("vls_good"):
+            return 401, {"detail": "The API key is unknown, expired or revoked."}
+        return 200, {"access_token": token_of(key, aud=[body["audience"]], jti=key)}
+    claims = sent_by(headers)
+    return 200, {"access_token": token_of(claims["name"], **{**claims, "aud": [body["audience"]]})}

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -13,7 +14,9 @@ import asyncpg
 import httpx
 import jwt
 import pytest
+from conftest_stores import drift, execute, migrated
 
+from auth import admin
 from auth.app import create_app
 from auth.settings import AuthSettings
 
@@ -73,7 +76,7 @@ async def test_a_token_can_be_checked_by_anybody_with_jwks(auth: httpx.AsyncClie
     keys = (await auth.get("/jwks")).json()
     assert keys == (await auth.get("/.well-known/jwks.json")).json()
     key = jwt.PyJWKSet.from_dict(keys)[jwt.get_unverified_header(token)["kid"]]
-    assert uuid.UUID(jwt.decode(token, key.key, algorithms=["ES256"])["sub"])
+    assert uuid.UUID(jwt.decode(token, key.key, algorithms=["ES256"], audience="memory")["sub"])
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,8 @@ async def test_api_keys(auth: httpx.AsyncClient) -> None:
     for headers in (key, {"Authorization": f"Bearer {made['key']}"}):
         known = (await auth.post("/verify", headers=headers)).json()
         assert (known["username"], known["method"], known["credential_id"]) == (username, "api_key", made["id"])
-    listed = await auth.get("/api-keys", headers=key)
+    assert (await auth.get("/api-keys", headers=key)).status_code == 403
+    listed = await auth.get("/api-keys", headers=token)
     assert [one["name"] for one in listed.json()["api_keys"]] == ["for ci"]
     assert made["key"] not in listed.text
     assert (await auth.post("/api-keys", json={"name": "more"}, headers=key)).status_code == 403
@@ -269,7 +273,7 @@ async def test_keys_rotate_and_old_tokens_stay_good(
 
 
 async def test_two_instances_that_start_at_once_agree(stores: dict[str, Any], started: Start) -> None:
-    """On an empty database: both make the tables and the first signing key."""
+    """On an empty database: all wait for its tables, which several make at once, and make one signing key."""
     admin = await asyncpg.connect(
         host=stores["postgres_host"], port=int(stores["postgres_port"]), user=stores["postgres_user"],
         password=stores["postgres_password"], database=stores["postgres_db"],
@@ -279,6 +283,9 @@ async def test_two_instances_that_start_at_once_agree(stores: dict[str, Any], st
     try:
         apps = [app({**stores, "postgres_db": empty}) for _ in range(4)]
         clients = [await started(one, ready=False) for one in apps]
+        assert {(await http.get("/health")).status_code for http in clients} == {503}
+        versions = await asyncio.gather(*(migrated({**stores, "postgres_db": empty}) for _ in range(4)))
+        assert len(set(versions)) == 1
         for http in clients:
             with anyio.fail_after(30):
                 while (await http.get("/health")).status_code != 200:
@@ -328,3 +335,144 @@ async def test_nothing_secret_is_kept_in_the_clear(
     for secret in secret_things:
         assert not any(secret in row for row in rows)
         assert secret not in said
+
+
+async def test_what_is_passed_on_is_for_one_service_and_a_short_time(auth: httpx.AsyncClient) -> None:
+    token = await token_of(auth, await registered(auth))
+    made = (await auth.post("/api-keys", json={"name": "x", "scopes": ["memory:read"]}, headers=token)).json()
+    keys = jwt.PyJWKSet.from_dict((await auth.get("/jwks")).json())
+    for headers, scopes in (
+        (token, "account memory:read memory:write tasks"),
+        ({"X-API-Key": made["key"]}, "memory:read"),
+    ):
+        answer = await auth.post("/exchange", json={"audience": "memory"}, headers=headers)
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.json()["scope"] == scopes
+        assert 200 < answer.json()["expires_in"] <= 300
+        passed_on = answer.json()["access_token"]
+        key = keys[jwt.get_unverified_header(passed_on)["kid"]]
+        assert jwt.decode(passed_on, key.key, algorithms=["ES256"], audience="memory")["scope"] == scopes
+        refused = await auth.post("/verify", headers={"Authorization": f"Bearer {passed_on}"})
+        assert (refused.status_code, refused.json()["detail"]) == (401, "The access token is for another service.")
+    assert (await auth.post("/exchange", json={"audience": "bank"}, headers=token)).status_code == 422
+
+
+async def test_the_next_key_is_published_before_it_signs(
+    database: dict[str, Any], started: Start, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    http = await started(app(database, signing_key_seconds=4))
+    username = await registered(http)
+    published = signing = ""
+
+    async def another() -> bool:
+        nonlocal published, signing
+        token = (await token_of(http, username))["Authorization"].split()[1]
+        signing = jwt.get_unverified_header(token)["kid"]
+        published = (await http.get("/jwks")).json()["keys"][0]["kid"]
+        return published != signing
+
+    await eventually(another)
+    next_key = published
+
+    async def signs() -> bool:
+        await another()
+        return signing == next_key
+
+    await eventually(signs)
+    assert (await http.get("/jwks")).headers["Cache-Control"] == "public, max-age=1"
+
+
+async def test_an_api_key_has_scopes_an_end_and_no_power_over_others(database: dict[str, Any], started: Start) -> None:
+    http = await started(app(database, api_keys_per_user=2, api_key_days=7))
+    token = await token_of(http, await registered(http))
+    one, other = [(await http.post("/api-keys", json={"name": "x"}, headers=token)).json() for _ in range(2)]
+    days = datetime.fromisoformat(one["expires_at"]) - datetime.fromisoformat(one["created_at"])
+    assert days == timedelta(days=7)
+    assert one["scopes"] == ["memory:read", "memory:write", "tasks"]
+    refused = await http.post("/api-keys", json={"name": "x"}, headers=token)
+    assert (refused.status_code, refused.json()["detail"]) == (409, "You may have 2 API keys: revoke one.")
+    key = {"X-API-Key": one["key"]}
+    for scopes in (["account"], ["admin"], []):
+        assert (await http.post("/api-keys", json={"name": "x", "scopes": scopes}, headers=token)).status_code == 422
+    refused = await http.delete(f"/api-keys/{other['id']}", headers=key)
+    assert (refused.status_code, refused.json()["detail"]) == (403, "This takes a credential with the scope account.")
+    assert (await http.delete(f"/api-keys/{one['id']}", headers=key)).status_code == 204
+    assert (await http.post("/verify", headers=key)).status_code == 401
+
+
+@pytest.mark.parametrize("password", ["password123", "Password2024!", "qwertyuiop", "aaaaaaaaaaaa", "NAMENAME"])
+async def test_a_password_that_is_easily_guessed_is_refused(auth: httpx.AsyncClient, password: str) -> None:
+    username = name()
+    body = {"username": username, "password": password.replace("NAME", username)}
+    answer = await auth.post("/users", json=body)
+    assert answer.status_code == 422
+    assert "too easily guessed" in answer.json()["detail"]
+
+
+NEW = "a teal flowerpot in Oslo"
+
+
+async def test_a_new_password_ends_what_the_old_one_began(auth: httpx.AsyncClient) -> None:
+    username = await registered(auth)
+    token = await token_of(auth, username)
+    change = {"password": "wrong password", "new_password": NEW}
+    assert (await auth.post("/users/me/password", json=change, headers=token)).status_code == 403
+    weak = {"password": PASSWORD, "new_password": "password123"}
+    assert (await auth.post("/users/me/password", json=weak, headers=token)).status_code == 422
+    change["password"] = PASSWORD
+    assert (await auth.post("/users/me/password", json=change, headers=token)).status_code == 204
+    assert (await auth.post("/verify", headers=token)).status_code == 401
+    assert (await log_in(auth, username)).status_code == 401
+    answer = await log_in(auth, username, NEW)
+    again = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    assert (await auth.post("/verify", headers=again)).status_code == 200
+
+
+async def test_log_out_everywhere(auth: httpx.AsyncClient) -> None:
+    username = await registered(auth)
+    one, other = await token_of(auth, username), await token_of(auth, username)
+    assert (await auth.post("/logout?everywhere=true", headers=one)).status_code == 204
+    assert [(await auth.post("/verify", headers=each)).status_code for each in (one, other)] == [401, 401]
+    assert (await auth.post("/verify", headers=await token_of(auth, username))).status_code == 200
+
+
+async def test_who_deletes_the_account_is_gone(database: dict[str, Any], auth: httpx.AsyncClient) -> None:
+    username = await registered(auth)
+    token = await token_of(auth, username)
+    user_id = (await auth.post("/verify", headers=token)).json()["user_id"]
+    key = {"X-API-Key": (await auth.post("/api-keys", json={"name": "x"}, headers=token)).json()["key"]}
+    assert (await auth.post("/users/me/deletion", json={"password": "wrong one"}, headers=token)).status_code == 403
+    assert (await auth.post("/users/me/deletion", json={"password": PASSWORD}, headers=token)).status_code == 204
+    assert [(await auth.post("/verify", headers=one)).status_code for one in (token, key)] == [401, 401]
+    assert (await log_in(auth, username)).status_code == 401
+    assert user_id in await execute(database, "SELECT id FROM auth.deleted_users")
+
+
+async def test_an_administrator_made_by_a_command(database: dict[str, Any], started: Start) -> None:
+    settings = AuthSettings(**{"auth_secret": SECRET, **database})
+    opened, closed = await started(app(database)), await started(app(database, registration="closed"))
+    root, other = await registered(opened), await registered(opened)
+    assert (await closed.post("/users", json={"username": name(), "password": PASSWORD})).status_code == 401
+    token, others = await token_of(closed, root), await token_of(closed, other)
+    assert (await closed.patch(f"/users/{other}", json={"disabled": True}, headers=token)).status_code == 403
+    assert await admin.change(settings, "make-admin", root) is not None
+    assert await admin.change(settings, "make-admin", "nobody-of-this-name") is None
+    token = await token_of(closed, root)
+    new = {"username": name(), "password": PASSWORD}
+    assert (await closed.post("/users", json=new, headers=others)).status_code == 403
+    assert (await closed.post("/users", json=new, headers=token)).status_code == 201
+    key = {"X-API-Key": (await closed.post("/api-keys", json={"name": "x"}, headers=others)).json()["key"]}
+    changed = await closed.patch(f"/users/{other}", json={"disabled": True}, headers=token)
+    assert changed.json()["disabled_at"] is not None
+    assert [(await closed.post("/verify", headers=one)).status_code for one in (others, key)] == [401, 401]
+    assert (await log_in(closed, other)).status_code == 401
+    await closed.patch(f"/users/{other}", json={"disabled": False}, headers=token)
+    assert (await log_in(closed, other)).status_code == 200
+    assert (await closed.delete(f"/users/{other}", headers=token)).status_code == 204
+    assert (await closed.delete(f"/users/{other}", headers=token)).status_code == 404
+
+
+async def test_the_tables_are_those_of_the_migrations(database: dict[str, Any]) -> None:
+    from auth.tables import Table
+
+    assert await drift(database, Table.metadata) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import jwt
@@ -11,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auth.api_keys import digest, new_key
-from auth.caller import Caller, presented
-from auth.keyring import Dated, still_good
+from auth.caller import Caller
+from auth.keyring import Dated, signer, still_good
 from auth.passwords import Passwords
 from auth.signing import Vault, generate
+from common.identity import presented
 from common.problems import Problem
+from common.tokens import Claims
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEY = generate()
@@ -49,6 +52,16 @@ def test_a_key_is_good_until_the_last_token_it_may_have_signed_has_expired(ages:
         assert (keys[index] in good) == (stopped_signing < life)
 
 
+@given(ages=st.lists(st.integers(0, 100), min_size=1, max_size=6, unique=True), ahead=st.integers(0, 50))
+def test_what_signs_was_published_long_enough_if_anything_was(ages: list[int], ahead: int) -> None:
+    ages.sort()
+    keys = [Dated(KEY, NOW - timedelta(seconds=age)) for age in ages]
+    found = signer(keys, NOW, timedelta(seconds=ahead))
+    long_enough = [key for key, age in zip(keys, ages, strict=True) if age >= ahead]
+    assert found is (long_enough[0] if long_enough else keys[-1])
+    assert signer([], NOW, timedelta()) is None
+
+
 def test_keys_are_long_alike_and_known_by_digest() -> None:
     keys = {new_key() for _ in range(100)}
     assert len(keys) == len({digest(key) for key in keys}) == 100
@@ -57,7 +70,7 @@ def test_keys_are_long_alike_and_known_by_digest() -> None:
 
 async def test_passwords() -> None:
     passwords = Passwords()
-    kept = await passwords.hash("correct horse")
+    kept = await passwords.hash("correct horse", "alice")
     assert kept.startswith("$argon2id$")
     assert await passwords.matches(kept, "correct horse")
     assert not await passwords.matches(kept, "correct horsf")
@@ -94,10 +107,10 @@ def test_what_is_no_credential(headers: dict[str, str], status: int) -> None:
     assert refused.value.status_code == status
 
 
-def test_an_api_key_has_no_claims() -> None:
-    caller = Caller(__import__("uuid").uuid4(), "a", "api_key", "b", NOW)
+def test_an_api_key_has_no_token() -> None:
+    caller = Caller(Claims(uuid.uuid4(), "a", "b", 0.0, NOW, frozenset()), "api_key", NOW)
     with pytest.raises(Problem) as refused:
-        caller.claims()
+        caller.token()
     assert refused.value.status_code == 403
 
 

@@ -4,13 +4,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx
+import neighbours
 import pytest
-from neighbours import Neighbour, verify
+from neighbours import Neighbour
 
 
 @pytest.fixture
 def auth() -> Iterator[Neighbour]:
-    with Neighbour(verify).running() as neighbour:
+    with Neighbour(neighbours.auth).running() as neighbour:
         yield neighbour
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from neighbours import Neighbour
+from conftest_stores import drift, execute
+from neighbours import Neighbour, bearer, user_of
+from redis.asyncio import Redis
 
 TEXTS = (
     "My favourite colour is teal.",
@@ -22,12 +24,12 @@ TEXTS = (
 @pytest.fixture
 def user() -> dict[str, str]:
     """Somebody whom nobody else is."""
-    return {"Authorization": f"Bearer good-{uuid.uuid4()}"}
+    return bearer(f"user-{uuid.uuid4()}")
 
 
 @pytest.fixture
 def other() -> dict[str, str]:
-    return {"Authorization": f"Bearer good-{uuid.uuid4()}"}
+    return bearer(f"user-{uuid.uuid4()}")
 
 
 async def add(http: httpx.AsyncClient, user: dict[str, str], text: str, **metadata: str) -> dict[str, Any]:
@@ -146,23 +148,127 @@ REQUESTS = [
 @pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
 async def test_nothing_without_a_credential(http: httpx.AsyncClient, method: str, path: str, body: Any) -> None:
     assert (await http.request(method, path, json=body)).status_code == 401
-    expired = await http.request(method, path, json=body, headers={"Authorization": "Bearer bad"})
+    bad = await http.request(method, path, json=body, headers={"Authorization": "Bearer bad"})
+    assert (bad.status_code, bad.json()["detail"]) == (401, "This is not an access token of ours.")
+    expired = await http.request(method, path, json=body, headers=bearer("late", exp=1_700_000_000))
     assert (expired.status_code, expired.json()["detail"]) == (401, "The access token has expired.")
 
 
-async def test_a_revoked_credential_is_refused_at_once(
-    http: httpx.AsyncClient, auth: Neighbour, user: dict[str, str]
-) -> None:
-    await add(http, user, TEXTS[0])
-    auth.answer = lambda *_: (401, {"detail": "The access token was revoked."})
-    assert (await http.post("/search", json={"query": "a"}, headers=user)).status_code == 401
+async def test_a_revoked_credential_is_refused_at_once(http: httpx.AsyncClient, stores: dict[str, Any]) -> None:
+    name = f"user-{uuid.uuid4()}"
+    await add(http, bearer(name), TEXTS[0])
+    async with Redis(
+        host=stores["redis_host"], port=int(stores["redis_port"]), password=stores["redis_password"]
+    ) as redis:
+        for key, value in ((f"auth:revoked:{name}'s credential", "1"), (f"auth:ended:{user_of(name)}", "99999999999")):
+            await redis.set(key, value, ex=60)
+            answer = await http.post("/search", json={"query": "a"}, headers=bearer(name))
+            assert (answer.status_code, answer.json()["detail"]) == (401, "The access token was revoked.")
+            await redis.delete(key)
+        await redis.set(f"auth:ended:{user_of(name)}", "1", ex=60)  # those from before that time only
+    assert (await http.post("/search", json={"query": "a"}, headers=bearer(name))).status_code == 200
 
 
-async def test_the_request_keeps_its_id_on_its_way(
-    http: httpx.AsyncClient, auth: Neighbour, user: dict[str, str]
+async def test_tokens_are_checked_here_and_nobody_is_asked(http: httpx.AsyncClient, auth: Neighbour) -> None:
+    user = bearer(f"user-{uuid.uuid4()}")
+    for _ in range(5):
+        await add(http, user, TEXTS[0])
+        await search(http, user, TEXTS[0])
+    assert [path for _, path, *_ in auth.requests] == ["/jwks"]
+
+
+async def test_an_api_key_is_exchanged(http: httpx.AsyncClient, auth: Neighbour) -> None:
+    key = {"X-API-Key": f"vls_good-{uuid.uuid4()}"}
+    kept = await add(http, key, TEXTS[0])
+    assert (await http.get(f"/memories/{kept['id']}", headers=key)).status_code == 200
+    refused = await http.post("/search", json={"query": "a"}, headers={"X-API-Key": "vls_bad"})
+    assert (refused.status_code, refused.json()["detail"]) == (401, "The API key is unknown, expired or revoked.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "detail"),
+    [
+        ({"aud": ["orchestrator"]}, 401, "The access token is for another service."),
+        ({"iss": "somebody"}, 401, "This is not an access token of ours."),
+        ({"scope": "memory:read"}, 403, "This takes a credential with the scope memory:write."),
+        ({"scope": "tasks account"}, 403, "This takes a credential with the scope memory:write."),
+        ({"scope": 3}, 401, "This is not an access token of ours."),
+        ({"sub": "3"}, 401, "This is not an access token of ours."),
+    ],
+)
+async def test_a_token_that_is_not_for_this(
+    http: httpx.AsyncClient, changes: dict[str, Any], status: int, detail: str
 ) -> None:
-    await http.post("/search", json={"query": "a"}, headers={**user, "X-Request-ID": "abc-1"})
-    assert auth.requests[-1][2]["x-request-id"] == "abc-1"
+    answer = await http.post("/memories", json={"text": "a"}, headers=bearer("somebody", **changes))
+    assert (answer.status_code, answer.json()["detail"]) == (status, detail)
+
+
+async def test_the_request_keeps_its_id_on_its_way(http: httpx.AsyncClient, auth: Neighbour) -> None:
+    headers = {"X-API-Key": "vls_good", "X-Request-ID": "abc-1"}
+    await http.post("/search", json={"query": "a"}, headers=headers)
+    assert {request[2]["x-request-id"] for request in auth.requests} == {"abc-1"}
+
+
+async def test_one_user_cannot_fill_the_store(
+    app: Callable[..., Any], database: dict[str, Any], user: dict[str, str], other: dict[str, str],
+    started: Callable[..., Awaitable[httpx.AsyncClient]],
+) -> None:  # fmt: skip
+    http = await started(app(database, memories_per_user=5, sessions_per_user=3, bytes_per_user=40_000))
+    kept = await asyncio.gather(*(http.post("/memories", json={"text": "a word"}, headers=user) for _ in range(20)))
+    assert sorted(one.status_code for one in kept) == [201] * 5 + [409] * 15
+    [first, *_] = [one.json()["id"] for one in kept if one.status_code == 201]
+    assert (await http.delete(f"/memories/{first}", headers=user)).status_code == 204
+    assert (await http.post("/memories", json={"text": "a word"}, headers=user)).status_code == 201
+
+    many = {"messages": [{"role": "user", "content": "x" * 1000}] * 5}
+    said = await asyncio.gather(
+        *(http.post(f"/sessions/s{number}/messages", json=many, headers=user) for number in range(10))
+    )
+    assert sorted(one.status_code for one in said) == [201] * 3 + [409] * 7
+    [session, *_] = [one.json()["session"] for one in said if one.status_code == 201]
+    more = [(await http.post(f"/sessions/{session}/messages", json=many, headers=user)) for _ in range(8)]
+    assert [one.status_code for one in more] == [201] * 5 + [409] * 3
+    assert more[-1].json()["detail"] == "You may have 3 sessions of 40000 bytes in all: delete one."
+    assert (await http.get(f"/sessions/{session}/messages", headers=user)).status_code == 200
+    assert (await http.delete(f"/sessions/{session}", headers=user)).status_code == 204
+    assert (await http.post("/sessions/new/messages", json=many, headers=user)).status_code == 201
+    # Nobody else is concerned.
+    assert (await http.post("/memories", json={"text": "a word"}, headers=other)).status_code == 201
+    assert (await http.post("/sessions/s/messages", json=many, headers=other)).status_code == 201
+
+
+async def test_what_a_long_session_forgot_counts_no_more(
+    app: Callable[..., Any], database: dict[str, Any], user: dict[str, str],
+    started: Callable[..., Awaitable[httpx.AsyncClient]],
+) -> None:  # fmt: skip
+    http = await started(app(database, bytes_per_user=30_000))
+    many = {"messages": [{"role": "user", "content": "x" * 50}] * 50}
+    statuses = {(await http.post("/sessions/s/messages", json=many, headers=user)).status_code for _ in range(20)}
+    assert statuses == {201}
+
+
+async def test_the_tables_are_those_of_the_migrations(database: dict[str, Any]) -> None:
+    from memory.tables import Table
+
+    assert await drift(database, Table.metadata) == []
+
+
+async def test_what_belongs_to_deleted_users_goes(
+    app: Callable[..., Any], database: dict[str, Any], other: dict[str, str],
+    started: Callable[..., Awaitable[httpx.AsyncClient]], eventually: Callable[..., Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("common.janitor.SECONDS", 0.2)
+    http = await started(app(database))
+    name = f"user-{uuid.uuid4()}"
+    gone, stays = await add(http, bearer(name), TEXTS[0]), await add(http, other, TEXTS[0])
+    await execute(database, "INSERT INTO auth.deleted_users (id) VALUES ($1)", uuid.UUID(user_of(name)))
+
+    async def is_gone() -> bool:
+        return (await http.get(f"/memories/{gone['id']}", headers=bearer(name))).status_code == 404
+
+    await eventually(is_gone)
+    assert (await http.get(f"/memories/{stays['id']}", headers=other)).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx
+import neighbours
 import pytest
-from neighbours import Answer, Neighbour, user_of, verify
+from neighbours import Answer, Neighbour, bearer, sent_by
 
 
 @pytest.fixture
 def auth() -> Iterator[Neighbour]:
-    with Neighbour(verify).running() as neighbour:
+    with Neighbour(neighbours.auth).running() as neighbour:
         yield neighbour
 
 
@@ -26,7 +27,9 @@ class Memory(Neighbour):
         self.sessions: dict[str, list[dict[str, str]]] = defaultdict(list)
 
     def _answer(self, method: str, path: str, headers: dict[str, str], body: Any) -> Answer:
-        user = user_of(headers["authorization"].removeprefix("Bearer "))
+        claims = sent_by(headers)
+        assert claims["aud"] == ["memory"]  # never the user's own credential
+        user = claims["sub"]
         path = path.partition("?")[0]
         if (method, path) == ("POST", "/memories"):
             self.texts[user].append({"id": str(uuid.uuid4()), "score": 0.9, **body})
@@ -74,17 +77,17 @@ def app(auth: Neighbour, memory: Memory, model_url: str) -> Callable[..., Any]:
 
 @pytest.fixture
 async def http(
-    app: Callable[..., Any], stores: dict[str, Any], started: Callable[..., Awaitable[httpx.AsyncClient]]
+    app: Callable[..., Any], database: dict[str, Any], started: Callable[..., Awaitable[httpx.AsyncClient]]
 ) -> httpx.AsyncClient:
-    return await started(app(stores))
+    return await started(app(database))
 
 
 @pytest.fixture
 def user() -> dict[str, str]:
     """Somebody whom nobody else is."""
-    return {"Authorization": f"Bearer good-{uuid.uuid4()}"}
+    return bearer(f"user-{uuid.uuid4()}")
 
 
 @pytest.fixture
 def other() -> dict[str, str]:
-    return {"Authorization": f"Bearer good-{uuid.uuid4()}"}
+    return bearer(f"user-{uuid.uuid4()}")

@@ -12,7 +12,8 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from neighbours import Neighbour, user_of
+from conftest_stores import drift, execute
+from neighbours import Neighbour, bearer, sent_by
 
 type Start = Callable[..., Awaitable[httpx.AsyncClient]]
 
@@ -32,7 +33,7 @@ def events(text: str) -> list[tuple[str, Any]]:
 
 
 def id_of(user: dict[str, str]) -> str:
-    return user_of(user["Authorization"].removeprefix("Bearer "))
+    return str(sent_by({"authorization": user["Authorization"]})["sub"])
 
 
 async def test_the_prompt_carries_what_is_remembered_and_the_answer_is_remembered(
@@ -122,11 +123,13 @@ async def test_a_model_that_is_unwell_for_a_moment_is_asked_again(
     assert (await ask(http, user, f"once {uuid.uuid4()}", model="flaky")).status_code == 201
 
 
-async def test_no_model(app: Callable[..., Any], stores: dict[str, Any], started: Start, user: dict[str, str]) -> None:
+async def test_no_model(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str]
+) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # and not listening
         address = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        http = await started(app(stores, model_url=f"{address}/v1/"))
+        http = await started(app(database, model_url=f"{address}/v1/"))
         answer = await ask(http, user)
     assert answer.status_code == 502
     assert answer.json()["detail"] == (
@@ -136,9 +139,9 @@ async def test_no_model(app: Callable[..., Any], stores: dict[str, Any], started
 
 @pytest.mark.parametrize("model", ["silent", "slow"])
 async def test_a_model_that_takes_too_long(
-    app: Callable[..., Any], stores: dict[str, Any], started: Start, user: dict[str, str], model: str
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], model: str
 ) -> None:
-    http = await started(app(stores, model_timeout_seconds=1.5))
+    http = await started(app(database, model_timeout_seconds=1.5))
     answer = await ask(http, user, model=model)
     assert answer.status_code == 504
     task = (await http.get(f"/tasks/{answer.json()['task_id']}", headers=user)).json()
@@ -146,10 +149,10 @@ async def test_a_model_that_takes_too_long(
 
 
 async def test_tasks_wait_for_a_place(
-    app: Callable[..., Any], stores: dict[str, Any], started: Start, user: dict[str, str],
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str],
     eventually: Callable[..., Awaitable[None]],
 ) -> None:  # fmt: skip
-    http = await started(app(stores, model_concurrency=1, model_timeout_seconds=4))
+    http = await started(app(database, model_concurrency=1, model_timeout_seconds=4))
     async with asyncio.TaskGroup() as group:
         group.create_task(ask(http, user, "first", model="slow"))
 
@@ -167,33 +170,167 @@ async def test_tasks_wait_for_a_place(
     assert {one["state"] for one in (await http.get("/tasks", headers=user)).json()["tasks"]} == {"failed"}
 
 
-async def test_a_stop_says_so_in_the_state_of_what_was_being_done(
-    app: Callable[..., Any], stores: dict[str, Any], user: dict[str, str], http: httpx.AsyncClient,
+async def states(http: httpx.AsyncClient, user: dict[str, str]) -> list[str]:
+    return [one["state"] for one in (await http.get("/tasks", headers=user)).json()["tasks"]]
+
+
+def background(http: httpx.AsyncClient, user: dict[str, str], prompt: str, **more: Any) -> Awaitable[httpx.Response]:
+    return ask(http, user, prompt, background=True, **more)
+
+
+async def test_what_is_stopped_is_done_by_another_one(
+    app: Callable[..., Any], database: dict[str, Any], user: dict[str, str], http: httpx.AsyncClient,
     eventually: Callable[..., Awaitable[None]],
 ) -> None:  # fmt: skip
     from asgi_lifespan import LifespanManager
 
-    stopped = app(stores)
+    stopped = app(database, model_name="slow")
     async with LifespanManager(stopped):
         client = httpx.AsyncClient(transport=httpx.ASGITransport(stopped), base_url="http://stopped", timeout=None)
-        asking = asyncio.create_task(ask(client, user, model="slow"))
+
+        async def healthy() -> bool:
+            return (await client.get("/health")).status_code == 200
+
+        await eventually(healthy)
+        asking = asyncio.create_task(ask(client, user, "Which colour?"))
 
         async def running() -> bool:
-            return [one["state"] for one in (await http.get("/tasks", headers=user)).json()["tasks"]] == ["running"]
+            return await states(http, user) == ["running"]
 
         await eventually(running)
-    asking.cancel()
+    answer = await asking
+    assert (answer.status_code, answer.json()["detail"].partition(";")[0]) == (503, "The orchestrator is stopping")
+
+    async def taken_over() -> bool:
+        return await states(http, user) == ["running"]
+
+    await eventually(taken_over)
+
+    async def done() -> bool:
+        return await states(http, user) == ["done"]
+
+    await eventually(done)
     [task] = (await http.get("/tasks", headers=user)).json()["tasks"]
-    assert (task["state"], task["error"]) == (
-        "failed", "Nobody waited for the answer, or the orchestrator was stopped.",
-    )  # fmt: skip
+    assert "You asked: Which colour?" in task["answer"]
+    assert await execute(database, "SELECT count(*) FROM orchestrator.tasks WHERE token <> ''") == "<Record count=0>"
+
+
+async def test_a_task_in_the_background_is_done_whoever_leaves(
+    http: httpx.AsyncClient, user: dict[str, str], eventually: Callable[..., Awaitable[None]]
+) -> None:
+    answer = await background(http, user, "a b")
+    assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+
+    async def done() -> bool:
+        return bool((await http.get(answer.headers["Location"], headers=user)).json()["state"] == "done")
+
+    await eventually(done)
+
+
+async def test_places_are_shared_between_users(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], other: dict[str, str],
+    eventually: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    """Two places in two processes; one user asks for twelve things, then another for one."""
+    one, two = [await started(app(database, model_concurrency=2)) for _ in range(2)]
+    for number in range(12):
+        await background((one, two)[number % 2], user, f"a {number}", model="slow")
+
+    async def both() -> bool:
+        return sorted(await states(one, user)) == ["queued"] * 10 + ["running"] * 2
+
+    await eventually(both)
+    late = (await background(two, other, "b", model="slow")).headers["Location"]
+
+    async def its_turn() -> bool:
+        assert (await states(one, user)).count("running") <= 2
+        return await states(one, other) == ["running"]
+
+    await eventually(its_turn)
+    assert (await states(one, user)).count("queued") >= 8
+    # Cancelled at a process that does not do it.
+    assert (await one.delete(late, headers=other)).status_code == 204
+    for task in (await one.get("/tasks", headers=user)).json()["tasks"]:
+        assert (await two.delete(f"/tasks/{task['id']}", headers=user)).status_code == 204
+    assert set(await states(two, user)) <= {"cancelled", "done"}
+
+    async def free() -> bool:
+        return bool((await ask(one, other, "c")).status_code == 201)
+
+    await eventually(free)
+
+
+async def test_who_cancels_frees_the_place(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], other: dict[str, str],
+    eventually: Callable[..., Awaitable[None]],
+) -> None:  # fmt: skip
+    http = await started(app(database, model_concurrency=1, model_timeout_seconds=50))
+    asking = asyncio.create_task(ask(http, user, "a long story", model="silent"))
+
+    async def running() -> bool:
+        return await states(http, user) == ["running"]
+
+    await eventually(running)
+    [task] = (await http.get("/tasks", headers=user)).json()["tasks"]
+    place = f"/tasks/{task['id']}"
+    assert (await http.delete(place, headers=other)).status_code == 404
+    assert (await http.delete(place, headers=user)).status_code == 204
+    answer = await asking
+    assert (answer.status_code, answer.json()["detail"]) == (409, "The task was cancelled.")
+    assert (await ask(http, user)).status_code == 201
+    assert (await http.get(place, headers=user)).json()["state"] == "cancelled"
+    assert (await http.delete(place, headers=user)).status_code == 204
+    assert (await http.get(place, headers=user)).status_code == 404
+
+
+async def test_a_user_cannot_fill_the_queue(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], other: dict[str, str]
+) -> None:
+    http = await started(app(database, tasks_per_user=3))
+    statuses = [(await background(http, user, "a", model="silent")).status_code for _ in range(5)]
+    assert statuses == [202, 202, 202, 429, 429]
+    assert (await ask(http, other)).status_code == 201
+    for task in (await http.get("/tasks", headers=user)).json()["tasks"]:
+        await http.delete(f"/tasks/{task['id']}", headers=user)
+    assert (await ask(http, user)).status_code == 201
+
+
+async def test_more_connections_to_the_model_than_a_client_has_by_itself(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str]
+) -> None:
+    http = await started(app(database, model_concurrency=130, tasks_per_user=200))
+    answers = await asyncio.gather(*(ask(http, user, f"{number}", model="slow") for number in range(120)))
+    assert [one.status_code for one in answers] == [201] * 120
+
+
+async def test_auth_is_asked_once_for_a_task(http: httpx.AsyncClient, auth: Neighbour, user: dict[str, str]) -> None:
+    await ask(http, user)
+    auth.requests.clear()
+    assert (await ask(http, user, session="s")).status_code == 201
+    assert [path for _, path, *_ in auth.requests] == ["/exchange"]
+
+
+async def test_without_scopes_for_memory_nothing_is_known_and_nothing_kept(
+    http: httpx.AsyncClient, memory: Any
+) -> None:
+    user = bearer(f"user-{uuid.uuid4()}", scope="tasks")
+    memory.requests.clear()
+    answer = await ask(http, user)
+    assert (answer.status_code, answer.json()["stored"], memory.requests) == (201, False, [])
+    assert (await ask(http, bearer("reader", scope="memory:read"))).status_code == 403
+
+
+async def test_the_tables_are_those_of_the_migrations(database: dict[str, Any]) -> None:
+    from orchestrator.tables import Table
+
+    assert await drift(database, Table.metadata) == []
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/tasks"), ("GET", "/tasks"), ("GET", f"/tasks/{uuid.uuid4()}")])
 async def test_nothing_without_a_credential(http: httpx.AsyncClient, method: str, path: str) -> None:
     body = {"prompt": "a"} if method == "POST" else None
     assert (await http.request(method, path, json=body)).status_code == 401
-    assert (await http.request(method, path, json=body, headers={"Authorization": "Bearer bad"})).status_code == 401
+    assert (await http.request(method, path, json=body, headers=bearer("late", exp=1_700_000_000))).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -232,21 +369,23 @@ async def test_an_answer_that_cannot_be_remembered_is_given_all_the_same(
 
 
 @pytest.mark.parametrize("how", ["cut", "freeze"])
-async def test_redis_away_and_back(
-    app: Callable[..., Any], stores: dict[str, Any], started: Start, user: dict[str, str], redis_link: Any, how: str,
-    eventually: Callable[..., Awaitable[None]],
+@pytest.mark.parametrize("store", ["postgres", "redis"])
+async def test_a_store_away_and_back(
+    app: Callable[..., Any], linked: dict[str, Any], started: Start, user: dict[str, str], store: str, how: str,
+    request: pytest.FixtureRequest, eventually: Callable[..., Awaitable[None]],
 ) -> None:  # fmt: skip
-    http = await started(app(stores, redis_host="127.0.0.1", redis_port=redis_link.port))
+    link = request.getfixturevalue(f"{store}_link")
+    http = await started(app(linked))
     kept = (await ask(http, user)).json()
     if how == "cut":
-        await redis_link.cut()
+        await link.cut()
     else:
-        redis_link.freeze()
+        link.freeze()
     with anyio.fail_after(12):
         assert (await ask(http, user)).status_code == 503
         assert (await http.get("/tasks", headers=user)).status_code == 503
         assert (await http.get("/health")).status_code == 503
-    await redis_link.restore()
+    await link.restore()
 
     async def back() -> bool:
         return (await ask(http, user)).status_code == 201

@@ -63,5 +63,5 @@ def test_the_address_of_the_model_is_told_without_its_password() -> None:
 
 
 def test_the_key_of_the_model_is_not_shown() -> None:
-    settings = OrchestratorSettings(redis_password="x", model_api_key="hunter2")  # type: ignore[arg-type]
+    settings = OrchestratorSettings(redis_password="x", postgres_password="x", model_api_key="hunter2")  # type: ignore[arg-type]
     assert "hunter2" not in repr(settings)
