@@ -484,7 +484,7 @@ def test_the_stack_comes_up_confined_and_every_service_answers(engine: None, tmp
             assert address.startswith("127.0.0.1:")
             assert _get(f"http://{address}/health")["status"] == "ok"
         running = docker(*argv, "ps", "--all", "--format", "{{.Service}}").stdout.split()
-        assert sorted(running) == sorted(DEPLOYED)
+        assert sorted(running) == sorted([*DEPLOYED, "migrate"])
     finally:
         docker(*argv, "down", "--volumes", "--timeout", "10")
 
