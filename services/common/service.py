@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from common import health, logs, problems
+from common import health, logs, openapi, problems
 from common.limits import BodyLimit, Deadline
 from common.requests import RequestLog
 from common.settings import ServiceSettings
@@ -42,8 +42,10 @@ def create(
             yield
             log.info("stopping")
 
-    app = FastAPI(title=name, lifespan=lifespan, redoc_url=None)
+    # Operations are called as their functions are, and so are the functions of a client that is generated from this.
+    app = FastAPI(title=name, lifespan=lifespan, redoc_url=None, generate_unique_id_function=lambda route: route.name)
     problems.install(app)
+    openapi.install(app)
     health.install(app, name, checks)
     # The last added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

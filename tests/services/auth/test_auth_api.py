@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import os
 import secrets
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -476,3 +480,46 @@ async def test_the_tables_are_those_of_the_migrations(database: dict[str, Any]) 
     from auth.tables import Table
 
     assert await drift(database, Table.metadata) == []
+
+
+async def test_a_generated_client_can_log_in(
+    auth: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openapi.json").write_text((await auth.get("/openapi.json")).text)
+    argv = [Path(sys.executable).parent / "openapi-python-client", "generate", "--path", tmp_path / "openapi.json"]
+    argv += ["--meta", "none", "--output-path", tmp_path / "generated_auth", "--fail-on-warning"]
+    with_ruff = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = await anyio.run_process(argv, check=False, env=with_ruff)
+    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    made = importlib.import_module("generated_auth")
+    calls = {name: importlib.import_module(f"generated_auth.api.{name}") for name in ("users.log_in", "verify.verify")}
+    models = importlib.import_module("generated_auth.models")
+
+    username = await registered(auth)
+    client = made.Client("http://service").set_async_httpx_client(auth)
+    form = models.BodyLogIn(username=username, password=PASSWORD)
+    token = await calls["users.log_in"].asyncio(client=client, body=form)
+    assert isinstance(token, models.AccessToken)
+    headers = {"Authorization": f"Bearer {token.access_token}"}
+    http = httpx.AsyncClient(transport=auth._transport, base_url="http://service", headers=headers)
+    known = await calls["verify.verify"].asyncio(client=made.Client("http://service").set_async_httpx_client(http))
+    assert known.username == username
+    form.password = "wrong password"
+    refused = await calls["users.log_in"].asyncio(client=client, body=form)
+    assert (type(refused).__name__, refused.status) == ("Problem", 401)
+
+
+async def test_it_says_which_credentials_it_takes(auth: httpx.AsyncClient) -> None:
+    said = (await auth.get("/openapi.json")).json()
+    schemes = said["components"]["securitySchemes"]
+    assert schemes["token"]["flows"]["password"]["tokenUrl"] == "/token"
+    assert (schemes["api_key"]["in"], schemes["api_key"]["name"]) == ("header", "X-API-Key")
+    open_to_all = {
+        (method, path)
+        for path, operations in said["paths"].items()
+        for method, operation in operations.items()
+        if "security" not in operation
+    }
+    assert open_to_all == {("post", "/users"), ("post", "/token"), ("get", "/jwks"), ("get", "/health")}
+    assert said["paths"]["/api-keys"]["get"]["security"] == [{"token": ["account"]}, {"api_key": []}]
