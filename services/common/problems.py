@@ -61,28 +61,47 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RedisError, _no_redis)
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+def _answer(request: Request, status: int, detail: str, headers: Any = None, more: Any = None) -> Response:
+    """In OpenAI's form where OpenAI's clients ask, else a problem document."""
+    if not request.url.path.startswith("/v1/"):
+        return response(status, detail, headers, more)
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {
+        "message": detail,
+        "type": kind,
+        "param": None,
+        "code": HTTPStatus(status).phrase.lower().replace(" ", "_"),
+    }
+    return JSONResponse({"error": error}, status, dict(headers or {}))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for nothing else
     if isinstance(error, Unavailable):
         log.warning(error.detail, extra={"cause": _kind(error.__cause__)})
-    return response(error.status_code, error.detail, error.headers, getattr(error, "more", None))
+    return _answer(request, error.status_code, error.detail, error.headers, getattr(error, "more", None))
 
 
-async def _malformed(_: Request, error: Exception) -> Response:
+async def _malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
-        return response(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
+        return _answer(request, HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
     errors = [{"where": ".".join(str(part) for part in one["loc"]), "what": one["msg"]} for one in found]
     sentence = "; ".join(f"{one['where']}: {one['what']}" for one in errors)
-    return response(
-        HTTPStatus.UNPROCESSABLE_ENTITY, f"The request is not as asked for: {sentence}.", more={"errors": errors}
+    return _answer(
+        request,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"The request is not as asked for: {sentence}.",
+        more={"errors": errors},
     )
 
 
-async def _no_redis(_: Request, error: Exception) -> Response:
+async def _no_redis(request: Request, error: Exception) -> Response:
     log.warning("Redis does not answer", extra={"cause": _kind(error)})
-    return response(HTTPStatus.SERVICE_UNAVAILABLE, "Redis does not answer; try again soon.", {"Retry-After": "1"})
+    return _answer(
+        request, HTTPStatus.SERVICE_UNAVAILABLE, "Redis does not answer; try again soon.", {"Retry-After": "1"}
+    )
 
 
 def _kind(error: BaseException | None) -> str:

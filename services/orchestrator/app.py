@@ -20,10 +20,11 @@ from common.identity import Identities, Identity
 from common.postgres import Database
 from common.problems import Problem
 from common.texts import Name, Text
+from orchestrator import openai_api
 from orchestrator.memory import Memory
 from orchestrator.model import Model
 from orchestrator.places import Owner, Places
-from orchestrator.runs import CANCELLED, Done, Event, Failed, Piece, Run, Runs
+from orchestrator.runs import CANCELLED, Done, Event, Failed, Limits, Piece, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tables import Table
 from orchestrator.tasks import Task, Tasks, new_task
@@ -59,7 +60,7 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
     model = Model(settings.model_url, settings.model_api_key.get_secret_value(), settings.model_timeout_seconds)
     tasks = Tasks(database, settings.task_ttl_seconds, settings.tasks_per_user)
     places = Places(database, settings.model_concurrency)
-    runs = Runs(tasks, places, Memory(memory), model, settings.model_timeout_seconds)
+    runs = Runs(tasks, places, Memory(memory), model, Limits(settings.model_timeout_seconds, settings.context_tokens))
     identities = Identities("orchestrator", auth, redis)
     app = service.create(
         "orchestrator",
@@ -72,6 +73,7 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
         seconds=_seconds(settings),
     )  # fmt: skip
     _add_tasks(app, tasks, runs, identities, settings)
+    openai_api.install(app, runs, model, Callers(identities.identify).with_scope("tasks"), settings)
     return app
 
 
@@ -89,6 +91,8 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
 
     @app.post("/tasks", status_code=HTTPStatus.CREATED, response_model=Task, tags=["tasks"])
     async def create(new: NewTask, user: Caller, request: Request) -> Response:
+        if new.model and new.model not in settings.allowed:
+            raise Problem(HTTPStatus.NOT_FOUND, "There is no such model here.")
         limit = timedelta(seconds=_seconds(settings))
         task = new_task(new.prompt, new.model or settings.model_name, new.session, limit)
         place = {"Location": f"/tasks/{task.id}"}

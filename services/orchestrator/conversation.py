@@ -11,6 +11,10 @@ NEAR_ENOUGH = 0.2
 """Memories less similar to the prompt than this have, with the embedding of ``memory``, nothing to do with it."""
 
 
+CHARACTERS_OF_A_TOKEN = 3
+"""Fewer than most have: counted with the model's own tokenizer a text has hardly more tokens than this says."""
+
+
 class Message(TypedDict):
     """A message of the chat API."""
 
@@ -23,15 +27,28 @@ def relevant(found: Sequence[Context]) -> list[Context]:
     return [one for one in found if one.score >= NEAR_ENOUGH]
 
 
-def conversation(context: Sequence[Context], said: Sequence[Message], prompt: str) -> list[Message]:
-    """The messages for the model: the memories, most relevant first, then the session, then ``prompt``."""
+def conversation(context: Sequence[Context], said: Sequence[Message], prompt: str, tokens: int) -> list[Message]:
+    """The messages for the model, in about so many ``tokens``: the memories, most relevant first, then the session,
+    then ``prompt``. Memories have a quarter of what the prompt leaves; of the session the oldest are left out first."""
+    left = max(0, tokens * CHARACTERS_OF_A_TOKEN - len(prompt))
+    remembered, room = "", left // 4
+    for one in context:
+        line = f"- {one.text}\n"
+        if len(line) <= room:
+            remembered += line
+            room -= len(line)
+    left -= len(remembered)
+    recent: list[Message] = []
+    for message in reversed(said):
+        left -= len(message["content"])
+        if left < 0:
+            break
+        recent.insert(0, message)
     messages: list[Message] = []
-    if context:
-        remembered = "\n".join(f"- {one.text}" for one in context)
-        messages.append(
-            {"role": "system", "content": f"What you remember of this user, most relevant first:\n{remembered}"}
-        )
-    return [*messages, *said, {"role": "user", "content": prompt}]
+    if remembered:
+        told = f"What you remember of this user, most relevant first:\n{remembered.rstrip()}"
+        messages.append({"role": "system", "content": told})
+    return [*messages, *recent, {"role": "user", "content": prompt}]
 
 
 def remembrance(prompt: str, answer: str, longest: int) -> str:

@@ -7,15 +7,23 @@ nothing is: the reader has seen the beginning.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 from httpx_sse import EventSource, SSEError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from common.problems import Problem
 from orchestrator.conversation import Message
+
+log = logging.getLogger("model")
+
+_TOLD = (400, 404, 413, 422, 429)
+"""What a model may refuse for a reason that lies with who asked."""
 
 ATTEMPTS = 4
 CONNECT_SECONDS = 3
@@ -48,9 +56,44 @@ class Model:
             timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS, pool=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),  # places are given elsewhere
         )
+        self._url = url
+        self._api_key = api_key
         self._endpoint = f"{url}/chat/completions"
         # Without what may stand before an @.
         self._place = f"{httpx.URL(url).scheme}://{httpx.URL(url).netloc.decode()}"
+
+    @asynccontextmanager
+    async def passed_on(self, path: str, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
+        """What the model answers to ``body`` at ``path``, not read yet. Raises a ``Problem`` when nobody answers."""
+        request = self.http.build_request("POST", f"{self._url}/{path}", json=body)
+        try:
+            response = await self.http.send(request, stream=True)
+        except httpx.TimeoutException as error:
+            raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time.") from error
+        except httpx.TransportError as error:
+            log.warning("no model answers at %s", self._place)
+            raise Problem(HTTPStatus.BAD_GATEWAY, "No model answers.") from error
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def as_json(self, response: httpx.Response) -> Any:
+        """What was answered, whole. Raises a ``Problem``, which never shows where the model is, when it is an error."""
+        if not response.is_success:
+            status = HTTPStatus(response.status_code) if response.status_code in _TOLD else HTTPStatus.BAD_GATEWAY
+            raise Problem(
+                status, f"The model refused with {response.status_code}{self._shown(await _reason(response))}."
+            )
+        try:
+            return json.loads(await response.aread())
+        except (ValueError, httpx.HTTPError) as error:
+            raise Problem(HTTPStatus.BAD_GATEWAY, "What the model answered is not complete.") from error
+
+    def _shown(self, reason: str) -> str:
+        """``reason``, unless it says where the model is or what opens it."""
+        hidden = [httpx.URL(self._url).host, self._place, *([self._api_key] if self._api_key else [])]
+        return "" if any(one in reason for one in hidden) else reason
 
     async def answer(self, model: str, messages: Sequence[Message]) -> AsyncGenerator[str]:
         """The answer of ``model``, piece by piece. Raises ``ModelFailed``."""
@@ -65,23 +108,22 @@ class Model:
                         yield piece
                 raise ModelFailed(HTTPStatus.BAD_GATEWAY, self._broken_off())
         except httpx.TimeoutException as error:
-            raise ModelFailed(
-                HTTPStatus.GATEWAY_TIMEOUT, f"The model at {self._place} did not answer in time."
-            ) from error
+            raise ModelFailed(HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time.") from error
         except (SSEError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelFailed(
-                HTTPStatus.BAD_GATEWAY, f"What answers at {self._place} does not speak the chat API."
+                HTTPStatus.BAD_GATEWAY, "What answers in the model's place does not speak the chat API."
             ) from error
         except httpx.TransportError as error:
-            nobody = f"No model answers at {self._place}; start one there, or set MODEL_URL to where one is."
+            log.warning("no model answers at %s; start one there, or set MODEL_URL to where one is", self._place)
+            nobody = "No model answers; the log of the orchestrator says where it was looked for."
             raise ModelFailed(HTTPStatus.BAD_GATEWAY, self._broken_off() if began else nobody) from error
         except _Refused as error:
             raise ModelFailed(
-                HTTPStatus.BAD_GATEWAY, f"The model at {self._place} refused with {error.status}{error.reason}."
+                HTTPStatus.BAD_GATEWAY, f"The model refused with {error.status}{self._shown(error.reason)}."
             ) from error
 
     def _broken_off(self) -> str:
-        return f"The model at {self._place} broke off in the middle of its answer."
+        return "The model broke off in the middle of its answer."
 
     @asynccontextmanager
     async def _asked(self, body: dict[str, object]) -> AsyncIterator[EventSource]:

@@ -89,15 +89,24 @@ class Run:
             self.work.cancel()
 
 
-class Runs:
-    """Does tasks, as there are places, each within ``limit_seconds``."""
+@dataclass(frozen=True)
+class Limits:
+    """What one task may cost: ``seconds`` in all, and so many tokens for the model to read."""
 
-    def __init__(self, tasks: Tasks, places: Places, memory: Memory, model: Model, limit_seconds: float) -> None:
+    seconds: float
+    context_tokens: int
+
+
+class Runs:
+    """Does tasks, as there are places, each within its ``limits``."""
+
+    def __init__(self, tasks: Tasks, places: Places, memory: Memory, model: Model, limits: Limits) -> None:
         self._tasks = tasks
         self._places = places
         self._memory = memory
         self._model = model
-        self._limit_seconds = limit_seconds
+        self._limit_seconds = limits.seconds
+        self._context_tokens = limits.context_tokens
         self._runs: dict[uuid.UUID, Run] = {}
         self._wake = asyncio.Event()
 
@@ -132,6 +141,26 @@ class Runs:
         more = {"user_id": owner.user_id, "username": owner.username, "token": owner.token}
         await self._tasks.add(task, worker=self._places.worker, lease_until=lease, **more)
         return self._begin(task, owner)
+
+    @asynccontextmanager
+    async def place(self, task: Task, owner: Owner) -> AsyncIterator[None]:
+        """A place at the model for what is no task of ours; ``task`` stands for it meanwhile. Raises a ``Problem`` when
+        none is free in time."""
+        lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
+        more = {"user_id": owner.user_id, "username": owner.username, "token": None}
+        await self._tasks.add(task, worker=self._places.worker, lease_until=lease, **more)
+        run = self._runs[task.id] = Run(task, owner)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(self._limit_seconds):
+                await run.place.wait()
+            yield
+        except TimeoutError as error:
+            raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "The model is busy: no place was free in time.") from error
+        finally:
+            self._ended(run)
+            with suppress(Problem):
+                await asyncio.shield(self._tasks.remove(task.id))
 
     def cancelled(self, task_id: uuid.UUID) -> None:
         """Stop the task, should it be done here; where it is done elsewhere, that process sees it soon."""
@@ -212,7 +241,7 @@ class Runs:
                 task.state = "running"
                 task.context = relevant(await self._memory.search(owner, task.prompt))
                 said: list[Message] = await self._memory.said(owner, task.session) if task.session else []
-                messages = conversation(task.context, said, task.prompt)
+                messages = conversation(task.context, said, task.prompt, self._context_tokens)
                 async with aclosing(self._model.answer(task.model, messages)) as answered:
                     async for piece in answered:
                         pieces.append(piece)

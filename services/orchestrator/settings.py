@@ -6,6 +6,9 @@ MEMORY_URL              http://memory:8003    where ``memory`` answers
 MODEL_URL               http://model:8000/v1  an OpenAI-compatible endpoint (vLLM in production)
 MODEL_NAME              default               the model asked when a task names none
                                               (``vllm serve … --served-model-name default``)
+MODELS                                        names of others at MODEL_URL that may be asked for, with commas
+MAX_TOKENS              4096                  no answer is longer
+CONTEXT_TOKENS          8192                  of memories, session and prompt together; the oldest are left out first
 MODEL_API_KEY                                 sent to the model as a bearer token, when set
 MODEL_TIMEOUT_SECONDS   120                   a task fails when its answer is not complete by then
 MODEL_CONCURRENCY       16                    tasks that the model works at, side by side; others are queued
@@ -28,6 +31,9 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings, RedisSettings):
     memory_url: str = "http://memory:8003"
     model_url: str = "http://model:8000/v1"
     model_name: str = "default"
+    models: str = ""
+    max_tokens: int = Field(default=4096, ge=1)
+    context_tokens: int = Field(default=8192, ge=256)
     model_api_key: SecretStr = SecretStr("")
     model_timeout_seconds: float = Field(default=120, gt=0)
     model_concurrency: int = Field(default=16, ge=1)
@@ -40,3 +46,9 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings, RedisSettings):
         if not url.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return url.rstrip("/")
+
+    @property
+    def allowed(self) -> list[str]:
+        """The models that may be asked for."""
+        others = [name.strip() for name in self.models.split(",")]
+        return [self.model_name, *(name for name in others if name and name != self.model_name)]

@@ -124,6 +124,11 @@ class Tasks:
                 return True
             return bool((await connection.execute(delete(KeptTask).where(*this))).rowcount)
 
+    async def remove(self, task_id: uuid.UUID) -> None:
+        """Forget a task, whoever's it is."""
+        async with self._database.connect() as connection:
+            await connection.execute(delete(KeptTask).where(KeptTask.id == task_id))
+
     async def forget_old(self) -> None:
         """Forget what is past its time, what is more than ``MOST`` of one user, and what is of deleted users."""
         lost = {"state": "failed", "error": LOST, "token": None}

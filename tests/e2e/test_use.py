@@ -197,3 +197,16 @@ def test_what_is_not_there(stack: Stack, alice: Person) -> None:
     for client in stack.clients():
         assert client.get("/nowhere", headers=alice.token).status_code == 404
         assert client.delete("/health", headers=alice.token).status_code == 405
+
+
+def test_openais_interface(stack: Stack, alice: Person) -> None:
+    made = stack.auth.post("/api-keys", json={"name": "e2e", "scopes": ["tasks"]}, headers=alice.token).json()
+    key = {"Authorization": f"Bearer {made['key']}"}
+    asked = {"model": "echo", "messages": [{"role": "user", "content": "Which colour?"}]}
+    answer = stack.orchestrator.post("/v1/chat/completions", json=asked, headers=key)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"].startswith("You asked: Which colour?")
+    refused = stack.orchestrator.post("/v1/chat/completions", json={**asked, "model": "gpt-9"}, headers=key)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
+    # A key that may ask the model may not read memories.
+    assert stack.memory.post("/search", json={"query": "a"}, headers=key).status_code == 403

@@ -5,6 +5,7 @@
     GET  /health                 200
     GET  /v1/models              the models below
     POST /v1/chat/completions    with and without "stream"
+    POST /v1/embeddings          a vector for each text
 
 Its answer is a pure function of the request: what the system messages said, how much was said before, and the last
 message of the user. Other names of models make it misbehave on purpose:
@@ -35,6 +36,9 @@ from typing import Any
 MODELS = ("echo", "default", "flaky", "broken", "slow", "silent", "cut", "garbage", "empty")
 LARGEST_BODY = 8 * 1024 * 1024
 
+received: list[dict[str, Any]] = []
+"""The last requests, for tests that run in the same process."""
+
 _asked: Counter[str] = Counter()
 _asked_lock = threading.Lock()
 
@@ -57,6 +61,10 @@ def checked(body: bytes) -> tuple[str, list[dict[str, Any]], bool]:
     try:
         request = json.loads(body)
         model, messages = request["model"], request["messages"]
+        received[:] = [*received[-20:], json.loads(body)]
+        for one in messages:
+            if isinstance(one["content"], list):  # content parts
+                one["content"] = " ".join(part.get("text", "") for part in one["content"])
         if not isinstance(messages, list) or not all(isinstance(one["content"], str) for one in messages):
             raise BadRequest("messages must be a list of messages")
         if not any(one["role"] == "user" for one in messages):
@@ -94,6 +102,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self._error(413, "this is too much")
         body = self.rfile.read(length)
+        if self.path == "/v1/embeddings":
+            return self._embeddings(body)
         if self.path != "/v1/chat/completions":
             return self._error(404, "there is nothing here")
         try:
@@ -109,14 +119,24 @@ class Handler(BaseHTTPRequestHandler):
         pieces = [] if model == "empty" else words(reply(messages))
         return self._stream(model, pieces) if stream else self._whole(model, pieces)
 
+    def _embeddings(self, body: bytes) -> None:
+        texts = json.loads(body)["input"]
+        data = [{"object": "embedding", "index": index, "embedding": [0.0, 0.6, 0.8]} for index in range(len(texts))]
+        self._send(
+            200, {"object": "list", "model": "echo", "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+        )
+
     def _whole(self, model: str, pieces: list[str]) -> None:
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": "".join(pieces)},
             "finish_reason": "stop",
         }
-        usage = {"completion_tokens": len(pieces)}
-        self._send(200, {"object": "chat.completion", "model": model, "choices": [choice], "usage": usage})
+        usage = {"prompt_tokens": 1, "completion_tokens": len(pieces), "total_tokens": 1 + len(pieces)}
+        self._send(
+            200,
+            {"id": "1", "created": 0, "object": "chat.completion", "model": model, "choices": [choice], "usage": usage},
+        )
 
     def _stream(self, model: str, pieces: list[str]) -> None:
         self.send_response(200)
@@ -152,7 +172,9 @@ def chunks(model: str, pieces: list[str]) -> Iterator[str]:
 
     def chunk(delta: dict[str, str], reason: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        return json.dumps({"object": "chat.completion.chunk", "model": model, "choices": [choice]})
+        return json.dumps(
+            {"id": "1", "created": 0, "object": "chat.completion.chunk", "model": model, "choices": [choice]}
+        )
 
     yield chunk({"role": "assistant", "content": ""})
     for piece in pieces:

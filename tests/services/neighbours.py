@@ -103,7 +103,8 @@ def auth(_: str, path: str, headers: dict[str, str], body: Any) -> Answer:
         public = ECAlgorithm.to_jwk(KEY.public_key(), as_dict=True)
         return 200, {"keys": [{**public, "use": "sig", "alg": "ES256", "kid": KID}]}
     assert path == "/exchange"
-    if key := headers.get("x-api-key"):
+    key = headers.get("x-api-key") or headers["authorization"].removeprefix("Bearer ")
+    if key.startswith("vls_"):
         if not key.startswith("vls_good"):
             return 401, {"detail": "The API key is unknown, expired or revoked."}
         return 200, {"access_token": token_of(key, aud=[body["audience"]], jti=key)}

@@ -64,12 +64,22 @@ def model_url() -> Iterator[str]:
 
 
 @pytest.fixture
+def received(model_url: str) -> list[dict[str, Any]]:
+    """What the model was asked since the test began."""
+    import server
+
+    server.received.clear()
+    return server.received
+
+
+@pytest.fixture
 def app(auth: Neighbour, memory: Memory, model_url: str) -> Callable[..., Any]:
     def make(stores: dict[str, Any], **changes: Any) -> Any:
         from orchestrator.app import create_app
         from orchestrator.settings import OrchestratorSettings
 
         defaults = {"auth_url": auth.url, "memory_url": memory.url, "model_url": model_url, "model_name": "echo"}
+        defaults["models"] = "flaky, broken, slow, silent, cut, garbage, empty, no-such-model"
         return create_app(OrchestratorSettings(**{**defaults, **stores, **changes}))
 
     return make

@@ -21,14 +21,29 @@ def context(text: str, score: float) -> Context:
 
 def test_memories_then_the_session_then_the_prompt() -> None:
     said = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
-    messages = conversation([context("first", 0.9), context("second", 0.5)], said, "what now?")  # type: ignore[arg-type]
+    messages = conversation([context("first", 0.9), context("second", 0.5)], said, "what now?", 1000)  # type: ignore[arg-type]
     assert messages[0]["role"] == "system"
     assert messages[0]["content"].endswith("- first\n- second")
     assert messages[1:] == [*said, {"role": "user", "content": "what now?"}]
 
 
 def test_without_memories_there_is_no_system_message() -> None:
-    assert conversation([], [], "hello") == [{"role": "user", "content": "hello"}]
+    assert conversation([], [], "hello", 1000) == [{"role": "user", "content": "hello"}]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 16_000), max_size=20),
+    memories=st.lists(st.integers(1, 16_000), max_size=5),
+    prompt=st.integers(1, 16_000),
+)
+def test_what_the_model_reads_has_a_limit(sizes: list[int], memories: list[int], prompt: int) -> None:
+    said = [{"role": "user", "content": f"{number:<{size}}"} for number, size in enumerate(sizes)]
+    kept = [context("m" * size, 0.9) for size in memories]
+    messages = conversation(kept, said, "p" * prompt, 4000)  # type: ignore[arg-type]
+    assert messages[-1]["content"] == "p" * prompt
+    assert sum(len(one["content"]) for one in messages) <= max(prompt, 3 * 4000) + 60
+    recent = [one for one in messages[:-1] if one["role"] == "user"]
+    assert recent == said[len(said) - len(recent) :]  # the last ones, in order
 
 
 def test_what_is_too_far_away_is_left_out() -> None:

@@ -1,0 +1,94 @@
+"""OpenAI's interface: what any client of it can talk to, with our API keys, quotas and places.
+
+Requests go to the model as they came, and its answers back: tools, content parts, usage and all. The model must be one
+of MODELS, and no answer may be longer than MAX_TOKENS. Nothing is remembered: that is what ``/tasks`` is for.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import httpx
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from common.identity import Identity
+from common.problems import Problem
+from orchestrator.model import Model
+from orchestrator.places import Owner
+from orchestrator.runs import Runs
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.tasks import new_task
+
+log = logging.getLogger("openai")
+
+
+class Chat(BaseModel):
+    """What is asked, as far as it is looked at here; the rest goes on as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    messages: list[dict[str, Any]] = Field(min_length=1, max_length=1000)
+    stream: bool = False
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+
+
+class Embeddings(BaseModel):
+    """Texts that are to become vectors."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+
+
+def install(app: FastAPI, runs: Runs, model: Model, caller: Any, settings: OrchestratorSettings) -> None:
+    """Make ``app`` answer below ``/v1`` to those whom the dependency ``caller`` lets pass."""
+    Caller = Annotated[Identity, caller]  # noqa: N806 - a type
+    limit = timedelta(seconds=settings.model_timeout_seconds + settings.request_seconds)
+
+    async def passed_on(path: str, body: dict[str, Any], user: Identity) -> Response:
+        name = body["model"]
+        if name not in settings.allowed:
+            raise Problem(HTTPStatus.NOT_FOUND, f"There is no model called {name[:200]} here.")
+        owner = Owner(user.user_id, user.claims.username, "")
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(
+                runs.place(new_task(f"{path} of OpenAI's interface", name, None, limit), owner)
+            )
+            answer = await stack.enter_async_context(model.passed_on(path, body))
+            if not body.get("stream") or not answer.is_success:
+                return JSONResponse(await model.as_json(answer), answer.status_code)
+            return StreamingResponse(_told(answer, stack.pop_all()), media_type="text/event-stream")
+
+    @app.post("/v1/chat/completions", tags=["OpenAI's interface"])
+    async def chat(asked: Chat, user: Caller) -> Response:
+        body = asked.model_dump(exclude_unset=True)
+        given = "max_completion_tokens" if asked.max_completion_tokens else "max_tokens"
+        body[given] = min(body.get(given) or settings.max_tokens, settings.max_tokens)
+        return await passed_on("chat/completions", body, user)
+
+    @app.post("/v1/embeddings", tags=["OpenAI's interface"])
+    async def embeddings(asked: Embeddings, user: Caller) -> Response:
+        return await passed_on("embeddings", asked.model_dump(exclude_unset=True), user)
+
+    @app.get("/v1/models", tags=["OpenAI's interface"])
+    async def models(_: Caller) -> dict[str, Any]:
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "vllm-swarm"} for name in settings.allowed]
+        return {"object": "list", "data": data}
+
+
+async def _told(answer: httpx.Response, leaving: AsyncExitStack) -> AsyncIterator[bytes]:
+    async with leaving:
+        try:
+            async for data in answer.aiter_bytes():
+                yield data
+        except httpx.HTTPError as error:
+            log.warning("the model broke off", extra={"cause": type(error).__name__})
+            yield b'data: {"error": {"message": "The model broke off in the middle of its answer."}}\n\n'
