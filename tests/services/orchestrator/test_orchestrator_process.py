@@ -23,7 +23,7 @@ def test_who_leaves_stops_the_task(
     database: dict[str, Any], auth: Any, memory: Any, model_url: str, user: dict[str, str]
 ) -> None:
     addresses = {"AUTH_URL": auth.url, "MEMORY_URL": memory.url, "MODEL_URL": model_url}
-    addresses |= {"POSTGRES_DB": database["postgres_db"]}
+    addresses |= {"POSTGRES_DB": database["postgres_db"], "MODELS": "slow"}
     process = subprocess.Popen(
         [sys.executable, "-m", "common.serve", "orchestrator", "0", "127.0.0.1"],
         cwd=SERVICES, env={**os.environ, **addresses}, stdout=subprocess.PIPE, text=True,
