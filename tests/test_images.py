@@ -373,8 +373,8 @@ def test_redis_lets_each_service_do_what_it_needs(container: str) -> None:
         for refused in (("SET", "auth:revoked:1", "0"), ("DEL", "auth:revoked:1"), ("MGET", "auth:attempts:a")):
             assert "NOPERM" in ask(user, *refused), refused
     for user in users:
-        for refused in (("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("SET", "mine", "1"), ("EVAL", "1", "0")):
-            assert "NOPERM" in ask(user, *refused), (user, refused)
+        for never in (("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("SET", "mine", "1"), ("EVAL", "1", "0")):
+            assert "NOPERM" in ask(user, *never), (user, never)
     users["memory"] = "wrong"
     assert "WRONGPASS" in ask("memory", "PING") or "NOAUTH" in ask("memory", "PING")
 
