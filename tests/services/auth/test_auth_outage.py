@@ -68,7 +68,7 @@ async def test_a_redis_that_is_full_is_seen(http: httpx.AsyncClient, stores: dic
         host=stores["redis_host"], port=int(stores["redis_port"]), password=stores["redis_password"]
     ) as redis:
         limit = (await redis.config_get("maxmemory"))["maxmemory"]
-        await redis.config_set("maxmemory", "1mb")
+        await redis.config_set("maxmemory", 1)
         try:
             health = await http.get("/health")
         finally:
