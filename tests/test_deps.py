@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.version import Version
 
+from tasks.base.settings import ROOT
 from tasks.updating import behind, locks
 from tasks.updating.package_index import Advisory, Known, Release, releases
 from tests.conftest import Lab, file_in
@@ -36,6 +40,16 @@ def test_a_lock_is_what_is_made_from_a_file_of_the_same_name_with_hashes(tmp_pat
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
     assert list(locks.find(tmp_path)) == [tmp_path / "a/requirements.txt"]
+
+
+def test_a_project_without_locks_has_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "compose.yml").write_text("services: {}\n")
+    environ = {**os.environ, "COMPOSE_FILE": str(tmp_path / "compose.yml")}
+    for words, sentence in ((["deps_check"], "no requirements are locked here"), (["deps_update"], "nothing newer")):
+        argv = [sys.executable, "-m", "doit", *words]
+        done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert sentence in done.stdout
 
 
 def test_the_difference_of_two_states() -> None:

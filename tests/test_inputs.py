@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
-from tasks.inputs.ignorefile import IgnoreFile, load
+from tasks.inputs.ignorefile import IgnoreFile, effective, load
 from tasks.inputs.reads import Copy
 from tasks.inputs.selection import Entry, Selection, View, shown
 from tasks.inputs.sources import _go_match
@@ -298,7 +298,7 @@ def test_buildkit_copies_what_we_count(engine, random):
     """Every file that arrives in the image is an input, and BuildKit fails where we say that a source is missing."""
     with tempfile.TemporaryDirectory() as name:
         context, dockerfile = random.lay(Path(name), "out")
-        view = View(Tree(context, Index()), load(context, dockerfile))
+        view = View(Tree(context, Index()), load(effective(context, dockerfile)))
         try:
             entries = view.select([Copy("", (random.source,))], "Dockerfile").entries()
             ours = {(context / entry.path).read_bytes() for entry in entries if entry.kind == "file"}

@@ -22,8 +22,6 @@ def check(run: Run, as_json: bool) -> None:
     """Print which locked packages are behind, since when, and which have a known advisory, to standard output."""
     root = run.project.directory
     texts = {path: path.read_text() for path in locks.find(root)}
-    if not texts:
-        raise UserError("no requirements are locked here", where=str(root), remedy="uv pip compile --generate-hashes")
     relative = {path.relative_to(root).as_posix(): text for path, text in texts.items()}
     packages = behind.packages(relative, update.look_up(run, texts))
     print(json.dumps(list(map(as_data, packages)), indent=2) if as_json else text(packages, time.time()))
@@ -82,6 +80,8 @@ def _cve(aliases: Sequence[str]) -> str:
 
 def _summary(packages: Sequence[Package]) -> str:
     behind_ = sum(package.behind for package in packages)
+    if not packages:
+        return "no requirements are locked here: `uv pip compile --generate-hashes` locks some"
     line = f"{behind_} of {len(packages)} packages are behind"
     if all(package.advisories is None for package in packages):
         return f"{line}; this package index does not tell of advisories"

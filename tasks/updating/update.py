@@ -48,6 +48,8 @@ def update(run: Run, names: Sequence[str], cooldown: float) -> list[locks.Change
     that they are in, and run the images' tests. ``UserError`` if any of it fails: all is then as it was before."""
     before = {path: path.read_text() for path in locks.find(run.project.directory)}
     _known_names(names, before)
+    if not before:
+        return []
     known = look_up(run, before)
     try:
         _lock(run, names, known, time.time() - cooldown)
