@@ -53,7 +53,8 @@ class Options(TypedDict, total=False):
     ``stdin`` are bytes that it reads (they must fit a pipe or be read by the command before it writes), or a file;
     nothing by default. ``stdout`` and ``stderr`` are files as ``subprocess`` takes them. After ``seconds`` it is
     stopped. With ``terminal`` it has our own input, output and process group, so that it can ask its user. With
-    ``cleanup`` it is not stopped with the others, and may be started when they are: its caller sees to its end.
+    ``cleanup`` it is not stopped with the others, and may be started when they are: its caller sees to its end. One
+    that ``outlives`` us when we are killed with SIGKILL ends what it began: half of it would be worse.
     """
 
     cwd: Path | None
@@ -64,6 +65,7 @@ class Options(TypedDict, total=False):
     seconds: float | None
     terminal: bool
     cleanup: bool
+    outlives: bool
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class Commands:
         with self._uninterrupted():
             if self._stopping.is_set() and not cleanup:
                 raise Stopped
-            mark = "" if cleanup else self._guard.announce()
+            mark = "" if cleanup or options.get("outlives") else self._guard.announce()
             try:
                 process = Process(
                     argv,

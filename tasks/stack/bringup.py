@@ -150,7 +150,8 @@ class _Work(threading.Thread):
         raise UserError(f"Compose made {names} than was built here", remedy="who else gives images this name?")
 
     def _run(self, argv: Sequence[str]) -> int:
-        with commands.start(argv, cwd=self._compose.directory, env=self._compose.env) as self._process:
+        # Compose that is killed while it replaces a container leaves two of them, and one by a name of the moment.
+        with commands.start(argv, cwd=self._compose.directory, env=self._compose.env, outlives=True) as self._process:
             # Its output is read at once: a full pipe would stop it.
             for data in self._process.output():
                 self._output.write(data)
