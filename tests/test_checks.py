@@ -29,7 +29,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_unit_tests_build_nothing_and_take_what_needs_no_engine(ran: list[list[str]]) -> None:
     assert checks.run_unit_tests(["-x"], keyword="plan") is None
     (command,) = ran
-    assert command[command.index("-m", 3) + 1] == "not engine and not stack and not browser"
+    assert command[command.index("-m", 3) + 1] == "not engine and not stack and not browser and not faults"
     assert command[-3:] == ["-k", "plan", "-x"]
     assert checks.task_test_unit()["task_dep"] == ["_dev_environment"]
     assert "build_optimized" not in checks.task_test()["task_dep"]

@@ -20,7 +20,7 @@ _BY_FILE = ("--ignore=tests/e2e", "--dist=loadfile")
 _SIDE_BY_SIDE = (*_BY_FILE, f"--numprocesses={min((os.cpu_count() or 1) + 1, 8)}")
 # Fewer examples for each property than in the whole suite; the plugin would import another event loop in each worker.
 _QUICK = ("--hypothesis-profile=quick", "--timeout=300", "-p", "no:anyio")
-_UNIT = (*_SIDE_BY_SIDE, *_QUICK, "-m", "not engine and not stack and not browser")
+_UNIT = (*_SIDE_BY_SIDE, *_QUICK, "-m", "not engine and not stack and not browser and not faults")
 _BUILD = (sys.executable, "-m", "doit", "build_optimized")
 _KEYWORD: Task = {"name": "keyword", "short": "k", "type": str, "default": "", "help": "the tests whose names match"}
 # What holds for BuildKit, Compose and the engine of any version, or the plan is wrong.
