@@ -16,8 +16,9 @@ from tasks.base import commands, platforms
 from tasks.base.errors import UserError
 from tasks.base.references import beside
 from tasks.base.settings import CacheBackend
-from tasks.buildkit import backends, builder, oci_transfer
+from tasks.buildkit import backends, builder, buildx, oci_transfer
 from tasks.buildkit.backends import Backend
+from tasks.compose.project import Image
 from tasks.engine.client import LocalImage
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.plan import Decision
@@ -97,6 +98,14 @@ def bases(run: Run, decision: Decision) -> list[str]:
         for name in (ref, *called):
             argv += ["--build-context", f"{name}={context}"]
     return argv
+
+
+def stage_argv(run: Run, decision: Decision, image: Image, parents: Mapping[str, str], iidfile: str) -> list[str]:
+    """The command that builds only a stage, the target of ``image``, into the builder's cache and nowhere else."""
+    extra = [*builder.argv(run.settings, run.environ), *bases(run, decision), "--output", "type=cacheonly"]
+    return buildx.build_argv(
+        image, parents=parents, labels={}, iidfile=iidfile, environ=run.environ, progress="plain", extra=extra
+    )
 
 
 def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: str, made: LocalImage | None) -> str:

@@ -20,7 +20,6 @@ from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.building import build_target, sending, turns
 from tasks.building.context import as_built
-from tasks.buildkit import builder, buildx
 from tasks.engine import plugins
 from tasks.inputs import stamps
 from tasks.planning.action import Action
@@ -112,19 +111,8 @@ def _build(run: Run, decision: Decision, stage: str) -> None:
         # BuildKit looks up what a context stands for also where the stage does not need it, and a name that it needs
         # and that stands for nothing in a registry.
         contexts = {**image.contexts, **dict.fromkeys(decision.inputs.parents, str(nothing))}
-        argv = buildx.build_argv(
-            replace(image, target=stage, contexts=contexts),
-            parents={},
-            labels={},
-            iidfile=f"{folder}/id",
-            environ=run.environ,
-            progress="plain",
-            extra=[
-                *builder.argv(run.settings, run.environ),
-                *build_target.bases(run, decision),
-                *("--output", "type=cacheonly"),
-            ],
-        )
+        image = replace(image, target=stage, contexts=contexts)
+        argv = build_target.stage_argv(run, decision, image, {}, f"{folder}/id")
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
         before = stamps.look(decision.inputs.parts)
         # The image's own build says it all again.

@@ -20,7 +20,6 @@ from tasks.base.errors import UserError
 _JSON = "application/vnd.pypi.simple.v1+json"
 _SECONDS = (10.0, 30.0)
 _WORKERS = 8
-PYPI = "https://pypi.org/simple"
 
 
 class Release(NamedTuple):
@@ -53,7 +52,7 @@ class PackageIndex:
     """The index at ``url``, the address of its Simple API; ``trust`` is a file of certificates, "" for the usual."""
 
     def __init__(self, url: str, trust: str = "") -> None:
-        self.url = (url or PYPI).rstrip("/")
+        self.url = (url or _pips_own()).rstrip("/")
         self._session = requests.Session()
         self._session.verify = trust or True
         self._session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=_WORKERS))
@@ -105,6 +104,15 @@ class PackageIndex:
         """Its address without a password."""
         scheme, _, rest = self.url.partition("://")
         return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def _pips_own() -> str:
+    """The index that pip asks when it is told none."""
+    try:
+        from pip._internal.models.index import PyPI
+    except ImportError:
+        raise UserError("no package index is set, and pip is not here", remedy="set PIP_INDEX_URL") from None
+    return str(PyPI.simple_url)
 
 
 def releases(files: Iterable[dict[str, Any]]) -> tuple[Release, ...]:

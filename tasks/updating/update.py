@@ -20,7 +20,6 @@ from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.building import build_target
 from tasks.building.context import as_built
-from tasks.buildkit import builder, buildx
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.inputs.instructions import parse
 from tasks.run import Run
@@ -148,19 +147,7 @@ def _test(run: Run, inputs: ImageInputs) -> None:
     decision = run.decide(inputs.name)
     with tempfile.TemporaryDirectory(prefix="deps-") as folder:
         image = replace(as_built(inputs, Path(folder), run.common), target=TEST_STAGE)
-        argv = buildx.build_argv(
-            image,
-            parents=inputs.parent_tags,
-            labels={},
-            iidfile=f"{folder}/id",
-            environ=run.environ,
-            progress="plain",
-            extra=[
-                *builder.argv(run.settings, run.environ),
-                *build_target.bases(run, decision),
-                *("--output", "type=cacheonly"),
-            ],
-        )
+        argv = build_target.stage_argv(run, decision, image, inputs.parent_tags, f"{folder}/id")
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
         done = commands.run(argv, cwd=run.project.directory, env=dict(run.environ), stdin=stdin)
     done.checked(f"{inputs.name}: its tests fail with them")
