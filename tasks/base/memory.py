@@ -81,9 +81,8 @@ def is_damage(error: Exception) -> bool:
     """Whether this error of SQLite's says that a file is no sound database, rather than that it cannot be used now."""
     import sqlite3
 
-    if isinstance(error, UnicodeDecodeError | TypeError) or "Could not decode" in str(
-        error
-    ):  # of a text, or of its own message
+    # Of a text, or of its own message.
+    if isinstance(error, UnicodeDecodeError | TypeError) or "Could not decode" in str(error):
         return True
     # An "error" is a table or column that is not there.
     kinds = (

@@ -25,13 +25,13 @@ def task_lock() -> Task:
 def lock(upgrade: bool, packages: Sequence[str]) -> Any:
     """Write both locks; a version that is locked stays while it is allowed, unless it is to be upgraded."""
     from tasks.cli.checks import run_tool
+    from tasks.updating import locks
 
     if packages and not upgrade:
         return fail(f"packages are named for an upgrade only: doit lock --upgrade {' '.join(packages)}")
     newer = [f"--upgrade-package={name}" for name in packages] or ["--upgrade"] * upgrade
     uv = str(Path(sys.executable).parent / "uv")
-    index = os.environ.get("PIP_INDEX_URL")  # which uv calls by another name
-    env = {**({"UV_DEFAULT_INDEX": index} if index else {}), **os.environ}
+    env = locks.uv_environ(os.environ)
     for asked, locked in LOCKS.items():
         if failed := run_tool([uv, *_COMPILE, *newer, f"--output-file={locked}", asked], env):
             return failed

@@ -13,6 +13,8 @@ from email.message import Message
 from email.parser import BytesParser, HeaderParser
 from typing import IO, NamedTuple
 
+from packaging.utils import canonicalize_name
+
 from tasks.base import commands
 from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
@@ -98,7 +100,7 @@ def _debian(lists: Iterable[bytes]) -> Iterable[Debian]:
 
 def _python(metadata: Message, path: str) -> list[Python]:
     name, version = metadata.get("Name"), metadata.get("Version")
-    return [Python(re.sub(r"[-_.]+", "-", name).lower(), version, path)] if name and version else []
+    return [Python(canonicalize_name(name), version, path)] if name and version else []
 
 
 def _variables(text: str) -> dict[str, str]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from tasks.base import leftovers
 from tasks.sharing.registry import Registry
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -69,15 +68,15 @@ def attached(registry: Registry, path: str, digest: str, kind: str = "") -> list
 def content_of(registry: Registry, path: str, digest: str) -> bytes:
     """The bytes that were attached by the manifest with this digest. Raises ``Unavailable`` and ``NoImage``."""
     manifest = json.loads(registry.raw_manifest(path, digest))
-    with tempfile.TemporaryDirectory(prefix="attached-") as folder:
-        file = Path(folder, "content")
+    with leftovers.folder("attached-") as folder:
+        file = folder / "content"
         registry.take_blob(path, manifest["layers"][0]["digest"], file)
         return file.read_bytes()
 
 
 def _give(registry: Registry, path: str, media_type: str, content: bytes) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="attached-") as folder:
-        file = Path(folder, "content")
+    with leftovers.folder("attached-") as folder:
+        file = folder / "content"
         file.write_bytes(content)
         described = _descriptor(media_type, content)
         registry.give_blob(path, described["digest"], file)

@@ -21,7 +21,7 @@ _DAY = 86400.0
 def check(run: Run, as_json: bool) -> None:
     """Print which locked packages are behind, since when, and which have a known advisory, to standard output."""
     root = run.project.directory
-    texts = {path: path.read_text() for path in locks.find(root)}
+    texts = locks.texts(root)
     relative = {path.relative_to(root).as_posix(): text for path, text in texts.items()}
     packages = behind.packages(relative, update.look_up(run, texts))
     print(json.dumps(list(map(as_data, packages)), indent=2) if as_json else text(packages, time.time()))

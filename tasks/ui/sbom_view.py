@@ -38,7 +38,7 @@ def make(run: Run, images: Sequence[str], attach: bool) -> None:
 
 
 def _pinned(run: Run) -> dict[str, str]:
-    texts = (path.read_text() for path in locks.find(run.project.directory))
+    texts = locks.texts(run.project.directory).values()
     return {name: version for text in texts for name, version in locks.pins(text).items()}
 
 

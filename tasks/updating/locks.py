@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.utils import canonicalize_name
+
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 _HIDDEN = re.compile(r"\.|node_modules$|__pycache__$")
 
@@ -35,18 +37,24 @@ def find(root: Path) -> Iterator[Path]:
                 yield path
 
 
+def texts(root: Path) -> dict[Path, str]:
+    """The text of each lock below ``root``."""
+    return {path: path.read_text() for path in find(root)}
+
+
 def pins(text: str) -> dict[str, str]:
     """The version of each package in a lock, by its normal name (PEP 503).
 
     >>> pins("Foo.Bar==1.0 \\\\\\n    --hash=sha256:00\\n# via x\\n")
     {'foo-bar': '1.0'}
     """
-    return {normal(name): version for name, version in _PIN.findall(text)}
+    return {str(canonicalize_name(name)): version for name, version in _PIN.findall(text)}
 
 
-def normal(name: str) -> str:
-    """The normal name of a package: case and ``-``, ``_``, ``.`` make no difference (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def uv_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment with pip's index under uv's name for it, if it does not have that already."""
+    index = environ.get("PIP_INDEX_URL")
+    return {**({"UV_DEFAULT_INDEX": index} if index else {}), **environ}
 
 
 def difference(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[Change]:

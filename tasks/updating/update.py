@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.base import commands
+from packaging.utils import canonicalize_name
+
+from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.building import build_target
 from tasks.building.context import as_built
@@ -45,7 +46,7 @@ def look_up(run: Run, texts: Mapping[Path, str]) -> dict[tuple[str, str], Known]
 def update(run: Run, names: Sequence[str], cooldown: float) -> list[locks.Change]:
     """Lock newer releases (of these packages, or of all) that are older than ``cooldown`` seconds, build the images
     that they are in, and run the images' tests. ``UserError`` if any of it fails: all is then as it was before."""
-    before = {path: path.read_text() for path in locks.find(run.project.directory)}
+    before = locks.texts(run.project.directory)
     _known_names(names, before)
     if not before:
         return []
@@ -67,14 +68,14 @@ def update(run: Run, names: Sequence[str], cooldown: float) -> list[locks.Change
 def _known_names(names: Sequence[str], texts: Mapping[Path, str]) -> None:
     locked = {name for text in texts.values() for name in locks.pins(text)}
     for name in names:
-        if locks.normal(name) not in locked:
+        if canonicalize_name(name) not in locked:
             raise UserError(f"no lock of this project has the package {name}", remedy="doit deps_check lists them")
 
 
 def _lock(run: Run, names: Sequence[str], known: Mapping[tuple[str, str], Known], cutoff: float) -> None:
     allowed = behind.exceptions(known, cutoff)
-    with tempfile.TemporaryDirectory(prefix="deps-") as folder:
-        constraints = Path(folder, "constraints.txt")
+    with leftovers.folder("deps-") as folder:
+        constraints = folder / "constraints.txt"
         constraints.write_text("".join(f"{name}<={each.version}\n" for name, each in allowed.items()))
         argv = [*shlex.split(run.settings.lock_command), *lock_options(names, allowed, cutoff, constraints)]
         done = commands.run(argv, cwd=run.project.directory, env=_environ(run))
@@ -97,11 +98,9 @@ def _stamp(seconds: float) -> str:
 
 
 def _environ(run: Run) -> dict[str, str]:
-    """With uv of this repository's own environment on PATH, and pip's index under uv's name for it."""
+    """With uv of this repository's own environment on PATH."""
     tools = str(Path(sys.executable).parent)
-    index = run.environ.get("PIP_INDEX_URL")
-    more = {"UV_DEFAULT_INDEX": index} if index and "UV_DEFAULT_INDEX" not in run.environ else {}
-    return {**run.environ, **more, "PATH": f"{tools}:{run.environ.get('PATH', '')}"}
+    return {**locks.uv_environ(run.environ), "PATH": f"{tools}:{run.environ.get('PATH', '')}"}
 
 
 def _try(run: Run, changed: set[Path]) -> None:
@@ -145,8 +144,8 @@ def _build(run: Run, images: Sequence[str]) -> None:
 
 def _test(run: Run, inputs: ImageInputs) -> None:
     decision = run.decide(inputs.name)
-    with tempfile.TemporaryDirectory(prefix="deps-") as folder:
-        image = replace(as_built(inputs, Path(folder), run.common), target=TEST_STAGE)
+    with leftovers.folder("deps-") as folder:
+        image = replace(as_built(inputs, folder, run.common), target=TEST_STAGE)
         argv = build_target.stage_argv(run, decision, image, inputs.parent_tags, f"{folder}/id")
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
         done = commands.run(argv, cwd=run.project.directory, env=dict(run.environ), stdin=stdin)
