@@ -175,16 +175,22 @@ def _remove_bridge(name: str) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove an engine's folder. The engine mounts its data on itself and leaves that behind when it stops; something
-    that it started may be in there a moment longer, and must not keep the folder for ever."""
-    data = folder / "data"
+    """Remove an engine's folder. What is mounted in it goes first: the engine's data, which it mounts on itself, and of
+    one that was killed the file systems of steps and their networks. Something that it started may be in there a moment
+    longer, and must not keep the folder for ever. While anything is mounted, nothing is removed: it may be others'."""
     for options in ([], [], [], [], ["--lazy"]):
-        while data.is_mount() and not commands.run(["umount", *options, data], cleanup=True).status:
-            pass
-        if not data.is_mount():
-            break
+        # Each as often as it is mounted, those first that were mounted last.
+        for place in reversed(_mounted_in(folder)):
+            commands.run(["umount", *options, place], cleanup=True)
+        if not _mounted_in(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            return
         time.sleep(0.5)
-    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mounted_in(folder: Path) -> list[str]:
+    mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return [place for line in mounts if Path(place := line.split()[4]).is_relative_to(folder)]
 
 
 def _sweep(prefix: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.temporary_engine import temporary_engine
+from benchmarks.temporary_engine import _remove, temporary_engine
 from tasks.base.errors import UserError
 from tasks.engine.endpoint import endpoint
 from tests.conftest import docker
@@ -82,3 +82,24 @@ def test_it_keeps_its_images_where_the_other_engine_does_not_look(busybox: str) 
     except UserError as trouble:
         pytest.skip(str(trouble))
     assert found
+
+
+def test_what_a_killed_engine_had_mounted_goes_with_its_folder(tmp_path: Path) -> None:
+    """Its data on itself, twice, a step's file system within, and a network namespace."""
+    folder = tmp_path / "engine"
+    network = folder / "exec/netns/0123"
+    for place in (folder / "data", network.parent):
+        place.mkdir(parents=True)
+    network.touch()
+    mounts = [["--bind", folder / "data", folder / "data"]] * 2 + [["--bind", "/proc/self/ns/net", network]]
+    for words in mounts:
+        if subprocess.run(["mount", *words], capture_output=True).returncode:
+            pytest.skip("only root can mount")
+    (folder / "data/rootfs").mkdir()
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").touch()
+    subprocess.run(["mount", "--bind", precious, folder / "data/rootfs"], check=True)
+    _remove(folder)
+    assert not folder.exists()
+    assert (precious / "file").exists()

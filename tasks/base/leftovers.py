@@ -118,7 +118,7 @@ def remove(path: Path) -> bool:
             import shutil  # only who has something to remove needs it
 
             shutil.rmtree(path, ignore_errors=True)
-        elif _locked(path):
+        elif locked(path):
             return False
         else:
             path.unlink()
@@ -126,7 +126,8 @@ def remove(path: Path) -> bool:
     return False
 
 
-def _locked(path: Path) -> bool:
+def locked(path: Path) -> bool:
+    """Whether a process holds the lock of this file. ``OSError`` where it cannot be opened."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -142,7 +143,7 @@ def _in_use(journal: Path) -> bool:
     if journal.suffix != _SUFFIX:
         return Path("/proc", journal.name.partition("-")[0]).exists()
     try:
-        return _locked(journal)
+        return locked(journal)
     except OSError:
         return True
 

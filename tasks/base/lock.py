@@ -94,10 +94,11 @@ def of_engine(address: str, what: str, *named: str) -> Path:
     if address.startswith("unix://"):
         address = f"unix://{os.path.realpath(address.removeprefix('unix://'))}"
     digest = hashlib.sha256("\0".join((address, *named)).encode(errors="surrogateescape")).hexdigest()
-    return _for_everybody() / f"vllm-swarm-{what}-{digest[:16]}.lock"
+    return for_everybody() / f"vllm-swarm-{what}-{digest[:16]}.lock"
 
 
-def _for_everybody() -> Path:
+def for_everybody() -> Path:
+    """The folder that holds the locks of everybody who uses an engine of this machine."""
     folder = Path("/tmp")  # noqa: S108  guessing the name gains nobody more than holding the lock would
     with contextlib.suppress(OSError):
         if folder.stat().st_mode & stat.S_ISVTX:

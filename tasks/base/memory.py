@@ -40,15 +40,34 @@ def recall(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         tell(f"{path}: this cannot be read, and counts as unknown: {error.strerror}")
         return None
-    body, end = data[:-_LENGTH], data[-_LENGTH:]
-    sound = end == _end(body)
-    content = _parsed(data)
-    if sound and content is not None:
-        del content[_NAME]
-        return content
-    if content is None or _NAME in content:  # without one, an older version wrote it
+    content, whole = _read(data)
+    if not whole:
         damaged(path)
-    return None
+    return content
+
+
+def flaw(path: Path) -> str:
+    """What is wrong with a file that ``remember`` writes, in words; "" where nothing is, where there is none, and where
+    it may not be read now."""
+    try:
+        return "" if _read(files.content(path))[1] else "it is damaged"
+    except OSError as error:
+        in_its_place = error.errno in (errno.EISDIR, errno.EINVAL, errno.ELOOP)
+        return (error.strerror or "it is no file") if in_its_place else ""
+
+
+def flaw_of_database(path: Path) -> str:
+    """What is wrong with an SQLite file, in words; "" where nothing is, and where it cannot be looked at now."""
+    import sqlite3
+    from urllib.parse import quote
+
+    if not path.is_file():
+        return "it is no file"
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1)) as db:
+            return "" if db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",) else "it is damaged"
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        return "it is damaged" if is_damage(error) else ""
 
 
 def remember(path: Path, content: Mapping[str, Any]) -> None:
@@ -117,6 +136,18 @@ def _of_sqlite(error: Exception) -> int:
 
 def _end(body: bytes) -> bytes:
     return (_END % hashlib.sha256(body).hexdigest()).encode()
+
+
+def _read(data: bytes) -> tuple[dict[str, Any] | None, bool]:
+    """What this says that ``remember`` wrote, if that can be used, and whether it is undamaged: what an older version
+    wrote, without a checksum, is, and cannot be used."""
+    content = _parsed(data)
+    if content is None:
+        return None, False
+    if data[-_LENGTH:] == _end(data[:-_LENGTH]):
+        del content[_NAME]
+        return content, True
+    return None, _NAME not in content
 
 
 def _parsed(data: bytes) -> dict[str, Any] | None:

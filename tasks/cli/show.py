@@ -5,7 +5,7 @@ What each does is imported when it acts: to build needs none of it.
 
 from __future__ import annotations
 
-from tasks.cli.action import JSON, Task, option, quiet
+from tasks.cli.action import JSON, YES, Task, option, quiet
 
 
 def task_plan() -> Task:
@@ -33,5 +33,6 @@ def task_image_sizes() -> Task:
 
 
 def task_doctor() -> Task:
-    """Say whether this machine can build, and what would make it better: [--json]"""
-    return quiet("tasks.ui.doctor:examine", JSON)
+    """Say whether this machine can build, and what would make it better: [--fix [--yes]] [--json]"""
+    fix = option("fix", False, "put in order what is damaged or left over and nobody can miss")
+    return quiet("tasks.ui.doctor:examine", JSON, fix, YES)

@@ -6,19 +6,27 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tasks.base import commands
-from tasks.base.errors import UserError
+from tasks.base import commands, lock
+from tasks.base.confirm import confirm
+from tasks.base.errors import UserError, os_reason
 from tasks.base.settings import ROOT
 from tasks.bases import base
 from tasks.bases.debian import declares_base
+from tasks.pruning import repairs
+from tasks.pruning.repairs import Repair
 from tasks.run import Run
+from tasks.sharing.lease import BuildCoordinator
+from tasks.sharing.share import Share, Wanted
 
 _LEAST_COMPOSE = (2, 26)
 _LITTLE_SPACE = 5_000_000_000  # bytes: the stack, the standard images and a full build cache need about that
+_LITTLE_FOR_TEMPORARY = 100_000_000  # what travels through them besides is told when it does not fit
+_SHOWN = 3  # of what is wrong in one respect
 
 
 class Verdict(StrEnum):
@@ -39,19 +47,41 @@ class Finding:
     verdict: Verdict
     detail: str
     remedy: str = ""
+    repairs: tuple[Repair, ...] = ()
 
 
-def examine(run: Run, as_json: bool = False) -> None:
-    """Print every finding, as a table or as JSON; ``UserError`` if one is bad."""
+def examine(run: Run, as_json: bool = False, fix: bool = False, yes: bool = False) -> None:
+    """Print every finding, as a table or as JSON; ``UserError`` if one is bad. With ``fix``, first put in order what
+    nobody can miss, as said on standard error; where something is removed, that is asked about, unless ``yes``."""
     findings = list(look(run))
+    if fix and (found := [repair for finding in findings for repair in finding.repairs]):
+        _put_in_order(found, yes)
+        findings = list(look(Run(run.files, run.environ)))
     if as_json:
-        names = ("subject", "verdict", "detail", "remedy")
-        print(json.dumps([{name: getattr(finding, name) for name in names} for finding in findings], indent=2))
+        print(json.dumps([_as_data(finding) for finding in findings], indent=2))
     else:
         _print(findings)
     bad = [finding.subject for finding in findings if finding.verdict == Verdict.FAIL]
     if bad:
         raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
+
+
+def _put_in_order(found: Sequence[Repair], yes: bool) -> None:
+    for repair in found:
+        print(repair.what, file=sys.stderr)
+    if not yes and any(repair.removes for repair in found):
+        confirm()
+    for repair in found:
+        try:
+            repair.do()
+        except (UserError, OSError) as error:
+            why = os_reason(error) if isinstance(error, OSError) else str(error)
+            print(f"not done: {repair.what}: {why}", file=sys.stderr)
+
+
+def _as_data(finding: Finding) -> dict[str, object]:
+    names = ("subject", "verdict", "detail", "remedy")
+    return {**{name: getattr(finding, name) for name in names}, "fixes": [repair.what for repair in finding.repairs]}
 
 
 def _print(findings: list[Finding]) -> None:
@@ -62,18 +92,73 @@ def _print(findings: list[Finding]) -> None:
 
 
 def look(run: Run) -> Iterator[Finding]:
-    """Look at the tools, the engine, the disk, the settings and the project, in this order."""
+    """Look at the tools, the engine, the disk, the settings and the project, at what runs keep and left, and at what
+    machines share, in this order."""
     from tasks.buildkit import buildx
 
     yield Finding("python", Verdict.OK, sys.version.split()[0])
     yield _tool("buildx", buildx.LEAST, "install docker-buildx")
     yield _tool("compose", _LEAST_COMPOSE, "install docker-compose (v2)")
     yield from _engine(run)
-    free = shutil.disk_usage(run.files[0].parent).free
-    verdict = Verdict.OK if free > _LITTLE_SPACE else Verdict.WARN
-    yield Finding("disk", verdict, f"{free / 1e9:.0f} GB free", "" if verdict == Verdict.OK else "doit cache_prune")
+    yield _disk("disk", str(run.files[0].parent), _LITTLE_SPACE, "doit cache_prune")
+    yield _disk("temporary files", tempfile.gettempdir(), _LITTLE_FOR_TEMPORARY, "make room, or set TMPDIR")
     yield _settings(run)
     yield _project(run)
+    yield from _kept(run)
+    yield from _shared(run)
+
+
+def _disk(subject: str, folder: str, little: int, remedy: str) -> Finding:
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1e9:.0f} GB free in {folder}"
+    return Finding(subject, Verdict.OK, detail) if free > little else Finding(subject, Verdict.WARN, detail, remedy)
+
+
+def _kept(run: Run) -> Iterator[Finding]:
+    """What runs remember, and what killed ones left."""
+    common = run.common
+    if whose := repairs.unusable(common):
+        yield Finding(".build", Verdict.WARN, whose, f"give it back to yourself: sudo chown -R $USER {common}")
+    else:
+        yield Finding(".build", Verdict.OK, f"{common} may be written")
+    yield _repairs("what runs remember", "undamaged", repairs.damaged(common))
+    yield _repairs("killed runs", "left nothing", repairs.left_over(common))
+    try:
+        refs = run.snapshot().by_name
+    except UserError:  # told already
+        refs = {}
+    yield _repairs("temporary names", "none is left over", repairs.names(run.engine, refs))
+    yield _repairs("locks", "none is left over", repairs.locks(lock.for_everybody()))
+
+
+def _repairs(subject: str, sound: str, found: Iterable[Repair]) -> Finding:
+    """What is wrong in one respect, and that it can be put in order."""
+    repairs = tuple(found)
+    if not repairs:
+        return Finding(subject, Verdict.OK, sound)
+    wrong = [repair.wrong for repair in repairs[:_SHOWN]]
+    if len(repairs) > _SHOWN:
+        wrong.append(f"and {len(repairs) - _SHOWN} more")
+    return Finding(subject, Verdict.WARN, "; ".join(wrong), "doit doctor --fix", repairs)
+
+
+def _shared(run: Run) -> Iterator[Finding]:
+    """Whether the registry and the Redis answer that machines share their work through."""
+    settings, said = run.settings, list[str]()
+    if settings.cache_registry:
+        asked = Wanted("doctor", "0" * 64, "linux/amd64")  # whether it is there is all the same
+        Share(settings.cache_registry, False, said.append).look({"": asked})
+        yield _reached("shared registry", settings.cache_registry, said, "see CACHE_REGISTRY and `docker login`")
+    if settings.redis_url:
+        said = []
+        BuildCoordinator(settings.redis_url, said.append).lookup(["0"])
+        yield _reached("redis", "the one of REDIS_URL", said, "see REDIS_URL")
+
+
+def _reached(subject: str, place: str, said: Sequence[str], remedy: str) -> Finding:
+    if said:
+        return Finding(subject, Verdict.WARN, said[0], remedy)
+    return Finding(subject, Verdict.OK, f"{place} answers")
 
 
 def _engine(run: Run) -> Iterator[Finding]:

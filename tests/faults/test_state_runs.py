@@ -246,6 +246,9 @@ def unwritable(shop: Shop) -> Iterator[Lab]:
 
 def test_a_build_folder_of_root_stops_nobody_from_looking(unwritable: Lab) -> None:
     works_without_remembering(unwritable, "Permission denied (give it back to yourself: sudo chown -R $USER ")
+    found = {one["subject"]: one for one in json.loads(unwritable.doit("doctor", "--json").stdout)}
+    assert "may not be written, it belongs to" in found[".build"]["detail"]
+    assert found[".build"]["remedy"] == f"give it back to yourself: sudo chown -R $USER {unwritable.folder}/.build"
 
 
 def test_a_build_in_a_folder_of_root_says_whose_it_is(unwritable: Lab) -> None:

@@ -1,0 +1,151 @@
+"""What `doit doctor` finds, and what `--fix` puts in order: nothing that anybody could miss."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Lab
+from tests.test_whole_runs import Shop, opened
+
+LONG_AGO = time.time() - 3 * 86400
+OLD_NAME = f"shop/web:building-{LONG_AGO:.0f}-0a1b2c3d4e5f"
+NEW_NAME = f"shop/web:building-{time.time():.0f}-0a1b2c3d4e5f"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    with opened(tmp_path) as (lab, engine):
+        lab.build()
+        lab.plan()  # which remembers what it learnt of the images
+        yield lab, engine
+
+
+def findings(lab: Lab, *words: str, **environ: str) -> dict[str, dict[str, Any]]:
+    done = lab.doit("doctor", "--json", *words, **environ)
+    assert "Traceback" not in done.stderr, done.stderr
+    return {one["subject"]: one for one in json.loads(done.stdout)}
+
+
+def entry(kind: str, *words: str) -> str:
+    line = json.dumps(["+", kind, *words])
+    return f"{zlib.crc32(line.encode()):08x} {line}\n"
+
+
+def gone_pid() -> int:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    return gone.pid
+
+
+@pytest.fixture
+def disorder(shop: Shop, tmp_path: Path) -> Iterator[dict[str, list[Path]]]:
+    """All that can be put in order, by what doctor calls it."""
+    lab, engine = shop
+    build = lab.folder / ".build"
+    # Of another project: what is damaged or left of this one is seen to when a run begins.
+    record, history = build / "compose.yml/images/web.json", build / "other.yml/history/history.sqlite3"
+    history.parent.mkdir(parents=True)
+    record.write_bytes(record.read_bytes().replace(b"shop/web", b"shop/wed", 1))
+    history.write_bytes(os.urandom(5000))
+    facts = build / "facts.json"
+    facts.unlink()
+    facts.mkdir()
+    left = tmp_path / "build-0123456789ab"
+    left.mkdir()
+    journal = build / "other.yml/runs/7-a.json"
+    journal.parent.mkdir()
+    journal.write_text(entry("path", str(left)) + entry("name", f"unix://{engine.place}", NEW_NAME))
+    half = build / f"compose.yml/reads.json.{gone_pid()}.12.partial"
+    half.touch()
+    passing = Path("/tmp", f"vllm-swarm-test-{uuid.uuid4().hex[:16]}.lock")
+    passing.touch()
+    for path in (half, passing):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    web = engine._find("shop/web")
+    assert web
+    web["tags"] += [OLD_NAME, NEW_NAME]
+    yield {
+        "what runs remember": [record, history, facts],
+        "killed runs": [left, journal, half],
+        "locks": [passing],
+    }
+    passing.unlink(missing_ok=True)
+
+
+def test_what_nobody_can_miss_is_put_in_order(shop: Shop, disorder: dict[str, list[Path]]) -> None:
+    lab, engine = shop
+    before = findings(lab)
+    for subject, paths in disorder.items():
+        assert before[subject]["verdict"] == "warn", before[subject]
+        assert before[subject]["remedy"] == "doit doctor --fix"
+        assert before[subject]["fixes"]
+        assert all(path.exists() for path in paths), "to look changes nothing"
+    assert OLD_NAME in before["temporary names"]["detail"]
+    assert {OLD_NAME, NEW_NAME} <= set(engine.tags())
+
+    asked = lab.doit("doctor", "--fix")
+    assert asked.returncode != 0
+    assert "pass --yes" in asked.stderr
+    assert f"take the name {OLD_NAME} away" in asked.stderr
+    assert all(path.exists() for paths in disorder.values() for path in paths), "nobody has agreed"
+
+    after = findings(lab, "--fix", "--yes")
+    for subject, paths in disorder.items():
+        assert (after[subject]["verdict"], after[subject]["fixes"]) == ("ok", []), after[subject]
+        assert not [path for path in paths if path.exists()]
+    assert not {OLD_NAME, NEW_NAME} & set(engine.tags())
+    aside = lab.folder / ".build/other.yml/history/history.sqlite3.damaged"
+    assert aside.stat().st_size == 5000, "of a history nothing is thrown away"
+    done = lab.doit("build_optimized")
+    assert done.stderr.splitlines()[-1] == "3 images fresh"
+    assert "damaged" not in done.stderr
+    assert set(lab.actions().values()) == {"fresh"}
+
+
+def test_what_may_be_in_use_or_is_of_others_stays(shop: Shop) -> None:
+    lab, engine = shop
+    build = lab.folder / ".build"
+    facts = build / "facts.json"
+    facts.unlink()
+    facts.mkdir()
+    (facts / "precious").touch()
+    writing = build / f"compose.yml/reads.json.{os.getpid()}.12.partial"
+    fresh = build / f"compose.yml/reads.json.{gone_pid()}.12.partial"
+    for path in (writing, fresh):
+        path.touch()
+    os.utime(writing, (LONG_AGO, LONG_AGO))
+    web = engine._find("shop/web")
+    assert web
+    web["tags"].append(NEW_NAME)
+    done = lab.doit("doctor", "--fix", "--yes")
+    assert f"not done: remove {facts}" in done.stderr
+    assert (facts / "precious").exists()
+    assert writing.exists()
+    assert fresh.exists()
+    assert NEW_NAME in engine.tags()
+
+
+def test_a_registry_and_a_redis_that_do_not_answer_are_found(shop: Shop) -> None:
+    lab, _ = shop
+    found = findings(lab, CACHE_REGISTRY="localhost:1", REDIS_URL="redis://:s3cret-word@127.0.0.1:1/0")
+    for subject, setting in {"shared registry": "CACHE_REGISTRY", "redis": "REDIS_URL"}.items():
+        assert found[subject]["verdict"] == "warn"
+        assert setting in found[subject]["remedy"]
+    assert "s3cret-word" not in json.dumps(found)
+
+
+def test_a_healthy_machine_has_nothing_to_put_in_order(shop: Shop) -> None:
+    lab, _ = shop
+    done = lab.doit("doctor", "--fix")
+    assert "yes" not in done.stderr, "nobody is asked"
+    assert not [one for one in findings(lab).values() if one["fixes"] and one["subject"] != "locks"]
