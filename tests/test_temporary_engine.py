@@ -91,9 +91,9 @@ def test_what_a_killed_engine_had_mounted_goes_with_its_folder(tmp_path: Path) -
     for place in (folder / "data", network.parent):
         place.mkdir(parents=True)
     network.touch()
-    mounts = [["--bind", folder / "data", folder / "data"]] * 2 + [["--bind", "/proc/self/ns/net", network]]
-    for words in mounts:
-        if subprocess.run(["mount", *words], capture_output=True).returncode:
+    data = str(folder / "data")
+    for source, place in [(data, data), (data, data), ("/proc/self/ns/net", str(network))]:
+        if subprocess.run(["mount", "--bind", source, place], capture_output=True).returncode:
             pytest.skip("only root can mount")
     (folder / "data/rootfs").mkdir()
     precious = tmp_path / "precious"

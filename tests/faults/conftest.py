@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base.errors import UserError
+from tests.faults import fuzzing
 from tests.faults.project import Project
 
 _HERE = Path(__file__).resolve().parent
@@ -38,6 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for line in config.stash.get(_DONE, []):
         terminalreporter.write_line(line)
+    for name, (count, longest) in fuzzing.figures.items() if fuzzing.MANY else ():
+        terminalreporter.write_line(f"{name}: {count} cases, {longest:.2f} s at most")
 
 
 class Rounds:

@@ -20,10 +20,14 @@ _USUAL = 25
 _A_MINUTE = 2_000  # cases of each fuzzer, in about that time
 CASES = int(os.environ.get("FAULTS_CASES") or float(os.environ.get("FAULTS_MINUTES") or 0) * _A_MINUTE) or _USUAL
 """How many cases each fuzzer has."""
+MANY = CASES > _USUAL
 SLOW = 1.0  # seconds of the processor; looked at only where many cases are asked for, on a machine that has time
 
 Test = TypeVar("Test", bound=Callable[..., None])
 _WRITES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+_COMPILED = sys.pycache_prefix or "__pycache__"
+figures: dict[str, tuple[int, float]] = {}
+"""Of each fuzzer how many cases it had, and the seconds of the processor that the longest took."""
 _written: list[str] = []
 _watching = False
 
@@ -54,10 +58,14 @@ def watched(allowed: Path | None = None) -> Iterator[None]:
         _watching = False
     stray = [path for path in _written if not (allowed and path.startswith(f"{allowed}{os.sep}"))]
     # Hypothesis keeps what it knows of characters, Python its compiled modules.
-    stray = [path for path in stray if ".hypothesis" not in path and "__pycache__" not in path]
-    assert not stray, stray
-    if CASES > _USUAL:
-        assert time.process_time() - began < SLOW, "slow"
+    stray = [path for path in stray if not any(word in path for word in (".hypothesis", "__pycache__", _COMPILED))]
+    assert not stray, stray[:5]
+    took = time.process_time() - began
+    name = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0].rpartition(":")[2]
+    count, longest = figures.get(name, (0, 0.0))
+    figures[name] = count + 1, max(longest, took)
+    if MANY:
+        assert took < SLOW, "slow"
 
 
 def cases(times: float = 1.0) -> Callable[[Test], Test]:
