@@ -92,8 +92,8 @@ def test_what_a_killed_engine_had_mounted_goes_with_its_folder(tmp_path: Path) -
         place.mkdir(parents=True)
     network.touch()
     data = str(folder / "data")
-    for source, place in [(data, data), (data, data), ("/proc/self/ns/net", str(network))]:
-        if subprocess.run(["mount", "--bind", source, place], capture_output=True).returncode:
+    for source, target in [(data, data), (data, data), ("/proc/self/ns/net", str(network))]:
+        if subprocess.run(["mount", "--bind", source, target], capture_output=True).returncode:
             pytest.skip("only root can mount")
     (folder / "data/rootfs").mkdir()
     precious = tmp_path / "precious"
