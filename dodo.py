@@ -26,7 +26,7 @@ from tasks.cli.show import task_build_report, task_doctor, task_history, task_im
 # of this repository alone, for `adopt` leaves this paragraph out of its copies: how they are made, how much better the
 # optimized way is, measured here and now, moving to it; are the files good, does it work
 from tasks.cli.adopt import task_adopt
-from tasks.cli.bench import task_benchmark_builds, task_compare_performance
+from tasks.cli.bench import task_benchmark_builds, task_compare_performance, task_figures
 from tasks.cli.checks import task__dev_environment, task_lint, task_test, task__test_programs, task_test_faults
 from tasks.cli.checks import task_test_mutants, task_test_unit
 from tasks.cli.lock import task_lock

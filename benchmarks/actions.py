@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks import compare, measure, scenarios
-from benchmarks.measure import in_words
-from benchmarks.replay import commits, replay, typical
+from benchmarks.compare import Row
+from benchmarks.measure import Timing, in_words
+from benchmarks.replay import Replay, commits, replay, typical
 from benchmarks.scenarios import Case
 from benchmarks.side_by_side import SideBySide, side_by_side
 from tasks.base.errors import UserError
@@ -21,10 +23,10 @@ from tasks.stack.standard import declared_both_ways
 
 
 def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
-    """Measure every scenario both ways and print a table, or JSON, to standard output."""
+    """Measure every scenario each way and print a table, or JSON, to standard output."""
     with side_by_side(run) as both:
-        cases = _measured(both, run, images, repeat)
-    result = scenarios.in_machine(cases)
+        machine, cases = _measured(both, run, images, repeat)
+    result = scenarios.in_machine(cases, machine)
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
@@ -34,39 +36,33 @@ def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
 
 def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: bool) -> None:
     """Measure all that the guide's tables hold, print them with verdicts, and leave them as HTML, Markdown and JSON in
-    ``.build/comparison``."""
+    ``.build/comparison``: what was measured so far after each part, so that what fails later costs no more."""
     inputs = _inputs(run)
     pairs = declared_both_ways(run)
     names = chosen(images, list(pairs))
     with side_by_side(run) as both:
-        cases = _measured(both, run, images, repeat)
-        measured = {
-            way: {name: image_contents.measure_image(Engine(engine.address), refs[at]) for name, refs in pairs.items()}
-            for at, (way, engine) in enumerate({"standard": both.standard, "optimized": both.optimized}.items())
-        }
-        disk = _on_disk(both, run, measured["standard"])
+        machine, cases = _measured(both, run, images, repeat)
+        sizes, disk = _sizes(both, run, pairs, names)
+        _keep(run, machine, cases, compare.rows(cases, sizes, disk, Replay()), Replay())
         edits = commits(run.files[0].parent, git) if git else typical(inputs, names)
         replayed = replay(both, edits, run.events.say)
-    bytes_ = {
-        name: (one.size, other.size)
-        for name, one in measured["standard"].items()
-        if name in names and one and (other := measured["optimized"][name])
-    }
-    rows = compare.rows(cases, bytes_, disk, replayed)
-    machine = measure.machine()
+    rows = compare.rows(cases, sizes, disk, replayed)
+    result = _keep(run, machine, cases, rows, replayed)
+    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else compare.markdown(rows, machine))
+    run.events.say(f"{run.folder / 'comparison' / 'index.html'}, comparison.md and comparison.json beside it")
+
+
+def _keep(
+    run: Run, machine: Mapping[str, Any], cases: Sequence[Case], rows: Sequence[Row], replayed: Replay
+) -> dict[str, Any]:
+    """Leave what was measured as files; the JSON."""
     result = compare.as_json(rows, machine, cases=[case.as_json() for case in cases], replay=replayed.as_json())
     folder = run.folder / "comparison"
     folder.mkdir(exist_ok=True)
-    text = compare.markdown(rows, machine)
-    written = {
-        "index.html": compare.page(rows, machine, run.project.name),
-        "comparison.md": text,
-        "comparison.json": json.dumps(result, indent=2, ensure_ascii=False) + "\n",
-    }
-    for name, content in written.items():
-        (folder / name).write_text(content)
-    print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else text)
-    run.events.say(f"{folder / 'index.html'}, comparison.md and comparison.json beside it")
+    (folder / "index.html").write_text(compare.page(rows, machine, run.project.name))
+    (folder / "comparison.md").write_text(compare.markdown(rows, machine))
+    (folder / "comparison.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    return result
 
 
 def chosen(images: str, known: Sequence[str]) -> list[str]:
@@ -78,32 +74,52 @@ def chosen(images: str, known: Sequence[str]) -> list[str]:
     return names
 
 
-def _measured(both: SideBySide, run: Run, images: str, repeat: int) -> list[Case]:
+def _measured(both: SideBySide, run: Run, images: str, repeat: int) -> tuple[dict[str, Any], list[Case]]:
+    """The machine as it was when this began, and what was measured on it."""
     if repeat < 1:
         raise UserError(f"--repeat must be at least 1, not {repeat}")
     names = chosen(images, list(declared_both_ways(run)))
     parents = {parent for one in run.decisions().values() for parent in one.inputs.parents.values()}
-    return scenarios.run(both, _inputs(run), names, sorted(parents), repeat, run.events.say)
+    measure.wait_until_quiet(run.events.say)
+    machine = measure.machine()
+    return machine, scenarios.run(both, _inputs(run), names, sorted(parents), repeat, run.events.say)
 
 
 def _inputs(run: Run) -> dict[str, list[str]]:
     return {name: decision.inputs.paths() for name, decision in run.decisions().items()}
 
 
-def _on_disk(both: SideBySide, run: Run, standard: Mapping[str, Measured | None]) -> tuple[int, int]:
-    """The bytes of all images on one disk: the standard ones, and the optimized ones with what they build on."""
-    engine = Engine(both.optimized.address)
-    optimized = {name: image_contents.measure_image(engine, one.ref) for name, one in run.project.images.items()}
-    return tuple(  # type: ignore[return-value]
-        together(image.parts for image in found.values() if image) for found in (standard, optimized)
-    )
+def _sizes(
+    both: SideBySide, run: Run, pairs: Mapping[str, tuple[str, str]], names: Sequence[str]
+) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """By way the bytes of each of these images, and of all on one disk: the optimized ones with what they build on."""
+    refs = {way: {name: refs[at] for name, refs in pairs.items()} for at, way in enumerate(("standard", "optimized"))}
+    if both.documented:
+        refs["documented"] = {name: image for name, image in both.documented_images().items() if name in pairs}
+    every = {**refs, "optimized": {name: one.ref for name, one in run.project.images.items()}}
+    found = {
+        way: {name: one for name, ref in every[way].items() if (one := _image(both, way, ref))} for way in both.engines
+    }
+    sizes = {
+        name: {way: images[name].size for way, images in found.items()}
+        for name in names
+        if all(name in images for images in found.values())
+    }
+    return sizes, {way: together(one.parts for one in images.values()) for way, images in found.items()}
+
+
+def _image(both: SideBySide, way: str, ref: str) -> Measured | None:
+    return image_contents.measure_image(Engine(both.engines[way].address), ref)
 
 
 def _print_cases(cases: Sequence[Case]) -> None:
-    drawn = table("scenario", "image", numbers=("standard", "optimized", "faster"))
+    ways = [way for way in ("standard", "documented", "plain", "optimized") if any(way in one.timings for one in cases)]
+    drawn = table("scenario", "image", numbers=(*ways, "faster"))
     for one in cases:
-        times = [
-            f"{t.median:.2f} s ({min(t.seconds):.2f} – {max(t.seconds):.2f})" for t in (one.standard, one.optimized)
-        ]
+        times = [_spread(one.timings[way]) if way in one.timings else "" for way in ways]
         drawn.add_row(one.scenario, one.image or "all", *times, f"{one.improvement:.1%}")
     Output().print(drawn)
+
+
+def _spread(timing: Timing) -> str:
+    return f"{timing.median:.2f} s ({min(timing.seconds):.2f} – {max(timing.seconds):.2f})"

@@ -12,9 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import measure
 from benchmarks.peers import stack_copy
-from benchmarks.results import Results, say, seconds
+from benchmarks.results import Results, seconds
 
 ABOUT = """
 Two branches of a copy of the stack are built once: one differs by a line of code that three services share. Then each
@@ -27,8 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=9)
     repeat = parser.parse_args().repeat
-    results = Results(Path(__file__), "Back to a branch that was built before", ABOUT)
-    with stack_copy() as bench:
+    with Results(Path(__file__), "Back to a branch that was built before", ABOUT) as results, stack_copy() as bench:
         shared = bench.compose_file().parent / "services/common/logs.py"
         branches = itertools.cycle([shared.read_text() + "\n# the other branch\n", shared.read_text()])
         bench.prepare()
@@ -57,12 +55,9 @@ def main() -> None:
 
         # an odd number of commands a round: each meets both branches in turn
         cases = {"doit build_optimized": ours, "docker compose build": compose, "docker buildx bake": bake}
-        times = measure.in_turns(cases, repeat, say)
-    results.timed("after a switch of branches", times)
-    mine, composed, baked = (timing.median for timing in times.values())
+        mine, composed, baked = results.measured("after a switch of branches", cases, repeat).values()
     note = f"{max(retagged)} images renamed, none built; Compose {composed:.2f} s, bake {seconds(baked)}"
     results.add("after a switch of branches", mine, "s", 0.5, note)
-    results.write()
 
 
 if __name__ == "__main__":

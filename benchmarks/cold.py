@@ -24,7 +24,6 @@ from benchmarks.peers import Bench, copied_stack
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import temporary_engine
 from tasks.base import commands
-from tasks.base.errors import UserError
 
 ABOUT = """
 Each command builds a copy of this stack in an engine of its own that holds the base image, no other image and no build
@@ -34,18 +33,16 @@ side, and one in which a download failed is taken again. Bake gets what `doit pl
 turns.
 """
 
-TRIES = 3  # a download may fail
 SETTLE_SECONDS = 10.0  # engines tidy up for a while: whoever came second was 4 s slower
 
 
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=5)
     repeat = parser.parse_args().repeat
     commands.stop_on_signals()
-    results = Results(Path(__file__), "Everything from nothing", ABOUT)
-    with contextlib.ExitStack() as stack:
+    with Results(Path(__file__), "Everything from nothing", ABOUT) as results, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))
         compose_file, base = copied_stack(folder / "stack")
         engines = {name: stack.enter_context(temporary_engine(f"bm-{name}-")) for name in ("doit", "bake")}
@@ -58,28 +55,21 @@ def main() -> None:
             benches[name].doit("build_optimized")
 
         def cold(name: str, build: Callable[[], measure.Ran]) -> float:
-            for _ in range(TRIES):
-                engines[name].forget_everything([base], cache_mounts=False)
-                shutil.rmtree(compose_file.parent / ".build", ignore_errors=True)  # forecasts included
-                os.sync()
-                time.sleep(SETTLE_SECONDS)
-                try:
-                    return build().seconds
-                except UserError as error:
-                    say(f"again, since a build failed: {str(error).splitlines()[-1]}")
-            raise UserError(f"{name} failed {TRIES} times")
+            engines[name].forget_everything([base], cache_mounts=False)
+            shutil.rmtree(compose_file.parent / ".build", ignore_errors=True)  # forecasts included
+            os.sync()
+            time.sleep(SETTLE_SECONDS)
+            return build().seconds
 
         cases = {
             "doit build_optimized": lambda: cold("doit", lambda: benches["doit"].doit("build_optimized")),
             "docker buildx bake": lambda: cold("bake", benches["bake"].bake),
         }
-        times = measure.in_turns(cases, repeat, say)
-    results.timed("from nothing", times)
-    mine, baked = (timing.median for timing in times.values())
-    fastest = " against ".join(f"{min(timing.seconds):.1f} s" for timing in times.values())
-    note = f"{mine:.1f} s against {baked:.1f} s; the fastest {fastest}"
-    results.add("everything from nothing, against bake", mine / baked, "×", 1.05, note)
-    results.write()
+        mine, baked = results.measured("from nothing", cases, repeat).values()
+        each = results.timings["from nothing"]["commands"].values()
+        fastest = " against ".join(f"{one['min']:.1f} s" for one in each)
+        note = f"{mine:.1f} s against {baked:.1f} s; the fastest {fastest}"
+        results.add("everything from nothing, against bake", mine / baked, "×", 1.05, note)
 
 
 if __name__ == "__main__":

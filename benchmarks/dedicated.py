@@ -30,6 +30,7 @@ ABOUT = """
 One image: the base, a large layer of random bytes, and a small file that changes. A remote BuildKit builds it (the one
 of a second engine on the same machine), and this engine gets it: by `doit build_optimized`, which fetches the layers
 that are missing, and by `docker buildx build --load`, which sends the whole image. Everything is cached but the change.
+This engine keeps its images in the classic store.
 """
 COMPOSE = """
 services:
@@ -46,9 +47,8 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=850)
     given = parser.parse_args()
     commands.stop_on_signals()
-    results = Results(Path(__file__), "Out of a dedicated builder", ABOUT)
     builder = f"bm-remote-{os.getpid()}"
-    with contextlib.ExitStack() as stack:
+    with Results(Path(__file__), "Out of a dedicated builder", ABOUT) as results, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))
         _, base = copied_stack(folder / "stack")
         near = stack.enter_context(temporary_engine("bm-near-"))
@@ -92,12 +92,9 @@ def main() -> None:
                 "doit build_optimized": lambda change=change: ours(change),
                 "docker buildx build --load": lambda change=change: loaded(change),
             }
-            times = measure.in_turns(cases, given.repeat, say)
-            results.timed(what, times)
-            mine, whole = (timing.median for timing in times.values())
+            mine, whole = results.measured(what, cases, given.repeat).values()
             note = f"{mine:.2f} s against {whole:.2f} s, {whole / mine:.0f} times faster"
             results.add(f"{what}, against --load", mine / whole, "×", goal, note)
-    results.write()
 
 
 def _edit(project: Path) -> None:

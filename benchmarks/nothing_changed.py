@@ -41,10 +41,8 @@ def stack(results: Results, repeat: int) -> None:
             "docker buildx bake": lambda: bench.bake_seconds(),
             "bare doit": lambda: measure.run(bare, env=own).seconds,
         }
-        times = measure.in_turns(cases, repeat, say)
+        ours, compose, bake, plain = results.measured("this stack", cases, repeat).values()
         bench.remove_all("bm-bake")
-    results.timed("this stack", times)
-    ours, compose, bake, plain = (timing.median for timing in times.values())
     results.add("this stack, against the faster peer", ours / min(compose, bake), "×", 0.5)
     results.add("this stack", ours, "s", 0.25)
     results.add("this stack, against a bare doit", ours / plain, "×", 2)
@@ -64,10 +62,8 @@ def hundred(results: Results, repeat: int) -> None:
             "docker compose build": lambda: bench.compose().seconds,
             "docker buildx bake": lambda: bench.bake_seconds(),
         }
-        times = measure.in_turns(cases, max(3, repeat // 3), say)
+        ours, compose, bake = results.measured("100 images, 5,000 files", cases, max(5, repeat // 3)).values()
         bench.remove_all(repo.name)
-    results.timed("100 images, 5,000 files", times)
-    ours, compose, bake = (timing.median for timing in times.values())
     results.add("100 images, 5,000 files, against the faster peer", ours / min(compose, bake), "×", 0.08)
     results.add("100 images, 5,000 files", ours, "s", 0.7)
 
@@ -95,13 +91,12 @@ def thousand(results: Results, repeat: int) -> None:
             "1,000 images, 100,000 files": lambda: ours(1000),
             "doit with one empty task": lambda: benches[100].bare(empty),
         }
-        times = measure.in_turns(cases, repeat, say)
+        small, large, start = results.measured("growth", cases, repeat).values()
         for count in benches:
             benches[count].remove_all(f"bm-grow{count}")
-    results.timed("growth", times)
-    small, large, start = (timing.median for timing in times.values())
     growth = (large - start) / (10 * (small - start))
     each = (large - start) / 100_000 * 1e6
+    results.add("1,000 images, 100,000 files", large, "s", 1.3)
     results.add(
         "time per image and file at 1,000 and 100,000, against 100 and 10,000",
         growth,
@@ -120,11 +115,10 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--skip", action="append", default=[], choices=["stack", "hundred", "thousand"])
     given = parser.parse_args()
-    results = Results(Path(__file__), "Nothing changed", ABOUT)
-    for part in (stack, hundred, thousand):
-        if part.__name__ not in given.skip:
-            part(results, given.repeat)
-    results.write()
+    with Results(Path(__file__), "Nothing changed", ABOUT) as results:
+        for part in (stack, hundred, thousand):
+            if part.__name__ not in given.skip:
+                part(results, given.repeat)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import measure
 from benchmarks.peers import Bench, measuring_engine, stack_copy
 from benchmarks.projects import environ, write_monorepo
-from benchmarks.results import Results, say, seconds
+from benchmarks.results import Results, seconds
 from tasks.base import commands
 from tasks.buildkit import buildx
 from tasks.run import Run
@@ -70,10 +69,10 @@ def measured(results: Results, bench: Bench, changes: list[Change], repeat: int)
             return bench.bake_seconds()
 
         ours(), bare()  # the first of each comes while the engine still tidies up
-        times = measure.in_turns({"doit build_optimized": ours, "docker buildx build": bare}, repeat, say)
-        times |= measure.in_turns({"docker buildx bake": bake}, max(3, repeat // 2), say)
-        results.timed(change.what, times)
-        mine, plain, baked = (timing.median for timing in times.values())
+        cases = {"doit build_optimized": ours, "docker buildx build": bare}
+        mine, plain = results.measured(change.what, cases, repeat).values()
+        rounds = max(3, repeat // 2)
+        (baked,) = results.measured(f"{change.what}, with bake", {"docker buildx bake": bake}, rounds).values()
         note = f"{mine:.2f} s against {plain:.2f} s; bake {seconds(baked)}"
         results.add(f"{change.what}: time beyond 1.15 × bare builds", mine - 1.15 * plain, "s", 0.3, note)
 
@@ -137,11 +136,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=7)
     repeat = parser.parse_args().repeat
-    results = Results(Path(__file__), "One file changed", ABOUT)
-    for project in (on_stack, on_hundred):
-        with project() as (bench, changes):
-            measured(results, bench, changes, repeat)
-    results.write()
+    with Results(Path(__file__), "One file changed", ABOUT) as results:
+        for project in (on_stack, on_hundred):
+            with project() as (bench, changes):
+                measured(results, bench, changes, repeat)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Put the kept figures into the README: run it after the benchmarks.
 
-    .venv/bin/doit compare_performance --json > benchmarks/compare_performance.json
-    .venv/bin/python benchmarks/nothing_changed.py        (and the others)
     .venv/bin/python benchmarks/readme.py
 
-A test holds the README and the files beside this script together.
+``doit figures`` measures what is older than its code, and does this too. A test holds the README and the files beside
+this script together.
 """
 
 from __future__ import annotations
@@ -12,9 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.age import OLDER, older_runs
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -22,7 +26,8 @@ BLOCK = re.compile(r"(<!-- figures -->\n).*(<!-- /figures -->)", re.DOTALL)
 
 
 def block(folder: Path = HERE) -> str:
-    """The tables, from the JSON files that the benchmarks left in ``folder``."""
+    """The tables, from the JSON files that the benchmarks left in ``folder``. A figure that is older than the code that
+    it measures is marked, as of the commit that is checked out."""
     parts = []
     comparison = folder / "compare_performance.json"
     if comparison.exists():
@@ -30,25 +35,40 @@ def block(folder: Path = HERE) -> str:
     results = [json.loads(path.read_text()) | {"script": path.stem} for path in sorted(folder.glob("*.json"))]
     rows = [row for one in results if "timings" in one for row in _rows(one)]
     if rows:
-        head = ["| against its peer | measured | target | |", "|---|---|---|---|"]
+        head = ["| against its peer | measured | target | | of |", "|---|---|---|---|---|"]
         parts.append("\n".join([*head, *rows]))
     return "\n\n".join(parts) + "\n"
 
 
+def without_age(text: str) -> str:
+    """The text without the marks of what is older than its code: these move with each commit."""
+    return text.replace(OLDER, "")
+
+
 def _comparison(found: dict[str, Any]) -> Iterator[str]:
-    yield "| standard against optimized | standard | optimized | better by | guide | goal | |"
-    yield "|---|--:|--:|--:|--:|--:|---|"
+    yield "| | standard | documented | optimized | better by | guide | goal | | × documented | goal | |"
+    yield "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|---|"
     for row in found["rows"]:
-        cells = [row["metric"], *(_number(row[key], row["unit"]) for key in ("standard", "optimized"))]
-        cells += [_percent(row[key]) for key in ("improvement", "guide", "goal")]
-        yield f"| {' | '.join(cells)} | {_verdict(row['met'])} |"
+        ways = ("standard", "documented", "optimized")
+        numbers = ["" if row.get(way) is None else _number(row[way], row["unit"]) for way in ways]
+        percents = [_percent(row[key]) for key in ("improvement", "guide", "goal")]
+        ratio = "" if row.get("ratio") is None else f"{row['ratio']:.2f}"
+        at_most = "" if row.get("at_most") is None else f"≤ {row['at_most']:g}"
+        cells = [row["metric"], *numbers, *percents, _verdict(row["met"]), ratio, at_most]
+        yield f"| {' | '.join(cells)} | {_verdict(row.get('met_documented'))} |"
+    run = f"{found['machine']['date']}, {found['machine']['commit']}"
+    rounds = max((one["optimized"]["runs"] for one in found["cases"]), default=0)
+    yield ""
+    yield f"Medians of {rounds} rounds, {run}{OLDER * bool(older_runs('compare_performance', [run]))}."
 
 
 def _rows(one: dict[str, Any]) -> Iterator[str]:
+    older = older_runs(one["script"], one["runs"])
     for row in one["rows"]:
         script = f"[{row['what']}](benchmarks/{one['script']}.md)"
         note = f"{_verdict(row['met'])}; {row['note']}" if row["note"] else _verdict(row["met"])
-        yield f"| {script} | {row['value']:.4g} {row['unit']} | ≤ {row['at_most']:g} | {note} |"
+        measured = f"{row['value']:.4g} {row['unit']} | ≤ {row['at_most']:g}"
+        yield f"| {script} | {measured} | {note} | {row['run']}{OLDER * (row['run'] in older)} |"
 
 
 def _number(value: float, unit: str) -> str:
@@ -65,10 +85,15 @@ def _verdict(met: bool | None) -> str:
     return {True: "met", False: "**missed**", None: ""}[met]
 
 
-def main() -> None:
-    """Write the README anew."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+def write() -> None:
+    """Write the README's tables anew."""
     README.write_text(BLOCK.sub(lambda found: found[1] + block() + found[2], README.read_text()))
+
+
+def main() -> None:
+    """Write the README anew, unless it is asked what this is."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    write()
 
 
 if __name__ == "__main__":

@@ -1,21 +1,27 @@
-"""Keep the figures of a benchmark beside its script: ``X.json`` for programs, ``X.md`` for people."""
+"""Keep the figures of a benchmark beside its script: ``X.json`` for programs, ``X.md`` for people.
+
+Each figure names its run: when, at which commit, on which machine. A script that measures only a part keeps the other
+figures with the runs that they are of; one that is older than the code it measures is marked (``age.py``).
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from benchmarks import measure
+from benchmarks import age, measure
 
 
 @dataclass
 class Results:
-    """The rows that one script measures, each with what its target is and whether it was met."""
+    """The rows that one script measures, each with what its target is and whether it was met. What was measured when a
+    block ends is kept, also when it ends by an error."""
 
     script: Path
     title: str
@@ -24,64 +30,90 @@ class Results:
     timings: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=measure.machine)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.rows or self.timings:
+            self.write()
+
+    def measured(self, case: str, commands: Mapping[str, Callable[[], float]], repeat: int) -> dict[str, float]:
+        """Measure these commands in turns once the machine is quiet; the median of each in seconds."""
+        load = measure.wait_until_quiet(say)
+        times = measure.in_turns(commands, repeat, say)
+        self.timed(case, times, load)
+        return {name: timing.median for name, timing in times.items()}
+
+    def timed(self, case: str, times: Mapping[str, measure.Timing], load: float) -> None:
+        """All timings of one case, and the load of the machine when they began."""
+        commands = {name: _as_json(timing) for name, timing in times.items()}
+        self.timings[case] = {"run": self.run, "load": round(load, 2), "commands": commands}
+
     def add(self, what: str, value: float, unit: str, at_most: float, note: str = "") -> None:
         """One figure and its target (a figure at most so large)."""
         met = value <= at_most
-        self.rows.append(
-            {"what": what, "value": round(value, 3), "unit": unit, "at_most": at_most, "met": met, "note": note}
-        )
-        print(
-            f"{'ok    ' if met else 'MISSED'} {what}: {value:.3f} {unit} (at most {at_most:g}) {note}", file=sys.stderr
-        )
+        row = {"what": what, "value": round(value, 3), "unit": unit, "at_most": at_most, "met": met, "note": note}
+        self.rows.append({**row, "run": self.run})
+        say(f"{'ok    ' if met else 'MISSED'} {what}: {value:.3f} {unit} (at most {at_most:g}) {note}")
 
-    def timed(self, case: str, timings: Mapping[str, measure.Timing]) -> None:
-        """All timings of one case."""
-        self.timings[case] = {name: _as_json(timing) for name, timing in timings.items()}
+    @property
+    def run(self) -> str:
+        """What the figures of this run are known by: the time, and the commit."""
+        return f"{self.machine['date']}, {self.machine['commit']}".removesuffix(", ")
 
     def write(self) -> None:
         """Write both files and print the tables; what another part of the script measured before is kept."""
         kept = self.script.with_suffix(".json")
-        before = json.loads(kept.read_text()) if kept.exists() else {"rows": [], "timings": {}}
+        before = json.loads(kept.read_text()) if kept.exists() else {"runs": {}, "rows": [], "timings": {}}
         measured = {row["what"] for row in self.rows}
-        self.rows[:0] = [row for row in before["rows"] if row["what"] not in measured]
-        self.timings = {**before["timings"], **self.timings}
-        content = {"title": self.title, "machine": self.machine, "rows": self.rows, "timings": self.timings}
+        rows = [row for row in before["rows"] if row["what"] not in measured] + self.rows
+        timings = {**before["timings"], **self.timings}
+        named = {one["run"] for one in (*rows, *timings.values())}
+        runs = {name: facts for name, facts in {**before["runs"], self.run: self.machine}.items() if name in named}
+        content = {"title": self.title, "about": self.about.strip(), "runs": runs, "rows": rows, "timings": timings}
         kept.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        text = self.markdown()
+        text = markdown(content, self.script.name)
         self.script.with_suffix(".md").write_text(text)
         print(text)
 
-    def markdown(self) -> str:
-        """The tables as Markdown."""
-        goals = [
-            [
-                row["what"],
-                f"{row['value']:g} {row['unit']}",
-                f"≤ {row['at_most']:g}",
-                "yes" if row["met"] else "**no**",
-                row["note"],
-            ]
-            for row in self.rows
+
+def markdown(content: Mapping[str, Any], script: str) -> str:
+    """The tables of a benchmark's figures, as it left them in ``X.json``."""
+    older = age.older_runs(script.removesuffix(".py"), content["runs"])
+    goals = [
+        [
+            row["what"],
+            f"{row['value']:g} {row['unit']}",
+            f"≤ {row['at_most']:g}",
+            "yes" if row["met"] else "**no**",
+            row["note"],
+            row["run"],
         ]
-        times = [
-            [case, name, *_median_and_range(one), str(one["runs"])]
-            for case, timings in self.timings.items()
-            for name, one in timings.items()
+        for row in content["rows"]
+    ]
+    times = [
+        [case, name, *_median_and_range(one), str(one["runs"]), timed["run"]]
+        for case, timed in content["timings"].items()
+        for name, one in timed["commands"].items()
+    ]
+    return "\n".join(
+        [
+            f"# {content['title']}",
+            "",
+            content["about"],
+            "",
+            f"`.venv/bin/python benchmarks/{script}` wrote this, in these runs:",
+            "",
+            *(f"- {measure.in_words(facts)}{age.OLDER * (name in older)}" for name, facts in content["runs"].items()),
+            "",
+            *_table(["what", "measured", "target", "met", "", "run"], goals),
+            "",
+            *_table(["case", "command", "median", "fastest – slowest", "rounds", "run"], times),
+            "",
         ]
-        return "\n".join(
-            [
-                f"# {self.title}",
-                "",
-                self.about.strip(),
-                "",
-                f"`.venv/bin/python benchmarks/{self.script.name}` wrote this on {measure.in_words(self.machine)}.",
-                "",
-                *_table(["what", "measured", "target", "met", ""], goals),
-                "",
-                *_table(["case", "command", "median", "fastest – slowest", "runs"], times),
-                "",
-            ]
-        )
+    )
 
 
 def seconds(value: float) -> str:

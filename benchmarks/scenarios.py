@@ -1,4 +1,4 @@
-"""How long do the standard and the optimized way take, in the situations that a team meets every day?
+"""How long do the ways of building take, in the situations that a team meets every day?
 
 ``cold``        nothing was ever built; only the base images are there
 ``nothing``     everything is built, and nothing changed
@@ -7,18 +7,24 @@
 ``base``        one line of the list of packages of an image that others build on changed
 ``system``      the external base image under everything changed, as after a security update
 
-Both ways build the same copy of the project, in turns, each in an engine of its own.
+All ways build the same copy of the project, in turns, each in an engine of its own. ``code`` is also measured of the
+barest command that there is, one ``docker buildx build`` of the documented Dockerfile, on a line of its own that is
+taken back. A round in which something failed is taken again; one that fails three times is left out, and said.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks import edits, measure
 from benchmarks.measure import Timing
 from benchmarks.side_by_side import SideBySide
+from tasks.base.errors import UserError
 from tasks.buildkit.progress import brief
 
 SCENARIOS = ("cold", "nothing", "code", "dependency", "base", "system")
@@ -27,7 +33,8 @@ REBUILDS = ("code", "dependency", "base")
 
 @dataclass(frozen=True)
 class Case:
-    """One scenario, for one ``image`` ("": everything at once), measured both ways.
+    """One scenario, for one ``image`` ("": everything at once), measured each way; ``documented`` and ``plain`` (one
+    bare build) where the project declares that way.
 
     ``what`` was done to bring it about; ``longest`` are the steps that the last optimized build spent its time in.
     """
@@ -38,11 +45,24 @@ class Case:
     optimized: Timing
     what: str = ""
     longest: tuple[str, ...] = ()
+    documented: Timing | None = None
+    plain: Timing | None = None
 
     @property
     def improvement(self) -> float:
         """The part of the standard build's time that is saved."""
         return 1 - self.optimized.median / self.standard.median
+
+    @property
+    def timings(self) -> dict[str, Timing]:
+        """All that was measured, by way."""
+        every = {
+            "standard": self.standard,
+            "documented": self.documented,
+            "plain": self.plain,
+            "optimized": self.optimized,
+        }
+        return {way: timing for way, timing in every.items() if timing}
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -50,8 +70,7 @@ class Case:
             "scenario": self.scenario,
             "image": self.image or None,
             "what": self.what,
-            "standard": self.standard.as_json(),
-            "optimized": self.optimized.as_json(),
+            **{way: timing.as_json() for way, timing in self.timings.items()},
             "improvement": round(self.improvement, 4),
             "longest": list(self.longest),
         }
@@ -59,12 +78,32 @@ class Case:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A case before it is measured: ``prepare`` brings about the situation, once before both ways are timed."""
+    """A case before it is measured: ``prepare`` brings about the situation, once before all ways are timed. ``edit`` is
+    what it changes, for a case of code."""
 
     scenario: str
     image: str
     what: str
     prepare: Callable[[str], None]
+    edit: edits.Edit | None = None
+
+    @property
+    def label(self) -> str:
+        """How it is named in progress."""
+        return f"{self.scenario} {self.image}".strip()
+
+
+@dataclass
+class _Measured:
+    """What was measured of a case: seconds by way, round by round."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    longest: tuple[str, ...] = ()
+
+    def case(self, one: _Plan) -> Case:
+        """The case with what was measured."""
+        times = {way: Timing(tuple(seconds)) for way, seconds in self.seconds.items()}
+        return Case(one.scenario, one.image, what=one.what, longest=self.longest, **times)
 
 
 def run(
@@ -79,31 +118,70 @@ def run(
     """Measure every scenario ``repeat`` times; ``code`` and ``dependency`` for each service among ``images``, ``base``
     for each of ``bases``, which other images build on.
 
-    ``inputs`` are the files that each image is made of. A build that fails raises ``UserError``.
+    ``inputs`` are the files that each image is made of. What could be measured is there; ``UserError`` when that is
+    nothing.
     """
     plans = [one for one in _plans(both, inputs, images, bases) if one.scenario in scenarios]
-    longest: dict[int, tuple[str, ...]] = {}
-    seconds: dict[int, tuple[list[float], list[float]]] = {number: ([], []) for number in range(len(plans))}
+    found = {number: _Measured() for number in range(len(plans))}
     if "cold" not in scenarios:
-        told("building everything once, both ways")
-        both.build_standard()
-        both.build_optimized()
+        told("building everything once, each way")
+        _settle(both)
+    left = measure.TimeLeft()
     for turn in range(repeat):
         for number, one in enumerate(plans):
-            one.prepare(f"benchmark {turn} {number}")
-            ways = [both.build_standard, both.build_optimized]
-            for way in ways if turn % 2 == 0 else reversed(ways):
-                ran = way()
-                seconds[number][ways.index(way)].append(ran.seconds)
-                if way == both.build_optimized:
-                    longest[number] = _longest(both)
-            standard, optimized = (found[-1] for found in seconds[number])
-            label = f"{one.scenario} {one.image}".strip()
-            told(f"{turn + 1}/{repeat} {label}: standard {standard:.1f} s, optimized {optimized:.1f} s")
-    return [
-        Case(one.scenario, one.image, Timing(tuple(standard)), Timing(tuple(optimized)), one.what, longest[number])
-        for number, (one, (standard, optimized)) in enumerate(zip(plans, seconds.values(), strict=True))
-    ]
+            began = time.monotonic()
+            seconds = _round(both, one, turn, f"benchmark {turn} {number}", told)
+            left.took(number, time.monotonic() - began)
+            for way, value in seconds.items():
+                found[number].seconds.setdefault(way, []).append(value)
+            if seconds:
+                found[number].longest = _longest(both)
+            rest = left.of([*range(number + 1, len(plans)), *[*range(len(plans))] * (repeat - turn - 1)])
+            said = ", ".join(f"{way} {value:.2f} s" for way, value in seconds.items()) or "left out"
+            told(f"{turn + 1}/{repeat} {one.label}: {said}{rest}")
+    cases = [found[number].case(one) for number, one in enumerate(plans) if found[number].seconds]
+    if not cases:
+        raise UserError("nothing could be measured: each build failed, as was said above")
+    return cases
+
+
+def _round(both: SideBySide, one: _Plan, turn: int, salt: str, told: Callable[[str], None]) -> dict[str, float]:
+    """The seconds of each way; none when it failed ``measure.TRIES`` times."""
+    tries = itertools.count()
+
+    def take() -> dict[str, float]:
+        again = next(tries)
+        one.prepare(f"{salt} {again}" if again else salt)
+        ways = list(both.ways.items())
+        seconds = {way: build().seconds for way, build in (ways if turn % 2 == 0 else ways[::-1])}
+        if one.edit and "documented" in seconds:
+            seconds["plain"] = _plainly(both, one, one.edit, f"{salt} {again} plain")
+        return seconds
+
+    try:
+        return measure.tried(take, told, between=lambda: _settle(both, fail=False))
+    except UserError as error:
+        told(f"{one.label} is left out of this round: {error}")
+        _settle(both, fail=False)
+        return {}
+
+
+def _plainly(both: SideBySide, one: _Plan, edit: edits.Edit, salt: str) -> float:
+    """The seconds of one bare build of a line more, which is then taken back: no way has to build it later."""
+    file = both.folder / edit.path
+    before = file.read_bytes()
+    edit.apply(both.folder, salt)
+    try:
+        return both.build_plainly(one.image).seconds
+    finally:
+        file.write_bytes(before)
+
+
+def _settle(both: SideBySide, *, fail: bool = True) -> None:
+    """Let each way build what is there, unmeasured, so that a round begins where the last one ended."""
+    for build in both.ways.values():
+        with contextlib.nullcontext() if fail else contextlib.suppress(UserError):
+            build()
 
 
 def _plans(
@@ -124,7 +202,7 @@ def _plans(
     for image in edits.services(images, inputs):
         code, packages = edits.code_of(image, inputs), edits.requirements_of(image, inputs)
         if code and packages:
-            plans.append(_Plan("code", image, f"one line more in {code.path}", editing(code)))
+            plans.append(_Plan("code", image, f"one line more in {code.path}", editing(code), code))
             plans.append(_Plan("dependency", image, f"one line more in {packages.path}", editing(packages)))
     for base in bases:
         packages = edits.requirements_of(base, inputs)
@@ -144,12 +222,16 @@ def _longest(both: SideBySide) -> tuple[str, ...]:
     return tuple(f"{seconds:.1f} s {name}" for seconds, name in sorted(steps, reverse=True)[:3])
 
 
-def total(cases: Sequence[Case], scenarios: Collection[str], image: str | None = None) -> tuple[float, float]:
-    """The medians of all these cases together, standard and optimized; of one ``image``'s alone if it is given."""
+def total(cases: Sequence[Case], scenarios: Collection[str], image: str | None = None) -> dict[str, float]:
+    """The medians of all these cases together, for each way that all of them were measured in; of one ``image``'s alone
+    if it is given."""
     chosen = [one for one in cases if one.scenario in scenarios and image in (None, one.image)]
-    return sum(one.standard.median for one in chosen), sum(one.optimized.median for one in chosen)
+    ways = ("standard", "documented", "plain", "optimized")
+    return {
+        way: sum(one.timings[way].median for one in chosen) for way in ways if all(way in one.timings for one in chosen)
+    }
 
 
-def in_machine(cases: Sequence[Case]) -> dict[str, Any]:
+def in_machine(cases: Sequence[Case], machine: Mapping[str, Any]) -> dict[str, Any]:
     """All cases as plain data, with the machine that they were measured on."""
-    return {"cases": [one.as_json() for one in cases], "machine": measure.machine()}
+    return {"cases": [one.as_json() for one in cases], "machine": dict(machine)}

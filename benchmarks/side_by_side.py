@@ -1,4 +1,6 @@
-"""How are the standard and the optimized way built side by side, without touching anything of the user's?
+"""How are the ways of building compared side by side, without touching anything of the user's?
+
+The standard way, the optimized one, and that of Docker's documentation where ``docker-compose.documented.yml`` says it.
 
 On a copy of the project's files, each in an engine of its own (``temporary_engine``): neither can warm the other, no
 image of the user's is moved, and a cold build really starts from nothing but the base images."""
@@ -6,29 +8,34 @@ image of the user's is moved, and a cold build really starts from nothing but th
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import measure
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.engine.endpoint import endpoint
 from tasks.run import Run
 from tasks.stack.standard import standard_of
 
+DOCUMENTED = "docker-compose.documented.yml"
+"""What Docker's documentation teaches is another than in the standard declaration."""
 # Left out of the copy: what is not the project's, or is only true of the place where it lies.
 _NOT_COPIED = (".git", ".venv", ".build", ".env", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 
 
 @dataclass(frozen=True)
 class SideBySide:
-    """The copy in ``folder``, and the two engines; ``bases`` are the external images that both start from."""
+    """The copy in ``folder``, and an engine for each way; ``bases`` are the external images that all start from."""
 
     folder: Path
     bases: tuple[str, ...]
@@ -37,6 +44,23 @@ class SideBySide:
     optimized: TemporaryEngine
     standard: TemporaryEngine
     environ: Mapping[str, str]
+    documented: TemporaryEngine | None = None
+
+    @property
+    def engines(self) -> dict[str, TemporaryEngine]:
+        """The engine of each way."""
+        found = {"standard": self.standard, "documented": self.documented, "optimized": self.optimized}
+        return {way: engine for way, engine in found.items() if engine}
+
+    @property
+    def ways(self) -> dict[str, Callable[[], measure.Ran]]:
+        """How everything is built, each way."""
+        every = {
+            "standard": self.build_standard,
+            "documented": self.build_documented,
+            "optimized": self.build_optimized,
+        }
+        return {way: every[way] for way in self.engines}
 
     def build_optimized(self, images: Sequence[str] = ()) -> measure.Ran:
         """``doit build_optimized``, of everything or of these images and what they need."""
@@ -47,6 +71,39 @@ class SideBySide:
         argv = ["docker", "compose", "--file", str(self.standard_file), "build", *images]
         return measure.run(argv, cwd=self.folder, env=self.standard_environ)
 
+    def build_documented(self) -> measure.Ran:
+        """``docker compose build`` of everything, as Docker's documentation teaches it."""
+        return measure.run([*self._documented(), "build"], cwd=self.folder, env=self.environ_of("documented"))
+
+    def build_plainly(self, image: str) -> measure.Ran:
+        """One ``docker buildx build`` of what that way's declaration says of one service, and nothing around it."""
+        env, declared = self.environ_of("documented"), self._declared()
+        build, secrets = declared["services"][image]["build"], declared.get("secrets", {})
+        argv = ["docker", "buildx", "build", "--quiet", "--file", build["dockerfile"], "--tag", "bm-plain"]
+        given = [f"{name}={value}" for name, value in build.get("args", {}).items() if value is not None]
+        argv += [word for one in given for word in ("--build-arg", one)]
+        argv += ["--target", build["target"]] if "target" in build else []
+        for name in (one["source"] for one in build.get("secrets", ())):
+            source = secrets[name]
+            where = f"src={source['file']}" if "file" in source else f"env={source['environment']}"
+            if "file" in source or source["environment"] in env:
+                argv += ["--secret", f"id={name},{where}"]
+        return measure.run([*argv, build["context"]], cwd=self.folder, env=env)
+
+    def documented_images(self) -> dict[str, str]:
+        """The names of the images that are declared that way, by service."""
+        return {name: one["image"] for name, one in self._declared()["services"].items() if "build" in one}
+
+    def _declared(self) -> dict[str, Any]:
+        argv = [*self._documented(), "config", "--format", "json"]
+        said = commands.run(argv, cwd=self.folder, env=self.environ_of("documented"))
+        declared: dict[str, Any] = json.loads(said.checked("docker compose config").stdout)
+        return declared
+
+    def _documented(self) -> list[str]:
+        files = [self.standard_file, self.folder / DOCUMENTED]
+        return ["docker", "compose", *(word for file in files for word in ("--file", str(file)))]
+
     def doit(self, *words: str) -> measure.Ran:
         """Our doit on the copy, with this repository's tasks."""
         argv = [sys.executable, "-m", "doit", "--file", str(ROOT / "dodo.py"), *words]
@@ -54,22 +111,26 @@ class SideBySide:
 
     def forget_everything(self) -> None:
         """Back to the state in which nothing was ever built: base images, and no cache of any kind."""
-        for engine in (self.optimized, self.standard):
+        for engine in self.engines.values():
             engine.forget_everything(self.bases)
         shutil.rmtree(self.optimized_file.parent / ".build", ignore_errors=True)
 
     def change_base(self, salt: str) -> None:
-        """Give both engines other base images under the same names: one small file more, as after a security update."""
+        """Give all engines other base images under the same names: one small file more, as after a security update."""
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "salt").write_text(salt)
             for base in self.bases:
                 Path(folder, "Dockerfile").write_text(f"FROM {base}\nCOPY salt /etc/benchmark-salt\n")
-                for engine in (self.optimized, self.standard):
+                for engine in self.engines.values():
                     measure.run(["docker", "buildx", "build", "--quiet", "--tag", base, folder], env=self._env(engine))
 
     def run(self) -> Run:
         """The copy as the optimized build sees it."""
         return Run((self.optimized_file,), self.optimized_environ)
+
+    def environ_of(self, way: str) -> dict[str, str]:
+        """The environment of docker commands on a way's engine."""
+        return self._env(self.engines[way])
 
     @property
     def optimized_environ(self) -> dict[str, str]:
@@ -103,10 +164,9 @@ def side_by_side(run: Run) -> Iterator[SideBySide]:
         copy_project(optimized_file.parent, folder)
         optimized = stack.enter_context(temporary_engine("bm-optimized-"))
         standard = stack.enter_context(temporary_engine("bm-standard-"))
-        for engine in (optimized, standard):
-            for ref in bases:
-                engine.load(ref)
-        yield SideBySide(
+        is_documented = (folder / DOCUMENTED).is_file()
+        documented = stack.enter_context(temporary_engine("bm-documented-")) if is_documented else None
+        both = SideBySide(
             folder=folder,
             bases=bases,
             optimized_file=folder / optimized_file.name,
@@ -114,7 +174,12 @@ def side_by_side(run: Run) -> Iterator[SideBySide]:
             optimized=optimized,
             standard=standard,
             environ=kept,
+            documented=documented,
         )
+        for engine in both.engines.values():
+            for ref in bases:
+                engine.load(ref)
+        yield both
 
 
 def copy_project(source: Path, target: Path) -> None:

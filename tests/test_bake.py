@@ -214,9 +214,9 @@ def test_attestations_in_a_definition() -> None:
 
 def test_a_peer_that_breaks_off_has_no_figure(tmp_path: Path) -> None:
     results = Results(tmp_path / "x.py", "X", "", machine=measure.machine())
-    results.timed("case", {"bake": Timing((1.5, math.inf, 2.0)), "doit": Timing((1.0,))})
+    results.timed("case", {"bake": Timing((1.5, math.inf, 2.0)), "doit": Timing((1.0,))}, 0.1)
     results.write()
     kept = json.loads((tmp_path / "x.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert kept["timings"]["case"]["bake"] == {"median": None, "broke": 1, "runs": 3}
-    assert "| case | bake | does not finish | 1 of 3 runs broke off | 3 |" in (tmp_path / "x.md").read_text()
+    assert kept["timings"]["case"]["commands"]["bake"] == {"median": None, "broke": 1, "runs": 3}
+    assert "| case | bake | does not finish | 1 of 3 runs broke off | 3 | " in (tmp_path / "x.md").read_text()
     assert (seconds(0.25), seconds(math.inf)) == ("0.25 s", "does not finish")

@@ -19,6 +19,7 @@ from benchmarks.scenarios import Case
 from tasks.base.errors import UserError
 
 MACHINE = {
+    "date": "2026-11-26 01:10", "commit": "0712c11abc",
     "cpus": 2, "cpu": "a cpu", "memory_gb": 8.0, "load_average": [0.1, 0.2, 0.3], "system": "Linux 6 x86_64",
     "python": "3.13.1", "engine": "26.1", "storage": "overlay2", "buildx": "0.13.1", "compose": "2.26.1",
 }  # fmt: skip
@@ -43,11 +44,15 @@ REPLAY = Replay(
         Applied("two", Count((), 50, 50, 0.2), Count(("auth", "memory"), 40, 20, 40.0), ()),
     ]
 )
-SIZES = {"auth": (800, 200), "memory": (1000, 600)}
+SIZES = {
+    "auth": {"standard": 800, "documented": 300, "optimized": 200},
+    "memory": {"standard": 1000, "documented": 700, "optimized": 600},
+}
+DISK = {"standard": 1500, "documented": 900, "optimized": 700}
 
 
 def rows() -> dict[str, Row]:
-    return {row.metric: row for row in compare.rows(CASES, SIZES, (1500, 700), REPLAY)}
+    return {row.metric: row for row in compare.rows(CASES, SIZES, DISK, REPLAY)}
 
 
 def test_the_total_is_of_the_rebuilds_only() -> None:
@@ -58,7 +63,7 @@ def test_the_total_is_of_the_rebuilds_only() -> None:
 
 
 def test_each_service_is_judged_by_its_own_rebuilds() -> None:
-    times = {row.metric: row for row in compare.rows(CASES, {}, (1, 1), Replay())}
+    times = {row.metric: row for row in compare.rows(CASES, {}, DISK, Replay())}
     assert (times["auth: rebuild"].standard, times["auth: rebuild"].optimized) == (80, 11)
     assert times["auth: rebuild"].met is True
     assert times["memory: rebuild"].met is True
@@ -69,7 +74,7 @@ def test_a_missed_goal_says_so_and_where_the_time_went() -> None:
     assert (row.standard, row.optimized) == (50, 2.5)
     assert row.met is True
     slow = [case("code", "auth", 50, 5)]
-    missed = next(row for row in compare.rows(slow, {}, (1, 1), Replay()) if row.metric == "after a code change")
+    missed = next(row for row in compare.rows(slow, {}, DISK, Replay()) if row.metric == "after a code change")
     assert missed.met is False
     assert compare.verdict(missed) == "goal missed (95%)"
     assert "1.0 s app: RUN x" in missed.note
@@ -86,7 +91,7 @@ def test_verdicts_tell_the_goal_from_the_guide() -> None:
 
 
 def test_sizes_one_by_one_and_on_one_disk() -> None:
-    found = [row for row in compare.rows([], SIZES, (1500, 700), Replay()) if row.table == "size"]
+    found = [row for row in compare.rows([], SIZES, DISK, Replay()) if row.table == "size"]
     assert [(row.metric, row.standard, row.optimized) for row in found] == [
         ("all images, one by one", 1800, 800),
         ("auth: size", 800, 200),
@@ -94,6 +99,8 @@ def test_sizes_one_by_one_and_on_one_disk() -> None:
         ("all images on one disk", 1500, 700),
     ]
     assert [row.met for row in found] == [True, True, False, None]
+    assert [row.documented for row in found] == [1000, 300, 700, 900]
+    assert [row.met_documented for row in found] == [False, False, False, None], "at most 0.55 of the documented bytes"
 
 
 def test_reuse_is_counted_over_all_edits() -> None:
@@ -112,7 +119,7 @@ def test_a_missed_rebuild_is_counted() -> None:
 
 
 def test_the_promised_json() -> None:
-    made = json.loads(json.dumps(compare.as_json(compare.rows(CASES, SIZES, (1500, 700), REPLAY), MACHINE)))
+    made = json.loads(json.dumps(compare.as_json(compare.rows(CASES, SIZES, DISK, REPLAY), MACHINE)))
     assert set(made) == {"rows", "machine"}
     for row in made["rows"]:
         assert {"metric", "standard", "optimized", "improvement", "guide", "goal", "met"} <= set(row)
@@ -120,10 +127,13 @@ def test_the_promised_json() -> None:
 
 
 def test_markdown_shows_every_row_with_guide_and_goal() -> None:
-    text = compare.markdown(compare.rows(CASES, SIZES, (1500, 700), REPLAY), MACHINE)
-    assert "| total of all rebuilds | 240 s | 25 s | 89.6% | 77–87 % faster | 87% | goal reached |" in text
-    assert "| after a code change | 50 s | 2.50 s | 95.0% | 10–20 s | 95% | goal reached |" in text
-    assert "| steps reused | 62.5% | 96.0% | 96.0% | 90 % | 90% | goal reached |" in text
+    text = compare.markdown(compare.rows(CASES, SIZES, DISK, REPLAY), MACHINE)
+    assert "| total of all rebuilds | 240 s |  | 25 s | 89.6% | 77–87 % faster | 87% | goal reached |  |  |  |" in text
+    assert "| after a code change | 50 s |  | 2.50 s | 95.0% | 10–20 s | 95% | goal reached |  |  |  |" in text
+    assert "| steps reused | 62.5% |  | 96.0% | 96.0% | 90 % | 90% | goal reached |  |  |  |" in text
+    row = "auth: size | 800B | 300B | 200B | 75.0% | 40–42 % smaller | 42% | goal reached | 0.67 × | ≤ 0.55 × | missed"
+    assert f"| {row} |" in text
+    assert "commit 0712c11abc" in text
     assert text.count("###") == 3
     assert "load average 0.1" in text
 
@@ -146,13 +156,13 @@ class _Page(HTMLParser):
 
 
 def test_the_page_is_whole_and_escapes_what_it_shows() -> None:
-    page = compare.page(compare.rows(CASES, SIZES, (1500, 700), REPLAY), MACHINE, "<swarm>")
+    page = compare.page(compare.rows(CASES, SIZES, DISK, REPLAY), MACHINE, "<swarm>")
     parser = _Page()
     parser.feed(page)
     assert parser.open == []
     assert "<swarm>" in "".join(parser.text)
     assert "<swarm>" not in page
-    assert "7 of 8 goals reached" in page
+    assert "7 of 11 goals reached" in page
     assert "@main@" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
@@ -212,14 +222,25 @@ class Builds:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.bases, self.log = folder, ("base:1",), list[Any]()
+        self.failing: list[int] = []
+        seconds = {"standard": 10.0, "documented": 2.0, "optimized": 1.0}
+        self.ways = {way: lambda way=way: self.build(way, seconds[way]) for way in seconds}
 
-    def build_standard(self) -> Any:
-        self.log.append("standard")
-        return type("Ran", (), {"seconds": 10.0})
+    def build(self, way: str, seconds: float) -> Any:
+        """One build. ``failing`` says how many optimized ones go well before one fails, and from then on again."""
+        if self.failing and way == "optimized":
+            self.failing[0] -= 1
+            if self.failing[0] < 0:
+                self.failing.pop(0)
+                self.log.append("failed")
+                raise UserError("the connection was dropped")
+        self.log.append(way)
+        return type("Ran", (), {"seconds": seconds})
 
-    def build_optimized(self) -> Any:
-        self.log.append("optimized")
-        return type("Ran", (), {"seconds": 1.0})
+    def build_plainly(self, image: str) -> Any:
+        text = (self.folder / f"services/{image}/app.py").read_text()
+        self.log.append(f"plain {image} {text.count('plain')}")
+        return type("Ran", (), {"seconds": 0.5})
 
     def forget_everything(self) -> None:
         self.log.append("empty")
@@ -232,12 +253,17 @@ class Builds:
         return type("Run", (), {"history": history})
 
 
-def test_scenarios_prepare_both_ways_alike_and_take_turns(tmp_path: Path) -> None:
+@pytest.fixture
+def builds(tmp_path: Path) -> Builds:
     for path in ("services/auth/app.py", "docker/auth/requirements.txt", "docker/base/requirements.txt"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text("\n")
-    builds = Builds(tmp_path)
-    cases = scenarios.run(builds, INPUTS, ["auth", "store"], ["base"], 2)
+    return Builds(tmp_path)
+
+
+def test_scenarios_prepare_all_ways_alike_and_take_turns(builds: Builds) -> None:
+    told: list[str] = []
+    cases = scenarios.run(builds, INPUTS, ["auth", "store"], ["base"], 2, told.append)
     assert [(one.scenario, one.image) for one in cases] == [
         ("cold", ""),
         ("nothing", ""),
@@ -246,10 +272,53 @@ def test_scenarios_prepare_both_ways_alike_and_take_turns(tmp_path: Path) -> Non
         ("base", "base"),
         ("system", ""),
     ]
-    assert all(one.standard == Timing((10.0, 10.0)) and one.optimized == Timing((1.0, 1.0)) for one in cases)
-    there, back = ["standard", "optimized"], ["optimized", "standard"]
+    for one in cases:
+        measured = {way: timing.seconds for way, timing in one.timings.items()}
+        plain = {"plain": (0.5, 0.5)} if one.scenario == "code" else {}
+        assert measured == {"standard": (10, 10), "documented": (2, 2), "optimized": (1, 1)} | plain
+    there, back = ["standard", "documented", "optimized"], ["optimized", "documented", "standard"]
+    bare = "plain auth 1"
     assert builds.log == [
-        *("empty", *there, *there, *there, *there, *there, "base benchmark 0 5", *there),
-        *("empty", *back, *back, *back, *back, *back, "base benchmark 1 5", *back),
+        *("empty", *there, *there, *there, bare, *there, *there, "base benchmark 0 5", *there),
+        *("empty", *back, *back, *back, bare, *back, *back, "base benchmark 1 5", *back),
     ]
-    assert (tmp_path / "services/auth/app.py").read_text().count("# benchmark") == 2
+    assert (builds.folder / "services/auth/app.py").read_text().count("# benchmark") == 2, (
+        "the bare one's is taken back"
+    )
+    assert "left" not in told[4], "nobody knows how long the others take"
+    assert told[6].endswith(" left")
+
+
+def test_a_round_that_failed_is_taken_again_from_where_it_began(builds: Builds) -> None:
+    builds.failing = [1]
+    told: list[str] = []
+    cases = scenarios.run(builds, INPUTS, ["auth"], [], 1, told.append, ["code"])
+    assert [one.timings["optimized"].seconds for one in cases] == [(1.0,)]
+    every = ["standard", "documented", "optimized"]
+    assert builds.log == [*every, "standard", "documented", "failed", *every, *every, "plain auth 1"]
+    assert any("taken again (1 of 2)" in line and "dropped" in line for line in told)
+
+
+def test_a_round_that_goes_on_failing_is_left_out_and_the_others_are_kept(builds: Builds) -> None:
+    builds.failing = [1, 1, 1, 1]  # each second build: those between settle
+    told: list[str] = []
+    cases = scenarios.run(builds, INPUTS, ["auth"], [], 2, told.append, ["code"])
+    assert [one.timings["optimized"].seconds for one in cases] == [(1.0,)]
+    assert any("code auth is left out of this round" in line for line in told)
+    builds.failing = [1] + [1] * 20
+    with pytest.raises(UserError, match="nothing could be measured"):
+        scenarios.run(builds, INPUTS, ["auth"], [], 1, told.append, ["code"])
+
+
+def test_one_changed_line_is_judged_by_one_bare_build() -> None:
+    def timed(*seconds: float) -> Timing:
+        return Timing(seconds)
+
+    one = Case("code", "a", timed(9), timed(0.3), documented=timed(1.2), plain=timed(0.2))
+    whole, bare = (row for row in compare.rows([one], {}, DISK, Replay()) if row.metric.startswith("after a code"))
+    assert (whole.documented, whole.at_most) == (1.2, None)
+    assert (bare.documented, bare.ratio, bare.at_most, bare.met_documented) == (0.2, pytest.approx(1.5), 1.3, False)
+    nothing = Case("nothing", "", timed(1, 2, 3), timed(0.1, 0.2), documented=timed(1.0))
+    (row,) = compare.rows([nothing], {}, DISK, Replay())
+    assert (row.ratio, row.met_documented) == (pytest.approx(0.15), True)
+    assert row.as_json()["spread"] == {"standard": [1, 3], "documented": [1, 1], "optimized": [0.1, 0.2]}

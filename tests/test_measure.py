@@ -80,6 +80,55 @@ def test_cases_take_turns_and_no_one_always_comes_last() -> None:
     assert len(told) == 6
 
 
+def test_a_round_in_which_something_failed_is_taken_again_whole() -> None:
+    seconds = iter([1.0, None, 2.0, 3.0, 4.0, 5.0])
+
+    def case() -> float:
+        found = next(seconds)
+        if found is None:
+            raise UserError("the connection was dropped")
+        return found
+
+    told: list[str] = []
+    found = measure.in_turns({"a": case, "b": case}, 2, told.append)
+    assert found == {"a": Timing((2.0, 5.0)), "b": Timing((3.0, 4.0))}
+    assert told[0] == "taken again (1 of 2), since something failed: the connection was dropped"
+
+
+def test_what_goes_on_failing_is_tried_three_times() -> None:
+    tries = []
+
+    def case() -> float:
+        tries.append(1)
+        raise UserError("the disk is full")
+
+    with pytest.raises(UserError, match="the disk is full"):
+        measure.in_turns({"a": case}, 5)
+    assert len(tries) == 3
+
+
+def test_it_waits_until_the_machine_is_quiet_but_not_for_ever() -> None:
+    loads = iter([3.0, 1.0, 0.4])
+    slept: list[float] = []
+    told: list[str] = []
+    assert measure.wait_until_quiet(told.append, 300, lambda: next(loads), slept.append) == 0.4
+    assert len(slept) == 2
+    assert told == ["waiting for a quiet machine: the load is 3.00, not below 0.5; 5 min 00 s at most"]
+    slept.clear()
+    assert measure.wait_until_quiet(told.append, 20, lambda: 9.0, slept.append) == 9.0
+    assert sum(slept) == 20
+    assert told[-1] == "measuring all the same, at a load of 9.00"
+
+
+def test_what_is_left_is_known_when_all_of_it_was_done_once() -> None:
+    left = measure.TimeLeft()
+    left.took("cold", 60)
+    assert left.of(["cold", "code"]) == ""
+    left.took("code", 2)
+    assert left.of(["cold", "code", "code"]) == "; about 64 s left"
+    assert left.of([]) == ""
+
+
 def test_median_and_spread() -> None:
     timing = Timing((4.0, 1.0, 2.0))
     assert timing.median == 2.0

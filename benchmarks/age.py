@@ -1,0 +1,87 @@
+"""Which figures are older than the code that they measure?
+
+A figure names the commit that it was measured at. It is old when a later commit changed the benchmark's script, or one
+of the paths below that the benchmark looks at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.base import commands
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+OLDER = " (older than the code)"
+
+_BUILDS = ("dodo.py", "tasks/base", "tasks/cli/build.py", "tasks/engine", "tasks/compose", "tasks/inputs",
+           "tasks/planning", "tasks/buildkit", "tasks/building", "tasks/history", "tasks/run.py")  # fmt: skip
+_IMAGES = ("docker", "services", "docker-compose.optimized.yml", "docker-compose.yml", "docker-compose.documented.yml")
+
+
+class Figure(NamedTuple):
+    """A file of figures: what it measures (paths), and how it is measured again: the words behind our Python, and
+    whether what that prints is the file."""
+
+    paths: tuple[str, ...]
+    words: tuple[str, ...]
+    printed: bool = False
+
+
+def _script(name: str, *paths: str, words: tuple[str, ...] = ()) -> Figure:
+    return Figure((f"benchmarks/{name}.py", *paths), (f"benchmarks/{name}.py", *words))
+
+
+FIGURES = {
+    "compare_performance": Figure(
+        ("benchmarks/scenarios.py", "benchmarks/side_by_side.py", "benchmarks/replay.py", *_BUILDS, *_IMAGES),
+        ("-m", "doit", "compare_performance", "--json", "--repeat", "5"),
+        printed=True,
+    ),
+    "branch_switch": _script("branch_switch", *_BUILDS),
+    "cold": _script("cold", *_BUILDS, *_IMAGES),
+    "dedicated": _script("dedicated", *_BUILDS),
+    "load": _script("load", "services", "docker"),
+    "nothing_changed": _script("nothing_changed", *_BUILDS),
+    "one_change": _script("one_change", *_BUILDS, "docker/base-python", "docker/auth"),
+    "shared": _script("shared", *_BUILDS, *_IMAGES, "tasks/sharing"),
+}
+
+
+def older_runs(name: str, runs: Iterable[str]) -> set[str]:
+    """Those among a benchmark's runs (each as ``date, commit``) after whose commit the code that it measures changed;
+    also those whose commit is not of this history, or is not said. Without git nothing is known to be older."""
+    figure = FIGURES.get(name)
+    if figure is None or not commands.answer(["git", "-C", str(ROOT), "rev-parse", "HEAD"]):
+        return set()
+    return {run for run in runs if not _is_of_today(run.rpartition(", ")[2].rstrip("+"), figure.paths)}
+
+
+def _is_of_today(commit: str, paths: Iterable[str]) -> bool:
+    argv = ["git", "-C", str(ROOT), "rev-list", "--count", f"{commit}..HEAD", "--", *paths]
+    return bool(re.fullmatch("[0-9a-f]{7,40}", commit)) and commands.answer(argv) == "0"
+
+
+def runs_of(content: Mapping[str, Any]) -> list[str]:
+    """The runs whose figures a file holds."""
+    if "runs" in content:
+        return list(content["runs"])
+    machine = content["machine"]
+    return [f"{machine.get('date', '')}, {machine.get('commit', '')}"]
+
+
+def stale(folder: Path = HERE) -> Iterator[tuple[str, str]]:
+    """The figures that have to be measured again, each with why."""
+    for name in FIGURES:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            yield name, "was never measured"
+            continue
+        runs = runs_of(json.loads(path.read_text()))
+        older = older_runs(name, runs)
+        if older:
+            yield name, f"what it measures changed after {'; '.join(sorted(older))}"

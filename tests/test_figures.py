@@ -1,0 +1,148 @@
+"""Figures say when and at which commit they were measured, and which are older than the code that they measure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import age, figures, measure, readme
+from benchmarks.age import Figure
+from benchmarks.measure import Timing
+from benchmarks.results import Results
+from tasks.base.errors import UserError
+
+MACHINE = {
+    "date": "2026-11-26 01:10", "commit": "0712c11abc", "cpus": 2, "cpu": "a cpu", "memory_gb": 8.0,
+    "load_average": [0.1, 0.2, 0.3], "system": "Linux 6 x86_64", "python": "3.13.1", "engine": "26.1",
+    "storage": "overlay2", "buildx": "0.13.1", "compose": "2.26.1",
+}  # fmt: skip
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def commit(folder: Path, path: str) -> str:
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    with (folder / path).open("a") as file:
+        file.write("a line\n")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", path)
+    return git(folder, "rev-parse", "--short=10", "HEAD")
+
+
+@pytest.fixture
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository in which ``x`` measures ``tasks/inputs``."""
+    git(tmp_path, "init", "--quiet")
+    monkeypatch.setattr(age, "ROOT", tmp_path)
+    monkeypatch.setattr(age, "FIGURES", {"x": Figure(("benchmarks/x.py", "tasks/inputs"), ("benchmarks/x.py",))})
+    return tmp_path
+
+
+def test_a_figure_is_old_when_what_it_measures_changed(history: Path) -> None:
+    at = commit(history, "tasks/inputs/tree.py")
+    assert age.older_runs("x", [f"2026-11-26 01:10, {at}", f"2026-11-26 01:10, {at}+"]) == set()
+    commit(history, "README.md")
+    assert age.older_runs("x", [f"then, {at}"]) == set(), "which it does not measure"
+    commit(history, "tasks/inputs/resolver.py")
+    assert age.older_runs("x", [f"then, {at}"]) == {f"then, {at}"}
+    now = commit(history, "benchmarks/x.py")
+    assert age.older_runs("x", [f"then, {at}", f"now, {now}"]) == {f"then, {at}"}
+    assert age.older_runs("x", ["then, 1234567890", "then, ", ""]) == {"then, 1234567890", "then, ", ""}
+
+
+def test_what_is_stale_says_why(history: Path) -> None:
+    at = commit(history, "tasks/inputs/tree.py")
+    assert list(age.stale(history)) == [("x", "was never measured")]
+    (history / "x.json").write_text(json.dumps({"runs": {f"then, {at}": MACHINE}, "rows": [], "timings": {}}))
+    assert list(age.stale(history)) == []
+    commit(history, "tasks/inputs/tree.py")
+    assert list(age.stale(history)) == [("x", f"what it measures changed after then, {at}")]
+
+
+def test_every_file_of_figures_can_be_measured_again_and_what_it_measures_is_there() -> None:
+    kept = {path.stem for path in age.HERE.glob("*.json")}
+    assert set(age.FIGURES) == kept - {"replay_history"}, "which needs histories that are not here"
+    for figure in age.FIGURES.values():
+        for path in figure.paths:
+            assert (age.HERE.parent / path).exists(), path
+
+
+def test_rows_that_are_kept_stay_under_the_run_that_measured_them(tmp_path: Path) -> None:
+    script = tmp_path / "x.py"
+    with Results(script, "X", "What.", machine=MACHINE) as first:
+        first.timed("one", {"a": Timing((1.0, 2.0))}, 0.1)
+        first.add("one", 1, "s", 2)
+        first.add("two", 1, "s", 2)
+    later = {**MACHINE, "date": "2026-11-27 02:20", "commit": "fedcba9876", "engine": "28.5"}
+    with Results(script, "X", "What.", machine=later) as second:
+        second.add("two", 3, "s", 2)
+    kept = json.loads(script.with_suffix(".json").read_text())
+    assert {row["what"]: row["run"] for row in kept["rows"]} == {
+        "one": "2026-11-26 01:10, 0712c11abc",
+        "two": "2026-11-27 02:20, fedcba9876",
+    }
+    assert {run: facts["engine"] for run, facts in kept["runs"].items()} == {
+        "2026-11-26 01:10, 0712c11abc": "26.1",
+        "2026-11-27 02:20, fedcba9876": "28.5",
+    }
+    text = script.with_suffix(".md").read_text()
+    assert "| two | 3 s | ≤ 2 | **no** |  | 2026-11-27 02:20, fedcba9876 |" in text
+    assert "| one | a | 1.500 s | 1.000 – 2.000 s | 2 | 2026-11-26 01:10, 0712c11abc |" in text
+
+
+def test_a_run_that_breaks_off_keeps_what_it_measured(tmp_path: Path) -> None:
+    def measuring() -> None:
+        with Results(tmp_path / "x.py", "X", "", machine=MACHINE) as results:
+            results.add("one", 1, "s", 2)
+            raise UserError("the connection was dropped")
+
+    with pytest.raises(UserError, match="dropped"):
+        measuring()
+    assert [row["what"] for row in json.loads((tmp_path / "x.json").read_text())["rows"]] == ["one"]
+
+
+class Told:
+    """A run of which only what it says is asked."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.events = self
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_figures_are_said_or_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    measured: list[str] = []
+
+    def take(name: str) -> None:
+        measured.append(name)
+        if name == "cold":
+            raise UserError("cold could not be measured")
+
+    monkeypatch.setattr(figures, "stale", lambda: iter([("cold", "changed"), ("load", "was never measured")]))
+    monkeypatch.setattr(figures, "measure", take)
+    monkeypatch.setattr(readme, "write", lambda: measured.append("README"))
+    run: Any = Told()
+    figures.refresh(run, [], only_say=True)
+    assert measured == []
+    assert "cold: changed" in capsys.readouterr().out
+    with pytest.raises(UserError, match="cold could not be measured; all others were"):
+        figures.refresh(run, [], only_say=False)
+    assert measured == ["cold", "README", "load", "README"]
+    with pytest.raises(UserError, match="no figures named 'x'"):
+        figures.refresh(run, ["x"], only_say=True)
+
+
+def test_the_machine_says_when_and_at_which_commit() -> None:
+    facts = measure.machine()
+    assert facts["date"][:2] == "20"
+    assert facts["commit"] == measure.commit()
