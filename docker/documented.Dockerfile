@@ -29,7 +29,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=docker/auth/requirements.txt,target=/mnt/requirements.txt \
     --mount=type=secret,id=build_ca --mount=type=secret,id=pip_index_url \
     sh /mnt/with-secrets.sh pip install --quiet --requirement /mnt/requirements.txt
-USER appuser
+USER 10001
 COPY services/common common
 COPY services/auth auth
 ENV PORT=8005
@@ -44,7 +44,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=build_ca --mount=type=secret,id=pip_index_url \
     sh /mnt/with-secrets.sh pip install --quiet --requirement /mnt/requirements-ml.txt \
         --requirement /mnt/requirements.txt
-USER appuser
+USER 10001
 COPY services/common common
 COPY services/memory memory
 ENV PORT=8003
@@ -57,7 +57,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=docker/orchestrator/requirements.txt,target=/mnt/requirements.txt \
     --mount=type=secret,id=build_ca --mount=type=secret,id=pip_index_url \
     sh /mnt/with-secrets.sh pip install --quiet --requirement /mnt/requirements.txt
-USER appuser
+USER 10001
 COPY services/common common
 COPY services/orchestrator orchestrator
 ENV PORT=8004

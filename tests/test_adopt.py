@@ -20,8 +20,9 @@ from tests.conftest import ROOT
 from tests.test_stack import Followed, Stack
 
 # What is of this repository alone.
-OURS = {"adopt", "base_image", "bases_check", "rebuild_base", "benchmark_builds", "compare_performance", "lint", "lock",
-        "test", "test_faults", "test_mutants", "test_unit", "ci_test", "migrate_to_optimized"}  # fmt: skip
+OURS = {"adopt", "base_image", "bases_check", "rebuild_base", "benchmark_builds", "compare_performance", "figures",
+        "lint", "lock", "test", "test_faults", "test_mutants", "test_unit", "ci_test",
+        "migrate_to_optimized"}  # fmt: skip
 ONE = Copy("1.0.0", {"dodo.py": b"one\n", "doitw": b"#!/bin/sh\n", "tasks/a.py": b"a\n", "tasks/old/b.py": b"b\n"})
 TWO = Copy("1.1.0", {"dodo.py": b"two\n", "doitw": b"#!/bin/sh\n", "tasks/a.py": b"A\n", "tasks/new.py": b"n\n"})
 

@@ -56,6 +56,7 @@ ELSEWHERE = {
     "migrate_to_optimized": "test_migrate.py",
     "benchmark_builds": "test_measure.py",
     "compare_performance": "test_compare.py",
+    "figures": "test_figures.py",
     "test_faults": "it is a part of `test`",
     "test_mutants": "it takes an hour; it needs what `test` needs",
 }

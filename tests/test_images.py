@@ -60,6 +60,42 @@ def test_every_image_has_its_folder_and_every_deployed_one_its_standard_twin() -
     assert {path.parent.name for path in ROOT.glob("docker/*/standard.Dockerfile")} == set(DEPLOYED)
 
 
+def test_the_documented_way_is_the_same_service_from_the_same_locks_in_the_order_that_docker_teaches() -> None:
+    text = (ROOT / "docker/documented.Dockerfile").read_text()
+    stages = dict(re.findall(r"^FROM base AS (\w+)\n(.*?)(?=^FROM|\Z)", text, flags=re.MULTILINE | re.DOTALL))
+    assert set(stages) == set(SERVICES)
+    for name, stage in stages.items():
+        ours = (ROOT / "docker" / name / "Dockerfile").read_text()
+        assert re.findall(r'^CMD .*"common.serve".*', stage, re.MULTILINE) == [
+            line for line in ours.splitlines() if '"common.serve"' in line
+        ]
+        assert f"docker/{name}/requirements.txt" in stage
+        assert stage.index("pip install") < stage.index("COPY services/common") < stage.index(f"COPY services/{name}")
+    assert "docker/base-python/requirements.txt" in text
+    assert "docker/base-ml/requirements.txt" in stages["memory"]
+    every = "\n".join(path.read_text() for path in ROOT.glob("docker/**/documented.Dockerfile"))
+    assert "build-essential" not in every
+    assert {path.parent.name for path in ROOT.glob("docker/*/documented.Dockerfile")} == set(STORES)
+
+
+def test_the_documented_deployment_is_another_only_in_its_images(standard: dict[str, Any]) -> None:
+    files = ["--file", "docker-compose.yml", "--file", str(ROOT / "docker-compose.documented.yml")]
+    made = subprocess.run(
+        ["docker", "compose", *files, "--env-file", "/dev/null", "--profile", "*", "config", "--format", "json"],
+        env=docker_environ(), cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    documented = json.loads(made.stdout)["services"]
+    assert set(documented) == set(standard["services"])
+    for name, service in documented.items():
+        other = standard["services"][name]
+        assert service["image"] == other["image"].replace(":standard", ":documented")
+        if "build" in service:
+            assert (ROOT / service["build"].pop("dockerfile")).name == "documented.Dockerfile"
+            service["build"].pop("target", None)
+            other = {**other, "build": {key: value for key, value in other["build"].items() if key != "dockerfile"}}
+        assert service | {"image": ""} == other | {"image": ""}
+
+
 def test_the_builder_is_the_same_in_each_dockerfile_so_that_it_runs_once() -> None:
     found = set()
     for image in PYTHON:

@@ -62,7 +62,7 @@ def task_lint() -> Iterator[Task]:
         "ruff": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
         "mypy": ["mypy"],
-        "hadolint": ["hadolint", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docker/*/*Dockerfile"))],
+        "hadolint": ["hadolint", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docker/**/*Dockerfile"))],
     }
     for name, argv in commands.items():
         yield {
