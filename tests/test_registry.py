@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +21,10 @@ from typing import Any
 import pytest
 
 from tasks.engine.client import Engine
-from tasks.sharing.registry import NoImage, Registry, Unavailable
+from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.transport import Limits, Unavailable
 from tests import loopback
-from tests.conftest import docker
+from tests.conftest import ROOT, docker
 
 CONFIG = {
     "os": "linux",
@@ -45,9 +51,16 @@ class Fake:
     def __init__(self) -> None:
         self.answer: Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]] = self.good
         self.seen: list[tuple[str, str]] = []
+        self.connections = 0
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                fake.connections += 1
+
             def do_GET(self) -> None:
                 fake.seen.append((self.path, self.headers.get("Authorization", "")))
                 status, headers, body = fake.answer(self)
@@ -217,21 +230,165 @@ def test_a_registry_that_hangs_or_drips_is_given_up(fake: Fake) -> None:
     with pytest.raises(Unavailable, match="does not answer in time"):
         Registry(fake.address, connect=0.3, read=0.3).image("app/auth", "in-1", "linux/amd64")
 
+
+def drips(where: str) -> Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]:
+    """An answer that comes byte by byte, for as long as anybody listens, in one of its parts."""
+
     def drip(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
-        request.send_response(200)
-        request.send_header("Content-Length", "1000")
-        request.end_headers()
-        for _ in range(1000):
-            request.wfile.write(b" ")
-            request.wfile.flush()
-            time.sleep(0.05)
+        token = request.path.startswith("/token")
+        if where == "token" and not token:
+            realm = f'Bearer realm="http://{request.headers["Host"]}/token"'
+            return 401, {"WWW-Authenticate": realm}, b""
+        if where == "redirect" and not request.path.startswith("/elsewhere"):
+            return (
+                307,
+                {"Location": f"http://{request.headers['Host'].replace('localhost', '127.0.0.1')}/elsewhere"},
+                b"",
+            )
+        if where == "headers":
+            request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        else:
+            request.send_response(200)
+            request.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                request.wfile.write(b" ")
+                time.sleep(0.02)
         return 200, {}, b""
 
-    fake.answer = drip
+    return drip
+
+
+@pytest.mark.parametrize("where", ["body", "headers", "redirect", "token"])
+def test_an_answer_that_drips_is_given_up_in_time(fake: Fake, where: str) -> None:
+    fake.answer = drips(where)
     began = time.monotonic()
     with pytest.raises(Unavailable, match="does not answer in time"):
         Registry(fake.address, connect=0.3, read=0.3).image("app/auth", "in-1", "linux/amd64")
     assert time.monotonic() - began < 10, "and not when all has come"
+
+
+def test_an_endless_token_is_given_up(fake: Fake) -> None:
+    def endless(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        if not request.path.startswith("/token"):
+            return 401, {"WWW-Authenticate": f'Bearer realm="http://{fake.address}/token"'}, b""
+        request.send_response(200)
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                sent.append(request.wfile.write(b"x" * 65536))
+        return 200, {}, b""
+
+    sent: list[int] = []
+    fake.answer = endless
+    with pytest.raises(NoImage, match="no image"):
+        Registry(fake.address, read=20).image("app/auth", "in-1", "linux/amd64")
+    assert sum(sent) < 50_000_000
+
+
+def test_a_run_that_is_stopped_waits_for_no_registry(fake: Fake) -> None:
+    """SIGTERM while eight look-ups wait, each in a thread."""
+    fake.answer = drips("headers")
+    code = (
+        "import sys\nfrom tasks.base import commands\nfrom tasks.sharing.share import Share, Wanted\n"
+        "commands.stop_on_signals()\n"
+        "share = Share(sys.argv[1], True, print)\nshare._registry._seconds = 600\n"
+        "share.look({str(number): Wanted(f'app/{number}', 'ab' * 32, 'linux/amd64') for number in range(20)})\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, fake.address], cwd=ROOT) as process:
+        until = time.monotonic() + 60
+        while len(fake.seen) < 8 and time.monotonic() < until:
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_registry_is_asked_again_when_it_wishes(fake: Fake, status: int) -> None:
+    answers = [(status, {"Retry-After": "0"}, b"busy")]
+    fake.answer = lambda request: answers.pop() if answers else fake.good(request)
+    assert Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+    assert len(fake.seen) == 3
+
+
+def test_a_busy_registry_is_left_alone_for_as_long_as_it_asks_for_by_all(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(Limits, "rest", lambda self, seconds: rests.append(seconds))
+    answers = [(429, {"Retry-After": "9"}, b"busy")]
+    fake.answer = lambda request: answers.pop() if answers else fake.good(request)
+    registry = Registry(fake.address)
+    assert registry.image("app/auth", "in-1", "linux/amd64")
+    assert 8 < rests[0] <= 9
+    assert registry.image("app/auth", "in-2", "linux/amd64") is None
+    assert len(rests) == len(fake.seen) - 1, "each question waits"
+
+
+@pytest.mark.parametrize("wish", ["3600", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_registry_that_asks_for_too_long_is_busy(fake: Fake, wish: str) -> None:
+    fake.always(429, Retry_After=wish)
+    with pytest.raises(Unavailable, match="status 429"):
+        Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+    assert len(fake.seen) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_a_registry_does_not_show_to_one_who_is_logged_in_is_not_there(
+    fake: Fake, login: Callable[[str], None], status: int
+) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        asks = {"WWW-Authenticate": 'Basic realm="x"'}
+        if request.path != "/v2/":
+            return status, asks, b""
+        return (200, {}, b"{}") if request.headers.get("Authorization") else (401, asks, b"")
+
+    fake.answer = answer
+    with pytest.raises(Unavailable, match="refuses the credentials"):
+        Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+    login(fake.address)
+    assert Registry(fake.address).image("app/auth", "in-1", "linux/amd64") is None
+    assert Registry(fake.address).tags("app/auth") == []
+
+
+@pytest.mark.parametrize("said", ["", "nonsense", "[" * 100000, '{"Username": 5, "Secret": []}', '["a"]', "exit 1"])
+def test_a_credential_helper_that_talks_nonsense_is_no_login(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    (tmp_path / "said").write_text(said)
+    helper = tmp_path / "docker-credential-odd"
+    helper.write_text(f"#!/bin/sh\n{said if said == 'exit 1' else f'cat {tmp_path}/said'}\n")
+    helper.chmod(0o755)
+    (tmp_path / "config.json").write_text('{"credsStore": "odd"}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    fake.always(401, WWW_Authenticate="Basic realm=x")
+    with pytest.raises(Unavailable, match="refuses the credentials"):
+        Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+
+
+def test_a_credential_helper_is_asked_for_the_login(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = tmp_path / "docker-credential-good"
+    helper.write_text("""#!/bin/sh\n[ "$(cat)" = "$HOST" ] && echo '{"Username": "ann", "Secret": "HUSH"}'\n""")
+    helper.chmod(0o755)
+    (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {fake.address: "good"}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("HOST", fake.address)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    fake.always(401, WWW_Authenticate="Basic realm=x")
+    with pytest.raises(Unavailable):
+        Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+    assert base64.b64decode(fake.seen[1][1].removeprefix("Basic ")) == b"ann:HUSH"
+
+
+def test_few_connections_are_used_again_and_again(fake: Fake) -> None:
+    registry = Registry(fake.address)
+    for _ in range(4):
+        assert registry.image("app/auth", "in-1", "linux/amd64")
+        assert registry.image("app/auth", "in-2", "linux/amd64") is None
+    assert (len(fake.seen), fake.connections) == (12, 1)
 
 
 def test_nobody_listens() -> None:

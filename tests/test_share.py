@@ -19,9 +19,11 @@ from tasks.base.commands import Done, TimedOut
 from tasks.base.errors import UserError
 from tasks.engine.client import Engine, LocalImage, Snapshot, snapshot_of
 from tasks.planning.shared_image import SharedImage
+from tasks.sharing import share as share_module
 from tasks.sharing import transfer
-from tasks.sharing.registry import NoImage, Unavailable
+from tasks.sharing.registry import NoImage
 from tasks.sharing.share import Share, Wanted, _reason, path_of, wanted_of
+from tasks.sharing.transport import Unavailable
 from tests import loopback
 from tests.conftest import Lab
 from tests.test_plan import made
@@ -370,7 +372,7 @@ def test_trouble_with_one_image_leaves_the_others(monkeypatch: pytest.MonkeyPatc
 
 def test_trouble_with_the_registry_is_said_once_and_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def image(path: str, tag: str, platform: str) -> SharedImage:
-        raise Unavailable("does not answer")
+        raise Unavailable("does not answer", silent=True)
 
     one, said = sharing(monkeypatch, image)
     assert one.look({str(number): wanted(str(number)) for number in range(20)}) == {}
@@ -379,6 +381,53 @@ def test_trouble_with_the_registry_is_said_once_and_ends_it(monkeypatch: pytest.
     assert not one.writes
     assert one.look({"new": wanted("new")}) == {}
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_one_bad_answer_among_many_costs_one_image(monkeypatch: pytest.MonkeyPatch, silent: bool) -> None:
+    def image(path: str, tag: str, platform: str) -> SharedImage:
+        if path in ("app/20", "app/21"):
+            raise Unavailable("answers with status 429", silent)
+        return FOUND
+
+    one, said = sharing(monkeypatch, image)
+    monkeypatch.setattr(share_module, "_AT_ONCE", 1)
+    assert len(one.look({str(number): wanted(str(number)) for number in range(40)})) == 38
+    assert (one.reads, one.writes) == (True, True)
+    assert said == [
+        "the shared registry reg:5000 answers with status 429: `app/20:in-abababababababab` is built here"
+    ], "of the others it goes without saying"
+
+
+def test_what_was_answered_before_a_registry_failed_for_good_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def image(path: str, tag: str, platform: str) -> SharedImage:
+        asked.append(path)
+        if len(asked) > 2:
+            raise Unavailable("answers with status 500")
+        return FOUND
+
+    asked: list[str] = []
+    one, said = sharing(monkeypatch, image)
+    monkeypatch.setattr(share_module, "_AT_ONCE", 1)
+    assert one.look({str(number): wanted(str(number)) for number in range(9)}) == {"0": FOUND, "1": FOUND}
+    assert (len(asked), one.reads, one.writes) == (5, True, False), "after three in a row nothing more is asked"
+    assert said[-1] == "the shared registry reg:5000 answers with status 500: images are built here instead"
+    assert one.look({"0": wanted("0"), "new": wanted("new")}) == {"0": FOUND}
+
+
+def test_who_may_not_push_goes_on_pulling(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
+) -> None:
+    one, said = sharing(monkeypatch, lambda *asked: FOUND)
+    docker_says("denied: requested access to the resource is denied", "")
+    assert one.push(wanted(), LocalImage("id"), FakeEngine()) is None
+    assert (one.reads, one.writes) == (True, False)
+    assert said == [
+        "the shared registry reg:5000 takes nothing (denied: requested access to the resource is denied): "
+        "results of this run are not shared"
+    ]
+    assert one.look({"a": wanted()}) == {"a": FOUND}
+    assert one.pull(wanted(), FOUND, FakeEngine()) == "reg:5000/app/auth@sha256:d"
 
 
 class FakeEngine:
@@ -454,15 +503,14 @@ def test_a_pull_and_a_push_may_take_as_long_as_a_slow_line_needs_for_their_bytes
     assert one.pull(wanted(), FOUND, FakeEngine()) == "reg:5000/app/auth@sha256:d"
     assert one.pull(wanted(), FOUND, FakeEngine()) == ""
     assert one.push(wanted(), LocalImage("id", size=10_000_000), FakeEngine()) is None
+    assert one.writes, "one push that fails is one image"
     assert docker.asked == [
         ("docker pull --quiet --platform linux/amd64 reg:5000/app/auth@sha256:d", 50.0),
         ("docker pull --quiet --platform linux/amd64 reg:5000/app/auth@sha256:d", 50.0),
         ("docker push --quiet reg:5000/app/auth:in-abababababababab", 30.0),
     ]
     assert said[0].endswith("does without: not done in 50 s")
-    assert said[1] == (
-        "the shared registry reg:5000 takes nothing (not done in 30 s): results of this run are not shared"
-    )
+    assert said[1] == "`app/auth:in-abababababababab` could not be pushed to reg:5000: not done in 30 s"
 
 
 def test_the_second_pull_that_fails_ends_it(
@@ -524,15 +572,16 @@ def test_a_push_names_the_image_for_its_time_and_tells_what_the_registry_then_ho
     held: list[SharedImage | None] = [None, FOUND]
     one, said = sharing(monkeypatch, lambda *asked: held.pop(0))
     assert one.look({"a": wanted()}) == {}
-    docker, engine = docker_says("", "", "full"), FakeEngine()
+    docker, engine = docker_says("", "", "full", "full"), FakeEngine()
     assert one.push(wanted(), LocalImage("id"), engine, also=["latest"]) == FOUND
     refs = ["reg:5000/app/auth:in-abababababababab", "reg:5000/app/auth:latest"]
     assert engine.named == [refs[0], f"not {refs[0]}", refs[1], f"not {refs[1]}"]
     assert one.push(wanted(), LocalImage("id"), engine, also=["latest"]) is None
     assert engine.named[4:] == [refs[0], f"not {refs[0]}"]
-    assert said == ["the shared registry reg:5000 takes nothing (full): results of this run are not shared"]
     assert one.push(wanted(), LocalImage("id"), engine) is None
-    assert (len(docker.asked), one.writes) == (3, False)
+    assert said[1:] == ["the shared registry reg:5000 takes nothing (full): results of this run are not shared"]
+    assert one.push(wanted(), LocalImage("id"), engine) is None
+    assert (len(docker.asked), one.reads, one.writes) == (4, True, False)
 
 
 def test_who_may_only_read_pushes_nothing(
@@ -594,7 +643,7 @@ def test_an_index_of_a_layout_is_pushed_whole_under_all_its_tags(
 
     monkeypatch.setattr(transfer, "push", breaks)
     assert one.push(BOTH, LocalImage("id"), engine, whole=whole) is None
-    assert said == ["the shared registry reg:5000 takes nothing (it lacks a layer): results of this run are not shared"]
+    assert said == ["`app/auth:in-abababababababab` could not be pushed to reg:5000: it lacks a layer"]
 
 
 def test_blobs_stop_when_the_run_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

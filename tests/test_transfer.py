@@ -15,7 +15,9 @@ import pytest
 from tasks.buildkit import oci_transfer
 from tasks.engine.labels import INPUT_DIGEST
 from tasks.sharing import transfer
-from tasks.sharing.registry import NoImage, Registry, Unavailable
+from tasks.sharing.login import Credentials, Login
+from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.transport import Unavailable
 from tests import loopback
 
 BOTH = ["linux/amd64", "linux/arm64"]
@@ -189,7 +191,7 @@ def test_what_is_not_what_its_digest_says_is_not_taken(liar: Liar, tmp_path: Pat
 def test_a_signed_url_is_not_told_and_gets_no_login(
     liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Registry, "_credentials", ("me", "secret", ""))
+    monkeypatch.setattr(Login, "credentials", Credentials("me", "secret"))
     digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
     with pytest.raises(Unavailable) as refused:
         transfer.push(liar.registry, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)

@@ -29,7 +29,10 @@ NOT_COPIED = "# of this repository alone"
 _SOURCES = {"tasks/requirements.txt": "requirements.txt"}
 """Where files of a copy lie in this repository, if not under the same name."""
 _DATA = ("*.*", "templates/*")
-_IMPORTED = ("tasks", "docker", "doit", "dotenv", "e2b_dockerfile_utils", "jinja2", "redis", "requests", "rich", "yaml")
+_IMPORTED = (
+    "tasks", "docker", "doit", "dotenv", "e2b_dockerfile_utils", "jinja2", "redis", "requests", "rich", "urllib3",
+    "yaml",
+)  # fmt: skip
 IGNORED = (".build/", "__pycache__/")
 """What git is told to ignore: made on every machine."""
 

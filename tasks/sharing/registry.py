@@ -1,9 +1,8 @@
 """What does the shared registry hold?
 
 A client of the registry's HTTP API (OCI distribution specification) that looks at tags, manifests and configurations.
-The engine pushes and pulls, but for what it cannot hold (``transfer``). Credentials are those of ``docker login``; none
-of them is kept, printed or put into an error. Every request has a time limit, because a registry may only ever make a
-build slower.
+The engine pushes and pulls, but for what it cannot hold (``transfer``). Every look-up has one limit on its time and one
+on its size (``transport``), because a registry may only ever make a build slower.
 """
 
 from __future__ import annotations
@@ -16,13 +15,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from tasks.base import platforms
 from tasks.engine.client import image_config
 from tasks.engine.labels import LABEL
 from tasks.planning.shared_image import SharedImage
+from tasks.sharing.login import Login
+from tasks.sharing.transport import LARGEST, Answer, TooLarge, Transport, Unavailable, limited
 
 _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
@@ -31,14 +32,12 @@ _MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 _LOOPBACK = re.compile(r"^(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$")
-_CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+_DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")  # as the specification of manifests has it
 CONNECT_SECONDS, READ_SECONDS = 2.0, 5.0
 _MOVE_SECONDS, _SLOWEST = 20.0, 1_000_000  # what a blob may take: some seconds, and one for so many bytes
-_LARGEST = 8_000_000  # bytes of a manifest or a configuration
-
-
-class Unavailable(Exception):
-    """The registry does not answer, not in time, or refuses; the sentence goes on from "the registry …"."""
+_BUSY = (429, 503)
+_TRIES, _WAIT_SECONDS = 4, 0.5  # for each question, and how long the first wait is where the registry does not say
+_LONGEST_WAIT, _PATIENCE = 15.0, 60.0  # seconds that a registry may ask for at once, and in a run
 
 
 class NoImage(Exception):
@@ -51,8 +50,10 @@ class Registry:
     def __init__(self, address: str, connect: float = CONNECT_SECONDS, read: float = READ_SECONDS) -> None:
         self.address = address
         self.host, _, self._prefix = address.partition("/")
-        self._limits = (connect, read)
-        self._logins: dict[str, Mapping[str, str]] = {}
+        self._seconds = connect + read
+        own = Path("/etc/docker/certs.d") / self.host / "ca.crt"
+        self._transport = Transport(connect, own if own.is_file() else None)
+        self._closed_until, self._patience = 0.0, _PATIENCE
         self._lock = threading.Lock()
 
     def repository(self, path: str) -> str:
@@ -69,7 +70,10 @@ class Registry:
 
         Raises ``Unavailable`` and ``NoImage``.
         """
-        repository = self.repository(path)
+        with self._looking():
+            return self._image(self.repository(path), tag, platform)
+
+    def _image(self, repository: str, tag: str, platform: str) -> SharedImage | None:
         manifest, digest = self._manifest(repository, tag)
         if manifest is None:
             return None
@@ -77,8 +81,8 @@ class Registry:
         if "manifests" in manifest:
             try:
                 listed = reversed(manifest["manifests"])  # the first of a platform wins
-                by_platform = {platforms.of(entry.get("platform") or {}): entry["digest"] for entry in listed}
-            except (KeyError, TypeError, AttributeError):
+                by_platform = {platforms.of(entry.get("platform") or {}): _digest(entry["digest"]) for entry in listed}
+            except (KeyError, TypeError, AttributeError, ValueError):
                 raise NoImage("answers with something that is no image") from None
             if not by_platform.keys() >= set(wanted):
                 return None
@@ -92,8 +96,8 @@ class Registry:
         if manifest is None:
             return None
         try:
-            config = manifest["config"]["digest"]
-            layers = {str(layer["digest"]): int(layer["size"]) for layer in manifest["layers"]}
+            config = _digest(manifest["config"]["digest"])
+            layers = {_digest(layer["digest"]): _size(layer["size"]) for layer in manifest["layers"]}
             answer = self._get(f"/v2/{repository}/blobs/{config}", repository)
             if answer is None:
                 return None
@@ -116,8 +120,8 @@ class Registry:
         repository = self.repository(path)
         answer = self._get(f"/v2/{repository}/tags/list", repository)
         try:
-            return [] if answer is None else [str(tag) for tag in answer.json().get("tags") or ()]
-        except (ValueError, AttributeError):
+            return [] if answer is None else [tag for tag in answer.json().get("tags") or () if isinstance(tag, str)]
+        except (ValueError, AttributeError, TypeError):
             raise NoImage("answers with something that is no list of tags") from None
 
     def raw_manifest(self, path: str, digest: str) -> bytes:
@@ -126,25 +130,28 @@ class Registry:
         answer = self._get(f"/v2/{repository}/manifests/{digest}", repository, ", ".join(_MANIFESTS))
         if answer is None:
             raise NoImage("does not hold all of it")
-        return bytes(answer.content)
+        return answer.body
 
-    def take_blob(self, path: str, digest: str, file: Path) -> None:
-        """Let ``file`` be the blob with this digest; it is there once whole. Raises ``Unavailable``, ``NoImage``."""
+    def take_blob(self, path: str, digest: str, file: Path, size: int | None = None) -> None:
+        """Let ``file`` be the blob with this digest, of no more than ``size`` bytes; it is there once whole. Raises
+        ``Unavailable``, ``NoImage``."""
         import hashlib
 
         repository = self.repository(path)
         partial, content = file.with_name(f".{file.name}.{os.getpid()}"), hashlib.sha256()
+        place = f"{self._base}/v2/{quote(repository)}/blobs/{quote(digest, safe=':')}"
         try:
-            with (
-                _translated(),
-                self._send("GET", f"/v2/{repository}/blobs/{digest}", repository) as answer,
-                partial.open("wb") as out,
-            ):
-                if answer.status_code != 200:
-                    raise NoImage("does not hold all of it")
-                for piece in answer.iter_content(1 << 20):
+            with limited(_MOVE_SECONDS) as limits, partial.open("wb") as out:
+
+                def take(piece: bytes) -> None:
                     content.update(piece)
-                    out.write(piece)
+                    limits.until += len(piece) / _SLOWEST
+                    if out.tell() + out.write(piece) > (LARGEST if size is None else size):
+                        raise NoImage("answers with another blob than the one that was asked for")
+
+                answer = self._logged_in(repository, lambda login: self._transport.ask("GET", place, login, into=take))
+            if answer.status != 200:
+                raise NoImage("does not hold all of it")
             if f"sha256:{content.hexdigest()}" != digest:
                 raise NoImage("answers with another blob than the one that was asked for")
             partial.replace(file)
@@ -155,16 +162,16 @@ class Registry:
         """Let the registry hold the file that is the blob with this digest. Raises ``Unavailable``; ``OSError`` where
         the file cannot be read."""
         repository = self.repository(path)
-        with self._send("HEAD", f"/v2/{repository}/blobs/{digest}", repository) as answer:
-            if answer.status_code == 200:
+        size = file.stat().st_size
+        with limited(_MOVE_SECONDS + size / _SLOWEST), self._looking():
+            if self._send("HEAD", f"/v2/{repository}/blobs/{digest}", repository).status == 200:
                 return
-        with self._send("POST", f"/v2/{repository}/blobs/uploads/", repository) as answer:
+            answer = self._send("POST", f"/v2/{repository}/blobs/uploads/", repository)
             self._expect(answer, 202)
-            place = urljoin(f"{self._base}/", answer.headers.get("Location", ""))
-        place += ("&" if "?" in place else "?") + urlencode({"digest": digest})
-        headers = {"Content-Type": "application/octet-stream"}
-        with self._send("PUT", place, repository, headers, file) as answer:
-            self._expect(answer, 201)
+            place = _joined(self._base, answer.headers.get("Location", ""), digest)
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+            with file.open("rb") as data:
+                self._expect(self._send("PUT", place, repository, headers, data), 201)
 
     def listing(self, path: str, what: str, media: str) -> dict[str, Any] | None:
         """What a repository answers about a manifest, an index or referrers; None if it does not have it. Raises
@@ -182,48 +189,61 @@ class Registry:
         referrers of its subject. Raises ``Unavailable``."""
         repository = self.repository(path)
         place = f"/v2/{repository}/manifests/{reference}"
-        with self._send("PUT", place, repository, {"Content-Type": media}, text) as answer:
+        with self._looking():
+            answer = self._send("PUT", place, repository, {"Content-Type": media}, text)
             self._expect(answer, 201)
             return "OCI-Subject" in answer.headers
 
-    def _expect(self, answer: Any, status: int) -> None:
-        if answer.status_code in (401, 403):
+    def _expect(self, answer: Answer, status: int) -> None:
+        if answer.status in (401, 403):
             raise Unavailable(f"refuses the credentials of `docker login {self.host}`")
-        if answer.status_code != status:
-            raise Unavailable(f"answers with status {answer.status_code}")
+        if answer.status != status:
+            raise Unavailable(f"answers with status {answer.status}")
 
     def _send(
         self, method: str, place: str, repository: str, headers: Mapping[str, str] | None = None,
-        body: bytes | Path | None = None,
-    ) -> Any:  # fmt: skip
-        """An open answer to a request, logged in where that is asked for. ``place`` may be a whole URL that the
-        registry gave: it is never told, since it may hold a signature, and gets no login at another host."""
-        import requests
-
+        body: bytes | IO[bytes] | None = None,
+    ) -> Answer:  # fmt: skip
+        """The answer to a request, logged in where that is asked for. ``place`` may be a whole URL that the registry
+        gave: it is never told, since it may hold a signature, and gets no login at another host."""
         url = place if "://" in place else f"{self._base}{quote(place, safe='/:')}"
-        size = body.stat().st_size if isinstance(body, Path) else 0
-        limits = (self._limits[0], _MOVE_SECONDS + size / _SLOWEST)
 
-        def once(login: Mapping[str, str]) -> Any:
-            ours = urlsplit(url).netloc == urlsplit(self._base).netloc
-            sent = {**(headers or {}), **(login if ours else {})}
-            with body.open("rb") if isinstance(body, Path) else contextlib.nullcontext(body) as data:
-                # Of an empty file, requests would send no length.
-                content = data if size or not isinstance(body, Path) else b""
-                return requests.request(
-                    method, url, headers=sent, data=content, timeout=limits, verify=self._trust, stream=True
-                )
+        def once(login: Mapping[str, str]) -> Answer:
+            ours = urlsplit(url)[:2] == urlsplit(self._base)[:2]
+            if not isinstance(body, bytes | None):
+                body.seek(0)
+            return self._transport.ask(method, url, {**(headers or {}), **(login if ours else {})}, body)
 
         return self._logged_in(repository, once)
 
-    def _logged_in(self, repository: str, once: Callable[[Mapping[str, str]], Any]) -> Any:
-        """The answer to a request that is made with these headers of a login; again where another is asked for."""
-        with _translated():
-            answer = once(self._logins.get(repository, {}))
-            if answer.status_code == 401:
-                answer.close()
-                answer = once(self._login(answer.headers.get("WWW-Authenticate", ""), repository))
-            return answer
+    def _logged_in(self, repository: str, once: Callable[[Mapping[str, str]], Answer]) -> Answer:
+        """The answer to a request that is made with these headers of a login; again where another is asked for, and
+        where the registry is busy and asks to wait."""
+        for number in range(_TRIES):
+            self._wait_until_open()
+            answer = once(self._login.headers(repository))
+            if answer.status == 401:
+                answer = once(self._login.answer(answer.headers.get("WWW-Authenticate", ""), repository))
+            if answer.status not in _BUSY or not self._close(answer, number):
+                break
+        return answer
+
+    def _close(self, answer: Answer, number: int) -> bool:
+        """Ask nothing for as long as a busy registry wishes, this thread or another; false if that is too long."""
+        seconds, now = _asked_to_wait(answer, number), time.monotonic()
+        with self._lock:
+            more = now + seconds - max(now, self._closed_until)
+            if number == _TRIES - 1 or seconds > _LONGEST_WAIT or more > self._patience:
+                return False
+            if more > 0:
+                self._patience -= more
+                self._closed_until = now + seconds
+        return True
+
+    def _wait_until_open(self) -> None:
+        if (seconds := self._closed_until - time.monotonic()) > 0:
+            with limited(self._seconds) as limits:
+                limits.rest(seconds)
 
     def _manifest(self, repository: str, reference: str) -> tuple[dict[str, Any] | None, str]:
         answer = self._get(f"/v2/{repository}/manifests/{reference}", repository, ", ".join(_MANIFESTS))
@@ -231,7 +251,7 @@ class Registry:
             return None, ""
         import hashlib
 
-        digest = f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
+        digest = f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
         if reference.startswith("sha256:") and digest != reference:
             raise NoImage("answers with another manifest than the one that was asked for")
         try:
@@ -242,35 +262,27 @@ class Registry:
             raise NoImage("answers with something that is no image")
         return manifest, digest
 
-    def _get(self, path: str, repository: str, accept: str = "*/*") -> Any:
-        """The answer to a request; None if the registry does not have it."""
-        answer = self._logged_in(repository, lambda login: self._request(path, {"Accept": accept, **login}))
-        if answer.status_code == 404:
-            return None
+    def _get(self, path: str, repository: str, accept: str = "*/*") -> Answer | None:
+        """The answer to a question; None if the registry does not have it. Some refuse to say of what is not there
+        that it is not there: to somebody who is logged in that is the same."""
+        with self._looking():
+            answer = self._logged_in(repository, lambda login: self._request(path, {"Accept": accept, **login}))
+            if answer.status == 404 or (answer.status in (401, 403) and self._login.holds):
+                return None
         self._expect(answer, 200)
         return answer
 
-    def _request(self, path: str, headers: Mapping[str, str]) -> Any:
-        """One GET, of a bounded size; redirects (to a store of blobs) lose the authorisation when they leave the host,
-        which ``requests`` sees to."""
-        import requests
+    def _request(self, path: str, headers: Mapping[str, str]) -> Answer:
+        return self._transport.ask("GET", f"{self._base}{quote(path, safe='/:')}", headers)
 
-        url = f"{self._base}{quote(path, safe='/:')}"
-        until = time.monotonic() + sum(self._limits)
-        answer = requests.get(url, headers=headers, timeout=self._limits, verify=self._trust, stream=True)
-        with answer:
-            if int(answer.headers.get("Content-Length") or 0) > _LARGEST:
-                raise NoImage("answers with something that is no image")
-            body = b""
-            # Each piece when it is there: ``iter_content`` waits for as many bytes as it was asked for.
-            while piece := answer.raw.read1(65536, decode_content=True):
-                body += piece
-                if time.monotonic() > until:  # bytes that drip reset the time limit of a read
-                    raise Unavailable("does not answer in time")
-                if len(body) > _LARGEST:
-                    raise NoImage("answers with something that is no image")
-        answer._content = body  # what .content and .json() read
-        return answer
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[None]:
+        """For the block: the limits of one look-up; within another one, its."""
+        with limited(self._seconds):
+            try:
+                yield
+            except TooLarge:
+                raise NoImage("answers with something that is no image") from None
 
     @cached_property
     def _base(self) -> str:
@@ -278,61 +290,46 @@ class Registry:
         return f"{'http' if _LOOPBACK.match(self.host) else 'https'}://{self.host}"
 
     @cached_property
-    def _trust(self) -> str | bool:
-        """The authority that the engine trusts for this registry, where it has its own."""
-        own = Path("/etc/docker/certs.d") / self.host / "ca.crt"
-        return str(own) if own.is_file() else True
+    def _login(self) -> Login:
+        return Login(self.host, self._base, self._transport)
 
-    def _login(self, challenge: str, repository: str) -> Mapping[str, str]:
-        """The header that answers a 401: with the login itself, or the token that the registry's token server gives."""
-        import requests
 
-        scheme = challenge.partition(" ")[0].lower()
-        asked = dict(_CHALLENGE.findall(challenge))
-        if scheme == "basic":
-            value = requests.auth._basic_auth_str(*self._credentials[:2])
-        elif scheme == "bearer" and urlsplit(asked.get("realm", "")).scheme in ("http", "https"):
-            scope = asked.get("scope") or f"repository:{repository}:pull"
-            value = f"Bearer {self._token(asked['realm'], asked.get('service', ''), scope)}"
-        else:
-            raise Unavailable("asks for a kind of login that is not known here")
-        with self._lock:
-            self._logins[repository] = {"Authorization": value}
-            return self._logins[repository]
+def _asked_to_wait(answer: Answer, number: int) -> float:
+    """The seconds that a busy registry asks to wait before the next question."""
+    text = answer.headers.get("Retry-After", "").strip()
+    if text.isdecimal() and len(text) < 10:
+        return float(text)
+    from email.utils import parsedate_to_datetime
 
-    def _token(self, realm: str, service: str, scope: str) -> str:
-        import requests
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return float(_WAIT_SECONDS * 2**number)
 
-        user, password, identity = self._credentials
-        if identity:
-            form = {"grant_type": "refresh_token", "service": service, "scope": scope, "refresh_token": identity,
-                    "client_id": "vllm-swarm"}  # fmt: skip
-            answer = requests.post(realm, data=form, timeout=self._limits, verify=self._trust)
-        else:
-            url = f"{realm}?{urlencode({'service': service, 'scope': scope})}"
-            login = (user, password) if user else None
-            answer = requests.get(url, auth=login, timeout=self._limits, verify=self._trust)
-        if answer.status_code >= 400:
-            raise Unavailable(f"refuses the credentials of `docker login {self.host}`")
-        try:
-            return str(answer.json().get("token") or answer.json()["access_token"])
-        except (ValueError, KeyError, AttributeError):
-            raise Unavailable("has a token server that gives no token") from None
 
-    @cached_property
-    def _credentials(self) -> tuple[str, str, str]:
-        """User, password and identity token of ``docker login``, credential helpers included; empty without a login."""
-        import docker.errors
+def _joined(base: str, location: str, digest: str) -> str:
+    """Where a blob is to be sent to. ``Unavailable`` where the registry names no address that it could be."""
+    try:
+        place = urljoin(f"{base}/", location)
+        usable = bool(location) and bool(urlsplit(place).hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise Unavailable("names no address that can be sent to")
+    return f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': digest})}"
 
-        import docker.auth
 
-        try:
-            login = docker.auth.load_config().resolve_authconfig(self.host) or {}
-        except docker.errors.DockerException:
-            login = {}
-        user, password = login.get("username") or login.get("Username"), login.get("password") or login.get("Password")
-        identity = login.get("IdentityToken") or login.get("identitytoken")
-        return str(user or ""), str(password or ""), str(identity or "")
+def _digest(value: Any) -> str:
+    """What is to be a digest; ``ValueError`` if it is none."""
+    if not (isinstance(value, str) and _DIGEST.fullmatch(value)):
+        raise ValueError("no digest")
+    return value
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError("no size")
+    return value
 
 
 def _together(digest: str, wanted: list[str], parts: list[SharedImage | None]) -> SharedImage | None:
@@ -344,19 +341,3 @@ def _together(digest: str, wanted: list[str], parts: list[SharedImage | None]) -
     labels = images[0].labels if all(marks == ours[0] for marks in ours) else {}
     layers = {layer: size for part in images for layer, size in part.layers.items()}
     return SharedImage(digest, "", ", ".join(wanted), labels, digest, layers)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """For the block: ``Unavailable`` for what ``requests`` raises, without a URL, which may hold a signature."""
-    import requests
-    import urllib3
-
-    try:
-        yield
-    except requests.exceptions.SSLError:
-        raise Unavailable("has a certificate that is not trusted here") from None
-    except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
-        raise Unavailable("does not answer in time") from None
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError):
-        raise Unavailable("does not answer") from None

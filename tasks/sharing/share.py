@@ -2,8 +2,9 @@
 
 With ``CACHE_REGISTRY`` an image is pushed as ``<registry>/<repository>:in-<fingerprint>``, and every machine that
 computes that fingerprint may pull it instead of building it, if its labels say that it was made from just that
-(``plan``). A registry that is down, slow, full or refuses makes a run slower, never wrong: it is said once, and
-then left alone for the rest of the run.
+(``plan``). A registry that is down, slow, full or refuses makes a run slower, never wrong: it is said once. One answer
+that fails costs one image; only a registry that fails time after time is left alone for the rest of the run, and who
+may not push still pulls.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.shared_image import SharedImage
-from tasks.sharing.registry import NoImage, Registry, Unavailable
+from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.transport import Unavailable
 
 _AT_ONCE = 8  # requests side by side; registries begin to refuse at more
-_STRIKES = 2  # failed pulls after which the registry is left alone
 _SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
 _GRACE_SECONDS = 20.0
 # What the engine says when it is the image that is wrong: a layer is gone, or is not what its digest says.
 _DAMAGED = re.compile(r"(blob|manifest) unknown|unknown (blob|manifest)|not found|verification failed", re.I)
+# What it says when it is not to be pushed to, which it will say again.
+_FORBIDDEN = re.compile(r"denied|unauthorized|forbidden|authentication required|refuses the credentials", re.I)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,30 @@ class Wanted:
         return tag_of(self.ref, self.fingerprint).rpartition(":")[2]
 
 
+class Strikes:
+    """How often one kind of thing went wrong in a row, of which ``most`` are too many; for several threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._count = most, 0
+        self._lock = threading.Lock()
+        self.any_good = False
+        self.out = False
+        """Whether it is not tried any more."""
+
+    def good(self) -> None:
+        """It went well."""
+        with self._lock:
+            self._count, self.any_good = 0, True
+
+    def bad(self, at_once: bool = False) -> bool:
+        """It went wrong; whether that is now too much, ``at_once`` or after so many times. Said of only one of them."""
+        with self._lock:
+            self._count += 1
+            ends = not self.out and (at_once or self._count >= self._most)
+            self.out = self.out or ends
+            return ends
+
+
 class Share:
     """The shared registry as one run uses it; ``address`` "" is none.
 
@@ -62,20 +89,20 @@ class Share:
         self._say = say
         self._registry = Registry(address)
         self._known: dict[tuple[str, str], SharedImage | None] = {}
-        self._strikes = 0
         self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
-        self._off = not address
+        self._looks, self._pulls, self._pushes = Strikes(3), Strikes(2), Strikes(2)
+        self._said: set[str] = set()
         self._lock = threading.Lock()
 
     @property
     def reads(self) -> bool:
-        """Whether there is a registry, and it has answered so far."""
-        return not self._off
+        """Whether there is a registry, and it gives what it has, as far as that was tried."""
+        return bool(self.address) and not self._pulls.out and not (self._looks.out and not any(self._known.values()))
 
     @property
     def writes(self) -> bool:
         """Whether images may be pushed."""
-        return self._write and not self._off
+        return self._write and self.reads and not self._looks.out and not self._pushes.out
 
     def offers(self, inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
         """What the registry holds for these images, by name; ``platform`` is the engine's."""
@@ -86,13 +113,13 @@ class Share:
         """Which of these images the registry holds under their fingerprints, asked side by side, once in a run."""
         keys = {name: (image.path, image.tag) for name, image in wanted.items()}
         todo = {name: image for name, image in wanted.items() if keys[name] not in self._known}
-        if todo and not self._off:
+        if todo and self.reads and not self._looks.out:
             from concurrent.futures import ThreadPoolExecutor  # builds without a registry need none
 
             with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
                 for name, shared_image in zip(todo, pool.map(self._ask, todo.values()), strict=True):
                     self._known[keys[name]] = shared_image
-        if self._off:
+        if not self.reads:
             return {}
         return {name: shared_image for name, key in keys.items() if (shared_image := self._known.get(key))}
 
@@ -121,14 +148,13 @@ class Share:
             argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
             problem = problem or self._docker(argv, engine, shared_image.size)
         if not problem:
+            self._pulls.good()
             return ref
         self._known[(wanted.path, wanted.tag)] = None
-        self._failed[shared_image.digest] = bool(_DAMAGED.search(problem))
-        with self._lock:
-            self._strikes += 1
-            last = self._strikes >= _STRIKES
-        if last:
-            self._leave(f"does not give what it has ({problem})", "images are built here instead")
+        damaged = bool(_DAMAGED.search(problem))  # which says nothing of other images
+        self._failed[shared_image.digest] = damaged
+        if not damaged and self._pulls.bad():
+            self._tell(f"does not give what it has ({problem})", "images are built here instead")
         else:
             what = f"`{wanted.path}:{wanted.tag}` cannot be pulled from {self.address}"
             self._say(f"{what}, so this machine does without: {problem}")
@@ -168,8 +194,12 @@ class Share:
             if problem:
                 break
         if problem:
-            self._leave(f"takes nothing ({problem})", "results of this run are not shared")
+            if self._pushes.bad(at_once=bool(_FORBIDDEN.search(problem))):
+                self._tell(f"takes nothing ({problem})", "results of this run are not shared")
+            else:
+                self._say(f"`{wanted.path}:{wanted.tag}` could not be pushed to {self.address}: {problem}")
             return None
+        self._pushes.good()
         self.forget(wanted)
         return self.look({"": wanted}).get("")
 
@@ -182,24 +212,29 @@ class Share:
         return ""
 
     def _ask(self, wanted: Wanted) -> SharedImage | None:
-        if self._off:
+        if self._looks.out:
             return None
         try:
             shared_image = self._registry.image(wanted.path, wanted.tag, wanted.platform)
-            # What nobody can use is as good as none: a result of this machine may take its place.
-            return None if shared_image and self._failed.get(shared_image.digest) else shared_image
         except NoImage as error:
             self._say(f"`{wanted.path}:{wanted.tag}` is built here: the shared registry {self.address} {error}")
+            return None
         except Unavailable as error:
-            self._leave(str(error), "images are built here instead")
-        return None
+            if self._looks.bad(at_once=error.silent and not self._looks.any_good):
+                self._tell(str(error), "images are built here instead")
+            elif not self._looks.out:
+                self._tell(str(error), f"`{wanted.path}:{wanted.tag}` is built here", once=True)
+            return None
+        self._looks.good()
+        # What nobody can use is as good as none: a result of this machine may take its place.
+        return None if shared_image and self._failed.get(shared_image.digest) else shared_image
 
-    def _leave(self, what: str, so: str) -> None:
+    def _tell(self, what: str, so: str, once: bool = False) -> None:
+        """Say what is wrong with the registry; ``once``: unless it was said before, of another image."""
         with self._lock:
-            if self._off:
-                return
-            self._off = True
-        self._say(f"the shared registry {self.address} {what}: {so}")
+            before, self._said = what in self._said, self._said | {what}
+        if not (once and before):
+            self._say(f"the shared registry {self.address} {what}: {so}")
 
     def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
         """Run a docker command within the time that so many bytes may take; returns what is wrong, "" if nothing is."""

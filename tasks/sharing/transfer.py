@@ -34,7 +34,7 @@ def push(
         for entry in json.loads(text)["manifests"]:
             manifest = blob_of(layout, entry["digest"]).read_bytes()
             content = json.loads(manifest)
-            for blob in dict.fromkeys(_blobs(content)):
+            for blob in _blobs(content):
                 check()
                 registry.give_blob(path, blob, blob_of(layout, blob))
             registry.give_manifest(path, entry["digest"], content.get("mediaType") or _MANIFEST, manifest)
@@ -55,12 +55,12 @@ def fetch(registry: Registry, path: str, digest: str, layout: Path, check: Calla
         index = json.loads(text)
         for entry in index["manifests"]:
             manifest = registry.raw_manifest(path, entry["digest"])
-            for blob in dict.fromkeys(_blobs(json.loads(manifest))):
+            for blob, size in _blobs(json.loads(manifest)).items():
                 check()
                 if not blob_of(layout, blob).is_file():
-                    registry.take_blob(path, blob, blob_of(layout, blob))
+                    registry.take_blob(path, blob, blob_of(layout, blob), size)
             _write(blob_of(layout, entry["digest"]), manifest)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise NoImage("answers with something that is no image") from None
     _write(blob_of(layout, digest), text)
     (layout / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
@@ -70,8 +70,9 @@ def fetch(registry: Registry, path: str, digest: str, layout: Path, check: Calla
     write_json(layout / "index.json", {"schemaVersion": 2, "manifests": [entry]})
 
 
-def _blobs(manifest: dict[str, Any]) -> list[str]:
-    return [manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
+def _blobs(manifest: dict[str, Any]) -> dict[str, int]:
+    """The blobs of a manifest, each once, with their sizes."""
+    return {str(each["digest"]): int(each["size"]) for each in (manifest["config"], *manifest["layers"])}
 
 
 def _write(path: Path, data: bytes) -> None:

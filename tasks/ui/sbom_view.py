@@ -11,8 +11,9 @@ from tasks.run import Run
 from tasks.sbom import spdx
 from tasks.sbom.installed import installed
 from tasks.sharing import referrers
-from tasks.sharing.registry import NoImage, Registry, Unavailable
+from tasks.sharing.registry import NoImage, Registry
 from tasks.sharing.share import wanted_of
+from tasks.sharing.transport import Unavailable
 from tasks.updating import locks
 
 TOOL = "vllm-local-swarm"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,10 @@ from tasks.inputs.fingerprint import BuildInputs
 from tasks.inputs.image_configs import ImageConfigCache
 from tasks.inputs.resolver import InputResolver
 from tasks.planning import checkouts, reasons, record
+from tasks.sharing import registry as registry_module
 from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.registry import NoImage, Registry, Unavailable
+from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.transport import Answer, Unavailable
 from tests.faults.fuzzing import JSON, as_json, cases, damaged, mutated, watched
 
 CAPTURED = Path(__file__).parent.parent / "buildkit"
@@ -108,20 +113,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-class Answer:
-    """What a registry says."""
-
-    def __init__(self, status: int, content: bytes) -> None:
-        self.status_code, self.content = status, content
-        self.headers: Mapping[str, str] = {}
-
-    def json(self) -> Any:
-        return json.loads(self.content)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 INDEX = {
     "mediaType": "application/vnd.oci.image.index.v1+json",
     "manifests": [{"digest": "sha256:1", "platform": {"os": "linux", "architecture": "amd64", "variant": "v2"}}],
@@ -138,27 +129,92 @@ BODIES = mutated(INDEX).map(as_json) | mutated(MANIFEST, 1).map(as_json) | JSON.
 STATUS = st.sampled_from([200, 200, 200, 200, 401, 404, 429, 500])
 
 
+@pytest.fixture(scope="module")
+def no_rests() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry_module, "_PATIENCE", 0.0)
+        yield
+
+
 @cases()
 @given(st.lists(st.tuples(STATUS, BODIES), min_size=1, max_size=6))
-def test_answers_of_registries(answers: list[tuple[int, bytes]]) -> None:
+def test_answers_of_registries(no_rests: None, answers: list[tuple[int, bytes]]) -> None:
     registry = Registry("localhost:1/team")
-    turn = iter(answers * 8)
-
-    def answer(path: str, headers: Mapping[str, str]) -> Answer:
-        return Answer(*next(turn))
-
-    registry._request = answer  # type: ignore[method-assign]
+    turn = itertools.cycle(Answer(status, {}, body) for status, body in answers)
+    registry._request = lambda path, headers: next(turn)  # type: ignore[method-assign]
     with watched():
-        for platform in ("linux/amd64", "linux/amd64, linux/arm64"):
-            with contextlib.suppress(NoImage, Unavailable):
-                image = registry.image("a/b", "t", platform)
-                if image:
-                    assert isinstance(image.digest, str)
-                    assert all(isinstance(size, int) for size in image.layers.values())
+        _ask_all(registry)
+
+
+def _ask_all(registry: Registry) -> None:
+    for platform in ("linux/amd64", "linux/amd64, linux/arm64"):
         with contextlib.suppress(NoImage, Unavailable):
-            assert all(isinstance(tag, str) for tag in registry.tags("a/b"))
-        with contextlib.suppress(NoImage, Unavailable):
-            registry.raw_manifest("a/b", "sha256:1")
+            image = registry.image("a/b", "t", platform)
+            if image:
+                assert isinstance(image.digest, str)
+                assert all(isinstance(size, int) for size in image.layers.values())
+    with contextlib.suppress(NoImage, Unavailable):
+        assert all(isinstance(tag, str) for tag in registry.tags("a/b"))
+    with contextlib.suppress(NoImage, Unavailable):
+        registry.raw_manifest("a/b", "sha256:1")
+
+
+class Wire:
+    """A server that writes these bytes to whoever connects, whatever is asked, and hangs up."""
+
+    def __init__(self) -> None:
+        self.answers: Iterator[bytes] = iter(())
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.address = f"localhost:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            client, _ = self._socket.accept()
+            with client, contextlib.suppress(OSError):
+                client.settimeout(5)
+                client.recv(65536)
+                client.sendall(next(self.answers, b""))
+                client.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture(scope="module")
+def wire() -> Wire:
+    return Wire()
+
+
+DEEP = b"[" * 100_000
+HEADERS = st.sampled_from(
+    [
+        b"Content-Length: 5, 5", b"Content-Length: -1", b"Content-Length: 9e9", b"Content-Length: 99999999999999999999",
+        b"Transfer-Encoding: chunked", b"Location: http://[", b"Location: //\xff\xfe:x/", b"Location: ?",
+        b"Location: /v2/",
+        b"Location: http://127.0.0.1:1/", b"Location: file:///etc/passwd", b"Retry-After: -1", b"Retry-After: \xb2",
+        b"Retry-After: Wed, 99 Foo 1 1:1:1", b'WWW-Authenticate: Bearer realm="http://["',
+        b'WWW-Authenticate: Bearer realm="http://127.0.0.1:PORT/t",service="\xff"', b"WWW-Authenticate: Basic",
+        b"Content-Encoding: gzip", b"X" * 70_000 + b": 1", b"no colon", b"\x00: \x00", b" folded: 1",
+    ]
+)  # fmt: skip
+LINES = st.sampled_from(
+    [b"HTTP/1.1 200 OK", b"HTTP/1.1 401 no", b"HTTP/1.1 302 x", b"HTTP/1.1 307 x", b"HTTP/1.1 429 x", b"HTTP/1.1 100 x",
+     b"HTTP/9 200", b"200", b"HTTP/1.1 99999 x", b"", b"\xff"]
+)  # fmt: skip
+WHOLE = st.builds(
+    lambda line, headers, body: b"\r\n".join([line, *headers, b"", body]),
+    LINES,
+    st.lists(HEADERS, max_size=3),
+    BODIES | st.sampled_from([DEEP, b'{"token": 5}', b"5\r\nhello\r\n-1\r\n"]),
+)  # fmt: skip
+
+
+@cases()
+@given(st.lists(WHOLE | st.binary(max_size=30), min_size=1, max_size=5))
+def test_what_comes_over_the_wire(wire: Wire, no_rests: None, whole: list[bytes]) -> None:
+    """Status lines, headers, redirects, tokens and bodies that are none."""
+    port = wire.address.partition(":")[2].encode()
+    wire.answers = itertools.cycle(each.replace(b"PORT", port) for each in whole)
+    with watched():
+        _ask_all(Registry(wire.address))
 
 
 MADE = mutated({"digest": "sha256:1", "seconds": 1.5, "size": 5}).map(json.dumps)
