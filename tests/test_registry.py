@@ -221,6 +221,31 @@ def test_another_manifest_than_the_one_asked_for_is_not_believed(fake: Fake) -> 
         Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
 
 
+@pytest.mark.parametrize("what", ["labels", "platform", "layers"])
+def test_another_configuration_than_the_manifest_names_is_not_believed(fake: Fake, what: str) -> None:
+    """Its labels say what an image was made from: who could change them could pass any image for any other."""
+    forged = {
+        "labels": CONFIG | {"config": {"Labels": {"a": "forged"}}},
+        "platform": CONFIG | {"architecture": "arm64"},
+        "layers": CONFIG | {"rootfs": {"diff_ids": ["sha256:other"]}},
+    }[what]
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        if "/blobs/" in request.path:
+            return 200, {}, json.dumps(forged).encode()
+        return fake.good(request)
+
+    fake.answer = answer
+    with pytest.raises(NoImage, match="another configuration"):
+        Registry(fake.address).image("app/auth", "in-1", "linux/amd64")
+
+
+def test_the_bytes_of_a_manifest_are_those_that_were_asked_for(fake: Fake) -> None:
+    fake.always(200, b"{}")
+    with pytest.raises(NoImage, match="another manifest"):
+        Registry(fake.address).raw_manifest("app/auth", f"sha256:{'0' * 64}")
+
+
 def test_a_registry_that_hangs_or_drips_is_given_up(fake: Fake) -> None:
     def hang(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
         time.sleep(3)

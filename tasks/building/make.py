@@ -174,7 +174,7 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
             local_image is None
             or not made_from(inputs, local_image, decision.parents_label)
             or not is_for(inputs, run.config_of(local_image).platform, run.snapshot().platform)
-            or (len(inputs.platforms) > 1 and not run.index_of(inputs, local_image))
+            or run.content_of(inputs, local_image) != offer.content
         ):
             run.share.refuse(wanted, "it is not made from what its labels in the registry say")
             return None

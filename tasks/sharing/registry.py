@@ -101,6 +101,7 @@ class Registry:
             answer = self._get(f"/v2/{repository}/blobs/{config}", repository)
             if answer is None:
                 return None
+            _checked(answer.body, config, "configuration")
             made = answer.json()
             inspected = {
                 "RootFS": {"Layers": made["rootfs"]["diff_ids"]},
@@ -130,6 +131,7 @@ class Registry:
         answer = self._get(f"/v2/{repository}/manifests/{digest}", repository, ", ".join(_MANIFESTS))
         if answer is None:
             raise NoImage("does not hold all of it")
+        _checked(answer.body, digest, "manifest")
         return answer.body
 
     def take_blob(self, path: str, digest: str, file: Path, size: int | None = None) -> None:
@@ -249,11 +251,7 @@ class Registry:
         answer = self._get(f"/v2/{repository}/manifests/{reference}", repository, ", ".join(_MANIFESTS))
         if answer is None:
             return None, ""
-        import hashlib
-
-        digest = f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
-        if reference.startswith("sha256:") and digest != reference:
-            raise NoImage("answers with another manifest than the one that was asked for")
+        digest = _checked(answer.body, reference if ":" in reference else "", "manifest")
         try:
             manifest = answer.json()
         except ValueError:
@@ -330,6 +328,16 @@ def _size(value: Any) -> int:
     if not isinstance(value, int) or value < 0:
         raise ValueError("no size")
     return value
+
+
+def _checked(content: bytes, digest: str, what: str) -> str:
+    """The digest of an answer; ``NoImage`` if another one was asked for. A tag, "" here, may mean anything."""
+    import hashlib
+
+    found = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    if digest and found != digest:
+        raise NoImage(f"answers with another {what} than the one that was asked for")
+    return found
 
 
 def _together(digest: str, wanted: list[str], parts: list[SharedImage | None]) -> SharedImage | None:
