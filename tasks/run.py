@@ -267,7 +267,7 @@ class Run:
             if decision.builds and name not in self.expected_seconds
         }
         if unknown:
-            for number, made in self.coordinator.lookup(list(unknown)).items():
+            for number, made in self.coordinator.index.lookup(list(unknown)).items():
                 self.expected_seconds[unknown[number]] = made.seconds
 
     def snapshot(self) -> Snapshot:

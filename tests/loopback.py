@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,16 +87,26 @@ def registry(folder: Path, login: tuple[str, str] | None = None) -> Iterator[Ser
 
 
 @contextlib.contextmanager
-def redis(folder: Path, password: str = "") -> Iterator[Service]:
+def redis(folder: Path, password: str = "", port: int = 0, more: Sequence[str] = ()) -> Iterator[Service]:
     if shutil.which("redis-server") is None:
         pytest.skip("there is no redis-server: apt-get install redis-server")
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     argv = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    argv += ["--dir", str(folder)]
+    argv += ["--dir", str(folder), *more]
     if password:
         argv += ["--requirepass", password]
     with running(argv, port, folder / "log") as service:
+        yield service
+
+
+@contextlib.contextmanager
+def sentinel(folder: Path, port: int) -> Iterator[Service]:
+    """A Sentinel that watches over the Redis on this port, as ``swarm``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own, file = free_port(), folder / "sentinel.conf"
+    file.write_text(f"port {own}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor swarm 127.0.0.1 {port} 1\n")
+    with running(["redis-server", str(file), "--sentinel"], own, folder / "log") as service:
         yield service
 
 

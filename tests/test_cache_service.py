@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.sharing.lease import BuildCoordinator, Made
+from tasks.sharing.index import Made
+from tasks.sharing.lease import BuildCoordinator
 from tests import loopback
 from tests.conftest import ROOT, Lab
 
@@ -85,8 +86,8 @@ def test_machines_share_through_it_with_a_login_and_not_without(
     assert REDIS_PASSWORD not in everything
     said: list[str] = []
     crew = BuildCoordinator(lab.environ["REDIS_URL"], said.append)
-    crew.publish({"f": Made("d", 1.0, 2)})
-    assert (crew.lookup(["f"]), said) == ({"f": Made("d", 1.0, 2)}, [])
+    crew.index.publish({"f": Made("d", 1.0, 2)})
+    assert (crew.index.lookup(["f"]), said) == ({"f": Made("d", 1.0, 2)}, [])
 
 
 @pytest.mark.stack

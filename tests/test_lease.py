@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from tasks.sharing import lease
-from tasks.sharing.lease import BuildCoordinator, Made
+from tasks.sharing import lease, redis_client
+from tasks.sharing.index import Made
+from tasks.sharing.lease import BuildCoordinator
 from tests import loopback
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,20 +99,125 @@ def test_a_killed_holder_is_replaced(server: loopback.Service) -> None:
         assert late
 
 
-def test_only_the_holder_gives_back(server: loopback.Service) -> None:
-    client = redis.Redis(port=server.port, decode_responses=True)
-    with crew(server).acquire("stolen", lambda who: None, never):
-        client.set("vllm-swarm:lease:stolen", "another")
-    assert client.get("vllm-swarm:lease:stolen") == "another"
+HOLDERS = "{vllm-swarm}:holders"
 
 
-def test_only_the_holder_renews(server: loopback.Service) -> None:
+def steal(service: loopback.Service, what: str) -> redis.Redis:
+    """Another machine has the lease, as after a stop of its holder that was longer than the lease."""
+    client = redis.Redis(port=service.port, decode_responses=True)
+    client.hset(HOLDERS, what, "another#999")
+    return client
+
+
+def test_only_the_holder_renews_and_gives_back(server: loopback.Service) -> None:
     said: list[str] = []
-    client = redis.Redis(port=server.port, decode_responses=True)
     with crew(server, said, lease_seconds=0.3).acquire("lost", lambda who: None, never):
-        client.set("vllm-swarm:lease:lost", "another", px=60_000)
+        client = steal(server, "lost")
         time.sleep(0.3)
-        assert client.pttl("vllm-swarm:lease:lost") > 50_000
+    assert client.hget(HOLDERS, "lost") == "another#999"
+    assert said == []
+
+
+def test_a_holder_that_was_stopped_for_too_long_notices_before_it_pushes(server: loopback.Service) -> None:
+    """Its renewals sleep as it does: only the question before the push tells."""
+    one, other = crew(server, lease_seconds=0.4), crew(server, lease_seconds=30)
+    one._renew = lambda *words: None  # type: ignore[method-assign]
+    with one.acquire("stopped", lambda who: None, never):
+        assert not one.lost("stopped")
+        first = redis.Redis(port=server.port, decode_responses=True).hget(HOLDERS, "stopped")
+        with other.acquire("stopped", lambda who: None, never) as late:
+            assert late
+            second = redis.Redis(port=server.port, decode_responses=True).hget(HOLDERS, "stopped")
+            assert one.lost("stopped")
+            assert not other.lost("stopped")
+    assert first
+    assert second
+    assert int(first.partition("#")[2]) < int(second.partition("#")[2])
+    assert not one.lost("stopped"), "who holds nothing has lost nothing"
+    assert not one.lost("never asked for")
+
+
+def test_a_holder_that_only_renews_is_not_waited_for_for_ever(
+    server: loopback.Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_SLACK_SECONDS", 0.2)
+    said: list[str] = []
+    with crew(server).acquire("hangs", lambda who: None, never):
+        waiting = crew(server, said)
+        with waiting.acquire("hangs", lambda who: None, never, expected=0.1) as late:
+            assert late
+            assert not waiting.lost("hangs"), "it builds without the lease, and may push if nobody else did"
+    assert said == [
+        f"{os.uname().nodename} takes far longer than expected for an image that is needed: it is built here too"
+    ]
+
+
+def test_leases_do_not_expire_by_themselves_and_leave_nothing(server: loopback.Service) -> None:
+    """What Redis may make room with is what expires."""
+    client = redis.Redis(port=server.port, decode_responses=True)
+    with crew(server).acquire("kept", lambda who: None, never):
+        assert {client.ttl(key) for key in lease._KEYS} == {-1}
+    with crew(server, lease_seconds=0.05).acquire("next", lambda who: None, never):
+        steal(server, "dead"), client.zadd(lease._KEYS[0], {"dead": 1})
+        with crew(server).acquire("sweeps", lambda who: None, never):
+            assert client.hget(HOLDERS, "dead") is None
+    assert (client.exists(*lease._KEYS[:2]), client.exists(lease._KEYS[2])) == (0, 1)
+
+
+def test_a_redis_that_stalls_for_a_while_is_waited_for(server: loopback.Service) -> None:
+    said: list[str] = []
+    one = crew(server, said)
+    one.index.publish({"stall": Made("", 1.0, 1)})
+    server.process.send_signal(signal.SIGSTOP)
+    waking = threading.Timer(2.5, server.process.send_signal, (signal.SIGCONT,))
+    waking.start()
+    try:
+        assert one.index.lookup(["stall"])
+    finally:
+        waking.join()
+    assert (said, one.on) == ([], True)
+
+
+def test_a_redis_that_is_back_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_client, "_REST_SECONDS", 0.1)
+    monkeypatch.setattr(redis_client, "_PAUSES", ())
+    said: list[str] = []
+    with loopback.redis(tmp_path) as first:
+        one = crew(first, said, lease_seconds=0.3)
+        with one.acquire("x", lambda who: None, never):
+            first.kill()
+            assert one.index.lookup(["f"]) == {}
+            with loopback.redis(tmp_path, port=first.port) as second:
+                client = redis.Redis(port=second.port, decode_responses=True)
+                until = time.monotonic() + 20
+                while not client.hget(HOLDERS, "x") and time.monotonic() < until:
+                    time.sleep(0.05)
+                assert client.hget(HOLDERS, "x"), "its holder told it who holds the lease"
+                assert not one.lost("x")
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+def test_sentinel_and_cluster_by_url(tmp_path: Path, kind: str) -> None:
+    said: list[str] = []
+    with contextlib.ExitStack() as stack:
+        more = ["--cluster-enabled", "yes"] if kind == "cluster" else []
+        one = stack.enter_context(loopback.redis(tmp_path / "data", more=more))
+        client = redis.Redis(port=one.port, decode_responses=True)
+        url = f"redis+cluster://127.0.0.1:{one.port}"
+        if kind == "cluster":
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            until = time.monotonic() + 20
+            while client.cluster("INFO")["cluster_state"] != "ok" and time.monotonic() < until:
+                time.sleep(0.05)
+        else:
+            watcher = stack.enter_context(loopback.sentinel(tmp_path / "sentinel", one.port))
+            url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watcher.port}/swarm/0"
+        crew = BuildCoordinator(url, said.append)
+        with crew.acquire("x", said.append, never) as late:
+            assert (late, crew.lost("x"), bool(client.hget(HOLDERS, "x"))) == (False, False, True)
+        crew.index.publish({"f": Made("d", 1.0, 1), "g": Made("d", 1.0, 1)})
+        assert len(crew.index.lookup(["f", "g"])) == 2
     assert said == []
 
 
@@ -119,36 +226,36 @@ def test_who_waits_can_be_stopped(server: loopback.Service) -> None:
     with crew(server).acquire("held", lambda who: None, never):
         with crew(server).acquire("held", lambda who: stop.set(), stop.is_set) as late:
             assert late
-        assert crew(server)._do(lambda redis: redis.get("vllm-swarm:lease:held"))
+        assert crew(server)._store.do(lambda redis: redis.hget(HOLDERS, "held"))
 
 
 def test_the_index_answers_in_one_round_trip(server: loopback.Service) -> None:
     told = {"f1": Made("sha256:d", 12.5, 1000), "f2": Made("", 3.0, 10)}
-    crew(server).publish(told)
+    crew(server).index.publish(told)
     other = crew(server)
-    before = other._do(lambda redis: redis.info("stats"))["total_commands_processed"]
-    assert other.lookup(["f1", "nothing", "f2"]) == told
-    after = other._do(lambda redis: redis.info("stats"))["total_commands_processed"]
+    before = other._store.do(lambda redis: redis.info("stats"))["total_commands_processed"]
+    assert other.index.lookup(["f1", "nothing", "f2"]) == told
+    after = other._store.do(lambda redis: redis.info("stats"))["total_commands_processed"]
     assert after - before == 2  # the question, and this one
 
 
 def test_the_index_forgets_what_nobody_builds_again(server: loopback.Service) -> None:
-    crew(server).publish({"old": Made("", 1.0, 1)})
-    left = crew(server)._do(lambda redis: redis.ttl("vllm-swarm:made:old"))
+    crew(server).index.publish({"old": Made("", 1.0, 1)})
+    left = crew(server)._store.do(lambda redis: redis.ttl("{vllm-swarm}:made:old"))
     assert 0 < left <= 90 * 86400
 
 
 def test_what_another_program_wrote_is_passed_over(server: loopback.Service) -> None:
-    crew(server)._do(lambda redis: redis.set("vllm-swarm:made:odd", "{not json"))
-    crew(server)._do(lambda redis: redis.set("vllm-swarm:made:other", '{"digest": 1, "more": 2}'))
-    assert crew(server).lookup(["odd", "other"]) == {}
+    crew(server)._store.do(lambda redis: redis.set("{vllm-swarm}:made:odd", "{not json"))
+    crew(server)._store.do(lambda redis: redis.set("{vllm-swarm}:made:other", '{"digest": 1, "more": 2}'))
+    assert crew(server).index.lookup(["odd", "other"]) == {}
 
 
 def test_nobody_else_is_nobody_to_wait_for() -> None:
     said: list[str] = []
     with BuildCoordinator("", said.append).acquire("x", said.append, never) as late:
         assert not late
-    assert BuildCoordinator("", said.append).lookup(["x"]) == {}
+    assert BuildCoordinator("", said.append).index.lookup(["x"]) == {}
     assert said == []
 
 
@@ -161,7 +268,7 @@ def test_a_redis_that_is_not_there_is_said_once_without_the_password(url: str) -
     for _ in range(2):
         with one.acquire("x", said.append, never) as late:
             assert not late
-    one.publish({"f": Made("", 1.0, 1)})
+    one.index.publish({"f": Made("", 1.0, 1)})
     assert len(said) == 1
     assert "Redis is left out" in said[0]
     assert "HUSH" not in said[0]
@@ -172,10 +279,10 @@ def test_a_wrong_password_is_said_without_any(tmp_path: Path) -> None:
     said: list[str] = []
     with loopback.redis(tmp_path, password="right") as server:
         good = BuildCoordinator(f"redis://:right@127.0.0.1:{server.port}/0", said.append)
-        good.publish({"f": Made("", 1.0, 1)})
-        assert good.lookup(["f"])
+        good.index.publish({"f": Made("", 1.0, 1)})
+        assert good.index.lookup(["f"])
         bad = BuildCoordinator(f"redis://:HUSH@127.0.0.1:{server.port}/0", said.append)
-        assert bad.lookup(["f"]) == {}
+        assert bad.index.lookup(["f"]) == {}
     assert said == ["Redis is left out (it refuses the password in REDIS_URL): another machine may do the same work"]
 
 
@@ -203,25 +310,29 @@ def test_a_redis_that_dies_while_a_lease_is_held_stops_nobody(tmp_path: Path) ->
         (redis.ResponseError(), "it refuses the command"),
     ],
 )
-def test_what_is_wrong_with_redis_is_said_without_its_own_words(error: Exception, said: str) -> None:
+def test_what_is_wrong_with_redis_is_said_without_its_own_words(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
     heard: list[str] = []
 
     def fails(client: object) -> None:
         raise error
 
+    monkeypatch.setattr(redis_client, "_PAUSES", ())
     one = BuildCoordinator("redis://:HUSH@127.0.0.1:1/0", heard.append)
-    assert one._do(fails) is None
+    assert one._store.do(fails) is None
     assert heard == [f"Redis is left out ({said}): another machine may do the same work"]
-    assert one._do(lambda client: "answered") is None
+    assert one._store.do(lambda client: "answered") is None
 
 
 def test_a_redis_that_hangs_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_SOCKET_SECONDS", 0.3)
+    monkeypatch.setattr(redis_client, "_SOCKET_SECONDS", 0.3)
+    monkeypatch.setattr(redis_client, "_PAUSES", ())
     said: list[str] = []
     relay = loopback.Relay(1)
     relay.silent = True
     try:
-        assert BuildCoordinator(f"redis://127.0.0.1:{relay.port}/0", said.append).lookup(["f"]) == {}
+        assert BuildCoordinator(f"redis://127.0.0.1:{relay.port}/0", said.append).index.lookup(["f"]) == {}
     finally:
         relay.close()
     assert len(said) == 1

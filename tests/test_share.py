@@ -411,7 +411,7 @@ def test_what_was_answered_before_a_registry_failed_for_good_is_used(monkeypatch
     monkeypatch.setattr(share_module, "_AT_ONCE", 1)
     assert one.look({str(number): wanted(str(number)) for number in range(9)}) == {"0": FOUND, "1": FOUND}
     assert (len(asked), one.reads, one.writes) == (5, True, False), "after three in a row nothing more is asked"
-    assert said[-1] == "the shared registry reg:5000 answers with status 500: images are built here instead"
+    assert said[-1] == "the shared registry reg:5000 goes on like that: images are built here instead"
     assert one.look({"0": wanted("0"), "new": wanted("new")}) == {"0": FOUND}
 
 

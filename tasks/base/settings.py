@@ -72,7 +72,7 @@ def _registry(text: str) -> str:
 
 
 def _redis(text: str) -> str:
-    if not re.match(r"(redis|rediss|unix)://", text):
+    if not re.match(r"(rediss?(\+(sentinel|cluster))?|unix)://", text):
         raise _Hidden("a Redis URL such as rediss://:PASSWORD@redis.example.org:6379/0")
     return text
 

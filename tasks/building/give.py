@@ -20,7 +20,7 @@ from tasks.engine.labels import INPUT_DIGEST
 from tasks.planning.agreement import Verdict, verdict
 from tasks.planning.plan import Decision, own_only, rebuilt
 from tasks.run import Run
-from tasks.sharing import lease, share
+from tasks.sharing import index, share
 
 if TYPE_CHECKING:
     from tasks.planning.shared_image import SharedImage
@@ -70,8 +70,8 @@ def give(run: Run, decision: Decision, local_image: LocalImage, seconds: float) 
             parents.base_given = True
     what, shared_image = offer(run, decision, wanted, local_image)
     if run.settings.cache_write:
-        made = lease.Made(shared_image.digest if shared_image else "", seconds, local_image.size)
-        run.coordinator.publish({wanted.fingerprint: made})
+        made = index.Made(shared_image.digest if shared_image else "", seconds, local_image.size)
+        run.coordinator.index.publish({wanted.fingerprint: made})
     takes = what == Verdict.TAKE and shared_image and run.share.gives(shared_image) and not own_only(decision.inputs)
     return shared_image if takes else None
 
@@ -94,7 +94,9 @@ def offer(
         )
 
     what = judged()
-    if what == Verdict.PUSH and registry.writes:
+    if what == Verdict.PUSH and registry.writes and run.coordinator.lost(wanted.turn):
+        run.events.emit(ImageNoted(decision.name, "not pushed: meanwhile another machine has the turn to build it"))
+    elif what == Verdict.PUSH and registry.writes:
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
         layout = build_target.layout_of(run, decision.inputs)
         whole = (layout, run.index_of(decision.inputs, local_image)) if layout else None

@@ -215,12 +215,11 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
         return
     name = decision.name
     run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected_seconds.get(name)))
-    turn = f"{wanted.fingerprint}:{wanted.platform}"
 
     def waits(who: str) -> None:
         run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
-    with run.coordinator.acquire(turn, waits, commands.stopping):
+    with run.coordinator.acquire(wanted.turn, waits, commands.stopping, run.expected_seconds.get(name)):
         if commands.stopping():
             raise commands.Stopped
         run.share.forget(wanted)

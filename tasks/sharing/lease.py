@@ -1,44 +1,78 @@
 """Who builds what?
 
 With ``REDIS_URL`` machines that need the same image at the same time build it once: one holds a lease on its
-fingerprint, which it renews while it lives and which runs out when it dies; the others wait and then pull. An index
-in the same Redis says of each fingerprint what became of it, so that a forecast knows other machines' builds.
-Without Redis, or when it fails, everything goes on: at most work is done twice. It is said once.
+fingerprint, which it renews while it lives and which runs out when it dies; the others wait, no longer than the build
+can be expected to take, and then pull. Each lease has a number that is higher than all before. Whoever was stopped for
+longer than a lease lasts finds another number in its place, and does not push.
+
+Leases are members of three keys that never expire by themselves, so that a full Redis, which makes room by removing
+what expires, takes none away. The scripts go by the clock of Redis. Without Redis, or while it fails, everything goes
+on: at most work is done twice.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from tasks.base.shapes import fits
+from tasks.sharing.index import Index
+from tasks.sharing.redis_client import Store
 
-_PREFIX = "vllm-swarm:"
 LEASE_SECONDS = 15.0
 """How long a lease outlives a holder that does not renew it any more."""
 
 _RENEWALS = 3  # in the time of one lease: two may be lost
 _POLL_SECONDS = 0.5
-_REMEMBERED_SECONDS = 90 * 86400  # how long the index knows an image that nobody builds again
-_SOCKET_SECONDS = 2.0
-_LONGEST_SECONDS = 1e7  # what says more is no build's time
+_SLACK_SECONDS, _UNKNOWN_SECONDS = 60.0, 900.0
+_FACTOR = 2.0  # how much longer than expected a build may take before it is done here as well
+
+_KEYS = [f"{{vllm-swarm}}:{name}" for name in ("leases", "holders", "lease-number")]
+# In braces: all keys of a script are on one node of a cluster.
+_NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000) "
+# ARGV of both: what, who, milliseconds. Answers [1, number], or [0, holder].
+_TAKE = f"""{_NOW}
+for _, what in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 100)) do
+    redis.call('ZREM', KEYS[1], what); redis.call('HDEL', KEYS[2], what)
+end
+local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local holder = redis.call('HGET', KEYS[2], ARGV[1])
+if holder and until_ and tonumber(until_) > now then
+    local who, number = string.match(holder, '^(.*)#(%d+)$')
+    if who ~= ARGV[2] then return {{0, holder}} end
+    return {{1, tonumber(number)}}
+end
+local number = redis.call('INCR', KEYS[3])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '#' .. number)
+redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
+return {{1, number}}
+"""
+# ARGV: what, holder, milliseconds; 0 gives it back. Answers 0 if it is another's. A Redis that lost everything learns
+# of it anew.
+_KEEP = f"""{_NOW}
+local holder = redis.call('HGET', KEYS[2], ARGV[1])
+if holder and holder ~= ARGV[2] then return 0 end
+if ARGV[3] == '0' then
+    redis.call('ZREM', KEYS[1], ARGV[1]); redis.call('HDEL', KEYS[2], ARGV[1])
+else
+    redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+    redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
+end
+return 1
+"""
 
 
-@dataclass(frozen=True)
-class Made:
-    """What the index knows of a fingerprint: the digest in the shared registry ("" if it is not there), the seconds
-    that the build took, and the image's bytes."""
+@dataclass
+class Lease:
+    """A lease on ``what`` as its holder has it; ``lost`` once it was seen to be another's."""
 
-    digest: str
-    seconds: float
-    size: int
+    what: str
+    holder: str
+    lost: bool = False
 
 
 class BuildCoordinator:
@@ -48,117 +82,86 @@ class BuildCoordinator:
     """
 
     def __init__(self, url: str, say: Callable[[str], None], lease_seconds: float = LEASE_SECONDS) -> None:
-        self._url = url
+        self._store = Store(url, say)
         self._say = say
         self._seconds = lease_seconds
-        self._off = not url
-        self._client: Any = None
-        self._lock = threading.Lock()
+        self._held: dict[str, Lease] = {}
+        self.index = Index(self._store)
+        """What is known of results."""
 
     @property
     def on(self) -> bool:
         """Whether there are others, and Redis has answered so far."""
-        return not self._off
+        return self._store.on
 
     @contextlib.contextmanager
-    def acquire(self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool]) -> Iterator[bool]:
+    def acquire(
+        self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool], expected: float | None = None
+    ) -> Iterator[bool]:
         """Be the only one that builds ``what`` for the block; true if another had the turn first, so that its result
         may be there.
 
-        ``waits`` is told who is waited for, ``stopping`` whether to give up.
+        ``waits`` is told who is waited for, ``stopping`` whether to give up. ``expected`` are the seconds that the work
+        takes: whoever holds the lease for much longer is not waited for any more.
         """
-        key, token = f"{_PREFIX}lease:{what}", f"{socket.gethostname()}:{os.getpid()}:{os.urandom(16).hex()}"
-        # Renewed by another thread; both know it by the same token.
-        lease = self._do(lambda redis: redis.lock(key, self._seconds, blocking=False, thread_local=False))
-        waited = False
-        while not stopping():
-            if self._do(lambda redis: lease.acquire(token=token)) or self._off:
-                break
-            waited = True
-            holder = self._do(lambda redis: redis.get(key))
-            if holder:
-                waits(str(holder).partition(":")[0])
-            time.sleep(_POLL_SECONDS)
+        lease, waited = self._taken(what, waits, stopping, patience(expected))
         done = threading.Event()
-        renewal = threading.Thread(target=self._renew, args=(lease, done), daemon=True)
-        if not self._off:
+        renewal = threading.Thread(target=self._renew, args=(lease, done), daemon=True) if lease else None
+        if lease and renewal:
+            self._held[what] = lease
             renewal.start()
         try:
             yield waited
         finally:
             done.set()
-            if renewal.is_alive():
+            if lease and renewal:
                 renewal.join()
-            self._do(lambda redis: lease.release())
+                self._held.pop(what, None)
+                self._keep(lease, 0.0)
 
-    def lookup(self, fingerprints: Sequence[str]) -> dict[str, Made]:
-        """What the index knows of these fingerprints, in one round trip."""
-        if not fingerprints:
-            return {}
-        answers = self._do(lambda redis: redis.mget([f"{_PREFIX}made:{fingerprint}" for fingerprint in fingerprints]))
-        made = {}
-        for fingerprint, text in zip(fingerprints, answers or (), strict=False):
-            with contextlib.suppress(ValueError, TypeError):
-                known = Made(**json.loads(text))
-                if fits(known, Made) and 0 <= known.seconds < _LONGEST_SECONDS and known.size >= 0:
-                    made[fingerprint] = known
-        return made
+    def lost(self, what: str) -> bool:
+        """Whether this process took a lease on ``what``, and another has it by now: then its result is not to be
+        pushed. Asks Redis; one that does not answer took nothing away."""
+        lease = self._held.get(what)
+        if lease:
+            self._keep(lease, self._seconds)
+        return lease is not None and lease.lost
 
-    def publish(self, made: Mapping[str, Made]) -> None:
-        """Put what was made into the index, in one round trip."""
+    def _taken(
+        self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool], most: float
+    ) -> tuple[Lease | None, bool]:
+        """A lease, and whether it was waited for; None without Redis, when stopping, and when the wait was too long."""
+        who = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(16).hex()}"
+        words = [len(_KEYS), *_KEYS, what, who, round(self._seconds * 1000)]
+        waited, until = False, time.monotonic() + most
+        while not stopping():
+            answer = self._store.do(lambda redis: redis.eval(_TAKE, *words))
+            if not answer:
+                break
+            if answer[0]:
+                return Lease(what, f"{who}#{answer[1]}"), waited
+            waited, holder = True, str(answer[1]).partition(":")[0]
+            if time.monotonic() > until:
+                self._say(f"{holder} takes far longer than expected for an image that is needed: it is built here too")
+                break
+            waits(holder)
+            time.sleep(_POLL_SECONDS)
+        return None, waited
 
-        def write(redis: Any) -> None:
-            with redis.pipeline(transaction=False) as pipe:
-                for fingerprint, result in made.items():
-                    pipe.set(f"{_PREFIX}made:{fingerprint}", json.dumps(asdict(result)), ex=_REMEMBERED_SECONDS)
-                pipe.execute()
+    def _keep(self, lease: Lease, seconds: float) -> None:
+        words = [len(_KEYS), *_KEYS, lease.what, lease.holder, round(seconds * 1000)]
+        if self._store.do(lambda redis: redis.eval(_KEEP, *words)) == 0:
+            lease.lost = True
 
-        self._do(write)
-
-    def _renew(self, lease: Any, done: threading.Event) -> None:
-        while not done.wait(self._seconds / _RENEWALS):
-            self._do(lambda redis: lease.reacquire())
-
-    def _do(self, ask: Callable[[Any], Any]) -> Any:
-        """The answer of Redis; None when it does not answer, and it is not asked again in this run."""
-        if self._off:
-            return None
-        import redis
-
-        try:
-            return ask(self._connected())
-        except redis.exceptions.LockError:  # the lease ran out, or was never held: it is not ours to renew or give back
-            return None
-        except (redis.RedisError, OSError, ValueError) as error:
-            with self._lock:
-                first, self._off = not self._off, True
-            if first:
-                # The error's own text may hold the URL, and so the password.
-                self._say(f"Redis is left out ({_kind(error)}): another machine may do the same work")
-            return None
-
-    def _connected(self) -> Any:
-        import redis
-
-        with self._lock:
-            if self._client is None:
-                self._client = redis.Redis.from_url(
-                    self._url,
-                    decode_responses=True,
-                    socket_connect_timeout=_SOCKET_SECONDS,
-                    socket_timeout=_SOCKET_SECONDS,
-                    retry=None,
-                )
-            return self._client
+    def _renew(self, lease: Lease, done: threading.Event) -> None:
+        while not lease.lost and not done.wait(self._seconds / _RENEWALS):
+            self._keep(lease, self._seconds)
 
 
-def _kind(error: Exception) -> str:
-    import redis
+def patience(expected: float | None) -> float:
+    """The seconds for which another machine's build is waited for, if so many are expected.
 
-    if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
-        return "it refuses the password in REDIS_URL"
-    if isinstance(error, redis.TimeoutError | TimeoutError):
-        return "it does not answer in time"
-    if isinstance(error, redis.ConnectionError | OSError):
-        return "no connection"
-    return "REDIS_URL is not understood" if isinstance(error, ValueError) else "it refuses the command"
+    >>> patience(30), patience(None)
+    (120.0, 900.0)
+    """
+    return _UNKNOWN_SECONDS if expected is None else _SLACK_SECONDS + _FACTOR * expected

@@ -51,6 +51,11 @@ class Wanted:
         """The tag that names its fingerprint."""
         return tag_of(self.ref, self.fingerprint).rpartition(":")[2]
 
+    @property
+    def turn(self) -> str:
+        """What a lease on building it is called."""
+        return f"{self.fingerprint}:{self.platform}"
+
 
 class Strikes:
     """How often one kind of thing went wrong in a row, of which ``most`` are too many; for several threads."""
@@ -230,11 +235,11 @@ class Share:
         return None if shared_image and self._failed.get(shared_image.digest) else shared_image
 
     def _tell(self, what: str, so: str, once: bool = False) -> None:
-        """Say what is wrong with the registry; ``once``: unless it was said before, of another image."""
+        """Say what is wrong with the registry, and what follows; ``once``: not if it was wrong before."""
         with self._lock:
             before, self._said = what in self._said, self._said | {what}
         if not (once and before):
-            self._say(f"the shared registry {self.address} {what}: {so}")
+            self._say(f"the shared registry {self.address} {'goes on like that' if before else what}: {so}")
 
     def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
         """Run a docker command within the time that so many bytes may take; returns what is wrong, "" if nothing is."""

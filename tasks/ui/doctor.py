@@ -151,7 +151,7 @@ def _shared(run: Run) -> Iterator[Finding]:
         yield _reached("shared registry", settings.cache_registry, said, "see CACHE_REGISTRY and `docker login`")
     if settings.redis_url:
         said = []
-        BuildCoordinator(settings.redis_url, said.append).lookup(["0"])
+        BuildCoordinator(settings.redis_url, said.append).index.lookup(["0"])
         yield _reached("redis", "the one of REDIS_URL", said, "see REDIS_URL")
 
 

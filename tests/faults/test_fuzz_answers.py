@@ -27,7 +27,8 @@ from tasks.inputs.image_configs import ImageConfigCache
 from tasks.inputs.resolver import InputResolver
 from tasks.planning import checkouts, reasons, record
 from tasks.sharing import registry as registry_module
-from tasks.sharing.lease import BuildCoordinator
+from tasks.sharing.index import Index
+from tasks.sharing.redis_client import Store
 from tasks.sharing.registry import NoImage, Registry
 from tasks.sharing.transport import Answer, Unavailable
 from tests.faults.fuzzing import JSON, as_json, cases, damaged, mutated, watched
@@ -223,10 +224,10 @@ MADE = mutated({"digest": "sha256:1", "seconds": 1.5, "size": 5}).map(json.dumps
 @cases()
 @given(st.lists(MADE | st.text(max_size=20) | st.none(), max_size=4))
 def test_answers_of_the_index(answers: list[Any]) -> None:
-    coordinator = BuildCoordinator("redis://localhost:1/0", lambda text: None)
-    coordinator._do = lambda ask: answers  # type: ignore[method-assign]
+    store = Store("redis://localhost:1/0", lambda text: None)
+    store.do = lambda ask: answers  # type: ignore[method-assign]
     with watched():
-        for made in coordinator.lookup([f"{number}" for number in range(len(answers))]).values():
+        for made in Index(store).lookup([f"{number}" for number in range(len(answers))]).values():
             assert isinstance(made.digest, str)
             assert 0 <= made.seconds < 1e9
             assert isinstance(made.size, int)
