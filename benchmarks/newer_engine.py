@@ -26,7 +26,8 @@ from tasks.bases.debian import indextargets
 
 SUITE = "testing"
 FOLDER = ROOT / ".build" / "engines"
-_PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-compose", "containerd", "runc", "tini-static")
+_ENGINE = ("docker.io", "docker-cli", "docker-buildx", "docker-compose", "containerd", "runc", "tini-static")
+_PACKAGES = (*_ENGINE, "cosign")  # which judges our signatures
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _ASKED_AGAIN_SECONDS = 86400.0
 _LINE = re.compile(r"'[^']+' (?P<file>(?P<package>[^_]+)_(?P<version>[^_]+)_\S+\.deb) \d+ (?P<digest>\S+)")

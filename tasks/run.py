@@ -155,9 +155,9 @@ class Run:
     @cached_property
     def share(self) -> Share:
         """The registry that machines share finished images through, if one is set."""
-        from tasks.sharing.share import Share
+        from tasks.sharing import share
 
-        return Share(self.settings.cache_registry, self.settings.cache_write, self.events.say)
+        return share.of(self.settings, self.events.say)
 
     @cached_property
     def asked(self) -> Asked:

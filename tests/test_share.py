@@ -149,6 +149,38 @@ def test_the_second_machine_builds_nothing(machines: tuple[Machine, Machine], se
 
 
 @pytest.mark.engine
+def test_a_signed_result_is_pulled_and_any_other_is_built(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    first, second = machines
+    listed, key = tmp_path / "trusted.toml", tmp_path / "key"
+    first.environ |= {"SHARE_BUILDERS": str(listed), "SHARE_KEY": ""}
+    made_key = first.doit("share_key", "first", str(key))
+    assert made_key.returncode == 0, made_key.stderr
+    second.environ["SHARE_BUILDERS"] = str(listed)
+    # Who has no key shares nothing that is taken.
+    first.environ["SHARE_TRUST"] = "any"
+    assert first.did() == dict.fromkeys(ALL, "built")
+    plan = second.doit("plan")
+    assert plan.stderr.count("is not taken: it is not signed") == 3, plan.stderr
+    assert second.actions() == dict.fromkeys(ALL, "build")
+    # What is there already is only signed.
+    first.environ |= {"SHARE_TRUST": "", "SHARE_KEY": str(key)}
+    signed = first.doit("cache_export")
+    assert signed.returncode == 0, signed.stderr
+    assert "pushed 3 images" in signed.stderr
+    assert second.did() == dict.fromkeys(ALL, "pulled")
+    assert second.contents() == first.contents()
+    # And what is built from now on is signed when it is pushed, until the key is revoked.
+    for machine in machines:
+        (machine.folder / "app.py").write_text("two")
+    assert first.did() == {"app": "built"}
+    assert second.did() == {"app": "pulled"}
+    second.forget()
+    listed.write_text(listed.read_text() + "revoked = true\n")
+    assert second.did() == dict.fromkeys(ALL, "built")
+    assert second.said.count("is not taken: the key of first is revoked") == 3
+
+
+@pytest.mark.engine
 def test_read_only_machines_write_nothing(machines: tuple[Machine, Machine], server: loopback.Service) -> None:
     first, second = machines
     first.environ["CACHE_WRITE"] = "0"

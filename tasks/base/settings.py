@@ -71,6 +71,12 @@ def _registry(text: str) -> str:
     return text.rstrip("/")
 
 
+def _trust(text: str) -> str:
+    if not re.fullmatch(r"any|signed|[1-9]", text):
+        raise ValueError("any, signed, or how many builders must sign, from 1 to 9")
+    return text
+
+
 def _redis(text: str) -> str:
     if not re.match(r"(rediss?(\+(sentinel|cluster))?|unix)://", text):
         raise _Hidden("a Redis URL such as rediss://:PASSWORD@redis.example.org:6379/0")
@@ -168,6 +174,13 @@ class Settings:
     cache_ask: float = _setting(
         3600.0, age, "how often that registry is asked whether an image that is fresh here was rebuilt on purpose"
     )
+    share_trust: str = _setting(
+        "", _trust, "whose shared results are taken: any (all who may push), signed, or how many builders must sign"
+    )
+    share_builders: str = _setting(
+        "", str, "the list of trusted builders, from the folder of dodo.py (default: trusted-builders.toml)"
+    )
+    share_key: str = _setting("", str, "file with the private key that signs what this machine shares")
     cache_write: bool = _setting(True, _yes_no, "whether results and caches may be written to where others read them")
     cache_max_size: int = _setting(10 * 10**9, _size, "how much disk caches and old results may use")
     cache_max_age: float = _setting(7 * 86400.0, age, "how long caches and old results are kept unused")

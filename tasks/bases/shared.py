@@ -98,7 +98,7 @@ def of(settings: Settings, share: Share | None, number: str, platform: str) -> S
     if not (number and settings.cache_registry):
         return SharedBase(None, number, platform)
     if share is None:
-        from tasks.sharing.share import Share
+        from tasks.sharing import share as sharing
 
-        share = Share(settings.cache_registry, settings.cache_write, lambda text: print(text, file=sys.stderr))
+        share = sharing.of(settings, lambda text: print(text, file=sys.stderr))
     return SharedBase(share, number, platform)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tasks.base.errors import UserError
 from tasks.base.settings import CacheBackend
 from tasks.cli.action import JSON, YES, Task, option, quiet
 from tasks.cli.build import declared_images, make_image
@@ -37,6 +38,24 @@ def task_cache_export() -> Task:
 def task_cache_import() -> Task:
     """Take in what cache_export wrote on another machine: FOLDER"""
     return quiet("tasks.building.archive:import_from", words="folders")
+
+
+def task_share_key() -> Task:
+    """Make the key with which this machine signs what it shares, and list it: NAME [FILE] [--days N]"""
+    days = option("days", 365, "how long the key counts")
+    return quiet(_share_key, days, words="words")
+
+
+def _share_key(run: Run, words: Sequence[str], days: int) -> None:
+    """Write the private key, add the public one to the list of trusted builders, and say what else is to be done.
+    Raises ``UserError``."""
+    from tasks.sharing import trusted
+
+    if not 1 <= len(words) <= 2:
+        raise UserError("share_key takes the name of a builder, and the file that the key is to be in")
+    file, listed = trusted.begin(run.settings, words[0], Path(words[1]) if words[1:] else None, days)
+    print(f"{listed} now trusts {words[0]}: let it be reviewed and committed")
+    print(f"the private key is in {file}, for this machine alone: SHARE_KEY={file}")
 
 
 def task_rebuild_optimized() -> Iterator[Task]:

@@ -18,6 +18,7 @@ from tasks.sharing.registry import Registry
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 _EMPTY = "application/vnd.oci.empty.v1+json"
+_TRIES = 5  # to be on a list that others write too
 
 
 class Attachment(NamedTuple):
@@ -47,19 +48,28 @@ def attach(registry: Registry, path: str, digest: str, attachment: Attachment) -
     own = _descriptor(MANIFEST, text)
     lists_itself = registry.give_manifest(path, own["digest"], MANIFEST, text)
     if not lists_itself:
-        listed = [each for each in attached(registry, path, digest) if each["digest"] != own["digest"]]
-        entry = own | {"artifactType": attachment.kind, "annotations": dict(attachment.annotations)}
+        _list(registry, path, digest, own | {"artifactType": attachment.kind, "annotations": manifest["annotations"]})
+    return str(own["digest"])
+
+
+def _list(registry: Registry, path: str, digest: str, entry: Mapping[str, Any]) -> None:
+    """Add something to the list that a tag holds. It is looked at again afterwards: another machine may have written
+    its own in the same moment."""
+    for _ in range(_TRIES):
+        listed = attached(registry, path, digest)
+        if any(each.get("digest") == entry["digest"] for each in listed):
+            return
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*listed, entry]}
         registry.give_manifest(path, _tag(digest), INDEX, json.dumps(index, sort_keys=True).encode())
-    return str(own["digest"])
 
 
 def attached(registry: Registry, path: str, digest: str, kind: str = "") -> list[dict[str, Any]]:
     """The descriptors of all that is attached to a manifest, or of what is of this kind. Raises ``Unavailable`` and
     ``NoImage``."""
-    listed = registry.listing(path, f"referrers/{digest}", INDEX) or registry.listing(
-        path, f"manifests/{_tag(digest)}", INDEX
-    )
+    listed = registry.listing(path, f"referrers/{digest}", INDEX) if registry.lists_referrers else None
+    if listed is None:
+        registry.lists_referrers = False  # one question for each image, not two
+        listed = registry.listing(path, f"manifests/{_tag(digest)}", INDEX)
     entries = (listed or {}).get("manifests")
     descriptors = [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
     return [each for each in descriptors if not kind or each.get("artifactType") == kind]

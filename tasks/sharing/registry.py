@@ -53,6 +53,8 @@ class Registry:
         self._seconds = connect + read
         own = Path("/etc/docker/certs.d") / self.host / "ca.crt"
         self._transport = Transport(connect, own if own.is_file() else None)
+        self.lists_referrers = True
+        """Whether it knows what is attached to a manifest, as far as that was tried (``referrers``)."""
         self._closed_until, self._patience = 0.0, _PATIENCE
         self._lock = threading.Lock()
 

@@ -4,7 +4,8 @@ With ``CACHE_REGISTRY`` an image is pushed as ``<registry>/<repository>:in-<fing
 computes that fingerprint may pull it instead of building it, if its labels say that it was made from just that
 (``plan``). A registry that is down, slow, full or refuses makes a run slower, never wrong: it is said once. One answer
 that fails costs one image; only a registry that fails time after time is left alone for the rest of the run, and who
-may not push still pulls.
+may not push still pulls. Whose results are taken, ``trusted`` says: what is not signed as it must be counts as not
+being there.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from pathlib import Path
 
 from tasks.base import commands, platforms
 from tasks.base.references import repository, tag_of
+from tasks.base.settings import Settings
 from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
+from tasks.engine.labels import LABEL
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.shared_image import SharedImage
+from tasks.sharing import signatures, trusted
 from tasks.sharing.registry import NoImage, Registry
 from tasks.sharing.transport import Unavailable
 
@@ -84,12 +88,17 @@ class Strikes:
 class Share:
     """The shared registry as one run uses it; ``address`` "" is none.
 
-    ``write`` is whether images may be pushed, ``say`` tells people what goes wrong with the registry, once. Its methods
+    ``write`` is whether images may be pushed, ``say`` tells people what goes wrong with the registry, once, ``trust``
+    whose results count. Its methods
     raise ``commands.Stopped``, and ``UserError`` where it is the engine that refuses or does not answer.
     """
 
-    def __init__(self, address: str, write: bool, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, address: str, write: bool, say: Callable[[str], None], trust: trusted.Trust = trusted.EVERYBODY
+    ) -> None:
         self.address = address
+        self._trust = trust
+        self._doubted: dict[tuple[str, str], SharedImage] = {}  # what is there, and not signed as it must be
         self._write = write
         self._say = say
         self._registry = Registry(address)
@@ -107,7 +116,8 @@ class Share:
     @property
     def writes(self) -> bool:
         """Whether images may be pushed."""
-        return self._write and self.reads and not self._looks.out and not self._pushes.out
+        able = self._write and self.reads and not self._looks.out and not self._pushes.out
+        return able and not self._trust.cannot_sign
 
     def offers(self, inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
         """What the registry holds for these images, by name; ``platform`` is the engine's."""
@@ -184,21 +194,12 @@ class Share:
         of the engine's the ``whole`` index with this digest of that layout, if one is given."""
         if not self.writes:
             return None
-        tags, problem = (wanted.tag, *also), ""
-        if whole:
-            from tasks.sharing import transfer
-
-            problem = self._moved(lambda: transfer.push(self._registry, wanted.path, tags, whole, _go_on))
-        for tag in () if whole else tags:
-            ref = f"{self.address}/{wanted.path}:{tag}"
-            engine.tag(local_image.id, ref)
-            try:
-                problem = self._docker(["docker", "push", "--quiet", ref], engine, local_image.size)
-            finally:
-                engine.untag(ref)
-            if problem:
-                break
-        if problem:
+        content = ""
+        if self._trust.need:
+            content = whole[1] if whole else engine.config_of(local_image.id).content
+        # What is there already, but for the signature, is only signed.
+        there = _is_just(self._doubted.get((wanted.path, wanted.tag)), content, local_image)
+        if problem := "" if there else self._sent(wanted, local_image, engine, (wanted.tag, *also), whole):
             if self._pushes.bad(at_once=bool(_FORBIDDEN.search(problem))):
                 self._tell(f"takes nothing ({problem})", "results of this run are not shared")
             else:
@@ -206,7 +207,46 @@ class Share:
             return None
         self._pushes.good()
         self.forget(wanted)
-        return self.look({"": wanted}).get("")
+        signed = self._signed(wanted, local_image, content) if self._trust.need else None
+        return self.look({"": wanted}).get("") or signed
+
+    def _sent(
+        self,
+        wanted: Wanted,
+        local_image: LocalImage,
+        engine: Engine,
+        tags: Sequence[str],
+        whole: tuple[Path, str] | None,
+    ) -> str:
+        """Push an image under these tags; returns what is wrong, "" if nothing is."""
+        if whole:
+            from tasks.sharing import transfer
+
+            return self._moved(lambda: transfer.push(self._registry, wanted.path, tags, whole, _go_on))
+        for tag in tags:
+            ref = f"{self.address}/{wanted.path}:{tag}"
+            engine.tag(local_image.id, ref)
+            try:
+                problem = self._docker(["docker", "push", "--quiet", ref], engine, local_image.size)
+            finally:
+                engine.untag(ref)
+            if problem:
+                return problem
+        return ""
+
+    def _signed(self, wanted: Wanted, local_image: LocalImage, content: str) -> SharedImage | None:
+        """Sign what the registry holds, if it is what was built here: whoever may push may have pushed something else
+        since. Returns it; None if it is not, or cannot be signed."""
+        try:
+            held = self._registry.image(wanted.path, wanted.tag, wanted.platform)
+            if held is None or not _is_just(held, content, local_image):
+                return None
+            bundle = self._trust.sign(held.digest, wanted.fingerprint, wanted.platform)
+            signatures.give(self._registry, wanted.path, held.digest, bundle)
+        except (Unavailable, NoImage) as error:
+            self._say(f"`{wanted.path}:{wanted.tag}` could not be signed: the shared registry {self.address} {error}")
+            return None
+        return held
 
     def _moved(self, move: Callable[[], None]) -> str:
         """Let blobs travel; returns what is wrong, "" if nothing is."""
@@ -221,6 +261,7 @@ class Share:
             return None
         try:
             shared_image = self._registry.image(wanted.path, wanted.tag, wanted.platform)
+            doubt = self._doubt(wanted, shared_image) if shared_image and self._trust.need else ""
         except NoImage as error:
             self._say(f"`{wanted.path}:{wanted.tag}` is built here: the shared registry {self.address} {error}")
             return None
@@ -232,7 +273,20 @@ class Share:
             return None
         self._looks.good()
         # What nobody can use is as good as none: a result of this machine may take its place.
-        return None if shared_image and self._failed.get(shared_image.digest) else shared_image
+        return None if doubt or (shared_image and self._failed.get(shared_image.digest)) else shared_image
+
+    def _doubt(self, wanted: Wanted, shared_image: SharedImage) -> str:
+        """Why an image is not taken as what it is said to be, "" if it is. Raises ``Unavailable`` and ``NoImage``."""
+        attached = signatures.bundles(self._registry, wanted.path, shared_image.digest)
+        doubt = self._trust.refuses(shared_image.digest, wanted.fingerprint, wanted.platform, attached)
+        if doubt:
+            self._doubted[(wanted.path, wanted.tag)] = shared_image
+            sentence = f"`{wanted.path}:{wanted.tag}` of {self.address} is not taken: {doubt}"
+            with self._lock:
+                before, self._said = sentence in self._said, self._said | {sentence}
+            if not before:
+                self._say(sentence)
+        return doubt
 
     def _tell(self, what: str, so: str, once: bool = False) -> None:
         """Say what is wrong with the registry, and what follows; ``once``: not if it was wrong before."""
@@ -249,6 +303,23 @@ class Share:
         except commands.TimedOut:
             return f"not done in {limit:.0f} s"
         return _reason(done.why) if done.status else ""
+
+
+def of(settings: Settings, say: Callable[[str], None]) -> Share:
+    """The shared registry by the settings. Raises ``UserError`` for a list of trusted builders that is not one."""
+    address = settings.cache_registry
+    return Share(address, settings.cache_write, say, trusted.of(settings) if address else trusted.EVERYBODY)
+
+
+def _is_just(held: SharedImage | None, content: str, local_image: LocalImage) -> bool:
+    """Whether what a registry holds is this image, labels and all."""
+    if held is None or not content or held.content != content:
+        return False
+    ours, theirs = (
+        {key: value for key, value in labels.items() if key.startswith(LABEL)}
+        for labels in (local_image.labels, held.labels)
+    )
+    return ours == theirs
 
 
 def wanted_of(inputs: ImageInputs, platform: str) -> Wanted | None:

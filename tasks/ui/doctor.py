@@ -14,12 +14,13 @@ from enum import StrEnum
 from tasks.base import commands, lock
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError, os_reason
-from tasks.base.settings import ROOT
+from tasks.base.settings import ROOT, Settings
 from tasks.bases import base
 from tasks.bases.debian import declares_base
 from tasks.pruning import repairs
 from tasks.pruning.repairs import Repair
 from tasks.run import Run
+from tasks.sharing import trusted
 from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.share import Share, Wanted
 
@@ -148,11 +149,26 @@ def _shared(run: Run) -> Iterator[Finding]:
     if settings.cache_registry:
         asked = Wanted("doctor", "0" * 64, "linux/amd64")  # whether it is there is all the same
         Share(settings.cache_registry, False, said.append).look({"": asked})
+        yield _trust(settings)
         yield _reached("shared registry", settings.cache_registry, said, "see CACHE_REGISTRY and `docker login`")
     if settings.redis_url:
         said = []
         BuildCoordinator(settings.redis_url, said.append).index.lookup(["0"])
         yield _reached("redis", "the one of REDIS_URL", said, "see REDIS_URL")
+
+
+def _trust(settings: Settings) -> Finding:
+    """Whose shared results are taken, and whether this machine's are."""
+    try:
+        trust = trusted.of(settings)
+        unsigned = settings.cache_write and trust.cannot_sign
+    except UserError as error:
+        return Finding("trust", Verdict.FAIL, error.sentence, error.remedy)
+    if not trust.need:
+        return Finding("trust", Verdict.WARN, trusted.anybody(settings.cache_registry), "doit share_key NAME")
+    if unsigned:
+        return Finding("trust", Verdict.WARN, f"this machine shares nothing: {unsigned}", "doit share_key NAME")
+    return Finding("trust", Verdict.OK, f"results count that {trust.need} of the listed builders signed")
 
 
 def _reached(subject: str, place: str, said: Sequence[str], remedy: str) -> Finding:

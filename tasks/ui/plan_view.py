@@ -37,6 +37,7 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
     for name, decision in decisions.items():
         for key in decision.inputs.image.unsupported:
             print(f"plan: {name}: buildx has no option for build.{key}, so it only counts", file=sys.stderr)
+    _tell_trust(run)
     if as_bake:
         from tasks.buildkit import bake
 
@@ -63,6 +64,15 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
     ]
     if broken:
         raise UserError("\n".join(broken))
+
+
+def _tell_trust(run: Run) -> None:
+    """Say on standard error where nothing has to be signed."""
+    if registry := run.settings.cache_registry:
+        from tasks.sharing import trusted  # most plans ask no registry
+
+        if not trusted.of(run.settings).need:
+            print(f"plan: {trusted.anybody(registry)} (SHARE_TRUST)", file=sys.stderr)
 
 
 def _untold(run: Run, definition: Mapping[str, Any], inputs: Mapping[str, ImageInputs]) -> list[str]:
