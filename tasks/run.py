@@ -157,7 +157,10 @@ class Run:
         """The registry that machines share finished images through, if one is set."""
         from tasks.sharing import share
 
-        return share.of(self.settings, self.events.say)
+        shared = share.of(self.settings, self.events.say)
+        if self.settings.cache_registry and self.settings.redis_url:
+            shared.ask_first(self.coordinator.index, self.settings.cache_ask)
+        return shared
 
     @cached_property
     def asked(self) -> Asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tasks.engine.client import Engine
 from tasks.sharing.index import Made
 from tasks.sharing.lease import BuildCoordinator
+from tasks.sharing.registry import Registry
 from tests import loopback
-from tests.conftest import ROOT, Lab
+from tests.conftest import ROOT, Lab, docker
 
 # What a shell, a configuration file or a URL could stumble over.
 PASSWORD, REDIS_PASSWORD = "p w\"$'\\x", 's%"e'
@@ -100,8 +103,36 @@ def test_neither_starts_without_a_password(service: dict[str, str]) -> None:
 
 
 @pytest.mark.stack
+def test_a_layer_that_was_collected_is_there_again_after_a_push(
+    service: dict[str, str], busybox: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleted, collected at a restart, pushed again: nothing in memory says that its bytes are there."""
+    host = f"localhost:{service['CACHE_PORT']}"
+    ref = f"{host}/again/one:1"
+    auth = base64.b64encode(f"builder:{PASSWORD}".encode()).decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    try:
+        assert docker("tag", busybox, ref).returncode == 0
+        assert docker("push", ref).returncode == 0
+        registry = Registry(host)
+        found = registry.image("again/one", "1", Engine().snapshot().platform)
+        assert found
+        registry.delete_manifest("again/one", found.digest)
+        restarted = compose(service, "restart", "registry")
+        assert restarted.returncode == 0, restarted.stderr
+        assert compose(service, "up", "--detach", "--wait").returncode == 0
+        assert docker("push", ref).returncode == 0
+        for layer, size in found.layers.items():
+            registry.take_blob("again/one", layer, tmp_path / "layer", size)
+    finally:
+        docker("image", "rm", "--force", ref)
+
+
+@pytest.mark.stack
 def test_both_are_confined_and_on_loopback(service: dict[str, str]) -> None:
     config = json.loads(compose(service, "config", "--format", "json").stdout)
+    assert config["services"]["redis"]["environment"]["REDIS_EVICTION"] == "volatile-lru"
     for name in ("registry", "redis"):
         one = config["services"][name]
         assert (one["read_only"], one["cap_drop"]) == (True, ["ALL"])

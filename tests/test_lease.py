@@ -164,6 +164,24 @@ def test_leases_do_not_expire_by_themselves_and_leave_nothing(server: loopback.S
     assert (client.exists(*lease._KEYS[:2]), client.exists(lease._KEYS[2])) == (0, 1)
 
 
+def test_a_full_redis_forgets_of_the_index_and_never_a_lease(tmp_path: Path) -> None:
+    said: list[str] = []
+    full = ["--maxmemory", "4mb", "--maxmemory-policy", "volatile-lru"]  # as docker-compose.cache.yml has it
+    with loopback.redis(tmp_path, more=full) as server:
+        one = crew(server, said)
+        with one.acquire("held", lambda who: None, never):
+            for number in range(20):
+                many = range(number * 1000, number * 1000 + 1000)
+                one.index.publish({f"{each:064}": Made("sha256:" + "d" * 64, 1.0, each) for each in many})
+            client = redis.Redis(port=server.port, decode_responses=True)
+            assert client.info("stats")["evicted_keys"] > 1000
+            assert (client.hexists(HOLDERS, "held"), one.lost("held")) == (True, False)
+            with crew(server, said).acquire("another", lambda who: None, never) as late:
+                assert not late
+            assert one.index.lookup([f"{each:064}" for each in range(19_000, 20_000)])
+    assert said == []
+
+
 def test_a_redis_that_stalls_for_a_while_is_waited_for(server: loopback.Service) -> None:
     said: list[str] = []
     one = crew(server, said)

@@ -21,6 +21,7 @@ from tasks.engine.client import Engine, LocalImage, Snapshot, snapshot_of
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing import share as share_module
 from tasks.sharing import transfer
+from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.registry import NoImage
 from tasks.sharing.share import Share, Wanted, _reason, path_of, wanted_of
 from tasks.sharing.transport import Unavailable
@@ -703,4 +704,39 @@ def test_no_more_than_a_few_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -
 
     one, _ = sharing(monkeypatch, image)
     assert len(one.look({str(number): wanted(str(number)) for number in range(40)})) == 40
-    assert 1 < most[0] <= 8
+    assert 1 < most[0] <= 24
+
+
+def test_the_index_answers_first_and_the_registry_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand], tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def machine(holds: SharedImage | None = FOUND) -> Share:
+        one, _ = sharing(monkeypatch, lambda path, tag, platform: asked.append(path) or holds)
+        one.ask_first(BuildCoordinator(f"redis://127.0.0.1:{redis.port}/0", [].append).index, 60.0)
+        return one
+
+    images = {str(number): wanted(str(number)) for number in range(40)}
+    with loopback.redis(tmp_path) as redis:
+        assert len(machine().look({"0": wanted("0")})) == len(asked) == 1
+        asked.clear()
+        second = machine()
+        assert second.look(images) == dict.fromkeys(images, FOUND)
+        assert len(asked) == 39, "the first was known"
+        asked.clear()
+        third = machine()
+        assert third.look(images) == dict.fromkeys(images, FOUND)
+        assert asked == []
+        # Before something is pushed, the registry itself is asked.
+        third.forget(wanted("7"))
+        assert third.look(images)["7"] == FOUND
+        assert asked == ["app/7"]
+        # What the index promises and the registry has lost is asked for once more, and is then known to be gone.
+        fourth = machine(holds=None)
+        docker_says("manifest unknown")
+        assert fourth.look(images)["9"] == FOUND
+        assert fourth.pull(wanted("9"), FOUND, FakeEngine()) == ""
+        assert "9" not in fourth.look(images)
+        assert (asked, fourth.reads) == (["app/7", "app/9"], True)
+        assert "9" not in machine(holds=None).look({"9": wanted("9")})

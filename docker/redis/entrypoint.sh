@@ -40,5 +40,5 @@ appendonly yes
 appendfsync everysec
 save ""
 maxmemory ${REDIS_MAXMEMORY:-96mb}
-maxmemory-policy noeviction
+maxmemory-policy ${REDIS_EVICTION:-noeviction}
 EOT

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Start the registry with the login CACHE_USER and CACHE_PASSWORD, its descriptors in Redis if one is named, and TLS if
-# a certificate is there. Secrets reach it by its environment and by files in memory, never as arguments.
+# Start the registry with the login CACHE_USER and CACHE_PASSWORD, and TLS if a certificate is there. Secrets reach it by
+# its environment and by files in memory, never as arguments. Before it serves, blobs that no manifest needs any more
+# are removed: only then does nobody push, and no descriptor in memory says that one of them is still there.
 set -eu
 
 [ "${1:-docker-registry}" = docker-registry ] || exec "$@"
@@ -25,10 +26,6 @@ CACHE_PASSWORD=$CACHE_PASSWORD perl -e '
 ' > /tmp/htpasswd
 unset CACHE_PASSWORD
 
-cache=inmemory
-if [ -n "${REGISTRY_REDIS_ADDR:-}" ]; then
-    cache=redis
-fi
 tls=
 if [ -f /tls/cert.pem ]; then
     tls=', "tls": {"certificate": "/tls/cert.pem", "key": "/tls/key.pem"}'
@@ -40,11 +37,14 @@ cat > /tmp/config.yml <<EOT
   "log": {"level": "info", "accesslog": {"disabled": true}},
   "storage": {
     "filesystem": {"rootdirectory": "/data"},
-    "cache": {"blobdescriptor": "$cache"},
+    "cache": {"blobdescriptor": "inmemory"},
     "delete": {"enabled": true}
   },
   "auth": {"htpasswd": {"realm": "cache", "path": "/tmp/htpasswd"}},
   "http": {"addr": ":5000", "headers": {"X-Content-Type-Options": ["nosniff"]}$tls}
 }
 EOT
+if [ -d /data/docker/registry/v2/repositories ]; then
+    docker-registry garbage-collect /tmp/config.yml | grep -c '^blob eligible for deletion' | sed 's/^/blobs removed: /'
+fi
 exec docker-registry serve /tmp/config.yml

@@ -198,6 +198,19 @@ class Registry:
             self._expect(answer, 201)
             return "OCI-Subject" in answer.headers
 
+    def delete_manifest(self, path: str, digest: str) -> bool:
+        """Let the registry forget a manifest or an index, with all tags that name it; false if it has none. Raises
+        ``Unavailable``, also where the registry deletes nothing."""
+        repository = self.repository(path)
+        with self._looking():
+            answer = self._send("DELETE", f"/v2/{repository}/manifests/{digest}", repository)
+            if answer.status == 404:
+                return False
+            if answer.status == 405:
+                raise Unavailable("does not let anybody delete")
+            self._expect(answer, 202)
+            return True
+
     def _expect(self, answer: Answer, status: int) -> None:
         if answer.status in (401, 403):
             raise Unavailable(f"refuses the credentials of `docker login {self.host}`")

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.base import commands, platforms
 from tasks.base.references import repository, tag_of
@@ -28,7 +29,10 @@ from tasks.sharing import signatures, trusted
 from tasks.sharing.registry import NoImage, Registry
 from tasks.sharing.transport import Unavailable
 
-_AT_ONCE = 8  # requests side by side; registries begin to refuse at more
+if TYPE_CHECKING:
+    from tasks.sharing.index import Index
+
+_AT_ONCE = 24  # requests side by side, each on a connection that is kept
 _SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
 _GRACE_SECONDS = 20.0
 # What the engine says when it is the image that is wrong: a layer is gone, or is not what its digest says.
@@ -54,6 +58,11 @@ class Wanted:
     def tag(self) -> str:
         """The tag that names its fingerprint."""
         return tag_of(self.ref, self.fingerprint).rpartition(":")[2]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is told from others by in one registry."""
+        return self.path, self.tag
 
     @property
     def turn(self) -> str:
@@ -106,7 +115,15 @@ class Share:
         self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
         self._looks, self._pulls, self._pushes = Strikes(3), Strikes(2), Strikes(2)
         self._said: set[str] = set()
+        self._index: Index | None = None
+        self._index_seconds = 0.0
+        self._direct: set[tuple[str, str]] = set()  # what the registry itself is to be asked about
+        self._indexed: dict[tuple[str, str], str] = {}  # what is known from the index only, with its name there
         self._lock = threading.Lock()
+
+    def ask_first(self, index: Index, seconds: float) -> None:
+        """From now on ask the index before the registry, whose answers are kept there for so long."""
+        self._index, self._index_seconds = index, seconds
 
     @property
     def reads(self) -> bool:
@@ -126,21 +143,34 @@ class Share:
 
     def look(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
         """Which of these images the registry holds under their fingerprints, asked side by side, once in a run."""
-        keys = {name: (image.path, image.tag) for name, image in wanted.items()}
+        keys = {name: image.key for name, image in wanted.items()}
         todo = {name: image for name, image in wanted.items() if keys[name] not in self._known}
         if todo and self.reads and not self._looks.out:
-            from concurrent.futures import ThreadPoolExecutor  # builds without a registry need none
-
-            with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
-                for name, shared_image in zip(todo, pool.map(self._ask, todo.values()), strict=True):
-                    self._known[keys[name]] = shared_image
+            self._learn(todo)
         if not self.reads:
             return {}
         return {name: shared_image for name, key in keys.items() if (shared_image := self._known.get(key))}
 
     def forget(self, wanted: Wanted) -> None:
-        """Ask again about an image: another machine may have pushed it since."""
-        self._known.pop((wanted.path, wanted.tag), None)
+        """Ask again about an image, the registry itself: another machine may have pushed it since."""
+        self._known.pop(wanted.key, None)
+        self._direct.add(wanted.key)
+
+    def _learn(self, todo: Mapping[str, Wanted]) -> None:
+        """Get to know of these images what the index knows, and else what the registry answers."""
+        from concurrent.futures import ThreadPoolExecutor  # builds without a registry need none
+
+        names = {image.key: f"{self.address}/{image.path}:{image.tag}@{image.platform}" for image in todo.values()}
+        asked = [name for key, name in names.items() if key not in self._direct]
+        indexed = self._index.shared(asked) if self._index else {}
+        with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
+            answers = pool.map(lambda image: self._ask(image, indexed.get(names[image.key])), todo.values())
+            for image, shared_image in zip(todo.values(), answers, strict=True):
+                self._known[image.key] = shared_image
+        self._indexed |= {key: name for key, name in names.items() if name in indexed}
+        if self._index and self._write:
+            new = {name: known for key, name in names.items() if name not in indexed and (known := self._known[key])}
+            self._index.keep_shared(new, self._index_seconds)
 
     def gives(self, shared_image: SharedImage) -> bool:
         """Whether nobody has tried in vain to pull this in this run."""
@@ -165,7 +195,11 @@ class Share:
         if not problem:
             self._pulls.good()
             return ref
-        self._known[(wanted.path, wanted.tag)] = None
+        if self._index and (name := self._indexed.pop(wanted.key, "")):  # the registry may have another by now
+            self.forget(wanted)
+            self._index.drop(name)
+            return ""
+        self._known[wanted.key] = None
         damaged = bool(_DAMAGED.search(problem))  # which says nothing of other images
         self._failed[shared_image.digest] = damaged
         if not damaged and self._pulls.bad():
@@ -177,7 +211,7 @@ class Share:
 
     def refuse(self, wanted: Wanted, why: str) -> None:
         """What was pulled is not taken: it is built here instead."""
-        shared_image, self._known[(wanted.path, wanted.tag)] = self._known.get((wanted.path, wanted.tag)), None
+        shared_image, self._known[wanted.key] = self._known.get(wanted.key), None
         if shared_image:
             self._failed[shared_image.digest] = True
         self._say(f"`{wanted.path}:{wanted.tag}` of {self.address} is not taken, but built here: {why}")
@@ -256,11 +290,12 @@ class Share:
             return f"it {error}"
         return ""
 
-    def _ask(self, wanted: Wanted) -> SharedImage | None:
+    def _ask(self, wanted: Wanted, indexed: SharedImage | None = None) -> SharedImage | None:
         if self._looks.out:
             return None
         try:
-            shared_image = self._registry.image(wanted.path, wanted.tag, wanted.platform)
+            # What the index says is checked as what the registry answers.
+            shared_image = indexed or self._registry.image(wanted.path, wanted.tag, wanted.platform)
             doubt = self._doubt(wanted, shared_image) if shared_image and self._trust.need else ""
         except NoImage as error:
             self._say(f"`{wanted.path}:{wanted.tag}` is built here: the shared registry {self.address} {error}")
