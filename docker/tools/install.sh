@@ -11,7 +11,7 @@ set -eu
 export UV_CONCURRENT_DOWNLOADS=4
 
 # unchecked-hash: the compiled files hold no time, so that the same lock gives the same bytes.
-PYC_INVALIDATION_MODE=UNCHECKED_HASH /opt/tools/bin/uv pip install --quiet --no-deps --require-hashes \
+PYC_INVALIDATION_MODE=UNCHECKED_HASH /tools/bin/uv pip install --quiet --no-deps --require-hashes \
     --link-mode copy --compile-bytecode --python "$1/bin/python" --requirement "$2"
 
 # The packages' own tests; type stubs, headers and sources of extension modules.
