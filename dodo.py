@@ -13,8 +13,8 @@ from tasks.cli.show import task_plan
 from tasks.cli.cache import task_cache_export, task_cache_import, task_cache_init
 from tasks.cli.cache import task_cache_prune, task_cache_stats, task_rebuild_optimized, task_share_key
 
-# which packages they hold: what is behind, and newer ones
-from tasks.cli.deps import task_bases_check, task_deps_check, task_deps_update, task_sbom
+# which packages they hold: what is behind, and newer ones; are they what the sources give
+from tasks.cli.deps import task_bases_check, task_deps_check, task_deps_update, task_provenance, task_sbom, task_verify
 
 # the stack: up, down, how it is, what it says, edited; and a build as a machine wants it that nobody watches
 from tasks.cli.stack import task_ci_build, task_dev_optimized, task_down_optimized, task__env_file

@@ -53,6 +53,8 @@ ELSEWHERE = {
     "cache_import": "test_cache.py",
     "deps_update": "test_deps.py",
     "sbom": "test_sbom.py",
+    "provenance": "test_sbom.py",
+    "verify": "test_verify.py",
     "migrate_to_optimized": "test_migrate.py",
     "benchmark_builds": "test_measure.py",
     "compare_performance": "test_compare.py",

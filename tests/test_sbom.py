@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tasks.base.settings import ROOT
-from tasks.sbom import spdx
+from tasks.inputs.fingerprint import BuildInputs
+from tasks.sbom import provenance, spdx
 from tasks.sbom.installed import Debian, Installed, Python, read
 from tasks.sharing import referrers
 from tasks.sharing.registry import Registry
@@ -97,6 +98,40 @@ def urls(document: dict[str, Any]) -> list[str]:
     return [ref["referenceLocator"] for each in document["packages"] for ref in each["externalRefs"]]
 
 
+def test_the_statement_names_each_ingredient_of_the_fingerprint() -> None:
+    pinned = f"python:3@sha256:{'b' * 64}"
+    inputs = BuildInputs(
+        {"Dockerfile": f"file 0 {'1' * 64}", "my app": f"link 777 {'2' * 64}"},
+        {"args": {"A": "1"}},
+        {"debian:13": "sha256:cc", pinned: f"sha256:{'b' * 64}"},
+        ("https://example.org/a.tar",),
+    )
+    made = provenance.Made("app/auth:1", "f" * 64, inputs, {"app/base:1": "e" * 64})
+    how = provenance.How("", "run-1", "abc1234", 1_700_000_000.9, 1_700_000_002.0)
+    content = json.loads(provenance.statement(f"sha256:{'a' * 64}", made, how, "tool"))
+    assert content["_type"] == "https://in-toto.io/Statement/v1"
+    assert content["subject"] == [{"name": "app/auth:1", "digest": {"sha256": "a" * 64}}]
+    assert content["predicateType"] == "https://slsa.dev/provenance/v1"
+    definition, details = content["predicate"]["buildDefinition"], content["predicate"]["runDetails"]
+    assert definition["externalParameters"]["settings"] == {"args": {"A": "1"}}
+    assert definition["internalParameters"] == {"fingerprint": "f" * 64, "commit": "abc1234"}
+    assert [(each["uri"], each.get("digest")) for each in definition["resolvedDependencies"]] == [
+        ("file:Dockerfile", {"sha256": "1" * 64}),
+        ("file:my%20app", {"sha256": "2" * 64}),
+        ("https://example.org/a.tar", None),
+        ("docker-image://debian:13", None),
+        (f"docker-image://python:3@sha256:{'b' * 64}", {"sha256": "b" * 64}),
+        ("docker-image://app/base:1", None),
+    ]
+    assert [each.get("annotations") for each in definition["resolvedDependencies"][3:]] == [
+        {"content": "sha256:cc"},
+        None,
+        {"fingerprint": "e" * 64},
+    ]
+    assert details["metadata"]["finishedOn"] == "2023-11-14T22:13:22Z"
+    assert details["builder"]["id"].startswith("urn:"), "SLSA asks for a URI"
+
+
 @pytest.mark.engine
 def test_it_is_attached_to_the_shared_image_whose_digest_stays(lab: Lab, busybox: str, tmp_path: Path) -> None:
     lab.write(
@@ -125,10 +160,19 @@ def test_it_is_attached_to_the_shared_image_whose_digest_stays(lab: Lab, busybox
         content = referrers.content_of(registry, path, found["digest"])
         assert content == Path(file).read_bytes()
         assert "pkg:deb/debian/libc6@2.41-12%2Bb1?arch=amd64" in urls(json.loads(content))
+        stated = lab.doit("provenance", "--attach", "app")
+        assert stated.returncode == 0, stated.stderr
+        [found] = referrers.attached(registry, path, before.digest, provenance.MEDIA_TYPE)
+        assert found["annotations"] == {"in-toto.io/predicate-type": provenance.PREDICATE}
+        statement = json.loads(referrers.content_of(registry, path, found["digest"]))
+        assert statement["subject"][0]["digest"] == {"sha256": before.digest.removeprefix("sha256:")}
+        fingerprint = statement["predicate"]["buildDefinition"]["internalParameters"]["fingerprint"]
+        assert tag == f"in-{fingerprint[:16]}"
         note = referrers.Attachment("text/note", "text/plain", b"hello", {"a": "b"})
         referrers.attach(registry, path, before.digest, note)
         assert [each["artifactType"] for each in referrers.attached(registry, path, before.digest)] == [
             spdx.MEDIA_TYPE,
+            provenance.MEDIA_TYPE,
             "text/note",
         ]
         assert registry.image(path, tag, "linux/amd64") == before

@@ -28,3 +28,15 @@ def task_sbom() -> Task:
     """Write which packages the images hold, as SPDX documents: [IMAGE …] [--attach]"""
     attach = option("attach", False, "attach each to its image in the shared registry")
     return quiet("tasks.ui.sbom_view:make", attach, words="images")
+
+
+def task_provenance() -> Task:
+    """Write what the images were made of, and how, as SLSA provenance: [IMAGE …] [--attach]"""
+    attach = option("attach", False, "attach each to its image in the shared registry")
+    return quiet("tasks.ui.provenance_view:make", attach, words="images")
+
+
+def task_verify() -> Task:
+    """Say whether images, and what runs, are exactly what the sources give: [SERVICE|IMAGE …] [--rebuild] [--json]"""
+    rebuild = option("rebuild", False, "build each once more without cache, and name the layers and files that differ")
+    return quiet("tasks.ui.verify_view:check", rebuild, JSON, words="images")

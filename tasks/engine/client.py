@@ -233,6 +233,14 @@ class Engine:
             users[container["ImageID"]] = (*users.get(container["ImageID"], ()), name)
         return users
 
+    def changes(self, container_id: str) -> tuple[list[Mapping[str, Any]], set[str]]:
+        """What a container has in a layer of its own, as the engine lists it, with ``Path`` and ``Kind`` (0 changed, 1
+        added, 2 deleted); and where something is mounted in it."""
+        inspected = self._call("GET", f"/containers/{container_id}/json")
+        mounted = {mount["Destination"] for mount in inspected.get("Mounts") or ()}
+        mounted |= ((inspected.get("HostConfig") or {}).get("Tmpfs") or {}).keys()
+        return self._call("GET", f"/containers/{container_id}/changes") or [], mounted
+
     def build_cache(self) -> tuple[CacheRecord, ...]:
         """The records of the cache of the engine's own BuildKit."""
         answer = self._call("GET", "/system/df?type=build-cache&verbose=1", LONG_SECONDS)

@@ -1,1 +1,1 @@
-"""Which packages does an image hold, as a document that other tools read?"""
+"""Which packages does an image hold, and what was it made of, as documents that other tools read?"""

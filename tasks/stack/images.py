@@ -55,12 +55,12 @@ def wrong(
     mismatched = []
     for container in containers:
         wanted = images.get(normalise(services[container.service].image)) if container.service in services else None
-        if wanted and not _same(engine, container.image_id, wanted):
+        if wanted and not same(engine, container.image_id, wanted):
             mismatched.append(container)
     return mismatched
 
 
-def _same(engine: Engine, image_id: str, other_id: str) -> bool:
+def same(engine: Engine, image_id: str, other_id: str) -> bool:
     """Whether two ids are one image: containerd's store may call it by its index or by its manifest."""
     if image_id == other_id:
         return True

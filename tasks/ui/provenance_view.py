@@ -1,0 +1,43 @@
+"""``doit provenance``: what were the images made of, and how? Written as SLSA statements, attached to shared images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasks.base.errors import UserError
+from tasks.engine.client import LocalImage
+from tasks.history.store import Build, Status
+from tasks.planning.action import Action
+from tasks.planning.plan import Decision
+from tasks.run import Run
+from tasks.sbom import provenance
+from tasks.ui import documents
+
+_KIND = documents.Kind(
+    "provenance", ".json", provenance.MEDIA_TYPE, {"in-toto.io/predicate-type": provenance.PREDICATE}
+)
+
+
+def make(run: Run, images: Sequence[str], attach: bool) -> None:
+    """Write the statement of each of these images, see ``documents.make``. ``UserError`` for one that was not built
+    here: only who built it can say how."""
+
+    def content(decision: Decision, image: LocalImage, digest: str) -> bytes:
+        build, inputs = _build_of(run, decision, image), decision.inputs
+        images = run.project.images
+        parents = {images[name].ref: inputs.parent_fingerprints[name] for name in inputs.parents.values()}
+        made = provenance.Made(inputs.image.ref, inputs.fingerprint, inputs.build_inputs(), parents)
+        how = provenance.How(build.builder, build.run, build.commit, build.started, build.ended)
+        return provenance.statement(digest, made, how, documents.TOOL)
+
+    documents.make(run, images, _KIND, content, attach=attach)
+
+
+def _build_of(run: Run, decision: Decision, image: LocalImage) -> Build:
+    for build in run.history.recent(decision.name):
+        if (build.image_id, build.action, build.status) == (image.id, Action.BUILD, Status.DONE):
+            return build
+    raise UserError(
+        f"no build of {decision.name} here is known to have made {image.id[:19]}…, so nothing can be said of how",
+        remedy="ask the machine that built it",
+    )
