@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tasks.base.command_line import last_words, pasteable
 from tasks.base.commands import Commands, NotInstalled, Stopped, TimedOut
 from tasks.base.errors import UserError
 from tasks.base.events import CommandStarted
-from tasks.base.masking import masked
+from tasks.base.masking import MASK, masked
 from tasks.base.process import Process
 from tasks.run import Run
 
@@ -301,6 +302,16 @@ def test_what_is_shown_holds_no_secret() -> None:
     environ = {"HF_TOKEN": "hf_abcdefgh", "TOKEN_FILE": "/run/secrets/token", "SHORT_SECRET": "on"}
     assert masked("hf_abcdefgh, /run/secrets/token, on", environ) == "***, /run/secrets/token, on"
     assert masked("from https://user:pw@host/x", {}) == "from https://***@host/x"
+    # A password with characters that a URL or JSON writes in another way, or that should have been, and was not.
+    known = {"REDIS_URL": "redis://:p@ss/w+rd@host:1/0", "DB_PASSWORD": 'a"b/c d+e'}
+    for written in (
+        "redis://:p@ss/w+rd@host", "p@ss/w+rd", "p%40ss%2Fw%2Brd", 'a"b/c d+e', "a%22b%2Fc%20d%2Be",
+        "a%22b%2Fc+d%2Be", r'a\"b/c d+e', "postgres://me:a%22b%2Fc%20d%2Be@host",
+    ):  # fmt: skip
+        shown = masked(f"no {written}", known)
+        assert MASK in shown, written
+        assert not re.search(r"ss|rd|b|22|2F", shown), (written, shown)
+    assert masked("uses: https://host/checkout@v4", {}) == "uses: https://host/checkout@v4"
     script = "echo $HF_TOKEN at https://me:pw@host >&2; exit 1"
     assert commands.run(["sh", "-c", script], env={**os.environ, **environ}).why == "*** at https://***@host"
 

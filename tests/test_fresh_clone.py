@@ -56,6 +56,8 @@ ELSEWHERE = {
     "provenance": "test_sbom.py",
     "verify": "test_verify.py",
     "migrate_to_optimized": "test_migrate.py",
+    "backup": "test_backup.py",
+    "restore": "test_backup.py",
     "benchmark_builds": "test_measure.py",
     "compare_performance": "test_compare.py",
     "figures": "test_figures.py",

@@ -216,6 +216,36 @@ def test_it_is_not_root(engine: None, image: str) -> None:
 
 
 @pytest.mark.stack
+def test_an_empty_folder_of_postgres_is_filled_and_a_foreign_one_refused(engine: None) -> None:
+    """A folder that is there is the cluster's, also when it is a mount, and never one above it."""
+    folder = inspect(ref("postgres"))["Config"]["Env"]
+    [pgdata] = [one.removeprefix("PGDATA=") for one in folder if one.startswith("PGDATA=")]
+    # What the entrypoint starts in the end only says what it was given.
+    script = f"""
+        mkdir -p /tmp/bin {pgdata}
+        printf '#!/bin/sh\\n[ "$1" != --single ] || exec /usr/lib/postgresql/17/bin/postgres "$@"\\n' >/tmp/bin/postgres
+        chmod +x /tmp/bin/postgres
+        start() {{ POSTGRES_PASSWORD=secret-enough PATH=/tmp/bin:$PATH entrypoint.sh 2>&1; }}
+        BEFORE
+        start
+        ls {pgdata}/PG_VERSION; ls -d {pgdata}.new {pgdata}/.new {pgdata}/data.new
+        start
+        """
+    done = ["docker", "run", "--rm", "--network", "none", "--tmpfs", "/tmp:exec,mode=1777", "--entrypoint", "sh"]
+
+    def said(before: str, *options: str) -> str:
+        argv = [*done[1:], *options, ref("postgres"), "-c", script.replace("BEFORE", before)]
+        return docker(*argv).stdout.strip()
+
+    mount = ("--tmpfs", f"{pgdata}:uid=999,gid=999,mode=0755")
+    prepared = f"postgres: prepared database swarm of user swarm\n{pgdata}/PG_VERSION"
+    assert said("") == prepared
+    assert said("", *mount) == prepared
+    assert said(f"mkdir {pgdata}/.new {pgdata}/base; touch {pgdata}/.new/x", *mount) == prepared, "a start was killed"
+    assert said(f"touch {pgdata}/mine").startswith(f"postgres: {pgdata} holds files, but no cluster")
+
+
+@pytest.mark.stack
 @pytest.mark.parametrize("image", IMAGES)
 def test_no_compiler_installer_or_package_manager_is_in_it(engine: None, image: str) -> None:
     assert sh(image, "command -v gcc cc g++ make strip pip pip3 uv apt-get dpkg perl") == ""

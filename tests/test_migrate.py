@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 import re
+import shutil
 import signal
-import time
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -18,10 +20,12 @@ from tasks.base.errors import UserError
 from tasks.compose import secrets
 from tasks.compose.stack import Service
 from tasks.engine.containers import Container, Containers, Event
+from tasks.stack import journal
 from tasks.stack.ephemeral_stack import free_port
-from tasks.stack.migrate import Before, Change, Journal, Phase, changes_between, downtime, held_tag
+from tasks.stack.journal import Before, Journal, Phase, held_tag
+from tasks.stack.migrate import Change, Found, changes_between, downtime, found
 from tests.conftest import ROOT, Lab, docker
-from tests.test_stack import Stack, wait_until
+from tests.test_stack import Stack
 
 COMPOSE = """
     name: PREFIX
@@ -52,6 +56,19 @@ FILES = {
     "compose.yml": COMPOSE.format(kind="optimized"),
     "standard.Dockerfile": DOCKERFILE.format(kind="standard"),
     "optimized.Dockerfile": DOCKERFILE.format(kind="optimized"),
+}
+
+BACKUP = """
+    case $1 in
+        save) cat /data/file ;;
+        load) cat >/data/new && mv /data/new /data/file ;;
+        version) echo 1 ;;
+        data) echo file 1 $(sha256sum </data/file | cut -c 1-20) ;;
+    esac
+    """
+WITH_BACKUP = {
+    "compose.yml": FILES["compose.yml"].rstrip() + "\n    x-backup: {store: {script: backup.sh}}\n",
+    "backup.sh": BACKUP,
 }
 
 
@@ -104,7 +121,7 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(standard: Stack) -> None:
     assert "1. build store (never built here), web (never built here)" in done.stdout
     assert standard.ids() == before
     assert not any(name.endswith(":optimized") for name in standard.images())
-    assert not (standard.folder / ".build/compose.yml/migration.json").exists()
+    assert not journal_of(standard).exists()
 
     refused = standard.doit("migrate_to_optimized")
     assert (refused.returncode != 0, "--yes" in refused.stderr) == (True, True)
@@ -121,7 +138,7 @@ def test_it_builds_switches_and_keeps_the_data(standard: Stack) -> None:
     assert re.search(r"migrated: downtime [0-9.]+ s in all, store [0-9.]+ s, web [0-9.]+ s", done.stderr)
     assert networks(standard) == [f"{standard.prefix}_default", f"{standard.prefix}_optimized"]
     assert left_over(standard) == []
-    assert not (standard.folder / ".build/compose.yml/migration.json").exists()
+    assert not journal_of(standard).exists()
 
     again = standard.doit("migrate_to_optimized", "--yes")
     assert (again.returncode, "is the optimized deployment already" in again.stderr) == (0, True)
@@ -196,48 +213,143 @@ def test_nothing_runs(standard: Stack) -> None:
     assert (done.returncode != 0, "nothing of" in done.stderr) == (True, True)
 
 
+STEPWISE = """
+import os, runpy, signal, sys
+from tasks.engine import client
+from tasks.stack import backup, bringup, journal
+
+where, what = os.environ["AT"].split()
+where, _, phase = where.partition(":")
+owner, name = {
+    "begun": (journal, "begun"), "held": (journal, "hold"), "stopped": (backup, "stop"), "saved": (backup, "save"),
+    "entered": (journal, "entered"), "created": (bringup._Work, "_create"), "started": (bringup, "start"),
+    "untagged": (client.Engine, "untag"), "closing": (journal, "close"),
+}[where]
+original = getattr(owner, name)
+
+def step(*args, **options):
+    done = original(*args, **options)
+    if phase and args[2] != phase:
+        return done
+    if what == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+    setattr(owner, name, original)
+    raise ValueError("something odd")
+
+setattr(owner, name, step)
+sys.argv[0] = "doit"
+runpy.run_module("doit", run_name="__main__", alter_sys=True)
+"""
+
+
+def stopped_at(stack: Stack, at: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """A migration that is killed after a step, or in which that fails when it is done."""
+    argv = [sys.executable, "-c", STEPWISE, "migrate_to_optimized", "--yes", *args]
+    env = stack.env(AT=at, PYTHONPATH=str(ROOT))
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == (1 if at.endswith("raises") else -signal.SIGKILL), (at, done.stderr)
+    return done
+
+
+def journal_of(stack: Stack) -> Path:
+    return stack.folder / f".build/{stack.prefix}.migration.json"
+
+
 @pytest.mark.engine
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_at_any_moment_the_next_run_goes_on(standard: Stack, seed: int) -> None:
-    # Built before, so that the moment falls into the switch.
+def test_killed_after_each_step_the_next_run_goes_on(standard: Stack) -> None:
+    standard.write(WITH_BACKUP)
+    # Built before, so that each run is about the steps.
     assert standard.doit("build_optimized").returncode == 0
-    journal = standard.folder / ".build/compose.yml/migration.json"
-    running = standard.start("migrate_to_optimized", "--yes")
-    wait_until("it switches", lambda: journal.exists() or running.poll() is not None)
-    time.sleep(random.Random(seed).uniform(0, 2.5))
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    for at in (
+        "begun", "held", "stopped", "saved", "entered:switching", "created", "started", "entered:starting", "created",
+        "started", "entered:done", "untagged",
+    ):  # fmt: skip
+        stopped_at(standard, f"{at} after")
+        assert journal_of(standard).exists(), at
+    assert kinds(standard) == {"store": "optimized", "web": "optimized"}
+    failed = stopped_at(standard, "closing raises")
+    assert "it is migrated and healthy, but what held the way back is still there" in failed.stderr
+    assert "rolled back" not in failed.stderr
     done = standard.doit("migrate_to_optimized", "--yes")
     assert done.returncode == 0, done.stderr
     assert kinds(standard) == {"store": "optimized", "web": "optimized"}
-    assert (
-        len(docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={standard.prefix}").stdout.split()) == 2
-    )
+    all_ids = docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={standard.prefix}")
+    assert len(all_ids.stdout.split()) == 2
     assert data(standard) == ("precious\n", "page\n")
     assert left_over(standard) == []
-    assert not journal.exists()
+    assert not journal_of(standard).exists()
 
 
 @pytest.mark.engine
-def test_killed_while_rolling_back_the_next_run_finishes_that(standard: Stack) -> None:
-    before = images(standard)
-    standard.write({"optimized.Dockerfile": f"FROM tst-busybox:1\n{BROKEN['ends at once']}\n"})
-    journal = standard.folder / ".build/compose.yml/migration.json"
-    running = standard.start("migrate_to_optimized", "--yes")
-
-    def rolling() -> bool:
-        return journal.exists() and json.loads(journal.read_text())["phase"] == "rolling back"
-
-    wait_until("it rolls back", rolling)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+def test_what_the_stores_hold_is_saved_and_compared(standard: Stack) -> None:
+    standard.write({**WITH_BACKUP, "optimized.Dockerfile": FILES["optimized.Dockerfile"].replace(
+        "touch /tmp/well", "test ! -e /data/file || echo worse >/data/file; touch /tmp/well")})  # fmt: skip
     done = standard.doit("migrate_to_optimized", "--yes")
     assert done.returncode != 0
-    assert "interrupted while rolling back" in done.stderr
+    assert "the data of store is not what it was: file is another" in done.stderr
     assert "rolled back" in done.stderr
+    assert kinds(standard) == {"store": "standard", "web": "standard"}
+    [archive] = (standard.folder / f".build/backups/{standard.prefix}").iterdir()
+    assert f"what they held before is in {archive}" in done.stderr
+    assert (archive / "store.data").read_text() == "precious\n"
+
+    standard.write({"optimized.Dockerfile": FILES["optimized.Dockerfile"]})
+    done = standard.doit("migrate_to_optimized", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "store hold what they held: 1 entries in 1 parts, by count and checksum" in done.stderr
+
+
+@pytest.mark.engine
+def test_killed_half_way_it_can_be_undone_whenever_that_is_killed(standard: Stack) -> None:
+    before = images(standard)
+    assert standard.doit("build_optimized").returncode == 0
+    odd = stopped_at(standard, "started raises")  # by an error that is none of ours
+    assert "ValueError: something odd" in odd.stderr
+    assert "rolled back" in odd.stderr
+    assert images(standard) == before
+
+    stopped_at(standard, "created after")
+    asked = standard.doit("migrate_to_optimized")
+    assert "a migration was interrupted while starting: going on with it" in asked.stderr
+    assert (asked.returncode != 0, "--yes" in asked.stderr) == (True, True)
+    stopped_at(standard, "entered after", "--undo")
+    for at in ("created", "started", "entered", "untagged"):
+        stopped_at(standard, f"{at} after")
+    done = standard.doit("migrate_to_optimized", "--yes")
+    assert done.returncode != 0
+    assert "rolled back, the standard deployment runs again on the same volumes" in done.stderr
+    assert "it was to be undone" in done.stderr
     assert images(standard) == before
     assert data(standard) == ("precious\n", "page\n")
-    assert not journal.exists()
+    assert left_over(standard) == []
+    assert not journal_of(standard).exists()
+    none = standard.doit("migrate_to_optimized", "--undo")
+    assert (none.returncode != 0, "COMPOSE_FILE=docker-compose.yml" in none.stderr) == (True, True)
+
+
+@pytest.mark.engine
+def test_up_and_down_end_a_migration_that_was_left(standard: Stack) -> None:
+    assert standard.doit("build_optimized").returncode == 0
+    stopped_at(standard, "created after")
+    done = standard.doit("up_optimized", COMPOSE_FILE=str(standard.folder / "docker-compose.yml"))
+    assert (done.returncode, "a migration was left while starting" in done.stderr) == (0, True), done.stderr
+    assert kinds(standard) == {"store": "standard", "web": "standard"}
+    assert (journal_of(standard).exists(), left_over(standard)) == (False, [])
+
+    stopped_at(standard, "created after")
+    # By somebody else, who does not look at the journal: it is healthy, so nothing may lead back, whatever comes next.
+    compose = standard.folder / "compose.yml"
+    docker("compose", "--file", str(compose), "up", "--no-build", "--detach", "--wait")
+    new = images(standard)
+    standard.write({"optimized.Dockerfile": f"FROM tst-busybox:1\n{BROKEN['ends at once']}\n"})
+    done = standard.doit("migrate_to_optimized", "--yes")
+    assert (done.returncode, images(standard)) == (0, new), done.stderr
+    assert (journal_of(standard).exists(), left_over(standard)) == (False, [])
+
+    journal_of(standard).write_text(json.dumps({"phase": "switching", "before": {}, "archive": "", "reason": ""}))
+    down = standard.doit("down_optimized")
+    assert "its containers are gone, so it is over" in down.stderr
+    assert not journal_of(standard).exists()
 
 
 # ---- the real deployments
@@ -246,8 +358,9 @@ def test_killed_while_rolling_back_the_next_run_finishes_that(standard: Stack) -
 class Deployment(Lab):
     """This repository's own stack under a name, on ports and with secrets of its own."""
 
-    def __init__(self, ports: list[int]) -> None:
+    def __init__(self, ports: list[int], archives: Path) -> None:
         super().__init__(ROOT)
+        self.archives = archives
         names = ("AUTH_PORT", "MEMORY_PORT", "ORCHESTRATOR_PORT")
         self.environ = {
             **secrets.random_values(ROOT),
@@ -265,14 +378,52 @@ class Deployment(Lab):
 
     def close(self) -> None:
         Containers(self.prefix).remove()
+        shutil.rmtree(ROOT / ".build/backups" / self.prefix, ignore_errors=True)
 
 
 @pytest.fixture
-def deployment(engine: None) -> Iterator[Deployment]:
+def deployment(engine: None, tmp_path: Path) -> Iterator[Deployment]:
     with ExitStack() as stack:
-        one = Deployment([stack.enter_context(free_port()) for _ in range(3)])
+        one = Deployment([stack.enter_context(free_port()) for _ in range(3)], tmp_path)
         stack.callback(one.close)
         yield one
+
+
+OLDER = """
+    DROP SCHEMA orchestrator CASCADE;
+    DROP TABLE memory.usage, memory.messages, memory.sessions, auth.deleted_users;
+    ALTER TABLE auth.users DROP COLUMN is_admin, DROP COLUMN disabled_at;
+    ALTER TABLE auth.api_keys DROP COLUMN scopes;
+    UPDATE alembic_version SET version_num = '0001';
+    """
+
+
+def _tables_may_be_older_or_newer(deployment: Deployment) -> None:
+    """An archive of newer tables is refused, older tables are brought to this version, and an archive comes back."""
+
+    def sql(statements: str) -> str:
+        [postgres] = [one.id for one in Containers(deployment.prefix).look() if one.service == "postgres"]
+        done = docker("exec", "-i", postgres, "psql", "-U", "postgres", "-XAtd", "swarm", stdin=statements.encode())
+        assert "ERROR" not in done.stderr, done.stderr
+        return done.stdout.strip().splitlines()[-1]
+
+    def saved() -> str:
+        done = deployment.doit("backup", "--to", str(deployment.archives))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    version = "SELECT version_num FROM alembic_version;"
+    ours, now = saved(), sql(version)
+    sql("UPDATE alembic_version SET version_num = '9999';")
+    refused = deployment.doit("restore", saved(), "--yes")
+    assert "the tables are of version 9999, newer than these services; nothing was changed" in refused.stderr
+    users = sql("SELECT count(*) FROM auth.users;")
+    sql(OLDER)
+    done = deployment.doit("up_optimized")
+    assert done.returncode == 0, done.stderr
+    assert (sql(version), sql("SELECT count(*) FROM auth.users;")) == (now, users)
+    done = deployment.doit("restore", ours, "--yes")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.stack
@@ -314,7 +465,10 @@ def test_users_and_memories_survive_the_way_there_and_back(deployment: Deploymen
         done = deployment.doit("migrate_to_optimized", "--yes")
         assert done.returncode == 0, done.stderr
         assert "migrated: downtime " in done.stderr
+        assert re.search(r"postgres and redis hold what they held: \d+ entries in \d+ parts", done.stderr)
         assert deployment.kinds() == {"optimized"}
+        all_is_there()
+        _tables_may_be_older_or_newer(deployment)
         all_is_there()
     for value in (deployment.environ[name] for name in secrets.wanted(ROOT)):
         assert value not in failed.stdout + failed.stderr + done.stdout + done.stderr
@@ -386,9 +540,28 @@ def test_what_ran_is_held_by_a_tag_of_its_own(image: str, held: str) -> None:
 
 
 def test_the_journal_is_kept_whole(tmp_path: Path) -> None:
-    from tasks.stack.migrate import read_journal, write_journal
+    path = tmp_path / "migration.json"
+    assert journal.read(path) is None
+    kept = Journal(Phase.SWITCHING, {"web": Before("web:standard", "sha256:1")}, "/archive", "why")
+    journal.write(path, kept)
+    assert journal.read(path) == kept
+    path.write_text('{"phase": "elsewhere"}')
+    with pytest.raises(UserError, match="cannot be read"):
+        journal.read(path)
 
-    assert read_journal(tmp_path) is None
-    journal = Journal(Phase.SWITCHING, {"web": Before("web:standard", "sha256:1")})
-    write_journal(tmp_path, journal)
-    assert read_journal(tmp_path) == journal
+
+def test_what_runs_says_what_an_interrupted_migration_left() -> None:
+    left = Journal(Phase.SWITCHING, {"web": Before("web:standard", "1"), "store": Before("store:standard", "2")})
+    new = {name: service(name, f"{name}:optimized") for name in ("web", "store", "more")}
+
+    def of(*refs: str, state: str = "running", health: str = "") -> Found:
+        containers = [replace(container(ref.partition(":")[0], ref, state=state), health=health) for ref in refs]
+        return found(left, containers, new)
+
+    assert of("web:standard", "store:standard") == Found.UNTOUCHED
+    assert of("web:standard", "store:before-migration") == Found.UNTOUCHED, "it was put back by that name"
+    assert of("web:standard") == of("web:standard", "store:optimized") == of() == Found.HALF_WAY
+    assert of("web:standard", "store:standard", state="created") == Found.HALF_WAY
+    assert of("web:optimized", "store:optimized", "more:optimized") == Found.SWITCHED
+    assert of("web:optimized", "store:optimized") == Found.HALF_WAY, "one is missing"
+    assert of("web:optimized", "store:optimized", "more:optimized", health="starting") == Found.HALF_WAY

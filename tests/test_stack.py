@@ -226,6 +226,17 @@ def test_a_crash_loop_is_named_and_secrets_stay_hidden(stack: Stack) -> None:
     assert "web" in stack.containers()
 
 
+def test_what_nothing_checks_and_dies_soon_was_never_ready(stack: Stack) -> None:
+    stack.write({
+        "compose.yml": "name: PREFIX\nservices: {web: {init: true, image: PREFIX/web, build: web}}\n",
+        "web/Dockerfile": 'FROM tst-busybox:1\nCMD ["sh", "-c", "sleep 2; echo no store; exit 4"]\n',
+    })  # fmt: skip
+    done = stack.doit("up_optimized")
+    assert done.returncode != 0
+    assert "web: ended with status 4" in done.stderr
+    assert "    no store" in done.stderr
+
+
 def test_what_takes_too_long_is_named(stack: Stack) -> None:
     stack.write({"web/app/run": "exec sleep 1000\n"})
     done = stack.doit("up_optimized", UP_SECONDS="3")

@@ -34,7 +34,7 @@ from tasks.engine.containers import Container, container_of
 from tasks.stack import watch
 from tasks.stack.dev import Reaction, edited, mounted, reaction, stats_of
 from tasks.stack.ephemeral_stack import free_port, urls, variable
-from tasks.stack.health import RESTARTS, Health, Moment, Outcome, Verdict, judge
+from tasks.stack.health import RESTARTS, STEADY_SECONDS, Health, Moment, Outcome, Verdict, judge
 from tasks.stack.status import rows
 
 COMPOSE = Compose((Path("/p/compose.yml"), Path("/q/test.yml")), "name", {"COMPOSE_FILE": "x", "A": "1"})
@@ -189,7 +189,7 @@ def moment(coming: bool, before: Mapping[str, Container] = MappingProxyType({}),
     ("one", "coming", "verdict"),
     [
         (container(health="healthy"), False, Verdict(Health.READY, "healthy")),
-        (container(), False, Verdict(Health.READY, "running")),
+        (container(), False, Verdict(Health.WAITING, "just started")),
         (container(health="starting", started=95), False, Verdict(Health.WAITING, "starting", 95)),
         (container(health="starting", started=40), False, Verdict(Health.FAILED, "not healthy after 50 s", 40)),
         (container(health="starting", started=40, start_period=20), True, Verdict(Health.WAITING, "starting", 40)),
@@ -222,6 +222,19 @@ def test_what_happened_before_does_not_count() -> None:
     # Started long ago, and looked at for a second only.
     slow = container(health="starting", started=1)
     assert judge({"web": 1}, [slow], moment(False, since=99))["web"].state == "waiting"
+
+
+def test_what_nothing_checks_must_run_for_a_while() -> None:
+    one = container(started=5_000)  # by the engine's clock, which may be another
+    young = replace(moment(False), seen={("1", 5_000): 100 - STEADY_SECONDS + 0.5})
+    assert judge({"web": 1}, [one], young)["web"] == Verdict(Health.WAITING, "just started", 5_000)
+    old = replace(moment(False), seen={("1", 5_000): 100 - STEADY_SECONDS})
+    assert judge({"web": 1}, [one], old)["web"] == Verdict(Health.READY, "running", 5_000)
+    again = replace(one, started=6_000)
+    assert judge({"web": 1}, [again], old)["web"].state == "waiting"
+    # What ran when the wait began need not be waited for.
+    assert judge({"web": 1}, [one], moment(False, before={"1": one}))["web"].state == "ready"
+    assert judge({"web": 1}, [again], moment(False, before={"1": one}))["web"].state == "waiting"
 
 
 def test_every_replica_counts() -> None:

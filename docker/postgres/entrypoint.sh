@@ -2,7 +2,8 @@
 # Start PostgreSQL. The first time, prepare a cluster in $PGDATA with the database POSTGRES_DB, its owner
 # POSTGRES_USER and the password of POSTGRES_PASSWORD. Any other command runs as it is.
 #
-# The cluster is made beside $PGDATA and moved there when it is complete: killed half-way, it starts over.
+# The cluster is made beside $PGDATA, or in it where that is a mount, and moved when it is complete: killed half-way, it
+# starts over.
 set -eu
 
 [ "${1:-postgres}" = postgres ] || exec "$@"
@@ -26,6 +27,17 @@ name() { printf '"%s"' "$(printf '%s' "$1" | sed 's/"/""/g')"; }
 
 prepare() {
     new=$PGDATA.new
+    # Where $PGDATA is there and empty it may be a mount, which nothing can be renamed to: then it is made inside, and
+    # what a cluster is known by comes last. What a killed start left of that goes.
+    if [ -e "$PGDATA/.new" ]; then
+        find "$PGDATA" -mindepth 1 -maxdepth 1 ! -name lost+found ! -name .new -exec rm -rf {} +
+    elif [ -d "$PGDATA" ] && [ -n "$(find "$PGDATA" -mindepth 1 -maxdepth 1 ! -name lost+found -print -quit)" ]; then
+        die "$PGDATA holds files, but no cluster: empty it, or mount what was in it"
+    fi
+    if [ -d "$PGDATA" ] && ! rmdir "$PGDATA" 2>/dev/null; then
+        new=$PGDATA/.new
+        chmod 0700 "$PGDATA"
+    fi
     user=${POSTGRES_USER:-swarm}
     database=${POSTGRES_DB:-swarm}
     rm -rf "$new"
@@ -40,7 +52,13 @@ prepare() {
         "$(name "$user")" "$(literal "$POSTGRES_PASSWORD")" "$(name "$database")" "$(name "$user")" | single postgres
     printf 'CREATE EXTENSION vector;\n\n' | single "$database"
     touch "$new/owner-makes-roles"
-    mv "$new" "$PGDATA"
+    if [ "$new" = "$PGDATA/.new" ]; then
+        find "$new" -mindepth 1 -maxdepth 1 ! -name PG_VERSION -exec mv -t "$PGDATA" {} +
+        mv "$new/PG_VERSION" "$PGDATA"
+        rmdir "$new"
+    else
+        mv --no-target-directory "$new" "$PGDATA"
+    fi
     echo "postgres: prepared database $database of user $user" >&2
 }
 

@@ -4,7 +4,8 @@ It connects as the owner of the database. Alembic brings the tables to this vers
 may read and write the rows of its own schema and nothing else, with the password of ``<SERVICE>_STORE_PASSWORD``.
 
 A database that is newer than this (a version was put back) is left as it is: migrations only add, so that services of
-one version before go on working.
+one version before go on working. ``python -m common.migrate --knows VERSION`` connects to nothing, and fails when this
+version of the tables is newer than these services.
 """
 
 from __future__ import annotations
@@ -43,17 +44,29 @@ def role(service: str) -> str:
     return f"swarm_{service}"
 
 
-def upgrade(connection: Connection) -> str:
-    """Bring the tables to this version, on a ``connection`` in a transaction. Returns what is there then."""
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def known(version: str | None) -> bool:
+    """Whether tables of this version (none: there are none yet) can be brought to that of these services."""
+    try:
+        ScriptDirectory.from_config(_config()).get_revision(version)
+    except CommandError:
+        return False
+    return True
+
+
+def upgrade(connection: Connection) -> str:
+    """Bring the tables to this version, on a ``connection`` in a transaction. Returns what is there then."""
+    config = _config()
     config.attributes["connection"] = connection
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key("tables")})
     there = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one()
     now = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() if there else None
-    try:
-        ScriptDirectory.from_config(config).get_revision(now)
-    except CommandError:
+    if not known(now):
         return f"{now}, newer than these services"
     command.upgrade(config, "head")
     return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
@@ -101,6 +114,9 @@ async def migrate(settings: PostgresSettings, passwords: Mapping[str, str]) -> s
 
 def main() -> None:
     """Migrate as the environment says. Status 1 and a sentence when it cannot be done."""
+    if sys.argv[1:2] == ["--knows"]:
+        version = " ".join(sys.argv[2:])
+        sys.exit(0 if known(version) else f"the tables are of version {version}, newer than these services")
     settings = load(MigrationSettings)
     passwords = {one: os.environ.get(f"{one.upper()}_STORE_PASSWORD", "") for one in SCHEMAS}
     if empty := [

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
+from urllib.parse import quote, quote_plus, unquote
 
 _SECRET_NAME = re.compile(r"(TOKEN|PASSW|SECRET|CREDENTIAL|API_?KEY|PRIVATE)", re.IGNORECASE)
 _NAMES_A_FILE = re.compile(r"_(FILE|PATH|DIR)$", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"://[^/@\s]+@")
+# A password may hold an @ that nobody encoded, so up to the last one; quotes end what is quoted.
+_CREDENTIALS = re.compile(r"://[^/\s\"'<>]+@")
+# Of the value of a variable, which is a URL and nothing else: all before the last @.
+_PASSWORD = re.compile(r"^[a-z][a-z0-9+.-]*://[^:/@\s]*:(\S+)@", re.IGNORECASE)
 # What is shown may hide more than what is kept, which is compared.
 _HIDDEN_NAME = re.compile(rf"{_SECRET_NAME.pattern}|PASSPHRASE|_(KEY|PASS|PWD)$", re.IGNORECASE)
 # In a word of a command: not the option `--secret`, which names a file.
@@ -26,12 +31,22 @@ def safe_arguments(values: Mapping[str, str | None]) -> dict[str, str | None]:
 
 def masked(text: str, environ: Mapping[str, str], names: Iterable[str] = ()) -> str:
     """A text that others wrote as it may be shown: ``***`` in place of the values that variables with the name of a
-    secret (and these ``names``) have in ``environ``, and of credentials in URLs."""
+    secret (and these ``names``) have in ``environ``, of the passwords in those that are URLs, also as a URL or JSON
+    writes them, and of credentials in URLs."""
     secret = {name for name in environ if _HIDDEN_NAME.search(name) and not _NAMES_A_FILE.search(name)} | set(names)
-    values = {environ[name] for name in secret if len(environ.get(name, "")) >= _SHORTEST_HIDDEN}
-    for value in sorted(values, key=len, reverse=True):
+    values = {environ.get(name, "") for name in secret} | {
+        found[1] for each in environ.values() if (found := _PASSWORD.match(each))
+    }
+    for value in sorted(_spellings(values), key=len, reverse=True):
         text = text.replace(value, MASK)
     return _CREDENTIALS.sub(f"://{MASK}@", text)
+
+
+def _spellings(values: Iterable[str]) -> set[str]:
+    spelled = {form for value in values for form in (value, unquote(value))}
+    spelled |= {form for value in spelled for form in (quote(value, safe=""), quote(value), quote_plus(value))}
+    spelled |= {json.dumps(value)[1:-1] for value in spelled}
+    return {value for value in spelled if len(value) >= _SHORTEST_HIDDEN}
 
 
 def masked_word(word: str, environ: Mapping[str, str]) -> str:

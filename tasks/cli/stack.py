@@ -44,7 +44,24 @@ def task_dev_optimized() -> Task:
 def task_migrate_to_optimized() -> Task:
     """Replace a running standard deployment by the optimized one, keep its data, and go back if it is not healthy"""
     dry_run = option("dry-run", False, "only show what would be done")
-    return {"actions": [(_shown, ["tasks.stack.migrate:migrate"])], "params": [dry_run, YES], **PLAIN}
+    undo = option("undo", False, "put back what ran before one that was interrupted")
+    return {"actions": [(_shown, ["tasks.stack.migrate:migrate"])], "params": [dry_run, undo, YES], **PLAIN}
+
+
+def task_backup() -> Task:
+    """Save the data of the running stack into a new folder, for its owner alone: [--to FOLDER]"""
+    return quiet("tasks.stack.backup:backup", option("to", "", "the folder that it is made in"))
+
+
+def task_restore() -> Task:
+    """Put the data of an archive that backup made in place of the stack's: FOLDER [--yes]"""
+    return {
+        "actions": [(_shown, ["tasks.stack.backup:restore"])],
+        "task_dep": ["_env_file", "build_optimized"],
+        "params": [YES],
+        "pos_arg": "words",
+        **PLAIN,
+    }
 
 
 def task_ci_build() -> Task:

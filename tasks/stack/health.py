@@ -11,7 +11,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tasks.engine.containers import Container, Containers, Event
@@ -20,6 +20,8 @@ from tasks.engine.containers import Container, Containers, Event
 RESTARTS = 5
 # Events can be lost with the engine's connection; looking costs a few milliseconds.
 _LOOK_SECONDS = 1.0
+# Where nothing checks it, a process that is going to fail for want of something has done so by then, mostly.
+STEADY_SECONDS = 3.0
 
 
 class Health(StrEnum):
@@ -85,13 +87,17 @@ def wait(
     """
     began, wall = time.monotonic(), time.time()
     happened: list[Event] = []
+    seen: dict[tuple[str, float], float] = {}
     with project.events() as events:
         before = {container.id: container for container in project.look()}
         while True:
             busy = working()
             containers = project.look()
             seconds = time.monotonic() - began
-            moment = Moment(before, limits.service, since=wall, now=time.time(), coming=busy)
+            for container in containers:
+                if container.running:
+                    seen.setdefault((container.id, container.started), time.time())
+            moment = Moment(before, limits.service, since=wall, now=time.time(), coming=busy, seen=seen)
             verdicts = judge(expected, containers, moment)
             show(verdicts, seconds)
             states = {verdict.state for verdict in verdicts.values()}
@@ -105,13 +111,14 @@ def wait(
 class Moment:
     """When services are judged: ``now``, in a wait that began at ``since`` with the containers ``before``, by id.
     ``service_seconds``: how long one may take beyond its start period; ``coming``: whether containers may still be
-    created or started."""
+    created or started; ``seen``: when, by our clock, each was first seen running, by id and time of its start."""
 
     before: Mapping[str, Container]
     service_seconds: float
     since: float
     now: float
     coming: bool
+    seen: Mapping[tuple[str, float], float] = field(default_factory=dict)
 
 
 def judge(expected: Mapping[str, int], containers: Sequence[Container], moment: Moment) -> dict[str, Verdict]:
@@ -154,7 +161,17 @@ def _judge(container: Container, moment: Moment) -> Verdict:
         if moment.now - max(started, moment.since) > patience and not doomed:
             return Verdict(Health.FAILED, f"not healthy after {patience:.0f} s", started)
         return Verdict(Health.WAITING, "starting", started)
+    if not container.health and not _steady(container, before, moment):
+        return Verdict(Health.WAITING, "just started", started)
     return Verdict(Health.READY, container.health or "running", started)
+
+
+def _steady(container: Container, before: Container | None, moment: Moment) -> bool:
+    """Whether a container that nothing checks has run for a while, or ran when the wait began."""
+    if before is not None and before.running and before.started == container.started:
+        return True
+    seen = moment.seen.get((container.id, container.started), moment.now)
+    return moment.now - seen >= STEADY_SECONDS
 
 
 def _drain(events: queue.Queue[Event], seconds: float) -> list[Event]:

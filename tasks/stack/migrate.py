@@ -1,64 +1,46 @@
 """From a running standard deployment to the optimized one, with a way back.
 
-    look ── plan shown, agreed ── build ── journal ── switch ── healthy? ──> done
-                                              │                    └──────── roll back to the very images that ran
-                                              └── a killed run left it: the next goes on from there
+    look ── plan shown, agreed ── build ── hold what runs ── stop what writes, save ── stores switched, compared
+        ── all switched ── healthy? ──> done
+                               └──> roll back to the very images that ran ──> undone
 
 Both deployments have the same project name and the same volumes, so the switch is Compose's own: it replaces the
-containers one by one. Nothing is stopped before everything is built. The journal, ``migration.json`` in the project's
-folder, says how far it came and which images ran before; these are held by a tag of their own until the end.
+containers one by one. Nothing is stopped before everything is built. Each step can be done twice and ends with the
+journal (``stack.journal``) in its next phase, so a run that is killed anywhere is gone on with, or undone.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import queue
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from tasks.base import files
+from tasks.base import commands, files
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import because, seconds_text
-from tasks.base.references import repository
+from tasks.base.masking import masked
 from tasks.compose.stack import Compose, Service
 from tasks.engine.client import normalise
 from tasks.engine.containers import Container, Containers, Event
 from tasks.planning.plan import Decision
 from tasks.run import Run
-from tasks.stack import bringup, images
+from tasks.stack import backup, bringup, images, journal, stores
 from tasks.stack.ci import doit
 from tasks.stack.events import ServicesListed
+from tasks.stack.health import Health, Moment, Outcome, judge
+from tasks.stack.journal import Before, Journal, Phase, held_tag
 from tasks.stack.stack import compose_of, locked, make_env
 from tasks.stack.standard import standard_of
 from tasks.stack.status import rows_of
 
-_TAG = "before-migration"
-
-
-@dataclass(frozen=True)
-class Before:
-    """What ran as a service before: the reference that it was started from, and the image that this named then."""
-
-    image: str
-    image_id: str
-
-
-class Phase(StrEnum):
-    """What a migration is doing."""
-
-    SWITCHING = "switching"
-    ROLLING_BACK = "rolling back"
-
-
-@dataclass(frozen=True)
-class Journal:
-    """How far a migration came, and what ran before, by service."""
-
-    phase: Phase
-    before: Mapping[str, Before]
+_LAST_EVENTS_SECONDS = 0.3
+_SHOWN = 3  # differences
 
 
 @dataclass(frozen=True)
@@ -71,52 +53,90 @@ class Change:
     volumes: tuple[str, ...]
 
 
-def migrate(run: Run, dry_run: bool, yes: bool) -> None:
-    """Migrate, or go on with a migration that was interrupted.
+def migrate(run: Run, dry_run: bool, undo: bool, yes: bool) -> None:
+    """Migrate, or go on with a migration that was interrupted, or ``undo`` that one.
 
-    ``UserError`` when there is nothing to migrate, when data would be left behind, and when the new stack did not
-    become healthy: the old one is back then."""
+    ``UserError`` when there is nothing to migrate or to undo, when data would be left behind, and when the new stack
+    did not become healthy: the old one is back then."""
     with locked(run):
-        journal = read_journal(run.folder)
-        if journal is None:
-            changes = _plan(run)
-            if not changes:
-                print(f"{run.project.name} is the optimized deployment already", file=sys.stderr)
-                return
-            _print_plan(run, changes)
-            if dry_run:
-                return
-            if not yes:
-                confirm()
-            make_env(run)
-            if doit(["run", "build_optimized"]):
-                raise UserError("an image could not be built; nothing was stopped")
-            journal = _begin(run)
-        elif dry_run:
-            print(f"a migration was interrupted while {journal.phase}; without --dry-run this goes on", file=sys.stderr)
-            return
+        left = journal.read(journal.path_of(run))
+        if left and dry_run:
+            print(f"a migration was interrupted while {left.phase}; without --dry-run this goes on", file=sys.stderr)
+        elif left and left.phase in (Phase.DONE, Phase.UNDONE):
+            _go_on(run, left)
+        elif left:
+            _take_up(run, left, undo, yes)
+        elif undo:
+            raise UserError(
+                "no migration was interrupted, so there is none to undo",
+                remedy=f"COMPOSE_FILE={standard_of(run).name} doit up_optimized brings up the standard deployment",
+            )
         else:
-            print(f"going on with a migration that was interrupted while {journal.phase}", file=sys.stderr)
-        if journal.phase == Phase.ROLLING_BACK:
-            _roll_back(run, journal, [], "the migration that was interrupted had failed")
-        _switch(run, journal)
+            _begin(run, dry_run, yes)
 
 
-def read_journal(folder: Path) -> Journal | None:
-    """The journal of a migration that is under way, if there is one. ``UserError`` where it cannot be read: it is the
-    way back, so it does not count as none."""
-    path = _journal_path(folder)
-    try:
-        kept = json.loads(files.content(path))
-        return Journal(Phase(kept["phase"]), {name: Before(**before) for name, before in kept["before"].items()})
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"the journal of a migration that was interrupted cannot be read: {error}",
-            where=str(path),
-            remedy="look at which containers run, then move it away",
-        ) from None
+def _begin(run: Run, dry_run: bool, yes: bool) -> None:
+    changes = _plan(run)
+    if not changes:
+        print(f"{run.project.name} is the optimized deployment already", file=sys.stderr)
+        return
+    _print_plan(run, changes)
+    if dry_run:
+        return
+    if not yes:
+        confirm()
+    make_env(run)
+    if doit(["run", "build_optimized"]):
+        raise UserError("an image could not be built; nothing was stopped")
+    _go_on(run, journal.begun(run, _ran(run)))
+
+
+def _take_up(run: Run, left: Journal, undo: bool, yes: bool) -> None:
+    """Go on with what an interrupted migration left. It may have been left long ago: what runs counts, and whoever runs
+    this is asked before anything is replaced."""
+    found = _found(run, left)
+    if found == Found.UNTOUCHED and left.phase != Phase.ROLLING_BACK:
+        print("a migration was interrupted before anything was replaced", file=sys.stderr)
+        journal.close(run, left)
+        if not undo:
+            _begin(run, dry_run=False, yes=yes)
+        return
+    if found == Found.SWITCHED and not undo:
+        print("a migration was interrupted, and all that it was to start is healthy", file=sys.stderr)
+        _go_on(run, journal.entered(run, left, Phase.DONE))
+        return
+    goal = "putting back what ran before" if undo or left.phase == Phase.ROLLING_BACK else "going on with it"
+    print(f"a migration was interrupted while {left.phase}: {goal}", file=sys.stderr)
+    if not yes:
+        confirm()
+    _go_on(run, journal.entered(run, left, Phase.ROLLING_BACK, "it was to be undone") if undo else left)
+
+
+class Found(StrEnum):
+    """What an interrupted migration left."""
+
+    UNTOUCHED = "everything that ran before runs"
+    SWITCHED = "everything runs in the new way, and is healthy"
+    HALF_WAY = "neither"
+
+
+def _found(run: Run, left: Journal) -> Found:
+    containers, compose = Containers(run.project.name).look(), compose_of(run)
+    return found(left, containers, compose.services())
+
+
+def found(left: Journal, containers: Sequence[Container], optimized: Mapping[str, Service]) -> Found:
+    """What runs of the services that were to be replaced, by the references that their containers were made from."""
+    running = {container.service: normalise(container.image) for container in containers if container.running}
+    before = {name: {normalise(one.image), normalise(held_tag(one.image))} for name, one in left.before.items()}
+    if all(running.get(name) in refs for name, refs in before.items()):
+        return Found.UNTOUCHED
+    expected = {name: service.replicas for name, service in optimized.items() if service.replicas}
+    there = {container.id: container for container in containers}
+    now = Moment(there, service_seconds=0, since=0, now=0, coming=False)
+    ready = all(verdict.state == Health.READY for verdict in judge(expected, containers, now).values())
+    new = all(running.get(name) == normalise(optimized[name].image) for name in before if name in optimized)
+    return Found.SWITCHED if ready and new else Found.HALF_WAY
 
 
 def changes_between(
@@ -176,80 +196,173 @@ def _print_plan(run: Run, changes: Sequence[Change]) -> None:
     console = Output()
     console.print(drawn)
     stale = [decision for decision in run.decisions().values() if decision.stale]
-    console.print("\n".join(["", *_steps(stale)]), markup=False, soft_wrap=True)
+    kept = [store.service for store in stores.declared(compose_of(run))]
+    console.print("\n".join(["", *_steps(stale, kept)]), markup=False, soft_wrap=True)
 
 
-def _steps(stale: Sequence[Decision]) -> list[str]:
+def _steps(stale: Sequence[Decision], kept: Sequence[str]) -> list[str]:
+    saving = f"stop what writes to {', '.join(kept)}, and save that" if kept else "save nothing: there is no x-backup"
     what = ", ".join(f"{decision.name}{because(decision.reasons)}" for decision in stale)
     return [
         f"1. build {what or 'nothing: every image is fresh'}",
-        "2. replace the containers, stores first; from here on the services are away",
-        "3. wait until everything is healthy, else put back what runs now",
+        f"2. {saving}",
+        "3. replace the containers, stores first; from here on the services are away",
+        "4. wait until everything is healthy, else put back what runs now",
     ]
 
 
-def _begin(run: Run) -> Journal:
-    """Write down what runs, and see that it cannot go away."""
+def _ran(run: Run) -> dict[str, Before]:
     known = _standard(run).services()
-    ran = {
+    return {
         container.service: Before(known[container.service].image, container.image_id)
         for container in Containers(run.project.name).look()
         if container.running and container.service in known
     }
-    journal = Journal(Phase.SWITCHING, ran)
-    write_journal(run.folder, journal)
-    for before in journal.before.values():
-        run.engine.tag(before.image_id, held_tag(before.image))
-    return journal
 
 
-def _switch(run: Run, journal: Journal) -> None:
-    compose = compose_of(run)
-    reason = ""
-    events: list[Event] = []
+@dataclass
+class _Way:
+    """A migration on its way: what has happened to the containers, and how the last wait for their health ended."""
+
+    run: Run
+    left: Journal
+    happens: queue.Queue[Event]
+    outcome: Outcome | None = None
+    happened: list[Event] = field(default_factory=list)
+
+    def away(self) -> str:
+        """For how long services were away, in words."""
+        with contextlib.suppress(queue.Empty):
+            while True:  # the last of them may just be on its way
+                self.happened.append(self.happens.get(timeout=_LAST_EVENTS_SECONDS))
+        away = downtime(self.happened)
+        if "" not in away:
+            return "no service was away"
+        each = ", ".join(f"{name} {seconds_text(seconds)}" for name, seconds in sorted(away.items()) if name)
+        return f"downtime {seconds_text(away[''])} in all, {each}"
+
+
+def _go_on(run: Run, left: Journal) -> None:
+    """Do step after step, from the phase that was reached. What goes wrong from the moment in which something was
+    stopped, whatever it is, leads back; what goes wrong when all are healthy does not."""
+    with Containers(run.project.name).events() as happens:
+        way = _Way(run, left, happens)
+        while (phase := way.left.phase) in _STEPS:
+            try:
+                to = _STEPS[phase](way)
+                if to is None:
+                    return
+                way.left = journal.entered(run, way.left, to)
+            except (commands.Stopped, SystemExit):
+                print(f"interrupted while {phase}: run this again to go on, --undo goes back", file=sys.stderr)
+                raise
+            except Exception as error:
+                if phase not in journal.FORWARD:
+                    raise
+                reason = _told(error, run)
+                told = "the optimized deployment is not healthy, putting back what ran before"
+                print(f"{told}\n{reason}", file=sys.stderr)
+                way.left = journal.entered(run, way.left, Phase.ROLLING_BACK, reason)
+
+
+def _told(error: Exception, run: Run) -> str:
+    return str(error) if isinstance(error, UserError) else masked(f"{type(error).__name__}: {error}", run.environ)
+
+
+def _prepare(way: _Way) -> Phase:
+    journal.hold(way.run, way.left)
+    return Phase.SAVING
+
+
+def _save(way: _Way) -> Phase:
+    """Save what the stores hold, while nobody writes to it, so that what comes after can be compared."""
+    compose = compose_of(way.run)
+    which = [store for store in stores.declared(compose) if store.service in way.left.before]
+    if which:
+        backup.stop(compose, [store.service for store in which])
+        archive = backup.save(way.run, compose, which, quiet=True)
+        way.left = replace(way.left, archive=str(archive.folder))
+        print(f"saved {', '.join(archive.stores)} in {archive.folder}", file=sys.stderr)
+    return Phase.SWITCHING
+
+
+def _switch(way: _Way) -> Phase:
+    """Replace the stores alone, and compare what they hold with what was saved; ``UserError`` when it differs."""
+    if not way.left.archive:
+        return Phase.STARTING
+    compose, archive = compose_of(way.run), backup.read(Path(way.left.archive))
+    _start(way, compose, sorted(archive.stores))
+    count = parts = 0
+    for store in stores.declared(compose):
+        if saved := archive.stores.get(store.service):
+            there = stores.data(compose, store)
+            if differs := stores.differences(saved.parts, there, time.time()):
+                raise UserError(f"the data of {store.service} is not what it was: {'; '.join(differs[:_SHOWN])}")
+            count, parts = count + sum(part.count for part in there), parts + len(there)
+    names = " and ".join(sorted(archive.stores))
+    print(f"{names} hold what they held: {count:,} entries in {parts:,} parts, by count and checksum", file=sys.stderr)
+    return Phase.STARTING
+
+
+def _start_all(way: _Way) -> Phase:
+    way.outcome = _start(way, compose_of(way.run))
+    return Phase.DONE
+
+
+def _start(way: _Way, compose: Compose, only: Sequence[str] = ()) -> Outcome:
+    """Replace what runs by what was built; ``UserError`` says why that is not healthy."""
+    outcome = bringup.start(compose, bringup.terms(way.run, "migrate"), only=only, built=images.built(way.run))
+    if not outcome.healthy:
+        raise UserError(bringup.explain(outcome, compose))
+    return outcome
+
+
+def _end(way: _Way) -> None:
+    if way.outcome:
+        way.run.events.emit(ServicesListed(rows_of(way.outcome)))
+    print(f"migrated: {way.away()}", file=sys.stderr)
     try:
-        terms = bringup.terms(run, "migrate")
-        outcome = bringup.start(compose, terms, built=images.built(run))
-        events = list(outcome.events)
-        if outcome.healthy:
-            _finish(run, journal)
-            run.events.emit(ServicesListed(rows_of(outcome)))
-            print(f"migrated: {_away(events)}", file=sys.stderr)
-            return
-        reason = bringup.explain(outcome, compose)
-    except UserError as error:
-        reason = str(error)
-    print(f"the optimized deployment is not healthy, putting back what ran before\n{reason}", file=sys.stderr)
-    _roll_back(run, journal, events, reason)
+        journal.close(way.run, way.left)
+        Containers(way.run.project.name).remove_idle_networks()
+    except Exception as error:
+        raise UserError(
+            f"it is migrated and healthy, but what held the way back is still there: {_told(error, way.run)}",
+            remedy="run this again, to remove it",
+        ) from error
 
 
-def _roll_back(run: Run, journal: Journal, events: list[Event], reason: str) -> None:
-    """Start what ran before; always raises ``UserError``, which says whether that worked."""
-    write_journal(run.folder, replace(journal, phase=Phase.ROLLING_BACK))
-    compose = _with_images_of(run, journal)
+def _roll_back(way: _Way) -> Phase:
+    """Start what ran before; ``UserError`` when that is not healthy either."""
+    run, left = way.run, way.left
+    compose = _with_images_of(run, left)
     services = compose.services()
-    ran = {
-        normalise(services[name].image): before.image_id for name, before in journal.before.items() if name in services
-    }
-    terms = bringup.terms(run, "rollback")
-    outcome = bringup.start(compose, terms, only=sorted(journal.before), built=ran)
-    events += outcome.events
+    ran = {normalise(services[name].image): before.image_id for name, before in left.before.items() if name in services}
+    outcome = bringup.start(compose, bringup.terms(run, "rollback"), only=sorted(left.before), built=ran)
     if not outcome.healthy:
         raise UserError(
             f"neither the optimized nor the standard deployment is healthy\n{bringup.explain(outcome, compose)}",
             remedy="mend it and run this again: it goes on with putting back what ran before",
         )
-    _finish(run, journal, keep_tags=len(compose.files) > 1)
-    first = reason.splitlines()[0] if reason else "it was not healthy"
-    raise UserError(f"rolled back, the standard deployment runs again on the same volumes ({_away(events)}): {first}")
+    return Phase.UNDONE
 
 
-def _with_images_of(run: Run, journal: Journal) -> Compose:
+def _tell_undone(way: _Way) -> None:
+    """What ran before runs; always raises ``UserError``, which says so."""
+    journal.close(way.run, way.left)
+    Containers(way.run.project.name).remove_idle_networks()
+    reason = (way.left.reason or "it was not healthy").splitlines()[0]
+    raise UserError(
+        f"rolled back, the standard deployment runs again on the same volumes ({way.away()}): {reason}",
+        remedy=f"what they held before is in {way.left.archive}" if way.left.archive else "",
+    )
+
+
+def _with_images_of(run: Run, left: Journal) -> Compose:
     """The standard deployment with exactly the images that ran: by their own tag where their name has moved on."""
     standard = _standard(run)
     snapshot = run.engine.snapshot()
     renamed = {}
-    for name, before in journal.before.items():
+    for name, before in left.before.items():
         local_image = snapshot.get(before.image)
         if local_image is None or local_image.id != before.image_id:
             renamed[name] = {"image": held_tag(before.image)}
@@ -260,31 +373,12 @@ def _with_images_of(run: Run, journal: Journal) -> Compose:
     return replace(standard, files=(*standard.files, override))
 
 
-def _finish(run: Run, journal: Journal, keep_tags: bool = False) -> None:
-    for before in journal.before.values() if not keep_tags else ():
-        if run.engine.snapshot().get(held_tag(before.image)):
-            run.engine.untag(held_tag(before.image))
-    Containers(run.project.name).remove_idle_networks()
-    _journal_path(run.folder).unlink(missing_ok=True)
-
-
-def _away(events: Sequence[Event]) -> str:
-    away = downtime(events)
-    if "" not in away:
-        return "no service was away"
-    each = ", ".join(f"{name} {seconds_text(seconds)}" for name, seconds in sorted(away.items()) if name)
-    return f"downtime {seconds_text(away[''])} in all, {each}"
-
-
-def held_tag(image: str) -> str:
-    """The tag that holds what this reference names now, whatever becomes of the reference."""
-    return f"{repository(normalise(image))}:{_TAG}"
-
-
-def _journal_path(folder: Path) -> Path:
-    return folder / "migration.json"
-
-
-def write_journal(folder: Path, journal: Journal) -> None:
-    """Keep the journal in place of the last."""
-    files.write_json(_journal_path(folder), asdict(journal))
+_STEPS: Mapping[Phase, Callable[[_Way], Phase | None]] = {
+    Phase.PREPARING: _prepare,
+    Phase.SAVING: _save,
+    Phase.SWITCHING: _switch,
+    Phase.STARTING: _start_all,
+    Phase.DONE: _end,
+    Phase.ROLLING_BACK: _roll_back,
+    Phase.UNDONE: _tell_undone,
+}

@@ -16,7 +16,7 @@ from tasks.compose import secrets
 from tasks.compose.stack import Compose, down_argv
 from tasks.engine.containers import Belongings, Containers
 from tasks.run import Run
-from tasks.stack import bringup, images
+from tasks.stack import bringup, images, journal
 from tasks.stack.events import ServicesListed
 from tasks.stack.status import rows, rows_of
 
@@ -61,6 +61,8 @@ def start(run: Run, compose: Compose, task: str) -> None:
     and why."""
     with locked(run):
         outcome = bringup.start(compose, bringup.terms(run, task), built=images.built(run))
+        if outcome.healthy:
+            journal.close_left(run, "this stack is healthy")
     run.events.emit(ServicesListed(rows_of(outcome)))
     if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))
@@ -72,6 +74,7 @@ def down(run: Run, volumes: bool, yes: bool) -> None:
     with locked(run):
         there = project.belongings()
         if not there or (not volumes and not there.containers and not there.networks):
+            journal.close_left(run, "nothing of it is there")
             print(f"nothing of {run.project.name} is up{_kept(there)}", file=sys.stderr)
             return
         if volumes and there.volumes:
@@ -82,6 +85,7 @@ def down(run: Run, volumes: bool, yes: bool) -> None:
         done = compose_run(compose, down_argv(compose, volumes=volumes), bringup.log_of(run, "down"))
         if done:
             raise UserError(f"docker compose down: {done}", remedy=f"its log is {bringup.log_of(run, 'down')}")
+        journal.close_left(run, "its containers are gone")
         left = project.belongings()
     gone = [f"{len(there.containers)} containers", f"{len(there.networks)} networks"]
     gone += [f"{len(there.volumes) - len(left.volumes)} volumes"] if volumes else []

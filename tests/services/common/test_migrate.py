@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from conftest_stores import execute, migrated
 
-from common.migrate import MigrationSettings, migrate
+from common.migrate import MigrationSettings, known, migrate
 
 PASSWORD = "a'b\"c\\d"
 
@@ -88,3 +88,9 @@ CREATE TABLE memory.memories (
     embedding vector(256) NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now()
 )"""
+
+
+def test_which_versions_can_be_brought_to_this_one() -> None:
+    assert known(None)
+    assert known("0001")
+    assert not known("9999")
