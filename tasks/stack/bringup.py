@@ -142,7 +142,9 @@ class _Work(threading.Thread):
             images.put_names_right(engine, self._services, self._built)
             if self._run(create_argv(self._compose, self._only)):
                 return False
-            containers = Containers(self._compose.project).look()
+            # Of other services, what is stopped may be of whatever image it is.
+            there = Containers(self._compose.project).look()
+            containers = [one for one in there if not self._only or one.service in self._only or one.state == "created"]
             mismatched = images.wrong(engine, containers, self._services, self._built)
             if not mismatched:
                 return True
