@@ -16,6 +16,7 @@ ALLOWED = {
     "tasks/buildkit/buildx.py:build_argv": "the options of docker buildx build",
     "tasks/compose/stack.py:logs_argv": "the options of docker compose logs",
     "tasks/inputs/dockerfile.py:reads": "the options of a build that a Dockerfile sees",
+    "tasks/ui/plan_view.py:show": "the options of doit plan",
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy as shallow_copy
 from dataclasses import replace
 from functools import cache
@@ -55,18 +55,35 @@ class _Inherited(NamedTuple):
 
 
 class InputResolver:
-    """Looks at one project once: every Dockerfile is parsed, every folder listed and every file read at most once."""
+    """Looks at one project once: every Dockerfile is parsed, every folder listed and every file read at most once.
 
-    def __init__(self, project: Project, folder: Path, environ: Mapping[str, str] = os.environ) -> None:
-        self._project = project
+    ``folder`` is where it keeps what it learnt, ``index`` looks at files elsewhere than on the disk."""
+
+    def __init__(
+        self,
+        project: Project,
+        folder: Path,
+        environ: Mapping[str, str] = os.environ,
+        index: Callable[[], Index] | None = None,
+    ) -> None:
         self._environ = environ
         self._folder = os.path.realpath(folder)
         self._reads_path = folder / project_key(project.files, environ) / "reads.json"
         self._kept: dict[str, Any] = memory.recall(self._reads_path) or {}
         self._used: dict[str, Any] = {}
         self._parsed: dict[str, Reads] = {}
-        reversed_images = reversed(list(project.images.values()))
         self._built_on: tuple[str, ...] = ()
+        self._of(project, index or (lambda: Index(Path(self._folder, "contexts.sqlite3"))))
+
+    def of(self, project: Project, index: Callable[[], Index]) -> InputResolver:
+        """One that looks at another state of the project, and parses no text that this one has parsed."""
+        other = shallow_copy(self)
+        other._of(project, index)
+        return other
+
+    def _of(self, project: Project, index: Callable[[], Index]) -> None:
+        self._project, self._new_index = project, index
+        reversed_images = reversed(list(project.images.values()))
         self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
         self._look()
 
@@ -77,7 +94,7 @@ class InputResolver:
         return other
 
     def _look(self) -> None:
-        self._index = Index(Path(self._folder, "contexts.sqlite3"))
+        self._index = self._new_index()
         self._views: dict[tuple[str, str], inputs.View] = {}
         self._texts: dict[str, str] = {}
         self._drafts: dict[tuple[str, str, tuple[str, ...]], _Draft] = {}

@@ -7,12 +7,13 @@ import io
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tasks.base import commands
 from tasks.base.errors import UserError, printable
 from tasks.base.settings import CacheBackend
+from tasks.compose.project import Image
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
@@ -27,16 +28,57 @@ _COLOURS = {
 }
 
 
-def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
-    """Print the plan of ``images`` and what they need (all, when none is named) to standard output. Raises
-    ``UserError`` if an image is broken, once the plan is printed."""
+class Plan(NamedTuple):
+    """A plan as it is shown: the project's name, the decisions, how long each image takes as far as that is known, and
+    how many are worked on side by side."""
+
+    project: str
+    decisions: Mapping[str, Decision]
+    expected: Mapping[str, float]
+    workers: int
+
+    @property
+    def wall(self) -> float | None:
+        """How long it takes in all, None if that is not known."""
+        seconds = {name: _seconds(decision, self.expected) for name, decision in self.decisions.items()}
+        if any(value is None for value in seconds.values()):
+            return None
+        from tasks.planning import forecast
+
+        needs = {name: decision.inputs.needs for name, decision in self.decisions.items()}
+        return forecast.wall_seconds(needs, {name: value or 0.0 for name, value in seconds.items()}, self.workers)
+
+
+def show(
+    run: Run,
+    images: Sequence[str],
+    as_json: bool,
+    inputs: bool,
+    as_bake: bool,
+    at: str,
+    since: str,
+    matrix: bool,
+) -> None:
+    """Print the plan of ``images`` and what they need (all, when none is named) to standard output: of the working copy
+    or, with ``at``, of a commit (``plan_at``). Raises ``UserError`` if an image is broken, once the plan is printed."""
     # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    decisions = chosen(run, images)
-    for name, decision in decisions.items():
-        for key in decision.inputs.image.unsupported:
-            print(f"plan: {name}: buildx has no option for build.{key}, so it only counts", file=sys.stderr)
+    if at and (inputs or as_bake):
+        raise UserError("--inputs and --bake are about the files that are here", remedy="leave out --at")
+    if not at and (since or matrix):
+        raise UserError("--since and --matrix are about a commit", remedy="name it: --at HEAD")
+    if at:
+        from tasks.ui import plan_at
+
+        plan_at.show(run, images, as_json=as_json, matrix=matrix, since=(at, since))
+    else:
+        _show_here(run, images, as_json, inputs=inputs, as_bake=as_bake)
+
+
+def _show_here(run: Run, images: Sequence[str], as_json: bool, *, inputs: bool, as_bake: bool) -> None:
+    decisions = chosen(run.decisions(), map(run.project.image, images))
+    shown = Plan(run.project.name, decisions, run.forecast(decisions), run.settings.build_jobs)
     _tell_trust(run)
     if as_bake:
         from tasks.buildkit import bake
@@ -50,20 +92,14 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
             where = f"in {run.project.directory}, buildx from 0.19 on asks for"
             print(f"plan: {where}: docker buildx bake {shlex.join(allow)}", file=sys.stderr)
     elif as_json:
-        print(json.dumps(promised(run, decisions), indent=2, ensure_ascii=False))
+        print_json(promised(shown))
     elif inputs:
         own = {name: decisions[name] for name in images} or decisions
         paths = {printable(path) for decision in own.values() for path in decision.inputs.paths()}
         print("\n".join(sorted(paths)))
     else:
-        _print_table(run, decisions)
-    broken = [
-        f"{name}: {'; '.join(decision.reasons)}"
-        for name, decision in decisions.items()
-        if decision.action == Action.BROKEN
-    ]
-    if broken:
-        raise UserError("\n".join(broken))
+        print_table(shown)
+    complain(decisions)
 
 
 def _tell_trust(run: Run) -> None:
@@ -89,11 +125,10 @@ def _untold(run: Run, definition: Mapping[str, Any], inputs: Mapping[str, ImageI
     return sentences
 
 
-def chosen(run: Run, names: Sequence[str]) -> dict[str, Decision]:
+def chosen(decisions: Mapping[str, Decision], images: Iterable[Image]) -> dict[str, Decision]:
     """The decisions for these images and all that they need, parents first; for all images when none is named."""
-    decisions = run.decisions()
     wanted: set[str] = set()
-    todo = [run.project.image(name).name for name in names] or list(decisions)
+    todo = [image.name for image in images] or list(decisions)
     while todo:
         name = todo.pop()
         if name not in wanted:
@@ -102,16 +137,29 @@ def chosen(run: Run, names: Sequence[str]) -> dict[str, Decision]:
     return {name: decision for name, decision in decisions.items() if name in wanted}
 
 
-def promised(run: Run, decisions: Mapping[str, Decision]) -> dict[str, Any]:
-    """The plan as plain data, in the form that DESIGN promises to scripts."""
-    workers = run.settings.build_jobs
-    expected = run.forecast(decisions)
-    wall = _wall(decisions, expected, workers)
+def complain(decisions: Mapping[str, Decision]) -> None:
+    """Say what only counts; ``UserError`` if an image is broken."""
+    for name, decision in decisions.items():
+        for key in decision.inputs.image.unsupported:
+            print(f"plan: {name}: buildx has no option for build.{key}, so it only counts", file=sys.stderr)
+    broken = [decision for decision in decisions.values() if decision.action == Action.BROKEN]
+    if broken:
+        raise UserError("\n".join(f"{decision.name}: {'; '.join(decision.reasons)}" for decision in broken))
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print it to standard output."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def promised(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data, in the form that is promised to scripts."""
+    wall = plan.wall
     return {
-        "project": run.project.name,
-        "workers": workers,
+        "project": plan.project,
+        "workers": plan.workers,
         "estimated_wall_seconds": None if wall is None else round(wall, 1),
-        "images": [_promised_image(decision, expected) for decision in decisions.values()],
+        "images": [_promised_image(decision, plan.expected) for decision in plan.decisions.values()],
     }
 
 
@@ -138,35 +186,24 @@ def _seconds(decision: Decision, expected: Mapping[str, float]) -> float | None:
     return expected.get(decision.name)
 
 
-def _wall(decisions: Mapping[str, Decision], expected: Mapping[str, float], workers: int) -> float | None:
-    seconds = {name: _seconds(decision, expected) for name, decision in decisions.items()}
-    if any(value is None for value in seconds.values()):
-        return None
-    from tasks.planning import forecast
-
-    needs = {name: decision.inputs.needs for name, decision in decisions.items()}
-    return forecast.wall_seconds(needs, {name: value or 0.0 for name, value in seconds.items()}, workers)
-
-
-def _print_table(run: Run, decisions: Mapping[str, Decision]) -> None:
+def print_table(plan: Plan) -> None:
+    """Print it as a table, with what it comes to."""
     from rich.text import Text
 
     from tasks.base.output import Output, table
 
-    expected = run.forecast(decisions)
     drawn = table("image", "action", "why", numbers=("seconds",))
-    for name, decision in decisions.items():
-        seconds = _seconds(decision, expected)
+    for name, decision in plan.decisions.items():
+        seconds = _seconds(decision, plan.expected)
         known = "?" if seconds is None else f"{seconds:.1f}" if decision.stale else ""
         why = "; ".join(decision.reasons) or "its inputs are those of the image here"
         drawn.add_row(name, Text(decision.action, _COLOURS[decision.action]), Text(why), known)
     console = Output()
     console.print(drawn)
-    stale = sum(decision.stale for decision in decisions.values())
-    wall = _wall(decisions, expected, run.settings.build_jobs)
-    if not decisions:
+    stale = sum(decision.stale for decision in plan.decisions.values())
+    if not plan.decisions:
         console.print("no service of this project has a `build:` section")
     elif not stale:
-        console.print(f"\nnothing to do: all {len(decisions)} images are fresh")
-    elif wall is not None:
-        console.print(f"\nabout {wall:.0f} s with {run.settings.build_jobs} workers")
+        console.print(f"\nnothing to do: all {len(plan.decisions)} images are fresh")
+    elif plan.wall is not None:
+        console.print(f"\nabout {plan.wall:.0f} s with {plan.workers} workers")

@@ -1,0 +1,329 @@
+"""What would be built for a commit, read from git alone: is it what a checkout of it says, and what BuildKit does?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.base.errors import UserError
+from tasks.compose import project as compose_project
+from tasks.engine.client import host_platform
+from tasks.inputs.commit import Commit, CommitIndex, Source
+from tasks.inputs.ignorefile import IgnoreFile
+from tasks.inputs.resolver import InputResolver
+from tasks.inputs.selection import View
+from tasks.inputs.tree import Index, Tree
+from tasks.planning.since import NEW, Asked, Since, plan_since
+from tests.conftest import ROOT, Lab, examples, needs_docker_command
+
+SETTINGS = ("user.name=t", "user.email=t@example.org", "protocol.file.allow=always", "init.defaultBranch=main")
+
+
+def git(folder: Path, *words: str) -> str:
+    settings = [part for setting in SETTINGS for part in ("-c", setting)]
+    done = subprocess.run(["git", *settings, *words], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def write(folder: Path, files: Mapping[str, str | None]) -> None:
+    """Write files; ``-> TARGET`` is a link, ``#!`` makes it executable, None removes it."""
+    for name, text in files.items():
+        path = folder / name
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        if text is None:
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text.startswith("-> "):
+            path.symlink_to(text[3:])
+        else:
+            path.write_bytes(text.encode("latin-1" if name.endswith(".utf16") else "utf-8"))
+            path.chmod(0o755 if text.startswith("#!") else 0o644)
+
+
+class History:
+    """A git repository with a project whose images stand on nothing, so that no engine is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        git(folder, "init", "-q")
+
+    def commit(self, files: Mapping[str, str | None]) -> str:
+        write(self.folder, files)
+        git(self.folder, "add", "-A", "--force")
+        git(self.folder, "commit", "-q", "--allow-empty", "-m", "a commit")
+        return git(self.folder, "rev-parse", "HEAD")
+
+    def since(self, at: str = "HEAD", since: str = "", **environ: str) -> Since:
+        files = (self.folder / "compose.yml",)
+        return plan_since(Asked(files, {**os.environ, **environ}, at, since, "main", self.folder / ".build"))
+
+    def reasons(self, at: str = "HEAD", since: str = "") -> dict[str, tuple[str, ...]]:
+        return {name: one.reasons for name, one in self.since(at, since).decisions.items() if one.stale}
+
+
+def compose(**services: str) -> str:
+    """A Compose file with these services, each with its ``build``."""
+    return json.dumps({"name": "tst", "services": {name: {"build": build} for name, build in services.items()}})
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(tmp_path / "app")
+
+
+START = {
+    "compose.yml": compose(base="base", web="web", job="job"),
+    "base/Dockerfile": "FROM scratch\nCOPY f /f\n",
+    "base/f": "1\n",
+    "web/Dockerfile": "FROM tst-base\nCOPY . /app\n",
+    "web/.dockerignore": "*.md\n",
+    "web/main.py": "1\n",
+    "job/Dockerfile": "FROM scratch\nCOPY run /\n",
+    "job/run": "#!/bin/sh\n",
+    "README.md": "1\n",
+}
+
+
+@needs_docker_command
+def test_reasons_are_those_of_plan(history: History) -> None:
+    history.commit(START)
+    assert history.reasons() == {"base": (NEW,), "web": (NEW,), "job": (NEW,)}
+    history.commit({"README.md": "2\n", "web/notes.md": "hidden\n"})
+    assert history.reasons() == {}
+    history.commit({"web/main.py": "2\n"})
+    assert history.reasons() == {"web": ("`web/main.py` changed",)}
+    history.commit({"base/f": "2\n"})
+    assert history.reasons() == {"base": ("`base/f` changed",), "web": ("`base` is made again",)}
+    (history.folder / "job/run").chmod(0o644)
+    git(history.folder, "commit", "-qam", "mode")
+    assert history.reasons() == {"job": ("`job/run` mode 755 → 644",)}
+    history.commit({"job/run": "-> Dockerfile", "compose.yml": compose(base="base", job="job", more="web")})
+    assert history.reasons() == {"more": (NEW,), "job": ("`job/run` is now a link, was a file",)}
+
+
+@needs_docker_command
+def test_it_is_compared_with_where_it_left_the_other_branch(history: History) -> None:
+    history.commit(START)
+    git(history.folder, "switch", "-qc", "topic")
+    mine = history.commit({"web/main.py": "2\n"})
+    history.commit({"README.md": "2\n"})
+    git(history.folder, "switch", "-q", "main")
+    history.commit({"job/run": "#!/bin/false\n"})
+    write(history.folder, {"base/f": "not committed\n"})
+    assert history.reasons("topic") == history.reasons("topic", "main") == {"web": ("`web/main.py` changed",)}
+    assert history.reasons("topic", mine) == {}
+    with pytest.raises(UserError, match="does not know 'nowhere'"):
+        history.since("nowhere")
+    with pytest.raises(UserError, match="does not know 'nowhere'"):
+        history.since("topic", "nowhere")
+
+
+@needs_docker_command
+def test_what_no_commit_knows_is_said(history: History) -> None:
+    service = {"build": {"context": ".", "args": {"A": "${GIVEN:?}"}}, "env_file": "own.env"}
+    project = json.dumps({"name": "tst", "services": {"app": service}})
+    dockerfile = "FROM somewhere.example/base\nARG A\nCOPY f /\n"
+    history.commit({"compose.yml": project, "Dockerfile": dockerfile, "f": "1\n"})
+    history.commit({"f": "2\n"})
+    (history.folder / ".env").write_text("GIVEN=1\n")
+    found = history.since()
+    assert found.decisions["app"].reasons == ("`f` changed",)
+    said = "\n".join(found.unknown)
+    assert "somewhere.example/base" in said
+    assert "`.env` is not in git" in said
+    assert "`GIVEN` has no value here" in said
+    assert not list(history.folder.glob("own.env"))
+
+
+@needs_docker_command
+def test_a_refused_project_is_told_with_its_commit(history: History) -> None:
+    history.commit(START)
+    broken = history.commit({"compose.yml": "services: {a: {biuld: .}}\n"})
+    with pytest.raises(UserError, match=f"at {broken[:12]}: .*compose.yml: Compose refuses it"):
+        history.since()
+    history.commit({"compose.yml": compose(base="base"), "base/f": None})
+    assert any("nothing is known of" in sentence for sentence in history.since().unknown)
+    assert history.since().decisions["base"].action == "broken"
+    assert "plan-at-" not in history.since().decisions["base"].reasons[0]
+
+
+def submodule(history: History, tmp_path: Path) -> Path:
+    """Another repository, which is a submodule of this one, cloned; where the other one is."""
+    other = History(tmp_path / "other")
+    other.commit({"x": "1\n"})
+    git(history.folder, "submodule", "--quiet", "add", str(other.folder), "web/lib")
+    return other.folder
+
+
+@needs_docker_command
+def test_a_submodule_counts_by_what_it_holds_or_as_changed(history: History, tmp_path: Path) -> None:
+    history.commit(START)
+    other = submodule(history, tmp_path)
+    history.commit({})
+    write(other, {"x": "2\n"})
+    git(other, "commit", "-qam", "two")
+    git(history.folder / "web/lib", "pull", "-q")
+    history.commit({})
+    assert history.reasons() == {"web": ("`web/lib/x` changed",)}
+    bare = History(tmp_path / "without")
+    git(bare.folder, "pull", "-q", str(history.folder), "main")
+    assert bare.reasons() == {"web": ("the submodule `web/lib` is not here, and may be another",)}
+    bare.commit({"README.md": "3\n"})
+    assert bare.reasons() == {}
+
+
+FULL = {
+    ".gitattributes": "*.bat text eol=crlf\n*.id ident\nbig.* filter=lfs diff=lfs merge=lfs -text\n*.utf16 text"
+    " working-tree-encoding=UTF-16LE\n",
+    "compose.yml": "include: [more/inc.yml]\nname: tst\nservices:\n"
+    "  all: {build: {context: here, dockerfile: ../docker/D}}\n"
+    "  named: {build: {context: docker, dockerfile: N, additional_contexts: {src: ./src, all: 'service:all'}}}\n",
+    "more/inc.yml": 'services: {inner: {build: {context: ../src, dockerfile_inline: "FROM scratch\\nCOPY a.txt /"}}}\n',
+    "here": "-> src",
+    "docker/D": "FROM scratch\nCOPY . /\n",
+    "docker/D.dockerignore": "**/*.log\n!src/keep.log\n",
+    "docker/N": "FROM all AS x\nFROM scratch\nCOPY --from=src deep /deep\nCOPY --from=x / /\n",
+    "src/a.txt": "a\n",
+    "src/run.sh": "#!/bin/sh\n",
+    "src/win.bat": "one\ntwo\n",
+    "src/said.id": "$Id$\n",
+    "src/two.utf16": "ä\n".encode("utf-16-le").decode("latin-1"),
+    "src/big.bin": "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+    "src/x.log": "no\n",
+    "src/deep/down/link": "-> ../../a.txt",
+    "src/deep/dir": "-> down",
+    "src/ä \n\t": "odd name\n",
+}
+
+
+@needs_docker_command
+def test_fingerprints_are_those_of_a_checkout(history: History, tmp_path: Path) -> None:
+    """Attributes, links to contexts, what files include, odd names, a submodule."""
+    history.commit(START)
+    shutil.rmtree(history.folder / "web")
+    history.commit({"README.md": None, **FULL})
+    git(history.folder, "submodule", "--quiet", "add", str(history.folder), "src/again")
+    history.commit({})
+    found = history.since()
+    place = tmp_path / "clone" / "app"
+    git(tmp_path, "-c", "filter.lfs.smudge=", "-c", "filter.lfs.required=false", "clone", "-q", "--recurse-submodules",
+        str(history.folder), str(place))  # fmt: skip
+    project = compose_project.load((place / "compose.yml",), os.environ)
+    there = InputResolver(project, place / ".build").resolve(host_platform(), lambda ref, wanted: None)
+    assert not [one.problem for one in there.values() if one.problem]
+    assert (place / "src/win.bat").read_bytes() == b"one\r\ntwo\r\n"
+    assert {name: one.inputs.build_inputs() for name, one in found.decisions.items()} == {
+        name: one.build_inputs() for name, one in there.items()
+    }
+    assert {name: one.inputs.fingerprint for name, one in found.decisions.items()} == {
+        name: one.fingerprint for name, one in there.items()
+    }
+
+
+NAMES = st.sampled_from(["a", "b.txt", "c.bat", ".hidden", "ä"])
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+TEXTS = st.sampled_from(["", "one\n", "#!/bin/sh\n", "two\r\n", "-> a", "-> ../b.txt", "-> /etc", "x" * 70_000])
+TREES = st.dictionaries(PATHS, TEXTS, min_size=1, max_size=8).filter(
+    lambda tree: not any(one != other and other.startswith(f"{one}/") for one in tree for other in tree)
+)
+ATTRIBUTES = st.sampled_from(["", "* text=auto\n", "*.bat eol=crlf\n", "a/** ident\n"])
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trees")
+
+
+@examples(0.08)
+@given(trees=st.lists(TREES, min_size=2, max_size=2), attributes=st.lists(ATTRIBUTES, min_size=2, max_size=2))
+def test_any_tree_is_seen_as_a_checkout_shows_it(
+    places: Path, trees: list[dict[str, str]], attributes: list[str]
+) -> None:
+    """One commit after the other is looked at in the same place, as ``plan`` does."""
+    places = Path(tempfile.mkdtemp(dir=places))
+    history, before = History(places / "repo"), None
+    (places / "at").mkdir()
+    for tree, text in zip(trees, attributes, strict=True):
+        git(history.folder, "rm", "-rqf", "--ignore-unmatch", ".")
+        oid = history.commit({**tree, ".gitattributes": text})
+        git(places, "clone", "-q", str(history.folder), f"clone-{oid}")
+        commit = Commit(Source(history.folder / ".git", oid), (places / "at").resolve(), before)
+        ignore = IgnoreFile(".git\n")
+        seen = View(Tree(places / "at", CommitIndex(commit)), ignore)
+        real = View(Tree(places / f"clone-{oid}", Index()), ignore)
+        assert seen.digest("") == real.digest("")
+        before = commit
+
+
+def test_every_commit_of_a_history_is_judged_by_buildkit(lab: Lab, tmp_path: Path) -> None:
+    """No rebuild is missed, none is needless: each commit is checked out and built, in one builder."""
+    history = History(tmp_path / "app")
+    start = {**START}
+    for name, source in {"base": "f", "web": ".", "job": "run"}.items():
+        start[f"{name}/Dockerfile"] = f"FROM scratch\nCOPY {source} /{lab.prefix}/\n"
+    steps: list[dict[str, str | None]] = [
+        {"README.md": "2\n"},
+        {"web/main.py": "2\n", "web/notes.md": "hidden\n"},
+        {"job/other": "not copied\n"},
+        {"web/sub/link": "-> ../main.py", "job/run": "#!/bin/true\n"},
+        {"web/sub/link": "-> main.py"},
+        {"web/.dockerignore": "*.md\nsub\n"},
+    ]
+    history.commit(start)
+    executed(history.folder, tmp_path)
+    for files in steps:
+        history.commit(files)
+        ours = set(history.reasons())
+        assert ours == executed(history.folder, tmp_path), files
+
+
+def executed(folder: Path, scratch: Path) -> set[str]:
+    """The images of which BuildKit runs a step for this commit."""
+    place = scratch / "checkout"
+    shutil.rmtree(place, ignore_errors=True)
+    git(scratch, "clone", "-q", str(folder), str(place))
+    ran = set()
+    for name in ("base", "web", "job"):
+        argv = ["docker", "buildx", "build", "--progress=plain", "--output=type=cacheonly", str(place / name)]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        numbers = [line.split()[0] for line in done.stderr.splitlines() if "] COPY" in line]
+        if any(f"{number} CACHED" not in done.stderr for number in numbers):
+            ran.add(name)
+    return ran
+
+
+@needs_docker_command
+def test_the_matrix_of_a_commit_needs_no_engine(history: History) -> None:
+    """A job for each image on top; nothing else on standard output, and no job where nothing is to be done."""
+    history.commit(START)
+    history.commit({"base/f": "2\n", "job/run": "#!/bin/true\n"})
+    matrix = json.loads(doit(history, "plan", "--at", "HEAD", "--matrix"))
+    assert [(job["image"], job["builds"]) for job in matrix["include"]] == [("job", ["job"]), ("web", ["base", "web"])]
+    assert matrix["include"][0]["why"] == "`job/run` changed"
+    assert json.loads(doit(history, "plan", "--at", "HEAD", "--since", "HEAD", "--matrix")) == {"include": []}
+    found = json.loads(doit(history, "plan", "job", "--at", "HEAD", "--json"))
+    assert [(one["name"], one["reasons"]) for one in found["images"]] == [("job", ["`job/run` changed"])]
+    assert found["since"] == git(history.folder, "rev-parse", "HEAD~1")
+
+
+def doit(history: History, *words: str) -> str:
+    """What doit prints for this project where no engine answers."""
+    environ = {**os.environ, "COMPOSE_FILE": str(history.folder / "compose.yml"), "DOCKER_HOST": "unix:///nowhere"}
+    argv = [sys.executable, "-m", "doit", *words]
+    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
