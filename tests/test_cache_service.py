@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -20,8 +23,9 @@ from tests import loopback
 from tests.conftest import ROOT, Lab, docker
 
 # What a shell, a configuration file or a URL could stumble over.
-PASSWORD, REDIS_PASSWORD = "p w\"$'\\x", 's%"e'
+PASSWORD, REDIS_PASSWORD, READ_PASSWORD = "p w\"$'\\x", 's%"e', "r'\\o"
 FILE = "docker-compose.cache.yml"
+INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,9 @@ def service(engine: None) -> Iterator[dict[str, str]]:
         "CACHE_REDIS_PORT": str(loopback.free_port()),
         "CACHE_PASSWORD": PASSWORD,
         "CACHE_REDIS_PASSWORD": REDIS_PASSWORD,
+        "CACHE_READ_PASSWORD": READ_PASSWORD,
+        "CACHE_READ_PORT": str(loopback.free_port()),
+        "COMPOSE_PROFILES": "readers",
     }
     try:
         up = compose(env, "up", "--detach", "--wait")
@@ -60,8 +67,6 @@ def compose(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str
 def test_machines_share_through_it_with_a_login_and_not_without(
     service: dict[str, str], lab: Lab, busybox: str, tmp_path: Path
 ) -> None:
-    from urllib.parse import quote
-
     registry = f"localhost:{service['CACHE_PORT']}"
     lab.environ = {
         "CACHE_REGISTRY": registry,
@@ -91,6 +96,47 @@ def test_machines_share_through_it_with_a_login_and_not_without(
     crew = BuildCoordinator(lab.environ["REDIS_URL"], said.append)
     crew.index.publish({"f": Made("d", 1.0, 2)})
     assert (crew.index.lookup(["f"]), said) == ({"f": Made("d", 1.0, 2)}, [])
+
+
+@pytest.mark.stack
+def test_a_reader_can_read_and_nothing_else(service: dict[str, str], tmp_path: Path) -> None:
+    """Neither push nor delete in the registry, neither write, delete nor lease in Redis."""
+    import redis
+    import requests
+
+    def registry(method: str, path: str, user: str, **more: Any) -> int:
+        port = service["CACHE_READ_PORT" if user == "reader" else "CACHE_PORT"]
+        login = (user, READ_PASSWORD if user == "reader" else PASSWORD)
+        return requests.request(method, f"http://localhost:{port}/v2/{path}", auth=login, **more).status_code
+
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": []}).encode()
+    put: dict[str, Any] = {"data": index, "headers": {"Content-Type": INDEX}}
+    digest = f"sha256:{hashlib.sha256(index).hexdigest()}"
+    assert registry("PUT", "app/one/manifests/1", "builder", **put) == 201
+    assert registry("GET", "app/one/manifests/1", "reader", headers={"Accept": INDEX}) == 200
+    assert registry("PUT", "app/one/manifests/1", "reader", **put) == 405
+    assert registry("DELETE", f"app/one/manifests/{digest}", "reader") == 405
+    assert registry("POST", "app/one/blobs/uploads/", "reader") == 405
+    wrong = requests.get(f"http://localhost:{service['CACHE_PORT']}/v2/", auth=("reader", READ_PASSWORD))
+    assert wrong.status_code == 401, "at the registry that takes pushes there is no reader"
+
+    place, said = f"127.0.0.1:{service['CACHE_REDIS_PORT']}/0", list[str]()
+    urls = [f"redis://{user}:{quote(password)}@{place}" for user, password in
+            (("", REDIS_PASSWORD), ("reader", READ_PASSWORD))]  # fmt: skip
+    builder, reader = (BuildCoordinator(url, said.append) for url in urls)
+    builder.index.publish({"r": Made("d", 1.0, 2)})
+    assert (reader.index.lookup(["r"]), said) == ({"r": Made("d", 1.0, 2)}, [])
+    reader.index.publish({"r": Made("forged", 1.0, 2)})
+    assert said
+    assert builder.index.lookup(["r"]) == {"r": Made("d", 1.0, 2)}
+    client = redis.Redis.from_url(urls[1])
+    made, lease = "{vllm-swarm}:made:r", "{vllm-swarm}:leases"
+    for never in (
+        ("SET", made, "x"), ("DEL", made), ("EXPIRE", made, "1"), ("ZADD", lease, "1", "x"), ("EVAL", "return 1", "0"),
+        ("MGET", lease), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"),
+    ):  # fmt: skip
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command(*never)
 
 
 @pytest.mark.stack

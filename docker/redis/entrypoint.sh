@@ -1,7 +1,8 @@
 #!/bin/sh
-# Start Redis with the password of REDIS_PASSWORD. With AUTH_STORE_PASSWORD and its like the services have users of their
-# own: auth keeps what it counts and what is revoked, the others ask what is revoked. Passwords go in with the configuration, over standard input:
-# neither a file nor the list of processes ever holds it. Any other command runs as it is.
+# Start Redis with the password of REDIS_PASSWORD. With AUTH_STORE_PASSWORD and its like the services have users of
+# their own: auth keeps what it counts and what is revoked, the others ask what is revoked. With READER_PASSWORD there is
+# a user that may only ask what machines have built (docker-compose.cache.yml). Passwords go in with the configuration,
+# over standard input: neither a file nor the list of processes ever holds it. Any other command runs as it is.
 set -eu
 
 [ "${1:-redis-server}" = redis-server ] || exec "$@"
@@ -22,13 +23,15 @@ user() {
     [ -n "$2" ] || return 0
     printf 'user %s on #%s %s\n' "$1" "$(printf '%s' "$2" | sha256sum | cut -d ' ' -f 1)" "$3"
 }
+made='%R~{vllm-swarm}:made:* %R~{vllm-swarm}:shared:* -@all +ping +mget +hello +client|setinfo +select'
 revoked='%R~auth:revoked:* %R~auth:ended:* -@all +ping +mget +hello +client|setinfo +select'
 users=$(
     user auth "${AUTH_STORE_PASSWORD:-}" '~auth:* -@all +@connection +@transaction +@string +@keyspace -@dangerous'
+    user reader "${READER_PASSWORD:-}" "$made"
     user memory "${MEMORY_STORE_PASSWORD:-}" "$revoked"
     user orchestrator "${ORCHESTRATOR_STORE_PASSWORD:-}" "$revoked"
 )
-unset AUTH_STORE_PASSWORD MEMORY_STORE_PASSWORD ORCHESTRATOR_STORE_PASSWORD
+unset READER_PASSWORD AUTH_STORE_PASSWORD MEMORY_STORE_PASSWORD ORCHESTRATOR_STORE_PASSWORD
 
 exec redis-server - "$@" <<EOT
 bind * -::*

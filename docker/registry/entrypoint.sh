@@ -2,13 +2,15 @@
 # Start the registry with the login CACHE_USER and CACHE_PASSWORD, and TLS if a certificate is there. Secrets reach it by
 # its environment and by files in memory, never as arguments. Before it serves, blobs that no manifest needs any more
 # are removed: only then does nobody push, and no descriptor in memory says that one of them is still there.
+# With CACHE_READ_ONLY=1 nobody can push or delete, and nothing is removed.
 set -eu
 
 [ "${1:-docker-registry}" = docker-registry ] || exec "$@"
 
 case ${CACHE_PASSWORD:-} in
     '' | change-me*)
-        echo "registry: CACHE_PASSWORD is empty or still the example's; set it in .env" >&2
+        echo "registry: CACHE_PASSWORD is empty or still the example's; set it in .env" \
+            "(CACHE_READ_PASSWORD for the one that only reads)" >&2
         exit 78
         ;;
 esac
@@ -30,6 +32,10 @@ tls=
 if [ -f /tls/cert.pem ]; then
     tls=', "tls": {"certificate": "/tls/cert.pem", "key": "/tls/key.pem"}'
 fi
+maintenance=
+if [ "${CACHE_READ_ONLY:-}" = 1 ]; then
+    maintenance=', "maintenance": {"readonly": {"enabled": true}, "uploadpurging": {"enabled": false}}'
+fi
 # JSON is YAML. What is written half and dropped is purged by the registry itself.
 cat > /tmp/config.yml <<EOT
 {
@@ -38,13 +44,13 @@ cat > /tmp/config.yml <<EOT
   "storage": {
     "filesystem": {"rootdirectory": "/data"},
     "cache": {"blobdescriptor": "inmemory"},
-    "delete": {"enabled": true}
+    "delete": {"enabled": true}$maintenance
   },
   "auth": {"htpasswd": {"realm": "cache", "path": "/tmp/htpasswd"}},
   "http": {"addr": ":5000", "headers": {"X-Content-Type-Options": ["nosniff"]}$tls}
 }
 EOT
-if [ -d /data/docker/registry/v2/repositories ]; then
+if [ -z "$maintenance" ] && [ -d /data/docker/registry/v2/repositories ]; then
     docker-registry garbage-collect /tmp/config.yml | grep -c '^blob eligible for deletion' | sed 's/^/blobs removed: /'
 fi
 exec docker-registry serve /tmp/config.yml

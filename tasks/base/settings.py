@@ -17,6 +17,7 @@ from typing import Any
 
 from tasks.base import files
 from tasks.base.errors import UserError
+from tasks.base.forks import fork
 
 # Where pip, Python's ssl and requests look for a certificate bundle, in this order.
 SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"  # of Debian and its children
@@ -205,7 +206,8 @@ class Settings:
 def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings of ``root``: the environment first, then ``root/.env``, then the defaults.
 
-    An empty value counts as not set. A value that is not of its setting's type raises ``UserError`` that
+    An empty value counts as not set. In a CI's run for a pull request from a fork ``CACHE_WRITE`` is 0 unless the
+    environment itself says something else. A value that is not of its setting's type raises ``UserError`` that
     names the variable, the file and line where it stands, and what would be accepted.
     """
     env_file = root / ".env"
@@ -224,6 +226,8 @@ def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings
             where = "environment" if environ.get(name) else f"{env_file}:{_line_of(env_file, name)}"
             given = "what it is set to" if isinstance(error, _Hidden) else repr(text)
             raise UserError(f"{name} must be {error}, not {given}", where=where) from None
+    if fork(environ) and not environ.get("CACHE_WRITE"):
+        values["cache_write"] = False
     return Settings(**values)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tasks.base import commands, platforms
 from tasks.base.errors import UserError
+from tasks.base.forks import fork
 from tasks.base.references import beside
 from tasks.base.settings import CacheBackend
 from tasks.buildkit import backends, builder, buildx, oci_transfer
@@ -152,7 +153,7 @@ def chosen_backend(run: Run) -> Backend:
     write = settings.cache_write or kind == CacheBackend.LOCAL
     branch = main = settings.cache_main_branch
     if kind != CacheBackend.NONE:  # else git need not be asked
-        branch = settings.cache_branch or _branch(run.project.directory, tuple(run.environ.items())) or main
+        branch = _branch(run.project.directory, tuple(run.environ.items()), settings.cache_branch) or main
     return Backend(kind, place, branch, main, write, settings.cache_s3)
 
 
@@ -190,9 +191,11 @@ def caches(run: Run, decision: Decision) -> list[str]:
 
 
 @cache
-def _branch(directory: Path, environ: tuple[tuple[str, str], ...]) -> str:
+def _branch(directory: Path, environ: tuple[tuple[str, str], ...], named: str) -> str:
     known = dict(environ)
-    if named := next((known[name] for name in _BRANCHES if known.get(name)), ""):
-        return named
-    branch = commands.answer(["git", "-C", str(directory), "rev-parse", "--abbrev-ref", "HEAD"])
-    return "" if branch == "HEAD" else branch
+    branch = named or next((known[name] for name in _BRANCHES if known.get(name)), "")
+    if not branch:
+        branch = commands.answer(["git", "-C", str(directory), "rev-parse", "--abbrev-ref", "HEAD"])
+        branch = "" if branch == "HEAD" else branch
+    stranger = fork(known)
+    return f"{stranger}:{branch}" if stranger else branch  # no branch of git's has a colon in its name

@@ -98,8 +98,8 @@ class Share:
     """The shared registry as one run uses it; ``address`` "" is none.
 
     ``write`` is whether images may be pushed, ``say`` tells people what goes wrong with the registry, once, ``trust``
-    whose results count. Its methods
-    raise ``commands.Stopped``, and ``UserError`` where it is the engine that refuses or does not answer.
+    whose results count. Its methods raise ``commands.Stopped``, and ``UserError`` where it is the engine that refuses
+    or does not answer.
     """
 
     def __init__(
@@ -197,7 +197,8 @@ class Share:
             return ref
         if self._index and (name := self._indexed.pop(wanted.key, "")):  # the registry may have another by now
             self.forget(wanted)
-            self._index.drop(name)
+            if self._write:
+                self._index.drop(name)
             return ""
         self._known[wanted.key] = None
         damaged = bool(_DAMAGED.search(problem))  # which says nothing of other images
