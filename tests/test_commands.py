@@ -383,3 +383,21 @@ def test_silence_is_told_piece_by_piece() -> None:
         said = list(process.output(0.1))
     assert [piece for piece in said if piece] == [b"a\n", b"b\n"]
     assert b"" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("REDIS_URL", "rediss://:pass%40word%21@redis.example.org:6379/0"),
+        ("PIP_INDEX_URL", "https://ann:pass%40word%21@index.example.org/simple"),
+        ("HTTPS_PROXY", "http://ann:pass@word!@proxy.example.org:8080"),
+    ],
+)
+def test_a_password_in_a_url_is_hidden_with_and_without_the_url(name: str, url: str) -> None:
+    environ = {name: url, "OTHER": "https://example.org/a@b"}
+    said = f"cannot log in at {url}: invalid username-password pair 'pass@word!' (https://example.org/a@b)"
+    shown = masked(said, environ)
+    assert "word" not in shown.replace("username-password", "")
+    assert shown.endswith("(https://example.org/a@b)")
+    assert "pass%40word" not in masked(f"{name}={url}", {})
+    assert "word!" not in masked(f"{name}={url}", {})

@@ -158,3 +158,16 @@ def test_only_these_modules_are_kept_compiled_in_the_checkout(tmp_path: Path) ->
     assert kept == {"__init__", "errors"}
     assert {path.parent.name for path in tmp_path.rglob("*.pyc")} == {"base"}
     assert not list(tmp_path.rglob("__pycache__"))
+
+
+def test_what_runs_keep_is_for_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yml"
+    file.touch()
+    before = os.umask(0)
+    try:
+        project_folder((file,), {})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / ".build", tmp_path / ".build" / "compose.yml")} == {
+        0o700
+    }

@@ -82,6 +82,6 @@ def project_key(files: Sequence[Path], environ: Mapping[str, str]) -> str:
 
 def _make(folder: Path) -> None:
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)  # logs and records say more than everybody on a machine is to read
     except OSError as error:
         memory.unwritten(folder, error)
