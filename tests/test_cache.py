@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -320,10 +321,12 @@ def test_a_project_carried_in_a_folder_is_not_built_again(
     done = project.doit("cache_export", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert "wrote 2 images" in done.stderr
+    out, foreign = tmp_path / "out", tmp_path / "foreign.tar"
+    index = json.loads((out / "export.json").read_text())
+    docker(project, "save", "--output", str(foreign), *(image["ref"] for image in index["images"]), "tst-busybox:1")
     for tag in tags_of(project):
         docker(project, "image", "rm", "--force", tag)
     assert project.actions() == {"base": "build", "app": "build"}
-    out = tmp_path / "out"
     # Damaged, missing, foreign: one sentence each, and nothing is taken.
     whole = (out / "images.tar").read_bytes()
     (out / "images.tar").write_bytes(whole[:-1] + b"x")
@@ -333,7 +336,6 @@ def test_a_project_carried_in_a_folder_is_not_built_again(
     assert "images.tar is missing" in project.doit("cache_import", str(out)).stderr
     assert "there is no export.json" in project.doit("cache_import", str(tmp_path)).stderr
     (out / "images.tar").write_bytes(whole)
-    index = json.loads((out / "export.json").read_text())
     (out / "export.json").write_text(
         json.dumps({**index, "files": {**index["files"], "../x": {"size": 1, "sha256": "0"}}})
     )
@@ -342,6 +344,25 @@ def test_a_project_carried_in_a_folder_is_not_built_again(
     assert "exported on linux/s390x" in project.doit("cache_import", str(out)).stderr
     assert tags_of(project) == set()
     (out / "export.json").write_text(json.dumps(index))
+    # Nothing comes from elsewhere, nothing that nobody listed, and nothing of the base's name.
+    (out / "cache").mkdir()
+    (out / "cache" / "unlisted").touch()
+    assert "cache/unlisted is in no list" in project.doit("cache_import", str(out)).stderr
+    (out / "cache" / "unlisted").unlink()
+    (out / "cache" / "link").symlink_to("/etc")
+    assert "cache/link is a link" in project.doit("cache_import", str(out)).stderr
+    (out / "cache" / "link").unlink()
+    other = foreign.read_bytes()
+    (out / "images.tar").write_bytes(other)
+    size = {"size": len(other), "sha256": hashlib.sha256(other).hexdigest()}
+    (out / "export.json").write_text(json.dumps({**index, "files": {"images.tar": size}}))
+    assert "holds tst-busybox:1, which was not exported" in project.doit("cache_import", str(out)).stderr
+    (out / "export.json").write_text(json.dumps(index))
+    (out / "images.tar").write_bytes(whole)
+    key, listed = str(tmp_path / "key"), str(tmp_path / "list.toml")
+    assert project.doit("share_key", "one", key, SHARE_BUILDERS=listed).returncode == 0
+    assert "is not taken: it is not signed" in project.doit("cache_import", str(out), SHARE_BUILDERS=listed).stderr
+    assert tags_of(project) == set()
     taken = project.doit("cache_import", str(out))
     assert taken.returncode == 0, taken.stderr
     assert project.actions() == {"base": "retag", "app": "retag"}

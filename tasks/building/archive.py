@@ -2,10 +2,11 @@
 
 ``cache_export FOLDER`` writes the fresh images, with their fingerprints' tags, and the local cache; ``cache_import
 FOLDER`` takes them in elsewhere, where a plan that computes the same fingerprints then has nothing to build. What is
-in the folder is checked against the digests in ``export.json`` before the engine sees it, and what the engine then has
-against its labels.
+in the folder is checked against the signature, the digests in ``export.json`` and the names of fingerprints before the
+engine sees any of it (``archive_check``), and what the engine then has against its labels.
 
     FOLDER/export.json      what it is, from which platform, every file with its size and sha256
+    FOLDER/export.json.sigstore.json  the signature of that, where this machine has a key (``trusted``)
     FOLDER/images.tar       docker save of all images together: layers that they share are in it once
     FOLDER/cache/…          the local cache backend's folders, if there are any
 """
@@ -23,6 +24,7 @@ from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.base.references import tag_of
+from tasks.building.archive_check import check_files, check_images
 from tasks.building.build_target import cache_folder
 from tasks.engine.client import LocalImage
 from tasks.engine.endpoint import leading_to
@@ -31,8 +33,11 @@ from tasks.planning.action import Action
 from tasks.planning.agreement import Verdict
 from tasks.planning.plan import Decision
 from tasks.run import Run
+from tasks.sharing import trusted
 
 INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
+SIGNATURE = f"{INDEX}.sigstore.json"
+_ARCHIVE = "archive"  # stands in a signature where a result has its fingerprint
 _FORMAT = 1
 
 
@@ -56,7 +61,11 @@ def export(run: Run, folder: Path) -> str:
         files = {str(path.relative_to(draft).as_posix()): _measured(path) for path in _files(draft)}
         platform = run.snapshot().platform
         whole = {"format": _FORMAT, "platform": platform, "images": images, "files": files}
-        (draft / INDEX).write_text(json.dumps(whole, indent=1))
+        text = json.dumps(whole, indent=1).encode()
+        (draft / INDEX).write_bytes(text)
+        trust = trusted.of(run.settings)
+        if trust.need and not trust.cannot_sign:
+            (draft / SIGNATURE).write_bytes(trust.sign(_digest(text), _ARCHIVE, platform))
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     size = sum(entry["size"] for entry in files.values())
@@ -67,17 +76,21 @@ def export(run: Run, folder: Path) -> str:
 def take_in(run: Run, folder: Path) -> str:
     """Take in what ``export`` wrote elsewhere; returns what was taken, in words. ``UserError``, with nothing taken,
     when a file is missing or not what the index says, or is for another platform."""
-    index = _index(folder)
+    text = _read(folder)
+    index = _index(text, folder)
     platform = run.snapshot().platform
+    _believe(run, folder, text, platform)
     if index["platform"] != platform:
         raise UserError(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
     run.events.say(f"checking {size_text(sum(entry['size'] for entry in index['files'].values()))}")
+    check_files(folder, index["files"], (INDEX, SIGNATURE))
     for name, wanted in index["files"].items():
         path = folder / _inside(name, folder)
-        if not path.is_file() or path.is_symlink():
+        if not path.is_file():
             raise UserError(f"{name} is missing", where=str(folder), remedy="export it again")
         if _measured(path) != wanted:
             raise UserError(f"{name} is not what was exported: it was changed or damaged", where=str(folder))
+    check_images(folder / IMAGES, index["images"])
     before = {local_image.id for local_image in run.snapshot().every()}
     _docker(run, "load", "--quiet", "--input", str(folder / IMAGES))
     run.changed()
@@ -118,17 +131,35 @@ def _entry(decision: Decision, local_image: LocalImage) -> dict[str, Any]:
     return {"name": decision.name, "ref": ref, "fingerprint": number, "id": local_image.id}
 
 
-def _index(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> bytes:
     try:
-        index = json.loads((folder / INDEX).read_text())
+        return (folder / INDEX).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"there is no {INDEX}", where=str(folder), remedy="name what cache_export wrote") from None
+
+
+def _believe(run: Run, folder: Path, index: bytes, platform: str) -> None:
+    """``UserError`` where an index is not signed as the settings ask for: by it all other files are."""
+    signature = folder / SIGNATURE
+    bundles = [signature.read_text(errors="replace")] if signature.is_file() else []
+    if doubt := trusted.of(run.settings).refuses(_digest(index), _ARCHIVE, platform, bundles):
+        remedy = "export it with a SHARE_KEY of the list, or take it from somebody whom you trust with SHARE_TRUST=any"
+        raise UserError(f"it is not taken: {doubt}", where=str(folder), remedy=remedy)
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _index(text: bytes, folder: Path) -> dict[str, Any]:
+    try:
+        index = json.loads(text)
         known = index["format"] == _FORMAT and index["platform"] and isinstance(index["images"], list)
         for entry in index["images"]:
             known = known and all(isinstance(entry[key], str) for key in ("name", "ref", "fingerprint"))
         for entry in index["files"].values():
             known = known and isinstance(entry["size"], int) and isinstance(entry["sha256"], str)
-    except FileNotFoundError:
-        raise UserError(f"there is no {INDEX}", where=str(folder), remedy="name what cache_export wrote") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         known = False
     if not known or IMAGES not in index["files"]:
         raise UserError(f"{INDEX} is not one that this program can read", where=str(folder))
