@@ -17,6 +17,7 @@ import pytest
 from tasks.verifying.content import read
 from tasks.verifying.difference import ONLY_FIRST, Difference, differences
 from tasks.verifying.running import changes
+from tests import loopback
 from tests.conftest import ROOT, Lab, docker
 
 
@@ -150,6 +151,20 @@ def test_another_build_names_the_layer_and_the_file_that_differ(lab: Lab, busybo
     assert "content" in last[1]["what"]
     assert (lab.images(), lab.image_id(lab.ref("app"))) == before, "nothing of it stays, and nothing takes its place"
     assert lab.build() == {}
+
+
+def test_another_result_in_the_shared_registry_is_named(lab: Lab, busybox: str, tmp_path: Path) -> None:
+    app = f"FROM {busybox}\nRUN cat /proc/sys/kernel/random/uuid > /id\n"
+    lab.write({"compose.yml": "services: {app: {image: PREFIX/app, build: {context: app}}}\n", "app/Dockerfile": app})
+    with loopback.registry(tmp_path / "registry") as service:
+        shared = {"CACHE_REGISTRY": service.address}
+        assert lab.doit("build_optimized", **shared).returncode == 0
+        assert lab.doit("verify", **shared).returncode == 0
+        assert lab.doit("rebuild_optimized").returncode == 0  # without the registry: another one, here alone
+        done = lab.doit("verify", **shared)
+    assert done.returncode != 0
+    assert "app: differs" in done.stdout
+    assert "the shared registry has another result for the same inputs" in done.stdout
 
 
 @pytest.mark.stack

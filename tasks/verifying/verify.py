@@ -1,8 +1,9 @@
 """Is an image of the engine exactly what these sources give, and is it what runs?
 
-Four questions, each with an answer of its own: do its labels and names say so (the plan), is it the image that was
-recorded when it was built, are its bytes those that its id promises, and do the containers run it unchanged? A fifth
-one takes as long as a build: does another build without any cache give the same layers?
+Five questions, each with an answer of its own: do its labels and names say so (the plan), is it the image that was
+recorded when it was built, are its bytes those that its id promises, does the shared registry hold the same, from
+builders that are trusted, and do the containers run it unchanged? A sixth one takes as long as a build: does another
+build without any cache give the same layers?
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def verify(run: Run, name: str, *, rebuild: bool) -> Verdict:
     if local_image:
         differs += _recorded(run, decision, local_image)
         content, damage = _held(run, local_image)
-        differs += damage
+        differs += [*damage, *_shared(run, decision, local_image)]
     rebuilt = None
     if rebuild and content and local_image:
         rebuilt = tuple(_rebuilt(run, decision, local_image, content))
@@ -109,6 +110,15 @@ def _held(run: Run, local_image: LocalImage) -> tuple[Content | None, list[str]]
     if not run.containerd_store and content.config != local_image.id:
         damage.append("its configuration is not what its id says")
     return content, damage
+
+
+def _shared(run: Run, decision: Decision, local_image: LocalImage) -> list[str]:
+    """Whether the shared registry has another result; one that is not signed as it must be is told, and counts as
+    none."""
+    offer = run.share.offers({decision.name: decision.inputs}, run.snapshot().platform).get(decision.name)
+    if offer is None or offer.content == run.content_of(decision.inputs, local_image):
+        return []
+    return [f"the shared registry has another result for the same inputs ({offer.digest[:19]}…)"]
 
 
 def _rebuilt(run: Run, decision: Decision, local_image: LocalImage, content: Content) -> list[Difference]:
