@@ -257,8 +257,12 @@ class Engine:
 
     def uses_containerd_store(self) -> bool:
         """Whether images live in containerd's store, which can export caches, instead of the classic one."""
-        status = self._call("GET", "/info").get("DriverStatus") or []
+        status = self.info().get("DriverStatus") or []
         return any("containerd" in str(value) for _, value in status)
+
+    def info(self) -> Mapping[str, Any]:
+        """What the engine says of itself and how it is set up."""
+        return dict(self._call("GET", "/info"))
 
     def hangs(self) -> str:
         """A sentence, where the engine takes connections and answers nothing; else "". Never raises."""

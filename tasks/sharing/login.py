@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.sharing.reaching import HUB, HUB_LOGIN
 from tasks.sharing.transport import Limits, Transport, Unavailable, limited
 
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
@@ -121,7 +122,8 @@ class Login:
     def _helped(self, helper: str) -> Credentials | None:
         """What a credential helper says; None if it knows nothing, or does not say it in time."""
         with limited(_HELPER_SECONDS) as limits:
-            said = _run(["docker-credential-" + helper, "get"], self._host, limits)
+            server = HUB_LOGIN if self._host == HUB else self._host
+            said = _run(["docker-credential-" + helper, "get"], server, limits)
         user, secret = (said.get("Username"), said.get("Secret")) if isinstance(said, dict) else (None, None)
         if not (isinstance(user, str) and isinstance(secret, str)):
             return None

@@ -22,6 +22,7 @@ from tasks.base import platforms
 from tasks.engine.client import image_config
 from tasks.engine.labels import LABEL
 from tasks.planning.shared_image import SharedImage
+from tasks.sharing import reaching
 from tasks.sharing.login import Login
 from tasks.sharing.transport import LARGEST, Answer, TooLarge, Transport, Unavailable, limited
 
@@ -31,7 +32,6 @@ _MANIFESTS = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-_LOOPBACK = re.compile(r"^(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$")
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")  # as the specification of manifests has it
 CONNECT_SECONDS, READ_SECONDS = 2.0, 5.0
 _MOVE_SECONDS, _SLOWEST = 20.0, 1_000_000  # what a blob may take: some seconds, and one for so many bytes
@@ -45,14 +45,22 @@ class NoImage(Exception):
 
 
 class Registry:
-    """The registry at ``address``: ``host[:port]`` with an optional path that all its repositories begin with."""
+    """The registry at ``address``: ``host[:port]`` with an optional path that all its repositories begin with.
+    ``insecure`` tells of a host whether the engine takes it without TLS or with any certificate."""
 
-    def __init__(self, address: str, connect: float = CONNECT_SECONDS, read: float = READ_SECONDS) -> None:
+    def __init__(
+        self,
+        address: str,
+        connect: float = CONNECT_SECONDS,
+        read: float = READ_SECONDS,
+        insecure: Callable[[str], bool] = lambda host: False,
+    ) -> None:
         self.address = address
         self.host, _, self._prefix = address.partition("/")
         self._seconds = connect + read
-        own = Path("/etc/docker/certs.d") / self.host / "ca.crt"
-        self._transport = Transport(connect, own if own.is_file() else None)
+        self._insecure = insecure
+        self._certificates = reaching.certificates(self.host)
+        self._transport = Transport(connect, self._certificates)
         self.lists_referrers = True
         """Whether it knows what is attached to a manifest, as far as that was tried (``referrers``)."""
         self._closed_until, self._patience = 0.0, _PATIENCE
@@ -299,8 +307,20 @@ class Registry:
 
     @cached_property
     def _base(self) -> str:
-        # The engine, too, speaks plain HTTP to loopback alone.
-        return f"{'http' if _LOOPBACK.match(self.host) else 'https'}://{self.host}"
+        host = reaching.api_host(self.host)
+        if any(self._certificates):
+            return f"https://{host}"
+        if reaching.on_loopback(host):
+            return f"http://{host}"
+        if not self._insecure(self.host):
+            return f"https://{host}"
+        self._transport.trust_blindly(host)
+        with limited(self._seconds):
+            try:
+                self._transport.ask("GET", f"https://{host}/v2/")
+            except Unavailable:
+                return f"http://{host}"
+            return f"https://{host}"
 
     @cached_property
     def _login(self) -> Login:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.base import commands, platforms
+from tasks.base.errors import UserError
 from tasks.base.references import repository, tag_of
 from tasks.base.settings import Settings
 from tasks.engine.client import Engine, LocalImage
@@ -25,7 +26,7 @@ from tasks.engine.endpoint import leading_to
 from tasks.engine.labels import LABEL
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.shared_image import SharedImage
-from tasks.sharing import signatures, trusted
+from tasks.sharing import reaching, signatures, trusted
 from tasks.sharing.registry import NoImage, Registry
 from tasks.sharing.transport import Unavailable
 
@@ -110,7 +111,7 @@ class Share:
         self._doubted: dict[tuple[str, str], SharedImage] = {}  # what is there, and not signed as it must be
         self._write = write
         self._say = say
-        self._registry = Registry(address)
+        self._registry = Registry(address, insecure=_insecure)
         self._known: dict[tuple[str, str], SharedImage | None] = {}
         self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
         self._looks, self._pulls, self._pushes = Strikes(3), Strikes(2), Strikes(2)
@@ -124,6 +125,11 @@ class Share:
     def ask_first(self, index: Index, seconds: float) -> None:
         """From now on ask the index before the registry, whose answers are kept there for so long."""
         self._index, self._index_seconds = index, seconds
+
+    @property
+    def registry(self) -> Registry:
+        """Its client."""
+        return self._registry
 
     @property
     def reads(self) -> bool:
@@ -364,6 +370,13 @@ def wanted_of(inputs: ImageInputs, platform: str) -> Wanted | None:
     if not all(inputs.bases.values()) or not inputs.fingerprint:
         return None
     return Wanted(inputs.image.ref, inputs.fingerprint, ", ".join(inputs.platforms) or platform)
+
+
+def _insecure(host: str) -> bool:
+    try:
+        return reaching.insecure(host, Engine().info())
+    except UserError:  # that the engine does not answer is told by whoever needs it
+        return False
 
 
 def _go_on() -> None:

@@ -20,7 +20,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -30,12 +29,15 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from tasks.base import commands
+from tasks.base.settings import SYSTEM_BUNDLE
+from tasks.sharing.reaching import Certificates
 
 LARGEST = 8_000_000
 """Bytes that all answers of one look-up may have together."""
 _SLICE_SECONDS = 0.25  # how often a wait looks whether the run is being stopped
 _PIECE = 1 << 16
 _REDIRECTS = 5
+_SYSTEM_BUNDLES = (Path(SYSTEM_BUNDLE), Path("/etc/pki/tls/certs/ca-bundle.crt"))  # Debian's, Fedora's
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the engine, too, uses no proxy for these
 _MOVED = (301, 302, 303, 307, 308)
 
@@ -115,13 +117,14 @@ class Answer:
 
 
 class Transport:
-    """Connections to registries, token servers and stores of blobs. ``authority`` is a file with one more certificate
-    authority than the system's, ``connect`` how many seconds a connection may take."""
+    """Connections to registries, token servers and stores of blobs. ``certificates`` are those that count beside
+    the system's, and those of this machine; ``connect`` is how many seconds a connection may take."""
 
-    def __init__(self, connect: float, authority: Path | None = None) -> None:
+    def __init__(self, connect: float, certificates: Certificates = Certificates()) -> None:  # noqa: B008  a tuple
         self._connect = connect
-        self._authority = authority
-        self._managers: dict[str, urllib3.PoolManager] = {}
+        self._certificates = certificates
+        self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
+        self._trusted_blindly = ""
         self._lock = threading.Lock()
 
     def ask(
@@ -181,24 +184,34 @@ class Transport:
         scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
         direct = host in _LOOPBACK or urllib.request.proxy_bypass(host)
         proxy = "" if direct else urllib.request.getproxies_environment().get(scheme, "")
+        key = proxy, urlsplit(url).netloc == self._trusted_blindly
         with self._lock:
-            if proxy not in self._managers:
-                options: dict[str, Any] = {"ssl_context": self._tls, "maxsize": 64, "num_pools": 8}
+            if key not in self._managers:
+                options: dict[str, Any] = {"ssl_context": self._tls(blindly=key[1]), "maxsize": 64, "num_pools": 8}
                 manager = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
                 manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-                self._managers[proxy] = manager
-            return self._managers[proxy]
+                self._managers[key] = manager
+            return self._managers[key]
 
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
+    def trust_blindly(self, netloc: str) -> None:
+        """Take any certificate of this one host and port, as the engine was told to; a token server is another."""
+        self._trusted_blindly = netloc
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # somebody meant it
+
+    def _tls(self, blindly: bool) -> ssl.SSLContext:
         """The system's authorities, as the engine trusts them, those of the environment, and the registry's own."""
         context = ssl.create_default_context()
         context.sslsocket_class = _TLSSocket
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             if (bundle := os.environ.get(name)) and Path(bundle).is_file():
                 context.load_verify_locations(bundle)
-        if self._authority:
-            context.load_verify_locations(self._authority)
+        # A Python that does not come from the system looks for its authorities elsewhere.
+        for authority in (*filter(Path.is_file, _SYSTEM_BUNDLES), *self._certificates.authorities):
+            context.load_verify_locations(authority)
+        for certificate, key in self._certificates.own:
+            context.load_cert_chain(certificate, key, password="")  # nobody is asked for one
+        if blindly:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
 
 

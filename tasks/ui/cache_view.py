@@ -62,13 +62,13 @@ def _disk_usage(kind: Kind, items: list[Item]) -> dict[str, Any]:
 def _registry(run: Run) -> dict[str, Any] | None:
     """What the shared registry holds of this project; ``problem`` where it does not say."""
     from tasks.sharing import share
-    from tasks.sharing.registry import NoImage, Registry
+    from tasks.sharing.registry import NoImage
     from tasks.sharing.transport import Unavailable
 
     address = run.settings.cache_registry
     if not address:
         return None
-    registry = Registry(address)
+    registry = run.share.registry
     paths = sorted({share.path_of(image.ref) for image in run.project.images.values()})
     try:
         tags = {path: registry.tags(path) for path in paths}

@@ -11,7 +11,7 @@ from tasks.engine.client import LocalImage
 from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.sharing import referrers
-from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.registry import NoImage
 from tasks.sharing.share import wanted_of
 from tasks.sharing.transport import Unavailable
 
@@ -61,7 +61,7 @@ class _Shared:
         wanted = wanted_of(decision.inputs, run.snapshot().platform)
         if not run.settings.cache_registry or wanted is None:
             raise UserError("there is no shared image to attach it to", remedy="set CACHE_REGISTRY, and build there")
-        self._registry, self._path = Registry(run.settings.cache_registry), wanted.path
+        self._registry, self._path = run.share.registry, wanted.path
         try:
             shared = self._registry.image(wanted.path, wanted.tag, wanted.platform)
         except (Unavailable, NoImage) as error:
