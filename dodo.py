@@ -11,7 +11,8 @@ from tasks.cli.show import task_plan
 
 # where work is kept and shared
 from tasks.cli.cache import task_cache_export, task_cache_import, task_cache_init
-from tasks.cli.cache import task_cache_prune, task_cache_stats, task_rebuild_optimized, task_share_key
+from tasks.cli.cache import task_cache_prune, task_cache_stats, task_rebuild_optimized, task_registry_prune
+from tasks.cli.cache import task_share_key
 
 # which packages they hold: what is behind, and newer ones; are they what the sources give
 from tasks.cli.deps import task_bases_check, task_deps_check, task_deps_update, task_provenance, task_sbom, task_verify

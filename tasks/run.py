@@ -50,6 +50,8 @@ class Run:
         self.events = Events()
         self.count_workers: Callable[[], int] = lambda: 1
         """Counts those who could work at this moment; doit's reporter knows how."""
+        self.wanted: frozenset[str] | None = None
+        """The images that this run was asked for, as opposed to what they need; None is all."""
         self._most_workers = 1
         self._kept: dict[type, object] = {}
         self._environ = environ

@@ -62,12 +62,12 @@ def running(argv: list[str], port: int, log: Path) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def registry(folder: Path, login: tuple[str, str] | None = None) -> Iterator[Service]:
+def registry(folder: Path, login: tuple[str, str] | None = None, port: int = 0) -> Iterator[Service]:
     """Debian's docker-registry with its storage in ``folder``, with HTTP basic authentication if there is a login."""
     if shutil.which("docker-registry") is None:
         pytest.skip("there is no docker-registry: apt-get install docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     config: dict[str, object] = {
         "version": "0.1",
         "log": {"level": "warn"},

@@ -22,7 +22,7 @@ from tasks.planning.shared_image import SharedImage
 from tasks.sharing import share as share_module
 from tasks.sharing import transfer
 from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.registry import NoImage
+from tasks.sharing.registry import NoImage, Registry
 from tasks.sharing.share import Share, Wanted, _reason, path_of, wanted_of
 from tasks.sharing.transport import Unavailable
 from tests import loopback
@@ -179,6 +179,35 @@ def test_a_signed_result_is_pulled_and_any_other_is_built(machines: tuple[Machin
     listed.write_text(listed.read_text() + "revoked = true\n")
     assert second.did() == dict.fromkeys(ALL, "built")
     assert second.said.count("is not taken: the key of first is revoked") == 3
+
+
+@pytest.mark.engine
+def test_an_image_that_is_pulled_needs_neither_parents_nor_tools(
+    machines: tuple[Machine, Machine], server: loopback.Service
+) -> None:
+    first, second = machines
+    tool = f"{server.address}/tool:1"
+    subprocess.run(["docker", "tag", "tst-busybox:1", tool], check=True)
+    subprocess.run(["docker", "push", "--quiet", tool], check=True, capture_output=True)
+    subprocess.run(["docker", "image", "rm", tool], check=True, capture_output=True)
+    pushed = Registry(server.address).image("tool", "1", Engine().snapshot().platform)
+    assert pushed
+    pinned = f"{server.address}/tool@{pushed.digest}"
+    for machine in machines:
+        machine.write({"app.Dockerfile": FILES["app.Dockerfile"] + f"COPY --from={pinned} /bin/busybox /tool\n"})
+    assert first.did() == dict.fromkeys(ALL, "built")
+    done = second.doit("build_optimized:app")
+    assert outcomes(done.stderr) == {"app": "pulled"}, done.stderr
+    assert done.stderr.count("1 pulled") == 1
+    engine = Engine(second.environ["DOCKER_HOST"])
+    assert second.contents().keys() == {"app"}
+    assert engine.snapshot().get(pinned) is None
+    assert second.actions() == {"base": "pull", "app": "fresh", "other": "pull"}
+    # What is built brings all that it needs.
+    (second.folder / "app.py").write_text("two")
+    done = second.doit("build_optimized:app")
+    assert outcomes(done.stderr) == {"base": "pulled", "app": "built"}, done.stderr
+    engine.untag(pinned)
 
 
 @pytest.mark.engine

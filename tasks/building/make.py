@@ -60,7 +60,10 @@ def make(name: str, no_cache: bool = False) -> Any:
 
     try:
         with run.kept(early.Busy), lock.shared(builds_lock(run), waits):
-            _make(run, name, no_cache)
+            if not no_cache and _left_out(run, name):
+                run.events.emit(ImageEnded(name, State.LEFT))
+            else:
+                _make(run, name, no_cache)
     except UserError as error:
         return TaskFailed(str(error))
     except OSError as error:  # the disk is full, or a folder of ours is not ours any more
@@ -111,13 +114,32 @@ def _decided(run: Run, name: str) -> Decision:
     decision = _looked(run, name)
     if decision.inputs.image.pull and externals.pull(run, decision):
         decision = _looked(run, name)
-    while decision.action in (Action.BUILD, Action.PULL) and externals.bring(run, decision):
+    while decision.action == Action.BUILD and externals.bring(run, decision):  # a pull needs none of them
         decision = _looked(run, name)
     for parent in decision.coming:
         with run.kept(_Builds).first[parent]:
             if _looked(run, parent).stale:
                 _make(run, parent)
     return _looked(run, name) if decision.coming else decision
+
+
+def _left_out(run: Run, name: str) -> bool:
+    """Whether an image that could be pulled is only there for others to be built on, and of those that were asked for,
+    and what they are built on, none is built. Who builds after all, where a pull fails, brings its parents itself."""
+    if run.wanted is None or name in run.wanted:
+        return False
+    decisions = run.decisions()
+    if decisions[name].action != Action.PULL:
+        return False
+    todo, seen = [each for each in run.wanted if each in decisions], set[str]()
+    while todo:
+        decision = decisions[todo.pop()]
+        if decision.name not in seen:
+            seen.add(decision.name)
+            todo += decision.inputs.parents.values()
+            if decision.builds and name in decision.coming:
+                return False
+    return True
 
 
 def _looked(run: Run, name: str) -> Decision:
@@ -139,7 +161,7 @@ def _do(run: Run, decision: Decision, which: Attempt) -> None:
         case Action.PULL:
             if not _pull(run, decision):
                 run.asked.now()  # else a result that does not come would be tried in every run
-                _do(run, run.decide(decision.name, refresh=True), which)
+                _do(run, _decided(run, decision.name), which)
         case Action.BUILD:
             if not _build_first(run, decision, which):
                 _do(run, _looked(run, decision.name), which)
@@ -227,7 +249,7 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
         if decision.action == Action.PULL:
             if _pull(run, decision):
                 return
-            decision = run.decide(name, refresh=True)
+            decision = _decided(run, name)
         if decision.builds:
             _build(ImageBuild(run, decision, which))
         else:

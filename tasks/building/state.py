@@ -15,6 +15,8 @@ class State(StrEnum):
     RETAGGED = "retagged"
     PULLED = "pulled"
     FRESH = "fresh"
+    LEFT = "not needed"
+    """Others are built on it, and none of these has to be built."""
     FAILED = "failed"
     INPUTS_CHANGED = "moved"
     """It was built, but its inputs changed meanwhile."""

@@ -30,6 +30,13 @@ def task_cache_prune() -> Task:
     return quiet("tasks.pruning.cache_prune:prune", dry_run, everything, YES, JSON)
 
 
+def task_registry_prune() -> Task:
+    """Remove shared results that no branch, tag or recent age needs: [--dry-run] [--all] [--yes]"""
+    dry_run = option("dry-run", False, "only print what would be removed")
+    everything = option("all", False, "all that no branch and no tag needs, however new", name="everything")
+    return quiet("tasks.pruning.registry_prune:prune", dry_run, everything, YES, JSON)
+
+
 def task_cache_export() -> Task:
     """Push the fresh images to CACHE_REGISTRY, or write them and the local cache to a folder: [FOLDER]"""
     return quiet("tasks.building.archive:export_to", words="folders")

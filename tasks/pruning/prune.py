@@ -25,6 +25,8 @@ class Kind(StrEnum):
     LAYOUT = "handover"
     """A layout through which images travel between engine and builder (``buildkit.oci_transfer``)."""
     OWN_FILE = "log"
+    SHARED = "shared result"
+    """In the shared registry: no disk of this machine."""
 
 
 BUILD_CACHES = (Kind.ENGINE, Kind.BUILDER)

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from tasks.base import commands
 
 _SOCKET_SECONDS = 2.0
-_PAUSES = (0.2, 1.0)  # before each further try: a Redis that writes its data to disk may stall for seconds
+_PAUSES = (0.2, 1.0, 2.0)  # before each further try: a Redis may stall, or be started again
 _REST_SECONDS = 15.0
 _SENTINEL_PORT = 26379
 

@@ -135,13 +135,23 @@ class Registry:
         except (ValueError, AttributeError, TypeError):
             raise NoImage("answers with something that is no list of tags") from None
 
-    def raw_manifest(self, path: str, digest: str) -> bytes:
-        """The very bytes of a manifest or an index. Raises ``Unavailable`` and ``NoImage``."""
+    def raw_manifest(self, path: str, reference: str) -> bytes:
+        """The very bytes of a manifest or an index, by its digest or a tag. Raises ``Unavailable`` and ``NoImage``."""
         repository = self.repository(path)
-        answer = self._get(f"/v2/{repository}/manifests/{digest}", repository, ", ".join(_MANIFESTS))
+        answer = self._get(f"/v2/{repository}/manifests/{reference}", repository, ", ".join(_MANIFESTS))
         if answer is None:
             raise NoImage("does not hold all of it")
-        _checked(answer.body, digest, "manifest")
+        _checked(answer.body, reference if ":" in reference else "", "manifest")
+        return answer.body
+
+    def small_blob(self, path: str, digest: str) -> bytes:
+        """The bytes of a blob that is no larger than a look-up may be, a configuration for instance. Raises
+        ``Unavailable`` and ``NoImage``."""
+        repository = self.repository(path)
+        answer = self._get(f"/v2/{repository}/blobs/{digest}", repository)
+        if answer is None:
+            raise NoImage("does not hold all of it")
+        _checked(answer.body, digest, "blob")
         return answer.body
 
     def take_blob(self, path: str, digest: str, file: Path, size: int | None = None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 24  # requests side by side, each on a connection that is kept
 _SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
 _GRACE_SECONDS = 20.0
+_RESTARTS, _RESTART_SECONDS = re.compile(r"connection (refused|reset)", re.I), 3.0
 # What the engine says when it is the image that is wrong: a layer is gone, or is not what its digest says.
 _DAMAGED = re.compile(r"(blob|manifest) unknown|unknown (blob|manifest)|not found|verification failed", re.I)
 # What it says when it is not to be pushed to, which it will say again.
@@ -162,11 +164,18 @@ class Share:
         self._known.pop(wanted.key, None)
         self._direct.add(wanted.key)
 
+    def gone(self, path: str, tags: Iterable[str]) -> None:
+        """The registry does not hold these any more, whatever the index says."""
+        for tag in tags:
+            self._known.pop((path, tag), None)
+            if self._index:
+                self._index.drop(f"{self.address}/{path}:{tag}")
+
     def _learn(self, todo: Mapping[str, Wanted]) -> None:
         """Get to know of these images what the index knows, and else what the registry answers."""
         from concurrent.futures import ThreadPoolExecutor  # builds without a registry need none
 
-        names = {image.key: f"{self.address}/{image.path}:{image.tag}@{image.platform}" for image in todo.values()}
+        names = {image.key: f"{self.address}/{image.path}:{image.tag}" for image in todo.values()}
         asked = [name for key, name in names.items() if key not in self._direct]
         indexed = self._index.shared(asked) if self._index else {}
         with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
@@ -340,10 +349,14 @@ class Share:
     def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
         """Run a docker command within the time that so many bytes may take; returns what is wrong, "" if nothing is."""
         limit = _GRACE_SECONDS + size / _SLOWEST
-        try:
-            done = commands.run(argv, env=leading_to(engine.address), seconds=limit)
-        except commands.TimedOut:
-            return f"not done in {limit:.0f} s"
+        for last in (False, True):
+            try:
+                done = commands.run(argv, env=leading_to(engine.address), seconds=limit)
+            except commands.TimedOut:
+                return f"not done in {limit:.0f} s"
+            if last or not (done.status and _RESTARTS.search(done.why)):
+                break
+            time.sleep(_RESTART_SECONDS)
         return _reason(done.why) if done.status else ""
 
 

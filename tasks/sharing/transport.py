@@ -36,6 +36,7 @@ LARGEST = 8_000_000
 """Bytes that all answers of one look-up may have together."""
 _SLICE_SECONDS = 0.25  # how often a wait looks whether the run is being stopped
 _PIECE = 1 << 16
+_PAUSES = (0.0, 0.5, 2.0)  # before a request is made again that got no connection
 _REDIRECTS = 5
 _SYSTEM_BUNDLES = (Path(SYSTEM_BUNDLE), Path("/etc/pki/tls/certs/ca-bundle.crt"))  # Debian's, Fedora's
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the engine, too, uses no proxy for these
@@ -166,18 +167,20 @@ class Transport:
         return there, headers
 
     def _open(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> urllib3.BaseHTTPResponse:
-        manager = self._manager(url)
-        for last in (False, True):
-            left = _current.get().left()
+        manager, limits = self._manager(url), _current.get()
+        for pause in (*_PAUSES, None):
+            left = limits.left()
             try:
                 return manager.request(
                     method, url, headers=headers, body=body, redirect=False, retries=False, preload_content=False,
                     timeout=urllib3.Timeout(connect=min(self._connect, left), read=left), decode_content=False,
                 )  # fmt: skip
-            except urllib3.exceptions.ProtocolError:  # a connection that was kept, and that the other side has closed
-                if last or body is not None:
+            except urllib3.exceptions.ProtocolError:
+                # A connection that was kept, and that the other side has closed; or a registry that is started again.
+                if pause is None or not isinstance(body, bytes | None):
                     raise
-        raise AssertionError("the second time it was raised")
+            time.sleep(min(pause, limits.left()))
+        raise AssertionError("the last time it was raised")
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         """The connections for a URL, through the proxy that the environment names for it."""

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 VERBS = {Action.BUILD: "building", Action.PULL: "pulling", Action.RETAG: "tagging"}
 """How an action is called while it runs."""
 
-GOOD = (State.BUILT, State.RETAGGED, State.PULLED, State.FRESH)
+GOOD = (State.BUILT, State.RETAGGED, State.PULLED, State.FRESH, State.LEFT)
 """How an image can end well."""
 
+IDLE = (State.FRESH, State.LEFT)
+"""Nothing was done about it."""
 BAD = (State.FAILED, State.INPUTS_CHANGED, State.CANCELLED, State.BLOCKED)
 """How it can end badly."""
 
@@ -183,7 +185,7 @@ class Board:
         with self._lock:
             row = self._row(image)
             row.state, row.ended = state, time.monotonic()
-            if state in GOOD and state != State.FRESH and not row.reported:
+            if state in GOOD and state not in IDLE and not row.reported:
                 row.reported = True
                 self.say("\n".join([self._headline(row, progress, size), *self._block(progress)]))
 

@@ -20,7 +20,7 @@ from tasks.base.formatting import cut, seconds_text
 from tasks.building.state import State
 from tasks.planning.action import Action
 from tasks.planning.forecast import wall_seconds
-from tasks.ui.board import BAD, GOOD, Row
+from tasks.ui.board import BAD, GOOD, IDLE, Row
 
 if TYPE_CHECKING:
     from tasks.ui.board import Board
@@ -103,13 +103,12 @@ def _will_run(row: Row, board: Board) -> bool:
         return row.action not in (Action.FRESH, Action.BROKEN)
     parents = [board.rows[name] for name in row.parents if name in board.rows]
     return any(
-        parent.state != State.FRESH and (parent.state != State.UNKNOWN or _will_run(parent, board))
-        for parent in parents
+        parent.state not in IDLE and (parent.state != State.UNKNOWN or _will_run(parent, board)) for parent in parents
     )
 
 
 def _whole(board: Board, rows: list[Row], now: float, width: int, unicode: bool) -> Text:
-    concerned = [row for row in rows if row.state != State.FRESH and (row.over or row.began or _will_run(row, board))]
+    concerned = [row for row in rows if row.state not in IDLE and (row.over or row.began or _will_run(row, board))]
     done = sum(row.over for row in concerned)
     share = overall(concerned, now)
     cells = max(10, min(30, width - 50))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tasks.base import commands
@@ -37,6 +37,7 @@ class Reporter:
         shown (default: that of this process)."""
         run = run or current()
         run.count_workers = _workers
+        self._run = run
         self._board = Board(workers=lambda: run.workers)
         run.events.listen(self._board.heard)
         if outstream is not sys.stdout:
@@ -57,6 +58,7 @@ class Reporter:
             if task.name not in seen:
                 seen[task.name] = task
                 waiting.extend(tasks[name] for name in (*task.task_dep, *task.setup_tasks) if name in tasks)
+        self._run.wanted = frozenset(_wanted(tasks, selected))
         self._board.expect(
             {
                 image: [parent for name in task.task_dep if (parent := _image(tasks.get(name)))]
@@ -138,6 +140,21 @@ class Reporter:
         line = summary(self._board, time.monotonic() - self._began)
         for text in [*self._aborted, *([line] if line else [])]:
             self._board.say(f"interrupted: {text}" if interrupted else text)
+
+
+def _wanted(tasks: Mapping[str, Task], selected: Sequence[str]) -> Iterator[str]:
+    """The images that are asked for: those of the selected tasks and of what these group, not what images need."""
+    seen: set[str] = set()
+    waiting = list(selected)
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in tasks:
+            continue
+        seen.add(name)
+        if image := _image(tasks[name]):
+            yield image
+        else:
+            waiting.extend((*tasks[name].task_dep, *tasks[name].setup_tasks))
 
 
 def summary(shown: Board, seconds: float) -> str:

@@ -1,0 +1,196 @@
+"""``doit registry_prune``: which shared results does nobody need any more?
+
+A result goes that no branch and no tag of the repository needs (``git_states``), nor this working tree, and that was
+made longer ago than REGISTRY_MAX_AGE: other machines may work on something that git does not know yet. Caches, and what
+has any other tag, stay. What is gone too early costs one build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from tasks.base.confirm import confirm
+from tasks.base.errors import UserError
+from tasks.base.formatting import size_text
+from tasks.base.references import KEPT
+from tasks.base.timestamps import epoch_seconds
+from tasks.pruning import git_states
+from tasks.pruning.prune import Item, Kind, Pruning, choose
+from tasks.run import Run
+from tasks.sharing import referrers
+from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.share import path_of
+from tasks.sharing.transport import Unavailable
+
+_AT_ONCE = 16
+_SHOWN = 20
+_DAY = 86400.0
+_OLDEST = 400 * _DAY  # after the epoch: what says that it is older has no time of its own (SOURCE_DATE_EPOCH)
+
+
+class Held(NamedTuple):
+    """What a tag names: a digest, the bytes of all its parts by their digests, its images' manifests where it is an
+    index, and when it was made in seconds since the epoch, 0 if it does not say."""
+
+    digest: str
+    parts: Mapping[str, int]
+    children: tuple[str, ...]
+    made: float
+
+
+def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
+    """Remove the shared results of this project that nobody needs; with ``everything`` however new they are.
+
+    What would be removed is printed first: for ``dry_run`` to standard output, and that is all; else to standard error,
+    and then it is asked about. ``UserError`` without agreement, and where the registry does not answer or deletes
+    nothing. Of that, what has other tags or is needed by then stays: all is looked at again."""
+    settings = run.settings
+    if not settings.cache_registry:
+        raise UserError("CACHE_REGISTRY is not set, so there is nothing to prune")
+    if not (dry_run or settings.cache_write):
+        raise UserError("CACHE_WRITE is off on this machine", remedy="--dry-run shows what would go")
+    known, unread = git_states.needed(run)
+    for name, why in unread.items():
+        print(f"what {name} needs is not known, so its results go by their age: {why}", file=sys.stderr)
+    try:
+        _prune(run, known, (dry_run, everything, yes, as_json))
+    except (Unavailable, NoImage) as error:
+        raise UserError(f"the shared registry {settings.cache_registry} {error}") from None
+
+
+def _prune(run: Run, known: Mapping[git_states.Result, str], given: tuple[bool, bool, bool, bool]) -> None:
+    dry_run, everything, yes, as_json = given
+    registry = Registry(run.settings.cache_registry)
+
+    def chosen() -> Pruning:
+        return choose(items(run, registry, known, everything), run.settings.registry_max_age, sys.maxsize, everything)
+
+    first = chosen()
+    text = json.dumps(as_data(first), indent=2) if as_json else summary(run, first, everything)
+    if dry_run or not first.gone:
+        print(text)
+        return
+    print(summary(run, first, everything), file=sys.stderr)
+    if not yes:
+        confirm()
+    agreed = {item.key: item for item, _ in first.gone}
+    again = [
+        (item, freed) for item, freed in chosen().gone if agreed.get(item.key) and item.refs == agreed[item.key].refs
+    ]
+    for item, _ in again:
+        _remove(run, registry, item)
+    if as_json:
+        print(json.dumps(as_data(Pruning(tuple(again), first.left)), indent=2))
+    for key in agreed.keys() - {item.key for item, _ in again}:
+        print(f"{agreed[key].name} stays: it was pushed or tagged again meanwhile", file=sys.stderr)
+    freed = size_text(sum(size for _, size in again))
+    print(f"removed {len(again)} results; the registry's next collection frees about {freed}", file=sys.stderr)
+
+
+def items(run: Run, registry: Registry, known: Mapping[git_states.Result, str], everything: bool) -> list[Item]:
+    """All that the registry holds of this project's images, each with why it stays, if it must. Raises ``Unavailable``
+    and ``NoImage``."""
+    found = []
+    for path in sorted({path_of(image.ref) for image in run.project.images.values()}):
+        tags = [tag for tag in registry.tags(path) if not tag.startswith("sha256-")]  # these are of what is attached
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            held = dict(zip(tags, pool.map(lambda tag, path=path: _held(registry, path, tag), tags), strict=True))
+        by_digest: dict[str, list[str]] = defaultdict(list)
+        for tag, one in held.items():
+            if one:
+                by_digest[one.digest].append(tag)
+        for its in by_digest.values():
+            if one := held[its[0]]:
+                found.append(_item(path, one, sorted(its), _why(path, its, known, one.made or everything)))
+    return found
+
+
+def _item(path: str, held: Held, tags: Sequence[str], needed: str) -> Item:
+    idle = max(0.0, time.time() - held.made)
+    name = f"{path}:{tags[0]}{f' and {len(tags) - 1} more tags' if len(tags) > 1 else ''}"
+    return Item(f"{path}@{held.digest}", Kind.SHARED, name, held.parts, idle, needed=needed, refs=tuple(tags))
+
+
+def _why(path: str, tags: Iterable[str], known: Mapping[git_states.Result, str], dated: Any) -> str:
+    for tag in tags:
+        if not tag.startswith(KEPT):
+            return f"it is tagged {tag}"
+        if why := known.get((path, tag)):
+            return why
+    return "" if dated else "it does not say how old it is"
+
+
+def _held(registry: Registry, path: str, reference: str) -> Held | None:
+    """What a tag or a digest names; None where it is gone, or is nothing that could be understood."""
+    try:
+        text = registry.raw_manifest(path, reference)
+        manifest = json.loads(text)
+        digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
+        if "manifests" in manifest:
+            children = tuple(str(entry["digest"]) for entry in manifest["manifests"])
+            inner = [one for child in children if (one := _held(registry, path, child))]
+            parts = {part: size for one in inner for part, size in one.parts.items()}
+            return Held(digest, {**parts, digest: len(text)}, children, max((one.made for one in inner), default=0.0))
+        blobs = [manifest["config"], *manifest["layers"]]
+        parts = {str(blob["digest"]): int(blob["size"]) for blob in blobs}
+        config = json.loads(registry.small_blob(path, str(manifest["config"]["digest"])))
+        made = epoch_seconds(config.get("created"))
+        return Held(digest, {**parts, digest: len(text)}, (), made if made > _OLDEST else 0.0)
+    except (NoImage, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def _remove(run: Run, registry: Registry, item: Item) -> None:
+    """Remove a result with all its tags, what is attached to it, and the images of an index that no other tag needs."""
+    path, _, digest = item.key.partition("@")
+    attached = [str(each.get("digest")) for each in referrers.attached(registry, path, digest)]
+    held = _held(registry, path, digest)
+    registry.delete_manifest(path, digest)
+    others = {child for tag in registry.tags(path) if (one := _held(registry, path, tag)) for child in one.children}
+    for child in held.children if held else ():
+        if child not in others:
+            registry.delete_manifest(path, child)
+    for each in attached:
+        registry.delete_manifest(path, each)
+    listing = _held_digest(lambda: registry.raw_manifest(path, digest.replace(":", "-")))
+    if attached and listing:
+        registry.delete_manifest(path, listing)
+    run.share.gone(path, item.refs)
+
+
+def _held_digest(read: Callable[[], bytes]) -> str:
+    try:
+        return f"sha256:{hashlib.sha256(read()).hexdigest()}"
+    except NoImage:
+        return ""
+
+
+def summary(run: Run, chosen: Pruning, everything: bool) -> str:
+    """What would be removed, in words: each result by name, the largest first."""
+    age = f"{run.settings.registry_max_age / _DAY:.0f} days"
+    if not chosen.gone:
+        return f"nothing to prune: every result is needed by a branch or a tag, or younger than {age}"
+    pairs = sorted(chosen.gone, key=lambda pair: -pair[1])
+    lines = [f"{size_text(freed):>8}  {item.idle / _DAY:6.1f} days  {item.name}" for item, freed in pairs[:_SHOWN]]
+    lines += [f"and {len(pairs) - _SHOWN} more"] if len(pairs) > _SHOWN else []
+    why = "no branch and no tag needs them" + ("" if everything else f", and they are older than {age}")
+    lines.append(f"{len(pairs)} results, {size_text(chosen.freed)}, would be removed: {why}")
+    return "\n".join(lines)
+
+
+def as_data(chosen: Pruning) -> dict[str, object]:
+    """What goes as plain data."""
+    return {
+        "freed_bytes": chosen.freed,
+        "gone": [
+            {"name": item.key, "tags": list(item.refs), "bytes": freed, "age_seconds": round(item.idle)}
+            for item, freed in chosen.gone
+        ],
+    }

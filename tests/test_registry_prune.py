@@ -1,0 +1,113 @@
+"""What goes from the shared registry, and what stays: on a real one, with a repository of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.pruning import registry_prune
+from tasks.sharing.registry import Registry
+from tests import loopback
+from tests.conftest import Lab
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[loopback.Service]:
+    with loopback.registry(tmp_path / "registry") as service:
+        yield service
+
+
+def git(lab: Lab, *words: str) -> None:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(lab.folder), *who, *words], check=True, capture_output=True)
+
+
+def results(server: loopback.Service, path: str) -> list[str]:
+    return [tag for tag in loopback.tags(server, path) if tag.startswith("in-")]
+
+
+def gone(lab: Lab, *words: str, **environ: str) -> list[str]:
+    """The tags of what a dry run would remove."""
+    done = lab.doit("registry_prune", "--dry-run", "--json", *words, **environ)
+    assert done.returncode == 0, done.stderr
+    return [tag for each in json.loads(done.stdout)["gone"] for tag in each["tags"]]
+
+
+def test_what_no_branch_no_tag_and_no_recent_age_needs_goes(lab: Lab, busybox: str, server: loopback.Service) -> None:
+    path = f"{lab.prefix}/one"
+    lab.environ = {"CACHE_REGISTRY": server.address}
+    lab.write(
+        {
+            "compose.yml": "services: {one: {image: PREFIX/one, build: {context: .}}}\n",
+            "Dockerfile": f"FROM {busybox}\nCOPY text /\n",
+            "text": "PREFIX first",
+        }
+    )
+    git(lab, "init", "--initial-branch=main")
+    made = []
+    for text in ("first", "second", "third"):
+        (lab.folder / "text").write_text(f"{lab.prefix} {text}")
+        git(lab, "add", "compose.yml", "Dockerfile", "text")
+        git(lab, "commit", "--message", text)
+        lab.build()
+        [new] = [tag for tag in results(server, path) if tag not in made]
+        made.append(new)
+    first, second, third = made
+    git(lab, "branch", "kept", "HEAD~1")
+    git(lab, "tag", "--annotate", "--message", "v", "v1", "HEAD~2")
+    assert gone(lab, "--all") == []
+    git(lab, "tag", "--delete", "v1")
+    assert gone(lab) == [], "other machines may work on what git does not know yet"
+    assert gone(lab, REGISTRY_MAX_AGE="0s") == gone(lab, "--all") == [first]
+    git(lab, "checkout", "--quiet", "--detach", "HEAD~2")
+    assert gone(lab, "--all") == [], "the working tree needs it"
+    git(lab, "checkout", "--quiet", "main")
+    asked = lab.doit("registry_prune", "--all")
+    assert asked.returncode != 0
+    assert "pass --yes" in asked.stderr
+    assert sorted(results(server, path)) == sorted(made)
+    done = lab.doit("registry_prune", "--all", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "removed 1 results" in done.stderr
+    assert sorted(results(server, path)) == sorted([second, third])
+    lab.close()
+    assert lab.actions() == {"one": "pull"}
+    git(lab, "branch", "--delete", "--force", "kept")
+    # What has another tag too stays, with all that it needs.
+    registry = Registry(server.address)
+    manifest = registry.raw_manifest(path, second)
+    registry.give_manifest(path, "released", json.loads(manifest)["mediaType"], manifest)
+    assert gone(lab, "--all") == []
+
+
+def test_a_registry_that_deletes_nothing_is_said_in_a_sentence(lab: Lab) -> None:
+    lab.write(
+        {"compose.yml": "services: {one: {image: PREFIX/one, build: {context: .}}}\n", "Dockerfile": "FROM scratch\n"}
+    )
+    done = lab.doit("registry_prune", "--dry-run")
+    assert (done.returncode, "CACHE_REGISTRY is not set" in done.stderr) == (1, True)
+    done = lab.doit("registry_prune", "--dry-run", CACHE_REGISTRY="localhost:1")
+    assert done.returncode != 0
+    assert "the shared registry localhost:1 does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path) -> None:
+    from tasks.sharing import transfer
+    from tests.test_transfer import BOTH, layout, nothing
+
+    registry = Registry(server.address)
+    digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
+    transfer.push(registry, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)
+    held = registry_prune._held(registry, "app/auth", "in-1")
+    assert held is not None
+    assert (held.digest, len(held.children), held.made) == (digest, 2, 0.0)
+    assert {digest, *held.children} <= held.parts.keys()
+    assert registry_prune._held(registry, "app/auth", "in-2") is None
+    assert registry_prune._why("app/auth", ["in-1"], {}, held.made) == "it does not say how old it is"
