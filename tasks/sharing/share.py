@@ -29,6 +29,7 @@ from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing import reaching, signatures, trusted
 from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.strikes import Strikes
 from tasks.sharing.transport import Unavailable
 
 if TYPE_CHECKING:
@@ -71,30 +72,6 @@ class Wanted:
     def turn(self) -> str:
         """What a lease on building it is called."""
         return f"{self.fingerprint}:{self.platform}"
-
-
-class Strikes:
-    """How often one kind of thing went wrong in a row, of which ``most`` are too many; for several threads."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._count = most, 0
-        self._lock = threading.Lock()
-        self.any_good = False
-        self.out = False
-        """Whether it is not tried any more."""
-
-    def good(self) -> None:
-        """It went well."""
-        with self._lock:
-            self._count, self.any_good = 0, True
-
-    def bad(self, at_once: bool = False) -> bool:
-        """It went wrong; whether that is now too much, ``at_once`` or after so many times. Said of only one of them."""
-        with self._lock:
-            self._count += 1
-            ends = not self.out and (at_once or self._count >= self._most)
-            self.out = self.out or ends
-            return ends
 
 
 class Share:
