@@ -159,10 +159,7 @@ class Run:
         """The registry that machines share finished images through, if one is set."""
         from tasks.sharing import share
 
-        shared = share.of(self.settings, self.events.say)
-        if self.settings.cache_registry and self.settings.redis_url:
-            shared.ask_first(self.coordinator.index, self.settings.cache_ask)
-        return shared
+        return share.of(self.settings, self.events.say, self.coordinator.index if self.settings.redis_url else None)
 
     @cached_property
     def asked(self) -> Asked:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,13 @@ from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import commands
 from tasks.base.commands import Done, TimedOut
 from tasks.base.errors import UserError
+from tasks.base.events import Events
+from tasks.building import build_target, give
 from tasks.engine.client import Engine, LocalImage, Snapshot, snapshot_of
+from tasks.engine.labels import INPUT_DIGEST, PARENTS
+from tasks.planning.action import Action
+from tasks.planning.agreement import Verdict
+from tasks.planning.plan import Decision
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing import share as share_module
 from tasks.sharing import transfer
@@ -769,3 +776,25 @@ def test_the_index_answers_first_and_the_registry_for_the_rest(
         assert "9" not in fourth.look(images)
         assert (asked, fourth.reads) == (["app/7", "app/9"], True)
         assert "9" not in machine(holds=None).look({"9": wanted("9")})
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_who_was_stopped_for_longer_than_its_lease_pushes_nothing(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand], lost: bool
+) -> None:
+    inputs, noted = made("base"), Events()
+    turn = wanted_of(inputs, "linux/amd64")
+    assert turn
+    asked: list[str] = []
+    monkeypatch.setattr(build_target, "layout_of", lambda run, image: None)
+    monkeypatch.setattr(build_target, "inline_tags", lambda run: ())
+    docker, (one, _) = docker_says(""), sharing(monkeypatch, lambda *words: None)
+    coordinator = SimpleNamespace(lost=lambda what: asked.append(what) or lost)
+    run = SimpleNamespace(
+        share=one, coordinator=coordinator, events=noted, engine=FakeEngine(), changed=lambda: None,
+        snapshot=FakeEngine().snapshot,
+    )  # fmt: skip
+    decision = Decision("base", Action.BUILD, (), inputs)
+    local_image = LocalImage("id", labels={INPUT_DIGEST: inputs.input_digest, PARENTS: ""})
+    done, _ = give.offer(run, decision, turn, local_image)
+    assert (done, asked, len(docker.asked)) == (Verdict.PUSH, [turn.turn], 0 if lost else 1)

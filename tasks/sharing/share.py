@@ -337,10 +337,14 @@ class Share:
         return _reason(done.why) if done.status else ""
 
 
-def of(settings: Settings, say: Callable[[str], None]) -> Share:
-    """The shared registry by the settings. Raises ``UserError`` for a list of trusted builders that is not one."""
+def of(settings: Settings, say: Callable[[str], None], index: Index | None = None) -> Share:
+    """The shared registry by the settings, the ``index`` before it. Raises ``UserError`` for a list of trusted builders
+    that is not one."""
     address = settings.cache_registry
-    return Share(address, settings.cache_write, say, trusted.of(settings) if address else trusted.EVERYBODY)
+    share = Share(address, settings.cache_write, say, trusted.of(settings) if address else trusted.EVERYBODY)
+    if index and address:
+        share.ask_first(index, settings.cache_ask)
+    return share
 
 
 def _is_just(held: SharedImage | None, content: str, local_image: LocalImage) -> bool:
