@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from tasks.engine.client import Engine
+from tasks.sharing import transport
 from tasks.sharing.registry import NoImage, Registry
 from tasks.sharing.transport import Limits, Unavailable
 from tests import loopback
@@ -416,7 +417,21 @@ def test_few_connections_are_used_again_and_again(fake: Fake) -> None:
     assert (len(fake.seen), fake.connections) == (12, 1)
 
 
-def test_nobody_listens() -> None:
+def test_a_registry_that_is_started_again_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_PAUSES", (0.0, *[0.1] * 300))
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(loopback.registry(tmp_path))
+        registry = Registry(server.address, read=60)
+        assert registry.tags("app/auth") == []
+        server.kill()
+        again = threading.Timer(0.3, lambda: stack.enter_context(loopback.registry(tmp_path, port=server.port)))
+        again.start()
+        assert registry.tags("app/auth") == []
+        again.join()
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_PAUSES", ())
     with pytest.raises(Unavailable, match="does not answer"):
         Registry("localhost:1").image("app/auth", "in-1", "linux/amd64")
 

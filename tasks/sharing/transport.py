@@ -175,9 +175,11 @@ class Transport:
                     method, url, headers=headers, body=body, redirect=False, retries=False, preload_content=False,
                     timeout=urllib3.Timeout(connect=min(self._connect, left), read=left), decode_content=False,
                 )  # fmt: skip
-            except urllib3.exceptions.ProtocolError:
+            except urllib3.exceptions.ProtocolError as error:
                 # A connection that was kept, and that the other side has closed; or a registry that is started again.
-                if pause is None or not isinstance(body, bytes | None):
+                why, closed = error.args[-1], isinstance(error.args[-1], http.client.RemoteDisconnected)
+                repeated = isinstance(why, ConnectionError) and isinstance(body, bytes | None)
+                if pause is None or not repeated or (closed and pause):
                     raise
             time.sleep(min(pause, limits.left()))
         raise AssertionError("the last time it was raised")

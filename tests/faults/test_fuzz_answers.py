@@ -27,6 +27,7 @@ from tasks.inputs.image_configs import ImageConfigCache
 from tasks.inputs.resolver import InputResolver
 from tasks.planning import checkouts, reasons, record
 from tasks.sharing import registry as registry_module
+from tasks.sharing import transport
 from tasks.sharing.index import Index
 from tasks.sharing.redis_client import Store
 from tasks.sharing.registry import NoImage, Registry
@@ -134,6 +135,7 @@ STATUS = st.sampled_from([200, 200, 200, 200, 401, 404, 429, 500])
 def no_rests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry_module, "_PATIENCE", 0.0)
+        patch.setattr(transport, "_PAUSES", ())
         yield
 
 
