@@ -46,6 +46,7 @@ FIGURES = {
     "cold": _script("cold", *_BUILDS, *_IMAGES),
     "dedicated": _script("dedicated", *_BUILDS),
     "load": _script("load", "services", "docker"),
+    "many_images": _script("many_images", "tasks/sharing"),
     "nothing_changed": _script("nothing_changed", *_BUILDS),
     "one_change": _script("one_change", *_BUILDS, "docker/base-python", "docker/auth"),
     "shared": _script("shared", *_BUILDS, *_IMAGES, "tasks/sharing"),

@@ -31,6 +31,7 @@ class SeemingRun:
     held: Snapshot = field(default_factory=engine)
     platform: str = "linux/amd64"
     index: str = ""
+    content: str = f"content of id-{APP.name}"
     folder: Path = Path("/nowhere")
     said: list[str] = field(default_factory=list)
 
@@ -49,6 +50,9 @@ class SeemingRun:
 
     def index_of(self, inputs: object, local_image: LocalImage) -> str:
         return self.index
+
+    def content_of(self, inputs: object, local_image: LocalImage) -> str:
+        return self.content
 
     @property
     def share(self) -> Any:
@@ -160,8 +164,9 @@ BOTH = replace(APP, platforms=("linux/amd64", "linux/arm64"))
         (SeemingRun(held=pulled(**{PARENTS: "base=another"})), APP),
         (SeemingRun(held=pulled(), platform="linux/arm64"), APP),
         (SeemingRun(held=pulled()), BOTH),
+        (SeemingRun(held=pulled(), content="of another"), APP),
     ],
-    ids=["not there", "inputs", "parents", "platform", "half of the platforms"],
+    ids=["not there", "inputs", "parents", "platform", "half of the platforms", "content"],
 )
 def test_what_was_pulled_and_is_not_what_was_promised_is_refused(run: SeemingRun, inputs: Any, kept: list[str]) -> None:
     assert fetched(run, DECISION._replace(inputs=inputs)) is None
