@@ -7,9 +7,11 @@ import io
 import json
 import shutil
 import tarfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
-from tasks.base.settings import Settings
+from tasks.base.settings import BaseSource, Settings
 from tasks.bases import base, debian
 from tasks.cli import bases
 from tasks.engine.api import Api
-from tasks.engine.client import Engine, LocalImage, Snapshot, host_platform, image_config
+from tasks.engine.client import Engine, LocalImage, Snapshot, host_platform, image_config, normalise
 from tasks.run import Run
 from tests.conftest import ROOT, docker
 
@@ -62,6 +64,39 @@ def test_a_base_made_here_that_is_not_the_declared_one_is_made_anew(source: str)
     # What people built on one of ours inherits its labels, and is theirs.
     theirs = LocalImage("sha256:4", labels=LABELS, created=debian.EPOCH + 5)
     assert base.wanted(theirs, settings, "cd" * 32)
+
+
+def test_of_many_runs_at_once_one_makes_the_base_and_the_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held: dict[str, LocalImage] = {}
+    everybody_asked, inside = threading.Barrier(4), list[int]()
+
+    class Held:
+        address = f"unix://{tmp_path}/engine.sock"
+        asked = threading.local()
+
+        def snapshot(self) -> Snapshot:
+            seen = Snapshot(dict(held), "linux/amd64", {})
+            if not hasattr(self.asked, "before"):
+                self.asked.before = True
+                everybody_asked.wait(20)  # each has seen that there is none
+            return seen
+
+    def bring(*_: object) -> str:
+        inside.append(1)
+        time.sleep(0.2)
+        held[normalise("base:1")] = THEIRS
+        return "made base:1"
+
+    monkeypatch.setattr(base, "Engine", Held)
+    monkeypatch.setattr(base, "_bring", bring)
+    settings = Settings(base_source=BaseSource.REGISTRY, base_image="base:1")
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: base.ensure(settings, tmp_path), range(4)))
+    assert sorted(done) == ["", "", "", "made base:1"]
+    assert inside == [1]
+    assert capsys.readouterr().err.splitlines() == ["base_image: waiting for another run that makes it"] * 3
 
 
 def declaring(root: Path, **files: str) -> Path:

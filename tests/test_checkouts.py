@@ -57,6 +57,12 @@ def test_what_is_gone_for_a_moment_is_still_needed(tmp_path: Path, state: Path) 
     assert list(checkouts.needs(one)) == [(f"shop/app:in-{'2' * 16}", two)]
 
 
+def test_where_no_file_can_be_nothing_is_gone(tmp_path: Path) -> None:
+    for path in ("/" + "a" * 300, "/a\0b"):
+        remember(tmp_path / "project.json", {"project": {"files": [path]}})
+        assert not checkouts.gone(tmp_path)
+
+
 @pytest.mark.parametrize("what", ["two/compose.yml", "two"])
 def test_what_is_gone_for_long_is_forgotten(tmp_path: Path, state: Path, what: str) -> None:
     one, two = checkout(tmp_path, "one", "1"), checkout(tmp_path, "two", "2")

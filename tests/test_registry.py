@@ -200,6 +200,7 @@ def test_a_registry_that_refuses_is_unavailable(
         b'{"config": {}}',
         b'{"config": 3, "layers": 4}',
         b'{"manifests": [{}]}',
+        b'{"manifests": [{"digest": [1], "platform": {"os": "linux", "architecture": "amd64"}}]}',
         b"x" * 9_000_000,
     ],
 )

@@ -58,7 +58,15 @@ def gone(folder: Path) -> bool:
     known = (memory.recall(folder / "project.json") or {}).get("project")
     files = known.get("files") if isinstance(known, dict) else None
     first = files[0] if isinstance(files, list) and files else None
-    return isinstance(first, str) and not Path(first).exists()
+    if not isinstance(first, str):
+        return False
+    try:
+        Path(first).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):  # it may not be looked at, or is no path
+        return False
+    return False
 
 
 def _age(path: Path) -> float:

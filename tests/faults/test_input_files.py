@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,15 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base import settings
+from tasks.base import commands, settings
 from tasks.base.errors import UserError, printable
+from tasks.base.formatting import size_text
 from tasks.compose import project, secrets
-from tasks.inputs import dockerfile, wildcards
+from tasks.inputs import contents, dockerfile, wildcards
 from tasks.inputs.ignorefile import IgnoreFile, Patterns, parse
 from tasks.inputs.reads import Copy
 from tasks.inputs.selection import View
 from tasks.inputs.tree import Index, Tree
 from tests.conftest import ROOT, needs_docker_command
+from tests.faults.project import SOON, wait_until
 from tests.faults.test_state_runs import is_sane
 from tests.test_whole_runs import Shop, opened
 
@@ -126,7 +130,7 @@ def test_a_size_of_many_digits(text: str) -> None:
 PIPES = """
 import os, sys
 from pathlib import Path
-from tasks.base import settings
+from tasks.base import commands, settings
 from tasks.base.errors import UserError
 from tasks.compose import answer, project, secrets
 from tasks.compose.stack import Compose
@@ -236,6 +240,53 @@ def test_times_that_no_record_has_room_for(tmp_path: Path) -> None:
             assert Tree(tmp_path / "root", index).folder("").digest(0)
             seen.add(Tree(tmp_path / "root", index).folder("").stamps())
     assert len(seen) >= 4
+
+
+def sparse(path: Path, size: int) -> Path:
+    path.touch()
+    os.truncate(path, size)
+    return path
+
+
+def test_how_far_a_large_file_was_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sparse(tmp_path / "large\n", 3 * 2**20)
+    record = contents.packed(path.stat())
+    expected, _ = contents.hashed(str(path), path.stat().st_mode, record)
+    assert capsys.readouterr().err == "", "one of this size is read at once"
+    monkeypatch.setattr(contents, "_LARGE", 2**20)
+    monkeypatch.setattr(contents, "_TELL_SECONDS", 0.0)
+    assert contents.hashed(str(path), path.stat().st_mode, record)[0] == expected
+    said = capsys.readouterr().err.splitlines()
+    whole = size_text(3 * 2**20)
+    assert said == [f"reading {tmp_path}/large\\n: {size_text(done * 2**20)} of {whole}" for done in (1, 2, 3)]
+    monkeypatch.setattr(commands, "stopping", lambda: True)
+    with pytest.raises(commands.Stopped):
+        contents.hashed(str(path), path.stat().st_mode, record)
+
+
+def opens(pid: int, path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return any(link.readlink() == path for link in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
+def test_a_run_that_reads_a_huge_file_is_interrupted(shop: Shop) -> None:
+    lab, _ = shop
+    path = sparse(lab.folder / "worker/f", 2**40)
+    with lab.start("plan") as doit:
+        try:
+            assert wait_until(lambda: opens(doit.pid, path) or doit.poll() is not None, 30)
+            doit.send_signal(signal.SIGINT)
+            assert wait_until(lambda: doit.poll() is not None, SOON)
+        finally:
+            doit.kill()
+        assert doit.stdout
+        assert "Traceback" not in doit.stdout.read()
+    assert doit.returncode in (-signal.SIGINT, 128 + signal.SIGINT)  # before and after its run begins
+    path.write_text("1\n")
+    assert lab.build() == dict.fromkeys(("base", "web", "worker"), "built")
 
 
 def test_names_reach_no_terminal_as_they_are(shop: Shop) -> None:
