@@ -520,7 +520,7 @@ def test_what_buildx_du_prints() -> None:
 
 def test_the_command_that_prunes_a_dedicated_builder() -> None:
     assert prune_argv("b", ["x1", "y2"]) == [
-        "docker", "buildx", "prune", "--builder", "b", "--force", "--all", "--filter", 'id="^(x1|y2)$"',
+        "docker", "buildx", "prune", "--builder", "b", "--force", "--all", "--filter", 'id="^(x1$|y2$)"',
     ]  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from tasks.engine.endpoint import endpoint
 from tasks.engine.labels import INPUT_DIGEST, LABEL
 
 _VERSION, _IMAGES = "/version", "/images/json"
+_TOGETHER, _ENOUGH = 50, 10  # records in one request to remove them, and characters of each one's id
 _AGAIN_SECONDS = (0.05, 0.2, 0.8)
 # Instructions that change an image's configuration only (WORKDIR makes a layer).
 _WITHOUT_LAYER = {
@@ -250,9 +251,9 @@ class Engine:
 
     def prune_build_cache(self, ids: Sequence[str]) -> None:
         """Remove these records of the build cache and no other, those that lie on others first; what is busy stays."""
-        for begin in range(0, len(ids), 500):
+        for group in in_groups(ids):
             # The engine takes one value, which BuildKit reads as a regular expression in quotes.
-            filters = quote(json.dumps({"id": [f'"^({"|".join(ids[begin : begin + 500])})$"']}))
+            filters = quote(json.dumps({"id": [f'"{one_of(group)}"']}))
             self._call("POST", f"/build/prune?all=1&filters={filters}", LONG_SECONDS)
 
     def uses_containerd_store(self) -> bool:
@@ -267,6 +268,22 @@ class Engine:
     def hangs(self) -> str:
         """A sentence, where the engine takes connections and answers nothing; else "". Never raises."""
         return self._api.hangs()
+
+
+def in_groups(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Records of a build cache, as many together as are removed fastest: of 1,050 records 50 took 3 to 6 s, 400 a
+    minute, for BuildKit goes through all of them again and again, and reads the expression anew for each."""
+    return (ids[begin : begin + _TOGETHER] for begin in range(0, len(ids), _TOGETHER))
+
+
+def one_of(ids: Iterable[str]) -> str:
+    """An expression for these records and no other. Ids are 25 random characters (``identity.NewID``), of which ten are
+    enough, and read in less than half of the time.
+
+    >>> one_of(["x1", "0123456789abcdefghijklmno"])
+    '^(x1$|0123456789)'
+    """
+    return f"^({'|'.join(each[:_ENOUGH] if len(each) > _ENOUGH else f'{each}$' for each in ids)})"
 
 
 def image_config(inspected: Mapping[str, Any]) -> ImageConfig:

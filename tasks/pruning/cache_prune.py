@@ -19,6 +19,7 @@ from tasks.base.formatting import size_text
 from tasks.building import context
 from tasks.building.make import builds_lock
 from tasks.buildkit import builder
+from tasks.engine.client import in_groups, one_of
 from tasks.pruning import disk_usage
 from tasks.pruning.prune import BUILD_CACHES, Item, Kind, Pruning, choose
 from tasks.run import Run
@@ -166,17 +167,15 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
 
 def prune_argv(name: str, ids: Sequence[str]) -> list[str]:
     """The command that removes these records, and no other, of a dedicated builder."""
-    one_of = "|".join(ids)
-    return ["docker", "buildx", "prune", "--builder", name, "--force", "--all", "--filter", f'id="^({one_of})$"']
+    return ["docker", "buildx", "prune", "--builder", name, "--force", "--all", "--filter", f'id="{one_of(ids)}"']
 
 
 def _prune_builder(run: Run, ids: Sequence[str]) -> None:
     if not ids:
         return
     name = builder.name(run.settings)
-    for begin in range(0, len(ids), 500):
-        argv = prune_argv(name, ids[begin : begin + 500])
-        commands.run(argv, env=run.environ).checked(f"the builder {name!r} does not prune")
+    for group in in_groups(ids):
+        commands.run(prune_argv(name, group), env=run.environ).checked(f"the builder {name!r} does not prune")
 
 
 def _days(seconds: float) -> str:

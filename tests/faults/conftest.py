@@ -20,7 +20,7 @@ from tests.faults import fuzzing
 from tests.faults.project import Project
 
 _HERE = Path(__file__).resolve().parent
-_MINUTES = float(os.environ.get("FAULTS_MINUTES") or 0)
+MINUTES = float(os.environ.get("FAULTS_MINUTES") or 0)
 
 
 _SHARERS: pytest.StashKey[int] = pytest.StashKey()
@@ -64,10 +64,10 @@ class Rounds:
 
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> Iterator[Rounds]:
-    one = Rounds(_MINUTES * 60 / request.config.stash[_SHARERS])
+    one = Rounds(MINUTES * 60 / request.config.stash[_SHARERS])
     print(f"FAULTS_SEED={one.seed}")
     yield one
-    if _MINUTES:
+    if MINUTES:
         took = sorted(one.took)
         times = f", {took[len(took) // 2]:.1f} s, {took[-1]:.1f} s at most" if took else ""
         request.config.stash[_DONE].append(f"{request.node.name}: {one.done} times{times}, FAULTS_SEED={one.seed}")
