@@ -15,9 +15,10 @@ from tasks.building.attempt import Attempt, ImageBuild, InputsChanged, Result
 from tasks.engine import temporary_tag
 from tasks.engine.client import ImageConfig, LocalImage, Snapshot
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.inputs.stamps import Changes
 from tasks.planning.action import Action
-from tasks.planning.plan import Decision
+from tasks.planning.plan import Decision, Known
 from tests.test_plan import APP, ON_BASE, engine, found
 
 DECISION = Decision("app", Action.BUILD, ("never built here",), APP, parents_label=ON_BASE)
@@ -46,13 +47,13 @@ class SeemingRun:
         self.said.append("asked anew")
 
     def config_of(self, local_image: LocalImage) -> ImageConfig:
-        return ImageConfig("content", self.platform)
+        return ImageConfig(self.content, self.platform)
 
     def index_of(self, inputs: object, local_image: LocalImage) -> str:
         return self.index
 
-    def content_of(self, inputs: object, local_image: LocalImage) -> str:
-        return self.content
+    def content_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
+        return Known(self.held, self.config_of, {}.get, self.index_of).content_of(inputs, local_image)
 
     @property
     def share(self) -> Any:
