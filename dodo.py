@@ -23,7 +23,7 @@ from tasks.cli.stack import task_logs_optimized, task_ps_optimized, task_up_opti
 from tasks.cli.stack import task_backup, task_restore
 
 # what was built before, how it went, how large it is; is this machine able
-from tasks.cli.show import task_build_report, task_doctor, task_history, task_image_sizes
+from tasks.cli.show import task_build_report, task_doctor, task_history, task_image_sizes, task_images
 
 # of this repository alone, for `adopt` leaves this paragraph out of its copies: how they are made, how much better the
 # optimized way is, measured here and now, moving to it; are the files good, does it work

@@ -35,6 +35,14 @@ def task_image_sizes() -> Task:
     return quiet("tasks.ui.sizes_view:show", JSON, words="names")
 
 
+def task_images() -> Task:
+    """Show by which digest each service's image is deployed: [--digests | --lock | --kustomize]"""
+    as_json = option("digests", False, "as JSON", name="as_digests")
+    lock = option("lock", False, "as an override that pins each service: docker-compose.lock.yml")
+    kustomize = option("kustomize", False, "as a component for Kubernetes' kustomize")
+    return quiet("tasks.ui.images_view:show", as_json, lock, kustomize)
+
+
 def task_doctor() -> Task:
     """Say whether this machine can build, and what would make it better: [--fix [--yes]] [--json]"""
     fix = option("fix", False, "put in order what is damaged or left over and nobody can miss")
