@@ -219,7 +219,7 @@ def test_a_redis_that_is_back_is_asked_again(tmp_path: Path, monkeypatch: pytest
 def test_sentinel_and_cluster_by_url(tmp_path: Path, kind: str) -> None:
     said: list[str] = []
     with contextlib.ExitStack() as stack:
-        more = ["--cluster-enabled", "yes"] if kind == "cluster" else []
+        more = ["--cluster-enabled", "yes", "--cluster-port", str(loopback.free_port())] if kind == "cluster" else []
         one = stack.enter_context(loopback.redis(tmp_path / "data", more=more))
         client = redis.Redis(port=one.port, decode_responses=True)
         url = f"redis+cluster://127.0.0.1:{one.port}"

@@ -167,6 +167,7 @@ def test_a_signed_result_is_pulled_and_any_other_is_built(machines: tuple[Machin
     # Who has no key shares nothing that is taken.
     first.environ["SHARE_TRUST"] = "any"
     assert first.did() == dict.fromkeys(ALL, "built")
+    assert first.doit("plan").stderr.count(f"whoever may push to {first.environ['CACHE_REGISTRY']} decides") == 1
     plan = second.doit("plan")
     assert plan.stderr.count("is not taken: it is not signed") == 3, plan.stderr
     assert second.actions() == dict.fromkeys(ALL, "build")

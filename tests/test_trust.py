@@ -9,6 +9,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from hypothesis import strategies as st
 from tasks.base import settings
 from tasks.base.errors import UserError
 from tasks.engine.client import LocalImage
+from tasks.planning.shared_image import SharedImage
 from tasks.sharing import referrers, share, signatures, signing, trusted
 from tasks.sharing.registry import Registry
 from tasks.sharing.share import Share, Wanted
-from tasks.sharing.signing import Claim, Forged, Key
+from tasks.sharing.signing import BUNDLE, Claim, Forged, Key
 from tasks.sharing.trusted import Builder, Trust
+from tasks.ui import doctor
 from tests import loopback
 
 NOW = 1_800_000_000.0
@@ -244,6 +247,21 @@ def test_what_is_trusted_by_default(keys: dict[str, Key], tmp_path: Path, monkey
         settings.load(tmp_path, {"SHARE_TRUST": "everybody"})
 
 
+def test_doctor_says_who_is_trusted(tmp_path: Path) -> None:
+    def found(**given: str) -> tuple[str, str]:
+        finding = doctor._trust(settings.Settings(cache_registry="reg:5000", **given))
+        return finding.verdict, finding.detail
+
+    listed, key = str(tmp_path / "list.toml"), str(tmp_path / "key")
+    assert found(share_trust="any") == ("warn", trusted.anybody("reg:5000"))
+    assert "whoever may push to reg:5000 decides" in trusted.anybody("reg:5000")
+    assert found(share_builders=listed)[0] == "fail"
+    trusted.begin(settings.Settings(share_builders=listed), "ci", Path(key), 30)
+    assert found(share_builders=listed) == ("warn", "this machine shares nothing: it has no SHARE_KEY")
+    assert found(share_builders=listed, share_key=key)[0] == "ok"
+    assert found(share_builders=listed, share_key=listed)[0] == "fail"
+
+
 # ---- a real registry
 
 CONFIG = json.dumps(
@@ -389,6 +407,76 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     # Where two must agree, the first one's is there, and not taken.
     assert machine(2, None).look({"": wanted}) == {}
     assert said[-1].endswith("1 of the 2 builders that are needed signed it")
+
+
+def test_what_others_attached_is_fetched_and_half_written_things_count_for_nothing(
+    store: Store, keys: dict[str, Key], builders: list[Builder]
+) -> None:
+    """As `cosign sign` attaches a bundle: without our annotation. And what else may lie there."""
+    wanted = Wanted("app/one", number_of(-7), PLATFORM)
+    digest = store.image(-7, wanted.tag)
+    sharing = Share(store.registry.address, True, print, trust_of(builders))
+
+    def attach(content: bytes) -> None:
+        referrers.attach(store.registry, store.path, digest, referrers.Attachment(BUNDLE, BUNDLE, content, {}))
+
+    for junk in (b"", b"\xff\xfe", b"{}"):
+        attach(junk)
+    assert sharing.look({"": wanted}) == {}
+    attach(sign_for(keys["ci"], digest, wanted.fingerprint).encode())
+    sharing.forget(wanted)
+    assert sharing.look({"": wanted})[""].signatures.keys() == {"ci"}
+
+
+class Known:
+    """An index in memory, in which somebody may have written anything."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, SharedImage] = {}
+
+    def shared(self, names: list[str]) -> dict[str, SharedImage]:
+        return {name: self.images[name] for name in names if name in self.images}
+
+    def keep_shared(self, images: dict[str, SharedImage], seconds: float) -> None:
+        self.images |= images
+
+
+def test_what_the_index_says_is_signed_too_or_the_registry_is_asked(
+    store: Store, keys: dict[str, Key], builders: list[Builder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    request = Registry._request
+    monkeypatch.setattr(
+        Registry, "_request", lambda self, path, headers: asked.append(path) or request(self, path, headers)
+    )
+    wanted, forged = (Wanted("app/one", number_of(number), PLATFORM) for number in (-5, -6))
+    digest = store.image(-5, wanted.tag)
+    store.attach(digest, [sign_for(keys["ci"], digest, wanted.fingerprint)])
+    store.image(-6, forged.tag)
+    index, said = Known(), list[str]()
+
+    def look(one: Wanted, trust: Trust) -> dict[str, SharedImage]:
+        sharing = Share(store.registry.address, True, said.append, trust)
+        sharing.ask_first(index, 60)
+        asked.clear()
+        return sharing.look({"": one})
+
+    trust = trust_of(builders)
+    first = look(wanted, trust)
+    assert asked
+    [name] = index.images
+    assert look(wanted, trust) == first
+    assert asked == [], "the signature is in the index"
+    assert look(wanted, Trust(0)) == first
+    # Whoever may write to Redis can say anything, and gets no further than the registry.
+    good = index.images[name]
+    index.images[name] = replace(good, digest=f"sha256:{'0' * 64}")
+    assert look(wanted, trust) == first
+    assert asked
+    assert index.images[name] == good, "and the index is right again"
+    index.images = {name.replace(wanted.tag, forged.tag): good}
+    assert look(forged, trust) == {}
+    assert [sentence.rpartition(": ")[2] for sentence in said] == ["it is not signed"]
 
 
 @pytest.mark.engine  # beside what it comes with: a few seconds to fetch are no unit test's

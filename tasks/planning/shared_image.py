@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class SharedImage:
     """An image that a registry holds: its manifest's digest, its configuration's digest (the image id of the classic
-    store), platform, labels and content (as ``engine.ImageConfig``), and its layers with their compressed bytes."""
+    store), platform, labels and content (as ``engine.ImageConfig``), its layers with their compressed bytes, and the
+    signatures by which it counts, by builder (``sharing.trusted``)."""
 
     digest: str
     config: str
@@ -17,6 +18,7 @@ class SharedImage:
     labels: Mapping[str, str]
     content: str
     layers: Mapping[str, int] = field(default_factory=dict)
+    signatures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:

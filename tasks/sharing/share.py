@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,7 +161,8 @@ class Share:
                 self._known[image.key] = shared_image
         self._indexed |= {key: name for key, name in names.items() if name in indexed}
         if self._index and self._write:
-            new = {name: known for key, name in names.items() if name not in indexed and (known := self._known[key])}
+            new = {name: known for key, name in names.items() if (known := self._known[key])}
+            new = {name: known for name, known in new.items() if known != indexed.get(name)}
             self._index.keep_shared(new, self._index_seconds)
 
     def gives(self, shared_image: SharedImage) -> bool:
@@ -225,7 +226,7 @@ class Share:
         if self._trust.need:
             content = whole[1] if whole else engine.config_of(local_image.id).content
         # What is there already, but for the signature, is only signed.
-        there = _is_just(self._doubted.get((wanted.path, wanted.tag)), content, local_image)
+        there = _is_just(self._doubted.get(wanted.key), content, local_image)
         if problem := "" if there else self._sent(wanted, local_image, engine, (wanted.tag, *also), whole):
             if self._pushes.bad(at_once=bool(_FORBIDDEN.search(problem))):
                 self._tell(f"takes nothing ({problem})", "results of this run are not shared")
@@ -287,9 +288,10 @@ class Share:
         if self._looks.out:
             return None
         try:
-            # What the index says is checked as what the registry answers.
-            shared_image = indexed or self._registry.image(wanted.path, wanted.tag, wanted.platform)
-            doubt = self._doubt(wanted, shared_image) if shared_image and self._trust.need else ""
+            shared_image, doubt = self._judge(wanted, indexed, indexed.signatures.values()) if indexed else (None, "")
+            # What the index says is checked alike, and where it does not do, the registry is asked.
+            if shared_image is None or doubt:
+                shared_image, doubt = self._held(wanted)
         except NoImage as error:
             self._say(f"`{wanted.path}:{wanted.tag}` is built here: the shared registry {self.address} {error}")
             return None
@@ -303,18 +305,26 @@ class Share:
         # What nobody can use is as good as none: a result of this machine may take its place.
         return None if doubt or (shared_image and self._failed.get(shared_image.digest)) else shared_image
 
-    def _doubt(self, wanted: Wanted, shared_image: SharedImage) -> str:
-        """Why an image is not taken as what it is said to be, "" if it is. Raises ``Unavailable`` and ``NoImage``."""
+    def _judge(self, wanted: Wanted, image: SharedImage, bundles: Iterable[str]) -> tuple[SharedImage, str]:
+        """An image with what speaks for it, and why it is not taken as what is wanted, "" if it is."""
+        doubt, good = self._trust.judge(trusted.Claimed(image.digest, wanted.fingerprint, wanted.platform), bundles)
+        return (replace(image, signatures=good) if self._trust.need else image), doubt
+
+    def _held(self, wanted: Wanted) -> tuple[SharedImage | None, str]:
+        """What the registry holds, and why it is not taken. Raises ``Unavailable`` and ``NoImage``."""
+        shared_image = self._registry.image(wanted.path, wanted.tag, wanted.platform)
+        if shared_image is None or not self._trust.need:
+            return shared_image, ""
         attached = signatures.bundles(self._registry, wanted.path, shared_image.digest)
-        doubt = self._trust.refuses(shared_image.digest, wanted.fingerprint, wanted.platform, attached)
+        shared_image, doubt = self._judge(wanted, shared_image, attached)
         if doubt:
-            self._doubted[(wanted.path, wanted.tag)] = shared_image
+            self._doubted[wanted.key] = shared_image
             sentence = f"`{wanted.path}:{wanted.tag}` of {self.address} is not taken: {doubt}"
             with self._lock:
                 before, self._said = sentence in self._said, self._said | {sentence}
             if not before:
                 self._say(sentence)
-        return doubt
+        return shared_image, doubt
 
     def _tell(self, what: str, so: str, once: bool = False) -> None:
         """Say what is wrong with the registry, and what follows; ``once``: not if it was wrong before."""

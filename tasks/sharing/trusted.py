@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT, Settings
@@ -55,6 +55,14 @@ class Builder:
         if now >= self.until:
             return f"the key of {self.name} has expired"
         return "" if now >= self.since else f"the key of {self.name} does not count yet"
+
+
+class Claimed(NamedTuple):
+    """What somebody says: that the image with this digest is the result of a fingerprint for a platform."""
+
+    digest: str
+    fingerprint: str
+    platform: str
 
 
 class Trust:
@@ -102,21 +110,25 @@ class Trust:
     def refuses(self, digest: str, fingerprint: str, platform: str, bundles: Iterable[str]) -> str:
         """Why the image with this digest is not taken as the result of that fingerprint, "" if it is. ``bundles`` is
         what is attached to it, of which nothing is believed."""
-        if not self.need:
-            return ""
-        names, problems = set(), []
-        for _, bundle in zip(range(_MOST), bundles, strict=False):
-            name, problem = self._signer(bundle, (digest, fingerprint, platform))
-            names.add(name)
-            problems.append(problem)
-        names.discard("")
-        if len(names) >= self.need:
-            return ""
-        if names:
-            return f"{len(names)} of the {self.need} builders that are needed signed it"
-        return next(filter(None, problems), "it is not signed")
+        return self.judge(Claimed(digest, fingerprint, platform), bundles)[0]
 
-    def _signer(self, bundle: str, wanted: tuple[str, str, str]) -> tuple[str, str]:
+    def judge(self, claimed: Claimed, bundles: Iterable[str]) -> tuple[str, dict[str, str]]:
+        """Why an image is not taken as what it is claimed to be, "" if it is, and the bundles that speak for it, by
+        builder."""
+        good: dict[str, str] = {}
+        problems = []
+        for _, bundle in zip(range(_MOST), bundles if self.need else (), strict=False):
+            name, problem = self._signer(bundle, claimed)
+            problems.append(problem)
+            if name:
+                good.setdefault(name, bundle)
+        if len(good) >= self.need:
+            return "", good
+        if good:
+            return f"{len(good)} of the {self.need} builders that are needed signed it", good
+        return next(filter(None, problems), "it is not signed"), good
+
+    def _signer(self, bundle: str, wanted: Claimed) -> tuple[str, str]:
         """The builder who says in a bundle that this is what is wanted; "" with the reason if nobody does."""
         from tasks.sharing import signing
 
