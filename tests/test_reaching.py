@@ -12,8 +12,8 @@ import pytest
 
 from tasks.engine.client import Engine
 from tasks.sharing import reaching, transport
+from tasks.sharing.no_answer import Unavailable
 from tasks.sharing.registry import Registry
-from tasks.sharing.transport import Unavailable
 from tests.test_engine_api import certificates
 from tests.test_registry import Fake
 

@@ -22,8 +22,9 @@ import pytest
 
 from tasks.engine.client import Engine
 from tasks.sharing import transport
-from tasks.sharing.registry import NoImage, Registry
-from tasks.sharing.transport import Limits, Unavailable
+from tasks.sharing.no_answer import NoImage, Unavailable
+from tasks.sharing.registry import Registry
+from tasks.sharing.transport import Limits
 from tests import loopback
 from tests.conftest import ROOT, docker
 

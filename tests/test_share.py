@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,11 +30,11 @@ from tasks.planning.shared_image import SharedImage
 from tasks.sharing import share as share_module
 from tasks.sharing import transfer
 from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.no_answer import NoImage, Unavailable
+from tasks.sharing.registry import Registry
 from tasks.sharing.share import Share, Wanted, _reason, path_of, wanted_of
-from tasks.sharing.transport import Unavailable
 from tests import loopback
-from tests.conftest import Lab
+from tests.conftest import ROOT, Lab
 from tests.test_plan import made
 
 COMPOSE = """
@@ -799,3 +800,9 @@ def test_who_was_stopped_for_longer_than_its_lease_pushes_nothing(
     local_image = LocalImage("id", labels={INPUT_DIGEST: inputs.input_digest, PARENTS: ""})
     done, _ = give.offer(run, decision, turn, local_image)
     assert (done, asked, len(docker.asked)) == (Verdict.PUSH, [turn.turn], 0 if lost else 1)
+
+
+def test_a_build_without_a_registry_loads_no_client_of_one() -> None:
+    code = "import sys, tasks.building.make; print({'urllib3', 'requests', 'redis', 'ssl'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

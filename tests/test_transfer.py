@@ -16,8 +16,8 @@ from tasks.buildkit import oci_transfer
 from tasks.engine.labels import INPUT_DIGEST
 from tasks.sharing import transfer
 from tasks.sharing.login import Credentials, Login
-from tasks.sharing.registry import NoImage, Registry
-from tasks.sharing.transport import Unavailable
+from tasks.sharing.no_answer import NoImage, Unavailable
+from tasks.sharing.registry import Registry
 from tests import loopback
 
 BOTH = ["linux/amd64", "linux/arm64"]

@@ -25,9 +25,9 @@ from tasks.pruning import git_states
 from tasks.pruning.prune import Item, Kind, Pruning, choose
 from tasks.run import Run
 from tasks.sharing import referrers
-from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.no_answer import NoImage, Unavailable
+from tasks.sharing.registry import Registry
 from tasks.sharing.share import path_of
-from tasks.sharing.transport import Unavailable
 
 _AT_ONCE = 16
 _SHOWN = 20

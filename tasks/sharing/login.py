@@ -19,8 +19,9 @@ from urllib.parse import urlencode, urlsplit
 
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.sharing.no_answer import Unavailable
 from tasks.sharing.reaching import HUB, HUB_LOGIN
-from tasks.sharing.transport import Limits, Transport, Unavailable, limited
+from tasks.sharing.transport import Limits, Transport, limited
 
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _HELPER_SECONDS = 5.0

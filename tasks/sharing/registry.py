@@ -24,7 +24,8 @@ from tasks.engine.labels import LABEL
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing import reaching
 from tasks.sharing.login import Login
-from tasks.sharing.transport import LARGEST, Answer, TooLarge, Transport, Unavailable, limited
+from tasks.sharing.no_answer import NoImage, TooLarge, Unavailable
+from tasks.sharing.transport import LARGEST, Answer, Transport, limited
 
 _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
@@ -38,10 +39,6 @@ _MOVE_SECONDS, _SLOWEST = 20.0, 1_000_000  # what a blob may take: some seconds,
 _BUSY = (429, 503)
 _TRIES, _WAIT_SECONDS = 4, 0.5  # for each question, and how long the first wait is where the registry does not say
 _LONGEST_WAIT, _PATIENCE = 15.0, 60.0  # seconds that a registry may ask for at once, and in a run
-
-
-class NoImage(Exception):
-    """What the registry has under a name is no image that could be used; the rest of it may be good."""
 
 
 class Registry:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,12 @@ from tasks.engine.labels import LABEL
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing import reaching, signatures, trusted
-from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.strikes import Strikes
-from tasks.sharing.transport import Unavailable
 
 if TYPE_CHECKING:
     from tasks.sharing.index import Index
+    from tasks.sharing.registry import Registry
 
 _AT_ONCE = 24  # requests side by side, each on a connection that is kept
 _SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
@@ -90,7 +91,6 @@ class Share:
         self._doubted: dict[tuple[str, str], SharedImage] = {}  # what is there, and not signed as it must be
         self._write = write
         self._say = say
-        self._registry = Registry(address, insecure=_insecure)
         self._known: dict[tuple[str, str], SharedImage | None] = {}
         self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
         self._looks, self._pulls, self._pushes = Strikes(3), Strikes(2), Strikes(2)
@@ -100,6 +100,12 @@ class Share:
         self._direct: set[tuple[str, str]] = set()  # what the registry itself is to be asked about
         self._indexed: dict[tuple[str, str], str] = {}  # what is known from the index only, with its name there
         self._lock = threading.Lock()
+
+    @cached_property
+    def _registry(self) -> Registry:
+        from tasks.sharing.registry import Registry  # builds without a registry need none
+
+        return Registry(self.address, insecure=_insecure)
 
     def ask_first(self, index: Index, seconds: float) -> None:
         """From now on ask the index before the registry, whose answers are kept there for so long."""
@@ -239,13 +245,9 @@ class Share:
         return self.look({"": wanted}).get("") or signed
 
     def _sent(
-        self,
-        wanted: Wanted,
-        local_image: LocalImage,
-        engine: Engine,
-        tags: Sequence[str],
+        self, wanted: Wanted, local_image: LocalImage, engine: Engine, tags: Sequence[str],
         whole: tuple[Path, str] | None,
-    ) -> str:
+    ) -> str:  # fmt: skip
         """Push an image under these tags; returns what is wrong, "" if nothing is."""
         if whole:
             from tasks.sharing import transfer

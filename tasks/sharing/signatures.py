@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from tasks.sharing import referrers
-from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.no_answer import NoImage
 from tasks.sharing.signing import BUNDLE, PREDICATE
+
+if TYPE_CHECKING:
+    from tasks.sharing.registry import Registry
 
 _NOTE = "vllm-swarm.bundle"
 _FETCHED = 4

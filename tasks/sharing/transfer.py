@@ -16,7 +16,8 @@ from typing import Any
 
 from tasks.base.files import write_json
 from tasks.buildkit.oci_transfer import blob_of
-from tasks.sharing.registry import NoImage, Registry
+from tasks.sharing.no_answer import NoImage
+from tasks.sharing.registry import Registry
 
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"

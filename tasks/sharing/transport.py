@@ -30,6 +30,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from tasks.base import commands
 from tasks.base.settings import SYSTEM_BUNDLE
+from tasks.sharing.no_answer import TooLarge, Unavailable
 from tasks.sharing.reaching import Certificates
 
 LARGEST = 8_000_000
@@ -43,21 +44,6 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the engine, too, uses no proxy 
 _MOVED = (301, 302, 303, 307, 308)
 
 Result = TypeVar("Result")
-
-
-class Unavailable(Exception):
-    """The registry does not answer, not in time, or refuses; the sentence goes on from "the registry …".
-
-    ``silent``: there is no answer at all, so that asking about another image would hardly help.
-    """
-
-    def __init__(self, what: str, silent: bool = False) -> None:
-        super().__init__(what)
-        self.silent = silent
-
-
-class TooLarge(Exception):
-    """More bytes than anything that was asked for could have."""
 
 
 @dataclass

@@ -62,8 +62,7 @@ def _disk_usage(kind: Kind, items: list[Item]) -> dict[str, Any]:
 def _registry(run: Run) -> dict[str, Any] | None:
     """What the shared registry holds of this project; ``problem`` where it does not say."""
     from tasks.sharing import share
-    from tasks.sharing.registry import NoImage
-    from tasks.sharing.transport import Unavailable
+    from tasks.sharing.no_answer import NoImage, Unavailable
 
     address = run.settings.cache_registry
     if not address:

@@ -11,9 +11,8 @@ from tasks.engine.client import LocalImage
 from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.sharing import referrers
-from tasks.sharing.registry import NoImage
+from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.share import wanted_of
-from tasks.sharing.transport import Unavailable
 
 TOOL = "vllm-local-swarm"
 

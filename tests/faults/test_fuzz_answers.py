@@ -29,9 +29,10 @@ from tasks.planning import checkouts, reasons, record
 from tasks.sharing import registry as registry_module
 from tasks.sharing import transport
 from tasks.sharing.index import Index
+from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.redis_client import Store
-from tasks.sharing.registry import NoImage, Registry
-from tasks.sharing.transport import Answer, Unavailable
+from tasks.sharing.registry import Registry
+from tasks.sharing.transport import Answer
 from tests.faults.fuzzing import JSON, as_json, cases, damaged, mutated, watched
 
 CAPTURED = Path(__file__).parent.parent / "buildkit"

@@ -1,0 +1,22 @@
+"""What may come from a registry instead of an answer? Apart from its client, which builds without one do not load."""
+
+from __future__ import annotations
+
+
+class Unavailable(Exception):
+    """The registry does not answer, not in time, or refuses; the sentence goes on from "the registry …".
+
+    ``silent``: there is no answer at all, so that asking about another image would hardly help.
+    """
+
+    def __init__(self, what: str, silent: bool = False) -> None:
+        super().__init__(what)
+        self.silent = silent
+
+
+class NoImage(Exception):
+    """What the registry has under a name is no image that could be used; the rest of it may be good."""
+
+
+class TooLarge(Exception):
+    """More bytes than anything that was asked for could have."""
