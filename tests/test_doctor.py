@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import time
-import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tasks.base import lock
+from tasks.pruning import repairs
 from tests.conftest import Lab
 from tests.test_whole_runs import Shop, opened
 
@@ -48,7 +49,7 @@ def gone_pid() -> int:
 
 
 @pytest.fixture
-def disorder(shop: Shop, tmp_path: Path) -> Iterator[dict[str, list[Path]]]:
+def disorder(shop: Shop, tmp_path: Path) -> dict[str, list[Path]]:
     """All that can be put in order, by what doctor calls it."""
     lab, engine = shop
     build = lab.folder / ".build"
@@ -67,19 +68,11 @@ def disorder(shop: Shop, tmp_path: Path) -> Iterator[dict[str, list[Path]]]:
     journal.write_text(entry("path", str(left)) + entry("name", f"unix://{engine.place}", NEW_NAME))
     half = build / f"compose.yml/reads.json.{gone_pid()}.12.partial"
     half.touch()
-    passing = Path("/tmp", f"vllm-swarm-test-{uuid.uuid4().hex[:16]}.lock")
-    passing.touch()
-    for path in (half, passing):
-        os.utime(path, (LONG_AGO, LONG_AGO))
+    os.utime(half, (LONG_AGO, LONG_AGO))
     web = engine._find("shop/web")
     assert web
     web["tags"] += [OLD_NAME, NEW_NAME]
-    yield {
-        "what runs remember": [record, history, facts],
-        "killed runs": [left, journal, half],
-        "locks": [passing],
-    }
-    passing.unlink(missing_ok=True)
+    return {"what runs remember": [record, history, facts], "killed runs": [left, journal, half]}
 
 
 def test_what_nobody_can_miss_is_put_in_order(shop: Shop, disorder: dict[str, list[Path]]) -> None:
@@ -133,6 +126,22 @@ def test_what_may_be_in_use_or_is_of_others_stays(shop: Shop) -> None:
     assert writing.exists()
     assert fresh.exists()
     assert NEW_NAME in engine.tags()
+
+
+def test_a_lock_goes_that_nobody_holds_or_used_for_a_day(tmp_path: Path) -> None:
+    held, free, fresh, other = (tmp_path / f"{name}.lock" for name in (*("vllm-swarm-" + one for one in "abc"), "d"))
+    with lock.exclusive(held):
+        for path in (free, fresh, other):
+            path.touch()
+        for path in (held, free, other):
+            os.utime(path, (LONG_AGO, LONG_AGO))
+        (repair,) = repairs.locks(tmp_path)
+        assert str(free) in repair.what
+        with lock.shared(free, lambda: None):
+            repair.do()
+            assert free.exists(), "somebody took it meanwhile"
+        repair.do()
+    assert sorted(tmp_path.iterdir()) == sorted([held, fresh, other])
 
 
 def test_a_registry_and_a_redis_that_do_not_answer_are_found(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import sys
@@ -51,16 +52,18 @@ def watched(allowed: Path | None = None) -> Iterator[None]:
     """For the block: nothing is written but below ``allowed``, and a case is not slow."""
     global _watching
     _written.clear()
+    gc.disable()  # what Hypothesis remembers of all cases is looked through at any moment
     began, _watching = time.process_time(), True
     try:
         yield
     finally:
         _watching = False
+        took = time.process_time() - began
+        gc.enable()
     stray = [path for path in _written if not (allowed and path.startswith(f"{allowed}{os.sep}"))]
     # Hypothesis keeps what it knows of characters, Python its compiled modules.
     stray = [path for path in stray if not any(word in path for word in (".hypothesis", "__pycache__", _COMPILED))]
     assert not stray, stray[:5]
-    took = time.process_time() - began
     name = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0].rpartition(":")[2]
     count, longest = figures.get(name, (0, 0.0))
     figures[name] = count + 1, max(longest, took)
