@@ -1,43 +1,45 @@
 """What would we have built, and what was needed, over the last commits of somebody's history?
 
-    .venv/bin/python benchmarks/replay_history.py REPOSITORY --file docker-compose.yml [--commits 100] [--name NAME]
+    .venv/bin/python benchmarks/replay_history.py REPOSITORY --file docker-compose.yml [--commits 60] [--name NAME]
 
-REPOSITORY is a git repository on this machine. Its commits are checked out one by one into a temporary folder, and
-`doit plan` says which images it would build. Nothing of the project is run: its bases and packages may be out of reach.
-The figures are added to replay_history.json and .md under NAME.
+REPOSITORY is a git repository on this machine. Its commits are checked out one by one into a temporary folder; `doit
+plan` says which images it would build, and `doit build_optimized` builds them. Nothing of the project is run and no
+base of it is needed: images in which every program ends at once stand in for all bases (`stand_ins.py`). What they
+have to hold is learned in a first pass from what BuildKit misses. The figures are added to replay_history.json and .md.
 
-What was needed is BuildKit's word: for each image it builds a Dockerfile that copies what the real one reads (every
-COPY, ADD and bind mount, from the same contexts, through the same ignore files) and a text of the real
-one's instructions. An image was needed when that executes a step, or when one that it builds on was needed.
-Three ways are counted against it: building all images at each commit, as `docker compose build` and most CI jobs do;
-building those whose context folder holds a changed file, as path filters do; and ours.
+What was needed is BuildKit's word: before `plan` is asked, `docker buildx bake` builds the project's own Dockerfiles,
+and an image whose digest was never seen before was needed. Three ways are counted against it: building all images at
+each commit, as `docker compose build` and most CI jobs do; building those whose context folder holds a changed file, as
+path filters do; and ours. An image that BuildKit cannot build so, as one that adds an URL, is unjudged at that commit.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
+import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.peers import measuring_engine
+from benchmarks import measure
+from benchmarks.peers import Bench, measuring_engine
 from benchmarks.replay import commits
 from benchmarks.results import say
+from benchmarks.stand_ins import StandIns, rewrite
 from tasks.base import commands
 from tasks.base.errors import UserError
-from tasks.buildkit.progress import Progress
-from tasks.inputs import dockerfile, ignorefile
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.run import Run
+from tasks.planning.action import Action
 
 HERE = Path(__file__)
-PLATFORM = "linux/amd64"
+_LESSONS = 40  # how many things of one commit may be missed one after the other
+_TARGET = re.compile(r"target ([\w-]+): failed to (?:solve|receive)")
+_COLUMNS = ("commits", "images", "all_at_each_commit", "by_context_folder", "ours", "needed", "missed", "unjudged")
 
 
 @dataclass
@@ -51,143 +53,154 @@ class Tally:
     by_folder: int = 0
     ours: int = 0
     needed: int = 0
+    unjudged: int = 0
     missed: list[str] = field(default_factory=list)
-    needless: dict[str, int] = field(default_factory=dict)
+    needless: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What BuildKit made of a commit: the targets of bake's definition, and the digest of each that could be built."""
+
+    targets: Mapping[str, Mapping[str, Any]]
+    digests: Mapping[str, str]
 
 
 class Judge:
-    """BuildKit, given only what each Dockerfile reads."""
+    """BuildKit, given the project's own Dockerfiles."""
 
-    def __init__(self, environ: Mapping[str, str], folder: Path) -> None:
-        self._environ = environ
-        self._folder = folder
+    def __init__(self, bench: Bench, stand_ins: StandIns) -> None:
+        self._bench, self._stand_ins = bench, stand_ins
+        self._seen: dict[str, set[str]] = {}
 
-    def executed(self, images: Mapping[str, ImageInputs]) -> set[str]:
-        """The images for which BuildKit found anything that it had not seen before."""
-        targets = {}
-        for name, one in images.items():
-            home = self._folder / name
-            home.mkdir(parents=True, exist_ok=True)
-            (home / "Dockerfile").write_text(_reduced(one))
-            ignore = ignorefile.load(ignorefile.effective(Path(one.image.context), Path(one.image.dockerfile)))
-            (home / "Dockerfile.dockerignore").write_text(ignore.text)
-            targets[name.replace(".", "_")] = {
-                "context": one.image.context,
-                "dockerfile": str(home / "Dockerfile"),
-                "contexts": {part.label: str(part.root) for part in one.parts if part.label},
-                "output": ["type=cacheonly"],
-            }
-        definition = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
-        argv = ["docker", "buildx", "bake", "--progress=rawjson", "--file", "-"]
-        done = commands.run(argv, env=self._environ, stdin=definition.encode(), stderr=commands.STDOUT)
-        progress = Progress()
-        progress.feed(done.output)
-        progress.finish()
-        if done.status:
-            raise SystemExit(f"BuildKit cannot judge: {progress.tail}")
-        found = {step.stage.split(" ")[0] for step in progress.steps if step.work and step.index and not step.cached}
-        return {name for name in images if name.replace(".", "_") in found}
-
-
-def _reduced(one: ImageInputs) -> str:
-    """A Dockerfile that copies what the real one reads, each source to a place of its own, and runs nothing."""
-    lines = ["FROM scratch", "COPY <<END /made", f"{one.name} {_instructions(one)}", "END"]
-    found = dockerfile.reads(
-        one.dockerfile_text,
-        where=one.name,
-        target=one.image.target,
-        args={name: value for name, value in one.image.args.items() if value is not None},
-        named=sorted(one.image.contexts),
-        platform=PLATFORM,
-        build_platform=PLATFORM,
-        onbuild={},
-        env={},
-    )
-    for number, copy in enumerate(found.copies):
-        if copy.context and copy.context not in {part.label for part in one.parts}:
-            continue  # another image, or a source that is out of reach
-        sources = json.dumps([*("." if source == "/" else source for source in copy.sources), f"/{number}/"])
-        options = [f"--from={copy.context}"] if copy.context else []
-        options += [f"--exclude={pattern}" for pattern in copy.exclude] + ["--parents"] * copy.parents
-        lines.append(" ".join(["COPY", *options, sources]))
-    return "\n".join([*lines, ""])
-
-
-def _instructions(one: ImageInputs) -> str:
-    """A digest of what the real Dockerfile says, comments and empty lines aside, and of its settings."""
-    said = [
-        line.strip() for line in one.dockerfile_text.splitlines() if line.strip() and not line.strip().startswith("#")
-    ]
-    return hashlib.sha256(json.dumps([said, dict(one.settings)], sort_keys=True).encode()).hexdigest()
-
-
-def replay(repository: Path, file: str, count: int, environ: Mapping[str, str]) -> Tally:
-    """Go through the history and count."""
-    tally = Tally()
-    seen: dict[str, set[str]] = {}
-    last = ""
-    with tempfile.TemporaryDirectory(prefix="bm-history-") as temporary:
-        folder = Path(temporary) / "work"
-        folder.mkdir()
-        judge = Judge(environ, Path(temporary) / "judge")
-        for number, (said, check_out) in enumerate(commits(repository, count + 1)):
-            check_out(folder, "")
-            commit = said.split(" ", 1)[0]
-            try:
-                inputs = plan(folder / file, environ)
-            except UserError as error:
-                tally.passed_over += 1
-                say(f"{commit} is passed over: {error}")
-                last = commit
+    def build(self) -> Built:
+        """Build what is checked out, image for image what BuildKit makes of it. ``UserError`` where the project cannot
+        be read."""
+        definition = json.loads(self._bench.doit("plan", "--bake").stdout)
+        rewrite({Path(target["dockerfile"]) for target in definition["target"].values() if "dockerfile" in target})
+        bases = [base["ref"] for image in self._bench.plan() for base in image["external_bases"]]
+        self._stand_ins.make(bases)  # a first guess: what is overlooked, BuildKit names
+        targets = {name: {**target, "tags": []} for name, target in definition["target"].items()}
+        for _ in range(_LESSONS):
+            digests, said = self._bake(targets, definition.get("variable", {}))
+            if digests is not None:
+                return Built(targets, digests)
+            if self._stand_ins.learn(said):
+                self._stand_ins.make()
                 continue
-            good = {name: one for name, one in inputs.items() if not one.problem}
-            executed = judge.executed(good)
-            needed: set[str] = set()
-            ours: set[str] = set()
-            for name, one in good.items():  # parents before children
-                parents = set(one.parents.values())
-                if name in executed or parents & needed:
-                    needed.add(name)
-                if one.fingerprint not in seen.setdefault(name, set()):
-                    ours.add(name)
-                    seen[name].add(one.fingerprint)
-            if number == 0 or not tally.images:
-                tally.images |= set(good)
-                last = commit
-                continue  # the first state is where everybody starts
-            argv = ["git", "-C", str(repository), "diff", "--name-only", "-z", last, commit]
-            changed = commands.run(argv).checked("git").stdout.split("\0")
+            failed = _TARGET.findall(said) or list(targets)[:1]
+            say(f"not judged: {', '.join(failed)}: {said.strip().splitlines()[-1]}")
+            targets = {name: target for name, target in targets.items() if not _needs(name, set(failed), targets)}
+            if not targets:
+                break
+        return Built(targets, {})
+
+    def needed(self, built: Built) -> set[str]:
+        """The images that were never the same before."""
+        found = set()
+        for name, digest in built.digests.items():
+            if digest not in self._seen.setdefault(name, set()):
+                found.add(name)
+                self._seen[name].add(digest)
+        return found
+
+    def _bake(self, targets: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, str] | None, str]:
+        """The digest of each target, or None with what BuildKit said."""
+        with tempfile.TemporaryDirectory() as folder:
+            file, told = Path(folder, "bake.json"), Path(folder, "told.json")
+            file.write_text(json.dumps({"target": targets, **({"variable": variables} if variables else {})}))
+            argv = ["docker", "buildx", "bake", "--progress=plain", "--file", str(file), "--metadata-file", str(told)]
+            env = {**self._bench.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+            done = commands.run([*argv, *targets], env=env, stderr=commands.STDOUT)
+            if done.status:
+                return None, done.stdout
+            answer = json.loads(told.read_text())
+        made = answer if any(name in answer for name in targets) else {next(iter(targets)): answer}
+        return {name: made[name]["containerimage.config.digest"] for name in targets}, ""
+
+
+def _needs(name: str, failed: set[str], targets: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a target is one of these, or builds on one."""
+    return name in failed or any(
+        _needs(parent, failed, targets) for parent in _parents(targets[name]) if parent in targets
+    )
+
+
+def _parents(target: Mapping[str, Any]) -> set[str]:
+    contexts = target.get("contexts", {}).values()
+    return {value.removeprefix("target:") for value in contexts if value.startswith("target:")}
+
+
+class History:
+    """Somebody's last commits, checked out one by one below a folder."""
+
+    def __init__(self, repository: Path, count: int, folder: Path) -> None:
+        self._repository, self._folder = repository, folder
+        self._commits = commits(repository, count + 1)
+
+    def __iter__(self) -> Iterator[tuple[str, str, list[Path]]]:
+        """Each commit with its subject and the files that changed since the one before; checked out as it is taken."""
+        last = ""
+        for said, check_out in self._commits:
+            check_out(self._folder, "")
+            commit, _, subject = said.partition(" ")
+            argv = ["git", "-C", str(self._repository), "diff", "--name-only", "-z", last, commit]
+            changed = commands.run(argv).checked("git").stdout.split("\0") if last else []
+            yield commit, subject, [self._folder / path for path in changed if path]
             last = commit
+
+
+def replay(history: History, bench: Bench, judge: Judge, tally: Tally) -> None:
+    """Go through the history and count; the first state is where everybody starts."""
+    began = False
+    for commit, subject, changed in history:
+        try:
+            built = judge.build()
+            needed = judge.needed(built)
+            plan = {image["name"].replace(".", "_"): image for image in bench.plan()}
+        except UserError as error:
+            tally.passed_over += 1
+            say(f"{commit} is passed over: {error}")
+            continue
+        ours = {name for name, image in plan.items() if image["action"] == Action.BUILD and name in built.digests}
+        _build(bench, ours)
+        tally.images |= set(plan)
+        if began:
             tally.commits += 1
-            tally.images |= set(good)
-            tally.every += len(good)
-            tally.by_folder += len(touched(good, folder, changed))
+            tally.every += len(built.digests)
+            tally.unjudged += len(plan) - len(built.digests)
+            tally.by_folder += len(touched(built, changed))
             tally.ours += len(ours)
             tally.needed += len(needed)
             tally.missed += [f"{commit} {name}" for name in needed - ours]
-            for name in ours - needed:
-                tally.needless[name] = tally.needless.get(name, 0) + 1
-            say(f"{number}/{count} {said[:60]}: ours {len(ours)}, needed {len(needed)} of {len(good)}")
-    return tally
+            tally.needless += [f"{commit} {name}" for name in ours - needed]
+            counts = f"ours {len(ours)}, needed {len(needed)} of {len(built.digests)}"
+            say(f"{tally.commits} {commit} {subject[:50]}: {counts}")
+        began = True
 
 
-def plan(file: Path, environ: Mapping[str, str]) -> dict[str, ImageInputs]:
-    """What each image of the project is made of at this commit."""
-    if not file.is_file():
-        raise UserError(f"there is no {file.name}")
-    run = Run((file,), {**environ, "COMPOSE_FILE": str(file)})
-    found = run.resolver.resolve(PLATFORM, lambda ref, platforms: None)
-    run.resolver.keep()
-    return found
+def learn(history: History, judge: Judge) -> None:
+    """Go through the history once for what the stand-ins have to hold: were they to grow later, all would be new."""
+    for commit, _, _ in history:
+        try:
+            judge.build()
+        except UserError as error:
+            say(f"{commit} cannot be read: {error}")
 
 
-def touched(images: Mapping[str, ImageInputs], folder: Path, changed: Sequence[str]) -> set[str]:
+def _build(bench: Bench, names: set[str]) -> None:
+    """Let doit build what it planned, so that its next plan knows it."""
+    tasks = [f"build_optimized:{image['name']}" for image in bench.plan() if image["name"].replace(".", "_") in names]
+    if tasks:
+        bench.doit(*tasks)
+
+
+def touched(built: Built, changed: Sequence[Path]) -> set[str]:
     """The images whose context folder, or Dockerfile, holds a changed file, and those that build on them."""
-    paths = [folder / path for path in changed if path]
     found: set[str] = set()
-    for name, one in images.items():
-        places = [Path(one.image.context), Path(one.image.dockerfile)]
-        if any(path.is_relative_to(place) for path in paths for place in places) or found & set(one.parents.values()):
+    for name, target in built.targets.items():  # parents before children
+        places = [Path(target["context"]), Path(target.get("dockerfile", target["context"]))]
+        if any(path.is_relative_to(place) for path in changed for place in places) or found & _parents(target):
             found.add(name)
     return found
 
@@ -197,19 +210,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", type=Path)
     parser.add_argument("--file", default="docker-compose.yml")
-    parser.add_argument("--commits", type=int, default=100)
+    parser.add_argument("--commits", type=int, default=60)
     parser.add_argument("--name", default="")
     given = parser.parse_args()
+    tally = Tally()
     with measuring_engine() as engine:
-        environ = {name: value for name, value in engine.items() if not name.startswith("COMPOSE_")}
-        tally = replay(given.repository, given.file, given.commits, environ)
+        for_us = {name: value for name, value in engine.items() if not name.startswith("COMPOSE_")}
+        replayed(given.repository, given.file, given.commits, for_us, tally)
     keep(given.name or given.repository.name, tally)
+
+
+def replayed(repository: Path, file: str, count: int, environ: Mapping[str, str], tally: Tally) -> None:
+    """Learn, then count, in the engine of this environment."""
+    stand_ins = StandIns(environ)
+    for counting in (False, True):
+        with tempfile.TemporaryDirectory(prefix="bm-history-") as temporary:
+            folder = Path(temporary) / "work"
+            folder.mkdir()
+            bench = Bench({**environ, "COMPOSE_FILE": str(folder / file)}, Path(temporary))
+            history, judge = History(repository, count, folder), Judge(bench, stand_ins)
+            if counting:
+                replay(history, bench, judge, tally)
+            else:
+                learn(history, judge)
 
 
 def keep(name: str, tally: Tally) -> None:
     """Add the figures to those of other histories."""
     figures = HERE.with_suffix(".json")
     kept = json.loads(figures.read_text()) if figures.exists() else {}
+    facts = measure.machine()
     kept[name] = {
         "commits": tally.commits,
         "passed_over": tally.passed_over,
@@ -219,23 +249,28 @@ def keep(name: str, tally: Tally) -> None:
         "ours": tally.ours,
         "needed": tally.needed,
         "missed": len(tally.missed),
-        "needless": sum(tally.needless.values()),
+        "needless": len(tally.needless),
+        "unjudged": tally.unjudged,
+        "run": f"{facts['date']}, {facts['commit']}",
     }
     figures.write_text(json.dumps(kept, indent=1) + "\n")
-    heads = ["history", "commits", "images", "all at each commit", "by context folder", "ours", "needed", "missed"]
-    lines = ["# Images built over public histories", "", *(__doc__ or "").strip().splitlines()[4:], ""]
-    lines += ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * (len(heads) - 1)]
-    for label, one in kept.items():
-        numbers = [
-            one[key]
-            for key in ("commits", "images", "all_at_each_commit", "by_context_folder", "ours", "needed", "missed")
-        ]
-        lines.append(f"| {label} | " + " | ".join(map(str, numbers)) + " |")
-    text = "\n".join([*lines, ""])
+    text = markdown(kept)
     HERE.with_suffix(".md").write_text(text)
     print(text)
-    for missed in tally.missed:
-        print(f"missed: {missed}", file=sys.stderr)
+    for kind, which in (("missed", tally.missed), ("needless", tally.needless)):
+        for one in which:
+            print(f"{kind}: {one}", file=sys.stderr)
+
+
+def markdown(kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table of all histories."""
+    heads = ["history", *(column.replace("_", " ") for column in _COLUMNS), "run"]
+    lines = ["# Images built over public histories", "", *(__doc__ or "").strip().splitlines()[4:], ""]
+    lines += ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * len(_COLUMNS) + "---|"]
+    for label, one in kept.items():
+        numbers = [str(one.get(key, "")) for key in _COLUMNS]
+        lines.append(f"| {label} | {' | '.join(numbers)} | {one.get('run', '')} |")
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

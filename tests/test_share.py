@@ -20,6 +20,7 @@ from tasks.base import commands
 from tasks.base.commands import Done, TimedOut
 from tasks.base.errors import UserError
 from tasks.base.events import Events
+from tasks.base.references import path_of
 from tasks.building import build_target, give
 from tasks.engine.client import Engine, LocalImage, Snapshot, snapshot_of
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
@@ -32,7 +33,7 @@ from tasks.sharing import transfer
 from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.registry import Registry
-from tasks.sharing.share import Share, Wanted, _reason, path_of, wanted_of
+from tasks.sharing.share import Share, Wanted, _reason, wanted_of
 from tests import loopback
 from tests.conftest import ROOT, Lab
 from tests.test_plan import made

@@ -103,3 +103,14 @@ def repository(ref: str) -> str:
     name = ref.partition("@")[0]
     head, slash, last = name.rpartition("/")
     return f"{head}{slash}{last.split(':')[0]}"
+
+
+def path_of(ref: str) -> str:
+    """The repository of a reference without the registry that it may begin with.
+
+    >>> path_of("localhost:5000/app/auth:optimized"), path_of("vllm-swarm/auth:optimized")
+    ('app/auth', 'vllm-swarm/auth')
+    """
+    name = repository(ref)
+    head, slash, rest = name.partition("/")
+    return rest if slash and (head == "localhost" or re.search(r"[.:]", head)) else name

@@ -15,16 +15,15 @@ from pathlib import Path
 from tasks.base import commands, platforms
 from tasks.base.errors import UserError
 from tasks.base.forks import fork
-from tasks.base.references import beside
+from tasks.base.references import beside, path_of
 from tasks.base.settings import CacheBackend
-from tasks.buildkit import backends, builder, buildx, oci_transfer
+from tasks.buildkit import backends, builder, buildx
 from tasks.buildkit.backends import Backend
 from tasks.compose.project import Image
 from tasks.engine.client import LocalImage
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.plan import Decision
 from tasks.run import Run
-from tasks.sharing.share import path_of
 
 # Where build machines keep the branch: they check out a commit, so git does not know it.
 _BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BUILDKITE_BRANCH", "BRANCH_NAME")
@@ -52,6 +51,8 @@ def choose(
     extra += [] if cached else ["--no-cache"]
     if not settings.dedicated_builder:
         return BuildTarget(parents, (*extra, *bases(run, decision)))
+    from tasks.buildkit import oci_transfer  # most builds are the engine's own
+
     builder.ready(settings, run.common, run.environ)
     results, platform = results_folder(run.folder), run.snapshot().platform
     contexts = {}
@@ -88,6 +89,8 @@ def bases(run: Run, decision: Decision) -> list[str]:
         aside = any(name != ref for name, _ in names.values())
         if not images or ("@" in ref if dedicated else not aside):
             continue
+        from tasks.buildkit import oci_transfer  # most start from what goes by its own name
+
         if len({local_image.id for local_image in images.values()}) > 1:
             context = oci_transfer.together(run.engine, results, ref, names)
         elif dedicated:
@@ -115,6 +118,8 @@ def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: st
     if where.layout is None:
         # containerd's store calls an image by its manifest, and buildx, depending on its version, by its configuration.
         return made.id if made else image_id
+    from tasks.buildkit import oci_transfer
+
     inputs, snapshot = decision.inputs, run.snapshot()
     near = [snapshot.get(ref) for ref in (*inputs.parent_tags.values(), *inputs.bases, inputs.image.ref)]
     layers = [tuple(digest for digest, _ in run.engine.layers(local_image.id)) for local_image in near if local_image]
@@ -128,6 +133,8 @@ def clean_up(run: Run, decision: Decision) -> None:
     """After a build: what its cache export left behind in a local cache is tidied."""
     backend = chosen_backend(run)
     if backend.kind == CacheBackend.LOCAL:
+        from tasks.buildkit import oci_transfer
+
         oci_transfer.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
 
 
@@ -135,6 +142,8 @@ def layout_of(run: Run, inputs: ImageInputs) -> Path | None:
     """The layout that holds what the classic store cannot: an image of several platforms; None for any other."""
     if len(inputs.platforms) < 2 or run.containerd_store:
         return None
+    from tasks.buildkit import oci_transfer
+
     return oci_transfer.folder_of(results_folder(run.folder), inputs.name)
 
 

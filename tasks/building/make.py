@@ -19,12 +19,12 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tasks.base import commands, lock
 from tasks.base.errors import UserError, os_reason
 from tasks.base.formatting import seconds_text
-from tasks.building import build_target, early, externals, give, results, turns
+from tasks.building import build_target, early, externals, results, turns
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
 from tasks.building.state import State
@@ -35,7 +35,9 @@ from tasks.planning.action import Action
 from tasks.planning.plan import ANOTHER, Decision, is_for, made_from
 from tasks.planning.reasons import NO_CACHE
 from tasks.run import Run, current
-from tasks.sharing import share
+
+if TYPE_CHECKING:
+    from tasks.planning.shared_image import SharedImage
 
 
 class _Builds:
@@ -94,6 +96,8 @@ def _make(run: Run, name: str, no_cache: bool = False) -> None:
         decision = _decided(run, name)
         try:
             if no_cache and decision.action != Action.BROKEN:
+                from tasks.building import give
+
                 again = decision._replace(action=Action.BUILD, reasons=(NO_CACHE,))
                 rebuilt = rebuilt or give.mark(run, decision)
                 _build(ImageBuild(run, again, Attempt(number, no_cache, proves, rebuilt)))
@@ -181,6 +185,8 @@ def _pull(run: Run, decision: Decision) -> bool:
 
 def _fetched(run: Run, decision: Decision) -> LocalImage | None:
     """What the shared registry offers, named and recorded; None if it is not what was promised, or does not come."""
+    from tasks.sharing import share
+
     inputs, offer = decision.inputs, decision.offer
     wanted = share.wanted_of(inputs, run.snapshot().platform)
     if offer is None or wanted is None:
@@ -231,7 +237,11 @@ def _build_first(run: Run, decision: Decision, which: Attempt) -> bool:
 
 def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
     """Build an image, unless another machine does so at this moment or has just done so: then it is pulled."""
-    wanted = share.wanted_of(decision.inputs, run.snapshot().platform)
+    wanted = None
+    if run.settings.redis_url and run.settings.cache_registry:  # most builds concern nobody else: nothing is imported
+        from tasks.sharing import share
+
+        wanted = share.wanted_of(decision.inputs, run.snapshot().platform)
     if wanted is None or not (run.coordinator.on and run.share.writes):
         _build(ImageBuild(run, decision, which))
         return
@@ -287,12 +297,21 @@ def _build(build: ImageBuild) -> None:
     more = {"image_id": local_image.id, "size": size, "layers": run.engine.layers(local_image.id)}
     _add_to_history(build, outcome, Status.DONE, **more)
     made = LocalImage(local_image.id, labels=build.labels, size=size, fixed=False)
-    if instead := give.give(run, decision, made, outcome.seconds):
+    if instead := _given(run, decision, made, outcome.seconds):
         run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
         if pulled := _fetched(run, decision._replace(action=Action.PULL, reasons=(ANOTHER,), offer=instead)):
             run.events.emit(ImageEnded(name, State.PULLED, size=pulled.size))
             return
     run.events.emit(ImageEnded(name, State.BUILT, progress=outcome.progress, size=size))
+
+
+def _given(run: Run, decision: Decision, made: LocalImage, seconds: float) -> SharedImage | None:
+    """Share what was built, where there is anybody to share it with; the shared result that is to take its place."""
+    if not (run.settings.cache_registry or run.settings.redis_url):
+        return None
+    from tasks.building import give
+
+    return give.give(run, decision, made, seconds)
 
 
 def _built(build: ImageBuild) -> tuple[Outcome, LocalImage]:

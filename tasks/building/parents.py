@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tasks.base.errors import UserError
+from tasks.base.references import path_of
 from tasks.engine import temporary_tag
 from tasks.planning.plan import Decision
 from tasks.run import Run
-from tasks.sharing.share import path_of
 
 HOST = "localhost:0"
 """Where the temporary names of parents are: nowhere."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tasks.base import commands, places
 from tasks.base.errors import UserError
-from tasks.base.references import repository, tag_of
+from tasks.base.references import path_of, repository, tag_of
 from tasks.base.timestamps import epoch_seconds
 from tasks.building import build_target, context, parents
 from tasks.engine import temporary_tag
@@ -28,7 +28,6 @@ from tasks.planning import checkouts
 from tasks.planning.action import Action
 from tasks.pruning.prune import Item, Kind
 from tasks.run import Run
-from tasks.sharing.share import path_of
 
 _IN = re.compile(r"in-[0-9a-f]{16}")
 # A build on another machine that uses this engine holds no lock that is seen here. None takes longer.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from tasks.base import commands, platforms
 from tasks.base.errors import UserError
-from tasks.base.references import repository, tag_of
+from tasks.base.references import path_of, repository, tag_of
 from tasks.base.settings import Settings
 from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
@@ -388,17 +388,6 @@ def _insecure(host: str) -> bool:
 def _go_on() -> None:
     if commands.stopping():
         raise commands.Stopped
-
-
-def path_of(ref: str) -> str:
-    """The repository of a reference without the registry that it may begin with.
-
-    >>> path_of("localhost:5000/app/auth:optimized"), path_of("vllm-swarm/auth:optimized")
-    ('app/auth', 'vllm-swarm/auth')
-    """
-    name = repository(ref)
-    head, slash, rest = name.partition("/")
-    return rest if slash and (head == "localhost" or re.search(r"[.:]", head)) else name
 
 
 def _reason(why: str) -> str:

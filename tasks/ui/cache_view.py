@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from tasks.base.formatting import size_text
+from tasks.base.references import path_of
 from tasks.buildkit import builder
 from tasks.buildkit.progress import brief
 from tasks.history.statistics import ImageHistory, image_histories, of_last_runs
@@ -61,14 +62,13 @@ def _disk_usage(kind: Kind, items: list[Item]) -> dict[str, Any]:
 
 def _registry(run: Run) -> dict[str, Any] | None:
     """What the shared registry holds of this project; ``problem`` where it does not say."""
-    from tasks.sharing import share
     from tasks.sharing.no_answer import NoImage, Unavailable
 
     address = run.settings.cache_registry
     if not address:
         return None
     registry = run.share.registry
-    paths = sorted({share.path_of(image.ref) for image in run.project.images.values()})
+    paths = sorted({path_of(image.ref) for image in run.project.images.values()})
     try:
         tags = {path: registry.tags(path) for path in paths}
         current = run.share.offers(
