@@ -42,11 +42,11 @@ def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: b
     names = chosen(images, list(pairs))
     with side_by_side(run) as both:
         machine, cases = _measured(both, run, images, repeat)
-        sizes, disk = _sizes(both, run, pairs, names)
-        _keep(run, machine, cases, compare.rows(cases, sizes, disk, Replay()), Replay())
+        bytes_, disk = sizes(both, run, pairs, names)
+        _keep(run, machine, cases, compare.rows(cases, bytes_, disk, Replay()), Replay())
         edits = commits(run.files[0].parent, git) if git else typical(inputs, names)
         replayed = replay(both, edits, run.events.say)
-    rows = compare.rows(cases, sizes, disk, replayed)
+    rows = compare.rows(cases, bytes_, disk, replayed)
     result = _keep(run, machine, cases, rows, replayed)
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else compare.markdown(rows, machine))
     run.events.say(f"{run.folder / 'comparison' / 'index.html'}, comparison.md and comparison.json beside it")
@@ -89,7 +89,7 @@ def _inputs(run: Run) -> dict[str, list[str]]:
     return {name: decision.inputs.paths() for name, decision in run.decisions().items()}
 
 
-def _sizes(
+def sizes(
     both: SideBySide, run: Run, pairs: Mapping[str, tuple[str, str]], names: Sequence[str]
 ) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     """By way the bytes of each of these images, and of all on one disk: the optimized ones with what they build on."""
@@ -100,12 +100,12 @@ def _sizes(
     found = {
         way: {name: one for name, ref in every[way].items() if (one := _image(both, way, ref))} for way in both.engines
     }
-    sizes = {
+    by_image = {
         name: {way: images[name].size for way, images in found.items()}
         for name in names
         if all(name in images for images in found.values())
     }
-    return sizes, {way: together(one.parts for one in images.values()) for way, images in found.items()}
+    return by_image, {way: together(one.parts for one in images.values()) for way, images in found.items()}
 
 
 def _image(both: SideBySide, way: str, ref: str) -> Measured | None:

@@ -1,16 +1,17 @@
 """How do other people's Dockerfiles build where their bases cannot be had and nothing of theirs should be run?
 
 By the real frontend and with nearly the text that they have: what stands in for each base is an image in which every
-program ends at once and well. A ``RUN`` then does nothing, whatever it says and however it is written. What BuildKit
-misses there (a file that a stage should have made, a program, a user) it names in its error, and the stand-ins get it:
-no parser of ours says what a Dockerfile reads. Two things are rewritten: a ``# syntax=`` line, for that frontend would
-come from a registry, and a digest behind a base's name, which becomes part of its tag.
+program ends at once and well. A ``RUN`` then does nothing, whatever it says and however it is written, but that it
+writes something new wherever a stage's results are looked for, as a compiler would: what is copied from there differs
+when the step was executed anew. What BuildKit misses there (a file that a stage should have made, a program, a user) it
+names in its error, and the stand-ins get it: no parser of ours says what a Dockerfile reads. Two things are rewritten: a
+``# syntax=`` line, for that frontend would come from a registry, and a digest behind a base's name, which becomes part
+of its tag.
 """
 
 from __future__ import annotations
 
 import io
-import platform
 import re
 import struct
 import tarfile
@@ -28,6 +29,13 @@ _FILE = re.compile(r'checksum of ref [^"\n]*: "(/[^"\n]*)": not found|buildkit-m
 _PROGRAM = re.compile(r'exec: \\?"([^"\\]+)\\?": (?:executable file not found|stat|no such file)')
 _USER = re.compile(r"unable to find user ([\w.-]+)|can't find uid for user ([\w.-]+)")
 _GROUP = re.compile(r"unable to find group ([\w.-]+)|can't find gid for group ([\w.-]+)")
+# getrandom(buffer, 16, 0); for each path: open(path, O_WRONLY|O_CREAT|O_TRUNC, 0666), write(file, buffer, 16), close;
+# exit(0). The buffer stands behind the code, the paths behind that.
+_CODE = bytes.fromhex(
+    "488d3d68000000be1000000031d2b83e0100000f05488d1d63000000803b0074454889dfbe41020000bab6010000b8020000000f05"
+    "85c078224189c489c7488d352a000000ba10000000b8010000000f054489e7b8030000000f0548ffc3807bff0075f7ebb631ffb83c"
+    "0000000f05" + 16 * "00"
+)
 _SHELLS = ("/bin/sh", "/bin/bash", "/bin/ash", "/usr/bin/env")
 
 
@@ -82,13 +90,14 @@ class StandIns:
     def _layer(self, ref: str) -> bytes:
         users = "".join(f"{name}:x:{900 + at}:900::/:/bin/sh\n" for at, name in enumerate(sorted(self.users)))
         groups = "".join(f"{name}:x:{900 + at}:\n" for at, name in enumerate(sorted(self.groups)))
+        # A folder with a file in it can be copied as either.
+        made = sorted(f"{path.rstrip('/')}/made" for path in (*self.files, "/"))
         files = {
             "/etc/passwd": (f"root:x:0:0::/:/bin/sh\n{users}".encode(), 0o644),
             "/etc/group": (f"root:x:0:\n{groups}".encode(), 0o644),
             "/etc/stands-in-for": (ref.encode(), 0o644),
-            # A folder with a file in it can be copied as either.
-            **{f"{path.rstrip('/')}/made": (b"", 0o644) for path in self.files},
-            **{path: (program(), 0o755) for path in self.programs},
+            **dict.fromkeys(made, (b"", 0o666)),
+            **{path: (program(made), 0o755) for path in self.programs},
         }
         layer = io.BytesIO()
         with tarfile.open(fileobj=layer, mode="w") as tar:
@@ -106,16 +115,14 @@ def rewrite(paths: Iterable[Path]) -> None:
             path.write_text(plain(text), errors="surrogateescape")
 
 
-def program(machine: str = "") -> bytes:
-    """A program for Linux that ends at once with status 0, whatever it is given."""
-    x86 = (machine or platform.machine()) == "x86_64"
-    # exit(0): xor edi, edi; mov eax, 60; syscall. Or: mov x0, 0; mov x8, 93; svc 0.
-    code = bytes.fromhex("31ffb83c0000000f05" if x86 else "000080d2a80b80d2010000d4")
+def program(paths: Iterable[str] = ()) -> bytes:
+    """A program for Linux on x86-64 that writes something new into each of these files and ends with status 0, whatever
+    it is given."""
+    code = _CODE + b"".join(path.encode() + b"\0" for path in paths) + b"\0"
     start, size = 0x400000, 64 + 56 + len(code)
-    kind = 62 if x86 else 183
     head = b"\x7fELF\x02\x01\x01" + bytes(9)
-    head += struct.pack("<HHIQQQIHHHHHH", 2, kind, 1, start + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    return head + struct.pack("<IIQQQQQQ", 1, 5, 0, start, start, size, size, 0x1000) + code
+    head += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, start + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return head + struct.pack("<IIQQQQQQ", 1, 7, 0, start, start, size, size, 0x1000) + code
 
 
 def _familiar(ref: str) -> str:

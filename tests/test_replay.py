@@ -105,12 +105,14 @@ def test_a_folder_without_history_is_said_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
-def test_a_real_replay_finds_what_was_needed_and_no_more(tmp_path: Path) -> None:
-    """Two engines, two ways, five edits: a whole replay on a small project."""
+def test_a_real_comparison_finds_what_was_needed_and_no_more(tmp_path: Path) -> None:
+    """Three engines, three ways: a whole replay of four edits on a small project, two scenarios, and sizes."""
     if os.geteuid() != 0:
         pytest.skip("an engine of its own needs root")
+    from benchmarks import actions, scenarios
     from benchmarks.side_by_side import side_by_side
     from tasks.run import Run
+    from tasks.stack.standard import declared_both_ways
 
     files = {
         "compose.yml": json.dumps(
@@ -140,9 +142,18 @@ def test_a_real_replay_finds_what_was_needed_and_no_more(tmp_path: Path) -> None
                 },
             }
         ),
+        "docker-compose.documented.yml": json.dumps(
+            {
+                "services": {
+                    "app": {"image": "bm-replay/app:taught", "build": {"dockerfile": "app/documented.Dockerfile"}}
+                }
+            }
+        ),
+        "app/documented.Dockerfile": "FROM scratch\nCOPY base /\nCOPY app/app.py app/requirements.txt /\n",
+        "app/requirements.txt": "two\n",
         "base/Dockerfile": "FROM scratch\nCOPY base/requirements.txt /\n",
         "base/requirements.txt": "one\n",
-        "app/Dockerfile": "FROM base\nCOPY app/app.py /\n",
+        "app/Dockerfile": "FROM base\nCOPY app/app.py app/requirements.txt /\n",
         "app/app.py": "x = 1\n",
         "app/standard.Dockerfile": "FROM scratch\nCOPY app base /\n",
     }
@@ -165,8 +176,18 @@ def test_a_real_replay_finds_what_was_needed_and_no_more(tmp_path: Path) -> None
     ]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
     before = (tmp_path / "app/app.py").read_text()
-    with side_by_side(Run((tmp_path / "compose.yml",), environ)) as both:
+    run = Run((tmp_path / "compose.yml",), environ)
+    with side_by_side(run) as both:
         found = replay.replay(both, edits)
+        inputs = {name: decision.inputs.paths() for name, decision in run.decisions().items()}
+        cases = scenarios.run(both, inputs, ["app"], [], 1, scenarios=["nothing", "code"])
+        sizes, disk = actions.sizes(both, run, declared_both_ways(run), ["app"])
+    assert [(one.scenario, set(one.timings)) for one in cases] == [
+        ("nothing", {"standard", "documented", "optimized"}),
+        ("code", {"standard", "documented", "optimized", "plain"}),
+    ]
+    assert set(sizes["app"]) == set(disk) == {"standard", "documented", "optimized"}
+    assert 0 < sizes["app"]["documented"] < sizes["app"]["standard"]
     assert [one.optimized.built for one in found.applied] == [("app",), ("app", "base"), (), ()]
     assert [one.needed for one in found.applied] == [("app",), ("app", "base"), (), ()]
     assert [one.standard.built for one in found.applied] == [("app",), ("app",), (), ()]
