@@ -4,9 +4,9 @@ By the real frontend and with nearly the text that they have: what stands in for
 program ends at once and well. A ``RUN`` then does nothing, whatever it says and however it is written, but that it
 writes something new wherever a stage's results are looked for, as a compiler would: what is copied from there differs
 when the step was executed anew. What BuildKit misses there (a file that a stage should have made, a program, a user) it
-names in its error, and the stand-ins get it: no parser of ours says what a Dockerfile reads. Two things are rewritten: a
-``# syntax=`` line, for that frontend would come from a registry, and a digest behind a base's name, which becomes part
-of its tag.
+names in its error, and the stand-ins get it: no parser of ours says what a Dockerfile reads. Two things are rewritten:
+a ``# syntax=`` line, for that frontend would come from a registry, and a digest behind a base's name, which becomes
+part of its tag.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
-from tasks.base.references import KEPT
+from tasks.base.references import KEPT, path_of
 from tasks.base.timestamps import epoch_seconds
 from tasks.pruning import git_states
 from tasks.pruning.prune import Item, Kind, Pruning, choose
@@ -27,7 +27,6 @@ from tasks.run import Run
 from tasks.sharing import referrers
 from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.registry import Registry
-from tasks.sharing.share import path_of
 
 _AT_ONCE = 16
 _SHOWN = 20

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from tasks.base import commands, platforms
 from tasks.base.errors import UserError
-from tasks.base.references import path_of, repository, tag_of
+from tasks.base.references import path_of, tag_of
 from tasks.base.settings import Settings
 from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
