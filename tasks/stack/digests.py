@@ -11,14 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tasks.base.errors import UserError
-from tasks.base.references import repository
+from tasks.base.references import path_of, repository
 from tasks.compose.stack import Service
 from tasks.engine.client import Snapshot, normalise
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.planning.shared_image import SharedImage
 from tasks.run import Run
-from tasks.sharing.share import path_of
 from tasks.stack.stack import compose_of
 
 
