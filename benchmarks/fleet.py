@@ -34,7 +34,8 @@ from tasks.planning.shared_image import SharedImage
 from tasks.sharing import transfer
 from tasks.sharing.index import Made
 from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.share import Share, Wanted
+from tasks.sharing.share import Share
+from tasks.sharing.wanted import Wanted
 from tests import loopback
 
 ABOUT = """

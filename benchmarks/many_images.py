@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import Results, say
 from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.share import Share, Wanted
+from tasks.sharing.share import Share
+from tasks.sharing.wanted import Wanted
 from tests import loopback
 
 ABOUT = """

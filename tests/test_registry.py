@@ -318,7 +318,8 @@ def test_a_run_that_is_stopped_waits_for_no_registry(fake: Fake) -> None:
     """SIGTERM while eight look-ups wait, each in a thread."""
     fake.answer = drips("headers")
     code = (
-        "import sys\nfrom tasks.base import commands\nfrom tasks.sharing.share import Share, Wanted\n"
+        "import sys\nfrom tasks.base import commands\nfrom tasks.sharing.share import Share\n"
+        "from tasks.sharing.wanted import Wanted\n"
         "commands.stop_on_signals()\n"
         "share = Share(sys.argv[1], True, print)\nshare._registry._seconds = 600\n"
         "share.look({str(number): Wanted(f'app/{number}', 'ab' * 32, 'linux/amd64') for number in range(20)})\n"

@@ -33,7 +33,8 @@ from tasks.sharing import transfer
 from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.registry import Registry
-from tasks.sharing.share import Share, Wanted, _reason, wanted_of
+from tasks.sharing.share import Share, _reason
+from tasks.sharing.wanted import Wanted, wanted_of
 from tests import loopback
 from tests.conftest import ROOT, Lab
 from tests.test_plan import made

@@ -23,9 +23,10 @@ from tasks.engine.client import LocalImage
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing import referrers, share, signatures, signing, trusted
 from tasks.sharing.registry import Registry
-from tasks.sharing.share import Share, Wanted
+from tasks.sharing.share import Share
 from tasks.sharing.signing import BUNDLE, Claim, Forged, Key
 from tasks.sharing.trusted import Builder, Trust
+from tasks.sharing.wanted import Wanted
 from tasks.ui import doctor
 from tests import loopback
 

@@ -17,7 +17,8 @@ from tasks.engine.client import Engine, ImageConfig, LocalImage
 
 if TYPE_CHECKING:
     from tasks.planning.shared_image import SharedImage
-    from tasks.sharing.share import Share, Wanted
+    from tasks.sharing.share import Share
+    from tasks.sharing.wanted import Wanted
 
 REF = "vllm-swarm/base"
 """Its repository in the shared registry, whatever the project calls it."""
@@ -81,7 +82,7 @@ class SharedBase:
 
     @property
     def _wanted(self) -> Wanted:
-        from tasks.sharing.share import Wanted
+        from tasks.sharing.wanted import Wanted
 
         return Wanted(REF, self.number, self.platform)
 

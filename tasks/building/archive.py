@@ -34,6 +34,7 @@ from tasks.planning.agreement import Verdict
 from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.sharing import trusted
+from tasks.sharing.wanted import wanted_of
 
 INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
 SIGNATURE = f"{INDEX}.sigstore.json"
@@ -205,7 +206,6 @@ def push_all(run: Run) -> str:
     """Push every fresh image of which the shared registry has no result yet; returns what was pushed, in words.
     ``UserError`` when there is no registry, it may not be written, or it does not take an image."""
     from tasks.building import give
-    from tasks.sharing import share
 
     if not run.settings.cache_registry:
         raise UserError("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
@@ -217,7 +217,7 @@ def push_all(run: Run) -> str:
     run.share.offers({decision.name: decision.inputs for decision, _ in fresh}, platform)  # side by side
     pushed = 0
     for decision, local_image in fresh:
-        wanted = share.wanted_of(decision.inputs, platform)
+        wanted = wanted_of(decision.inputs, platform)
         if wanted is None:
             continue
         what, shared_image = give.offer(run, decision, wanted, local_image)

@@ -20,7 +20,8 @@ from tasks.engine.labels import INPUT_DIGEST
 from tasks.planning.agreement import Verdict, verdict
 from tasks.planning.plan import Decision, own_only, rebuilt
 from tasks.run import Run
-from tasks.sharing import index, share
+from tasks.sharing import index
+from tasks.sharing.wanted import Wanted, wanted_of
 
 if TYPE_CHECKING:
     from tasks.planning.shared_image import SharedImage
@@ -40,7 +41,7 @@ def mark(run: Run, decision: Decision) -> str:
     known = [0]
     if decision.local_image:
         known.append(rebuilt(decision.local_image.labels))
-    wanted = share.wanted_of(decision.inputs, run.snapshot().platform)
+    wanted = wanted_of(decision.inputs, run.snapshot().platform)
     if wanted and run.share.reads and (there := run.share.look({"": wanted}).get("")):
         known.append(rebuilt(there.labels))
     return str(max(int(time.time()), 1 + max(known)))
@@ -59,7 +60,7 @@ def give_base(run: Run) -> None:
 
 def give(run: Run, decision: Decision, local_image: LocalImage, seconds: float) -> SharedImage | None:
     """Share what was built in so many seconds; returns the shared result that is to take its place, if one is."""
-    wanted = share.wanted_of(decision.inputs, run.snapshot().platform)
+    wanted = wanted_of(decision.inputs, run.snapshot().platform)
     if wanted is None or not (run.share.reads or run.coordinator.on):
         return None
     if normalise(run.settings.base_image) in map(normalise, decision.inputs.bases):
@@ -76,9 +77,7 @@ def give(run: Run, decision: Decision, local_image: LocalImage, seconds: float) 
     return shared_image if takes else None
 
 
-def offer(
-    run: Run, decision: Decision, wanted: share.Wanted, local_image: LocalImage
-) -> tuple[Verdict, SharedImage | None]:
+def offer(run: Run, decision: Decision, wanted: Wanted, local_image: LocalImage) -> tuple[Verdict, SharedImage | None]:
     """Push an image to where all agree to find it, after the parents that are missing there, if it counts. Returns what
     was done and what the registry then holds."""
     registry = run.share
@@ -115,7 +114,7 @@ def _on_shared_parents(run: Run, decision: Decision) -> bool | None:
     pairs = []
     for context, name in sorted(decision.inputs.parents.items()):
         parent = run.decide(name)
-        wanted = share.wanted_of(parent.inputs, platform)
+        wanted = wanted_of(parent.inputs, platform)
         if wanted is None:
             return None
         with run.kept(_Parents).lock:  # two children of one parent push it once

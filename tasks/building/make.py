@@ -35,6 +35,7 @@ from tasks.planning.action import Action
 from tasks.planning.plan import ANOTHER, Decision, is_for, made_from
 from tasks.planning.reasons import NO_CACHE
 from tasks.run import Run, current
+from tasks.sharing.wanted import wanted_of
 
 if TYPE_CHECKING:
     from tasks.planning.shared_image import SharedImage
@@ -185,10 +186,8 @@ def _pull(run: Run, decision: Decision) -> bool:
 
 def _fetched(run: Run, decision: Decision) -> LocalImage | None:
     """What the shared registry offers, named and recorded; None if it is not what was promised, or does not come."""
-    from tasks.sharing import share
-
     inputs, offer = decision.inputs, decision.offer
-    wanted = share.wanted_of(inputs, run.snapshot().platform)
+    wanted = wanted_of(inputs, run.snapshot().platform)
     if offer is None or wanted is None:
         raise ValueError("pull is decided from an offer")
     began = time.time()
@@ -239,9 +238,7 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
     """Build an image, unless another machine does so at this moment or has just done so: then it is pulled."""
     wanted = None
     if run.settings.redis_url and run.settings.cache_registry:  # most builds concern nobody else: nothing is imported
-        from tasks.sharing import share
-
-        wanted = share.wanted_of(decision.inputs, run.snapshot().platform)
+        wanted = wanted_of(decision.inputs, run.snapshot().platform)
     if wanted is None or not (run.coordinator.on and run.share.writes):
         _build(ImageBuild(run, decision, which))
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 from tasks.base import commands, leftovers
 from tasks.base.errors import UserError, os_reason
 from tasks.run import Run
-from tasks.sharing.share import wanted_of
+from tasks.sharing.wanted import wanted_of
 
 _REFS = "%(refname)%00%(tree)%00%(*tree)%00%(symref)"
 Result = tuple[str, str]

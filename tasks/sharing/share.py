@@ -14,14 +14,13 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.base import commands, platforms
 from tasks.base.errors import UserError
-from tasks.base.references import path_of, tag_of
 from tasks.base.settings import Settings
 from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
@@ -31,6 +30,7 @@ from tasks.planning.shared_image import SharedImage
 from tasks.sharing import reaching, signatures, trusted
 from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.strikes import Strikes
+from tasks.sharing.wanted import Wanted, wanted_of
 
 if TYPE_CHECKING:
     from tasks.sharing.index import Index
@@ -44,35 +44,6 @@ _RESTARTS, _RESTART_SECONDS = re.compile(r"connection (refused|reset)", re.I), 3
 _DAMAGED = re.compile(r"(blob|manifest) unknown|unknown (blob|manifest)|not found|verification failed", re.I)
 # What it says when it is not to be pushed to, which it will say again.
 _FORBIDDEN = re.compile(r"denied|unauthorized|forbidden|authentication required|refuses the credentials", re.I)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """An image to look for: its reference in the project, its fingerprint, and its platform."""
-
-    ref: str
-    fingerprint: str
-    platform: str
-
-    @property
-    def path(self) -> str:
-        """Its repository without a registry."""
-        return path_of(self.ref)
-
-    @property
-    def tag(self) -> str:
-        """The tag that names its fingerprint."""
-        return tag_of(self.ref, self.fingerprint).rpartition(":")[2]
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What it is told from others by in one registry."""
-        return self.path, self.tag
-
-    @property
-    def turn(self) -> str:
-        """What a lease on building it is called."""
-        return f"{self.fingerprint}:{self.platform}"
 
 
 class Share:
@@ -368,14 +339,6 @@ def _is_just(held: SharedImage | None, content: str, local_image: LocalImage) ->
         for labels in (local_image.labels, held.labels)
     )
     return ours == theirs
-
-
-def wanted_of(inputs: ImageInputs, platform: str) -> Wanted | None:
-    """What to look for in the registry; None for an image that cannot be shared: one whose base is not known (its
-    fingerprint then says nothing of it)."""
-    if not all(inputs.bases.values()) or not inputs.fingerprint:
-        return None
-    return Wanted(inputs.image.ref, inputs.fingerprint, ", ".join(inputs.platforms) or platform)
 
 
 def _insecure(host: str) -> bool:

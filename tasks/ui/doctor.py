@@ -22,7 +22,8 @@ from tasks.pruning.repairs import Repair
 from tasks.run import Run
 from tasks.sharing import trusted
 from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.share import Share, Wanted
+from tasks.sharing.share import Share
+from tasks.sharing.wanted import Wanted
 
 _LEAST_COMPOSE = (2, 26)
 _LITTLE_SPACE = 5_000_000_000  # bytes: the stack, the standard images and a full build cache need about that

@@ -12,7 +12,7 @@ from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.sharing import referrers
 from tasks.sharing.no_answer import NoImage, Unavailable
-from tasks.sharing.share import wanted_of
+from tasks.sharing.wanted import wanted_of
 
 TOOL = "vllm-local-swarm"
 
