@@ -45,6 +45,7 @@ FIGURES = {
     "branch_switch": _script("branch_switch", *_BUILDS),
     "cold": _script("cold", *_BUILDS, *_IMAGES),
     "dedicated": _script("dedicated", *_BUILDS),
+    "fleet": _script("fleet", *_BUILDS, "tasks/sharing", words=("--images", "300", "--minutes", "6")),
     "load": _script("load", "services", "docker"),
     "many_images": _script("many_images", "tasks/sharing"),
     "nothing_changed": _script("nothing_changed", *_BUILDS),
