@@ -85,7 +85,7 @@ class Login:
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             answer = self._transport.ask("POST", realm, headers, urlencode(form).encode())
         else:
-            url = f"{realm}{'&' if urlsplit(realm).query else '?'}{urlencode({'service': service, 'scope': scope})}"
+            url = f"{realm}{'&' if '?' in realm else '?'}{urlencode({'service': service, 'scope': scope})}"
             headers = {"Authorization": _basic(self.credentials)} if self.credentials.user else {}
             answer = self._transport.ask("GET", url, headers)
         if answer.status >= 500 or answer.status == 429:
