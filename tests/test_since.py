@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -327,3 +328,33 @@ def doit(history: History, *words: str) -> str:
     done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@needs_docker_command
+@pytest.mark.parametrize("place", [".github/workflows/images.yml", "action.yml"])
+def test_the_step_of_the_workflow_gives_jobs_their_matrix(history: History, tmp_path: Path, place: str) -> None:
+    """The very script, with a `doitw` that does not look after the machine."""
+    content = yaml.safe_load((ROOT / place).read_text())
+    steps = content["runs"]["steps"] if place == "action.yml" else content["jobs"]["plan"]["steps"]
+    (script,) = [step["run"] for step in steps if step.get("id") == "plan"]
+    history.commit(START)
+    compose_file = f"COMPOSE_FILE={history.folder}/compose.yml DOCKER_HOST=unix:///nowhere"
+    write(history.folder, {"doitw": f'#!/bin/sh\ncd {ROOT} && {compose_file} exec {sys.executable} -m doit "$@"\n'})
+    said = tmp_path / "output"
+    environ = {**os.environ, "GITHUB_OUTPUT": str(said), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+    environ |= {"GITHUB_ACTION_PATH": str(history.folder), "COMPOSE_FILE": "", "SINCE": "0" * 40}
+    for files, jobs in [({"web/main.py": "2\n"}, ["web"]), ({"README.md": "2\n"}, [])]:
+        at = history.commit(files)
+        said.write_text("")
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=history.folder,
+            env={**environ, "AT": at},
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr
+        given = dict(
+            line.split("=", 1) for line in said.read_text().splitlines() if line.startswith(("matrix=", "any="))
+        )
+        assert [job["image"] for job in json.loads(given["matrix"])["include"]] == jobs
+        assert given["any"] == ("true" if jobs else "false")

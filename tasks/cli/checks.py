@@ -57,12 +57,13 @@ def task__test_programs() -> Task:
 
 
 def task_lint() -> Iterator[Task]:
-    """Check types, style and Dockerfiles"""
+    """Check types, style, Dockerfiles and workflows"""
     commands = {
         "ruff": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
         "mypy": ["mypy"],
         "hadolint": ["hadolint", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docker/**/*Dockerfile"))],
+        "zizmor": ["zizmor", "--offline", "--quiet", ".github", "action.yml"],
     }
     for name, argv in commands.items():
         yield {
