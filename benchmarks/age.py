@@ -86,4 +86,7 @@ def stale(folder: Path = HERE) -> Iterator[tuple[str, str]]:
         runs = runs_of(json.loads(path.read_text()))
         older = older_runs(name, runs)
         if older:
-            yield name, f"what it measures changed after {'; '.join(sorted(older))}"
+            changed = commands.answer(
+                ["git", "-C", str(ROOT), "log", "-1", "--format=%h %s", "--", *FIGURES[name].paths]
+            )
+            yield name, f"of {'; '.join(sorted(older))}; what it measures last changed in {changed}"
