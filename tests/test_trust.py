@@ -21,7 +21,7 @@ from tasks.base import settings
 from tasks.base.errors import UserError
 from tasks.engine.client import LocalImage
 from tasks.planning.shared_image import SharedImage
-from tasks.sharing import referrers, share, signatures, signing, trusted
+from tasks.sharing import referrers, share, signatures, signing, transfer, trusted
 from tasks.sharing.registry import Registry
 from tasks.sharing.share import Share
 from tasks.sharing.signing import BUNDLE, Claim, Forged, Key
@@ -408,6 +408,48 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     # Where two must agree, the first one's is there, and not taken.
     assert machine(2, None).look({"": wanted}) == {}
     assert said[-1].endswith("1 of the 2 builders that are needed signed it")
+    # The second builder that made the same says so too, and sends nothing.
+    another = tmp_path / "another"
+    builders = [*builders, Builder("there", signing.make_key(another), NOW - DAY, NOW + DAY)]
+    monkeypatch.setattr(Share, "_docker", lambda *words: pytest.fail("it is there"))
+    second = machine(2, another)
+    assert second.look({"": wanted}) == {}
+    assert second.push(wanted, LocalImage("id", labels=LABELS), Engine(content.content)) is not None
+    assert machine(2, None).look({"": wanted})[""].signatures.keys() == {"here", "there"}
+
+
+def test_of_several_platforms_the_index_is_signed(
+    store: Store, keys: dict[str, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Wanted("app/one", number_of(-8), "linux/amd64, linux/arm64")
+    arm = CONFIG.replace(b"amd64", b"arm64")
+    (tmp_path / "arm").write_bytes(arm)
+    store.registry.give_blob(store.path, digest_of(arm), tmp_path / "arm")
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest_of(arm), "size": len(arm)}
+    other = json.dumps({"schemaVersion": 2, "mediaType": referrers.MANIFEST, "layers": [], "config": config}).encode()
+    store.registry.give_manifest(store.path, digest_of(other), referrers.MANIFEST, other)
+    manifests = [
+        {
+            "mediaType": referrers.MANIFEST,
+            "digest": digest,
+            "size": 1,
+            "platform": {"os": "linux", "architecture": name},
+        }
+        for name, digest in (("amd64", store.image(-8, "amd")), ("arm64", digest_of(other)))
+    ]
+    index = json.dumps({"schemaVersion": 2, "mediaType": referrers.INDEX, "manifests": manifests}).encode()
+    own = tmp_path / "key"
+    trust = Trust(1, [Builder("here", signing.make_key(own), NOW - DAY, NOW + DAY)], own, lambda: NOW)
+    writer = Share(store.registry.address, True, print, trust)
+    monkeypatch.setattr(
+        transfer, "push", lambda registry, path, tags, whole, check: registry.give_manifest(
+            path, wanted.tag, referrers.INDEX, index
+        )
+    )  # fmt: skip
+    whole = (tmp_path, digest_of(index))
+    pushed = writer.push(wanted, LocalImage("id", labels=LABELS), Engine(""), whole=whole)
+    assert pushed is not None
+    assert (pushed.digest, pushed.signatures.keys()) == (digest_of(index), {"here"})
 
 
 def test_what_others_attached_is_fetched_and_half_written_things_count_for_nothing(
