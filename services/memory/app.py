@@ -1,13 +1,14 @@
 """What does ``memory`` answer to?"""
 
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, Path, Query
+from fastapi import FastAPI, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from common import calls, janitor, redis_store, service
@@ -61,10 +62,11 @@ class KeptMemory(BaseModel):
 
 
 class Search(BaseModel):
-    """What to look for: ``top_k`` memories that are near in meaning to ``query``."""
+    """What to look for: ``top_k`` memories that are near in meaning to ``query``, and have all this ``metadata``."""
 
     query: Text
     top_k: int = Field(default=5, ge=1, le=50)
+    metadata: dict[Name, Label] = Field(default_factory=dict, max_length=20)
 
 
 class Found(KeptMemory):
@@ -79,7 +81,24 @@ class Results(BaseModel):
     results: list[Found]
 
 
+class Page(BaseModel):
+    """Memories, newest first. With ``next`` as ``after`` the next ones are given; none: there are no more."""
+
+    memories: list[KeptMemory]
+    next: str | None
+
+
+class Deleted(BaseModel):
+    """How many memories were forgotten."""
+
+    deleted: int
+
+
+Filter = Annotated[list[str], Query(alias="metadata", max_length=20, description="NAME:VALUE, all of which must be so")]
 SessionName = Annotated[Name, Path()]
+
+
+type Embed = Callable[[str], Awaitable[Vector]]
 
 
 def create_app(settings: MemorySettings) -> FastAPI:
@@ -128,10 +147,37 @@ def create_app(settings: MemorySettings) -> FastAPI:
         if not await kept_sessions.clear(user.user_id, session):
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such session.")
 
+    _add_memories(app, memories, embed, Reader, Writer)
+    return app
+
+
+def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, writer: Any) -> None:
+    Reader, Writer = reader, writer  # noqa: N806 - types
+
     @app.post("/memories", status_code=HTTPStatus.CREATED, tags=["semantic memory"])
-    async def add(new: NewMemory, user: Writer) -> KeptMemory:
-        kept = await memories.add(user.user_id, new.text, new.metadata, await embed(new.text))
+    async def add(new: NewMemory, user: Writer, response: Response) -> KeptMemory:
+        """Each text is kept once: 200 and the memory when it is there already."""
+        kept, is_new = await memories.add(user.user_id, new.text, new.metadata, await embed(new.text))
+        if not is_new:
+            response.status_code = HTTPStatus.OK
         return KeptMemory(**asdict(kept))
+
+    @app.get("/memories", tags=["semantic memory"])
+    async def page(
+        user: Reader, metadata: Filter = [], after: str | None = None,  # noqa: B006 - never changed
+        limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    ) -> Page:  # fmt: skip
+        kept = await memories.page(user.user_id, _filter(metadata), _place(after), limit)
+        last = kept[-1] if len(kept) == limit else None
+        return Page(
+            memories=[KeptMemory(**asdict(one)) for one in kept],
+            next=f"{last.created_at.isoformat()}_{last.id}" if last else None,
+        )
+
+    @app.delete("/memories", tags=["semantic memory"])
+    async def delete_all(user: Writer, metadata: Filter = []) -> Deleted:  # noqa: B006 - never changed
+        """All, or all that have this metadata."""
+        return Deleted(deleted=await memories.delete_all(user.user_id, _filter(metadata)))
 
     @app.get("/memories/{memory_id}", tags=["semantic memory"])
     async def get(memory_id: uuid.UUID, user: Reader) -> KeptMemory:
@@ -147,7 +193,27 @@ def create_app(settings: MemorySettings) -> FastAPI:
 
     @app.post("/search", tags=["semantic memory"])
     async def search(wanted: Search, user: Reader) -> Results:
-        found = await memories.search(user.user_id, await embed(wanted.query), wanted.top_k)
+        found = await memories.search(user.user_id, await embed(wanted.query), wanted.top_k, wanted.metadata)
         return Results(results=[Found(**asdict(kept), score=score) for kept, score in found])
 
-    return app
+
+def _filter(metadata: list[str]) -> dict[str, str]:
+    pairs = [one.partition(":") for one in metadata]
+    if any(not colon or "\x00" in one for one, (_, colon, _) in zip(metadata, pairs, strict=True)):
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "A filter is NAME:VALUE.")
+    return {name: value for name, _, value in pairs}
+
+
+def _place(after: str | None) -> tuple[datetime, uuid.UUID] | None:
+    if after is None:
+        return None
+    time, _, memory_id = after.partition("_")
+    try:
+        place = datetime.fromisoformat(time), uuid.UUID(memory_id)
+    except ValueError:
+        place = None
+    if place is None or place[0].tzinfo is None:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "There is no such page: `after` is the `next` of the one before."
+        )
+    return place

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import Text, Update, cast, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from common.postgres import Database
@@ -46,8 +46,10 @@ class Memories:
         self._database = database
         self._quota = quota
 
-    async def add(self, user_id: uuid.UUID, text: str, metadata: dict[str, str], vector: Vector) -> Remembered:
-        """Keep ``text``. Raises 409 over the quota."""
+    async def add(
+        self, user_id: uuid.UUID, text: str, metadata: dict[str, str], vector: Vector
+    ) -> tuple[Remembered, bool]:
+        """Keep ``text``, once: the memory, and whether it is new. Raises 409 over the quota."""
         size, most = _size(text, metadata), self._quota
         more = (
             upsert(Usage)
@@ -64,13 +66,50 @@ class Memories:
             .values(id=uuid.uuid4(), user_id=user_id, text=text, metadata_=metadata, embedding=vector)
             .returning(*_COLUMNS)
         )
+        same = select(*_COLUMNS).where(Memory.user_id == user_id, func.md5(Memory.text) == func.md5(text))
+        async with self._database.connect() as connection:
+            if row := (await connection.execute(same.limit(1))).one_or_none():
+                return Remembered(*row), False
         async with self._database.begin() as connection:
+            # This locks the row, so of several who add at once each sees what the one before has added.
             if (await connection.execute(more)).one_or_none() is None:
                 raise Problem(
                     HTTPStatus.CONFLICT,
                     f"You may have {most.memories} memories of {most.bytes} bytes in all: delete some.",
                 )
-            return Remembered(*(await connection.execute(statement)).one())
+            if row := (await connection.execute(same.limit(1))).one_or_none():
+                await connection.execute(self._less(user_id, 1, size))
+                return Remembered(*row), False
+            return Remembered(*(await connection.execute(statement)).one()), True
+
+    def _less(self, user_id: uuid.UUID, count: int, size: int) -> Update:
+        less = {"memories": Usage.memories - count, "bytes": Usage.bytes - size}
+        return update(Usage).where(Usage.user_id == user_id).values(**less)
+
+    async def page(
+        self, user_id: uuid.UUID, metadata: dict[str, str], after: tuple[datetime, uuid.UUID] | None, count: int
+    ) -> Sequence[Remembered]:
+        """The next ``count`` memories with this ``metadata``, newest first; ``after`` the last of the page before."""
+        order = tuple_(Memory.created_at, Memory.id)
+        statement = select(*_COLUMNS).where(Memory.user_id == user_id, Memory.metadata_.contains(metadata))
+        if after is not None:
+            statement = statement.where(order < tuple_(*after))
+        statement = statement.order_by(Memory.created_at.desc(), Memory.id.desc()).limit(count)
+        async with self._database.connect() as connection:
+            return [Remembered(*row) for row in await connection.execute(statement)]
+
+    async def delete_all(self, user_id: uuid.UUID, metadata: dict[str, str]) -> int:
+        """Forget all memories that have this ``metadata``. Returns how many they were."""
+        size = func.octet_length(Memory.text) + func.octet_length(cast(Memory.metadata_, Text))
+        these = delete(Memory).where(Memory.user_id == user_id, Memory.metadata_.contains(metadata))
+        gone = these.returning(size.label("size")).cte("gone")
+        async with self._database.begin() as connection:
+            count, bytes_ = (
+                await connection.execute(select(func.count(), func.sum(gone.c.size)).select_from(gone))
+            ).one()
+            if count:
+                await connection.execute(self._less(user_id, count, bytes_))
+        return int(count)
 
     async def get(self, user_id: uuid.UUID, memory_id: uuid.UUID) -> Remembered | None:
         """The memory, if ``user_id`` has it."""
@@ -79,12 +118,14 @@ class Memories:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else Remembered(*row)
 
-    async def search(self, user_id: uuid.UUID, vector: Vector, top_k: int) -> Sequence[tuple[Remembered, float]]:
-        """The ``top_k`` memories nearest to ``vector``, nearest first, each with its cosine similarity."""
+    async def search(
+        self, user_id: uuid.UUID, vector: Vector, top_k: int, metadata: dict[str, str]
+    ) -> Sequence[tuple[Remembered, float]]:
+        """The ``top_k`` memories with this ``metadata`` that are nearest to ``vector``, nearest first, each with its
+        cosine similarity."""
         distance = Memory.embedding.cosine_distance(vector)
-        statement = (
-            select(*_COLUMNS, distance).where(Memory.user_id == user_id).order_by(distance, Memory.id).limit(top_k)
-        )
+        mine = (Memory.user_id == user_id, Memory.metadata_.contains(metadata))
+        statement = select(*_COLUMNS, distance).where(*mine).order_by(distance, Memory.id).limit(top_k)
         async with self._database.connect() as connection:
             rows = (await connection.execute(statement)).all()
         return [(Remembered(*row[:4]), 1 - float(row[4])) for row in rows]
@@ -95,8 +136,7 @@ class Memories:
         async with self._database.begin() as connection:
             gone = (await connection.execute(statement.returning(Memory.text, Memory.metadata_))).one_or_none()
             if gone is not None:
-                less = {"memories": Usage.memories - 1, "bytes": Usage.bytes - _size(*gone)}
-                await connection.execute(update(Usage).where(Usage.user_id == user_id).values(**less))
+                await connection.execute(self._less(user_id, 1, _size(*gone)))
         return gone is not None
 
     async def forget_deleted_users(self) -> None:

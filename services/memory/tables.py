@@ -31,12 +31,15 @@ class Memory(Table):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     user_id: Mapped[uuid.UUID]
-    text: Mapped[str]
+    text: Mapped[str] = mapped_column()
     metadata_: Mapped[dict[str, str]] = mapped_column("metadata")
     embedding: Mapped[list[float]] = mapped_column(Vector(DIMENSIONS))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    __table_args__ = (Index("memories_of_user", "user_id", "created_at"),)
+    __table_args__ = (
+        Index("memories_of_user", "user_id", "created_at"),
+        Index("memories_by_text", "user_id", func.md5(text)),
+    )
 
 
 class Usage(Table):

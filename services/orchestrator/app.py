@@ -22,10 +22,11 @@ from common.problems import Problem
 from common.texts import Name, Text
 from orchestrator import openai_api
 from orchestrator.memory import Memory
-from orchestrator.model import Model
+from orchestrator.model import Models
 from orchestrator.places import Owner, Places
-from orchestrator.runs import CANCELLED, Done, Event, Failed, Limits, Piece, Run, Runs
+from orchestrator.runs import CANCELLED, Aides, Done, Event, Failed, Limits, Piece, Run, Runs
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.spending import Spending
 from orchestrator.tables import Table
 from orchestrator.tasks import Task, Tasks, new_task
 
@@ -57,23 +58,25 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
     redis = redis_store.connect(settings)
     auth = calls.client(settings.auth_url)
     memory = calls.client(settings.memory_url, seconds=8)
-    model = Model(settings.model_url, settings.model_api_key.get_secret_value(), settings.model_timeout_seconds)
+    models = Models(settings.endpoints, settings.model_timeout_seconds)
+    spending = Spending(database, settings.tokens_per_user_day)
     tasks = Tasks(database, settings.task_ttl_seconds, settings.tasks_per_user)
     places = Places(database, settings.model_concurrency)
-    runs = Runs(tasks, places, Memory(memory), model, Limits(settings.model_timeout_seconds, settings.context_tokens))
+    limits = Limits(settings.model_timeout_seconds, settings.context_tokens, settings.max_tokens)
+    runs = Runs(tasks, places, Aides(Memory(memory), models, spending), limits)
     identities = Identities("orchestrator", auth, redis)
     app = service.create(
         "orchestrator",
         settings,
         resources=[
-            redis, database.running(), auth, memory, model.http, runs.running(database),
-            janitor.running(tasks.forget_old),
+            redis, database.running(), auth, memory, *models.clients, runs.running(database),
+            janitor.running(tasks.forget_old, spending.forget_old),
         ],
         checks={"postgres": database.check, "redis": redis.ping},
         seconds=_seconds(settings),
     )  # fmt: skip
     _add_tasks(app, tasks, runs, identities, settings)
-    openai_api.install(app, runs, model, Callers(identities.identify).with_scope("tasks"), settings)
+    openai_api.install(app, runs, models, Callers(identities.identify).with_scope("tasks"), settings)
     return app
 
 
@@ -91,7 +94,7 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
 
     @app.post("/tasks", status_code=HTTPStatus.CREATED, response_model=Task, tags=["tasks"])
     async def create(new: NewTask, user: Caller, request: Request) -> Response:
-        if new.model and new.model not in settings.allowed:
+        if new.model and new.model not in settings.endpoints:
             raise Problem(HTTPStatus.NOT_FOUND, "There is no such model here.")
         limit = timedelta(seconds=_seconds(settings))
         task = new_task(new.prompt, new.model or settings.model_name, new.session, limit)

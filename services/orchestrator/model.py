@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -95,11 +95,12 @@ class Model:
         hidden = [httpx.URL(self._url).host, self._place, *([self._api_key] if self._api_key else [])]
         return "" if any(one in reason for one in hidden) else reason
 
-    async def answer(self, model: str, messages: Sequence[Message]) -> AsyncGenerator[str]:
-        """The answer of ``model``, piece by piece. Raises ``ModelFailed``."""
+    async def answer(self, model: str, messages: Sequence[Message], max_tokens: int) -> AsyncGenerator[str]:
+        """The answer of ``model``, no longer than ``max_tokens``, piece by piece. Raises ``ModelFailed``."""
         began = False
+        body = {"model": model, "messages": messages, "max_tokens": max_tokens, "stream": True}
         try:
-            async with self._asked({"model": model, "messages": messages, "stream": True}) as events:
+            async with self._asked(body) as events:
                 began = True
                 async for event in events.aiter_sse():
                     if event.data == "[DONE]":
@@ -144,6 +145,28 @@ class Model:
             yield EventSource(response)
         finally:
             await response.aclose()
+
+
+class Models:
+    """The models that may be asked for, each behind its address."""
+
+    def __init__(self, endpoints: Mapping[str, tuple[str, str]], timeout_seconds: float) -> None:
+        """``endpoints``: the address and the key of each, by name."""
+        behind = {one: Model(*one, timeout_seconds) for one in set(endpoints.values())}
+        self._models = {name: behind[one] for name, one in endpoints.items()}
+        self.clients = [one.http for one in behind.values()]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._models
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __getitem__(self, name: str) -> Model:
+        """Raises ``ModelFailed`` when there is none of that name, any more."""
+        if name not in self._models:
+            raise ModelFailed(HTTPStatus.BAD_GATEWAY, "There is no such model here any more.")
+        return self._models[name]
 
 
 def _worth_another_try(error: BaseException) -> bool:

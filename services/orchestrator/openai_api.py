@@ -4,6 +4,7 @@ Requests go to the model as they came, and its answers back: tools, content part
 of MODELS, and no answer may be longer than MAX_TOKENS. Nothing is remembered: that is what ``/tasks`` is for.
 """
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -19,10 +20,11 @@ from starlette.responses import Response
 
 from common.identity import Identity
 from common.problems import Problem
-from orchestrator.model import Model
+from orchestrator.model import Models
 from orchestrator.places import Owner
 from orchestrator.runs import Runs
 from orchestrator.settings import OrchestratorSettings
+from orchestrator.spending import StreamCount, estimated, told
 from orchestrator.tasks import new_task
 
 log = logging.getLogger("openai")
@@ -48,24 +50,34 @@ class Embeddings(BaseModel):
     model: str
 
 
-def install(app: FastAPI, runs: Runs, model: Model, caller: Any, settings: OrchestratorSettings) -> None:
+def install(app: FastAPI, runs: Runs, models: Models, caller: Any, settings: OrchestratorSettings) -> None:
     """Make ``app`` answer below ``/v1`` to those whom the dependency ``caller`` lets pass."""
     Caller = Annotated[Identity, caller]  # noqa: N806 - a type
     limit = timedelta(seconds=settings.model_timeout_seconds + settings.request_seconds)
 
     async def passed_on(path: str, body: dict[str, Any], user: Identity) -> Response:
         name = body["model"]
-        if name not in settings.allowed:
+        if name not in models:
             raise Problem(HTTPStatus.NOT_FOUND, f"There is no model called {name[:200]} here.")
         owner = Owner(user.user_id, user.claims.username, "")
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(
                 runs.place(new_task(f"{path} of OpenAI's interface", name, None, limit), owner)
             )
+            model = models[name]
             answer = await stack.enter_async_context(model.passed_on(path, body))
+            count = StreamCount(estimated(json.dumps(body.get("messages") or body.get("input"), ensure_ascii=False)))
             if not body.get("stream") or not answer.is_success:
-                return JSONResponse(await model.as_json(answer), answer.status_code)
-            return StreamingResponse(_told(answer, stack.pop_all()), media_type="text/event-stream")
+                said = await model.as_json(answer)
+                used = told(said.get("usage")) if isinstance(said, dict) else None
+                await runs.spent(owner, used if used is not None else count.tokens + estimated(json.dumps(said)))
+                return JSONResponse(said, answer.status_code)
+
+            async def ended() -> None:
+                await runs.spent(owner, count.tokens)
+
+            stack.push_async_callback(ended)
+            return StreamingResponse(_told(answer, count, stack.pop_all()), media_type="text/event-stream")
 
     @app.post("/v1/chat/completions", tags=["OpenAI's interface"])
     async def chat(asked: Chat, user: Caller) -> Response:
@@ -79,15 +91,16 @@ def install(app: FastAPI, runs: Runs, model: Model, caller: Any, settings: Orche
         return await passed_on("embeddings", asked.model_dump(exclude_unset=True), user)
 
     @app.get("/v1/models", tags=["OpenAI's interface"])
-    async def models(_: Caller) -> dict[str, Any]:
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "vllm-swarm"} for name in settings.allowed]
+    async def list_models(_: Caller) -> dict[str, Any]:
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "vllm-swarm"} for name in models]
         return {"object": "list", "data": data}
 
 
-async def _told(answer: httpx.Response, leaving: AsyncExitStack) -> AsyncIterator[bytes]:
+async def _told(answer: httpx.Response, count: StreamCount, leaving: AsyncExitStack) -> AsyncIterator[bytes]:
     async with leaving:
         try:
             async for data in answer.aiter_bytes():
+                count.pass_by(data)
                 yield data
         except httpx.HTTPError as error:
             log.warning("the model broke off", extra={"cause": type(error).__name__})

@@ -21,8 +21,9 @@ from common.postgres import Database
 from common.problems import Problem, Unavailable
 from orchestrator.conversation import Message, conversation, relevant
 from orchestrator.memory import Memory
-from orchestrator.model import Model, ModelFailed
+from orchestrator.model import ModelFailed, Models
 from orchestrator.places import LEASE_SECONDS, Owner, Places
+from orchestrator.spending import Spending, estimated
 from orchestrator.tasks import UNFINISHED, Task, Tasks
 
 log = logging.getLogger("runs")
@@ -91,22 +92,33 @@ class Run:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one task may cost: ``seconds`` in all, and so many tokens for the model to read."""
+    """What one task may cost: ``seconds`` in all, so many tokens for the model to read, and so many to write."""
 
     seconds: float
     context_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
+class Aides:
+    """Whom tasks are done with: what is known, who answers, and what that may cost a user."""
+
+    memory: Memory
+    models: Models
+    spending: Spending
 
 
 class Runs:
     """Does tasks, as there are places, each within its ``limits``."""
 
-    def __init__(self, tasks: Tasks, places: Places, memory: Memory, model: Model, limits: Limits) -> None:
+    def __init__(self, tasks: Tasks, places: Places, aides: Aides, limits: Limits) -> None:
         self._tasks = tasks
         self._places = places
-        self._memory = memory
-        self._model = model
+        self._memory = aides.memory
+        self._models = aides.models
+        self._spending = aides.spending
         self._limit_seconds = limits.seconds
-        self._context_tokens = limits.context_tokens
+        self._limits = limits
         self._runs: dict[uuid.UUID, Run] = {}
         self._wake = asyncio.Event()
 
@@ -137,6 +149,7 @@ class Runs:
 
     async def queue(self, task: Task, owner: Owner) -> Run:
         """Queue ``task``, to be done whoever waits for it. Raises as ``start``."""
+        await self._spending.check(owner.user_id)
         lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
         more = {"user_id": owner.user_id, "username": owner.username, "token": owner.token}
         await self._tasks.add(task, worker=self._places.worker, lease_until=lease, **more)
@@ -145,7 +158,8 @@ class Runs:
     @asynccontextmanager
     async def place(self, task: Task, owner: Owner) -> AsyncIterator[None]:
         """A place at the model for what is no task of ours; ``task`` stands for it meanwhile. Raises a ``Problem`` when
-        none is free in time."""
+        none is free in time, or the user's day is used up."""
+        await self._spending.check(owner.user_id)
         lease = datetime.now(UTC) + timedelta(seconds=LEASE_SECONDS)
         more = {"user_id": owner.user_id, "username": owner.username, "token": None}
         await self._tasks.add(task, worker=self._places.worker, lease_until=lease, **more)
@@ -161,6 +175,11 @@ class Runs:
             self._ended(run)
             with suppress(Problem):
                 await asyncio.shield(self._tasks.remove(task.id))
+
+    async def spent(self, owner: Owner, tokens: int) -> None:
+        """Count what was read and written for a user. Should PostgreSQL be away then, it was for nothing."""
+        with suppress(Problem):
+            await asyncio.shield(self._spending.add(owner.user_id, tokens))
 
     def cancelled(self, task_id: uuid.UUID) -> None:
         """Stop the task, should it be done here; where it is done elsewhere, that process sees it soon."""
@@ -235,14 +254,17 @@ class Runs:
     async def _answered(self, run: Run) -> Task:
         task, owner = run.task, run.owner
         pieces: list[str] = []
+        asked = 0
         try:
             async with asyncio.timeout(self._limit_seconds):
                 await run.place.wait()
                 task.state = "running"
                 task.context = relevant(await self._memory.search(owner, task.prompt))
                 said: list[Message] = await self._memory.said(owner, task.session) if task.session else []
-                messages = conversation(task.context, said, task.prompt, self._context_tokens)
-                async with aclosing(self._model.answer(task.model, messages)) as answered:
+                messages = conversation(task.context, said, task.prompt, self._limits.context_tokens)
+                asked = estimated(*(one["content"] for one in messages))
+                answering = self._models[task.model].answer(task.model, messages, self._limits.answer_tokens)
+                async with aclosing(answering) as answered:
                     async for piece in answered:
                         pieces.append(piece)
                         run.tell(Piece(piece))
@@ -251,6 +273,9 @@ class Runs:
                 HTTPStatus.GATEWAY_TIMEOUT,
                 f"The model had not finished its answer after {self._limit_seconds:g} seconds.",
             ) from error
+        finally:
+            if asked:
+                await self.spent(owner, asked + estimated("".join(pieces)))
         answer = "".join(pieces).replace("\x00", "").strip()
         if not answer:
             raise ModelFailed(HTTPStatus.BAD_GATEWAY, "The model answered with nothing.")

@@ -6,8 +6,10 @@ MEMORY_URL              http://memory:8003    where ``memory`` answers
 MODEL_URL               http://model:8000/v1  an OpenAI-compatible endpoint (vLLM in production)
 MODEL_NAME              default               the model asked when a task names none
                                               (``vllm serve … --served-model-name default``)
-MODELS                                        names of others at MODEL_URL that may be asked for, with commas
+MODELS                                        others that may be asked for, with commas: NAME at MODEL_URL, or NAME=URL
+MODEL_KEYS                                    NAME=KEY, with commas: what opens those with an address of their own
 MAX_TOKENS              4096                  no answer is longer
+TOKENS_PER_USER_DAY     10000000              read and written by models for one user in a day; 0: no limit
 CONTEXT_TOKENS          8192                  of memories, session and prompt together; the oldest are left out first
 MODEL_API_KEY                                 sent to the model as a bearer token, when set
 MODEL_TIMEOUT_SECONDS   120                   a task fails when its answer is not complete by then
@@ -19,7 +21,7 @@ TASK_TTL_SECONDS        604800                a task is forgotten this long afte
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from common.settings import PostgresSettings, RedisSettings, ServiceSettings
 
@@ -32,8 +34,10 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings, RedisSettings):
     model_url: str = "http://model:8000/v1"
     model_name: str = "default"
     models: str = ""
+    model_keys: SecretStr = SecretStr("")
     max_tokens: int = Field(default=4096, ge=1)
     context_tokens: int = Field(default=8192, ge=256)
+    tokens_per_user_day: int = Field(default=10_000_000, ge=0)
     model_api_key: SecretStr = SecretStr("")
     model_timeout_seconds: float = Field(default=120, gt=0)
     model_concurrency: int = Field(default=16, ge=1)
@@ -43,12 +47,46 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings, RedisSettings):
     @field_validator("model_url")
     @classmethod
     def _http(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("must begin with http:// or https://")
-        return url.rstrip("/")
+        return _address(url)
+
+    @field_validator("models")
+    @classmethod
+    def _endpoints(cls, models: str) -> str:
+        for name, url in _pairs(models):
+            if not name:
+                raise ValueError("must be names, or NAME=URL, with commas")
+            if url is not None:
+                _address(url)
+        return models
+
+    @field_validator("model_keys")
+    @classmethod
+    def _keys(cls, keys: SecretStr, info: ValidationInfo) -> SecretStr:
+        given = _pairs(keys.get_secret_value())
+        if any(not name or not key for name, key in given):
+            raise ValueError("must be NAME=KEY, with commas")
+        if {name for name, _ in given} - {name for name, url in _pairs(info.data.get("models", "")) if url is not None}:
+            raise ValueError("must be of models that have an address of their own in MODELS")
+        return keys
 
     @property
-    def allowed(self) -> list[str]:
-        """The models that may be asked for."""
-        others = [name.strip() for name in self.models.split(",")]
-        return [self.model_name, *(name for name in others if name and name != self.model_name)]
+    def endpoints(self) -> dict[str, tuple[str, str]]:
+        """The models that may be asked for: the address of each, and what opens it. A key goes nowhere else."""
+        keys = dict(_pairs(self.model_keys.get_secret_value()))
+        usual = (self.model_url, self.model_api_key.get_secret_value())
+        others = {
+            name: usual if url is None else (_address(url), keys.get(name) or "") for name, url in _pairs(self.models)
+        }
+        return {self.model_name: usual, **others}
+
+
+def _pairs(said: str) -> list[tuple[str, str | None]]:
+    """The ``NAME=VALUE`` in ``said``, with commas; no value where there is only a name."""
+    parts = (part.strip().partition("=") for part in said.split(",") if part.strip())
+    return [(name.strip(), value.strip() if equals else None) for name, equals, value in parts]
+
+
+def _address(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return url.rstrip("/")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Index, MetaData, text
+from sqlalchemy import BigInteger, DateTime, Index, MetaData, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -50,3 +50,13 @@ class KeptTask(Table):
         Index("tasks_by_change", "updated_at"),
         Index("tasks_unfinished", "created_at", postgresql_where=text("state IN ('queued', 'running')")),
     )
+
+
+class Spent(Table):
+    """How many tokens a user's models have read and written in a day (UTC)."""
+
+    __tablename__ = "spent"
+
+    user_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    tokens: Mapped[int] = mapped_column(BigInteger)

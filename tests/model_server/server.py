@@ -34,6 +34,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MODELS = ("echo", "default", "flaky", "broken", "slow", "silent", "cut", "garbage", "empty")
+NOTES = "Notes about me"
+"""So begins what the orchestrator says of memories."""
 LARGEST_BODY = 8 * 1024 * 1024
 
 received: list[dict[str, Any]] = []
@@ -49,9 +51,10 @@ class BadRequest(Exception):
 
 def reply(messages: list[dict[str, Any]]) -> str:
     """The answer: shows all that the model was given."""
-    told = [one["content"] for one in messages if one["role"] == "system"]
-    asked = [one["content"] for one in messages if one["role"] == "user"]
-    earlier = len([one for one in messages if one["role"] != "system"]) - 1
+    told = [one["content"] for one in messages if one["role"] == "system" or one["content"].startswith(NOTES)]
+    said = [one for one in messages if one["content"] not in told]
+    asked = [one["content"] for one in said if one["role"] == "user"]
+    earlier = len(said) - 1
     context = "\n".join(told) if told else "nothing"
     return f"You asked: {asked[-1]}\nBefore that {earlier} messages were said.\nI was told: {context}"
 

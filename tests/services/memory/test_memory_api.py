@@ -306,3 +306,47 @@ async def test_a_body_over_the_limit(
     http = await started(app(database, max_body_bytes=2000))
     assert (await http.post("/memories", json={"text": "x" * 1900}, headers=user)).status_code == 201
     assert (await http.post("/memories", json={"text": "x" * 2000}, headers=user)).status_code == 413
+
+
+async def test_memories_are_listed_in_pages_filtered_and_deleted(
+    http: httpx.AsyncClient, user: dict[str, str], other: dict[str, str], database: dict[str, Any]
+) -> None:
+    kinds = ("even", "odd", "even", "odd", "even")
+    ids = [(await add(http, user, f"note {number}", kind=kind))["id"] for number, kind in enumerate(kinds)]
+    await add(http, other, "another's", kind="even")
+
+    async def pages(**query: Any) -> list[list[str]]:
+        found, after = [], None
+        while True:
+            answer = await http.get("/memories", params={**query, **({"after": after} if after else {})}, headers=user)
+            assert answer.status_code == 200, answer.text
+            found.append([one["id"] for one in answer.json()["memories"]])
+            if (after := answer.json()["next"]) is None:
+                return found
+
+    assert await pages() == [ids[::-1]]
+    assert await pages(limit=2) == [ids[4:2:-1], ids[2:0:-1], ids[:1]]
+    assert await pages(metadata="kind:odd") == [[ids[3], ids[1]]]
+    assert await pages(metadata=["kind:odd", "more:x"]) == [[]]
+    found = await http.post("/search", json={"query": "note", "metadata": {"kind": "odd"}}, headers=user)
+    assert {one["id"] for one in found.json()["results"]} == {ids[1], ids[3]}
+    for wrong in ({"after": "x"}, {"after": "2026-01-01_x"}, {"metadata": "odd"}, {"limit": 0}):
+        assert (await http.get("/memories", params=wrong, headers=user)).status_code == 422
+
+    gone = await http.request("DELETE", "/memories", params={"metadata": "kind:odd"}, headers=user)
+    assert gone.json() == {"deleted": 2}
+    assert await pages() == [[ids[4], ids[2], ids[0]]]
+    assert (await http.request("DELETE", "/memories", headers=user)).json() == {"deleted": 3}
+    assert (await http.request("DELETE", "/memories", headers=user)).json() == {"deleted": 0}
+    usage = "SELECT memories, bytes FROM memory.usage WHERE user_id = $1"
+    assert await execute(database, usage, uuid.UUID(user_of(user))) == "<Record memories=0 bytes=0>"
+    assert (await http.get("/memories", headers=other)).json()["memories"][0]["text"] == "another's"
+
+
+async def test_a_text_is_kept_once(http: httpx.AsyncClient, user: dict[str, str], other: dict[str, str]) -> None:
+    bodies = [{"text": TEXTS[0], "metadata": {"from": str(number)}} for number in range(8)]
+    answers = await asyncio.gather(*(http.post("/memories", json=body, headers=user) for body in bodies))
+    assert sorted(one.status_code for one in answers) == [200] * 7 + [201]
+    assert len({one.json()["id"] for one in answers}) == 1
+    assert len((await http.get("/memories", headers=user)).json()["memories"]) == 1
+    assert (await http.post("/memories", json=bodies[0], headers=other)).status_code == 201

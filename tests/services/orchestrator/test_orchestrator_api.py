@@ -396,3 +396,45 @@ async def test_a_store_away_and_back(
 
     await eventually(back)
     assert (await http.get(f"/tasks/{kept['id']}", headers=user)).json() == kept
+
+
+async def test_a_day_has_so_many_tokens(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str]
+) -> None:
+    http = await started(app(database, tokens_per_user_day=60))
+    chat = {"model": "echo", "messages": [{"role": "user", "content": "Which colour?"}]}
+    first = await http.post("/v1/chat/completions", json=chat, headers=user)
+    assert first.status_code == 200
+    assert await spent(database, user) == first.json()["usage"]["total_tokens"]
+    stream = await http.post("/v1/chat/completions", json={**chat, "stream": True}, headers=user)
+    assert await spent(database, user) > first.json()["usage"]["total_tokens"], stream.text
+    before = await spent(database, user)
+    assert (await ask(http, user)).status_code == 201
+    assert await spent(database, user) > before
+    assert await spent(database, user) >= 60
+    for path, body in (("/tasks", {"prompt": "x"}), ("/v1/chat/completions", chat)):
+        refused = await http.post(path, json=body, headers=user)
+        assert refused.status_code == 429, refused.text
+        assert "60 tokens of this day" in refused.text
+        assert 0 < int(refused.headers["Retry-After"]) <= 86401
+    assert (await ask(http, bearer(f"user-{uuid.uuid4()}"))).status_code == 201
+
+
+async def spent(database: dict[str, Any], user: dict[str, str]) -> int:
+    statement = "SELECT tokens FROM orchestrator.spent WHERE user_id = $1"
+    return int((await execute(database, statement, uuid.UUID(id_of(user)))).partition("tokens=")[2].rstrip(">"))
+
+
+async def test_a_model_has_an_endpoint_of_its_own(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], model_url: str,
+    received: list[dict[str, Any]],
+) -> None:  # fmt: skip
+    away = {"model_url": "http://127.0.0.1:9/v1", "model_api_key": "the-usual-key", "model_name": "usual"}
+    http = await started(app(database, **away, models=f"echo={model_url}", model_keys="echo=its-own-key"))
+    assert (await ask(http, user, model="echo")).status_code == 201
+    assert received[-1]["max_tokens"] == 4096
+    chat = {"model": "echo", "messages": [{"role": "user", "content": "Which colour?"}]}
+    assert (await http.post("/v1/chat/completions", json=chat, headers=user)).status_code == 200
+    assert (await ask(http, user)).status_code == 502
+    names = (await http.get("/v1/models", headers=user)).json()["data"]
+    assert [one["id"] for one in names] == ["usual", "echo"]

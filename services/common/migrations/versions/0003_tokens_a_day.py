@@ -1,0 +1,23 @@
+"""What each user's models have read and written in a day; memories are listed, and each text is kept once."""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+STATEMENTS = """
+CREATE TABLE orchestrator.spent (
+    user_id uuid,
+    day date,
+    tokens bigint NOT NULL,
+    PRIMARY KEY (user_id, day)
+);
+CREATE INDEX memories_by_text ON memory.memories (user_id, md5(text))
+"""
+
+
+def upgrade() -> None:
+    """Add what is new. Services of before go on with what they had."""
+    for statement in STATEMENTS.split(";\n"):
+        if statement.strip():
+            op.execute(statement)

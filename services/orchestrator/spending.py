@@ -1,0 +1,103 @@
+"""How much may a user's models read and write in a day?
+
+Counted as the model's server counts, where it tells; else from the length of the text. Who has used up a day's tokens
+gets no more until the next (UTC); what was begun before is ended.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+from sqlalchemy import delete, select, text
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from common.postgres import Database
+from common.problems import Problem
+from orchestrator.conversation import CHARACTERS_OF_A_TOKEN
+from orchestrator.tables import Spent
+
+KEPT_DAYS = 31
+
+
+class Spending:
+    """The tokens of all users. ``limit``: of one user and day; 0: as many as they like."""
+
+    def __init__(self, database: Database, limit: int) -> None:
+        self._database = database
+        self._limit = limit
+
+    async def check(self, user_id: uuid.UUID) -> None:
+        """Raise 429 when the user has used up the day's tokens."""
+        if not self._limit:
+            return
+        now = datetime.now(UTC)
+        today = select(Spent.tokens).where(Spent.user_id == user_id, Spent.day == now.date())
+        async with self._database.connect() as connection:
+            tokens = (await connection.execute(today)).scalar_one_or_none() or 0
+        if tokens >= self._limit:
+            midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"You have used up your {self._limit} tokens of this day (UTC).",
+                headers={"Retry-After": str(int((midnight - now).total_seconds()) + 1)},
+            )
+
+    async def add(self, user_id: uuid.UUID, tokens: int) -> None:
+        """Count ``tokens`` for this day."""
+        row = {"user_id": user_id, "day": datetime.now(UTC).date(), "tokens": tokens}
+        statement = upsert(Spent).values(row)
+        more = {"tokens": Spent.tokens + statement.excluded.tokens}
+        async with self._database.connect() as connection:
+            await connection.execute(statement.on_conflict_do_update(index_elements=["user_id", "day"], set_=more))
+
+    async def forget_old(self) -> None:
+        """Forget the days before the last ``KEPT_DAYS``, and users who are deleted."""
+        last = datetime.now(UTC).date() - timedelta(days=KEPT_DAYS)
+        async with self._database.connect() as connection:
+            await connection.execute(delete(Spent).where(Spent.day < last))
+            gone = "DELETE FROM orchestrator.spent WHERE user_id IN (SELECT id FROM auth.deleted_users)"
+            await connection.execute(text(gone))
+
+
+def estimated(*texts: str) -> int:
+    """About how many tokens these texts have."""
+    return sum(-(-len(text) // CHARACTERS_OF_A_TOKEN) for text in texts)
+
+
+def told(usage: Any) -> int | None:
+    """How many tokens a server says that it has used, if it says so."""
+    total = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None
+
+
+class StreamCount:
+    """Counts the tokens of an answer while its bytes pass: an event has about one, unless the server says how many."""
+
+    def __init__(self, asked: int) -> None:
+        """The question had ``asked`` tokens."""
+        self._asked = asked
+        self._events = 0
+        self._told: int | None = None
+        self._line = b""
+
+    def pass_by(self, data: bytes) -> None:
+        """See some bytes."""
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data: {"):
+                self._events += 1
+                if b'"usage"' in line:
+                    try:
+                        found = told(json.loads(line[6:]).get("usage"))
+                    except ValueError:
+                        continue
+                    self._told = found if found is not None else self._told
+
+    @property
+    def tokens(self) -> int:
+        """As far as is known by now."""
+        return self._told if self._told is not None else self._asked + self._events
