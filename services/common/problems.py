@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from common import metrics
 from common.logs import request_id
 
 log = logging.getLogger("problems")
@@ -79,6 +80,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for nothing else
     if isinstance(error, Unavailable):
         log.warning(error.detail, extra={"cause": _kind(error.__cause__)})
+        metrics.UNAVAILABLE.labels(error.what).inc()
     return _answer(request, error.status_code, error.detail, error.headers, getattr(error, "more", None))
 
 
@@ -99,6 +101,7 @@ async def _malformed(request: Request, error: Exception) -> Response:
 
 async def _no_redis(request: Request, error: Exception) -> Response:
     log.warning("Redis does not answer", extra={"cause": _kind(error)})
+    metrics.UNAVAILABLE.labels("Redis").inc()
     return _answer(
         request, HTTPStatus.SERVICE_UNAVAILABLE, "Redis does not answer; try again soon.", {"Retry-After": "1"}
     )

@@ -10,6 +10,7 @@ import uuid
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common import metrics
 from common.logs import request_id
 from common.problems import response
 
@@ -24,8 +25,9 @@ class RequestLog:
     The query string and the headers are not logged: credentials travel there.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, service: str) -> None:
         self.app = app
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, then log."""
@@ -52,12 +54,14 @@ class RequestLog:
             mistake = response(500, "This service made a mistake; its log says more.")
             await mistake(scope, receive, noted)
         finally:
+            seconds = time.perf_counter() - began
+            metrics.answered(self._service, scope, status, seconds)
             level = logging.DEBUG if scope["path"] == "/health" and status == 200 else logging.INFO
             log.log(
                 level,
                 "%s %s %s", scope["method"], scope["path"], status,
                 extra={"method": scope["method"], "path": scope["path"], "status": status,
-                       "milliseconds": round((time.perf_counter() - began) * 1000, 1)},
+                       "milliseconds": round(seconds * 1000, 1)},
             )  # fmt: skip
             request_id.reset(token)
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 
 import uvicorn
 
@@ -20,12 +21,16 @@ def main(service: str, port: int, host: str = "0.0.0.0") -> None:  # noqa: S104 
     """Serve until a signal says stop; what is being answered then has 8 seconds to end."""
     # Here too: workers that refuse to start would be started again for ever.
     load(getattr(importlib.import_module(f"{service}.settings"), f"{service.capitalize()}Settings"))
+    workers = int(os.environ.get("WORKERS") or 1)
+    if workers > 1:
+        # Before a worker imports what reads it.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-")
     uvicorn.run(
         f"{service}.main:app",
         host=host,
         port=port,
         http=Guarded,
-        workers=int(os.environ.get("WORKERS") or 1),
+        workers=workers,
         timeout_worker_healthcheck=30,
         ws="none",
         access_log=False,

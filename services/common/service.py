@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from common import health, logs, openapi, problems
+from common import health, logs, metrics, openapi, problems
 from common.limits import BodyLimit, Deadline
 from common.requests import RequestLog
 from common.settings import ServiceSettings
@@ -47,10 +47,11 @@ def create(
     problems.install(app)
     openapi.install(app)
     health.install(app, name, checks)
+    metrics.install(app, settings.metrics_token.get_secret_value())
     # The last added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(Deadline, seconds=seconds or settings.request_seconds)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, service=name)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)  # type: ignore[arg-type]
     return app

@@ -7,6 +7,7 @@ MAX_BODY_BYTES         1048576       larger request bodies are refused with 413
 REQUEST_SECONDS        10            a request that takes longer is answered with 504
 LOG_LEVEL              INFO          DEBUG also logs requests of /health
 TRUSTED_PROXIES                      whose X-Forwarded-For is believed: addresses or networks, with commas
+METRICS_TOKEN                        /metrics is there for who sends it; without, for nobody
 ---------------------  ------------  ----------------------------------------------------------
 every service
 -------------------------------------------------------------------------------------------------
@@ -49,6 +50,7 @@ class ServiceSettings(Environment):
     request_seconds: float = Field(default=10, gt=0)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     trusted_proxies: str = ""
+    metrics_token: SecretStr = SecretStr("")
 
     @field_validator("trusted_proxies")
     @classmethod

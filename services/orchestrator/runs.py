@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
+from common import metrics
 from common.postgres import Database
 from common.problems import Problem, Unavailable
 from orchestrator.conversation import Message, conversation, relevant
@@ -178,6 +179,7 @@ class Runs:
 
     async def spent(self, owner: Owner, tokens: int) -> None:
         """Count what was read and written for a user. Should PostgreSQL be away then, it was for nothing."""
+        metrics.TOKENS.inc(tokens)
         with suppress(Problem):
             await asyncio.shield(self._spending.add(owner.user_id, tokens))
 
@@ -208,6 +210,7 @@ class Runs:
                     for task, owner in await self._places.adopt():
                         log.info("taken over", extra={"task": str(task.id)})
                         self._begin(task, owner)
+                metrics.TASKS.set(len(self._runs))
                 if self._runs:
                     await self._give_places()
             except Unavailable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import uuid
 from collections.abc import Awaitable, Callable
@@ -438,3 +439,20 @@ async def test_a_model_has_an_endpoint_of_its_own(
     assert (await ask(http, user)).status_code == 502
     names = (await http.get("/v1/models", headers=user)).json()["data"]
     assert [one["id"] for one in names] == ["usual", "echo"]
+
+
+async def test_metrics_are_for_who_knows_the_token(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str]
+) -> None:
+    assert (await (await started(app(database))).get("/metrics")).status_code == 404
+    http = await started(app(database, metrics_token="the-token-of-metrics"))
+    assert (await http.get("/metrics")).status_code == 401
+    assert (await http.get("/metrics", headers=user)).status_code == 401
+    assert (await ask(http, user)).status_code == 201
+    assert (await http.get(f"/{uuid.uuid4()}")).status_code == 404
+    told = (await http.get("/metrics", headers={"Authorization": "Bearer the-token-of-metrics"})).text
+    assert 'swarm_requests_total{method="POST",route="/tasks",service="orchestrator",status="201"}' in told
+    assert 'swarm_requests_total{method="",route="",service="orchestrator",status="404"}' in told
+    assert 'swarm_request_seconds_bucket{le="10.0",route="/tasks",service="orchestrator"}' in told
+    assert re.search(r"^swarm_tokens_total [1-9]", told, re.MULTILINE)
+    assert "the-token" not in told
