@@ -70,13 +70,10 @@ def install(app: FastAPI, runs: Runs, models: Models, caller: Any, settings: Orc
             if not body.get("stream") or not answer.is_success:
                 said = await model.as_json(answer)
                 used = told(said.get("usage")) if isinstance(said, dict) else None
-                await runs.spent(owner, used if used is not None else count.tokens + estimated(json.dumps(said)))
+                runs.spent(owner, used if used is not None else count.tokens + estimated(json.dumps(said)))
                 return JSONResponse(said, answer.status_code)
 
-            async def ended() -> None:
-                await runs.spent(owner, count.tokens)
-
-            stack.push_async_callback(ended)
+            stack.callback(lambda: runs.spent(owner, count.tokens))
             return StreamingResponse(_told(answer, count, stack.pop_all()), media_type="text/event-stream")
 
     @app.post("/v1/chat/completions", tags=["OpenAI's interface"])

@@ -138,6 +138,7 @@ class Runs:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(SAVE_SECONDS):
                     await self._places.release([run.task.id for run in left])
+                    await self._spending.flush()
 
     @asynccontextmanager
     async def start(self, task: Task, owner: Owner) -> AsyncIterator[Run]:
@@ -177,11 +178,9 @@ class Runs:
             with suppress(Problem):
                 await asyncio.shield(self._tasks.remove(task.id))
 
-    async def spent(self, owner: Owner, tokens: int) -> None:
-        """Count what was read and written for a user. Should PostgreSQL be away then, it was for nothing."""
-        metrics.TOKENS.inc(tokens)
-        with suppress(Problem):
-            await asyncio.shield(self._spending.add(owner.user_id, tokens))
+    def spent(self, owner: Owner, tokens: int) -> None:
+        """Count what was read and written for a user."""
+        self._spending.add(owner.user_id, tokens)
 
     def cancelled(self, task_id: uuid.UUID) -> None:
         """Stop the task, should it be done here; where it is done elsewhere, that process sees it soon."""
@@ -213,6 +212,7 @@ class Runs:
                 metrics.TASKS.set(len(self._runs))
                 if self._runs:
                     await self._give_places()
+                await self._spending.flush()
             except Unavailable:
                 pass  # those that run go on; the rest waits
             except Exception:
@@ -278,7 +278,7 @@ class Runs:
             ) from error
         finally:
             if asked:
-                await self.spent(owner, asked + estimated("".join(pieces)))
+                self.spent(owner, asked + estimated("".join(pieces)))
         answer = "".join(pieces).replace("\x00", "").strip()
         if not answer:
             raise ModelFailed(HTTPStatus.BAD_GATEWAY, "The model answered with nothing.")

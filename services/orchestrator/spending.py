@@ -1,13 +1,16 @@
 """How much may a user's models read and write in a day?
 
 Counted as the model's server counts, where it tells; else from the length of the text. Who has used up a day's tokens
-gets no more until the next (UTC); what was begun before is ended.
+gets no more until the next (UTC); what was begun before is ended, and of several processes each looks at what the
+others have counted now and then. A process that is killed forgets what it counted in its last second.
 """
 
 from __future__ import annotations
 
 import json
+import time
 import uuid
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -15,12 +18,15 @@ from typing import Any
 from sqlalchemy import delete, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from common import metrics
 from common.postgres import Database
 from common.problems import Problem
 from orchestrator.conversation import CHARACTERS_OF_A_TOKEN
 from orchestrator.tables import Spent
 
 KEPT_DAYS = 31
+LOOK_SECONDS = 5
+MOST_KNOWN = 10_000
 
 
 class Spending:
@@ -29,16 +35,13 @@ class Spending:
     def __init__(self, database: Database, limit: int) -> None:
         self._database = database
         self._limit = limit
+        self._counted: Counter[uuid.UUID] = Counter()
+        self._known: dict[uuid.UUID, tuple[float, int]] = {}
 
     async def check(self, user_id: uuid.UUID) -> None:
         """Raise 429 when the user has used up the day's tokens."""
-        if not self._limit:
-            return
-        now = datetime.now(UTC)
-        today = select(Spent.tokens).where(Spent.user_id == user_id, Spent.day == now.date())
-        async with self._database.connect() as connection:
-            tokens = (await connection.execute(today)).scalar_one_or_none() or 0
-        if tokens >= self._limit:
+        if self._limit and await self._known_of(user_id) + self._counted[user_id] >= self._limit:
+            now = datetime.now(UTC)
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
@@ -46,13 +49,39 @@ class Spending:
                 headers={"Retry-After": str(int((midnight - now).total_seconds()) + 1)},
             )
 
-    async def add(self, user_id: uuid.UUID, tokens: int) -> None:
-        """Count ``tokens`` for this day."""
-        row = {"user_id": user_id, "day": datetime.now(UTC).date(), "tokens": tokens}
-        statement = upsert(Spent).values(row)
+    async def _known_of(self, user_id: uuid.UUID) -> int:
+        since, tokens = self._known.get(user_id, (float("-inf"), 0))
+        if time.monotonic() - since < LOOK_SECONDS:
+            return tokens
+        today = select(Spent.tokens).where(Spent.user_id == user_id, Spent.day == datetime.now(UTC).date())
+        async with self._database.connect() as connection:
+            tokens = (await connection.execute(today)).scalar_one_or_none() or 0
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[user_id] = (time.monotonic(), tokens)
+        return tokens
+
+    def add(self, user_id: uuid.UUID, tokens: int) -> None:
+        """Count ``tokens`` for this day; ``flush`` keeps them."""
+        metrics.TOKENS.inc(tokens)
+        self._counted[user_id] += tokens
+
+    async def flush(self) -> None:
+        """Keep what was counted. Raises ``Unavailable``; nothing is forgotten then."""
+        counted = {user_id: tokens for user_id, tokens in self._counted.items() if tokens}
+        if not counted:
+            self._counted.clear()
+            return
+        day = datetime.now(UTC).date()
+        # In one order, so that two processes do not wait for each other.
+        rows = [{"user_id": user_id, "day": day, "tokens": counted[user_id]} for user_id in sorted(counted)]
+        statement = upsert(Spent).values(rows)
         more = {"tokens": Spent.tokens + statement.excluded.tokens}
         async with self._database.connect() as connection:
             await connection.execute(statement.on_conflict_do_update(index_elements=["user_id", "day"], set_=more))
+        self._counted.subtract(counted)
+        for user_id in counted:
+            self._known.pop(user_id, None)
 
     async def forget_old(self) -> None:
         """Forget the days before the last ``KEPT_DAYS``, and users who are deleted."""

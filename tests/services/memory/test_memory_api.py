@@ -171,8 +171,8 @@ async def test_a_revoked_credential_is_refused_at_once(http: httpx.AsyncClient, 
 
 async def test_tokens_are_checked_here_and_nobody_is_asked(http: httpx.AsyncClient, auth: Neighbour) -> None:
     user = bearer(f"user-{uuid.uuid4()}")
-    for _ in range(5):
-        await add(http, user, TEXTS[0])
+    for text in (*TEXTS, "one more"):
+        await add(http, user, text)
         await search(http, user, TEXTS[0])
     assert [path for _, path, *_ in auth.requests] == ["/jwks"]
 
@@ -214,7 +214,8 @@ async def test_one_user_cannot_fill_the_store(
     started: Callable[..., Awaitable[httpx.AsyncClient]],
 ) -> None:  # fmt: skip
     http = await started(app(database, memories_per_user=5, sessions_per_user=3, bytes_per_user=40_000))
-    kept = await asyncio.gather(*(http.post("/memories", json={"text": "a word"}, headers=user) for _ in range(20)))
+    texts = [{"text": f"a word and {number}"} for number in range(20)]
+    kept = await asyncio.gather(*(http.post("/memories", json=one, headers=user) for one in texts))
     assert sorted(one.status_code for one in kept) == [201] * 5 + [409] * 15
     [first, *_] = [one.json()["id"] for one in kept if one.status_code == 201]
     assert (await http.delete(f"/memories/{first}", headers=user)).status_code == 204
@@ -309,8 +310,10 @@ async def test_a_body_over_the_limit(
 
 
 async def test_memories_are_listed_in_pages_filtered_and_deleted(
-    http: httpx.AsyncClient, user: dict[str, str], other: dict[str, str], database: dict[str, Any]
+    http: httpx.AsyncClient, other: dict[str, str], database: dict[str, Any]
 ) -> None:
+    name = f"user-{uuid.uuid4()}"
+    user = bearer(name)
     kinds = ("even", "odd", "even", "odd", "even")
     ids = [(await add(http, user, f"note {number}", kind=kind))["id"] for number, kind in enumerate(kinds)]
     await add(http, other, "another's", kind="even")
@@ -339,7 +342,7 @@ async def test_memories_are_listed_in_pages_filtered_and_deleted(
     assert (await http.request("DELETE", "/memories", headers=user)).json() == {"deleted": 3}
     assert (await http.request("DELETE", "/memories", headers=user)).json() == {"deleted": 0}
     usage = "SELECT memories, bytes FROM memory.usage WHERE user_id = $1"
-    assert await execute(database, usage, uuid.UUID(user_of(user))) == "<Record memories=0 bytes=0>"
+    assert await execute(database, usage, uuid.UUID(user_of(name))) == "<Record memories=0 bytes=0>"
     assert (await http.get("/memories", headers=other)).json()["memories"][0]["text"] == "another's"
 
 
