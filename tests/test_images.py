@@ -129,7 +129,8 @@ def test_env_example_has_every_setting_with_its_default_and_nothing_that_nobody_
     used = {name for file in files for name in re.findall(r"\$\{(\w+)", (ROOT / file).read_text())}
     assert set(example) <= ours | used
     assert {name for name, value in example.items() if value == "change-me"} == {
-        "POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET", *(f"{one.upper()}_STORE_PASSWORD" for one in SERVICES)
+        "POSTGRES_PASSWORD", "REDIS_PASSWORD", "AUTH_SECRET", "MODEL_API_KEY",
+        *(f"{one.upper()}_STORE_PASSWORD" for one in SERVICES),
     }  # fmt: skip
 
 
