@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,3 +224,19 @@ def test_the_doctor_says_what_is_too_old(shop: Shop) -> None:
     assert "v0.13 is old" in done.stdout
     assert "shop: 3 images" in done.stdout
     assert done.stderr == "this machine cannot build yet: compose\n"
+
+
+def test_a_run_that_waits_for_a_registry_that_hangs_is_interrupted(shop: Shop) -> None:
+    lab, _ = shop
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        with lab.start("plan", CACHE_REGISTRY=f"localhost:{server.getsockname()[1]}") as doit:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1)  # it has asked, and nobody will answer
+                doit.send_signal(signal.SIGINT)
+                assert doit.wait(30) == 128 + signal.SIGINT
+            assert doit.stdout
+            said = doit.stdout.read()
+    assert "Traceback" not in said
+    assert "in time" not in said, "it has not waited for that"

@@ -53,6 +53,13 @@ class Memory(dependency.SqliteDB):  # type: ignore[misc]
             self.name = name
             self._trouble(error)
 
+    def _sqlite3(self, name: str) -> sqlite3.Connection:
+        """The file opened. Nothing waits for the disk: with one that others use that takes seconds, also for a run that
+        is interrupted, and what a power failure damages is begun again."""
+        connection: sqlite3.Connection = super()._sqlite3(name)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
     def _get_task_data(self, task_id: str) -> Any:
         known: Any = self._tried(lambda: super(Memory, self)._get_task_data(task_id), None)
         # A damaged file may give the row of another task.
