@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -212,6 +213,25 @@ def test_a_redis_that_is_back_is_asked_again(tmp_path: Path, monkeypatch: pytest
                     time.sleep(0.05)
                 assert client.hget(HOLDERS, "x"), "its holder told it who holds the lease"
                 assert not one.lost("x")
+    assert len(said) == 1
+
+
+def test_a_redis_that_stays_away_is_looked_for_more_and_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[float] = []
+    now = [0.0]
+    monkeypatch.setattr(redis_client, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(redis_client, "client_of", lambda url: tried.append(now[0]) or fails())
+    monkeypatch.setattr(redis_client, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: None))
+
+    def fails() -> object:
+        raise redis.ConnectionError
+
+    said: list[str] = []
+    store = redis_client.Store("redis://127.0.0.1:1/0", said.append)
+    while now[0] < 900:
+        store.do(lambda client: None)
+        now[0] += 1
+    assert tried == [0, 0, 0, 15, 45, 105, 225, 465, 705]
     assert len(said) == 1
 
 

@@ -13,7 +13,7 @@ from tasks.base import commands
 
 _SOCKET_SECONDS = 2.0
 _PAUSES = (0.2, 1.0, 2.0)  # before each further try: a Redis may stall, or be started again
-_REST_SECONDS = 15.0
+_REST_SECONDS, _LONGEST_REST = 15.0, 240.0  # how long it is left alone the first time, and at most
 _SENTINEL_PORT = 26379
 
 
@@ -26,6 +26,7 @@ class Store:
         self._say = say
         self._refused = not url  # it would say the same again
         self._rests_until = 0.0
+        self._failed = 0  # times in a row
         self._said = False
         self._client: Any = None
         self._lock = threading.Lock()
@@ -41,9 +42,11 @@ class Store:
             return None
         import redis
 
-        for pause in (*_PAUSES, None):
+        for pause in (*(() if self._failed else _PAUSES), None):  # one that was away is only looked for
             try:
-                return ask(self._connected())
+                answer = ask(self._connected())
+                self._failed = 0
+                return answer
             except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
                 again = not isinstance(error, redis.AuthenticationError) and pause is not None
                 if not again or commands.stopping():
@@ -62,7 +65,8 @@ class Store:
         with self._lock:
             first, self._said = not self._said, True
             self._refused = self._refused or lasting
-            self._rests_until = time.monotonic() + _REST_SECONDS
+            self._rests_until = time.monotonic() + min(_REST_SECONDS * 2**self._failed, _LONGEST_REST)
+            self._failed += 1
         if first:
             # The error's own text may hold the URL, and so the password.
             self._say(f"Redis is left out ({_kind(error)}): another machine may do the same work")
