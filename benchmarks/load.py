@@ -30,8 +30,8 @@ from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.run import current
 from tasks.stack import bringup, ephemeral_stack
+from tasks.stack.checkout import project_of
 from tasks.stack.ephemeral_stack import EphemeralStack
-from tasks.stack.stack import compose_of
 
 MEMORIES = 500
 TOPICS = ("the train to Oslo", "peanuts and allergies", "the server room", "a favourite colour", "the spare key")
@@ -152,7 +152,7 @@ def main() -> int:
     found: list[Figures] = []
     wrong = False
     try:
-        with ephemeral_stack.running(compose_of(run), bringup.terms(run, "load")) as running:
+        with ephemeral_stack.running(project_of(run), bringup.terms(run, "load")) as running:
             if not running.outcome.healthy:
                 raise UserError(bringup.explain(running.outcome, running.compose))
             up_seconds = time.monotonic() - began

@@ -85,6 +85,11 @@ class Run:
                 self._kept[kind] = kind()
             return cast(Kept, self._kept[kind])
 
+    @property
+    def caller(self) -> Mapping[str, str]:
+        """The environment that this run was started in."""
+        return self._environ
+
     @cached_property
     def settings(self) -> settings.Settings:
         """All settings of this run."""

@@ -141,12 +141,12 @@ from pathlib import Path
 from tasks.base import commands
 from tasks.stack.bringup import Terms
 from tasks.stack.health import Limits
-from tasks.stack.stack import compose_of
+from tasks.stack.checkout import project_of
 from tasks.stack.ephemeral_stack import running
 from tasks.run import current
 
 commands.stop_on_signals()
-with running(compose_of(current()), Terms(current().events, Limits(60, 60), Path(sys.argv[1]))) as one:
+with running(project_of(current()), Terms(current().events, Limits(60, 60), Path(sys.argv[1]))) as one:
     print(one.compose.project, *one.urls.values(), one.outcome.healthy, flush=True)
     if len(sys.argv) > 2:
         time.sleep(600)

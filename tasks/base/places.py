@@ -80,6 +80,12 @@ def project_key(files: Sequence[Path], environ: Mapping[str, str]) -> str:
     return f"{first.name}-{digest[:_SHOWN]}"
 
 
+def state_folder() -> Path:
+    """Where is kept what checkouts of this user must know of each other."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111  never raises
+    return Path(state) / "vllm-local-swarm"
+
+
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)  # logs and records say more than everybody on a machine is to read

@@ -88,6 +88,12 @@ class _Hidden(ValueError):
     """What is wrong with a value that may hold a password: the value itself is not shown."""
 
 
+def _stack(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", text):
+        raise ValueError("a name for Compose: lower-case letters, digits, - and _")
+    return text
+
+
 def _one_of(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
     def parse(text: str) -> StrEnum:
         if text not in list(choices):
@@ -198,6 +204,11 @@ class Settings:
     up_seconds: int = _setting(1800, _count, "how long the stack may take in all until every service is healthy")
     up_service_seconds: int = _setting(
         120, _count, "how long one service may take for that, beyond the start period of its health check"
+    )
+    stack_name: str = _setting(
+        "",
+        _stack,
+        "what this checkout's stack is called (default: the project's name, or one beside another checkout's)",
     )
 
     @property

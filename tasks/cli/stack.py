@@ -18,14 +18,17 @@ def task_up_optimized() -> Task:
 
 
 def task_down_optimized() -> Task:
-    """Remove the stack's containers and keep its data; [--volumes] [--yes] also removes the data"""
+    """Remove the stack's containers; [--volumes] its data too; [--all-worktrees] [--gone] those of others; [--yes]"""
     volumes = option("volumes", False, "remove the data too, for ever")
-    return {"actions": [(act, ["tasks.stack.stack:down"])], "params": [volumes, YES], **PLAIN}
+    every = option("all-worktrees", False, "the stacks of all checkouts of this project")
+    gone = option("gone", False, "the stacks of checkouts that are gone")
+    return {"actions": [(_down, [])], "params": [volumes, YES, every, gone], **PLAIN}
 
 
 def task_ps_optimized() -> Task:
-    """Show the stack's services: state, health, addresses, image; [--json]"""
-    return {"actions": [(_shown, ["tasks.stack.stack:ps"])], "params": [JSON], **QUIET}
+    """Show the stack's services: state, health, addresses, image; [--all]: the stack of each checkout; [--json]"""
+    every = option("all", False, "the stacks of all checkouts of this project", name="every")
+    return {"actions": [(_ps, [])], "params": [JSON, every], **QUIET}
 
 
 def task_logs_optimized() -> Task:
@@ -77,6 +80,16 @@ def task_ci_test() -> Task:
         "pos_arg": "words",
         **QUIET,
     }
+
+
+def _down(*, task: Any, all_worktrees: bool, gone: bool, **options: Any) -> Any:
+    if all_worktrees or gone:
+        return act("tasks.stack.every:down", task=task, gone=gone and not all_worktrees, **options)
+    return act("tasks.stack.stack:down", task=task, **options)
+
+
+def _ps(*, task: Any, every: bool, **options: Any) -> Any:
+    return _shown("tasks.stack.every:ps" if every else "tasks.stack.stack:ps", task=task, **options)
 
 
 def _shown(function: str, /, *, task: Any, **options: Any) -> Any:

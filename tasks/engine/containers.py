@@ -22,6 +22,7 @@ from tasks.engine.api import Api, sdk_client
 from tasks.engine.endpoint import endpoint
 
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+_DIRECTORY = "com.docker.compose.project.working_dir"
 _PREFIX = "com.docker.compose."
 _TRIES, _PAUSE = 20, 0.25
 # What Compose calls a new container until the one that it replaces is gone.
@@ -77,6 +78,17 @@ class Belongings:
 
     def __bool__(self) -> bool:
         return bool(self.containers or self.networks or self.volumes)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A container that Compose made, of whatever project: from which folder, and the ports of this machine that it has
+    now."""
+
+    project: str
+    directory: str
+    name: str
+    ports: frozenset[int]
 
 
 class Containers:
@@ -175,6 +187,21 @@ class Containers:
             if name not in used:
                 with _going():
                     _api().remove_network(name)
+
+
+def composed() -> list[Composed]:
+    """Every container that Compose made, stopped ones included. ``UserError`` when the engine does not answer."""
+    with _answering():
+        listed = _api().containers(all=True, filters={"label": [PROJECT, _DIRECTORY]})
+    return [
+        Composed(
+            container["Labels"][PROJECT],
+            container["Labels"][_DIRECTORY],
+            (container.get("Names") or [""])[0].lstrip("/"),
+            frozenset(port["PublicPort"] for port in container.get("Ports") or () if port.get("PublicPort")),
+        )
+        for container in listed
+    ]
 
 
 def projects(pattern: str) -> list[str]:

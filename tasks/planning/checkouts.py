@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from tasks.base import memory
+from tasks.base import memory, places
 from tasks.base.references import tag_of
 from tasks.planning import record
 
@@ -74,5 +74,4 @@ def _age(path: Path) -> float:
 
 
 def _registry() -> Path:
-    state = Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state"))  # noqa: PTH111  never raises
-    return state / "vllm-local-swarm" / "checkouts"
+    return places.state_folder() / "checkouts"

@@ -26,9 +26,10 @@ from tasks.base.formatting import size_text
 from tasks.compose.stack import Compose
 from tasks.engine.containers import Containers
 from tasks.run import Run
-from tasks.stack import bringup, images, stores
+from tasks.stack import bringup, checkout, images, stores
+from tasks.stack.checkout import compose_of
 from tasks.stack.events import ServicesListed
-from tasks.stack.stack import compose_of, locked
+from tasks.stack.stack import locked
 from tasks.stack.status import rows_of
 from tasks.stack.stores import Part, Store
 
@@ -78,7 +79,7 @@ def _stores(compose: Compose) -> list[Store]:
 def save(run: Run, compose: Compose, which: Sequence[Store], *, quiet: bool, to: Path | None = None) -> Archive:
     """Save these stores into a new folder below ``to``. ``quiet``: nothing writes to them meanwhile, so what they hold
     is counted too. ``UserError`` when one does not run or cannot be saved: then there is no archive."""
-    running = {container.service for container in Containers(run.project.name).look() if container.running}
+    running = {container.service for container in Containers(compose.project).look() if container.running}
     if missing := [store.service for store in which if store.service not in running]:
         raise UserError(f"{missing[0]} does not run, so its data cannot be saved", remedy="doit up_optimized")
     parent = to or run.common / "backups" / run.project.name
@@ -142,7 +143,7 @@ def restore(run: Run, words: Sequence[str], yes: bool) -> None:
     touched when the archive cannot be used."""
     if len(words) != 1:
         raise UserError("one archive is restored at a time", remedy="doit restore FOLDER")
-    archive, compose = read(Path(words[0])), compose_of(run)
+    archive, compose = read(Path(words[0])), checkout.settled(run)
     known = {store.service: store for store in _stores(compose)}
     if odd := sorted(archive.stores.keys() - known.keys()):
         raise UserError(f"{odd[0]} is in this archive and no store of this project", where=str(archive.folder))
@@ -151,7 +152,7 @@ def restore(run: Run, words: Sequence[str], yes: bool) -> None:
         if why := stores.refusal(compose, store, archive.stores[store.service].version):
             raise UserError(f"{why}; nothing was changed", where=str(archive.folder))
     names = ", ".join(archive.stores)
-    print(f"this puts {names} of {archive.project}, as of {archive.made}, in place of what {run.project.name} holds",
+    print(f"this puts {names} of {archive.project}, as of {archive.made}, in place of what {compose.project} holds",
           file=sys.stderr)  # fmt: skip
     if not yes:
         confirm()
@@ -161,7 +162,9 @@ def restore(run: Run, words: Sequence[str], yes: bool) -> None:
 
 def _restore(run: Run, compose: Compose, archive: Archive, which: Sequence[Store]) -> None:
     names = [store.service for store in which]
-    terms, built = bringup.terms(run, "restore"), images.built(run)
+    kept = images.kept(run)
+    checkout.pin(run, compose, kept)
+    terms, built = bringup.terms(run, "restore"), images.named(kept)
     only = bringup.start(compose, terms, only=names, built=built)
     if not only.healthy:
         raise UserError(bringup.explain(only, compose))

@@ -23,8 +23,7 @@ from tasks.history.store import Build, Status
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
-from tasks.stack import bringup, ephemeral_stack, images
-from tasks.stack.stack import compose_of
+from tasks.stack import bringup, checkout, ephemeral_stack, images
 from tasks.stack.status import rows_of
 
 E2E = "tests/e2e"
@@ -143,7 +142,7 @@ def test(run: Run, words: Sequence[str]) -> None:
     began = time.monotonic()
     terms = bringup.terms(run, f"ci-{os.getpid()}")
     try:
-        with ephemeral_stack.running(compose_of(run), terms, images.built(run)) as running:
+        with ephemeral_stack.running(checkout.project_of(run), terms, images.built(run)) as running:
             try:
                 _use(running, words, folder, began)
             except BaseException:

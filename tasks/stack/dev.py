@@ -29,11 +29,11 @@ from tasks.compose.secrets import ENV
 from tasks.compose.stack import Command, Compose, Service, Sync, restart_argv
 from tasks.engine.containers import Containers
 from tasks.run import Run
-from tasks.stack import bringup, health, watch
+from tasks.stack import bringup, checkout, health, watch
 from tasks.stack.ci import doit
 from tasks.stack.events import waiting
 from tasks.stack.logs import Follower
-from tasks.stack.stack import compose_of, locked, start
+from tasks.stack.stack import locked, start
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
 _RESTARTED = ("sync+restart", "restart")
@@ -56,7 +56,8 @@ class Reaction:
 
 def dev(run: Run) -> None:
     """Start the stack with its sources mounted and react to edits until Ctrl-C; the stack goes on running then."""
-    compose = mounted(compose_of(run), run.folder / "dev" / f"{run.project.name}.json")
+    compose = checkout.settled(run)
+    compose = mounted(compose, run.folder / "dev" / f"{compose.project}.json")
     # Looked at before the start: what is edited meanwhile is an edit, too.
     seen = _Seen.now(run, compose)
     before = stats_of(seen.folders())
@@ -265,7 +266,7 @@ def _run(run: Run, compose: Compose, name: str, command: Command) -> None:
 
 
 def _restart(run: Run, compose: Compose, services: Sequence[str]) -> None:
-    with locked(run), waiting(run.events, live=False) as show:
+    with locked(run, compose.project), waiting(run.events, live=False) as show:
         commands.run(restart_argv(compose, services), cwd=compose.directory, env=compose.env).checked(
             "docker compose restart"
         )

@@ -18,7 +18,7 @@ from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.planning.shared_image import SharedImage
 from tasks.run import Run
-from tasks.stack.stack import compose_of
+from tasks.stack.checkout import project_of
 
 
 class Pinned(NamedTuple):
@@ -39,7 +39,7 @@ class Pinned(NamedTuple):
 
 def pinned(run: Run) -> list[Pinned]:
     """The image of every service that has containers. ``UserError`` where Compose or the engine does not answer."""
-    services = {name: one for name, one in compose_of(run).services().items() if one.replicas}
+    services = {name: one for name, one in project_of(run).services().items() if one.replicas}
     decisions = run.decisions()
     ours = {name: decisions[name].inputs for name in services if name in decisions}
     offers = run.share.offers(ours, run.snapshot().platform) if run.settings.cache_registry else {}

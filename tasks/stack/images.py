@@ -9,6 +9,7 @@ image is another configuration, and the next ``docker compose up`` that somebody
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tasks.base.errors import UserError
 from tasks.base.references import tag_of
@@ -20,23 +21,45 @@ from tasks.planning.action import Action
 from tasks.run import Run
 
 
-def built(run: Run) -> dict[str, str]:
-    """The id of the image that each name of this project's images should stand for now, by normalised name.
+@dataclass(frozen=True)
+class Kept:
+    """An image of this project as this checkout has it: its names, which another may have taken meanwhile, the tag of
+    its fingerprint, which none takes, and its id."""
+
+    names: tuple[str, ...]
+    tag: str
+    id: str
+
+
+def kept(run: Run) -> dict[str, Kept]:
+    """Each image of this project as it should be run now, by the service that builds it.
 
     Where a file was edited since it was built, that is what was built here last. An image that the engine does not hold
     is left out.
     """
     now = Run(run.files, run.environ)  # what builds of this run took in may be newer than its plan
     snapshot = now.snapshot()
-    ids: dict[str, str] = {}
+    found: dict[str, Kept] = {}
     for name, decision in now.decisions().items():
         image, local_image = decision.inputs.image, decision.local_image
+        tag = tag_of(image.ref, decision.inputs.fingerprint)
         if decision.action not in (Action.FRESH, Action.RETAG):
             last = record.read(now.folder, name)
-            local_image = snapshot.get(tag_of(last.ref, last.fingerprint)) if last and last.ref == image.ref else None
+            tag = tag_of(last.ref, last.fingerprint) if last and last.ref == image.ref else ""
+            local_image = snapshot.get(tag) if tag else None
         if local_image:
-            ids |= dict.fromkeys(map(normalise, image.names), local_image.id)
-    return ids
+            found[name] = Kept(image.names, tag, local_image.id)
+    return found
+
+
+def built(run: Run) -> dict[str, str]:
+    """The id of the image that each name and tag of this project's images should stand for now: see ``kept``."""
+    return named(kept(run))
+
+
+def named(images: Mapping[str, Kept]) -> dict[str, str]:
+    """The id of the image that each of their names and tags should stand for, by normalised name."""
+    return {normalise(name): image.id for image in images.values() for name in (*image.names, image.tag)}
 
 
 def put_names_right(engine: Engine, services: Mapping[str, Service], images: Mapping[str, str]) -> None:

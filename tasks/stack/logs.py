@@ -14,7 +14,7 @@ from tasks.base.process import Process
 from tasks.compose.stack import Compose, logs_argv
 from tasks.engine.containers import Containers
 from tasks.run import Run
-from tasks.stack.stack import compose_of
+from tasks.stack.checkout import compose_of
 
 
 def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str) -> None:

@@ -30,12 +30,13 @@ from tasks.engine.client import normalise
 from tasks.engine.containers import Container, Containers, Event
 from tasks.planning.plan import Decision
 from tasks.run import Run
-from tasks.stack import backup, bringup, images, journal, stores
+from tasks.stack import backup, bringup, checkout, images, journal, stores
+from tasks.stack.checkout import compose_of
 from tasks.stack.ci import doit
 from tasks.stack.events import ServicesListed
 from tasks.stack.health import Health, Moment, Outcome, judge
 from tasks.stack.journal import Before, Journal, Phase, held_tag
-from tasks.stack.stack import compose_of, locked, make_env
+from tasks.stack.stack import locked, make_env
 from tasks.stack.standard import standard_of
 from tasks.stack.status import rows_of
 
@@ -58,6 +59,12 @@ def migrate(run: Run, dry_run: bool, undo: bool, yes: bool) -> None:
 
     ``UserError`` when there is nothing to migrate or to undo, when data would be left behind, and when the new stack
     did not become healthy: the old one is back then."""
+    own = checkout.of(run)
+    if own.beside:
+        raise UserError(
+            f"the stack of this checkout is {own.name}, and a migration is about that called {own.project}",
+            remedy="run it in the checkout that this one is of, or set STACK_NAME",
+        )
     with locked(run):
         left = journal.read(journal.path_of(run))
         if left and dry_run:

@@ -16,19 +16,15 @@ from tasks.compose import secrets
 from tasks.compose.stack import Compose, down_argv
 from tasks.engine.containers import Belongings, Containers
 from tasks.run import Run
-from tasks.stack import bringup, images, journal
+from tasks.stack import bringup, checkout, images, journal
 from tasks.stack.events import ServicesListed
 from tasks.stack.status import rows, rows_of
 
 
-def compose_of(run: Run) -> Compose:
-    """The project as Compose is told about it."""
-    return Compose(run.files, run.project.name, run.environ)
-
-
-def locked(run: Run) -> contextlib.AbstractContextManager[None]:
-    """The right to change this project's containers; another run that does so, of whatever checkout, is waited for."""
-    name = run.project.name
+def locked(run: Run, name: str = "") -> contextlib.AbstractContextManager[None]:
+    """The right to change the containers of this stack (default: this checkout's); another run that does so, of whatever
+    checkout, is waited for."""
+    name = name or checkout.of(run).name
     path = lock.of_engine(run.engine.address, "stack", name)
     return lock.exclusive(path, f"waiting for another run that changes {name}")
 
@@ -39,7 +35,7 @@ def make_env(run: Run) -> None:
     folder = run.files[0].parent
     missing = [name for name in secrets.wanted(folder) if not run.environ.get(name)]
     if missing and not (folder / secrets.ENV).exists():
-        volumes = Containers(run.project.name).belongings().volumes
+        volumes = Containers(checkout.of(run).name).belongings().volumes
         if volumes:
             raise UserError(
                 f"it is gone, and the data in {', '.join(volumes)} can only be read with its passwords",
@@ -53,14 +49,16 @@ def make_env(run: Run) -> None:
 
 def up(run: Run) -> None:
     """The action of ``up_optimized``: see ``start``."""
-    start(run, compose_of(run), "up")
+    start(run, checkout.settled(run), "up")
 
 
 def start(run: Run, compose: Compose, task: str) -> None:
     """Start the stack for ``task``, wait for health, tell its table; ``UserError`` says which service is not healthy,
     and why."""
-    with locked(run):
-        outcome = bringup.start(compose, bringup.terms(run, task), built=images.built(run))
+    with locked(run, compose.project):
+        kept = images.kept(run)
+        checkout.pin(run, compose, kept)
+        outcome = bringup.start(compose, bringup.terms(run, task), built=images.named(kept))
         if outcome.healthy:
             journal.close_left(run, "this stack is healthy")
     run.events.emit(ServicesListed(rows_of(outcome)))
@@ -70,23 +68,26 @@ def start(run: Run, compose: Compose, task: str) -> None:
 
 def down(run: Run, volumes: bool, yes: bool) -> None:
     """Remove containers and networks; with ``volumes`` also the data, once the user has agreed."""
-    project = Containers(run.project.name)
-    with locked(run):
+    choice = checkout.of(run)
+    project = Containers(choice.name)
+    with locked(run, choice.name):
         there = project.belongings()
         if not there or (not volumes and not there.containers and not there.networks):
             journal.close_left(run, "nothing of it is there")
-            print(f"nothing of {run.project.name} is up{_kept(there)}", file=sys.stderr)
+            print(f"nothing of {choice.name} is up{_kept(there)}", file=sys.stderr)
             return
         if volumes and there.volumes:
             print(f"this removes for ever the data in {', '.join(there.volumes)}", file=sys.stderr)
             if not yes:
                 confirm()
-        compose = compose_of(run)
+        compose = checkout.compose_of(run, choice)
         done = compose_run(compose, down_argv(compose, volumes=volumes), bringup.log_of(run, "down"))
         if done:
             raise UserError(f"docker compose down: {done}", remedy=f"its log is {bringup.log_of(run, 'down')}")
         journal.close_left(run, "its containers are gone")
         left = project.belongings()
+        if not left:
+            checkout.forget(choice)
     gone = [f"{len(there.containers)} containers", f"{len(there.networks)} networks"]
     gone += [f"{len(there.volumes) - len(left.volumes)} volumes"] if volumes else []
     print(f"removed {', '.join(gone)}{_kept(left)}", file=sys.stderr)
@@ -106,8 +107,9 @@ def compose_run(compose: Compose, argv: Sequence[str], log: Path) -> str:
 
 def ps(run: Run, as_json: bool) -> None:
     """Print the services of the stack and their containers, as a table or as JSON."""
-    services = [name for name, service in compose_of(run).services().items() if service.replicas]
-    listed = rows(services, Containers(run.project.name).look())
+    compose = checkout.compose_of(run)
+    services = [name for name, service in compose.services().items() if service.replicas]
+    listed = rows(services, Containers(compose.project).look())
     if as_json:
         print(json.dumps(listed, indent=2))
     else:

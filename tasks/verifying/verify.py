@@ -20,8 +20,8 @@ from tasks.planning import record
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
+from tasks.stack import checkout
 from tasks.stack.images import same
-from tasks.stack.stack import compose_of
 from tasks.verifying import running
 from tasks.verifying.content import Content, content_of
 from tasks.verifying.difference import Difference, differences
@@ -52,7 +52,7 @@ def chosen(run: Run, words: Sequence[str]) -> list[str]:
     images = run.project.images
     by_ref = {normalise(ref): name for name, image in images.items() for ref in image.names}
     unknown = [word for word in words if word not in images and normalise(word) not in by_ref]
-    services = compose_of(run).services() if unknown else {}
+    services = checkout.project_of(run).services() if unknown else {}
     named = []
     for word in words:
         service = services.get(word)
@@ -131,8 +131,13 @@ def _rebuilt(run: Run, decision: Decision, local_image: LocalImage, content: Con
 
 def _containers(run: Run, decision: Decision, local_image: LocalImage | None) -> dict[str, tuple[str, ...]]:
     refs = set(map(normalise, decision.inputs.image.names))
-    there = Containers(run.project.name).look()
-    found = [each for each in there if each.running and normalise(each.image) in refs]
+    stack = checkout.of(run)
+    there = [each for each in Containers(stack.name).look() if each.running]
+    found = [each for each in there if normalise(each.image) in refs]
+    if stack.beside:  # its containers are made from the tags of fingerprints
+        services = checkout.project_of(run).services()
+        users = {name for name, one in services.items() if name == decision.name or normalise(one.image) in refs}
+        found = [each for each in there if each.service in users]
     return {container.name: tuple(_run(run, container, local_image)) for container in found}
 
 
