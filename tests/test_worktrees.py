@@ -9,16 +9,19 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
 
 from tasks.base.errors import UserError
+from tasks.compose.stack import Compose
 from tasks.engine.client import normalise
 from tasks.engine.containers import Containers, projects
+from tasks.run import Run
 from tasks.stack import beside
-from tasks.stack.checkout import Choice, Other, decide, name_for
+from tasks.stack.checkout import Choice, Other, decide, is_in_the_way, name_for
 from tasks.stack.ephemeral_stack import free_port
 from tasks.stack.images import Kept, named
 from tasks.stack.place import Place
@@ -123,6 +126,23 @@ def test_names() -> None:
     assert taken != name_for("shop", Path("/other/feature"), {"shop-feature"})
     assert name_for("shop", Path("/src/Fix #12 (ä)"), ()) == "shop-fix-12"
     assert name_for("shop", Path("/shop"), ()) == "shop"
+
+
+@pytest.mark.parametrize(
+    ("ports", "containers", "moved"), [({8005}, {"a"}, True), (set(), {"web-1"}, True), ({8006}, {"a"}, False)]
+)
+def test_a_worktree_that_compose_calls_otherwise_is_moved_where_it_wants_what_another_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ports: set[int], containers: set[str], moved: bool
+) -> None:
+    monkeypatch.setattr(Compose, "config", lambda self: CONFIG)
+    main = checkout(tmp_path / "shop")
+    there = worktree(tmp_path / "fix", tmp_path / "shop")
+    choice = Choice("fix", "fix", str(there.directory), "unix:///engine")
+    run = cast(Run, SimpleNamespace(files=(), environ={}))
+    of_main = Other("shop", main, frozenset(ports), frozenset(containers))
+    assert is_in_the_way(run, choice, [of_main]) == moved
+    stranger = dataclasses.replace(of_main, place=checkout(tmp_path / "other"))
+    assert not is_in_the_way(run, choice, [stranger])
 
 
 # ---- what is another in a stack beside the first

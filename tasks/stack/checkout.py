@@ -38,13 +38,15 @@ _COMING_UP = 3600.0  # for so many seconds a stack that holds nothing may be abo
 @dataclass(frozen=True)
 class Choice:
     """The stack of one checkout: what its files call the project, its own name, whether it runs ``beside`` that of
-    another checkout, and then which port each of the files' is."""
+    another checkout, and then which port each of the files' is. ``of`` says which folder of which git repository it
+    is of, also when that is gone."""
 
     project: str
     name: str
     directory: str
     engine: str
     files: tuple[str, ...] = ()
+    of: str = ""
     beside: bool = False
     ports: Mapping[str, int] = field(default_factory=dict)
 
@@ -91,7 +93,7 @@ def settled(run: Run) -> Compose:
     with lock.exclusive(lock.of_engine(run.engine.address, "checkouts"), "waiting for another checkout's choice"):
         others = _others(run)
         choice = _chosen(run, others)
-        if not choice.beside and _is_in_the_way(run, choice, others):
+        if not choice.beside and is_in_the_way(run, choice, others):
             choice = dataclasses.replace(choice, beside=True)
         if not choice.beside:
             _keep(run, choice)
@@ -148,6 +150,21 @@ def decide(choice: Choice, kept: Choice | None, others: Sequence[Other], wanted:
     return choice
 
 
+def is_in_the_way(run: Run, choice: Choice, others: Sequence[Other]) -> bool:
+    """Whether another checkout of the same repository, whose stack has another name, has a port or the name of a
+    container that the files give to this one."""
+    here = choice.place
+    relatives = [other for other in others if other.name != choice.name and here.is_relative(other.place)]
+    relatives = [other for other in relatives if other.place.there]
+    ports = frozenset().union(*(other.ports for other in relatives))
+    names = frozenset().union(*(other.containers for other in relatives))
+    if not ports and not names:
+        return False
+    config = Compose(run.files, choice.name, run.environ).config()
+    wanted = {service.get("container_name") for service in (config.get("services") or {}).values()}
+    return bool(wanted & names) or not ports.isdisjoint(beside.published(config))
+
+
 def name_for(project: str, root: Path, taken: Collection[str]) -> str:
     """What the stack of a checkout is called that is not the first: after the project and the checkout's folder.
 
@@ -167,8 +184,15 @@ def name_for(project: str, root: Path, taken: Collection[str]) -> str:
 
 def _chosen(run: Run, others: Sequence[Other]) -> Choice:
     project = run.project
-    directory = os.path.realpath(project.directory)
-    choice = Choice(project.name, project.name, directory, run.engine.address, tuple(map(str, run.files)))
+    place = Place.of(project.directory)
+    choice = Choice(
+        project.name,
+        project.name,
+        str(place.directory),
+        run.engine.address,
+        tuple(map(str, run.files)),
+        f"{place.inner} of {place.repository}" if place.repository else "",
+    )
     return decide(choice, _kept(run, choice), others, run.settings.stack_name)
 
 
@@ -212,21 +236,6 @@ def _holds(claim: Choice) -> bool:
     return bool(Containers(claim.name).belongings())
 
 
-def _is_in_the_way(run: Run, choice: Choice, others: Sequence[Other]) -> bool:
-    """Whether another checkout of the same repository, whose stack has another name, has a port or the name of a
-    container that the files give to this one."""
-    here = choice.place
-    relatives = [other for other in others if other.name != choice.name and here.is_relative(other.place)]
-    relatives = [other for other in relatives if other.place.there]
-    ports = frozenset().union(*(other.ports for other in relatives))
-    names = frozenset().union(*(other.containers for other in relatives))
-    if not ports and not names:
-        return False
-    config = Compose(run.files, choice.name, run.environ).config()
-    wanted = {service.get("container_name") for service in (config.get("services") or {}).values()}
-    return bool(wanted & names) or not ports.isdisjoint(beside.published(config))
-
-
 def _ports(choice: Choice, config: Mapping[str, Any]) -> dict[str, int]:
     """A number for each port of the files that nobody else has, on this engine, on this machine, or kept for later."""
     containers = composed()
@@ -253,8 +262,11 @@ def _is_free(port: int) -> bool:
 
 
 def _first(choice: Choice, others: Sequence[Other]) -> str:
+    here = choice.place
+    twins = [other for other in others if other.is_beside(here)]
+    named = [other for other in twins if other.name == choice.project]
     places = sorted(
-        {str(other.place.root) for other in others if other.name == choice.project and other.is_beside(choice.place)}
+        {str(other.place.root) for other in named or filter(lambda one: here.is_relative(one.place), twins)}
     )
     return f"that of {places[0]}" if places else "those of other checkouts"
 

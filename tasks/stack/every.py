@@ -36,7 +36,7 @@ def stacks(run: Run) -> list[Choice]:
     here = own.place
     found = {own.name: own}
     for choice in checkout.known(own.engine):
-        if choice.project != own.project and not here.is_relative(choice.place):
+        if choice.project != own.project and (not own.of or choice.of != own.of):
             continue
         if not choice.place.there and not Containers(choice.name).belongings():
             checkout.forget(choice)

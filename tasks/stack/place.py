@@ -37,7 +37,7 @@ class Place:
     def is_twin(self, other: Place) -> bool:
         """Whether the other one is the same folder of another checkout, as far as places can tell: two folders of one
         checkout, or one within the other, are two projects."""
-        if self.root == other.root or self._inner != other._inner:
+        if self.root == other.root or self.inner != other.inner:
             return False
         nested = self.root in other.root.parents or other.root in self.root.parents
         return not nested or (self.repository is not None and other.repository is not None)
@@ -47,7 +47,8 @@ class Place:
         return self.repository is not None and self.repository == other.repository and self.is_twin(other)
 
     @property
-    def _inner(self) -> Path:
+    def inner(self) -> Path:
+        """Where in its checkout the project's folder is."""
         return self.directory.relative_to(self.root)
 
 
