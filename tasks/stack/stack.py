@@ -22,8 +22,8 @@ from tasks.stack.status import rows, rows_of
 
 
 def locked(run: Run, name: str = "") -> contextlib.AbstractContextManager[None]:
-    """The right to change the containers of this stack (default: this checkout's); another run that does so, of whatever
-    checkout, is waited for."""
+    """The right to change the containers of this stack (default: this checkout's); another run that does so, of
+    whatever checkout, is waited for."""
     name = name or checkout.of(run).name
     path = lock.of_engine(run.engine.address, "stack", name)
     return lock.exclusive(path, f"waiting for another run that changes {name}")
