@@ -109,6 +109,15 @@ def test_the_builder_is_the_same_in_each_dockerfile_so_that_it_runs_once() -> No
     assert len(found) == 1
 
 
+def test_no_layer_has_files_with_the_times_of_the_checkout() -> None:
+    for image in IMAGES:
+        stages = re.split(r"(?m)^(?=FROM )", (ROOT / "docker" / image / "Dockerfile").read_text())
+        [final] = [stage for stage in stages if re.match(r"FROM (scratch|base-\S+)( AS service)?\n", stage)]
+        copies = [line for line in final.splitlines() if line.startswith(("COPY", "ADD"))]
+        assert copies
+        assert all("--from=" in line for line in copies), image
+
+
 def test_env_example_has_every_variable_of_the_compose_files_with_the_same_default() -> None:
     example = settings.read_env(ROOT / ".env.example")
     # These come from the environment alone, as .env.example says.

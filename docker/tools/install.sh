@@ -14,7 +14,8 @@ export UV_CONCURRENT_DOWNLOADS=4
 PYC_INVALIDATION_MODE=UNCHECKED_HASH /tools/bin/uv pip install --quiet --no-deps --require-hashes \
     --link-mode copy --compile-bytecode --python "$1/bin/python" --requirement "$2"
 
-# The packages' own tests; type stubs, headers and sources of extension modules.
+# uv's own lock; the packages' own tests; type stubs, headers and sources of extension modules.
+rm -f "$1/.lock"
 find "$1/lib" -type d -name tests -prune -exec rm -rf {} +
 find "$1/lib" -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.h' -o -name '*.c' -o -name '*.a' \) -delete
 

@@ -13,7 +13,5 @@ if [ "$1" = / ]; then
         -o -path /etc/hosts -o -path /etc/resolv.conf \) -prune \
         -o -newermt "$time" -exec touch --no-dereference --date="$time" {} +
 else
-    # /mnt is part of it: while the step runs, it holds what is mounted there.
     find "$1" -exec touch --no-dereference --date="$time" {} +
-    touch --date="$time" /mnt
 fi
