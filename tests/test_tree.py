@@ -228,6 +228,45 @@ def test_a_row_that_is_not_well_formed_is_not_believed(root, store):
     assert digests(root, store) == first
 
 
+def whole(root: Path, store: Path | None) -> str:
+    with Index(store) as index:
+        return Tree(root, index).folder("d").whole().hex()
+
+
+def test_the_digest_of_a_folder_is_remembered_and_never_that_of_another_state(root, store, hashed):
+    seen = set()
+    for change in (
+        lambda: None,
+        lambda: (root / "d/c").write_text("other"),
+        lambda: (root / "d/c").chmod(0o640),
+        lambda: (root / "d/c").rename(root / "d/e"),
+        lambda: (root / "d/f").write_text("new"),
+        lambda: (root / "d/f").unlink(),
+    ):
+        change()
+        age(*(root / "d").iterdir())
+        first = whole(root, store)
+        assert first == whole(root, None)
+        hashed.clear()
+        assert whole(root, store) == first
+        assert hashed == []
+        seen.add(first)
+    assert len(seen) == 5, "the last state is one that was before"
+
+
+def test_a_row_without_the_digest_of_its_folder_is_believed(root, store, hashed):
+    age(root / "d/c")
+    first = whole(root, store)
+    with sqlite3.connect(store) as db:
+        for path, stamps, kept, _ in db.execute("SELECT * FROM folders").fetchall():
+            short = kept[: len(kept) // 64 * 32] if len(kept) == 64 else kept
+            row = (short, tree._sum(path, stamps, short), path)
+            db.execute("UPDATE folders SET digests = ?, sum = ? WHERE path = ?", row)
+    hashed.clear()
+    assert whole(root, store) == first
+    assert hashed == []
+
+
 def test_a_store_that_cannot_be_written_is_no_error(root, tmp_path):
     assert digests(root, tmp_path / "root" / "a" / "index.sqlite3")
 

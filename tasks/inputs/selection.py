@@ -19,7 +19,7 @@ from typing import NamedTuple
 from tasks.inputs.ignorefile import IgnoreFile, State
 from tasks.inputs.reads import Copy
 from tasks.inputs.sources import Item, find
-from tasks.inputs.tree import Folder, Tree
+from tasks.inputs.tree import LINE, Folder, Tree
 
 _MAX_LINKS = 255
 
@@ -106,7 +106,7 @@ class View:
                 pending += unknown
                 continue
             if here not in self._digests:
-                self._digests[here] = self._digest(here)
+                self._digests[here] = self._digest(here, bool(below))
             pending.pop()
         return self._digests[folder]
 
@@ -116,9 +116,11 @@ class View:
         prefix = f"{folder}/" if folder else ""
         return [prefix + listing.names[number] for number in numbers if stat.S_ISDIR(listing.modes[number])]
 
-    def _digest(self, folder: str) -> bytes:
-        """The same of a folder, those of the folders in it being known."""
+    def _digest(self, folder: str, holds_folders: bool) -> bytes:
+        """The same of a folder, those of the folders in it, if it ``holds_folders``, being known."""
         listing, numbers = self.visible(folder)
+        if not holds_folders and 0 < len(numbers) == len(listing.names):
+            return listing.whole()
         encoded = os.fsencode("\0".join(listing.names)).split(b"\0")
         prefix = f"{folder}/" if folder else ""
         parts = []
@@ -128,7 +130,7 @@ class View:
                 below = self._digests[prefix + listing.names[number]] + listing.attributes(number)
             else:
                 below = listing.digest(number)
-            parts.append(b"%b\0%o\0%d\0%b" % (encoded[number], mode, len(below), below))
+            parts.append(LINE % (encoded[number], mode, len(below), below))
         return hashlib.sha256(b"".join(parts)).digest()
 
     def select(self, copies: Iterable[Copy], where: str) -> Selection:

@@ -32,6 +32,8 @@ from tasks.inputs.contents import RECORD
 
 _SIZE = RECORD.size
 _UNKNOWN = bytes(32)
+LINE = b"%b\0%o\0%d\0%b"
+"""What counts of an entry: its name and mode, and how long what follows is."""
 _ERRORS = (sqlite3.Error, UnicodeDecodeError)  # of a damaged file even the message may be none
 _DOUBT = 1 << 31  # in the mode of a record: the hash must not be trusted. No real file has that bit
 _SCHEMA = (
@@ -48,7 +50,18 @@ class Folder:
     ``overlooked`` is whether something changed since an earlier look that BuildKit's client would not send again.
     """
 
-    __slots__ = ("_before", "_digests", "_place", "_records", "_stored", "modes", "names", "overlooked", "path")
+    __slots__ = (
+        "_before",
+        "_digests",
+        "_place",
+        "_records",
+        "_stored",
+        "_whole",
+        "modes",
+        "names",
+        "overlooked",
+        "path",
+    )
 
     def __init__(self, path: str, rows: list[tuple[str, int, bytes]]) -> None:
         self.path = path
@@ -59,6 +72,7 @@ class Folder:
         self._before: dict[int, bytes] = {}
         self._place: dict[str, int] | None = None
         self._stored = True
+        self._whole = b""
         self.overlooked = False
 
     def find(self, name: str) -> int:
@@ -80,6 +94,7 @@ class Folder:
             f"{self.path}/{self.names[number]}", self.modes[number], self._records[number]
         )
         self._digests[start : start + 32] = digest
+        self._whole = b""
         if not trusted:
             mtime, ctime, size, inode, mode = RECORD.unpack(self._records[number])
             self._records[number] = RECORD.pack(mtime, ctime, size, inode, mode | _DOUBT)
@@ -95,9 +110,21 @@ class Folder:
         digest = hashlib.sha256(attributes).digest() if attributes else _UNKNOWN
         if self._digests[start : start + 32] != digest:  # no time stamp of a folder is kept, so each look compares
             self._digests[start : start + 32] = digest
+            self._whole = b""
             self._stored = False
             self.overlooked = True
         return attributes
+
+    def whole(self) -> bytes:
+        """sha256 of what all entries hold, with names and modes, of a folder that holds none. Remembered too: while
+        a folder looks as it did, nothing is done for each of its files."""
+        if not self._whole:
+            names = os.fsencode("\0".join(self.names)).split(b"\0")
+            digests = [self.digest(number) for number in range(len(self.names))]
+            lines = [LINE % entry for entry in zip(names, self.modes, map(len, digests), digests, strict=True)]
+            self._whole = hashlib.sha256(b"".join(lines)).digest()
+            self._stored = False
+        return self._whole
 
     def mtime_ns(self, number: int) -> int:
         """When entry ``number`` was last written, in ns; 0 for a folder."""
@@ -106,7 +133,8 @@ class Folder:
     def recall(self, stamps: bytes, digests: bytes) -> None:
         """Take over what was known when the folder looked like ``stamps``, entry by entry where it changed."""
         if stamps == self.stamps():
-            self._digests = bytearray(digests)
+            size = 32 * len(self.names)
+            self._digests, self._whole = bytearray(digests[:size]), digests[size:]
             return
         self._stored = False
         names, _, records = stamps.partition(b"/")
@@ -145,7 +173,7 @@ class Folder:
         # What it was before is forgotten now, so whoever hashes it later cannot tell whether it is still the same.
         self.overlooked |= any(self._digests[32 * at : 32 * at + 32] == _UNKNOWN for at in self._before)
         self._stored = True
-        kept = os.fsencode(self.path), self.stamps(), bytes(self._digests)
+        kept = os.fsencode(self.path), self.stamps(), bytes(self._digests) + self._whole
         return *kept, _sum(*kept)
 
 
@@ -369,4 +397,4 @@ def _well_formed(path: bytes, stamps: object, digests: object, kept: object) -> 
         return False
     names, slash, records = stamps.partition(b"/")
     count = names.count(b"\0") + 1
-    return bool(slash) and len(records) == _SIZE * count and len(digests) == 32 * count
+    return bool(slash) and len(records) == _SIZE * count and len(digests) in (32 * count, 32 * count + 32)
