@@ -147,16 +147,22 @@ def _print(listed: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _state(services: Sequence[Mapping[str, Any]]) -> str:
-    """How many containers run, and which are not well.
+    """How many containers run, and how those are that do not, or are not healthy.
 
-    >>> _state([{"service": "web", "state": "running", "health": "unhealthy"}])
-    '1 of 1 run, web unhealthy'
+    >>> web = {"service": "web", "state": "running", "health": "unhealthy"}
+    >>> _state([web, {"service": "migrate", "state": "exited", "health": ""}])
+    '1 of 2 run, web unhealthy, migrate exited'
     """
     if not services:
         return "none"
+    others = []
+    for each in services:
+        if each["state"] != "running":
+            others.append(f"{each['service']} {each['state']}")
+        elif each["health"] not in ("", "healthy"):
+            others.append(f"{each['service']} {each['health']}")
     run = sum(service["state"] == "running" for service in services)
-    bad = [f"{each['service']} {each['health']}" for each in services if each["health"] not in ("", "healthy")]
-    return ", ".join([f"{run} of {len(services)} run", *bad])
+    return ", ".join([f"{run} of {len(services)} run", *others])
 
 
 def _stale(images: Mapping[str, str]) -> str:
