@@ -128,7 +128,7 @@ class PretendedEngine:
                 "MemTotal": 1,
             },
             "/images/json": [_listed(image) for image in self.images.values()],
-            "/containers/json": [_container(name, one) for name, one in self.services.items()],
+            "/containers/json": _with_labels([_container(name, one) for name, one in self.services.items()], words),
             "/networks": [{"Name": "shop_default"}] if self.services else [],
             "/volumes": {"Volumes": []},
             "/events": "",
@@ -205,6 +205,18 @@ def _listed(image: dict[str, Any]) -> dict[str, Any]:
         "Size": size,
         "Created": 1_790_000_000,
     }
+
+
+def _with_labels(containers: list[dict[str, Any]], words: dict[str, str]) -> list[dict[str, Any]]:
+    """Those that have every label of the filter: each is a label, or a label and its value."""
+    wanted = [label.partition("=") for label in json.loads(words.get("filters", "{}")).get("label", ())]
+    return [
+        container
+        for container in containers
+        if all(
+            key in container["Labels"] and (not eq or container["Labels"][key] == value) for key, eq, value in wanted
+        )
+    ]
 
 
 def _container(name: str, one: dict[str, Any]) -> dict[str, Any]:

@@ -184,7 +184,9 @@ def test_the_stack_comes_up_is_shown_and_goes(shop: Shop) -> None:
     up = lab.doit("up_optimized")
     assert up.returncode == 0, up.stderr
     assert {name: one["health"] for name, one in engine.services.items()} == {"web": "healthy", "worker": "healthy"}
-    listed = json.loads(lab.doit("ps_optimized", "--json").stdout)
+    shown = lab.doit("ps_optimized", "--json")
+    assert shown.returncode == 0, shown.stderr
+    listed = json.loads(shown.stdout)
     assert {one["service"]: one["state"] for one in listed} == {"web": "running", "worker": "running"}
     assert "web" in lab.doit("ps_optimized").stdout
     assert "worker says hello" in lab.doit("logs_optimized", "worker").stdout
