@@ -22,8 +22,8 @@ SIGNS = {
     "registry": r"the shared registry \S+ .*(built here instead|not shared)",
     "redis": r"Redis is left out \(.*\): another machine may do the same work",
 }
-# What of it cannot be used is waited for 2 to 5 s by each request, 20 s by a push.
-PATIENCE = 90
+# A request is waited for 2 to 5 s, a push 20 s; after three and two that failed in a row, no more are tried.
+PATIENCE = 180
 
 
 class Sharing:
@@ -58,7 +58,7 @@ class Sharing:
 def test_what_machines_share_through_goes_in_the_middle_of_a_build(
     project: Project, rounds: Rounds, tmp_path: Path
 ) -> None:
-    """Each image is built, that is said once, and what the next run finds is right."""
+    """Each image is built, nothing is said twice, and what the next run finds is right."""
     for count in rounds.of(2, 200):
         which, number = rounds.chance.choice(list(SIGNS)), rounds.chance.choice([signal.SIGKILL, signal.SIGSTOP])
         sharing = Sharing(tmp_path / f"sharing-{count}")
@@ -73,8 +73,10 @@ def test_what_machines_share_through_goes_in_the_middle_of_a_build(
                 rounds.took.append(time.monotonic() - began)
                 sharing.wake()
             assert doit.returncode == 0, (which, number, project.output)
-            assert len(re.findall(SIGNS[which], project.output)) == 1, (which, number, project.output)
-            assert len(re.findall("registry|Redis", project.output)) == 1, (which, number, project.output)
+            told = [line for line in project.output.splitlines() if re.search("registry|Redis", line)]
+            assert any(re.search(SIGNS[which], line) for line in told), (which, number, project.output)
+            # Of a registry, that it does not answer, does not give and takes nothing.
+            assert len(told) == len(set(told)) <= (3 if which == "registry" else 1), (which, number, told)
             assert "Traceback" not in project.output, project.output
             assert wait_until(lambda: not project.processes(), SOON)
             names = Engine(project.engine.address).snapshot().by_name
