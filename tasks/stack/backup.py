@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tasks.base import files, leftovers
+from tasks.base import commands, files, leftovers
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
@@ -188,10 +188,11 @@ def _restore(run: Run, compose: Compose, archive: Archive, which: Sequence[Store
 
 
 def stop(compose: Compose, but: Sequence[str]) -> None:
-    """Stop all services of the project but these."""
-    running = {container.service for container in Containers(compose.project).look() if container.running}
-    if others := sorted(running - set(but)):
-        compose.run("--progress", "plain", "stop", *others).checked("the services cannot be stopped")
+    """Stop everything of the project but these services, also what this Compose file does not know."""
+    there = Containers(compose.project).look()
+    others = [container.name for container in there if container.running and container.service not in but]
+    if others:
+        commands.run(["docker", "stop", *others], env=compose.env).checked("the services cannot be stopped")
 
 
 def _load(compose: Compose, store: Store, archive: Archive) -> None:

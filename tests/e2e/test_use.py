@@ -210,3 +210,12 @@ def test_openais_interface(stack: Stack, alice: Person) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
     # A key that may ask the model may not read memories.
     assert stack.memory.post("/search", json={"query": "a"}, headers=key).status_code == 403
+
+
+def test_what_prometheus_asks_for(stack: Stack) -> None:
+    """The processes of a service count together, for who knows the token of docker-compose.test.yml."""
+    for client, service in zip(stack.clients(), ("auth", "memory", "orchestrator"), strict=True):
+        assert client.get("/metrics").status_code == 401
+        told = client.get("/metrics", headers={"Authorization": "Bearer e2e-metrics"}).text
+        health = f'swarm_requests_total{{method="GET",route="/health",service="{service}",status="200"}}'
+        assert health in told, told
