@@ -112,7 +112,7 @@ def test_images_and_what_runs_are_what_the_sources_give_or_it_says_what_differs(
     lab.build()
     ref = lab.ref("app")
     labels = ("--label", f"com.docker.compose.project={lab.prefix}", "--label", "com.docker.compose.service=app")
-    container = docker("run", "--detach", "--rm", *labels, ref, "sleep", "600").stdout.strip()
+    container = docker("run", "--detach", "--rm", "--init", *labels, ref, "sleep", "600").stdout.strip()
     try:
         status, found = verified(lab)
         assert (status, all(one["same"] for one in found.values())) == (0, True), found

@@ -28,6 +28,7 @@ from tasks.engine.labels import INPUT_DIGEST, LABEL
 _VERSION, _IMAGES = "/version", "/images/json"
 _TOGETHER, _ENOUGH = 50, 10  # records in one request to remove them, and characters of each one's id
 _AGAIN_SECONDS = (0.05, 0.2, 0.8)
+_INIT = {"/sbin/docker-init", "/usr/sbin/docker-init"}  # where `init: true` mounts one; /sbin is a link in some images
 # Instructions that change an image's configuration only (WORKDIR makes a layer).
 _WITHOUT_LAYER = {
     "ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "SHELL",
@@ -239,7 +240,9 @@ class Engine:
         added, 2 deleted); and where something is mounted in it."""
         inspected = self._call("GET", f"/containers/{container_id}/json")
         mounted = {mount["Destination"] for mount in inspected.get("Mounts") or ()}
-        mounted |= ((inspected.get("HostConfig") or {}).get("Tmpfs") or {}).keys()
+        config = inspected.get("HostConfig") or {}
+        mounted |= (config.get("Tmpfs") or {}).keys()
+        mounted |= _INIT if config.get("Init") else set()
         return self._call("GET", f"/containers/{container_id}/changes") or [], mounted
 
     def build_cache(self) -> tuple[CacheRecord, ...]:
