@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import os
 import re
-import socket
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -28,6 +27,7 @@ from tasks.compose.stack import Compose
 from tasks.engine.containers import Composed, Containers, composed
 from tasks.run import Run
 from tasks.stack import beside
+from tasks.stack.free_port import is_free
 from tasks.stack.images import Kept
 from tasks.stack.place import Place
 
@@ -246,19 +246,8 @@ def _ports(choice: Choice, config: Mapping[str, Any]) -> dict[str, int]:
             taken.update(other.ports.values())
     wanted = beside.wanted_ports(config)
     return beside.assigned(
-        wanted, choice.ports, taken, lambda port: port in own or _is_free(port), f"{choice.name} {choice.directory}"
+        wanted, choice.ports, taken, lambda port: port in own or is_free(port), f"{choice.name} {choice.directory}"
     )
-
-
-def _is_free(port: int) -> bool:
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        with socket.socket(type=kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except OSError:
-                return False
-    return True
 
 
 def _first(choice: Choice, others: Sequence[Other]) -> str:

@@ -15,7 +15,6 @@ import os
 import random
 import re
 import secrets as randomness
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from tasks.compose.stack import Compose, Service
 from tasks.engine.containers import Containers, projects
 from tasks.stack import bringup
 from tasks.stack.bringup import Terms
+from tasks.stack.free_port import is_free
 from tasks.stack.health import Outcome
 
 OVERRIDE = "docker-compose.test.yml"
@@ -116,7 +116,7 @@ def free_port() -> Iterator[int]:
     """A port that nothing listens on, and that no other ephemeral stack takes for as long as the block lasts."""
     for port in random.sample(_PORTS, 100):
         with lock.try_exclusive(_home() / "ports" / f"{port}.lock") as ours:
-            if ours and _is_free(port):
+            if ours and is_free(port, "127.0.0.1"):
                 yield port
                 return
     raise UserError(f"no port between {_PORTS.start} and {_PORTS.stop} is free")
@@ -152,16 +152,6 @@ def _home() -> Path:
     """Where owners hold their locks: for a user and a machine, since a checkout may be wiped while one runs."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "vllm-local-swarm" / "trials"
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def collect(compose: Compose, folder: Path) -> list[Path]:
