@@ -18,10 +18,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.age import OLDER, older_runs
+from benchmarks.age import older_runs
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
+_OLDER = " †"
+_LEGEND = "† is older than the code that it measures. Each file says when, of which commit and on what it was measured."
 BLOCK = re.compile(r"(<!-- figures -->\n).*(<!-- /figures -->)", re.DOTALL)
 
 
@@ -36,13 +38,13 @@ def block(folder: Path = HERE) -> str:
     rows = [row for one in results if "timings" in one for row in _rows(one)]
     if rows:
         head = ["| against its peer | measured | target | | of |", "|---|---|---|---|---|"]
-        parts.append("\n".join([*head, *rows]))
+        parts += ["\n".join([*head, *rows]), _LEGEND]
     return "\n\n".join(parts) + "\n"
 
 
 def without_age(text: str) -> str:
     """The text without the marks of what is older than its code: these move with each commit."""
-    return text.replace(OLDER, "")
+    return text.replace(_OLDER, "")
 
 
 def _comparison(found: dict[str, Any]) -> Iterator[str]:
@@ -59,7 +61,7 @@ def _comparison(found: dict[str, Any]) -> Iterator[str]:
     run = f"{found['machine']['date']}, {found['machine']['commit']}"
     rounds = max((one["optimized"]["runs"] for one in found["cases"]), default=0)
     yield ""
-    yield f"Medians of {rounds} rounds, {run}{OLDER * bool(older_runs('compare_performance', [run]))}."
+    yield f"Medians of {rounds} rounds, {run}{_OLDER * bool(older_runs('compare_performance', [run]))}."
 
 
 def _rows(one: dict[str, Any]) -> Iterator[str]:
@@ -68,7 +70,8 @@ def _rows(one: dict[str, Any]) -> Iterator[str]:
         script = f"[{row['what']}](benchmarks/{one['script']}.md)"
         note = f"{_verdict(row['met'])}; {row['note']}" if row["note"] else _verdict(row["met"])
         measured = f"{row['value']:.4g} {row['unit']} | ≤ {row['at_most']:g}"
-        yield f"| {script} | {measured} | {note} | {row['run']}{OLDER * (row['run'] in older)} |"
+        day = row["run"].partition(" ")[0]
+        yield f"| {script} | {measured} | {note} | {day}{_OLDER * (row['run'] in older)} |"
 
 
 def _number(value: float, unit: str) -> str:
