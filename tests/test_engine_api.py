@@ -115,6 +115,22 @@ def test_images_are_listed_again_while_one_is_removed(tmp_path: Path, times: int
         assert Engine(engine.address).snapshot().platform == "linux/arm64"
 
 
+def test_a_name_that_another_process_sets_at_the_same_moment_is_set_again(tmp_path: Path) -> None:
+    """What containerd's store said when two checkouts gave one name to their images."""
+    both = [{"message": 'after deleting the existing one: image "docker.io/app/c:latest": already exists'}] * 2
+    asked: list[str] = []
+
+    class Answering(dict):  # type: ignore[type-arg]
+        def get(self, path: str, default: object = None) -> object:
+            asked.append(path)
+            return both.pop() if "/tag?" in path and both else super().get(path, default)
+
+    tag = f"/v{OURS}/images/sha256:5e/tag?repo=app%2Fc&tag=latest"
+    with pretended(tmp_path / "s", OURS, Answering({tag: {}})) as engine:
+        Engine(engine.address).tag("sha256:5e", "app/c")
+    assert asked.count(tag) == 3, asked
+
+
 RECORD = {"ID": "a", "Type": "regular", "Size": 7, "Parents": ["b"]}
 
 

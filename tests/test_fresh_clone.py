@@ -54,6 +54,8 @@ ELSEWHERE = {
     "deps_update": "test_deps.py",
     "sbom": "test_sbom.py",
     "provenance": "test_sbom.py",
+    "images": "test_digests.py",
+    "registry_prune": "test_registry_prune.py",
     "verify": "test_verify.py",
     "migrate_to_optimized": "test_migrate.py",
     "backup": "test_backup.py",

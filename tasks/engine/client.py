@@ -172,14 +172,19 @@ class Engine:
 
     def _listed(self) -> list[dict[str, Any]]:
         """All images. containerd's store fails to list them in the moment in which one of them is removed."""
+        return self._repeated("GET", _IMAGES, "content digest")  # type: ignore[no-any-return]
+
+    def _repeated(self, method: str, path: str, moment: str) -> Any:
+        """The engine's answer, asked for again while it refuses with the words that only another's request at the same
+        moment explains."""
         for seconds in _AGAIN_SECONDS:
             try:
-                return self._call("GET", _IMAGES)  # type: ignore[no-any-return]
+                return self._call(method, path)
             except UserError as error:
-                if "content digest" not in str(error):
+                if moment not in str(error):
                     raise
                 time.sleep(seconds)
-        return self._call("GET", _IMAGES)  # type: ignore[no-any-return]
+        return self._call(method, path)
 
     def config_of(self, image_id: str) -> ImageConfig:
         """What is known of an image that the engine holds."""
@@ -208,12 +213,13 @@ class Engine:
         return tuple((digest, int(entry["Size"])) for digest, entry in zip(digests, made, strict=True))
 
     def tag(self, image_id: str, ref: str) -> None:
-        """Let the reference name this image; ``Gone`` if it is not here."""
+        """Let the reference name this image; ``Gone`` if it is not here. containerd's store replaces a name in two
+        steps, between which somebody else may set it."""
         name = normalise(ref)
         repo, _, tag = name.rpartition(":")
         query = urlencode({"repo": repo, "tag": tag})
         try:
-            self._call("POST", f"/images/{quote(image_id, safe=':')}/tag?{query}")
+            self._repeated("POST", f"/images/{quote(image_id, safe=':')}/tag?{query}", "already exists")
         except NotFound:
             raise Gone(f"the engine holds no image {image_id} any more") from None
 

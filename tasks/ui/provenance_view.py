@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from tasks.base.errors import UserError
 from tasks.engine.client import LocalImage
@@ -34,7 +35,9 @@ def make(run: Run, images: Sequence[str], attach: bool) -> None:
 
 
 def _build_of(run: Run, decision: Decision, image: LocalImage) -> Build:
-    for build in run.history.recent(decision.name):
+    """The build that made this image, for whichever of the services that share it."""
+    names = [name for name, each in run.project.images.items() if each.ref == decision.inputs.image.ref]
+    for build in chain.from_iterable(map(run.history.recent, names)):
         if (build.image_id, build.action, build.status) == (image.id, Action.BUILD, Status.DONE):
             return build
     raise UserError(
