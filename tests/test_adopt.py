@@ -444,7 +444,7 @@ REFUSED = {
     "restore": "doit restore FOLDER",
     "registry_prune": "CACHE_REGISTRY is not set",
 }
-FIRST = ("build_optimized", "up_optimized", "verify", "ps_optimized", "logs_optimized", "dev_optimized", "cache_export")
+FIRST = ("build_optimized", "up_optimized", "ps_optimized", "logs_optimized", "dev_optimized", "verify", "cache_export")
 LAST = ("share_key", "down_optimized")  # a project that copies everything copies the list of builders
 
 
