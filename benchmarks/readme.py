@@ -61,7 +61,8 @@ def _comparison(found: dict[str, Any]) -> Iterator[str]:
     run = f"{found['machine']['date']}, {found['machine']['commit']}"
     rounds = max((one["optimized"]["runs"] for one in found["cases"]), default=0)
     yield ""
-    yield f"Medians of {rounds} rounds, {run}{_OLDER * bool(older_runs('compare_performance', [run]))}."
+    how = "One round" if rounds == 1 else f"Medians of {rounds} rounds"
+    yield f"{how}, {run}{_OLDER * bool(older_runs('compare_performance', [run]))}."
 
 
 def _rows(one: dict[str, Any]) -> Iterator[str]:
