@@ -140,7 +140,7 @@ class Machine:
                 self._pull(share, image, offer, seen)
             elif coordinator.lost(image.turn):
                 seen.not_pushed += 1
-            elif not share._moved(lambda: transfer.push(share._registry, image.path, [image.tag], index, lambda: None)):
+            elif not share._moved(lambda: transfer.push(share.registry, image.path, [image.tag], index, lambda: None)):
                 share.forget(image)
                 share.look({"": image})
                 coordinator.index.publish({image.fingerprint: Made(index[1], 0.3, 1)})
@@ -180,7 +180,7 @@ class Machine:
     def _take(share: Share, image: Wanted, offer: SharedImage, layout: Path) -> None:
         for digest, size in {offer.config: None, **offer.layers}.items():
             blob_of(layout, digest).parent.mkdir(parents=True, exist_ok=True)
-            share._registry.take_blob(image.path, digest, blob_of(layout, digest), size)
+            share.registry.take_blob(image.path, digest, blob_of(layout, digest), size)
 
 
 def _put(layout: Path, data: bytes) -> dict[str, Any]:

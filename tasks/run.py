@@ -52,9 +52,10 @@ class Run:
         """Counts those who could work at this moment; doit's reporter knows how."""
         self.wanted: frozenset[str] | None = None
         """The images that this run was asked for, as opposed to what they need; None is all."""
+        self.caller = environ
+        """The environment that this run was started in."""
         self._most_workers = 1
         self._kept: dict[type, object] = {}
-        self._environ = environ
         self._given = files
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
@@ -85,25 +86,20 @@ class Run:
                 self._kept[kind] = kind()
             return cast(Kept, self._kept[kind])
 
-    @property
-    def caller(self) -> Mapping[str, str]:
-        """The environment that this run was started in."""
-        return self._environ
-
     @cached_property
     def settings(self) -> settings.Settings:
         """All settings of this run."""
-        return settings.load(environ=self._environ)
+        return settings.load(environ=self.caller)
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """The project's Compose files."""
-        return self._given or project.compose_files(self._environ)
+        return self._given or project.compose_files(self.caller)
 
     @cached_property
     def folder(self) -> Path:
         """The project's own folder, in ``.build``."""
-        return places.project_folder(self.files, self._environ)
+        return places.project_folder(self.files, self.caller)
 
     @property
     def journals(self) -> Path:
@@ -118,7 +114,7 @@ class Run:
     @cached_property
     def environ(self) -> Mapping[str, str]:
         """The environment that Compose and builds run in: the caller's, with the certificates that builds trust."""
-        return settings.build_environ(self.settings, self._environ)
+        return settings.build_environ(self.settings, self.caller)
 
     @cached_property
     def project(self) -> project.Project:

@@ -16,7 +16,8 @@ import pytest
 from tasks.base import lock
 from tasks.pruning import repairs
 from tests.conftest import Lab
-from tests.test_whole_runs import Shop, opened
+from tests.faults.test_state_runs import built
+from tests.test_whole_runs import Shop
 
 LONG_AGO = time.time() - 3 * 86400
 OLD_NAME = f"shop/web:building-{LONG_AGO:.0f}-0a1b2c3d4e5f"
@@ -25,10 +26,8 @@ NEW_NAME = f"shop/web:building-{time.time():.0f}-0a1b2c3d4e5f"
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    with opened(tmp_path) as (lab, engine):
-        lab.build()
-        lab.plan()  # which remembers what it learnt of the images
-        yield lab, engine
+    with built(tmp_path) as one:
+        yield one
 
 
 def findings(lab: Lab, *words: str, **environ: str) -> dict[str, dict[str, Any]]:

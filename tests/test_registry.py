@@ -322,7 +322,7 @@ def test_a_run_that_is_stopped_waits_for_no_registry(fake: Fake) -> None:
         "import sys\nfrom tasks.base import commands\nfrom tasks.sharing.share import Share\n"
         "from tasks.sharing.wanted import Wanted\n"
         "commands.stop_on_signals()\n"
-        "share = Share(sys.argv[1], True, print)\nshare._registry._seconds = 600\n"
+        "share = Share(sys.argv[1], True, print)\nshare.registry._seconds = 600\n"
         "share.look({str(number): Wanted(f'app/{number}', 'ab' * 32, 'linux/amd64') for number in range(20)})\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, fake.address], cwd=ROOT) as process:

@@ -396,7 +396,7 @@ def sharing(
 ) -> tuple[Share, list[str]]:
     said: list[str] = []
     one = Share("reg:5000", write, said.append)
-    monkeypatch.setattr(one._registry, "image", image)
+    monkeypatch.setattr(one.registry, "image", image)
     return one, said
 
 
@@ -688,7 +688,7 @@ def test_an_index_for_a_layout_comes_blob_by_blob_and_the_engine_gets_its_own_pl
     engine, docker = FakeEngine(), docker_says("")
     assert one.pull(BOTH, FOUND, engine, tmp_path) == "reg:5000/app/auth@sha256:d"
     (fetched,) = asked
-    assert fetched[:4] == (one._registry, "app/auth", "sha256:d", tmp_path)
+    assert fetched[:4] == (one.registry, "app/auth", "sha256:d", tmp_path)
     assert docker.asked[0][0] == "docker pull --quiet --platform linux/arm64 reg:5000/app/auth@sha256:d"
 
     def breaks(*words: object) -> None:
@@ -708,7 +708,7 @@ def test_an_index_of_a_layout_is_pushed_whole_under_all_its_tags(
     one, said = sharing(monkeypatch, lambda *image: FOUND)
     engine, docker, whole = FakeEngine(), docker_says(), (tmp_path, "sha256:index")
     assert one.push(BOTH, LocalImage("id"), engine, ["latest"], whole) == FOUND
-    assert asked[0][:4] == (one._registry, "app/auth", ("in-abababababababab", "latest"), whole)
+    assert asked[0][:4] == (one.registry, "app/auth", ("in-abababababababab", "latest"), whole)
     assert (engine.named, docker.asked, said) == ([], [], [])
 
     def breaks(*words: object) -> None:

@@ -396,7 +396,7 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     monkeypatch.setattr(
         Registry, "_request", lambda self, path, headers: asked.append(path) or request(self, path, headers)
     )
-    reader._registry.lists_referrers = store.registry.lists_referrers = False  # as after its first image
+    reader.registry.lists_referrers = store.registry.lists_referrers = False  # as after its first image
     assert reader.look({"": wanted})[""].digest == digest
     assert [path.split("/")[4] for path in asked] == ["manifests", "blobs", "manifests"]
     # What another machine pushed meanwhile is not signed.

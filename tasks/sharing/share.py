@@ -73,7 +73,8 @@ class Share:
         self._lock = threading.Lock()
 
     @cached_property
-    def _registry(self) -> Registry:
+    def registry(self) -> Registry:
+        """Its client."""
         from tasks.sharing.registry import Registry  # builds without a registry need none
 
         return Registry(self.address, insecure=_insecure)
@@ -81,11 +82,6 @@ class Share:
     def ask_first(self, index: Index, seconds: float) -> None:
         """From now on ask the index before the registry, whose answers are kept there for so long."""
         self._index, self._index_seconds = index, seconds
-
-    @property
-    def registry(self) -> Registry:
-        """Its client."""
-        return self._registry
 
     @property
     def reads(self) -> bool:
@@ -156,7 +152,7 @@ class Share:
         problem = ""
         if layout:
             problem = self._moved(
-                lambda: transfer.fetch(self._registry, wanted.path, shared_image.digest, layout, _go_on)
+                lambda: transfer.fetch(self.registry, wanted.path, shared_image.digest, layout, _go_on)
             )
             some = [platforms.chosen(some, engine.snapshot().platform)]
         for platform in some:
@@ -223,7 +219,7 @@ class Share:
         if whole:
             from tasks.sharing import transfer
 
-            return self._moved(lambda: transfer.push(self._registry, wanted.path, tags, whole, _go_on))
+            return self._moved(lambda: transfer.push(self.registry, wanted.path, tags, whole, _go_on))
         for tag in tags:
             ref = f"{self.address}/{wanted.path}:{tag}"
             engine.tag(local_image.id, ref)
@@ -239,11 +235,11 @@ class Share:
         """Sign what the registry holds, if it is what was built here: whoever may push may have pushed something else
         since. Returns it; None if it is not, or cannot be signed."""
         try:
-            held = self._registry.image(wanted.path, wanted.tag, wanted.platform)
+            held = self.registry.image(wanted.path, wanted.tag, wanted.platform)
             if held is None or not _is_just(held, content, local_image):
                 return None
             bundle = self._trust.sign(held.digest, wanted.fingerprint, wanted.platform)
-            signatures.give(self._registry, wanted.path, held.digest, bundle)
+            signatures.give(self.registry, wanted.path, held.digest, bundle)
         except (Unavailable, NoImage) as error:
             self._say(f"`{wanted.path}:{wanted.tag}` could not be signed: the shared registry {self.address} {error}")
             return None
@@ -285,10 +281,10 @@ class Share:
 
     def _held(self, wanted: Wanted) -> tuple[SharedImage | None, str]:
         """What the registry holds, and why it is not taken. Raises ``Unavailable`` and ``NoImage``."""
-        shared_image = self._registry.image(wanted.path, wanted.tag, wanted.platform)
+        shared_image = self.registry.image(wanted.path, wanted.tag, wanted.platform)
         if shared_image is None or not self._trust.need:
             return shared_image, ""
-        attached = signatures.bundles(self._registry, wanted.path, shared_image.digest)
+        attached = signatures.bundles(self.registry, wanted.path, shared_image.digest)
         shared_image, doubt = self._judge(wanted, shared_image, attached)
         if doubt:
             self._doubted[wanted.key] = shared_image
