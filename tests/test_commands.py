@@ -183,12 +183,27 @@ class Interrupted(commands.Process):
         for _ in range(1000):
             pass
 commands.Process = Interrupted
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 commands.stop_on_signals()
 commands.run(["sleep", "60"])
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
     assert done.returncode == 128 + number, done.stderr
     assert gone(int(done.stdout))
+
+
+def test_started_with_nohup_a_terminal_that_goes_ends_nothing() -> None:
+    program = """
+import os, signal
+from tasks.base import commands
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+commands.stop_on_signals()
+os.kill(os.getpid(), signal.SIGHUP)
+print(commands.answer(["echo", "on"]), flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.returncode) == ("on\n", 128 + signal.SIGTERM), done.stderr
 
 
 def test_a_second_signal_while_the_first_stops_commands_is_no_deadlock() -> None:

@@ -132,6 +132,42 @@ def test_a_name_goes_and_only_a_temporary_one(tmp_path: Path) -> None:
         assert not journal.exists()
 
 
+def test_a_name_in_a_registry_that_a_killed_push_left_goes(tmp_path: Path) -> None:
+    with pretended.engine(tmp_path) as (engine, _):
+        lent = "localhost:5000/shop/web:in-0123456789abcdef"
+        engine.hold({"id": "sha256:1", "tags": [lent, "shop/web:latest"], "labels": {}, "layers": []})
+        journal = tmp_path / "1-a.json"
+        journal.write_text(written(json.dumps(["+", "lent", f"unix://{engine.place}", lent])))
+        assert killed_runs.sweep([journal]) == 1
+        assert engine.tags() == ["shop/web:latest"]
+
+
+class Names:
+    """An engine that knows nothing but names."""
+
+    address = "unix:///nowhere"
+
+    def __init__(self, **ids: str) -> None:
+        self.ids = ids
+
+    def tagged(self, ref: str) -> str:
+        return f"{self.ids[ref]} 2026-11-26T00:00:00Z" if ref in self.ids else ""
+
+    def tag(self, image_id: str, ref: str) -> None:
+        self.ids[ref] = image_id
+
+    def untag(self, ref: str) -> None:
+        del self.ids[ref]
+
+
+@pytest.mark.parametrize("before", [{}, {"ref": "ours"}, {"ref": "another"}])
+def test_a_name_is_lent_and_means_afterwards_what_it_meant_before(before: dict[str, str]) -> None:
+    engine = Names(**before)
+    with temporary_tag.lent(engine, "ours", "ref"):  # type: ignore[arg-type]
+        assert engine.ids == {"ref": "ours"}
+    assert engine.ids == before
+
+
 def test_names_of_an_engine_that_does_not_answer_are_left_to_a_later_run(tmp_path: Path) -> None:
     journal = tmp_path / "1-a.json"
     entry = ["+", "name", f"unix://{tmp_path}/no.sock", "a:building-1795505378-0a1b2c3d4e5f"]

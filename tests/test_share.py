@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import commands
-from tasks.base.commands import Done, TimedOut
+from tasks.base.commands import TimedOut
 from tasks.base.errors import UserError
 from tasks.base.events import Events
 from tasks.base.references import path_of
@@ -28,8 +30,8 @@ from tasks.planning.action import Action
 from tasks.planning.agreement import Verdict
 from tasks.planning.plan import Decision
 from tasks.planning.shared_image import SharedImage
+from tasks.sharing import pulse, transfer
 from tasks.sharing import share as share_module
-from tasks.sharing import transfer
 from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.registry import Registry
@@ -271,6 +273,22 @@ def test_a_registry_that_is_down_or_silent_is_said_once(
     assert first.said.count("does not answer in time") == 1
 
 
+def test_images_that_are_called_after_the_registry_keep_their_names(lab: Lab, tmp_path: Path) -> None:
+    """The name for the push is then the one by which the image is known to be fresh."""
+    with loopback.registry(tmp_path / "registry") as server:
+        lab.environ["CACHE_REGISTRY"] = server.address
+        lab.write({"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
+        lab.write({"compose.yml": f"services:\n  one: {{image: '{server.address}/PREFIX/one', build: .}}\n"})
+        ref = f"{server.address}/{lab.prefix}/one"
+        try:
+            assert lab.build() == {"one": "built"}
+            assert lab.actions() == {"one": "fresh"}
+            names = Engine().snapshot().by_name
+            assert len([name for name in names if name.startswith(f"{ref}:")]) == 2, names
+        finally:
+            lab.nameless.update(name for name in Engine().snapshot().by_name if name.startswith(ref))
+
+
 @pytest.mark.engine
 def test_a_full_registry_is_said_once(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     first, _ = machines
@@ -397,6 +415,7 @@ def sharing(
     said: list[str] = []
     one = Share("reg:5000", write, said.append)
     monkeypatch.setattr(one.registry, "image", image)
+    monkeypatch.setattr(one.registry, "ping", lambda seconds: None)
     return one, said
 
 
@@ -521,6 +540,9 @@ class FakeEngine:
     def untag(self, ref: str) -> None:
         self.named.append(f"not {ref}")
 
+    def tagged(self, ref: str) -> str:
+        return ""
+
 
 FOUND = SharedImage("sha256:d", "sha256:c", "linux/amd64", {}, "content", {"l": 30_000_000})
 
@@ -532,20 +554,21 @@ class DockerCommand:
     ends: list[str | Exception]
     asked: list[tuple[str, float]] = field(default_factory=list)
 
-    def __call__(self, argv: list[str], env: Mapping[str, str], seconds: float = 0.0) -> Done:
+    @contextlib.contextmanager
+    def __call__(self, argv: list[str], env: Mapping[str, str], seconds: float = 0.0) -> Iterator[SimpleNamespace]:
         self.asked.append((" ".join(argv), seconds))
         assert env["DOCKER_HOST"] == FakeEngine.address
         end = self.ends.pop(0)
         if isinstance(end, Exception):
             raise end
-        return Done(1 if end else 0, b"", end, {})
+        yield SimpleNamespace(output=lambda silence: [end.encode()], returncode=1 if end else 0)
 
 
 @pytest.fixture
 def docker_says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., DockerCommand]:
     def says(*ends: str | Exception) -> DockerCommand:
         one = DockerCommand([*ends])
-        monkeypatch.setattr(commands, "run", one)
+        monkeypatch.setattr(commands, "start", one)
         return one
 
     return says
@@ -625,6 +648,39 @@ def test_what_is_refused_is_said_and_not_taken_again(monkeypatch: pytest.MonkeyP
     one.forget(wanted())
     assert one.look({"a": wanted()}) == {}
     one.refuse(wanted("unknown"), "it is another")
+
+
+def test_a_registry_that_says_nothing_any_more_is_given_up_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
+) -> None:
+    def ping(seconds: float) -> None:
+        pings.append(seconds)
+        raise Unavailable("does not answer", silent=True)
+
+    pings: list[float] = []
+    one, said = sharing(monkeypatch, lambda *asked: FOUND)
+    monkeypatch.setattr(pulse, "PATIENCE", 0.1)
+    monkeypatch.setattr(one.registry, "ping", ping)
+    docker = docker_says("connection refused", "no more is tried")
+    assert one.look({"a": wanted("a")}) == {"a": FOUND}
+    assert one.pull(wanted("a"), FOUND, FakeEngine()) == ""
+    assert said == [
+        "the shared registry reg:5000 does not answer any more: images are built here instead, and not shared"
+    ]
+    assert (one.reads, one.writes) == (False, False)
+    assert one.push(wanted("a"), LocalImage("id"), FakeEngine()) is None
+    assert one.look({"b": wanted("b")}) == {}
+    assert (len(said), len(docker.asked), len(pings)) == (1, 1, 1)
+
+
+def test_one_that_is_slow_but_answers_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, said = sharing(monkeypatch, lambda *asked: FOUND)
+    pings: list[float] = []
+    monkeypatch.setattr(one.registry, "ping", pings.append)
+    monkeypatch.setattr(share_module, "LOOK_SECONDS", 0.1)
+    assert one._watched(["sh", "-c", "sleep 0.5; echo done"], {"PATH": os.defpath}, 20.0).stdout == "done\n"
+    assert pings
+    assert not said
 
 
 def test_of_several_platforms_all_are_pulled(

@@ -105,6 +105,7 @@ class Commands:
         self._stopping = threading.Event()
         self._deferring = False
         self._deferred = 0
+        self._heard: list[signal.Signals] = []
         self._asked = 0.0
         self._guard = Guard(_shell)
         self._ask: Callable[[], str] | None = None
@@ -264,10 +265,13 @@ class Commands:
     def stop_on_signals(self) -> None:
         """From now on SIGINT, SIGTERM and SIGHUP stop all commands and end the run with status 128 + signal.
 
-        Only the main thread can do this. doit saves its state on the way out and prints no traceback.
+        Only the main thread can do this. doit saves its state on the way out and prints no traceback. Who started us
+        with ``nohup`` does not want a terminal that goes to end us.
         """
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            without = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else []
+            self._heard = [number for number in _SIGNALS if number not in without]
+            for number in self._heard:
                 signal.signal(number, self._leave)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
@@ -275,7 +279,7 @@ class Commands:
             self._deferred = number
             return
         self._asked = time.monotonic()
-        for each in _SIGNALS:
+        for each in self._heard:
             signal.signal(each, self._leave_at_once)
         self.stop_all()
         raise SystemExit(128 + number)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.base import platforms
 from tasks.base.settings import Settings
 from tasks.bases.debian import ENV, IDENTITY_LABEL
+from tasks.engine import temporary_tag
 from tasks.engine.client import Engine, ImageConfig, LocalImage
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class SharedBase:
             engine.tag(local_image.id, ref)
         else:
             self.share.refuse(self._wanted, "it is not what the registry says")
-        engine.untag(pulled)
+        temporary_tag.take_away(engine, [pulled])
         return right
 
     def give(self, ref: str, image_id: str, engine: Engine) -> str:

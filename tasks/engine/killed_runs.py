@@ -21,7 +21,9 @@ def sweep(journals: Iterable[Path]) -> int:
             match entry:
                 case (leftovers.PATH, path):
                     removed += leftovers.remove(Path(path))
-                case (temporary_tag.NAME, address, ref):
+                case (temporary_tag.NAME, address, ref) if temporary_tag.given(ref) is None:
+                    continue  # no name of ours
+                case (temporary_tag.NAME | temporary_tag.LENT, address, ref):
                     taken = _take_away(address, ref)
                     removed, whole = removed + bool(taken), whole and taken is not None
         if whole:
@@ -31,8 +33,6 @@ def sweep(journals: Iterable[Path]) -> int:
 
 def _take_away(address: str, ref: str) -> bool | None:
     """Whether a name was there to be taken away; None if its engine does not answer."""
-    if temporary_tag.given(ref) is None:
-        return False
     engine = Engine(address)
     try:
         if not engine.tagged(ref):

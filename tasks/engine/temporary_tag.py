@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tasks.base import leftovers
 from tasks.base.errors import UserError
@@ -18,6 +18,8 @@ from tasks.engine.client import Engine
 
 NAME = "name"
 """The kind of what ``leftovers`` keeps of a name: the engine's address and the reference follow."""
+LENT = "lent"
+"""The kind of a name in a registry, for the time of a push or a pull; it is followed by the same."""
 _TAG = re.compile(r"(?:building|parent)-(\d{10,})-[0-9a-f]{12}|building-[0-9a-f]{12}")
 
 
@@ -37,7 +39,33 @@ def take_away(engine: Engine, refs: Iterable[str]) -> None:
     for ref in refs:
         with contextlib.suppress(UserError):
             engine.untag(ref)
-            leftovers.gone(NAME, engine.address, ref)
+            for kind in (NAME, LENT):
+                leftovers.gone(kind, engine.address, ref)
+
+
+def borrow(engine: Engine, ref: str) -> str:
+    """This name in a registry is about to be given until it is taken away; the id of the image that has it already, ""
+    for none. Only a name that nobody had is the next run's to take away."""
+    before = engine.tagged(ref).partition(" ")[0]
+    if not before:
+        leftovers.made(LENT, engine.address, ref)
+    return before
+
+
+@contextlib.contextmanager
+def lent(engine: Engine, image_id: str, ref: str) -> Iterator[None]:
+    """For the block an image goes by this name, too, and then what went by it before: where images are called after the
+    registry that they are shared through, this may be a name of its own."""
+    before = borrow(engine, ref)
+    if before != image_id:
+        engine.tag(image_id, ref)
+    try:
+        yield
+    finally:
+        if not before:
+            take_away(engine, [ref])
+        elif before != image_id:
+            engine.tag(before, ref)
 
 
 def given(ref: str) -> float | None:

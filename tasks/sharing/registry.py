@@ -123,6 +123,11 @@ class Registry:
             raise NoImage("answers with something that is no image") from None
         return SharedImage(digest, config, known.platform, labels, known.content, layers)
 
+    def ping(self, seconds: float) -> None:
+        """Wait so long for any answer at all. Raises ``Unavailable``."""
+        with limited(seconds):
+            self._transport.ask("GET", f"{self._base}/v2/")
+
     def tags(self, path: str) -> list[str]:
         """All tags of a repository; none if there is no such repository. Raises ``Unavailable`` and ``NoImage``."""
         repository = self.repository(path)

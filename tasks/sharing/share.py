@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from tasks.base import commands, platforms
 from tasks.base.errors import UserError
 from tasks.base.settings import Settings
+from tasks.engine import temporary_tag
 from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
 from tasks.engine.labels import LABEL
@@ -29,6 +29,7 @@ from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing import reaching, signatures, trusted
 from tasks.sharing.no_answer import NoImage, Unavailable
+from tasks.sharing.pulse import LOOK_SECONDS, Pulse
 from tasks.sharing.strikes import Strikes
 from tasks.sharing.wanted import Wanted, wanted_of
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 24  # requests side by side, each on a connection that is kept
 _SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
 _GRACE_SECONDS = 20.0
-_RESTARTS, _RESTART_SECONDS = re.compile(r"connection (refused|reset)", re.I), 3.0
+_RESTARTS = re.compile(r"connection (refused|reset)", re.I)
 # What the engine says when it is the image that is wrong: a layer is gone, or is not what its digest says.
 _DAMAGED = re.compile(r"(blob|manifest) unknown|unknown (blob|manifest)|not found|verification failed", re.I)
 # What it says when it is not to be pushed to, which it will say again.
@@ -65,6 +66,7 @@ class Share:
         self._known: dict[tuple[str, str], SharedImage | None] = {}
         self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
         self._looks, self._pulls, self._pushes = Strikes(3), Strikes(2), Strikes(2)
+        self._pulse = Pulse(lambda seconds: self.registry.ping(seconds), self._tell_gone)
         self._said: set[str] = set()
         self._index: Index | None = None
         self._index_seconds = 0.0
@@ -86,7 +88,8 @@ class Share:
     @property
     def reads(self) -> bool:
         """Whether there is a registry, and it gives what it has, as far as that was tried."""
-        return bool(self.address) and not self._pulls.out and not (self._looks.out and not any(self._known.values()))
+        able = bool(self.address) and not self._pulse.gone and not self._pulls.out
+        return able and not (self._looks.out and not any(self._known.values()))
 
     @property
     def writes(self) -> bool:
@@ -150,6 +153,7 @@ class Share:
         ref = f"{self.address}/{wanted.path}@{shared_image.digest}"
         some = wanted.platform.split(", ")
         problem = ""
+        before = temporary_tag.borrow(engine, ref)
         if layout:
             problem = self._moved(
                 lambda: transfer.fetch(self.registry, wanted.path, shared_image.digest, layout, _go_on)
@@ -161,13 +165,17 @@ class Share:
         if not problem:
             self._pulls.good()
             return ref
+        if not before:
+            temporary_tag.take_away(engine, [ref])
+        damaged = bool(_DAMAGED.search(problem))  # which says nothing of other images
+        if not damaged and self._pulse.stopped():
+            return ""
         if self._index and (name := self._indexed.pop(wanted.key, "")):  # the registry may have another by now
             self.forget(wanted)
             if self._write:
                 self._index.drop(name)
             return ""
         self._known[wanted.key] = None
-        damaged = bool(_DAMAGED.search(problem))  # which says nothing of other images
         self._failed[shared_image.digest] = damaged
         if not damaged and self._pulls.bad():
             self._tell(f"does not give what it has ({problem})", "images are built here instead")
@@ -201,6 +209,8 @@ class Share:
         # What is there already, but for the signature, is only signed.
         there = _is_just(self._doubted.get(wanted.key), content, local_image)
         if problem := "" if there else self._sent(wanted, local_image, engine, (wanted.tag, *also), whole):
+            if self._pulse.stopped():
+                return None
             if self._pushes.bad(at_once=bool(_FORBIDDEN.search(problem))):
                 self._tell(f"takes nothing ({problem})", "results of this run are not shared")
             else:
@@ -222,11 +232,8 @@ class Share:
             return self._moved(lambda: transfer.push(self.registry, wanted.path, tags, whole, _go_on))
         for tag in tags:
             ref = f"{self.address}/{wanted.path}:{tag}"
-            engine.tag(local_image.id, ref)
-            try:
+            with temporary_tag.lent(engine, local_image.id, ref):
                 problem = self._docker(["docker", "push", "--quiet", ref], engine, local_image.size)
-            finally:
-                engine.untag(ref)
             if problem:
                 return problem
         return ""
@@ -241,7 +248,9 @@ class Share:
             bundle = self._trust.sign(held.digest, wanted.fingerprint, wanted.platform)
             signatures.give(self.registry, wanted.path, held.digest, bundle)
         except (Unavailable, NoImage) as error:
-            self._say(f"`{wanted.path}:{wanted.tag}` could not be signed: the shared registry {self.address} {error}")
+            if not self._pulse.stopped():
+                what = f"`{wanted.path}:{wanted.tag}` could not be signed"
+                self._say(f"{what}: the shared registry {self.address} {error}")
             return None
         return held
 
@@ -265,7 +274,10 @@ class Share:
             self._say(f"`{wanted.path}:{wanted.tag}` is built here: the shared registry {self.address} {error}")
             return None
         except Unavailable as error:
-            if self._looks.bad(at_once=error.silent and not self._looks.any_good):
+            at_first = error.silent and not self._looks.any_good
+            if error.silent and not at_first and self._pulse.stopped():
+                return None
+            if self._looks.bad(at_once=at_first):
                 self._tell(str(error), "images are built here instead")
             elif not self._looks.out:
                 self._tell(str(error), f"`{wanted.path}:{wanted.tag}` is built here", once=True)
@@ -302,18 +314,32 @@ class Share:
         if not (once and before):
             self._say(f"the shared registry {self.address} {'goes on like that' if before else what}: {so}")
 
+    def _tell_gone(self) -> None:
+        so = "images are built here instead, and not shared"
+        self._say(f"the shared registry {self.address} does not answer any more: {so}")
+
     def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
-        """Run a docker command within the time that so many bytes may take; returns what is wrong, "" if nothing is."""
+        """Run a docker command within the time that so many bytes may take, and while the registry answers; returns
+        what is wrong, "" if nothing is."""
         limit = _GRACE_SECONDS + size / _SLOWEST
         for last in (False, True):
             try:
-                done = commands.run(argv, env=leading_to(engine.address), seconds=limit)
+                done = self._watched(argv, leading_to(engine.address), limit)
             except commands.TimedOut:
                 return f"not done in {limit:.0f} s"
-            if last or not (done.status and _RESTARTS.search(done.why)):
+            if last or not (done.status and _RESTARTS.search(done.why)) or self._pulse.stopped():
                 break
-            time.sleep(_RESTART_SECONDS)
         return _reason(done.why) if done.status else ""
+
+    def _watched(self, argv: Sequence[str], environ: Mapping[str, str], seconds: float) -> commands.Done:
+        """Run a command that is stopped, too, when the registry says nothing any more."""
+        output = b""
+        with commands.start(argv, env=environ, seconds=seconds) as process:
+            for piece in process.output(LOOK_SECONDS):
+                output += piece
+                if not piece and self._pulse.stopped():
+                    process.stop()
+        return commands.Done(process.returncode, output, "", environ)
 
 
 def of(settings: Settings, say: Callable[[str], None], index: Index | None = None) -> Share:

@@ -145,7 +145,7 @@ def wait_until(what: Callable[[], object], seconds: float) -> bool:
     while not what():
         if time.monotonic() > until:
             return False
-        time.sleep(0.02)
+        time.sleep(0.05)
     return True
 
 
