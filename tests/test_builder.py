@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -247,12 +250,19 @@ def test_the_handover_sends_what_the_engine_lacks(busybox: str, tmp_path: Path) 
     context = oci_transfer.context_of(engine, tmp_path, busybox, local_image, "linux/amd64")
     layout = oci_transfer.read(folder, local_image.id, "linux/amd64")
     assert layout is not None
-    assert context == f"oci-layout://{folder}@{layout.manifest}"
-    assert oci_transfer.take(engine, folder, local_image.id, "linux/amd64", [layout.contents]) == local_image.id
-    assert oci_transfer.take(engine, folder, local_image.id, "linux/amd64", []) == local_image.id
+    assert context == f"oci-layout://{folder}@{layout.top}"
+
+    def take(image_id: str, *known: oci_transfer.Layout) -> str:
+        if engine.uses_containerd_store():
+            there = {local_image.id: {layer for one in known for layer in one.layers}}
+            return oci_transfer.take_index(engine, folder, image_id, "linux/amd64", there)
+        return oci_transfer.take(engine, folder, image_id, "linux/amd64", [one.contents for one in known])
+
+    assert take(local_image.id, layout) == local_image.id
+    assert take(local_image.id) == local_image.id
     assert oci_transfer.read(folder, "sha256:other", "linux/amd64") is None
     with pytest.raises(UserError, match="left no image"):
-        oci_transfer.take(engine, folder, "sha256:other", "linux/amd64", [])
+        take("sha256:other")
     (folder / "blobs" / "sha256" / layout.layers[0].removeprefix("sha256:")).unlink()
     assert oci_transfer.read(folder, local_image.id, "linux/amd64") is None
     assert oci_transfer.context_of(engine, tmp_path, busybox, local_image, "linux/amd64") == context  # saved again
@@ -342,3 +352,112 @@ def test_the_classic_store_refuses_to_export_with_a_remedy(lab: Lab) -> None:
     assert done.returncode != 0
     assert "classic image store cannot export a local cache" in done.stderr
     assert "containerd-snapshotter" in done.stderr
+
+
+# ---- containerd's image store at this end
+
+
+def counting(lab: Lab, folder: Path) -> Path:
+    """Let the lab's docker command write down the bytes of each archive that the engine gets; the file."""
+    path = lab.environ.get("PATH", os.environ["PATH"])
+    real, sent = shutil.which("docker", path=path), folder / "sent"
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "docker"
+    program.write_text(f"""#!/bin/sh\n[ "$1" != load ] || stat -c %s "$3" >>'{sent}'\nexec '{real}' "$@"\n""")
+    program.chmod(0o755)
+    lab.environ["PATH"] = f"{folder}/bin:{path}"
+    return sent
+
+
+@pytest.mark.engine
+def test_containerds_store_too_gets_only_the_blobs_that_it_lacks(
+    able: TemporaryEngine, remote: Lab, tmp_path: Path
+) -> None:
+    remote.environ |= {"DOCKER_HOST": able.address, "DOCKER_CONTEXT": ""}
+    sent = counting(remote, tmp_path)
+
+    def archives() -> list[int]:
+        sizes = [int(line) for line in sent.read_text().split()]
+        sent.unlink()
+        return sizes
+
+    def written(text: str, *expected: str) -> None:
+        (remote.folder / "app.py").write_text(text)
+        assert set(remote.build()) == set(expected)
+
+    written("one", "base", "app")
+    base, app = archives()
+    assert base > 3_000_000
+    assert app < 100_000, "the parent is there"
+    written("two", "app")
+    assert archives()[0] < 100_000
+    near = {"env": {**os.environ, **able.environ}, "check": True, "capture_output": True, "text": True}
+    shown = subprocess.run(["docker", "run", "--rm", remote.ref("app"), "cat", "/app.py"], **near)
+    assert shown.stdout == "two"
+    saved = subprocess.run(["docker", "save", "--output", str(tmp_path / "all"), remote.ref("app")], **near)
+    assert saved.returncode == 0
+    assert (tmp_path / "all").stat().st_size > 3_000_000, "it is whole"
+    names = subprocess.run(["docker", "image", "ls", "--quiet", f"{remote.prefix}/*"], **near).stdout.split()
+    subprocess.run(["docker", "image", "rm", "--force", *set(names)], **near)
+    written("three", "base", "app")
+    assert archives()[0] > 3_000_000, "the engine has lost it"
+
+
+@pytest.mark.engine
+def test_a_blob_that_containerds_store_lost_is_sent(
+    able: TemporaryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole image goes there where a blob was counted on in vain, or an image that lent it is gone."""
+    engine, folder = Engine(able.address), tmp_path / "layout"
+    local_image = engine.snapshot().get("tst-busybox:1")
+    assert local_image is not None
+    oci_transfer.context_of(engine, tmp_path, "layout", local_image, "linux/amd64")
+    own = oci_transfer.blobs_of(folder, local_image.id)
+    assert own
+    assert not oci_transfer.blobs_of(folder, "sha256:" + "0" * 64)
+    number, layer = layer_more(folder, local_image.id)
+    loads, load = list[object](), oci_transfer._load
+    monkeypatch.setattr(oci_transfer, "_load", lambda *given: loads.append(given) or load(*given))
+    for there, times in (({local_image.id: own | {layer}}, 2), ({"sha256:gone": own}, 2), ({local_image.id: own}, 1)):
+        loads.clear()
+        assert oci_transfer.take_index(engine, folder, number, "linux/amd64", there) == number
+        assert len(loads) == times
+        tag = f"{uuid.uuid4().hex}:1"
+        engine.tag(number, tag)
+        near = {**os.environ, **able.environ}
+        done = subprocess.run(
+            ["docker", "run", "--rm", tag, "cat", "/more"], env=near, capture_output=True, text=True, check=False
+        )
+        subprocess.run(["docker", "image", "rm", "--force", tag], env=near, check=True, capture_output=True)
+        assert done.stdout == "more", done.stderr
+
+
+def layer_more(folder: Path, image_id: str) -> tuple[str, str]:
+    """Put an image of one more layer into a layout; its digest and that of the layer."""
+
+    def put(data: bytes) -> str:
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        oci_transfer.blob_of(folder, digest).write_bytes(data)
+        return digest
+
+    layout = oci_transfer.read(folder, image_id, "linux/amd64")
+    assert layout is not None
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        entry = tarfile.TarInfo("more")
+        entry.size = 4
+        tar.addfile(entry, io.BytesIO(b"more"))
+    layer = put(content.getvalue())
+    config = json.loads(oci_transfer.blob_of(folder, layout.config).read_bytes())
+    config["rootfs"]["diff_ids"].append(layer)
+    config.pop("history", None)
+    manifest = json.loads(oci_transfer.blob_of(folder, layout.manifest).read_bytes())
+    media = "application/vnd.oci.image.layer.v1.tar"
+    manifest["layers"].append({"mediaType": media, "digest": layer, "size": len(content.getvalue())})
+    text = json.dumps(config).encode()
+    manifest["config"] |= {"digest": put(text), "size": len(text)}
+    text = json.dumps(manifest).encode()
+    top = {"mediaType": manifest["mediaType"], "digest": put(text), "size": len(text)}
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**index, "manifests": [top]}))
+    return str(top["digest"]), layer

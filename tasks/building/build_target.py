@@ -122,9 +122,19 @@ def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: st
 
     inputs, snapshot = decision.inputs, run.snapshot()
     near = [snapshot.get(ref) for ref in (*inputs.parent_tags.values(), *inputs.bases, inputs.image.ref)]
-    layers = [tuple(digest for digest, _ in run.engine.layers(local_image.id)) for local_image in near if local_image]
+    ids = {local_image.id for local_image in near if local_image}
     platform = platforms.chosen(inputs.platforms, snapshot.platform) or inputs.platforms[0]
-    taken = oci_transfer.take(run.engine, where.layout, image_id, platform, None if run.containerd_store else layers)
+    if run.containerd_store:
+        results = results_folder(run.folder)
+        folders = {oci_transfer.folder_of(results, name) for name in (*inputs.parents.values(), *inputs.bases)}
+        there = {
+            number: set().union(*(oci_transfer.blobs_of(folder, number) for folder in (*folders, where.layout)))
+            for number in ids
+        }
+        taken = oci_transfer.take_index(run.engine, where.layout, image_id, platform, there)
+    else:
+        layers = [tuple(digest for digest, _ in run.engine.layers(number)) for number in ids]
+        taken = oci_transfer.take(run.engine, where.layout, image_id, platform, layers)
     run.changed()
     return taken
 

@@ -6,8 +6,9 @@ Both sides meet in a folder for each image, an OCI image layout in ``results`` o
     engine <── docker load, of the layers it lacks ── layout <── blobs that are not there yet ── builder
 
 ``--load`` would send the whole image, every time, changed or not. BuildKit writes into a layout only the blobs that
-are missing, and the engine's classic store takes an archive without those layers that it has. Bases come from the
-engine too, so that the image is built from the very content that its fingerprint counts.
+are missing, and the engine takes an archive without those layers that it has: the classic store knows them by what they
+hold, from the base up, containerd's store by the digests of their blobs. Bases come from the engine too, so that the
+image is built from the very content that its fingerprint counts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import re
 import shutil
 import tarfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -189,26 +190,76 @@ def _join(folder: Path, parts: Iterable[Layout], entries: list[dict[str, Any]]) 
     return digest
 
 
-def take(engine: Engine, folder: Path, image_id: str, platform: str, there: Iterable[tuple[str, ...]] | None) -> str:
-    """Let the engine have the image with this id from a layout; returns its id in the engine.
+def take(engine: Engine, folder: Path, image_id: str, platform: str, there: Iterable[tuple[str, ...]]) -> str:
+    """Let the engine's classic store have the image with this id from a layout; returns its id in the engine.
 
-    For the classic store, which holds one platform, ``there`` are the layers (unpacked content, from the base up) of
-    images that it holds: of an index it gets the image for ``platform``, and what begins as they do is not sent again.
-    With None, for containerd's store, it gets all of it. ``UserError`` when the engine refuses it.
+    That store holds one platform: of an index it gets the image for ``platform``. ``there`` are the layers (unpacked
+    content, from the base up) of images that it holds: what begins as they do is not sent again. ``UserError`` when the
+    engine refuses it.
     """
-    partial = there is not None
-    layout = read(folder, image_id, platform)
-    if layout is None:
-        raise UserError(f"the builder left no image for {platform}", where=str(folder))
-    known = max((_common(layout.contents, other) for other in there or ()), default=0)
+    layout = _result(folder, image_id, platform)
+    known = max((_common(layout.contents, other) for other in there), default=0)
+
+    def load(known: int) -> str:
+        return _load(engine, layout, layout.manifest, [layout.manifest, layout.config, *layout.layers[known:]])
+
     try:
-        loaded = _load(engine, layout, known, partial)
+        loaded = load(known)
     except UserError:
         if not known:
             raise
-        loaded = _load(engine, layout, 0, partial)  # a layer was removed meanwhile
-    tidy(folder)
-    if loaded not in (layout.config, layout.manifest if partial else layout.top):
+        loaded = load(0)  # a layer was removed meanwhile
+    return _taken(layout, loaded, layout.manifest)
+
+
+def take_index(engine: Engine, folder: Path, image_id: str, platform: str, there: Mapping[str, Set[str]]) -> str:
+    """Let containerd's store have the image with this id from a layout, with the whole index that it may be in; returns
+    its id in the engine.
+
+    ``there`` are the blobs of the layers (``blobs_of``) of images that the engine holds, by their ids: these are not
+    sent again. The store keeps a blob while an image names it, so all that were counted on have to be there afterwards.
+    ``UserError`` when the engine refuses it.
+    """
+    layout = _result(folder, image_id, platform)
+    reached = [
+        digest for digest in sorted(_reached(folder, {"digest": layout.top})) if blob_of(folder, digest).is_file()
+    ]
+    lending = {number: blobs for number, blobs in there.items() if blobs & set(reached)}
+    known = set[str]().union(*lending.values())
+    loaded = ""
+    if known:
+        with contextlib.suppress(UserError):
+            loaded = _load(engine, layout, layout.top, [digest for digest in reached if digest not in known])
+    if not loaded or not lending.keys() <= {local_image.id for local_image in engine.snapshot().every()}:
+        loaded = _load(engine, layout, layout.top, reached)
+    return _taken(layout, loaded, layout.top)
+
+
+def blobs_of(folder: Path, image_id: str) -> Set[str]:
+    """The blobs of the layers of the image or index with this digest that came through a layout; none if it did not.
+    The layout may have been written again since."""
+    blobs: set[str] = set()
+    try:
+        for _, manifest, _ in _manifests(folder, {"manifests": [{"digest": image_id}]}, ()):
+            layers = {layer["digest"] for layer in manifest["layers"]}
+            if all(blob_of(folder, layer).is_file() for layer in layers):
+                blobs |= layers
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+    return blobs
+
+
+def _result(folder: Path, image_id: str, platform: str) -> Layout:
+    layout = read(folder, image_id, platform)
+    if layout is None:
+        raise UserError(f"the builder left no image for {platform}", where=str(folder))
+    return layout
+
+
+def _taken(layout: Layout, loaded: str, top: str) -> str:
+    """The id that the engine gave to what was loaded, which has to be the image; the layout is tidied."""
+    tidy(layout.folder)
+    if loaded not in (layout.config, top):
         raise UserError(f"the engine made {loaded[:19]} of an image that is {layout.config[:19]}")
     return loaded
 
@@ -270,14 +321,9 @@ def _common(layers: tuple[str, ...], others: tuple[str, ...]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(layers, others, strict=False)))
 
 
-def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
-    """Load an archive of the image without its first ``known`` layers, or, not ``single``, of the whole index that it
-    is in; returns the id that the engine gave it."""
-    top = layout.manifest if single else layout.top
-    blobs = [layout.manifest, layout.config, *layout.layers[known:]]
-    if top != layout.manifest:
-        reached = sorted(_reached(layout.folder, {"digest": top}))
-        blobs = [digest for digest in reached if blob_of(layout.folder, digest).is_file()]
+def _load(engine: Engine, layout: Layout, top: str, blobs: Iterable[str]) -> str:
+    """Load an archive of the image or index ``top`` of a layout that holds these blobs alone; returns the id that the
+    engine gave it. ``UserError`` when it does not take it: 28 ends with status 0 where a blob is missing."""
     with leftovers.folder("load-", layout.folder) as folder:
         archive = folder / "image.tar"
         with tarfile.open(archive, mode="w") as tar:
@@ -289,8 +335,9 @@ def _load(engine: Engine, layout: Layout, known: int, single: bool) -> str:
                 tar.add(blob_of(layout.folder, digest), _path(digest))
         done = commands.run(["docker", "load", "--input", str(archive)], env=leading_to(engine.address))
     loaded = re.search(r"Loaded image ID: (sha256:[0-9a-f]{64})", done.stdout)
-    if done.status or not loaded:
-        raise UserError(f"the engine does not take the image from the builder: {done.why}")
+    broken = re.search(r"Error unpacking image.*", done.stdout)
+    if done.status or not loaded or broken:
+        raise UserError(f"the engine does not take the image from the builder: {broken[0] if broken else done.why}")
     return loaded[1]
 
 
