@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import tempfile
@@ -209,7 +210,7 @@ def main() -> None:
     """Count, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", type=Path)
-    parser.add_argument("--file", default="docker-compose.yml")
+    parser.add_argument("--file", default="docker-compose.yml", help="several with a colon between them")
     parser.add_argument("--commits", type=int, default=60)
     parser.add_argument("--name", default="")
     given = parser.parse_args()
@@ -227,7 +228,8 @@ def replayed(repository: Path, file: str, count: int, environ: Mapping[str, str]
         with tempfile.TemporaryDirectory(prefix="bm-history-") as temporary:
             folder = Path(temporary) / "work"
             folder.mkdir()
-            bench = Bench({**environ, "COMPOSE_FILE": str(folder / file)}, Path(temporary))
+            files = os.pathsep.join(str(folder / one) for one in file.split(os.pathsep))
+            bench = Bench({**environ, "COMPOSE_FILE": files}, Path(temporary))
             history, judge = History(repository, count, folder), Judge(bench, stand_ins)
             if counting:
                 replay(history, bench, judge, tally)
