@@ -1,6 +1,6 @@
 """Does a fleet build each thing once, while its registry and its Redis die and come back?
 
-    .venv/bin/python benchmarks/fleet.py [--machines 20] [--images 200] [--minutes 3] [--seed 1]
+    .venv/bin/python benchmarks/fleet.py [--machines 20] [--images 200] [--minutes 3] [--pause 1] [--seed 1]
 
 Needs docker-registry and redis-server.
 """
@@ -14,13 +14,14 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from tasks.sharing import transfer
 from tasks.sharing.index import Made
 from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.share import Share
+from tasks.sharing.transport import Answer, Transport
 from tasks.sharing.wanted import Wanted
 from tests import loopback
 
@@ -44,9 +46,11 @@ index and the registry, pull, or take the lease, look again, build, push under t
 the code of `tasks/sharing`. The builder is pretended: it waits, and makes an image of one layer that no other build
 makes. Pulls and pushes go over the registry's API, each blob checked. Real are docker-registry and redis-server, both
 killed and started again meanwhile, machines that are stopped for longer than a lease lasts, and machines that are
-killed while they build. Each commit changes one image of fifty; a machine looks at twelve images in each round. A build
-is needed once for each fingerprint that any machine asked for; one that a machine was killed in does not count. An
-image is wrong if it was made for another fingerprint than the one that it was pulled for.
+killed while they build. However many minutes it takes, it is an hour of one commit a minute: the clock goes faster.
+Each commit changes one image of fifty; a machine looks at twelve images in each round, with a pause between rounds. A
+build is needed once for each fingerprint that any machine asked for; one that a machine was killed in does not count.
+An image is wrong if it was made for another fingerprint than the one that it was pulled for. Requests and bytes are
+those between the machines and the registry.
 """
 PLATFORM = "linux/amd64"
 LEASE_SECONDS = 3.0
@@ -64,6 +68,7 @@ class Fleet:
     began: float
     seconds: float
     every: float
+    pause: float
     seed: int
 
     def fingerprint(self, image: int, now: float) -> str:
@@ -85,7 +90,35 @@ class Seen:
     taken_instead: int = 0
     not_pushed: int = 0
     waited: float = 0.0
+    requests: int = 0
+    received: int = 0
+    sent: int = 0
     said: Counter[str] = field(default_factory=Counter)
+
+
+class Counted:
+    """A way to the registry that counts what goes over it."""
+
+    def __init__(self, transport: Transport, seen: Seen) -> None:
+        self._transport, self._seen = transport, seen
+
+    def ask(
+        self, method: str, url: str, headers: Any = None, body: Any = None,
+        into: Callable[[bytes], object] | None = None,
+    ) -> Answer:  # fmt: skip
+        """The answer to one request, as the transport's own."""
+        self._seen.requests += 1
+        if body is not None:
+            self._seen.sent += len(body) if isinstance(body, bytes) else os.fstat(body.fileno()).st_size
+
+        def take(piece: bytes) -> None:
+            self._seen.received += len(piece)
+            if into:
+                into(piece)
+
+        answer = self._transport.ask(method, url, headers, body, take if into else None)
+        self._seen.received += len(answer.body)
+        return answer
 
 
 class Machine:
@@ -103,7 +136,7 @@ class Machine:
         while (now := time.monotonic()) < self._fleet.began + self._fleet.seconds:
             scope = self._random.sample(range(self._fleet.images), min(_SCOPE, self._fleet.images))
             self._round({number: self._fleet.fingerprint(number, now) for number in scope}, seen)
-            time.sleep(self._random.uniform(0.0, 1.0))
+            time.sleep(self._random.uniform(0.0, self._fleet.pause))
         return seen
 
     def _round(self, wanted: Mapping[int, str], seen: Seen) -> None:
@@ -111,6 +144,8 @@ class Machine:
             seen.said[text.partition("`")[0].partition("(")[0].strip()[:70]] += 1
 
         share = Share(self._fleet.registry, True, say)
+        counted: Any = Counted(share.registry._transport, seen)
+        share.registry._transport = counted
         coordinator = BuildCoordinator(self._fleet.redis, say, LEASE_SECONDS)
         share.ask_first(coordinator.index, 60.0)
         images = {
@@ -172,6 +207,7 @@ class Machine:
         if problem:
             return False
         config = json.loads(blob_of(layout, offer.config).read_bytes())
+        shutil.rmtree(layout)
         seen.pulled += 1
         seen.wrong += config["config"]["Labels"][FINGERPRINT] != image.fingerprint
         return True
@@ -275,6 +311,7 @@ def main() -> None:
     parser.add_argument("--machines", type=int, default=20)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds between two rounds of a machine, at most")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bm-fleet-") as name, contextlib.ExitStack() as stack:
@@ -284,7 +321,7 @@ def main() -> None:
         seconds = given.minutes * 60
         fleet = Fleet(
             f"localhost:{services.port('registry')}", f"redis://127.0.0.1:{services.port('redis')}/0",
-            given.images, time.monotonic(), seconds, max(1.0, seconds / 60), given.seed,
+            given.images, time.monotonic(), seconds, seconds / 60, given.pause, given.seed,
         )  # fmt: skip
         context = multiprocessing.get_context("fork")
         queue = context.Queue()
@@ -330,9 +367,11 @@ def _report(given: argparse.Namespace, folder: Path, seen: Mapping[int, Seen]) -
     results = Results(Path(__file__), "A fleet, its registry and its Redis killed meanwhile", ABOUT)
     with results:
         results.add(f"{title}: builds done, against those needed", builds / needed, "×", 1.02, note)
-        results.add(
-            f"{title}: wrong images", sum(one.wrong for one in seen.values()), "images", 0, f"of {pulls} pulled"
+        requests, received, sent = (
+            sum(getattr(one, what) for one in seen.values()) for what in ("requests", "received", "sent")
         )
+        note = f"of {pulls} pulled; {requests} requests, {received / 1e6:.0f} MB received, {sent / 1e6:.0f} MB sent"
+        results.add(f"{title}: wrong images", sum(one.wrong for one in seen.values()), "images", 0, note)
         instead = sum(one.taken_instead for one in seen.values())
         lost = sum(one.not_pushed for one in seen.values())
         note = f"{instead} results gave way to another's, {lost} were not pushed since the lease was another's by then"
