@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -432,6 +433,18 @@ def test_a_registry_that_is_started_again_is_waited_for(tmp_path: Path, monkeypa
         again.start()
         assert registry.tags("app/auth") == []
         again.join()
+
+
+def test_a_connection_that_is_reset_while_it_is_made_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a registry that is killed at this moment: urllib3 takes the connection to be there, and fails on it."""
+
+    def reset(*words: object) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr(transport._Socket, "connect", reset)
+    monkeypatch.setattr(transport, "_PAUSES", (0.0, 0.0))
+    with pytest.raises(Unavailable, match="does not answer"):
+        Registry(f"localhost:{loopback.free_port()}").image("app/auth", "in-1", "linux/amd64")
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:

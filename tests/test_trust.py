@@ -239,7 +239,7 @@ def test_what_is_trusted_by_default(keys: dict[str, Key], tmp_path: Path, monkey
     for each in (settings.Settings(share_trust="signed"), settings.Settings(share_key="key")):
         with pytest.raises(UserError, match="there is no list of trusted builders"):
             trusted.of(each)
-    (tmp_path / trusted.LIST).write_text(trusted.entry("ci", keys["ci"].public, 9, NOW))
+    (tmp_path / trusted.LIST).write_text(trusted.entry("ci", {"key": keys["ci"].public}, 9, NOW))
     assert trusted.of(settings.Settings()).need == 1
     assert trusted.of(settings.Settings(share_trust="2")).need == 2
     assert trusted.of(settings.Settings(share_trust="any")).need == 0

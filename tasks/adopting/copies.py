@@ -26,7 +26,7 @@ from tasks.base.errors import UserError
 RECORD = "tasks/adopted.json"
 NOT_COPIED = "# of this repository alone"
 """The comment that begins a paragraph of ``dodo.py`` which copies do not have."""
-_SOURCES = {"tasks/requirements.txt": "requirements.txt"}
+_SOURCES = {f"tasks/{name}": name for name in ("requirements.txt", "requirements-keyless.txt")}
 """Where files of a copy lie in this repository, if not under the same name."""
 _DATA = ("*.*", "templates/*")
 _IMPORTED = (

@@ -34,6 +34,7 @@ from tasks.planning.agreement import Verdict
 from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.sharing import trusted
+from tasks.sharing.signing import NotSigned
 from tasks.sharing.wanted import wanted_of
 
 INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
@@ -66,7 +67,10 @@ def export(run: Run, folder: Path) -> str:
         (draft / INDEX).write_bytes(text)
         trust = trusted.of(run.settings)
         if trust.need and not trust.cannot_sign:
-            (draft / SIGNATURE).write_bytes(trust.sign(_digest(text), _ARCHIVE, platform))
+            try:
+                (draft / SIGNATURE).write_bytes(trust.sign(_digest(text), _ARCHIVE, platform))
+            except NotSigned as error:
+                raise UserError(f"the archive could not be signed: {error}") from None
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     size = sum(entry["size"] for entry in files.values())

@@ -48,16 +48,23 @@ def task_cache_import() -> Task:
 
 
 def task_share_key() -> Task:
-    """Make the key with which this machine signs what it shares, and list it: NAME [FILE] [--days N]"""
+    """Make the key that signs what this machine shares, and list it, or an identity: NAME [FILE] [--days N]"""
     days = option("days", 365, "how long the key counts")
-    return quiet(_share_key, days, words="words")
+    identity = option("identity", "", "no key: who the builder is by its CI, such as a workflow at a branch")
+    issuer = option("issuer", "https://token.actions.githubusercontent.com", "who gives that identity its tokens")
+    return quiet(_share_key, days, identity, issuer, words="words")
 
 
-def _share_key(run: Run, words: Sequence[str], days: int) -> None:
-    """Write the private key, add the public one to the list of trusted builders, and say what else is to be done.
-    Raises ``UserError``."""
+def _share_key(run: Run, words: Sequence[str], days: int, identity: str, issuer: str) -> None:
+    """Write the private key, add the public one to the list of trusted builders, or an identity, and say what else is
+    to be done. Raises ``UserError``."""
     from tasks.sharing import trusted
 
+    if identity and len(words) == 1:
+        listed = trusted.add_identity(run.settings, words[0], issuer, identity, days)
+        print(f"{listed} now trusts {words[0]}: let it be reviewed and committed")
+        print(f"there it signs with SHARE_KEY={trusted.KEYLESS}{words[0]}")
+        return
     if not 1 <= len(words) <= 2:
         raise UserError("share_key takes the name of a builder, and the file that the key is to be in")
     file, listed = trusted.begin(run.settings, words[0], Path(words[1]) if words[1:] else None, days)

@@ -12,12 +12,12 @@ from tasks.cli.action import PLAIN, Task, fail, option
 
 # For every system and from the oldest Python that is supported, with hashes, and without a line that names an index.
 _COMPILE = ("pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header")
-# In this order: the second keeps to the versions of the first.
-LOCKS = {"requirements.in": "requirements.txt", "requirements-dev.in": "requirements-dev.txt"}
+# In this order: each keeps to the versions of those before.
+LOCKS = {f"{name}.in": f"{name}.txt" for name in ("requirements", "requirements-keyless", "requirements-dev")}
 
 
 def task_lock() -> Task:
-    """Lock what requirements.in and requirements-dev.in ask for: [--upgrade [PACKAGE …]]"""
+    """Lock what requirements.in, -keyless.in and -dev.in ask for: [--upgrade [PACKAGE …]]"""
     upgrade = option("upgrade", False, "take new versions, of these packages or of all")
     return {"actions": [(lock,)], "task_dep": ["_dev_environment"], "params": [upgrade], "pos_arg": "packages", **PLAIN}
 

@@ -30,6 +30,7 @@ from tasks.planning.shared_image import SharedImage
 from tasks.sharing import reaching, signatures, trusted
 from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.pulse import LOOK_SECONDS, Pulse
+from tasks.sharing.signing import NotSigned
 from tasks.sharing.strikes import Strikes
 from tasks.sharing.wanted import Wanted, wanted_of
 
@@ -251,6 +252,9 @@ class Share:
             if not self._pulse.stopped():
                 what = f"`{wanted.path}:{wanted.tag}` could not be signed"
                 self._say(f"{what}: the shared registry {self.address} {error}")
+            return None
+        except NotSigned as error:
+            self._say(f"`{wanted.path}:{wanted.tag}` could not be signed: {error}")
             return None
         return held
 

@@ -3,7 +3,7 @@
 Signed is what a result is for (fingerprint, platform), what it is (the digest of its manifest), who says so, and when.
 The form is Sigstore's: a bundle (v0.3) with a DSSE envelope around an in-toto statement, as ``cosign sign`` makes them,
 whose annotations hold what is claimed: ``cosign verify --key … -a vllm-swarm.fingerprint=…`` reads it. The keys are
-Ed25519.
+Ed25519; ``keyless`` is about signatures without one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 _STATEMENT = "https://in-toto.io/Statement/v1"
-_PAYLOAD = "application/vnd.in-toto+json"
+PAYLOAD = "application/vnd.in-toto+json"
 _CLAIMED = "vllm-swarm."
 
 
@@ -43,6 +43,10 @@ class Forged(ValueError):
     """A bundle that is no signature of anything by the key that it should be by."""
 
 
+class NotSigned(Exception):
+    """Nobody gave a signature; the sentence says why."""
+
+
 class Key:
     """The private key of a builder, in a file of its own. ``UserError`` where there is none that could be used."""
 
@@ -53,21 +57,26 @@ class Key:
 
     def sign(self, claim: Claim) -> bytes:
         """A Sigstore bundle in which this key says ``claim``."""
-        said = {f"{_CLAIMED}{name}": str(value) for name, value in claim._asdict().items() if name != "digest"}
-        subject = {"digest": {"sha256": claim.digest.removeprefix("sha256:")}, "annotations": said}
-        statement = {"_type": _STATEMENT, "subject": [subject], "predicateType": PREDICATE, "predicate": {}}
-        payload = json.dumps(statement, sort_keys=True).encode()
+        payload = statement_of(claim)
         signature = self._private.sign(_to_sign(payload))
         bundle = {
             "mediaType": BUNDLE,
             "verificationMaterial": {"publicKey": {"hint": hint_of(self.public)}},
             "dsseEnvelope": {
                 "payload": base64.b64encode(payload).decode(),
-                "payloadType": _PAYLOAD,
+                "payloadType": PAYLOAD,
                 "signatures": [{"sig": base64.b64encode(signature).decode()}],
             },
         }
         return json.dumps(bundle, sort_keys=True).encode()
+
+
+def statement_of(claim: Claim) -> bytes:
+    """The in-toto statement that says ``claim``: what is signed."""
+    said = {f"{_CLAIMED}{name}": str(value) for name, value in claim._asdict().items() if name != "digest"}
+    subject = {"name": "", "digest": {"sha256": claim.digest.removeprefix("sha256:")}, "annotations": said}
+    statement = {"_type": _STATEMENT, "subject": [subject], "predicateType": PREDICATE, "predicate": {}}
+    return json.dumps(statement, sort_keys=True).encode()
 
 
 def make_key(file: Path) -> str:
@@ -121,11 +130,19 @@ def public_key(text: str) -> Ed25519PublicKey:
 
 
 def hinted(bundle: str) -> str:
-    """The hint of a bundle that nobody has checked yet. Raises ``Forged``."""
+    """Who a bundle says that it is by, which nobody has checked yet: the hint of a key, or the identity in a
+    certificate. Raises ``Forged``."""
+    from cryptography import x509
+
     try:
-        return str(json.loads(bundle)["verificationMaterial"]["publicKey"]["hint"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise Forged("no bundle with a public key") from None
+        material = json.loads(bundle)["verificationMaterial"]
+        if "publicKey" in material:
+            return str(material["publicKey"]["hint"])
+        certificate = x509.load_der_x509_certificate(base64.b64decode(material["certificate"]["rawBytes"]))
+        [name] = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return str(name.value)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, x509.ExtensionNotFound):
+        raise Forged("no bundle that says who signed it") from None
 
 
 def claim_of(bundle: str, public: str) -> Claim:
@@ -138,13 +155,21 @@ def claim_of(bundle: str, public: str) -> Claim:
         [signature] = envelope["signatures"]
         payload = base64.b64decode(envelope["payload"], validate=True)
         public_key(public).verify(base64.b64decode(signature["sig"], validate=True), _to_sign(payload))
-        if envelope["payloadType"] != _PAYLOAD:
+        if envelope["payloadType"] != PAYLOAD:
             raise Forged("another kind of envelope")
-        return _claim(json.loads(payload))
+        return claim_in(payload)
     except InvalidSignature:
         raise Forged("not signed by that key") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
         raise Forged("no bundle with a signature") from None
+
+
+def claim_in(payload: bytes) -> Claim:
+    """What a statement says whose signature was checked. Raises ``Forged`` if that is nothing about one result."""
+    try:
+        return _claim(json.loads(payload))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Forged("another kind of statement") from None
 
 
 def _claim(statement: dict[str, Any]) -> Claim:
@@ -157,7 +182,7 @@ def _claim(statement: dict[str, Any]) -> Claim:
 
 def _to_sign(payload: bytes) -> bytes:
     """The encoding of DSSE: type and content cannot be taken for one another."""
-    return b"DSSEv1 %d %s %d %s" % (len(_PAYLOAD), _PAYLOAD.encode(), len(payload), payload)
+    return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD), PAYLOAD.encode(), len(payload), payload)
 
 
 def _private(file: Path) -> Ed25519PrivateKey:

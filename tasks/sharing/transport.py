@@ -293,6 +293,12 @@ class _Bounded:
                 raise
         raise trouble
 
+    def getresponse(self: Any) -> Any:
+        # urllib3 goes on where a connection is reset while it is made, as if it were there.
+        if self.sock is None:
+            raise ConnectionAbortedError
+        return super().getresponse()  # type: ignore[misc]
+
 
 def _addresses(host: str, port: int, limits: Limits) -> list[Any]:
     """The addresses of a host. The system can be asked for these, but not told to stop."""

@@ -1,7 +1,8 @@
 """Whose results are taken?
 
 The readers' list, ``trusted-builders.toml``, lies in the repository and is reviewed like code. Of each builder it has a
-name, the public key, and from when until when that counts; ``revoked`` ends it whatever a signature says of its time.
+name, the public key or the identity that a CI gives it, and from when until when that counts; ``revoked`` ends it
+whatever a signature says of its time.
 
     [[builder]]
     name = "ci"
@@ -16,7 +17,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -27,9 +28,12 @@ from tasks.base.errors import UserError
 from tasks.base.settings import ROOT, Settings
 
 if TYPE_CHECKING:
+    from tasks.sharing.keyless import Sigstore
     from tasks.sharing.signing import Key
 
 LIST = "trusted-builders.toml"
+KEYLESS = "keyless:"
+"""What SHARE_KEY begins with where a machine has an identity and no key; its name in the list follows."""
 ANYBODY = "any"
 SIGNED = "signed"
 _DAY = 86400
@@ -39,22 +43,32 @@ _MOST = 64  # signatures of one image that are looked at: whoever may push may a
 
 @dataclass(frozen=True)
 class Builder:
-    """Who may sign: a name and a public key that counts from ``since`` until ``until`` (seconds since the epoch),
-    ``revoked`` from then on."""
+    """Who may sign: a name and a public key, or the ``identity`` that an ``issuer`` of tokens gives (then ``key`` is
+    ""), which counts from ``since`` until ``until`` (seconds since the epoch), ``revoked`` from then on."""
 
     name: str
     key: str
     since: float
     until: float
     revoked: float = float("inf")
+    issuer: str = ""
+    identity: str = ""
 
     def problem(self, now: float) -> str:
-        """Why the key does not count now, "" if it does."""
+        """Why the key or the identity does not count now, "" if it does."""
+        which = f"the {'identity' if self.identity else 'key'} of {self.name}"
         if now >= self.revoked:
-            return f"the key of {self.name} is revoked"
+            return f"{which} is revoked"
         if now >= self.until:
-            return f"the key of {self.name} has expired"
-        return "" if now >= self.since else f"the key of {self.name} does not count yet"
+            return f"{which} has expired"
+        return "" if now >= self.since else f"{which} does not count yet"
+
+    @property
+    def hint(self) -> str:
+        """What a bundle says that it is by, if it is by this one."""
+        from tasks.sharing import signing
+
+        return self.identity or signing.hint_of(self.key)
 
 
 class Claimed(NamedTuple):
@@ -65,17 +79,33 @@ class Claimed(NamedTuple):
     platform: str
 
 
+class Keyless(NamedTuple):
+    """Signing by an identity: this machine's ``name`` in the list, "" where it does not sign so, and the ``instance``
+    of Sigstore, a file; None is the public one."""
+
+    name: str = ""
+    instance: Path | None = None
+
+
 class Trust:
     """Whose results count for one run: of ``need`` builders, 0 for anybody's. ``key`` is the file of this machine's
     own, None without one."""
 
     def __init__(
-        self, need: int, builders: Sequence[Builder] = (), key: Path | None = None, now: Callable[[], float] = time.time
-    ) -> None:
+        self, need: int, builders: Sequence[Builder] = (), key: Path | None = None,
+        now: Callable[[], float] = time.time, keyless: Keyless = Keyless(),  # noqa: B008  a tuple
+    ) -> None:  # fmt: skip
         self.need = need
         self._builders = builders
         self._file = key
         self._now = now
+        self._keyless = keyless
+
+    @cached_property
+    def _sigstore(self) -> Sigstore:
+        from tasks.sharing.keyless import Sigstore  # it takes its time to load
+
+        return Sigstore(self._keyless.instance)
 
     @cached_property
     def key(self) -> Key | None:
@@ -87,6 +117,8 @@ class Trust:
     @cached_property
     def own(self) -> Builder | None:
         """This machine as the list has it. Raises ``UserError``."""
+        if name := self._keyless.name:
+            return next((each for each in self._builders if each.identity and each.name == name), None)
         key = self.key
         return next((each for each in self._builders if key and each.key == key.public), None)
 
@@ -95,17 +127,25 @@ class Trust:
         """Why nobody would take what this machine pushes, "" if they do. Raises ``UserError``."""
         if not self.need:
             return ""
-        if self._file is None:
+        if self._file is None and not self._keyless.name:
             return "it has no SHARE_KEY"
         return self.own.problem(self._now()) if self.own else f"its SHARE_KEY is of no builder in {LIST}"
 
     def sign(self, digest: str, fingerprint: str, platform: str) -> bytes:
-        """A bundle in which this machine says that it made this. ``ValueError`` where nobody would take that."""
-        from tasks.sharing.signing import Claim
+        """A bundle in which this machine says that it made this. ``ValueError`` where nobody would take that,
+        ``NotSigned`` where a signature by its identity cannot be had."""
+        from tasks.sharing import signing
 
-        if not (self.key and self.own):
+        if not self.own:
             raise ValueError("a machine without a key signs nothing")
-        return self.key.sign(Claim(digest, fingerprint, platform, self.own.name, int(self._now())))
+        claim = signing.Claim(digest, fingerprint, platform, self.own.name, int(self._now()))
+        if self.key:
+            return self.key.sign(claim)
+        bundle = self._sigstore.sign(claim)
+        if self._signer(bundle.decode(), Claimed(digest, fingerprint, platform))[1]:
+            who = signing.hinted(bundle.decode())
+            raise signing.NotSigned(f"this machine is {who}, and {self.own.name} in {LIST} is {self.own.identity}")
+        return bundle
 
     def refuses(self, digest: str, fingerprint: str, platform: str, bundles: Iterable[str]) -> str:
         """Why the image with this digest is not taken as the result of that fingerprint, "" if it is. ``bundles`` is
@@ -135,10 +175,13 @@ class Trust:
         now = self._now()
         try:
             hint = signing.hinted(bundle)
-            builder = next((each for each in self._builders if signing.hint_of(each.key) == hint), None)
+            builder = next((each for each in self._builders if each.hint == hint), None)
             if builder is None:
                 return "", "it is signed by nobody whom the list of trusted builders names"
-            claim = signing.claim_of(bundle, builder.key)
+            if builder.identity:
+                claim = self._sigstore.claim_of(bundle, builder.issuer, builder.identity)
+            else:
+                claim = signing.claim_of(bundle, builder.key)
         except signing.Forged:
             return "", "what is attached to it is no signature of it"
         if claim.builder != builder.name or claim[:3] != wanted:
@@ -155,28 +198,51 @@ def of(settings: Settings) -> Trust:
     """Whose results count by the settings. Raises ``UserError`` for a list that cannot be read, and for one that is
     needed and not there."""
     file = ROOT / (settings.share_builders or LIST)
-    key = Path(settings.share_key).expanduser() if settings.share_key else None
-    wanted = settings.share_trust or (SIGNED if key or settings.share_builders or file.is_file() else ANYBODY)
+    keyless = settings.share_key.removeprefix(KEYLESS) if settings.share_key.startswith(KEYLESS) else ""
+    key = Path(settings.share_key).expanduser() if settings.share_key and not keyless else None
+    listed = settings.share_builders or file.is_file()
+    wanted = settings.share_trust or (SIGNED if settings.share_key or listed else ANYBODY)
     if wanted == ANYBODY:
         return EVERYBODY
-    return Trust(1 if wanted == SIGNED else int(wanted), read(file), key)
+    instance = ROOT / settings.share_sigstore if settings.share_sigstore else None
+    need = 1 if wanted == SIGNED else int(wanted)
+    return Trust(need, read(file), key, keyless=Keyless(keyless, instance))
 
 
 def begin(settings: Settings, name: str, file: Path | None, days: int) -> tuple[Path, Path]:
     """Make a key for a builder and list it; returns the files of the key and of the list. Raises ``UserError``."""
     from tasks.sharing import signing
 
+    listed = _list_for(settings, name, days)
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    file = (file or home / "vllm-local-swarm" / f"{name}.key").absolute()
+    public = signing.make_key(file)
+    with listed.open("a") as out:
+        out.write(entry(name, {"key": public}, days, time.time()))
+    return file, listed
+
+
+def add_identity(settings: Settings, name: str, issuer: str, identity: str, days: int) -> Path:
+    """List a builder that signs by the identity which an issuer of tokens gives it; returns the list's file. Raises
+    ``UserError``."""
+    listed = _list_for(settings, name, days)
+    if any(re.search(r'[\s"\\]', word) or "://" not in word for word in (issuer, identity)):
+        raise UserError("an issuer and an identity are URLs, as they stand in the certificate")
+    if listed.is_file() and identity in (each.identity for each in read(listed)):
+        raise UserError("that identity is listed already", where=str(listed))
+    with listed.open("a") as out:
+        out.write(entry(name, {"issuer": issuer, "identity": identity}, days, time.time()))
+    return listed
+
+
+def _list_for(settings: Settings, name: str, days: int) -> Path:
+    """The list that a builder may be added to."""
     if not re.fullmatch(r"[\w.@-]{1,64}", name, re.ASCII) or not 0 < days < 36500:
         raise UserError("a builder's name has letters, digits and .@_- only, and its key counts for at least one day")
     listed = ROOT / (settings.share_builders or LIST)
     if listed.is_file():
         read(listed)  # nothing is added to what cannot be read
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    file = (file or home / "vllm-local-swarm" / f"{name}.key").absolute()
-    public = signing.make_key(file)
-    with listed.open("a") as out:
-        out.write(entry(name, public, days, time.time()))
-    return file, listed
+    return listed
 
 
 def anybody(address: str) -> str:
@@ -192,8 +258,8 @@ def read(file: Path) -> list[Builder]:
         if given or not isinstance(entries, list):
             raise ValueError(f"it holds [[builder]] tables and nothing else, not {', '.join(given) or 'builder'}")
         builders = [_builder(entry, number) for number, entry in enumerate(entries, 1)]
-        if len({builder.key for builder in builders}) < len(builders):
-            raise ValueError("two builders have the same key")
+        if len({builder.hint for builder in builders}) < len(builders):
+            raise ValueError("two builders have the same key or identity")
         return builders
     except FileNotFoundError:
         raise UserError(
@@ -205,10 +271,10 @@ def read(file: Path) -> list[Builder]:
         raise UserError(f"the list of trusted builders is not understood: {error}", where=str(file)) from None
 
 
-def entry(name: str, key: str, days: int, now: float) -> str:
-    """The lines of a list for a new builder whose key counts from today on for so many days.
+def entry(name: str, by: Mapping[str, str], days: int, now: float) -> str:
+    """The lines of a list for a new builder whose key or identity counts from today on for so many days.
 
-    >>> print(entry("ci", "MCow", 365, 0.0), end="")
+    >>> print(entry("ci", {"key": "MCow"}, 365, 0.0), end="")
     <BLANKLINE>
     [[builder]]
     name = "ci"
@@ -217,7 +283,8 @@ def entry(name: str, key: str, days: int, now: float) -> str:
     until = 1971-01-01
     """
     since, until = (datetime.fromtimestamp(at, UTC).date() for at in (now, now + days * _DAY))
-    return f'\n[[builder]]\nname = "{name}"\nkey = "{key}"\nfrom = {since}\nuntil = {until}\n'
+    lines = [f'{field} = "{value}"' for field, value in {"name": name, **by}.items()]
+    return "\n".join(["", "[[builder]]", *lines, f"from = {since}", f"until = {until}", ""])
 
 
 def _builder(given: Any, number: int) -> Builder:
@@ -228,18 +295,22 @@ def _builder(given: Any, number: int) -> Builder:
     if not isinstance(given, dict) or not isinstance(name := given.get("name"), str) or not name:
         raise ValueError(f"{which} has no name")
     which = f"{which} ({name})"
-    if unknown := given.keys() - {"name", "key", "from", "until", "revoked"}:
+    if unknown := given.keys() - {"name", "key", "issuer", "identity", "from", "until", "revoked"}:
         raise ValueError(f"{which} has {', '.join(sorted(unknown))}, which means nothing here")
-    try:
-        key = signing.text_of(signing.public_key(given["key"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{which} has no Ed25519 public key, as `doit share_key` prints it") from None
+    key, identity = "", {field: given[field] for field in ("issuer", "identity") if field in given}
+    if identity:
+        if "key" in given or len(identity) < 2 or not all(isinstance(each, str) and each for each in identity.values()):
+            raise ValueError(f"{which} needs an issuer and an identity, and then no key")
+    else:
+        try:
+            key = signing.text_of(signing.public_key(given["key"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"{which} has no Ed25519 public key, as `doit share_key` prints it") from None
     revoked = given.get("revoked", False)
     since = _moment(given.get("from"), f"{which}: from")
     until = _moment(given.get("until"), f"{which}: until")
-    if revoked is False:
-        return Builder(name, key, since, until)
-    return Builder(name, key, since, until, 0.0 if revoked is True else _moment(revoked, f"{which}: revoked"))
+    ends = float("inf") if revoked is False else 0.0 if revoked is True else _moment(revoked, f"{which}: revoked")
+    return Builder(name, key, since, until, ends, **identity)
 
 
 def _moment(value: Any, what: str) -> float:
