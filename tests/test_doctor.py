@@ -15,6 +15,7 @@ import pytest
 
 from tasks.base import lock
 from tasks.pruning import repairs
+from tasks.ui import surroundings
 from tests.conftest import Lab
 from tests.faults.test_state_runs import built
 from tests.test_whole_runs import Shop
@@ -157,3 +158,35 @@ def test_a_healthy_machine_has_nothing_to_put_in_order(shop: Shop) -> None:
     done = lab.doit("doctor", "--fix")
     assert "yes" not in done.stderr, "nobody is asked"
     assert not [one for one in findings(lab).values() if one["fixes"] and one["subject"] != "locks"]
+
+
+def test_what_surrounds_a_run_is_looked_at(shop: Shop, tmp_path: Path) -> None:
+    lab, _ = shop
+    before = findings(lab)
+    for subject in ("git", "home", "temporary files", "clock"):
+        assert before[subject]["verdict"] == "ok", before[subject]
+    ahead = lab.folder / "web" / "Dockerfile"
+    os.utime(ahead, (time.time() + 86400, time.time() + 86400))
+    wrong = findings(lab, HOME="", TMPDIR=str(tmp_path / "nothing"))
+    for subject, word in {"home": "HOME is not set", "temporary files": "TMPDIR is", "clock": str(ahead)}.items():
+        assert wrong[subject]["verdict"] == "warn", wrong[subject]
+        assert word in wrong[subject]["detail"]
+        assert wrong[subject]["remedy"]
+
+
+def test_a_home_that_is_none(tmp_path: Path) -> None:
+    for place, word in (("", "is not set"), (str(tmp_path / "nothing"), "no folder")):
+        assert word in surroundings.home({"HOME": place}).detail
+    assert surroundings.home({"HOME": str(tmp_path)}).verdict == "ok"
+    others = "may not be written" if os.geteuid() else "another user's"
+    if not os.geteuid():
+        os.chown(tmp_path, 12345, 12345)
+    assert others in surroundings.home({"HOME": str(tmp_path) if not os.geteuid() else "/"}).detail
+
+
+def test_git_is_missed_where_there_is_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert surroundings.git(tmp_path).verdict == "ok"
+    (tmp_path / ".git").touch()
+    finding = surroundings.git(tmp_path)
+    assert (finding.verdict, finding.remedy) == ("warn", "install git")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.pruning import registry_prune
+from tasks.base.errors import UserError
+from tasks.pruning import git_states, registry_prune
 from tasks.sharing.registry import Registry
 from tests import loopback
 from tests.conftest import Lab
@@ -84,6 +85,16 @@ def test_what_no_branch_no_tag_and_no_recent_age_needs_goes(lab: Lab, busybox: s
     manifest = registry.raw_manifest(path, second)
     registry.give_manifest(path, "released", json.loads(manifest)["mediaType"], manifest)
     assert gone(lab, "--all") == []
+
+
+def test_where_the_branches_cannot_be_known_nothing_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert git_states._trees(tmp_path) == {}, "there is no repository"
+    (tmp_path / ".git").write_text("gitdir: nowhere")
+    with pytest.raises(UserError, match=r"what other branches need cannot be known: .*not a git repository"):
+        git_states._trees(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="what other branches need cannot be known: git is not installed"):
+        git_states._trees(tmp_path)
 
 
 def test_a_registry_that_deletes_nothing_is_said_in_a_sentence(lab: Lab) -> None:

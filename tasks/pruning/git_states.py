@@ -23,7 +23,7 @@ Result = tuple[str, str]
 
 def needed(run: Run) -> tuple[dict[Result, str], dict[str, str]]:
     """The results that are needed, each with who needs it in words; and the branches and tags that cannot be read, with
-    the reason. Raises ``UserError`` for a working tree that cannot be."""
+    the reason. Raises ``UserError`` for a working tree that cannot be, and for a repository that cannot be asked."""
     found = dict.fromkeys(_results(run), "this working tree needs it")
     unread: dict[str, str] = {}
     for tree, names in _trees(run.project.directory).items():
@@ -38,10 +38,17 @@ def needed(run: Run) -> tuple[dict[Result, str], dict[str, str]]:
 
 
 def _trees(directory: Path) -> Mapping[str, list[str]]:
-    """The trees of all branches, here and of other repositories, and tags, each with their names; none without git."""
-    listed = commands.answer(["git", "-C", str(directory), "for-each-ref", f"--format={_REFS}"])
+    """The trees of all branches, here and of other repositories, and tags, each with their names; none where there is
+    no repository. Raises ``UserError`` where there is one that cannot be asked, for then everything would go."""
+    if not any((above / ".git").exists() for above in (directory, *directory.parents)):
+        return {}
+    unknown = "what other branches need cannot be known"
+    try:
+        done = commands.run(["git", "-C", str(directory), "for-each-ref", f"--format={_REFS}"])
+    except commands.NotInstalled:
+        raise UserError(f"{unknown}: git is not installed", remedy="install git") from None
     trees: dict[str, list[str]] = defaultdict(list)
-    for line in listed.splitlines():
+    for line in done.checked(unknown).stdout.splitlines():
         name, tree, of_tag, symbolic = line.split("\0")
         if (tree or of_tag) and not symbolic:
             trees[of_tag or tree].append(_in_words(name))

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
 from tasks.base import commands, lock
 from tasks.base.confirm import confirm
@@ -24,32 +20,11 @@ from tasks.sharing import trusted
 from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.share import Share
 from tasks.sharing.wanted import Wanted
+from tasks.ui import surroundings
+from tasks.ui.finding import Finding, Verdict
 
 _LEAST_COMPOSE = (2, 26)
-_LITTLE_SPACE = 5_000_000_000  # bytes: the stack, the standard images and a full build cache need about that
-_LITTLE_FOR_TEMPORARY = 100_000_000  # what travels through them besides is told when it does not fit
 _SHOWN = 3  # of what is wrong in one respect
-
-
-class Verdict(StrEnum):
-    """How well something is."""
-
-    OK = "ok"
-    WARN = "warn"
-    """It works, but something is lost."""
-    FAIL = "fail"
-    """It does not work."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    verdict: Verdict
-    detail: str
-    remedy: str = ""
-    repairs: tuple[Repair, ...] = ()
 
 
 def examine(run: Run, as_json: bool = False, fix: bool = False, yes: bool = False) -> None:
@@ -102,18 +77,11 @@ def look(run: Run) -> Iterator[Finding]:
     yield _tool("buildx", buildx.LEAST, "install docker-buildx")
     yield _tool("compose", _LEAST_COMPOSE, "install docker-compose (v2)")
     yield from _engine(run)
-    yield _disk("disk", str(run.files[0].parent), _LITTLE_SPACE, "doit cache_prune")
-    yield _disk("temporary files", tempfile.gettempdir(), _LITTLE_FOR_TEMPORARY, "make room, or set TMPDIR")
+    yield from surroundings.look(run)
     yield _settings(run)
     yield _project(run)
     yield from _kept(run)
     yield from _shared(run)
-
-
-def _disk(subject: str, folder: str, little: int, remedy: str) -> Finding:
-    free = shutil.disk_usage(folder).free
-    detail = f"{free / 1e9:.0f} GB free in {folder}"
-    return Finding(subject, Verdict.OK, detail) if free > little else Finding(subject, Verdict.WARN, detail, remedy)
 
 
 def _kept(run: Run) -> Iterator[Finding]:
