@@ -63,11 +63,12 @@ class TemporaryEngine:
 
 @contextlib.contextmanager
 def temporary_engine(
-    prefix: str = "spare-engine-", *, containerd_store: bool = False, programs: Path | None = None
+    prefix: str = "spare-engine-", *, containerd_store: bool = False, programs: Path | None = None, cgroup: str = ""
 ) -> Iterator[TemporaryEngine]:
     """Start an engine and, at the end, stop it and remove all that it held. Its images live in the classic store, or
     with ``containerd_store`` in containerd's, whose BuildKit can export caches. With ``programs`` the engine, its
-    client, buildx and Compose are those of packages that were unpacked there.
+    client, buildx and Compose are those of packages that were unpacked there. What it builds and runs is in this
+    control group, where one is named.
 
     Raises ``UserError`` where none can be started: without root, without ``dockerd``, or with its last words.
     """
@@ -89,7 +90,8 @@ def temporary_engine(
         log = cleaning.enter_context((folder / "log").open("w"))
         address = f"unix://{folder}/docker.sock"
         config = folder / "daemon.json"
-        config.write_text(json.dumps(_config(folder, address, bridge, containerd_store)))
+        content = _config(folder, address, bridge, containerd_store)
+        config.write_text(json.dumps({**content, **({"cgroup-parent": cgroup} if cgroup else {})}))
         # Should we be killed, the engine must not outlive us.
         environ = {**os.environ, "PATH": path, **_client(programs, folder)}
         argv = ["setpriv", "--pdeathsig", "TERM", "dockerd", "--config-file", str(config)]

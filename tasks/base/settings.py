@@ -149,6 +149,11 @@ class Settings:
     build_timeout: float = _setting(
         0.0, _limit, "how long the build of one image may take, such as 30m; 0: as long as it takes"
     )
+    build_memory: int = _setting(
+        0,
+        _size,
+        "memory that builds may have together, of those whose needs x-build-needs tells; 0: what the engine has",
+    )
     base_image: str = _setting(
         "python:3.13-slim-trixie", str, "the Debian-with-Python image that base-python starts from"
     )

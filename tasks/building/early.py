@@ -82,6 +82,7 @@ def worthwhile(run: Run, decision: Decision) -> bool:
         decision.builds
         and bool(parents & {Action.BUILD, Action.PULL})
         and all(inputs.bases.values())
+        and inputs.name not in run.project.needs  # of its stages nothing is known
         and not (image.no_cache or image.no_cache_filter or image.pull)
         and not run.settings.dedicated_builder
         and not run.coordinator.on

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tasks.base import commands, lock
 from tasks.base.errors import UserError, os_reason
 from tasks.base.formatting import seconds_text
-from tasks.building import build_target, early, externals, results, turns
+from tasks.building import build_target, early, externals, results, room, turns
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
 from tasks.building.state import State
@@ -225,7 +225,7 @@ def _build_first(run: Run, decision: Decision, which: Attempt) -> bool:
     """Build an image, unless another run on this machine does so at this moment or has just done so: then false, once
     it is there."""
     early.wait_for(run, decision.name)
-    with turns.taken(run, decision) as there:
+    with room.taken(run, decision), turns.taken(run, decision) as there:
         if there:
             run.changed()
             decision = _looked(run, decision.name)

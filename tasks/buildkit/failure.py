@@ -89,7 +89,7 @@ _HINTS = tuple(
         (r"Release file for [^\n]* is (?:not valid yet|expired)",
          "the clock of this machine is wrong, or the mirror is stale"),
         (r"exit code: 137|signal: killed|Cannot allocate memory|out of memory|MemoryError|JavaScript heap",
-         "memory ran out: build fewer images at once (`doit -n 1`), or give the engine more"),
+         "memory ran out: say what large builds need (`x-build-needs`), build fewer at once, or give the engine more"),
         (r"entitlement \S+ is not allowed|network\.host is not allowed|security\.insecure is not allowed",
          "the builder does not allow this entitlement: `entitlements:` needs a builder that was made with it"),
         (r"(?<![\w./+-])([\w./+-]+): (?:command )?not found|exit code: 127",

@@ -160,11 +160,7 @@ def make_image(name: str, no_cache: bool = False) -> Any:
 
 def _longest_path_first(declared: Mapping[str, ImageInputs], run: Run) -> list[str]:
     """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
-    seconds = {
-        name: 0.0 if inputs.image.duplicate_of else run.expected_seconds.get(name, 1.0)
-        for name, inputs in declared.items()
-    }
-    path = forecast.remaining_path({name: inputs.needs for name, inputs in declared.items()}, seconds)
+    path = forecast.urgency(declared, run.expected_seconds)
     return sorted(declared, key=lambda name: -path[name])
 
 

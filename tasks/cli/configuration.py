@@ -10,7 +10,7 @@ from typing import Any
 from tasks.base import leftovers, settings
 from tasks.base.errors import UserError
 from tasks.base.places import project_folder
-from tasks.cli import doit_memory
+from tasks.cli import doit_memory, doit_order
 from tasks.cli.file_checker import FileChecker
 from tasks.compose.project import compose_files
 from tasks.run import current
@@ -48,6 +48,7 @@ def doit_config() -> dict[str, Any]:
     # What is left when doit ends goes with the process; Python would search it all for cycles before.
     atexit.register(gc.freeze)
     doit_memory.install()
+    doit_order.install()
     return {
         "default_tasks": ["build_optimized"],
         "minversion": "0.37.0",

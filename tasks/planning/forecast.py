@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 
+from tasks.inputs.image_inputs import ImageInputs
+
 
 def remaining_path(parents: Mapping[str, Sequence[str]], seconds: Mapping[str, float]) -> dict[str, float]:
     """For each image, the seconds of the longest chain of work that begins with it. ``parents`` lists every image,
@@ -14,6 +16,13 @@ def remaining_path(parents: Mapping[str, Sequence[str]], seconds: Mapping[str, f
         for parent in parents[name]:
             longest[parent] = max(longest[parent], seconds.get(parent, 0.0) + longest[name])
     return longest
+
+
+def urgency(declared: Mapping[str, ImageInputs], expected: Mapping[str, float]) -> dict[str, float]:
+    """How urgent each image is: its ``remaining_path``, with a second where it is not known how long it takes, and
+    nothing for what another service builds."""
+    seconds = {name: 0.0 if inputs.image.duplicate_of else expected.get(name, 1.0) for name, inputs in declared.items()}
+    return remaining_path({name: inputs.needs for name, inputs in declared.items()}, seconds)
 
 
 def wall_seconds(parents: Mapping[str, Sequence[str]], seconds: Mapping[str, float], workers: int) -> float:

@@ -1,0 +1,175 @@
+"""Which builds go on at once, and in which order: those that the machine has room for, longest path first."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.base.errors import UserError
+from tasks.building.room import Room
+from tasks.compose.needs import NOTHING, Needs, parse
+from tests.conftest import ROOT, Lab, file_in
+
+FILE = Path("compose.yml")
+
+
+def test_what_a_project_declares() -> None:
+    declared = {"web": {"cpus": 1.5, "memory": "2g"}, "ml": {"memory": 5}}
+    assert parse(declared, ["web", "ml", "db"], FILE) == {"web": Needs(1.5, 2 * 1024**3), "ml": Needs(0, 5)}
+    assert parse(None, ["web"], FILE) == {}
+
+
+@pytest.mark.parametrize(
+    ("declared", "why"),
+    [
+        ({"wbe": {"cpus": 1}}, "there is no image wbe"),
+        ({"web": {"cpu": 1}}, "web has cpu"),
+        ({"web": {"cpus": "many"}}, "cpus of web"),
+        ({"web": {"cpus": -1}}, "cpus of web"),
+        ({"web": {"cpus": True}}, "cpus of web"),
+        ({"web": {"cpus": float("nan")}}, "cpus of web"),
+        ({"web": {"memory": "lots"}}, "memory of web"),
+        ({"web": {"memory": -5}}, "memory of web"),
+        ({"web": 3}, "web is 3"),
+        ([1], "a mapping"),
+    ],
+)
+def test_a_declaration_that_is_wrong_is_one_sentence(declared: object, why: str) -> None:
+    with pytest.raises(UserError, match=why) as caught:
+        parse(declared, ["web"], FILE)
+    assert str(caught.value).startswith("compose.yml: x-build-needs")
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.002)
+
+
+def together(room: Room, needs: list[tuple[float, Needs]]) -> tuple[list[int], list[list[int]]]:
+    """Let a thread for each of these take the room, while the whole of it is taken; the order in which they came in,
+    and who was in it whenever somebody came in."""
+    order: list[int] = []
+    inside: set[int] = set()
+    seen: list[list[int]] = []
+    lock = threading.Lock()
+    waiting: set[int] = set()
+
+    def work(number: int, urgency: float, needed: Needs) -> None:
+        with room.taken(urgency, needed, lambda: waiting.add(number)):
+            with lock:
+                order.append(number)
+                inside.add(number)
+                seen.append(sorted(inside))
+            time.sleep(0.01)
+            with lock:
+                inside.discard(number)
+
+    threads = [threading.Thread(target=work, args=(n, *each)) for n, each in enumerate(needs)]
+    with room.taken(0, Needs(room.cpus, room.memory), lambda: None):
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(waiting) == len(needs))
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    return order, seen
+
+
+def test_the_most_urgent_comes_first() -> None:
+    order, seen = together(Room(2, 100), [(1, Needs(2, 0)), (3, Needs(2, 0)), (2, Needs(2, 0))])
+    assert order == [1, 2, 0]
+    assert all(len(each) == 1 for each in seen)
+
+
+def test_one_that_does_not_fit_keeps_the_others_from_its_place() -> None:
+    """Else small ones would go by for ever, and the longest path with them."""
+    order, _ = together(Room(4, 100), [(9, Needs(4, 0)), (1, Needs(1, 0)), (1, Needs(1, 0))])
+    assert order[0] == 0
+
+
+def test_what_needs_more_than_there_is_goes_alone() -> None:
+    order, seen = together(Room(2, 100), [(2, Needs(0, 500)), (1, Needs(0, 1))])
+    assert order == [0, 1]
+    assert seen[0] == [0]
+
+
+def test_what_needs_nothing_never_waits() -> None:
+    room = Room(2, 100)
+    with room.taken(1, Needs(2, 100), lambda: None):
+        passed = threading.Thread(target=lambda: room.taken(0, NOTHING, lambda: None).__enter__())
+        passed.start()
+        passed.join(20)
+        assert not passed.is_alive()
+
+
+def test_a_build_within_a_build_does_not_wait_for_itself() -> None:
+    room = Room(1, 100)
+    with room.taken(1, Needs(1, 100), lambda: None), room.taken(1, Needs(1, 100), lambda: pytest.fail("waits")):
+        pass
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.builds(Needs, st.integers(0, 6), st.integers(0, 150))), max_size=8))
+def test_never_more_than_there_is_and_all_come_in(needs: list[tuple[float, Needs]]) -> None:
+    needs = [(urgency, needed) for urgency, needed in needs if any(needed)]
+    order, seen = together(Room(4, 100), needs)
+    assert sorted(order) == list(range(len(needs)))
+    for inside in seen:
+        cpus, memory = (sum(needs[number][1][kind] for number in inside) for kind in (0, 1))
+        assert len(inside) == 1 or (cpus <= 4 and memory <= 100)
+
+
+SIBLINGS = """
+name: PREFIX
+x-build-needs:
+  a: {memory: 900t}
+  b: {memory: 900t}
+  c: {memory: 900t}
+services:
+"""
+
+
+@pytest.mark.engine
+def test_builds_that_do_not_fit_together_go_on_one_after_the_other(lab: Lab, busybox: str, tmp_path: Path) -> None:
+    lines = [f"  {name}: {{image: PREFIX/{name}, build: {{context: {name}}}}}\n" for name in "abc"]
+    step = "FROM tst-busybox:1\nRUN echo PREFIX; cat /proc/uptime > /began; sleep 1; cat /proc/uptime > /ended\n"
+    lab.write({"compose.yml": SIBLINGS + "".join(lines), **{f"{name}/Dockerfile": step for name in "abc"}})
+    for name in "abc":  # else BuildKit would see one step
+        lab.write({f"{name}/Dockerfile": step.replace("echo", f"echo {name}")})
+    done = lab.doit("build_optimized", BUILD_JOBS="3")
+    assert done.returncode == 0, done.stderr
+    assert "of memory, which other builds have" in done.stderr
+    times = sorted(
+        tuple(float(file_in(lab.ref(name), path, tmp_path).split()[0]) for path in ("/began", "/ended"))
+        for name in "abc"
+    )
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
+
+
+DODO = """
+from tasks.cli import doit_order
+doit_order.install()
+DOIT_CONFIG = {"default_tasks": ["child"], "verbosity": 2, "par_type": "thread"}
+def task_parent():
+    return {"actions": [lambda: None]}
+def task_child():
+    for number in range(30):
+        yield {"name": str(number), "actions": [f"echo {number}"], "task_dep": ["parent"]}
+"""
+
+
+def test_siblings_go_on_in_the_order_of_their_declaration(tmp_path: Path) -> None:
+    (tmp_path / "dodo.py").write_text(DODO)
+    argv = [sys.executable, "-m", "doit", "-f", str(tmp_path / "dodo.py"), "-n", "1", "--reporter", "zero"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == [str(number) for number in range(30)]
