@@ -50,7 +50,6 @@ FIGURES = {
     "many_images": _script("many_images", "tasks/sharing"),
     "nothing_changed": _script("nothing_changed", *_BUILDS),
     "one_change": _script("one_change", *_BUILDS, "docker/base-python", "docker/auth"),
-    "scheduling": _script("scheduling", *_BUILDS),
     "shared": _script("shared", *_BUILDS, *_IMAGES, "tasks/sharing"),
 }
 
