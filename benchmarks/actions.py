@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import compare, measure, scenarios
+from benchmarks import compare, measure, newer_engine, scenarios
 from benchmarks.compare import Row
 from benchmarks.measure import Timing, in_words
 from benchmarks.replay import Replay, commits, replay, typical
@@ -22,9 +22,10 @@ from tasks.run import Run
 from tasks.stack.standard import declared_both_ways
 
 
-def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
-    """Measure every scenario each way and print a table, or JSON, to standard output."""
-    with side_by_side(run) as both:
+def benchmark_builds(run: Run, images: str, repeat: int, engine: str, as_json: bool) -> None:
+    """Measure every scenario each way and print a table, or JSON, to standard output. ``engine``: ``here``, or
+    ``testing`` for engine, buildx and Compose of Debian's testing suite."""
+    with side_by_side(run, newer_engine.programs(engine)) as both:
         machine, cases = _measured(both, run, images, repeat)
     result = scenarios.in_machine(cases, machine)
     if as_json:
@@ -34,13 +35,14 @@ def benchmark_builds(run: Run, images: str, repeat: int, as_json: bool) -> None:
     print(f"\nmedian (fastest – slowest) of {repeat}; {in_words(result['machine'])}")
 
 
-def compare_performance(run: Run, images: str, repeat: int, git: int, as_json: bool) -> None:
+def compare_performance(run: Run, images: str, repeat: int, git: int, engine: str, as_json: bool) -> None:
     """Measure all that the guide's tables hold, print them with verdicts, and leave them as HTML, Markdown and JSON in
-    ``.build/comparison``: what was measured so far after each part, so that what fails later costs no more."""
+    ``.build/comparison``: what was measured so far after each part, so that what fails later costs no more. ``engine``
+    as for ``benchmark_builds``."""
     inputs = _inputs(run)
     pairs = declared_both_ways(run)
     names = chosen(images, list(pairs))
-    with side_by_side(run) as both:
+    with side_by_side(run, newer_engine.programs(engine)) as both:
         machine, cases = _measured(both, run, images, repeat)
         bytes_, disk = sizes(both, run, pairs, names)
         _keep(run, machine, cases, compare.rows(cases, bytes_, disk, Replay()), Replay())
@@ -81,7 +83,7 @@ def _measured(both: SideBySide, run: Run, images: str, repeat: int) -> tuple[dic
     names = chosen(images, list(declared_both_ways(run)))
     parents = {parent for one in run.decisions().values() for parent in one.inputs.parents.values()}
     measure.wait_until_quiet(run.events.say)
-    machine = measure.machine()
+    machine = measure.machine(both.environ_of("optimized"))
     return machine, scenarios.run(both, _inputs(run), names, sorted(parents), repeat, run.events.say)
 
 

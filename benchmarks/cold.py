@@ -1,6 +1,6 @@
 """What does it cost to build the whole stack from nothing?
 
-    .venv/bin/python benchmarks/cold.py [--repeat 3]
+    .venv/bin/python benchmarks/cold.py [--repeat 5] [--engine testing]
 
 Needs root and dockerd: each command has an engine of its own, emptied before each run.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import measure
+from benchmarks import measure, newer_engine
 from benchmarks.peers import Bench, copied_stack
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import temporary_engine
@@ -40,12 +40,17 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5)
-    repeat = parser.parse_args().repeat
+    newer_engine.option(parser)
+    given = parser.parse_args()
     commands.stop_on_signals()
     with Results(Path(__file__), "Everything from nothing", ABOUT) as results, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-")))
         compose_file, base = copied_stack(folder / "stack")
-        engines = {name: stack.enter_context(temporary_engine(f"bm-{name}-")) for name in ("doit", "bake")}
+        programs = newer_engine.programs(given.engine)
+        engines = {
+            name: stack.enter_context(temporary_engine(f"bm-{name}-", programs=programs)) for name in ("doit", "bake")
+        }
+        results.on(given.engine, engines["doit"].environ)
         benches = {}
         for name, engine in engines.items():
             engine.load(base)
@@ -65,8 +70,8 @@ def main() -> None:
             "doit build_optimized": lambda: cold("doit", lambda: benches["doit"].doit("build_optimized")),
             "docker buildx bake": lambda: cold("bake", benches["bake"].bake),
         }
-        mine, baked = results.measured("from nothing", cases, repeat).values()
-        each = results.timings["from nothing"]["commands"].values()
+        mine, baked = results.measured("from nothing", cases, given.repeat).values()
+        each = list(results.timings.values())[-1]["commands"].values()
         fastest = " against ".join(f"{one['min']:.1f} s" for one in each)
         note = f"{mine:.1f} s against {baked:.1f} s; the fastest {fastest}"
         results.add("everything from nothing, against bake", mine / baked, "×", 1.05, note)

@@ -17,15 +17,17 @@ from tasks.run import Run
 def measure(name: str, folder: Path = HERE) -> None:
     """Measure one again, with its progress on standard error; ``UserError`` when that fails, and its figures stay."""
     figure = FIGURES[name]
-    argv = [sys.executable, *figure.words]
-    with tempfile.TemporaryFile() as file:
-        with commands.start(argv, cwd=ROOT, stdout=file, stderr=sys.stderr) as process:
-            process.wait()
-        if process.returncode:
-            raise UserError(f"{name} could not be measured (status {process.returncode}): its last words stand above")
-        if figure.printed:
-            file.seek(0)
-            (folder / f"{name}.json").write_bytes(file.read())
+    for also in ((), figure.also) if figure.also else ((),):
+        argv = [sys.executable, *figure.words, *also]
+        with tempfile.TemporaryFile() as file:
+            with commands.start(argv, cwd=ROOT, stdout=file, stderr=sys.stderr) as process:
+                process.wait()
+            if process.returncode:
+                status = f"status {process.returncode}"
+                raise UserError(f"{name} could not be measured ({status}): its last words stand above")
+            if figure.printed:
+                file.seek(0)
+                (folder / f"{name}.json").write_bytes(file.read())
 
 
 def refresh(run: Run, names: Sequence[str], only_say: bool) -> None:

@@ -177,9 +177,10 @@ def wait_until_quiet(
     return found
 
 
-def machine() -> dict[str, Any]:
-    """What a reader has to know to judge the figures: when, at which commit, on which machine, with which versions. No
-    names of hosts, people or folders."""
+def machine(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a reader has to know to judge the figures: when, at which commit, on which machine, with which versions (of
+    the docker command in ``environ``, and of the engine that it talks to there). No names of hosts, people or
+    folders."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "commit": commit(),
@@ -189,10 +190,10 @@ def machine() -> dict[str, Any]:
         "load_average": [round(number, 2) for number in os.getloadavg()],
         "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
         "python": platform.python_version(),
-        "engine": _said(["docker", "version", "--format", "{{.Server.Version}}"]),
-        "storage": _said(["docker", "info", "--format", "{{.Driver}}"]),
-        "buildx": _said(["docker", "buildx", "version"]).partition(" ")[2].partition(" ")[0],
-        "compose": _said(["docker", "compose", "version", "--short"]),
+        "engine": _said(["docker", "version", "--format", "{{.Server.Version}}"], environ),
+        "storage": _said(["docker", "info", "--format", "{{.Driver}}"], environ),
+        "buildx": _said(["docker", "buildx", "version"], environ).partition(" ")[2].partition(" ")[0],
+        "compose": _said(["docker", "compose", "version", "--short"], environ),
     }
 
 
@@ -222,5 +223,9 @@ def _cpu() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def _said(argv: Sequence[str]) -> str:
-    return commands.answer(argv)
+def _said(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> str:
+    """What a command answers to a small question; "" if it fails or is not there."""
+    if environ is None:
+        return commands.answer(argv)
+    done = commands.run(argv, env=environ)
+    return "" if done.status else done.stdout.strip()

@@ -7,6 +7,7 @@ installed, and kept. ``temporary_engine`` starts them beside the engine that is 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import os
@@ -33,6 +34,10 @@ _ASKED_AGAIN_SECONDS = 86400.0
 _LINE = re.compile(r"'[^']+' (?P<file>(?P<package>[^_]+)_(?P<version>[^_]+)_\S+\.deb) \d+ (?P<digest>\S+)")
 
 
+HERE = "here"
+"""The value of a benchmark's ``--engine`` for what this machine has; ``SUITE`` is the other."""
+
+
 class NotHere(UserError):
     """This machine takes nothing from Debian's archive, so it cannot have that engine; no fault of anybody."""
 
@@ -45,6 +50,17 @@ def newer_engine(prefix: str = "newer-engine-", *, containerd_store: bool = Fals
     """
     with temporary_engine(prefix, containerd_store=containerd_store, programs=unpacked()) as engine:
         yield engine
+
+
+def option(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark be told with whose engine, buildx and Compose it measures."""
+    what = f"{SUITE}: with engine, buildx and Compose of Debian's {SUITE} suite"
+    parser.add_argument("--engine", choices=(HERE, SUITE), default=HERE, help=what)
+
+
+def programs(engine: str) -> Path | None:
+    """What ``temporary_engine`` is to start for the value of that option."""
+    return unpacked() if engine == SUITE else None
 
 
 def unpacked(folder: Path = FOLDER) -> Path:

@@ -1,11 +1,12 @@
 """What does a run cost when nothing changed?
 
-.venv/bin/python benchmarks/nothing_changed.py [--repeat 9] [--skip stack] [--skip hundred] [--skip thousand]
+.venv/bin/python benchmarks/nothing_changed.py [--repeat 9] [--engine testing] [--skip PART]
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -13,23 +14,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import measure
-from benchmarks.peers import Bench, measuring_engine
+from benchmarks import measure, newer_engine
+from benchmarks.peers import Bench, measuring_engine, stack_copy
 from benchmarks.projects import environ, write_monorepo
 from benchmarks.results import Results, say
 
 ABOUT = """
 Everything was built just before; then each command is run in turns with the others. `bare doit` is a doit with as many
 tasks and file dependencies that looks at nothing else. Peers build the same graph: Compose with `docker-image:`
-contexts, bake from `doit plan --bake`. Ratios are against the faster of the two in the same rounds.
+contexts (with `service:` ones from 2.40 on, which builds through bake), bake from `doit plan --bake`. Ratios are
+against the faster of the two in the same rounds.
 """
 
 
-def stack(results: Results, repeat: int) -> None:
-    """This repository's own stack, in the current engine."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
-    with tempfile.TemporaryDirectory(prefix="bm-") as folder:
-        bench = Bench(own, Path(folder))
+def stack(results: Results, repeat: int, engine: str) -> None:
+    """This repository's own stack: in the current engine, or a copy of it in another."""
+    with contextlib.ExitStack() as opened:
+        if engine == newer_engine.HERE:
+            own = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+            folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="bm-"))
+            bench = Bench(own, Path(folder))
+        else:
+            bench = opened.enter_context(stack_copy(newer_engine.programs(engine)))
+        results.on(engine, bench.environ)
         say("building the stack, and again with each peer")
         bench.doit("build_optimized")
         bench.prepare()
@@ -39,7 +46,7 @@ def stack(results: Results, repeat: int) -> None:
             "doit build_optimized": lambda: bench.doit("build_optimized").seconds,
             "docker compose build": lambda: bench.compose().seconds,
             "docker buildx bake": lambda: bench.bake_seconds(),
-            "bare doit": lambda: measure.run(bare, env=own).seconds,
+            "bare doit": lambda: measure.run(bare, env=bench.environ).seconds,
         }
         ours, compose, bake, plain = results.measured("this stack", cases, repeat).values()
         bench.remove_all("bm-bake")
@@ -48,11 +55,13 @@ def stack(results: Results, repeat: int) -> None:
     results.add("this stack, against a bare doit", ours / plain, "×", 2)
 
 
-def hundred(results: Results, repeat: int) -> None:
+def hundred(results: Results, repeat: int, engine: str) -> None:
     """100 images on one base, 5,000 files, against both peers."""
-    with measuring_engine() as engine, tempfile.TemporaryDirectory(prefix="bm-") as folder:
+    programs = newer_engine.programs(engine)
+    with measuring_engine(programs) as own, tempfile.TemporaryDirectory(prefix="bm-") as folder:
         repo = write_monorepo(Path(folder) / "repo", "bm-hundred", 100, 50)
-        bench = Bench(environ(engine, repo.compose), Path(folder))
+        bench = Bench(environ(own, repo.compose), Path(folder))
+        results.on(engine, bench.environ)
         say("building 100 images, and again with each peer")
         bench.doit("build_optimized")
         bench.prepare()
@@ -65,16 +74,18 @@ def hundred(results: Results, repeat: int) -> None:
         ours, compose, bake = results.measured("100 images, 5,000 files", cases, max(5, repeat // 3)).values()
         bench.remove_all(repo.name)
     results.add("100 images, 5,000 files, against the faster peer", ours / min(compose, bake), "×", 0.08)
-    results.add("100 images, 5,000 files", ours, "s", 0.7)
+    results.add("100 images, 5,000 files", ours, "s", 0.22)
 
 
-def thousand(results: Results, repeat: int) -> None:
+def thousand(results: Results, repeat: int, engine: str) -> None:
     """1,000 images and 100,000 files against 100 and 10,000: growth and memory."""
-    with measuring_engine() as engine, tempfile.TemporaryDirectory(prefix="bm-") as folder:
+    programs = newer_engine.programs(engine)
+    with measuring_engine(programs) as own, tempfile.TemporaryDirectory(prefix="bm-") as folder:
+        results.on(engine, own)
         benches = {}
         for count in (100, 1000):
             repo = write_monorepo(Path(folder) / f"repo{count}", f"bm-grow{count}", count, 100)
-            benches[count] = bench = Bench(environ(engine, repo.compose), Path(folder) / f"bench{count}")
+            benches[count] = bench = Bench(environ(own, repo.compose), Path(folder) / f"bench{count}")
             say(f"building {count} images")
             bench.doit("build_optimized")
         peaks: dict[int, int] = {}
@@ -114,11 +125,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--skip", action="append", default=[], choices=["stack", "hundred", "thousand"])
+    newer_engine.option(parser)
     given = parser.parse_args()
     with Results(Path(__file__), "Nothing changed", ABOUT) as results:
         for part in (stack, hundred, thousand):
             if part.__name__ not in given.skip:
-                part(results, given.repeat)
+                part(results, given.repeat, given.engine)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What does a build cost when one file changed?
 
-.venv/bin/python benchmarks/one_change.py [--repeat 7]
+.venv/bin/python benchmarks/one_change.py [--repeat 7] [--engine testing]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import newer_engine
 from benchmarks.peers import Bench, measuring_engine, stack_copy
 from benchmarks.projects import environ, write_monorepo
 from benchmarks.results import Results, seconds
@@ -107,9 +108,9 @@ def together(argvs: list[list[str]], bench: Bench) -> float:
 
 
 @contextlib.contextmanager
-def on_stack() -> Iterator[tuple[Bench, list[Change]]]:
-    """A copy of this repository's stack."""
-    with stack_copy() as bench:
+def on_stack(programs: Path | None) -> Iterator[tuple[Bench, list[Change]]]:
+    """A copy of this repository's stack, in an engine with these programs."""
+    with stack_copy(programs) as bench:
         folder = bench.compose_file().parent
         services = ("auth", "memory", "orchestrator")
         yield (
@@ -122,9 +123,9 @@ def on_stack() -> Iterator[tuple[Bench, list[Change]]]:
 
 
 @contextlib.contextmanager
-def on_hundred() -> Iterator[tuple[Bench, list[Change]]]:
-    """100 images on one base."""
-    with measuring_engine() as engine, tempfile.TemporaryDirectory(prefix="bm-") as folder:
+def on_hundred(programs: Path | None) -> Iterator[tuple[Bench, list[Change]]]:
+    """100 images on one base, in an engine with these programs."""
+    with measuring_engine(programs) as engine, tempfile.TemporaryDirectory(prefix="bm-") as folder:
         repo = write_monorepo(Path(folder) / "repo", "bm-change", 100, 50)
         bench = Bench(environ(engine, repo.compose), Path(folder))
         yield bench, [Change("a file of one of 100 images", repo.file(42, 7), ("s0042",))]
@@ -135,11 +136,13 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=7)
-    repeat = parser.parse_args().repeat
+    newer_engine.option(parser)
+    given = parser.parse_args()
     with Results(Path(__file__), "One file changed", ABOUT) as results:
         for project in (on_stack, on_hundred):
-            with project() as (bench, changes):
-                measured(results, bench, changes, repeat)
+            with project(newer_engine.programs(given.engine)) as (bench, changes):
+                results.on(given.engine, bench.environ)
+                measured(results, bench, changes, given.repeat)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What is compared: our doit, a bare doit, ``docker compose build`` and ``docker buildx bake``, on the same images.
 
 The peers build under names of their own (``bm-…``), so that no one's result is another's starting point. Compose gets
-the same graph with ``docker-image:`` contexts (before 2.40 it does not know ``service:``), bake gets what
-``doit plan --bake`` prints. Every run goes through ``measure.run``, which refuses one that failed.
+the same graph with ``service:`` contexts, or ``docker-image:`` ones before 2.40, which does not know those; bake gets
+what ``doit plan --bake`` prints. Every run goes through ``measure.run``, which refuses one that failed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from tasks.buildkit import bake, buildx
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# From 0.19 on it asks to be allowed what a definition reads; 0.13 does not know the option.
-_ASKS = buildx.is_at_least(buildx.version(), (0, 19))
+# From 0.19 on bake asks to be allowed what a definition reads; 0.13 does not know the option.
+_ASKS = (0, 19)
+# From this version on Compose builds through bake and knows which service is built on which.
+_KNOWS_SERVICES = (2, 40)
 DOIT = Path(sys.executable).with_name("doit")
 
 
@@ -52,7 +54,7 @@ class Bench:
     def bake(self, *words: str) -> measure.Ran:
         """Bake on the definition that ``prepare`` wrote, allowed to read what that names."""
         file = self.folder / "bake.json"
-        allow = bake.allowances(json.loads(file.read_text()), ROOT) if _ASKS else []
+        allow = bake.allowances(json.loads(file.read_text()), ROOT) if self._has("buildx", _ASKS) else []
         return measure.run(
             ["docker", "buildx", "bake", *allow, "--file", str(file), *words], cwd=ROOT, env=self._plain()
         )
@@ -78,7 +80,8 @@ class Bench:
         for name, target in definition["target"].items():
             target["tags"] = [f"bm-bake/{name}"]
         (self.folder / "bake.json").write_text(json.dumps(definition))
-        services = {name: _service(name, target) for name, target in definition["target"].items()}
+        knows = self._has("compose", _KNOWS_SERVICES)
+        services = {name: _service(name, target, knows) for name, target in definition["target"].items()}
         secrets = {
             ident: source
             for target in definition["target"].values()
@@ -122,6 +125,11 @@ class Bench:
         named = self.environ.get("COMPOSE_FILE", "").split(":")[0]
         return Path(named) if named else ROOT / "docker-compose.optimized.yml"
 
+    def _has(self, plugin: str, least: tuple[int, int]) -> bool:
+        """Whether the docker command's plugin is of this version or a later one."""
+        said = commands.run(["docker", plugin, "version"], env=self.environ).checked(f"docker {plugin} version").stdout
+        return buildx.is_at_least(said, least)
+
     def _plain(self) -> dict[str, str]:
         left_out = ("COMPOSE_FILE", "COMPOSE_PROFILES")
         kept = {name: value for name, value in self.environ.items() if name not in left_out}
@@ -129,22 +137,25 @@ class Bench:
 
 
 @contextlib.contextmanager
-def measuring_engine() -> Iterator[dict[str, str]]:
-    """The environment of an engine of our own; where none can be started, of the current one, which is said."""
+def measuring_engine(programs: Path | None = None) -> Iterator[dict[str, str]]:
+    """The environment of an engine of our own, with these ``programs`` if they are given (``newer_engine``); where none
+    can be started, of the current one, which is said."""
     commands.stop_on_signals()
     with contextlib.ExitStack() as stack:
         try:
-            environ = dict(stack.enter_context(temporary_engine("bm-")).environ)
+            environ = dict(stack.enter_context(temporary_engine("bm-", programs=programs)).environ)
         except UserError as error:
+            if programs:
+                raise
             print(f"measuring in the current engine, whose images slow it down: {error}", file=sys.stderr)
             environ = dict(os.environ)
         yield environ
 
 
 @contextlib.contextmanager
-def stack_copy() -> Iterator[Bench]:
-    """A copy of this repository's stack, in an engine of its own that holds the base image."""
-    with measuring_engine() as environ, tempfile.TemporaryDirectory(prefix="bm-") as folder:
+def stack_copy(programs: Path | None = None) -> Iterator[Bench]:
+    """A copy of this repository's stack, in an engine of its own (``measuring_engine``) that holds the base image."""
+    with measuring_engine(programs) as environ, tempfile.TemporaryDirectory(prefix="bm-") as folder:
         compose_file, ref = copied_stack(Path(folder) / "stack")
         if environ.get("DOCKER_HOST") != os.environ.get("DOCKER_HOST"):
             TemporaryEngine(environ["DOCKER_HOST"], environ).load(ref)
@@ -172,9 +183,10 @@ def task_image():
 """
 
 
-def _service(name: str, target: Mapping[str, Any]) -> dict[str, Any]:
+def _service(name: str, target: Mapping[str, Any], knows_services: bool) -> dict[str, Any]:
+    parent = "service:" if knows_services else "docker-image://bm-compose/"
     contexts = {
-        context: f"docker-image://bm-compose/{value.removeprefix('target:')}" if value.startswith("target:") else value
+        context: parent + value.removeprefix("target:") if value.startswith("target:") else value
         for context, value in target.get("contexts", {}).items()
     }
     build = {

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks import age, measure
+from benchmarks.newer_engine import HERE
 
 
 @dataclass
@@ -29,6 +30,13 @@ class Results:
     rows: list[dict[str, Any]] = field(default_factory=list)
     timings: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=measure.machine)
+    _with: str = ""
+
+    def on(self, engine: str, environ: Mapping[str, str]) -> None:
+        """What follows is measured with the engine, buildx and Compose of this environment. ``engine`` is the value of
+        ``newer_engine.option``: figures of another than this machine's have names of their own."""
+        self.machine = measure.machine(environ)
+        self._with = "" if engine == HERE else f", engine and peers of Debian {engine}"
 
     def __enter__(self) -> Self:
         return self
@@ -49,11 +57,11 @@ class Results:
     def timed(self, case: str, times: Mapping[str, measure.Timing], load: float) -> None:
         """All timings of one case, and the load of the machine when they began."""
         commands = {name: _as_json(timing) for name, timing in times.items()}
-        self.timings[case] = {"run": self.run, "load": round(load, 2), "commands": commands}
+        self.timings[case + self._with] = {"run": self.run, "load": round(load, 2), "commands": commands}
 
     def add(self, what: str, value: float, unit: str, at_most: float, note: str = "") -> None:
         """One figure and its target (a figure at most so large)."""
-        met = value <= at_most
+        what, met = what + self._with, value <= at_most
         row = {"what": what, "value": round(value, 3), "unit": unit, "at_most": at_most, "met": met, "note": note}
         self.rows.append({**row, "run": self.run})
         say(f"{'ok    ' if met else 'MISSED'} {what}: {value:.3f} {unit} (at most {at_most:g}) {note}")

@@ -143,13 +143,16 @@ class SideBySide:
         return self._env(self.standard)
 
     def _env(self, engine: TemporaryEngine) -> dict[str, str]:
+        # Which docker command, buildx and Compose are the engine's.
+        its = {name: engine.environ[name] for name in ("PATH", "DOCKER_CONFIG") if name in engine.environ}
         # Provenance would make each standard image a little slower and larger: not what is compared.
-        return {**self.environ, "DOCKER_HOST": engine.address, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+        return {**self.environ, **its, "DOCKER_HOST": engine.address, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 
 
 @contextlib.contextmanager
-def side_by_side(run: Run) -> Iterator[SideBySide]:
-    """Copy the project of ``run``, start the engines and give them the base images.
+def side_by_side(run: Run, programs: Path | None = None) -> Iterator[SideBySide]:
+    """Copy the project of ``run``, start the engines, with these ``programs`` if they are given (``newer_engine``), and
+    give them the base images.
 
     Raises ``UserError`` where there is no standard declaration, no engine can be started, or a base image is missing.
     """
@@ -162,10 +165,12 @@ def side_by_side(run: Run) -> Iterator[SideBySide]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bm-copy-")))
         copy_project(optimized_file.parent, folder)
-        optimized = stack.enter_context(temporary_engine("bm-optimized-"))
-        standard = stack.enter_context(temporary_engine("bm-standard-"))
+        optimized = stack.enter_context(temporary_engine("bm-optimized-", programs=programs))
+        standard = stack.enter_context(temporary_engine("bm-standard-", programs=programs))
         is_documented = (folder / DOCUMENTED).is_file()
-        documented = stack.enter_context(temporary_engine("bm-documented-")) if is_documented else None
+        documented = None
+        if is_documented:
+            documented = stack.enter_context(temporary_engine("bm-documented-", programs=programs))
         both = SideBySide(
             folder=folder,
             bases=bases,

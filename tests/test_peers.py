@@ -8,6 +8,7 @@ import os
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ DEFINITION = {
 }
 
 
+# What a docker command says of its plugins.
+VERSION = """[ "$2" != version ] || { echo "v${HAS:-0.13.1}"; exit 0; }"""
+
+
 def program(path: Path, script: str) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n")
@@ -44,7 +49,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     said = tmp_path / "definition.json"
     said.write_text(json.dumps(DEFINITION))
     monkeypatch.setattr(peers, "DOIT", program(tmp_path / "bin/doit", f"cat '{said}'"))
-    monkeypatch.setattr(peers, "_ASKS", False)
+    program(tmp_path / "bin/docker", VERSION)
     one = Bench(
         {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "COMPOSE_FILE": f"{tmp_path}/compose.yml"}, tmp_path / "f"
     )
@@ -55,7 +60,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 def docker(bench: Bench, script: str) -> Path:
     """Let the docker command do this; the file that it may write what it was asked into."""
     asked = bench.folder / "asked"
-    program(bench.folder.parent / "bin/docker", f"asked='{asked}'\n{script}")
+    program(bench.folder.parent / "bin/docker", f"{VERSION}\nasked='{asked}'\n{script}")
     return asked
 
 
@@ -78,6 +83,17 @@ def test_both_peers_get_the_same_graph(bench: Bench) -> None:
     lines = asked.read_text().splitlines()
     assert lines[0].startswith("buildx bake --file ")
     assert [line.split()[-1] for line in lines[1:]] == ["base", "app"], "a parent before its child"
+
+
+def test_the_newest_peers_get_it_in_their_own_words(bench: Bench) -> None:
+    new = replace(bench, environ={**bench.environ, "HAS": "2.40.3"})
+    new.prepare()
+    project = json.loads((bench.folder / "compose.json").read_text())
+    contexts = project["services"]["app"]["build"]["additional_contexts"]
+    assert contexts == {"base": "service:base", "data": "/p/data"}
+    asked = docker(bench, 'echo "$*" >>"$asked"')
+    new.bake()
+    assert asked.read_text().startswith("buildx bake --allow=fs.read=/"), "which it asks for from 0.19 on"
 
 
 MEASURED: dict[str, Callable[[Bench], object]] = {

@@ -6,17 +6,21 @@ from tasks.cli.action import JSON, Task, option, quiet
 
 _IMAGES = option("images", "", "only these, separated by commas")
 _REPEAT = option("repeat", 5, "how often each build is measured")
+_ENGINE: Task = {
+    **option("engine", "here", "with whose engine, buildx and Compose"),
+    "choices": [("here", "those of this machine"), ("testing", "those of Debian's testing suite")],
+}
 
 
 def task_benchmark_builds() -> Task:
-    """Measure the ways of building against each other: [--images a,b] [--repeat N] [--json]"""
-    return quiet("benchmarks.actions:benchmark_builds", _IMAGES, _REPEAT, JSON)
+    """Measure the ways of building against each other: [--images a,b] [--repeat N] [--engine testing] [--json]"""
+    return quiet("benchmarks.actions:benchmark_builds", _IMAGES, _REPEAT, _ENGINE, JSON)
 
 
 def task_compare_performance() -> Task:
-    """Measure build time, size and reuse, and judge them: [--images a,b] [--repeat N] [--git N] [--json]"""
+    """Measure build time, size and reuse, judge them: [--images a,b] [--repeat N] [--git N] [--engine E] [--json]"""
     git = option("git", 0, "replay so many last commits of git instead")
-    return quiet("benchmarks.actions:compare_performance", _IMAGES, _REPEAT, git, JSON)
+    return quiet("benchmarks.actions:compare_performance", _IMAGES, _REPEAT, git, _ENGINE, JSON)
 
 
 def task_figures() -> Task:
