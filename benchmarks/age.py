@@ -52,6 +52,7 @@ FIGURES = {
     "many_images": _script("many_images", "tasks/sharing"),
     "nothing_changed": _script("nothing_changed", *_BUILDS, also=_NEWEST),
     "one_change": _script("one_change", *_BUILDS, "docker/base-python", "docker/auth", also=_NEWEST),
+    "watch": _script("watch", "tasks/stack/dev.py", "tasks/stack/watch.py", *_BUILDS, also=_NEWEST),
     "shared": _script("shared", *_BUILDS, *_IMAGES, "tasks/sharing"),
 }
 

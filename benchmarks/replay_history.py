@@ -9,8 +9,10 @@ have to hold is learned in a first pass from what BuildKit misses. The figures a
 
 What was needed is BuildKit's word: before `plan` is asked, `docker buildx bake` builds the project's own Dockerfiles,
 and an image whose digest was never seen before was needed. Three ways are counted against it: building all images at
-each commit, as `docker compose build` and most CI jobs do; building those whose context folder holds a changed file, as
-path filters do; and ours. An image that BuildKit cannot build so, as one that adds an URL, is unjudged at that commit.
+each commit, as `docker compose build` and most CI jobs do (with layer caching alone the builder is still asked for each,
+and finds work in those that were needed, if it holds the cache of the commit before); building those whose context
+folder or Dockerfile changed, as path filters do, and what these miss; and ours. An image that BuildKit cannot build so,
+as one that adds an URL, is unjudged at that commit.
 """
 
 from __future__ import annotations
@@ -40,7 +42,17 @@ from tasks.planning.action import Action
 HERE = Path(__file__)
 _LESSONS = 40  # how many things of one commit may be missed one after the other
 _TARGET = re.compile(r"target ([\w-]+): failed to (?:solve|receive)")
-_COLUMNS = ("commits", "images", "all_at_each_commit", "by_context_folder", "ours", "needed", "missed", "unjudged")
+_COLUMNS = {
+    "commits": "commits",
+    "images": "images",
+    "all_at_each_commit": "all at each commit",
+    "by_context_folder": "by path filters",
+    "missed_by_context_folder": "missed by these",
+    "needed": "needed",
+    "ours": "ours",
+    "missed": "missed by us",
+    "unjudged": "unjudged",
+}
 
 
 @dataclass
@@ -52,6 +64,7 @@ class Tally:
     images: set[str] = field(default_factory=set)
     every: int = 0
     by_folder: int = 0
+    missed_by_folder: int = 0
     ours: int = 0
     needed: int = 0
     unjudged: int = 0
@@ -170,7 +183,9 @@ def replay(history: History, bench: Bench, judge: Judge, tally: Tally) -> None:
             tally.commits += 1
             tally.every += len(built.digests)
             tally.unjudged += len(plan) - len(built.digests)
-            tally.by_folder += len(touched(built, changed))
+            filtered = touched(built, changed) & built.digests.keys()
+            tally.by_folder += len(filtered)
+            tally.missed_by_folder += len(needed - filtered)
             tally.ours += len(ours)
             tally.needed += len(needed)
             tally.missed += [f"{commit} {name}" for name in needed - ours]
@@ -248,6 +263,7 @@ def keep(name: str, tally: Tally) -> None:
         "images": len(tally.images),
         "all_at_each_commit": tally.every,
         "by_context_folder": tally.by_folder,
+        "missed_by_context_folder": tally.missed_by_folder,
         "ours": tally.ours,
         "needed": tally.needed,
         "missed": len(tally.missed),
@@ -266,7 +282,7 @@ def keep(name: str, tally: Tally) -> None:
 
 def markdown(kept: Mapping[str, Mapping[str, Any]]) -> str:
     """The table of all histories."""
-    heads = ["history", *(column.replace("_", " ") for column in _COLUMNS), "run"]
+    heads = ["history", *_COLUMNS.values(), "run"]
     lines = ["# Images built over public histories", "", *(__doc__ or "").strip().splitlines()[4:], ""]
     lines += ["| " + " | ".join(heads) + " |", "|---|" + "--:|" * len(_COLUMNS) + "---|"]
     for label, one in kept.items():
