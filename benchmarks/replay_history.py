@@ -9,10 +9,10 @@ have to hold is learned in a first pass from what BuildKit misses. The figures a
 
 What was needed is BuildKit's word: before `plan` is asked, `docker buildx bake` builds the project's own Dockerfiles,
 and an image whose digest was never seen before was needed. Three ways are counted against it: building all images at
-each commit, as `docker compose build` and most CI jobs do (with layer caching alone the builder is still asked for each,
-and finds work in those that were needed, if it holds the cache of the commit before); building those whose context
-folder or Dockerfile changed, as path filters do, and what these miss; and ours. An image that BuildKit cannot build so,
-as one that adds an URL, is unjudged at that commit.
+each commit, as `docker compose build` and most CI jobs do (with layer caching alone the builder is still asked for
+each, and finds work in those that were needed, if it holds the cache of the commit before); building those whose
+context folder or Dockerfile changed, as path filters do, and what these miss; and ours. An image that BuildKit cannot
+build so, as one that adds an URL, is unjudged at that commit.
 """
 
 from __future__ import annotations
