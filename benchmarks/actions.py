@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks import compare, measure, newer_engine, scenarios
@@ -23,11 +24,14 @@ from tasks.stack.standard import declared_both_ways
 
 
 def benchmark_builds(run: Run, images: str, repeat: int, engine: str, as_json: bool) -> None:
-    """Measure every scenario each way and print a table, or JSON, to standard output. ``engine``: ``here``, or
+    """Measure every scenario each way; print a table, or JSON, and draw a page. ``engine``: ``here``, or
     ``testing`` for engine, buildx and Compose of Debian's testing suite."""
     with side_by_side(run, newer_engine.programs(engine)) as both:
         machine, cases = _measured(both, run, images, repeat)
     result = scenarios.in_machine(cases, machine)
+    page = compare.page(compare.rows(cases, {}, {}, Replay()), machine, run.project.name)
+    (_folder(run) / "builds.html").write_text(page)
+    run.events.say(f"drawn in {_folder(run) / 'builds.html'}")
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return
@@ -59,12 +63,17 @@ def _keep(
 ) -> dict[str, Any]:
     """Leave what was measured as files; the JSON."""
     result = compare.as_json(rows, machine, cases=[case.as_json() for case in cases], replay=replayed.as_json())
-    folder = run.folder / "comparison"
-    folder.mkdir(exist_ok=True)
+    folder = _folder(run)
     (folder / "index.html").write_text(compare.page(rows, machine, run.project.name))
     (folder / "comparison.md").write_text(compare.markdown(rows, machine))
     (folder / "comparison.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return result
+
+
+def _folder(run: Run) -> Path:
+    folder = run.folder / "comparison"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def chosen(images: str, known: Sequence[str]) -> list[str]:

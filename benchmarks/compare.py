@@ -230,31 +230,32 @@ def markdown(found: Sequence[Row], machine: Mapping[str, Any]) -> str:
 
 
 def page(found: Sequence[Row], machine: Mapping[str, Any], project: str) -> str:
-    """The three tables as one HTML page, in the style of the build report."""
+    """The tables that have rows as one HTML page, in the style of the build report. The bars of each row have a scale
+    of their own."""
     verdicts = [one for row in found for one in (row.met, row.met_documented) if one is not None]
     return render(
         Path(__file__).with_name("comparison.html"),
         {"figures": cells, "bars": _bars},
         title=f"Ways of building compared: {project}",
         when=f"{sum(verdicts)} of {len(verdicts)} goals reached",
-        sections=TABLES.items(),
-        columns=COLUMNS.items(),
+        sections=[(kind, title) for kind, title in TABLES.items() if any(row.table == kind for row in found)],
+        columns=[(kind, way, COLUMNS[way]) for kind, way in _BARS.items()],
         heads=["", "", *(f"#{head}" if head else "" for head in _HEADS)],
         about=_WHAT,
         tables={kind: [row for row in found if row.table == kind] for kind in TABLES},
-        longest={kind: _longest(found, kind) for kind in TABLES},
         footer=f"Measured on {measure.in_words(machine)}.",
     )
 
 
-def _longest(found: Sequence[Row], kind: str) -> float:
-    return max((value for row in found if row.table == kind for _, value in _bars(row)), default=1.0) or 1.0
+_BARS = {"slot": "standard", "shared": "documented", "executed": "optimized"}
+"""How each way is drawn: a class of the page's styles."""
 
 
 def _bars(row: Row) -> list[tuple[str, float]]:
-    """What is drawn of a row: the class of each bar and its value."""
-    bars = {"slot": row.standard, "shared": row.documented, "executed": row.optimized}
-    return [(kind, value) for kind, value in bars.items() if value is not None]
+    """What is drawn of a row: the class of each bar, and its part of the longest."""
+    values = {kind: value for kind, way in _BARS.items() if (value := getattr(row, way)) is not None}
+    longest = max(values.values()) or 1.0
+    return [(kind, value / longest) for kind, value in values.items()]
 
 
 def cells(row: Row) -> tuple[str, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
+from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks import readme
+from benchmarks.picture import picture
 from tests.conftest import ROOT, Lab
 
 README = (ROOT / "README.md").read_text()
@@ -101,3 +104,17 @@ def test_the_figures_are_those_that_the_benchmarks_left() -> None:
     assert found is not None
     written = found[1] + readme.block() + found[2]
     assert readme.without_age(found[0]) == readme.without_age(written), "run benchmarks/readme.py"
+    comparison = json.loads((ROOT / "benchmarks/compare_performance.json").read_text())
+    assert readme.PICTURE.read_text() == picture(comparison), "run benchmarks/readme.py"
+
+
+def test_the_picture_shows_what_was_measured_in_each_colour_scheme() -> None:
+    row = {"metric": "nothing <changed>", "unit": "s", "standard": 0.4, "documented": 0.2, "optimized": 0.1}
+    alone = {**row, "metric": "auth: rebuild"}
+    drawn = picture({"rows": [row, alone, {**row, "documented": None}]})
+    top = ElementTree.fromstring(drawn)
+    shapes = [(one.get("class"), one.get("width")) for one in top.iter("{http://www.w3.org/2000/svg}rect")]
+    assert shapes[-3:] == [("standard", "520.0"), ("documented", "260.0"), ("optimized", "130.0")]
+    texts = [one.text for one in top.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["standard", "documented", "optimized", "nothing <changed>", "0.4 s", "0.2 s", "0.1 s"]
+    assert "screen and (prefers-color-scheme: dark)" in drawn
