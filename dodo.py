@@ -8,6 +8,7 @@ from tasks.cli.configuration import doit_config
 from tasks.cli.bases import task_base_image, task_rebuild_base
 from tasks.cli.build import task_build_base, task_build_image_optimized, task_build_optimized
 from tasks.cli.show import task_plan
+from tasks.cli.tests import task_test_image
 
 # where work is kept and shared
 from tasks.cli.cache import task_cache_export, task_cache_import, task_cache_init

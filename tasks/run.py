@@ -214,7 +214,7 @@ class Run:
         """What would be done about each image, and why; made again after ``changed``."""
         with self._lock:
             if self._decisions is None:
-                inputs = self.resolver.resolve(self.snapshot().platform, self._configs_of, built_on=self.built_on)
+                inputs = self.resolver.resolve(self.snapshot().platform, self.configs_of, built_on=self.built_on)
                 self._decisions = self._planned(inputs, whole=True)
                 self._ask_others(self._decisions)
                 self.resolver.keep()
@@ -228,7 +228,7 @@ class Run:
             if not refresh and (self._decisions is not None or not self._changed):
                 return self.decisions()[name]
             chosen = self.resolver.again() if refresh else self.resolver
-            inputs = chosen.resolve(self.snapshot().platform, self._configs_of, name, self.built_on)
+            inputs = chosen.resolve(self.snapshot().platform, self.configs_of, name, self.built_on)
             return self._planned(inputs)[name]
 
     def _planned(self, inputs: Mapping[str, ImageInputs], whole: bool = False) -> dict[str, Decision]:
@@ -317,12 +317,9 @@ class Run:
         """The images that the engine holds of an external reference for these platforms, if a build can start from just
         them. The engine's own BuildKit with the classic store takes one image for a name: with two, it asks outside."""
         images = tuple(local_image for platform in wanted if (local_image := self.base(ref, platform)))
-        if len(images) < len(wanted):
-            return None
         several = len({local_image.id for local_image in images}) > 1
-        if several and not self.settings.dedicated_builder and not self.containerd_store:
-            return None
-        return images
+        refused = several and not self.settings.dedicated_builder and not self.containerd_store
+        return None if refused or len(images) < len(wanted) else images
 
     def content_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
         """The content of an image of this project that the engine holds."""
@@ -360,7 +357,8 @@ class Run:
 
         return refused.without(decided, self.snapshot().version)
 
-    def _configs_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
+    def configs_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
+        """What is known of an external reference for these platforms, as ``InputResolver.resolve`` asks."""
         images, engine = self.bases(ref, wanted), self.snapshot().platform
         ours = normalise(ref) == normalise(self.settings.base_image)
         if ours and all(platforms.serves(engine, platform) for platform in wanted):

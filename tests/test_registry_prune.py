@@ -122,3 +122,4 @@ def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path)
     assert {digest, *held.children} <= held.parts.keys()
     assert registry_prune._held(registry, "app/auth", "in-2") is None
     assert registry_prune._why("app/auth", ["in-1"], {}, held.made) == "it does not say how old it is"
+    assert registry_prune._why("app/auth", ["test-1"], {}, 5.0) == ""

@@ -20,6 +20,7 @@ _HOST = r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-
 _TAGGABLE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?")
 _COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})")
 KEPT = "in-"  # how the tags begin under which images are kept
+TESTED = "test-"  # and those of tests that passed, in the shared registry
 _SHOWN = 16  # hexadecimal digits of a fingerprint in a tag: 64 bits
 
 

@@ -54,23 +54,31 @@ def choose(
     from tasks.buildkit import oci_transfer  # most builds are the engine's own
 
     builder.ready(settings, run.common, run.environ)
-    results, platform = results_folder(run.folder), run.snapshot().platform
-    contexts = {}
-    for context, name in inputs.parents.items():
-        local_image = run.snapshot().get(inputs.parent_tags[context])
-        if local_image is None:
-            raise UserError(
-                f"the engine does not hold `{name}`, on which {inputs.name} is built", remedy="run it again"
-            )
-        contexts[context] = oci_transfer.context_of(run.engine, results, name, local_image, platform)
-    for name, value in sorted(contexts.items()):
-        extra += ["--build-context", f"{name}={value}"]
+    results = results_folder(run.folder)
+    extra += _parents_argv(run, inputs)
     extra += bases(run, decision)
     layout = oci_transfer.folder_of(results, inputs.name)
     layout.mkdir(parents=True, exist_ok=True)
     # What has several platforms is shared from the layout, anything else from the engine.
     packed = len(inputs.platforms) > 1 and run.share.writes
     return BuildTarget({}, (*extra, *oci_transfer.output(layout, packed)), layout)
+
+
+def _parents_argv(run: Run, inputs: ImageInputs) -> list[str]:
+    """The contexts by which a dedicated builder gets the parents that the engine holds. Raises ``UserError``."""
+    from tasks.buildkit import oci_transfer
+
+    results, platform = results_folder(run.folder), run.snapshot().platform
+    argv = []
+    for context, name in sorted(inputs.parents.items()):
+        local_image = run.snapshot().get(inputs.parent_tags[context])
+        if local_image is None:
+            raise UserError(
+                f"the engine does not hold `{name}`, on which {inputs.name} is built", remedy="run it again"
+            )
+        value = oci_transfer.context_of(run.engine, results, name, local_image, platform)
+        argv += ["--build-context", f"{context}={value}"]
+    return argv
 
 
 def bases(run: Run, decision: Decision) -> list[str]:
@@ -104,11 +112,34 @@ def bases(run: Run, decision: Decision) -> list[str]:
     return argv
 
 
-def stage_argv(run: Run, decision: Decision, image: Image, parents: Mapping[str, str], iidfile: str) -> list[str]:
-    """The command that builds only a stage, the target of ``image``, into the builder's cache and nowhere else."""
-    extra = [*builder.argv(run.settings, run.environ), *bases(run, decision), "--output", "type=cacheonly"]
+@dataclass(frozen=True)
+class Stage:
+    """How only a stage is built, the target of ``image``: what BuildKit says (``progress``), the file that its id goes
+    to, and the folder that what it holds goes to; "" for nowhere but the builder's cache."""
+
+    image: Image
+    iidfile: str
+    progress: str = "plain"
+    output: str = ""
+
+
+def stage_argv(run: Run, decision: Decision, stage: Stage, parents: Mapping[str, str]) -> list[str]:
+    """The command that builds only a stage; ``parents`` as for ``choose``. Raises ``UserError``."""
+    extra = builder.argv(run.settings, run.environ)
+    if run.settings.dedicated_builder:
+        builder.ready(run.settings, run.common, run.environ)
+        extra += _parents_argv(run, decision.inputs)
+        parents = {}
+    output = buildx.one_line("type=local", f"dest={stage.output}") if stage.output else "type=cacheonly"
+    extra += [*bases(run, decision), "--output", output]
     return buildx.build_argv(
-        image, parents=parents, labels={}, iidfile=iidfile, environ=run.environ, progress="plain", extra=extra
+        stage.image,
+        parents=parents,
+        labels={},
+        iidfile=stage.iidfile,
+        environ=run.environ,
+        progress=stage.progress,
+        extra=extra,
     )
 
 

@@ -113,7 +113,7 @@ def _build(run: Run, decision: Decision, stage: str) -> None:
         # and that stands for nothing in a registry.
         contexts = {**image.contexts, **dict.fromkeys(decision.inputs.parents, str(nothing))}
         image = replace(image, target=stage, contexts=contexts)
-        argv = build_target.stage_argv(run, decision, image, {}, f"{folder}/id")
+        argv = build_target.stage_argv(run, decision, build_target.Stage(image, f"{folder}/id"), {})
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
         before = stamps.look(decision.inputs.parts)
         # The image's own build says it all again.

@@ -69,7 +69,7 @@ def _with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, with those that stand behind the words, where doit's parser does not look for them. A task without
     options of its own has all words as they are; ``UserError`` for an option that the task does not know."""
     values = dict(options)
-    if not task.pos_arg:
+    if task.pos_arg not in values:  # it has none, or they are among what is given first
         return values
     words, names = list(values[task.pos_arg] or ()), []
     if task.params:

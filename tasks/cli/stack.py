@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasks.base.errors import UserError
 from tasks.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, quiet
+from tasks.cli.tests import AGAIN, RUNS, first_time
 
 
 def task__env_file() -> Task:
@@ -73,13 +75,39 @@ def task_ci_build() -> Task:
 
 
 def task_ci_test() -> Task:
-    """Run the end-to-end tests on a stack of their own, and remove it: [PYTEST ARGUMENT …]"""
+    """Run the end-to-end tests on a stack of their own, unless they passed on just that: [--again] [PYTEST …]"""
     return {
-        "actions": [(_shown, ["tasks.stack.ci:test"])],
-        "task_dep": ["_dev_environment", "build_optimized"],
-        "pos_arg": "words",
         **QUIET,
+        "actions": [(_ci_test, [])],
+        "params": [AGAIN, RUNS],
+        "setup": ["_dev_environment", "build_optimized"],
+        "uptodate": [EndToEnd()],
+        "pos_arg": "words",
     }
+
+
+class EndToEnd:
+    """A doit ``uptodate`` object: whether the end-to-end tests passed before on all that they would see now. Then
+    nothing is built for them either."""
+
+    def __call__(self, task: Any, values: Any) -> bool:
+        """Ask what is known, and bring back what they left. An error counts as not passed: the action then says it."""
+        from tasks.run import current
+        from tasks.stack import end_to_end
+
+        if not first_time(task):
+            return False
+        try:
+            asked = end_to_end.what_passed(current(), task.pos_arg_val or ())
+            if asked.result:
+                end_to_end.passed_before(current(), asked)
+        except UserError:
+            return False
+        return asked.result is not None
+
+
+def _ci_test(words: Any, again: bool, runs: str, *, task: Any) -> Any:
+    return _shown("tasks.stack.end_to_end:run_tests", list(words or ()), again, runs, task=task)
 
 
 def _down(*, task: Any, all_worktrees: bool, gone: bool, **options: Any) -> Any:
@@ -92,10 +120,10 @@ def _ps(*, task: Any, every: bool, **options: Any) -> Any:
     return _shown("tasks.stack.every:ps" if every else "tasks.stack.stack:ps", task=task, **options)
 
 
-def _shown(function: str, /, *, task: Any, **options: Any) -> Any:
+def _shown(function: str, /, *first: Any, task: Any, **options: Any) -> Any:
     """Act, with what happens to the stack shown."""
     from tasks.run import current
     from tasks.ui.health_view import StackView
 
     current().events.listen(StackView().heard)
-    return act(function, task=task, **options)
+    return act(function, *first, task=task, **options)

@@ -27,10 +27,11 @@ from tasks.base.settings import ROOT, read_env
 from tasks.base.shapes import fits
 from tasks.compose import answer as compose_answer
 from tasks.compose import needs as build_needs
+from tasks.compose import tests
 from tasks.compose.answer import EPOCH
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
-_FORMAT = 8  # of project.json: raised whenever what is kept there changes its meaning
+_FORMAT = 9  # of project.json: raised whenever what is kept there changes its meaning
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
@@ -105,14 +106,15 @@ class Image:
 
 
 class Project(NamedTuple):
-    """A resolved Compose project: its name, its folder, its Compose files, its images by name, and what of the machine
-    their builds need, where it says so."""
+    """A resolved Compose project: its name, its folder, its Compose files, its images by name, what of the machine
+    their builds need, where it says so, and what is said of tests (``compose.tests``)."""
 
     name: str
     directory: Path
     files: tuple[Path, ...]
     images: Mapping[str, Image]
     needs: Mapping[str, build_needs.Needs] = {}
+    tests: Mapping[str, Any] = {}
 
     def image(self, name: str) -> Image:
         """The image of that name; ``UserError`` that offers the nearest names where there is none."""
@@ -225,7 +227,8 @@ def _project(answer: Mapping[str, Any], files: tuple[Path, ...], environ: Mappin
             images[name] = _image(name, service, answer, environ)
     resolved = {name: _with_known_parents(image, images) for name, image in images.items()}
     needs = build_needs.parse(answer.get(build_needs.DECLARED), images, files[0])
-    return Project(answer["name"], directory, files, _without_clashes(resolved), needs)
+    said = tests.said(answer.get(tests.DECLARED))
+    return Project(answer["name"], directory, files, _without_clashes(resolved), needs, said)
 
 
 def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], environ: Mapping[str, str]) -> Image:
@@ -357,6 +360,7 @@ def _to_json(project: Project) -> dict[str, Any]:
         "files": [str(file) for file in project.files],
         "images": [asdict(image) for image in project.images.values()],
         "needs": project.needs,
+        "tests": dict(project.tests),
     }
 
 
@@ -367,4 +371,6 @@ def _from_json(kept: Mapping[str, Any]) -> Project:
         values["secrets"] = tuple(Secret(**secret) for secret in image["secrets"])
         images[image["name"]] = Image(**values)
     needs = {name: build_needs.Needs(*each) for name, each in kept["needs"].items()}
-    return Project(kept["name"], Path(kept["directory"]), tuple(map(Path, kept["files"])), images, needs)
+    return Project(
+        kept["name"], Path(kept["directory"]), tuple(map(Path, kept["files"])), images, needs, kept["tests"]
+    )

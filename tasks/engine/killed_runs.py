@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.base import leftovers
 from tasks.base.errors import UserError
-from tasks.engine import temporary_tag
+from tasks.engine import one_container, temporary_tag
 from tasks.engine.client import Engine
 
 
@@ -26,6 +26,8 @@ def sweep(journals: Iterable[Path]) -> int:
                 case (temporary_tag.NAME | temporary_tag.LENT, address, ref):
                     taken = _take_away(address, ref)
                     removed, whole = removed + bool(taken), whole and taken is not None
+                case (one_container.KIND, address, name):
+                    removed += one_container.remove(address, name)
         if whole:
             journal.unlink(missing_ok=True)
     return removed

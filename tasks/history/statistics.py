@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.engine.layers import Layer, chained
+from tasks.history.of_tests import is_test
 from tasks.history.store import Build, Status, StepKey, StepOutcome, StepRecord, keyed, median
 from tasks.planning.action import Action
 from tasks.planning.reasons import DUE, NO_CACHE
@@ -217,7 +218,7 @@ def saved_seconds(run: Iterable[Build], histories: Mapping[str, Mapping[StepKey,
 
 def image_histories(builds: Iterable[Build]) -> dict[str, ImageHistory]:
     """Each image over these builds, in any order; only what ended well counts."""
-    done = [build for build in builds if build.status == Status.DONE]
+    done = [build for build in builds if build.status == Status.DONE and not is_test(build)]
     done.sort(key=lambda build: (build.started, build.id))
     return {image: _image(image, some) for image, some in _grouped(done, lambda build: build.image).items()}
 
@@ -273,17 +274,17 @@ def _waited_for(build: Build, run: Sequence[Build]) -> tuple[Build | None, str]:
 
 
 def _run(name: str, group: Sequence[Build]) -> PastRun:
-    start = _start(group)
+    start, images = _start(group), [build for build in group if not is_test(build)]
     return PastRun(
         id=name,
         started=start,
         wall=max(build.ended for build in group) - start,
         work=sum(build.seconds for build in group),
         built=sum(build.action == Action.BUILD and build.status == Status.DONE for build in group),
-        other=sum(build.action != Action.BUILD and build.status == Status.DONE for build in group),
+        other=sum(build.action != Action.BUILD and build.status == Status.DONE for build in images),
         failed=sum(build.status != Status.DONE for build in group),
-        cached=sum(build.cached_steps for build in group),
-        steps=sum(build.work_steps for build in group),
+        cached=sum(build.cached_steps for build in images),
+        steps=sum(build.work_steps for build in images),
     )
 
 

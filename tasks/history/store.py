@@ -256,7 +256,7 @@ class History:
             )
         return sorted(builds, key=lambda build: (build.started, build.id))
 
-    def expected_seconds(self, refs: Iterable[str], action: Action = Action.BUILD) -> dict[str, float]:
+    def expected_seconds(self, refs: Iterable[str], action: str = Action.BUILD) -> dict[str, float]:
         """How long a build (or a ``pull``) of each image reference will take: the median of its last successful ones.
 
         By reference, because two Compose files in one folder may call different images by the same service. One query

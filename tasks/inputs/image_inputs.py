@@ -35,7 +35,8 @@ class ImageInputs:
     ``read_for`` those for which each external reference is read, ``env`` and ``onbuild`` are what it hands on to its
     children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is what
     the ignore file of its context says, with a rule more where that one lets our own folder in. ``early`` are stages
-    that need no other image of the project, without those that another of them needs. ``index`` is where its files were
+    that need no other image of the project, without those that another of them needs, ``stages`` all with a name that
+    its target reaches, that one not included. ``index`` is where its files were
     looked up, ``due`` whether it is built whatever is there. ``problem`` is why it cannot be built.
     """
 
@@ -57,6 +58,7 @@ class ImageInputs:
     env_known: bool = False
     onbuild: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
     ignore: str = ""
     input_digest: str = ""
     fingerprint: str = ""

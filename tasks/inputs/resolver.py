@@ -75,10 +75,11 @@ class InputResolver:
         self._built_on: tuple[str, ...] = ()
         self._of(project, index or (lambda: Index(Path(self._folder, "contexts.sqlite3"))))
 
-    def of(self, project: Project, index: Callable[[], Index]) -> InputResolver:
-        """One that looks at another state of the project, and parses no text that this one has parsed."""
+    def of(self, project: Project, index: Callable[[], Index] | None = None) -> InputResolver:
+        """One that looks at another state of the project, and parses no text that this one has parsed; ``index`` where
+        it looks elsewhere than this one."""
         other = shallow_copy(self)
-        other._of(project, index)
+        other._of(project, index or self._new_index)
         return other
 
     def _of(self, project: Project, index: Callable[[], Index]) -> None:
@@ -269,6 +270,7 @@ class InputResolver:
             env=reads.env if reads else {},
             onbuild=reads.onbuild if reads else (),
             early=_early(reads, parents) if reads and parents else (),
+            stages=tuple(reads.stages) if reads else (),
             ignore=next((part.ignore.completed or part.ignore.text for part in parts if not part.label), ""),
             index=self._index,
         )

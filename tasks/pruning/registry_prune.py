@@ -1,8 +1,9 @@
 """``doit registry_prune``: which shared results does nobody need any more?
 
 A result goes that no branch and no tag of the repository needs (``git_states``), nor this working tree, and that was
-made longer ago than REGISTRY_MAX_AGE: other machines may work on something that git does not know yet. Caches, and what
-has any other tag, stay. What is gone too early costs one build.
+made longer ago than REGISTRY_MAX_AGE: other machines may work on something that git does not know yet. That tests
+passed goes by its age alone. Caches, and what has any other tag, stay. What is gone too early costs one build, or one
+run of the tests.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
-from tasks.base.references import KEPT, path_of
+from tasks.base.references import KEPT, TESTED, path_of
 from tasks.base.timestamps import epoch_seconds
 from tasks.pruning import git_states
 from tasks.pruning.prune import Item, Kind, Pruning, choose
@@ -119,7 +120,7 @@ def _item(path: str, held: Held, tags: Sequence[str], needed: str) -> Item:
 
 def _why(path: str, tags: Iterable[str], known: Mapping[git_states.Result, str], dated: Any) -> str:
     for tag in tags:
-        if not tag.startswith(KEPT):
+        if not tag.startswith((KEPT, TESTED)):
             return f"it is tagged {tag}"
         if why := known.get((path, tag)):
             return why

@@ -41,13 +41,13 @@ def attach(registry: Registry, path: str, digest: str, attachment: Attachment) -
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": attachment.kind,
-        "config": _give(registry, path, _EMPTY, b"{}"),
-        "layers": [_give(registry, path, attachment.media_type, attachment.content)],
+        "config": give_blob(registry, path, _EMPTY, b"{}"),
+        "layers": [give_blob(registry, path, attachment.media_type, attachment.content)],
         "subject": {"mediaType": media, "digest": digest, "size": len(subject)},
         "annotations": dict(attachment.annotations),
     }
     text = json.dumps(manifest, sort_keys=True).encode()
-    own = _descriptor(MANIFEST, text)
+    own = descriptor(MANIFEST, text)
     lists_itself = registry.give_manifest(path, own["digest"], MANIFEST, text)
     if not lists_itself:
         _list(registry, path, digest, own | {"artifactType": attachment.kind, "annotations": manifest["annotations"]})
@@ -86,16 +86,18 @@ def content_of(registry: Registry, path: str, digest: str) -> bytes:
         return file.read_bytes()
 
 
-def _give(registry: Registry, path: str, media_type: str, content: bytes) -> dict[str, Any]:
+def give_blob(registry: Registry, path: str, media_type: str, content: bytes) -> dict[str, Any]:
+    """Let a registry hold these bytes; how a manifest names them. Raises ``Unavailable``."""
     with leftovers.folder("attached-") as folder:
         file = folder / "content"
         file.write_bytes(content)
-        described = _descriptor(media_type, content)
+        described = descriptor(media_type, content)
         registry.give_blob(path, described["digest"], file)
     return described
 
 
-def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
+def descriptor(media_type: str, content: bytes) -> dict[str, Any]:
+    """How a manifest names these bytes."""
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     return {"mediaType": media_type, "digest": digest, "size": len(content)}
 

@@ -60,7 +60,7 @@ class Share:
         self, address: str, write: bool, say: Callable[[str], None], trust: trusted.Trust = trusted.EVERYBODY
     ) -> None:
         self.address = address
-        self._trust = trust
+        self.trust = trust
         self._doubted: dict[tuple[str, str], SharedImage] = {}  # what is there, and not signed as it must be
         self._write = write
         self._say = say
@@ -96,7 +96,7 @@ class Share:
     def writes(self) -> bool:
         """Whether images may be pushed."""
         able = self._write and self.reads and not self._looks.out and not self._pushes.out
-        return able and not self._trust.cannot_sign
+        return able and not self.trust.cannot_sign
 
     def offers(self, inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
         """What the registry holds for these images, by name; ``platform`` is the engine's."""
@@ -205,7 +205,7 @@ class Share:
         if not self.writes:
             return None
         content = ""
-        if self._trust.need:
+        if self.trust.need:
             content = whole[1] if whole else engine.config_of(local_image.id).content
         # What is there already, but for the signature, is only signed.
         there = _is_just(self._doubted.get(wanted.key), content, local_image)
@@ -219,7 +219,7 @@ class Share:
             return None
         self._pushes.good()
         self.forget(wanted)
-        signed = self._signed(wanted, local_image, content) if self._trust.need else None
+        signed = self._signed(wanted, local_image, content) if self.trust.need else None
         return self.look({"": wanted}).get("") or signed
 
     def _sent(
@@ -246,7 +246,7 @@ class Share:
             held = self.registry.image(wanted.path, wanted.tag, wanted.platform)
             if held is None or not _is_just(held, content, local_image):
                 return None
-            bundle = self._trust.sign(held.digest, wanted.fingerprint, wanted.platform)
+            bundle = self.trust.sign(held.digest, wanted.fingerprint, wanted.platform)
             signatures.give(self.registry, wanted.path, held.digest, bundle)
         except (Unavailable, NoImage) as error:
             if not self._pulse.stopped():
@@ -292,13 +292,13 @@ class Share:
 
     def _judge(self, wanted: Wanted, image: SharedImage, bundles: Iterable[str]) -> tuple[SharedImage, str]:
         """An image with what speaks for it, and why it is not taken as what is wanted, "" if it is."""
-        doubt, good = self._trust.judge(trusted.Claimed(image.digest, wanted.fingerprint, wanted.platform), bundles)
-        return (replace(image, signatures=good) if self._trust.need else image), doubt
+        doubt, good = self.trust.judge(trusted.Claimed(image.digest, wanted.fingerprint, wanted.platform), bundles)
+        return (replace(image, signatures=good) if self.trust.need else image), doubt
 
     def _held(self, wanted: Wanted) -> tuple[SharedImage | None, str]:
         """What the registry holds, and why it is not taken. Raises ``Unavailable`` and ``NoImage``."""
         shared_image = self.registry.image(wanted.path, wanted.tag, wanted.platform)
-        if shared_image is None or not self._trust.need:
+        if shared_image is None or not self.trust.need:
             return shared_image, ""
         attached = signatures.bundles(self.registry, wanted.path, shared_image.digest)
         shared_image, doubt = self._judge(wanted, shared_image, attached)

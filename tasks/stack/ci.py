@@ -1,4 +1,4 @@
-"""The same, for machines: ``ci_build`` and ``ci_test``.
+"""The same, for machines: ``ci_build``.
 
 Plain output, no terminal, an exit status, files to keep (in ``ci`` of the project's folder), and a summary in Markdown,
 which GitHub shows beside the run when it is appended to ``$GITHUB_STEP_SUMMARY``.
@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.base import commands
+from tasks.base import commands, files
 from tasks.base.errors import UserError
-from tasks.base.files import write_json
 from tasks.base.formatting import cell, seconds_text, size_text
 from tasks.base.settings import ROOT
 from tasks.history.statistics import runs
@@ -23,15 +22,9 @@ from tasks.history.store import Build, Status
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
-from tasks.stack import bringup, checkout, ephemeral_stack, images
-from tasks.stack.status import rows_of
 
-E2E = "tests/e2e"
 _HISTORY = 1000
 _NOT_BUILT = "not built"
-
-
-# ---- ci_build
 
 
 def build(run: Run) -> None:
@@ -44,7 +37,7 @@ def build(run: Run) -> None:
     built = built_since(run.history.recent(limit=_HISTORY), began)
     report = build_report(run.project.name, planned, built, status, seconds)
     path = run.folder / "ci" / "build.json"
-    write_json(path, report)
+    files.write_json(path, report)
     tell(build_summary(report))
     if status:
         bad = [image["name"] for image in report["images"] if image["status"] in (Status.FAILED, _NOT_BUILT)]
@@ -130,72 +123,3 @@ def tell(summary: str) -> None:
     if os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(os.environ["GITHUB_STEP_SUMMARY"]).open("a") as file:
             file.write(f"{summary}\n")
-
-
-# ---- ci_test
-
-
-def test(run: Run, words: Sequence[str]) -> None:
-    """Start a stack of its own, run the end-to-end tests against it, and remove it, whatever happens. ``UserError``
-    when it does not become healthy or a test fails; the containers' logs are kept then."""
-    folder = run.folder / "ci"
-    began = time.monotonic()
-    terms = bringup.terms(run, f"ci-{os.getpid()}")
-    try:
-        with ephemeral_stack.running(checkout.project_of(run), terms, images.built(run)) as running:
-            try:
-                _use(running, words, folder, began)
-            except BaseException:
-                kept = ephemeral_stack.collect(running.compose, folder / "logs" / running.compose.project)
-                print(f"the containers' logs are in {kept[0].parent if kept else folder}", file=sys.stderr)
-                raise
-    finally:
-        terms.log.unlink(missing_ok=True)
-
-
-def _use(running: ephemeral_stack.EphemeralStack, words: Sequence[str], folder: Path, began: float) -> None:
-    if not running.outcome.healthy:
-        raise UserError(bringup.explain(running.outcome, running.compose))
-    up_seconds = time.monotonic() - began
-    rows = rows_of(running.outcome)
-    print(f"{running.compose.project} is healthy after {seconds_text(up_seconds)}", file=sys.stderr)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"e2e.{os.getpid()}.partial.xml"
-    try:
-        status = passed_on(pytest_argv(words, partial), test_environ(running, os.environ))
-        if partial.exists():
-            tell(test_summary(partial.read_text(), status, up_seconds, rows))
-            partial.replace(folder / "e2e.xml")
-    finally:
-        partial.unlink(missing_ok=True)
-    if status:
-        raise UserError(f"the end-to-end tests ended with status {status}", remedy=f"see {folder / 'e2e.xml'}")
-
-
-def pytest_argv(words: Sequence[str], junit: Path) -> list[str]:
-    """How the end-to-end tests are run."""
-    return [sys.executable, "-m", "pytest", E2E, "-p", "no:cacheprovider", f"--junitxml={junit}", *words]
-
-
-def test_environ(running: ephemeral_stack.EphemeralStack, environ: Mapping[str, str]) -> dict[str, str]:
-    """What the tests are told: where the services are and whose containers they may kill. No secret."""
-    return {**environ, **running.urls, "E2E_PROJECT": running.compose.project}
-
-
-def test_summary(junit: str, status: int, up_seconds: float, rows: Sequence[Mapping[str, Any]]) -> str:
-    """What pytest's JUnit file says, as Markdown."""
-    from xml.etree import ElementTree
-
-    suite = next(ElementTree.fromstring(junit).iter("testsuite"))  # noqa: S314  our own pytest wrote it
-    ends = ("failure", "error")
-    bad = [case for case in suite.iter("testcase") if any(case.find(end) is not None for end in ends)]
-    passed = int(suite.get("tests", 0)) - len(bad) - int(suite.get("skipped", 0))
-    lines = [
-        f"## End-to-end tests: {'failed' if status else 'passed'}",
-        "",
-        f"{len(rows)} containers healthy after {seconds_text(up_seconds)}; {passed} tests passed, {len(bad)} failed, "
-        f"{suite.get('skipped', 0)} skipped in {seconds_text(float(suite.get('time', 0)))}.",
-        "",
-    ]
-    lines += [f"- **{cell(case.get('classname', ''))}** {cell(case.get('name', ''))}" for case in bad]
-    return "\n".join(lines)

@@ -16,7 +16,7 @@ import random
 import re
 import secrets as randomness
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,17 +49,24 @@ class EphemeralStack:
 
 def compose_for(compose: Compose) -> Compose:
     """The same project under a name of its own, with the override of tests where there is one, and new secrets."""
-    override = compose.directory / OVERRIDE
-    files = (*compose.files, override) if override.is_file() else compose.files
     environ = {**compose.environ, **secrets.random_values(compose.directory)}
     name = f"{compose.project}{_MARK}{randomness.token_hex(4)}"
-    return replace(compose, files=files, environ=environ, project=name)
+    return replace(with_override(compose), environ=environ, project=name)
+
+
+def with_override(compose: Compose) -> Compose:
+    """The same project with the override of tests, where there is one."""
+    override = compose.directory / OVERRIDE
+    return replace(compose, files=(*compose.files, override)) if override.is_file() else compose
 
 
 @contextlib.contextmanager
-def running(compose: Compose, terms: Terms, built: Mapping[str, str] | None = None) -> Iterator[EphemeralStack]:
+def running(
+    compose: Compose, terms: Terms, built: Mapping[str, str] | None = None, only: Sequence[str] = ()
+) -> Iterator[EphemeralStack]:
     """An ephemeral stack of this project for the block, healthy or not: its outcome says so, and it can be looked at.
-    ``built`` is which image each name must stand for. ``UserError`` when Compose cannot start it at all."""
+    ``built`` is which image each name must stand for, ``only`` are the services that are wanted, with what they depend
+    on (default: all). ``UserError`` when Compose cannot start it at all."""
     sweep(compose.project)
     own = compose_for(compose)
     with contextlib.ExitStack() as stack:
@@ -70,12 +77,16 @@ def running(compose: Compose, terms: Terms, built: Mapping[str, str] | None = No
         atexit.register(forget)
         stack.callback(atexit.unregister, forget)
         stack.callback(forget)
-        yield _start(own, terms, stack, built)
+        yield _start(own, terms, stack, (built, only))
 
 
 def _start(
-    compose: Compose, terms: Terms, stack: contextlib.ExitStack, built: Mapping[str, str] | None
+    compose: Compose,
+    terms: Terms,
+    stack: contextlib.ExitStack,
+    wanted: tuple[Mapping[str, str] | None, Sequence[str]],
 ) -> EphemeralStack:
+    built, only = wanted
     services = compose.services()
     for attempt in range(_TRIES):
         ports = {
@@ -86,7 +97,7 @@ def _start(
         published = {f"{variable(name)}_PORT": str(port) for name, port in ports.items()}
         own = replace(compose, environ={**compose.environ, **published})
         try:
-            outcome = bringup.start(own, terms, built=built)
+            outcome = bringup.start(own, terms, only, built)
         except UserError as error:
             if _TAKEN.search(str(error)) and attempt + 1 < _TRIES:
                 continue

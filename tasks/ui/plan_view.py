@@ -18,6 +18,8 @@ from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
+from tasks.testing.planned import Planned
+from tasks.ui import tests_view
 
 _COLOURS = {
     Action.BUILD: "yellow",
@@ -80,6 +82,7 @@ def _show_here(run: Run, images: Sequence[str], as_json: bool, *, inputs: bool, 
     decisions = chosen(run.decisions(), map(run.project.image, images))
     shown = Plan(run.project.name, decisions, run.forecast(decisions), run.settings.build_jobs)
     _tell_trust(run)
+    tests = _tests(run, decisions)
     if as_bake:
         from tasks.buildkit import bake
 
@@ -92,14 +95,23 @@ def _show_here(run: Run, images: Sequence[str], as_json: bool, *, inputs: bool, 
             where = f"in {run.project.directory}, buildx from 0.19 on asks for"
             print(f"plan: {where}: docker buildx bake {shlex.join(allow)}", file=sys.stderr)
     elif as_json:
-        print_json(promised(shown))
+        print_json({**promised(shown), "tests": tests_view.promised(run, tests)})
     elif inputs:
         own = {name: decisions[name] for name in images} or decisions
         paths = {printable(path) for decision in own.values() for path in decision.inputs.paths()}
         print("\n".join(sorted(paths)))
     else:
         print_table(shown)
+        tests_view.print_table(run, tests)
     complain(decisions)
+
+
+def _tests(run: Run, decisions: Mapping[str, Decision]) -> Mapping[str, Planned]:
+    """What would be done about the tests of these images."""
+    from tasks.testing import planned
+
+    names = [name for name, test in planned.tests_of(run).items() if test.service in decisions or test.problem]
+    return planned.plan(run, names) if names else {}
 
 
 def _tell_trust(run: Run) -> None:

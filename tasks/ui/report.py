@@ -15,7 +15,7 @@ from tasks.history.statistics import critical_path, latest_layers
 from tasks.history.store import Build, History, Status
 from tasks.run import Run
 from tasks.ui.html import when
-from tasks.ui.report_page import Shown, page
+from tasks.ui.report_page import Shown, page, tests_words
 from tasks.ui.trace import trace
 
 BUILDS = 1000
@@ -54,6 +54,8 @@ def markdown(shown: Shown) -> str:
     ]
     path = [f"{cell(link.build.image)} ({seconds_text(link.build.seconds)})" for link in critical_path(shown.last)]
     lines += [f"**Critical path:** {' → '.join(path)}", ""]
+    if shown.tests:
+        lines += [f"**Tests:** {shown.tests.run} run, {tests_words(shown.tests)}.", ""]
     if images := latest_layers(shown.builds).values():
         alone = sum(layer.size for layers in images for layer in layers)
         on_disk = together(map(parts_of, images))

@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.base.formatting import seconds_text
 from tasks.engine.layers import Disk, Layer, parts_of
+from tasks.history.of_tests import Tests, tests
 from tasks.history.statistics import PastRun, StepHistory, causes, latest_layers, runs, saved_seconds, step_histories
 from tasks.history.store import Build, StepKey
 from tasks.ui.html import TEMPLATES, render, when
@@ -51,6 +52,11 @@ class Shown:
         """The seconds that cached steps saved in the last run."""
         return saved_seconds(self.last, self.steps)
 
+    @cached_property
+    def tests(self) -> Tests:
+        """What the tests came to since the last run began."""
+        return tests(build for build in self.builds if build.started >= self.run.started)
+
 
 def page(shown: Shown) -> str:
     """The whole page."""
@@ -89,9 +95,17 @@ def _tiles(shown: Shown) -> list[tuple[str, str]]:
         ("–" if run.hit_rate is None else f"{run.hit_rate:.0%}", f"of {run.steps} steps from the cache"),
     ]
     facts += [(seconds_text(saved), "saved: what cached steps take when executed")] if saved else []
+    if shown.tests:
+        facts.append((str(shown.tests.run), f"tests run, {tests_words(shown.tests)}"))
     if run.failed:
         facts.insert(2, (str(run.failed), "not finished"))
     return facts
+
+
+def tests_words(tests: Tests) -> str:
+    """What did not have to be run, in words."""
+    failed = f"{tests.failed} failed; " if tests.failed else ""
+    return f"{failed}{tests.passed_before} had passed before, which saved {seconds_text(tests.saved)}"
 
 
 def _sizes(images: Mapping[str, Sequence[Layer]]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,16 +18,12 @@ from packaging.utils import canonicalize_name
 
 from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
-from tasks.building import build_target
-from tasks.building.context import as_built
 from tasks.inputs.image_inputs import ImageInputs
-from tasks.inputs.instructions import parse
 from tasks.run import Run
+from tasks.testing.act import run_test
+from tasks.testing.planned import tests_of
 from tasks.updating import behind, locks
 from tasks.updating.package_index import Known, PackageIndex, Release
-
-TEST_STAGE = "test"
-"""The stage of a Dockerfile that tests the image: to build it is to run the tests."""
 
 
 def index_of(run: Run) -> PackageIndex:
@@ -111,11 +106,9 @@ def _try(run: Run, changed: set[Path]) -> None:
         return
     _build(run, images)
     fresh = Run(environ=run.environ)
-    for name in images:
-        inputs = fresh.decide(name).inputs
-        if has_tests(inputs):
-            run.events.say(f"{name}: running its tests")
-            _test(fresh, inputs)
+    for test in tests_of(fresh).values():
+        if test.service in images:
+            _test(run, fresh, test.name)
 
 
 def concerned(declared: Mapping[str, ImageInputs], changed: set[Path]) -> list[str]:
@@ -127,29 +120,19 @@ def concerned(declared: Mapping[str, ImageInputs], changed: set[Path]) -> list[s
     return images
 
 
-def has_tests(inputs: ImageInputs) -> bool:
-    """Whether the image's Dockerfile has a stage for its tests."""
-    script = parse(inputs.dockerfile_text, inputs.name)
-    return any(
-        instruction.name == "FROM" and [word.lower() for word in instruction.words[1:]] == ["as", TEST_STAGE]
-        for instruction in script.instructions
-    )
-
-
 def _build(run: Run, images: Sequence[str]) -> None:
     argv = [sys.executable, "-m", "doit", *(f"build_optimized:{name}" for name in images)]
     if status := commands.show(argv, env=dict(run.environ)):
         raise UserError(f"the images do not build with them (status {status})", remedy="see above")
 
 
-def _test(run: Run, inputs: ImageInputs) -> None:
-    decision = run.decide(inputs.name)
-    with leftovers.folder("deps-") as folder:
-        image = replace(as_built(inputs, folder, run.common), target=TEST_STAGE)
-        argv = build_target.stage_argv(run, decision, image, inputs.parent_tags, f"{folder}/id")
-        stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
-        done = commands.run(argv, cwd=run.project.directory, env=dict(run.environ), stdin=stdin)
-    done.checked(f"{inputs.name}: its tests fail with them")
+def _test(run: Run, fresh: Run, name: str) -> None:
+    """Run a test with the newer packages; what it says is said in the run that is shown."""
+    fresh.events.listen(run.events.emit)
+    try:
+        run_test(fresh, name)
+    except UserError as error:
+        raise UserError(f"{name}: its tests fail with them: {error}") from None
 
 
 def _restore(run: Run, before: Mapping[Path, str]) -> None:

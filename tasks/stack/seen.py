@@ -1,0 +1,117 @@
+"""What can tests see of a stack that runs for them? All that counts for their result, as plain data.
+
+The images by their fingerprints, what Compose says of each service, and the files that are mounted; neither the
+passwords and ports, which each such stack has for itself, nor where the checkout lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tasks.base import files
+from tasks.base.errors import UserError
+from tasks.compose import secrets
+from tasks.compose.stack import Compose
+from tasks.engine.client import normalise
+from tasks.run import Run
+from tasks.stack.ephemeral_stack import variable, with_override
+
+_ANY = "1"
+_NAME = "seen"
+
+
+def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> dict[str, Any] | None:
+    """What counts of these services and of those that they depend on (default: of all); None where some of it cannot
+    be known now. Raises ``UserError`` for a service that is not there."""
+    config = _declared(compose)
+    services = config["services"]
+    if missing := [name for name in only if name not in services]:
+        raise UserError(f"there is no service {missing[0]!r}", where=str(compose.files[0]))
+    chosen = {name: services[name] for name in _with_needs(only or services, services)}
+    images = {name: _content(run, service.get("image") or "") for name, service in chosen.items() if _runs(service)}
+    if not all(images.values()):
+        return None
+    rest = {key: config.get(key) for key in ("networks", "volumes", "configs")}
+    told = {"services": {name: _without(service, "build", "develop") for name, service in chosen.items()}, **rest}
+    text = json.dumps(told, sort_keys=True).replace(str(compose.directory), ".")
+    mounted = _mounted(config, chosen.values())
+    return {"images": images, "declared": _digest(text.encode()), "mounted": digest_of(mounted, compose.directory)}
+
+
+def digest_of(paths: Iterable[Path], directory: Path) -> str:
+    """One digest over the files at and below these paths: names as seen from ``directory``, modes and contents."""
+    total = hashlib.sha256()
+    for path in sorted({file for each in paths for file in _below(each)}):
+        try:
+            what = f"{path.stat().st_mode:o} {_digest(files.content(path))}"
+        except OSError as error:
+            what = f"unreadable {error.errno}"
+        total.update(os.fsencode(f"{os.path.relpath(path, directory)}\0{what}\0"))
+    return total.hexdigest()
+
+
+def _declared(compose: Compose) -> dict[str, Any]:
+    """What Compose says, with the same in place of what differs from stack to stack."""
+    environ = {**compose.environ, **dict.fromkeys(secrets.wanted(compose.directory), _ANY)}
+    plain = replace(with_override(compose), project=_NAME, environ=environ)
+    config = plain.config()
+    ports = {f"{variable(name)}_PORT": _ANY for name, service in config["services"].items() if service.get("ports")}
+    return replace(plain, environ={**environ, **ports}).config() if ports else config
+
+
+def _with_needs(names: Collection[str], services: Mapping[str, Any]) -> list[str]:
+    wanted: dict[str, None] = {}
+    todo = list(names)
+    while todo:
+        if (name := todo.pop()) not in wanted:
+            wanted[name] = None
+            todo += [need for need in services[name].get("depends_on") or {} if need in services]
+    return sorted(wanted)
+
+
+def _runs(service: Mapping[str, Any]) -> bool:
+    return bool(service.get("scale", 1))
+
+
+def _content(run: Run, ref: str) -> str:
+    """What an image is: of one that is built here its fingerprint, else what the engine holds; "" where that is not
+    known."""
+    for decision in run.decisions().values():
+        if normalise(ref) in map(normalise, decision.inputs.image.names):
+            known = all(decision.inputs.bases.values()) and not decision.inputs.problem
+            return decision.inputs.fingerprint if known else ""
+    local_image = run.snapshot().get(ref) if ref else None
+    return run.config_of(local_image).content if local_image else ""
+
+
+def _mounted(config: Mapping[str, Any], services: Iterable[Mapping[str, Any]]) -> Iterator[Path]:
+    for service in services:
+        for mount in service.get("volumes") or ():
+            if mount.get("type") == "bind" and mount.get("source"):
+                yield Path(mount["source"])
+    for entry in (config.get("configs") or {}).values():
+        if (entry or {}).get("file"):
+            yield Path(entry["file"])
+
+
+def _below(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for folder, names, inside in os.walk(path):
+        names[:] = [name for name in names if name not in ("__pycache__", ".build")]
+        yield from (Path(folder, name) for name in inside if not name.endswith(".pyc"))
+
+
+def _without(service: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in service.items() if key not in keys}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

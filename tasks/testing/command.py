@@ -1,0 +1,151 @@
+"""How is a test run that is a command in the finished image?
+
+The image with the test's inputs is made by the engine's own BuildKit, under a name that goes again, and the command
+runs in a container of it: without a network, or in that of the services that it needs, which run in a stack of their
+own. What it sees is just what its fingerprint covers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.base import commands, files, leftovers
+from tasks.base.errors import UserError
+from tasks.building import parents, sending
+from tasks.building.context import as_built
+from tasks.buildkit import buildx
+from tasks.compose import secrets
+from tasks.compose.stack import Compose
+from tasks.compose.tests import DECLARED
+from tasks.engine import one_container, plugins, temporary_tag
+from tasks.engine.containers import Containers
+from tasks.engine.endpoint import context, leading_to
+from tasks.inputs import stamps
+from tasks.inputs.image_inputs import ImageInputs
+from tasks.planning.action import Action
+from tasks.planning.plan import Decision
+from tasks.run import Run
+from tasks.stack import bringup, ephemeral_stack, images
+from tasks.testing.attempt import Attempt, ended, log_of
+from tasks.testing.declared import DEFAULT, NONE, ImageTest
+from tasks.testing.planned import Planned
+
+_LAST_LINES = 20
+_REPOSITORY = "vllm-swarm-test"
+
+
+class Surroundings(NamedTuple):
+    """What a container is put into: its networks, the first of which it is made with, and its environment."""
+
+    networks: tuple[str, ...]
+    environment: Mapping[str, str]
+    compose: Compose
+
+
+def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Attempt:
+    """Run the command to its end; a failure is an attempt too. Raises ``UserError``."""
+    test = planned.test
+    with _image(run, inputs) as (ref, moved), _surroundings(run, test) as around, leftovers.folder("test-") as folder:
+        began = time.time()
+        first, *others = around.networks
+        words = ["--network", first, "--security-opt", "no-new-privileges:true", "--init"]
+        words += [word for name in around.environment for word in ("--env", name)]
+        argv = [*words, ref, *test.command]
+        with one_container.created(run.engine, *argv, env=dict(around.environment)) as name:
+            for network in others:
+                done = commands.run(["docker", "network", "connect", network, name], env=leading_to(run.engine.address))
+                done.checked("the test gets no network of its services")
+            status = _attached(run, name, log_of(run, planned))
+            junit = folder / "junit.xml"
+            there = bool(test.junit) and one_container.take(run.engine, name, test.junit, junit)
+            why = _why(run, planned, status, around.compose) if status else ""
+            return ended(status, began, junit if there else None, why)._replace(moved=moved)
+
+
+def _attached(run: Run, name: str, log: Path) -> int:
+    """Start the container, write down what it says, and wait for its end; its exit status."""
+    argv = ["docker", "start", "--attach", name]
+    limit = run.settings.build_timeout or None
+    with (
+        files.log(log, append=False) as lines,
+        commands.start(argv, env=leading_to(run.engine.address), seconds=limit) as process,
+    ):
+        for data in process.output():
+            lines.write(data.decode(errors="backslashreplace"))
+            lines.flush()
+    return process.returncode
+
+
+def _why(run: Run, planned: Planned, status: int, compose: Compose) -> str:
+    log = log_of(run, planned)
+    text = secrets.hidden(files.text(log), compose.directory, compose.environ)
+    last = [f"    {line}" for line in text.splitlines()[-_LAST_LINES:]]
+    words = " ".join(planned.test.command)
+    lines = [f"failed {planned.name}: `{words}` ended with exit status {status}", *last, f"    the whole log: {log}"]
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _image(run: Run, inputs: ImageInputs) -> Iterator[tuple[str, bool]]:
+    """For the block: the image with the test's inputs, under a temporary name, and whether these were written to while
+    it was made."""
+    decision = Decision(inputs.name, Action.BUILD, (), inputs)
+    ref = f"{_REPOSITORY}:{temporary_tag.make('building')}"
+    temporary_tag.note(run.engine, ref)
+    try:
+        with (
+            parents.pinned(run, decision) as pins,
+            sending.contexts(inputs.index, run.common),
+            leftovers.folder("test-") as folder,
+        ):
+            image = replace(as_built(inputs, folder, run.common), platforms=(run.snapshot().platform,))
+            argv = buildx.build_argv(
+                image,
+                parents=pins.contexts,
+                labels={},
+                tag=ref,
+                iidfile=f"{folder}/id",
+                environ=run.environ,
+                progress="plain",
+                extra=["--builder", context(run.environ)],
+            )
+            before = stamps.look(inputs.parts)
+            env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+            done = commands.run(plugins.direct(argv, env), cwd=run.project.directory, env=env)
+            done.checked(f"{inputs.name}: its inputs cannot be put into the image")
+            moved = bool(sending.changes_since(inputs.index, before).files)
+        yield ref, moved
+    except parents.Vanished as parent:
+        raise UserError(f"{inputs.name}: {parent}", remedy="run it again") from None
+    finally:
+        temporary_tag.take_away(run.engine, [ref])
+
+
+@contextlib.contextmanager
+def _surroundings(run: Run, test: ImageTest) -> Iterator[Surroundings]:
+    """For the block: the services that a test needs, if any, healthy in a stack of their own."""
+    compose = Compose(run.files, run.project.name, run.environ)
+    if not test.services:
+        network = {NONE: "none", DEFAULT: "bridge"}[test.network]
+        yield Surroundings((network,), _environment(compose, test), compose)
+        return
+    terms = bringup.terms(run, f"test-{test.name}")
+    only = test.services
+    with ephemeral_stack.running(compose, terms, images.built(run), only) as stack:
+        if not stack.outcome.healthy:
+            raise UserError(bringup.explain(stack.outcome, stack.compose))
+        networks = Containers(stack.compose.project).belongings().networks
+        yield Surroundings(networks or ("none",), _environment(stack.compose, test), stack.compose)
+
+
+def _environment(compose: Compose, test: ImageTest) -> dict[str, str]:
+    """The variables that the declaration gives, with the values of this stack. Raises ``UserError``."""
+    if not test.environment:
+        return {}
+    given = compose.config()[DECLARED][test.name]["environment"]
+    return {name: "" if value is None else str(value) for name, value in given.items()}

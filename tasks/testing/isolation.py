@@ -1,0 +1,32 @@
+"""Is a stage that says ``network: none`` without one?
+
+BuildKit enforces it for a step that says ``RUN --network=none``. A stage often installs what its tests need first, and
+that needs a network; so it is the last step of what only the test reaches that must say so.
+"""
+
+from __future__ import annotations
+
+from tasks.inputs.image_inputs import ImageInputs
+from tasks.inputs.stages import Stages
+
+
+def problem(inputs: ImageInputs, image: ImageInputs) -> str:
+    """Why the test that sees ``inputs`` is not without network, "" if it is; ``image`` is what is tested."""
+    stages = Stages(
+        inputs.dockerfile_text,
+        inputs.image.dockerfile or "the inline Dockerfile",
+        {name: value for name, value in inputs.image.args.items() if value is not None},
+        inputs.image.contexts,
+        (inputs.platforms[0], inputs.platforms[0]),
+    )
+    own = own_stages(inputs, image)
+    steps = [step for stage in stages.all if stage.name in own for step in stage.commands if step.name == "RUN"]
+    if not steps or steps[-1].flag("network") == "none":
+        return ""
+    return f"{stages.at(steps[-1].line)}: the test is to have no network, so this must be `RUN --network=none`"
+
+
+def own_stages(inputs: ImageInputs, image: ImageInputs) -> tuple[str, ...]:
+    """The stages that the test reaches and its image does not."""
+    theirs = {*image.stages, (image.image.target or "").lower(), ""}
+    return tuple(name for name in (*inputs.stages, (inputs.image.target or "").lower()) if name not in theirs)

@@ -1,0 +1,73 @@
+"""How is a test run that is a stage of a Dockerfile?
+
+BuildKit builds the stage, into its cache and nowhere else, or what it holds into a folder where it leaves a JUnit file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.base import commands, leftovers
+from tasks.base.errors import UserError
+from tasks.building import build_target, log, parents, sending
+from tasks.building.context import as_built
+from tasks.buildkit import failure
+from tasks.buildkit.progress import Progress
+from tasks.engine import plugins
+from tasks.inputs import stamps
+from tasks.inputs.image_inputs import ImageInputs
+from tasks.planning.action import Action
+from tasks.planning.plan import Decision
+from tasks.run import Run
+from tasks.testing.attempt import Attempt, ended, log_of
+from tasks.testing.isolation import own_stages
+from tasks.testing.planned import Planned
+
+
+def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Attempt:
+    """Build the stage; ``again``: what only the test reaches is not taken from a cache. Raises ``UserError``."""
+    began = time.time()
+    decision = Decision(inputs.name, Action.BUILD, (), inputs)
+    try:
+        with (
+            leftovers.folder("test-") as folder,
+            parents.pinned(run, decision) as pins,
+            sending.contexts(inputs.index, run.common),
+        ):
+            image = as_built(inputs, folder, run.common)
+            if again:
+                image = replace(image, no_cache_filter=own_stages(inputs, run.decide(planned.test.service).inputs))
+            out = folder / "out" if planned.test.junit else None
+            stage = build_target.Stage(image, f"{folder}/id", "rawjson", str(out or ""))
+            argv = build_target.stage_argv(run, decision, stage, pins.contexts)
+            before, progress = stamps.look(inputs.parts), Progress(pins.shown)
+            status = _follow(run, argv, image.dockerfile_inline, progress, log_of(run, planned))
+            moved = bool(sending.changes_since(inputs.index, before).files)
+            why = "" if not status else _why(run, planned, inputs, progress, status)
+            junit = out / planned.test.junit.lstrip("/") if out else None
+            return ended(status, began, junit, why)._replace(moved=moved)
+    except parents.Vanished as parent:
+        raise UserError(f"{planned.name}: {parent}", remedy="run it again") from None
+
+
+def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progress, file: Path) -> int:
+    env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    stdin = None if inline is None else inline.encode()
+    limit = run.settings.build_timeout or None
+    with (
+        log.opened(file) as lines,
+        commands.start(
+            plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin, seconds=limit
+        ) as process,
+    ):
+        for data in process.output():
+            lines.write(change.line for change in progress.feed(data))
+        lines.write(change.line for change in progress.finish())
+    return process.returncode
+
+
+def _why(run: Run, planned: Planned, inputs: ImageInputs, progress: Progress, status: int) -> str:
+    return failure.explain(inputs.image, progress, inputs.dockerfile_text, log_of(run, planned), status)

@@ -1,0 +1,315 @@
+"""The tests of images: declared, run once on what they see, and known from then on, here and on other machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.base import places
+from tasks.compose.project import Image, Project, resolved
+from tasks.inputs.image_inputs import ImageInputs
+from tasks.pruning import registry_prune
+from tasks.results import local
+from tasks.results.result import Result, fingerprint, result_of
+from tasks.results.shared import _unpacked
+from tasks.sharing.registry import Registry
+from tasks.testing.declared import ImageTest, declared
+from tasks.testing.isolation import problem
+from tests import loopback
+from tests.conftest import docker
+from tests.test_stack import Stack
+
+
+def project(tests: Any, *names: str) -> Project:
+    answer = {
+        "name": "shop",
+        "services": {name: {"image": name, "build": {"context": "/x"}} for name in names or ("web",)},
+        "x-test": tests,
+    }
+    return resolved(answer, (Path("/x/compose.yml"),), {})
+
+
+def of(tests: Any, **texts: str) -> dict[str, ImageTest]:
+    shop = project(tests, *texts)
+    images = {name: ImageInputs(shop.images[name], Path("/x"), dockerfile_text=text) for name, text in texts.items()}
+    return declared(shop, images)
+
+
+# ---- what is declared
+
+
+def test_a_stage_called_test_is_one_without_a_word() -> None:
+    tests = of({}, web="FROM a as Test\nRUN x\nFROM a", plain="FROM a AS tests\nFROM b AS test2\n# FROM a AS test\n")
+    assert tests == {"web": ImageTest("web", "web", target="test", network="")}
+
+
+def test_a_command_sees_no_network_unless_it_needs_services() -> None:
+    tests = of(
+        {
+            "api": {"service": "web", "command": ["pytest", "-q"], "inputs": ["tests/api"], "junit": "/tmp/j.xml"},
+            "web": {"command": ["true"], "services": ["store"], "cache": "never", "environment": {"A": 1, "B": None}},
+        },
+        web="FROM a AS test\n",
+    )
+    assert tests["api"] == ImageTest(
+        "api", "web", command=("pytest", "-q"), inputs=("tests/api",), network="none", junit="/tmp/j.xml"
+    )
+    web = tests["web"]
+    assert (web.network, web.cache, web.environment) == ("default", False, {"A": "1", "B": None})
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"comand": ["x"]}, "comand means nothing here"),
+        ({"service": "wob", "command": ["x"]}, "'wob' is no service with a build section"),
+        ({"command": "x y"}, "command must be a list of words"),
+        ({"command": ["x"], "network": "host"}, "network must be none or default"),
+        ({"command": ["x"], "cache": "always"}, "cache must be never"),
+        ({"command": ["x"], "target": "y"}, "it has a command and a target"),
+        ({"inputs": ["a"]}, "inputs is for a command"),
+        ({"command": ["x"], "services": ["s"], "network": "none"}, "without a network it finds no services"),
+        ({"command": ["x"], "inputs": ["../a"]}, "below the project's folder"),
+        ({"command": ["x"], "inputs": ["a/*"]}, "below the project's folder"),
+    ],
+)
+def test_what_is_declared_wrongly_is_said_with_its_place(said: dict[str, Any], why: str) -> None:
+    found = of({"web": said}, web="FROM a\n")["web"].problem
+    assert found.startswith("compose.yml: x-test.web: ")
+    assert why in found
+
+
+@pytest.mark.parametrize("tests", [{"image": "x", "command": ["y"]}, ["a"], "a", None, {"web": None}])
+def test_a_part_of_that_name_for_something_else_is_left_alone(tests: Any) -> None:
+    assert of(tests, web="FROM a\n") == {}
+
+
+def test_a_secret_in_an_environment_is_kept_as_its_digest() -> None:
+    kept = project({"web": {"command": ["x"], "environment": {"DB_PASSWORD": "hunter2", "MODE": "a"}}}).tests
+    assert kept["web"]["environment"]["MODE"] == "a"
+    assert "hunter2" not in json.dumps(kept)
+
+
+def test_a_stage_without_a_network_says_so_in_its_last_step() -> None:
+    def of_text(text: str) -> str:
+        image = ImageInputs(Image("web", "web", "/x", "/x/Dockerfile"), Path("/x"), stages=("app",))
+        seen = ImageInputs(
+            Image("web/test", "t", "/x", "/x/Dockerfile", target="test"),
+            Path("/x"), dockerfile_text=text, stages=("app",), platforms=("linux/amd64",),
+        )  # fmt: skip
+        return problem(seen, image)
+
+    begin = "FROM a AS app\nRUN apt-get update\nFROM app AS test\nRUN pip install pytest\n"
+    assert of_text(f"{begin}RUN --network=none pytest\nFROM app\n") == ""
+    assert of_text(f"{begin}RUN pytest\nFROM app\n").startswith("/x/Dockerfile:5: the test is to have no network")
+
+
+# ---- what is kept
+
+
+def test_what_is_kept_is_taken_for_its_fingerprint_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    ours, other = fingerprint({"a": 1}), fingerprint({"a": 2})
+    result = Result("web", ours, 1.5, time.time(), "<testsuites/>")
+    local.keep(result)
+    assert local.look(ours) == result
+    assert local.look(other) is None
+    (path,) = (places.state_folder() / "tests").glob("*.json")
+    path.rename(path.with_name(f"{other}.json"))  # a file that says something else than its name
+    assert local.look(other) is None
+    assert local.look(ours) is None
+
+
+@pytest.mark.parametrize("content", [None, [], {}, {"name": "a"}, {**Result("a", "f", -1, 0)._asdict()}, {"x": 1}])
+def test_what_is_no_result_is_none(content: Any) -> None:
+    assert result_of(content, "f") is None
+
+
+def test_only_so_many_results_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(local, "KEPT", 3)
+    for number in range(6):
+        local.keep(Result("a", f"00{number:062}", 1, 0))
+        os.utime(places.state_folder() / "tests" / f"00{number:062}.json", (number, number))
+    assert len(list((places.state_folder() / "tests").glob("*.json"))) == 3
+    assert local.look(f"00{5:062}") is not None
+
+
+def test_a_result_that_unpacks_without_end_is_none() -> None:
+    import zlib
+
+    with pytest.raises(ValueError, match="too large"):
+        _unpacked(zlib.compress(b" " * 30_000_000))
+
+
+# ---- run for real
+
+JUNIT = '<testsuites><testsuite tests="1" time="0.1"><testcase classname="a" name="b"/></testsuite></testsuites>'
+SHOP = {
+    "compose.yml": """
+        name: PREFIX
+        x-test:
+          api:
+            service: web
+            command: [sh, /test/api/run]
+            inputs: [api]
+            environment: {MODE: "${MODE:-plain}"}
+            junit: /junit.xml
+          live: {service: web, command: [sh, /test/live], inputs: [live], services: [store]}
+          now: {service: web, command: [sh, -c, "echo $$(date)"], cache: never}
+        services:
+          base: {image: PREFIX/base, scale: 0, build: {context: base}}
+          store:
+            image: PREFIX/store
+            build: {context: store, additional_contexts: {base: "service:base"}}
+            init: true
+          web: {image: PREFIX/web, scale: 0, build: {context: web, additional_contexts: {base: "service:base"}}}
+        """,
+    "base/Dockerfile": """
+        FROM tst-busybox:1
+        HEALTHCHECK --interval=1s --start-interval=100ms --start-period=10s --retries=2 CMD test -e /well
+        """,
+    "store/Dockerfile": """
+        FROM base
+        CMD ["sh", "-c", "touch /well; mkdir /www; echo kept > /www/a; exec httpd -f -p 80 -h /www"]
+        """,
+    "web/Dockerfile": """
+        FROM base AS app
+        COPY code /code
+        FROM app AS test
+        COPY check /check
+        RUN --network=none sh /check && date +%s%N > /passed
+        FROM app
+        """,
+    "web/code": "PREFIX\n",
+    "web/check": "grep -q PREFIX /code\n",
+    "api/run": f"""
+        ! ping -c 1 -W 1 127.0.0.2 >/dev/null 2>&1 || [ "$(ls /sys/class/net)" = lo ] || exit 3
+        grep -q PREFIX /code || exit 4
+        echo "mode $MODE"
+        echo '{JUNIT}' > /junit.xml
+        """,
+    "live": "wget -qO- http://store/a | grep kept\n",
+    "README.md": "1\n",
+}
+
+
+class Shop(Stack):
+    """A project with tests of each kind; ``said`` is what doit said last."""
+
+    said = ""
+
+
+@pytest.fixture
+def shop(busybox: str, tmp_path: Path) -> Iterator[Shop]:
+    one = Shop(tmp_path / "shop")
+    one.environ["XDG_STATE_HOME"] = str(tmp_path / "state")
+    one.write(SHOP)
+    yield one
+    one.close()
+
+
+def run(shop: Shop, *words: str, status: int = 0, **environ: str) -> dict[str, str]:
+    """Run `doit test_image`, and say what became of each test."""
+    done = shop.doit(*(words or ("test_image",)), **environ)
+    shop.said = done.stderr
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return dict(re.findall(r"^(\w+) passed (in|before)", done.stderr, re.MULTILINE))
+
+
+def left_over() -> str:
+    return docker("ps", "--all", "--quiet", "--filter", "name=vllm-swarm-once-").stdout
+
+
+@pytest.mark.engine
+def test_each_is_run_once_on_what_it_sees(shop: Shop) -> None:
+    assert run(shop) == dict.fromkeys(("api", "live", "now", "web"), "in")
+    junit = shop.folder / ".build/compose.yml/ci/test-api.xml"
+    assert junit.read_text().strip() == JUNIT
+    junit.unlink()
+    # Another machine would not even build: nothing but what says that it is never known is run.
+    docker("image", "rm", "--force", shop.ref("store"))
+    shop.write({"README.md": "2\n"})
+    assert run(shop) == {"api": "before", "live": "before", "web": "before", "now": "in"}
+    assert junit.read_text().strip() == JUNIT
+
+    shop.write({"web/check": "grep PREFIX /code\n"})  # of the stage of web alone
+    assert run(shop) == {"api": "before", "live": "before", "web": "in", "now": "in"}
+    assert "`web/check` changed" in shop.said
+    labelled = SHOP["store/Dockerfile"].replace("FROM base", "FROM base\n        LABEL a=b")
+    shop.write({"store/Dockerfile": labelled})  # of a service that one needs
+    assert run(shop) == {"api": "before", "live": "in", "web": "before", "now": "in"}
+    assert run(shop, "test_image:api", MODE="other") == {"api": "in"}
+    shop.write({"web/check": "grep -q PREFIX /code\n"})
+    assert run(shop, "test_image:web") == {"web": "before"}
+
+    # Asked for again, for real: also where BuildKit has the stage in its cache.
+    assert run(shop, "test_image:web", "--again") == {"web": "in"}
+    assert shop.said.count("web passed in") == 1
+    run(shop, "test_image:web", "--runs", "2")
+    assert shop.said.count("web passed in") == 2
+    log = (shop.folder / ".build/compose.yml/logs/web.test.log").read_text()
+    assert "CACHED" not in next(line for line in log.splitlines() if "sh /check" in line)
+    assert not left_over()
+    assert shop.containers() == {}
+
+
+@pytest.mark.engine
+def test_a_failure_is_never_kept_and_says_what_was_said_last(shop: Shop) -> None:
+    shop.write({"api/run": "echo once; echo twice; exit 5\n", "web/check": "echo no; exit 6\n"})
+    for _ in range(2):
+        assert run(shop, "test_image:api", status=1) == {}
+        assert "failed api/test: `sh /test/api/run` ended with exit status 5" in shop.said
+        assert "    twice" in shop.said
+    assert run(shop, "test_image:web", status=1) == {}
+    assert "ended with exit status 6" in shop.said
+    assert not left_over()
+
+
+@pytest.mark.engine
+def test_what_is_edited_while_it_runs_is_not_kept(shop: Shop) -> None:
+    shop.write({"api/run": "sleep 4\n"})
+    with shop.start("test_image:api") as process:
+        until = time.monotonic() + 60
+        while not left_over() and time.monotonic() < until:
+            time.sleep(0.1)
+        shop.write({"api/run": "exit 1\n"})
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "changed while it ran" in said
+    assert run(shop, "test_image:api", status=1) == {}
+
+
+@pytest.mark.engine
+def test_other_machines_take_what_somebody_they_trust_signed(shop: Shop, tmp_path: Path) -> None:
+    with loopback.registry(tmp_path / "registry") as server:
+        shared = {"CACHE_REGISTRY": server.address, "SHARE_BUILDERS": str(tmp_path / "builders.toml")}
+        keyed = shop.doit("share_key", "ci", str(tmp_path / "key"), **shared)
+        assert keyed.returncode == 0, keyed.stderr
+        assert run(shop, "test_image:api", **shared, SHARE_KEY=str(tmp_path / "key")) == {"api": "in"}
+        # Another machine, which may only read, and has neither results nor images.
+        other = {**shared, "XDG_STATE_HOME": str(tmp_path / "other"), "CACHE_WRITE": "0"}
+        docker("image", "rm", "--force", *shop.images())
+        junit = shop.folder / ".build/compose.yml/ci/test-api.xml"
+        junit.unlink()
+        assert run(shop, "test_image:api", **other) == {"api": "before"}
+        assert junit.read_text().strip() == JUNIT
+        assert shop.images() == []
+        # One that trusts nobody who signed it runs it.
+        (tmp_path / "builders.toml").write_text("")
+        third = {**other, "XDG_STATE_HOME": str(tmp_path / "third"), "SHARE_TRUST": "signed"}
+        assert run(shop, "test_image:api", **third) == {"api": "in"}
+        assert "is not taken" in shop.said
+        registry, path = Registry(server.address), f"{shop.prefix}/web"
+        (tag,) = (tag for tag in registry.tags(path) if tag.startswith("test-"))
+        held = registry_prune._held(registry, path, tag)
+        assert held is not None
+        assert held.made > time.time() - 600  # by which it goes one day
