@@ -321,6 +321,56 @@ def test_the_matrix_of_a_commit_needs_no_engine(history: History) -> None:
     assert found["since"] == git(history.folder, "rev-parse", "HEAD~1")
 
 
+TESTED = {
+    "compose.yml": json.dumps(
+        {
+            "name": "tst",
+            "x-test": {
+                "api": {"service": "web", "command": ["run"], "inputs": ["api"]},
+                "live": {"service": "job", "command": ["run"], "services": ["web"]},
+            },
+            "services": {name: {"build": name} for name in ("web", "job")},
+        }
+    ),
+    "web/Dockerfile": "FROM scratch AS app\nCOPY main.py /\nFROM app AS test\nCOPY check /\nFROM app\n",
+    "web/main.py": "1\n",
+    "web/check": "1\n",
+    "job/Dockerfile": "FROM scratch\nCOPY Dockerfile /\n",
+    "api/a/test.py": "1\n",
+    ".dockerignore": "**/*.pyc\n",
+}
+
+
+@needs_docker_command
+@pytest.mark.parametrize(
+    ("files", "jobs"),
+    [
+        ({"README.md": "2\n", "api/a/x.pyc": "1\n"}, []),
+        ({"web/check": "2\n"}, [("web", [], "web")]),
+        ({"api/a/test.py": "2\n"}, [("web", [], "api")]),
+        ({"web/main.py": "2\n"}, [("job", [], "live"), ("web", ["web"], "api web")]),
+        ({"job/Dockerfile": "FROM scratch\nCOPY Dockerfile /d\n"}, [("job", ["job"], "live")]),
+    ],
+)
+def test_the_tests_of_a_commit_are_those_that_see_what_changed(
+    history: History, files: dict[str, str], jobs: list[tuple[str, list[str], str]]
+) -> None:
+    """One service changed: its own tests, and those of what depends on it; a job for tests alone where nothing is
+    to be built. GitLab gets the same jobs."""
+    history.commit(TESTED)
+    history.commit(files)
+    matrix = json.loads(doit(history, "plan", "--at", "HEAD", "--matrix"))["include"]
+    assert sorted((job["image"], job["builds"], job["tests"]) for job in matrix) == jobs
+    pipeline = json.loads(doit(history, "plan", "--at", "HEAD", "--gitlab"))
+    if jobs:
+        (job,) = pipeline.values()
+        made = sorted((one["IMAGE"], one["BUILDS"], one["TESTS"]) for one in job["parallel"]["matrix"])
+        assert made == [(image, " ".join(builds), tests) for image, builds, tests in jobs]
+    else:
+        assert list(pipeline) == ["nothing"]
+        assert pipeline["nothing"]["script"]
+
+
 def doit(history: History, *words: str) -> str:
     """What doit prints for this project where no engine answers."""
     environ = {**os.environ, "COMPOSE_FILE": str(history.folder / "compose.yml"), "DOCKER_HOST": "unix:///nowhere"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tasks.base.errors import UserError
@@ -105,7 +106,10 @@ def task_build_optimized() -> Iterator[Task]:
 
 
 def declared_images() -> tuple[Mapping[str, ImageInputs], Task]:
-    """What each image is made of; of a project that cannot be read no image, and a task that fails and says why."""
+    """What each image is made of; of a project that cannot be read no image, and a task that fails and says why. None
+    for ``plan --at``, which is about a commit: to look at the working copy takes as long as all that it does."""
+    if of_a_commit(sys.argv):
+        return {}, {}
     try:
         return current().declared(), {}
     except UserError as error:
@@ -186,9 +190,20 @@ def _group(name: str, doc: str, images: list[str]) -> Task:
 
 def _names() -> list[str]:
     try:
-        return list(current().project.images)
+        return [] if of_a_commit(sys.argv) else list(current().project.images)
     except UserError:
         return []
+
+
+def of_a_commit(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for ``plan --at`` and for nothing else: all that follows that task's name is its own.
+
+    >>> of_a_commit(["doit", "plan", "--at", "HEAD"]), of_a_commit(["doit", "plan", "--at=HEAD", "--json"])
+    (True, True)
+    >>> of_a_commit(["doit", "plan"]), of_a_commit(["doit", "auth", "plan", "--at=HEAD"])
+    (False, False)
+    """
+    return argv[1:2] == ["plan"] and any(word.partition("=")[0] == "--at" for word in argv[2:])
 
 
 def _bases() -> list[str]:

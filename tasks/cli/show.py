@@ -9,13 +9,14 @@ from tasks.cli.action import JSON, YES, Task, option, quiet
 
 
 def task_plan() -> Task:
-    """Show what would be built, and why: [IMAGE …] [--json] [--inputs] [--bake] [--at REV [--since REV] [--matrix]]"""
+    """Show what would be built and why: [IMAGE …] [--json] [--inputs] [--bake] [--at REV [--since REV] [--matrix|--gitlab]]"""
     inputs = option("inputs", False, "only the inputs, one a line")
     bake = option("bake", False, "a definition for buildx bake", name="as_bake")
     at = option("at", "", "of this commit, from git alone: no checkout, no engine, no registry")
     since = option("since", "", "where it left this branch all was built (default: CACHE_MAIN_BRANCH)")
     matrix = option("matrix", False, "as the matrix of jobs that GitHub Actions takes")
-    return quiet("tasks.ui.plan_view:show", JSON, inputs, bake, at, since, matrix, words="images")
+    gitlab = option("gitlab", False, "as a child pipeline of GitLab's")
+    return quiet("tasks.ui.plan_view:show", JSON, inputs, bake, at, since, matrix, gitlab, words="images")
 
 
 def task_history() -> Task:

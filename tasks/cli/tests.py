@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.base.errors import UserError
-from tasks.cli.action import QUIET, Task, act, fail, option
+from tasks.cli.action import QUIET, Task, act, option
+from tasks.cli.build import declared_images
 from tasks.run import current
 from tasks.testing.declared import ImageTest, declared
 
@@ -49,12 +50,12 @@ def task_test_image() -> Iterator[Task]:
     """Run the tests of images that did not pass yet on what they see now"""
     doc = "run the tests of images that did not pass yet on what they see now; of one: [--again] [--runs N]"
     yield {"name": None, "doc": doc, "uptodate": [True], "meta": {"quiet": True}}
-    try:
-        tests = declared(current().project, current().declared())
-        images = current().project.images
-    except UserError as error:
-        yield {"name": "project", "doc": "why the project cannot be read", "actions": [(fail, [str(error)])], **QUIET}
+    inputs, failing = declared_images()
+    if failing:
+        yield failing
+    if not inputs:
         return
+    tests, images = declared(current().project, inputs), current().project.images
     for name, test in tests.items():
         yield {
             **QUIET,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,8 @@ class Since(NamedTuple):
 
 class Asked(NamedTuple):
     """What is asked about: Compose files of a working copy, the environment, a commit, the one to compare with (``""``:
-    the main branch ``main``), and where the working copy keeps what it learnt."""
+    the main branch ``main``), and where the working copy keeps what it learnt. ``also`` gives a project what else is
+    told as images, such as what tests see; it is told what the project's own are made of."""
 
     files: tuple[Path, ...]
     environ: Mapping[str, str]
@@ -57,6 +58,7 @@ class Asked(NamedTuple):
     since: str
     main: str
     memory: Path
+    also: Callable[[Project, Mapping[str, ImageInputs]], Project] = lambda project, images: project
 
 
 class _Seen(NamedTuple):
@@ -155,14 +157,16 @@ class _Look:
         )
 
     def _resolved(self, project: Project, commit: Commit) -> dict[str, ImageInputs]:
-        def index() -> CommitIndex:
-            return CommitIndex(commit)
-
-        if self._resolver:
-            self._resolver = self._resolver.of(project, index)
-        else:
-            self._resolver = InputResolver(project, self._asked.memory, self._environ, index)
-        return self._resolver.resolve(host_platform(), lambda ref, wanted: None)
+        index = CommitIndex(commit)
+        if self._resolver is None:
+            self._resolver = InputResolver(project, self._asked.memory, self._environ, lambda: index)
+        self._resolver = self._resolver.of(project, lambda: index)
+        images = self._resolver.resolve(host_platform(), lambda ref, wanted: None)
+        whole = self._asked.also(project, images)
+        if len(whole.images) == len(project.images):
+            return images
+        commit.put(_read_by_path(commit, whole, {commit.inside(project.directory) or ""}))
+        return self._resolver.of(whole, lambda: index).resolve(host_platform(), lambda ref, wanted: None)
 
     def _project(self, commit: Commit) -> Project:
         """The project as Compose reads it. What its files name comes out of git when Compose asks for it; an env file

@@ -24,15 +24,16 @@ def name_of(test: ImageTest) -> str:
     return f"{test.name}{_SUFFIX}"
 
 
-def with_tests(project: Project, tests: Mapping[str, ImageTest]) -> Project:
-    """The project with what its tests see as further images."""
-    several = {name_of(test): _variant(project, test) for test in tests.values() if not test.problem}
+def with_tests(project: Project, tests: Mapping[str, ImageTest], declared: str = "") -> Project:
+    """The project with what its tests see as further images; ``declared`` counts for those that need services."""
+    several = {name_of(test): _variant(project, test, declared) for test in tests.values() if not test.problem}
     return project._replace(images={**project.images, **several})
 
 
-def _variant(project: Project, test: ImageTest) -> Image:
+def _variant(project: Project, test: ImageTest, declared: str) -> Image:
     image = project.images[test.service]
-    digest = hashlib.sha256(json.dumps(test.declaration(), sort_keys=True).encode()).hexdigest()
+    told = [test.declaration(), declared if test.services else ""]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     name, ref = name_of(test), f"localhost:0/tests/{test.name.lower()}"
     if test.target:
         labels = {**image.labels, _LABEL: digest}

@@ -60,6 +60,7 @@ def show(
     at: str,
     since: str,
     matrix: bool,
+    gitlab: bool,
 ) -> None:
     """Print the plan of ``images`` and what they need (all, when none is named) to standard output: of the working copy
     or, with ``at``, of a commit (``plan_at``). Raises ``UserError`` if an image is broken, once the plan is printed."""
@@ -68,12 +69,13 @@ def show(
         sys.stdout.reconfigure(errors="backslashreplace")
     if at and (inputs or as_bake):
         raise UserError("--inputs and --bake are about the files that are here", remedy="leave out --at")
-    if not at and (since or matrix):
-        raise UserError("--since and --matrix are about a commit", remedy="name it: --at HEAD")
+    if not at and (since or matrix or gitlab):
+        raise UserError("--since, --matrix and --gitlab are about a commit", remedy="name it: --at HEAD")
     if at:
         from tasks.ui import plan_at
 
-        plan_at.show(run, images, as_json=as_json, matrix=matrix, since=(at, since))
+        form = plan_at.GITLAB if gitlab else plan_at.GITHUB if matrix else ""
+        plan_at.show(run, images, as_json=as_json, matrix=form, since=(at, since))
     else:
         _show_here(run, images, as_json, inputs=inputs, as_bake=as_bake)
 
