@@ -9,7 +9,7 @@ from tasks.cli.action import JSON, YES, Task, option, quiet
 
 
 def task_plan() -> Task:
-    """Show what would be built and why: [IMAGE …] [--json] [--inputs] [--bake] [--at REV [--since REV] [--matrix|--gitlab]]"""
+    """What would be built, why: [IMAGE …] [--json] [--inputs] [--bake] [--at REV [--since REV] [--matrix|--gitlab]]"""
     inputs = option("inputs", False, "only the inputs, one a line")
     bake = option("bake", False, "a definition for buildx bake", name="as_bake")
     at = option("at", "", "of this commit, from git alone: no checkout, no engine, no registry")

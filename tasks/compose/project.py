@@ -371,6 +371,4 @@ def _from_json(kept: Mapping[str, Any]) -> Project:
         values["secrets"] = tuple(Secret(**secret) for secret in image["secrets"])
         images[image["name"]] = Image(**values)
     needs = {name: build_needs.Needs(*each) for name, each in kept["needs"].items()}
-    return Project(
-        kept["name"], Path(kept["directory"]), tuple(map(Path, kept["files"])), images, needs, kept["tests"]
-    )
+    return Project(kept["name"], Path(kept["directory"]), tuple(map(Path, kept["files"])), images, needs, kept["tests"])

@@ -20,6 +20,7 @@ from tasks.results.result import Result, result_of
 from tasks.run import Run
 from tasks.sharing import referrers, signatures
 from tasks.sharing.no_answer import NoImage, Unavailable
+from tasks.sharing.signing import NotSigned
 from tasks.sharing.trusted import Claimed
 
 KIND = "application/vnd.vllm-swarm.test.v1+json"
@@ -70,6 +71,8 @@ def give(run: Run, path: str, result: Result) -> None:
             digest = _digest(text)
             bundle = run.share.trust.sign(digest, result.fingerprint, run.snapshot().platform)
             signatures.give(registry, path, digest, bundle)
+    except NotSigned as error:
+        run.events.say(f"that {result.name} passed could not be signed: {error}")
     except (Unavailable, NoImage) as error:
         _complain(run, f"{error}: what passed here is not shared")
 
