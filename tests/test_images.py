@@ -55,8 +55,8 @@ def standard(engine: None) -> dict[str, Any]:
 
 
 def test_every_image_has_its_folder_and_every_deployed_one_its_standard_twin() -> None:
-    # registry is the team's shared one, of docker-compose.cache.yml
-    assert {path.parent.name for path in ROOT.glob("docker/*/Dockerfile")} == {*IMAGES, "registry"}
+    # registry is the team's shared one, of docker-compose.cache.yml; edge is of a profile
+    assert {path.parent.name for path in ROOT.glob("docker/*/Dockerfile")} == {*IMAGES, "registry", "edge"}
     assert {path.parent.name for path in ROOT.glob("docker/*/standard.Dockerfile")} == set(DEPLOYED)
 
 
@@ -110,7 +110,7 @@ def test_the_builder_is_the_same_in_each_dockerfile_so_that_it_runs_once() -> No
 
 
 def test_no_layer_has_files_with_the_times_of_the_checkout() -> None:
-    for image in IMAGES:
+    for image in (*IMAGES, "edge"):
         stages = re.split(r"(?m)^(?=FROM )", (ROOT / "docker" / image / "Dockerfile").read_text())
         [final] = [stage for stage in stages if re.match(r"FROM (scratch|base-\S+)( AS service)?\n", stage)]
         copies = [line for line in final.splitlines() if line.startswith(("COPY", "ADD"))]
@@ -144,7 +144,7 @@ def test_env_example_has_every_setting_with_its_default_and_nothing_that_nobody_
 
 
 def test_every_container_of_ours_is_confined(optimized: dict[str, Any]) -> None:
-    for name in DEPLOYED:
+    for name in (*DEPLOYED, "edge"):
         service = optimized["services"][name]
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -161,6 +161,8 @@ def test_stores_are_published_nowhere_and_services_on_loopback(optimized: dict[s
     for name, port in SERVICES.items():
         (published,) = optimized["services"][name]["ports"]
         assert (published["host_ip"], published["published"], published["target"]) == ("127.0.0.1", str(port), port)
+    (door,) = optimized["services"]["edge"]["ports"]
+    assert (door["host_ip"], door["published"], door["target"]) == ("127.0.0.1", "8443", 443)
 
 
 def test_networks_let_only_those_talk_that_must(optimized: dict[str, Any]) -> None:
@@ -169,7 +171,7 @@ def test_networks_let_only_those_talk_that_must(optimized: dict[str, Any]) -> No
         for network in service.get("networks") or ():
             members.setdefault(network, set()).add(name)
     assert members == {
-        "front": {"auth", "memory", "orchestrator", "vllm"},
+        "front": {"auth", "memory", "orchestrator", "vllm", "edge"},
         "database": {"postgres", "migrate", "auth", "memory", "orchestrator"},
         "state": {"redis", "auth", "memory", "orchestrator"},
     }
@@ -181,7 +183,8 @@ def test_both_deployments_serve_the_same_data_at_the_same_addresses(
     optimized: dict[str, Any], standard: dict[str, Any]
 ) -> None:
     assert optimized["name"] == standard["name"]
-    assert optimized["volumes"] == standard["volumes"]
+    shared = {name: volume for name, volume in optimized["volumes"].items() if not name.startswith("edge-")}
+    assert shared == standard["volumes"]
     for name in DEPLOYED:
         ours, theirs = optimized["services"][name], standard["services"][name]
         for key in ("environment", "ports", "volumes"):

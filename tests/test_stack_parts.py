@@ -31,6 +31,7 @@ from tasks.compose.stack import (
     start_argv,
 )
 from tasks.engine.containers import Container, container_of
+from tasks.run import Run
 from tasks.stack import watch
 from tasks.stack.dev import Reaction, edited, mounted, reaction, stats_of
 from tasks.stack.ephemeral_stack import free_port, urls, variable
@@ -337,6 +338,18 @@ def test_the_shipped_example_marks_what_the_services_need() -> None:
 
 
 # ---- the model
+
+
+@pytest.mark.engine
+def test_the_edge_is_built_and_started_only_where_its_profile_is_asked_for(engine: None) -> None:
+    root = Path(__file__).resolve().parent.parent
+    environ = {name: value for name, value in os.environ.items() if name != "COMPOSE_PROFILES"}
+    compose = Compose((root / "docker-compose.optimized.yml",), "p", environ)
+    assert "edge" not in compose.services()
+    asked = replace(compose, environ={**environ, "COMPOSE_PROFILES": "edge"})
+    assert (asked.services()["edge"].replicas, asked.services()["edge"].ports) == (1, (443,))
+    without, with_it = (set(Run(one.files, one.environ).project.images) for one in (compose, asked))
+    assert with_it - without == {"edge"}
 
 
 @pytest.mark.engine

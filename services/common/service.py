@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from common import health, logs, metrics, openapi, problems
 from common.limits import BodyLimit, Deadline
+from common.proxies import Proxies
 from common.requests import RequestLog
 from common.settings import ServiceSettings
 
@@ -53,5 +53,5 @@ def create(
     app.add_middleware(Deadline, seconds=seconds or settings.request_seconds)
     app.add_middleware(RequestLog, service=name)
     if settings.trusted_proxies:
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)  # type: ignore[arg-type]
+        app.add_middleware(Proxies, trusted=settings.trusted_proxies)
     return app

@@ -6,7 +6,7 @@ every service
 MAX_BODY_BYTES         1048576       larger request bodies are refused with 413
 REQUEST_SECONDS        10            a request that takes longer is answered with 504
 LOG_LEVEL              INFO          DEBUG also logs requests of /health
-TRUSTED_PROXIES                      whose X-Forwarded-For is believed: addresses or networks, with commas
+TRUSTED_PROXIES                      whose X-Forwarded-For is believed: addresses, networks, names, with commas
 METRICS_TOKEN                        /metrics is there for who sends it; without, for nobody
 ---------------------  ------------  ----------------------------------------------------------
 every service
@@ -30,11 +30,12 @@ What one service alone takes stands in its own ``settings.py``. An empty variabl
 
 from __future__ import annotations
 
-from ipaddress import ip_network
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from common.proxies import parted
 
 
 class Environment(BaseSettings):
@@ -55,8 +56,7 @@ class ServiceSettings(Environment):
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, proxies: str) -> str:
-        for one in proxies.split(",") if proxies.strip() else ():
-            ip_network(one.strip())
+        parted(proxies)
         return proxies
 
 

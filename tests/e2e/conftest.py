@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -87,3 +88,19 @@ def wait_until(what: str, condition: Callable[[], bool], seconds: float = 90) ->
         if time.monotonic() > give_up:
             pytest.fail(f"after {seconds:g} seconds still not: {what}")
         time.sleep(0.1)
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def container(service: str) -> str:
+    project = os.environ.get("E2E_PROJECT")
+    if not project:
+        pytest.skip("E2E_PROJECT is not set: whose containers may be killed is not known (doit ci_test sets it)")
+    found = docker(
+        "ps", "--quiet", "--filter", f"label=com.docker.compose.project={project}",
+        "--filter", f"label=com.docker.compose.service={service}",
+    )  # fmt: skip
+    assert found, f"{project} runs no container of {service}"
+    return found.splitlines()[0]

@@ -6,32 +6,15 @@ E2E_PROJECT names the Compose project whose containers these are; `doit ci_test`
 from __future__ import annotations
 
 import os
-import subprocess
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import Person, Stack, wait_until
+from tests.e2e.conftest import Person, Stack, container, docker, wait_until
 
 pytestmark = pytest.mark.stack
 
 FACT = "The spare key is under the blue flowerpot."
-
-
-def docker(*arguments: str) -> str:
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def container(service: str) -> str:
-    project = os.environ.get("E2E_PROJECT")
-    if not project:
-        pytest.skip("E2E_PROJECT is not set: whose containers may be killed is not known (doit ci_test sets it)")
-    found = docker(
-        "ps", "--quiet", "--filter", f"label=com.docker.compose.project={project}",
-        "--filter", f"label=com.docker.compose.service={service}",
-    )  # fmt: skip
-    assert found, f"{project} runs no container of {service}"
-    return found.splitlines()[0]
 
 
 def use(stack: Stack, key: dict[str, str]) -> list[int]:

@@ -190,6 +190,8 @@ def test_of_too_many_connections_those_go_that_wait_longest(patient: Server) -> 
         ("", "203.0.113.9", "127.0.0.1"),  # nobody is believed, neither is who comes from loopback
         ("10.0.0.0/8", "203.0.113.9", "127.0.0.1"),
         ("127.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("localhost", "203.0.113.9", "203.0.113.9"),  # a name, whoever has it now
+        ("nobody.invalid", "203.0.113.9", "127.0.0.1"),
         ("127.0.0.0/8, 10.1.0.0/16", "198.51.100.7, 203.0.113.9, 10.1.2.3", "203.0.113.9"),  # what a client adds is not
     ],
 )
