@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import edits
+from benchmarks import edits, measure
 from benchmarks.side_by_side import SideBySide
 from tasks.base import commands
 from tasks.base.errors import UserError
@@ -150,26 +151,34 @@ def commits(repository: Path, count: int) -> list[tuple[str, Apply]]:
 def replay(
     both: SideBySide, edits_: Sequence[tuple[str, Apply]], told: Callable[[str], None] = lambda line: None
 ) -> Replay:
-    """Apply the edits one by one and build both ways after each. The first state is built before, and not counted."""
+    """Apply the edits one by one and build both ways after each; a build that fails is tried again. The first state is
+    built before, and not counted."""
     standard = load((both.standard_file,), both.standard_environ)
     auditor = _Auditor(both)
     told("building the state before the first edit, both ways")
-    auditor.optimized(both.build_optimized().seconds)
+    auditor.optimized(_optimized(both, told))
     auditor.standard(standard)
-    applied = []
+    applied, left = [], measure.TimeLeft()
     for number, (what, apply) in enumerate(edits_, 1):
+        began = time.monotonic()
         apply(both.folder, f"replay {number}")
-        ran = both.build_optimized()
-        optimized = auditor.optimized(ran.seconds)
+        optimized = auditor.optimized(_optimized(both, told))
         needed = auditor.needed(optimized)
         one = Applied(what, optimized, auditor.standard(standard), needed)
         applied.append(one)
         ours, theirs = one.optimized, one.standard
+        left.took("edit", time.monotonic() - began)
         told(
             f"{number}/{len(edits_)} {what}: built {', '.join(ours.built) or 'nothing'} in {ours.seconds:.1f} s; "
             f"standard built {', '.join(theirs.built) or 'nothing'} in {theirs.seconds:.1f} s"
+            f"{left.of(['edit'] * (len(edits_) - number))}"
         )
     return Replay(applied)
+
+
+def _optimized(both: SideBySide, told: Callable[[str], None]) -> float:
+    """The seconds of our build."""
+    return measure.tried(lambda: {"": both.build_optimized().seconds}, told)[""]
 
 
 class _Auditor:
@@ -222,16 +231,16 @@ class _Auditor:
 
 
 def _followed(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | None = None) -> tuple[Progress, float]:
-    import time
-
-    progress = Progress()
-    began = time.perf_counter()
-    done = commands.run(argv, env=environ, stdin=stdin, stderr=commands.STDOUT)
-    progress.feed(done.output)
-    progress.finish()
-    if done.status:
-        raise UserError(f"`{' '.join(argv[:3])} …` failed, so nothing is counted:\n{progress.tail}")
-    return progress, time.perf_counter() - began
+    """What a build did, and its seconds. One that fails is tried again, as downloads drop: ``UserError`` after
+    ``measure.TRIES``."""
+    for _ in range(measure.TRIES):
+        progress, began = Progress(), time.perf_counter()
+        done = commands.run(argv, env=environ, stdin=stdin, stderr=commands.STDOUT)
+        progress.feed(done.output)
+        progress.finish()
+        if done.status == 0:
+            return progress, time.perf_counter() - began
+    raise UserError(f"`{' '.join(argv[:3])} …` failed, so nothing is counted:\n{progress.tail}")
 
 
 def _touch(path: str) -> Apply:

@@ -23,6 +23,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,7 @@ from tasks.base.errors import UserError
 from tasks.planning.action import Action
 
 HERE = Path(__file__)
+_SAID = 10  # after how many commits is said how far it is
 _LESSONS = 40  # how many things of one commit may be missed one after the other
 _TARGET = re.compile(r"target ([\w-]+): failed to (?:solve|receive)")
 _COLUMNS = {
@@ -152,6 +154,10 @@ class History:
         self._repository, self._folder = repository, folder
         self._commits = commits(repository, count + 1)
 
+    def __len__(self) -> int:
+        """How many there are at most: a first one, where everybody starts, and those that are counted."""
+        return len(self._commits)
+
     def __iter__(self) -> Iterator[tuple[str, str, list[Path]]]:
         """Each commit with its subject and the files that changed since the one before; checked out as it is taken."""
         last = ""
@@ -166,8 +172,9 @@ class History:
 
 def replay(history: History, bench: Bench, judge: Judge, tally: Tally) -> None:
     """Go through the history and count; the first state is where everybody starts."""
-    began = False
-    for commit, subject, changed in history:
+    began, left = False, measure.TimeLeft()
+    for number, (commit, subject, changed) in enumerate(history):
+        since = time.monotonic()
         try:
             built = judge.build()
             needed = judge.needed(built)
@@ -191,13 +198,17 @@ def replay(history: History, bench: Bench, judge: Judge, tally: Tally) -> None:
             tally.missed += [f"{commit} {name}" for name in needed - ours]
             tally.needless += [f"{commit} {name}" for name in ours - needed]
             counts = f"ours {len(ours)}, needed {len(needed)} of {len(built.digests)}"
-            say(f"{tally.commits} {commit} {subject[:50]}: {counts}")
+            left.took("commit", time.monotonic() - since)
+            rest = left.of(["commit"] * (len(history) - number - 1))
+            say(f"{number}/{len(history) - 1} {commit} {subject[:50]}: {counts}{rest}")
         began = True
 
 
 def learn(history: History, judge: Judge) -> None:
     """Go through the history once for what the stand-ins have to hold: were they to grow later, all would be new."""
-    for commit, _, _ in history:
+    for number, (commit, _, _) in enumerate(history):
+        if number % _SAID == 0:
+            say(f"learning what bases have to hold: {number} of {len(history)} commits")
         try:
             judge.build()
         except UserError as error:
@@ -205,10 +216,10 @@ def learn(history: History, judge: Judge) -> None:
 
 
 def _build(bench: Bench, names: set[str]) -> None:
-    """Let doit build what it planned, so that its next plan knows it."""
+    """Let doit build what it planned, so that its next plan knows it; a build that fails is tried again."""
     tasks = [f"build_optimized:{image['name']}" for image in bench.plan() if image["name"].replace(".", "_") in names]
     if tasks:
-        bench.doit(*tasks)
+        measure.tried(lambda: {"": bench.doit(*tasks).seconds}, say)
 
 
 def touched(built: Built, changed: Sequence[Path]) -> set[str]:

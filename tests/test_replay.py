@@ -65,6 +65,17 @@ def test_taking_back_leaves_what_was_there_before(folder: Path) -> None:
     assert states[-1] != states[-2]
 
 
+def test_a_build_that_drops_is_tried_again_and_not_for_ever(tmp_path: Path) -> None:
+    program = tmp_path / "docker"
+    program.write_text(f"#!/bin/sh\necho >>'{tmp_path}/tries'; [ $(wc -l <'{tmp_path}/tries') -ge $LAST ]\n")
+    program.chmod(0o755)
+    replay._followed(["docker", "buildx", "build"], {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LAST": "3"})
+    assert len((tmp_path / "tries").read_text().splitlines()) == 3
+    with pytest.raises(UserError, match="`docker buildx build …` failed, so nothing is counted"):
+        replay._followed(["docker", "buildx", "build"], {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LAST": "9"})
+    assert len((tmp_path / "tries").read_text().splitlines()) == 6
+
+
 def test_a_project_without_such_files_has_a_shorter_day() -> None:
     day = replay.typical({"store": ["docker/store/Dockerfile"]}, ["store"])
     assert [what for what, _ in day] == ["a line in REPLAY.md, which no image reads"] * 2
