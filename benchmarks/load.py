@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import measure
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.formatting import seconds_text
 from tasks.run import current
 from tasks.stack import bringup, ephemeral_stack
 from tasks.stack.checkout import project_of
@@ -156,8 +157,10 @@ def main() -> int:
             if not running.outcome.healthy:
                 raise UserError(bringup.explain(running.outcome, running.compose))
             up_seconds = time.monotonic() - began
-            for request in prepare(running):
-                print(f"{request.name} …", file=sys.stderr)
+            requests = prepare(running)
+            for number, request in enumerate(requests):
+                left = seconds_text(arguments.seconds * (len(requests) - number))
+                print(f"{number + 1}/{len(requests)} {request.name}; about {left} left", file=sys.stderr)
                 found.append(asyncio.run(load(request, arguments.seconds, arguments.concurrency)))
     except* UserError as errors:
         print(*(str(error) for error in errors.exceptions), sep="\n", file=sys.stderr)
