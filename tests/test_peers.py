@@ -6,15 +6,21 @@ import json
 import math
 import os
 import runpy
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from benchmarks import measure, one_change, peers
+from benchmarks import measure, one_change, peers, watch
+from benchmarks.dedicated import Ways
 from benchmarks.peers import Bench
+from benchmarks.shared import Finals
+from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base.errors import UserError
 from tests.conftest import ROOT
 
@@ -96,7 +102,68 @@ def test_the_newest_peers_get_it_in_their_own_words(bench: Bench) -> None:
     assert asked.read_text().startswith("buildx bake --allow=fs.read=/"), "which it asks for from 0.19 on"
 
 
+def finals(bench: Bench) -> Finals:
+    return Finals(bench.folder / "ours.json", "localhost:1", {"app": "bm/app:1"})
+
+
+def ways(bench: Bench) -> Ways:
+    return Ways(bench, bench.folder, "far", "base:1", "oci-layout://x", "localhost:1")
+
+
+def test_finals_are_pushed_as_they_are_and_pulled_by_compose(bench: Bench) -> None:
+    asked = docker(bench, 'echo "$*" >>"$asked"')
+    finals(bench).push(bench.environ)
+    finals(bench).pull(bench.environ)
+    ref, file = "localhost:1/ours/app", bench.folder / "ours.json"
+    assert asked.read_text().splitlines() == [
+        f"tag bm/app:1 {ref}",
+        f"push --quiet {ref}",
+        f"compose --file={file} pull --quiet",
+    ]
+    assert json.loads(file.read_text())["services"] == {"app": {"image": ref}}
+
+
+def test_what_leaves_a_dedicated_builder_is_the_same_image_each_way(bench: Bench) -> None:
+    asked = docker(bench, 'echo "$*" >>"$asked"')
+    ways(bench).loaded()
+    ways(bench).pulled()
+    rest = f"--provenance=false --build-context base:1=oci-layout://x {bench.folder}"
+    assert asked.read_text().splitlines() == [
+        f"buildx build --builder far --load --tag bm-dedicated/load {rest}",
+        f"buildx build --builder far --push --tag localhost:1/dedicated {rest}",
+        "pull --quiet localhost:1/dedicated",
+    ]
+
+
+class Answering(BaseHTTPRequestHandler):
+    """A service that answers with a file of its project."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.file.read_bytes())  # type: ignore[attr-defined]
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_an_edit_counts_until_the_service_answers_by_it(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        server.file = tmp_path / watch.CODE  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        one = watch.Followed(tmp_path, server.server_port)
+        assert 0 < one.edit(watch.CODE) < watch._LIMIT_SECONDS
+        with pytest.raises(UserError, match="does not answer with"):
+            one.edit(watch.BUILT_IN, 0.2)
+        server.shutdown()
+
+
 MEASURED: dict[str, Callable[[Bench], object]] = {
+    "a push": lambda bench: finals(bench).push(bench.environ),
+    "a pull": lambda bench: finals(bench).pull(bench.environ),
+    "a load": lambda bench: ways(bench).loaded(),
+    "a load through a registry": lambda bench: ways(bench).pulled(),
     "compose": lambda bench: bench.compose(),
     "bake": lambda bench: bench.bake(),
     "bake's seconds": lambda bench: bench.bake_seconds(),
@@ -167,3 +234,28 @@ def test_whoever_asks_for_help_gets_it_and_nothing_else(
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: {script.name}")
     assert looked() == before
+
+
+@pytest.mark.engine
+def test_the_newest_peers_really_build_the_same_graph(newer: TemporaryEngine, tmp_path: Path) -> None:
+    """Compose through bake, in its own words, and bake, which asks what it may read."""
+    build = {"base": {"context": "base"}, "app": {"context": "app", "additional_contexts": {"base": "service:base"}}}
+    services = {name: {"image": f"bm-newest/{name}", "build": one} for name, one in build.items()}
+    for name, text in (("base", "FROM scratch\nCOPY f /\n"), ("app", "FROM base\nCOPY f /g\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Dockerfile").write_text(text)
+        (tmp_path / name / "f").write_text(name)
+    (tmp_path / "compose.yml").write_text(json.dumps({"name": "bm-newest", "services": services}))
+    bench = Bench({**newer.environ, "COMPOSE_FILE": str(tmp_path / "compose.yml")}, tmp_path / "bench")
+    bench.doit("build_optimized")
+    bench.prepare()
+    contexts = json.loads((bench.folder / "compose.json").read_text())["services"]["app"]["build"]
+    assert contexts["additional_contexts"] == {"base": "service:base"}
+    bench.build_with_peers()
+    assert bench.compose().seconds > 0
+    listed = ["docker", "image", "ls", "--format", "{{.Repository}}"]
+    names = set(subprocess.run(listed, env=newer.environ, capture_output=True, text=True, check=True).stdout.split())
+    assert {f"bm-{way}/{name}" for way in ("newest", "bake", "compose") for name in build} <= names
+    facts = measure.machine(newer.environ)
+    assert int(facts["engine"].split(".")[0]) >= 28
+    bench.remove_all("bm-newest")
