@@ -17,7 +17,7 @@ import pytest
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import lock
 from tasks.base.errors import UserError
-from tasks.building import context
+from tasks.building import cache_mounts, context
 from tasks.engine.client import CacheRecord, Engine
 from tasks.history.statistics import image_histories
 from tasks.history.store import Build, StepRecord
@@ -370,6 +370,52 @@ def test_a_project_carried_in_a_folder_is_not_built_again(
     refused = project.doit("cache_export", str(project.folder))
     assert "holds something else" in refused.stderr
     assert (project.folder / "compose.yml").exists()
+
+
+MOUNTED = """\
+FROM tst-busybox:1
+RUN --mount=type=cache,id=PREFIX,target=/named --mount=type=cache,target=/var/PREFIX \
+    ls /named /var/PREFIX > /seen; touch /named/kept /var/PREFIX/x
+"""
+
+
+@pytest.mark.engine
+def test_cache_mounts_are_carried_to_a_builder_that_never_had_them(project: Lab, lab: Lab, busybox: str) -> None:
+    """Both machines are of one project: the second sees in its mounts what the first one's step left there."""
+    lab.prefix = project.prefix
+    for each in (lab, project):
+        each.write({"compose.yml": "services: {a: {image: PREFIX/a, build: .}}", "Dockerfile": MOUNTED})
+    lab.build()
+    out = lab.folder / "out"
+    done = lab.doit("cache_export", "--mounts", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "wrote 2 cache mounts" in done.stderr
+    assert json.loads((out / "mounts.json").read_text())["mounts"] == ["/var/" + lab.prefix, lab.prefix]
+    taken = project.doit("cache_import", "--mounts", str(out))
+    assert taken.returncode == 0, taken.stderr
+    project.build()
+    seen = docker(project, "run", "--rm", project.ref("a"), "cat", "/seen").split()
+    assert "kept" in seen
+    assert "x" in seen
+
+
+@pytest.mark.parametrize(
+    ("index", "why"),
+    [
+        (None, "there is no mounts.json"),
+        ("{", "are not what cache_export writes"),
+        ('{"format": 1, "mounts": ["a,target=/etc"]}', "are not what cache_export writes"),
+        ('{"format": 1, "mounts": [1]}', "are not what cache_export writes"),
+        ('{"format": 1, "mounts": []}', "are not what cache_export writes"),
+        ('{"format": 2, "mounts": ["a"]}', "are not what cache_export writes"),
+        ('{"format": 1, "mounts": ["a"]}', "are not what cache_export writes"),  # there is no archive
+    ],
+)
+def test_cache_mounts_of_another_form_are_not_taken(tmp_path: Path, index: str | None, why: str) -> None:
+    if index is not None:
+        (tmp_path / "mounts.json").write_text(index)
+    with pytest.raises(UserError, match=why):
+        cache_mounts.listed(tmp_path)
 
 
 @pytest.mark.engine

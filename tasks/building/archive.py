@@ -24,6 +24,7 @@ from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.base.references import tag_of
+from tasks.building import cache_mounts
 from tasks.building.archive_check import check_files, check_images
 from tasks.building.build_target import cache_folder
 from tasks.engine.client import LocalImage
@@ -191,19 +192,25 @@ def _docker(run: Run, *words: str) -> None:
     commands.run(["docker", *words], env=leading_to(run.engine.address)).checked(f"docker {words[0]} fails")
 
 
-def export_to(run: Run, folders: Sequence[str]) -> None:
-    """The action of ``cache_export``: to the folder that is named, else to the shared registry. Raises
-    ``UserError``."""
+def export_to(run: Run, mounts: bool, folders: Sequence[str]) -> None:
+    """The action of ``cache_export``: to the folder that is named, else to the shared registry; with ``mounts`` what
+    cache mounts hold. Raises ``UserError``."""
     if len(folders) > 1:
         raise UserError("cache_export takes one folder")
+    if mounts:
+        if not folders:
+            raise UserError("cache_export --mounts needs a FOLDER")
+        run.events.say(cache_mounts.pack(run, Path(folders[0]).resolve()))
+        return
     run.events.say(export(run, Path(folders[0]).resolve()) if folders else push_all(run))
 
 
-def import_from(run: Run, folders: Sequence[str]) -> None:
-    """The action of ``cache_import``. Raises ``UserError``."""
+def import_from(run: Run, mounts: bool, folders: Sequence[str]) -> None:
+    """The action of ``cache_import``; with ``mounts``, of what ``cache_export --mounts`` wrote; ``UserError``."""
     if len(folders) != 1:
         raise UserError("cache_import takes the folder that cache_export wrote")
-    run.events.say(take_in(run, Path(folders[0]).resolve()))
+    take = cache_mounts.unpack if mounts else take_in
+    run.events.say(take(run, Path(folders[0]).resolve()))
 
 
 def push_all(run: Run) -> str:

@@ -11,6 +11,8 @@ from tasks.cli.action import JSON, YES, Task, option, quiet
 from tasks.cli.build import declared_images, make_image
 from tasks.run import Run
 
+_MOUNTS = option("mounts", False, "what cache mounts hold instead: the downloads of pip, uv, apt")
+
 
 def task_cache_init() -> Task:
     """Make the builder and the caches that the settings ask for ready, or say that there is nothing to set up"""
@@ -38,13 +40,13 @@ def task_registry_prune() -> Task:
 
 
 def task_cache_export() -> Task:
-    """Push the fresh images to CACHE_REGISTRY, or write them and the local cache to a folder: [FOLDER]"""
-    return quiet("tasks.building.archive:export_to", words="folders")
+    """Push the fresh images to CACHE_REGISTRY, or write them and the local cache to a folder: [FOLDER] [--mounts]"""
+    return quiet("tasks.building.archive:export_to", _MOUNTS, words="folders")
 
 
 def task_cache_import() -> Task:
-    """Take in what cache_export wrote on another machine: FOLDER"""
-    return quiet("tasks.building.archive:import_from", words="folders")
+    """Take in what cache_export wrote on another machine: FOLDER [--mounts]"""
+    return quiet("tasks.building.archive:import_from", _MOUNTS, words="folders")
 
 
 def task_share_key() -> Task:

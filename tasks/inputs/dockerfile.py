@@ -72,6 +72,7 @@ class _Reader:
         self.used: set[str] = set()
         self.secrets: set[str] = set()
         self.ssh: set[str] = set()
+        self.mounts: set[str] = set()
 
     def run(self, target: str | None) -> Reads:
         stage = self.stages.target(target)
@@ -87,6 +88,7 @@ class _Reader:
             args=tuple(sorted(used)),
             secrets=tuple(sorted(self.secrets)),
             ssh=tuple(sorted(self.ssh)),
+            mounts=tuple(sorted(self.mounts)),
             syntax=self.syntax,
             env={name: scope.handed_on(name) for name in sorted(self.exported.get(stage.number, ()))},
             onbuild=triggers,
@@ -314,6 +316,8 @@ class _Reader:
             self.secrets.add(mount.secret)
         elif mount.kind == "ssh":
             self.ssh.add(mount.secret or "default")
+        elif mount.kind == "cache":
+            self.mounts.add(mount.id)
         context = self._mount_origin(stage, mount.origin, each.line) if mount.origin else ""
         if context is None or (mount.kind != "bind" and not (context and mount.kind == "cache")):
             return

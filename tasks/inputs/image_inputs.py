@@ -36,8 +36,8 @@ class ImageInputs:
     children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is what
     the ignore file of its context says, with a rule more where that one lets our own folder in. ``early`` are stages
     that need no other image of the project, without those that another of them needs, ``stages`` all with a name that
-    its target reaches, that one not included. ``index`` is where its files were
-    looked up, ``due`` whether it is built whatever is there. ``problem`` is why it cannot be built.
+    its target reaches, that one not included. ``mounts`` are the ids of its cache mounts, ``index`` is where its files
+    were looked up, ``due`` whether it is built whatever is there. ``problem`` is why it cannot be built.
     """
 
     image: Image
@@ -59,6 +59,7 @@ class ImageInputs:
     onbuild: tuple[str, ...] = ()
     early: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
     ignore: str = ""
     input_digest: str = ""
     fingerprint: str = ""

@@ -54,12 +54,13 @@ class Script:
 
 @dataclass(frozen=True)
 class Mount:
-    """One ``RUN --mount``: ``kind`` (bind, cache, …) and the fields that say what it reads."""
+    """One ``RUN --mount``: ``kind`` (bind, cache, …), the fields that say what it reads, and of a cache its ``id``."""
 
     kind: str
     origin: str
     source: str
     secret: str
+    id: str = ""
 
 
 def parse(text: str, where: str, line: int = 0) -> Script:
@@ -128,7 +129,7 @@ def mount(text: str, escape: str, variables: Mapping[str, str], where: str) -> M
                 target = value
             case "id":
                 name = value
-    return Mount(kind, origin, source, source or name or target.rstrip("/").rpartition("/")[2])
+    return Mount(kind, origin, source, source or name or target.rstrip("/").rpartition("/")[2], name or target)
 
 
 def _fields(text: str, where: str) -> list[str]:

@@ -54,9 +54,10 @@ class Reads(NamedTuple):
     ``images`` are the bases and sources that are neither stages nor named contexts.
     ``contexts`` are the named contexts it reaches; for each of them that is a folder, ``copies`` say what of it.
     ``args`` are the names whose value matters: build args that a reached stage declares or its ``FROM`` uses.
-    ``syntax`` is the frontend's image. ``env`` (``None``: a value that is not certain) and ``onbuild`` are what an
-    image built from this target hands on to a Dockerfile that starts ``FROM`` it. ``stages`` are the other stages that
-    the target reaches, those with a name, each with all that it reaches itself: stages, named contexts, references.
+    ``mounts`` are the ids of cache mounts. ``syntax`` is the frontend's image. ``env`` (``None``: a value that is not
+    certain) and ``onbuild`` are what an image built from this target hands on to a Dockerfile that starts ``FROM`` it.
+    ``stages`` are the other stages that the target reaches, those with a name, each with all that it reaches itself:
+    stages, named contexts, references.
     ``read_for`` says for which platforms each image or named context is read. ``alike`` is whether all platforms hand
     on the same variables.
     """
@@ -68,6 +69,7 @@ class Reads(NamedTuple):
     args: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     ssh: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
     syntax: str = ""
     env: Mapping[str, str | None] = {}
     onbuild: tuple[str, ...] = ()
@@ -92,7 +94,7 @@ class Reads(NamedTuple):
             Copy(**{**each, "sources": tuple(each["sources"]), "exclude": tuple(each["exclude"])})
             for each in raw["copies"]
         )
-        lists = {name: tuple(raw[name]) for name in ("contexts", "args", "secrets", "ssh", "onbuild")}
+        lists = {name: tuple(raw[name]) for name in ("contexts", "args", "secrets", "ssh", "mounts", "onbuild")}
         return cls(
             copies=tuple(copies),
             images=tuple(External(**each) for each in raw["images"]),
@@ -118,7 +120,7 @@ def joined(parts: Sequence[Reads]) -> Reads:
     first, *others = parts
     if not others:
         return first
-    names = ("copies", "contexts", "images", "remotes", "args", "secrets", "ssh", "onbuild")
+    names = ("copies", "contexts", "images", "remotes", "args", "secrets", "ssh", "mounts", "onbuild")
     merged: dict[str, Any] = {
         name: tuple(dict.fromkeys(each for part in parts for each in getattr(part, name))) for name in names
     }

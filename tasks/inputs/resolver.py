@@ -271,6 +271,7 @@ class InputResolver:
             onbuild=reads.onbuild if reads else (),
             early=_early(reads, parents) if reads and parents else (),
             stages=tuple(reads.stages) if reads else (),
+            mounts=reads.mounts if reads else (),
             ignore=next((part.ignore.completed or part.ignore.text for part in parts if not part.label), ""),
             index=self._index,
         )
