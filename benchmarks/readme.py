@@ -1,8 +1,9 @@
-"""Put the kept figures into the README, and a picture of them beside it: run it after the benchmarks.
+"""Put the kept figures into benchmarks/README.md, what we are judged by into the README, and a picture of it beside
+that: run it after the benchmarks.
 
     .venv/bin/python benchmarks/readme.py
 
-``doit figures`` measures what is older than its code, and does this too. A test holds the README and the files beside
+``doit figures`` measures what is older than its code, and does this too. A test holds both pages and the files beside
 this script together.
 """
 
@@ -12,7 +13,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from benchmarks.picture import number, picture
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
+EVERY = HERE / "README.md"
 PICTURE = HERE.parent / "docs/pictures/comparison.svg"
 _SHOWN = "![Build times and image sizes of three ways: standard, documented, optimized](docs/pictures/comparison.svg)"
 _OLDER = " †"
@@ -30,21 +32,67 @@ _LEGEND = "† is older than the code that it measures. Each file says when, of 
 BLOCK = re.compile(r"(<!-- figures -->\n).*(<!-- /figures -->)", re.DOTALL)
 
 
-def block(folder: Path = HERE) -> str:
-    """The tables, from the JSON files that the benchmarks left in ``folder``. A figure that is older than the code that
+_ABOUT = """\
+# All figures
+
+Each script here measures one question, against a peer in the same run, and leaves what it found beside itself: `X.json`
+for programs, `X.md` for people. `doit figures` measures again what is older than its code. What is compared is told in
+the [README](../README.md#how-fast).
+"""
+
+
+# One figure for each question that the README's reader has.
+_FIRST = (
+    "100 images, 5,000 files, against the faster peer",
+    "a file of one of 100 images: time beyond 1.15 × bare builds",
+    "after a switch of branches",
+    "everything from nothing, against bake",
+    "shared registry, against bake",
+    "1000 images, 20 ms away, with the index",
+)
+_PEERS = ["| against its peer | measured | target | | of |", "|---|---|---|---|---|"]
+
+
+def judged() -> str:
+    """The picture, the rows of the comparison that have a goal against what Docker's documentation teaches, and one
+    figure of each kind against its peer."""
+    comparison = json.loads((HERE / "compare_performance.json").read_text())
+    rows = [row for row in comparison["rows"] if row.get("at_most") is not None]
+    first = {
+        one["script"]: one | {"rows": [row for row in one["rows"] if row["what"] in _FIRST]} for one in _kept(HERE)
+    }
+    peers = [row for one in first.values() for row in _rows(one, "benchmarks/")]
+    when = _when(comparison, "compare_performance")
+    return "\n".join([_SHOWN, "", *_ratios(rows), "", when, "", *_PEERS, *peers, "", _LEGEND, ""])
+
+
+def _kept(folder: Path) -> list[dict[str, Any]]:
+    """What the benchmarks kept that measure against a peer of their own."""
+    kept = (json.loads(path.read_text()) | {"script": path.stem} for path in sorted(folder.glob("*.json")))
+    return [one for one in kept if "timings" in one]
+
+
+def _ratios(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "| | standard | documented | optimized | × documented | goal | |"
+    yield "|---|--:|--:|--:|--:|--:|---|"
+    for row in rows:
+        cells = [row["metric"], *_ways(row), f"{row['ratio']:.2f}", f"≤ {row['at_most']:g}"]
+        yield f"| {' | '.join(cells)} | {_verdict(row.get('met_documented'))} |"
+
+
+def every(folder: Path = HERE) -> str:
+    """All tables, from the JSON files that the benchmarks left in ``folder``. A figure that is older than the code that
     it measures is marked, as of the commit that is checked out."""
-    parts = []
+    parts = [_ABOUT.rstrip()]
     comparison = folder / "compare_performance.json"
     if comparison.exists():
-        parts += [_SHOWN, "\n".join(_comparison(json.loads(comparison.read_text()), "compare_performance"))]
+        parts.append("\n".join(_comparison(json.loads(comparison.read_text()), "compare_performance")))
     newest = folder / "compare_performance_testing.json"
     if newest.exists():
         parts.append("\n".join(_newest(json.loads(newest.read_text()))))
-    results = [json.loads(path.read_text()) | {"script": path.stem} for path in sorted(folder.glob("*.json"))]
-    rows = [row for one in results if "timings" in one for row in _rows(one)]
+    rows = [row for one in _kept(folder) for row in _rows(one)]
     if rows:
-        head = ["| against its peer | measured | target | | of |", "|---|---|---|---|---|"]
-        parts += ["\n".join([*head, *rows]), _LEGEND]
+        parts += ["\n".join([*_PEERS, *rows]), _LEGEND]
     return "\n\n".join(parts) + "\n"
 
 
@@ -66,24 +114,31 @@ def _comparison(found: dict[str, Any], script: str) -> Iterator[str]:
     yield "| | standard | documented | optimized | better by | guide | goal | | × documented | goal | |"
     yield "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|---|"
     for row in found["rows"]:
-        ways = ("standard", "documented", "optimized")
-        numbers = ["" if row.get(way) is None else number(row[way], row["unit"]) for way in ways]
         percents = [_percent(row[key]) for key in ("improvement", "guide", "goal")]
         ratio = "" if row.get("ratio") is None else f"{row['ratio']:.2f}"
         at_most = "" if row.get("at_most") is None else f"≤ {row['at_most']:g}"
-        cells = [row["metric"], *numbers, *percents, _verdict(row["met"]), ratio, at_most]
+        cells = [row["metric"], *_ways(row), *percents, _verdict(row["met"]), ratio, at_most]
         yield f"| {' | '.join(cells)} | {_verdict(row.get('met_documented'))} |"
+    yield ""
+    yield _when(found, script)
+
+
+def _ways(row: dict[str, Any]) -> list[str]:
+    ways = ("standard", "documented", "optimized")
+    return ["" if row.get(way) is None else number(row[way], row["unit"]) for way in ways]
+
+
+def _when(found: dict[str, Any], script: str) -> str:
     run = f"{found['machine']['date']}, {found['machine']['commit']}"
     rounds = max((one["optimized"]["runs"] for one in found["cases"]), default=0)
-    yield ""
     how = "One round" if rounds == 1 else f"Medians of {rounds} rounds"
-    yield f"{how}, {run}{_OLDER * bool(older_runs(script, [run]))}."
+    return f"{how}, {run}{_OLDER * bool(older_runs(script, [run]))}."
 
 
-def _rows(one: dict[str, Any]) -> Iterator[str]:
+def _rows(one: dict[str, Any], folder: str = "") -> Iterator[str]:
     older = older_runs(one["script"], one["runs"])
     for row in one["rows"]:
-        script = f"[{row['what']}](benchmarks/{one['script']}.md)"
+        script = f"[{row['what']}]({folder}{one['script']}.md)"
         note = f"{_verdict(row['met'])}; {row['note']}" if row["note"] else _verdict(row["met"])
         measured = f"{row['value']:.4g} {row['unit']} | ≤ {row['at_most']:g}"
         day = row["run"].partition(" ")[0]
@@ -99,9 +154,10 @@ def _verdict(met: bool | None) -> str:
 
 
 def write() -> None:
-    """Write the README's tables anew, and the picture."""
+    """Write both pages' tables anew, and the picture."""
     PICTURE.write_text(picture(json.loads((HERE / "compare_performance.json").read_text())))
-    README.write_text(BLOCK.sub(lambda found: found[1] + block() + found[2], README.read_text()))
+    EVERY.write_text(every())
+    README.write_text(BLOCK.sub(lambda found: found[1] + judged() + found[2], README.read_text()))
 
 
 def main() -> None:
