@@ -445,13 +445,15 @@ def test_a_project_without_secrets_or_builds(busybox: str, tmp_path: Path) -> No
         "compose.yml": """
             name: PREFIX
             services:
-              once: {image: tst-busybox:1, command: ["true"]}
+              once: {image: tst-busybox:1, command: [sh, -c, "echo as usual; echo the tables are newer >&2"]}
               never: {image: tst-busybox:1, profiles: [extra], command: ["sleep", "1000"]}
             """,
     })  # fmt: skip
     try:
         done = one.up()
         assert re.search(r"once +exited", done.stdout)
+        assert "once: the tables are newer" in done.stderr
+        assert "as usual" not in done.stderr
         assert set(one.containers()) == {"once"}
         assert not (tmp_path / ".env").exists()
     finally:

@@ -31,6 +31,7 @@ from common.postgres import lock_key, new_engine
 from common.settings import PostgresSettings, ServiceSettings, load
 
 SCHEMAS = ("auth", "memory", "orchestrator")
+NEWER = "newer than these services"
 READS = {"memory": "auth.deleted_users", "orchestrator": "auth.deleted_users"}
 """What a service reads of another's: whose data is to be deleted."""
 
@@ -67,7 +68,7 @@ def upgrade(connection: Connection) -> str:
     there = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar_one()
     now = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() if there else None
     if not known(now):
-        return f"{now}, newer than these services"
+        return f"{now}, {NEWER}"
     command.upgrade(config, "head")
     return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
 
@@ -116,7 +117,7 @@ def main() -> None:
     """Migrate as the environment says. Status 1 and a sentence when it cannot be done."""
     if sys.argv[1:2] == ["--knows"]:
         version = " ".join(sys.argv[2:])
-        sys.exit(0 if known(version) else f"the tables are of version {version}, newer than these services")
+        sys.exit(0 if known(version) else f"the tables are of version {version}, {NEWER}")
     settings = load(MigrationSettings)
     passwords = {one: os.environ.get(f"{one.upper()}_STORE_PASSWORD", "") for one in SCHEMAS}
     if empty := [
@@ -127,7 +128,8 @@ def main() -> None:
         version = asyncio.run(migrate(settings, passwords))
     except (DBAPIError, OSError) as error:
         sys.exit(f"The database was left as it was: {getattr(error, 'orig', error)}")
-    print(f"The tables are of version {version}.")
+    # What is not as usual is for those who start the stack: `up_optimized` shows what goes to standard error.
+    print(f"The tables are of version {version}.", file=sys.stderr if NEWER in version else sys.stdout)
 
 
 if __name__ == "__main__":

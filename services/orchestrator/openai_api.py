@@ -48,6 +48,7 @@ class Embeddings(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str
+    input: str | list[str] | list[int] | list[list[int]]
 
 
 def install(app: FastAPI, runs: Runs, models: Models, caller: Any, settings: OrchestratorSettings) -> None:

@@ -128,10 +128,10 @@ class Containers:
             with contextlib.suppress(Exception):
                 stream.close()
 
-    def logs(self, container_id: str, tail: int | str = "all") -> str:
-        """The last lines that a container wrote, whichever stream they went to."""
+    def logs(self, container_id: str, tail: int | str = "all", stdout: bool = True) -> str:
+        """The last lines that a container wrote, whichever stream they went to; or those to standard error alone."""
         with _answering():
-            data: bytes = _api().logs(container_id, stdout=True, stderr=True, tail=tail)
+            data: bytes = _api().logs(container_id, stdout=stdout, stderr=True, tail=tail)
         return data.decode(errors="replace")
 
     def last_check(self, container_id: str) -> str:

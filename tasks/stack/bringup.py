@@ -5,6 +5,7 @@ Used by everything that starts one: ``up_optimized``, ``dev_optimized``, ``ci_te
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -87,7 +88,21 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
         raise work.error
     if work.status and not stopped and not any(verdict.state == Health.FAILED for verdict in outcome.verdicts.values()):
         raise UserError(f"docker compose up: {last_words(log.read_text(errors='replace'))}", remedy=f"its log is {log}")
+    if outcome.healthy:
+        for remark in _remarks(outcome, compose):
+            print(remark, file=sys.stderr)
     return outcome
+
+
+def _remarks(outcome: Outcome, compose: Compose) -> list[str]:
+    """What services that ran once, and ended well, wrote to standard error: not wrong, but to be known."""
+    project = Containers(compose.project)
+    ended = (container for container in outcome.containers if container.state == "exited" and not container.exit_code)
+    return [
+        f"{container.service}: {line.strip()}"
+        for container in ended
+        for line in tail(project.logs(container.id, _LAST_LINES, stdout=False), compose)
+    ]
 
 
 class _Work(threading.Thread):

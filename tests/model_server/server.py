@@ -124,6 +124,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _embeddings(self, body: bytes) -> None:
         texts = json.loads(body)["input"]
+        texts = [texts] if isinstance(texts, str) else texts
         data = [{"object": "embedding", "index": index, "embedding": [0.0, 0.6, 0.8]} for index in range(len(texts))]
         self._send(
             200, {"object": "list", "model": "echo", "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}}

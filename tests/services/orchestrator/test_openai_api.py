@@ -65,6 +65,10 @@ async def test_models_and_embeddings(client: openai.AsyncOpenAI) -> None:
     assert "echo" in {one.id async for one in client.models.list()}
     answer = await client.embeddings.create(model="echo", input=["a", "b"])
     assert [len(one.embedding) for one in answer.data] == [3, 3]
+    assert len((await client.embeddings.create(model="echo", input="a text")).data) == 1
+    nothing: Any = None
+    with pytest.raises(openai.UnprocessableEntityError):
+        await client.embeddings.create(model="echo", input=nothing)
 
 
 async def test_errors(client: openai.AsyncOpenAI, http: httpx.AsyncClient, model_url: str) -> None:
