@@ -21,7 +21,7 @@ from tasks.cli.deps import task_bases_check, task_deps_check, task_deps_update, 
 # the stack: up, down, how it is, what it says, edited; and a build as a machine wants it that nobody watches
 from tasks.cli.stack import task_ci_build, task_dev_optimized, task_down_optimized, task__env_file
 from tasks.cli.stack import task_logs_optimized, task_ps_optimized, task_up_optimized
-from tasks.cli.stack import task_backup, task_restore
+from tasks.cli.stack import task_backup, task_restore, task_shell
 
 # what was built before, how it went, how large it is; is this machine able
 from tasks.cli.show import task_build_report, task_doctor, task_history, task_image_sizes, task_images

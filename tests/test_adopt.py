@@ -443,6 +443,7 @@ REFUSED = {
     "backup": "declare x-backup",
     "restore": "doit restore FOLDER",
     "registry_prune": "CACHE_REGISTRY is not set",
+    "shell": "which service?",
 }
 FIRST = ("build_optimized", "up_optimized", "ps_optimized", "logs_optimized", "dev_optimized", "verify", "cache_export")
 LAST = ("share_key", "down_optimized")  # a project that copies everything copies the list of builders

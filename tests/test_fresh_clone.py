@@ -47,6 +47,7 @@ ELSEWHERE = {
     "down_optimized": "test_stack.py",
     "dev_optimized": "test_stack.py",
     "logs_optimized": "test_stack.py",
+    "shell": "test_shell.py",
     "rebuild_optimized": "test_rebuild.py",
     "rebuild_base": "test_shared_base.py",
     "cache_export": "test_cache.py",

@@ -112,8 +112,8 @@ def test_the_builder_is_the_same_in_each_dockerfile_so_that_it_runs_once() -> No
 def test_no_layer_has_files_with_the_times_of_the_checkout() -> None:
     for image in (*IMAGES, "edge"):
         stages = re.split(r"(?m)^(?=FROM )", (ROOT / "docker" / image / "Dockerfile").read_text())
-        [final] = [stage for stage in stages if re.match(r"FROM (scratch|base-\S+)( AS service)?\n", stage)]
-        copies = [line for line in final.splitlines() if line.startswith(("COPY", "ADD"))]
+        final = [stage for stage in stages if re.match(r"FROM (scratch|base-\S+|runtime-\S+)( AS \S+)?\n", stage)]
+        copies = [line for stage in final for line in stage.splitlines() if line.startswith(("COPY", "ADD"))]
         assert copies
         assert all("--from=" in line for line in copies), image
 
@@ -278,6 +278,14 @@ def test_packages_are_compiled_so_that_a_read_only_container_starts_fast(engine:
     assert sh(image, f'python -c "{script}"'.replace("NAME", "fastapi")) == "1 0 0 0"
     if image in SERVICES:
         assert sh(image, f'python -c "{script}"'.replace("NAME", image)) == "3 0 0 0"
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("image", ["base-python", "memory"])
+def test_whoever_speaks_tls_finds_the_certificates(engine: None, image: str) -> None:
+    """By OpenSSL's own folder, which belongs to a package that goes: httpx brings its own, others do not."""
+    count = "import ssl; print(len(ssl.create_default_context().get_ca_certs()))"
+    assert int(sh(image, f"python -c '{count}'")) > 100
 
 
 @pytest.mark.stack

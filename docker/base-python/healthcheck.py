@@ -1,4 +1,4 @@
-#!/usr/bin/env -S python3 -ES
+#!/opt/venv/bin/python3 -ES
 """Healthy: the service on this port answers /health with 200. It runs every few seconds, so it imports little."""
 
 import socket

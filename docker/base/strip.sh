@@ -28,6 +28,11 @@ done
 # shellcheck disable=SC2086  # one word each is what is meant
 dpkg --purge --no-triggers --force-all $packages >/dev/null 2>/tmp/strip.log || { cat /tmp/strip.log >&2; exit 1; }
 
+# openssl's links stay: by them whoever speaks TLS finds the certificates.
+mkdir -p /usr/lib/ssl
+ln -s /etc/ssl/certs /usr/lib/ssl/certs
+ln -s /etc/ssl/certs/ca-certificates.crt /usr/lib/ssl/cert.pem
+
 # The installers and the desktop parts of a Python that dpkg does not know.
 for lib in /usr/local/lib/python3* /usr/lib/python3*; do
     rm -rf "$lib"/ensurepip "$lib"/idlelib "$lib"/turtledemo "$lib"/tkinter "$lib"/test \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -71,6 +71,8 @@ def _with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     values = dict(options)
     if task.pos_arg not in values:  # it has none, or they are among what is given first
         return values
+    if (task.meta or {}).get("verbatim"):
+        return {**values, task.pos_arg: typed(values[task.pos_arg] or (), sys.argv[1:])}
     words, names = list(values[task.pos_arg] or ()), []
     if task.params:
         from doit.cmdparse import CmdOption, CmdParseError, TaskParse
@@ -84,6 +86,18 @@ def _with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
             names += words[:1]
             del words[:1]
     return {**values, task.pos_arg: names + words}
+
+
+def typed(words: Sequence[str], argv: Sequence[str]) -> list[str]:
+    """These last words of a command line as they were typed: doit takes those with a ``=`` for variables of its own.
+
+    >>> typed(["web", "env"], ["shell", "--root", "web", "env", "A=1"])
+    ['web', 'env', 'A=1']
+    """
+    for start in range(len(argv), -1, -1):
+        if [word for word in argv[start:] if word.startswith("-") or "=" not in word] == list(words):
+            return list(argv[start:])
+    return list(words)
 
 
 def fail(sentence: str) -> Any:

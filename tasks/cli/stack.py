@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.base.errors import UserError
+from tasks.base.settings import ROOT
+from tasks.bases.debian import declares_base
 from tasks.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, quiet
 from tasks.cli.tests import AGAIN, RUNS, first_time
 
@@ -39,6 +41,15 @@ def task_logs_optimized() -> Task:
     tail = option("tail", "100", "how many lines, or `all`")
     since = option("since", "", "such as 10m, or a time")
     return quiet("tasks.stack.logs:logs", follow, tail, since, words="services")
+
+
+def task_shell() -> Task:
+    """Open a shell with tools beside a service that runs: [--root] [--image IMAGE] SERVICE [COMMAND …]"""
+    root = option("root", False, "as root, who may trace processes and install more tools")
+    image = option("image", "", "with the tools of this image (default: BASE_IMAGE)")
+    task = quiet("tasks.stack.shell:shell", root, image, words="words")
+    needed = ["base_image"] if declares_base(ROOT) else []
+    return {**task, "task_dep": needed, "meta": {**task["meta"], "verbatim": True}}
 
 
 def task_dev_optimized() -> Task:

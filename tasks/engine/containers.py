@@ -23,7 +23,7 @@ from tasks.engine.endpoint import endpoint
 
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 _DIRECTORY = "com.docker.compose.project.working_dir"
-_PREFIX = "com.docker.compose."
+ONE_OFF = "com.docker.compose.oneoff"
 _TRIES, _PAUSE = 20, 0.25
 # What Compose calls a new container until the one that it replaces is gone.
 _REPLACING = re.compile(r"^[0-9a-f]{12}_")
@@ -35,7 +35,8 @@ class Container:
 
     ``health`` is empty where nothing checks it, ``started`` seconds since the epoch (0: never), ``start_period``
     what its health check grants it to begin, ``restarts`` how often the engine had to start it again, ``ports``
-    where its ports are published, as ``address:port → port``, ``volumes`` the named volume at each mount point.
+    where its ports are published, as ``address:port → port``, ``volumes`` the named volume at each mount point,
+    ``user`` what it runs as, as its image or Compose says it.
     """
 
     id: str
@@ -52,6 +53,8 @@ class Container:
     ports: Mapping[int, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     always: bool = False
+    project: str = ""
+    user: str = ""
 
     @property
     def running(self) -> bool:
@@ -222,7 +225,7 @@ def container_of(inspected: Mapping[str, Any]) -> Container | None:
     """The container in the engine's answer to ``docker inspect``; None for one of ``docker compose run``."""
     config, state, host = inspected["Config"], inspected["State"], inspected.get("HostConfig") or {}
     labels = config.get("Labels") or {}
-    if labels.get(_PREFIX + "oneoff") == "True":
+    if labels.get(ONE_OFF) == "True":
         return None
     check = config.get("Healthcheck") or {}
     health = (state.get("Health") or {}).get("Status") or ""
@@ -242,6 +245,8 @@ def container_of(inspected: Mapping[str, Any]) -> Container | None:
         ports=dict(_published((inspected.get("NetworkSettings") or {}).get("Ports") or {})),
         volumes={mount["Destination"]: mount["Name"] for mount in mounts if mount["Type"] == "volume"},
         always=(host.get("RestartPolicy") or {}).get("Name") in ("always", "unless-stopped"),
+        project=labels.get(PROJECT) or "",
+        user=config.get("User") or "",
     )
 
 

@@ -22,8 +22,7 @@ def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str)
     if tail != "all" and not tail.isdigit():
         raise UserError(f"--tail must be a number or `all`, not {tail!r}")
     compose = compose_of(run)
-    # A service of a profile that is not active may have written something, too.
-    known = sorted({*compose.services(), *(container.service for container in Containers(compose.project).look())})
+    known = known_services(compose)
     for name in services:
         if name not in known:
             raise UserError(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")
@@ -34,6 +33,11 @@ def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str)
             show_line(line, color)
     if process.returncode:
         raise UserError(f"docker compose logs ended with status {process.returncode}")
+
+
+def known_services(compose: Compose) -> list[str]:
+    """The services of a project, those included that have a container of a profile that is not active."""
+    return sorted({*compose.services(), *(container.service for container in Containers(compose.project).look())})
 
 
 def show_line(line: bytes, color: bool) -> None:
