@@ -111,7 +111,12 @@ def test_it_is_small(swarm: Lab) -> None:
     # The same built once more, slim: only the layer with the system is another, and at most half.
     small = _layers(f"{swarm.prefix}/base-python:optimized")
     build(swarm, "base-python", RUNTIME_VARIANT="slim")
-    assert small[1] <= _layers(f"{swarm.prefix}/base-python:optimized")[1] / 2
+    slim = _layers(f"{swarm.prefix}/base-python:optimized")
+    assert small[1] <= slim[1] / 2
+    told = json.loads(swarm.doit("image_sizes", "--json", "--set=RUNTIME_VARIANT=distroless", "base-python").stdout)
+    assert told["ways"] == ["as they are", "RUNTIME_VARIANT=distroless"]
+    [image] = told["images"]
+    assert (image["standard"]["bytes"], image["optimized"]["bytes"]) == (slim[0], small[0])
 
 
 def _layers(ref: str) -> tuple[int, ...]:

@@ -160,6 +160,15 @@ def test_the_table_tells_what_is_smaller_shared_and_missing() -> None:
     assert lines[-1] == "not in the engine: lost:1"
 
 
+def test_two_settings_are_called_by_what_they_are() -> None:
+    content = {BASE.id: sizes.Content((), ()), APP.id: sizes.Content((), ())}
+    told = sizes_view.as_data({"a": ("a", "a:in-1")}, {"a": BASE}, {"a": APP}, content, ("as they are", "SIZE=small"))
+    lines = sizes_view.text(told).splitlines()
+    assert lines[0].split("  ")[0] == "image"
+    assert all(way in lines[0] for way in ("as they are", "SIZE=small"))
+    assert lines[1].split()[1:3] == ["110B", "115B"]
+
+
 @pytest.mark.engine
 def test_a_real_image_layer_by_layer(tmp_path: Path) -> None:
     ref = f"bm-test-sizes-{os.getpid()}"

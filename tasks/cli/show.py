@@ -32,8 +32,9 @@ def task_build_report() -> Task:
 
 
 def task_image_sizes() -> Task:
-    """Show what takes space in the images, standard against optimized, and what could be removed: [IMAGE …] [--json]"""
-    return quiet("tasks.ui.sizes_view:show", JSON, words="names")
+    """Show what takes space in the images, standard against optimized: [IMAGE …] [--set=NAME=VALUE] [--json]"""
+    setting = option("set", "", "against what this setting makes of them: --set=NAME=VALUE", name="setting")
+    return quiet("tasks.ui.sizes_view:show", JSON, setting, words="names")
 
 
 def task_images() -> Task:

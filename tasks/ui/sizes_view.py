@@ -1,4 +1,5 @@
-"""``doit image_sizes``: what takes space in the images, standard against optimized; as JSON, and as text for people."""
+"""``doit image_sizes``: what takes space in the images, standard against optimized, or as they are against what another
+setting makes of them; as JSON, and as text for people."""
 
 from __future__ import annotations
 
@@ -8,21 +9,21 @@ from typing import Any
 
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
+from tasks.base.references import tag_of
 from tasks.engine.layers import Disk
 from tasks.pruning.image_contents import Content, Measured, contents_of, measure_image
 from tasks.run import Run
 from tasks.stack.standard import declared_both_ways
 
+_WAYS = ("standard", "optimized")
 
-def show(run: Run, names: Sequence[str], as_json: bool) -> None:
+
+def show(run: Run, names: Sequence[str], as_json: bool, setting: str) -> None:
     """Print the sizes of the images (all, or those named) that the engine holds, with their largest layers and files
-    and what of them could be removed, to standard output."""
+    and what of them could be removed, to standard output. With a ``setting`` (``NAME=VALUE``) they are compared with
+    the images that it makes of the same project."""
     wanted = [run.project.image(name).name for name in names] or list(run.project.images)
-    try:
-        both_ways = declared_both_ways(run)
-    except UserError:
-        both_ways = {}  # sizes can be shown without anything to compare with
-    pairs = {name: both_ways.get(name, ("", image.ref)) for name, image in run.project.images.items()}
+    pairs = _with_setting(run, setting) if setting else _both_ways(run)
     standard, optimized = (
         {name: image for name, refs in pairs.items() if (image := measure_image(run.engine, refs[at]))} for at in (0, 1)
     )
@@ -30,8 +31,29 @@ def show(run: Run, names: Sequence[str], as_json: bool) -> None:
     if not shown:
         raise UserError("none of these images is in the engine", remedy="doit build_optimized")
     contents = contents_of(shown, run.folder / "sizes.json", run.environ, run.events.say)
-    report = as_data({name: pairs[name] for name in wanted}, standard, optimized, contents)
+    ways = ("as they are", setting) if setting else _WAYS
+    report = as_data({name: pairs[name] for name in wanted}, standard, optimized, contents, ways)
     print(json.dumps(report, indent=2, ensure_ascii=False) if as_json else text(report))
+
+
+def _both_ways(run: Run) -> dict[str, tuple[str, str]]:
+    try:
+        both_ways = declared_both_ways(run)
+    except UserError:
+        both_ways = {}  # sizes can be shown without anything to compare with
+    return {name: both_ways.get(name, ("", image.ref)) for name, image in run.project.images.items()}
+
+
+def _with_setting(run: Run, setting: str) -> dict[str, tuple[str, str]]:
+    """Each image as its name has it, and under the fingerprint that it has with this setting."""
+    name, _, value = setting.partition("=")
+    if not (name.isidentifier() and value):
+        raise UserError(f"--set takes NAME=VALUE, not {setting!r}", remedy="--set=NAME=VALUE, in one word")
+    refs = {}
+    for image, decision in Run(run.files, {**run.environ, name: value}).decisions().items():
+        ref = decision.inputs.image.ref
+        refs[image] = (ref, "" if decision.inputs.problem else tag_of(ref, decision.inputs.fingerprint))
+    return refs
 
 
 def as_data(
@@ -39,23 +61,25 @@ def as_data(
     standard: Mapping[str, Measured],
     optimized: Mapping[str, Measured],
     contents: Mapping[str, Content],
+    ways: tuple[str, str] = _WAYS,
 ) -> dict[str, Any]:
     """All that is known of the images in ``pairs``, as plain data; ``standard`` and ``optimized`` are all images that
-    the engine holds, for what they share, ``contents`` is by image id."""
+    the engine holds, for what they share, ``contents`` is by image id, ``ways`` is what people call the two."""
     images = []
     disks = {
         way: Disk({name: image.parts for name, image in measured.items()})
         for way, measured in (("standard", standard), ("optimized", optimized))
     }
     for name, refs in pairs.items():
-        ways = {}
+        measures = {}
         for way, ref, measured in (("standard", refs[0], standard), ("optimized", refs[1], optimized)):
             image = measured.get(name)
-            ways[way] = _way(name, image, disks[way], contents) if image else {"ref": ref or None, "missing": True}
+            measures[way] = _way(name, image, disks[way], contents) if image else {"ref": ref or None, "missing": True}
         before, after = standard.get(name), optimized.get(name)
         smaller = round(1 - after.size / before.size, 4) if before and after and before.size else None
-        images.append({"name": name, "smaller": smaller, **ways})
+        images.append({"name": name, "smaller": smaller, **measures})
     return {
+        "ways": list(ways),
         "images": images,
         "standard_together": disks["standard"].together,
         "optimized_together": disks["optimized"].together,
@@ -82,9 +106,7 @@ def _way(name: str, image: Measured, disk: Disk, contents: Mapping[str, Content]
 
 def text(report: Mapping[str, Any]) -> str:
     """The same for people."""
-    rows: list[tuple[str, ...]] = [
-        ("image", "standard", "optimized", "smaller", "only its own", "layers", "shared with")
-    ]
+    rows: list[tuple[str, ...]] = [("image", *report["ways"], "smaller", "only its own", "layers", "shared with")]
     for image in report["images"]:
         before, after = image["standard"], image["optimized"]
         smaller = "" if image["smaller"] is None else f"{image['smaller']:.1%}"
