@@ -27,7 +27,7 @@ STDLIB = Path(sysconfig.get_path("stdlib"))
 # What a wheel may expect of every system (PEP 600).
 FOR_WHEELS = ("libc", "libdl", "libgcc_s", "libm", "libpthread", "libresolv", "librt", "libstdc++", "libutil", "libz")
 # Modules for terminals, for a database of the nineties, and for Python's own tests.
-NO_MODULES = ("_curses*", "readline.*", "_dbm.*", "_test*", "_xx*", "xx*")
+NO_MODULES = ("_curses*", "readline.*", "_dbm.*", "_test*", "_ctypes_test*", "_xx*", "xx*")
 NO_LIBRARY = ("__pycache__", "lib-dynload", "site-packages", "dist-packages", "config-*", "pydoc_data")
 DATA = (
     *("/etc/group", "/etc/passwd", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/os-release", "/usr/lib/os-release"),
