@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,11 +167,51 @@ def test_an_environment_that_was_not_finished_or_whose_python_is_gone_is_made_ag
     assert version(repo) == "doit-1.0.dist-info"
 
 
+@pytest.fixture
+def mac(tmp_path: Path) -> dict[str, str]:
+    """An environment with what doitw finds on macOS: no flock, setsid or apt-get, and no options that GNU added."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("there is no busybox: apt-get install busybox-static")
+    folder = tmp_path / "mac"
+    folder.mkdir()
+    for name in ("cat", "cmp", "cp", "env", "grep", "id", "ln", "mkdir", "mv", "rm", "sh", "sleep"):
+        (folder / name).symlink_to(busybox)
+    (folder / "python3").symlink_to(Path(sys.executable).resolve())
+    assert subprocess.run([folder / "env", "--block-signal=INT", "true"], capture_output=True).returncode != 0
+    return {"PATH": str(folder), "HOME": str(tmp_path)}
+
+
+def test_on_a_mac_it_makes_the_environment_and_says_what_to_install(repo: Path, mac: dict[str, str]) -> None:
+    """Tried by hand with FreeBSD's sh and tools, as macOS has them, too; see docs/adopting.md."""
+
+    def doitw(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [f"{mac['PATH']}/sh", "doitw", *words]
+        return subprocess.run(argv, cwd=repo, env=mac, capture_output=True, text=True, timeout=120)
+
+    done = doitw("list")
+    assert (done.returncode, done.stdout) == (0, f"{repo} - <list>\n"), done.stderr
+    assert done.stderr.splitlines() == ["doitw: installing what requirements.txt locks into .venv"]
+    done = doitw("plan")
+    assert done.returncode == 1
+    assert done.stderr.startswith("doitw: no Docker engine with buildx and Compose here: install Docker")
+
+
 @pytest.mark.usefixtures("quick")
-def test_several_at_once_install_once(repo: Path) -> None:
+@pytest.mark.parametrize("flock", [True, False])
+def test_several_at_once_install_once(repo: Path, flock: bool, tmp_path: Path) -> None:
+    environ = dict(os.environ)
+    if not flock:
+        hidden = tmp_path / "without"
+        hidden.mkdir()
+        names = {path.name: path for folder in ("/usr/bin", "/bin") for path in Path(folder).iterdir()}
+        for name in names.keys() - {"flock"}:
+            (hidden / name).symlink_to(names[name])
+        environ["PATH"] = f"{environ['PATH'].split(os.pathsep)[0]}:{hidden}"
+        assert shutil.which("flock", path=environ["PATH"]) is None
+    argv = [str(repo / "doitw"), "list"]
     runs = [
-        subprocess.Popen([str(repo / "doitw"), "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
+        subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)
     ]
     ends = [one.communicate(timeout=120) for one in runs]
     assert [one.returncode for one in runs] == [0] * 4, ends

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What `doit backup`, `doit restore` and a migration do with the data: run in the container, as `sh -c THIS sh VERB`.
 #
 #   save     the database, to standard output

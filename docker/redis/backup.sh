@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What `doit backup`, `doit restore` and a migration do with the data: run in the container, as `sh -c THIS sh VERB`.
 #
 #   save     Redis' own snapshot (RDB), to standard output

@@ -126,6 +126,23 @@ def remove(path: Path) -> bool:
     return False
 
 
+def lives(number: str) -> bool:
+    """Whether there is a process with this number, whoever's it is. Where there is no ``/proc`` (macOS) too.
+
+    >>> lives(str(os.getpid())), lives("nobody"), lives("0")
+    (True, False, False)
+    """
+    if not number.isdecimal() or not 0 < int(number) < 2**31:
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def locked(path: Path) -> bool:
     """Whether a process holds the lock of this file. ``OSError`` where it cannot be opened."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -141,7 +158,7 @@ def locked(path: Path) -> bool:
 def _in_use(journal: Path) -> bool:
     """Whether its process lives. One that was killed before it gave its journal its name is told by its number."""
     if journal.suffix != _SUFFIX:
-        return Path("/proc", journal.name.partition("-")[0]).exists()
+        return lives(journal.name.partition("-")[0])
     try:
         return locked(journal)
     except OSError:

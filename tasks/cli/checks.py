@@ -57,12 +57,17 @@ def task__test_programs() -> Task:
 
 
 def task_lint() -> Iterator[Task]:
-    """Check types, style, Dockerfiles and workflows"""
+    """Check types, style, Dockerfiles, shell scripts and workflows"""
     commands = {
         "ruff": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
         "mypy": ["mypy"],
         "hadolint": ["hadolint", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docker/**/*Dockerfile"))],
+        "shellcheck": [
+            "shellcheck",
+            "doitw",
+            *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docker/**/*.sh")),
+        ],
         "zizmor": ["zizmor", "--offline", "--quiet", ".github", "action.yml"],
     }
     for name, argv in commands.items():

@@ -71,8 +71,7 @@ def make_env(folder: Path, scratch: Path) -> bool:
 def _sweep(scratch: Path) -> None:
     """Remove what runs left that were killed here, whoever they were: it holds secrets."""
     for left in scratch.glob("env.*.partial"):
-        number = left.name.split(".")[1]
-        if not (number.isdecimal() and Path(f"/proc/{number}").exists()):
+        if not leftovers.lives(left.name.split(".")[1]):
             left.unlink(missing_ok=True)
 
 

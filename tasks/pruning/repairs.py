@@ -74,7 +74,7 @@ def left_over(common: Path) -> Iterator[Repair]:
     for pattern in ("*.partial", "*/*.partial", "*/*/*.partial"):
         for path in sorted(common.glob(pattern)):
             found = _PARTIAL.fullmatch(path.name)
-            if found and _old(path) and not Path("/proc", found["pid"]).exists():
+            if found and _old(path) and not leftovers.lives(found["pid"]):
                 yield _gone(path, "it is half written, by a process that is gone")
 
 
