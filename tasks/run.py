@@ -20,7 +20,7 @@ from tasks.base import command_log, commands, leftovers, places, platforms, sett
 from tasks.base.errors import UserError
 from tasks.base.events import CommandStarted, Events
 from tasks.base.references import beside
-from tasks.bases import base, debian
+from tasks.bases.declared import DeclaredBase
 from tasks.compose import project
 from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform, normalise
 from tasks.history.store import History
@@ -62,7 +62,7 @@ class Run:
         self._declared: dict[str, ImageInputs] | None = None
         self._decisions: dict[str, Decision] | None = None
         self._taken: frozenset[str] = frozenset()
-        self._identity: str | None = None
+        self._base: DeclaredBase | None = None
         self._changed = False
         self._built: set[str] = set()
 
@@ -283,7 +283,7 @@ class Run:
     def changed(self) -> None:
         """The engine holds other images than before."""
         with self._lock:
-            self._snapshot = self._decisions = self._identity = None
+            self._snapshot = self._decisions = self._base = None
             self._changed = True
             self.engine.forget()
             self.configs.forget()
@@ -317,9 +317,13 @@ class Run:
         """The images that the engine holds of an external reference for these platforms, if a build can start from just
         them. The engine's own BuildKit with the classic store takes one image for a name: with two, it asks outside."""
         images = tuple(local_image for platform in wanted if (local_image := self.base(ref, platform)))
-        several = len({local_image.id for local_image in images}) > 1
-        refused = several and not self.settings.dedicated_builder and not self.containerd_store
-        return None if refused or len(images) < len(wanted) else images
+        several = len({each.id for each in images}) > 1
+        return None if len(images) < len(wanted) or (several and not self._hands_over_several) else images
+
+    @property
+    def _hands_over_several(self) -> bool:
+        """Whether a build can get images of several platforms for one reference."""
+        return self.settings.dedicated_builder or self.containerd_store
 
     def content_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
         """The content of an image of this project that the engine holds."""
@@ -359,30 +363,27 @@ class Run:
 
     def configs_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
         """What is known of an external reference for these platforms, as ``InputResolver.resolve`` asks."""
-        images, engine = self.bases(ref, wanted), self.snapshot().platform
+        images, declared = self.bases(ref, wanted), self.declared_base
+        known = tuple(map(self.config_of, images)) if images else None
         ours = normalise(ref) == normalise(self.settings.base_image)
-        if ours and all(platforms.serves(engine, platform) for platform in wanted):
-            local_image = images[0] if images else None
-            if not base.wanted(local_image, self.settings, self.base_identity):
-                return self._base_to_come()
-        return tuple(map(self.config_of, images)) if images else None
+        if not ours or (images and all(map(declared.counts, images, wanted))):
+            return known
+        return declared.to_come(wanted) if len(wanted) == 1 or self._hands_over_several else None
 
     @property
-    def base_identity(self) -> str:
-        """The identity of the base that the project declares for this engine; "" if it declares none."""
-        if self._identity is None:
-            declared = base.declared(self.settings)
-            self._identity = debian.identity(settings.ROOT, self.snapshot().platform) if declared else ""
-        return self._identity
+    def declared_base(self) -> DeclaredBase:
+        """The base that this project's images stand on, as it is declared now."""
+        if self._base is None:
+            self._base = DeclaredBase(self.settings, self.snapshot(), lambda: self.share)
+        return self._base
 
-    def _base_to_come(self) -> tuple[ImageConfig, ...] | None:
-        """What is known of the base that is not here yet: whether the shared registry has it."""
-        if not self.settings.cache_registry:
-            return None
-        from tasks.bases import shared as shared_base
-
-        config = shared_base.of(self.settings, self.share, self.base_identity, self.snapshot().platform).config()
-        return (config,) if config else None
+    @property
+    def other_base_platforms(self) -> tuple[str, ...]:
+        """The platforms for which images are built on ``BASE_IMAGE`` that are not the engine's own."""
+        if not any(image.platforms for image in self.project.images.values()):
+            return ()
+        images = self.resolver.resolve(self.snapshot().platform, lambda ref, some: None, built_on=self.built_on)
+        return self.declared_base.others(images.values())
 
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)

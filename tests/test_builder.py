@@ -18,7 +18,7 @@ import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base.errors import UserError
-from tasks.base.settings import Settings
+from tasks.base.settings import BuilderDriver, Settings
 from tasks.buildkit import builder, oci_transfer
 from tasks.engine.client import Engine
 from tests import loopback
@@ -461,3 +461,18 @@ def layer_more(folder: Path, image_id: str) -> tuple[str, str]:
     index = json.loads((folder / "index.json").read_text())
     (folder / "index.json").write_text(json.dumps({**index, "manifests": [top]}))
     return str(top["digest"]), layer
+
+
+def test_which_programs_a_builder_runs_is_what_all_its_nodes_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "docker"
+    fake.write_text(
+        "#!/bin/sh\n[ \"$*\" = 'buildx inspect b' ] && cat <<'E'\nName: b\nNodes:\nName: b0\nPlatforms: linux/amd64*, "
+        "linux/amd64/v2\nName: b1\nPlatforms: linux/arm64, linux/arm/v7\nE\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    remote = Settings(builder_driver=BuilderDriver.REMOTE, builder_name="b")
+    assert builder.runs(remote, dict(os.environ)) == ("linux/amd64", "linux/amd64/v2", "linux/arm/v7", "linux/arm64")
+    assert builder.runs(replace(remote, builder_name="c"), dict(os.environ)) == ()

@@ -128,6 +128,17 @@ def test_what_may_be_in_use_or_is_of_others_stays(shop: Shop) -> None:
     assert NEW_NAME in engine.tags()
 
 
+def test_a_platform_whose_programs_the_builder_does_not_run_is_found(shop: Shop) -> None:
+    lab, _ = shop
+    assert "platforms" not in findings(lab)
+    found = findings(lab, PLATFORMS="linux/arm64")["platforms"]
+    assert (found["verdict"], found["detail"]) == (
+        "warn",
+        "the builder runs no programs for linux/arm64: a RUN there will fail",
+    )
+    assert "qemu-user-static" in found["remedy"]
+
+
 def test_a_lock_goes_that_nobody_holds_or_used_for_a_day(tmp_path: Path) -> None:
     held, free, fresh, other = (tmp_path / f"{name}.lock" for name in (*("vllm-swarm-" + one for one in "abc"), "d"))
     with lock.exclusive(held):

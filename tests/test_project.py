@@ -132,6 +132,9 @@ def test_what_buildx_takes_from_the_environment_counts(tmp_path: Path) -> None:
     images = load(tmp_path, text, **environ).images
     assert (images["app"].platforms, images["app"].args) == (("linux/arm64",), {"SOURCE_DATE_EPOCH": "2"})
     assert (images["fixed"].platforms, images["fixed"].args) == (("linux/386",), {"SOURCE_DATE_EPOCH": "3"})
+    images = load(tmp_path, text, **environ, PLATFORMS="linux/amd64,linux/arm64").images
+    assert images["app"].platforms == ("linux/amd64,linux/arm64",), "the setting says more than Docker's variable"
+    assert images["fixed"].platforms == ("linux/386",), "and less than the Compose file"
 
 
 def test_a_proxy_that_only_the_file_names_is_not_lost(tmp_path: Path) -> None:

@@ -59,6 +59,20 @@ def test_what_is_no_size(tmp_path: Path, text: str) -> None:
         load(tmp_path, {"CACHE_MAX_SIZE": text})
 
 
+@pytest.mark.parametrize("text", ["arm", "linux/arm64, linux/amd64", "local,linux/386"])
+def test_platforms(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".env").write_text(f"PLATFORMS={text}\n")
+    chosen = load(tmp_path, {})
+    assert chosen.platforms == tuple(text.replace(" ", "").split(","))
+    assert build_environ(chosen, {"A": "1"})["PLATFORMS"] == ",".join(chosen.platforms)
+
+
+@pytest.mark.parametrize("text", ["linux", "linux/arm64;linux/amd64", "linux/a/b/c"])
+def test_what_is_no_platform(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="PLATFORMS must be platforms such as linux/amd64,linux/arm64, not"):
+        load(tmp_path, {"PLATFORMS": text})
+
+
 def test_builds_trust_what_the_machine_is_told_to_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "SYSTEM_BUNDLE", str(tmp_path / "none.crt"))
     bundle = tmp_path / "ca.crt"

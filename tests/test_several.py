@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +133,9 @@ def test_the_classic_store_gets_its_own_platform_and_the_layout_holds_all(remote
     assert remote.build() == {"base": "built", "app": "built", "one": "built"}
     assert remote.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
     assert remote.build() == {}
+    table = remote.doit("plan").stdout.splitlines()
+    assert table[0].split() == ["image", "action", "for", "why", "seconds"]
+    assert all(platform in " ".join(table[1:]) for platform in BOTH)
     seen = json.loads((remote.folder / ".build" / "builder.json").read_text())
     assert seen["platforms"] == ["linux/amd64"], "where a build says that it is built (BUILDPLATFORM)"
     for name in ("base", "app", "one"):
@@ -138,6 +143,48 @@ def test_the_classic_store_gets_its_own_platform_and_the_layout_holds_all(remote
         assert docker("run", "--rm", remote.ref(name), "/bin/sh", "-c", "echo $WHICH").stdout == "amd64\n"
     for name in ("base", "app"):
         assert set(platforms_in(layout_of(remote, name))) == set(BOTH)
+
+
+@pytest.fixture
+def nodes(remote: Lab, endpoint: str, tmp_path: Path) -> Iterator[tuple[Lab, TemporaryEngine]]:
+    """The same with two nodes, one for each platform, and the engine that is the node for arm64."""
+    folder = Path(tempfile.mkdtemp())  # a socket's path must be short
+    with (
+        temporary_engine("tst-several-arm-", containerd_store=True) as spare,
+        loopback.grpc_of_engine(folder, spare.address.removeprefix("unix://")) as other,
+    ):
+        remote.environ |= {"BUILDER_ENDPOINTS": f"{endpoint};linux/amd64,{other};linux/arm64"}
+        yield remote, spare
+    shutil.rmtree(folder)
+
+
+@pytest.mark.engine
+def test_each_platform_is_built_on_its_node_and_both_become_one_index(
+    nodes: tuple[Lab, TemporaryEngine], far: TemporaryEngine
+) -> None:
+    """buildx itself lets several nodes build one image only if it is pushed."""
+    lab, native = nodes
+    lab.environ |= {"CACHE_BACKEND": "local"}
+    lab.write({"base/Dockerfile": FILES["base/Dockerfile"] + "COPY $TARGETARCH /native\n"})
+    assert lab.build() == {"base": "built", "app": "built", "one": "built"}
+    assert lab.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
+    for name in ("base", "app"):
+        assert architectures(lab, name) == {"linux/amd64"}
+        assert set(platforms_in(layout_of(lab, name))) == set(BOTH)
+    assert docker("run", "--rm", lab.ref("app"), "/bin/sh", "-c", "echo $WHICH").stdout == "amd64\n"
+    built = [[one for one in records_of(address) if "/native" in one] for address in (far.address, native.address)]
+    assert built == [["[3/3] COPY amd64 /native"], ["[3/3] COPY arm64 /native"]]
+    (lab.folder / "base" / "arm64").write_text("another program\n")
+    assert lab.plan()["base"]["reasons"] == ["`base/arm64` changed"]
+    assert lab.build() == {"base": "built", "app": "built", "one": "built"}
+    assert docker("run", "--rm", lab.ref("app"), "/bin/sh", "-c", "echo $WHICH").stdout == "amd64\n"
+
+
+def records_of(address: str) -> list[str]:
+    """What the records of a BuildKit's cache say that they are."""
+    done = docker("--host", address, "system", "df", "--verbose", "--format", "{{json .BuildCache}}")
+    assert done.returncode == 0, done.stderr
+    return [str(one["Description"]) for one in json.loads(done.stdout)]
 
 
 @pytest.mark.engine
@@ -185,6 +232,38 @@ def test_containerds_store_holds_all_platforms(remote: Lab, far: TemporaryEngine
         shutil.unpack_archive(out / "tar", out, "tar", filter="data")
         if name != "one":
             assert set(platforms_in(out)) == set(BOTH)
+
+
+@pytest.mark.engine
+def test_what_only_one_platform_reads_counts_for_that_one_as_buildkit_has_it(remote: Lab, far: TemporaryEngine) -> None:
+    remote.environ |= {"DOCKER_HOST": far.address, "BUILDER_DRIVER": "docker"}
+    remote.write({"compose.yml": "services: {base: {image: PREFIX/base, build: base}}\n"})
+
+    def fingerprint(platforms: str) -> str:
+        planned = json.loads(remote.doit("plan", "--json", PLATFORMS=platforms).stdout)["images"]
+        return str(planned[0]["fingerprint"])
+
+    def made(platform: str) -> str:
+        """What BuildKit makes for a platform: a digest of all files."""
+        where = Path(tempfile.mkdtemp(dir=remote.folder)) / "out"
+        argv = ["buildx", "build", "--platform", platform, "--output", f"type=local,dest={where}"]
+        done = docker("--host", far.address, *argv, str(remote.folder / "base"))
+        assert done.returncode == 0, done.stderr
+        files = sorted(path for path in where.rglob("*") if path.is_file())
+        return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+    before = {platform: (fingerprint(platform), made(platform)) for platform in BOTH}
+    whole = fingerprint(",".join(BOTH))
+    assert len({whole, *(number for number, _ in before.values())}) == 3
+    assert fingerprint("") == before["linux/amd64"][0], "the engine's own"
+    assert fingerprint("linux/arm64,linux/amd64") == whole, "in whatever order"
+    (remote.folder / "base" / "arm64").write_text("another program\n")
+    after = {platform: (fingerprint(platform), made(platform)) for platform in BOTH}
+    moved = {
+        platform: [old != new for old, new in zip(before[platform], after[platform], strict=True)] for platform in BOTH
+    }
+    assert moved == {"linux/amd64": [False, False], "linux/arm64": [True, True]}
+    assert fingerprint(",".join(BOTH)) != whole
 
 
 # ---- bases from outside: a real registry holds one for both platforms

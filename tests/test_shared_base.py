@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine
+from tasks.base.references import beside
 from tasks.bases import debian
 from tasks.engine.client import Engine
 from tests import loopback
@@ -146,6 +147,36 @@ def test_when_it_is_made_anew_is_a_decision_of_the_project(pair: Pair) -> None:
     assert second.did() == dict.fromkeys(BOTH, "built")
     assert second.made()
     assert second.did() == {}
+
+
+@pytest.mark.engine
+def test_for_another_platform_it_is_made_beside_its_name_and_shared(pair: Pair) -> None:
+    first, second = pair
+    for machine in pair:
+        (machine.folder / "bin/arch-test").touch(mode=0o755)
+        machine.environ["PLATFORMS"] = "linux/arm64"
+    aside = beside(first.base, "linux/arm64")
+    try:
+        assert first.did() == dict.fromkeys(BOTH, "built")
+        assert f"making {first.base} for linux/arm64 from Debian's packages" in first.said
+        assert first.did() == {}
+        shown = [platform_of(first, ref) for ref in (first.base, aside, f"{first.prefix}/app")]
+        assert shown == ["linux/amd64", "linux/arm64", "linux/arm64"]
+        assert dict.fromkeys(BOTH, "pull") == second.actions()
+        assert second.did() == dict.fromkeys(BOTH, "pulled")
+        assert not second.made()
+        first.environ["PLATFORMS"] = ""
+        assert first.did() == dict.fromkeys(BOTH, "built")
+        assert platform_of(first, f"{first.prefix}/app") == "linux/amd64"
+        first.environ["PLATFORMS"] = "linux/arm64"
+        assert first.actions() == dict.fromkeys(BOTH, "retag"), "what was built for it is still there"
+    finally:
+        for machine in pair:
+            machine._docker("image", "rm", "--force", aside)
+
+
+def platform_of(machine: Machine, ref: str) -> str:
+    return machine._docker("image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", ref).strip()
 
 
 @pytest.mark.engine

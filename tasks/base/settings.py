@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tasks.base import files
+from tasks.base import files, platforms
 from tasks.base.errors import UserError
 from tasks.base.forks import fork
 
@@ -64,6 +64,14 @@ def _yes_no(text: str) -> bool:
 
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _platforms(text: str) -> tuple[str, ...]:
+    try:
+        platforms.targets([text], "linux")
+    except UserError:
+        raise ValueError("platforms such as linux/amd64,linux/arm64") from None
+    return _list(text)
 
 
 def _registry(text: str) -> str:
@@ -159,6 +167,9 @@ class Settings:
     )
     base_source: BaseSource = _choice(  # noqa: RUF009  a member of an enum never changes
         BaseSource.AUTO, "where BASE_IMAGE comes from: a registry, Debian's packages, or whichever answers"
+    )
+    platforms: tuple[str, ...] = _setting(
+        (), _platforms, "the platforms that images are built for whose Compose file names none (default: the engine's)"
     )
     build_ca_cert: str = _setting(
         "", str, "certificate bundle for TLS inside builds (default: PIP_CERT, SSL_CERT_FILE or REQUESTS_CA_BUNDLE)"
@@ -256,11 +267,13 @@ def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings
 
 
 def build_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of builds: the caller's, with ``BUILD_CA_CERT`` set to the bundle that the setting names, else to
-    the one that this machine's own tools are told to trust, else to the system's, if that file is there."""
+    """The environment of builds: the caller's, with ``PLATFORMS`` wherever that was set, and ``BUILD_CA_CERT`` set to
+    the bundle that the setting names, else to the one that this machine's own tools are told to trust, else to the
+    system's, if that file is there."""
     named = (settings.build_ca_cert, *(environ.get(name, "") for name in _BUNDLES), SYSTEM_BUNDLE)
     bundle = next((path for path in named if path and Path(path).is_file()), "")
-    return {**environ, "BUILD_CA_CERT": bundle} if bundle else dict(environ)
+    ours = {"PLATFORMS": ",".join(settings.platforms), "BUILD_CA_CERT": bundle}
+    return {**environ, **{name: value for name, value in ours.items() if value}}
 
 
 def read_env(path: Path) -> dict[str, str]:

@@ -4,6 +4,9 @@ It is in the engine already, or the shared registry has it (``shared_base``), or
 from Debian's own packages (``debian``): a root filesystem, ``.build/base/rootfs.tar``, becomes an image's one layer.
 The same package versions give the same bytes and the same image id on every machine, so that what one machine
 builds on its base, another recognises.
+
+That is the engine's own platform. Where images are built for others, their base is made from Debian's packages too if
+the engine's was, and stands beside its name (``references.beside``); one from a registry is pulled as any other base.
 """
 
 from __future__ import annotations
@@ -14,13 +17,16 @@ import re
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tasks.base import commands, lock
+from tasks.base import commands, lock, platforms
 from tasks.base.errors import UserError
+from tasks.base.references import beside
 from tasks.base.settings import ROOT, BaseSource, Settings
 from tasks.bases.debian import (
     DATE,
@@ -42,58 +48,113 @@ from tasks.engine.client import Engine, LocalImage, normalise
 if TYPE_CHECKING:
     from tasks.sharing.share import Share
 
-TAR = Path(".build/base/rootfs.tar")
+FOLDER = Path(".build/base")
+TAR = FOLDER / "rootfs.tar"
 # A registry that says one of these was reached; with anything else it was not.
 _ANSWERED = re.compile(r"not found|manifest unknown|denied|unauthorized|no matching manifest|invalid reference", re.I)
 
 
-def ensure(settings: Settings, root: Path, no_cache: bool = False, share: Share | None = None) -> str:
-    """See to it that the engine holds ``BASE_IMAGE``; returns what was done in a sentence, '' for nothing.
+def ensure(
+    settings: Settings, root: Path, no_cache: bool = False, share: Share | None = None, others: Sequence[str] = ()
+) -> str:
+    """See to it that the engine holds ``BASE_IMAGE``, for its own platform and for these ``others``; returns what was
+    done in a sentence, '' for nothing.
 
     ``no_cache`` makes it from Debian's packages although it is there; ``share`` is the shared registry of the run.
 
     Raises ``UserError`` when it cannot be had: a registry that has no such image, a digest that nobody can make, a
     machine without mmdebstrap, an engine that does not answer.
     """
-    ref, engine = settings.base_image, Engine()
-    number = identity(root, engine.snapshot().platform) if declared(settings) else ""
-
-    def is_there() -> bool:
-        return not no_cache and wanted(engine.snapshot().get(ref), settings, number)
-
-    if is_there():
-        return ""
-    with lock.exclusive(lock.of_engine(engine.address, "base"), "base_image: waiting for another run that makes it"):
-        made_here_only = replace(settings, base_source=BaseSource.DEBIAN) if no_cache else settings
-        return "" if is_there() else _bring(made_here_only, root, engine, number, share)
+    engine = Engine()
+    only_debian = replace(settings, base_source=BaseSource.DEBIAN)
+    own = engine.snapshot().platform
+    done = [_Base(only_debian if no_cache else settings, root, engine, own, share, own).ensure(no_cache)]
+    for platform in others:
+        local_image = engine.snapshot().get(settings.base_image)
+        if local_image and made_here(local_image):
+            done.append(_Base(only_debian, root, engine, platform, share, own).ensure(no_cache))
+    return "; ".join(filter(None, done))
 
 
-def _bring(settings: Settings, root: Path, engine: Engine, number: str, share: Share | None) -> str:
-    """Let the engine have the base with this identity; returns what was done, in words. Raises as ``ensure``."""
-    from tasks.bases import shared as shared_base
+def name_for(ref: str, platform: str, engine: str) -> str:
+    """What the engine's image of the base ``ref`` for a platform is called; ``engine`` is the engine's own platform.
 
-    ref, platform = settings.base_image, engine.snapshot().platform
-    shared = shared_base.of(settings, share, number, platform)
-    if shared.bring(ref, engine):
-        return f"pulled {ref} from {settings.cache_registry}"
-    why = ""
-    if settings.base_source != BaseSource.DEBIAN:
-        why = pull(ref)
-        if not why:
-            return f"pulled {ref}"
-        refuse_to_stand_in(ref, settings.base_source, why)
-    elif "@" in ref:
-        refuse_to_stand_in(ref, BaseSource.DEBIAN, "")
-    what = f"{ref} from Debian's packages ({SUITE}, Python {PYTHON})"
-    print(f"base_image: {why + '; ' if why else ''}making {what}", file=sys.stderr)
-    tar = root / TAR
-    make_rootfs(root, tar, platform)
-    image = load(ref, tar, platform, number)
-    return f"made {what}{shared.give(ref, image, engine)}"
+    >>> name_for("python:3.13", "linux/amd64/v3", "linux/amd64"), name_for("python:3.13", "linux/arm64", "linux/amd64")
+    ('python:3.13', 'localhost:0/bases/python:linux-arm64-57b5b9aef43c')
+    """
+    return ref if platforms.serves(engine, platform) else beside(ref, platform)
 
 
-def rebuild(settings: Settings, local_image: LocalImage | None, share: Share, root: Path = ROOT) -> str:
-    """Make the base again, in place of the one that the engine holds; returns what was done, in words.
+@dataclass(frozen=True)
+class _Base:
+    """The base for one platform, as the files in ``root`` and the settings declare it, in an engine."""
+
+    settings: Settings
+    root: Path
+    engine: Engine
+    platform: str
+    share: Share | None
+    own: str
+    """The engine's own platform."""
+
+    @cached_property
+    def number(self) -> str:
+        """Its identity; "" for none."""
+        return identity(self.root, self.platform) if declared(self.settings) else ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in the engine."""
+        return name_for(self.settings.base_image, self.platform, self.own)
+
+    def is_there(self) -> bool:
+        """Whether the engine holds it."""
+        return wanted(self.engine.snapshot().get(self.name), self.settings, self.number)
+
+    def ensure(self, no_cache: bool) -> str:
+        """See to it that it is there; with ``no_cache`` it is made in any case. Returns what was done, in words."""
+        if not no_cache and self.is_there():
+            return ""
+        waits = "base_image: waiting for another run that makes it"
+        with lock.exclusive(lock.of_engine(self.engine.address, "base"), waits):
+            return "" if not no_cache and self.is_there() else self._bring()
+
+    def _bring(self) -> str:
+        """Let the engine have it; returns what was done, in words. Raises as ``ensure``, the function."""
+        from tasks.bases import shared as shared_base
+
+        settings, ref = self.settings, self.settings.base_image
+        known_as, tar = self.name, self.root / TAR
+        foreign = f" for {self.platform}" if known_as != ref else ""
+        if foreign:
+            tar = tar.with_stem(f"rootfs-{self.platform.replace('/', '-')}")
+        shared = shared_base.of(settings, self.share, self.number, self.platform)
+        if shared.bring(known_as, self.engine):
+            return f"pulled {ref}{foreign} from {settings.cache_registry}"
+        why = ""
+        if settings.base_source != BaseSource.DEBIAN:
+            why = pull(ref)
+            if not why:
+                return f"pulled {ref}"
+            refuse_to_stand_in(ref, settings.base_source, why)
+        elif "@" in ref:
+            refuse_to_stand_in(ref, BaseSource.DEBIAN, "")
+        what = f"{ref}{foreign} from Debian's packages ({SUITE}, Python {PYTHON})"
+        print(f"base_image: {why + '; ' if why else ''}making {what}", file=sys.stderr)
+        make_rootfs(self.root, tar, self.platform)
+        image = load(known_as, tar, self.platform, self.number)
+        return f"made {what}{shared.give(known_as, image, self.engine)}"
+
+
+def rebuild(
+    settings: Settings,
+    local_image: LocalImage | None,
+    share: Share,
+    root: Path = ROOT,
+    others: Sequence[str] = (),
+) -> str:
+    """Make the base again, in place of the one that the engine holds, and those for ``others``, further platforms;
+    returns what was done, in words.
 
     What stands in the file decides which base it is, so the day is written first, and taken back if no base comes of
     it. Raises ``UserError``.
@@ -109,7 +170,7 @@ def rebuild(settings: Settings, local_image: LocalImage | None, share: Share, ro
     date = next_date(date_of(root), time.strftime("%Y-%m-%d", time.gmtime()))
     before = set_date(root, date)
     try:
-        done = ensure(settings, root, no_cache=True, share=share)
+        done = ensure(settings, root, no_cache=True, share=share, others=others)
     except BaseException:
         (root / DATE).write_text(before)
         raise

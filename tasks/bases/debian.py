@@ -19,6 +19,7 @@ from typing import Any
 from tasks.base import commands, leftovers
 from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
+from tasks.engine.client import host_platform
 from tasks.engine.labels import LABEL
 
 SUITE, PYTHON = "trixie", "3.13"
@@ -34,6 +35,7 @@ ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "
 # What Debian's official images leave out; licenses stay.
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
 _KEPT = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
+_EMULATION = "apt-get install arch-test qemu-user-static lets this machine run programs for other processors"
 _DEBIAN_ARCHITECTURES = {"arm/v7": "armhf", "386": "i386", "ppc64le": "ppc64el"}
 
 
@@ -162,6 +164,11 @@ def make_rootfs(root: Path, tar: Path, platform: str) -> None:
             remedy="apt-get install debian-archive-keyring",
         )
     arch = _architecture(platform)
+    foreign = arch != _architecture(host_platform())
+    if foreign and not shutil.which("arch-test"):
+        raise UserError(
+            f"to make a base for {platform} here, emulation is needed, which is not installed", remedy=_EMULATION
+        )
     unfinished = tar.with_suffix(f".{os.getpid()}.tar")
     argv = mmdebstrap_argv(include, unfinished, arch, mirrors(indextargets()), root / APT)
     tar.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +180,8 @@ def make_rootfs(root: Path, tar: Path, platform: str) -> None:
                 env = {**os.environ, **_apt_proxy(), "SOURCE_DATE_EPOCH": str(EPOCH), "TMPDIR": str(scratch)}
                 done = commands.run(argv, env=env, stdout=out, stderr=out)
             if done.status:
-                raise UserError(f"mmdebstrap: {last_words(log.read_text())}", remedy=f"its log is {log}")
+                remedy = f"its log is {log}" + (f"; {_EMULATION}" if foreign else "")
+                raise UserError(f"mmdebstrap: {last_words(log.read_text())}", remedy=remedy)
             unfinished.replace(tar)
         finally:
             unfinished.unlink(missing_ok=True)

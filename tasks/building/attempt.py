@@ -134,40 +134,48 @@ class ImageBuild:
         return Outcome(status, image_id, progress, began, seconds, target, changed)
 
     def _buildx(self, target: BuildTarget, progress: Progress) -> tuple[int, str]:
-        """Run ``docker buildx build``; its exit status, and the id of the image, "" for none."""
-        run = self.run
-        with leftovers.folder("build-") as folder:
-            iidfile = folder / "id"
+        """Run ``docker buildx build``, for platforms that are built apart one after the other; its exit status, and the
+        id of the image, "" for none."""
+        run, status, ids = self.run, 0, dict[str, str]()
+        limit = run.settings.build_timeout
+        until = time.monotonic() + limit if limit else None
+        with leftovers.folder("build-") as folder, log.opened(self.log) as lines:
             image = self.attempt.image(as_built(self.inputs, folder, run.common))
-            argv = buildx.build_argv(
-                image,
-                parents=target.parents,
-                labels=self.labels,
-                tag="" if target.layout else self.tag,
-                iidfile=str(iidfile),
-                environ=run.environ,
-                extra=target.extra,
-            )
-            stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
-            try:
-                status = self._follow(argv, stdin, progress)
-            except commands.TimedOut:
-                self.late, status = True, 1
-            image_id = iidfile.read_text().strip() if status == 0 else ""
+            for platform, apart in (target.apart or {"": build_target.Apart()}).items():
+                if platform:
+                    run.events.emit(ImageNoted(self.name, f"building for {platform}"))
+                iidfile = folder / "id"
+                argv = buildx.build_argv(
+                    replace(image, platforms=(platform,)) if platform else image,
+                    parents=target.parents,
+                    labels=self.labels,
+                    tag="" if target.layout else self.tag,
+                    iidfile=str(iidfile),
+                    environ=run.environ,
+                    extra=(*target.extra, *apart.extra),
+                )
+                stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
+                try:
+                    status = self._follow(argv, stdin, progress, lines, until)
+                except commands.TimedOut:
+                    self.late, status = True, 1
+                if status:
+                    break
+                ids[platform] = iidfile.read_text().strip()
+            lines.write(change.line for change in progress.finish())
         if status and not progress.steps:
             buildx.require()
-        return status, image_id
+        return status, "" if status else build_target.one_id(target, ids)
 
-    def _follow(self, argv: Sequence[str], stdin: bytes | None, progress: Progress) -> int:
+    def _follow(
+        self, argv: Sequence[str], stdin: bytes | None, progress: Progress, lines: log.Log, until: float | None
+    ) -> int:
         run = self.run
         # Provenance would give every build another digest, and so children and registries another parent.
         env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-        seconds, silence = run.settings.build_timeout or None, Silence()
-        directory = run.project.directory
-        with (
-            log.opened(self.log) as lines,
-            commands.start(plugins.direct(argv, env), cwd=directory, env=env, stdin=stdin, seconds=seconds) as process,
-        ):
+        seconds, silence = None if until is None else max(until - time.monotonic(), 0.001), Silence()
+        directory, argv = run.project.directory, plugins.direct(argv, env)
+        with commands.start(argv, cwd=directory, env=env, stdin=stdin, seconds=seconds) as process:
             for data in process.output(LOOK_SECONDS):
                 if not data:
                     self._tell(silence.grown(), progress)
@@ -176,7 +184,6 @@ class ImageBuild:
                 changes = progress.feed(data)
                 lines.write(change.line for change in changes)
                 run.events.emit(StepsChanged(self.name, progress, changes))
-            lines.write(change.line for change in progress.finish())
         return process.returncode
 
     def _tell(self, silent: str, progress: Progress) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.base import commands, platforms
 from tasks.base.errors import UserError
@@ -29,14 +30,23 @@ from tasks.run import Run
 _BRANCHES = ("GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "BUILDKITE_BRANCH", "BRANCH_NAME")
 
 
+class Apart(NamedTuple):
+    """How an image is built for one platform alone: further arguments, and the layout that they name."""
+
+    extra: tuple[str, ...] = ()
+    layout: Path = Path()
+
+
 @dataclass(frozen=True)
 class BuildTarget:
     """How one image is built here: ``parents`` are contexts by reference (as ``buildx.build_argv`` takes them),
-    ``extra`` its further arguments, ``layout`` the folder that a dedicated builder writes the result to."""
+    ``extra`` its further arguments, ``layout`` the folder that holds the result of a dedicated builder, ``apart`` the
+    platforms that are built one by one."""
 
     parents: Mapping[str, str]
     extra: tuple[str, ...]
     layout: Path | None = None
+    apart: Mapping[str, Apart] = field(default_factory=dict)
 
 
 def choose(
@@ -46,22 +56,38 @@ def choose(
     reference which the engine holds; ``no_cache`` neither reads nor writes a cache of others, and without ``cached``
     the builder's own is not read. Raises ``UserError``."""
     inputs, settings = decision.inputs, run.settings
-    extra = builder.argv(settings, run.environ)
-    extra += [] if no_cache else caches(run, decision)
-    extra += [] if cached else ["--no-cache"]
+    extra = [*builder.argv(settings, run.environ), *([] if cached else ["--no-cache"])]
     if not settings.dedicated_builder:
-        return BuildTarget(parents, (*extra, *bases(run, decision)))
+        return BuildTarget(parents, (*extra, *([] if no_cache else caches(run, decision)), *bases(run, decision)))
     from tasks.buildkit import oci_transfer  # most builds are the engine's own
 
     builder.ready(settings, run.common, run.environ)
     results = results_folder(run.folder)
-    extra += _parents_argv(run, inputs)
-    extra += bases(run, decision)
     layout = oci_transfer.folder_of(results, inputs.name)
-    layout.mkdir(parents=True, exist_ok=True)
+    extra += [*_parents_argv(run, inputs), *bases(run, decision)]
     # What has several platforms is shared from the layout, anything else from the engine.
     packed = len(inputs.platforms) > 1 and run.share.writes
-    return BuildTarget({}, (*extra, *oci_transfer.output(layout, packed)), layout)
+
+    def alone(folder: Path, platform: str = "") -> Apart:
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = [] if no_cache else caches(run, decision, platform)
+        return Apart((*stored, *oci_transfer.output(folder, packed)), folder)
+
+    # buildx lets several nodes build one image only if it is pushed: each platform is built on its node, and joined.
+    if len(inputs.platforms) > 1 and max(len(settings.builder_endpoints), len(run.built_on)) > 1:
+        folders = {one: oci_transfer.folder_of(results, f"{inputs.name} for {one}") for one in inputs.platforms}
+        return BuildTarget({}, tuple(extra), layout, {one: alone(folder, one) for one, folder in folders.items()})
+    return BuildTarget({}, (*extra, *alone(layout).extra), layout)
+
+
+def one_id(where: BuildTarget, ids: Mapping[str, str]) -> str:
+    """The id of what was built, of the images for each platform where those were built apart: they become one index.
+    Raises ``UserError``."""
+    if where.layout is None or not where.apart:
+        return next(iter(ids.values()))
+    from tasks.buildkit import oci_transfer
+
+    return oci_transfer.indexed(where.layout, {name: (where.apart[name].layout, each) for name, each in ids.items()})
 
 
 def _parents_argv(run: Run, inputs: ImageInputs) -> list[str]:
@@ -176,7 +202,8 @@ def clean_up(run: Run, decision: Decision) -> None:
     if backend.kind == CacheBackend.LOCAL:
         from tasks.buildkit import oci_transfer
 
-        oci_transfer.tidy(Path(backends.local_folder(backend.place, decision.name, backend.branch)))
+        for each in (backend, *(_apart(backend, platform) for platform in decision.inputs.platforms)):
+            oci_transfer.tidy(Path(backends.local_folder(each.place, decision.name, each.branch)))
 
 
 def layout_of(run: Run, inputs: ImageInputs) -> Path | None:
@@ -225,10 +252,11 @@ def inline_tags(run: Run) -> list[str]:
     return [backends.cache_ref("", "", backend.branch).rpartition(":")[2]]
 
 
-def caches(run: Run, decision: Decision) -> list[str]:
-    """The cache options of a build: where it may find results of others, and where it leaves its own."""
+def caches(run: Run, decision: Decision, platform: str = "") -> list[str]:
+    """The cache options of a build: where it may find results of others, and where it leaves its own; of the build for
+    one platform alone, which would overwrite what that for another one left."""
     image = decision.inputs.image
-    backend = chosen_backend(run)
+    backend = _apart(chosen_backend(run), platform)
     if backend.kind in (CacheBackend.INLINE, CacheBackend.REGISTRY) and not run.share.reads:
         return []  # it did not answer: BuildKit would wait for it once for every reference
     if backend.kind == CacheBackend.LOCAL:
@@ -240,6 +268,14 @@ def caches(run: Run, decision: Decision) -> list[str]:
     return argv
 
 
+def _apart(backend: Backend, platform: str) -> Backend:
+    """The same for one platform alone. The inline cache is in the image, of which there is one."""
+    if not platform or backend.kind == CacheBackend.INLINE:
+        return backend
+    # No branch of git's has a colon in its name.
+    return replace(backend, branch=f"{backend.branch}:{platform}", main=f"{backend.main}:{platform}")
+
+
 @cache
 def _branch(directory: Path, environ: tuple[tuple[str, str], ...], named: str) -> str:
     known = dict(environ)
@@ -248,4 +284,5 @@ def _branch(directory: Path, environ: tuple[tuple[str, str], ...], named: str) -
         branch = commands.answer(["git", "-C", str(directory), "rev-parse", "--abbrev-ref", "HEAD"])
         branch = "" if branch == "HEAD" else branch
     stranger = fork(known)
-    return f"{stranger}:{branch}" if stranger else branch  # no branch of git's has a colon in its name
+    # Here too, nothing else has such a name.
+    return f"{stranger}:{branch}" if stranger else branch

@@ -48,12 +48,13 @@ def mark(run: Run, decision: Decision) -> str:
 
 
 def give_base(run: Run) -> None:
-    """Push the base, if it was made here before there was a registry, and that has none: what is built on it is of no
-    use to machines that have another."""
-    ref, number = run.settings.base_image, run.base_identity
-    local_image = run.snapshot().get(ref)
-    if local_image and number and local_image.labels.get(IDENTITY_LABEL) == number and made_here(local_image):
-        platform = run.snapshot().platform
+    """Push the base, for each platform, if it was made here before there was a registry, and that has none: what is
+    built on it is of no use to machines that have another."""
+    engine = run.snapshot().platform
+    for platform in (engine, *run.other_base_platforms):
+        number, local_image = run.declared_base.identity(platform), run.declared_base.local_image(platform)
+        if not (local_image and number and local_image.labels.get(IDENTITY_LABEL) == number and made_here(local_image)):
+            continue
         if shared_base.of(run.settings, run.share, number, platform).push(local_image.id, run.engine):
             run.changed()
 

@@ -205,6 +205,15 @@ def native_platforms(inspected: str) -> list[str]:
     return sorted({normalise(platform) for platform in named if platform})
 
 
+def runs(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The platforms whose programs the builder runs, natively or under emulation; none where it does not say."""
+    done = commands.run(["docker", "buildx", "inspect", argv(settings, environ)[-1]], env=environ)
+    named = [line.partition(":")[2] for line in done.stdout.splitlines() if line.startswith("Platforms:")]
+    return tuple(
+        sorted({normalise(text.strip(" *")) for line in named for text in line.split(",") if text.strip(" *")})
+    )
+
+
 def _hint(made: Recipe, why: str) -> str:
     if made.driver == BuilderDriver.DOCKER_CONTAINER:
         return (

@@ -60,7 +60,8 @@ _HINTS = tuple(
          "there is no image `{0}` that you may pull: check its name and tag, or `docker login`"),
         (r"no match for platform|exec format error|does not match the specified platform",
          "the program is made for another processor: check `platforms:` and the base's platform, or install "
-         "emulation (`docker run --privileged tonistiigi/binfmt --install all`)"),
+         "emulation (`apt-get install qemu-user-static`, or `docker run --privileged tonistiigi/binfmt --install all`; "
+         "Docker Desktop has it)"),
         (r'failed to (?:calculate checksum|compute cache key).*?"/?([^"]+)": not found',
          "`{0}` is not in the build context: is the path right, seen from `context:`, and does no .dockerignore "
          "exclude it?"),

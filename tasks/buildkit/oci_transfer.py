@@ -156,30 +156,46 @@ def context_of(engine: Engine, results: Path, name: str, local_image: LocalImage
 def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[str, LocalImage]]) -> str:
     """The build context that stands for the images that the engine holds of one reference for several platforms: by
     platform, the name and the image. Their layouts become one, whose index names them all. Raises ``UserError``."""
-    entries, parts = [], []
+    parts = {}
     for platform, (name, local_image) in sorted(named.items()):
         context_of(engine, results, name, local_image, platform)
-        part = read(folder_of(results, name), local_image.id, platform)
-        if part is None:
-            raise UserError(f"{name} is gone while it was handed to the builder", remedy="run it again")
-        manifest = blob_of(part.folder, part.manifest).read_bytes()
-        media = json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"
-        system, processor, *variant = platform.split("/")
-        of = {"os": system, "architecture": processor, **({"variant": variant[0]} if variant else {})}
-        entries.append({"mediaType": media, "digest": part.manifest, "size": len(manifest), "platform": of})
-        parts.append(part)
+        parts[platform] = _part(folder_of(results, name), local_image.id, platform)
     folder = folder_of(results, f"{ref} for {' '.join(sorted(named))}")
     with lock.exclusive(folder.with_name(f".{folder.name}.lock")):
-        return f"oci-layout://{folder}@{_join(folder, parts, entries)}"
+        return f"oci-layout://{folder}@{_join(folder, parts)}"
 
 
-def _join(folder: Path, parts: Iterable[Layout], entries: list[dict[str, Any]]) -> str:
+def indexed(folder: Path, images: Mapping[str, tuple[Path, str]]) -> str:
+    """Let a layout hold as one index what others hold: for each platform the layout and the image's id in it. Returns
+    the digest of the index. Raises ``UserError``."""
+    digest = _join(folder, {platform: _part(*image, platform) for platform, image in sorted(images.items())})
+    for layout, _ in images.values():
+        tidy(layout)
+    return digest
+
+
+def _part(folder: Path, image_id: str, platform: str) -> Layout:
+    part = read(folder, image_id, platform)
+    if part is None:
+        raise UserError(f"the image for {platform} is gone from its layout", where=str(folder), remedy="run it again")
+    return part
+
+
+def _join(folder: Path, parts: Mapping[str, Layout]) -> str:
+    """Let a layout hold these images, by platform, as one index; returns its digest."""
     media = "application/vnd.oci.image.index.v1+json"
+    entries = []
+    for platform, part in parts.items():
+        manifest = blob_of(part.folder, part.manifest).read_bytes()
+        kind = json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"
+        system, processor, *variant = platform.split("/")
+        of = {"os": system, "architecture": processor, **({"variant": variant[0]} if variant else {})}
+        entries.append({"mediaType": kind, "digest": part.manifest, "size": len(manifest), "platform": of})
     index = json.dumps({"schemaVersion": 2, "mediaType": media, "manifests": entries}).encode()
     digest = f"sha256:{hashlib.sha256(index).hexdigest()}"
     (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
     (folder / "ingest").mkdir(exist_ok=True)
-    for part in parts:
+    for part in parts.values():
         for blob in (part.manifest, part.config, *part.layers):
             with contextlib.suppress(FileExistsError):
                 os.link(blob_of(part.folder, blob), blob_of(folder, blob))

@@ -6,7 +6,7 @@ import sys
 
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
-from tasks.bases.base import TAR, ensure, rebuild, wanted
+from tasks.bases.base import FOLDER, ensure, rebuild
 from tasks.bases.debian import PACKAGES, declares_base
 from tasks.cli.action import Task, act, quiet
 from tasks.run import Run, current
@@ -16,11 +16,10 @@ def task_base_image() -> Task | None:
     """The Debian-with-Python image that everything is built on: from a registry, else from Debian's packages."""
     if not declares_base(ROOT):
         return None
-    tar = ROOT / TAR
     return {
         "actions": [(act, [_ensure])],
         "uptodate": [Present()],
-        "targets": [str(tar)] if tar.exists() else [],
+        "targets": sorted(str(tar) for tar in (ROOT / FOLDER).glob("rootfs*.tar")),
         "file_dep": [str(ROOT / PACKAGES)],
         "clean": True,
         "io": {"capture": False},
@@ -33,14 +32,14 @@ def task_rebuild_base() -> Task | None:
 
 
 class Present:
-    """Whether the engine holds the base; asked only when a task needs it."""
+    """Whether the engine holds the base, for each platform that is built; asked only when a task needs it."""
 
     def __call__(self, task: object, values: object) -> bool:
         """Ask the engine; an engine that does not answer, or a wrong setting, holds nothing."""
         try:
             run = current()
-            local_image = run.snapshot().get(run.settings.base_image)
-            return wanted(local_image, run.settings, run.base_identity)
+            base = run.declared_base
+            return all(base.counts(base.local_image(some), some) for some in ("", *run.other_base_platforms))
         except UserError:
             return False
 
@@ -50,13 +49,13 @@ class Present:
 
 
 def _ensure(run: Run) -> None:
-    if done := ensure(run.settings, ROOT, share=run.share):
+    if done := ensure(run.settings, ROOT, share=run.share, others=run.other_base_platforms):
         print(f"base_image: {done}", file=sys.stderr)
         run.changed()
 
 
 def _rebuild(run: Run) -> None:
     local_image = run.snapshot().get(run.settings.base_image)
-    done = rebuild(run.settings, local_image, run.share)
+    done = rebuild(run.settings, local_image, run.share, others=run.other_base_platforms)
     run.changed()
     print(done, file=sys.stderr)

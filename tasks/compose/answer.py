@@ -17,6 +17,7 @@ from tasks.base import files as kept
 from tasks.engine import plugins
 
 EPOCH = "SOURCE_DATE_EPOCH"
+PLATFORMS = "PLATFORMS"
 
 
 def sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] | None:
@@ -106,6 +107,6 @@ def key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, st
     # Any variable whose name is a word of the files may be interpolated: more than Compose reads, never less.
     words = set(re.findall(rb"[A-Za-z_][A-Za-z0-9_]*", b"\n".join(texts)))
     for name in sorted(environ):
-        if name.startswith(("COMPOSE_", "DOCKER_")) or name in ("HOME", EPOCH) or os.fsencode(name) in words:
+        if name.startswith(("COMPOSE_", "DOCKER_")) or name in ("HOME", EPOCH, PLATFORMS) or os.fsencode(name) in words:
             digest.update(os.fsencode(f"{name}={environ[name]}\0"))
     return digest.hexdigest()

@@ -28,7 +28,7 @@ from tasks.base.shapes import fits
 from tasks.compose import answer as compose_answer
 from tasks.compose import needs as build_needs
 from tasks.compose import tests
-from tasks.compose.answer import EPOCH
+from tasks.compose.answer import EPOCH, PLATFORMS
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
 _FORMAT = 9  # of project.json: raised whenever what is kept there changes its meaning
@@ -237,7 +237,7 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
     ref = service.get("image") or f"{answer['name']}-{name}"
     context = build.get("context") or "."
     # buildx would take the platform, and the time of layers, from the environment by itself.
-    platform = service.get("platform") or environ.get("DOCKER_DEFAULT_PLATFORM")
+    platform = service.get("platform") or environ.get(PLATFORMS) or environ.get("DOCKER_DEFAULT_PLATFORM")
     args = {name: environ[name] for name in (EPOCH,) if environ.get(name)} | (build.get("args") or {})
     return Image(
         name=name,

@@ -7,11 +7,10 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from tasks.base import commands, lock
+from tasks.base import commands, lock, platforms
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError, os_reason
 from tasks.base.settings import ROOT, Settings
-from tasks.bases import base
 from tasks.bases.debian import declares_base
 from tasks.pruning import repairs
 from tasks.pruning.repairs import Repair
@@ -80,6 +79,7 @@ def look(run: Run) -> Iterator[Finding]:
     yield from surroundings.look(run)
     yield _settings(run)
     yield _project(run)
+    yield from _platforms(run)
     yield from _kept(run)
     yield from _shared(run)
 
@@ -161,9 +161,8 @@ def _engine(run: Run) -> Iterator[Finding]:
         yield Finding("image store", Verdict.WARN, "the classic one: caches can be exported inline only", remedy)
     if not declares_base(ROOT):
         return
-    ref = run.settings.base_image
-    local_image = base.wanted(snapshot.get(ref), run.settings, run.base_identity)
-    source = "is in the engine" if local_image else "will be pulled, or made from Debian's packages"
+    ref, base = run.settings.base_image, run.declared_base
+    source = "is in the engine" if base.counts(base.local_image()) else "will be pulled, or made from Debian's packages"
     yield Finding("base image", Verdict.OK, f"{ref} {source}")
 
 
@@ -183,6 +182,27 @@ def _project(run: Run) -> Finding:
     if problems:
         return Finding("project", Verdict.FAIL, "; ".join(problems))
     return Finding("project", Verdict.OK, f"{run.project.name}: {len(run.project.images)} images")
+
+
+def _platforms(run: Run) -> Iterator[Finding]:
+    """Whether the builder runs programs for all the platforms that images are built for, where any are declared."""
+    try:
+        wanted = {platform for inputs in run.declared().values() for platform in inputs.platforms}
+        foreign = {platform for platform in wanted if not platforms.serves(run.snapshot().platform, platform)}
+    except UserError:  # told already
+        return
+    if not foreign:
+        return
+    from tasks.buildkit import builder
+
+    able = builder.runs(run.settings, run.environ)
+    missing = sorted(platform for platform in foreign if not any(platforms.serves(one, platform) for one in able))
+    if missing:
+        remedy = "apt-get install qemu-user-static, or a node for it in BUILDER_ENDPOINTS"
+        detail = f"the builder runs no programs for {', '.join(missing)}: a RUN there will fail"
+        yield Finding("platforms", Verdict.WARN, detail, remedy)
+    else:
+        yield Finding("platforms", Verdict.OK, f"the builder runs {', '.join(sorted(wanted))}")
 
 
 def _tool(name: str, least: tuple[int, int], remedy: str) -> Finding:

@@ -14,6 +14,7 @@ from tasks.base import commands
 from tasks.base.errors import UserError, printable
 from tasks.base.settings import CacheBackend
 from tasks.compose.project import Image
+from tasks.engine.client import host_platform
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
@@ -188,6 +189,7 @@ def _promised_image(decision: Decision, expected: Mapping[str, float]) -> dict[s
         "reasons": list(decision.reasons),
         "inputs": inputs.paths(),
         "fingerprint": inputs.fingerprint,
+        "platforms": list(inputs.platforms),
         "parents": list(dict.fromkeys(inputs.parents.values())),
         "external_bases": [{"ref": ref, "digest": digest or None} for ref, digest in inputs.bases.items()],
         "estimated_seconds": None if seconds is None else round(seconds, 1),
@@ -206,12 +208,14 @@ def print_table(plan: Plan) -> None:
 
     from tasks.base.output import Output, table
 
-    drawn = table("image", "action", "why", numbers=("seconds",))
+    told = any(decision.inputs.platforms not in ((), (host_platform(),)) for decision in plan.decisions.values())
+    drawn = table("image", "action", *["for"] * told, "why", numbers=("seconds",))
     for name, decision in plan.decisions.items():
         seconds = _seconds(decision, plan.expected)
         known = "?" if seconds is None else f"{seconds:.1f}" if decision.stale else ""
         why = "; ".join(decision.reasons) or "its inputs are those of the image here"
-        drawn.add_row(name, Text(decision.action, _COLOURS[decision.action]), Text(why), known)
+        built_for = [", ".join(decision.inputs.platforms)] * told
+        drawn.add_row(name, Text(decision.action, _COLOURS[decision.action]), *built_for, Text(why), known)
     console = Output()
     console.print(drawn)
     stale = sum(decision.stale for decision in plan.decisions.values())
