@@ -416,3 +416,10 @@ def test_a_password_in_a_url_is_hidden_with_and_without_the_url(name: str, url: 
     assert shown.endswith("(https://example.org/a@b)")
     assert "pass%40word" not in masked(f"{name}={url}", {})
     assert "word!" not in masked(f"{name}={url}", {})
+
+
+def test_a_secret_that_is_no_utf8_is_masked() -> None:
+    secret = b"Gehe\xe4m-wort".decode(errors="surrogateescape")
+    texts = (secret, b"Gehe\xe4m-wort".decode(errors="replace"), "Gehe%E4m-wort", "Gehe\\udce4m-wort")
+    for text in texts:
+        assert masked(f"a {text} b", {"DB_PASSWORD": secret}) == "a *** b"

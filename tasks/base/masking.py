@@ -44,7 +44,9 @@ def masked(text: str, environ: Mapping[str, str], names: Iterable[str] = ()) -> 
 
 def _spellings(values: Iterable[str]) -> set[str]:
     spelled = {form for value in values for form in (value, unquote(value))}
-    spelled |= {form for value in spelled for form in (quote(value, safe=""), quote(value), quote_plus(value))}
+    as_bytes = {value.encode(errors="surrogateescape") for value in spelled}  # it may be no UTF-8
+    spelled |= {form for data in as_bytes for form in (quote(data, safe=""), quote(data), quote_plus(data))}
+    spelled |= {data.decode(errors="replace") for data in as_bytes}  # what others wrote is read like that
     spelled |= {json.dumps(value)[1:-1] for value in spelled}
     return {value for value in spelled if len(value) >= _SHORTEST_HIDDEN}
 

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base.errors import UserError
-from tests.faults import fuzzing
+from tests.faults import fuzzing, guided
 from tests.faults.project import Project
 
 _HERE = Path(__file__).resolve().parent
@@ -25,6 +25,19 @@ MINUTES = float(os.environ.get("FAULTS_MINUTES") or 0)
 
 _SHARERS: pytest.StashKey[int] = pytest.StashKey()
 _DONE: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+def pytest_configure() -> None:
+    guided.needed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A fuzzer is led by Atheris, if that was asked for; everything else is called as always."""
+    if not guided.leads(pyfuncitem):
+        return None
+    pyfuncitem.config.stash[_DONE].append(f"{pyfuncitem.name}: {guided.lead(pyfuncitem)}")
+    return True
 
 
 @pytest.hookimpl(tryfirst=True)

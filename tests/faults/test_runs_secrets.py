@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import tarfile
 import threading
@@ -14,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests import loopback
-from tests.faults.project import Project, ended, running, wait_until
+from tests.conftest import ROOT
+from tests.faults.project import SOON, Project, ended, running, wait_until
+from tests.faults.test_kill_group import builds
 
 pytestmark = pytest.mark.engine
 
@@ -144,3 +148,25 @@ def test_none_is_anywhere_else(project: Project, secrets: dict[str, str], tmp_pa
     found = {(name, place) for place, content in places for name, value in secrets.items() if value.encode() in content}
     assert not found, found
     assert not {one for one in seen if "redis-server" not in one}, seen
+
+
+def test_no_process_that_knows_one_dumps_its_memory(project: Project, secrets: dict[str, str]) -> None:
+    """Whoever crashes, or is ended with Ctrl-\\: neither a file nor a program that collects core dumps gets them."""
+    good = (project.folder / "right/Dockerfile").read_text()
+    project.write({"right/Dockerfile": f"{good}RUN sleep 60\n"})
+    before = set(Path(ROOT).iterdir())
+    argv = ["prlimit", "--core=unlimited", *project.argv("build_optimized:right")]
+    with ended(project.started(argv)) as doit:
+        assert wait_until(lambda: "built base" in project.output and builds(project), 60), project.output
+        limits = {
+            line: Path(f"/proc/{pid}/limits").read_text().partition("Max core file size")[2].split()[0]
+            for pid, line in project.processes().items()
+        }
+        assert len(limits) >= 3, "doit, its guard and buildx"
+        assert set(limits.values()) == {"1"}, limits
+        os.kill(builds(project)[0], signal.SIGABRT)
+        doit.send_signal(signal.SIGQUIT)
+        doit.wait(20)
+        assert wait_until(lambda: not project.processes(), SOON)
+    assert set(Path(ROOT).iterdir()) == before
+    assert not list(project.folder.rglob("core*"))
