@@ -309,6 +309,12 @@ class Tree(Stack):
         with urllib.request.urlopen(f"http://{self.running()['web']}/", timeout=5) as answer:
             return str(answer.read().decode()).strip()
 
+    def inside(self, script: str) -> str:
+        """What a script says in the container of `web` of this stack."""
+        label = f"label=com.docker.compose.project={self.stack()}"
+        one = docker("ps", "-q", "--filter", label, "--filter", "label=com.docker.compose.service=web").stdout.strip()
+        return docker("exec", one, "sh", "-c", script).stdout.strip()
+
     def ask(self, host: str) -> str:
         """What another service of this stack gets from a host by this name."""
         label = f"label=com.docker.compose.project={self.stack()}"
@@ -392,9 +398,13 @@ def one_goes_and_one_is_gone(trees: list[Tree], first: Tree) -> None:
         assert {each["service"]: each["state"] for each in row["services"]} == {"web": "running", "user": "running"}
         assert row["images"].keys() == {"base", "web"}
         assert set(row["images"].values()) <= {"fresh", "retag"}
+        assert row["disk"]["data"] > 0
+        assert 0 <= row["disk"]["images"] < 30_000_000
     page, stack = first.page(), vanishes.stack()
     assert goes.doit("down_optimized", "--volumes", "--yes").returncode == 0
     assert goes.running() == {}
+    begins_with_anothers_data(goes, first)
+    assert goes.doit("down_optimized", "--volumes", "--yes").returncode == 0
     assert projects(f"{first.prefix}.*") == sorted([first.prefix, stack])
     shutil.rmtree(vanishes.folder)
     done = first.doit("ps_optimized", "--all")
@@ -409,6 +419,23 @@ def one_goes_and_one_is_gone(trees: list[Tree], first: Tree) -> None:
     assert first.doit("down_optimized", "--all-worktrees", "--yes").returncode == 0
     assert first.running() == {}
     assert f"{first.prefix}-data" in docker("volume", "ls", "-q").stdout.split(), "its data is kept"
+
+
+def begins_with_anothers_data(tree: Tree, other: Tree) -> None:
+    """A stack that is not up starts with what another one holds at that moment; its own is never overwritten."""
+    other.inside("echo kept > /data/a; chmod 640 /data/a; chown 7:8 /data/a")
+    done = tree.doit("up_optimized", "--seed-from", "nowhere")
+    assert done.returncode == 1
+    assert "no other checkout has a stack called 'nowhere', or lies there (there is " in done.stderr
+    done = tree.doit("up_optimized", "--seed-from", str(other.folder))
+    assert done.returncode == 0, done.stderr
+    assert tree.inside("cat /data/a; stat -c '%a %u %g' /data/a").split() == ["kept", "640", "7", "8"]
+    other.inside("echo other > /data/a")
+    assert other.inside("cat /data/a") == "other", "it goes on"
+    again = tree.doit("up_optimized", "--seed-from", other.stack())
+    assert again.returncode == 1
+    assert "has data already" in again.stderr
+    assert tree.inside("cat /data/a") == "kept"
 
 
 def containers(trees: list[Tree]) -> set[str]:

@@ -68,6 +68,7 @@ def task_lint() -> Iterator[Task]:
             "doitw",
             *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docker/**/*.sh")),
         ],
+        "actionlint": ["actionlint", "-shellcheck=", *sorted(map(str, Path(".github/workflows").glob("*.yml")))],
         "zizmor": ["zizmor", "--offline", "--quiet", ".github", "action.yml"],
     }
     for name, argv in commands.items():

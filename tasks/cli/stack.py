@@ -17,8 +17,14 @@ def task__env_file() -> Task:
 
 
 def task_up_optimized() -> Task:
-    """Build what is stale, start what changed, and wait until every service is healthy"""
-    return {"actions": [(_shown, ["tasks.stack.stack:up"])], "task_dep": ["_env_file", "build_optimized"], **PLAIN}
+    """Build what is stale, start what changed, and wait until every service is healthy: [--seed-from OTHER]"""
+    seed = option("seed-from", "", "begin with the data of this stack, or of the one of the checkout in this folder")
+    return {
+        "actions": [(_shown, ["tasks.stack.stack:up"])],
+        "task_dep": ["_env_file", "build_optimized"],
+        "params": [seed],
+        **PLAIN,
+    }
 
 
 def task_down_optimized() -> Task:

@@ -258,6 +258,13 @@ class Engine:
         listed = answer.get("BuildCache") or (answer.get("BuildCacheUsage") or {}).get("Items") or []
         return tuple(map(_cache_record, listed))
 
+    def volume_bytes(self) -> dict[str, int]:
+        """How much each volume holds, by name; 0 where the engine does not know."""
+        answer = self._call("GET", "/system/df?type=volume&verbose=1", LONG_SECONDS)
+        # The second from API 1.52 on.
+        listed = answer.get("Volumes") or (answer.get("VolumeUsage") or {}).get("Items") or []
+        return {each["Name"]: max(0, int((each.get("UsageData") or {}).get("Size") or 0)) for each in listed}
+
     def prune_build_cache(self, ids: Sequence[str]) -> None:
         """Remove these records of the build cache and no other, those that lie on others first; what is busy stays."""
         for group in in_groups(ids):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.base import leftovers
 from tasks.base.errors import UserError
-from tasks.engine import one_container, temporary_tag
+from tasks.engine import copies, one_container, temporary_tag
 from tasks.engine.client import Engine
 
 
@@ -28,6 +28,10 @@ def sweep(journals: Iterable[Path]) -> int:
                     removed, whole = removed + bool(taken), whole and taken is not None
                 case (one_container.KIND, address, name):
                     removed += one_container.remove(address, name)
+                case (copies.VOLUME, address, name):
+                    removed += copies.remove_volume(address, name)
+                case (copies.PAUSED, address, name):
+                    copies.go_on(address, name)
         if whole:
             journal.unlink(missing_ok=True)
     return removed

@@ -19,7 +19,9 @@ from tasks.base import commands, lock
 from tasks.base.command_line import last_words
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
+from tasks.base.formatting import size_text
 from tasks.engine.containers import Belongings, Containers, composed
+from tasks.engine.layers import Disk, chained, parts_of
 from tasks.planning.action import Action
 from tasks.run import Run
 from tasks.stack import checkout
@@ -50,8 +52,12 @@ def stacks(run: Run) -> list[Choice]:
 
 
 def ps(run: Run, as_json: bool) -> None:
-    """Print every checkout's stack: whose it is, its containers and their addresses, and how its images are."""
-    listed = [_row(run, choice) for choice in stacks(run)]
+    """Print every checkout's stack: whose it is, its containers and their addresses, how its images are, and the bytes
+    on the disk that no other has."""
+    choices = stacks(run)
+    data = run.engine.volume_bytes()
+    shares = Disk({choice.name: _parts(run, choice) for choice in choices})
+    listed = [_row(run, choice, data, shares) for choice in choices]
     if as_json:
         print(json.dumps(listed, indent=2))
         return
@@ -110,15 +116,26 @@ def _where(choice: Choice) -> str:
     return f"{choice.directory}{'' if choice.place.there else ', which is gone'}"
 
 
-def _row(run: Run, choice: Choice) -> dict[str, Any]:
+def _parts(run: Run, choice: Choice) -> dict[str, int]:
+    """The layers of all images that the containers of a stack are made from, by chain."""
+    parts: dict[str, int] = {}
+    for image_id in {container.image_id for container in Containers(choice.name).look()}:
+        with contextlib.suppress(UserError):  # an image may have been removed under its container
+            parts |= parts_of(chained(run.engine.layers(image_id)))
+    return parts
+
+
+def _row(run: Run, choice: Choice, data: Mapping[str, int], shares: Disk) -> dict[str, Any]:
     project = Containers(choice.name)
+    volumes = list(project.belongings().volumes)
     return {
         "stack": choice.name,
         "checkout": choice.directory,
         "gone": not choice.place.there,
         "services": rows((), project.look()),
-        "volumes": list(project.belongings().volumes),
+        "volumes": volumes,
         "images": _images(run, choice),
+        "disk": {"data": sum(data.get(name, 0) for name in volumes), "images": shares.unique(choice.name)},
     }
 
 
@@ -135,14 +152,21 @@ def _images(run: Run, choice: Choice) -> dict[str, str]:
 def _print(listed: Sequence[Mapping[str, Any]]) -> None:
     from tasks.base.output import Output, table
 
-    drawn = table("stack", "checkout", "containers", "addresses", "images")
+    drawn = table("stack", "checkout", "containers", "addresses", "images", numbers=("data", "own layers"))
     for row in listed:
         services = row["services"]
         addresses = [
             f"{service['service']} {address}" for service in services for address in service["addresses"].values()
         ]
         where = f"{row['checkout']} (gone)" if row["gone"] else row["checkout"]
-        drawn.add_row(row["stack"], where, _state(services), "\n".join(addresses), _stale(row["images"]))
+        drawn.add_row(
+            row["stack"],
+            where,
+            _state(services),
+            "\n".join(addresses),
+            _stale(row["images"]),
+            *map(size_text, row["disk"].values()),
+        )
     Output().print(drawn)
 
 

@@ -47,16 +47,20 @@ def make_env(run: Run) -> None:
     secrets.check(folder, run.environ)
 
 
-def up(run: Run) -> None:
+def up(run: Run, seed_from: str = "") -> None:
     """The action of ``up_optimized``: see ``start``."""
-    start(run, checkout.settled(run), "up")
+    start(run, checkout.settled(run), "up", seed_from)
 
 
-def start(run: Run, compose: Compose, task: str) -> None:
-    """Start the stack for ``task``, wait for health, tell its table; ``UserError`` says which service is not healthy,
-    and why."""
+def start(run: Run, compose: Compose, task: str, seed_from: str = "") -> None:
+    """Start the stack for ``task``, with the data of another checkout's (``seed``) if one is named, wait for health,
+    tell its table; ``UserError`` says which service is not healthy, and why."""
     with locked(run, compose.project):
         kept = images.kept(run)
+        if seed_from:
+            from tasks.stack import seed  # few begin with another's data
+
+            seed.seed(run, compose, seed_from, kept)
         checkout.pin(run, compose, kept)
         outcome = bringup.start(compose, bringup.terms(run, task), built=images.named(kept))
         if outcome.healthy:
