@@ -12,7 +12,8 @@ and an image whose digest was never seen before was needed. Three ways are count
 each commit, as `docker compose build` and most CI jobs do (with layer caching alone the builder is still asked for
 each, and finds work in those that were needed, if it holds the cache of the commit before); building those whose
 context folder or Dockerfile changed, as path filters do, and what these miss; and ours. An image that BuildKit cannot
-build so, as one that adds an URL, is unjudged at that commit.
+build so, as one that adds an URL, is unjudged at that commit. `doit plan --at COMMIT --since` the one before, which
+reads git alone, is held against the images that BuildKit makes otherwise than of the commit before.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
 from benchmarks.peers import Bench, measuring_engine
+from benchmarks.projects import DOIT, ROOT
 from benchmarks.replay import commits
 from benchmarks.results import say
 from benchmarks.stand_ins import StandIns, rewrite
@@ -53,6 +55,9 @@ _COLUMNS = {
     "needed": "needed",
     "ours": "ours",
     "missed": "missed by us",
+    "changed": "changed",
+    "at": "by plan --at",
+    "missed_at": "missed by it",
     "unjudged": "unjudged",
 }
 
@@ -72,6 +77,10 @@ class Tally:
     unjudged: int = 0
     missed: list[str] = field(default_factory=list)
     needless: list[str] = field(default_factory=list)
+    changed: int = 0
+    at: int = 0
+    missed_at: list[str] = field(default_factory=list)
+    needless_at: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Judge:
     def __init__(self, bench: Bench, stand_ins: StandIns) -> None:
         self._bench, self._stand_ins = bench, stand_ins
         self._seen: dict[str, set[str]] = {}
+        self._last: dict[str, str] = {}
 
     def build(self) -> Built:
         """Build what is checked out, image for image what BuildKit makes of it. ``UserError`` where the project cannot
@@ -120,6 +130,12 @@ class Judge:
                 self._seen[name].add(digest)
         return found
 
+    def changed(self, built: Built) -> set[str]:
+        """The images that are not what they were at the commit before."""
+        changed = {name for name, digest in built.digests.items() if self._last.get(name) != digest}
+        self._last = dict(built.digests)
+        return changed
+
     def _bake(self, targets: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, str] | None, str]:
         """The digest of each target, or None with what BuildKit said."""
         with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +167,7 @@ class History:
     """Somebody's last commits, checked out one by one below a folder."""
 
     def __init__(self, repository: Path, count: int, folder: Path) -> None:
-        self._repository, self._folder = repository, folder
+        self._repository, self._folder, self._before = repository, folder, ""
         self._commits = commits(repository, count + 1)
 
     def __len__(self) -> int:
@@ -166,8 +182,22 @@ class History:
             commit, _, subject = said.partition(" ")
             argv = ["git", "-C", str(self._repository), "diff", "--name-only", "-z", last, commit]
             changed = commands.run(argv).checked("git").stdout.split("\0") if last else []
+            self._before = last
             yield commit, subject, [self._folder / path for path in changed if path]
             last = commit
+
+    def at(self, commit: str, bench: Bench) -> set[str]:
+        """The images that `plan --at` names for a commit, after the one before."""
+        files = bench.environ["COMPOSE_FILE"].split(os.pathsep)
+        places = (str(self._repository / Path(file).relative_to(self._folder)) for file in files)
+        environ = {**bench.environ, "COMPOSE_FILE": os.pathsep.join(places)}
+        argv = [*DOIT, "plan", "--at", commit, "--since", self._before, "--json"]
+        done = commands.run(argv, env=environ, cwd=ROOT).checked(f"plan --at {commit}")
+        return {
+            image["name"].replace(".", "_")
+            for image in json.loads(done.stdout)["images"]
+            if image["action"] == Action.BUILD
+        }
 
 
 def replay(history: History, bench: Bench, judge: Judge, tally: Tally) -> None:
@@ -177,7 +207,8 @@ def replay(history: History, bench: Bench, judge: Judge, tally: Tally) -> None:
         since = time.monotonic()
         try:
             built = judge.build()
-            needed = judge.needed(built)
+            needed, changed_images = judge.needed(built), judge.changed(built)
+            at = history.at(commit, bench) & built.digests.keys() if began else set()
             plan = {image["name"].replace(".", "_"): image for image in bench.plan()}
         except UserError as error:
             tally.passed_over += 1
@@ -197,6 +228,10 @@ def replay(history: History, bench: Bench, judge: Judge, tally: Tally) -> None:
             tally.needed += len(needed)
             tally.missed += [f"{commit} {name}" for name in needed - ours]
             tally.needless += [f"{commit} {name}" for name in ours - needed]
+            tally.changed += len(changed_images)
+            tally.at += len(at)
+            tally.missed_at += [f"{commit} {name}" for name in changed_images - at]
+            tally.needless_at += [f"{commit} {name}" for name in at - changed_images]
             counts = f"ours {len(ours)}, needed {len(needed)} of {len(built.digests)}"
             left.took("commit", time.monotonic() - since)
             rest = left.of(["commit"] * (len(history) - number - 1))
@@ -280,13 +315,22 @@ def keep(name: str, tally: Tally) -> None:
         "missed": len(tally.missed),
         "needless": len(tally.needless),
         "unjudged": tally.unjudged,
+        "changed": tally.changed,
+        "at": tally.at,
+        "missed_at": len(tally.missed_at),
         "run": f"{facts['date']}, {facts['commit']}",
     }
     figures.write_text(json.dumps(kept, indent=1) + "\n")
     text = markdown(kept)
     HERE.with_suffix(".md").write_text(text)
     print(text)
-    for kind, which in (("missed", tally.missed), ("needless", tally.needless)):
+    kinds = {
+        "missed": tally.missed,
+        "needless": tally.needless,
+        "missed by plan --at": tally.missed_at,
+        "needless by plan --at": tally.needless_at,
+    }
+    for kind, which in kinds.items():
         for one in which:
             print(f"{kind}: {one}", file=sys.stderr)
 
@@ -299,7 +343,22 @@ def markdown(kept: Mapping[str, Mapping[str, Any]]) -> str:
     for label, one in kept.items():
         numbers = [str(one.get(key, "")) for key in _COLUMNS]
         lines.append(f"| {label} | {' | '.join(numbers)} | {one.get('run', '')} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *_minutes(kept)])
+
+
+def _minutes(kept: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The minutes of CI that GitHub bills at least for these jobs: it rounds each up to a minute. One for each image
+    that is built, or whose job has to start to see that the cache has it; and one in each commit for the plan."""
+    yield "The least minutes that GitHub bills for them, which rounds each job up to one: a job for each image, and for"
+    yield "`plan --at` one more in each commit, which decides. With layer caching alone each job starts all the same."
+    yield ""
+    yield "| history | everything | layer caching alone | path filters | plan --at |"
+    yield "|---|--:|--:|--:|--:|"
+    for label, one in kept.items():
+        every, filtered = one["all_at_each_commit"], one["by_context_folder"]
+        ours = one["commits"] + one["at"] if one.get("at") is not None else ""
+        yield f"| {label} | {every} | {every} | {filtered} | {ours} |"
+    yield ""
 
 
 if __name__ == "__main__":
