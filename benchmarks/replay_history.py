@@ -355,8 +355,8 @@ def _minutes(kept: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield "| history | everything | layer caching alone | path filters | plan --at |"
     yield "|---|--:|--:|--:|--:|"
     for label, one in kept.items():
-        every, filtered = one["all_at_each_commit"], one["by_context_folder"]
-        ours = one["commits"] + one["at"] if one.get("at") is not None else ""
+        every, filtered = (one.get(key, "") for key in ("all_at_each_commit", "by_context_folder"))
+        ours = one["commits"] + one["at"] if "at" in one else ""
         yield f"| {label} | {every} | {every} | {filtered} | {ours} |"
     yield ""
 

@@ -84,7 +84,7 @@ def test_path_filters_take_what_builds_on_what_changed() -> None:
 
 def test_the_table_says_which_run_each_history_is_of() -> None:
     kept = {"a/b": {"commits": 3, "ours": 2, "needed": 1, "missed": 0, "unjudged": 1, "run": "2026-11-26 01:10, abc"}}
-    assert "| a/b | 3 |  |  |  |  | 1 | 2 | 0 | 1 | 2026-11-26 01:10, abc |" in replay_history.markdown(kept)
+    assert "| a/b | 3 |  |  |  |  | 1 | 2 | 0 |  |  |  | 1 | 2026-11-26 01:10, abc |" in replay_history.markdown(kept)
 
 
 HISTORY = [
@@ -131,3 +131,4 @@ def test_a_history_is_judged_without_its_bases_and_without_running_anything(tmp_
     assert (tally.commits, tally.passed_over, tally.unjudged, tally.images) == (3, 0, 0, {"app"})
     assert (tally.needed, tally.ours, tally.missed, tally.needless) == (1, 1, [], [])
     assert (tally.every, tally.by_folder, tally.missed_by_folder) == (3, 3, 0)
+    assert (tally.changed, tally.at, tally.missed_at) == (1, 1, [])
