@@ -294,6 +294,7 @@ def test_the_workflow_uses_these_tasks_and_may_only_read() -> None:
     assert workflow["permissions"] == {}, "each job says what it may do"
     jobs = [job for job in workflow["jobs"].values() if "steps" in job]
     assert all(job["permissions"] == {"contents": "read"} and "timeout-minutes" in job for job in jobs)
-    commands = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+    steps = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+    commands = [step for step in steps if not step.startswith("sudo apt-get")]  # what a test wants of the machine
     assert commands == ["./doitw lint", "./doitw test", "./doitw test_unit", "./doitw ci_build", "./doitw ci_test"]
     assert os.access(ROOT / "doitw", os.X_OK)
