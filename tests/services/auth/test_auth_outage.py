@@ -89,6 +89,7 @@ async def test_without_postgres(
         postgres_link.freeze()
     assert await status(http, key) in (503, 504)
     assert await status(http, token) == 200  # the key that checks it is known, and Redis answers
+    assert (await http.get("/jwks")).json()["keys"]
     with anyio.fail_after(12):
         body = {"username": "somebody", "password": PASSWORD}
         assert (await http.post("/users", json=body)).status_code in (503, 504)
