@@ -31,6 +31,7 @@ from tasks.planning import plan, record
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.sharing.asked import Asked
+from tasks.sharing.unasked import Unasked, settled
 
 if TYPE_CHECKING:
     from tasks.planning.shared_image import SharedImage
@@ -160,7 +161,8 @@ class Run:
         """The registry that machines share finished images through, if one is set."""
         from tasks.sharing import share
 
-        return share.of(self.settings, self.events.say, self.coordinator.index if self.settings.redis_url else None)
+        index = self.coordinator.index if self.settings.redis_url else None
+        return share.of(self.settings, self.events.say, index, self.folder / "answers.json")
 
     @cached_property
     def asked(self) -> Asked:
@@ -212,24 +214,32 @@ class Run:
 
     def decisions(self) -> dict[str, Decision]:
         """What would be done about each image, and why; made again after ``changed``."""
-        with self._lock:
-            if self._decisions is None:
-                inputs = self.resolver.resolve(self.snapshot().platform, self.configs_of, built_on=self.built_on)
-                self._decisions = self._planned(inputs, whole=True)
-                self._ask_others(self._decisions)
-                self.resolver.keep()
-                self.configs.keep(local_image.id for local_image in self.snapshot().by_name.values())
-            return self._decisions
+        before = self._decisions
+        decided = settled(self._lock, self._all, lambda wanted: self.share.look(wanted))
+        if decided is not before:
+            self._ask_others(decided)
+        return decided
+
+    def _all(self) -> dict[str, Decision]:
+        if self._decisions is None:
+            inputs = self.resolver.resolve(self.snapshot().platform, self.configs_of, built_on=self.built_on)
+            self._decisions = self._planned(inputs, whole=True)
+            self.resolver.keep()
+            self.configs.keep(local_image.id for local_image in self.snapshot().by_name.values())
+        return self._decisions
 
     def decide(self, name: str, *, refresh: bool = False) -> Decision:
         """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
         ``refresh``: with its folders walked again, for whoever is about to act on it."""
-        with self._lock:
-            if not refresh and (self._decisions is not None or not self._changed):
-                return self.decisions()[name]
+        if not refresh and (self._decisions is not None or not self._changed):
+            return self.decisions()[name]
+
+        def alone() -> Decision:
             chosen = self.resolver.again() if refresh else self.resolver
             inputs = chosen.resolve(self.snapshot().platform, self.configs_of, name, self.built_on)
             return self._planned(inputs)[name]
+
+        return settled(self._lock, alone, lambda wanted: self.share.look(wanted))
 
     def _planned(self, inputs: Mapping[str, ImageInputs], whole: bool = False) -> dict[str, Decision]:
         """Decide about all of these; the shared registry is asked about what would else be built, and once in a while
@@ -249,9 +259,13 @@ class Run:
             return self._possible(decided)
         if self.share.reads:
             from tasks.planning import agreement
+            from tasks.sharing.wanted import all_wanted
 
             def look(names: Collection[str]) -> Mapping[str, SharedImage]:
-                return self.share.offers({name: inputs[name] for name in names}, snapshot.platform)
+                wanted = all_wanted({name: inputs[name] for name in names}, snapshot.platform)
+                if unasked := self.share.unasked(wanted):
+                    raise Unasked(unasked)
+                return self.share.look(wanted)
 
             decided, taken = agreement.Agreement(decided, planned, look, self.content_of).reach(ask, whole)
             if whole:

@@ -124,6 +124,7 @@ class Relay:
 
     def __init__(self, target: int) -> None:
         self.silent = False
+        self.accepted = 0
         self._target = target
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
@@ -142,6 +143,7 @@ class Relay:
                 client, _ = self._server.accept()
             except OSError:
                 return
+            self.accepted += 1
             if self.silent:
                 threading.Timer(60, client.close).start()
                 continue

@@ -30,12 +30,13 @@ from tasks.planning.action import Action
 from tasks.planning.agreement import Verdict
 from tasks.planning.plan import Decision
 from tasks.planning.shared_image import SharedImage
-from tasks.sharing import pulse, transfer
+from tasks.sharing import by_docker, pulse, transfer
 from tasks.sharing import share as share_module
+from tasks.sharing.by_docker import _reason
 from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.registry import Registry
-from tasks.sharing.share import Share, _reason
+from tasks.sharing.share import Share
 from tasks.sharing.wanted import Wanted, wanted_of
 from tests import loopback
 from tests.conftest import ROOT, Lab
@@ -677,8 +678,9 @@ def test_one_that_is_slow_but_answers_is_waited_for(monkeypatch: pytest.MonkeyPa
     one, said = sharing(monkeypatch, lambda *asked: FOUND)
     pings: list[float] = []
     monkeypatch.setattr(one.registry, "ping", pings.append)
-    monkeypatch.setattr(share_module, "LOOK_SECONDS", 0.1)
-    assert one._watched(["sh", "-c", "sleep 0.5; echo done"], {"PATH": os.defpath}, 20.0).stdout == "done\n"
+    monkeypatch.setattr(by_docker, "LOOK_SECONDS", 0.1)
+    slow = ["sh", "-c", "sleep 0.5; echo done"]
+    assert by_docker.watched(slow, {"PATH": os.defpath}, 20.0, one._pulse).stdout == "done\n"
     assert pings
     assert not said
 

@@ -17,6 +17,7 @@ from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base.references import beside
 from tasks.bases import debian
 from tasks.engine.client import Engine
+from tasks.sharing.registry import Registry
 from tests import loopback
 from tests.conftest import ROOT
 from tests.test_share import (
@@ -116,8 +117,12 @@ def test_a_new_machine_knows_what_to_pull_before_it_has_a_base(pair: Pair) -> No
     assert second.base_content() == "", "a plan changes nothing"
     assert second.did() == dict.fromkeys(BOTH, "pulled")
     assert not second.made()
-    assert second.base_content() == first.base_content()
+    assert second.base_content() == "", "what is pulled needs none"
     assert second.did() == first.did() == {}
+    (second.folder / "app.py").write_text("two")
+    assert second.did() == {"app": "built"}
+    assert not second.made()
+    assert second.base_content() == first.base_content()
 
 
 @pytest.mark.engine
@@ -139,7 +144,6 @@ def test_when_it_is_made_anew_is_a_decision_of_the_project(pair: Pair) -> None:
     assert second.actions() == dict.fromkeys(BOTH, "pull")
     assert second.did() == dict.fromkeys(BOTH, "pulled")
     assert not second.made()
-    assert second.base_content() == first.base_content()
     # The package list decides as well: nothing is shared of that one yet, so it is made.
     with (second.checkout / debian.PACKAGES).open("a") as stream:
         stream.write("zlib1g\n")
@@ -200,7 +204,26 @@ def test_one_that_was_made_before_there_was_a_registry_goes_there_with_the_first
     assert first.doit("base_image", CACHE_REGISTRY="").returncode == 0
     assert first.did() == dict.fromkeys(BOTH, "built")
     assert second.did() == dict.fromkeys(BOTH, "pulled")
-    assert first.base_content() == second.base_content()
+    assert second.doit("base_image").returncode == 0
+    assert first.base_content() == second.base_content() != ""
+
+
+@pytest.mark.engine
+def test_a_base_that_a_pull_did_not_need_is_brought_where_that_fails(
+    pair: Pair,
+    server: loopback.Service,  # noqa: F811
+) -> None:
+    first, second = pair
+    first.did()
+    registry = Registry(server.address)
+    path, platform = f"{first.prefix}/app", Engine().snapshot().platform
+    held = registry.image(path, loopback.tags(server, path)[0], platform)
+    assert held is not None
+    for layer in held.layers:
+        for file in (first.folder.parent / "registry").rglob(layer.removeprefix("sha256:")):
+            shutil.rmtree(file)
+    assert second.did() == {"app": "built", "other": "pulled"}
+    assert second.base_content() == first.base_content()
 
 
 @pytest.mark.engine

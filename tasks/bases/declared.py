@@ -10,6 +10,7 @@ from tasks.base.settings import ROOT, Settings
 from tasks.bases import base, debian
 from tasks.engine.client import ImageConfig, LocalImage, Snapshot, normalise
 from tasks.inputs.image_inputs import ImageInputs
+from tasks.sharing.unasked import Unasked
 
 if TYPE_CHECKING:
     from tasks.sharing.share import Share
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 class DeclaredBase:
     """``BASE_IMAGE`` as the settings and the files declare it now, to an engine that holds ``snapshot``; ``share`` is
-    asked for where a shared registry is set. Raises ``UserError``."""
+    asked for where a shared registry is set. Raises ``UserError``, and ``Unasked`` where that has to be asked first."""
 
     def __init__(self, settings: Settings, snapshot: Snapshot, share: Callable[[], Share]) -> None:
         self._settings, self._snapshot, self._share = settings, snapshot, share
@@ -40,6 +41,10 @@ class DeclaredBase:
         """Whether an image of the engine is the base that is wanted for a platform, the engine's without."""
         return base.wanted(local_image, self._settings, self.identity(platform))
 
+    def is_here(self, others: Iterable[str]) -> bool:
+        """Whether the engine holds what is wanted, for its own platform and these others."""
+        return all(self.counts(self.local_image(some), some) for some in ("", *others))
+
     def others(self, images: Iterable[ImageInputs]) -> tuple[str, ...]:
         """The platforms other than the engine's for which these images are built on it."""
         read = {platform for inputs in images for platform in self._read_for(inputs)}
@@ -51,10 +56,13 @@ class DeclaredBase:
             return None
         from tasks.bases import shared
 
-        known = [
-            shared.of(self._settings, self._share(), self.identity(platform), self._own(platform)).config()
+        there = [
+            shared.of(self._settings, self._share(), self.identity(platform), self._own(platform))
             for platform in wanted
         ]
+        if unasked := {str(number): each for number, base in enumerate(there) for each in base.unasked.values()}:
+            raise Unasked(unasked)
+        known = [base.config() for base in there]
         return tuple(config for config in known if config) if all(known) else None
 
     def _own(self, platform: str) -> str:

@@ -33,6 +33,11 @@ class SharedBase:
     number: str
     platform: str
 
+    @property
+    def unasked(self) -> dict[str, Wanted]:
+        """Itself, where ``config`` would have to ask about it, which takes its time."""
+        return self.share.unasked({REF: self._wanted}) if self.share else {}
+
     def config(self) -> ImageConfig | None:
         """What is known of it before it is here; None if the registry has none."""
         shared_image = self._offer()

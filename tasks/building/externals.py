@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
@@ -15,9 +16,13 @@ from collections.abc import Mapping
 from tasks.base import commands, platforms
 from tasks.base.errors import UserError
 from tasks.base.references import beside, repository
+from tasks.base.settings import ROOT
+from tasks.bases import base
+from tasks.bases.debian import declares_base
 from tasks.building.events import ImageNoted
 from tasks.buildkit import builder
 from tasks.engine import plugins
+from tasks.engine.client import normalise
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
@@ -43,6 +48,8 @@ def bring(run: Run, decision: Decision) -> bool:
     cache, and is tried once in a run.
     """
     read_for = decision.inputs.read_for
+    if declares_base(ROOT) and normalise(run.settings.base_image) in map(normalise, read_for) and bring_base(run):
+        return True
     missing = [
         (ref, platform) for ref, some in read_for.items() for platform in some if run.base(ref, platform) is None
     ]
@@ -50,6 +57,17 @@ def bring(run: Run, decision: Decision) -> bool:
     if brought:
         run.changed()
     return bool(brought)
+
+
+def bring_base(run: Run) -> bool:
+    """See to it that the engine holds the base that everything is built on; whether anything had to be done."""
+    others = run.other_base_platforms
+    if run.declared_base.is_here(others):
+        return False
+    if done := base.ensure(run.settings, ROOT, share=run.share, others=others):
+        print(f"base_image: {done}", file=sys.stderr)
+        run.changed()
+    return bool(done)
 
 
 def pull(run: Run, decision: Decision) -> bool:

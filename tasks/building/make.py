@@ -17,14 +17,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tasks.base import commands, lock
+from tasks.base import commands
 from tasks.base.errors import UserError, os_reason
 from tasks.base.formatting import seconds_text
-from tasks.building import build_target, early, externals, results, room, turns
+from tasks.building import build_target, builds_lock, early, externals, results, room, turns
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
 from tasks.building.state import State
@@ -32,7 +31,7 @@ from tasks.engine import temporary_tag
 from tasks.engine.client import Gone, LocalImage
 from tasks.history.store import Status, steps_of
 from tasks.planning.action import Action
-from tasks.planning.plan import ANOTHER, Decision, is_for, made_from
+from tasks.planning.plan import ANOTHER, Decision, built_for, is_for, made_from
 from tasks.planning.reasons import NO_CACHE
 from tasks.run import Run, current
 from tasks.sharing.wanted import wanted_of
@@ -57,12 +56,9 @@ def make(name: str, no_cache: bool = False) -> Any:
     from doit.exceptions import TaskFailed
 
     run = current()
-
-    def waits() -> None:
-        run.events.emit(ImageNoted(name, "waits for cache_prune"))
-
+    waits = _waits_for_pruning(run, name)
     try:
-        with run.kept(early.Busy), lock.shared(builds_lock(run), waits):
+        with run.kept(early.Busy), builds_lock.shared(run, waits):
             if not no_cache and _left_out(run, name):
                 run.events.emit(ImageEnded(name, State.LEFT))
             else:
@@ -77,16 +73,15 @@ def make(name: str, no_cache: bool = False) -> Any:
     return None
 
 
+def _waits_for_pruning(run: Run, name: str) -> Callable[[], None]:
+    return lambda: run.events.emit(ImageNoted(name, "waits for cache_prune"))
+
+
 def make_early(run: Run, names: Sequence[str]) -> None:
     """The action of an early task: see ``early``; these are the images that have early stages, most urgent first."""
-    with lock.shared(builds_lock(run), lambda: None):
+    with builds_lock.shared(run, lambda: None):
         _begin(run)
         early.build_next(run, names)
-
-
-def builds_lock(run: Run) -> Path:
-    """The lock that all builds with this engine share, of whatever checkout, and that pruning takes for itself."""
-    return lock.of_engine(run.engine.address, "builds")
 
 
 def _make(run: Run, name: str, no_cache: bool = False) -> None:
@@ -136,15 +131,7 @@ def _left_out(run: Run, name: str) -> bool:
     decisions = run.decisions()
     if decisions[name].action != Action.PULL:
         return False
-    todo, seen = [each for each in run.wanted if each in decisions], set[str]()
-    while todo:
-        decision = decisions[todo.pop()]
-        if decision.name not in seen:
-            seen.add(decision.name)
-            todo += decision.inputs.parents.values()
-            if decision.builds and name in decision.coming:
-                return False
-    return True
+    return not any(name in decisions[each].coming for each in built_for(run.wanted, decisions))
 
 
 def _looked(run: Run, name: str) -> Decision:
@@ -246,13 +233,18 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
     run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected_seconds.get(name)))
 
     def waits(who: str) -> None:
+        builds_lock.let_go(run)
         run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
     with run.coordinator.acquire(wanted.turn, waits, commands.stopping, run.expected_seconds.get(name)):
         if commands.stopping():
             raise commands.Stopped
         run.share.forget(wanted)
-        decision = run.decide(name, refresh=True)
+        if builds_lock.take_again(run, _waits_for_pruning(run, name)):
+            run.changed()
+            decision = _decided(run, name)
+        else:
+            decision = run.decide(name, refresh=True)
         if decision.action == Action.PULL:
             if _pull(run, decision):
                 return

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from tasks.base import lock
 from tasks.base.errors import UserError
-from tasks.building import build_target
+from tasks.building import build_target, builds_lock
 from tasks.building.attempt import Attempt, ImageBuild, InputsChanged, Outcome
-from tasks.building.make import builds_lock
 from tasks.engine import temporary_tag
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
@@ -25,7 +23,7 @@ def once_more(run: Run, decision: Decision) -> Iterator[str]:
     image_id = ""
     temporary_tag.note(run.engine, build.tag)
     try:
-        with lock.shared(builds_lock(run), lambda: None):
+        with builds_lock.shared(run, lambda: None):
             outcome = _built(build)
         made = run.snapshot().get(build.tag)
         image_id = build_target.import_result(run, decision, outcome.target, outcome.image_id, made)

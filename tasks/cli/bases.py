@@ -6,9 +6,11 @@ import sys
 
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
-from tasks.bases.base import FOLDER, ensure, rebuild
+from tasks.bases.base import FOLDER, rebuild
 from tasks.bases.debian import PACKAGES, declares_base
 from tasks.cli.action import Task, act, quiet
+from tasks.engine.client import normalise
+from tasks.planning.plan import built_for
 from tasks.run import Run, current
 
 
@@ -35,11 +37,11 @@ class Present:
     """Whether the engine holds the base, for each platform that is built; asked only when a task needs it."""
 
     def __call__(self, task: object, values: object) -> bool:
-        """Ask the engine; an engine that does not answer, or a wrong setting, holds nothing."""
+        """Ask the engine; an engine that does not answer, or a wrong setting, holds nothing. A base that nothing in
+        this run is built on need not be there."""
         try:
             run = current()
-            base = run.declared_base
-            return all(base.counts(base.local_image(some), some) for some in ("", *run.other_base_platforms))
+            return run.declared_base.is_here(run.other_base_platforms) or _nobody_builds_on_it(run)
         except UserError:
             return False
 
@@ -48,10 +50,18 @@ class Present:
         return "BASE_IMAGE is in the engine"
 
 
+def _nobody_builds_on_it(run: Run) -> bool:
+    """Whether images were asked for, and none is built here that stands on the base: what is pulled needs none."""
+    if not run.wanted:
+        return False
+    decisions, ref = run.decisions(), normalise(run.settings.base_image)
+    return not any(ref in map(normalise, decisions[name].inputs.bases) for name in built_for(run.wanted, decisions))
+
+
 def _ensure(run: Run) -> None:
-    if done := ensure(run.settings, ROOT, share=run.share, others=run.other_base_platforms):
-        print(f"base_image: {done}", file=sys.stderr)
-        run.changed()
+    from tasks.building import externals
+
+    externals.bring_base(run)
 
 
 def _rebuild(run: Run) -> None:

@@ -6,7 +6,7 @@ one decision for each image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base import platforms
@@ -226,6 +226,18 @@ class _Planner:
         if self._snapshot.get(tag_of(inputs.image.ref, inputs.fingerprint)) is None:
             return ["image was removed"]
         return ["a parent has other content than the one that it was built on"]
+
+
+def built_for(wanted: Iterable[str], decisions: Mapping[str, Decision]) -> set[str]:
+    """The images that are built where these are wanted; what is pulled or here needs none of its parents."""
+    built: set[str] = set()
+    todo = [name for name in wanted if name in decisions]
+    while todo:
+        decision = decisions[todo.pop()]
+        if decision.builds and decision.name not in built:
+            built.add(decision.name)
+            todo += decision.inputs.needs
+    return built
 
 
 def offered(inputs: ImageInputs, offer: SharedImage, parents: str) -> bool:

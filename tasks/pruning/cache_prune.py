@@ -16,8 +16,7 @@ from tasks.base import commands, lock
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
-from tasks.building import context
-from tasks.building.make import builds_lock
+from tasks.building import builds_lock, context
 from tasks.buildkit import builder
 from tasks.engine.client import in_groups, one_of
 from tasks.pruning import disk_usage
@@ -46,7 +45,7 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
     if not yes:
         confirm()
     agreed = {item.key: item for item, _ in chosen.gone}
-    with lock.exclusive(builds_lock(run), "waiting for builds to end that use what is there"):
+    with lock.exclusive(builds_lock.path_of(run), "waiting for builds to end that use what is there"):
         gone, left = _remove_agreed(run, everything, agreed, asked)
     if as_json:
         print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))

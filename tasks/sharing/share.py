@@ -23,25 +23,22 @@ from tasks.base.errors import UserError
 from tasks.base.settings import Settings
 from tasks.engine import temporary_tag
 from tasks.engine.client import Engine, LocalImage
-from tasks.engine.endpoint import leading_to
 from tasks.engine.labels import LABEL
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.shared_image import SharedImage
-from tasks.sharing import reaching, signatures, trusted
+from tasks.sharing import by_docker, reaching, signatures, trusted
 from tasks.sharing.no_answer import NoImage, Unavailable
-from tasks.sharing.pulse import LOOK_SECONDS, Pulse
+from tasks.sharing.pulse import Pulse
 from tasks.sharing.signing import NotSigned
 from tasks.sharing.strikes import Strikes
-from tasks.sharing.wanted import Wanted, wanted_of
+from tasks.sharing.wanted import Wanted, all_wanted
 
 if TYPE_CHECKING:
     from tasks.sharing.index import Index
     from tasks.sharing.registry import Registry
+    from tasks.sharing.remembered import Remembered
 
 _AT_ONCE = 24  # requests side by side, each on a connection that is kept
-_SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
-_GRACE_SECONDS = 20.0
-_RESTARTS = re.compile(r"connection (refused|reset)", re.I)
 # What the engine says when it is the image that is wrong: a layer is gone, or is not what its digest says.
 _DAMAGED = re.compile(r"(blob|manifest) unknown|unknown (blob|manifest)|not found|verification failed", re.I)
 # What it says when it is not to be pushed to, which it will say again.
@@ -73,6 +70,9 @@ class Share:
         self._index_seconds = 0.0
         self._direct: set[tuple[str, str]] = set()  # what the registry itself is to be asked about
         self._indexed: dict[tuple[str, str], str] = {}  # what is known from the index only, with its name there
+        self._recalled: set[tuple[str, str]] = set()  # what is known from a run before only
+        self.memory: Remembered | None = None
+        """What earlier runs knew, if that is kept."""
         self._lock = threading.Lock()
 
     @cached_property
@@ -100,18 +100,21 @@ class Share:
 
     def offers(self, inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
         """What the registry holds for these images, by name; ``platform`` is the engine's."""
-        wanted = {name: wanted_of(image, platform) for name, image in inputs.items()}
-        return self.look({name: image for name, image in wanted.items() if image})
+        return self.look(all_wanted(inputs, platform))
 
     def look(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
         """Which of these images the registry holds under their fingerprints, asked side by side, once in a run."""
-        keys = {name: image.key for name, image in wanted.items()}
-        todo = {name: image for name, image in wanted.items() if keys[name] not in self._known}
-        if todo and self.reads and not self._looks.out:
+        if todo := self.unasked(wanted):
             self._learn(todo)
         if not self.reads:
             return {}
-        return {name: shared_image for name, key in keys.items() if (shared_image := self._known.get(key))}
+        return {name: shared_image for name, image in wanted.items() if (shared_image := self._known.get(image.key))}
+
+    def unasked(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
+        """Those of these images that ``look`` would have to ask about, which takes its time."""
+        if not self.reads or self._looks.out:
+            return {}
+        return {name: image for name, image in wanted.items() if image.key not in self._known}
 
     def forget(self, wanted: Wanted) -> None:
         """Ask again about an image, the registry itself: another machine may have pushed it since."""
@@ -123,24 +126,29 @@ class Share:
         for tag in tags:
             self._known.pop((path, tag), None)
             if self._index:
-                self._index.drop(f"{self.address}/{path}:{tag}")
+                self._index.drop(self._name((path, tag)))
 
     def _learn(self, todo: Mapping[str, Wanted]) -> None:
         """Get to know of these images what the index knows, and else what the registry answers."""
         from concurrent.futures import ThreadPoolExecutor  # builds without a registry need none
 
-        names = {image.key: f"{self.address}/{image.path}:{image.tag}" for image in todo.values()}
+        names = {image.key: self._name(image.key) for image in todo.values()}
         asked = [name for key, name in names.items() if key not in self._direct]
-        indexed = self._index.shared(asked) if self._index else {}
+        recalled = self.memory.recent(asked) if self.memory and len(asked) == len(names) else {}
+        indexed = recalled or (self._index.shared(asked) if self._index else {})
+        self._recalled.update(key for key, name in names.items() if name in recalled)
         with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
             answers = pool.map(lambda image: self._ask(image, indexed.get(names[image.key])), todo.values())
             for image, shared_image in zip(todo.values(), answers, strict=True):
                 self._known[image.key] = shared_image
         self._indexed |= {key: name for key, name in names.items() if name in indexed}
+        held = {name: known for key, name in names.items() if (known := self._known[key]) and key not in self._recalled}
+        if self.memory and held:
+            self.memory.keep(held)
         if self._index and self._write:
-            new = {name: known for key, name in names.items() if (known := self._known[key])}
-            new = {name: known for name, known in new.items() if known != indexed.get(name)}
-            self._index.keep_shared(new, self._index_seconds)
+            self._index.keep_shared(
+                {name: known for name, known in held.items() if known != indexed.get(name)}, self._index_seconds
+            )
 
     def gives(self, shared_image: SharedImage) -> bool:
         """Whether nobody has tried in vain to pull this in this run."""
@@ -151,6 +159,12 @@ class Share:
         platforms it fetches all, or, where a ``layout`` is to hold them, its own."""
         from tasks.sharing import transfer  # most images are of one platform
 
+        if wanted.key in self._recalled:  # by now there may be another, or none
+            self._recalled.discard(wanted.key)
+            self.forget(wanted)
+            now = self.look({"": wanted}).get("")
+            if now is None or now.digest != shared_image.digest:
+                return ""
         ref = f"{self.address}/{wanted.path}@{shared_image.digest}"
         some = wanted.platform.split(", ")
         problem = ""
@@ -266,9 +280,22 @@ class Share:
             return f"it {error}"
         return ""
 
+    def _name(self, key: tuple[str, str]) -> str:
+        """What an image is called in an index."""
+        return f"{self.address}/{key[0]}:{key[1]}"
+
+    def _recall(self, wanted: Wanted) -> SharedImage | None:
+        """What the registry, which does not answer, said of an image at any time before."""
+        name = self._name(wanted.key)
+        image = self.memory.ever([name]).get(name) if self.memory else None
+        if image is None or not self.gives(image) or self._judge(wanted, image, image.signatures.values())[1]:
+            return None
+        self._recalled.add(wanted.key)
+        return image
+
     def _ask(self, wanted: Wanted, indexed: SharedImage | None = None) -> SharedImage | None:
         if self._looks.out:
-            return None
+            return self._recall(wanted)
         try:
             shared_image, doubt = self._judge(wanted, indexed, indexed.signatures.values()) if indexed else (None, "")
             # What the index says is checked alike, and where it does not do, the registry is asked.
@@ -285,7 +312,7 @@ class Share:
                 self._tell(str(error), "images are built here instead")
             elif not self._looks.out:
                 self._tell(str(error), f"`{wanted.path}:{wanted.tag}` is built here", once=True)
-            return None
+            return self._recall(wanted)
         self._looks.good()
         # What nobody can use is as good as none: a result of this machine may take its place.
         return None if doubt or (shared_image and self._failed.get(shared_image.digest)) else shared_image
@@ -323,36 +350,20 @@ class Share:
         self._say(f"the shared registry {self.address} does not answer any more: {so}")
 
     def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
-        """Run a docker command within the time that so many bytes may take, and while the registry answers; returns
-        what is wrong, "" if nothing is."""
-        limit = _GRACE_SECONDS + size / _SLOWEST
-        for last in (False, True):
-            try:
-                done = self._watched(argv, leading_to(engine.address), limit)
-            except commands.TimedOut:
-                return f"not done in {limit:.0f} s"
-            if last or not (done.status and _RESTARTS.search(done.why)) or self._pulse.stopped():
-                break
-        return _reason(done.why) if done.status else ""
-
-    def _watched(self, argv: Sequence[str], environ: Mapping[str, str], seconds: float) -> commands.Done:
-        """Run a command that is stopped, too, when the registry says nothing any more."""
-        output = b""
-        with commands.start(argv, env=environ, seconds=seconds) as process:
-            for piece in process.output(LOOK_SECONDS):
-                output += piece
-                if not piece and self._pulse.stopped():
-                    process.stop()
-        return commands.Done(process.returncode, output, "", environ)
+        return by_docker.moved(argv, engine, size, self._pulse)
 
 
-def of(settings: Settings, say: Callable[[str], None], index: Index | None = None) -> Share:
-    """The shared registry by the settings, the ``index`` before it. Raises ``UserError`` for a list of trusted builders
-    that is not one."""
+def of(settings: Settings, say: Callable[[str], None], index: Index | None = None, memory: Path | None = None) -> Share:
+    """The shared registry by the settings, the ``index`` before it, with what earlier runs knew in the file ``memory``.
+    Raises ``UserError`` for a list of trusted builders that is not one."""
     address = settings.cache_registry
     share = Share(address, settings.cache_write, say, trusted.of(settings) if address else trusted.EVERYBODY)
     if index and address:
         share.ask_first(index, settings.cache_ask)
+    if memory and address:
+        from tasks.sharing.remembered import Remembered
+
+        share.memory = Remembered(memory, settings.cache_ask)
     return share
 
 
@@ -377,8 +388,3 @@ def _insecure(host: str) -> bool:
 def _go_on() -> None:
     if commands.stopping():
         raise commands.Stopped
-
-
-def _reason(why: str) -> str:
-    # Registries put URLs with signatures into their errors.
-    return re.sub(r"https?://\S+", "…", why)[:200].rstrip(" .:…")

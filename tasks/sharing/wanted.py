@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tasks.base.references import path_of, tag_of
@@ -43,3 +44,8 @@ def wanted_of(inputs: ImageInputs, platform: str) -> Wanted | None:
     if not all(inputs.bases.values()) or not inputs.fingerprint:
         return None
     return Wanted(inputs.image.ref, inputs.fingerprint, ", ".join(inputs.platforms) or platform)
+
+
+def all_wanted(inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, Wanted]:
+    """What to look for of all these images that can be shared."""
+    return {name: wanted for name, image in inputs.items() if (wanted := wanted_of(image, platform))}

@@ -1,0 +1,195 @@
+"""Who waits for a registry or for another machine keeps nobody from anything else, and asks once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tasks.base import lock
+from tasks.engine.client import Engine
+from tasks.planning.shared_image import SharedImage
+from tasks.run import Run
+from tasks.sharing.remembered import Remembered
+from tasks.sharing.unasked import Unasked, settled
+from tasks.sharing.wanted import Wanted
+from tests import loopback
+from tests.conftest import Lab, docker
+
+LIMIT = 60.0  # seconds for what takes one
+FILES = {
+    "compose.yml": """\
+        services:
+          base: {image: PREFIX/base, build: {context: base}}
+          app:
+            image: PREFIX/app
+            build: {context: app, additional_contexts: {base: "service:base"}}
+        """,
+    "base/Dockerfile": "FROM tst-busybox:1\nRUN head -c 9 /dev/urandom > /PREFIX\n",
+    "app/Dockerfile": "FROM base\nCOPY text /\n",
+    "app/text": "PREFIX",
+}
+
+
+@pytest.fixture
+def project(lab: Lab, busybox: str) -> Lab:
+    lab.write(FILES)
+    return lab
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[loopback.Relay]:
+    with loopback.registry(tmp_path / "registry") as service:
+        relay = loopback.Relay(service.port)
+        yield relay
+        relay.close()
+
+
+def ended(thread: threading.Thread) -> bool:
+    thread.join(LIMIT)
+    return not thread.is_alive()
+
+
+def test_what_is_asked_is_asked_without_the_lock() -> None:
+    held, asked = threading.RLock(), list[str]()
+
+    def decide() -> str:
+        if not asked:
+            raise Unasked({"one": Wanted("app/one", "ab" * 32, "linux/amd64")})
+        return "decided"
+
+    def ask(wanted: dict[str, Wanted]) -> None:
+        def other() -> None:
+            with held:
+                asked.extend(wanted)
+
+        thread = threading.Thread(target=other, daemon=True)
+        thread.start()
+        assert ended(thread), "another thread cannot get the lock"
+
+    assert settled(held, decide, ask) == "decided"
+    assert asked == ["one"]
+
+
+class Slow:
+    """A shared registry that answers when it is told to."""
+
+    reads, writes = True, False
+
+    def __init__(self) -> None:
+        self.asked, self.answers = threading.Event(), threading.Event()
+
+    def unasked(self, wanted: Any) -> Any:
+        return {} if self.answers.is_set() else dict(wanted)
+
+    def look(self, wanted: Any) -> dict[str, SharedImage]:
+        self.asked.set()
+        assert self.answers.wait(LIMIT)
+        return {}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_registry_that_takes_its_time_holds_up_who_asks_it_alone(project: Lab, whole: bool) -> None:
+    run = Run((project.folder / "compose.yml",), project.env(CACHE_REGISTRY="localhost:1"))
+    run.share = slow = Slow()  # type: ignore[assignment]
+    decided: list[Any] = []
+
+    def decide() -> None:
+        decided.append(run.decisions()["app"] if whole else run.decide("app", refresh=True))
+
+    who_asks = threading.Thread(target=decide, daemon=True)
+    who_asks.start()
+    assert slow.asked.wait(LIMIT)
+    other = threading.Thread(target=lambda: (run.snapshot(), run.changed(), run.declared()), daemon=True)
+    other.start()
+    assert ended(other), "it waits for the registry, too"
+    assert not decided
+    slow.answers.set()
+    assert ended(who_asks)
+    assert [one.action for one in decided] == ["build"]
+
+
+@pytest.mark.engine
+def test_who_waits_for_another_machine_keeps_nobody_from_pruning(
+    project: Lab, relay: loopback.Relay, tmp_path: Path
+) -> None:
+    """And what was pruned meanwhile is made again."""
+    with loopback.redis(tmp_path / "redis") as service:
+        project.environ = {"CACHE_REGISTRY": relay.address, "REDIS_URL": f"redis://127.0.0.1:{service.port}/0"}
+        assert project.build() == {"base": "built", "app": "built"}
+        (project.folder / "app/text").write_text(f"{project.prefix} two")
+        planned = project.plan()["app"]
+        assert planned["action"] == "build"
+        turn = f"{planned['fingerprint']}:{Engine().snapshot().platform}"
+        client = redis.Redis(port=service.port)
+        client.zadd("{vllm-swarm}:leases", {turn: (time.time() + 600) * 1000})
+        client.hset("{vllm-swarm}:holders", turn, "another:1#999999")
+        running = project.start("build_optimized")
+        assert running.stdout is not None
+        said = ""
+        for line in running.stdout:
+            said += line
+            if "waits for another" in line:
+                break
+        assert running.poll() is None, said
+        with lock.exclusive(lock.of_engine(Engine().address, "builds")):  # as cache_prune does; it waits for builds
+            docker("image", "rm", "--force", *(ref for ref in project.images() if "/base:" in ref))
+        client.zrem("{vllm-swarm}:leases", turn)
+        client.hdel("{vllm-swarm}:holders", turn)
+        said += running.communicate(timeout=LIMIT)[0]
+    assert running.returncode == 0, said
+    assert "built app" in said
+    assert project.actions() == {"base": "fresh", "app": "fresh"}
+
+
+@pytest.mark.engine
+def test_a_parent_that_is_not_here_is_asked_about_once(project: Lab, relay: loopback.Relay) -> None:
+    project.environ = {"CACHE_REGISTRY": relay.address}
+    assert project.build() == {"base": "built", "app": "built"}
+    docker("image", "rm", "--force", *(ref for ref in project.images() if "/base:" in ref))
+    absent = {"base": "pull", "app": "fresh"}
+    assert project.actions() == absent
+    before = relay.accepted
+    assert before
+    assert project.actions() == absent
+    assert project.doit("build_optimized:app").returncode == 0
+    assert relay.accepted == before, "the registry was asked again"
+    # When the answer is old it is asked, and where it does not answer the old one is better than a build of it all.
+    assert project.actions(CACHE_ASK="0s") == absent
+    assert relay.accepted > before
+    port, relay.silent = relay.accepted, True
+    assert project.actions(CACHE_ASK="0s") == absent
+    assert relay.accepted > port
+    relay.silent = False
+    # What is remembered decides no pull: the registry is asked about what it has now.
+    (project.folder / "app/text").write_text(f"{project.prefix} two")
+    before = relay.accepted
+    assert project.build() == {"base": "pulled", "app": "built"}
+    assert relay.accepted > before
+
+
+def test_what_is_remembered_is_what_was_said(tmp_path: Path) -> None:
+    image = SharedImage("sha256:1", "sha256:2", "linux/amd64", {"a": "b"}, "content", {"sha256:3": 7}, {"ci": "{}"})
+    memory = Remembered(tmp_path / "answers.json", 60.0)
+    memory.keep({"reg/one:in-1": image})
+    memory.keep({"reg/two:in-2": image})
+    assert memory.recent(["reg/one:in-1", "reg/two:in-2"]) == {"reg/one:in-1": image, "reg/two:in-2": image}
+    assert memory.recent(["reg/one:in-1", "reg/three:in-3"]) == {}, "the registry has to be asked in any case"
+    assert Remembered(tmp_path / "answers.json", 0.0).recent(["reg/one:in-1"]) == {}
+    assert Remembered(tmp_path / "answers.json", 0.0).ever(["reg/one:in-1", "x"]) == {"reg/one:in-1": image}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"a": 1}', '{"a": [1]}', '{"a": ["x", {}]}', '{"a": [9e99, {}]}', '{"a": [1, {"x": 1}]}',
+             '{"a": [1, {"digest": 1, "config": "", "platform": "", "labels": {}, "content": ""}]}'],
+)  # fmt: skip
+def test_a_memory_that_is_damaged_knows_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "answers.json").write_text(text)
+    memory = Remembered(tmp_path / "answers.json", 1e12)
+    assert memory.recent(["a"]) == memory.ever(["a"]) == {}
