@@ -159,12 +159,8 @@ class Share:
         platforms it fetches all, or, where a ``layout`` is to hold them, its own."""
         from tasks.sharing import transfer  # most images are of one platform
 
-        if wanted.key in self._recalled:  # by now there may be another, or none
-            self._recalled.discard(wanted.key)
-            self.forget(wanted)
-            now = self.look({"": wanted}).get("")
-            if now is None or now.digest != shared_image.digest:
-                return ""
+        if wanted.key in self._recalled and not self._still(wanted, shared_image):
+            return ""
         ref = f"{self.address}/{wanted.path}@{shared_image.digest}"
         some = wanted.platform.split(", ")
         problem = ""
@@ -198,6 +194,13 @@ class Share:
             what = f"`{wanted.path}:{wanted.tag}` cannot be pulled from {self.address}"
             self._say(f"{what}, so this machine does without: {problem}")
         return ""
+
+    def _still(self, wanted: Wanted, shared_image: SharedImage) -> bool:
+        """Whether the registry still holds what an earlier run was told: by now there may be another, or none."""
+        self._recalled.discard(wanted.key)
+        self.forget(wanted)
+        now = self.look({"": wanted}).get("")
+        return now is not None and now.digest == shared_image.digest
 
     def refuse(self, wanted: Wanted, why: str) -> None:
         """What was pulled is not taken: it is built here instead."""
