@@ -215,7 +215,7 @@ class Run:
     def decisions(self) -> dict[str, Decision]:
         """What would be done about each image, and why; made again after ``changed``."""
         before = self._decisions
-        decided = settled(self._lock, self._all, lambda wanted: self.share.look(wanted))
+        decided = self._settled(self._all)
         if decided is not before:
             self._ask_others(decided)
         return decided
@@ -228,6 +228,14 @@ class Run:
             self.configs.keep(local_image.id for local_image in self.snapshot().by_name.values())
         return self._decisions
 
+    def made_of(self, resolver: InputResolver, platform: str, only: str = "") -> dict[str, ImageInputs]:
+        """What the images that a resolver reads (or ``only`` one, with what it needs) are made of for a platform, by
+        the bases that are here."""
+        return self._settled(lambda: resolver.resolve(platform, self.configs_of, only, self.built_on))
+
+    def _settled(self, decide: Callable[[], Kept]) -> Kept:
+        return settled(self._lock, decide, lambda wanted: self.share.look(wanted))
+
     def decide(self, name: str, *, refresh: bool = False) -> Decision:
         """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
         ``refresh``: with its folders walked again, for whoever is about to act on it."""
@@ -239,7 +247,7 @@ class Run:
             inputs = chosen.resolve(self.snapshot().platform, self.configs_of, name, self.built_on)
             return self._planned(inputs)[name]
 
-        return settled(self._lock, alone, lambda wanted: self.share.look(wanted))
+        return self._settled(alone)
 
     def _planned(self, inputs: Mapping[str, ImageInputs], whole: bool = False) -> dict[str, Decision]:
         """Decide about all of these; the shared registry is asked about what would else be built, and once in a while

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import UserError
+from tasks.base.references import tag_of
 from tasks.pruning import git_states, registry_prune
+from tasks.run import Run
+from tasks.sharing import referrers
 from tasks.sharing.registry import Registry
 from tests import loopback
 from tests.conftest import Lab
@@ -88,13 +92,13 @@ def test_what_no_branch_no_tag_and_no_recent_age_needs_goes(lab: Lab, busybox: s
 
 
 def test_where_the_branches_cannot_be_known_nothing_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert git_states._trees(tmp_path) == {}, "there is no repository"
+    assert git_states._commits(tmp_path) == {}, "there is no repository"
     (tmp_path / ".git").write_text("gitdir: nowhere")
     with pytest.raises(UserError, match=r"what other branches need cannot be known: .*not a git repository"):
-        git_states._trees(tmp_path)
+        git_states._commits(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="what other branches need cannot be known: git is not installed"):
-        git_states._trees(tmp_path)
+        git_states._commits(tmp_path)
 
 
 def test_a_registry_that_deletes_nothing_is_said_in_a_sentence(lab: Lab) -> None:
@@ -109,6 +113,54 @@ def test_a_registry_that_deletes_nothing_is_said_in_a_sentence(lab: Lab) -> None
     assert "Traceback" not in done.stderr
 
 
+def test_what_another_platform_needs_stays_and_what_nobody_can_tell(
+    lab: Lab, busybox: str, server: loopback.Service
+) -> None:
+    lab.environ = {"CACHE_REGISTRY": server.address}
+    lab.write(
+        {
+            "compose.yml": """\
+                services:
+                  one: {image: PREFIX/one, build: {context: ., dockerfile: one.Dockerfile}}
+                  two: {image: PREFIX/two, build: {context: ., dockerfile: two.Dockerfile}}
+                """,
+            "one.Dockerfile": "FROM scratch\nCOPY text /\n",
+            "two.Dockerfile": f"FROM {busybox}\nCOPY text /\n",
+            "text": "PREFIX first",
+        }
+    )
+    git(lab, "init", "--initial-branch=main")
+    git(lab, "add", "compose.yml", "one.Dockerfile", "two.Dockerfile", "text")
+    git(lab, "commit", "--message", "first")
+    run = Run((lab.folder / "compose.yml",), lab.env())
+    needed = run.made_of(run.resolver, "linux/arm64")["one"].fingerprint
+    (lab.folder / "text").write_text(f"{lab.prefix} second")
+    git(lab, "commit", "--all", "--message", "second")
+    git(lab, "branch", "old", "HEAD~1")
+    ours, other = tag_of("x", needed).partition(":")[2], f"in-{'0' * 16}"
+    for name, tag in (("one", ours), ("one", other), ("two", other)):
+        push_for_arm(Registry(server.address), f"{lab.prefix}/{name}", tag, lab.folder / "blob")
+    assert gone(lab, "--all") == [other], "the base of `two` is not here for that platform"
+    known = git_states.needed(run, ["linux/arm64"])
+    assert known.unread == {}
+    assert known.unknown.keys() == {(f"{lab.prefix}/two", "linux/arm64")}
+    git(lab, "branch", "--delete", "--force", "old")
+    assert len(gone(lab, "--all")) == 2
+
+
+def push_for_arm(registry: Registry, path: str, tag: str, file: Path) -> None:
+    """An image of nothing that says that it is for another platform, and when it was made."""
+    config = {"os": "linux", "architecture": "arm64", "created": "2026-01-01T00:00:00Z", "tag": tag}
+    text = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": []}, "config": {}}).encode()
+    file.write_bytes(text)
+    digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
+    registry.give_blob(path, digest, file)
+    file.unlink()
+    described = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(text)}
+    manifest = {"schemaVersion": 2, "mediaType": referrers.MANIFEST, "config": described, "layers": []}
+    registry.give_manifest(path, tag, referrers.MANIFEST, json.dumps(manifest).encode())
+
+
 def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path) -> None:
     from tasks.sharing import transfer
     from tests.test_transfer import BOTH, layout, nothing
@@ -121,5 +173,10 @@ def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path)
     assert (held.digest, len(held.children), held.made) == (digest, 2, 0.0)
     assert {digest, *held.children} <= held.parts.keys()
     assert registry_prune._held(registry, "app/auth", "in-2") is None
-    assert registry_prune._why("app/auth", ["in-1"], {}, held.made) == "it does not say how old it is"
-    assert registry_prune._why("app/auth", ["test-1"], {}, 5.0) == ""
+    assert held.platforms == set(BOTH)
+    nobody, dated = git_states.Needed(), held._replace(made=5.0)
+    assert registry_prune._why("app/auth", ["in-1"], nobody, held, False) == "it does not say how old it is"
+    assert registry_prune._why("app/auth", ["in-1"], nobody, held, True) == ""
+    unsure = git_states.Needed(unknown={("app/auth", BOTH[0]): "nobody can tell"})
+    assert registry_prune._why("app/auth", ["in-1"], unsure, dated, True) == "nobody can tell"
+    assert registry_prune._why("app/auth", ["test-1"], unsure, dated, False) == ""

@@ -10,7 +10,6 @@ An image that may hold a submodule whose objects are not here counts as changed.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,21 +18,18 @@ from typing import Any, NamedTuple
 from tasks.base import commands, leftovers, platforms
 from tasks.base.errors import UserError
 from tasks.base.references import tag_of
-from tasks.compose import project as compose_project
 from tasks.compose.project import Project
 from tasks.engine.client import ImageConfig, LocalImage, host_platform, snapshot_of
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
-from tasks.inputs.commit import Commit, CommitIndex, Source
+from tasks.inputs.commit import Source
 from tasks.inputs.image_inputs import ImageInputs
-from tasks.inputs.resolver import InputResolver
 from tasks.planning import plan
 from tasks.planning.action import Action
+from tasks.planning.commits import Look, Seen, WorkingCopy
 from tasks.planning.plan import Decision
 from tasks.planning.record import Record
 
 NEW = "it was not there before"
-_ENV = re.compile(r"(^|/)(\.env|[^/]+\.env|\.env\.[^/]+)$")
-_MISSING = 20  # so often Compose may ask for one more file
 
 
 class Since(NamedTuple):
@@ -61,17 +57,6 @@ class Asked(NamedTuple):
     also: Callable[[Project, Mapping[str, ImageInputs]], Project] = lambda project, images: project
 
 
-class _Seen(NamedTuple):
-    """A commit: its project, what each image is made of, the submodules whose objects are not here with their commits,
-    for each image those of them that it may read, and whether there is an ``.env`` beside the Compose file."""
-
-    project: Project
-    images: Mapping[str, ImageInputs]
-    absent: Mapping[str, str]
-    doubtful: Mapping[str, Sequence[str]]
-    has_env: bool
-
-
 def plan_since(asked: Asked) -> Since:
     """The plan of ``asked.at`` against its merge base with ``asked.since``. Raises ``UserError`` for a revision that
     git does not know, or a project that Compose refuses."""
@@ -82,7 +67,9 @@ def plan_since(asked: Asked) -> Since:
     before = _before(here, at, asked)
     with leftovers.folder("plan-at-") as scratch:
         # Named as the working copy, for Compose may name the project after it.
-        look = _Look(asked, top, scratch.resolve() / top.name)
+        look = Look(
+            WorkingCopy(asked.files, asked.environ, asked.memory, asked.also), top, scratch.resolve() / top.name
+        )
         earlier, why = _earlier(look, Source(git_dir, before)) if before else (None, "")
         now = look.see(Source(git_dir, at))
     decisions = _decide(earlier, now, str(look.root))
@@ -91,7 +78,7 @@ def plan_since(asked: Asked) -> Since:
     return Since(at, before, now.project, decisions, (*nothing, *_unknown(now, here), *values))
 
 
-def _earlier(look: _Look, source: Source) -> tuple[_Seen | None, str]:
+def _earlier(look: Look, source: Source) -> tuple[Seen | None, str]:
     """What was there before; None, and why, where that cannot be read."""
     try:
         return look.see(source), ""
@@ -124,121 +111,13 @@ def _before(folder: Path, at: str, asked: Asked) -> str:
     return commands.answer(["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", f"{at}^1"])
 
 
-class _Look:
-    """Looks at one commit after the other, at the same place."""
-
-    def __init__(self, asked: Asked, top: Path, root: Path) -> None:
-        self.root = root
-        self._asked = asked
-        self._last: Commit | None = None
-        self._resolver: InputResolver | None = None
-        self._files = tuple(root / os.path.relpath(file.resolve(), top) for file in asked.files)
-        self._files[0].parent.mkdir(parents=True)
-        self._environ = dict(asked.environ)
-        self.without_value: dict[str, str] = {}
-
-    def see(self, source: Source) -> _Seen:
-        """What each image of the project is made of at this commit."""
-        self._last = commit = Commit(source, self.root, self._last)
-        project = self._project(commit)
-        roots = [place for image in project.images.values() for place in (image.context, *image.contexts.values())]
-        inside = {path for place in roots if place.startswith("/") and (path := commit.inside(place)) is not None}
-        for path in inside:
-            commit.make_folder(path)
-        commit.put(_read_by_path(commit, project, inside))
-        commit.read(inside)
-        images = self._resolved(project, commit)
-        return _Seen(
-            project,
-            images,
-            commit.absent,
-            {name: _may_read(inputs, commit) for name, inputs in images.items()} if commit.absent else {},
-            commit.entry(commit.inside(self._files[0].with_name(".env")) or "") is not None,
-        )
-
-    def _resolved(self, project: Project, commit: Commit) -> dict[str, ImageInputs]:
-        index = CommitIndex(commit)
-        if self._resolver is None:
-            self._resolver = InputResolver(project, self._asked.memory, self._environ, lambda: index)
-        self._resolver = self._resolver.of(project, lambda: index)
-        images = self._resolver.resolve(host_platform(), lambda ref, wanted: None)
-        whole = self._asked.also(project, images)
-        if len(whole.images) == len(project.images):
-            return images
-        commit.put(_read_by_path(commit, whole, {commit.inside(project.directory) or ""}))
-        return self._resolver.of(whole, lambda: index).resolve(host_platform(), lambda ref, wanted: None)
-
-    def _project(self, commit: Commit) -> Project:
-        """The project as Compose reads it. What its files name comes out of git when Compose asks for it; an env file
-        of a service that git does not have is empty: no build reads it."""
-        places = {os.path.dirname(file) for file in self._files}  # noqa: PTH120 as text
-        paths = [path for path, _ in commit.walk("") if _ENV.search(path) or _beside(f"{self.root}/{path}", places)]
-        commit.put([*paths, *(path for file in self._files if (path := commit.inside(file)))])
-        for _ in range(_MISSING):
-            try:
-                return compose_project.load(self._files, self._environ)
-            except UserError as error:
-                if not self._help(commit, str(error)):
-                    sentence = str(error).replace(f"{self.root}/", "")
-                    raise UserError(f"at {commit.source.commit[:12]}: {sentence}") from None
-        raise UserError(f"at {commit.source.commit[:12]}: Compose asks for more than {_MISSING} files")
-
-    def _help(self, commit: Commit, said: str) -> bool:
-        """Give Compose what it said that it misses, also a value for a variable; whether there was anything."""
-        for text in re.findall(rf"{re.escape(str(self.root))}/([^\s:'\"]+)", said):
-            path = commit.inside(self.root / text.rstrip(".,"))
-            missing = path and not (self.root / path).exists()
-            if path and missing and commit.entry(path):
-                commit.put([path])
-                commit.make_folder(path)
-                return True
-            if path and missing and "env file" in said:
-                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-                (self.root / path).touch()
-                return True
-        if variable := re.search(r"required variable (\w+) is missing a value", said):
-            self._environ[variable[1]] = self.without_value[variable[1]] = "unknown"
-            return True
-        return False
-
-
-def _beside(path: str, places: set[str]) -> bool:
-    return path.endswith((".yml", ".yaml")) and os.path.dirname(path) in places  # noqa: PTH120 as text
-
-
-def _read_by_path(commit: Commit, project: Project, contexts: set[str]) -> set[str]:
-    """The files that are read by their paths, not as a part of a context: Dockerfiles, ignore files, the lists of
-    images in folders."""
-    paths = {f"{context}/.dockerignore".removeprefix("/") for context in contexts}
-    for image in project.images.values():
-        if image.dockerfile.startswith("/") and (path := commit.inside(image.dockerfile)):
-            beside = commit.inside(f"{image.dockerfile}.dockerignore")
-            paths |= {path, *filter(None, [beside])}
-    links = {path for path in paths if (entry := commit.entry(path)) is None or not entry.source}
-    if any("oci-layout" in value for image in project.images.values() for value in image.contexts.values()):
-        paths |= {path for path, _ in commit.walk("") if path.endswith("/index.json")}
-    return paths - links
-
-
 def _record(inputs: ImageInputs) -> Record:
     parents = dict(inputs.parent_fingerprints)
     name, ref = inputs.name, inputs.image.ref
     return Record(name, ref, Action.BUILD, inputs.fingerprint, inputs.build_inputs(), parents, "", 0, 0.0, 0.0)
 
 
-def _may_read(inputs: ImageInputs, commit: Commit) -> list[str]:
-    """The submodules that are not here, of which an image may read something."""
-    if inputs.problem:
-        return list(commit.absent)
-    folders = {
-        f"{commit.inside(part.root)}/{folder}".strip("/")
-        for part in inputs.parts
-        for folder in part.selection.places()[1]
-    }
-    return [path for path in commit.absent if path in folders]
-
-
-def _decide(earlier: _Seen | None, now: _Seen, root: str) -> dict[str, Decision]:
+def _decide(earlier: Seen | None, now: Seen, root: str) -> dict[str, Decision]:
     """What would be done about each image where all of ``earlier`` was built."""
     engine = host_platform()
     built = {name: inputs for name, inputs in earlier.images.items() if inputs.fingerprint} if earlier else {}
@@ -270,7 +149,7 @@ def _listed(inputs: ImageInputs) -> dict[str, Any]:
     return {"Id": inputs.fingerprint, "RepoTags": tags, "Labels": labels}
 
 
-def _doubt(name: str, earlier: _Seen, now: _Seen) -> str:
+def _doubt(name: str, earlier: Seen, now: Seen) -> str:
     """Why nobody can tell whether an image changed, "" if one can."""
     for path in now.doubtful.get(name, ()):
         if now.images[name].problem or earlier.absent.get(path) != now.absent[path]:
@@ -291,7 +170,7 @@ def _told(decision: Decision, instead: Sequence[str], root: str) -> Decision:
     return decision._replace(reasons=tuple(reason.replace(f"{root}/", "") for reason in reasons))
 
 
-def _unknown(now: _Seen, folder: Path) -> Iterator[str]:
+def _unknown(now: Seen, folder: Path) -> Iterator[str]:
     """What no commit says, in sentences."""
     loose = {ref for inputs in now.images.values() for ref, content in inputs.bases.items() if not content}
     if loose:

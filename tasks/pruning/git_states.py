@@ -1,44 +1,88 @@
 """Which results do the branches and tags of a project's repository need?
 
-The tree of each is checked out into a temporary folder, once for all that have the same, and what its images are made
-of is computed as for the working tree: by this machine's bases, for its platform.
+What their images are made of is read from git's objects (``planning.commits``), for each platform that there are
+results for, by the bases that this machine has. Where one of these is not here, nobody can tell, and all results stay
+that may be needed.
 """
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.base import commands, leftovers
 from tasks.base.errors import UserError, os_reason
+from tasks.base.references import path_of
+from tasks.inputs.commit import Source
+from tasks.inputs.image_inputs import ImageInputs
+from tasks.planning.commits import Look, WorkingCopy
 from tasks.run import Run
 from tasks.sharing.wanted import wanted_of
 
-_REFS = "%(refname)%00%(tree)%00%(*tree)%00%(symref)"
+_REFS = "%(refname)%00%(objecttype)%00%(objectname)%00%(*objecttype)%00%(*objectname)%00%(symref)"
 Result = tuple[str, str]
 """A repository and a tag in the shared registry."""
 
 
-def needed(run: Run) -> tuple[dict[Result, str], dict[str, str]]:
-    """The results that are needed, each with who needs it in words; and the branches and tags that cannot be read, with
-    the reason. Raises ``UserError`` for a working tree that cannot be, and for a repository that cannot be asked."""
-    found = dict.fromkeys(_results(run), "this working tree needs it")
-    unread: dict[str, str] = {}
-    for tree, names in _trees(run.project.directory).items():
-        try:
-            for result in _of_tree(run, tree):
-                found.setdefault(result, f"{names[0]} needs it")
-        except UserError as error:
-            unread |= dict.fromkeys(names, str(error))
-        except OSError as error:
-            unread |= dict.fromkeys(names, os_reason(error))
-    return found, unread
+@dataclass(frozen=True)
+class Needed:
+    """Who needs what: ``results`` with who needs each, in words; ``unknown`` repositories and platforms of which nobody
+    can tell, with the reason; and the branches and tags that cannot be read (``unread``), with that."""
+
+    results: dict[Result, str] = field(default_factory=dict)
+    unknown: dict[tuple[str, str], str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+
+    def add(self, images: Mapping[str, ImageInputs], platform: str, who: str, doubtful: Iterable[str] = ()) -> None:
+        """What somebody needs for a platform; ``images`` has parents first, ``doubtful`` are those that may be made of
+        something else."""
+        doubts = set(doubtful)
+        for name, inputs in images.items():
+            wanted = wanted_of(inputs, platform)
+            if wanted is None or name in doubts or doubts.intersection(inputs.parents.values()):
+                doubts.add(name)
+                some = inputs.platforms or (platform,)
+                why = f"{who} may need it: what it is built on for {', '.join(some)} is not here"
+                self.unknown.update({(path_of(inputs.image.ref), each): why for each in some})
+            else:
+                self.results.setdefault((wanted.path, wanted.tag), f"{who} needs it")
 
 
-def _trees(directory: Path) -> Mapping[str, list[str]]:
-    """The trees of all branches, here and of other repositories, and tags, each with their names; none where there is
+def needed(run: Run, some: Iterable[str]) -> Needed:
+    """What is needed for these platforms and this machine's. Raises ``UserError`` for a working tree that cannot be
+    read, and for a repository that cannot be asked."""
+    wanted = sorted({run.snapshot().platform, *some})
+    found = Needed()
+    for platform in wanted:
+        found.add(run.made_of(run.resolver, platform), platform, "this working tree")
+    commits = _commits(run.project.directory)
+    if not commits:
+        return found
+    top = Path(commands.answer(["git", "-C", str(run.project.directory), "rev-parse", "--show-toplevel"])).resolve()
+    git_dir = Path(commands.answer(["git", "-C", str(run.project.directory), "rev-parse", "--absolute-git-dir"]))
+    own_env = run.project.directory / ".env"
+    with leftovers.folder("states-") as scratch:
+        copy = WorkingCopy(run.files, run.environ, run.common)
+        look = Look(copy, top, scratch.resolve() / top.name, own_env if own_env.is_file() else None)
+        for commit, names in commits.items():
+            try:
+                seen = look.see(Source(git_dir, commit))
+                # A variable without a value here may have had one where this was built.
+                unsure = [name for name in seen.images if look.without_value or seen.doubtful.get(name)]
+                for platform in wanted:
+                    found.add(run.made_of(look.resolver, platform), platform, names[0], unsure)
+            except UserError as error:
+                if look.has_files:
+                    found.unread.update(dict.fromkeys(names, str(error)))
+            except OSError as error:
+                found.unread.update(dict.fromkeys(names, os_reason(error)))
+    return found
+
+
+def _commits(directory: Path) -> Mapping[str, list[str]]:
+    """The commits of all branches, here and of other repositories, and tags, each with their names; none where there is
     no repository. Raises ``UserError`` where there is one that cannot be asked, for then everything would go."""
     if not any((above / ".git").exists() for above in (directory, *directory.parents)):
         return {}
@@ -47,12 +91,14 @@ def _trees(directory: Path) -> Mapping[str, list[str]]:
         done = commands.run(["git", "-C", str(directory), "for-each-ref", f"--format={_REFS}"])
     except commands.NotInstalled:
         raise UserError(f"{unknown}: git is not installed", remedy="install git") from None
-    trees: dict[str, list[str]] = defaultdict(list)
+    commits: dict[str, list[str]] = defaultdict(list)
     for line in done.checked(unknown).stdout.splitlines():
-        name, tree, of_tag, symbolic = line.split("\0")
-        if (tree or of_tag) and not symbolic:
-            trees[of_tag or tree].append(_in_words(name))
-    return trees
+        name, kind, commit, of_tag, its_commit, symbolic = line.split("\0")
+        if kind == "tag":
+            kind, commit = of_tag, its_commit
+        if kind == "commit" and not symbolic:
+            commits[commit].append(_in_words(name))
+    return commits
 
 
 def _in_words(ref: str) -> str:
@@ -63,29 +109,3 @@ def _in_words(ref: str) -> str:
     """
     _, kind, name = ref.split("/", 2) if ref.count("/") > 1 else ("", "", ref)
     return f"tag {name}" if kind == "tags" else f"branch {name}"
-
-
-def _of_tree(run: Run, tree: str) -> Iterator[Result]:
-    top = Path(commands.answer(["git", "-C", str(run.project.directory), "rev-parse", "--show-toplevel"]))
-    with leftovers.folder("state-") as folder:
-        root = folder / top.name  # a project without a name has its folder's
-        root.mkdir()
-        argv = ["git", "-C", str(top), "--work-tree", str(root), "checkout", "--quiet", "--force", tree, "--", "."]
-        done = commands.run(argv, env={**os.environ, "GIT_INDEX_FILE": str(folder / "index")})
-        done.checked("git does not check it out")
-        files = tuple(root / file.relative_to(top) for file in run.files)
-        if not all(file.is_file() for file in files):
-            return
-        own, there = run.project.directory / ".env", root / run.project.directory.relative_to(top) / ".env"
-        if own.is_file() and not there.exists():
-            there.symlink_to(own)  # Compose reads it; git does not have it
-        other = Run(files, run.environ)
-        other.share, other.coordinator = run.share, run.coordinator
-        yield from _results(other)
-
-
-def _results(run: Run) -> Iterator[Result]:
-    platform = run.snapshot().platform
-    for decision in run.decisions().values():
-        if wanted := wanted_of(decision.inputs, platform):
-            yield wanted.path, wanted.tag

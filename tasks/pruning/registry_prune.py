@@ -13,16 +13,18 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from tasks.base import platforms
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.base.references import KEPT, TESTED, path_of
 from tasks.base.timestamps import epoch_seconds
 from tasks.pruning import git_states
+from tasks.pruning.git_states import Needed
 from tasks.pruning.prune import Item, Kind, Pruning, choose
 from tasks.run import Run
 from tasks.sharing import referrers
@@ -37,12 +39,13 @@ _OLDEST = 400 * _DAY  # after the epoch: what says that it is older has no time 
 
 class Held(NamedTuple):
     """What a tag names: a digest, the bytes of all its parts by their digests, its images' manifests where it is an
-    index, and when it was made in seconds since the epoch, 0 if it does not say."""
+    index, when it was made in seconds since the epoch, 0 if it does not say, and for which platforms."""
 
     digest: str
     parts: Mapping[str, int]
     children: tuple[str, ...]
     made: float
+    platforms: frozenset[str]
 
 
 def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
@@ -56,21 +59,23 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
         raise UserError("CACHE_REGISTRY is not set, so there is nothing to prune")
     if not (dry_run or settings.cache_write):
         raise UserError("CACHE_WRITE is off on this machine", remedy="--dry-run shows what would go")
-    known, unread = git_states.needed(run)
-    for name, why in unread.items():
-        print(f"what {name} needs is not known, so its results go by their age: {why}", file=sys.stderr)
     try:
-        _prune(run, known, (dry_run, everything, yes, as_json))
+        _prune(run, (dry_run, everything, yes, as_json))
     except (Unavailable, NoImage) as error:
         raise UserError(f"the shared registry {settings.cache_registry} {error}") from None
 
 
-def _prune(run: Run, known: Mapping[git_states.Result, str], given: tuple[bool, bool, bool, bool]) -> None:
+def _prune(run: Run, given: tuple[bool, bool, bool, bool]) -> None:
     dry_run, everything, yes, as_json = given
     registry = Registry(run.settings.cache_registry)
+    there = held(run, registry)
+    known = git_states.needed(run, {each for some in there.values() for one in some.values() for each in one.platforms})
+    for name, why in known.unread.items():
+        print(f"what {name} needs is not known, so its results go by their age: {why}", file=sys.stderr)
 
     def chosen() -> Pruning:
-        return choose(items(run, registry, known, everything), run.settings.registry_max_age, sys.maxsize, everything)
+        found = items(held(run, registry), known, everything)
+        return choose(found, run.settings.registry_max_age, sys.maxsize, everything)
 
     first = chosen()
     text = json.dumps(as_data(first), indent=2) if as_json else summary(run, first, everything)
@@ -94,21 +99,27 @@ def _prune(run: Run, known: Mapping[git_states.Result, str], given: tuple[bool, 
     print(f"removed {len(again)} results; the registry's next collection frees about {freed}", file=sys.stderr)
 
 
-def items(run: Run, registry: Registry, known: Mapping[git_states.Result, str], everything: bool) -> list[Item]:
-    """All that the registry holds of this project's images, each with why it stays, if it must. Raises ``Unavailable``
-    and ``NoImage``."""
-    found = []
+def held(run: Run, registry: Registry) -> dict[str, dict[str, Held]]:
+    """What the tags of this project's repositories in the registry name, by repository. Raises ``Unavailable`` and
+    ``NoImage``."""
+    found = {}
     for path in sorted({path_of(image.ref) for image in run.project.images.values()}):
         tags = [tag for tag in registry.tags(path) if not tag.startswith("sha256-")]  # these are of what is attached
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            held = dict(zip(tags, pool.map(lambda tag, path=path: _held(registry, path, tag), tags), strict=True))
+            named = zip(tags, pool.map(lambda tag, path=path: _held(registry, path, tag), tags), strict=True)
+            found[path] = {tag: one for tag, one in named if one}
+    return found
+
+
+def items(there: Mapping[str, Mapping[str, Held]], known: Needed, everything: bool) -> list[Item]:
+    """All of that, each with why it stays, if it must."""
+    found = []
+    for path, named in there.items():
         by_digest: dict[str, list[str]] = defaultdict(list)
-        for tag, one in held.items():
-            if one:
-                by_digest[one.digest].append(tag)
+        for tag, one in named.items():
+            by_digest[one.digest].append(tag)
         for its in by_digest.values():
-            if one := held[its[0]]:
-                found.append(_item(path, one, sorted(its), _why(path, its, known, one.made or everything)))
+            found.append(_item(path, named[its[0]], sorted(its), _why(path, its, known, named[its[0]], everything)))
     return found
 
 
@@ -118,13 +129,16 @@ def _item(path: str, held: Held, tags: Sequence[str], needed: str) -> Item:
     return Item(f"{path}@{held.digest}", Kind.SHARED, name, held.parts, idle, needed=needed, refs=tuple(tags))
 
 
-def _why(path: str, tags: Iterable[str], known: Mapping[git_states.Result, str], dated: Any) -> str:
+def _why(path: str, tags: Sequence[str], known: Needed, one: Held, everything: bool) -> str:
     for tag in tags:
         if not tag.startswith((KEPT, TESTED)):
             return f"it is tagged {tag}"
-        if why := known.get((path, tag)):
+        if why := known.results.get((path, tag)):
             return why
-    return "" if dated else "it does not say how old it is"
+    for platform in one.platforms if any(tag.startswith(KEPT) for tag in tags) else ():
+        if why := known.unknown.get((path, platform)):
+            return why
+    return "" if one.made or everything else "it does not say how old it is"
 
 
 def _held(registry: Registry, path: str, reference: str) -> Held | None:
@@ -137,12 +151,14 @@ def _held(registry: Registry, path: str, reference: str) -> Held | None:
             children = tuple(str(entry["digest"]) for entry in manifest["manifests"])
             inner = [one for child in children if (one := _held(registry, path, child))]
             parts = {part: size for one in inner for part, size in one.parts.items()}
-            return Held(digest, {**parts, digest: len(text)}, children, max((one.made for one in inner), default=0.0))
+            some = frozenset(platform for one in inner for platform in one.platforms)
+            made = max((one.made for one in inner), default=0.0)
+            return Held(digest, {**parts, digest: len(text)}, children, made, some)
         blobs = [manifest["config"], *manifest["layers"]]
         parts = {str(blob["digest"]): int(blob["size"]) for blob in blobs}
         config = json.loads(registry.small_blob(path, str(manifest["config"]["digest"])))
-        made = epoch_seconds(config.get("created"))
-        return Held(digest, {**parts, digest: len(text)}, (), made if made > _OLDEST else 0.0)
+        made, platform = epoch_seconds(config.get("created")), platforms.of(config)
+        return Held(digest, {**parts, digest: len(text)}, (), made if made > _OLDEST else 0.0, frozenset([platform]))
     except (NoImage, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 

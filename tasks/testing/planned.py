@@ -99,7 +99,7 @@ def _resolver(run: Run, tests: Mapping[str, ImageTest], again: bool) -> InputRes
 def _planned(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
     if test.problem:
         return Planned(test, None, problem=test.problem)
-    chain = resolver.resolve(run.snapshot().platform, run.configs_of, name_of(test), run.built_on)
+    chain = run.made_of(resolver, run.snapshot().platform, name_of(test))
     inputs = chain[name_of(test)]
     image = chain.get(test.service) or run.decide(test.service).inputs
     problem = inputs.problem or image.problem

@@ -1,0 +1,170 @@
+"""What are the images of a commit made of? From git's objects and Compose's reading of its files: no checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.base.errors import UserError
+from tasks.compose import project as compose_project
+from tasks.compose.project import Project
+from tasks.engine.client import host_platform
+from tasks.inputs.commit import Commit, CommitIndex, Source
+from tasks.inputs.image_inputs import ImageInputs
+from tasks.inputs.resolver import InputResolver
+
+_ENV = re.compile(r"(^|/)(\.env|[^/]+\.env|\.env\.[^/]+)$")
+_MISSING = 20  # so often Compose may ask for one more file
+
+
+class WorkingCopy(NamedTuple):
+    """A checkout of the repository: its Compose files, the environment, and where it keeps what it learnt. ``also``
+    gives a project what else is told as images, such as what tests see; it is told what the project's own are made
+    of."""
+
+    files: tuple[Path, ...]
+    environ: Mapping[str, str]
+    memory: Path
+    also: Callable[[Project, Mapping[str, ImageInputs]], Project] = lambda project, images: project
+
+
+class Seen(NamedTuple):
+    """A commit: its project, what each image is made of on this machine's platform where nothing is known of bases, the
+    submodules whose objects are not here with their commits, for each image those of them that it may read, and whether
+    there is an ``.env`` beside the Compose file."""
+
+    project: Project
+    images: Mapping[str, ImageInputs]
+    absent: Mapping[str, str]
+    doubtful: Mapping[str, Sequence[str]]
+    has_env: bool
+
+
+class Look:
+    """Looks at one commit after the other, at the same place ``root`` for the repository's ``top``. What Compose needs
+    and no commit has: ``own_env``, the ``.env`` beside the Compose file, and values for variables (``without_value``:
+    those that have none here)."""
+
+    def __init__(self, copy: WorkingCopy, top: Path, root: Path, own_env: Path | None = None) -> None:
+        self.root = root
+        self._copy, self._own_env = copy, own_env
+        self._last: Commit | None = None
+        self._resolver: InputResolver | None = None
+        self._files = tuple(root / os.path.relpath(file.resolve(), top) for file in copy.files)
+        self._files[0].parent.mkdir(parents=True)
+        self._environ = dict(copy.environ)
+        self.without_value: dict[str, str] = {}
+
+    def see(self, source: Source) -> Seen:
+        """What each image of the project is made of at this commit."""
+        self._last = commit = Commit(source, self.root, self._last)
+        project = self._project(commit)
+        roots = [place for image in project.images.values() for place in (image.context, *image.contexts.values())]
+        inside = {path for place in roots if place.startswith("/") and (path := commit.inside(place)) is not None}
+        for path in inside:
+            commit.make_folder(path)
+        commit.put(_read_by_path(commit, project, inside))
+        commit.read(inside)
+        images = self._resolved(project, commit)
+        return Seen(
+            project,
+            images,
+            commit.absent,
+            {name: _may_read(inputs, commit) for name, inputs in images.items()} if commit.absent else {},
+            commit.entry(commit.inside(self._files[0].with_name(".env")) or "") is not None,
+        )
+
+    @property
+    def has_files(self) -> bool:
+        """Whether the commit that was seen last has the Compose files at all."""
+        commit = self._last
+        return commit is not None and all(commit.entry(commit.inside(file) or "") for file in self._files)
+
+    @property
+    def resolver(self) -> InputResolver:
+        """Reads what the images of the commit that was seen last are made of."""
+        if self._resolver is None:
+            raise ValueError("no commit was seen")
+        return self._resolver
+
+    def _resolved(self, project: Project, commit: Commit) -> dict[str, ImageInputs]:
+        index = CommitIndex(commit)
+        if self._resolver is None:
+            self._resolver = InputResolver(project, self._copy.memory, self._environ, lambda: index)
+        self._resolver = self._resolver.of(project, lambda: index)
+        images = self._resolver.resolve(host_platform(), lambda ref, wanted: None)
+        whole = self._copy.also(project, images)
+        if len(whole.images) == len(project.images):
+            return images
+        commit.put(_read_by_path(commit, whole, {commit.inside(project.directory) or ""}))
+        return self._resolver.of(whole, lambda: index).resolve(host_platform(), lambda ref, wanted: None)
+
+    def _project(self, commit: Commit) -> Project:
+        """The project as Compose reads it. What its files name comes out of git when Compose asks for it; an env file
+        of a service that git does not have is empty: no build reads it."""
+        places = {os.path.dirname(file) for file in self._files}  # noqa: PTH120 as text
+        paths = [path for path, _ in commit.walk("") if _ENV.search(path) or _beside(f"{self.root}/{path}", places)]
+        commit.put([*paths, *(path for file in self._files if (path := commit.inside(file)))])
+        beside = self._files[0].with_name(".env")
+        if self._own_env and not beside.exists():
+            beside.unlink(missing_ok=True)
+            beside.symlink_to(self._own_env)
+        for _ in range(_MISSING):
+            try:
+                return compose_project.load(self._files, self._environ)
+            except UserError as error:
+                if not self._help(commit, str(error)):
+                    sentence = str(error).replace(f"{self.root}/", "")
+                    raise UserError(f"at {commit.source.commit[:12]}: {sentence}") from None
+        raise UserError(f"at {commit.source.commit[:12]}: Compose asks for more than {_MISSING} files")
+
+    def _help(self, commit: Commit, said: str) -> bool:
+        """Give Compose what it said that it misses, also a value for a variable; whether there was anything."""
+        for text in re.findall(rf"{re.escape(str(self.root))}/([^\s:'\"]+)", said):
+            path = commit.inside(self.root / text.rstrip(".,"))
+            missing = path and not (self.root / path).exists()
+            if path and missing and commit.entry(path):
+                commit.put([path])
+                commit.make_folder(path)
+                return True
+            if path and missing and "env file" in said:
+                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+                (self.root / path).touch()
+                return True
+        if variable := re.search(r"required variable (\w+) is missing a value", said):
+            self._environ[variable[1]] = self.without_value[variable[1]] = "unknown"
+            return True
+        return False
+
+
+def _beside(path: str, places: set[str]) -> bool:
+    return path.endswith((".yml", ".yaml")) and os.path.dirname(path) in places  # noqa: PTH120 as text
+
+
+def _read_by_path(commit: Commit, project: Project, contexts: set[str]) -> set[str]:
+    """The files that are read by their paths, not as a part of a context: Dockerfiles, ignore files, the lists of
+    images in folders."""
+    paths = {f"{context}/.dockerignore".removeprefix("/") for context in contexts}
+    for image in project.images.values():
+        if image.dockerfile.startswith("/") and (path := commit.inside(image.dockerfile)):
+            beside = commit.inside(f"{image.dockerfile}.dockerignore")
+            paths |= {path, *filter(None, [beside])}
+    links = {path for path in paths if (entry := commit.entry(path)) is None or not entry.source}
+    if any("oci-layout" in value for image in project.images.values() for value in image.contexts.values()):
+        paths |= {path for path, _ in commit.walk("") if path.endswith("/index.json")}
+    return paths - links
+
+
+def _may_read(inputs: ImageInputs, commit: Commit) -> list[str]:
+    """The submodules that are not here, of which an image may read something."""
+    if inputs.problem:
+        return list(commit.absent)
+    folders = {
+        f"{commit.inside(part.root)}/{folder}".strip("/")
+        for part in inputs.parts
+        for folder in part.selection.places()[1]
+    }
+    return [path for path in commit.absent if path in folders]
