@@ -34,7 +34,8 @@ images from it; `cold` is `doit build_optimized` without a registry, its package
 documented images are those of `docker-compose.documented.yml`, built as Docker's documentation teaches: pushed by the
 first machine and pulled by the second (classic store), or built there by bake from such a cache (containerd store).
 What a pull itself costs shows `docker compose pull` of the very images that the first machine's services run, pushed as
-they are. In turns.
+they are. `signed` is the first again, where the first machine signed its results and the second one takes no others. In
+turns.
 """
 
 
@@ -47,6 +48,7 @@ GOALS = {
     "against bake": 1.0,
     "against cold": 0.5,
 }
+SIGNED = 1.1
 
 
 class Finals:
@@ -147,28 +149,42 @@ def main() -> None:
             shutil.rmtree(compose_file.parent / ".build", ignore_errors=True)
             return bench
 
-        def pull() -> float:
-            ran = emptied(pulling, second).doit("build_optimized")
+        def pull(machine: Bench) -> float:
+            ran = emptied(machine, second).doit("build_optimized")
             if any(line.startswith("built ") for line in ran.stderr.splitlines()):
                 raise SystemExit(f"something was built:\n{ran.stderr}")
             return ran.seconds
 
+        checking = _signed(sharing, pulling, folder)
         ours = Finals(folder / "ours.json", registry, _finals(sharing))
         ours.push(first.environ)
         documented = Documented(compose_file.parent, registry)
         theirs = documented.share(first.environ)
         documented.export(baker.environ)
         cases = {
-            "doit, shared registry": pull,
+            "doit, shared registry": lambda: pull(pulling),
             "docker compose pull of the same images": lambda: ours.pull(emptied_engine(second)),
             "docker compose pull of documented images": lambda: theirs.pull(emptied_engine(second)),
             "documented, registry cache": lambda: documented.built(emptied_engine(baker)),
             "bake, registry cache": lambda: emptied(baking, baker).bake(*cache["from"]).seconds,
             "cold": lambda: emptied(alone, second).doit("build_optimized").seconds,
+            "doit, shared registry, signed": lambda: pull(checking),
         }
-        mine, *others = results.measured("a second machine", cases, repeat).values()
+        mine, *others, signed = results.measured("a second machine", cases, repeat).values()
+        note = f"{signed:.1f} s against {mine:.1f} s; nothing was built"
+        results.add("shared registry, signed, against unsigned", signed / mine, "×", SIGNED, note)
         for (what, at_most), other in zip(GOALS.items(), others, strict=True):
             results.add(f"shared registry, {what}", mine / other, "×", at_most, f"{mine:.1f} s against {other:.1f} s")
+
+
+def _signed(sharing: Bench, pulling: Bench, folder: Path) -> Bench:
+    """The second machine where it takes nothing that is not signed, once the first has signed what it shared."""
+    trusting = {"SHARE_BUILDERS": str(folder / "trusted-builders.toml")}
+    key = str(folder / "first.key")
+    signing = Bench({**sharing.environ, **trusting, "SHARE_KEY": key}, folder / "signing")
+    Bench({**sharing.environ, **trusting}, folder / "signing").doit("share_key", "first", key)
+    signing.doit("cache_export")
+    return Bench({**pulling.environ, **trusting}, folder / "checking")
 
 
 def _finals(bench: Bench) -> dict[str, str]:
