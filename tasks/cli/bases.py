@@ -61,7 +61,8 @@ def _nobody_builds_on_it(run: Run) -> bool:
 def _ensure(run: Run) -> None:
     from tasks.building import externals
 
-    externals.bring_base(run)
+    if not _nobody_builds_on_it(run):  # doit comes here, too, because it has not seen the list of packages yet
+        externals.bring_base(run)
 
 
 def _rebuild(run: Run) -> None:
