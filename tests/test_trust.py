@@ -378,6 +378,9 @@ class Engine:
     def config_of(self, image_id: str) -> Engine:
         return self
 
+    def tagged(self, ref: str) -> str:
+        return ""
+
     def tag(self, image_id: str, ref: str) -> None: ...
 
     def untag(self, ref: str) -> None: ...
