@@ -24,7 +24,9 @@ extra="$*"
 lock tools/tools
 lock base-python/requirements
 lock base-ml/requirements base-python
+lock base-python/tracing base-python
 lock auth/requirements base-python
 lock memory/requirements base-python base-ml
 lock orchestrator/requirements base-python
+lock llama/requirements base-python
 lock ../tests/services/requirements-test base-python

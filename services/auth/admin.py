@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
+from pathlib import Path
 
 from auth.passwords import Passwords
 from auth.settings import AuthSettings
 from auth.tables import Table
 from auth.tokens import Tokens
 from auth.users import Account, Users
-from common import redis_store
+from common import audit, logs, redis_store
 from common.postgres import Database
 from common.settings import load
 
-COMMANDS = ("make-admin", "unmake-admin", "disable", "enable", "delete")
+AUDITED = {
+    "make-admin": "administrator made", "unmake-admin": "administrator unmade",
+    "disable": "user disabled", "enable": "user enabled", "delete": "user deleted",
+}  # fmt: skip
 
 
 async def change(settings: AuthSettings, command: str, name: str) -> Account | None:
@@ -43,13 +48,18 @@ async def change(settings: AuthSettings, command: str, name: str) -> Account | N
             life = timedelta(seconds=settings.access_token_seconds)
             await Tokens(keyring_of(settings, database), redis, life).end_all(account.id)
         await database.engine.dispose()
+    if account is not None:
+        audit.record(AUDITED[command], None, target=account.username, by="python -m auth.admin")
     return account
 
 
 def main() -> None:
     """Do what the command line says. Status 1 and a sentence when there is no such user."""
+    # Of a container, what its first process writes is the log; what a command beside it writes is nowhere kept.
+    log = Path("/proc/1/fd/1" if os.access("/proc/1/fd/1", os.W_OK) else os.devnull)
+    logs.configure("auth", "WARNING", log.open("w"))
     parser = argparse.ArgumentParser(prog="python -m auth.admin")
-    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("command", choices=AUDITED)
     parser.add_argument("name")
     asked = parser.parse_args()
     account = asyncio.run(change(load(AuthSettings), asked.command, asked.name))

@@ -20,7 +20,7 @@ from auth.signing import Vault
 from auth.tables import Table
 from auth.tokens import EXCHANGED, Tokens
 from auth.users import USERNAME, Account, Users
-from common import redis_store, service
+from common import audit, redis_store, service
 from common.callers import Callers
 from common.postgres import Database
 from common.problems import Problem, unauthorized
@@ -189,6 +189,7 @@ def _add_users(
         await rate_limit.count(_address(request), name)
         account = await users.authenticate(name, password.get_secret_value())
         if account is None:
+            audit.record("wrong password", known)
             raise Problem(HTTPStatus.FORBIDDEN, "The password is wrong.")
         return account
 
@@ -196,26 +197,31 @@ def _add_users(
     async def register(new: NewUser, request: Request) -> RegisteredUser:
         await rate_limit.count(_address(request), new.username)
         account = await users.register(new.username, new.password.get_secret_value())
+        audit.record("user registered", account)
         return RegisteredUser(id=account.id, username=account.username, created_at=account.created_at)
 
     @app.post("/users/me/password", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
     async def change_password(new: NewPassword, request: Request, known: Owner) -> None:
         await users.change_password(await proven(request, known, new.password), new.new_password.get_secret_value())
         await tokens.end_all(known.user_id)
+        audit.record("password changed", known)
 
     @app.post("/users/me/deletion", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
     async def delete_me(password: Password, request: Request, known: Owner) -> None:
         await users.delete((await proven(request, known, password.password)).username)
         await tokens.end_all(known.user_id)
+        audit.record("user deleted", known, target=known.username)
 
     @app.patch("/users/{username}", tags=["administration"])
-    async def change_user(username: Username, change: UserChange, _: Admin) -> User:
-        account = await users.change(username, disabled=change.disabled)
-        return User(**asdict(await ended(account)))
+    async def change_user(username: Username, change: UserChange, admin: Admin) -> User:
+        account = await ended(await users.change(username, disabled=change.disabled))
+        audit.record("user disabled" if change.disabled else "user enabled", admin, target=account.username)
+        return User(**asdict(account))
 
     @app.delete("/users/{username}", status_code=HTTPStatus.NO_CONTENT, tags=["administration"])
-    async def delete_user(username: Username, _: Admin) -> None:
-        await ended(await users.delete(username))
+    async def delete_user(username: Username, admin: Admin) -> None:
+        account = await ended(await users.delete(username))
+        audit.record("user deleted", admin, target=account.username)
 
     async def ended(account: Account | None) -> Account:
         if account is None:
@@ -234,8 +240,12 @@ def _add_users(
         # A longer password can belong to nobody; cut, it costs no more than any other wrong one.
         account = await users.authenticate(form.username, form.password[: LONGEST_PASSWORD + 1])
         if account is None:
+            # A name that nobody has may be a password that was typed into the wrong field.
+            tried = form.username if await users.known(form.username) else "unknown"
+            audit.record("login failed", None, target=tried)
             raise unauthorized("The user name or the password is wrong.", error="invalid_grant")
         await rate_limit.succeeded(_address(request), form.username)
+        audit.record("login", account)
         response.headers.update(NOT_KEPT)
         may = {*USERS_SCOPES, *(["admin"] if account.is_admin else [])}
         scopes = may & set(form.scopes) if form.scopes else may
@@ -254,6 +264,7 @@ def _add_tokens(app: FastAPI, tokens: Tokens, keyring: Keyring, callers: Callers
             await tokens.end_all(claims.user_id)
         else:
             await tokens.revoke(claims.token_id, claims.expires_at)
+        audit.record("logout everywhere" if everywhere else "logout", claims)
 
     @app.post("/verify", tags=["verify"])
     async def verify(known: KnownCaller) -> Verified:
@@ -291,6 +302,7 @@ def _add_api_keys(
         seconds = new.expires_in or settings.api_key_days * 86_400
         owner = known.token().user_id
         key, described = await api_keys.create(owner, new.name, new.scopes, timedelta(seconds=seconds))
+        audit.record("key made", known, target=described.id, scopes=described.scopes)
         return CreatedApiKey(key=key, **_info(described).model_dump())
 
     @app.get("/api-keys", tags=["API keys"])
@@ -305,6 +317,7 @@ def _add_api_keys(
         if not await api_keys.revoke(known.user_id, key_id):
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such API key.")
         await tokens.revoke(str(key_id), datetime.now(UTC) + EXCHANGED)
+        audit.record("key revoked", known, target=key_id)
 
 
 def _info(described: Described) -> ApiKeyInfo:

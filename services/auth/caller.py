@@ -32,6 +32,11 @@ class Caller:
         """Who it is."""
         return self.claims.user_id
 
+    @property
+    def username(self) -> str:
+        """What it is called."""
+        return self.claims.username
+
     def token(self) -> Claims:
         """The caller's access token. Raises 403 for an API key: it must not make keys that outlive it."""
         if self.method != "token":

@@ -31,6 +31,11 @@ class Account:
     is_admin: bool
     disabled_at: datetime | None
 
+    @property
+    def user_id(self) -> uuid.UUID:
+        """Who it is, as those say it who have a credential of it."""
+        return self.id
+
 
 _ACCOUNT = (User.id, User.username, User.created_at, User.is_admin, User.disabled_at)
 
@@ -69,6 +74,12 @@ class Users:
         if self._passwords.outdated(row.password_hash):
             await self._replace(row.id, row.password_hash, await self._passwords.hash_again(password))
         return Account(*row[:5])
+
+    async def known(self, username: str) -> bool:
+        """Whether anybody has this name."""
+        async with self._database.connect() as connection:
+            named = select(User.id).where(User.username == username.lower().replace("\x00", ""))
+            return (await connection.execute(named)).one_or_none() is not None
 
     async def change_password(self, account: Account, new: str) -> None:
         """Make ``new`` the password of ``account``. Raises 422 when it is weak."""

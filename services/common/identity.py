@@ -45,6 +45,11 @@ class Identity:
         return self.claims.user_id
 
     @property
+    def username(self) -> str:
+        """What it is called."""
+        return self.claims.username
+
+    @property
     def scopes(self) -> frozenset[str]:
         """What it may do."""
         return self.claims.scopes

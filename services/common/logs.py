@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
+from typing import TextIO
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that is being answered: in every line, every answer and every call onwards."""
+
+address: ContextVar[str] = ContextVar("address", default="")
+"""Where that request came from."""
+
+trace_id: Callable[[], str] = str
+"""Tells the id of the trace that the request is a part of, where that is known (``common.tracing``)."""
+
+
+FORMAT = JsonFormatter(
+    ["levelname", "name", "message"],
+    rename_fields={"levelname": "level", "name": "logger"},
+    timestamp="time",
+    reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn says it again, in colour
+)
 
 
 class _Context(logging.Filter):
@@ -24,20 +40,15 @@ class _Context(logging.Filter):
         record.service = self.service
         if current := request_id.get():
             record.request_id = current
+        if trace := trace_id():
+            record.trace_id = trace
         return True
 
 
-def configure(service: str, level: str) -> None:
-    """Send every logger's records of at least ``level``, uvicorn's too, to standard output as JSON."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(
-        JsonFormatter(
-            ["levelname", "name", "message"],
-            rename_fields={"levelname": "level", "name": "logger"},
-            timestamp="time",
-            reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn says it again, in colour
-        )
-    )
+def configure(service: str, level: str, stream: TextIO | None = None) -> None:
+    """Send every logger's records of at least ``level``, uvicorn's too, to standard output (``stream``) as JSON."""
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(FORMAT)
     handler.addFilter(_Context(service))
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):

@@ -1,4 +1,4 @@
-"""How does the service do? ``GET /metrics`` tells Prometheus: requests, how long they took, what did not answer.
+"""How does the service do? ``GET /metrics`` tells Prometheus: requests, the queue, models, and what did not answer.
 
 It is there only with METRICS_TOKEN, for who sends that as a bearer token: paths and numbers are nobody else's business.
 Where a service has several processes they count together, in files of PROMETHEUS_MULTIPROC_DIR (``common.serve``).
@@ -6,8 +6,12 @@ Where a service has several processes they count together, in files of PROMETHEU
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -19,8 +23,14 @@ SECONDS = Histogram(
     "swarm_request_seconds", "How long they took.", ["service", "route"], buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60)
 )
 UNAVAILABLE = Counter("swarm_unavailable", "Times that a store or service did not answer.", ["what"])
-TOKENS = Counter("swarm_tokens", "Tokens that models read and wrote.")
-TASKS = Gauge("swarm_tasks", "Tasks that are here now, with or without a place.", multiprocess_mode="livesum")
+TOKENS = Counter("swarm_tokens", "Tokens that models read and wrote.", ["model"])
+TASKS = Gauge("swarm_tasks", "Tasks that are here now: waiting for a place, or having one.", ["state"],
+              multiprocess_mode="livesum")  # fmt: skip
+LONG = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+WAITED = Histogram("swarm_wait_seconds", "How long tasks waited for a place.", buckets=LONG)
+ANSWERED = Histogram("swarm_model_seconds", "How long models took, to the end.", ["model", "outcome"], buckets=LONG)
+AUDITED = Counter("swarm_audit", "Events of the audit log.", ["event"])
+_ALL = (REQUESTS, SECONDS, UNAVAILABLE, TOKENS, TASKS, WAITED, ANSWERED, AUDITED)
 
 
 def answered(service: str, scope: Scope, status: int, seconds: float) -> None:
@@ -28,6 +38,21 @@ def answered(service: str, scope: Scope, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", "")
     REQUESTS.labels(service, scope["method"] if route else "", route, str(status)).inc()
     SECONDS.labels(service, route).observe(seconds)
+
+
+@contextmanager
+def model_asked(model: str) -> Iterator[None]:
+    """Count how long ``model`` takes for what is done meanwhile, and its outcome: answered, failed, or stopped, as its
+    time was over or nobody waited."""
+    began, outcome = time.perf_counter(), "failed"
+    try:
+        yield
+        outcome = "answered"
+    except (asyncio.CancelledError, GeneratorExit):
+        outcome = "stopped"
+        raise
+    finally:
+        ANSWERED.labels(model, outcome).observe(time.perf_counter() - began)
 
 
 def install(app: FastAPI, token: str) -> None:
@@ -49,6 +74,6 @@ def _registry() -> CollectorRegistry:
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         MultiProcessCollector(registry)
         return registry
-    for one in (REQUESTS, SECONDS, UNAVAILABLE, TOKENS, TASKS):
+    for one in _ALL:
         registry.register(one)
     return registry

@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import metrics
-from common.logs import request_id
+from common.logs import address, request_id
 from common.problems import response
 
 log = logging.getLogger("requests")
@@ -35,6 +35,7 @@ class RequestLog:
             return await self.app(scope, receive, send)
         current = _given_id(scope) or uuid.uuid4().hex
         token = request_id.set(current)
+        address.set((scope.get("client") or ("", 0))[0])
         began = time.perf_counter()
         status = 0
 

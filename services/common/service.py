@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 
 from fastapi import FastAPI
 
-from common import health, logs, metrics, openapi, problems
+from common import health, logs, metrics, openapi, problems, tracing
 from common.limits import BodyLimit, Deadline
 from common.proxies import Proxies
 from common.requests import RequestLog
@@ -36,7 +36,7 @@ def create(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for resource in resources:
+            for resource in (traced(), *resources):
                 await stack.enter_async_context(resource)
             log.info("started")
             yield
@@ -48,6 +48,7 @@ def create(
     openapi.install(app)
     health.install(app, name, checks)
     metrics.install(app, settings.metrics_token.get_secret_value())
+    traced = tracing.install(app, name)
     # The last added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(Deadline, seconds=seconds or settings.request_seconds)

@@ -11,14 +11,14 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from common import calls, janitor, redis_store, service
+from common import audit, calls, janitor, redis_store, service
 from common.callers import Callers
 from common.identity import Identities, Identity
 from common.postgres import Database
 from common.problems import Problem
 from common.texts import Label, Name, Text
 from memory import semantic, sessions
-from memory.embedding import Vector, load
+from memory.embedding import Vector, least_score, load
 from memory.semantic import Memories
 from memory.sessions import LONGEST, Message, Sessions
 from memory.settings import MemorySettings
@@ -62,11 +62,14 @@ class KeptMemory(BaseModel):
 
 
 class Search(BaseModel):
-    """What to look for: ``top_k`` memories that are near in meaning to ``query``, and have all this ``metadata``."""
+    """What to look for: ``top_k`` memories near in meaning to ``query``, that have all this ``metadata`` and nothing of
+    what they are to be ``without``. If they must be ``relevant``, what has nothing to do with it is left out."""
 
     query: Text
     top_k: int = Field(default=5, ge=1, le=50)
     metadata: dict[Name, Label] = Field(default_factory=dict, max_length=20)
+    without: dict[Name, Label] = Field(default_factory=dict, max_length=20)
+    relevant: bool = False
 
 
 class Found(KeptMemory):
@@ -117,7 +120,7 @@ def create_app(settings: MemorySettings) -> FastAPI:
         settings,
         resources=[
             redis, database.running(), auth,
-            janitor.running(kept_sessions.forget_old, memories.forget_deleted_users),
+            janitor.running(kept_sessions.forget_old, memories.forget_deleted_users, memories.index_large),
         ],
         checks={"postgres": database.check, "redis": redis.ping},
     )  # fmt: skip
@@ -146,6 +149,7 @@ def create_app(settings: MemorySettings) -> FastAPI:
     async def clear(session: SessionName, user: Writer) -> None:
         if not await kept_sessions.clear(user.user_id, session):
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such session.")
+        audit.record("session deleted", user, target=session)
 
     _add_memories(app, memories, embed, Reader, Writer)
     return app
@@ -177,7 +181,9 @@ def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, w
     @app.delete("/memories", tags=["semantic memory"])
     async def delete_all(user: Writer, metadata: Filter = []) -> Deleted:  # noqa: B006 - never changed
         """All, or all that have this metadata."""
-        return Deleted(deleted=await memories.delete_all(user.user_id, _filter(metadata)))
+        deleted = await memories.delete_all(user.user_id, _filter(metadata))
+        audit.record("memories deleted", user, deleted=deleted)
+        return Deleted(deleted=deleted)
 
     @app.get("/memories/{memory_id}", tags=["semantic memory"])
     async def get(memory_id: uuid.UUID, user: Reader) -> KeptMemory:
@@ -190,11 +196,14 @@ def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, w
     async def delete(memory_id: uuid.UUID, user: Writer) -> None:
         if not await memories.delete(user.user_id, memory_id):
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such memory.")
+        audit.record("memory deleted", user, target=memory_id)
 
     @app.post("/search", tags=["semantic memory"])
     async def search(wanted: Search, user: Reader) -> Results:
-        found = await memories.search(user.user_id, await embed(wanted.query), wanted.top_k, wanted.metadata)
-        return Results(results=[Found(**asdict(kept), score=score) for kept, score in found])
+        vector = await embed(wanted.query)
+        least = least_score(vector) if wanted.relevant else -1
+        found = await memories.search(user.user_id, vector, wanted.top_k, wanted.metadata, wanted.without)
+        return Results(results=[Found(**asdict(kept), score=score) for kept, score in found if score >= least])
 
 
 def _filter(metadata: list[str]) -> dict[str, str]:

@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 
 DIMENSIONS = 256
 
+NEAR_ENOUGH = 0.15
+"""Of the way from texts that have nothing to do with a question to the question itself: most answers are nearer than
+that, and few other texts. ``benchmarks/memory_cutoff.md`` says how many, of a published set in twelve languages."""
+
+_LANGUAGES: NDArray[numpy.float32] = numpy.load(Path(__file__).with_name("languages.npy")).astype(numpy.float32)
+"""For each language of that set the middle of its texts. The model knows English best: of another language all texts
+are near each other."""
+
 type Vector = NDArray[numpy.float32]
 
 
@@ -28,6 +36,12 @@ class Embedding:
         vector: Vector = self._model.embed([text])[0]
         length = float(numpy.linalg.norm(vector))
         return vector / numpy.float32(length) if length > 0 else None
+
+
+def least_score(question: Vector) -> float:
+    """How near to ``question`` a text must be to have to do with it."""
+    unrelated = float((_LANGUAGES @ question).max())
+    return unrelated + NEAR_ENOUGH * (1 - unrelated)
 
 
 @functools.cache

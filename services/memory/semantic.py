@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
+from typing import Any
 
-from sqlalchemy import Text, Update, cast, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import Text, Update, cast, delete, func, insert, select, text, tuple_, union_all, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from common.postgres import Database
@@ -36,6 +37,16 @@ class Quota:
     bytes: int
 
 
+EXACT = 10_000
+"""Who has more memories than this is answered from the index, and from what is not in it yet."""
+
+INDEXED_AT_ONCE, INDEXED_IN_A_ROW = 200, 50
+
+# Looks on, in the order of nearness, until there are enough of this user's.
+_THOROUGHLY = text(
+    "SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', '100', true)"
+)
+
 _COLUMNS = (Memory.id, Memory.text, Memory.metadata_, Memory.created_at)
 
 
@@ -45,6 +56,7 @@ class Memories:
     def __init__(self, database: Database, quota: Quota) -> None:
         self._database = database
         self._quota = quota
+        self._large: frozenset[uuid.UUID] = frozenset()
 
     async def add(
         self, user_id: uuid.UUID, text: str, metadata: dict[str, str], vector: Vector
@@ -119,16 +131,36 @@ class Memories:
         return None if row is None else Remembered(*row)
 
     async def search(
-        self, user_id: uuid.UUID, vector: Vector, top_k: int, metadata: dict[str, str]
+        self, user_id: uuid.UUID, vector: Vector, top_k: int, metadata: dict[str, str], without: dict[str, str]
     ) -> Sequence[tuple[Remembered, float]]:
-        """The ``top_k`` memories with this ``metadata`` that are nearest to ``vector``, nearest first, each with its
-        cosine similarity."""
-        distance = Memory.embedding.cosine_distance(vector)
-        mine = (Memory.user_id == user_id, Memory.metadata_.contains(metadata))
-        statement = select(*_COLUMNS, distance).where(*mine).order_by(distance, Memory.id).limit(top_k)
-        async with self._database.connect() as connection:
-            rows = (await connection.execute(statement)).all()
+        """The ``top_k`` memories with this ``metadata``, and nothing of that which they are to be ``without``, that are
+        nearest to ``vector``, nearest first, each with its cosine similarity."""
+        distance = Memory.embedding.cosine_distance(vector).label("distance")
+        unwanted = (~Memory.metadata_.contains({name: value}) for name, value in without.items())
+        mine = (Memory.user_id == user_id, Memory.metadata_.contains(metadata), *unwanted)
+        nearest = select(*_COLUMNS, distance).where(*mine).order_by(distance).limit(top_k)
+        rows: Sequence[Any] = ()
+        if user_id in self._large:
+            parts = (nearest.where(Memory.indexed).subquery(), nearest.where(~Memory.indexed).subquery())
+            both = union_all(*(select(part) for part in parts)).order_by("distance").limit(top_k)
+            async with self._database.begin() as connection:
+                await connection.execute(_THOROUGHLY)
+                rows = (await connection.execute(both)).all()
+        if len(rows) < top_k:
+            async with self._database.connect() as connection:
+                rows = (await connection.execute(nearest.order_by(Memory.id))).all()
         return [(Remembered(*row[:4]), 1 - float(row[4])) for row in rows]
+
+    async def index_large(self) -> None:
+        """Know who has so many memories that the index must help, and bring theirs into it, some thousand at a time."""
+        large = select(Usage.user_id).where(Usage.memories > EXACT)
+        async with self._database.connect() as connection:
+            self._large = frozenset((await connection.execute(large)).scalars())
+            some = select(Memory.id).where(Memory.user_id.in_(self._large), ~Memory.indexed).limit(INDEXED_AT_ONCE)
+            statement = update(Memory).where(Memory.id.in_(some.with_for_update(skip_locked=True).scalar_subquery()))
+            for _ in range(INDEXED_IN_A_ROW if self._large else 0):
+                if not (await connection.execute(statement.values(indexed=True))).rowcount:
+                    break
 
     async def delete(self, user_id: uuid.UUID, memory_id: uuid.UUID) -> bool:
         """Forget the memory. False when ``user_id`` has no such."""

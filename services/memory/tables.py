@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime
 
 from pgvector.sqlalchemy import Vector
-from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, MetaData, func
+from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, MetaData, false, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -23,8 +23,8 @@ class Table(DeclarativeBase):
 class Memory(Table):
     """A text of a user, and where it lies in meaning.
 
-    There is an index of users and none of vectors: a search reads one user's memories, all of them, and so is
-    exact. (An approximate index knows nothing of users; it would miss what a search must find.)
+    A search reads all memories of one user, and so is exact. Only those of users who have very many are brought into an
+    index of vectors, which is approximate and knows nothing of users: ``indexed`` says which (``memory.semantic``).
     """
 
     __tablename__ = "memories"
@@ -35,10 +35,19 @@ class Memory(Table):
     metadata_: Mapped[dict[str, str]] = mapped_column("metadata")
     embedding: Mapped[list[float]] = mapped_column(Vector(DIMENSIONS))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    indexed: Mapped[bool] = mapped_column(server_default=false())
 
     __table_args__ = (
         Index("memories_of_user", "user_id", "created_at"),
         Index("memories_by_text", "user_id", func.md5(text)),
+        Index("memories_not_indexed", "user_id", postgresql_where=~indexed),
+        Index(
+            "memories_by_meaning",
+            "embedding",
+            postgresql_using="hnsw",
+            postgresql_where=indexed,
+            postgresql_ops={"embedding": "vector_cosine_ops"},
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from pydantic import BaseModel, StringConstraints
 
-from common import calls, janitor, redis_store, service
+from common import audit, calls, janitor, redis_store, service
 from common.callers import Callers
 from common.identity import Identities, Identity
 from common.postgres import Database
@@ -131,6 +131,7 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
         if not await tasks.cancel(user.user_id, task_id):
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such task.")
         runs.cancelled(task_id)
+        audit.record("task deleted", user, target=task_id)
 
 
 async def _unless_left(request: Request, run: Run) -> Event:

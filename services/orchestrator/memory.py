@@ -20,7 +20,12 @@ from orchestrator.tasks import Context, Task
 
 log = logging.getLogger("memory")
 
-TOP_K = 5
+type Labels = dict[str, str]
+
+TOP_K, TOP_ANSWERED = 5, 2
+ANSWERED = {"source": "task"}
+"""What memories have in their metadata that are a question and its answer."""
+
 LAST_MESSAGES = 20
 LONGEST_TEXT = 16_000
 """What ``memory`` takes as one text."""
@@ -33,10 +38,19 @@ class Memory:
         self._http = http
 
     async def search(self, user: Owner, prompt: str) -> list[Context]:
-        """The user's memories nearest to ``prompt``, nearest first."""
+        """The user's memories that have to do with ``prompt``: first what was kept on purpose, nearest first, then some
+        of what was asked and answered before, which else would bury it: a question is nearest to itself."""
         if not user.token:
             return []
-        answer = await self._call(user, "POST", "/search", {"query": prompt, "top_k": TOP_K}, repeatable=True)
+        kept = await self._nearest(user, prompt, TOP_K, without=ANSWERED)
+        return [*kept, *await self._nearest(user, prompt, TOP_ANSWERED, ANSWERED)]
+
+    async def _nearest(
+        self, user: Owner, prompt: str, top_k: int, metadata: Labels | None = None, without: Labels | None = None
+    ) -> list[Context]:
+        wanted = {"query": prompt, "top_k": top_k, "relevant": True}
+        wanted |= {"metadata": metadata or {}, "without": without or {}}
+        answer = await self._call(user, "POST", "/search", wanted, repeatable=True)
         return [Context(memory_id=one["id"], text=one["text"], score=one["score"]) for one in answer["results"]]
 
     async def said(self, user: Owner, session: str) -> list[Message]:
@@ -82,5 +96,5 @@ class Memory:
         return answer.json()
 
 
-def _origin(task_id: uuid.UUID) -> dict[str, str]:
-    return {"source": "task", "task_id": str(task_id)}
+def _origin(task_id: uuid.UUID) -> Labels:
+    return {**ANSWERED, "task_id": str(task_id)}

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from common import metrics
 from common.identity import Identity
 from common.problems import Problem
 from orchestrator.model import Models
@@ -66,15 +67,16 @@ def install(app: FastAPI, runs: Runs, models: Models, caller: Any, settings: Orc
                 runs.place(new_task(f"{path} of OpenAI's interface", name, None, limit), owner)
             )
             model = models[name]
+            stack.enter_context(metrics.model_asked(name))
             answer = await stack.enter_async_context(model.passed_on(path, body))
             count = StreamCount(estimated(json.dumps(body.get("messages") or body.get("input"), ensure_ascii=False)))
             if not body.get("stream") or not answer.is_success:
                 said = await model.as_json(answer)
                 used = told(said.get("usage")) if isinstance(said, dict) else None
-                runs.spent(owner, used if used is not None else count.tokens + estimated(json.dumps(said)))
+                runs.spent(owner, name, used if used is not None else count.tokens + estimated(json.dumps(said)))
                 return JSONResponse(said, answer.status_code)
 
-            stack.callback(lambda: runs.spent(owner, count.tokens))
+            stack.callback(lambda: runs.spent(owner, name, count.tokens))
             return StreamingResponse(_told(answer, count, stack.pop_all()), media_type="text/event-stream")
 
     @app.post("/v1/chat/completions", tags=["OpenAI's interface"])
@@ -95,11 +97,11 @@ def install(app: FastAPI, runs: Runs, models: Models, caller: Any, settings: Orc
 
 
 async def _told(answer: httpx.Response, count: StreamCount, leaving: AsyncExitStack) -> AsyncIterator[bytes]:
-    async with leaving:
-        try:
+    try:
+        async with leaving:
             async for data in answer.aiter_bytes():
                 count.pass_by(data)
                 yield data
-        except httpx.HTTPError as error:
-            log.warning("the model broke off", extra={"cause": type(error).__name__})
-            yield b'data: {"error": {"message": "The model broke off in the middle of its answer."}}\n\n'
+    except httpx.HTTPError as error:
+        log.warning("the model broke off", extra={"cause": type(error).__name__})
+        yield b'data: {"error": {"message": "The model broke off in the middle of its answer."}}\n\n'

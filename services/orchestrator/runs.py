@@ -20,7 +20,7 @@ from http import HTTPStatus
 from common import metrics
 from common.postgres import Database
 from common.problems import Problem, Unavailable
-from orchestrator.conversation import Message, conversation, relevant
+from orchestrator.conversation import Message, conversation
 from orchestrator.memory import Memory
 from orchestrator.model import ModelFailed, Models
 from orchestrator.places import LEASE_SECONDS, Owner, Places
@@ -178,9 +178,9 @@ class Runs:
             with suppress(Problem):
                 await asyncio.shield(self._tasks.remove(task.id))
 
-    def spent(self, owner: Owner, tokens: int) -> None:
-        """Count what was read and written for a user."""
-        self._spending.add(owner.user_id, tokens)
+    def spent(self, owner: Owner, model: str, tokens: int) -> None:
+        """Count what ``model`` has read and written for a user."""
+        self._spending.add(owner.user_id, model, tokens)
 
     def cancelled(self, task_id: uuid.UUID) -> None:
         """Stop the task, should it be done here; where it is done elsewhere, that process sees it soon."""
@@ -209,7 +209,7 @@ class Runs:
                     for task, owner in await self._places.adopt():
                         log.info("taken over", extra={"task": str(task.id)})
                         self._begin(task, owner)
-                metrics.TASKS.set(len(self._runs))
+                self._count()
                 if self._runs:
                     await self._give_places()
                 await self._spending.flush()
@@ -221,12 +221,19 @@ class Runs:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), WAITING_TICK_SECONDS if waiting else TICK_SECONDS)
 
+    def _count(self) -> None:
+        placed = sum(run.place.is_set() for run in self._runs.values())
+        metrics.TASKS.labels("running").set(placed)
+        metrics.TASKS.labels("queued").set(len(self._runs) - placed)
+
     async def _give_places(self) -> None:
         known = list(self._runs.values())
         ours = await self._places.look()
         for run in known:
             state = ours.get(run.task.id)
             if state == "running":
+                if not run.place.is_set():
+                    metrics.WAITED.observe((datetime.now(UTC) - run.task.created_at).total_seconds())
                 run.place.set()
             elif state is None and run.task.state in UNFINISHED:
                 run.stop(CANCELLED)  # by its owner, at another process
@@ -262,15 +269,16 @@ class Runs:
             async with asyncio.timeout(self._limit_seconds):
                 await run.place.wait()
                 task.state = "running"
-                task.context = relevant(await self._memory.search(owner, task.prompt))
+                task.context = await self._memory.search(owner, task.prompt)
                 said: list[Message] = await self._memory.said(owner, task.session) if task.session else []
                 messages = conversation(task.context, said, task.prompt, self._limits.context_tokens)
                 asked = estimated(*(one["content"] for one in messages))
                 answering = self._models[task.model].answer(task.model, messages, self._limits.answer_tokens)
                 async with aclosing(answering) as answered:
-                    async for piece in answered:
-                        pieces.append(piece)
-                        run.tell(Piece(piece))
+                    with metrics.model_asked(task.model):
+                        async for piece in answered:
+                            pieces.append(piece)
+                            run.tell(Piece(piece))
         except TimeoutError as error:
             raise ModelFailed(
                 HTTPStatus.GATEWAY_TIMEOUT,
@@ -278,7 +286,7 @@ class Runs:
             ) from error
         finally:
             if asked:
-                self.spent(owner, asked + estimated("".join(pieces)))
+                self.spent(owner, task.model, asked + estimated("".join(pieces)))
         answer = "".join(pieces).replace("\x00", "").strip()
         if not answer:
             raise ModelFailed(HTTPStatus.BAD_GATEWAY, "The model answered with nothing.")

@@ -61,9 +61,9 @@ class Spending:
         self._known[user_id] = (time.monotonic(), tokens)
         return tokens
 
-    def add(self, user_id: uuid.UUID, tokens: int) -> None:
-        """Count ``tokens`` for this day; ``flush`` keeps them."""
-        metrics.TOKENS.inc(tokens)
+    def add(self, user_id: uuid.UUID, model: str, tokens: int) -> None:
+        """Count ``tokens`` of ``model`` for this day; ``flush`` keeps them."""
+        metrics.TOKENS.labels(model).inc(tokens)
         self._counted[user_id] += tokens
 
     async def flush(self) -> None:

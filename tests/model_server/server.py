@@ -18,6 +18,7 @@ message of the user. Other names of models make it misbehave on purpose:
     cut             closes the connection in the middle of the stream
     garbage         streams what is not JSON
     empty           answers with nothing
+    caller          asks for the first of its tools, and then says what that said
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-MODELS = ("echo", "default", "flaky", "broken", "slow", "silent", "cut", "garbage", "empty")
+MODELS = ("echo", "default", "flaky", "broken", "slow", "silent", "cut", "garbage", "empty", "caller")
 NOTES = "Notes about me"
 """So begins what the orchestrator says of memories."""
 LARGEST_BODY = 8 * 1024 * 1024
 
 received: list[dict[str, Any]] = []
 """The last requests, for tests that run in the same process."""
+traces: list[str] = []
+"""Of which traces they said that they are."""
 
 _asked: Counter[str] = Counter()
 _asked_lock = threading.Lock()
@@ -51,6 +54,8 @@ class BadRequest(Exception):
 
 def reply(messages: list[dict[str, Any]]) -> str:
     """The answer: shows all that the model was given."""
+    if messages[-1]["role"] == "tool":
+        return f"The tool said: {messages[-1]['content']}"
     told = [one["content"] for one in messages if one["role"] == "system" or one["content"].startswith(NOTES)]
     said = [one for one in messages if one["content"] not in told]
     asked = [one["content"] for one in said if one["role"] == "user"]
@@ -66,6 +71,7 @@ def checked(body: bytes) -> tuple[str, list[dict[str, Any]], bool]:
         model, messages = request["model"], request["messages"]
         received[:] = [*received[-20:], json.loads(body)]
         for one in messages:
+            one["content"] = one.get("content") or ""  # of a message that only asks for tools
             if isinstance(one["content"], list):  # content parts
                 one["content"] = " ".join(part.get("text", "") for part in one["content"])
         if not isinstance(messages, list) or not all(isinstance(one["content"], str) for one in messages):
@@ -110,6 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions":
             return self._error(404, "there is nothing here")
         try:
+            traces[:] = [*traces[-20:], self.headers.get("traceparent", "")]
             model, messages, stream = checked(body)
         except BadRequest as error:
             return self._error(400, str(error))
@@ -119,6 +126,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._error(503 if model == "flaky" else 500, "the model is not well")
         if model == "silent":
             time.sleep(60)
+        if model == "caller" and messages[-1]["role"] != "tool":
+            return self._call(json.loads(body)["tools"][0]["function"]["name"])
         pieces = [] if model == "empty" else words(reply(messages))
         return self._stream(model, pieces) if stream else self._whole(model, pieces)
 
@@ -130,12 +139,15 @@ class Handler(BaseHTTPRequestHandler):
             200, {"object": "list", "model": "echo", "data": data, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
         )
 
+    def _call(self, name: str) -> None:
+        call = {"id": "call-1", "type": "function", "function": {"name": name, "arguments": '{"what": "the sky"}'}}
+        self._said("caller", {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls", [])
+
     def _whole(self, model: str, pieces: list[str]) -> None:
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": "".join(pieces)},
-            "finish_reason": "stop",
-        }
+        self._said(model, {"role": "assistant", "content": "".join(pieces)}, "stop", pieces)
+
+    def _said(self, model: str, message: dict[str, Any], reason: str, pieces: list[str]) -> None:
+        choice = {"index": 0, "message": message, "finish_reason": reason}
         usage = {"prompt_tokens": 1, "completion_tokens": len(pieces), "total_tokens": 1 + len(pieces)}
         self._send(
             200,

@@ -6,9 +6,11 @@ do not have, and nothing of one service alone.
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -72,6 +74,19 @@ async def database(stores: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def health_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.health.FRESH_SECONDS", 0)
+
+
+@pytest.fixture
+def audited() -> Iterator[list[dict[str, Any]]]:
+    """The lines of the audit log since the test began, as they are written."""
+    from common.logs import FORMAT
+
+    lines: list[dict[str, Any]] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(json.loads(FORMAT.format(record)))  # type: ignore[method-assign]
+    logging.getLogger("audit").addHandler(handler)
+    yield lines
+    logging.getLogger("audit").removeHandler(handler)
 
 
 @pytest.fixture

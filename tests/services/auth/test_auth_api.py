@@ -523,3 +523,44 @@ async def test_it_says_which_credentials_it_takes(auth: httpx.AsyncClient) -> No
     }
     assert open_to_all == {("post", "/users"), ("post", "/token"), ("get", "/jwks"), ("get", "/health")}
     assert said["paths"]["/api-keys"]["get"]["security"] == [{"token": ["account"]}, {"api_key": []}]
+
+
+async def test_who_did_what_is_in_the_audit_log(
+    database: dict[str, Any], started: Start, audited: list[dict[str, Any]]
+) -> None:
+    settings = AuthSettings(auth_secret=SECRET, **database)
+    http = await started(app(database, log_level="ERROR"), address="192.0.2.7")
+    root, user = name(), name()
+    for one in (root, user):
+        await registered(http, one)
+    assert await admin.change(settings, "make-admin", root) is not None
+    secret = "typed into the wrong field"
+    for one in (user, secret):
+        assert (await log_in(http, one, "not this one")).status_code == 401
+    who, chief = await token_of(http, user), await token_of(http, root)
+    made = (await http.post("/api-keys", json={"name": "laptop"}, headers=who)).json()
+    assert (await http.delete(f"/api-keys/{made['id']}", headers=who)).status_code == 204
+    wrong = {"password": "not this one", "new_password": PASSWORD + " battery"}
+    assert (await http.post("/users/me/password", json=wrong, headers=who)).status_code == 403
+    right = {**wrong, "password": PASSWORD}
+    assert (await http.post("/users/me/password", json=right, headers=who)).status_code == 204
+    assert (await http.post("/logout", headers=chief)).status_code == 204
+    chief = await token_of(http, root)
+    for disabled in (True, False):
+        assert (await http.patch(f"/users/{user}", json={"disabled": disabled}, headers=chief)).status_code == 200
+    assert (await http.delete(f"/users/{user}", headers=chief)).status_code == 204
+
+    said = [(one["message"], one.get("username"), one.get("target")) for one in audited]
+    assert said == [
+        ("user registered", root, None), ("user registered", user, None),
+        ("administrator made", None, root),
+        ("login failed", None, user), ("login failed", None, "unknown"),
+        ("login", user, None), ("login", root, None),
+        ("key made", user, made["id"]), ("key revoked", user, made["id"]),
+        ("wrong password", user, None), ("password changed", user, None),
+        ("logout", root, None), ("login", root, None),
+        ("user disabled", root, user), ("user enabled", root, user), ("user deleted", root, user),
+    ]  # fmt: skip
+    assert {one["address"] for one in audited if one["message"] != "administrator made"} == {"192.0.2.7"}
+    for one in (PASSWORD, secret, made["key"], "not this one", who["Authorization"]):
+        assert one not in str(audited)

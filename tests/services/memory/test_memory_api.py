@@ -13,6 +13,12 @@ from conftest_stores import drift, execute
 from neighbours import Neighbour, bearer, user_of
 from redis.asyncio import Redis
 
+from common.postgres import Database
+from memory import semantic
+from memory.embedding import load
+from memory.settings import MemorySettings
+from memory.tables import Table
+
 TEXTS = (
     "My favourite colour is teal.",
     "The train to Oslo leaves at nine.",
@@ -62,6 +68,75 @@ async def test_search_by_meaning(http: httpx.AsyncClient, user: dict[str, str], 
     assert scores == sorted(scores, reverse=True)
     assert len(found) == 4
     assert [one["text"] for one in await search(http, user, query, top_k=1)] == [TEXTS[first]]
+
+
+GERMAN = (
+    "Meine Lieblingsfarbe ist Türkis.",
+    "Der Zug nach Oslo fährt um neun Uhr ab.",
+    "Der Serverraum liegt im dritten Stock.",
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "texts", "expected"),
+    [
+        ("Which color do I like best?", TEXTS, 0),
+        ("When does the train to Oslo leave?", TEXTS, 1),
+        ("Was ist meine Lieblingsfarbe?", GERMAN, 0),
+        ("Wann fährt der Zug nach Oslo?", GERMAN, 1),
+    ],
+)
+async def test_what_has_nothing_to_do_with_it_is_left_out(
+    http: httpx.AsyncClient, user: dict[str, str], query: str, texts: tuple[str, ...], expected: int
+) -> None:
+    for text in texts:
+        await add(http, user, text)
+    answer = await http.post("/search", json={"query": query, "relevant": True}, headers=user)
+    assert [one["text"] for one in answer.json()["results"]] == [texts[expected]]
+    assert len(await search(http, user, query)) == len(texts)
+
+
+async def test_a_search_without_some_metadata(http: httpx.AsyncClient, user: dict[str, str]) -> None:
+    await add(http, user, TEXTS[0], source="task", kind="a")
+    kept = await add(http, user, TEXTS[1], source="me", kind="b")
+    for without in ({"source": "task"}, {"source": "task", "kind": "a"}, {"source": "task", "no": "such"}):
+        answer = await http.post("/search", json={"query": TEXTS[0], "without": without}, headers=user)
+        assert [one["id"] for one in answer.json()["results"]] == [kept["id"]]
+
+
+async def test_who_has_very_many_is_answered_from_an_index(
+    database: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(semantic, "EXACT", 20)
+    monkeypatch.setattr(semantic, "INDEXED_AT_ONCE", 7)
+    store = Database(MemorySettings(**database), "memory", Table.metadata)
+    await store.prepare()
+    memories = semantic.Memories(store, semantic.Quota(1000, 1_000_000))
+    of = load().of
+    large, small = uuid.uuid4(), uuid.uuid4()
+
+    async def add(user: uuid.UUID, text: str, **metadata: str) -> None:
+        await memories.add(user, text, metadata, of(text))  # type: ignore[arg-type]
+
+    async def found(user: uuid.UUID, query: str, top_k: int, **metadata: str) -> list[tuple[str, float]]:
+        results = await memories.search(user, of(query), top_k, metadata, {})  # type: ignore[arg-type]
+        return [(one.text, pytest.approx(score, abs=1e-5)) for one, score in results]
+
+    for number in range(40):
+        await add(large, f"Note {number} is about the train to Oslo.", number=str(number))
+    for text in TEXTS:
+        await add(small, text)
+    exact = [await found(user, TEXTS[1], 4) for user in (large, small)]
+    await memories.index_large()
+    indexed = "SELECT user_id, count(*) FROM memory.memories WHERE indexed AND user_id = ANY($1) GROUP BY user_id"
+    assert await execute(database, indexed, [large, small]) == f"<Record user_id={large!r} count=40>"
+    assert [await found(user, TEXTS[1], 4) for user in (large, small)] == exact
+
+    await add(large, TEXTS[1])  # found at once; it comes into the index later
+    assert (await found(large, TEXTS[1], 1))[0][0] == TEXTS[1]
+    assert [text for text, _ in await found(large, TEXTS[1], 5, number="7")] == ["Note 7 is about the train to Oslo."]
+    assert len(await found(large, TEXTS[0], 50)) == 41
+    await store.engine.dispose()
 
 
 async def test_the_same_text_scores_one(http: httpx.AsyncClient, user: dict[str, str]) -> None:
@@ -310,7 +385,7 @@ async def test_a_body_over_the_limit(
 
 
 async def test_memories_are_listed_in_pages_filtered_and_deleted(
-    http: httpx.AsyncClient, other: dict[str, str], database: dict[str, Any]
+    http: httpx.AsyncClient, other: dict[str, str], database: dict[str, Any], audited: list[dict[str, Any]]
 ) -> None:
     name = f"user-{uuid.uuid4()}"
     user = bearer(name)
@@ -338,6 +413,7 @@ async def test_memories_are_listed_in_pages_filtered_and_deleted(
 
     gone = await http.request("DELETE", "/memories", params={"metadata": "kind:odd"}, headers=user)
     assert gone.json() == {"deleted": 2}
+    assert [(one["message"], one["username"], one["deleted"]) for one in audited] == [("memories deleted", name, "2")]
     assert await pages() == [[ids[4], ids[2], ids[0]]]
     assert (await http.request("DELETE", "/memories", headers=user)).json() == {"deleted": 3}
     assert (await http.request("DELETE", "/memories", headers=user)).json() == {"deleted": 0}

@@ -19,7 +19,7 @@ def auth() -> Iterator[Neighbour]:
 
 
 class Memory(Neighbour):
-    """memory: knows what it was told, by user; a search finds all of it, the last first."""
+    """memory: knows what it was told, by user; a search finds all of it that may be found, the last first."""
 
     def __init__(self) -> None:
         super().__init__(self._answer)
@@ -35,7 +35,10 @@ class Memory(Neighbour):
             self.texts[user].append({"id": str(uuid.uuid4()), "score": 0.9, **body})
             return 201, self.texts[user][-1]
         if path == "/search":
-            return 200, {"results": self.texts[user][::-1][: body["top_k"]]}
+            wanted, unwanted = body["metadata"].items(), body["without"].items()
+            found = [one for one in self.texts[user][::-1] if wanted <= one.get("metadata", {}).items()]
+            found = [one for one in found if not unwanted & one.get("metadata", {}).items()]
+            return 200, {"results": found[: body["top_k"]]}
         key = f"{user}{path}"
         if method == "POST":
             self.sessions[key].extend(body["messages"])
@@ -79,7 +82,7 @@ def app(auth: Neighbour, memory: Memory, model_url: str) -> Callable[..., Any]:
         from orchestrator.settings import OrchestratorSettings
 
         defaults = {"auth_url": auth.url, "memory_url": memory.url, "model_url": model_url, "model_name": "echo"}
-        defaults["models"] = "flaky, broken, slow, silent, cut, garbage, empty, no-such-model"
+        defaults["models"] = "flaky, broken, slow, silent, cut, garbage, empty, caller, no-such-model"
         return create_app(OrchestratorSettings(**{**defaults, **stores, **changes}))
 
     return make

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import agents
 import httpx
 import openai
 import pytest
@@ -96,3 +97,19 @@ async def test_it_waits_for_a_place_and_gives_it_back(
     stream = await http.post("/v1/chat/completions", json={**asked, "stream": True}, headers=user)
     assert stream.text.endswith("data: [DONE]\n\n")
     assert (await http.get("/tasks", headers=user)).json() == {"tasks": []}
+
+
+async def test_an_agent_uses_its_tools(client: openai.AsyncOpenAI, received: list[dict[str, Any]]) -> None:
+    """With an agent framework, OpenAI's own: a model asks for a tool, is told what that said, and answers."""
+    agents.set_tracing_disabled(True)
+
+    @agents.function_tool
+    def colour_of(what: str) -> str:
+        """The colour of something."""
+        return f"{what} is blue"
+
+    model = agents.OpenAIChatCompletionsModel(model="caller", openai_client=client)
+    agent = agents.Agent(name="painter", instructions="Look before you speak.", tools=[colour_of], model=model)
+    result = await agents.Runner.run(agent, "Which colour has the sky?", max_turns=3)
+    assert result.final_output == "The tool said: the sky is blue"
+    assert [one["role"] for one in received[-1]["messages"]] == ["system", "user", "assistant", "tool"]

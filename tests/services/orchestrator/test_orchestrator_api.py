@@ -452,6 +452,20 @@ async def test_a_model_has_an_endpoint_of_its_own(
     assert [one["id"] for one in names] == ["usual", "echo"]
 
 
+async def test_answers_of_before_do_not_bury_what_was_kept(
+    http: httpx.AsyncClient, user: dict[str, str], memory: Any
+) -> None:
+    memory.texts[id_of(user)] = [{"id": str(uuid.uuid4()), "score": 0.5, "text": "My cat is called Kim."}]
+    for number in range(6):
+        assert (await ask(http, user, f"What is my cat called? {number}")).status_code == 201
+    task = (await ask(http, user, "What is my cat called?")).json()
+    texts = [one["text"] for one in task["context"]]
+    assert texts[0] == "My cat is called Kim."
+    assert [one.splitlines()[0] for one in texts[1:]] == [
+        f"Asked: What is my cat called? {number}" for number in (5, 4)
+    ]
+
+
 async def test_metrics_are_for_who_knows_the_token(
     app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str]
 ) -> None:
@@ -460,10 +474,16 @@ async def test_metrics_are_for_who_knows_the_token(
     assert (await http.get("/metrics")).status_code == 401
     assert (await http.get("/metrics", headers=user)).status_code == 401
     assert (await ask(http, user)).status_code == 201
+    assert (await ask(http, user, model="broken")).status_code == 502
     assert (await http.get(f"/{uuid.uuid4()}")).status_code == 404
     told = (await http.get("/metrics", headers={"Authorization": "Bearer the-token-of-metrics"})).text
     assert 'swarm_requests_total{method="POST",route="/tasks",service="orchestrator",status="201"}' in told
     assert 'swarm_requests_total{method="",route="",service="orchestrator",status="404"}' in told
     assert 'swarm_request_seconds_bucket{le="10.0",route="/tasks",service="orchestrator"}' in told
-    assert re.search(r"^swarm_tokens_total [1-9]", told, re.MULTILINE)
+    assert re.search(r'^swarm_tokens_total{model="echo"} [1-9]', told, re.MULTILINE)
+    assert 'swarm_model_seconds_count{model="echo",outcome="answered"}' in told
+    assert 'swarm_model_seconds_count{model="broken",outcome="failed"}' in told
+    assert re.search(r"^swarm_wait_seconds_count [1-9]", told, re.MULTILINE)
+    for state in ("queued", "running"):
+        assert f'swarm_tasks{{state="{state}"}}' in told
     assert "the-token" not in told

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestrator.conversation import NEAR_ENOUGH, NOTES, conversation, relevant, remembrance
+from orchestrator.conversation import NOTES, conversation, remembrance
 from orchestrator.model import Model
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import StreamCount, estimated, told
@@ -55,11 +55,6 @@ def test_what_the_model_reads_has_a_limit(sizes: list[int], memories: list[int],
     assert sum(len(one["content"]) for one in messages) <= max(prompt, 3 * 4000) + 100
     recent = [one for one in messages[:-1] if not one["content"].startswith(NOTES)]
     assert recent == said[len(said) - len(recent) :]  # the last ones, in order
-
-
-def test_what_is_too_far_away_is_left_out() -> None:
-    near, far = context("near", NEAR_ENOUGH), context("far", NEAR_ENOUGH - 0.01)
-    assert relevant([near, far]) == [near]
 
 
 @given(prompt=st.text(max_size=50), answer=st.text(max_size=50), longest=st.integers(0, 60))

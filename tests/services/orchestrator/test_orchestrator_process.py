@@ -1,58 +1,138 @@
-"""orchestrator as the image runs it: a process of uvicorn, and a reader who leaves in the middle of the answer."""
+"""orchestrator as the image runs it, a process of uvicorn: who leaves it in the middle of the answer, and which way a
+request takes to the model."""
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from common import service
 
 SERVICES = Path(service.__file__).parents[1]
 
+type Process = tuple[httpx.Client, list[str]]
+"""A client of it, and what it has written by now."""
 
-def test_who_leaves_stops_the_task(
-    database: dict[str, Any], auth: Any, memory: Any, model_url: str, user: dict[str, str]
-) -> None:
-    addresses = {"AUTH_URL": auth.url, "MEMORY_URL": memory.url, "MODEL_URL": model_url}
-    addresses |= {"POSTGRES_DB": database["postgres_db"], "MODELS": "slow"}
+
+@contextmanager
+def orchestrator(database: dict[str, Any], auth: Any, memory: Any, model_url: str, **more: str) -> Iterator[Process]:
+    """The service as a process, which is stopped at the end, with ``more`` in its environment."""
+    environ = {"AUTH_URL": auth.url, "MEMORY_URL": memory.url, "MODEL_URL": model_url, "MODEL_NAME": "echo"}
+    environ |= {"POSTGRES_DB": database["postgres_db"], **more}
     process = subprocess.Popen(
         [sys.executable, "-m", "common.serve", "orchestrator", "0", "127.0.0.1"],
-        cwd=SERVICES, env={**os.environ, **addresses}, stdout=subprocess.PIPE, text=True,
+        cwd=SERVICES, env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
+    lines: list[str] = []
     assert process.stdout is not None
     try:
-        port = next(
-            int(found[1]) for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:(\d+)", line))
-        )
-        threading.Thread(target=process.stdout.read, daemon=True).start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, headers=user) as http:
-            while http.get("/health").status_code != 200:
-                time.sleep(0.05)
-            body = {"prompt": "a long story", "model": "slow", "stream": True}
-            with http.stream("POST", "/tasks", json=body) as answer:
-                assert answer.status_code == 200
-                lines = answer.iter_lines()
-                while not next(lines).startswith("event: token"):
-                    pass
-                [task] = http.get("/tasks").json()["tasks"]
-                assert task["state"] == "running"
+        for line in process.stdout:
+            lines.append(line)
+            if listening := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                break
+        threading.Thread(target=lines.extend, args=(process.stdout,), daemon=True).start()
+        with httpx.Client(base_url=f"http://127.0.0.1:{listening[1]}", timeout=30) as http:
             give_up = time.monotonic() + 30
-            while (task := http.get("/tasks").json()["tasks"][0])["state"] == "running":
+            while http.get("/health").status_code != 200:
                 assert time.monotonic() < give_up
                 time.sleep(0.05)
-        assert task["state"] == "cancelled"
-        assert task["error"].endswith("nobody waited for the answer.")
+            yield http, lines
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) in (0, -signal.SIGTERM)
     finally:
         process.kill()
         process.wait()
+
+
+async def test_who_leaves_stops_the_task(
+    database: dict[str, Any], auth: Any, memory: Any, model_url: str, user: dict[str, str]
+) -> None:
+    with orchestrator(database, auth, memory, model_url, MODELS="slow") as (http, _):
+        http.headers.update(user)
+        body = {"prompt": "a long story", "model": "slow", "stream": True}
+        with http.stream("POST", "/tasks", json=body) as answer:
+            assert answer.status_code == 200
+            lines = answer.iter_lines()
+            while not next(lines).startswith("event: token"):
+                pass
+            [task] = http.get("/tasks").json()["tasks"]
+            assert task["state"] == "running"
+        give_up = time.monotonic() + 30
+        while (task := http.get("/tasks").json()["tasks"][0])["state"] == "running":
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+    assert task["state"] == "cancelled"
+    assert task["error"].endswith("nobody waited for the answer.")
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes spans, as a collector of OpenTelemetry does (OTLP over HTTP)."""
+
+    spans: ClassVar[list[tuple[str, Any]]] = []
+    """Of which service, and the span."""
+
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        data = gzip.decompress(data) if self.headers.get("Content-Encoding") == "gzip" else data
+        assert self.path == "/v1/traces"
+        for one in ExportTraceServiceRequest.FromString(data).resource_spans:
+            names = {pair.key: pair.value.string_value for pair in one.resource.attributes}
+            self.spans.extend((names["service.name"], span) for scope in one.scope_spans for span in scope.spans)
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def collector() -> Iterator[str]:
+    """The address of a collector."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+async def test_a_request_is_one_trace_up_to_the_model(
+    database: dict[str, Any], auth: Any, memory: Any, model_url: str, user: dict[str, str], collector: str
+) -> None:
+    import server as model
+
+    trace, parent = secrets.token_hex(16), secrets.token_hex(8)
+    tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "METRICS_TOKEN": "t"}
+    with orchestrator(database, auth, memory, model_url, **tracing) as (http, lines):
+        told = {**user, "traceparent": f"00-{trace}-{parent}-01"}
+        assert http.post("/tasks?private=yes", json={"prompt": "Which colour?"}, headers=told).status_code == 201
+
+    spans = {span.span_id.hex(): span for service, span in Collector.spans if service == "orchestrator"}
+    assert {span.trace_id.hex() for span in spans.values() if span.name != "GET"} == {trace}  # no /health
+    [(root, served)] = [(one, span) for one, span in spans.items() if span.parent_span_id.hex() == parent]
+    assert served.name == "POST /tasks"
+    called = [headers["traceparent"] for _, path, headers, _ in (*auth.requests, *memory.requests) if path != "/jwks"]
+    assert len(called) == 4  # exchange, two searches, keep
+    for _, within, span, _ in (one.split("-") for one in (*called, model.traces[-1])):
+        assert within == trace
+        while span != root:  # each call, or what it was a part of, was made for this request
+            span = spans[span].parent_span_id.hex()
+    assert "private" not in str(spans)
+    assert user["Authorization"].split()[1] not in str(spans)
+    [line] = [json.loads(one) for one in lines if '"path": "/tasks"' in one]
+    assert line["trace_id"] == trace

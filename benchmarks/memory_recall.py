@@ -1,0 +1,110 @@
+"""How well, and how fast, does ``memory`` find something among a hundred thousand memories of one user?
+
+.venv/bin/python benchmarks/memory_recall.py [--memories 100000] [--questions 200]
+
+Asks the same questions of all memories, one by one, and of the index that such a user's are brought into, in a database
+of its own from the images that are built. What the first finds is right; how much of it the second finds is its recall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import measure
+from tasks.base import commands
+from tasks.base.errors import UserError
+from tasks.run import current
+
+INSIDE = Path(__file__).with_name("memory_inside.py")
+START_SECONDS = 120
+
+
+@contextmanager
+def database(image: str) -> Iterator[list[str]]:
+    """A PostgreSQL of its own; what ``docker run`` needs to reach it."""
+    name, password = f"memory-recall-{secrets.token_hex(4)}", secrets.token_hex(16)
+    subprocess.run(["docker", "network", "create", name], check=True, stdout=subprocess.DEVNULL)
+    try:
+        subprocess.run(
+            ["docker", "run", "--detach", "--rm", "--name", name, "--network", name, "--network-alias", "postgres",
+             "--shm-size", "128m", "--memory", "1g", "--env", f"POSTGRES_PASSWORD={password}", image],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        until = time.monotonic() + START_SECONDS
+        while commands.answer(["docker", "inspect", "--format", "{{.State.Health.Status}}", name]) != "healthy":
+            if time.monotonic() > until:
+                raise UserError("PostgreSQL does not become healthy", remedy=f"docker logs {name}")
+            time.sleep(0.2)
+        yield ["--network", name, "--env", f"POSTGRES_PASSWORD={password}", "--env", "REDIS_PASSWORD=none"]
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], stdout=subprocess.DEVNULL)
+        subprocess.run(["docker", "network", "rm", name], stdout=subprocess.DEVNULL)
+
+
+def inside(image: str, options: list[str], *words: str) -> Any:
+    """What ``memory_inside.py`` tells, run in the image of ``memory``."""
+    mount = f"type=bind,source={INSIDE},target=/srv/memory_inside.py,readonly"
+    argv = ["docker", "run", "--rm", "--env", "PYTHONPATH=/app", *options, "--mount", mount, image]
+    done = subprocess.run([*argv, "python", "/srv/memory_inside.py", *words], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError("it could not be measured", remedy="what the container said stands above")
+    return json.loads(done.stdout)
+
+
+def markdown(found: dict[str, Any], machine: dict[str, Any]) -> str:
+    """The figures for people."""
+    lines = [
+        f"# Search among {found['memories']:,} memories of one user",
+        "",
+        f"The nearest five of {found['questions']} questions. The index finds {found['recall_at_5']:.1%} of what all "
+        f"memories together give; to bring them into it took {found['indexing_seconds']:.0f} s, in the background.",
+        "",
+        "| asked of | p50 ms | p90 ms | p99 ms |",
+        "|---|--:|--:|--:|",
+        *(f"| {name} | {found[key]['p50']} | {found[key]['p90']} | {found[key]['p99']} |"
+          for name, key in (("all memories", "exact"), ("the index", "index"))),
+        "",
+        measure.in_words(machine),
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure, and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--memories", type=int, default=100_000)
+    parser.add_argument("--questions", type=int, default=200)
+    arguments = parser.parse_args()
+    commands.stop_on_signals()
+    images = current().project.images
+    machine = measure.machine()
+    try:
+        with database(images["postgres"].ref) as options:
+            found = inside(
+                images["memory"].ref, options, "recall", str(arguments.memories), str(arguments.questions)
+            )  # fmt: skip
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    script = Path(__file__)
+    script.with_suffix(".json").write_text(json.dumps({"machine": machine, **found}, indent=1) + "\n")
+    text = markdown(found, machine)
+    script.with_suffix(".md").write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
