@@ -40,7 +40,7 @@ class Quota:
 EXACT = 10_000
 """Who has more memories than this is answered from the index, and from what is not in it yet."""
 
-INDEXED_AT_ONCE, INDEXED_IN_A_ROW = 200, 50
+INDEXED_AT_ONCE, INDEXED_IN_A_ROW = 50, 200
 
 # Looks on, in the order of nearness, until there are enough of this user's.
 _THOROUGHLY = text(
