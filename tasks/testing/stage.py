@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.base import commands, leftovers
+from tasks.base import commands, leftovers, platforms
 from tasks.base.errors import UserError
 from tasks.building import build_target, log, parents, sending
 from tasks.building.context import as_built
@@ -47,10 +47,24 @@ def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> A
             status = _follow(run, argv, image.dockerfile_inline, progress, log_of(run, planned))
             moved = bool(sending.changes_since(inputs.index, before).files)
             why = "" if not status else _why(run, planned, inputs, progress, status)
-            junit = out / planned.test.junit.lstrip("/") if out else None
+            where = _exported(out, inputs.platforms, run.snapshot().platform) if out else None
+            junit = where / planned.test.junit.lstrip("/") if where else None
             return ended(status, began, junit, why)._replace(moved=moved)
     except parents.Vanished as parent:
         raise UserError(f"{planned.name}: {parent}", remedy="run it again") from None
+
+
+def _exported(out: Path, built_for: Sequence[str], engine: str) -> Path:
+    """Where what BuildKit exports for the engine's platform lies: each of several platforms has a folder.
+
+    >>> str(_exported(Path("out"), ["linux/amd64", "linux/arm/v7"], "linux/arm/v7"))
+    'out/linux_arm_v7'
+    >>> str(_exported(Path("out"), ["linux/arm64"], "linux/amd64"))
+    'out'
+    """
+    if len(built_for) < 2:
+        return out
+    return out / (platforms.chosen(built_for, engine) or built_for[0]).replace("/", "_")
 
 
 def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progress, file: Path) -> int:
