@@ -17,6 +17,7 @@ from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base.references import beside
 from tasks.bases import debian
 from tasks.engine.client import Engine
+from tasks.sharing.registry import Registry
 from tests import loopback
 from tests.conftest import ROOT
 from tests.test_share import (
@@ -205,6 +206,24 @@ def test_one_that_was_made_before_there_was_a_registry_goes_there_with_the_first
     assert second.did() == dict.fromkeys(BOTH, "pulled")
     assert second.doit("base_image").returncode == 0
     assert first.base_content() == second.base_content() != ""
+
+
+@pytest.mark.engine
+def test_a_base_that_a_pull_did_not_need_is_brought_where_that_fails(
+    pair: Pair,
+    server: loopback.Service,  # noqa: F811
+) -> None:
+    first, second = pair
+    first.did()
+    registry = Registry(server.address)
+    path, platform = f"{first.prefix}/app", Engine().snapshot().platform
+    held = registry.image(path, loopback.tags(server, path)[0], platform)
+    assert held is not None
+    [*_, own] = held.layers
+    for place in [*(first.folder.parent / "registry").rglob(own.removeprefix("sha256:"))]:
+        shutil.rmtree(place, ignore_errors=True)
+    assert second.did() == {"app": "built", "other": "pulled"}
+    assert second.base_content() == first.base_content()
 
 
 @pytest.mark.engine
