@@ -69,6 +69,7 @@ class Keyring:
         self._token_life = token_life + self.ahead + timedelta(minutes=1)
         self._keys: list[Dated] = []
         self._looked = -float("inf")
+        self._told = False
         self._lock = asyncio.Lock()
 
     async def current(self) -> Key:
@@ -102,8 +103,10 @@ class Keyring:
     async def _look_again(self) -> None:
         async with self._lock:
             if time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
-                self._looked = time.monotonic()  # also when it fails
+                self._looked, self._told = time.monotonic(), False  # also when it fails
                 await self._load(rotate=False)
+            elif not self._told:  # a key that is not known may be there all the same
+                raise Unavailable("PostgreSQL")
 
     async def _load(self, *, rotate: bool) -> None:
         async with self._database.begin() as connection:
@@ -118,7 +121,7 @@ class Keyring:
             if rotate and gone:
                 await connection.execute(delete(SigningKey).where(SigningKey.kid.in_(gone)))
         self._keys = good
-        self._looked = time.monotonic()
+        self._looked, self._told = time.monotonic(), True
 
     async def _read(self, connection: AsyncConnection) -> tuple[list[Dated], datetime]:
         now = (await connection.execute(select(func.clock_timestamp()))).scalar_one()

@@ -123,14 +123,14 @@ class Identities:
         now = time.monotonic()
         if now - self._fetched < LOOK_AGAIN_SECONDS or (not needed and now <= self._fresh_until):
             return
-        self._fetched = now
         try:
             answer = await call("The auth service", self._auth, "GET", "/jwks", headers={}, repeatable=True)
         except Unavailable:
-            self._fetched = -float("inf") if needed else now
             if needed:
                 raise
+            self._fetched = now
             return
+        self._fetched = now  # not before: who leaves meanwhile has not asked
         age = re.search(r"max-age=(\d+)", answer.headers.get("Cache-Control", ""))
         self._fresh_until = now + (int(age[1]) if age else 0)
         self._keys = {key.key_id: key.key for key in jwt.PyJWKSet.from_dict(answer.json()).keys if key.key_id}

@@ -102,6 +102,17 @@ async def test_without_postgres(
     await eventually(back)
 
 
+async def test_a_token_is_not_called_a_bad_one_while_nobody_knows_the_keys(
+    linked: dict[str, Any], credentials: tuple[dict[str, str], dict[str, str]], postgres_link: Any,
+    started: Callable[..., Awaitable[httpx.AsyncClient]],
+) -> None:  # fmt: skip
+    """Started again while PostgreSQL is away: each time that it is shown, not only the first."""
+    token, _ = credentials
+    await postgres_link.cut()
+    http = await started(create_app(AuthSettings(**{"auth_secret": secrets.token_hex(32), **linked})), ready=False)
+    assert [await status(http, token) for _ in range(3)] == [503] * 3
+
+
 async def test_a_start_without_stores_is_made_good_when_they_come(
     linked: dict[str, Any], postgres_link: Any, redis_link: Any, eventually: Callable[..., Awaitable[None]],
     started: Callable[..., Awaitable[httpx.AsyncClient]],
