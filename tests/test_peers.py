@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -19,9 +20,11 @@ import pytest
 from benchmarks import measure, one_change, peers, watch
 from benchmarks.dedicated import Ways
 from benchmarks.peers import Bench
-from benchmarks.shared import Finals
-from benchmarks.temporary_engine import TemporaryEngine
+from benchmarks.shared import Documented, Finals
+from benchmarks.side_by_side import DOCUMENTED
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base.errors import UserError
+from tests import loopback
 from tests.conftest import ROOT
 
 DEFINITION = {
@@ -259,3 +262,36 @@ def test_the_newest_peers_really_build_the_same_graph(newer: TemporaryEngine, tm
     facts = measure.machine(newer.environ)
     assert int(facts["engine"].split(".")[0]) >= 28
     bench.remove_all("bm-newest")
+
+
+@pytest.mark.engine
+def test_documented_images_reach_a_second_machine_both_ways(engine: None, tmp_path: Path) -> None:
+    """Pushed and pulled, and built there by bake from a cache in the registry, without a step of its own."""
+    image = {"image": "bm-taught/app:standard", "build": {"context": ".", "dockerfile": "standard.Dockerfile"}}
+    taught = {"image": "bm-taught/app:documented", "build": {"dockerfile": "Dockerfile"}}
+    for name, service in (("docker-compose.yml", image), (DOCUMENTED, taught)):
+        (tmp_path / name).write_text(json.dumps({"name": "bm-taught", "services": {"app": service}}))
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY f /\n")
+    (tmp_path / "f").write_text("one")
+    with contextlib.ExitStack() as stack:
+        try:
+            one = stack.enter_context(temporary_engine("bm-taught-", containerd_store=True))
+        except UserError as trouble:
+            pytest.skip(str(trouble))
+        service = stack.enter_context(loopback.registry(tmp_path / "registry"))
+
+        def names() -> list[str]:
+            argv = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]
+            return subprocess.run(argv, env=one.environ, capture_output=True, text=True, check=True).stdout.split()
+
+        documented = Documented(tmp_path, service.address)
+        pushed = documented.share(one.environ)
+        documented.export(one.environ)
+        one.forget_everything()
+        assert names() == []
+        assert pushed.pull(one.environ) > 0
+        assert names() == [f"{service.address}/documented/app:latest"]
+        one.forget_everything()
+        (tmp_path / "standard.Dockerfile").write_text("no Dockerfile, and nobody builds it\n")
+        assert documented.built(one.environ) > 0
+        assert names() == ["bm-taught/app:documented"]
