@@ -42,6 +42,7 @@ _COMPARED = ("benchmarks/scenarios.py", "benchmarks/side_by_side.py", "benchmark
 _COMPARE = ("-m", "doit", "compare_performance", "--json", "--repeat", "5")
 
 FIGURES = {
+    "attack": _script("attack", "services", "docker"),
     "compare_performance": Figure(_COMPARED, _COMPARE, printed=True),
     "compare_performance_testing": Figure(_COMPARED, (*_COMPARE, *_NEWEST), printed=True),
     "branch_switch": _script("branch_switch", *_BUILDS),

@@ -1,23 +1,28 @@
 """How many requests a second does the stack answer on one machine, and how long do they take?
 
-.venv/bin/python benchmarks/load.py [--seconds 20] [--concurrency 16]
+.venv/bin/python benchmarks/load.py [--seconds 20] [--concurrency 16] [--minutes 60] [--to FILE]
 
 Starts a stack of its own from the images that are built, asks it over loopback, and removes it. A single answer that
 is not the right one ends the run: figures with errors in them are worth nothing. The client is a bare HTTP/1.1 one on
 asyncio, because a full one takes longer than the services do; client and services share the machine's cores.
+
+``--minutes`` goes on with all the requests in turn at 80 % of what the stack can do, counts errors, and says how the
+containers' memory grew. Another project's stack, as one of before: ``COMPOSE_FILE=… load.py --to /tmp/before``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
+import os
 import secrets
 import statistics
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,13 +33,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import measure
 from tasks.base import commands
 from tasks.base.errors import UserError
-from tasks.base.formatting import seconds_text
 from tasks.run import current
 from tasks.stack import bringup, ephemeral_stack
 from tasks.stack.checkout import project_of
-from tasks.stack.ephemeral_stack import EphemeralStack
 
 MEMORIES = 500
+VERIFIED = "memory session, access token verified"
+SHARE = 0.8
+"""Of the capacity: the load that is to be endured."""
 TOPICS = ("the train to Oslo", "peanuts and allergies", "the server room", "a favourite colour", "the spare key")
 
 
@@ -47,6 +53,14 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     expected: bytes
+    method: str = "POST"
+
+    def data(self) -> bytes:
+        """All that is sent."""
+        target = urlsplit(self.url)
+        headers = {"Host": target.netloc, **self.headers, "Content-Length": str(len(self.body))}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"{self.method} {target.path} HTTP/1.1\r\n{head}\r\n".encode() + self.body
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,17 @@ class Figures:
     longest: float
 
 
+@dataclass(frozen=True)
+class Steady:
+    """How it went for some minutes at a share of the capacity (requests a second); memory in MB, minute by minute."""
+
+    minutes: float
+    capacity: float
+    figures: Figures
+    errors: int
+    memory: list[float]
+
+
 def figures(name: str, times: list[float], wall: float) -> Figures:
     """The figures of the times, in seconds, that requests took in ``wall`` seconds."""
     cuts = statistics.quantiles(times, n=100)
@@ -70,28 +95,52 @@ def figures(name: str, times: list[float], wall: float) -> Figures:
     return Figures(name, len(times), 0, round(len(times) / wall, 1), p50, p90, p99, longest)
 
 
-async def ask(request: Request, until: float, times: list[float]) -> None:
-    """One client on one connection: the next request as soon as the last was answered."""
-    target = urlsplit(request.url)
-    reader, writer = await asyncio.open_connection(target.hostname, target.port)
-    headers = {"Host": target.netloc, **request.headers, "Content-Length": str(len(request.body))}
-    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    data = f"POST {target.path} HTTP/1.1\r\n{head}\r\n".encode() + request.body
-    try:
-        while time.monotonic() < until:
-            began = time.monotonic()
-            writer.write(data)
+class Client:
+    """One client on one connection, opened when it is first needed."""
+
+    def __init__(self, url: str) -> None:
+        self._to = urlsplit(url)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, request: Request) -> float:
+        """How many seconds the answer took. ``UserError`` when it is a wrong one, ``OSError`` when there is none."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(self._to.hostname, self._to.port)
+        reader, writer = self._streams
+        began = time.monotonic()
+        try:
+            writer.write(request.data())
             answered = await reader.readuntil(b"\r\n\r\n")
             length = int(answered.lower().partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
             body = await reader.readexactly(length)
-            times.append(time.monotonic() - began)
-            if b" 200 " not in answered[:16] or request.expected not in body:
-                raise UserError(f"{request.name}: answered {answered.splitlines()[0]!r} {body[:200]!r}")
+        except asyncio.IncompleteReadError as error:
+            self.close()
+            raise ConnectionResetError(f"{request.name}: the connection was closed") from error
+        if b" 200 " not in answered[:16] or request.expected not in body:
+            raise UserError(f"{request.name}: answered {answered.splitlines()[0]!r} {body[:200]!r}")
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        """Leave."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def ask(requests: Sequence[Request], until: float, times: list[float]) -> None:
+    """One client of each service: the next request, in turn, as soon as the last was answered."""
+    clients = {request.url: Client(request.url) for request in requests}
+    try:
+        for request in itertools.cycle(requests):
+            if time.monotonic() >= until:
+                break
+            times.append(await clients[request.url].ask(request))
     finally:
-        writer.close()
+        for client in clients.values():
+            client.close()
 
 
-async def load(request: Request, seconds: float, concurrency: int) -> Figures:
+async def load(name: str, requests: Sequence[Request], seconds: float, concurrency: int) -> Figures:
     """Ask for so many seconds with so many clients. ``UserError`` at the first wrong answer."""
     for warming in (True, False):
         times: list[float] = []
@@ -99,13 +148,13 @@ async def load(request: Request, seconds: float, concurrency: int) -> Figures:
         until = began + (min(2.0, seconds) if warming else seconds)
         async with asyncio.timeout(seconds + 30), asyncio.TaskGroup() as clients:
             for _ in range(concurrency):
-                clients.create_task(ask(request, until, times))
-    return figures(request.name, times, time.monotonic() - began)
+                clients.create_task(ask(requests, until, times))
+    return figures(name, times, time.monotonic() - began)
 
 
-def prepare(running: EphemeralStack) -> list[Request]:
+def prepare(urls: Mapping[str, str]) -> list[Request]:
     """A user with a token, an API key and memories; the requests of the load."""
-    auth, memory = running.urls["AUTH_URL"], running.urls["MEMORY_URL"]
+    auth, memory = urls["AUTH_URL"], urls["MEMORY_URL"]
     user = {"username": f"load-{secrets.token_hex(4)}", "password": secrets.token_urlsafe(16)}
     with httpx.Client(trust_env=False, timeout=30) as client:
         client.post(f"{auth}/users", json=user).raise_for_status()
@@ -116,17 +165,73 @@ def prepare(running: EphemeralStack) -> list[Request]:
         for number in range(MEMORIES):
             text = f"Note {number} is about {TOPICS[number % len(TOPICS)]}."
             client.post(f"{memory}/memories", json={"text": text}, headers=key).raise_for_status()
+        said = {"messages": [{"role": "user", "content": "The train leaves at nine."}]}
+        client.post(f"{memory}/sessions/load/messages", json=said, headers=token).raise_for_status()
     known = f'"username":"{user["username"]}"'.encode()
     query = json.dumps({"query": "When does the train leave?", "top_k": 5}).encode()
     as_json = {"Content-Type": "application/json"}
     return [
         Request("auth verify, access token", f"{auth}/verify", token, b"", known),
         Request("auth verify, API key", f"{auth}/verify", key, b"", known),
+        Request(VERIFIED, f"{memory}/sessions/load/messages", token, b"", b"at nine", "GET"),
         Request(f"memory search among {MEMORIES}", f"{memory}/search", {**key, **as_json}, query, b"train to Oslo"),
     ]
 
 
-def markdown(found: list[Figures], seconds: float, concurrency: int, up_seconds: float) -> str:
+async def pace(requests: Sequence[Request], each: float, until: float, times: list[float], errors: list[str]) -> None:
+    """One client of each service: a request, in turn, every ``each`` seconds, or later where an answer was late."""
+    clients = {request.url: Client(request.url) for request in requests}
+    due = time.monotonic()
+    for request in itertools.cycle(requests):
+        if time.monotonic() >= until:
+            break
+        try:
+            times.append(await clients[request.url].ask(request))
+        except (UserError, OSError) as error:
+            errors.append(str(error))
+        due = max(due + each, time.monotonic() - each)
+        await asyncio.sleep(max(due - time.monotonic(), 0))
+    for client in clients.values():
+        client.close()
+
+
+def memory_of(project: str) -> float:
+    """What the containers of a project have in memory, in MB."""
+    argv = ["docker", "ps", "--quiet", "--filter", f"label=com.docker.compose.project={project}"]
+    containers = commands.run(argv).checked("docker ps").stdout.split()
+    argv = ["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *containers]
+    told = commands.run(argv).checked("docker stats").stdout
+    units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+    used = (line.split("/")[0].strip() for line in told.splitlines())
+    return round(sum(float(one[:-3]) * units[one[-3:]] for one in used if one[-3:] in units) / 1e6, 1)
+
+
+def endure(requests: Sequence[Request], project: str, arguments: argparse.Namespace) -> Steady:
+    """The requests in turn at 80 % of what the stack does with all of them, with a line a minute on standard error."""
+    capacity = asyncio.run(load("all in turn", requests, arguments.seconds, arguments.concurrency)).requests_per_second
+    times: list[float] = []
+    errors: list[str] = []
+    memory = [memory_of(project)]
+    each = arguments.concurrency / (capacity * SHARE)
+    began = time.monotonic()
+
+    async def all_clients(until: float) -> None:
+        async with asyncio.timeout(until - time.monotonic() + 60), asyncio.TaskGroup() as clients:
+            for _ in range(arguments.concurrency):
+                clients.create_task(pace(requests, each, until, times, errors))
+
+    while (left := began + arguments.minutes * 60 - time.monotonic()) > 1:
+        asyncio.run(all_clients(time.monotonic() + min(left, 60)))
+        memory.append(memory_of(project))
+        told = f"{(time.monotonic() - began) / 60:.0f} min: {len(times)} requests, {len(errors)} errors"
+        print(f"{told}, {memory[-1]:g} MB of memory {errors[-1:]}", file=sys.stderr)
+    all_of_them = figures("all in turn, at 80 % of that", times, time.monotonic() - began)
+    return Steady(arguments.minutes, capacity, replace(all_of_them, errors=len(errors)), len(errors), memory)
+
+
+def markdown(
+    found: list[Figures], seconds: float, concurrency: int, up_seconds: float, steady: Steady | None = None
+) -> str:
     """The figures as a table."""
     lines = [
         "# Load on the running stack",
@@ -137,7 +242,15 @@ def markdown(found: list[Figures], seconds: float, concurrency: int, up_seconds:
         "| request | requests | errors | requests/s | p50 ms | p90 ms | p99 ms | longest ms |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    lines += [f"| {' | '.join(str(value) for value in asdict(one).values())} |" for one in found]
+    rows = [*found, steady.figures] if steady else found
+    lines += [f"| {' | '.join(str(value) for value in asdict(one).values())} |" for one in rows]
+    if steady:
+        memory = ", ".join(f"{one:g}" for one in (steady.memory[0], steady.memory[1], steady.memory[-1]))
+        lines += [
+            "",
+            f"The last row: {steady.minutes:g} minutes at 80 % of {steady.capacity:g} requests a second, which all of "
+            f"them in turn came to. Memory of all containers before, after a minute and at the end: {memory} MB.",
+        ]
     return "\n".join([*lines, "", measure.in_words(measure.machine()), ""])
 
 
@@ -146,37 +259,41 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--minutes", type=float, default=0, help="then 80 %% of what it can do, for so long")
+    parser.add_argument("--to", type=Path, default=Path(__file__).with_suffix(""), help="the figures, without suffix")
     arguments = parser.parse_args()
     commands.stop_on_signals()
     run = current()
     began = time.monotonic()
     found: list[Figures] = []
+    steady: Steady | None = None
     wrong = False
+    os.environ["ACCESS_TOKEN_SECONDS"] = "86400"  # longer than the load
     try:
         with ephemeral_stack.running(project_of(run), bringup.terms(run, "load")) as running:
             if not running.outcome.healthy:
                 raise UserError(bringup.explain(running.outcome, running.compose))
             up_seconds = time.monotonic() - began
-            requests = prepare(running)
-            for number, request in enumerate(requests):
-                left = seconds_text(arguments.seconds * (len(requests) - number))
-                print(f"{number + 1}/{len(requests)} {request.name}; about {left} left", file=sys.stderr)
-                found.append(asyncio.run(load(request, arguments.seconds, arguments.concurrency)))
+            for request in (requests := prepare(running.urls)):
+                print(f"{request.name} …", file=sys.stderr)
+                found.append(asyncio.run(load(request.name, [request], arguments.seconds, arguments.concurrency)))
+            if arguments.minutes:
+                steady = endure(requests, running.compose.project, arguments)
     except* UserError as errors:
         print(*(str(error) for error in errors.exceptions), sep="\n", file=sys.stderr)
         wrong = True
     if wrong:
         return 1
-    script = Path(__file__)
     content = {
         "machine": measure.machine(), "seconds": arguments.seconds, "concurrency": arguments.concurrency,
         "up_seconds": round(up_seconds, 1), "rows": [asdict(one) for one in found],
+        "steady": asdict(steady) if steady else None,
     }  # fmt: skip
-    script.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-    text = markdown(found, arguments.seconds, arguments.concurrency, up_seconds)
-    script.with_suffix(".md").write_text(text)
+    arguments.to.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    text = markdown(found, arguments.seconds, arguments.concurrency, up_seconds, steady)
+    arguments.to.with_suffix(".md").write_text(text)
     print(text)
-    return 0
+    return 1 if steady and steady.errors else 0
 
 
 if __name__ == "__main__":
