@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib
 import itertools
@@ -153,7 +154,7 @@ def read(path: Path, of: Any) -> dict[str, Any]:
     return {name: numpy.array(values) for name, values in data.items()}
 
 
-def cutoff(folder: Path, write: Path | None) -> list[dict[str, Any]]:
+def cutoff(folder: Path, write: Path | None = None) -> list[dict[str, Any]]:
     """How many answers, and how many texts of other articles, are at least so near to a question: measured on every
     other article, with the middles of the languages found on those between. ``write``: keep the middles of all."""
     numpy = importlib.import_module("numpy")
@@ -183,8 +184,17 @@ def _percent(these: Any) -> float:
     return round(100 * float(these.mean()), 1)
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "recall":
-        print(json.dumps(asyncio.run(recall(int(sys.argv[2]), int(sys.argv[3])))))
+def main() -> None:
+    """Measure what is asked for: ``recall MEMORIES QUESTIONS`` or ``cutoff`` with its folders."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["recall", "cutoff"])
+    parser.add_argument("words", nargs="+")
+    given = parser.parse_args()
+    if given.what == "recall":
+        print(json.dumps(asyncio.run(recall(*map(int, given.words)))))
     else:
-        print(json.dumps(cutoff(Path(sys.argv[2]), Path(sys.argv[3]) if sys.argv[3:] else None)))
+        print(json.dumps(cutoff(*map(Path, given.words))))
+
+
+if __name__ == "__main__":
+    main()

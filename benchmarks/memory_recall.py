@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -34,13 +33,11 @@ START_SECONDS = 120
 def database(image: str) -> Iterator[list[str]]:
     """A PostgreSQL of its own; what ``docker run`` needs to reach it."""
     name, password = f"memory-recall-{secrets.token_hex(4)}", secrets.token_hex(16)
-    subprocess.run(["docker", "network", "create", name], check=True, stdout=subprocess.DEVNULL)
+    commands.run(["docker", "network", "create", name]).checked("docker network create fails")
     try:
-        subprocess.run(
-            ["docker", "run", "--detach", "--rm", "--name", name, "--network", name, "--network-alias", "postgres",
-             "--shm-size", "1g", "--memory", "3g", "--env", f"POSTGRES_PASSWORD={password}", image],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        argv = ["docker", "run", "--detach", "--rm", "--name", name, "--network", name, "--network-alias", "postgres"]
+        argv += ["--shm-size", "1g", "--memory", "3g", "--env", f"POSTGRES_PASSWORD={password}", image]
+        commands.run(argv).checked("docker run fails")
         until = time.monotonic() + START_SECONDS
         while commands.answer(["docker", "inspect", "--format", "{{.State.Health.Status}}", name]) != "healthy":
             if time.monotonic() > until:
@@ -48,18 +45,16 @@ def database(image: str) -> Iterator[list[str]]:
             time.sleep(0.2)
         yield ["--network", name, "--env", f"POSTGRES_PASSWORD={password}", "--env", "REDIS_PASSWORD=none"]
     finally:
-        subprocess.run(["docker", "rm", "--force", "--volumes", name], stdout=subprocess.DEVNULL)
-        subprocess.run(["docker", "network", "rm", name], stdout=subprocess.DEVNULL)
+        commands.run(["docker", "rm", "--force", "--volumes", name])
+        commands.run(["docker", "network", "rm", name])
 
 
 def inside(image: str, options: list[str], *words: str) -> Any:
     """What ``memory_inside.py`` tells, run in the image of ``memory``."""
     mount = f"type=bind,source={INSIDE},target=/srv/memory_inside.py,readonly"
     argv = ["docker", "run", "--rm", "--env", "PYTHONPATH=/app", *options, "--mount", mount, image]
-    done = subprocess.run([*argv, "python", "/srv/memory_inside.py", *words], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError("it could not be measured", remedy="what the container said stands above")
-    return json.loads(done.stdout)
+    done = commands.run([*argv, "python", "/srv/memory_inside.py", *words], stderr=sys.stderr)  # how far it is
+    return json.loads(done.checked("it cannot be measured").stdout)
 
 
 def markdown(found: dict[str, Any], machine: dict[str, Any]) -> str:
