@@ -78,6 +78,24 @@ def test_a_base_that_cannot_be_had() -> None:
     assert "Hint: `nosuch.example.invalid/x:1` is not in this engine, and its registry cannot be reached" in text
 
 
+STAGES = "ARG V\nFROM scratch AS runtime-slim\nFROM scratch as runtime-distroless\nFROM runtime-${V}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("runtime-tiny", "; or is the stage `runtime-slim` meant?"), ("python", ""), ("example.com/runtime-slim:1", "")],
+)
+def test_a_name_that_is_neither_a_stage_nor_an_image(name: str, meant: str) -> None:
+    why = "pull access denied, repository does not exist or may require authorization: server message: "
+    why = f"failed to resolve source metadata for docker.io/library/{name}:latest: {why}insufficient_scope"
+    progress = Progress()
+    progress.feed(f"ERROR: failed to build: failed to solve: {name}: {why}: authorization failed\n".encode())
+    progress.finish()
+    [line] = [line for line in explain(IMAGE, progress, STAGES, LOG, 1).splitlines() if "Hint:" in line]
+    what_to_do = "check its name and tag, or `docker login`"
+    assert line == f"  Hint: there is no image `{name}` that you may pull: {what_to_do}{meant}"
+
+
 def test_a_dockerfile_that_cannot_be_read() -> None:
     text = said("syntax.rawjson", "FROM python:3.13-slim-trixie\nRUNN echo\n")
     assert text.startswith("failed auth: dockerfile parse error on line 2: unknown instruction: RUNN")

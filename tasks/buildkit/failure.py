@@ -7,6 +7,7 @@ the whole log is. Pure: it reads what BuildKit said and looks nowhere else.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ _MARKED = re.compile(r"^\s*(\d+) \| >>>", re.MULTILINE)
 _PARSE_ERROR = re.compile(r"parse error on line (\d+)")
 _EXIT = re.compile(r"exit code: (\d+)")
 _ERROR = re.compile(r"^(?:ERROR|error): (.*)$", re.MULTILINE)
+
+_MISSING_IMAGE = re.compile(r"(?<!\S)([\w.-]+): failed to resolve source metadata")
+_STAGE = re.compile(r"^\s*FROM\s.*\sAS\s+(\S+)", re.MULTILINE | re.IGNORECASE)
 
 _SIGNALS = {137: "killed, signal 9", 139: "crashed, signal 11", 143: "stopped, signal 15"}
 
@@ -56,7 +60,8 @@ _HINTS = tuple(
         (r"(?<!\S)(\S+): failed to resolve source metadata.*(?:no such host|dial tcp|timeout|connection refused)",
          "`{0}` is not in this engine, and its registry cannot be reached: check the network or proxy, or load "
          "the image by hand (`docker load`, `docker import`)"),
-        (r"pull access denied for ([^,\s]+)|(?:^|\s)(\S+): failed to resolve source metadata.*not found",
+        (r"pull access denied for ([^,\s]+)"
+         r"|(?:^|\s)(\S+): failed to resolve source metadata.*(?:not found|pull access denied)",
          "there is no image `{0}` that you may pull: check its name and tag, or `docker login`"),
         (r"no match for platform|exec format error|does not match the specified platform",
          "the program is made for another processor: check `platforms:` and the base's platform, or install "
@@ -121,7 +126,7 @@ def explain(image: Image, progress: Progress, text: str, log: Path, exit_code: i
         [f"failed {image.name}: {_what(step, tail, exit_code)}"],
         _source(place(step, tail, text), Path(image.dockerfile) if image.dockerfile else None, text),
         _last_lines(printed),
-        _footer(hint(evidence), log),
+        _footer("; ".join(filter(None, (hint(evidence), _stage_meant(evidence, text)))), log),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -138,6 +143,14 @@ def hint(evidence: str) -> str:
             caught = next((group for group in match.groups() if group), "")
             return text.format(caught) if caught else text.replace(" (`{0}`)", "").replace("`{0}`", "it")
     return ""
+
+
+def _stage_meant(evidence: str, text: str) -> str:
+    """Where an image is not there: the stage of the Dockerfile ``text`` that has nearly its name, as a setting in
+    ``FROM runtime-${VARIANT}`` may be wrong; "" where there is none."""
+    missing = _MISSING_IMAGE.search(evidence)
+    near = difflib.get_close_matches(missing[1], _STAGE.findall(text), 1) if missing else []
+    return f"or is the stage `{near[0]}` meant?" if near else ""
 
 
 def place(step: Step | None, tail: str, text: str) -> Place | None:
