@@ -44,12 +44,13 @@ async def change(settings: AuthSettings, command: str, name: str) -> Account | N
             account = await users.change(name, disabled=command == "disable")
         else:
             account = await users.change(name, admin=command == "make-admin")
+        if account is not None:
+            # First: the account is changed, also if Redis does not answer now.
+            audit.record(AUDITED[command], None, target=account.username, by="python -m auth.admin")
         if account is not None and command != "enable":
             life = timedelta(seconds=settings.access_token_seconds)
             await Tokens(keyring_of(settings, database), redis, life).end_all(account.id)
         await database.engine.dispose()
-    if account is not None:
-        audit.record(AUDITED[command], None, target=account.username, by="python -m auth.admin")
     return account
 
 

@@ -203,29 +203,29 @@ def _add_users(
     @app.post("/users/me/password", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
     async def change_password(new: NewPassword, request: Request, known: Owner) -> None:
         await users.change_password(await proven(request, known, new.password), new.new_password.get_secret_value())
-        await tokens.end_all(known.user_id)
         audit.record("password changed", known)
+        await tokens.end_all(known.user_id)
 
     @app.post("/users/me/deletion", status_code=HTTPStatus.NO_CONTENT, tags=["users"])
     async def delete_me(password: Password, request: Request, known: Owner) -> None:
         await users.delete((await proven(request, known, password.password)).username)
-        await tokens.end_all(known.user_id)
         audit.record("user deleted", known, target=known.username)
+        await tokens.end_all(known.user_id)
 
     @app.patch("/users/{username}", tags=["administration"])
     async def change_user(username: Username, change: UserChange, admin: Admin) -> User:
-        account = await ended(await users.change(username, disabled=change.disabled))
-        audit.record("user disabled" if change.disabled else "user enabled", admin, target=account.username)
-        return User(**asdict(account))
+        event = "user disabled" if change.disabled else "user enabled"
+        return User(**asdict(await ended(await users.change(username, disabled=change.disabled), event, admin)))
 
     @app.delete("/users/{username}", status_code=HTTPStatus.NO_CONTENT, tags=["administration"])
     async def delete_user(username: Username, admin: Admin) -> None:
-        account = await ended(await users.delete(username))
-        audit.record("user deleted", admin, target=account.username)
+        await ended(await users.delete(username), "user deleted", admin)
 
-    async def ended(account: Account | None) -> Account:
+    async def ended(account: Account | None, event: str, admin: Caller) -> Account:
         if account is None:
             raise Problem(HTTPStatus.NOT_FOUND, "There is no such user.")
+        # First: the account is changed, also if Redis does not answer now.
+        audit.record(event, admin, target=account.username)
         await tokens.end_all(account.id)
         return account
 
