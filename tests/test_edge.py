@@ -60,7 +60,9 @@ def shows_a_certificate(port: int, trusted: str, container: str) -> None:
     end = time.monotonic() + 60
     while True:
         try:
-            assert answer(port, context).startswith(b"HTTP/1.1 404")
+            head = answer(port, context)
+            assert head.startswith(b"HTTP/1.1 404")
+            assert b"\r\nStrict-Transport-Security: max-age=" in head
             return
         except OSError:
             assert time.monotonic() < end, docker("logs", container).stderr

@@ -24,6 +24,7 @@ done
 
 EDGE_TLS='tls internal'
 EDGE_ACME=
+EDGE_HSTS='header Strict-Transport-Security "max-age=31536000"'
 if [ -e /tls/cert.pem ]; then
     [ -r /tls/cert.pem ] && [ -r /tls/key.pem ] ||
         fail "cert.pem and key.pem in the folder of EDGE_CERTS must be readable for user $(id -u)"
@@ -34,11 +35,14 @@ elif [ -n "${EDGE_ACME_EMAIL:-}" ]; then
     esac
     EDGE_TLS="tls $EDGE_ACME_EMAIL"
     EDGE_ACME=${EDGE_ACME_CA:+acme_ca $EDGE_ACME_CA}
+else
+    # A browser would ask every port of localhost for TLS, for a year.
+    EDGE_HSTS=
 fi
 # The services answer what is too large in words, so this only limits what they have to read for it.
 EDGE_BODY_BYTES=$((MAX_BODY_BYTES * 4))
 # An answer waits for the model, and may stream as long again.
 EDGE_WRITE_SECONDS=$((MODEL_TIMEOUT_SECONDS * 2 + 30))
-export EDGE_HOST EDGE_TLS EDGE_ACME EDGE_BODY_BYTES EDGE_WRITE_SECONDS REQUEST_SECONDS
+export EDGE_HOST EDGE_TLS EDGE_ACME EDGE_HSTS EDGE_BODY_BYTES EDGE_WRITE_SECONDS REQUEST_SECONDS
 
 exec caddy run --config /etc/caddy/Caddyfile --adapter caddyfile

@@ -15,4 +15,4 @@ unset METRICS_TOKEN
 sed "s/_interval: 15s/_interval: ${SCRAPE_SECONDS:-15}s/" /etc/swarm/prometheus.yml >/tmp/prometheus.yml
 
 exec "$@" --config.file=/tmp/prometheus.yml --storage.tsdb.path=/data --web.listen-address=:9090 \
-    --storage.tsdb.retention.time="${RETENTION:-15d}" --storage.tsdb.retention.size="${RETENTION_SIZE:-2GB}"
+    --storage.tsdb.retention.time=15d --storage.tsdb.retention.size=2GB
