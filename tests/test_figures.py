@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import age, figures, measure, readme
+from benchmarks import age, figures, load, measure, readme
 from benchmarks.age import Figure
 from benchmarks.measure import Timing
 from benchmarks.results import Results
@@ -150,3 +150,9 @@ def test_the_machine_says_when_and_at_which_commit() -> None:
     facts = measure.machine()
     assert facts["date"][:2] == "20"
     assert facts["commit"] == measure.commit()
+
+
+def test_no_percentile_of_few_requests_is_beyond_the_longest() -> None:
+    few = load.figures("few", [0.1, 0.2, 0.3, 1.0], 2.0)
+    assert few.p50 == 250
+    assert few.p50 < few.p90 < few.p99 < few.longest == 1000

@@ -13,7 +13,8 @@ DIMENSIONS = 256
 
 NEAR_ENOUGH = 0.15
 """Of the way from texts that have nothing to do with a question to the question itself: most answers are nearer than
-that, and few other texts. ``benchmarks/memory_cutoff.md`` says how many, of a published set in twelve languages."""
+that, and most other texts are not. ``benchmarks/memory_cutoff.md`` says how many, of a published set in twelve
+languages: 1 % of these pass in English, 41 % in Greek."""
 
 _LANGUAGES: NDArray[numpy.float32] = numpy.load(Path(__file__).with_name("languages.npy")).astype(numpy.float32)
 """For each language of that set the middle of its texts. The model knows English best: of another language all texts
