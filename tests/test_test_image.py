@@ -78,6 +78,10 @@ def test_a_command_sees_no_network_unless_it_needs_services() -> None:
         ({"command": ["x"], "services": ["s"], "network": "none"}, "without a network it finds no services"),
         ({"command": ["x"], "inputs": ["../a"]}, "below the project's folder"),
         ({"command": ["x"], "inputs": ["a/*"]}, "below the project's folder"),
+        ({"command": ["x"], "inputs": ["a/../../b"]}, "below the project's folder"),
+        ({"command": ["x"], "inputs": 5}, "inputs must be a list of words"),
+        ({"service": ["web"], "command": ["x"]}, "['web'] is no service with a build section"),
+        ({"command": ["x"], "environment": "A=1"}, "environment must be variables by name"),
     ],
 )
 def test_what_is_declared_wrongly_is_said_with_its_place(said: dict[str, Any], why: str) -> None:
@@ -95,6 +99,15 @@ def test_a_secret_in_an_environment_is_kept_as_its_digest() -> None:
     kept = project({"web": {"command": ["x"], "environment": {"DB_PASSWORD": "hunter2", "MODE": "a"}}}).tests
     assert kept["web"]["environment"]["MODE"] == "a"
     assert "hunter2" not in json.dumps(kept)
+
+
+def test_an_environment_may_be_a_list_as_that_of_a_service() -> None:
+    assert of({"web": {"command": ["x"], "environment": ["A=b=c", "B"]}}, web="")["web"].environment == {
+        "A": "b=c",
+        "B": None,
+    }
+    for given in (["DB_PASSWORD=hunter2"], "DB_PASSWORD=hunter2"):
+        assert "hunter2" not in json.dumps(project({"web": {"command": ["x"], "environment": given}}).tests)
 
 
 def test_a_stage_without_a_network_says_so_in_its_last_step() -> None:

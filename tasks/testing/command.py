@@ -21,7 +21,7 @@ from tasks.building.context import as_built
 from tasks.buildkit import buildx
 from tasks.compose import secrets
 from tasks.compose.stack import Compose
-from tasks.compose.tests import DECLARED
+from tasks.compose.tests import DECLARED, environment
 from tasks.engine import one_container, plugins, temporary_tag
 from tasks.engine.containers import Containers
 from tasks.engine.endpoint import context, leading_to
@@ -147,5 +147,5 @@ def _environment(compose: Compose, test: ImageTest) -> dict[str, str]:
     """The variables that the declaration gives, with the values of this stack. Raises ``UserError``."""
     if not test.environment:
         return {}
-    given = compose.config()[DECLARED][test.name]["environment"]
-    return {name: "" if value is None else str(value) for name, value in given.items()}
+    given = environment(compose.config()[DECLARED][test.name]["environment"]) or {}
+    return {name: value or "" for name, value in given.items()}
