@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.base import places
+from tasks.base.errors import UserError
 from tasks.compose.project import Image, Project, resolved
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.pruning import registry_prune
@@ -20,6 +21,7 @@ from tasks.results import local
 from tasks.results.result import Result, fingerprint, result_of
 from tasks.results.shared import _unpacked
 from tasks.sharing.registry import Registry
+from tasks.testing.attempt import ended
 from tasks.testing.declared import ImageTest, declared
 from tasks.testing.isolation import problem
 from tests import loopback
@@ -160,6 +162,21 @@ def test_a_result_that_unpacks_without_end_is_none() -> None:
 
     with pytest.raises(ValueError, match="too large"):
         _unpacked(zlib.compress(b" " * 30_000_000))
+
+
+@pytest.mark.parametrize("leads_to", ["../outside", "/etc/passwd"])
+def test_a_junit_file_that_leads_out_of_what_a_test_left_is_not_read(tmp_path: Path, leads_to: str) -> None:
+    (tmp_path / "outside").write_text("of this machine")
+    left = tmp_path / "left"
+    left.mkdir()
+    (left / "junit.xml").symlink_to(leads_to)
+    with pytest.raises(UserError, match="leads out of what the test left"):
+        ended(0, 0.0, (left, "junit.xml"))
+    with pytest.raises(UserError, match="leads out of what the test left"):
+        ended(0, 0.0, (left, "/../outside"))
+    (left / "real.xml").write_text(JUNIT)
+    (left / "near.xml").symlink_to("real.xml")
+    assert ended(0, 0.0, (left, "/near.xml")).junit == JUNIT
 
 
 # ---- run for real

@@ -35,6 +35,7 @@ from tasks.testing.attempt import Attempt, ended, log_of
 from tasks.testing.declared import DEFAULT, NONE, ImageTest
 from tasks.testing.planned import Planned
 
+_JUNIT = "junit.xml"
 _LAST_LINES = 20
 _REPOSITORY = "vllm-swarm-test"
 
@@ -61,10 +62,9 @@ def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Attempt:
                 done = commands.run(["docker", "network", "connect", network, name], env=leading_to(run.engine.address))
                 done.checked("the test gets no network of its services")
             status = _attached(run, name, log_of(run, planned))
-            junit = folder / "junit.xml"
-            there = bool(test.junit) and one_container.take(run.engine, name, test.junit, junit)
+            there = bool(test.junit) and one_container.take(run.engine, name, test.junit, folder / _JUNIT)
             why = _why(run, planned, status, around.compose) if status else ""
-            return ended(status, began, junit if there else None, why)._replace(moved=moved)
+            return ended(status, began, (folder, _JUNIT) if there else None, why)._replace(moved=moved)
 
 
 def _attached(run: Run, name: str, log: Path) -> int:
