@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +22,11 @@ from tasks.results import local
 from tasks.results.result import Result, fingerprint, result_of
 from tasks.results.shared import _unpacked
 from tasks.sharing.registry import Registry
-from tasks.testing.attempt import ended
+from tasks.testing import act
+from tasks.testing.attempt import Attempt, ended
 from tasks.testing.declared import ImageTest, declared
 from tasks.testing.isolation import problem
+from tasks.testing.planned import Planned
 from tests import loopback
 from tests.conftest import docker
 from tests.test_stack import Stack
@@ -177,6 +180,18 @@ def test_a_junit_file_that_leads_out_of_what_a_test_left_is_not_read(tmp_path: P
     (left / "real.xml").write_text(JUNIT)
     (left / "near.xml").symlink_to("real.xml")
     assert ended(0, 0.0, (left, "/near.xml")).junit == JUNIT
+
+
+def test_secrets_are_in_nothing_that_is_said_or_kept_of_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results go to a registry."""
+    secret = "hunter2-hunter2"
+    left = Attempt(1, 0.0, 0.0, f"<testsuite>{secret}</testsuite>", f"failed: `login {secret}` ended")
+    monkeypatch.setattr("tasks.testing.command.run_command", lambda *_: left)
+    run: Any = SimpleNamespace(project=SimpleNamespace(directory=tmp_path), environ={"DB_PASSWORD": secret})
+    planned = Planned(ImageTest("web", "web", command=("login",)), ImageInputs(Image("w", "w", "/x"), tmp_path))
+    attempt = act._attempt(run, planned, again=False)
+    assert secret not in str(attempt)
+    assert attempt.junit == "<testsuite>***</testsuite>"
 
 
 # ---- run for real

@@ -18,6 +18,7 @@ from tasks.base.errors import UserError
 from tasks.base.formatting import cell, seconds_text
 from tasks.base.references import path_of
 from tasks.base.settings import ROOT
+from tasks.compose import secrets
 from tasks.planning.plan import own_only
 from tasks.results import known
 from tasks.results.known import Ended
@@ -83,7 +84,8 @@ def passed_before(run: Run, asked: Asked) -> None:
     if result is None:
         raise ValueError("they did not pass before")
     folder = run.folder / "ci"
-    files.write(folder / _JUNIT, result.junit)
+    if result.junit:
+        files.write(folder / _JUNIT, result.junit)
     seconds = seconds_text(result.seconds)
     title = "## End-to-end tests: passed before"
     tell(f"{title}\n\nOn just these images, tests and settings, in {seconds}; not run again.\n")
@@ -116,7 +118,8 @@ def _repository(run: Run) -> str:
 
 
 def _on_a_stack(run: Run, words: Sequence[str], began: float) -> str:
-    """Start a stack, run the tests, and remove it; what their JUnit file says. ``UserError`` when anything fails."""
+    """Start a stack, run the tests, and remove it; what their JUnit file says, without the values of secrets.
+    ``UserError`` when anything fails."""
     folder = run.folder / "ci"
     terms = bringup.terms(run, f"ci-{os.getpid()}")
     try:
@@ -149,7 +152,7 @@ def _use(running: ephemeral_stack.EphemeralStack, words: Sequence[str], folder: 
         partial.unlink(missing_ok=True)
     if status:
         raise UserError(f"the end-to-end tests ended with status {status}", remedy=f"see {folder / _JUNIT}")
-    return junit
+    return secrets.hidden(junit, running.compose.directory, running.compose.environ)
 
 
 def pytest_argv(words: Sequence[str], junit: Path) -> list[str]:

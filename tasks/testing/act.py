@@ -13,6 +13,7 @@ from tasks.base import files
 from tasks.base.errors import UserError
 from tasks.base.formatting import because, seconds_text
 from tasks.base.references import path_of
+from tasks.compose import secrets
 from tasks.history.of_tests import TESTED
 from tasks.planning import record
 from tasks.planning.record import Record
@@ -74,15 +75,19 @@ def junit_of(run: Run, name: str) -> Path:
 
 
 def _attempt(run: Run, planned: Planned, *, again: bool) -> Attempt:
+    """Run it once; of what it says without the values of secrets, since others may read what is kept."""
     if planned.inputs is None:
         raise ValueError("what cannot be run is not tried")
     if planned.test.target:
         from tasks.testing.stage import run_stage
 
-        return run_stage(run, planned, planned.inputs, again)
-    from tasks.testing.command import run_command
+        attempt = run_stage(run, planned, planned.inputs, again)
+    else:
+        from tasks.testing.command import run_command
 
-    return run_command(run, planned, planned.inputs)
+        attempt = run_command(run, planned, planned.inputs)
+    junit, why = (secrets.hidden(text, run.project.directory, run.environ) for text in (attempt.junit, attempt.why))
+    return attempt._replace(junit=junit, why=why)
 
 
 def _leave(run: Run, planned: Planned, attempt: Attempt, why: tuple[str, ...]) -> None:
