@@ -25,7 +25,7 @@ from tasks.sharing.registry import Registry
 from tasks.testing import act
 from tasks.testing.attempt import Attempt, ended
 from tasks.testing.declared import ImageTest, declared
-from tasks.testing.isolation import problem
+from tasks.testing.isolation import own_stages, problem
 from tasks.testing.planned import Planned
 from tests import loopback
 from tests.conftest import docker
@@ -127,6 +127,17 @@ def test_a_stage_without_a_network_says_so_in_its_last_step() -> None:
     begin = "FROM a AS app\nRUN apt-get update\nFROM app AS test\nRUN pip install pytest\n"
     assert of_text(f"{begin}RUN --network=none pytest\nFROM app\n") == ""
     assert of_text(f"{begin}RUN pytest\nFROM app\n").startswith("/x/Dockerfile:5: the test is to have no network")
+
+
+def test_a_stage_that_its_image_reaches_too_is_run_again_and_has_no_network_either() -> None:
+    text = "FROM a AS test\nRUN pytest\nFROM test\n"
+    image = ImageInputs(Image("web", "web", "/x", "/x/Dockerfile"), Path("/x"), stages=("test",))
+    seen = ImageInputs(
+        Image("web/test", "t", "/x", "/x/Dockerfile", target="test"),
+        Path("/x"), dockerfile_text=text, platforms=("linux/amd64",),
+    )  # fmt: skip
+    assert own_stages(seen, image) == ("test",)
+    assert "the test is to have no network" in problem(seen, image)
 
 
 # ---- what is kept
