@@ -17,16 +17,19 @@ from tasks.base import places
 from tasks.base.errors import UserError
 from tasks.compose.project import Image, Project, resolved
 from tasks.inputs.image_inputs import ImageInputs
+from tasks.planning import record
 from tasks.pruning import registry_prune
-from tasks.results import local
-from tasks.results.result import Result, fingerprint, result_of
+from tasks.results import known, local
+from tasks.results.result import Result, fingerprint, result_of, times
 from tasks.results.shared import _unpacked
 from tasks.sharing.registry import Registry
+from tasks.stack import end_to_end
+from tasks.stack import seen as stack_seen
 from tasks.testing import act
 from tasks.testing.attempt import Attempt, ended
 from tasks.testing.declared import ImageTest, declared
 from tasks.testing.isolation import own_stages, problem
-from tasks.testing.planned import Planned
+from tasks.testing.planned import Planned, _planned
 from tests import loopback
 from tests.conftest import docker
 from tests.test_stack import Stack
@@ -145,7 +148,7 @@ def test_a_stage_that_its_image_reaches_too_is_run_again_and_has_no_network_eith
 
 def test_what_is_kept_is_taken_for_its_fingerprint_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    ours, other = fingerprint({"a": 1}), fingerprint({"a": 2})
+    ours, other = fingerprint({"a": 1}, "linux/amd64"), fingerprint({"a": 2}, "linux/amd64")
     result = Result("web", ours, 1.5, time.time(), "<testsuites/>")
     local.keep(result)
     assert local.look(ours) == result
@@ -203,6 +206,82 @@ def test_secrets_are_in_nothing_that_is_said_or_kept_of_a_test(tmp_path: Path, m
     attempt = act._attempt(run, planned, again=False)
     assert secret not in str(attempt)
     assert attempt.junit == "<testsuite>***</testsuite>"
+
+
+def test_what_passed_on_one_platform_did_not_pass_on_another() -> None:
+    """An image for several platforms has one fingerprint, and is tested on that of the engine."""
+    inputs = ImageInputs(
+        Image("web", "web", "/x"), Path("/x"), platforms=("linux/amd64", "linux/arm64"), fingerprint="f"
+    )
+
+    def on(platform: str) -> str:
+        run: Any = SimpleNamespace(
+            snapshot=lambda: SimpleNamespace(platform=platform),
+            made_of=lambda *_: {"web/test": inputs, "web": inputs},
+        )
+        resolver: Any = None
+        return _planned(run, ImageTest("web", "web", target="test", network=""), resolver).fingerprint
+
+    assert on("linux/amd64") == on("linux/amd64")
+    assert on("linux/amd64") != on("linux/arm64")
+
+
+def test_what_passed_on_something_that_was_not_known_before_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an edit while it ran would count as tested."""
+    kept: list[Any] = []
+    inputs = ImageInputs(Image("web", "web", "/x"), Path("/x"))
+    before = Planned(ImageTest("web", "web", target="test"), inputs, reasons=("unknown",))
+    monkeypatch.setattr(act, "plan", lambda *_, **__: {"web": before._replace(fingerprint="f")})
+    monkeypatch.setattr(known, "keep", lambda *words: kept.append(words))
+    monkeypatch.setattr(record, "write", lambda *words: kept.append(words))
+    run: Any = SimpleNamespace(
+        changed=lambda: None,
+        folder=Path("/x"),
+        project=SimpleNamespace(images={"web": inputs.image}),
+        decide=lambda _: SimpleNamespace(inputs=inputs),
+    )
+    act._keep(run, before, Attempt(0, 0.0, 1.0))
+    assert kept == []
+    act._keep(run, before._replace(fingerprint="f"), Attempt(0, 0.0, 1.0))
+    assert len(kept) == 2
+
+
+def test_of_the_end_to_end_tests_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept: list[Any] = []
+    numbers = iter(["", "f", "f", "f"])
+    monkeypatch.setattr(end_to_end, "seen", lambda *_: next(numbers))
+    monkeypatch.setattr(end_to_end, "Run", lambda *_: None)
+    monkeypatch.setattr(end_to_end, "_on_a_stack", lambda *_: "")
+    monkeypatch.setattr(known, "look", lambda *_: {})
+    monkeypatch.setattr(known, "note", lambda *_: None)
+    monkeypatch.setattr(known, "keep", lambda *words: kept.append(words))
+    project = SimpleNamespace(name="shop", images={"web": Image("web", "web", "/x")})
+    run: Any = SimpleNamespace(project=project, changed=lambda: None, files=(), environ={}, folder=tmp_path)
+    end_to_end.run_tests(run, [])
+    assert kept == []
+    end_to_end.run_tests(run, [])
+    assert len(kept) == 1
+
+
+def test_a_mounted_folder_that_a_link_leads_elsewhere_in_is_another(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+
+    def after(leads_to: str) -> str:
+        (mounted / "current").unlink(missing_ok=True)
+        (mounted / "current").symlink_to(leads_to)
+        return stack_seen.digest_of([mounted], tmp_path)
+
+    assert after("../old") != after("../new")
+    assert after("../old") == after("../old")
+
+
+@pytest.mark.parametrize("runs", ["0", "-1", "1.5", "two", "10000", "²", "9" * 5000])
+def test_what_is_no_number_of_runs_is_said(runs: str) -> None:
+    with pytest.raises(UserError, match="--runs needs a whole number"):
+        times(runs)
 
 
 # ---- run for real

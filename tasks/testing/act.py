@@ -105,12 +105,13 @@ def _ended(planned: Planned, attempt: Attempt, why: tuple[str, ...]) -> Ended:
 
 
 def _keep(run: Run, planned: Planned, attempt: Attempt) -> None:
-    """Keep that it passed, where that can be said of one state of everything that it saw."""
+    """Keep that it passed, where that can be said of one state of everything that it saw: what was not known before it
+    ran may have been another while it did."""
+    if not planned.fingerprint:
+        return
     run.changed()
     after = plan(run, [planned.test.name], again=True, ask=False)[planned.test.name]
-    if not after.fingerprint or after.inputs is None:
-        return
-    if planned.fingerprint and after.fingerprint != planned.fingerprint:
+    if after.inputs is None or after.fingerprint != planned.fingerprint:
         run.events.say(f"{planned.test.name}: {MOVED}")
         return
     result = Result(planned.test.name, after.fingerprint, attempt.seconds, time.time(), attempt.junit)
