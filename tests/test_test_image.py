@@ -16,6 +16,8 @@ import pytest
 from tasks.base import places
 from tasks.base.errors import UserError
 from tasks.compose.project import Image, Project, resolved
+from tasks.history.of_tests import expected_seconds
+from tasks.history.store import History
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning import record
 from tasks.pruning import registry_prune
@@ -244,6 +246,21 @@ def test_what_passed_on_something_that_was_not_known_before_is_not_kept(monkeypa
     assert kept == []
     act._keep(run, before._replace(fingerprint="f"), Attempt(0, 0.0, 1.0))
     assert len(kept) == 2
+
+
+def test_a_history_that_cannot_be_read_fails_no_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said: list[str] = []
+    inputs = ImageInputs(Image("web", "web", "/x"), tmp_path)
+    planned = Planned(ImageTest("web", "web", target="test", cache=False), inputs, reasons=("why",))
+    monkeypatch.setattr(act, "plan", lambda *_, **__: {"web": planned})
+    monkeypatch.setattr(act, "_attempt", lambda *_, **__: Attempt(0, 1.0, 1.0))
+    history = History(tmp_path)  # a folder
+    run: Any = SimpleNamespace(
+        history=history, events=SimpleNamespace(say=said.append), began=0.0, workers=1, id="a", folder=tmp_path
+    )
+    act.run_test(run, "web")
+    assert any(sentence.startswith("web passed in") for sentence in said)
+    assert expected_seconds(history, ["web"]) == {}
 
 
 def test_of_the_end_to_end_tests_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tasks.base.errors import UserError
 from tasks.base.formatting import because, seconds_text
 from tasks.base.references import path_of
 from tasks.compose import secrets
-from tasks.history.of_tests import TESTED
+from tasks.history.of_tests import TESTED, expected_seconds
 from tasks.planning import record
 from tasks.planning.record import Record
 from tasks.results import known
@@ -40,7 +40,7 @@ def run_test(run: Run, name: str, again: bool = False, runs: str = "1") -> None:
         passed_before(run, planned)
         return
     why = (AGAIN,) if planned.result else planned.reasons
-    expected = run.history.expected_seconds([planned.ref], TESTED).get(planned.ref)
+    expected = expected_seconds(run.history, [planned.ref]).get(planned.ref)
     run.events.say(f"testing {name}{because(why)}{f', about {seconds_text(expected)}' if expected else ''}")
     moved = False
     for number in range(count):
