@@ -29,6 +29,7 @@ from tasks.stack import end_to_end
 from tasks.stack import seen as stack_seen
 from tasks.testing import act
 from tasks.testing.attempt import Attempt, ended
+from tasks.testing.command import options_for
 from tasks.testing.declared import ImageTest, declared
 from tasks.testing.isolation import own_stages, problem
 from tasks.testing.planned import Planned, _planned
@@ -181,6 +182,24 @@ def test_a_result_that_unpacks_without_end_is_none() -> None:
 
     with pytest.raises(ValueError, match="too large"):
         _unpacked(zlib.compress(b" " * 30_000_000))
+
+
+def test_variables_of_a_test_are_not_those_of_the_docker_command() -> None:
+    """Which finds its programs and its engine by some of them; values of all others are in no command line."""
+    words, env = options_for(
+        {"PATH": "/opt/bin", "DOCKER_HOST": "tcp://elsewhere", "DB_PASSWORD": "hunter2", "MODE": ""}
+    )
+    assert words == [
+        "--env",
+        "PATH=/opt/bin",
+        "--env",
+        "DOCKER_HOST=tcp://elsewhere",
+        "--env",
+        "DB_PASSWORD",
+        "--env",
+        "MODE",
+    ]
+    assert env == {"DB_PASSWORD": "hunter2", "MODE": ""}
 
 
 @pytest.mark.parametrize("leads_to", ["../outside", "/etc/passwd"])

@@ -8,6 +8,7 @@ own. What it sees is just what its fingerprint covers.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -35,6 +36,9 @@ from tasks.testing.attempt import Attempt, ended, log_of
 from tasks.testing.declared import DEFAULT, NONE, ImageTest
 from tasks.testing.planned import Planned
 
+_DOCKERS_OWN = re.compile(
+    r"PATH|HOME|LD_(PRELOAD|LIBRARY_PATH)|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS\w*|API_VERSION)"
+)
 _JUNIT = "junit.xml"
 _LAST_LINES = 20
 _REPOSITORY = "vllm-swarm-test"
@@ -55,9 +59,9 @@ def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Attempt:
         began = time.time()
         first, *others = around.networks
         words = ["--network", first, "--security-opt", "no-new-privileges:true", "--init"]
-        words += [word for name in around.environment for word in ("--env", name)]
-        argv = [*words, ref, *test.command]
-        with one_container.created(run.engine, *argv, env=dict(around.environment)) as name:
+        variables, env = options_for(around.environment)
+        argv = [*words, *variables, ref, *test.command]
+        with one_container.created(run.engine, *argv, env=env) as name:
             for network in others:
                 done = commands.run(["docker", "network", "connect", network, name], env=leading_to(run.engine.address))
                 done.checked("the test gets no network of its services")
@@ -65,6 +69,14 @@ def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Attempt:
             there = bool(test.junit) and one_container.take(run.engine, name, test.junit, folder / _JUNIT)
             why = _why(run, planned, status, around.compose) if status else ""
             return ended(status, began, (folder, _JUNIT) if there else None, why)._replace(moved=moved)
+
+
+def options_for(environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The options of ``docker create`` that give a container these variables, and those that it takes from its own
+    environment, since others may read a command line: all but what that command goes by itself."""
+    env = {name: value for name, value in environment.items() if not _DOCKERS_OWN.fullmatch(name)}
+    words = [name if name in env else f"{name}={value}" for name, value in environment.items()]
+    return [each for word in words for each in ("--env", word)], env
 
 
 def _attached(run: Run, name: str, log: Path) -> int:
