@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tasks.base import places
+from tasks.base import memory, places
 from tasks.base.errors import UserError
 from tasks.compose.project import Image, Project, resolved
 from tasks.history.of_tests import expected_seconds
@@ -175,6 +175,21 @@ def test_only_so_many_results_are_kept(tmp_path: Path, monkeypatch: pytest.Monke
         os.utime(places.state_folder() / "tests" / f"00{number:062}.json", (number, number))
     assert len(list((places.state_folder() / "tests").glob("*.json"))) == 3
     assert local.look(f"00{5:062}") is not None
+
+
+def test_a_result_that_goes_while_it_is_read_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    local.keep(Result("a", "f" * 64, 1, 0))
+    recall = memory.recall
+
+    def swept(path: Path) -> dict[str, Any] | None:
+        content = recall(path)
+        path.unlink()
+        return content
+
+    monkeypatch.setattr(memory, "recall", swept)
+    assert local.look("f" * 64) is not None
+    assert list((places.state_folder() / "tests").iterdir()) == []
 
 
 def test_a_result_that_unpacks_without_end_is_none() -> None:
