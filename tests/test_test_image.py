@@ -8,20 +8,31 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tasks.base import places
+from tasks.base import memory, places
+from tasks.base.errors import UserError
 from tasks.compose.project import Image, Project, resolved
+from tasks.history.of_tests import expected_seconds
+from tasks.history.store import History
 from tasks.inputs.image_inputs import ImageInputs
+from tasks.planning import record
 from tasks.pruning import registry_prune
-from tasks.results import local
-from tasks.results.result import Result, fingerprint, result_of
+from tasks.results import known, local
+from tasks.results.result import Result, fingerprint, result_of, times
 from tasks.results.shared import _unpacked
 from tasks.sharing.registry import Registry
+from tasks.stack import end_to_end
+from tasks.stack import seen as stack_seen
+from tasks.testing import act
+from tasks.testing.attempt import Attempt, ended
+from tasks.testing.command import options_for
 from tasks.testing.declared import ImageTest, declared
-from tasks.testing.isolation import problem
+from tasks.testing.isolation import own_stages, problem
+from tasks.testing.planned import Planned, _planned
 from tests import loopback
 from tests.conftest import docker
 from tests.test_stack import Stack
@@ -78,6 +89,10 @@ def test_a_command_sees_no_network_unless_it_needs_services() -> None:
         ({"command": ["x"], "services": ["s"], "network": "none"}, "without a network it finds no services"),
         ({"command": ["x"], "inputs": ["../a"]}, "below the project's folder"),
         ({"command": ["x"], "inputs": ["a/*"]}, "below the project's folder"),
+        ({"command": ["x"], "inputs": ["a/../../b"]}, "below the project's folder"),
+        ({"command": ["x"], "inputs": 5}, "inputs must be a list of words"),
+        ({"service": ["web"], "command": ["x"]}, "['web'] is no service with a build section"),
+        ({"command": ["x"], "environment": "A=1"}, "environment must be variables by name"),
     ],
 )
 def test_what_is_declared_wrongly_is_said_with_its_place(said: dict[str, Any], why: str) -> None:
@@ -97,6 +112,15 @@ def test_a_secret_in_an_environment_is_kept_as_its_digest() -> None:
     assert "hunter2" not in json.dumps(kept)
 
 
+def test_an_environment_may_be_a_list_as_that_of_a_service() -> None:
+    assert of({"web": {"command": ["x"], "environment": ["A=b=c", "B"]}}, web="")["web"].environment == {
+        "A": "b=c",
+        "B": None,
+    }
+    for given in (["DB_PASSWORD=hunter2"], "DB_PASSWORD=hunter2"):
+        assert "hunter2" not in json.dumps(project({"web": {"command": ["x"], "environment": given}}).tests)
+
+
 def test_a_stage_without_a_network_says_so_in_its_last_step() -> None:
     def of_text(text: str) -> str:
         image = ImageInputs(Image("web", "web", "/x", "/x/Dockerfile"), Path("/x"), stages=("app",))
@@ -111,12 +135,23 @@ def test_a_stage_without_a_network_says_so_in_its_last_step() -> None:
     assert of_text(f"{begin}RUN pytest\nFROM app\n").startswith("/x/Dockerfile:5: the test is to have no network")
 
 
+def test_a_stage_that_its_image_reaches_too_is_run_again_and_has_no_network_either() -> None:
+    text = "FROM a AS test\nRUN pytest\nFROM test\n"
+    image = ImageInputs(Image("web", "web", "/x", "/x/Dockerfile"), Path("/x"), stages=("test",))
+    seen = ImageInputs(
+        Image("web/test", "t", "/x", "/x/Dockerfile", target="test"),
+        Path("/x"), dockerfile_text=text, platforms=("linux/amd64",),
+    )  # fmt: skip
+    assert own_stages(seen, image) == ("test",)
+    assert "the test is to have no network" in problem(seen, image)
+
+
 # ---- what is kept
 
 
 def test_what_is_kept_is_taken_for_its_fingerprint_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    ours, other = fingerprint({"a": 1}), fingerprint({"a": 2})
+    ours, other = fingerprint({"a": 1}, "linux/amd64"), fingerprint({"a": 2}, "linux/amd64")
     result = Result("web", ours, 1.5, time.time(), "<testsuites/>")
     local.keep(result)
     assert local.look(ours) == result
@@ -142,11 +177,162 @@ def test_only_so_many_results_are_kept(tmp_path: Path, monkeypatch: pytest.Monke
     assert local.look(f"00{5:062}") is not None
 
 
+def test_a_result_that_goes_while_it_is_read_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    local.keep(Result("a", "f" * 64, 1, 0))
+    recall = memory.recall
+
+    def swept(path: Path) -> dict[str, Any] | None:
+        content = recall(path)
+        path.unlink()
+        return content
+
+    monkeypatch.setattr(memory, "recall", swept)
+    assert local.look("f" * 64) is not None
+    assert list((places.state_folder() / "tests").iterdir()) == []
+
+
 def test_a_result_that_unpacks_without_end_is_none() -> None:
     import zlib
 
     with pytest.raises(ValueError, match="too large"):
         _unpacked(zlib.compress(b" " * 30_000_000))
+
+
+def test_variables_of_a_test_are_not_those_of_the_docker_command() -> None:
+    """Which finds its programs and its engine by some of them; values of all others are in no command line."""
+    words, env = options_for(
+        {"PATH": "/opt/bin", "DOCKER_HOST": "tcp://elsewhere", "DB_PASSWORD": "hunter2", "MODE": ""}
+    )
+    assert words == [
+        "--env",
+        "PATH=/opt/bin",
+        "--env",
+        "DOCKER_HOST=tcp://elsewhere",
+        "--env",
+        "DB_PASSWORD",
+        "--env",
+        "MODE",
+    ]
+    assert env == {"DB_PASSWORD": "hunter2", "MODE": ""}
+
+
+@pytest.mark.parametrize("leads_to", ["../outside", "/etc/passwd"])
+def test_a_junit_file_that_leads_out_of_what_a_test_left_is_not_read(tmp_path: Path, leads_to: str) -> None:
+    (tmp_path / "outside").write_text("of this machine")
+    left = tmp_path / "left"
+    left.mkdir()
+    (left / "junit.xml").symlink_to(leads_to)
+    with pytest.raises(UserError, match="leads out of what the test left"):
+        ended(0, 0.0, (left, "junit.xml"))
+    with pytest.raises(UserError, match="leads out of what the test left"):
+        ended(0, 0.0, (left, "/../outside"))
+    (left / "real.xml").write_text(JUNIT)
+    (left / "near.xml").symlink_to("real.xml")
+    assert ended(0, 0.0, (left, "/near.xml")).junit == JUNIT
+
+
+def test_secrets_are_in_nothing_that_is_said_or_kept_of_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results go to a registry."""
+    secret = "hunter2-hunter2"
+    left = Attempt(1, 0.0, 0.0, f"<testsuite>{secret}</testsuite>", f"failed: `login {secret}` ended")
+    monkeypatch.setattr("tasks.testing.command.run_command", lambda *_: left)
+    run: Any = SimpleNamespace(project=SimpleNamespace(directory=tmp_path), environ={"DB_PASSWORD": secret})
+    planned = Planned(ImageTest("web", "web", command=("login",)), ImageInputs(Image("w", "w", "/x"), tmp_path))
+    attempt = act._attempt(run, planned, again=False)
+    assert secret not in str(attempt)
+    assert attempt.junit == "<testsuite>***</testsuite>"
+
+
+def test_what_passed_on_one_platform_did_not_pass_on_another() -> None:
+    """An image for several platforms has one fingerprint, and is tested on that of the engine."""
+    inputs = ImageInputs(
+        Image("web", "web", "/x"), Path("/x"), platforms=("linux/amd64", "linux/arm64"), fingerprint="f"
+    )
+
+    def on(platform: str) -> str:
+        run: Any = SimpleNamespace(
+            snapshot=lambda: SimpleNamespace(platform=platform),
+            made_of=lambda *_: {"web/test": inputs, "web": inputs},
+        )
+        resolver: Any = None
+        return _planned(run, ImageTest("web", "web", target="test", network=""), resolver).fingerprint
+
+    assert on("linux/amd64") == on("linux/amd64")
+    assert on("linux/amd64") != on("linux/arm64")
+
+
+def test_what_passed_on_something_that_was_not_known_before_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else an edit while it ran would count as tested."""
+    kept: list[Any] = []
+    inputs = ImageInputs(Image("web", "web", "/x"), Path("/x"))
+    before = Planned(ImageTest("web", "web", target="test"), inputs, reasons=("unknown",))
+    monkeypatch.setattr(act, "plan", lambda *_, **__: {"web": before._replace(fingerprint="f")})
+    monkeypatch.setattr(known, "keep", lambda *words: kept.append(words))
+    monkeypatch.setattr(record, "write", lambda *words: kept.append(words))
+    run: Any = SimpleNamespace(
+        changed=lambda: None,
+        folder=Path("/x"),
+        project=SimpleNamespace(images={"web": inputs.image}),
+        decide=lambda _: SimpleNamespace(inputs=inputs),
+    )
+    act._keep(run, before, Attempt(0, 0.0, 1.0))
+    assert kept == []
+    act._keep(run, before._replace(fingerprint="f"), Attempt(0, 0.0, 1.0))
+    assert len(kept) == 2
+
+
+def test_a_history_that_cannot_be_read_fails_no_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said: list[str] = []
+    inputs = ImageInputs(Image("web", "web", "/x"), tmp_path)
+    planned = Planned(ImageTest("web", "web", target="test", cache=False), inputs, reasons=("why",))
+    monkeypatch.setattr(act, "plan", lambda *_, **__: {"web": planned})
+    monkeypatch.setattr(act, "_attempt", lambda *_, **__: Attempt(0, 1.0, 1.0))
+    history = History(tmp_path)  # a folder
+    run: Any = SimpleNamespace(
+        history=history, events=SimpleNamespace(say=said.append), began=0.0, workers=1, id="a", folder=tmp_path
+    )
+    act.run_test(run, "web")
+    assert any(sentence.startswith("web passed in") for sentence in said)
+    assert expected_seconds(history, ["web"]) == {}
+
+
+def test_of_the_end_to_end_tests_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept: list[Any] = []
+    numbers = iter(["", "f", "f", "f"])
+    monkeypatch.setattr(end_to_end, "seen", lambda *_: next(numbers))
+    monkeypatch.setattr(end_to_end, "Run", lambda *_: None)
+    monkeypatch.setattr(end_to_end, "_on_a_stack", lambda *_: "")
+    monkeypatch.setattr(known, "look", lambda *_: {})
+    monkeypatch.setattr(known, "note", lambda *_: None)
+    monkeypatch.setattr(known, "keep", lambda *words: kept.append(words))
+    project = SimpleNamespace(name="shop", images={"web": Image("web", "web", "/x")})
+    run: Any = SimpleNamespace(project=project, changed=lambda: None, files=(), environ={}, folder=tmp_path)
+    end_to_end.run_tests(run, [])
+    assert kept == []
+    end_to_end.run_tests(run, [])
+    assert len(kept) == 1
+
+
+def test_a_mounted_folder_that_a_link_leads_elsewhere_in_is_another(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+
+    def after(leads_to: str) -> str:
+        (mounted / "current").unlink(missing_ok=True)
+        (mounted / "current").symlink_to(leads_to)
+        return stack_seen.digest_of([mounted], tmp_path)
+
+    assert after("../old") != after("../new")
+    assert after("../old") == after("../old")
+
+
+@pytest.mark.parametrize("runs", ["0", "-1", "1.5", "two", "10000", "²", "9" * 5000])
+def test_what_is_no_number_of_runs_is_said(runs: str) -> None:
+    with pytest.raises(UserError, match="--runs needs a whole number"):
+        times(runs)
 
 
 # ---- run for real

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tasks.history.store import Build, Status, StepRecord
+from tasks.base.errors import UserError
+from tasks.history.store import Build, History, Status, StepRecord
 
 TESTED = "test"
 """The action of a row that is of a test."""
@@ -29,6 +30,15 @@ class Tests(NamedTuple):
 def step_of(name: str, seconds: float, *, cached: bool = False, error: str = "") -> StepRecord:
     """The one step of a test that took so long, now or, if it is ``cached``, when it passed."""
     return StepRecord(f"[{name} 1/1] run the test", name, 1, 1, None, round(seconds, 6), cached, error)
+
+
+def expected_seconds(history: History, refs: Iterable[str]) -> dict[str, float]:
+    """How long the tests of these references will take, as far as the history knows; one that cannot be read forecasts
+    nothing, and fails nothing."""
+    try:
+        return history.expected_seconds(refs, TESTED)
+    except UserError:
+        return {}
 
 
 def is_test(build: Build) -> bool:

@@ -6,6 +6,7 @@ A file that is lost or damaged costs one run of its tests.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from tasks.base import memory, places
@@ -13,7 +14,7 @@ from tasks.results.result import Result, result_of
 
 KEPT = 5000
 """So many results are kept; of more, those that were not asked for the longest go."""
-_SWEEP = 16  # one in so many times, by the first digit of the fingerprint, it is looked whether there are more
+_SWEEP = 16  # one in so many times, by the second digit of the fingerprint, it is looked whether there are more
 
 
 def look(fingerprint: str) -> Result | None:
@@ -22,7 +23,7 @@ def look(fingerprint: str) -> Result | None:
     result = result_of(memory.recall(path), fingerprint)
     if result:
         with contextlib.suppress(OSError):
-            path.touch()
+            os.utime(path)
     return result
 
 

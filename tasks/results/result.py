@@ -44,13 +44,14 @@ def result_of(content: Any, fingerprint: str) -> Result | None:
     return result if fits(result, Result) and result.fingerprint == fingerprint and result.seconds >= 0 else None
 
 
-def fingerprint(seen: Mapping[str, Any]) -> str:
-    """The fingerprint of tests from all that they can see; another one than any image has."""
-    return hashlib.sha256(json.dumps(["tests", VERSION, seen], sort_keys=True).encode()).hexdigest()
+def fingerprint(seen: Mapping[str, Any], platform: str) -> str:
+    """The fingerprint of tests from all that they can see and the platform that they run on, which that of an image for
+    several platforms does not tell; another one than any image has."""
+    return hashlib.sha256(json.dumps(["tests", VERSION, platform, seen], sort_keys=True).encode()).hexdigest()
 
 
 def times(runs: str) -> int:
     """How often tests are to be run, as ``--runs`` says; ``UserError`` for what is no such number."""
-    if not (runs.isascii() and runs.isdigit() and 0 < int(runs) < 10_000):
+    if not (runs.isascii() and runs.isdigit() and len(runs) < 5 and int(runs)):
         raise UserError(f"--runs needs a whole number from 1 on, not {runs!r}")
     return int(runs)

@@ -18,6 +18,7 @@ from tasks.base.errors import UserError
 from tasks.base.formatting import cell, seconds_text
 from tasks.base.references import path_of
 from tasks.base.settings import ROOT
+from tasks.compose import secrets
 from tasks.planning.plan import own_only
 from tasks.results import known
 from tasks.results.known import Ended
@@ -55,11 +56,12 @@ def run_tests(run: Run, words: Sequence[str], again: bool = False, runs: str = "
         raise
     ended = ended._replace(seconds=(time.monotonic() - clock) / count)
     known.note(run, ended)
+    if not asked.fingerprint:  # it may have been another while they ran
+        return
     run.changed()
-    after = seen(Run(run.files, run.environ), words)
-    if after and after == (asked.fingerprint or after):
-        known.keep(run, _repository(run), Result(_NAME, after, ended.seconds, time.time(), junit))
-    elif after:
+    if seen(Run(run.files, run.environ), words) == asked.fingerprint:
+        known.keep(run, _repository(run), Result(_NAME, asked.fingerprint, ended.seconds, time.time(), junit))
+    else:
         print("what they saw changed while they ran, so that they passed is not kept", file=sys.stderr)
 
 
@@ -83,7 +85,8 @@ def passed_before(run: Run, asked: Asked) -> None:
     if result is None:
         raise ValueError("they did not pass before")
     folder = run.folder / "ci"
-    files.write(folder / _JUNIT, result.junit)
+    if result.junit:
+        files.write(folder / _JUNIT, result.junit)
     seconds = seconds_text(result.seconds)
     title = "## End-to-end tests: passed before"
     tell(f"{title}\n\nOn just these images, tests and settings, in {seconds}; not run again.\n")
@@ -101,7 +104,7 @@ def seen(run: Run, words: Sequence[str]) -> str:
     own = {name: value for name, value in os.environ.items() if name.startswith("E2E_")}
     paths = stack_seen.digest_of((ROOT / path for path in _TESTS), ROOT)
     told = {"stack": of_stack, "tests": paths, "words": list(words), "settings": own, "python": sys.version}
-    return fingerprint({"end to end": told})
+    return fingerprint({"end to end": told}, run.snapshot().platform)
 
 
 def _why(asked: Asked) -> str:
@@ -116,7 +119,8 @@ def _repository(run: Run) -> str:
 
 
 def _on_a_stack(run: Run, words: Sequence[str], began: float) -> str:
-    """Start a stack, run the tests, and remove it; what their JUnit file says. ``UserError`` when anything fails."""
+    """Start a stack, run the tests, and remove it; what their JUnit file says, without the values of secrets.
+    ``UserError`` when anything fails."""
     folder = run.folder / "ci"
     terms = bringup.terms(run, f"ci-{os.getpid()}")
     try:
@@ -149,7 +153,7 @@ def _use(running: ephemeral_stack.EphemeralStack, words: Sequence[str], folder: 
         partial.unlink(missing_ok=True)
     if status:
         raise UserError(f"the end-to-end tests ended with status {status}", remedy=f"see {folder / _JUNIT}")
-    return junit
+    return secrets.hidden(junit, running.compose.directory, running.compose.environ)
 
 
 def pytest_argv(words: Sequence[str], junit: Path) -> list[str]:

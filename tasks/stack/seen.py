@@ -45,13 +45,16 @@ def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> dict[str
 
 
 def digest_of(paths: Iterable[Path], directory: Path) -> str:
-    """One digest over the files at and below these paths: names as seen from ``directory``, modes and contents."""
+    """One digest over the files at and below these paths: names as seen from ``directory``, modes and contents; of a
+    link also where it leads."""
     total = hashlib.sha256()
     for path in sorted({file for each in paths for file in _below(each)}):
+        what = ""
         try:
-            what = f"{path.stat().st_mode:o} {_digest(files.content(path))}"
-        except OSError as error:
-            what = f"unreadable {error.errno}"
+            what = f"-> {path.readlink()} " if path.is_symlink() else ""
+            what += f"{path.stat().st_mode:o} {_digest(files.content(path))}"
+        except OSError as error:  # also of a folder that a link leads to
+            what += f"unreadable {error.errno}"
         total.update(os.fsencode(f"{os.path.relpath(path, directory)}\0{what}\0"))
     return total.hexdigest()
 
@@ -106,7 +109,8 @@ def _below(path: Path) -> Iterator[Path]:
         return
     for folder, names, inside in os.walk(path):
         names[:] = [name for name in names if name not in ("__pycache__", ".build")]
-        yield from (Path(folder, name) for name in inside if not name.endswith(".pyc"))
+        links = [name for name in names if Path(folder, name).is_symlink()]  # they are not walked
+        yield from (Path(folder, name) for name in (*links, *inside) if not name.endswith(".pyc"))
 
 
 def _without(service: Mapping[str, Any], *keys: str) -> dict[str, Any]:

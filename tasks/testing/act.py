@@ -13,7 +13,8 @@ from tasks.base import files
 from tasks.base.errors import UserError
 from tasks.base.formatting import because, seconds_text
 from tasks.base.references import path_of
-from tasks.history.of_tests import TESTED
+from tasks.compose import secrets
+from tasks.history.of_tests import TESTED, expected_seconds
 from tasks.planning import record
 from tasks.planning.record import Record
 from tasks.results import known
@@ -39,7 +40,7 @@ def run_test(run: Run, name: str, again: bool = False, runs: str = "1") -> None:
         passed_before(run, planned)
         return
     why = (AGAIN,) if planned.result else planned.reasons
-    expected = run.history.expected_seconds([planned.ref], TESTED).get(planned.ref)
+    expected = expected_seconds(run.history, [planned.ref]).get(planned.ref)
     run.events.say(f"testing {name}{because(why)}{f', about {seconds_text(expected)}' if expected else ''}")
     moved = False
     for number in range(count):
@@ -74,15 +75,19 @@ def junit_of(run: Run, name: str) -> Path:
 
 
 def _attempt(run: Run, planned: Planned, *, again: bool) -> Attempt:
+    """Run it once; of what it says without the values of secrets, since others may read what is kept."""
     if planned.inputs is None:
         raise ValueError("what cannot be run is not tried")
     if planned.test.target:
         from tasks.testing.stage import run_stage
 
-        return run_stage(run, planned, planned.inputs, again)
-    from tasks.testing.command import run_command
+        attempt = run_stage(run, planned, planned.inputs, again)
+    else:
+        from tasks.testing.command import run_command
 
-    return run_command(run, planned, planned.inputs)
+        attempt = run_command(run, planned, planned.inputs)
+    junit, why = (secrets.hidden(text, run.project.directory, run.environ) for text in (attempt.junit, attempt.why))
+    return attempt._replace(junit=junit, why=why)
 
 
 def _leave(run: Run, planned: Planned, attempt: Attempt, why: tuple[str, ...]) -> None:
@@ -100,12 +105,13 @@ def _ended(planned: Planned, attempt: Attempt, why: tuple[str, ...]) -> Ended:
 
 
 def _keep(run: Run, planned: Planned, attempt: Attempt) -> None:
-    """Keep that it passed, where that can be said of one state of everything that it saw."""
+    """Keep that it passed, where that can be said of one state of everything that it saw: what was not known before it
+    ran may have been another while it did."""
+    if not planned.fingerprint:
+        return
     run.changed()
     after = plan(run, [planned.test.name], again=True, ask=False)[planned.test.name]
-    if not after.fingerprint or after.inputs is None:
-        return
-    if planned.fingerprint and after.fingerprint != planned.fingerprint:
+    if after.inputs is None or after.fingerprint != planned.fingerprint:
         run.events.say(f"{planned.test.name}: {MOVED}")
         return
     result = Result(planned.test.name, after.fingerprint, attempt.seconds, time.time(), attempt.junit)

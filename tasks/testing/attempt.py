@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +30,18 @@ def log_of(run: Run, planned: Planned) -> Path:
     return run.folder / "logs" / f"{planned.test.name}.test.log"
 
 
-def ended(status: int, began: float, junit: Path | None, why: str = "") -> Attempt:
-    """The attempt that has just ended, with the JUnit file that it left, if it did."""
-    text = ""
-    if junit and junit.is_file():
-        try:
-            text = files.content(junit).decode(errors="replace")
-        except OSError as error:
-            raise UserError(f"the JUnit file cannot be read: {error.strerror}", where=str(junit)) from None
-    return Attempt(status, began, time.time() - began, text, why)
+def ended(status: int, began: float, junit: tuple[Path, str] | None, why: str = "") -> Attempt:
+    """The attempt that has just ended, with the JUnit file that it left, if it did: ``junit`` is the folder with what
+    it left, and where in there that file should be. Raises ``UserError``."""
+    return Attempt(status, began, time.time() - began, _left(*junit) if junit else "", why)
+
+
+def _left(folder: Path, path: str) -> str:
+    """The text of a file in what a test left, "" if there is none. A link of its making could name any file here."""
+    file = Path(os.path.realpath(folder / path.lstrip("/")))
+    if not file.is_relative_to(os.path.realpath(folder)):
+        raise UserError("the JUnit file leads out of what the test left", where=path)
+    try:
+        return files.content(file).decode(errors="replace") if file.is_file() else ""
+    except OSError as error:
+        raise UserError(f"the JUnit file cannot be read: {error.strerror}", where=str(file)) from None

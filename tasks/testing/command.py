@@ -8,6 +8,7 @@ own. What it sees is just what its fingerprint covers.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -21,7 +22,7 @@ from tasks.building.context import as_built
 from tasks.buildkit import buildx
 from tasks.compose import secrets
 from tasks.compose.stack import Compose
-from tasks.compose.tests import DECLARED
+from tasks.compose.tests import DECLARED, environment
 from tasks.engine import one_container, plugins, temporary_tag
 from tasks.engine.containers import Containers
 from tasks.engine.endpoint import context, leading_to
@@ -35,6 +36,10 @@ from tasks.testing.attempt import Attempt, ended, log_of
 from tasks.testing.declared import DEFAULT, NONE, ImageTest
 from tasks.testing.planned import Planned
 
+_DOCKERS_OWN = re.compile(
+    r"PATH|HOME|LD_(PRELOAD|LIBRARY_PATH)|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS\w*|API_VERSION)"
+)
+_JUNIT = "junit.xml"
 _LAST_LINES = 20
 _REPOSITORY = "vllm-swarm-test"
 
@@ -54,17 +59,24 @@ def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Attempt:
         began = time.time()
         first, *others = around.networks
         words = ["--network", first, "--security-opt", "no-new-privileges:true", "--init"]
-        words += [word for name in around.environment for word in ("--env", name)]
-        argv = [*words, ref, *test.command]
-        with one_container.created(run.engine, *argv, env=dict(around.environment)) as name:
+        variables, env = options_for(around.environment)
+        argv = [*words, *variables, ref, *test.command]
+        with one_container.created(run.engine, *argv, env=env) as name:
             for network in others:
                 done = commands.run(["docker", "network", "connect", network, name], env=leading_to(run.engine.address))
                 done.checked("the test gets no network of its services")
             status = _attached(run, name, log_of(run, planned))
-            junit = folder / "junit.xml"
-            there = bool(test.junit) and one_container.take(run.engine, name, test.junit, junit)
+            there = bool(test.junit) and one_container.take(run.engine, name, test.junit, folder / _JUNIT)
             why = _why(run, planned, status, around.compose) if status else ""
-            return ended(status, began, junit if there else None, why)._replace(moved=moved)
+            return ended(status, began, (folder, _JUNIT) if there else None, why)._replace(moved=moved)
+
+
+def options_for(environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The options of ``docker create`` that give a container these variables, and those that it takes from its own
+    environment, since others may read a command line: all but what that command goes by itself."""
+    env = {name: value for name, value in environment.items() if not _DOCKERS_OWN.fullmatch(name)}
+    words = [name if name in env else f"{name}={value}" for name, value in environment.items()]
+    return [each for word in words for each in ("--env", word)], env
 
 
 def _attached(run: Run, name: str, log: Path) -> int:
@@ -147,5 +159,5 @@ def _environment(compose: Compose, test: ImageTest) -> dict[str, str]:
     """The variables that the declaration gives, with the values of this stack. Raises ``UserError``."""
     if not test.environment:
         return {}
-    given = compose.config()[DECLARED][test.name]["environment"]
-    return {name: "" if value is None else str(value) for name, value in given.items()}
+    given = environment(compose.config()[DECLARED][test.name]["environment"]) or {}
+    return {name: value or "" for name, value in given.items()}

@@ -33,7 +33,7 @@ NONE, DEFAULT = "none", "default"
 _STAGE = re.compile(rf"^[ \t]*from\s.*\sas\s+{STAGE}\s*$", re.IGNORECASE | re.MULTILINE)
 _KEYS = {"service", "target", "command", "inputs", "services", "environment", "network", "junit", "cache"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_PATH = re.compile(r"(?!/|\.\.)[\w ./@+,=~-]+")
+_PATH = re.compile(r"(?!/|(.*/)?\.\.(/|$))[\w ./@+,=~-]+")
 
 
 class ImageTest(NamedTuple):
@@ -74,7 +74,7 @@ def _declared(name: str, said: Mapping[str, Any], project: Project) -> ImageTest
     service = said.get("service", name)
     problems = [f"{where}: {problem}" for problem in _problems(name, said, project)]
     if problems:
-        return ImageTest(name, service if service in project.images else "", problem="; ".join(problems))
+        return ImageTest(name, service if service in [*project.images] else "", problem="; ".join(problems))
     command, services = said.get("command") or (), tuple(said.get("services") or ())
     staged = "" if command else said.get("target") or STAGE
     return ImageTest(
@@ -97,7 +97,7 @@ def _problems(name: str, said: Mapping[str, Any], project: Project) -> Iterator[
     if unknown := sorted(said.keys() - _KEYS):
         yield f"{unknown[0]} means nothing here (there are {', '.join(sorted(_KEYS))})"
     service = said.get("service", name)
-    if service not in project.images:
+    if service not in [*project.images]:  # it may be a list
         yield f"{service!r} is no service with a build section (set `service:`)"
     for key in ("command", "inputs", "services"):
         if not _is_list(said.get(key) or ()):
@@ -113,7 +113,10 @@ def _problems(name: str, said: Mapping[str, Any], project: Project) -> Iterator[
         yield "without a network it finds no services"
     if not isinstance(said.get("junit", ""), str) or not isinstance(said.get("target", ""), str | None):
         yield "junit and target are texts"
-    if not all(_PATH.fullmatch(path) for path in said.get("inputs") or () if isinstance(path, str)):
+    if said.get("environment", {}) is None:
+        yield "environment must be variables by name, or a list of NAME=value"
+    inputs = said.get("inputs") or ()
+    if _is_list(inputs) and not all(map(_PATH.fullmatch, inputs)):
         yield "inputs are files and folders below the project's folder, without patterns"
 
 

@@ -27,6 +27,7 @@ def problem(inputs: ImageInputs, image: ImageInputs) -> str:
 
 
 def own_stages(inputs: ImageInputs, image: ImageInputs) -> tuple[str, ...]:
-    """The stages that the test reaches and its image does not."""
+    """The stages that the test reaches and its image does not, and the test itself, which an image may build on."""
     theirs = {*image.stages, (image.image.target or "").lower(), ""}
-    return tuple(name for name in (*inputs.stages, (inputs.image.target or "").lower()) if name not in theirs)
+    target = (inputs.image.target or "").lower()
+    return (*(name for name in inputs.stages if name not in theirs), target)

@@ -119,7 +119,7 @@ def _planned(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
         return Planned(test, inputs, problem=str(error))
     if seen is None or not all(all(each.bases.values()) for each in several):
         return Planned(test, inputs, reasons=(UNKNOWN,))
-    return Planned(test, inputs, fingerprint(seen))
+    return Planned(test, inputs, fingerprint(seen, run.snapshot().platform))
 
 
 def _seen(run: Run, test: ImageTest, inputs: ImageInputs, image: ImageInputs) -> dict[str, Any] | None:

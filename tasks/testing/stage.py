@@ -48,7 +48,7 @@ def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> A
             moved = bool(sending.changes_since(inputs.index, before).files)
             why = "" if not status else _why(run, planned, inputs, progress, status)
             where = _exported(out, inputs.platforms, run.snapshot().platform) if out else None
-            junit = where / planned.test.junit.lstrip("/") if where else None
+            junit = (where, planned.test.junit) if where else None
             return ended(status, began, junit, why)._replace(moved=moved)
     except parents.Vanished as parent:
         raise UserError(f"{planned.name}: {parent}", remedy="run it again") from None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.base.errors import UserError
-from tasks.history.of_tests import TESTED
+from tasks.history.of_tests import expected_seconds
 from tasks.run import Run
 from tasks.testing.planned import State
 from tasks.testing.since import Due
@@ -54,8 +53,5 @@ def _state(due: Due) -> State:
 
 
 def _expected(run: Run, tests: Mapping[str, Due]) -> dict[str, float]:
-    try:
-        known = run.history.expected_seconds((due.ref for due in tests.values()), TESTED)
-    except UserError:  # a damaged history forecasts nothing
-        known = {}
+    known = expected_seconds(run.history, (due.ref for due in tests.values()))
     return {name: round(known[due.ref], 1) for name, due in tests.items() if due.ref in known}

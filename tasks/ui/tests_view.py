@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tasks.base.errors import UserError
 from tasks.base.formatting import seconds_text
-from tasks.history.of_tests import TESTED
+from tasks.history.of_tests import expected_seconds
 from tasks.testing.planned import Planned, State
 
 if TYPE_CHECKING:
@@ -64,8 +63,5 @@ def _why(planned: Planned) -> str:
 
 def _expected(run: Run, tests: Mapping[str, Planned]) -> dict[str, float]:
     refs = {name: planned.ref for name, planned in tests.items()}
-    try:
-        known = run.history.expected_seconds(refs.values(), TESTED)
-    except UserError:  # a damaged history forecasts nothing
-        known = {}
+    known = expected_seconds(run.history, refs.values())
     return {name: round(known[ref], 1) for name, ref in refs.items() if ref in known}
