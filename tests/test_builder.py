@@ -391,14 +391,15 @@ def test_containerds_store_too_gets_only_the_blobs_that_it_lacks(
     assert app < 100_000, "the parent is there"
     written("two", "app")
     assert archives()[0] < 100_000
-    near = {"env": {**os.environ, **able.environ}, "check": True, "capture_output": True, "text": True}
-    shown = subprocess.run(["docker", "run", "--rm", remote.ref("app"), "cat", "/app.py"], **near)
-    assert shown.stdout == "two"
-    saved = subprocess.run(["docker", "save", "--output", str(tmp_path / "all"), remote.ref("app")], **near)
-    assert saved.returncode == 0
+
+    def near(*words: str) -> str:
+        env = {**os.environ, **able.environ}
+        return subprocess.run(["docker", *words], env=env, check=True, capture_output=True, text=True).stdout
+
+    assert near("run", "--rm", remote.ref("app"), "cat", "/app.py") == "two"
+    near("save", "--output", str(tmp_path / "all"), remote.ref("app"))
     assert (tmp_path / "all").stat().st_size > 3_000_000, "it is whole"
-    names = subprocess.run(["docker", "image", "ls", "--quiet", f"{remote.prefix}/*"], **near).stdout.split()
-    subprocess.run(["docker", "image", "rm", "--force", *set(names)], **near)
+    near("image", "rm", "--force", *set(near("image", "ls", "--quiet", f"{remote.prefix}/*").split()))
     written("three", "base", "app")
     assert archives()[0] > 3_000_000, "the engine has lost it"
 

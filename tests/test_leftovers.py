@@ -163,7 +163,7 @@ class Names:
 @pytest.mark.parametrize("before", [{}, {"ref": "ours"}, {"ref": "another"}])
 def test_a_name_is_lent_and_means_afterwards_what_it_meant_before(before: dict[str, str]) -> None:
     engine = Names(**before)
-    with temporary_tag.lent(engine, "ours", "ref"):  # type: ignore[arg-type]
+    with temporary_tag.lent(engine, "ours", "ref"):
         assert engine.ids == {"ref": "ours"}
     assert engine.ids == before
 

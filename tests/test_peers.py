@@ -278,19 +278,19 @@ def test_documented_images_reach_a_second_machine_both_ways(engine: None, tmp_pa
             one = stack.enter_context(temporary_engine("bm-taught-", containerd_store=True))
         except UserError as trouble:
             pytest.skip(str(trouble))
-        service = stack.enter_context(loopback.registry(tmp_path / "registry"))
+        registry = stack.enter_context(loopback.registry(tmp_path / "registry"))
 
         def names() -> list[str]:
             argv = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]
             return subprocess.run(argv, env=one.environ, capture_output=True, text=True, check=True).stdout.split()
 
-        documented = Documented(tmp_path, service.address)
+        documented = Documented(tmp_path, registry.address)
         pushed = documented.share(one.environ)
         documented.export(one.environ)
         one.forget_everything()
         assert names() == []
         assert pushed.pull(one.environ) > 0
-        assert names() == [f"{service.address}/documented/app:latest"]
+        assert names() == [f"{registry.address}/documented/app:latest"]
         one.forget_everything()
         (tmp_path / "standard.Dockerfile").write_text("no Dockerfile, and nobody builds it\n")
         assert documented.built(one.environ) > 0
