@@ -164,7 +164,7 @@ def _do(run: Run, decision: Decision, which: Attempt) -> None:
 def _pull(run: Run, decision: Decision) -> bool:
     """Let the engine have what the shared registry offers; false if it is not what was promised, or does not come."""
     name = decision.name
-    run.events.emit(ImageStarted(name, Action.PULL, decision.reasons, run.expected_pull_seconds.get(name)))
+    run.events.emit(ImageStarted(name, Action.PULL, decision.reasons, run.expected.pulls.get(name)))
     local_image = _fetched(run, decision)
     if local_image:
         run.events.emit(ImageEnded(name, State.PULLED, size=local_image.size))
@@ -230,13 +230,13 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
         _build(ImageBuild(run, decision, which))
         return
     name = decision.name
-    run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected_seconds.get(name)))
+    run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected.builds.get(name)))
 
     def waits(who: str) -> None:
         builds_lock.let_go(run)
         run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
-    with run.coordinator.acquire(wanted.turn, waits, commands.stopping, run.expected_seconds.get(name)):
+    with run.coordinator.acquire(wanted.turn, waits, commands.stopping, run.expected.builds.get(name)):
         if commands.stopping():
             raise commands.Stopped
         run.share.forget(wanted)
@@ -277,7 +277,7 @@ def _build(build: ImageBuild) -> None:
     externals.refuse_foreign(run, decision)
     _begin(run)
     if not build.attempt.number:
-        run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected_seconds.get(name)))
+        run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected.builds.get(name)))
     early.wait_for(run, name)
     outcome, local_image = _built(build)
     build_target.clean_up(run, decision)
@@ -336,7 +336,7 @@ def _begin(run: Run) -> None:
             return
         builds.begun = True
         decisions = run.decisions()
-        expected = run.forecast(decisions)
+        expected = run.expected.planned(decisions)
         actions = {name: (decision.action, expected.get(name)) for name, decision in decisions.items()}
         run.events.emit(ImagesPlanned(actions))
         externals.introduce(run, decisions)

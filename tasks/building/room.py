@@ -89,7 +89,7 @@ def taken(run: Run, decision: Decision) -> Iterator[None]:
     machine = run.kept(_Machine)
     with machine.lock:
         room = machine.room = machine.room or _of_engine(run)
-        machine.urgency = machine.urgency or forecast.urgency(run.declared(), run.expected_seconds)
+        machine.urgency = machine.urgency or forecast.urgency(run.declared(), run.expected.builds)
 
     def waits() -> None:
         wanted = [f"{needs.cpus:g} of {room.cpus:g} processors"] if needs.cpus else []
