@@ -212,7 +212,7 @@ def _build_first(run: Run, decision: Decision, which: Attempt) -> bool:
     """Build an image, unless another run on this machine does so at this moment or has just done so: then false, once
     it is there."""
     early.wait_for(run, decision.name)
-    with room.taken(run, decision), turns.taken(run, decision) as there:
+    with turns.taken(run, decision) as there:
         if there:
             run.changed()
             decision = _looked(run, decision.name)
@@ -276,10 +276,11 @@ def _build(build: ImageBuild) -> None:
     run, name, decision = build.run, build.name, build.decision
     externals.refuse_foreign(run, decision)
     _begin(run)
-    if not build.attempt.number:
-        run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected.builds.get(name)))
     early.wait_for(run, name)
-    outcome, local_image = _built(build)
+    with room.taken(run, decision):
+        if not build.attempt.number:
+            run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected.builds.get(name)))
+        outcome, local_image = _built(build)
     build_target.clean_up(run, decision)
     results.keep_record(run, decision, local_image, outcome.seconds)
     size = local_image.size
