@@ -448,6 +448,27 @@ def test_each_image_is_asked_about_once_in_a_run(monkeypatch: pytest.MonkeyPatch
     assert len(asked) == 3
 
 
+def test_what_is_forgotten_while_others_are_asked_about_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's lock is not held meanwhile, and another thread is about to build or has pushed that one."""
+    known, found = threading.Event(), SharedImage("sha256:d", "sha256:c", "linux/amd64", {}, "content")
+
+    class Known(dict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            known.set()
+
+    def image(path: str, tag: str, platform: str) -> SharedImage:
+        if path == "app/b":
+            assert known.wait(20)
+            one.forget(wanted("a"))
+        return found
+
+    one, _ = sharing(monkeypatch, image)
+    one._known = Known()
+    assert one.look({"a": wanted("a"), "b": wanted("b")}) == {"b": found}
+    assert one.look({"a": wanted("a")}) == {"a": found}
+
+
 def test_trouble_with_one_image_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     found = SharedImage("sha256:d", "sha256:c", "linux/amd64", {}, "content")
 
