@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -180,6 +181,25 @@ def test_who_cannot_sign_says_why_and_waits_for_nobody(
     monkeypatch.setattr(commands, "stopping", lambda: True)
     with pytest.raises(commands.Stopped):
         machine(instance, config).sign(DIGEST, FINGERPRINT, PLATFORM)
+
+
+def test_an_instance_that_is_silent_holds_up_one_signature_and_nobody_who_reads(
+    instance: Instance, config: Path, job: Callable[[str], None], bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = machine(instance, config)
+    monkeypatch.setattr(instance, "silent", True)
+    monkeypatch.setattr(keyless, "_SECONDS", 0.3)
+    for _ in range(2):
+        with pytest.raises(NotSigned, match=r"did not answer within 0 s"):
+            both.sign(DIGEST, FINGERPRINT, PLATFORM)
+        monkeypatch.setattr(keyless, "_SECONDS", 600.0)  # which nobody waits for a second time
+    read: list[str] = []
+    reader = threading.Thread(
+        target=lambda: read.append(both.refuses(DIGEST, FINGERPRINT, PLATFORM, [bundle])), daemon=True
+    )
+    reader.start()
+    reader.join(20)
+    assert read == [""]
 
 
 def test_one_certificate_signs_what_a_run_makes_in_some_minutes(
