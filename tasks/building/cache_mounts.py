@@ -61,8 +61,11 @@ def unpack(run: Run, folder: Path) -> str:
     where it is not what ``pack`` writes."""
     ids = listed(folder)
     decision, base = _base(run)
-    with leftovers.folder(f".{folder.name}-", folder.parent) as draft:
-        os.link(folder / ARCHIVE, draft / ARCHIVE)
+    with leftovers.folder("mounts-", run.common) as draft:
+        try:
+            os.link(folder / ARCHIVE, draft / ARCHIVE)
+        except OSError:  # on another disk, or somebody else's
+            shutil.copyfile(folder / ARCHIVE, draft / ARCHIVE)
         lines = _on_base(base, ids, _UNPACK, f"--mount=type=bind,source={ARCHIVE},target=/from/{ARCHIVE}")
         _build(run, decision, draft, lines, "type=cacheonly")
     return f"filled {len(ids)} cache mounts with {size_text((folder / ARCHIVE).stat().st_size)}"
