@@ -361,17 +361,19 @@ class Run:
     @property
     def declared_base(self) -> DeclaredBase:
         """The base that this project's images stand on, as it is declared now."""
-        if self._base is None:
-            self._base = DeclaredBase(self.settings, self.snapshot(), lambda: self.share)
-        return self._base
+        with self._lock:
+            if self._base is None:
+                self._base = DeclaredBase(self.settings, self.snapshot(), lambda: self.share)
+            return self._base
 
     @property
     def other_base_platforms(self) -> tuple[str, ...]:
         """The platforms for which images are built on ``BASE_IMAGE`` that are not the engine's own."""
         if not any(image.platforms for image in self.project.images.values()):
             return ()
-        images = self.resolver.resolve(self.snapshot().platform, lambda ref, some: None, built_on=self.built_on)
-        return self.declared_base.others(images.values())
+        with self._lock:
+            images = self.resolver.resolve(self.snapshot().platform, lambda ref, some: None, built_on=self.built_on)
+            return self.declared_base.others(images.values())
 
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)
