@@ -420,6 +420,22 @@ def test_cache_mounts_of_another_form_are_not_taken(tmp_path: Path, index: str |
         cache_mounts.listed(tmp_path)
 
 
+def test_cache_mounts_go_to_a_folder_of_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    outputs: list[str] = []
+
+    def build(run: object, decision: object, draft: Path, lines: list[str], output: str) -> None:
+        outputs.append(output.replace(str(draft), "DRAFT"))
+        (draft / "out").mkdir()
+        (draft / "out/mounts.tar").write_text("packed")
+
+    monkeypatch.setattr(cache_mounts, "_base", lambda run: (None, "base"))
+    monkeypatch.setattr(cache_mounts, "_build", build)
+    run = SimpleNamespace(declared=lambda: {"a": SimpleNamespace(mounts=("m",))})
+    cache_mounts.pack(run, tmp_path / "one, two")  # type: ignore[arg-type]
+    assert outputs == ['type=local,"dest=DRAFT/out"']
+    assert cache_mounts.listed(tmp_path / "one, two") == ["m"]
+
+
 def test_cache_mounts_come_from_a_disk_that_can_only_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     disk, common = tmp_path / "disk", tmp_path / ".build"
     disk.mkdir()
