@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tasks.base import commands, settings
 from tasks.base.errors import UserError
+from tasks.cli.cache import _share_key
 from tasks.engine.client import LocalImage
 from tasks.sharing import keyless, signatures, signing, trusted
 from tasks.sharing.keyless import Sigstore
@@ -237,6 +239,18 @@ def test_an_identity_is_listed(tmp_path: Path, instance: Instance, config: Path,
             trusted.add_identity(chosen, "ci2", instance.url, identity, 30)
     file.write_text(file.read_text() + "revoked = true\n")
     assert trusted.of(chosen).cannot_sign == "the identity of ci is revoked"
+
+
+@pytest.mark.parametrize("words", [[], ["ci", "ci.key"]])
+def test_an_identity_has_no_file(tmp_path: Path, words: list[str]) -> None:
+    run, file = (
+        SimpleNamespace(settings=settings.Settings(share_builders=str(tmp_path / "list.toml"))),
+        tmp_path / "ci.key",
+    )
+    words = [str(file) if word == file.name else word for word in words]
+    with pytest.raises(UserError, match="--identity takes the name of a builder"):
+        _share_key(run, words, 30, IDENTITY, "https://token.example.org")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
