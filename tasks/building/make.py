@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tasks.base import commands
 from tasks.base.errors import UserError, os_reason
 from tasks.base.formatting import seconds_text
+from tasks.base.references import tag_of
 from tasks.building import build_target, builds_lock, early, externals, results, room, turns
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
@@ -183,7 +184,8 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
         return None
     try:
         run.changed()
-        local_image = run.snapshot().get(ref)
+        # Another run with this engine that pulled it too took this name away, but only after it gave it its own.
+        local_image = run.snapshot().get(ref) or run.snapshot().get(tag_of(inputs.image.ref, inputs.fingerprint))
         if (
             local_image is None
             or not made_from(inputs, local_image, decision.parents_label)
