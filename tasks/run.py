@@ -28,12 +28,12 @@ from tasks.inputs.image_configs import ImageConfigCache
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.inputs.resolver import InputResolver
 from tasks.planning import plan, record
-from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.sharing.asked import Asked
 from tasks.sharing.unasked import Unasked, settled
 
 if TYPE_CHECKING:
+    from tasks.history.expected import Expected
     from tasks.planning.shared_image import SharedImage
     from tasks.sharing.lease import BuildCoordinator
     from tasks.sharing.share import Share
@@ -177,32 +177,11 @@ class Run:
         return BuildCoordinator(self.settings.redis_url, self.events.say)
 
     @cached_property
-    def expected_seconds(self) -> dict[str, float]:
-        """How long each image takes to build, as far as history knows."""
-        return self._expected(Action.BUILD)
+    def expected(self) -> Expected:
+        """How long each image takes, as far as history knows."""
+        from tasks.history.expected import Expected  # a run with nothing to do forecasts nothing
 
-    @cached_property
-    def expected_pull_seconds(self) -> dict[str, float]:
-        """How long each image takes to be pulled, as far as history knows."""
-        return self._expected(Action.PULL)
-
-    def _expected(self, action: Action) -> dict[str, float]:
-        images = self.project.images.values()
-        try:
-            known = self.history.expected_seconds((image.ref for image in images), action)
-        except UserError:  # a damaged history forecasts nothing, and a plan needs no forecast
-            known = {}
-        return {image.name: known[image.ref] for image in images if image.ref in known}
-
-    def forecast(self, decisions: Mapping[str, Decision]) -> dict[str, float]:
-        """How long what is planned for each image takes, where that is known: a pull is not a build, and the same image
-        under another service's name takes nothing more."""
-        seconds = {}
-        for name, decision in decisions.items():
-            known = self.expected_pull_seconds if decision.action == Action.PULL else self.expected_seconds
-            if decision.inputs.image.duplicate_of or name in known:
-                seconds[name] = 0.0 if decision.inputs.image.duplicate_of else known[name]
-        return seconds
+        return Expected(self.history, self.project.images.values())
 
     def declared(self) -> dict[str, ImageInputs]:
         """What each image is made of, parents first, found without asking the engine: enough for ``file_dep``."""
@@ -216,8 +195,8 @@ class Run:
         """What would be done about each image, and why; made again after ``changed``."""
         before = self._decisions
         decided = self._settled(self._all)
-        if decided is not before:
-            self._ask_others(decided)
+        if decided is not before and self.settings.redis_url:
+            self.expected.learn(decided, self.coordinator.index.lookup)
         return decided
 
     def _all(self) -> dict[str, Decision]:
@@ -281,19 +260,6 @@ class Run:
         if due and not self._taken:
             self.asked.now()
         return self._possible(decided)
-
-    def _ask_others(self, decided: Mapping[str, Decision]) -> None:
-        """Learn from the index how long builds take that were never done here."""
-        if not self.settings.redis_url:
-            return
-        unknown = {
-            decision.inputs.fingerprint: name
-            for name, decision in decided.items()
-            if decision.builds and name not in self.expected_seconds
-        }
-        if unknown:
-            for number, made in self.coordinator.index.lookup(list(unknown)).items():
-                self.expected_seconds[unknown[number]] = made.seconds
 
     def snapshot(self) -> Snapshot:
         """What the engine holds; asked again after ``changed``."""
@@ -395,17 +361,19 @@ class Run:
     @property
     def declared_base(self) -> DeclaredBase:
         """The base that this project's images stand on, as it is declared now."""
-        if self._base is None:
-            self._base = DeclaredBase(self.settings, self.snapshot(), lambda: self.share)
-        return self._base
+        with self._lock:
+            if self._base is None:
+                self._base = DeclaredBase(self.settings, self.snapshot(), lambda: self.share)
+            return self._base
 
     @property
     def other_base_platforms(self) -> tuple[str, ...]:
         """The platforms for which images are built on ``BASE_IMAGE`` that are not the engine's own."""
         if not any(image.platforms for image in self.project.images.values()):
             return ()
-        images = self.resolver.resolve(self.snapshot().platform, lambda ref, some: None, built_on=self.built_on)
-        return self.declared_base.others(images.values())
+        with self._lock:
+            images = self.resolver.resolve(self.snapshot().platform, lambda ref, some: None, built_on=self.built_on)
+            return self.declared_base.others(images.values())
 
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)

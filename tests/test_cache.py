@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -416,6 +418,50 @@ def test_cache_mounts_of_another_form_are_not_taken(tmp_path: Path, index: str |
         (tmp_path / "mounts.json").write_text(index)
     with pytest.raises(UserError, match=why):
         cache_mounts.listed(tmp_path)
+
+
+def test_cache_mounts_go_to_a_folder_of_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    outputs: list[str] = []
+
+    def build(run: object, decision: object, draft: Path, lines: list[str], output: str) -> None:
+        outputs.append(output.replace(str(draft), "DRAFT"))
+        (draft / "out").mkdir()
+        (draft / "out/mounts.tar").write_text("packed")
+
+    monkeypatch.setattr(cache_mounts, "_base", lambda run: (None, "base"))
+    monkeypatch.setattr(cache_mounts, "_build", build)
+    run = SimpleNamespace(declared=lambda: {"a": SimpleNamespace(mounts=("m",))})
+    cache_mounts.pack(run, tmp_path / "one, two")  # type: ignore[arg-type]
+    assert outputs == ['type=local,"dest=DRAFT/out"']
+    assert cache_mounts.listed(tmp_path / "one, two") == ["m"]
+
+
+def test_cache_mounts_come_from_a_disk_that_can_only_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    disk, common = tmp_path / "disk", tmp_path / ".build"
+    disk.mkdir()
+    common.mkdir()
+    (disk / "mounts.json").write_text('{"format": 1, "mounts": ["a"]}')
+    (disk / "mounts.tar").write_text("packed")
+    built: list[str] = []
+
+    def another_disk(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", another_disk)
+    monkeypatch.setattr(cache_mounts, "_base", lambda run: (None, "base"))
+    monkeypatch.setattr(
+        cache_mounts, "_build", lambda run, decision, draft, *_: built.append((draft / "mounts.tar").read_text())
+    )
+    for folder in (disk, tmp_path):
+        folder.chmod(0o500)
+    try:
+        said = cache_mounts.unpack(SimpleNamespace(common=common), disk)  # type: ignore[arg-type]
+    finally:
+        for folder in (disk, tmp_path):
+            folder.chmod(0o700)
+    assert said.startswith("filled 1 cache mounts")
+    assert built == ["packed"]
+    assert list(common.iterdir()) == []
 
 
 @pytest.mark.engine

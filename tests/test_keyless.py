@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tasks.base import commands, settings
 from tasks.base.errors import UserError
+from tasks.cli.cache import _share_key
 from tasks.engine.client import LocalImage
 from tasks.sharing import keyless, signatures, signing, trusted
 from tasks.sharing.keyless import Sigstore
@@ -182,6 +185,25 @@ def test_who_cannot_sign_says_why_and_waits_for_nobody(
         machine(instance, config).sign(DIGEST, FINGERPRINT, PLATFORM)
 
 
+def test_an_instance_that_is_silent_holds_up_one_signature_and_nobody_who_reads(
+    instance: Instance, config: Path, job: Callable[[str], None], bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = machine(instance, config)
+    monkeypatch.setattr(instance, "silent", True)
+    monkeypatch.setattr(keyless, "_SECONDS", 0.3)
+    for _ in range(2):
+        with pytest.raises(NotSigned, match=r"did not answer within 0 s"):
+            both.sign(DIGEST, FINGERPRINT, PLATFORM)
+        monkeypatch.setattr(keyless, "_SECONDS", 600.0)  # which nobody waits for a second time
+    read: list[str] = []
+    reader = threading.Thread(
+        target=lambda: read.append(both.refuses(DIGEST, FINGERPRINT, PLATFORM, [bundle])), daemon=True
+    )
+    reader.start()
+    reader.join(20)
+    assert read == [""]
+
+
 def test_one_certificate_signs_what_a_run_makes_in_some_minutes(
     instance: Instance, config: Path, job: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +239,18 @@ def test_an_identity_is_listed(tmp_path: Path, instance: Instance, config: Path,
             trusted.add_identity(chosen, "ci2", instance.url, identity, 30)
     file.write_text(file.read_text() + "revoked = true\n")
     assert trusted.of(chosen).cannot_sign == "the identity of ci is revoked"
+
+
+@pytest.mark.parametrize("words", [[], ["ci", "ci.key"]])
+def test_an_identity_has_no_file(tmp_path: Path, words: list[str]) -> None:
+    run, file = (
+        SimpleNamespace(settings=settings.Settings(share_builders=str(tmp_path / "list.toml"))),
+        tmp_path / "ci.key",
+    )
+    words = [str(file) if word == file.name else word for word in words]
+    with pytest.raises(UserError, match="--identity takes the name of a builder"):
+        _share_key(run, words, 30, IDENTITY, "https://token.example.org")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

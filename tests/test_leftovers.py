@@ -168,12 +168,35 @@ def test_a_name_is_lent_and_means_afterwards_what_it_meant_before(before: dict[s
     assert engine.ids == before
 
 
-def test_names_of_an_engine_that_does_not_answer_are_left_to_a_later_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("name", "a:building-1795505378-0a1b2c3d4e5f"),
+        ("container", "vllm-swarm-once-1"),
+        ("volume", "shop_data"),
+        ("paused", "shop-db-1"),
+    ],
+)
+def test_what_is_in_an_engine_that_does_not_answer_is_left_to_a_later_run(tmp_path: Path, kind: str, name: str) -> None:
     journal = tmp_path / "1-a.json"
-    entry = ["+", "name", f"unix://{tmp_path}/no.sock", "a:building-1795505378-0a1b2c3d4e5f"]
-    journal.write_text(written(json.dumps(entry)))
+    journal.write_text(written(json.dumps(["+", kind, f"unix://{tmp_path}/no.sock", name])))
     assert killed_runs.sweep([journal]) == 0
     assert journal.exists()
+
+
+def test_a_volume_goes_after_the_containers_that_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine removes none that is used, and half of the data would be taken for all of it."""
+    gone: list[str] = []
+    for room, act in ((killed_runs.one_container, "remove"), (killed_runs.copies, "remove_volume")):
+        monkeypatch.setattr(room, act, lambda address, name: bool(gone.append(name)))
+    monkeypatch.setattr(killed_runs, "_answers", lambda address: True)
+    journal = tmp_path / "1-a.json"
+    lines = [["+", "volume", "there", "data"], *(["+", "container", "there", str(number)] for number in range(9))]
+    journal.write_text("".join(map(written, map(json.dumps, lines))))
+    killed_runs.sweep([journal])
+    assert sorted(gone) == [*map(str, range(9)), "data"]
+    assert gone[-1] == "data"
+    assert not journal.exists()
 
 
 def test_a_process_that_ends_leaves_what_is_not_removed_to_the_next(tmp_path: Path) -> None:

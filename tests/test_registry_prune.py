@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -180,3 +181,23 @@ def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path)
     unsure = git_states.Needed(unknown={("app/auth", BOTH[0]): "nobody can tell"})
     assert registry_prune._why("app/auth", ["in-1"], unsure, dated, True) == "nobody can tell"
     assert registry_prune._why("app/auth", ["test-1"], unsure, dated, False) == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "some"),
+    [
+        ({"os": "linux", "architecture": "arm64", "variant": "v8"}, {"linux/arm64"}),
+        ({"os": "unknown", "architecture": "unknown"}, set()),
+        ({"created": "2026-01-01T00:00:00Z"}, set()),
+    ],
+)
+def test_what_is_no_image_is_of_no_platform(config: dict[str, str], some: set[str]) -> None:
+    """Else all branches would be read once more, for a platform that there is not, and attested results stayed."""
+    described = {"digest": f"sha256:{'0' * 64}", "size": 1}
+    registry = SimpleNamespace(
+        raw_manifest=lambda path, reference: json.dumps({"config": described, "layers": []}).encode(),
+        small_blob=lambda path, digest: json.dumps(config).encode(),
+    )
+    held = registry_prune._held(registry, "app/auth", "in-1")  # type: ignore[arg-type]
+    assert held is not None
+    assert held.platforms == some

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
+from tasks.base.settings import Settings
+from tasks.building import make
+from tasks.building.attempt import Attempt, ImageBuild
 from tasks.building.room import Room
 from tasks.compose.needs import NOTHING, Needs, parse
+from tasks.planning.action import Action
+from tasks.planning.plan import Decision
+from tasks.run import Run
 from tests.conftest import ROOT, Lab, file_in
+from tests.test_plan import made
 
 FILE = Path("compose.yml")
 
@@ -113,10 +122,66 @@ def test_what_needs_nothing_never_waits() -> None:
         assert not passed.is_alive()
 
 
-def test_a_build_within_a_build_does_not_wait_for_itself() -> None:
-    room = Room(1, 100)
-    with room.taken(1, Needs(1, 100), lambda: None), room.taken(1, Needs(1, 100), lambda: pytest.fail("waits")):
-        pass
+class Others:
+    """The other machines, of which one builds ``waits`` until it is told to end."""
+
+    on = True
+
+    def __init__(self) -> None:
+        self.asked, self.ends = threading.Event(), threading.Event()
+
+    @contextlib.contextmanager
+    def acquire(self, turn: str, *_: object) -> Iterator[bool]:
+        if turn.startswith("ab"):
+            self.asked.set()
+            assert self.ends.wait(20)
+        yield True
+
+
+def test_who_waits_for_another_machine_takes_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else a machine with room for one build would do nothing until another machine's is done."""
+    run, others, built = Run((tmp_path / "compose.yml",), {}), Others(), threading.Event()
+    decisions = {
+        name: Decision(name, Action.BUILD, (), made(name, fingerprint=mark))
+        for name, mark in {"waits": "abab", "goes": "cdcd"}.items()
+    }
+    vars(run).update(
+        settings=Settings(redis_url="redis://there", cache_registry="reg:5000"),
+        folder=tmp_path,
+        coordinator=others,
+        share=SimpleNamespace(writes=True, forget=lambda wanted: None),
+        project=SimpleNamespace(needs=dict.fromkeys(decisions, Needs(1, 0))),
+        engine=SimpleNamespace(address=str(tmp_path), info=lambda: {"NCPU": 1}),
+        expected=SimpleNamespace(builds={}),
+        snapshot=lambda: SimpleNamespace(platform="linux/amd64"),
+        declared=lambda: {name: each.inputs for name, each in decisions.items()},
+        decide=lambda name, refresh: decisions[name],
+    )
+
+    def ends(build: ImageBuild) -> None:
+        if build.name == "goes":
+            built.set()
+        raise UserError("that is all")
+
+    monkeypatch.setattr(make.turns, "taken", lambda run, decision: contextlib.nullcontext(False))
+    monkeypatch.setattr(make.builds_lock, "take_again", lambda run, waiting: False)
+    monkeypatch.setattr(make.externals, "refuse_foreign", lambda run, decision: None)
+    monkeypatch.setattr(make, "_begin", lambda run: None)
+    monkeypatch.setattr(make, "_built", ends)
+
+    def build(name: str) -> None:
+        with contextlib.suppress(UserError):
+            make._build_first(run, decisions[name], Attempt(0))
+
+    threads = {name: threading.Thread(target=build, args=(name,), daemon=True) for name in decisions}
+    threads["waits"].start()
+    assert others.asked.wait(20)
+    threads["goes"].start()
+    assert built.wait(20), "it has the room, and waits for another machine"
+    others.ends.set()
+    for thread in threads.values():
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.builds(Needs, st.integers(0, 6), st.integers(0, 150))), max_size=8))

@@ -22,14 +22,15 @@ from tasks.base import commands
 from tasks.base.commands import TimedOut
 from tasks.base.errors import UserError
 from tasks.base.events import Events
-from tasks.base.references import path_of
-from tasks.building import build_target, give
-from tasks.engine.client import Engine, LocalImage, Snapshot, snapshot_of
+from tasks.base.references import path_of, tag_of
+from tasks.building import build_target, give, make
+from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, snapshot_of
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
 from tasks.planning.action import Action
 from tasks.planning.agreement import Verdict
 from tasks.planning.plan import Decision
 from tasks.planning.shared_image import SharedImage
+from tasks.run import Run
 from tasks.sharing import by_docker, pulse, transfer
 from tasks.sharing import share as share_module
 from tasks.sharing.by_docker import _reason
@@ -448,6 +449,27 @@ def test_each_image_is_asked_about_once_in_a_run(monkeypatch: pytest.MonkeyPatch
     assert len(asked) == 3
 
 
+def test_what_is_forgotten_while_others_are_asked_about_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's lock is not held meanwhile, and another thread is about to build or has pushed that one."""
+    known, found = threading.Event(), SharedImage("sha256:d", "sha256:c", "linux/amd64", {}, "content")
+
+    class Known(dict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            known.set()
+
+    def image(path: str, tag: str, platform: str) -> SharedImage:
+        if path == "app/b":
+            assert known.wait(20)
+            one.forget(wanted("a"))
+        return found
+
+    one, _ = sharing(monkeypatch, image)
+    one._known = Known()
+    assert one.look({"a": wanted("a"), "b": wanted("b")}) == {"b": found}
+    assert one.look({"a": wanted("a")}) == {"a": found}
+
+
 def test_trouble_with_one_image_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     found = SharedImage("sha256:d", "sha256:c", "linux/amd64", {}, "content")
 
@@ -683,6 +705,29 @@ def test_one_that_is_slow_but_answers_is_waited_for(monkeypatch: pytest.MonkeyPa
     assert by_docker.watched(slow, {"PATH": os.defpath}, 20.0, one._pulse).stdout == "done\n"
     assert pings
     assert not said
+
+
+def test_what_another_run_pulled_and_named_meanwhile_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two that pull the same share the name for it, which the first takes away when it has given the image its own."""
+    inputs, named = made("web"), list[str]()
+    offer = SharedImage("sha256:d", "sha256:c", "linux/amd64", {}, "content")
+    decision = Decision("web", Action.PULL, (), inputs, offer=offer)
+    tag = tag_of(inputs.image.ref, inputs.fingerprint)
+    image = LocalImage("sha256:1", (tag,), {INPUT_DIGEST: inputs.input_digest, PARENTS: ""})
+    run = Run((tmp_path / "compose.yml",), {})
+    vars(run).update(
+        snapshot=lambda: SimpleNamespace(platform="linux/amd64", get={tag: image}.get),
+        share=SimpleNamespace(pull=lambda *_: "reg:5000/app/web@sha256:d", refuse=pytest.fail),
+        engine=FakeEngine(),
+        changed=lambda: None,
+        config_of=lambda local_image: ImageConfig("content", "linux/amd64", {}),
+        content_of=lambda inputs, local_image: "content",
+    )
+    monkeypatch.setattr(make.results, "name_image", lambda run, decision, image_id: named.append(image_id))
+    monkeypatch.setattr(make.temporary_tag, "take_away", lambda engine, refs: None)
+    monkeypatch.setattr(make, "_keep", lambda *_: None)
+    assert make._fetched(run, decision) is image
+    assert named == ["sha256:1"]
 
 
 def test_of_several_platforms_all_are_pulled(

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,6 +75,30 @@ def test_what_is_asked_is_asked_without_the_lock() -> None:
 
     assert settled(held, decide, ask) == "decided"
     assert asked == ["one"]
+
+
+@pytest.mark.parametrize("asked", ["declared_base", "other_base_platforms"])
+def test_what_threads_share_is_read_by_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str
+) -> None:
+    """Another thread may say at any moment that the engine holds something else, or look through the same resolver."""
+    run, free = Run((tmp_path / "compose.yml",), {}), list[bool]()
+
+    def others(*_: object, **__: object) -> dict[str, Any]:
+        thread = threading.Thread(target=lambda: free.append(run._lock.acquire(blocking=False)), daemon=True)
+        thread.start()
+        assert ended(thread)
+        return {}
+
+    vars(run).update(
+        snapshot=lambda: SimpleNamespace(platform="linux/amd64"),
+        project=SimpleNamespace(images={"app": SimpleNamespace(platforms=("linux/arm64",))}),
+        resolver=SimpleNamespace(resolve=others),
+    )
+    monkeypatch.setattr("tasks.run.DeclaredBase", lambda *_: SimpleNamespace(others=others, answers=others()))
+    assert getattr(run, asked) is not None
+    assert free
+    assert not any(free)
 
 
 class Slow:

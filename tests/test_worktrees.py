@@ -15,12 +15,13 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.compose.stack import Compose
 from tasks.engine.client import normalise
 from tasks.engine.containers import Containers, projects
 from tasks.run import Run
-from tasks.stack import beside
+from tasks.stack import beside, seed
 from tasks.stack.checkout import Choice, Other, decide, is_in_the_way, name_for
 from tasks.stack.ephemeral_stack import free_port
 from tasks.stack.images import Kept, named
@@ -288,6 +289,20 @@ FILES = {
         """,
     "web/index.html": "main\n",
 }
+
+
+def test_a_volume_that_compose_did_not_make_is_not_written_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As one that a backup was restored to before the stack was up for the first time."""
+    monkeypatch.setattr(seed, "_chosen", lambda *_: Choice("it", "other", str(tmp_path), ""))
+    monkeypatch.setattr(seed, "_pairs", lambda *_: [("data", "other_data", "mine_data")])
+    monkeypatch.setattr(seed, "_same_passwords", lambda *_: None)
+    monkeypatch.setattr(commands, "run", lambda argv, **_: commands.Done(0, b"mine_data\nother_data\n", "", {}))
+    run, compose = (
+        SimpleNamespace(engine=SimpleNamespace(address="")),
+        SimpleNamespace(project="mine", directory=tmp_path),
+    )
+    with pytest.raises(UserError, match="mine has data already, in mine_data"):
+        seed.seed(run, compose, "other", {})  # type: ignore[arg-type]
 
 
 class Tree(Stack):

@@ -23,7 +23,7 @@ from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
 from tasks.building import build_target
-from tasks.buildkit import builder
+from tasks.buildkit import builder, buildx
 from tasks.engine import plugins
 from tasks.planning.plan import Decision
 from tasks.run import Run
@@ -48,7 +48,7 @@ def pack(run: Run, folder: Path) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with leftovers.folder(f".{folder.name}-", folder.parent) as draft:
         lines = [*_on_base(base, ids, _PACK), "FROM scratch", "COPY --from=mounts /packed /"]
-        _build(run, decision, draft, lines, f"type=local,dest={draft}/out")
+        _build(run, decision, draft, lines, buildx.one_line("type=local", f"dest={draft}/out"))
         packed = draft / "out"
         (packed / INDEX).write_text(json.dumps({"format": _FORMAT, "mounts": ids}, indent=1))
         shutil.rmtree(folder, ignore_errors=True)
@@ -61,8 +61,11 @@ def unpack(run: Run, folder: Path) -> str:
     where it is not what ``pack`` writes."""
     ids = listed(folder)
     decision, base = _base(run)
-    with leftovers.folder(f".{folder.name}-", folder.parent) as draft:
-        os.link(folder / ARCHIVE, draft / ARCHIVE)
+    with leftovers.folder("mounts-", run.common) as draft:
+        try:
+            os.link(folder / ARCHIVE, draft / ARCHIVE)
+        except OSError:  # on another disk, or somebody else's
+            shutil.copyfile(folder / ARCHIVE, draft / ARCHIVE)
         lines = _on_base(base, ids, _UNPACK, f"--mount=type=bind,source={ARCHIVE},target=/from/{ARCHIVE}")
         _build(run, decision, draft, lines, "type=cacheonly")
     return f"filled {len(ids)} cache mounts with {size_text((folder / ARCHIVE).stat().st_size)}"

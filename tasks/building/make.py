@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tasks.base import commands
 from tasks.base.errors import UserError, os_reason
 from tasks.base.formatting import seconds_text
+from tasks.base.references import tag_of
 from tasks.building import build_target, builds_lock, early, externals, results, room, turns
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
@@ -164,7 +165,7 @@ def _do(run: Run, decision: Decision, which: Attempt) -> None:
 def _pull(run: Run, decision: Decision) -> bool:
     """Let the engine have what the shared registry offers; false if it is not what was promised, or does not come."""
     name = decision.name
-    run.events.emit(ImageStarted(name, Action.PULL, decision.reasons, run.expected_pull_seconds.get(name)))
+    run.events.emit(ImageStarted(name, Action.PULL, decision.reasons, run.expected.pulls.get(name)))
     local_image = _fetched(run, decision)
     if local_image:
         run.events.emit(ImageEnded(name, State.PULLED, size=local_image.size))
@@ -183,7 +184,8 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
         return None
     try:
         run.changed()
-        local_image = run.snapshot().get(ref)
+        # Another run with this engine that pulled it too took this name away, but only after it gave it its own.
+        local_image = run.snapshot().get(ref) or run.snapshot().get(tag_of(inputs.image.ref, inputs.fingerprint))
         if (
             local_image is None
             or not made_from(inputs, local_image, decision.parents_label)
@@ -212,7 +214,7 @@ def _build_first(run: Run, decision: Decision, which: Attempt) -> bool:
     """Build an image, unless another run on this machine does so at this moment or has just done so: then false, once
     it is there."""
     early.wait_for(run, decision.name)
-    with room.taken(run, decision), turns.taken(run, decision) as there:
+    with turns.taken(run, decision) as there:
         if there:
             run.changed()
             decision = _looked(run, decision.name)
@@ -230,13 +232,13 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
         _build(ImageBuild(run, decision, which))
         return
     name = decision.name
-    run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected_seconds.get(name)))
+    run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected.builds.get(name)))
 
     def waits(who: str) -> None:
         builds_lock.let_go(run)
         run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
-    with run.coordinator.acquire(wanted.turn, waits, commands.stopping, run.expected_seconds.get(name)):
+    with run.coordinator.acquire(wanted.turn, waits, commands.stopping, run.expected.builds.get(name)):
         if commands.stopping():
             raise commands.Stopped
         run.share.forget(wanted)
@@ -276,10 +278,11 @@ def _build(build: ImageBuild) -> None:
     run, name, decision = build.run, build.name, build.decision
     externals.refuse_foreign(run, decision)
     _begin(run)
-    if not build.attempt.number:
-        run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected_seconds.get(name)))
     early.wait_for(run, name)
-    outcome, local_image = _built(build)
+    with room.taken(run, decision):
+        if not build.attempt.number:
+            run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected.builds.get(name)))
+        outcome, local_image = _built(build)
     build_target.clean_up(run, decision)
     results.keep_record(run, decision, local_image, outcome.seconds)
     size = local_image.size
@@ -336,7 +339,7 @@ def _begin(run: Run) -> None:
             return
         builds.begun = True
         decisions = run.decisions()
-        expected = run.forecast(decisions)
+        expected = run.expected.planned(decisions)
         actions = {name: (decision.action, expected.get(name)) for name, decision in decisions.items()}
         run.events.emit(ImagesPlanned(actions))
         externals.introduce(run, decisions)

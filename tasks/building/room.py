@@ -3,7 +3,8 @@
 ``-n`` says how many at most. Of those, only as many go on as the engine's machine has processors and memory for, so
 that a large ``-n`` neither swaps nor is ended by the kernel. The most urgent, with the longest path of builds after it,
 comes first: nobody goes by while it waits for its place, or the longest path would end last. What needs more than there
-is goes alone. Runs of other checkouts are not counted.
+is goes alone. Who has room waits for nothing else, so it is taken last: after the turn on this machine and the lease of
+all machines. Runs of other checkouts are not counted.
 """
 
 from __future__ import annotations
@@ -29,21 +30,17 @@ class Room:
         self._waiting: list[tuple[float, int]] = []
         self._count = 0
         self._changed = threading.Condition()
-        self._mine = threading.local()
 
     @contextlib.contextmanager
     def taken(self, urgency: float, needs: Needs, waits: Callable[[], None]) -> Iterator[None]:
-        """Have what is needed for the block, the highest ``urgency`` first; ``waits`` is called before it waits. A
-        thread that has its room already, as for a child whose parent is made again, waits for nothing."""
-        if needs == NOTHING or getattr(self._mine, "taken", False):
+        """Have what is needed for the block, the highest ``urgency`` first; ``waits`` is called before it waits."""
+        if needs == NOTHING:
             yield
             return
         self._enter(urgency, needs, waits)
-        self._mine.taken = True
         try:
             yield
         finally:
-            self._mine.taken = False
             with self._changed:
                 self._inside.remove(needs)
                 self._changed.notify_all()
@@ -89,7 +86,7 @@ def taken(run: Run, decision: Decision) -> Iterator[None]:
     machine = run.kept(_Machine)
     with machine.lock:
         room = machine.room = machine.room or _of_engine(run)
-        machine.urgency = machine.urgency or forecast.urgency(run.declared(), run.expected_seconds)
+        machine.urgency = machine.urgency or forecast.urgency(run.declared(), run.expected.builds)
 
     def waits() -> None:
         wanted = [f"{needs.cpus:g} of {room.cpus:g} processors"] if needs.cpus else []

@@ -164,7 +164,7 @@ def make_image(name: str, no_cache: bool = False) -> Any:
 
 def _longest_path_first(declared: Mapping[str, ImageInputs], run: Run) -> list[str]:
     """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
-    path = forecast.urgency(declared, run.expected_seconds)
+    path = forecast.urgency(declared, run.expected.builds)
     return sorted(declared, key=lambda name: -path[name])
 
 

@@ -62,7 +62,9 @@ def _share_key(run: Run, words: Sequence[str], days: int, identity: str, issuer:
     to be done. Raises ``UserError``."""
     from tasks.sharing import trusted
 
-    if identity and len(words) == 1:
+    if identity:
+        if len(words) != 1:
+            raise UserError("share_key --identity takes the name of a builder, which has no key and so no file")
         listed = trusted.add_identity(run.settings, words[0], issuer, identity, days)
         print(f"{listed} now trusts {words[0]}: let it be reviewed and committed")
         print(f"there it signs with SHARE_KEY={trusted.KEYLESS}{words[0]}")

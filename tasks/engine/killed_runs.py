@@ -13,11 +13,11 @@ from tasks.engine.client import Engine
 
 def sweep(journals: Iterable[Path]) -> int:
     """Remove what the processes had only for their own time that wrote these; how much that was. Where an engine does
-    not answer, its names, and the journal that tells of them, are left to a later run."""
+    not answer, what is there, and the journal that tells of it, are left to a later run."""
     removed = 0
     for journal in journals:
         whole = True
-        for entry in leftovers.entries(journal):
+        for entry in sorted(leftovers.entries(journal)):  # a container goes before the volume that it uses
             match entry:
                 case (leftovers.PATH, path):
                     removed += leftovers.remove(Path(path))
@@ -26,6 +26,8 @@ def sweep(journals: Iterable[Path]) -> int:
                 case (temporary_tag.NAME | temporary_tag.LENT, address, ref):
                     taken = _take_away(address, ref)
                     removed, whole = removed + bool(taken), whole and taken is not None
+                case (one_container.KIND | copies.VOLUME | copies.PAUSED, address, _) if not _answers(address):
+                    whole = False
                 case (one_container.KIND, address, name):
                     removed += one_container.remove(address, name)
                 case (copies.VOLUME, address, name):
@@ -46,4 +48,12 @@ def _take_away(address: str, ref: str) -> bool | None:
         engine.untag(ref)
     except UserError:
         return None
+    return True
+
+
+def _answers(address: str) -> bool:
+    try:
+        Engine(address).info()
+    except UserError:
+        return False
     return True

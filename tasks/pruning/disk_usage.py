@@ -189,7 +189,7 @@ def files(run: Run, now: float) -> list[Item]:
     """Local caches, layouts that images travel through, links to contexts, the logs and records of images that are no
     more, and what older versions left."""
     folder = run.folder
-    expected = run.expected_seconds
+    expected = run.expected.builds
     items = []
     cache = build_target.cache_folder(run)
     for index in sorted(cache.glob("*/*/index.json")):

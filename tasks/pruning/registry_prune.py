@@ -157,8 +157,10 @@ def _held(registry: Registry, path: str, reference: str) -> Held | None:
         blobs = [manifest["config"], *manifest["layers"]]
         parts = {str(blob["digest"]): int(blob["size"]) for blob in blobs}
         config = json.loads(registry.small_blob(path, str(manifest["config"]["digest"])))
-        made, platform = epoch_seconds(config.get("created")), platforms.of(config)
-        return Held(digest, {**parts, digest: len(text)}, (), made if made > _OLDEST else 0.0, frozenset([platform]))
+        made = epoch_seconds(config.get("created"))
+        # A cache, and that tests passed, is of none; attestations say that theirs is unknown.
+        some = frozenset() if config.get("os") in (None, "unknown") else frozenset([platforms.of(config)])
+        return Held(digest, {**parts, digest: len(text)}, (), made if made > _OLDEST else 0.0, some)
     except (NoImage, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 

@@ -31,6 +31,10 @@ _FRESH_SECONDS = 240.0  # tokens and certificates count for five minutes at leas
 _LOOK_SECONDS = 0.25
 
 
+class _Late(NotSigned):
+    """There was no signature in time."""
+
+
 class Sigstore:
     """One instance of Sigstore: the public one, or that of a file (a client's trust configuration, in JSON) that names
     another's addresses and certificates. The public one's certificates are those that came with the library or that
@@ -49,7 +53,9 @@ class Sigstore:
         self._verifier: Verifier | None = None
         self._signer: Signer | None = None
         self._until = 0.0
-        self._lock = threading.Lock()
+        self._silent = ""
+        # Two: what is read waits for no network.
+        self._reading, self._signing = threading.Lock(), threading.Lock()
 
     def claim_of(self, bundle: str, issuer: str, identity: str) -> Claim:
         """What was said in a bundle by whom this issuer gave this identity. Raises ``Forged`` if it is no such
@@ -59,7 +65,7 @@ class Sigstore:
         from sigstore.verify import Verifier, policy
 
         try:
-            with self._lock:
+            with self._reading:
                 self._verifier = self._verifier or Verifier(trusted_root=self._config.trusted_root)
             by = policy.Identity(identity=identity, issuer=issuer)
             kind, payload = self._verifier.verify_dsse(Bundle.from_json(bundle), by)
@@ -72,16 +78,23 @@ class Sigstore:
 
     def sign(self, claim: Claim) -> bytes:
         """A bundle in which this machine says ``claim``, by the identity that its CI gives it. Raises ``NotSigned``
-        where that does not come to a signature, also not in time, and ``Stopped`` when the run is."""
+        where that does not come to a signature, also not in time, and ``Stopped`` when the run is. An instance that
+        said nothing in its time is asked nothing more: the next image would wait as long."""
         from sigstore.dsse import Statement
 
         def signed() -> str:
-            with self._lock:
+            with self._signing:
                 if self._signer is None or time.monotonic() > self._until:
                     self._signer, self._until = self._new_signer(), time.monotonic() + _FRESH_SECONDS
                 return self._signer.sign_dsse(Statement(statement_of(claim))).to_json()
 
-        return _in_time(signed).encode()
+        if self._silent:
+            raise NotSigned(self._silent)
+        try:
+            return _in_time(signed).encode()
+        except _Late as late:
+            self._silent = str(late)
+            raise
 
     def _new_signer(self) -> Signer:
         from sigstore.oidc import IdentityToken, detect_credential
@@ -125,7 +138,7 @@ def _in_time(act: Callable[[], str]) -> str:
         if commands.stopping():
             raise commands.Stopped
         if time.monotonic() > until:
-            raise NotSigned(f"Sigstore did not answer within {_SECONDS:.0f} s")
+            raise _Late(f"Sigstore did not answer within {_SECONDS:.0f} s")
     if not trouble:
         return result[0]
     if isinstance(trouble[0], NotSigned):

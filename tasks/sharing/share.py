@@ -142,7 +142,9 @@ class Share:
             for image, shared_image in zip(todo.values(), answers, strict=True):
                 self._known[image.key] = shared_image
         self._indexed |= {key: name for key, name in names.items() if name in indexed}
-        held = {name: known for key, name in names.items() if (known := self._known[key]) and key not in self._recalled}
+        # Another thread may have forgotten one of them meanwhile.
+        sure = {name: self._known.get(key) for key, name in names.items() if key not in self._recalled}
+        held = {name: known for name, known in sure.items() if known}
         if self.memory and held:
             self.memory.keep(held)
         if self._index and self._write:

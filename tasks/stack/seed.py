@@ -31,7 +31,11 @@ def seed(run: Run, compose: Compose, other: str, images: dict[str, Kept]) -> Non
     choice = _chosen(run, compose, other)
     pairs = _pairs(run, compose, choice)
     _same_passwords(compose.directory, choice)
-    there = set(_volumes(run, compose.project).values())
+    # Also what Compose did not make, such as a restored backup: to make a volume that is there already does nothing.
+    argv = ["docker", "volume", "ls", "--quiet"]
+    there = (
+        commands.run(argv, env=leading_to(run.engine.address)).checked("the volumes cannot be listed").stdout.split()
+    )
     if taken := sorted(target for _, _, target in pairs if target in there):
         raise UserError(
             f"{compose.project} has data already, in {', '.join(taken)}",

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.base.errors import UserError
+from tasks.history.expected import Expected
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.planning.since import Asked, plan_since
@@ -30,7 +30,8 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, matrix: str, since: 
     every, tests = split(found.project, found.decisions)
     decisions = chosen(every, map(found.project.image, images))
     tests = {name: due for name, due in tests.items() if due.test.service in decisions or due.problem}
-    plan = Plan(found.project.name, decisions, _expected(run, decisions), run.settings.build_jobs)
+    expected = Expected(run.history, [decision.inputs.image for decision in decisions.values()])
+    plan = Plan(found.project.name, decisions, expected.builds, run.settings.build_jobs)
     if matrix:
         print(json.dumps(matrix_of(plan, tests) if matrix == GITHUB else pipeline_of(plan, tests)))
     elif as_json:
@@ -118,13 +119,3 @@ def _seconds(names: Sequence[str], plan: Plan) -> float | None:
     """How long these take one after the other, None if that is not known of all."""
     known = [plan.expected[name] for name in names if name in plan.expected]
     return round(sum(known), 1) if len(known) == len(names) else None
-
-
-def _expected(run: Run, decisions: Mapping[str, Decision]) -> dict[str, float]:
-    """How long each image took to build before, as far as history knows."""
-    refs = {name: decision.inputs.image.ref for name, decision in decisions.items()}
-    try:
-        known = run.history.expected_seconds(refs.values())
-    except UserError:  # a damaged history forecasts nothing
-        known = {}
-    return {name: known[ref] for name, ref in refs.items() if ref in known}

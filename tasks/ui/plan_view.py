@@ -83,7 +83,7 @@ def show(
 
 def _show_here(run: Run, images: Sequence[str], as_json: bool, *, inputs: bool, as_bake: bool) -> None:
     decisions = chosen(run.decisions(), map(run.project.image, images))
-    shown = Plan(run.project.name, decisions, run.forecast(decisions), run.settings.build_jobs)
+    shown = Plan(run.project.name, decisions, run.expected.planned(decisions), run.settings.build_jobs)
     _tell_trust(run)
     tests = _tests(run, decisions)
     if as_bake:
