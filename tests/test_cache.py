@@ -431,7 +431,7 @@ def test_cache_mounts_go_to_a_folder_of_any_name(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cache_mounts, "_base", lambda run: (None, "base"))
     monkeypatch.setattr(cache_mounts, "_build", build)
     run = SimpleNamespace(declared=lambda: {"a": SimpleNamespace(mounts=("m",))})
-    cache_mounts.pack(run, tmp_path / "one, two")  # type: ignore[arg-type]
+    cache_mounts.pack(run, tmp_path / "one, two")
     assert outputs == ['type=local,"dest=DRAFT/out"']
     assert cache_mounts.listed(tmp_path / "one, two") == ["m"]
 
@@ -455,7 +455,7 @@ def test_cache_mounts_come_from_a_disk_that_can_only_be_read(monkeypatch: pytest
     for folder in (disk, tmp_path):
         folder.chmod(0o500)
     try:
-        said = cache_mounts.unpack(SimpleNamespace(common=common), disk)  # type: ignore[arg-type]
+        said = cache_mounts.unpack(SimpleNamespace(common=common), disk)
     finally:
         for folder in (disk, tmp_path):
             folder.chmod(0o700)

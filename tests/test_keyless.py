@@ -249,7 +249,7 @@ def test_an_identity_has_no_file(tmp_path: Path, words: list[str]) -> None:
     )
     words = [str(file) if word == file.name else word for word in words]
     with pytest.raises(UserError, match="--identity takes the name of a builder"):
-        _share_key(run, words, 30, IDENTITY, "https://token.example.org")  # type: ignore[arg-type]
+        _share_key(run, words, 30, IDENTITY, "https://token.example.org")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tasks.base import leftovers
 from tasks.base.leftovers import Journal
-from tasks.engine import killed_runs, temporary_tag
+from tasks.engine import copies, killed_runs, one_container, temporary_tag
 from tests import pretended
 from tests.conftest import ROOT
 
@@ -187,7 +187,7 @@ def test_what_is_in_an_engine_that_does_not_answer_is_left_to_a_later_run(tmp_pa
 def test_a_volume_goes_after_the_containers_that_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine removes none that is used, and half of the data would be taken for all of it."""
     gone: list[str] = []
-    for room, act in ((killed_runs.one_container, "remove"), (killed_runs.copies, "remove_volume")):
+    for room, act in ((one_container, "remove"), (copies, "remove_volume")):
         monkeypatch.setattr(room, act, lambda address, name: bool(gone.append(name)))
     monkeypatch.setattr(killed_runs, "_answers", lambda address: True)
     journal = tmp_path / "1-a.json"

@@ -198,6 +198,6 @@ def test_what_is_no_image_is_of_no_platform(config: dict[str, str], some: set[st
         raw_manifest=lambda path, reference: json.dumps({"config": described, "layers": []}).encode(),
         small_blob=lambda path, digest: json.dumps(config).encode(),
     )
-    held = registry_prune._held(registry, "app/auth", "in-1")  # type: ignore[arg-type]
+    held = registry_prune._held(registry, "app/auth", "in-1")
     assert held is not None
     assert held.platforms == some

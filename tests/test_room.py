@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
 from tasks.base.settings import Settings
-from tasks.building import make
+from tasks.building import builds_lock, externals, make, turns
 from tasks.building.attempt import Attempt, ImageBuild
 from tasks.building.room import Room
 from tasks.compose.needs import NOTHING, Needs, parse
@@ -163,9 +163,9 @@ def test_who_waits_for_another_machine_takes_no_room(monkeypatch: pytest.MonkeyP
             built.set()
         raise UserError("that is all")
 
-    monkeypatch.setattr(make.turns, "taken", lambda run, decision: contextlib.nullcontext(False))
-    monkeypatch.setattr(make.builds_lock, "take_again", lambda run, waiting: False)
-    monkeypatch.setattr(make.externals, "refuse_foreign", lambda run, decision: None)
+    monkeypatch.setattr(turns, "taken", lambda run, decision: contextlib.nullcontext(False))
+    monkeypatch.setattr(builds_lock, "take_again", lambda run, waiting: False)
+    monkeypatch.setattr(externals, "refuse_foreign", lambda run, decision: None)
     monkeypatch.setattr(make, "_begin", lambda run: None)
     monkeypatch.setattr(make, "_built", ends)
 

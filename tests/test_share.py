@@ -23,7 +23,8 @@ from tasks.base.commands import TimedOut
 from tasks.base.errors import UserError
 from tasks.base.events import Events
 from tasks.base.references import path_of, tag_of
-from tasks.building import build_target, give, make
+from tasks.building import build_target, give, make, results
+from tasks.engine import temporary_tag
 from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, snapshot_of
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
 from tasks.planning.action import Action
@@ -723,8 +724,8 @@ def test_what_another_run_pulled_and_named_meanwhile_is_taken(monkeypatch: pytes
         config_of=lambda local_image: ImageConfig("content", "linux/amd64", {}),
         content_of=lambda inputs, local_image: "content",
     )
-    monkeypatch.setattr(make.results, "name_image", lambda run, decision, image_id: named.append(image_id))
-    monkeypatch.setattr(make.temporary_tag, "take_away", lambda engine, refs: None)
+    monkeypatch.setattr(results, "name_image", lambda run, decision, image_id: named.append(image_id))
+    monkeypatch.setattr(temporary_tag, "take_away", lambda engine, refs: None)
     monkeypatch.setattr(make, "_keep", lambda *_: None)
     assert make._fetched(run, decision) is image
     assert named == ["sha256:1"]

@@ -302,7 +302,7 @@ def test_a_volume_that_compose_did_not_make_is_not_written_to(monkeypatch: pytes
         SimpleNamespace(project="mine", directory=tmp_path),
     )
     with pytest.raises(UserError, match="mine has data already, in mine_data"):
-        seed.seed(run, compose, "other", {})  # type: ignore[arg-type]
+        seed.seed(run, compose, "other", {})
 
 
 class Tree(Stack):
