@@ -172,7 +172,7 @@ def test_networks_let_only_those_talk_that_must(optimized: dict[str, Any]) -> No
         for network in service.get("networks") or ():
             members.setdefault(network, set()).add(name)
     assert members == {
-        "front": {"auth", "memory", "orchestrator", "vllm", "edge"},
+        "front": {"auth", "memory", "orchestrator", "vllm", "llama", "prometheus", "edge"},
         "database": {"postgres", "migrate", "auth", "memory", "orchestrator"},
         "state": {"redis", "auth", "memory", "orchestrator"},
     }
