@@ -392,6 +392,7 @@ def deployment(engine: None, tmp_path: Path) -> Iterator[Deployment]:
 OLDER = """
     DROP SCHEMA orchestrator CASCADE;
     DROP INDEX memory.memories_by_text;
+    ALTER TABLE memory.memories DROP COLUMN indexed;
     DROP TABLE memory.usage, memory.messages, memory.sessions, auth.deleted_users;
     ALTER TABLE auth.users DROP COLUMN is_admin, DROP COLUMN disabled_at;
     ALTER TABLE auth.api_keys DROP COLUMN scopes;

@@ -10,7 +10,9 @@ from typing import Any, cast
 
 import pytest
 
+from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.building import results
 from tasks.building.parents import pinned
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker
@@ -111,6 +113,22 @@ def pins(engine: NoEngine) -> Any:
     tags = {name: f"app/{name}:in-0123" for name in images}
     inputs = SimpleNamespace(parents={name: name for name in images}, parent_tags=tags)
     return pinned(cast("Any", run), cast("Any", SimpleNamespace(inputs=inputs)))
+
+
+def test_a_run_that_is_stopped_gives_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever an image comes from: to take one that is here, or was pulled, needs no command that notices the stop."""
+    ours = commands.Commands()
+    monkeypatch.setattr(commands, "stopping", ours.stopping)
+    engine, image = NoEngine(), SimpleNamespace(ref="app/one:1", names=("app/one:1",))
+    run = SimpleNamespace(engine=engine, named=lambda image_id, refs: None)
+    decision = SimpleNamespace(inputs=SimpleNamespace(image=image, fingerprint="f" * 64))
+    results.name_image(cast("Any", run), cast("Any", decision), "id")
+    assert engine.named == ["app/one:in-ffffffffffffffff", "app/one:1"]
+    engine.named.clear()
+    ours.stop_all()
+    with pytest.raises(commands.Stopped):
+        results.name_image(cast("Any", run), cast("Any", decision), "id")
+    assert engine.named == []
 
 
 def test_a_name_that_cannot_be_taken_away_keeps_no_other_and_fails_no_build() -> None:

@@ -19,7 +19,10 @@ from tasks.run import Run
 
 
 def name_image(run: Run, decision: Decision, image_id: str) -> None:
-    """Give an image of the engine all its names. Raises ``UserError``: ``Gone`` if the engine does not have it."""
+    """Give an image of the engine all its names. Raises ``Stopped`` if the run is, also where no command was running
+    that noticed it, and ``UserError``: ``Gone`` if the engine does not have it."""
+    if commands.stopping():
+        raise commands.Stopped
     image = decision.inputs.image
     refs = (tag_of(image.ref, decision.inputs.fingerprint), *image.names)
     for ref in refs:
