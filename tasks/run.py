@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -159,10 +159,13 @@ class Run:
     @cached_property
     def share(self) -> Share:
         """The registry that machines share finished images through, if one is set."""
-        from tasks.sharing import share
+        from tasks.sharing import remembered, share
 
         index = self.coordinator.index if self.settings.redis_url else None
-        return share.of(self.settings, self.events.say, index, self.folder / "answers.json")
+        # A run that is to ask about all believes nothing that was said before.
+        seconds = 0 if self.asked.due else self.settings.cache_ask
+        memory = remembered.Remembered(self.folder / "answers.json", seconds)
+        return share.of(self.settings, self.events.say, index, memory)
 
     @cached_property
     def asked(self) -> Asked:
@@ -246,14 +249,21 @@ class Run:
             return self._possible(decided)
         if self.share.reads:
             from tasks.planning import agreement
-            from tasks.sharing.wanted import all_wanted
+            from tasks.sharing.wanted import Wanted, all_wanted
+
+            def wanted(names: Iterable[str]) -> dict[str, Wanted]:
+                return all_wanted({name: inputs[name] for name in names}, snapshot.platform)
 
             def look(names: Collection[str]) -> Mapping[str, SharedImage]:
-                wanted = all_wanted({name: inputs[name] for name in names}, snapshot.platform)
-                if unasked := self.share.unasked(wanted):
+                if unasked := self.share.unasked(wanted(names)):
                     raise Unasked(unasked)
-                return self.share.look(wanted)
+                return self.share.look(wanted(names))
 
+            def recall(names: Collection[str]) -> Mapping[str, SharedImage]:
+                return self.share.remembered(wanted(names))
+
+            if not ask and (remembered := agreement.remembered(decided, planned, recall)):
+                return self._possible(remembered)
             decided, taken = agreement.Agreement(decided, planned, look, self.content_of).reach(ask, whole)
             if whole:
                 self._taken = taken

@@ -16,7 +16,7 @@ import pytest
 from tasks.engine.client import Snapshot
 from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
 from tasks.inputs.image_inputs import ImageInputs
-from tasks.planning.agreement import Agreement, verdict
+from tasks.planning.agreement import Agreement, remembered, verdict
 from tasks.planning.plan import ANOTHER, REBUILT_ELSEWHERE, Decision, Known, plan
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing.asked import Asked
@@ -315,6 +315,21 @@ def test_a_rebuild_on_purpose_reaches_who_holds_the_old_one_and_what_stands_on_i
     assert Asking([every_time], here, base=theirs(BASE, rebuilt="900")).actions("base") == {"base": "fresh"}
     own = local_image(BASE)._replace(labels={INPUT_DIGEST: BASE.input_digest, PARENTS: "", REBUILT: "901"})
     assert Asking([BASE], engine(own), base=theirs(BASE, rebuilt="900")).actions("base") == {"base": "fresh"}
+
+
+def test_what_is_remembered_spares_a_question_about_what_is_not_here_and_decides_nothing_else() -> None:
+    def actions(snapshot: Snapshot, *images: ImageInputs, **holds: SharedImage) -> dict[str, str]:
+        asking = Asking(list(images), snapshot, **holds)
+        decided = remembered(asking.planned({}, ()), asking.planned, asking.look)
+        return {name: each.action for name, each in decided.items()}
+
+    stands = engine(local_image(APP, parents=ON_BASE))
+    assert actions(stands, BASE, APP, base=found(BASE)) == {"base": "pull", "app": "fresh"}
+    # Else the registry is asked: about what would be built, and what is to be had for its own sake.
+    assert actions(stands, BASE, APP, base=theirs(BASE)) == {}
+    assert actions(stands, BASE, APP) == {}
+    assert actions(stands, BASE, APP, OTHER, base=found(BASE), other=found(OTHER, ON_BASE)) == {}
+    assert actions(engine(local_image(BASE)), BASE, APP, app=found(APP, ON_BASE)) == {}
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from tasks.sharing.by_docker import _reason
 from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.registry import Registry
+from tasks.sharing.remembered import Remembered
 from tasks.sharing.share import Share
 from tasks.sharing.wanted import Wanted, wanted_of
 from tests import loopback
@@ -448,6 +449,23 @@ def test_each_image_is_asked_about_once_in_a_run(monkeypatch: pytest.MonkeyPatch
     one.forget(wanted("a"))
     one.look({"a": wanted("a")})
     assert len(asked) == 3
+
+
+def test_what_an_earlier_run_was_told_is_no_answer_of_the_registry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    old, new = (SharedImage(digest, "sha256:c", "linux/amd64", {}, "content") for digest in ("sha256:1", "sha256:2"))
+    one, _ = sharing(monkeypatch, lambda path, tag, platform: asked.append(path) or new)
+    memory = one.memory = Remembered(tmp_path / "answers.json", 60.0)
+    names = {name: f"{one.address}/app/{name}:{wanted(name).tag}" for name in "ab"}
+    memory.keep({names["a"]: old})
+    assert one.remembered({"a": wanted("a")}) == {"a": old}
+    assert one.remembered({"a": wanted("a"), "b": wanted("b")}) == {}, "the registry has to be asked in any case"
+    assert not asked
+    assert one.look({"a": wanted("a")}) == {"a": new}
+    assert one.remembered({"a": wanted("a")}) == {}, "it was asked in this run"
+    assert memory.recent([names["a"]]) == {names["a"]: new}
 
 
 def test_what_is_forgotten_while_others_are_asked_about_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:

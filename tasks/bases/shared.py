@@ -36,11 +36,11 @@ class SharedBase:
     @property
     def unasked(self) -> dict[str, Wanted]:
         """Itself, where ``config`` would have to ask about it, which takes its time."""
-        return self.share.unasked({REF: self._wanted}) if self.share else {}
+        return self.share.unasked({REF: self._wanted}) if self.share and not self._remembered() else {}
 
     def config(self) -> ImageConfig | None:
         """What is known of it before it is here; None if the registry has none."""
-        shared_image = self._offer()
+        shared_image = self._remembered() or self._offer()
         return ImageConfig(shared_image.content, shared_image.platform, dict(ENV)) if shared_image else None
 
     def bring(self, ref: str, engine: Engine) -> bool:
@@ -95,7 +95,12 @@ class SharedBase:
     def _offer(self) -> SharedImage | None:
         if self.share is None:
             return None
-        shared_image = self.share.look({"": self._wanted}).get("")
+        return self._right(self.share.look({"": self._wanted}).get(""))
+
+    def _remembered(self) -> SharedImage | None:
+        return self._right(self.share.remembered({"": self._wanted}).get("")) if self.share else None
+
+    def _right(self, shared_image: SharedImage | None) -> SharedImage | None:
         right = shared_image and shared_image.labels.get(IDENTITY_LABEL) == self.number
         return shared_image if shared_image and right and platforms.same(shared_image.platform, self.platform) else None
 

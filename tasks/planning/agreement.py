@@ -88,6 +88,16 @@ class Agreement:
         )
 
 
+def remembered(own: Mapping[str, Decision], planned: Planned, recall: Look) -> dict[str, Decision]:
+    """The plan by what is recalled of images that are not here, if nothing else is needed to know that what stands on
+    them is; else nothing: about what is to be built or brought the registry itself is asked."""
+    offers = recall([name for name in _doing(Action.BUILD, own) if own[name].local_image is None])
+    decided = planned(offers, ()) if offers else {}
+    here = _doing(Action.FRESH, decided) | _doing(Action.RETAG, decided)
+    spared = _doing(Action.PULL, decided) <= _ancestors(here, decided) and not _doing(Action.BUILD, decided)
+    return decided if spared else {}
+
+
 def _doing(action: Action, decided: Mapping[str, Decision]) -> set[str]:
     return {name for name, decision in decided.items() if decision.action == action}
 

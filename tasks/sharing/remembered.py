@@ -1,7 +1,8 @@
 """What did the shared registry last say of images that are not here, and that nothing here needed?
 
 A child is known to be fresh by what its parent holds, also where the parent is not here: each run would have to ask the
-registry about that one. What is remembered decides no pull: then the registry is asked first.
+registry about that one. What is remembered decides nothing else (``agreement.remembered``): for what is to be built or
+pulled, and for rebuilds on purpose, the registry itself is asked.
 """
 
 from __future__ import annotations

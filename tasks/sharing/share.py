@@ -23,7 +23,6 @@ from tasks.base.errors import UserError
 from tasks.base.settings import Settings
 from tasks.engine import temporary_tag
 from tasks.engine.client import Engine, LocalImage
-from tasks.engine.labels import LABEL
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing import by_docker, reaching, signatures, trusted
@@ -116,6 +115,16 @@ class Share:
             return {}
         return {name: image for name, image in wanted.items() if image.key not in self._known}
 
+    def remembered(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
+        """What earlier runs were told of these images, if that was lately, and of all of them; none once this run asked
+        about one. Enough to know by what is built on them, not to act on: ``pull`` asks the registry first."""
+        keys = {image.key for image in wanted.values()}
+        if not (self.memory and self.reads) or any(key in self._known or key in self._direct for key in keys):
+            return {}
+        recent = self.memory.recent({self._name(key) for key in keys})
+        images = {name: image for name, each in wanted.items() if (image := self._recall(each, recent))}
+        return images if len(images) == len(wanted) else {}
+
     def forget(self, wanted: Wanted) -> None:
         """Ask again about an image, the registry itself: another machine may have pushed it since."""
         self._known.pop(wanted.key, None)
@@ -134,9 +143,8 @@ class Share:
 
         names = {image.key: self._name(image.key) for image in todo.values()}
         asked = [name for key, name in names.items() if key not in self._direct]
-        recalled = self.memory.recent(asked) if self.memory and len(asked) == len(names) else {}
-        indexed = recalled or (self._index.shared(asked) if self._index else {})
-        self._recalled.update(key for key, name in names.items() if name in recalled)
+        indexed = self._index.shared(asked) if self._index else {}
+        self._recalled.difference_update(names)
         with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
             answers = pool.map(lambda image: self._ask(image, indexed.get(names[image.key])), todo.values())
             for image, shared_image in zip(todo.values(), answers, strict=True):
@@ -227,7 +235,7 @@ class Share:
         if self.trust.need:
             content = whole[1] if whole else engine.config_of(local_image.id).content
         # What is there already, but for the signature, is only signed.
-        there = _is_just(self._doubted.get(wanted.key), content, local_image)
+        there = signatures.is_just(self._doubted.get(wanted.key), content, local_image)
         if problem := "" if there else self._sent(wanted, local_image, engine, (wanted.tag, *also), whole):
             if self._pulse.stopped():
                 return None
@@ -263,7 +271,7 @@ class Share:
         since. Returns it; None if it is not, or cannot be signed."""
         try:
             held = self.registry.image(wanted.path, wanted.tag, wanted.platform)
-            if held is None or not _is_just(held, content, local_image):
+            if held is None or not signatures.is_just(held, content, local_image):
                 return None
             bundle = self.trust.sign(held.digest, wanted.fingerprint, wanted.platform)
             signatures.give(self.registry, wanted.path, held.digest, bundle)
@@ -289,10 +297,12 @@ class Share:
         """What an image is called in an index."""
         return f"{self.address}/{key[0]}:{key[1]}"
 
-    def _recall(self, wanted: Wanted) -> SharedImage | None:
-        """What the registry, which does not answer, said of an image at any time before."""
+    def _recall(self, wanted: Wanted, known: Mapping[str, SharedImage] | None = None) -> SharedImage | None:
+        """What the registry said of an image before, by default at any time, if that would be taken now."""
         name = self._name(wanted.key)
-        image = self.memory.ever([name]).get(name) if self.memory else None
+        if known is None:
+            known = self.memory.ever([name]) if self.memory else {}
+        image = known.get(name)
         if image is None or not self.gives(image) or self._judge(wanted, image, image.signatures.values())[1]:
             return None
         self._recalled.add(wanted.key)
@@ -358,29 +368,17 @@ class Share:
         return by_docker.moved(argv, engine, size, self._pulse)
 
 
-def of(settings: Settings, say: Callable[[str], None], index: Index | None = None, memory: Path | None = None) -> Share:
-    """The shared registry by the settings, the ``index`` before it, with what earlier runs knew in the file ``memory``.
+def of(
+    settings: Settings, say: Callable[[str], None], index: Index | None = None, memory: Remembered | None = None
+) -> Share:
+    """The shared registry by the settings, the ``index`` before it, with what earlier runs knew, if that is kept.
     Raises ``UserError`` for a list of trusted builders that is not one."""
     address = settings.cache_registry
     share = Share(address, settings.cache_write, say, trusted.of(settings) if address else trusted.EVERYBODY)
     if index and address:
         share.ask_first(index, settings.cache_ask)
-    if memory and address:
-        from tasks.sharing.remembered import Remembered
-
-        share.memory = Remembered(memory, settings.cache_ask)
+    share.memory = memory
     return share
-
-
-def _is_just(held: SharedImage | None, content: str, local_image: LocalImage) -> bool:
-    """Whether what a registry holds is this image, labels and all."""
-    if held is None or not content or held.content != content:
-        return False
-    ours, theirs = (
-        {key: value for key, value in labels.items() if key.startswith(LABEL)}
-        for labels in (local_image.labels, held.labels)
-    )
-    return ours == theirs
 
 
 def _insecure(host: str) -> bool:

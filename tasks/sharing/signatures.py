@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from tasks.engine.labels import LABEL
 from tasks.sharing import referrers
 from tasks.sharing.no_answer import NoImage
 from tasks.sharing.signing import BUNDLE, PREDICATE
 
 if TYPE_CHECKING:
+    from tasks.engine.client import LocalImage
+    from tasks.planning.shared_image import SharedImage
     from tasks.sharing.registry import Registry
 
 _NOTE = "vllm-swarm.bundle"
@@ -47,3 +50,14 @@ def bundles(registry: Registry, path: str, digest: str) -> Iterator[str]:
             yield referrers.content_of(registry, path, other).decode(errors="replace")
         except (NoImage, ValueError, KeyError, TypeError, IndexError):  # half written: it counts for nothing
             continue
+
+
+def is_just(held: SharedImage | None, content: str, local_image: LocalImage) -> bool:
+    """Whether what a registry holds is this image, labels and all."""
+    if held is None or not content or held.content != content:
+        return False
+    ours, theirs = (
+        {key: value for key, value in labels.items() if key.startswith(LABEL)}
+        for labels in (local_image.labels, held.labels)
+    )
+    return ours == theirs
