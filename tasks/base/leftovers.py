@@ -18,6 +18,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tasks.base.errors import UserError
+
 Entry = tuple[str, ...]
 """A kind, ``path`` or another room's, and what tells which one it is."""
 PATH = "path"
@@ -201,3 +203,17 @@ def folder(prefix: str, within: Path | None = None) -> Iterator[Path]:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def refuse_foreign(target: Path, index: str, what: str) -> None:
+    """``UserError`` where a folder holds anything, and no file ``index``: it is something else than ``what``."""
+    if target.exists() and any(target.iterdir()) and not (target / index).is_file():
+        raise UserError(f"{target} holds something else than {what}", remedy="name an empty or a new folder")
+
+
+def take_the_place_of(target: Path, made: Path) -> None:
+    """Let a folder that was made beside ``target`` take its place."""
+    import shutil
+
+    shutil.rmtree(target, ignore_errors=True)
+    made.rename(target)

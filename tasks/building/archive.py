@@ -47,8 +47,7 @@ _FORMAT = 1
 def export(run: Run, folder: Path) -> str:
     """Write the fresh images and the local cache to a folder, whole or not at all; returns what was written, in words.
     ``UserError`` when no image is fresh, or something else is in the folder."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
-        raise UserError(f"{folder} holds something else than an earlier export", remedy="name an empty or a new folder")
+    leftovers.refuse_foreign(folder, INDEX, "an earlier export")
     fresh = _fresh(run)
     if not fresh:
         raise UserError("no image is fresh, so there is nothing to export", remedy="doit build_optimized")
@@ -72,8 +71,7 @@ def export(run: Run, folder: Path) -> str:
                 (draft / SIGNATURE).write_bytes(trust.sign(_digest(text), _ARCHIVE, platform))
             except NotSigned as error:
                 raise UserError(f"the archive could not be signed: {error}") from None
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
+        leftovers.take_the_place_of(folder, draft)
     size = sum(entry["size"] for entry in files.values())
     also = " and the local cache" if cache.is_dir() else ""
     return f"wrote {len(images)} images{also}, {size_text(size)}, to {folder}"

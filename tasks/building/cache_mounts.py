@@ -38,8 +38,7 @@ _UNPACK = "tar -C /mounts -xf /from/mounts.tar"
 def pack(run: Run, folder: Path) -> str:
     """Write what the project's cache mounts hold to a folder, whole or not at all; returns what was written, in words.
     ``UserError`` where there is none, or the folder holds something else."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
-        raise UserError(f"{folder} holds something else than cache mounts", remedy="name an empty or a new folder")
+    leftovers.refuse_foreign(folder, INDEX, "cache mounts")
     every = dict.fromkeys(mount for inputs in run.declared().values() for mount in inputs.mounts)
     ids = [mount for mount in every if _ID.fullmatch(mount)]
     if not ids:
@@ -51,8 +50,7 @@ def pack(run: Run, folder: Path) -> str:
         _build(run, decision, draft, lines, buildx.one_line("type=local", f"dest={draft}/out"))
         packed = draft / "out"
         (packed / INDEX).write_text(json.dumps({"format": _FORMAT, "mounts": ids}, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        packed.rename(folder)
+        leftovers.take_the_place_of(folder, packed)
     return f"wrote {len(ids)} cache mounts, {size_text((folder / ARCHIVE).stat().st_size)}, to {folder}"
 
 
