@@ -10,7 +10,6 @@ languages anew, which ``memory`` counts from (``services/memory/languages.npy``)
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
 from benchmarks.memory_inside import CUTS
-from benchmarks.memory_recall import inside
+from benchmarks.memory_recall import inside, keep
 from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.run import current
@@ -69,11 +68,8 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    machine, script = measure.machine(), Path(__file__)
-    script.with_suffix(".json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
-    text = markdown(rows, machine)
-    script.with_suffix(".md").write_text(text)
-    print(text)
+    machine = measure.machine()
+    keep(Path(__file__), {"machine": machine, "rows": rows}, markdown(rows, machine))
     return 0
 
 

@@ -77,6 +77,13 @@ def markdown(found: dict[str, Any], machine: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def keep(script: Path, content: dict[str, Any], text: str) -> None:
+    """Keep figures beside the script that measured them, for programs and for people, and print them."""
+    script.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    script.with_suffix(".md").write_text(text)
+    print(text)
+
+
 def main() -> int:
     """Measure, and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,11 +101,7 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    script = Path(__file__)
-    script.with_suffix(".json").write_text(json.dumps({"machine": machine, **found}, indent=1) + "\n")
-    text = markdown(found, machine)
-    script.with_suffix(".md").write_text(text)
-    print(text)
+    keep(Path(__file__), {"machine": machine, **found}, markdown(found, machine))
     return 0
 
 
