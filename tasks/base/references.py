@@ -115,3 +115,8 @@ def path_of(ref: str) -> str:
     name = repository(ref)
     head, slash, rest = name.partition("/")
     return rest if slash and (head == "localhost" or re.search(r"[.:]", head)) else name
+
+
+def digest_of(content: bytes) -> str:
+    """The digest by which a registry knows these bytes."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

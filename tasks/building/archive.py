@@ -23,7 +23,7 @@ from typing import Any
 from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
-from tasks.base.references import tag_of
+from tasks.base.references import digest_of, tag_of
 from tasks.building import cache_mounts
 from tasks.building.archive_check import check_files, check_images
 from tasks.building.build_target import cache_folder
@@ -68,7 +68,7 @@ def export(run: Run, folder: Path) -> str:
         trust = trusted.of(run.settings)
         if trust.need and not trust.cannot_sign:
             try:
-                (draft / SIGNATURE).write_bytes(trust.sign(_digest(text), _ARCHIVE, platform))
+                (draft / SIGNATURE).write_bytes(trust.sign(digest_of(text), _ARCHIVE, platform))
             except NotSigned as error:
                 raise UserError(f"the archive could not be signed: {error}") from None
         leftovers.take_the_place_of(folder, draft)
@@ -146,13 +146,9 @@ def _believe(run: Run, folder: Path, index: bytes, platform: str) -> None:
     """``UserError`` where an index is not signed as the settings ask for: by it all other files are."""
     signature = folder / SIGNATURE
     bundles = [signature.read_text(errors="replace")] if signature.is_file() else []
-    if doubt := trusted.of(run.settings).refuses(_digest(index), _ARCHIVE, platform, bundles):
+    if doubt := trusted.of(run.settings).refuses(digest_of(index), _ARCHIVE, platform, bundles):
         remedy = "export it with a SHARE_KEY of the list, or take it from somebody whom you trust with SHARE_TRUST=any"
         raise UserError(f"it is not taken: {doubt}", where=str(folder), remedy=remedy)
-
-
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _index(text: bytes, folder: Path) -> dict[str, Any]:

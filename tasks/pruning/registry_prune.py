@@ -8,7 +8,6 @@ run of the tests.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -21,7 +20,7 @@ from tasks.base import platforms
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
-from tasks.base.references import KEPT, TESTED, path_of
+from tasks.base.references import KEPT, TESTED, digest_of, path_of
 from tasks.base.timestamps import epoch_seconds
 from tasks.pruning import git_states
 from tasks.pruning.git_states import Needed
@@ -146,7 +145,7 @@ def _held(registry: Registry, path: str, reference: str) -> Held | None:
     try:
         text = registry.raw_manifest(path, reference)
         manifest = json.loads(text)
-        digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
+        digest = digest_of(text)
         if "manifests" in manifest:
             children = tuple(str(entry["digest"]) for entry in manifest["manifests"])
             inner = [one for child in children if (one := _held(registry, path, child))]
@@ -185,7 +184,7 @@ def _remove(run: Run, registry: Registry, item: Item) -> None:
 
 def _held_digest(read: Callable[[], bytes]) -> str:
     try:
-        return f"sha256:{hashlib.sha256(read()).hexdigest()}"
+        return digest_of(read())
     except NoImage:
         return ""
 

@@ -7,7 +7,6 @@ once and not asked again in that run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import zlib
@@ -15,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.base.references import TESTED
+from tasks.base.references import TESTED, digest_of
 from tasks.results.result import Result, result_of
 from tasks.run import Run
 from tasks.sharing import referrers, signatures
@@ -68,7 +67,7 @@ def give(run: Run, path: str, result: Result) -> None:
         text = json.dumps(manifest, sort_keys=True).encode()
         registry.give_manifest(path, tag, referrers.MANIFEST, text)
         if run.share.trust.need:
-            digest = _digest(text)
+            digest = digest_of(text)
             bundle = run.share.trust.sign(digest, result.fingerprint, run.snapshot().platform)
             signatures.give(registry, path, digest, bundle)
     except NotSigned as error:
@@ -105,7 +104,7 @@ def _doubt(run: Run, fingerprint: str, path: str, text: bytes) -> str:
     trust = run.share.trust
     if not trust.need:
         return ""
-    digest = _digest(text)
+    digest = digest_of(text)
     attached: Sequence[str] = list(signatures.bundles(run.share.registry, path, digest))
     return trust.judge(Claimed(digest, fingerprint, run.snapshot().platform), attached)[0]
 
@@ -124,7 +123,3 @@ def _complain(run: Run, what: str) -> None:
         before, silent.failed = silent.failed, True
     if not before:
         run.events.say(f"the shared registry {run.settings.cache_registry} {what}")
-
-
-def _digest(text: bytes) -> str:
-    return f"sha256:{hashlib.sha256(text).hexdigest()}"
