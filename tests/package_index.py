@@ -17,16 +17,16 @@ from typing import Any
 
 @dataclass
 class LocalIndex:
-    """``releases`` are wheels by package and version: how many days ago each came, and whether it is yanked;
-    ``advisories`` what is known of a version."""
+    """``releases`` are wheels by package and version: when each came (to stay the same for whoever asks again later),
+    and whether it is yanked; ``advisories`` what is known of a version."""
 
     url: str = ""
-    releases: dict[str, dict[str, tuple[float, bool]]] = field(default_factory=dict)
+    releases: dict[str, dict[str, tuple[datetime, bool]]] = field(default_factory=dict)
     advisories: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     answers: bool = True
 
     def add(self, name: str, version: str, days: float, *, yanked: bool = False) -> None:
-        self.releases.setdefault(name, {})[version] = days, yanked
+        self.releases.setdefault(name, {})[version] = datetime.now(UTC) - timedelta(days=days), yanked
 
     def page(self, path: str) -> bytes | None:
         """What is at this path; None for nothing."""
@@ -42,9 +42,9 @@ class LocalIndex:
 
     def _files(self, name: str) -> list[dict[str, Any]]:
         files = []
-        for version, (days, yanked) in self.releases[name].items():
+        for version, (came, yanked) in self.releases[name].items():
             filename = f"{name}-{version}-py3-none-any.whl"
-            uploaded = (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            uploaded = came.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             hashes = {"sha256": hashlib.sha256(_wheel(name, version)).hexdigest()}
             url = f"/files/{filename}"
             files.append(

@@ -52,6 +52,7 @@ ELSEWHERE = {
     "rebuild_base": "test_shared_base.py",
     "cache_export": "test_cache.py",
     "cache_import": "test_cache.py",
+    "share_key": "test_trust.py",
     "deps_update": "test_deps.py",
     "sbom": "test_sbom.py",
     "provenance": "test_sbom.py",
