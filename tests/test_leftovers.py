@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -9,11 +11,13 @@ import signal
 import subprocess
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tasks.base import leftovers
+from tasks.base.errors import UserError
 from tasks.base.leftovers import Journal
 from tasks.engine import copies, killed_runs, one_container, temporary_tag
 from tests import pretended
@@ -101,20 +105,93 @@ def test_a_journal_is_taken_back_line_by_line(tmp_path: Path) -> None:
     assert leftovers.entries(journal) == {("path", "/b")}
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount")
-def test_where_something_is_mounted_nothing_is_removed(tmp_path: Path) -> None:
-    place = tmp_path / "place"
-    (place / "proc").mkdir(parents=True)
-    (place / "file").touch()
-    if subprocess.run(["mount", "-t", "tmpfs", "none", place / "proc"]).returncode:
+@contextlib.contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """For the block another file system is there."""
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("only root can mount")
+    folder.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "none", folder]).returncode:
         pytest.skip("this container may not mount")
     try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_where_something_is_mounted_nothing_is_removed(tmp_path: Path) -> None:
+    place = tmp_path / "place with a space"
+    with mounted(place / "proc"):
+        (place / "file").touch()
         assert not leftovers.remove(place)
         assert (place / "file").exists()
-    finally:
-        subprocess.run(["umount", place / "proc"], check=True)
     assert leftovers.remove(place)
     assert not place.exists()
+
+
+INDEX = "export.json"
+
+
+def written_over(target: Path) -> Path:
+    """An earlier export, and what a later one has made to take its place."""
+    for folder, text in ((target, "earlier"), (made := target.with_name("made"), "later")):
+        folder.mkdir(exist_ok=True)
+        (folder / INDEX).write_text(text)
+    return made
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    leftovers.take_the_place_of(target, written_over(target))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (target / INDEX).read_text() == "later"
+
+
+def test_a_mount_point_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with mounted(target):
+        written_over(target)
+        with pytest.raises(UserError, match="is mounted, so no other folder can take its place .name a folder in it"):
+            leftovers.refuse_foreign(target, INDEX, "an earlier export")
+        (target / INDEX).unlink()
+        with pytest.raises(UserError, match="is mounted"):
+            leftovers.refuse_foreign(target, INDEX, "an earlier export")
+
+
+@pytest.mark.parametrize("name", ["out", "made"])
+def test_where_a_folder_cannot_be_renamed_the_earlier_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As where its parent may be written but what is in it not renamed, or where it became a mount point meanwhile."""
+    target, rename = tmp_path / "out", Path.rename
+
+    def refused(path: Path, to: Path) -> Path:
+        if path.name == name:
+            raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+        return rename(path, to)
+
+    made = written_over(target)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)
+        with pytest.raises(UserError, match="Device or resource busy.*what was there is as it was"):
+            leftovers.take_the_place_of(target, made)
+    assert (target / INDEX).read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "out"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_killed_process_had_moved_aside_is_brought_back(tmp_path: Path, there: bool) -> None:
+    """Or removed, where what was to take its place did."""
+    target, aside, journal = tmp_path / "out", tmp_path / ".out-0a1b", tmp_path / "1-a.json"
+    aside.mkdir()
+    (aside / INDEX).write_text("earlier")
+    if there:
+        written_over(target).joinpath(INDEX).rename(target / INDEX)
+    journal.write_text(written(json.dumps(["+", "aside", str(aside), str(target)])))
+    killed_runs.sweep([journal])
+    assert (target / INDEX).read_text() == ("later" if there else "earlier")
+    assert not aside.exists()
+    assert not journal.exists()
 
 
 def test_a_name_goes_and_only_a_temporary_one(tmp_path: Path) -> None:

@@ -12,17 +12,19 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tasks.base.errors import UserError
+from tasks.base.errors import UserError, os_reason
 
 Entry = tuple[str, ...]
-"""A kind, ``path`` or another room's, and what tells which one it is."""
-PATH = "path"
+"""A kind, ``path``, ``aside`` (where a folder is for a moment, and where it was) or another room's, and what tells
+which one it is."""
+PATH, ASIDE = "path", "aside"
 _SUFFIX = ".json"
 _LAST_SECONDS = 0.5  # so long the threads of a run that is stopped have for the ends of their blocks
 
@@ -173,7 +175,16 @@ def _mounted_in(path: Path) -> bool:
     except OSError:
         return False
     inside = f"{os.path.realpath(path)}/"
-    return any(f"{line.split()[4]}/".startswith(inside) for line in mounts)
+    return any(f"{_unescaped(line.split()[4])}/".startswith(inside) for line in mounts)
+
+
+def _unescaped(place: str) -> str:
+    """A path as it stands in ``mountinfo``, without escapes.
+
+    >>> _unescaped("/a\\\\040b")
+    '/a b'
+    """
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), place)
 
 
 _ours = Journal()
@@ -206,14 +217,44 @@ def folder(prefix: str, within: Path | None = None) -> Iterator[Path]:
 
 
 def refuse_foreign(target: Path, index: str, what: str) -> None:
-    """``UserError`` where a folder holds anything, and no file ``index``: it is something else than ``what``."""
+    """``UserError`` where a folder holds anything, and no file ``index``: it is something else than ``what``; also
+    where none can ``take_the_place_of`` it, since it is mounted."""
     if target.exists() and any(target.iterdir()) and not (target / index).is_file():
         raise UserError(f"{target} holds something else than {what}", remedy="name an empty or a new folder")
+    if _mounted_in(target):
+        raise UserError(f"{target} is mounted, so no other folder can take its place", remedy="name a folder in it")
 
 
 def take_the_place_of(target: Path, made: Path) -> None:
-    """Let a folder that was made beside ``target`` take its place."""
+    """Let a folder that was made beside ``target`` take its place. ``UserError`` where it cannot; what was there is
+    removed only when the new one is, and the next run brings it back if this process is killed before."""
     import shutil
 
-    shutil.rmtree(target, ignore_errors=True)
-    made.rename(target)
+    aside = target.with_name(f".{target.name}-{os.urandom(6).hex()}")
+    entry = (ASIDE, str(aside), str(target))
+    _ours.made(*entry)
+    try:
+        with contextlib.suppress(FileNotFoundError):  # a new one
+            target.rename(aside)
+        made.rename(target)
+        shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"{target} cannot be written over: {os_reason(error)}; what was there is as it was",
+            remedy="name another folder",
+        ) from None
+    finally:
+        bring_back(aside, target)
+        if not aside.exists():
+            _ours.gone(*entry)
+
+
+def bring_back(aside: Path, target: Path) -> bool:
+    """What ``take_the_place_of`` moved aside goes if there is something in its place, and back if not; whether it was
+    still there."""
+    with contextlib.suppress(OSError):
+        if target.exists():
+            return remove(aside)
+        aside.rename(target)
+        return True
+    return False

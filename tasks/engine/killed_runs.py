@@ -21,6 +21,8 @@ def sweep(journals: Iterable[Path]) -> int:
             match entry:
                 case (leftovers.PATH, path):
                     removed += leftovers.remove(Path(path))
+                case (leftovers.ASIDE, aside, target):
+                    removed += leftovers.bring_back(Path(aside), Path(target))
                 case (temporary_tag.NAME, address, ref) if temporary_tag.given(ref) is None:
                     continue  # no name of ours
                 case (temporary_tag.NAME | temporary_tag.LENT, address, ref):
