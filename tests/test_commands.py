@@ -418,6 +418,13 @@ def test_a_password_in_a_url_is_hidden_with_and_without_the_url(name: str, url: 
     assert "word!" not in masked(f"{name}={url}", {})
 
 
+def test_a_secret_is_masked_as_xml_has_it_and_line_by_line() -> None:
+    """JUnit files are XML, and logs are read line by line."""
+    known = {"DB_PASSWORD": 'a&b<c>d"e', "SIGNING_KEY": "-----BEGIN KEY-----\nMIIEvQIBADAN\n-----END KEY-----\n"}
+    for written in ('a&amp;b&lt;c&gt;d"e', "a&amp;b&lt;c&gt;d&quot;e", "MIIEvQIBADAN"):
+        assert masked(f"no {written}.", known) == "no ***.", written
+
+
 def test_a_secret_that_is_no_utf8_is_masked() -> None:
     secret = b"Gehe\xe4m-wort".decode(errors="surrogateescape")
     texts = (secret, b"Gehe\xe4m-wort".decode(errors="replace"), "Gehe%E4m-wort", "Gehe\\udce4m-wort")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from tasks.base import memory, places
 from tasks.base.errors import UserError
+from tasks.base.masking import masker
 from tasks.compose.project import Image, Project, resolved
 from tasks.history.of_tests import expected_seconds
 from tasks.history.store import History
@@ -28,7 +30,7 @@ from tasks.sharing.registry import Registry
 from tasks.stack import end_to_end
 from tasks.stack import seen as stack_seen
 from tasks.testing import act
-from tasks.testing.attempt import Attempt, ended
+from tasks.testing.attempt import Attempt, ended, hidden_lines
 from tasks.testing.command import options_for
 from tasks.testing.declared import ImageTest, declared
 from tasks.testing.isolation import own_stages, problem
@@ -244,6 +246,41 @@ def test_secrets_are_in_nothing_that_is_said_or_kept_of_a_test(tmp_path: Path, m
     assert attempt.junit == "<testsuite>***</testsuite>"
 
 
+def test_what_a_test_says_is_written_without_secrets_that_come_in_pieces() -> None:
+    hide = masker({"DB_PASSWORD": "hünter2-hunter2"})
+    said = "first\nhünter2-hunter2\nhünter2-hunter2 \N{SNOWMAN}\r\nlast hünter2-hunter2".encode() + b"\xff"
+    for size in (1, 3, 7, 1000):
+        pieces = (said[at : at + size] for at in range(0, len(said), size))
+        assert "".join(hidden_lines(pieces, hide)) == "first\n***\n*** \N{SNOWMAN}\r\nlast ***\\xff"
+    assert [*hidden_lines([b"a\nb", b"c\n"], hide)] == ["a\n", "bc\n", ""], "as soon as a line is whole"
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_the_end_to_end_tests_leave_a_file_without_secrets_and_none_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = "hunter2-hunter2"
+    raw: list[Path] = []
+
+    def tested(argv: list[str], env: object) -> int:
+        raw.append(Path(next(word for word in argv if word.startswith("--junitxml=")).partition("=")[2]))
+        raw[0].write_text(JUNIT.replace('name="b"/', f'name="b[{secret}]"><failure message="{secret}"/></testcase'))
+        return status
+
+    monkeypatch.setattr(end_to_end, "passed_on", tested)
+    monkeypatch.setattr(end_to_end, "rows_of", lambda _: [])
+    compose = SimpleNamespace(project="p", directory=tmp_path, environ={"DB_PASSWORD": secret})
+    running: Any = SimpleNamespace(compose=compose, outcome=SimpleNamespace(healthy=True), urls={})
+    failed = pytest.raises(UserError, match="ended with status 1") if status else contextlib.nullcontext()
+    with failed:
+        assert secret not in end_to_end._use(running, [], tmp_path / "ci", time.monotonic())
+    assert [path.name for path in (tmp_path / "ci").iterdir()] == ["e2e.xml"]
+    kept = (tmp_path / "ci/e2e.xml").read_text() + capsys.readouterr().out
+    assert (secret in kept, kept.count("***")) == (False, 3)
+    assert not raw[0].exists()
+    assert not raw[0].is_relative_to(tmp_path / "ci")  # a killed run leaves it where nobody collects it
+
+
 def test_what_passed_on_one_platform_did_not_pass_on_another() -> None:
     """An image for several platforms has one fingerprint, and is tested on that of the engine."""
     inputs = ImageInputs(
@@ -450,13 +487,20 @@ def test_each_is_run_once_on_what_it_sees(shop: Shop) -> None:
 
 @pytest.mark.engine
 def test_a_failure_is_never_kept_and_says_what_was_said_last(shop: Shop) -> None:
-    shop.write({"api/run": "echo once; echo twice; exit 5\n", "web/check": "echo no; exit 6\n"})
-    for _ in range(2):
-        assert run(shop, "test_image:api", status=1) == {}
-        assert "failed api/test: `sh /test/api/run` ended with exit status 5" in shop.said
-        assert "    twice" in shop.said
-    assert run(shop, "test_image:web", status=1) == {}
-    assert "ended with exit status 6" in shop.said
+    """And neither that nor its log holds the value of a secret."""
+    secret = {"APP_TOKEN": "hunter2-hunter2"}
+    said = f"echo once {secret['APP_TOKEN']}; echo twice"
+    shop.write({"api/run": f"{said}; exit 5\n", "web/check": f"{said} >&2; exit 6\n"})
+    for name, told in (
+        ("api", "failed api/test: `sh /test/api/run` ended with exit status 5"),
+        ("api", "    twice"),
+        ("web", "ended with exit status 6"),
+    ):
+        assert run(shop, f"test_image:{name}", status=1, **secret) == {}
+        assert told in shop.said
+        log = (shop.folder / f".build/compose.yml/logs/{name}.test.log").read_text()
+        assert "once ***\n" in log
+        assert secret["APP_TOKEN"] not in log + shop.said
     assert not left_over()
 
 

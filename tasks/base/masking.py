@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import quote, quote_plus, unquote
 
 _SECRET_NAME = re.compile(r"(TOKEN|PASSW|SECRET|CREDENTIAL|API_?KEY|PRIVATE)", re.IGNORECASE)
@@ -31,23 +31,36 @@ def safe_arguments(values: Mapping[str, str | None]) -> dict[str, str | None]:
 
 def masked(text: str, environ: Mapping[str, str], names: Iterable[str] = ()) -> str:
     """A text that others wrote as it may be shown: ``***`` in place of the values that variables with the name of a
-    secret (and these ``names``) have in ``environ``, of the passwords in those that are URLs, also as a URL or JSON
-    writes them, and of credentials in URLs."""
+    secret (and these ``names``) have in ``environ``, also of a line of one that has several, of the passwords in those
+    that are URLs, as a URL, JSON or XML writes them too, and of credentials in URLs."""
+    return masker(environ, names)(text)
+
+
+def masker(environ: Mapping[str, str], names: Iterable[str] = ()) -> Callable[[str], str]:
+    """What masks one text after the other."""
     secret = {name for name in environ if _HIDDEN_NAME.search(name) and not _NAMES_A_FILE.search(name)} | set(names)
     values = {environ.get(name, "") for name in secret} | {
         found[1] for each in environ.values() if (found := _PASSWORD.match(each))
     }
-    for value in sorted(_spellings(values), key=len, reverse=True):
-        text = text.replace(value, MASK)
-    return _CREDENTIALS.sub(f"://{MASK}@", text)
+    spelled = sorted(_spellings(values), key=len, reverse=True)
+
+    def mask(text: str) -> str:
+        for value in spelled:
+            text = text.replace(value, MASK)
+        return _CREDENTIALS.sub(f"://{MASK}@", text)
+
+    return mask
 
 
 def _spellings(values: Iterable[str]) -> set[str]:
-    spelled = {form for value in values for form in (value, unquote(value))}
+    lines = {line.strip() for value in values for line in value.splitlines()}  # texts are shown line by line
+    spelled = {form for value in {*values, *lines} for form in (value, unquote(value))}
     as_bytes = {value.encode(errors="surrogateescape") for value in spelled}  # it may be no UTF-8
     spelled |= {form for data in as_bytes for form in (quote(data, safe=""), quote(data), quote_plus(data))}
     spelled |= {data.decode(errors="replace") for data in as_bytes}  # what others wrote is read like that
     spelled |= {json.dumps(value)[1:-1] for value in spelled}
+    xml = {value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for value in spelled}
+    spelled |= xml | {value.replace('"', "&quot;") for value in xml}
     return {value for value in spelled if len(value) >= _SHORTEST_HIDDEN}
 
 

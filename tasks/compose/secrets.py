@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.base import files, leftovers
 from tasks.base.errors import UserError
-from tasks.base.masking import masked
+from tasks.base.masking import masker
 
 EXAMPLE, ENV = ".env.example", ".env"
 _BYTES = 32
@@ -103,8 +103,13 @@ def check(folder: Path, environ: Mapping[str, str]) -> None:
 
 def hidden(text: str, folder: Path, environ: Mapping[str, str]) -> str:
     """The text with the value of every secret replaced by ``***``: for what others wrote and we pass on."""
+    return hider(folder, environ)(text)
+
+
+def hider(folder: Path, environ: Mapping[str, str]) -> Callable[[str], str]:
+    """What does so with one text after the other."""
     known = {line.name: line.value for line in read(folder / ENV)} | dict(environ)
-    return masked(text, known, wanted(folder))
+    return masker(known, wanted(folder))
 
 
 def read(path: Path) -> list[Line]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.base import files
+from tasks.base import files, leftovers
 from tasks.base.errors import UserError
 from tasks.base.formatting import cell, seconds_text
 from tasks.base.references import path_of
@@ -141,19 +141,18 @@ def _use(running: ephemeral_stack.EphemeralStack, words: Sequence[str], folder: 
     up_seconds = time.monotonic() - began
     rows = rows_of(running.outcome)
     print(f"{running.compose.project} is healthy after {seconds_text(up_seconds)}", file=sys.stderr)
-    folder.mkdir(parents=True, exist_ok=True)
-    junit, partial = "", folder / f"e2e.{os.getpid()}.partial.xml"
-    try:
-        status = passed_on(pytest_argv(words, partial), test_environ(running, os.environ))
-        if partial.exists():
-            junit = partial.read_text()
-            tell(test_summary(junit, status, up_seconds, rows))
-            partial.replace(folder / _JUNIT)
-    finally:
-        partial.unlink(missing_ok=True)
+    hide, junit = secrets.hider(running.compose.directory, running.compose.environ), ""
+    with leftovers.folder("e2e-") as scratch:  # nothing that is kept holds what pytest wrote as it is
+        raw = scratch / _JUNIT
+        status = passed_on(pytest_argv(words, raw), test_environ(running, os.environ))
+        if raw.exists():
+            said = raw.read_text()
+            tell(hide(test_summary(said, status, up_seconds, rows)))
+            junit = hide(said)
+            files.write(folder / _JUNIT, junit)
     if status:
         raise UserError(f"the end-to-end tests ended with status {status}", remedy=f"see {folder / _JUNIT}")
-    return secrets.hidden(junit, running.compose.directory, running.compose.environ)
+    return junit
 
 
 def pytest_argv(words: Sequence[str], junit: Path) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +30,17 @@ class Attempt(NamedTuple):
 def log_of(run: Run, planned: Planned) -> Path:
     """Where what a test says goes."""
     return run.folder / "logs" / f"{planned.test.name}.test.log"
+
+
+def hidden_lines(pieces: Iterable[bytes], hide: Callable[[str], str]) -> Iterator[str]:
+    """What a test says, as texts without the values of secrets, each of whole lines: a value may come in pieces."""
+    decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
+    begun = ""
+    for piece in pieces:
+        whole, line_end, begun = (begun + decode(piece)).rpartition("\n")
+        if line_end:
+            yield hide(f"{whole}\n")
+    yield hide(begun + decode(b"", True))
 
 
 def ended(status: int, began: float, junit: tuple[Path, str] | None, why: str = "") -> Attempt:

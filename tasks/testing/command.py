@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +32,7 @@ from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.stack import bringup, ephemeral_stack, images
-from tasks.testing.attempt import Attempt, ended, log_of
+from tasks.testing.attempt import Attempt, ended, hidden_lines, log_of
 from tasks.testing.declared import DEFAULT, NONE, ImageTest
 from tasks.testing.planned import Planned
 
@@ -65,10 +65,13 @@ def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Attempt:
             for network in others:
                 done = commands.run(["docker", "network", "connect", network, name], env=leading_to(run.engine.address))
                 done.checked("the test gets no network of its services")
-            status = _attached(run, name, log_of(run, planned))
+            known = {**around.compose.environ, **around.environment}
+            hide = secrets.hider(around.compose.directory, known)
+            status = _attached(run, name, log_of(run, planned), hide)
             there = bool(test.junit) and one_container.take(run.engine, name, test.junit, folder / _JUNIT)
-            why = _why(run, planned, status, around.compose) if status else ""
-            return ended(status, began, (folder, _JUNIT) if there else None, why)._replace(moved=moved)
+            why = _why(run, planned, status) if status else ""
+            attempt = ended(status, began, (folder, _JUNIT) if there else None, why)
+            return attempt._replace(junit=hide(attempt.junit), moved=moved)
 
 
 def options_for(environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -79,24 +82,24 @@ def options_for(environment: Mapping[str, str]) -> tuple[list[str], dict[str, st
     return [each for word in words for each in ("--env", word)], env
 
 
-def _attached(run: Run, name: str, log: Path) -> int:
-    """Start the container, write down what it says, and wait for its end; its exit status."""
+def _attached(run: Run, name: str, log: Path, hide: Callable[[str], str]) -> int:
+    """Start the container, write down what it says, without the values of secrets, and wait for its end; its exit
+    status."""
     argv = ["docker", "start", "--attach", name]
     limit = run.settings.build_timeout or None
     with (
         files.log(log, append=False) as lines,
         commands.start(argv, env=leading_to(run.engine.address), seconds=limit) as process,
     ):
-        for data in process.output():
-            lines.write(data.decode(errors="backslashreplace"))
+        for text in hidden_lines(process.output(), hide):
+            lines.write(text)
             lines.flush()
     return process.returncode
 
 
-def _why(run: Run, planned: Planned, status: int, compose: Compose) -> str:
+def _why(run: Run, planned: Planned, status: int) -> str:
     log = log_of(run, planned)
-    text = secrets.hidden(files.text(log), compose.directory, compose.environ)
-    last = [f"    {line}" for line in text.splitlines()[-_LAST_LINES:]]
+    last = [f"    {line}" for line in files.text(log).splitlines()[-_LAST_LINES:]]
     words = " ".join(planned.test.command)
     lines = [f"failed {planned.name}: `{words}` ended with exit status {status}", *last, f"    the whole log: {log}"]
     return "\n".join(lines)

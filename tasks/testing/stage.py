@@ -16,6 +16,7 @@ from tasks.building import build_target, log, parents, sending
 from tasks.building.context import as_built
 from tasks.buildkit import failure
 from tasks.buildkit.progress import Progress
+from tasks.compose import secrets
 from tasks.engine import plugins
 from tasks.inputs import stamps
 from tasks.inputs.image_inputs import ImageInputs
@@ -71,6 +72,7 @@ def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progres
     env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     stdin = None if inline is None else inline.encode()
     limit = run.settings.build_timeout or None
+    hide = secrets.hider(run.project.directory, run.environ)
     with (
         log.opened(file) as lines,
         commands.start(
@@ -78,8 +80,8 @@ def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progres
         ) as process,
     ):
         for data in process.output():
-            lines.write(change.line for change in progress.feed(data))
-        lines.write(change.line for change in progress.finish())
+            lines.write(hide(change.line) for change in progress.feed(data))
+        lines.write(hide(change.line) for change in progress.finish())
     return process.returncode
 
 
