@@ -371,6 +371,84 @@ def test_the_tests_of_a_commit_are_those_that_see_what_changed(
         assert pipeline["nothing"]["script"]
 
 
+SURROUNDED = {
+    "compose.yml": json.dumps(
+        {
+            "name": "tst",
+            "x-test": {"live": {"service": "job", "command": ["run"], "services": ["web"]}},
+            "services": {
+                "job": {"build": "job"},
+                "store": {"build": "store", "image": "tst/store", "configs": ["rules"]},
+                "again": {"image": "tst/store", "depends_on": ["store"], "env_file": "store/store.settings"},
+                "web": {
+                    "image": "web",
+                    "depends_on": ["again"],
+                    "volumes": ["./conf:/conf:ro", "./one.txt:/one.txt", "./never/was:/x", "named:/data"],
+                },
+                "other": {"image": "web", "volumes": ["./aside:/conf"]},
+            },
+            "configs": {"rules": {"file": "./rules.txt"}},
+            "volumes": {"named": {}},
+        }
+    ),
+    "job/Dockerfile": "FROM scratch\nCOPY Dockerfile /\n",
+    "store/Dockerfile": "FROM scratch\nCOPY Dockerfile /\n",
+    "store/store.settings": "A=1\n",
+    ".dockerignore": "conf\n",
+    "conf/a/b": "1\n",
+    "conf/link": "-> ../elsewhere",
+    "elsewhere/c": "1\n",
+    "aside/d": "1\n",
+    "one.txt": "1\n",
+    "rules.txt": "1\n",
+}
+
+
+@needs_docker_command
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"README.md": "2\n", "aside/d": "2\n", "named": "1\n"}, None),
+        ({"conf/a/b": "2\n"}, "what is mounted from `conf` changed"),
+        ({"conf/a/b": "#!/bin/sh\n1\n"}, "what is mounted from `conf` changed"),
+        ({"conf/a/b": None, "conf/a/e": "1\n"}, "what is mounted from `conf` changed"),
+        ({"conf/link": "-> ../aside"}, "what is mounted from `conf` changed"),
+        ({"elsewhere/c": "2\n"}, "what is mounted from `conf` changed"),  # which a link leads to
+        ({"one.txt": "2\n", "rules.txt": "2\n"}, "what is mounted from `one.txt` changed; …from `rules.txt` changed"),
+        ({"one.txt": None}, "what is mounted from `one.txt` changed"),
+        ({"never/was/f": "1\n"}, "what is mounted from `never/was` changed"),
+        ({".gitattributes": "*.txt text eol=crlf\n"}, "what is mounted from `conf` changed; …"),  # in doubt
+        ({"store/store.settings": "A=2\n"}, "what Compose says of its services changed"),
+        ({"store/Dockerfile": "FROM scratch\nCOPY Dockerfile /d\n"}, "its image `store` is another"),
+    ],
+)
+def test_what_surrounds_a_test_of_a_commit_counts_for_it(
+    history: History, files: dict[str, str | None], why: str | None
+) -> None:
+    """What is mounted into its services and into those that they need, what Compose says of these, and their images;
+    nothing of any other service, and no ignore file hides what is mounted."""
+    history.commit(SURROUNDED)
+    history.commit(files)
+    (live,) = json.loads(doit(history, "plan", "--at", "HEAD", "--json"))["tests"]
+    first, *more = (why or "").split("; …")
+    assert live["stale"] == (why is not None)
+    assert live["reasons"][:1] == [first] * live["stale"]
+    assert all(any(reason.endswith(end) for reason in live["reasons"]) for end in more)
+
+
+@needs_docker_command
+def test_what_is_declared_of_a_test_is_told_in_words(history: History) -> None:
+    history.commit(TESTED)
+    text = TESTED["compose.yml"].replace('["run"]', '["walk"]')
+    history.commit({"compose.yml": text})
+    tests = json.loads(doit(history, "plan", "--at", "HEAD", "--json"))["tests"]
+    assert {one["name"]: one["reasons"] for one in tests} == {
+        "api": ["what is declared of it changed"],
+        "live": ["what is declared of it changed"],
+        "web": [],
+    }
+
+
 def doit(history: History, *words: str) -> str:
     """What doit prints for this project where no engine answers."""
     environ = {**os.environ, "COMPOSE_FILE": str(history.folder / "compose.yml"), "DOCKER_HOST": "unix:///nowhere"}
@@ -408,3 +486,47 @@ def test_the_step_of_the_workflow_gives_jobs_their_matrix(history: History, tmp_
         )
         assert [job["image"] for job in json.loads(given["matrix"])["include"]] == jobs
         assert given["any"] == ("true" if jobs else "false")
+
+
+# Answers as `doitw` does to what the steps of a job ask, and writes that down.
+DOITW = """#!/bin/sh
+echo "$*" >> "$ASKED"
+case $1 in test_image:bad|build_optimized:bad) exit 1 ;; esac
+[ "$1" != build_report ] || { mkdir -p .build/p/report; cat "$ASKED" > .build/p/report/report.md; }
+"""
+
+
+@pytest.mark.parametrize("place", [".github/workflows/images.yml", "action.yml"])
+@pytest.mark.parametrize(
+    ("image", "builds", "tests", "asked", "well"),
+    [
+        ("web", "base web", "a b", ["build_optimized:web", "test_image:a", "test_image:b"], True),
+        ("web", "", "a", ["test_image:a"], True),
+        ("web", "web", "a bad b", ["build_optimized:web", "test_image:a", "test_image:bad", "test_image:b"], False),
+        ("bad", "bad", "a", ["build_optimized:bad"], False),
+    ],
+)
+def test_a_job_builds_what_is_due_runs_every_test_and_fails_at_the_end(
+    tmp_path: Path, place: str, image: str, builds: str, tests: str, asked: list[str], well: bool
+) -> None:
+    """And what it did is reported however it ended."""
+    content = yaml.safe_load((ROOT / place).read_text())
+    steps = content["runs"]["steps"] if place == "action.yml" else content["jobs"]["build"]["steps"]
+    (step,) = [step for step in steps if step.get("id") == "images"]
+    given = {"IMAGE": image, "BUILDS": builds, "TESTS": tests}
+    assert given.keys() <= step["env"].keys()
+    write(tmp_path, {"doitw": DOITW})
+    told, summary = tmp_path / "asked", tmp_path / "summary"
+    environ = {**os.environ, **given, "ASKED": str(told), "HIT": "true", "COMPOSE_FILE": ""}
+    environ |= {"GITHUB_ACTION_PATH": str(tmp_path), "GITHUB_STEP_SUMMARY": str(summary)}
+
+    def run(script: str) -> int:
+        return subprocess.run(["bash", "-eo", "pipefail", "-c", script], cwd=tmp_path, env=environ).returncode
+
+    assert (run(step["run"]) == 0) == well
+    assert told.read_text().splitlines() == ["cache_init", *asked]
+    if place != "action.yml":
+        (report,) = [step for step in steps if step.get("name") == "report"]
+        assert "!cancelled()" in report["if"]
+        assert run(report["run"]) == 0
+        assert asked[-1] in summary.read_text()

@@ -101,6 +101,26 @@ class Commit:
             return ""
         return real.removeprefix(f"{self.root}/") if real.startswith(f"{self.root}/") else None
 
+    def digest_of(self, place: str) -> str:
+        """One digest over what lies at and below an absolute path: names, modes and objects, of a link also what it
+        leads to, and the files that say how objects are written. What the commit does not have is always the same."""
+        total = hashlib.sha256()
+        seen: set[str] = set()
+        attributes = (f"{folder}/.gitattributes".removeprefix("/") for folder in self._folders)
+        todo = [*(path for path in attributes if self.entry(path)), self.inside(place)]
+        while todo:
+            path = todo.pop()
+            entry = None if path is None or path in seen else self.entry(path)
+            if path is None or entry is None:
+                continue
+            seen.add(path)
+            told = f"{path}\0{entry.mode:o} {entry.oid} {self.absent.get(path, '')}\0"
+            total.update(os.fsencode(told))
+            if stat.S_ISLNK(entry.mode):
+                todo.append(self.inside(self.root / path))
+            todo += [f"{path}/{name}".removeprefix("/") for name in sorted(self._folders.get(path, ()))]
+        return total.hexdigest()
+
     def put(self, paths: Iterable[str]) -> None:
         """Write these files and links to where a checkout has them; what is no such thing is passed over."""
         entries = {path: entry for path in paths if path not in self._there and (entry := self.entry(path))}

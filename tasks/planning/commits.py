@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tasks.base.errors import UserError
 from tasks.compose import project as compose_project
 from tasks.compose.project import Project
+from tasks.compose.stack import Compose
 from tasks.engine.client import host_platform
 from tasks.inputs.commit import Commit, CommitIndex, Source
 from tasks.inputs.image_inputs import ImageInputs
@@ -18,17 +19,35 @@ from tasks.inputs.resolver import InputResolver
 
 _ENV = re.compile(r"(^|/)(\.env|[^/]+\.env|\.env\.[^/]+)$")
 _MISSING = 20  # so often Compose may ask for one more file
+_Answer = TypeVar("_Answer")
+
+
+class There(NamedTuple):
+    """What else a commit can be asked: all that Compose says of its project, and one digest over what lies at and below
+    a path."""
+
+    config: Callable[[], Mapping[str, Any]]
+    digest_of: Callable[[str], str]
+
+
+Also = Callable[[Project, Mapping[str, ImageInputs], There], Project]
+"""Gives a project of a commit what else is told as images, such as what tests see; it is told what the project's own
+are made of."""
+
+
+def nothing_more(project: Project, images: Mapping[str, ImageInputs], there: There) -> Project:
+    """The project as it is."""
+    return project
 
 
 class WorkingCopy(NamedTuple):
-    """A checkout of the repository: its Compose files, the environment, and where it keeps what it learnt. ``also``
-    gives a project what else is told as images, such as what tests see; it is told what the project's own are made
-    of."""
+    """A checkout of the repository: its Compose files, the environment, where it keeps what it learnt, and what is told
+    beside the project's own images."""
 
     files: tuple[Path, ...]
     environ: Mapping[str, str]
     memory: Path
-    also: Callable[[Project, Mapping[str, ImageInputs]], Project] = lambda project, images: project
+    also: Also = nothing_more
 
 
 class Seen(NamedTuple):
@@ -96,7 +115,7 @@ class Look:
             self._resolver = InputResolver(project, self._copy.memory, self._environ, lambda: index)
         self._resolver = self._resolver.of(project, lambda: index)
         images = self._resolver.resolve(host_platform(), lambda ref, wanted: None)
-        whole = self._copy.also(project, images)
+        whole = self._copy.also(project, images, There(lambda: self._config(commit), commit.digest_of))
         if len(whole.images) == len(project.images):
             return images
         commit.put(_read_by_path(commit, whole, {commit.inside(project.directory) or ""}))
@@ -112,9 +131,17 @@ class Look:
         if self._own_env and not beside.exists():
             beside.unlink(missing_ok=True)
             beside.symlink_to(self._own_env)
+        return self._answered(commit, lambda: compose_project.load(self._files, self._environ))
+
+    def _config(self, commit: Commit) -> dict[str, Any]:
+        """All that Compose says of the project."""
+        return self._answered(commit, lambda: Compose(self._files, "", self._environ).config())
+
+    def _answered(self, commit: Commit, ask: Callable[[], _Answer]) -> _Answer:
+        """What Compose answers once it has all that it asks for."""
         for _ in range(_MISSING):
             try:
-                return compose_project.load(self._files, self._environ)
+                return ask()
             except UserError as error:
                 if not self._help(commit, str(error)):
                     sentence = str(error).replace(f"{self.root}/", "")

@@ -10,7 +10,7 @@ An image that may hold a submodule whose objects are not here counts as changed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from tasks.inputs.commit import Source
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning import plan
 from tasks.planning.action import Action
-from tasks.planning.commits import Look, Seen, WorkingCopy
+from tasks.planning.commits import Also, Look, Seen, WorkingCopy, nothing_more
 from tasks.planning.plan import Decision
 from tasks.planning.record import Record
 
@@ -45,8 +45,8 @@ class Since(NamedTuple):
 
 class Asked(NamedTuple):
     """What is asked about: Compose files of a working copy, the environment, a commit, the one to compare with (``""``:
-    the main branch ``main``), and where the working copy keeps what it learnt. ``also`` gives a project what else is
-    told as images, such as what tests see; it is told what the project's own are made of."""
+    the main branch ``main``), where the working copy keeps what it learnt, and what is told beside the project's own
+    images."""
 
     files: tuple[Path, ...]
     environ: Mapping[str, str]
@@ -54,7 +54,7 @@ class Asked(NamedTuple):
     since: str
     main: str
     memory: Path
-    also: Callable[[Project, Mapping[str, ImageInputs]], Project] = lambda project, images: project
+    also: Also = nothing_more
 
 
 def plan_since(asked: Asked) -> Since:

@@ -7,7 +7,6 @@ passwords and ports, which each such stack has for itself, nor where the checkou
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Any
 
 from tasks.base import files
 from tasks.base.errors import UserError
-from tasks.compose import secrets
+from tasks.compose import around, secrets
 from tasks.compose.stack import Compose
 from tasks.engine.client import normalise
 from tasks.run import Run
@@ -33,15 +32,12 @@ def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> dict[str
     services = config["services"]
     if missing := [name for name in only if name not in services]:
         raise UserError(f"there is no service {missing[0]!r}", where=str(compose.files[0]))
-    chosen = {name: services[name] for name in _with_needs(only or services, services)}
-    images = {name: _content(run, service.get("image") or "") for name, service in chosen.items() if _runs(service)}
+    chosen = around.with_needs(only or services, services)
+    images = {name: _content(run, services[name].get("image") or "") for name in chosen if _runs(services[name])}
     if not all(images.values()):
         return None
-    rest = {key: config.get(key) for key in ("networks", "volumes", "configs")}
-    told = {"services": {name: _without(service, "build", "develop") for name, service in chosen.items()}, **rest}
-    text = json.dumps(told, sort_keys=True).replace(str(compose.directory), ".")
-    mounted = _mounted(config, chosen.values())
-    return {"images": images, "declared": _digest(text.encode()), "mounted": digest_of(mounted, compose.directory)}
+    mounted = digest_of(around.mounted(config, chosen), compose.directory)
+    return {"images": images, "declared": around.declared(config, chosen, compose.directory), "mounted": mounted}
 
 
 def digest_of(paths: Iterable[Path], directory: Path) -> str:
@@ -68,16 +64,6 @@ def _declared(compose: Compose) -> dict[str, Any]:
     return replace(plain, environ={**environ, **ports}).config() if ports else config
 
 
-def _with_needs(names: Collection[str], services: Mapping[str, Any]) -> list[str]:
-    wanted: dict[str, None] = {}
-    todo = list(names)
-    while todo:
-        if (name := todo.pop()) not in wanted:
-            wanted[name] = None
-            todo += [need for need in services[name].get("depends_on") or {} if need in services]
-    return sorted(wanted)
-
-
 def _runs(service: Mapping[str, Any]) -> bool:
     return bool(service.get("scale", 1))
 
@@ -93,16 +79,6 @@ def _content(run: Run, ref: str) -> str:
     return run.config_of(local_image).content if local_image else ""
 
 
-def _mounted(config: Mapping[str, Any], services: Iterable[Mapping[str, Any]]) -> Iterator[Path]:
-    for service in services:
-        for mount in service.get("volumes") or ():
-            if mount.get("type") == "bind" and mount.get("source"):
-                yield Path(mount["source"])
-    for entry in (config.get("configs") or {}).values():
-        if (entry or {}).get("file"):
-            yield Path(entry["file"])
-
-
 def _below(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
@@ -111,10 +87,6 @@ def _below(path: Path) -> Iterator[Path]:
         names[:] = [name for name in names if name not in ("__pycache__", ".build")]
         links = [name for name in names if Path(folder, name).is_symlink()]  # they are not walked
         yield from (Path(folder, name) for name in (*links, *inside) if not name.endswith(".pyc"))
-
-
-def _without(service: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in service.items() if key not in keys}
 
 
 def _digest(content: bytes) -> str:

@@ -23,7 +23,7 @@ from tasks.results import known
 from tasks.results.result import Result, fingerprint
 from tasks.run import Run
 from tasks.testing.declared import NONE, ImageTest, declared
-from tasks.testing.variants import name_of, with_tests
+from tasks.testing.variants import in_words, name_of, with_tests
 
 NEVER = "it says `cache: never`"
 DUE = "its image is built in every run, so it is never known to have passed on it"
@@ -146,7 +146,7 @@ def _why(run: Run, planned: Planned, inputs: ImageInputs) -> list[str]:
         return ["it never passed here"]
     if last.fingerprint == planned.fingerprint:
         return ["that it passed on this is not known any more"]
-    changed = differences(last.build_inputs, inputs.build_inputs())
+    changed = [*map(in_words, differences(last.build_inputs, inputs.build_inputs()))]
     image = run.decide(planned.test.service).inputs.fingerprint
     if last.parents.get(planned.test.service) != image:
         changed.append(f"its image `{planned.test.service}` is another")

@@ -1,22 +1,26 @@
 """Which tests does a commit make due, where all passed at another one? From git alone.
 
-What a test sees is told as an image, so the plan of the commit tells of it too. Of services that a test needs, their
-images and the Compose files count; what is mounted into them is not looked at.
+What a test sees is told as an image, so the plan of the commit tells of it too. Of services that a test needs, and of
+those that they depend on, their images count, what Compose says of them, and what the commit has of the files that are
+mounted into them.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tasks.base import files
+from tasks.base.references import familiar
+from tasks.compose import around
 from tasks.compose.project import Project
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
+from tasks.planning.commits import There
 from tasks.planning.plan import Decision
 from tasks.testing.declared import ImageTest, declared
 from tasks.testing.planned import NEVER
-from tasks.testing.variants import name_of, with_tests
+from tasks.testing.variants import Around, images_around, in_words, name_of, with_tests
 
 
 class Due(NamedTuple):
@@ -30,11 +34,28 @@ class Due(NamedTuple):
     problem: str = ""
 
 
-def told(project: Project, images: Mapping[str, ImageInputs]) -> Project:
+def told(project: Project, images: Mapping[str, ImageInputs], there: There) -> Project:
     """A project of a commit with what its tests see as further images."""
     tests = declared(project, images)
-    texts = "".join(files.text(file) for file in project.files) if any(test.services for test in tests.values()) else ""
-    return with_tests(project, tests, texts)
+    config = there.config() if any(test.services for test in tests.values()) else {}
+    several = {name: _around(test, project, config, there) for name, test in tests.items() if test.services}
+    return with_tests(project, tests, several)
+
+
+def _around(test: ImageTest, project: Project, config: Mapping[str, Any], there: There) -> Around:
+    names = around.with_needs(test.services, config["services"])
+    refs = {familiar(config["services"][name].get("image") or "") for name in names}
+    images = (
+        name for name, image in project.images.items() if name in names or refs.intersection(map(familiar, image.names))
+    )
+    return Around(
+        tuple(images),
+        around.declared(config, names, project.directory),
+        {
+            os.path.relpath(path, project.directory): there.digest_of(str(path))
+            for path in around.mounted(config, names)
+        },
+    )
 
 
 def split(project: Project, decided: Mapping[str, Decision]) -> tuple[dict[str, Decision], dict[str, Due]]:
@@ -52,6 +73,8 @@ def _due(test: ImageTest, decided: Mapping[str, Decision]) -> Due:
     ref = f"{decision.inputs.image.ref}#{test.service}"
     if not test.cache:
         return Due(test, True, (NEVER,), ref)
-    due = [name for name in (test.service, *test.services) if name in decided and decided[name].stale]
+    several = dict.fromkeys((test.service, *images_around(decision.inputs.image)))
+    due = [name for name in several if name in decided and decided[name].stale]
     images = tuple(f"its image `{name}` is another" for name in due)
-    return Due(test, decision.builds or bool(due), images or (decision.reasons if decision.builds else ()), ref)
+    own = tuple(map(in_words, decision.reasons)) if decision.builds else ()
+    return Due(test, decision.builds or bool(due), images or own, ref)

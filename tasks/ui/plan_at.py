@@ -90,7 +90,8 @@ def pipeline_of(plan: Plan, tests: Mapping[str, Due]) -> dict[str, Any]:
     script = [
         "./doitw cache_init",
         'if [ -n "$BUILDS" ]; then ./doitw "build_optimized:$IMAGE"; fi',
-        'for test in $TESTS; do ./doitw "test_image:$test"; done',
+        'failed=; for test in $TESTS; do ./doitw "test_image:$test" || failed="$failed $test"; done',
+        'if [ -n "$failed" ]; then echo "failed:$failed" >&2; exit 1; fi',
     ]
     some = [{"IMAGE": job["image"], "BUILDS": " ".join(job["builds"]), "TESTS": job["tests"]} for job in jobs]
     return {
