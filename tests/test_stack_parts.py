@@ -50,9 +50,9 @@ def test_the_command_lines() -> None:
     assert create_argv(COMPOSE) == [*BEFORE, "--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull"]
     assert create_argv(COMPOSE, ["web"])[-2:] == ["--quiet-pull", "web"]
     assert start_argv(COMPOSE, ["web"]) == [*BEFORE, "--progress", "plain", "start", "web"]
-    down = [*BEFORE, "--progress", "plain", "--profile", "*", "down", "--remove-orphans"]
-    assert down_argv(COMPOSE, volumes=False) == down
-    assert down_argv(COMPOSE, volumes=True) == [*down, "--volumes"]
+    down = ["docker", "compose", "--progress", "plain", "--project-name", "name", "down", "--remove-orphans"]
+    assert down_argv("name", volumes=False) == down
+    assert down_argv("name", volumes=True) == [*down, "--volumes"]
     logs = [*BEFORE, "--ansi", "never", "--profile", "*", "logs", "--tail"]
     assert logs_argv(COMPOSE) == [*logs, "all"]
     assert logs_argv(COMPOSE, ["web"], follow=True, tail="5", since="1m") == [
@@ -69,7 +69,6 @@ def test_no_secret_is_on_a_command_line() -> None:
     for argv in (
         create_argv(compose),
         start_argv(compose),
-        down_argv(compose, volumes=True),
         logs_argv(compose),
         restart_argv(compose, ["a"]),
     ):
@@ -197,6 +196,8 @@ def moment(coming: bool, before: Mapping[str, Container] = MappingProxyType({}),
         (container(health="unhealthy"), True, Verdict(Health.FAILED, "unhealthy")),
         (container("created"), True, Verdict(Health.WAITING, "created")),
         (container("created"), False, Verdict(Health.BLOCKED, "was created, but not started")),
+        (container("created", error="no x"), True, Verdict(Health.WAITING, "created")),
+        (container("created", error="no x"), False, Verdict(Health.FAILED, "could not be started: no x")),
         (container("exited", exit_code=3, started=90), True, Verdict(Health.FAILED, "ended with status 3", 90)),
         (container("exited", exit_code=0), False, Verdict(Health.READY, "done")),
         (container("exited", exit_code=0, always=True), False, Verdict(Health.FAILED, "ended with status 0")),

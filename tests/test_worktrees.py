@@ -169,18 +169,36 @@ CONFIG: dict[str, Any] = {
         },
         "db": {"image": "x/db", "networks": {"front": {"aliases": ["dd"], "ipv4_address": "10.9.0.4"}}},
         "seen": {"image": "x/web", "network_mode": "host"},
+        "near": {
+            "image": "x/near",
+            "network_mode": "container:web-1",
+            "pid": "container:web-1",
+            "ipc": "container:theirs",
+            "volumes_from": ["container:web-1:ro", "container:theirs", "db"],
+            "external_links": ["theirs:t"],
+        },
+        "inside": {"image": "x/near", "network_mode": "shop-front"},
     },
     "networks": {
         "default": {"name": "shop-b_default", "ipam": {}},
-        "front": {"name": "shop-front", "ipam": {"config": [{"subnet": "10.9.0.0/24"}]}},
+        "front": {
+            "name": "shop-front",
+            "ipam": {"config": [{"subnet": "10.9.0.0/24"}]},
+            "driver_opts": {"com.docker.network.bridge.name": "br-shop"},
+        },
         "proxy": {"name": "proxy", "ipam": {}, "external": True},
     },
     "volumes": {
         "data": {"name": "shop-b_data"},
         "named": {"name": "shop$data"},
+        "by_chance": {"name": "shop-b-data"},
         "theirs": {"name": "theirs", "external": True},
         "disk": {"name": "shop-b_disk", "driver_opts": {"type": "none", "o": "bind", "device": "/srv/disk"}},
     },
+}
+ELSEWHERE = {
+    "networks": {**CONFIG["networks"], "default": {"name": "other_default"}},
+    "volumes": {**CONFIG["volumes"], "data": {"name": "other_data"}, "disk": {"name": "other_disk"}},
 }
 
 
@@ -203,9 +221,16 @@ def test_the_ports_of_the_files() -> None:
     assert beside.published(CONFIG) == {8005, 3000, 3001, 3002}
 
 
+PORT_NUMBERS = {"web 127.0.0.1:8005:80/tcp": 28_000, "web 3000-3002:3000/tcp": 28_001}
+
+
+def overridden(*joined: str) -> dict[str, Any]:
+    fixed = beside.names_of_files(CONFIG, ELSEWHERE)
+    return cast(dict[str, Any], yaml.load(beside.override(CONFIG, fixed, PORT_NUMBERS, joined), Tagged))
+
+
 def test_the_override_file() -> None:
-    ports = {"web 127.0.0.1:8005:80/tcp": 28_000, "web 3000-3002:3000/tcp": 28_001}
-    made = yaml.load(beside.override(CONFIG, ports), Tagged)
+    made = overridden()
     web = made["services"]["web"]
     tag, published = web["ports"]
     assert (tag, [port.get("published") for port in published]) == ("override", ["28000", "28001-28003", None])
@@ -214,19 +239,49 @@ def test_the_override_file() -> None:
     assert web["networks"] == {"front": {"aliases": ["web-1"]}, "proxy": {"aliases": ["web-1"]}}
     assert made["services"]["db"] == {"networks": {"front": {"ipv4_address": ("reset", None)}}}
     assert "seen" not in made["services"]
-    assert made["networks"] == {"front": {"name": "shop-b_front", "ipam": ("reset", None)}}
+    assert made["networks"] == {
+        "front": {
+            "name": "shop-b_front",
+            "ipam": ("reset", None),
+            "driver_opts": {"com.docker.network.bridge.name": ("reset", None)},
+        },
+        "proxy": {"external": False, "name": "shop-b_proxy"},
+    }
     assert made["volumes"] == {
         "named": {"name": "shop-b_named"},
+        "by_chance": {"name": "shop-b_by_chance"},
         "theirs": {"external": False, "name": "shop-b_theirs"},
     }
 
 
+def test_who_is_put_beside_a_container_is_put_beside_that_of_this_stack() -> None:
+    services = overridden()["services"]
+    assert services["near"] == {
+        "network_mode": "service:web",
+        "pid": "service:web",
+        "volumes_from": ("override", ["web:ro", "container:theirs", "db"]),
+    }
+    assert services["inside"] == {"network_mode": "shop-b_front"}
+
+
+def test_an_external_network_is_joined_when_it_is_asked_for() -> None:
+    made = overridden("proxy")
+    assert "proxy" not in made["networks"]
+    assert made["services"]["web"]["networks"] == {"front": {"aliases": ["web-1"]}}, "the first one's name there"
+    told = beside.shared(CONFIG, Path("/b"), ["proxy"])
+    assert "the network proxy is not made here: in it web is one name for all checkouts" in told
+
+
 def test_what_is_still_shared_is_said() -> None:
     assert beside.shared(CONFIG, Path("/b")) == [
+        "near has the shared memory of the container theirs, which is not this stack's",
+        "near is linked to the container theirs, which is not this stack's",
         "seen is in the network of this machine: the ports it listens on cannot be moved",
+        "web has the engine's socket: what it sees there are the containers of all checkouts",
         "web writes to /srv/files as in every checkout: it lies outside of this one",
         "the network front has other addresses here than 10.9.0.0/24",
-        "the network proxy is not made here: in it web is one name for all checkouts",
+        "the network proxy is not this stack's: here it is one without whoever else is in that"
+        " (STACK_NETWORKS=proxy joins it, where web is one name for all checkouts)",
         "the volume disk is /srv/disk in every checkout",
         "the volume theirs is not this stack's: it has an empty one",
     ]
@@ -320,21 +375,20 @@ class Tree(Stack):
         lines = docker("ps", "--filter", label, "--format", form).stdout.splitlines()
         return {line.split()[0]: line.partition(" ")[2].partition("->")[0] for line in lines}
 
-    def page(self) -> str:
-        with urllib.request.urlopen(f"http://{self.running()['web']}/", timeout=5) as answer:
+    def page(self, path: str = "") -> str:
+        with urllib.request.urlopen(f"http://{self.running()['web']}/{path}", timeout=5) as answer:
             return str(answer.read().decode()).strip()
 
-    def inside(self, script: str) -> str:
-        """What a script says in the container of `web` of this stack."""
-        label = f"label=com.docker.compose.project={self.stack()}"
-        one = docker("ps", "-q", "--filter", label, "--filter", "label=com.docker.compose.service=web").stdout.strip()
+    def inside(self, script: str, service: str = "web") -> str:
+        """What a script says in the container of a service of this stack."""
+        labels = (f"project={self.stack()}", f"service={service}")
+        filters = [word for label in labels for word in ("--filter", f"label=com.docker.compose.{label}")]
+        (one,) = docker("ps", "-q", *filters).stdout.split()
         return docker("exec", one, "sh", "-c", script).stdout.strip()
 
     def ask(self, host: str) -> str:
         """What another service of this stack gets from a host by this name."""
-        label = f"label=com.docker.compose.project={self.stack()}"
-        one = docker("ps", "-q", "--filter", label, "--filter", "label=com.docker.compose.service=user").stdout.strip()
-        return docker("exec", one, "wget", "-q", "-O", "-", f"http://{host}/").stdout.strip()
+        return self.inside(f"wget -q -O - http://{host}/", "user")
 
     def close(self) -> None:
         for name in {self.prefix, *(name for name in projects(f"{self.prefix}-.*"))}:
@@ -401,6 +455,93 @@ def test_three_checkouts_are_up_at_once_and_one_goes(trees: list[Tree]) -> None:
     assert [tree.running() for tree in trees] == before, "each keeps its name and its ports"
     assert containers(trees) == made, "nothing was made anew"
     one_goes_and_one_is_gone(trees, first)
+
+
+AWKWARD = {
+    "compose.yml": """
+        name: PREFIX
+        include: [parts/more.yml]
+        x-small: &small {image: "tst-busybox:1", init: true, stop_grace_period: 1s}
+        services:
+          web:
+            <<: *small
+            container_name: PREFIX-web
+            command: [sh, -c, "hostname > /index.html; exec httpd -f -p 80 -h /"]
+            networks: [theirs, bridged]
+            ports: ["127.0.0.1:PORT:80"]
+          near:
+            <<: *small
+            command: [sleep, "1000"]
+            network_mode: container:PREFIX-web
+            pid: container:PREFIX-web
+            volumes_from: ["container:PREFIX-web"]
+            depends_on: [web]
+          seldom:
+            <<: *small
+            command: [sh, -c, "echo kept > /data/a"]
+            profiles: [seldom]
+            volumes: ["seldom:/data"]
+        networks:
+          theirs: {external: true, name: PREFIX-theirs}
+          bridged: {name: PREFIX-bridged, driver_opts: {com.docker.network.bridge.name: BRIDGE}}
+        volumes:
+          seldom: {name: PREFIX-seldom}
+          mine: {name: PREFIX-two-mine}
+        """,
+    "parts/more.yml": """
+        services:
+          more:
+            image: tst-busybox:1
+            init: true
+            container_name: PREFIX-more
+            command: [sh, -c, "ls /data > /names; touch /data/$$HOSTNAME; exec sleep 1000"]
+            volumes: ["mine:/data"]
+        """,
+}
+
+
+@pytest.fixture
+def awkward(tmp_path: Path, busybox: str) -> Iterator[list[Tree]]:
+    """Two checkouts of a project whose files fix all they can, and the network that is somebody else's."""
+    first = Tree(tmp_path / "one" / "shop")
+    with free_port() as port:
+        bridge = f"{first.prefix[-10:]}br"
+        second = Tree(tmp_path / "two")
+        second.prefix = first.prefix
+        for tree in (first, second):
+            for name, text in AWKWARD.items():
+                tree.write({name: text.replace("PORT", str(port)).replace("BRIDGE", bridge)})
+        docker("network", "create", f"{first.prefix}-theirs")
+        yield [first, second]
+        first.close()
+        docker("network", "rm", f"{first.prefix}-theirs")
+
+
+def test_what_files_fix_is_apart(awkward: list[Tree]) -> None:
+    first, second = awkward
+    assert docker("compose", "--file", str(first.folder / "compose.yml"), "run", "--rm", "seldom").returncode == 0
+    for tree in awkward:
+        done = tree.doit("up_optimized")
+        assert done.returncode == 0, done.stderr
+    assert f"the network {first.prefix}-theirs is not this stack's" in done.stderr
+    ask = "wget -q -O - http://127.0.0.1/index.html"
+    own = [tree.inside("hostname") for tree in awkward]
+    assert len(set(own)) == 2
+    for tree, host in zip(awkward, own, strict=True):
+        assert tree.page("index.html") == host
+        assert tree.inside(ask, "near") == host, "near is in the network of its own stack's web"
+        assert tree.inside("cat /proc/1/root/index.html", "near") == host
+        assert tree.inside("wget -q -O - http://web/index.html", "web") == host, (
+            "no other stack's web is in its networks"
+        )
+        assert tree.inside("cat /names", "more") == "", "nobody else has written to its volume"
+    done = second.doit("down_optimized", "--volumes", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert second.running() == {}
+    assert f"{first.prefix}-seldom" in docker("volume", "ls", "-q").stdout.split(), "that is the first one's data"
+    assert set(first.running()) == {"web", "near", "more"}
+    assert first.doit("down_optimized", "--volumes", "--yes").returncode == 0
+    assert f"{first.prefix}-seldom" not in docker("volume", "ls", "-q").stdout.split()
 
 
 def one_goes_and_one_is_gone(trees: list[Tree], first: Tree) -> None:

@@ -231,6 +231,9 @@ class Settings:
         _stack,
         "what this checkout's stack is called (default: the project's name, or one beside another checkout's)",
     )
+    stack_networks: tuple[str, ...] = _setting(
+        (), _list, "the external networks that a stack beside another checkout's joins too, instead of ones of its own"
+    )
 
     @property
     def dedicated_builder(self) -> bool:

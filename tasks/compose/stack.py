@@ -129,10 +129,11 @@ def start_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
     return compose.argv("--progress", "plain", "start", *services)
 
 
-def down_argv(compose: Compose, *, volumes: bool) -> list[str]:
-    """Remove the project's containers and networks, whatever profile they belong to; with ``volumes`` its data too."""
-    words = ["--progress", "plain", "--profile", "*", "down", "--remove-orphans"]
-    return compose.argv(*words, *(["--volumes"] if volumes else []))
+def down_argv(project: str, *, volumes: bool) -> list[str]:
+    """Remove what carries the project's label: containers and networks, with ``volumes`` its data too. Without the
+    files, whose volumes Compose would remove by their names, whoever's they are."""
+    words = ["--progress", "plain", "--project-name", project, "down", "--remove-orphans"]
+    return ["docker", "compose", *words, *(["--volumes"] if volumes else [])]
 
 
 def logs_argv(

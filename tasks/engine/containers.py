@@ -36,7 +36,7 @@ class Container:
     ``health`` is empty where nothing checks it, ``started`` seconds since the epoch (0: never), ``start_period``
     what its health check grants it to begin, ``restarts`` how often the engine had to start it again, ``ports``
     where its ports are published, as ``address:port → port``, ``volumes`` the named volume at each mount point,
-    ``user`` what it runs as, as its image or Compose says it.
+    ``user`` what it runs as, as its image or Compose says it, ``error`` why the engine could not start it.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Container:
     always: bool = False
     project: str = ""
     user: str = ""
+    error: str = ""
 
     @property
     def running(self) -> bool:
@@ -247,6 +248,7 @@ def container_of(inspected: Mapping[str, Any]) -> Container | None:
         always=(host.get("RestartPolicy") or {}).get("Name") in ("always", "unless-stopped"),
         project=labels.get(PROJECT) or "",
         user=config.get("User") or "",
+        error=state.get("Error") or "",
     )
 
 

@@ -1,15 +1,17 @@
 """What must be another in a stack, so that it runs beside that of another checkout?
 
 Compose keeps apart by the project's name what the files give no name of its own. The rest is moved by an override
-file, which is made from Compose's own answer: published ports, names of containers, networks and volumes, fixed
-addresses. Each service runs the image that was built for this checkout by the tag of its fingerprint: the image's own
-name is whoever's built last. What cannot be moved is said in a sentence. All of this is pure.
+file, which is made from Compose's own answer: published ports, names of containers, networks and volumes, and what
+stands for them elsewhere, fixed addresses, bridges. Each service runs the image that was built for this checkout by the
+tag of its fingerprint: the image's own name is whoever's built last. What cannot be moved is said in a sentence. All of
+this is pure.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -20,6 +22,10 @@ from tasks.stack.images import Kept
 
 # Below what systems hand out for outgoing connections, and above what `ci_test` takes.
 PORTS = range(28_000, 32_000)
+_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+_BRIDGE = "com.docker.network.bridge.name"
+_CONTAINER = "container:"
+_SPACES = {"network_mode": "network", "pid": "processes", "ipc": "shared memory"}
 _MACHINES_OWN = ("/dev", "/proc", "/sys", "/run", "/var/run", "/tmp/.X11-unix")  # noqa: S108  mounted to be shared
 
 
@@ -68,15 +74,33 @@ def assigned(
     return numbers
 
 
-def override(config: Mapping[str, Any], ports: Mapping[str, int]) -> str:
+def names_of_files(config: Mapping[str, Any], elsewhere: Mapping[str, Any]) -> set[str]:
+    """The names of networks and volumes that the files choose: those that are the same in Compose's answer about
+    another project's name."""
+    names, others = (
+        {each.get("name") for section in ("networks", "volumes") for _, each in _all(answer, section)}
+        for answer in (config, elsewhere)
+    )
+    return {name for name in names & others if name}
+
+
+def override(
+    config: Mapping[str, Any], fixed: Collection[str], ports: Mapping[str, int], joined: Collection[str] = ()
+) -> str:
     """The override file, as YAML, for a project that ``docker compose config`` gave this answer about under the name
-    that its stack has here."""
+    that its stack has here. ``fixed`` are the names that the files choose (``names_of_files``), ``joined`` the external
+    networks that it is in as well."""
     stack = config["name"]
+    networks = {name: dict(_network(stack, name, each, fixed, joined)) for name, each in _all(config, "networks")}
+    volumes = {name: dict(_named(stack, name, each, fixed)) for name, each in _all(config, "volumes")}
+    moved = {config["networks"][name]["name"]: f"{stack}_{name}" for name, entry in networks.items() if "name" in entry}
+    kept = {name for name, network in _all(config, "networks") if _is_joined(network, joined)}
+    change = _Change(_owners(config), moved, kept)
     lines = ["# made by `doit up_optimized`: what is another in this checkout's stack"]
     for section, entries in (
-        ("services", {name: dict(_service(name, each, ports)) for name, each in _all(config, "services")}),
-        ("networks", {name: dict(_network(stack, name, each)) for name, each in _all(config, "networks")}),
-        ("volumes", {name: dict(_volume(stack, name, each)) for name, each in _all(config, "volumes")}),
+        ("services", {name: dict(_service(name, each, ports, change)) for name, each in _all(config, "services")}),
+        ("networks", networks),
+        ("volumes", volumes),
     ):
         changed = {name: entry for name, entry in entries.items() if entry}
         lines += [f"{section}:"] * bool(changed)
@@ -97,20 +121,21 @@ def pinned(config: Mapping[str, Any], images: Mapping[str, Kept]) -> str:
     return json.dumps({"services": services}, indent=1, sort_keys=True)
 
 
-def shared(config: Mapping[str, Any], root: Path) -> list[str]:
+def shared(config: Mapping[str, Any], root: Path, joined: Collection[str] = ()) -> list[str]:
     """What this stack still shares with that of another checkout, and what it lacks that the other has, a sentence
-    each; ``root`` is the checkout's."""
-    sentences = []
-    for name, service in _all(config, "services"):
-        if service.get("network_mode") == "host":
-            sentences.append(f"{name} is in the network of this machine: the ports it listens on cannot be moved")
-        for path in _written(service, root):
-            sentences.append(f"{name} writes to {path} as in every checkout: it lies outside of this one")
+    each; ``root`` is the checkout's, ``joined`` as for ``override``."""
+    owners = _owners(config)
+    sentences = [text for name, service in _all(config, "services") for text in _shares(name, service, owners, root)]
     for name, network in _all(config, "networks"):
-        if network.get("external"):
-            users = ", ".join(user for user, each in _all(config, "services") if name in (each.get("networks") or {}))
-            called = network.get("name") or name
+        users = ", ".join(user for user, each in _all(config, "services") if name in (each.get("networks") or {}))
+        called = network.get("name") or name
+        if _is_joined(network, joined):
             sentences.append(f"the network {called} is not made here: in it {users} is one name for all checkouts")
+        elif network.get("external"):
+            sentences.append(
+                f"the network {called} is not this stack's: here it is one without whoever else is in that"
+                f" (STACK_NETWORKS={called} joins it, where {users} is one name for all checkouts)"
+            )
         elif _fixed(network):
             sentences.append(f"the network {name} has other addresses here than {_fixed(network)}")
     for name, volume in _all(config, "volumes"):
@@ -121,21 +146,80 @@ def shared(config: Mapping[str, Any], root: Path) -> list[str]:
     return sentences
 
 
+def _shares(name: str, service: Mapping[str, Any], owners: Mapping[str, str], root: Path) -> Iterator[str]:
+    if service.get("network_mode") == "host":
+        yield f"{name} is in the network of this machine: the ports it listens on cannot be moved"
+    for key, what in _SPACES.items():
+        container = _container(service.get(key))
+        if container and container not in owners:
+            yield f"{name} has the {what} of the container {container}, which is not this stack's"
+    for link in service.get("external_links") or ():
+        yield f"{name} is linked to the container {link.partition(':')[0]}, which is not this stack's"
+    if any(mount.get("source") in _SOCKETS for mount in service.get("volumes") or ()):
+        yield f"{name} has the engine's socket: what it sees there are the containers of all checkouts"
+    for path in _written(service, root):
+        yield f"{name} writes to {path} as in every checkout: it lies outside of this one"
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What is called otherwise in this stack: the service of each container's name, the new name of each network that
+    has one, and the networks that stay others'."""
+
+    owners: Mapping[str, str]
+    networks: Mapping[str, str]
+    kept: Collection[str]
+
+    def of(self, mode: str) -> str:
+        """Another service's namespace, or a network, in this stack."""
+        if owner := self.owners.get(_container(mode)):
+            return f"service:{owner}"
+        return self.networks.get(mode, mode)
+
+    def source(self, text: str) -> str:
+        """Whose volumes are mounted, in this stack: ``container:NAME[:ro]``, or a service."""
+        container, colon, mode = text.removeprefix(_CONTAINER).partition(":")
+        owner = self.owners.get(container) if text.startswith(_CONTAINER) else None
+        return f"{owner}{colon}{mode}" if owner else text
+
+
+def _owners(config: Mapping[str, Any]) -> dict[str, str]:
+    return {own: name for name, service in _all(config, "services") if (own := service.get("container_name"))}
+
+
+def _container(mode: str | None) -> str:
+    """The container that a service is put into, where it is named: ``container:NAME``."""
+    return mode.removeprefix(_CONTAINER) if mode and mode.startswith(_CONTAINER) else ""
+
+
+def _is_joined(network: Mapping[str, Any], joined: Collection[str]) -> bool:
+    return bool(network.get("external")) and network.get("name") in joined
+
+
 def _all(config: Mapping[str, Any], section: str) -> list[tuple[str, Mapping[str, Any]]]:
     return [(name, entry or {}) for name, entry in sorted((config.get(section) or {}).items())]
 
 
-def _service(name: str, service: Mapping[str, Any], ports: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+def _service(
+    name: str, service: Mapping[str, Any], ports: Mapping[str, int], change: _Change
+) -> Iterator[tuple[str, str]]:
     published = service.get("ports") or ()
     if any(map(_count, published)):
         yield "ports", f"!override {_yaml([_moved(name, port, ports) for port in published])}"
     own = service.get("container_name")
     if own:
         yield "container_name", "!reset null"
+    for key in _SPACES:
+        if (mode := service.get(key)) and change.of(mode) != mode:
+            yield key, _yaml(change.of(mode))
+    sources = service.get("volumes_from") or []
+    if (moved := [change.source(text) for text in sources]) != sources:
+        yield "volumes_from", f"!override {_yaml(moved)}"
     networks = {}
     for key, joined in (service.get("networks") or {}).items():
-        # The engine lets a container be found by its name: it is still found by the one that others know.
-        parts = [f"aliases: {_yaml([own])}"] if own else []
+        # The engine lets a container be found by its name: it is still found by the one that others know. Not where
+        # these are no stack's of a checkout: there it is the name of the first one's.
+        parts = [f"aliases: {_yaml([own])}"] if own and key not in change.kept else []
         parts += [f"{word}: !reset null" for word in ("ipv4_address", "ipv6_address") if (joined or {}).get(word)]
         if parts:
             networks[key] = f"{_yaml(key)}: {{{', '.join(parts)}}}"
@@ -143,25 +227,24 @@ def _service(name: str, service: Mapping[str, Any], ports: Mapping[str, int]) ->
         yield "networks", f"{{{', '.join(networks.values())}}}"
 
 
-def _network(stack: str, name: str, network: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if network.get("external"):
+def _network(
+    stack: str, name: str, network: Mapping[str, Any], fixed: Collection[str], joined: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    if _is_joined(network, joined):
         return
-    if _is_named(stack, network):
-        yield "name", _yaml(f"{stack}_{name}")
+    yield from _named(stack, name, network, fixed)
     if _fixed(network):
         yield "ipam", "!reset null"
+    if _BRIDGE in (network.get("driver_opts") or {}):
+        yield "driver_opts", f"{{{_yaml(_BRIDGE)}: !reset null}}"
 
 
-def _volume(stack: str, name: str, volume: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if volume.get("external"):
+def _named(stack: str, name: str, resource: Mapping[str, Any], fixed: Collection[str]) -> Iterator[tuple[str, str]]:
+    """A name of this stack's own for what would be the same one in another."""
+    if resource.get("external"):
         yield "external", "false"
-    if volume.get("external") or _is_named(stack, volume):
+    if resource.get("external") or resource.get("name") in fixed:
         yield "name", _yaml(f"{stack}_{name}")
-
-
-def _is_named(stack: str, resource: Mapping[str, Any]) -> bool:
-    """Whether the files give it a name of its own, which does not hold the project's."""
-    return stack not in (resource.get("name") or stack)
 
 
 def _fixed(network: Mapping[str, Any]) -> str:

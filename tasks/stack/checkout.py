@@ -102,11 +102,13 @@ def settled(run: Run) -> Compose:
         choice = dataclasses.replace(choice, ports=_ports(choice, config))
         _keep(run, choice)
     moved, images = _overrides(run)
-    files.write(moved, beside.override(config, choice.ports))
+    elsewhere = Compose(run.files, f"{choice.name}-elsewhere", run.environ).config()
+    joined = run.settings.stack_networks
+    files.write(moved, beside.override(config, beside.names_of_files(config, elsewhere), choice.ports, joined))
     if not images.is_file():
         files.write(images, beside.pinned(config, {}))
     print(f"the stack of this checkout is {choice.name}, beside {_first(choice, others)}", file=sys.stderr)
-    for sentence in beside.shared(config, choice.place.root):
+    for sentence in beside.shared(config, choice.place.root, joined):
         print(sentence, file=sys.stderr)
     return Compose((*run.files, moved, images), choice.name, run.environ)
 

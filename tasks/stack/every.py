@@ -20,6 +20,7 @@ from tasks.base.command_line import last_words
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
+from tasks.compose.stack import down_argv
 from tasks.engine.containers import Belongings, Containers, composed
 from tasks.engine.layers import Disk, chained, parts_of
 from tasks.planning.action import Action
@@ -91,12 +92,10 @@ def down(run: Run, volumes: bool, yes: bool, gone: bool) -> None:
 
 def _remove(run: Run, choice: Choice, volumes: bool) -> str:
     """Remove one stack; "" or why it is still there."""
-    words = ["--progress", "plain", "down", "--remove-orphans", *(["--volumes"] if volumes else [])]
     with lock.exclusive(
         lock.of_engine(choice.engine, "stack", choice.name), f"waiting for another run that changes {choice.name}"
     ):
-        # In a folder without Compose files, so that the labels alone count.
-        done = commands.run(["docker", "compose", "--project-name", choice.name, *words], cwd=Path("/"))
+        done = commands.run(down_argv(choice.name, volumes=volumes), cwd=Path("/"))
         if done.status:
             return f"{choice.name}: {last_words(done.stderr)}"
         if not Containers(choice.name).belongings():

@@ -142,8 +142,11 @@ def _judge(container: Container, moment: Moment) -> Verdict:
         words = f"crash loop: restarted {again} times, last with status {container.exit_code}"
         return Verdict(Health.FAILED, words, started)
     if container.state == "created":
-        to_come = Verdict(Health.WAITING, "created")
-        return to_come if moment.coming else Verdict(Health.BLOCKED, "was created, but not started")
+        if moment.coming:
+            return Verdict(Health.WAITING, "created")
+        if container.error:
+            return Verdict(Health.FAILED, f"could not be started: {container.error}")
+        return Verdict(Health.BLOCKED, "was created, but not started")
     if container.state == "restarting":
         return Verdict(Health.WAITING, f"ended with status {container.exit_code}, starting again", started)
     if container.state in ("exited", "dead"):

@@ -84,8 +84,7 @@ def down(run: Run, volumes: bool, yes: bool) -> None:
             print(f"this removes for ever the data in {', '.join(there.volumes)}", file=sys.stderr)
             if not yes:
                 confirm()
-        compose = checkout.compose_of(run, choice)
-        done = compose_run(compose, down_argv(compose, volumes=volumes), bringup.log_of(run, "down"))
+        done = compose_run(down_argv(choice.name, volumes=volumes), bringup.log_of(run, "down"))
         if done:
             raise UserError(f"docker compose down: {done}", remedy=f"its log is {bringup.log_of(run, 'down')}")
         journal.close_left(run, "its containers are gone")
@@ -101,11 +100,11 @@ def _kept(there: Belongings) -> str:
     return f"; data is kept in {', '.join(there.volumes)}" if there.volumes else ""
 
 
-def compose_run(compose: Compose, argv: Sequence[str], log: Path) -> str:
-    """Run a command of Compose's to its end, its output going to ``log``; '' or why it failed."""
+def compose_run(argv: Sequence[str], log: Path) -> str:
+    """Run a command of Compose's that needs no files to its end, its output going to ``log``; '' or why it failed."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        done = commands.run(argv, cwd=compose.directory, env=compose.env, stdout=output, stderr=output)
+        done = commands.run(argv, cwd=Path("/"), stdout=output, stderr=output)
     return last_words(log.read_text(errors="replace")) if done.status else ""
 
 
