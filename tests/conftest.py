@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -69,9 +71,25 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 needs_docker_command = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
 
 
+# The files that take longest, the longest first, for what begins last is what all workers wait for. The others follow
+# as they are named. `doit test` ends with what took longest this time.
+LONG = [
+    "differential", "fresh_clone", "distroless", "profiles", "documented", "stack", "images", "several", "share",
+    "cache", "migrate", "test_image", "edge", "model_whole", "compare", "replay_history", "agreement", "whole_runs",
+    "rebuild", "backup", "shared_base", "engine_dies", "kill_group", "state_runs", "input_files", "keyless", "doitw",
+    "ci", "sbom", "builder",
+]  # fmt: skip
+
+
+def _place(item: pytest.Item) -> int:
+    name = item.path.stem.removeprefix("test_")
+    return LONG.index(name) if name in LONG else len(LONG)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before marks select: whoever asks for the engine is marked, and what needs the images of the stack gets them."""
+    items.sort(key=_place)
     for item in items:
         assert isinstance(item, pytest.Function)
         given = item.callspec.params if hasattr(item, "callspec") else {}
@@ -79,6 +97,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("engine")
         if item.get_closest_marker("stack"):
             item.fixturenames.insert(0, "stack_images")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Beside the tests that took longest, where ``--durations`` asks for them, the files."""
+    seconds: collections.Counter[str] = collections.Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.partition("::")[0]] += report.duration  # type: ignore[assignment]
+    if config.option.durations and len(seconds) > 1:
+        terminalreporter.section(f"slowest {config.option.durations} files")
+        for name, count in seconds.most_common(config.option.durations):
+            terminalreporter.write_line(f"{count:.2f}s {name}")
 
 
 @pytest.fixture(scope="session", autouse=True)

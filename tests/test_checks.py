@@ -15,7 +15,7 @@ from doit.cmdparse import CmdOption, TaskParse
 
 from tasks.cli import checks
 from tasks.cli.lock import LOCKS, lock
-from tests.conftest import ROOT
+from tests.conftest import LONG, ROOT
 
 
 @pytest.fixture
@@ -33,6 +33,10 @@ def test_unit_tests_build_nothing_and_take_what_needs_no_engine(ran: list[list[s
     assert command[-3:] == ["-k", "plan", "-x"]
     assert checks.task_test_unit()["task_dep"] == ["_dev_environment"]
     assert "build_optimized" not in checks.task_test()["task_dep"]
+
+
+def test_what_is_begun_first_is_there() -> None:
+    assert set(LONG) <= {path.stem.removeprefix("test_") for path in ROOT.glob("tests/**/test_*.py")}
 
 
 @pytest.mark.parametrize("task", [checks.task_test, checks.task_test_unit])

@@ -134,7 +134,7 @@ class Ran:
         yield TemporaryEngine(name, {"ENGINE": name})
 
 
-SIDE_BY_SIDE = "--ignore=tests/e2e --dist=loadfile --numprocesses=3"
+SIDE_BY_SIDE = " ".join(checks._SIDE_BY_SIDE)
 KEPT = "tests/test_differential_doubt.py tests/test_rebuild.py tests/test_sent_again.py"
 JUDGED = f"tests/test_differential.py tests/test_differential_plan.py {KEPT}"
 
