@@ -19,7 +19,7 @@ from tasks.base import commands
 from tasks.base.errors import UserError
 from tasks.compose.stack import Compose
 from tasks.engine.client import normalise
-from tasks.engine.containers import Containers, projects
+from tasks.engine.containers import Belongings, Containers, projects
 from tasks.run import Run
 from tasks.stack import beside, seed
 from tasks.stack.checkout import Choice, Other, decide, is_in_the_way, name_for
@@ -63,6 +63,19 @@ def test_a_worktree_is_a_twin_and_a_relative_and_a_clone_only_a_twin(tmp_path: P
     assert main.is_twin(clone)
     assert not main.is_relative(clone)
     assert (inside.root, inside.repository) == (tmp_path / "main/trees/b", tmp_path / "main/.git")
+
+
+def test_clones_of_one_repository_are_relatives(tmp_path: Path) -> None:
+    main, near, far, farther = (checkout(tmp_path / name) for name in ("main", "near", "far", "farther"))
+    assert (main.origin, Place(tmp_path, tmp_path).origin) == (str(tmp_path / "main"), "")
+    remote = '[remote "other"]\n\turl = x\n[remote "origin"]\n\tfetch = a\n\turl = {}\n[branch "a"]\n'
+    for place, address in ((near, main.root), (far, "https://x/a/b.git"), (farther, "https://x/a/b")):
+        (place.root / ".git" / "config").write_text(remote.format(address))
+    assert near.is_relative(main)
+    assert far.is_relative(farther)
+    assert not far.is_relative(main)
+    (near.root / ".git" / "config").write_text(remote.format("../main"))
+    assert near.is_relative(main)
 
 
 def test_two_folders_of_one_checkout_are_two_projects(tmp_path: Path) -> None:
@@ -130,20 +143,31 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ports", "containers", "moved"), [({8005}, {"a"}, True), (set(), {"web-1"}, True), ({8006}, {"a"}, False)]
+    ("has", "moved"),
+    [
+        ({"ports": {8005}}, True),
+        ({"containers": {"web-1"}}, True),
+        ({"resources": {"theirs"}}, True),
+        ({"resources": {"shop-front"}}, True),
+        ({"ports": {8006}, "containers": {"a"}, "resources": {"shop-b_data", "bridge"}}, False),
+    ],
 )
 def test_a_worktree_that_compose_calls_otherwise_is_moved_where_it_wants_what_another_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ports: set[int], containers: set[str], moved: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: dict[str, set[str]], moved: bool
 ) -> None:
-    monkeypatch.setattr(Compose, "config", lambda self: CONFIG)
+    kept = Belongings((), (), ())
+    monkeypatch.setattr(Containers, "belongings", lambda self: kept)
+    monkeypatch.setattr(Compose, "config", lambda self: ELSEWHERE if self.project.endswith("elsewhere") else CONFIG)
     main = checkout(tmp_path / "shop")
     there = worktree(tmp_path / "fix", tmp_path / "shop")
     choice = Choice("fix", "fix", str(there.directory), "unix:///engine")
     run = cast(Run, SimpleNamespace(files=(), environ={}))
-    of_main = Other("shop", main, frozenset(ports), frozenset(containers))
+    of_main = Other("shop", main, **{key: frozenset(names) for key, names in has.items()})
     assert is_in_the_way(run, choice, [of_main]) == moved
     stranger = dataclasses.replace(of_main, place=checkout(tmp_path / "other"))
     assert not is_in_the_way(run, choice, [stranger])
+    kept = Belongings((), (), ("shop$data",))
+    assert is_in_the_way(run, choice, [of_main]), "the data of a stack that is down"
 
 
 # ---- what is another in a stack beside the first

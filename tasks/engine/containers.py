@@ -86,13 +86,14 @@ class Belongings:
 
 @dataclass(frozen=True)
 class Composed:
-    """A container that Compose made, of whatever project: from which folder, and the ports of this machine that it has
-    now."""
+    """A container that Compose made, of whatever project: from which folder, the ports of this machine that it has
+    now, and the names of the networks that it is in and of the volumes that it mounts."""
 
     project: str
     directory: str
     name: str
     ports: frozenset[int]
+    resources: frozenset[str]
 
 
 class Containers:
@@ -203,6 +204,8 @@ def composed() -> list[Composed]:
             container["Labels"][_DIRECTORY],
             (container.get("Names") or [""])[0].lstrip("/"),
             frozenset(port["PublicPort"] for port in container.get("Ports") or () if port.get("PublicPort")),
+            frozenset((container.get("NetworkSettings") or {}).get("Networks") or ())
+            | {mount["Name"] for mount in container.get("Mounts") or () if mount.get("Name")},
         )
         for container in listed
     ]

@@ -25,6 +25,7 @@ PORTS = range(28_000, 32_000)
 _SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 _BRIDGE = "com.docker.network.bridge.name"
 _CONTAINER = "container:"
+_ENGINES_OWN = ("bridge", "host", "none")  # networks in which nobody has a name
 _SPACES = {"network_mode": "network", "pid": "processes", "ipc": "shared memory"}
 _MACHINES_OWN = ("/dev", "/proc", "/sys", "/run", "/var/run", "/tmp/.X11-unix")  # noqa: S108  mounted to be shared
 
@@ -81,7 +82,7 @@ def names_of_files(config: Mapping[str, Any], elsewhere: Mapping[str, Any]) -> s
         {each.get("name") for section in ("networks", "volumes") for _, each in _all(answer, section)}
         for answer in (config, elsewhere)
     )
-    return {name for name in names & others if name}
+    return {name for name in names & others if name and name not in _ENGINES_OWN}
 
 
 def override(
@@ -129,6 +130,8 @@ def shared(config: Mapping[str, Any], root: Path, joined: Collection[str] = ()) 
     for name, network in _all(config, "networks"):
         users = ", ".join(user for user, each in _all(config, "services") if name in (each.get("networks") or {}))
         called = network.get("name") or name
+        if called in _ENGINES_OWN:
+            continue
         if _is_joined(network, joined):
             sentences.append(f"the network {called} is not made here: in it {users} is one name for all checkouts")
         elif network.get("external"):
@@ -193,7 +196,7 @@ def _container(mode: str | None) -> str:
 
 
 def _is_joined(network: Mapping[str, Any], joined: Collection[str]) -> bool:
-    return bool(network.get("external")) and network.get("name") in joined
+    return bool(network.get("external")) and network.get("name") in (*_ENGINES_OWN, *joined)
 
 
 def _all(config: Mapping[str, Any], section: str) -> list[tuple[str, Mapping[str, Any]]]:

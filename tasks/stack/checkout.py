@@ -58,12 +58,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Other:
-    """A stack of another folder: its name, and which ports and names of containers it has now."""
+    """A stack of another folder: its name, and which ports and names of containers, networks and volumes it has now."""
 
     name: str
     place: Place
     ports: frozenset[int] = frozenset()
     containers: frozenset[str] = frozenset()
+    resources: frozenset[str] = frozenset()
 
     def is_beside(self, here: Place) -> bool:
         """Whether it is that of another checkout of the same project, which is there."""
@@ -102,9 +103,8 @@ def settled(run: Run) -> Compose:
         choice = dataclasses.replace(choice, ports=_ports(choice, config))
         _keep(run, choice)
     moved, images = _overrides(run)
-    elsewhere = Compose(run.files, f"{choice.name}-elsewhere", run.environ).config()
-    joined = run.settings.stack_networks
-    files.write(moved, beside.override(config, beside.names_of_files(config, elsewhere), choice.ports, joined))
+    fixed, joined = beside.names_of_files(config, _elsewhere(run, choice)), run.settings.stack_networks
+    files.write(moved, beside.override(config, fixed, choice.ports, joined))
     if not images.is_file():
         files.write(images, beside.pinned(config, {}))
     print(f"the stack of this checkout is {choice.name}, beside {_first(choice, others)}", file=sys.stderr)
@@ -153,18 +153,31 @@ def decide(choice: Choice, kept: Choice | None, others: Sequence[Other], wanted:
 
 
 def is_in_the_way(run: Run, choice: Choice, others: Sequence[Other]) -> bool:
-    """Whether another checkout of the same repository, whose stack has another name, has a port or the name of a
-    container that the files give to this one."""
+    """Whether another checkout of the same repository, whose stack has another name, has a port, or the name of a
+    container, network or volume, that the files give to this one."""
     here = choice.place
     relatives = [other for other in others if other.name != choice.name and here.is_relative(other.place)]
     relatives = [other for other in relatives if other.place.there]
-    ports = frozenset().union(*(other.ports for other in relatives))
-    names = frozenset().union(*(other.containers for other in relatives))
-    if not ports and not names:
+    if not relatives:
         return False
     config = Compose(run.files, choice.name, run.environ).config()
-    wanted = {service.get("container_name") for service in (config.get("services") or {}).values()}
-    return bool(wanted & names) or not ports.isdisjoint(beside.published(config))
+    names = {service.get("container_name") for service in (config.get("services") or {}).values()}
+    fixed = beside.names_of_files(config, _elsewhere(run, choice))
+    ports = beside.published(config)
+    return any(
+        ports & other.ports or names & other.containers or (fixed and fixed & _resources(other)) for other in relatives
+    )
+
+
+def _resources(other: Other) -> set[str]:
+    """The names of the networks and volumes of a stack, those included that are there while it is down."""
+    kept = Containers(other.name).belongings()
+    return {*other.resources, *kept.networks, *kept.volumes}
+
+
+def _elsewhere(run: Run, choice: Choice) -> dict[str, Any]:
+    """What Compose would say of the project under a name that no stack of it has."""
+    return Compose(run.files, f"{choice.name}-elsewhere", run.environ).config()
 
 
 def name_for(project: str, root: Path, taken: Collection[str]) -> str:
@@ -193,7 +206,7 @@ def _chosen(run: Run, others: Sequence[Other]) -> Choice:
         str(place.directory),
         run.engine.address,
         tuple(map(str, run.files)),
-        f"{place.inner} of {place.repository}" if place.repository else "",
+        f"{place.inner} of {place.origin}" if place.repository else "",
     )
     return decide(choice, _kept(run, choice), others, run.settings.stack_name)
 
@@ -222,6 +235,7 @@ def _others(run: Run) -> list[Other]:
             Place.of(Path(directory)),
             frozenset().union(*(container.ports for container in containers)),
             frozenset(container.name for container in containers),
+            frozenset().union(*(container.resources for container in containers)),
         )
         for (project, directory), containers in by_stack.items()
     ]

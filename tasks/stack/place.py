@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+_ORIGIN = re.compile(r'^\[remote "origin"\]\s*\n(?:[ \t]+.*\n)*?[ \t]+url[ \t]*=(.*)$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,21 @@ class Place:
         return not nested or (self.repository is not None and other.repository is not None)
 
     def is_relative(self, other: Place) -> bool:
-        """Whether both are checkouts of one git repository, and the same folder of it."""
-        return self.repository is not None and self.repository == other.repository and self.is_twin(other)
+        """Whether both are checkouts of one git repository, or of clones of one, and the same folder of it."""
+        return self.repository is not None and self.origin == other.origin and self.is_twin(other)
+
+    @property
+    def origin(self) -> str:
+        """Which repository this is of: where it was cloned from, or itself; "" without git."""
+        if self.repository is None:
+            return ""
+        address = str(self.repository)
+        with contextlib.suppress(OSError, ValueError):
+            if cloned := _ORIGIN.search((self.repository / "config").read_text()):
+                address = cloned[1].strip()
+        if address.startswith(("/", ".")):  # what it was cloned from may itself be reached by a link
+            address = os.path.realpath(self.repository.parent / address)
+        return address.rstrip("/").removesuffix(".git").rstrip("/")
 
     @property
     def inner(self) -> Path:
