@@ -255,6 +255,16 @@ def test_what_a_test_says_is_written_without_secrets_that_come_in_pieces() -> No
     assert [*hidden_lines([b"a\nb", b"c\n"], hide)] == ["a\n", "bc\n", ""], "as soon as a line is whole"
 
 
+def test_a_line_without_an_end_is_not_held_for_ever_and_shows_no_secret_where_it_is_cut() -> None:
+    secret = "hunter2-hunter2"
+    hide = masker({"DB_PASSWORD": secret})
+    said = (secret + "-" * 4) * 250_000
+    pieces = [said[at : at + 65_521].encode() for at in range(0, len(said), 65_521)]
+    texts = [*hidden_lines(pieces, hide)]
+    assert "".join(texts) == said.replace(secret, "***")
+    assert len(texts) > 2
+
+
 @pytest.mark.parametrize("status", [0, 1])
 def test_the_end_to_end_tests_leave_a_file_without_secrets_and_none_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, capsys: pytest.CaptureFixture[str]

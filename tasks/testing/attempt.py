@@ -14,6 +14,9 @@ from tasks.base.errors import UserError
 from tasks.run import Run
 from tasks.testing.planned import Planned
 
+_HELD = 1024 * 1024  # so much of a line is waited for
+_OVERLAP = 16 * 1024  # no value of a secret is longer
+
 
 class Attempt(NamedTuple):
     """The exit status, when it began (seconds since the epoch), how long it took, what its JUnit file says ("" for
@@ -33,14 +36,24 @@ def log_of(run: Run, planned: Planned) -> Path:
 
 
 def hidden_lines(pieces: Iterable[bytes], hide: Callable[[str], str]) -> Iterator[str]:
-    """What a test says, as texts without the values of secrets, each of whole lines: a value may come in pieces."""
+    """What a test says, as texts without the values of secrets, each of whole lines: a value may come in pieces. A line
+    that is too long to be held is let go in parts, of which only a value longer than ``_OVERLAP`` could come through."""
     decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
-    begun = ""
+    held: list[str] = []
+    size = 0
     for piece in pieces:
-        whole, line_end, begun = (begun + decode(piece)).rpartition("\n")
+        text = decode(piece)
+        whole, line_end, rest = text.rpartition("\n")
         if line_end:
-            yield hide(f"{whole}\n")
-    yield hide(begun + decode(b"", True))
+            yield hide(f"{''.join(held)}{whole}\n")
+            held, size = [], 0
+        held.append(rest)
+        size += len(rest)
+        if size > _HELD:
+            hidden = hide("".join(held))
+            yield hidden[:-_OVERLAP]
+            held, size = [hidden[-_OVERLAP:]], _OVERLAP
+    yield hide("".join(held) + decode(b"", True))
 
 
 def ended(status: int, began: float, junit: tuple[Path, str] | None, why: str = "") -> Attempt:
