@@ -151,7 +151,7 @@ def test_a_mount_point_is_refused_before_anything_is_made(tmp_path: Path) -> Non
     target = tmp_path / "out"
     with mounted(target):
         written_over(target)
-        with pytest.raises(UserError, match="is mounted, so no other folder can take its place .name a folder in it"):
+        with pytest.raises(UserError, match="is mounted, so no other folder can take its place"):
             leftovers.refuse_foreign(target, INDEX, "an earlier export")
         (target / INDEX).unlink()
         with pytest.raises(UserError, match="is mounted"):
@@ -173,7 +173,7 @@ def test_where_a_folder_cannot_be_renamed_the_earlier_one_stays(
     made = written_over(target)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refused)
-        with pytest.raises(UserError, match="Device or resource busy.*what was there is as it was"):
+        with pytest.raises(UserError, match=r"Device or resource busy.*what was there is as it was"):
             leftovers.take_the_place_of(target, made)
     assert (target / INDEX).read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "out"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,13 +19,16 @@ from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
 from tasks.base.settings import Settings
-from tasks.building import builds_lock, externals, make, turns
+from tasks.building import builds_lock, externals, make, room, turns
 from tasks.building.attempt import Attempt, ImageBuild
 from tasks.building.room import Room
 from tasks.compose.needs import NOTHING, Needs, parse
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
+from tasks.sharing.lease import BuildCoordinator
+from tasks.sharing.wanted import wanted_of
+from tests import loopback
 from tests.conftest import ROOT, Lab, file_in
 from tests.test_plan import made
 
@@ -123,35 +127,42 @@ def test_what_needs_nothing_never_waits() -> None:
 
 
 class Others:
-    """The other machines, of which one builds ``waits`` until it is told to end."""
+    """The other machines, of which one builds an image until it is told to end."""
 
     on = True
 
-    def __init__(self) -> None:
+    def __init__(self, building: str) -> None:
+        self._turn = turn_of(building)
         self.asked, self.ends = threading.Event(), threading.Event()
 
     @contextlib.contextmanager
     def acquire(self, turn: str, *_: object) -> Iterator[bool]:
-        if turn.startswith("ab"):
+        if turn == self._turn:
             self.asked.set()
             assert self.ends.wait(20)
         yield True
 
+    def holds(self, turn: str) -> bool:
+        return False
 
-def test_who_waits_for_another_machine_takes_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Else a machine with room for one build would do nothing until another machine's is done."""
-    run, others, built = Run((tmp_path / "compose.yml",), {}), Others(), threading.Event()
-    decisions = {
-        name: Decision(name, Action.BUILD, (), made(name, fingerprint=mark))
-        for name, mark in {"waits": "abab", "goes": "cdcd"}.items()
-    }
+
+def machine_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    coordinator: object,
+    names: Sequence[str],
+    builds: Callable[[str], None],
+) -> Callable[[str], threading.Thread]:
+    """A machine with room for one build; what begins to build an image there, for which ``builds`` is called."""
+    run = Run((folder / "compose.yml",), {})
+    decisions = {name: Decision(name, Action.BUILD, (), made(name, fingerprint=f"{name}-f")) for name in names}
     vars(run).update(
         settings=Settings(redis_url="redis://there", cache_registry="reg:5000"),
-        folder=tmp_path,
-        coordinator=others,
+        folder=folder,
+        coordinator=coordinator,
         share=SimpleNamespace(writes=True, forget=lambda wanted: None),
         project=SimpleNamespace(needs=dict.fromkeys(decisions, Needs(1, 0))),
-        engine=SimpleNamespace(address=str(tmp_path), info=lambda: {"NCPU": 1}),
+        engine=SimpleNamespace(address=str(folder), info=lambda: {"NCPU": 1}),
         expected=SimpleNamespace(builds={}),
         snapshot=lambda: SimpleNamespace(platform="linux/amd64"),
         declared=lambda: {name: each.inputs for name, each in decisions.items()},
@@ -159,8 +170,7 @@ def test_who_waits_for_another_machine_takes_no_room(monkeypatch: pytest.MonkeyP
     )
 
     def ends(build: ImageBuild) -> None:
-        if build.name == "goes":
-            built.set()
+        builds(build.name)
         raise UserError("that is all")
 
     monkeypatch.setattr(turns, "taken", lambda run, decision: contextlib.nullcontext(False))
@@ -173,15 +183,69 @@ def test_who_waits_for_another_machine_takes_no_room(monkeypatch: pytest.MonkeyP
         with contextlib.suppress(UserError):
             make._build_first(run, decisions[name], Attempt(0))
 
-    threads = {name: threading.Thread(target=build, args=(name,), daemon=True) for name in decisions}
-    threads["waits"].start()
-    assert others.asked.wait(20)
-    threads["goes"].start()
-    assert built.wait(20), "it has the room, and waits for another machine"
-    others.ends.set()
-    for thread in threads.values():
+    def begin(name: str) -> threading.Thread:
+        thread = threading.Thread(target=build, args=(name,), daemon=True)
+        thread.start()
+        return thread
+
+    return begin
+
+
+def all_end(*threads: threading.Thread) -> None:
+    for thread in threads:
         thread.join(20)
         assert not thread.is_alive()
+
+
+def test_who_waits_for_another_machine_takes_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else a machine with room for one build would do nothing until another machine's is done."""
+    others, built = Others("waits"), threading.Event()
+    begin = machine_of_one(
+        monkeypatch, tmp_path, others, ("waits", "goes"), lambda name: built.set() if name == "goes" else None
+    )
+    waits = begin("waits")
+    assert others.asked.wait(20)
+    goes = begin("goes")
+    assert built.wait(20), "it has the room, and waits for another machine"
+    others.ends.set()
+    all_end(waits, goes)
+
+
+def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else other machines would wait for one that does nothing. And who then has room, but finds that another machine
+    has begun meanwhile, gives it back."""
+    first, third, built = threading.Event(), threading.Event(), list[str]()
+
+    def builds(name: str) -> None:
+        built.append(name)
+        assert {"first": first, "third": third}.get(name, first).wait(20)
+
+    with loopback.redis(tmp_path / "redis") as service:
+        ours, other = (BuildCoordinator(f"redis://127.0.0.1:{service.port}/0", print) for _ in range(2))
+        begin = machine_of_one(monkeypatch, tmp_path, ours, ("first", "second", "third"), builds)
+        noted = list[str]()
+        monkeypatch.setattr(turns, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
+        monkeypatch.setattr(room, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
+        threads = [begin("first")]
+        wait_until(lambda: built == ["first"])
+        threads.append(begin("second"))
+        wait_until(lambda: any(each.startswith("second waits for 1 of 1 processors") for each in noted))
+        with other.acquire(turn_of("second"), lambda who: None, lambda: False) as waited:
+            assert not waited, "it was given back before anybody was told that there is no room"
+            first.set()
+            wait_until(lambda: any(each.startswith(f"second waits for {os.uname().nodename}") for each in noted))
+            threads.append(begin("third"))
+            wait_until(lambda: built == ["first", "third"])
+            third.set()
+        all_end(*threads)
+    assert built == ["first", "third", "second"]
+
+
+def turn_of(name: str) -> str:
+    """What a lease on the image ``name`` is on."""
+    wanted = wanted_of(made(name, fingerprint=f"{name}-f"), "linux/amd64")
+    assert wanted
+    return wanted.turn
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.builds(Needs, st.integers(0, 6), st.integers(0, 150))), max_size=8))

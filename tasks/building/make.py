@@ -14,10 +14,12 @@ after the action). What only BuildKit reads, a remote context or an ``ADD`` of a
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tasks.base import commands
@@ -224,7 +226,8 @@ def _build_first(run: Run, decision: Decision, which: Attempt) -> bool:
 
 
 def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
-    """Build an image, unless another machine does so at this moment or has just done so: then it is pulled."""
+    """Build an image, unless another machine does so at this moment or has just done so: then it is pulled. Who waits
+    for another machine has no room on this one, and who waits for room no lease."""
     wanted = None
     if run.settings.redis_url and run.settings.cache_registry:  # most builds concern nobody else: nothing is imported
         wanted = wanted_of(decision.inputs, run.snapshot().platform)
@@ -233,28 +236,33 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
         return
     name = decision.name
     run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected.builds.get(name)))
-
-    def waits(who: str) -> None:
-        builds_lock.let_go(run)
-        run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
-
-    with run.coordinator.acquire(wanted.turn, waits, commands.stopping, run.expected.builds.get(name)):
-        if commands.stopping():
-            raise commands.Stopped
-        run.share.forget(wanted)
-        if builds_lock.take_again(run, _waits_for_pruning(run, name)):
-            run.changed()
-            decision = _decided(run, name)
-        else:
-            decision = run.decide(name, refresh=True)
-        if decision.action == Action.PULL:
-            if _pull(run, decision):
+    while True:
+        with turns.leased(run, wanted, name):
+            if builds_lock.take_again(run, _waits_for_pruning(run, name)):
+                run.changed()
+                decision = _decided(run, name)
+            else:
+                decision = run.decide(name, refresh=True)
+            if decision.action == Action.PULL:
+                if _pull(run, decision):
+                    return
+                decision = _decided(run, name)
+            if not decision.builds:
+                _do(run, decision, which)
                 return
-            decision = _decided(run, name)
-        if decision.builds:
-            _build(ImageBuild(run, decision, which))
-        else:
-            _do(run, decision, which)
+            with contextlib.suppress(room.Full):
+                at_once = room.taken(run, decision, wait=not run.coordinator.holds(wanted.turn))
+                _build(ImageBuild(run, decision, which), at_once)
+                return
+        with (
+            room.taken(run, decision),
+            contextlib.suppress(turns.Elsewhere),
+            turns.leased(run, wanted, name, wait=False),
+        ):
+            decision = run.decide(name, refresh=True)
+            if decision.builds:
+                _build(ImageBuild(run, decision, which), contextlib.nullcontext())
+                return
 
 
 def _retag(run: Run, decision: Decision) -> bool:
@@ -274,12 +282,13 @@ def _retag(run: Run, decision: Decision) -> bool:
     return True
 
 
-def _build(build: ImageBuild) -> None:
+def _build(build: ImageBuild, place: AbstractContextManager[None] | None = None) -> None:
+    """Build an image, in a ``place`` other than the next one that the machine has room for."""
     run, name, decision = build.run, build.name, build.decision
     externals.refuse_foreign(run, decision)
     _begin(run)
     early.wait_for(run, name)
-    with room.taken(run, decision):
+    with place or room.taken(run, decision):
         if not build.attempt.number:
             run.events.emit(ImageStarted(name, Action.BUILD, decision.reasons, run.expected.builds.get(name)))
         outcome, local_image = _built(build)

@@ -3,8 +3,8 @@
 ``-n`` says how many at most. Of those, only as many go on as the engine's machine has processors and memory for, so
 that a large ``-n`` neither swaps nor is ended by the kernel. The most urgent, with the longest path of builds after it,
 comes first: nobody goes by while it waits for its place, or the longest path would end last. What needs more than there
-is goes alone. Who has room waits for nothing else, so it is taken last: after the turn on this machine and the lease of
-all machines. Runs of other checkouts are not counted.
+is goes alone. Who has room waits for nothing else, so it is taken last, after the turn on this machine. Who waits for
+it has no lease of all machines, or they would wait for one that does nothing. Runs of other checkouts are not counted.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from tasks.planning.plan import Decision
 from tasks.run import Run
 
 
+class Full(Exception):
+    """There is no room now, and whoever asked does not wait for it."""
+
+
 class Room:
     """Processors and bytes of memory, of which builds take what they need and give it back. For any thread."""
 
@@ -33,7 +37,8 @@ class Room:
 
     @contextlib.contextmanager
     def taken(self, urgency: float, needs: Needs, waits: Callable[[], None]) -> Iterator[None]:
-        """Have what is needed for the block, the highest ``urgency`` first; ``waits`` is called before it waits."""
+        """Have what is needed for the block, the highest ``urgency`` first; ``waits`` is called before it waits, and
+        keeps it from that by what it raises."""
         if needs == NOTHING:
             yield
             return
@@ -77,8 +82,9 @@ class _Machine:
 
 
 @contextlib.contextmanager
-def taken(run: Run, decision: Decision) -> Iterator[None]:
-    """Have room for the build of an image, for the block: at once where the project does not say what it needs."""
+def taken(run: Run, decision: Decision, wait: bool = True) -> Iterator[None]:
+    """Have room for the build of an image, for the block: at once where the project does not say what it needs.
+    ``Full`` where it would have to wait and is not to."""
     needs = run.project.needs.get(decision.name, NOTHING)
     if needs == NOTHING:
         yield
@@ -89,6 +95,8 @@ def taken(run: Run, decision: Decision) -> Iterator[None]:
         machine.urgency = machine.urgency or forecast.urgency(run.declared(), run.expected.builds)
 
     def waits() -> None:
+        if not wait:
+            raise Full
         wanted = [f"{needs.cpus:g} of {room.cpus:g} processors"] if needs.cpus else []
         wanted += [f"{size_text(needs.memory)} of {size_text(room.memory)} of memory"] if needs.memory else []
         run.events.emit(ImageNoted(decision.name, f"waits for {' and '.join(wanted)}, which other builds have"))

@@ -1,7 +1,7 @@
 """Which run builds an image, when several on this machine want it at once?
 
 The first; the others wait, and find it in the engine. What they want is told by the fingerprint: two checkouts with
-other content do not wait for each other. Between machines, ``sharing.lease`` settles it.
+other content do not wait for each other. Between machines, a lease settles it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.base import leftovers, lock
+from tasks.base import commands, leftovers, lock
 from tasks.base.references import tag_of
+from tasks.building import builds_lock
 from tasks.building.events import ImageNoted
 from tasks.planning.plan import Decision
 from tasks.run import Run
+from tasks.sharing.wanted import Wanted
+
+
+class Elsewhere(Exception):
+    """Another machine builds it, and is not waited for."""
 
 
 class _Locks(threading.local):
@@ -55,6 +61,24 @@ def free(run: Run, decision: Decision) -> Iterator[bool]:
     path = _file(run, decision)
     with leftovers.noted(path), lock.passing(path, _who(run), None) as ours:
         yield ours
+
+
+@contextlib.contextmanager
+def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[None]:
+    """For the block, the right to build an image of all machines; what they shared until now was not looked at yet.
+    ``Stopped`` when the run is, ``Elsewhere`` where another machine builds it and it is not to ``wait`` for that."""
+
+    def waits(who: str) -> None:
+        if not wait:
+            raise Elsewhere
+        builds_lock.let_go(run)
+        run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
+
+    with run.coordinator.acquire(wanted.turn, waits, commands.stopping, run.expected.builds.get(name)):
+        if commands.stopping():
+            raise commands.Stopped
+        run.share.forget(wanted)
+        yield
 
 
 def _file(run: Run, decision: Decision) -> Path:

@@ -101,8 +101,9 @@ class BuildCoordinator:
         """Be the only one that builds ``what`` for the block; true if another had the turn first, so that its result
         may be there.
 
-        ``waits`` is told who is waited for, ``stopping`` whether to give up. ``expected`` are the seconds that the work
-        takes: whoever holds the lease for much longer is not waited for any more.
+        ``waits`` is told who is waited for, and keeps it from that by what it raises; ``stopping`` tells whether to
+        give up. ``expected`` are the seconds that the work takes: whoever holds the lease for much longer is not waited
+        for any more.
         """
         lease, waited = self._taken(what, waits, stopping, patience(expected))
         done = threading.Event()
@@ -118,6 +119,10 @@ class BuildCoordinator:
                 renewal.join()
                 self._held.pop(what, None)
                 self._keep(lease, 0.0)
+
+    def holds(self, what: str) -> bool:
+        """Whether this process took a lease on ``what``."""
+        return what in self._held
 
     def lost(self, what: str) -> bool:
         """Whether this process took a lease on ``what``, and another has it by now: then its result is not to be
