@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
 from tasks.base.settings import Settings
-from tasks.building import builds_lock, externals, make, room, turns
+from tasks.building import builds_lock, externals, make, once_more, room, turns
 from tasks.building.attempt import Attempt, ImageBuild
 from tasks.building.room import Room
 from tasks.compose.needs import NOTHING, Needs, parse
@@ -28,6 +29,7 @@ from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.wanted import wanted_of
+from tasks.testing import stage
 from tests import loopback
 from tests.conftest import ROOT, Lab, file_in
 from tests.test_plan import made
@@ -146,14 +148,8 @@ class Others:
         return False
 
 
-def machine_of_one(
-    monkeypatch: pytest.MonkeyPatch,
-    folder: Path,
-    coordinator: object,
-    names: Sequence[str],
-    builds: Callable[[str], None],
-) -> Callable[[str], threading.Thread]:
-    """A machine with room for one build; what begins to build an image there, for which ``builds`` is called."""
+def run_with_room_for_one(folder: Path, coordinator: object, names: Sequence[str]) -> Run:
+    """A run on a machine with room for the build of one of these images, each of which has to be built."""
     run = Run((folder / "compose.yml",), {})
     decisions = {name: Decision(name, Action.BUILD, (), made(name, fingerprint=f"{name}-f")) for name in names}
     vars(run).update(
@@ -162,12 +158,24 @@ def machine_of_one(
         coordinator=coordinator,
         share=SimpleNamespace(writes=True, forget=lambda wanted: None),
         project=SimpleNamespace(needs=dict.fromkeys(decisions, Needs(1, 0))),
-        engine=SimpleNamespace(address=str(folder), info=lambda: {"NCPU": 1}),
+        engine=SimpleNamespace(address=str(folder), info=lambda: {"NCPU": 1}, untag=lambda ref: None),
         expected=SimpleNamespace(builds={}),
-        snapshot=lambda: SimpleNamespace(platform="linux/amd64"),
+        snapshot=lambda: SimpleNamespace(platform="linux/amd64", get=lambda ref: None),
         declared=lambda: {name: each.inputs for name, each in decisions.items()},
-        decide=lambda name, refresh: decisions[name],
+        decide=lambda name, refresh=False: decisions[name],
     )
+    return run
+
+
+def machine_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    coordinator: object,
+    names: Sequence[str],
+    builds: Callable[[str], None],
+) -> Callable[[str], threading.Thread]:
+    """What begins to build an image of ``run_with_room_for_one``; ``builds`` is called for each that is built."""
+    run = run_with_room_for_one(folder, coordinator, names)
 
     def ends(build: ImageBuild) -> None:
         builds(build.name)
@@ -181,7 +189,7 @@ def machine_of_one(
 
     def build(name: str) -> None:
         with contextlib.suppress(UserError):
-            make._build_first(run, decisions[name], Attempt(0))
+            make._build_first(run, run.decide(name), Attempt(0))
 
     def begin(name: str) -> threading.Thread:
         thread = threading.Thread(target=build, args=(name,), daemon=True)
@@ -246,6 +254,44 @@ def turn_of(name: str) -> str:
     wanted = wanted_of(made(name, fingerprint=f"{name}-f"), "linux/amd64")
     assert wanted
     return wanted.turn
+
+
+def of_stage(run: Run, name: str) -> None:
+    planned = cast("Any", SimpleNamespace(test=SimpleNamespace(service=name), name=f"test:{name}"))
+    stage.run_stage(run, planned, run.decide(name).inputs, again=False)
+
+
+def another(run: Run, name: str) -> None:
+    with once_more.once_more(run, run.decide(name)):
+        pass
+
+
+@pytest.mark.parametrize(("module", "build"), [(stage, of_stage), (once_more, another)])
+def test_stages_that_test_and_a_build_once_more_wait_for_room_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: Any, build: Callable[[Run, str], None]
+) -> None:
+    run, built, noted = run_with_room_for_one(tmp_path, None, ("first", "second")), list[str](), list[str]()
+    vars(run).update(changed=lambda: None)
+
+    def ends(*_: object) -> None:
+        built.append("second")
+        raise UserError("that is all")
+
+    def second() -> None:
+        with contextlib.suppress(UserError):
+            build(run, "second")
+
+    monkeypatch.setattr(module, "_built", ends)
+    monkeypatch.setattr(room, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
+    monkeypatch.setattr(builds_lock, "shared", lambda run, waiting: contextlib.nullcontext())
+    thread = threading.Thread(target=second, daemon=True)
+    with room.taken(run, run.decide("first")):
+        thread.start()
+        wait_until(lambda: bool(noted or built))
+        assert not built
+    all_end(thread)
+    assert noted == ["second waits for 1 of 1 processors, which other builds have"]
+    assert built == ["second"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.builds(Needs, st.integers(0, 6), st.integers(0, 150))), max_size=8))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from tasks.base.errors import UserError
-from tasks.building import build_target, builds_lock
+from tasks.building import build_target, builds_lock, room
 from tasks.building.attempt import Attempt, ImageBuild, InputsChanged, Outcome
 from tasks.engine import temporary_tag
 from tasks.planning.action import Action
@@ -23,7 +23,7 @@ def once_more(run: Run, decision: Decision) -> Iterator[str]:
     image_id = ""
     temporary_tag.note(run.engine, build.tag)
     try:
-        with builds_lock.shared(run, lambda: None):
+        with builds_lock.shared(run, lambda: None), room.taken(run, decision):
             outcome = _built(build)
         made = run.snapshot().get(build.tag)
         image_id = build_target.import_result(run, decision, outcome.target, outcome.image_id, made)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.base import commands, leftovers, platforms
 from tasks.base.errors import UserError
-from tasks.building import build_target, log, parents, sending
+from tasks.building import build_target, log, parents, room, sending
 from tasks.building.context import as_built
 from tasks.buildkit import failure
 from tasks.buildkit.progress import Progress
@@ -29,7 +29,13 @@ from tasks.testing.planned import Planned
 
 
 def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Attempt:
-    """Build the stage; ``again``: what only the test reaches is not taken from a cache. Raises ``UserError``."""
+    """Build the stage, when there is room for a build of its image; ``again``: what only the test reaches is not taken
+    from a cache. Raises ``UserError``."""
+    with room.taken(run, run.decide(planned.test.service)):
+        return _built(run, planned, inputs, again)
+
+
+def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Attempt:
     began = time.time()
     decision = Decision(inputs.name, Action.BUILD, (), inputs)
     try:
