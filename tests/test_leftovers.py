@@ -20,6 +20,7 @@ from tasks.base import leftovers
 from tasks.base.errors import UserError
 from tasks.base.leftovers import Journal
 from tasks.engine import copies, killed_runs, one_container, temporary_tag
+from tasks.engine.client import Gone
 from tests import pretended
 from tests.conftest import ROOT
 
@@ -226,11 +227,14 @@ class Names:
 
     def __init__(self, **ids: str) -> None:
         self.ids = ids
+        self.gone: set[str] = set()
 
     def tagged(self, ref: str) -> str:
         return f"{self.ids[ref]} 2026-11-26T00:00:00Z" if ref in self.ids else ""
 
     def tag(self, image_id: str, ref: str) -> None:
+        if image_id in self.gone:
+            raise Gone(f"the engine holds no image {image_id} any more")
         self.ids[ref] = image_id
 
     def untag(self, ref: str) -> None:
@@ -243,6 +247,27 @@ def test_a_name_is_lent_and_means_afterwards_what_it_meant_before(before: dict[s
     with temporary_tag.lent(engine, "ours", "ref"):
         assert engine.ids == {"ref": "ours"}
     assert engine.ids == before
+
+
+def test_a_name_whose_image_went_while_it_was_lent_goes_too() -> None:
+    """Else the name would stay with what it was lent to."""
+    engine = Names(ref="another")
+    with temporary_tag.lent(engine, "ours", "ref"):
+        engine.gone.add("another")
+    assert engine.ids == {}
+
+
+@pytest.mark.parametrize("before", [{}, {"ref": "theirs"}])
+def test_what_is_given_back_is_what_was_borrowed(before: dict[str, str]) -> None:
+    """A digest's name that somebody has, as after a `docker pull` of it, is not this run's to take away."""
+    engine = Names(**before)
+    temporary_tag.borrow(engine, "ref")
+    engine.tag("theirs", "ref")  # as a pull does, which gives what is there already
+    temporary_tag.give_back(engine, "ref")
+    assert engine.ids == before
+    engine.tag("theirs", "ref")
+    temporary_tag.give_back(engine, "ref")
+    assert engine.ids == {"ref": "theirs"}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tasks.base.events import Events
 from tasks.base.references import path_of, tag_of
 from tasks.building import build_target, give, make, results
 from tasks.engine import temporary_tag
-from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, snapshot_of
+from tasks.engine.client import Engine, Gone, ImageConfig, LocalImage, Snapshot, snapshot_of
 from tasks.engine.labels import INPUT_DIGEST, PARENTS
 from tasks.planning.action import Action
 from tasks.planning.agreement import Verdict
@@ -641,14 +641,17 @@ def test_a_pull_and_a_push_may_take_as_long_as_a_slow_line_needs_for_their_bytes
     assert one.pull(wanted(), FOUND, FakeEngine()) == "reg:5000/app/auth@sha256:d"
     assert one.pull(wanted(), FOUND, FakeEngine()) == ""
     assert one.push(wanted(), LocalImage("id", size=10_000_000), FakeEngine()) is None
-    assert one.writes, "one push that fails is one image"
+    assert (one.reads, one.writes) == (True, False), "the next one would take as long, for nothing"
+    assert one.push(wanted("b"), LocalImage("id"), FakeEngine()) is None
     assert docker.asked == [
         ("docker pull --quiet --platform linux/amd64 reg:5000/app/auth@sha256:d", 50.0),
         ("docker pull --quiet --platform linux/amd64 reg:5000/app/auth@sha256:d", 50.0),
         ("docker push --quiet reg:5000/app/auth:in-abababababababab", 30.0),
     ]
     assert said[0].endswith("does without: not done in 50 s")
-    assert said[1] == "`app/auth:in-abababababababab` could not be pushed to reg:5000: not done in 30 s"
+    assert said[1:] == [
+        "the shared registry reg:5000 takes nothing (not done in 30 s): results of this run are not shared"
+    ]
 
 
 def test_the_second_pull_that_fails_ends_it(
@@ -779,6 +782,23 @@ def test_a_push_names_the_image_for_its_time_and_tells_what_the_registry_then_ho
     assert (len(docker.asked), one.reads, one.writes) == (4, True, False)
 
 
+def test_an_image_that_is_gone_before_it_is_pushed_is_not_shared_and_says_nothing_of_the_registry(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
+) -> None:
+    """Another checkout pruned it just now: what was built counts all the same."""
+
+    class Pruned(FakeEngine):
+        def tag(self, image_id: str, ref: str) -> None:
+            raise Gone(f"the engine holds no image {image_id} any more")
+
+    docker = docker_says()
+    one, said = sharing(monkeypatch, lambda *asked: FOUND)
+    for _ in range(3):
+        assert one.push(wanted(), LocalImage("id"), Pruned()) is None
+    assert said == ["`app/auth:in-abababababababab` is not shared: the engine holds no image id any more"] * 3
+    assert (docker.asked, one.writes) == ([], True)
+
+
 def test_who_may_only_read_pushes_nothing(
     monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
 ) -> None:
@@ -839,6 +859,15 @@ def test_an_index_of_a_layout_is_pushed_whole_under_all_its_tags(
     monkeypatch.setattr(transfer, "push", breaks)
     assert one.push(BOTH, LocalImage("id"), engine, whole=whole) is None
     assert said == ["`app/auth:in-abababababababab` could not be pushed to reg:5000: it lacks a layer"]
+
+    def stalls(*words: object) -> None:
+        raise Unavailable("does not answer", silent=True)
+
+    assert one.writes
+    one, said = sharing(monkeypatch, lambda *image: FOUND)
+    monkeypatch.setattr(transfer, "push", stalls)
+    assert one.push(BOTH, LocalImage("id"), engine, whole=whole) is None
+    assert not one.writes, "it answers the least, and takes no blob"
 
 
 def test_blobs_stop_when_the_run_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

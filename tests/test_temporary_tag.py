@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,23 @@ def test_what_was_pulled_and_is_not_taken_keeps_no_name(lab: Lab, busybox: str, 
         assert "is not taken, but built here" in done.stderr
         listed = docker("image", "ls", "--digests", "--format", "{{.Repository}}@{{.Digest}}").stdout.split()
         assert [name for name in listed if name.startswith(f"{service.address}/")] == []
+
+
+@pytest.mark.engine
+def test_a_digest_that_somebody_pulled_himself_keeps_its_name(lab: Lab, busybox: str, tmp_path: Path) -> None:
+    lab.write(APP)
+    with loopback.registry(tmp_path / "registry") as service:
+        lab.environ = {"CACHE_REGISTRY": service.address}
+        lab.build()
+        docker("image", "rm", *lab.images())
+        path = f"{service.address}/{lab.prefix}/app"
+        [tag] = loopback.tags(service, f"{lab.prefix}/app")
+        [digest] = re.findall(r"^Digest: (\S+)", docker("pull", f"{path}:{tag}").stdout, re.MULTILINE)
+        docker("image", "rm", f"{path}:{tag}")
+        docker("pull", f"{path}@{digest}")
+        assert lab.pulled() == [f"{path}@{digest}"]
+        assert lab.build() == {"app": "pulled"}
+        assert lab.pulled() == [f"{path}@{digest}"]
 
 
 class NoEngine:

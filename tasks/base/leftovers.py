@@ -57,6 +57,10 @@ class Journal:
                 self._there.remove(entry)
                 self._write("-", entry)
 
+    def has(self, *entry: str) -> bool:
+        """Whether this was made by this process, and is there."""
+        return entry in self._there
+
     def close(self) -> None:
         """The process ends: the journal goes, unless something is left, which is then the next run's."""
         until = time.monotonic() + _LAST_SECONDS
@@ -188,7 +192,7 @@ def _unescaped(place: str) -> str:
 
 
 _ours = Journal()
-keep_in, made, gone = _ours.keep_in, _ours.made, _ours.gone
+keep_in, made, gone, has = _ours.keep_in, _ours.made, _ours.gone, _ours.has
 
 
 @contextlib.contextmanager

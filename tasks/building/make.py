@@ -198,7 +198,7 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
             return None
         results.name_image(run, decision, local_image.id)
     finally:
-        temporary_tag.take_away(run.engine, [ref])
+        temporary_tag.give_back(run.engine, ref)
         run.changed()
     _keep(run, decision, local_image, began)
     return local_image

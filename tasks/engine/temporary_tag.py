@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from tasks.base import leftovers
 from tasks.base.errors import UserError
-from tasks.engine.client import Engine
+from tasks.engine.client import Engine, Gone
 
 NAME = "name"
 """The kind of what ``leftovers`` keeps of a name: the engine's address and the reference follow."""
@@ -45,27 +45,40 @@ def take_away(engine: Engine, refs: Iterable[str]) -> None:
 
 def borrow(engine: Engine, ref: str) -> str:
     """This name in a registry is about to be given until it is taken away; the id of the image that has it already, ""
-    for none. Only a name that nobody had is the next run's to take away."""
+    for none. Only a name that nobody had is to be taken away, by ``give_back`` or by the next run."""
     before = engine.tagged(ref).partition(" ")[0]
     if not before:
         leftovers.made(LENT, engine.address, ref)
     return before
 
 
+def give_back(engine: Engine, ref: str) -> None:
+    """Take a name away that was borrowed, unless an image had it before."""
+    if leftovers.has(LENT, engine.address, ref):
+        take_away(engine, [ref])
+
+
 @contextlib.contextmanager
 def lent(engine: Engine, image_id: str, ref: str) -> Iterator[None]:
     """For the block an image goes by this name, too, and then what went by it before: where images are called after the
-    registry that they are shared through, this may be a name of its own."""
+    registry that they are shared through, this may be a name of its own. ``Gone`` where the image is not here."""
     before = borrow(engine, ref)
-    if before != image_id:
-        engine.tag(image_id, ref)
     try:
+        if before != image_id:
+            engine.tag(image_id, ref)
         yield
     finally:
-        if not before:
-            take_away(engine, [ref])
-        elif before != image_id:
-            engine.tag(before, ref)
+        give_back(engine, ref)
+        if before not in ("", image_id):
+            _name_again(engine, before, ref)
+
+
+def _name_again(engine: Engine, before: str, ref: str) -> None:
+    """Let an image have its name again; one that went while another image had it has none."""
+    try:
+        engine.tag(before, ref)
+    except Gone:
+        take_away(engine, [ref])
 
 
 def given(ref: str) -> float | None:

@@ -15,6 +15,10 @@ _GRACE_SECONDS = 20.0
 _RESTARTS = re.compile(r"connection (refused|reset)", re.I)
 
 
+LATE = "not done in"
+"""So begins what is wrong where the time was over."""
+
+
 def moved(argv: Sequence[str], engine: Engine, size: int, pulse: Pulse) -> str:
     """Run a docker command within the time that so many bytes may take, and while the registry answers; returns
     what is wrong, "" if nothing is. Raises ``Stopped``."""
@@ -23,7 +27,7 @@ def moved(argv: Sequence[str], engine: Engine, size: int, pulse: Pulse) -> str:
         try:
             done = watched(argv, leading_to(engine.address), limit, pulse)
         except commands.TimedOut:
-            return f"not done in {limit:.0f} s"
+            return f"{LATE} {limit:.0f} s"
         if last or not (done.status and _RESTARTS.search(done.why)) or pulse.stopped():
             break
     return _reason(done.why) if done.status else ""

@@ -22,7 +22,7 @@ from tasks.base import commands, platforms
 from tasks.base.errors import UserError
 from tasks.base.settings import Settings
 from tasks.engine import temporary_tag
-from tasks.engine.client import Engine, LocalImage
+from tasks.engine.client import Engine, Gone, LocalImage
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.shared_image import SharedImage
 from tasks.sharing import by_docker, reaching, signatures, trusted
@@ -174,7 +174,7 @@ class Share:
         ref = f"{self.address}/{wanted.path}@{shared_image.digest}"
         some = wanted.platform.split(", ")
         problem = ""
-        before = temporary_tag.borrow(engine, ref)
+        temporary_tag.borrow(engine, ref)
         if layout:
             problem = self._moved(
                 lambda: transfer.fetch(self.registry, wanted.path, shared_image.digest, layout, _go_on)
@@ -186,8 +186,7 @@ class Share:
         if not problem:
             self._pulls.good()
             return ref
-        if not before:
-            temporary_tag.take_away(engine, [ref])
+        temporary_tag.give_back(engine, ref)
         damaged = bool(_DAMAGED.search(problem))  # which says nothing of other images
         if not damaged and self._pulse.stopped():
             return ""
@@ -236,10 +235,16 @@ class Share:
             content = whole[1] if whole else engine.config_of(local_image.id).content
         # What is there already, but for the signature, is only signed.
         there = signatures.is_just(self._doubted.get(wanted.key), content, local_image)
-        if problem := "" if there else self._sent(wanted, local_image, engine, (wanted.tag, *also), whole):
+        try:
+            problem = "" if there else self._sent(wanted, local_image, engine, (wanted.tag, *also), whole)
+        except Gone as error:
+            self._say(f"`{wanted.path}:{wanted.tag}` is not shared: {error}")
+            return None
+        if problem:
             if self._pulse.stopped():
                 return None
-            if self._pushes.bad(at_once=bool(_FORBIDDEN.search(problem))):
+            # What is not taken in time is not taken of another image either, after as long a wait.
+            if self._pushes.bad(at_once=bool(_FORBIDDEN.search(problem) or problem.startswith(by_docker.LATE))):
                 self._tell(f"takes nothing ({problem})", "results of this run are not shared")
             else:
                 self._say(f"`{wanted.path}:{wanted.tag}` could not be pushed to {self.address}: {problem}")
@@ -290,7 +295,8 @@ class Share:
         try:
             move()
         except (Unavailable, NoImage) as error:
-            return f"it {error}"
+            late = isinstance(error, Unavailable) and error.silent
+            return f"{by_docker.LATE} time: it {error}" if late else f"it {error}"
         return ""
 
     def _name(self, key: tuple[str, str]) -> str:
