@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import signal
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +19,7 @@ from tasks.adopting.copies import Copy
 from tasks.base.errors import UserError
 from tasks.run import Run
 from tests.conftest import ROOT
+from tests.test_resolver import World
 from tests.test_stack import Followed, Stack
 
 # What is of this repository alone.
@@ -337,8 +340,53 @@ def test_the_compose_files_of_another_project_do_not_count(command: Path, monkey
 
 def test_a_variable_of_the_project_that_is_a_setting_too_is_named(command: Path) -> None:
     (command / ".env").write_text("REDIS_URL=redis://redis\nDEBUG=1\n")
-    [hint] = adopt.hints(TWO, command, {})
+    [hint] = adopt.hints(command)
     assert hint.startswith("REDIS_URL of .env are settings of these tasks too")
+
+
+class Terminal(io.StringIO):
+    """Somebody who has typed this."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "yes", "there", "made"),
+    [
+        (Terminal("yes\n"), False, False, True),
+        (Terminal("no\n"), False, False, False),
+        (Terminal("yes\n"), True, False, False),  # that is about other things
+        (Terminal("yes\n"), False, True, False),
+        (io.StringIO("yes\n"), False, False, False),
+    ],
+)
+def test_an_ignore_file_is_made_only_where_there_is_none_and_somebody_agrees(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typed: io.StringIO,
+    yes: bool,
+    there: bool,
+    made: bool,
+) -> None:
+    world, ignore = World(tmp_path), tmp_path / ".dockerignore"
+    world.image("web", "FROM scratch\nCOPY . /\n", context=str(tmp_path))
+    world.write(
+        {"dodo.py": "", "tasks/a.py": "", ".env": "PASSWORD=HUSH\n", **({".dockerignore": "x\n"} if there else {})}
+    )
+    monkeypatch.setattr(adopt, "Run", lambda *_: SimpleNamespace(declared=world.resolve))
+    monkeypatch.setattr(sys, "stdin", typed)
+    adopt.leave_out(tmp_path, {}, yes)
+    said = capsys.readouterr().err
+    assert said.startswith("web copies dodo.py, tasks, .env into its image\nto leave")
+    assert "  dodo.py\n  tasks\n  .env\n  .build\n  trusted-builders.toml\n" in said
+    assert str(ignore) in said
+    expected = "dodo.py\ntasks\n.env\n.build\ntrusted-builders.toml\n" if made else "x\n" if there else None
+    assert (ignore.read_text() if ignore.exists() else None) == expected
+    if made:
+        adopt.leave_out(tmp_path, {}, yes)
+        assert capsys.readouterr().err == ""
 
 
 # ---- a wheel
@@ -486,7 +534,7 @@ def test_every_task_of_doit_list_works_in_a_project_that_adopted_them(adopter: A
     done = adopter.doit("adopt", str(adopter.folder), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert images <= {line.split()[0] for line in done.stdout.splitlines() if line.strip()}, "its plan"
-    read = "these tasks lie in the contexts of images that read them: web, worker" in done.stderr
+    read = "web, worker copy dodo.py, doitw, tasks into their images" in done.stderr
     assert read == (adopter.folder.name == "web"), done.stderr
     listed = doit_list(adopter.folder, adopter.env())
     assert {f"build_{name}_optimized" for name in images} <= listed

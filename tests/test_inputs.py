@@ -41,7 +41,11 @@ def select(root: Path, *sources: str, ignore: str = "", **options) -> Selection:
 
 
 def paths(root: Path, *sources: str, **options) -> list[str]:
-    return shown(select(root, *sources, **options).entries())
+    selection = select(root, *sources, **options)
+    entries = selection.entries()
+    there = [str(path.relative_to(root)) for path in root.rglob("*")]
+    assert {path for path in [*there, "none", "a.txt/none"] if selection.has(path)} == {entry.path for entry in entries}
+    return shown(entries)
 
 
 ALL_OF_D = ["d/e/z.txt", "d/empty", "d/up", "d/x.txt", "d/y.md"]

@@ -10,6 +10,7 @@ import pytest
 
 from tasks.compose.project import Image, Project
 from tasks.engine.client import ImageConfig
+from tasks.inputs.copied import copied
 from tasks.inputs.image_configs import ImageConfigCache
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.inputs.resolver import InputResolver
@@ -263,3 +264,25 @@ def test_an_image_in_a_folder_counts_by_what_its_tag_is(world: World) -> None:
     last = world.resolve()
     assert last["a"].input_digest == after["a"].input_digest
     assert last["b"].input_digest != after["b"].input_digest, "an ONBUILD of its base may read it"
+
+
+def test_what_no_image_should_hold_is_told_with_the_ignore_file_that_would_hide_it(world: World) -> None:
+    for name, source in {"all": ".", "other": ".", "named": "*.env", "some": "app.py", "hides": "."}.items():
+        world.image(name, f"FROM scratch\nCOPY {source} /\n", context=str(world.folder))
+    above = {"top": str(world.folder.parent)}
+    world.image("below", f"FROM scratch\nCOPY --from=top /{world.folder.name} /\n", contexts=above)
+    world.write({".env": "", "prod.env": "", "app.py": "", "hides/Dockerfile.dockerignore": "*.env\n"})
+    files = [world.folder / ".env", world.folder / "list.toml", world.folder.parent / ".env"]
+    found = copied(world.resolve().values(), files)
+    assert [(each.ignore, each.images, each.lines) for each in found] == [
+        (world.folder / ".dockerignore", ("all", "named", "other"), (".env",)),
+        (world.folder.parent / ".dockerignore", ("below",), (f"{world.folder.name}/.env",)),
+    ]
+    assert str(found[0]) == "all, named, other copy .env into their images"
+    assert str(found[1]) == f"below copies {world.folder.name}/.env into its image"
+    assert found[0].remedy == f"put a line for each into {world.folder}/.dockerignore, which is not there"
+    world.write({".dockerignore": "app.py\n"})
+    world.resolve()
+    assert found[0].remedy == f"put a line for each into {world.folder}/.dockerignore"
+    world.write({".dockerignore": ".env\n"})
+    assert [each.images for each in copied(world.resolve().values(), files)] == [("below",)]

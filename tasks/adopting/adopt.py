@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import sys
 from collections import Counter
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from textwrap import indent
 
 from tasks.adopting import copies
 from tasks.adopting.copies import Action, Change, Copy
@@ -19,10 +19,14 @@ from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT, Settings, read_env
 from tasks.compose.project import compose_files
+from tasks.inputs.copied import copied
 from tasks.run import Run
 
 _PLAN = [sys.executable, "-m", "doit", "plan"]
 _DIFF_LINES = 20
+# What images that copy everything would copy: what was put in, passwords, and the list of builders.
+_NO_IMAGES = ("dodo.py", "doitw", "tasks", ".env", "trusted-builders.toml")
+_MADE_LATER = (".build", ".env", "trusted-builders.toml")
 # What is said of files that the user changed.
 _CHANGED = {
     Action.KEEP: "kept: nothing is new in it",
@@ -58,7 +62,8 @@ def adopt(_: Run, folders: Sequence[str], update: bool, dry_run: bool, yes: bool
         return
     _agree(copy, changes, project, yes)
     copies.apply(copy, changes, project)
-    _say(f"{project} has version {copy.version}: {summary(changes)}", *hints(copy, project, environ))
+    _say(f"{project} has version {copy.version}: {summary(changes)}", *hints(project))
+    leave_out(project, environ, yes)
     if commands.show(_PLAN, cwd=project, env=environ):
         raise UserError("the files are in place, but `plan` fails there, as it says above", where=str(project))
     _say(_NEXT.format(project=project))
@@ -131,24 +136,41 @@ def summary(changes: Sequence[Change]) -> str:
     return ", ".join(f"{counts[action]} {word}" for action, word in words.items() if counts[action]) or "nothing is new"
 
 
-def hints(copy: Copy, project: Path, environ: Mapping[str, str]) -> Iterator[str]:
-    """What a person should know: variables of the project that are settings too, and images whose contexts have what
-    was put in (none where the plan cannot be made)."""
+def hints(project: Path) -> Iterator[str]:
+    """What a person should know: variables of the project that are settings too."""
     names = {entry.name.upper() for entry in fields(Settings)}
     both = [name for file in (".env", ".env.example") for name in read_env(project / file) if name in names]
     if both:
         yield f"{', '.join(dict.fromkeys(both))} of .env are settings of these tasks too: see tasks/base/settings.py"
-    done = commands.run([*_PLAN, "--json"], cwd=project, env=environ)
+
+
+def leave_out(project: Path, environ: Mapping[str, str], yes: bool) -> None:
+    """Say which images copy what was put in, or what is for one machine. Where a context has no ignore file, one is
+    made if the user says so (``yes`` says nothing of it); none is changed."""
+    run = Run(compose_files(environ, project), environ)
     try:
-        images = json.loads(done.stdout)["images"]
-    except ValueError:
+        images = run.declared().values()
+    except UserError:  # which the plan tells
         return
-    folder = compose_files(environ, project)[0].parent
-    ours = {project / name for name in copy.files}
-    read = [image["name"] for image in images if any((folder / path).resolve() in ours for path in image["inputs"])]
-    if read:
-        yield f"these tasks lie in the contexts of images that read them: {', '.join(read)}"
-        yield "to leave them out, put dodo.py, doitw, tasks and .build into .dockerignore"
+    for each in copied(images, [project / name for name in _NO_IMAGES]):
+        folder = each.lines[0].removesuffix(Path(each.lines[0]).name)
+        lines = "".join(f"{line}\n" for line in dict.fromkeys([*each.lines, *(folder + name for name in _MADE_LATER)]))
+        ask = not (yes or each.ignore.exists()) and sys.stdin.isatty()
+        how = "would be made with" if ask else "needs"
+        _say(
+            str(each), f"to leave these out, and what is made later, {each.ignore} {how}:", indent(lines, "  ").rstrip()
+        )
+        if ask and _agreed():
+            each.ignore.write_text(lines)
+            _say(f"made {each.ignore}: commit it with the rest")
+
+
+def _agreed() -> bool:
+    try:
+        confirm()
+    except UserError:
+        return False
+    return True
 
 
 def _say(*lines: str) -> None:

@@ -250,6 +250,14 @@ class Selection:
                         pending.append(prefix + listing.names[number])
         return list(paths)
 
+    def has(self, path: str) -> bool:
+        """Whether a path is among the inputs: a file, or a folder with all that is visible in it."""
+        above = ["", *(path[:at] for at, char in enumerate(path) if char == "/")]
+        if not all(stat.S_ISDIR(self._view.mode(folder) or 0) for folder in above) or self._view.mode(path) is None:
+            return False
+        whole = {*above, path}
+        return any(item.path == path or (item.whole and item.path in whole) for item in self._items)
+
     def places(self) -> tuple[list[str], list[str]]:
         """Where a change may change what is read: the inputs that are no folders, and every folder that was asked
         what it holds, on the way to a source, for a wildcard or because it is copied. Relative paths, each once."""

@@ -197,7 +197,7 @@ EVERYBODY = Trust(0)
 def of(settings: Settings) -> Trust:
     """Whose results count by the settings. Raises ``UserError`` for a list that cannot be read, and for one that is
     needed and not there."""
-    file = ROOT / (settings.share_builders or LIST)
+    file = list_of(settings)
     keyless = settings.share_key.removeprefix(KEYLESS) if settings.share_key.startswith(KEYLESS) else ""
     key = Path(settings.share_key).expanduser() if settings.share_key and not keyless else None
     listed = settings.share_builders or file.is_file()
@@ -207,6 +207,11 @@ def of(settings: Settings) -> Trust:
     instance = ROOT / settings.share_sigstore if settings.share_sigstore else None
     need = 1 if wanted == SIGNED else int(wanted)
     return Trust(need, read(file), key, keyless=Keyless(keyless, instance))
+
+
+def list_of(settings: Settings) -> Path:
+    """Where the list of trusted builders lies, or would."""
+    return ROOT / (settings.share_builders or LIST)
 
 
 def begin(settings: Settings, name: str, file: Path | None, days: int) -> tuple[Path, Path]:
@@ -239,7 +244,7 @@ def _list_for(settings: Settings, name: str, days: int) -> Path:
     """The list that a builder may be added to."""
     if not re.fullmatch(r"[\w.@-]{1,64}", name, re.ASCII) or not 0 < days < 36500:
         raise UserError("a builder's name has letters, digits and .@_- only, and its key counts for at least one day")
-    listed = ROOT / (settings.share_builders or LIST)
+    listed = list_of(settings)
     if listed.is_file():
         read(listed)  # nothing is added to what cannot be read
     return listed

@@ -19,7 +19,7 @@ from tasks.sharing import trusted
 from tasks.sharing.lease import BuildCoordinator
 from tasks.sharing.share import Share
 from tasks.sharing.wanted import Wanted
-from tasks.ui import surroundings
+from tasks.ui import personal, surroundings
 from tasks.ui.finding import Finding, Verdict
 
 _LEAST_COMPOSE = (2, 26)
@@ -79,6 +79,7 @@ def look(run: Run) -> Iterator[Finding]:
     yield from surroundings.look(run)
     yield _settings(run)
     yield _project(run)
+    yield from _ignored(run)
     yield from _platforms(run)
     yield from _kept(run)
     yield from _shared(run)
@@ -182,6 +183,18 @@ def _project(run: Run) -> Finding:
     if problems:
         return Finding("project", Verdict.FAIL, "; ".join(problems))
     return Finding("project", Verdict.OK, f"{run.project.name}: {len(run.project.images)} images")
+
+
+def _ignored(run: Run) -> Iterator[Finding]:
+    """Whether images copy what is in none of them to see."""
+    try:
+        found = personal.told(run, run.declared().values())
+    except UserError:  # told already
+        return
+    for copied in found:
+        yield Finding("ignore files", Verdict.WARN, str(copied), copied.remedy)
+    if not found:
+        yield Finding("ignore files", Verdict.OK, "no image copies .env or the list of trusted builders")
 
 
 def _platforms(run: Run) -> Iterator[Finding]:

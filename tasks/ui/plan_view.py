@@ -20,7 +20,7 @@ from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
 from tasks.testing.planned import Planned
-from tasks.ui import tests_view
+from tasks.ui import personal, tests_view
 
 _COLOURS = {
     Action.BUILD: "yellow",
@@ -85,6 +85,8 @@ def _show_here(run: Run, images: Sequence[str], as_json: bool, *, inputs: bool, 
     decisions = chosen(run.decisions(), map(run.project.image, images))
     shown = Plan(run.project.name, decisions, run.expected.planned(decisions), run.settings.build_jobs)
     _tell_trust(run)
+    for copied in personal.told(run, (decision.inputs for decision in decisions.values())):
+        print(f"plan: {copied} ({copied.remedy})", file=sys.stderr)
     tests = _tests(run, decisions)
     if as_bake:
         from tasks.buildkit import bake

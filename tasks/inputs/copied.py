@@ -1,0 +1,52 @@
+"""Which images copy what does not belong into any, and which ignore file would leave it out?
+
+A Dockerfile that copies everything copies ``.env`` with its passwords too, where no ignore file hides it: whoever gets
+the image has them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.inputs.image_inputs import ImageInputs, Part
+
+
+class Copied(NamedTuple):
+    """What these ``images`` copy, as the lines of the file ``ignore`` that would hide it, which may not be there."""
+
+    ignore: Path
+    images: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        names, lines = ", ".join(self.images), ", ".join(self.lines)
+        verb, whose = ("copies", "its image") if len(self.images) == 1 else ("copy", "their images")
+        return f"{names} {verb} {lines} into {whose}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return f"put a line for each into {self.ignore}{'' if self.ignore.is_file() else ', which is not there'}"
+
+
+def copied(images: Iterable[ImageInputs], paths: Iterable[Path]) -> list[Copied]:
+    """Which of these files and folders the images copy, by the ignore file that would hide them."""
+    paths = list(dict.fromkeys(paths))
+    lines: defaultdict[Path, dict[str, None]] = defaultdict(dict)
+    names: defaultdict[Path, dict[str, None]] = defaultdict(dict)
+    for inputs in images:
+        for part in inputs.parts:
+            ignore = part.ignore.path or part.root / ".dockerignore"
+            for line in _within(part, paths):
+                lines[ignore][line] = names[ignore][inputs.name] = None
+    return [Copied(ignore, tuple(names[ignore]), tuple(found)) for ignore, found in lines.items()]
+
+
+def _within(part: Part, paths: Iterable[Path]) -> list[str]:
+    """Those of these paths that an image reads from one folder, relative to it."""
+    relative = [os.path.relpath(path, part.root).replace(os.sep, "/") for path in paths]
+    return [path for path in relative if not path.startswith("../") and part.selection.has(path)]
