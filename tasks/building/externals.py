@@ -6,7 +6,6 @@ engine, its content goes into the fingerprint: a base that moves is then noticed
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import threading
@@ -15,7 +14,7 @@ from collections.abc import Mapping
 
 from tasks.base import commands, platforms
 from tasks.base.errors import UserError
-from tasks.base.references import beside, repository
+from tasks.base.references import beside, digest_of, repository
 from tasks.base.settings import ROOT
 from tasks.bases import base
 from tasks.bases.debian import declares_base
@@ -176,7 +175,7 @@ def _manifest(ref: str, platform: str, environ: Mapping[str, str]) -> str:
         manifest = commands.run(plugins.direct(argv, environ), env=environ, seconds=_ASK_SECONDS).output
         content = json.loads(manifest)
         if "manifests" not in content:
-            return f"sha256:{hashlib.sha256(manifest).hexdigest()}" if "config" in content else ""
+            return digest_of(manifest) if "config" in content else ""
         by_platform = {
             platforms.of(entry.get("platform") or {}): str(entry["digest"]) for entry in content["manifests"]
         }

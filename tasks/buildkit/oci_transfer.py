@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import commands, leftovers, lock, platforms
-from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
 from tasks.base.files import write_json
+from tasks.base.references import digest_of
 from tasks.buildkit.buildx import one_line
+from tasks.engine import archives
 from tasks.engine.client import Engine, LocalImage
 from tasks.engine.endpoint import leading_to
 
@@ -192,7 +193,7 @@ def _join(folder: Path, parts: Mapping[str, Layout]) -> str:
         of = {"os": system, "architecture": processor, **({"variant": variant[0]} if variant else {})}
         entries.append({"mediaType": kind, "digest": part.manifest, "size": len(manifest), "platform": of})
     index = json.dumps({"schemaVersion": 2, "mediaType": media, "manifests": entries}).encode()
-    digest = f"sha256:{hashlib.sha256(index).hexdigest()}"
+    digest = digest_of(index)
     (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
     (folder / "ingest").mkdir(exist_ok=True)
     for part in parts.values():
@@ -381,15 +382,11 @@ def _save(engine: Engine, local_image: LocalImage, folder: Path) -> None:
     """Unpack what ``docker save`` writes into a layout's folder, in place of what was there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with leftovers.folder(".save-", folder.parent) as fresh:
-        argv = ["docker", "save", local_image.id]
-        env = leading_to(engine.address)
-        with commands.start(argv, env=env, stderr=commands.PIPE) as process:
-            # An empty stream: the command says why.
-            with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                tar.extractall(fresh, filter="data")
-            why = process.stderr.read().decode(errors="replace") if process.stderr else ""
-        if process.returncode:
-            raise UserError(f"docker save fails: {last_words(why)}")
+        with (
+            archives.written("save", local_image.id, environ=leading_to(engine.address)) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as tar,
+        ):
+            tar.extractall(fresh, filter="data")
         (fresh / "ingest").mkdir(exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)

@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.base import commands, memory
-from tasks.base.command_line import last_words
-from tasks.base.errors import UserError
+from tasks.base import memory
+from tasks.engine import archives
 from tasks.engine.client import Engine
 from tasks.engine.layers import Layer, chained, parts_of
 
@@ -128,33 +127,24 @@ def files_of(
     ids = list(dict.fromkeys(image.id for image in images))
     if not ids:
         return {}
-    with commands.start(["docker", "save", *ids], env=environ, stderr=commands.PIPE) as process:
-        try:
-            files = read_archive(process.stdout, progress) if process.stdout else {}
-        except tarfile.TarError as error:
-            stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
-            raise UserError(f"docker save: {last_words(stderr, str(error))}") from None
-    return files
+    with archives.written("save", *ids, environ=environ) as stream:
+        return read_archive(stream, progress)
 
 
 def read_archive(stream: IO[bytes], progress: Callable[[str], None] = lambda line: None) -> dict[str, list[File]]:
     """The files of all images in a ``docker save`` archive, by image id, layer by layer."""
     layers: dict[str, list[tuple[str, int]]] = {}
     manifest: list[dict[str, Any]] = []
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.isfile() else None
-            if content is None:
-                continue
-            if member.name == "manifest.json":
-                manifest = json.load(content)
-                continue
-            try:
-                with tarfile.open(fileobj=content, mode="r|*") as layer:
-                    layers[member.name] = [(at.name.removeprefix("./"), at.size) for at in layer if not at.isdir()]
-            except tarfile.ReadError:
-                continue  # a configuration or an index
-            progress(f"read a layer of {member.size / 1e6:.0f} MB, {len(layers[member.name])} files")
+    for member, content in archives.files_in(stream):
+        if member.name == "manifest.json":
+            manifest = json.load(content)
+            continue
+        try:
+            with tarfile.open(fileobj=content, mode="r|*") as layer:
+                layers[member.name] = [(at.name.removeprefix("./"), at.size) for at in layer if not at.isdir()]
+        except tarfile.ReadError:
+            continue  # a configuration or an index
+        progress(f"read a layer of {member.size / 1e6:.0f} MB, {len(layers[member.name])} files")
     files = {}
     for image in manifest:
         number = image["Config"].rpartition("/")[2].removesuffix(".json")

@@ -7,7 +7,6 @@ and its followers).
 from __future__ import annotations
 
 import re
-import tarfile
 from collections.abc import Iterable
 from email.message import Message
 from email.parser import BytesParser, HeaderParser
@@ -15,9 +14,7 @@ from typing import IO, NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from tasks.base import commands
-from tasks.base.command_line import last_words
-from tasks.base.errors import UserError
+from tasks.engine import archives
 from tasks.engine.unstarted import container
 
 _STATUS = re.compile(r"var/lib/dpkg/status(\.d/(?!.*\.md5sums$)[^/]+)?$")
@@ -55,15 +52,8 @@ class Installed(NamedTuple):
 
 def installed(image_id: str) -> Installed:
     """The packages of an image that the engine holds. ``UserError`` where it cannot be read."""
-    with (
-        container(image_id) as made,
-        commands.start(["docker", "export", made], stderr=commands.PIPE) as process,
-    ):
-        try:
-            return read(process.stdout) if process.stdout else Installed((), (), {})
-        except tarfile.TarError as error:
-            stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
-            raise UserError(f"docker export: {last_words(stderr, str(error))}") from None
+    with container(image_id) as made, archives.written("export", made) as stream:
+        return read(stream)
 
 
 def read(stream: IO[bytes]) -> Installed:
@@ -71,19 +61,16 @@ def read(stream: IO[bytes]) -> Installed:
     lists: list[bytes] = []
     python: list[Python] = []
     release: dict[str, str] = {}
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
-            path = member.name.removeprefix("./")
-            wanted = _STATUS.match(path) or _METADATA.match(path) or _RELEASE.match(path)
-            file = archive.extractfile(member) if wanted and member.isfile() and member.size < _LARGEST else None
-            if file is None:
-                continue
-            if _STATUS.match(path):
-                lists.append(file.read())
-            elif _METADATA.match(path):
-                python += _python(BytesParser().parsebytes(file.read(), headersonly=True), path)
-            else:
-                release = _variables(file.read().decode(errors="replace"))
+    for member, file in archives.files_in(stream):
+        path = member.name.removeprefix("./")
+        if member.size >= _LARGEST:
+            continue
+        if _STATUS.match(path):
+            lists.append(file.read())
+        elif _METADATA.match(path):
+            python += _python(BytesParser().parsebytes(file.read(), headersonly=True), path)
+        elif _RELEASE.match(path):
+            release = _variables(file.read().decode(errors="replace"))
     return Installed(tuple(sorted(set(_debian(lists)))), tuple(sorted(set(python))), release)
 
 

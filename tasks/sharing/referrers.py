@@ -7,12 +7,12 @@ them: the scheme that the specification gives for those.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.base import leftovers
+from tasks.base.references import digest_of
 
 if TYPE_CHECKING:
     from tasks.sharing.registry import Registry
@@ -98,8 +98,7 @@ def give_blob(registry: Registry, path: str, media_type: str, content: bytes) ->
 
 def descriptor(media_type: str, content: bytes) -> dict[str, Any]:
     """How a manifest names these bytes."""
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return {"mediaType": media_type, "digest": digest, "size": len(content)}
+    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
 
 
 def _tag(digest: str) -> str:

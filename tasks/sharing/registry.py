@@ -19,6 +19,7 @@ from typing import IO, Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from tasks.base import platforms
+from tasks.base.references import digest_of
 from tasks.engine.client import image_config
 from tasks.engine.labels import LABEL
 from tasks.planning.shared_image import SharedImage
@@ -379,9 +380,7 @@ def _size(value: Any) -> int:
 
 def _checked(content: bytes, digest: str, what: str) -> str:
     """The digest of an answer; ``NoImage`` if another one was asked for. A tag, "" here, may mean anything."""
-    import hashlib
-
-    found = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    found = digest_of(content)
     if digest and found != digest:
         raise NoImage(f"answers with another {what} than the one that was asked for")
     return found

@@ -7,7 +7,6 @@ not sent again; each one that comes is checked against its digest before it coun
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.files import write_json
+from tasks.base.references import digest_of
 from tasks.buildkit.oci_transfer import blob_of
 from tasks.sharing.no_answer import NoImage
 from tasks.sharing.registry import Registry
@@ -78,7 +78,7 @@ def _blobs(manifest: dict[str, Any]) -> dict[str, int]:
 
 def _write(path: Path, data: bytes) -> None:
     """A blob appears whole or not at all: its name promises what it holds."""
-    if f"sha256:{hashlib.sha256(data).hexdigest()}" != f"sha256:{path.name}":
+    if digest_of(data) != f"sha256:{path.name}":
         raise NoImage("answers with another manifest than the one that was asked for")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_bytes(data)

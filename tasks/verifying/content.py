@@ -12,9 +12,8 @@ import tarfile
 from collections.abc import Mapping
 from typing import IO, Any, NamedTuple
 
-from tasks.base import commands
-from tasks.base.command_line import last_words
-from tasks.base.errors import UserError
+from tasks.base.references import digest_of
+from tasks.engine import archives
 
 _CHUNK = 1 << 20
 # What is no folder, file or link is a device or a pipe, which few images hold.
@@ -62,15 +61,8 @@ class Content(NamedTuple):
 def content_of(image_id: str, environ: Mapping[str, str]) -> Content:
     """All that an image of the engine holds. ``UserError`` with the engine's words where it cannot give it, as when it
     finds a file of a layer changed."""
-    with commands.start(["docker", "save", image_id], env=environ, stderr=commands.PIPE) as process:
-        try:
-            content = read(process.stdout) if process.stdout else None
-        except (tarfile.TarError, EOFError, KeyError, ValueError):
-            content = None
-        stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
-    if content is None or process.returncode:
-        raise UserError(f"docker save: {last_words(stderr, 'it gave no image')}")
-    return content
+    with archives.written("save", image_id, environ=environ) as stream:
+        return read(stream)
 
 
 def read(stream: IO[bytes]) -> Content:
@@ -79,20 +71,16 @@ def read(stream: IO[bytes]) -> Content:
     layers: dict[str, LayerContent] = {}
     papers: dict[str, bytes] = {}
     manifest: list[dict[str, Any]] = []
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
-        for member in archive:
-            file = archive.extractfile(member) if member.isfile() else None
-            if file is None:
-                continue
-            first = file.read(2)
-            if first.startswith((b"{", b"[")):
-                papers[member.name] = first + file.read()
-            elif layer := _layer(_Hashed(file, first)):
-                layers[member.name] = layer
+    for member, file in archives.files_in(stream):
+        first = file.read(2)
+        if first.startswith((b"{", b"[")):
+            papers[member.name] = first + file.read()
+        elif layer := _layer(_Hashed(file, first)):
+            layers[member.name] = layer
     manifest = json.loads(papers["manifest.json"])
     config = papers[manifest[0]["Config"]]
     return Content(
-        f"sha256:{hashlib.sha256(config).hexdigest()}",
+        digest_of(config),
         tuple(json.loads(config)["rootfs"]["diff_ids"]),
         tuple(layers[name] for name in manifest[0]["Layers"]),
     )
