@@ -167,15 +167,10 @@ def run_with_room_for_one(folder: Path, coordinator: object, names: Sequence[str
     return run
 
 
-def machine_of_one(
-    monkeypatch: pytest.MonkeyPatch,
-    folder: Path,
-    coordinator: object,
-    names: Sequence[str],
-    builds: Callable[[str], None],
+def begins_builds(
+    monkeypatch: pytest.MonkeyPatch, run: Run, builds: Callable[[str], None]
 ) -> Callable[[str], threading.Thread]:
     """What begins to build an image of ``run_with_room_for_one``; ``builds`` is called for each that is built."""
-    run = run_with_room_for_one(folder, coordinator, names)
 
     def ends(build: ImageBuild) -> None:
         builds(build.name)
@@ -208,9 +203,8 @@ def all_end(*threads: threading.Thread) -> None:
 def test_who_waits_for_another_machine_takes_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Else a machine with room for one build would do nothing until another machine's is done."""
     others, built = Others("waits"), threading.Event()
-    begin = machine_of_one(
-        monkeypatch, tmp_path, others, ("waits", "goes"), lambda name: built.set() if name == "goes" else None
-    )
+    run = run_with_room_for_one(tmp_path, others, ("waits", "goes"))
+    begin = begins_builds(monkeypatch, run, lambda name: built.set() if name == "goes" else None)
     waits = begin("waits")
     assert others.asked.wait(20)
     goes = begin("goes")
@@ -230,7 +224,8 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     with loopback.redis(tmp_path / "redis") as service:
         ours, other = (BuildCoordinator(f"redis://127.0.0.1:{service.port}/0", print) for _ in range(2))
-        begin = machine_of_one(monkeypatch, tmp_path, ours, ("first", "second", "third"), builds)
+        run = run_with_room_for_one(tmp_path, ours, ("first", "second", "third"))
+        begin = begins_builds(monkeypatch, run, builds)
         noted = list[str]()
         monkeypatch.setattr(turns, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
         monkeypatch.setattr(room, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
@@ -247,6 +242,40 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
             third.set()
         all_end(*threads)
     assert built == ["first", "third", "second"]
+
+
+class OneLeaseEach:
+    """No other machine, and Redis, which keeps a second lease on an image waiting."""
+
+    on = True
+
+    def __init__(self) -> None:
+        self.held: list[str] = []
+
+    @contextlib.contextmanager
+    def acquire(self, turn: str, *_: object) -> Iterator[bool]:
+        assert turn not in self.held, "it waits for itself"
+        self.held.append(turn)
+        yield False
+        self.held.remove(turn)
+
+    def holds(self, turn: str) -> bool:
+        return turn in self.held
+
+
+def test_what_has_to_be_built_after_all_does_not_wait_for_its_own_lease(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It was there when the lease was had, and was pruned before it got its name."""
+    run, built, retag = run_with_room_for_one(tmp_path, OneLeaseEach(), ("web",)), list[str](), [Action.RETAG]
+    decision = run.decide("web")
+    vars(run).update(
+        decide=lambda name, refresh=False: decision._replace(action=retag.pop() if refresh and retag else Action.BUILD)
+    )
+    monkeypatch.setattr(make, "_retag", lambda run, decision: False)
+    begin = begins_builds(monkeypatch, run, built.append)
+    all_end(begin("web"))
+    assert (built, retag) == (["web"], [])
 
 
 def turn_of(name: str) -> str:

@@ -248,8 +248,7 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
                     return
                 decision = _decided(run, name)
             if not decision.builds:
-                _do(run, decision, which)
-                return
+                break
             with contextlib.suppress(room.Full):
                 at_once = room.taken(run, decision, wait=not run.coordinator.holds(wanted.turn))
                 _build(ImageBuild(run, decision, which), at_once)
@@ -263,6 +262,7 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
             if decision.builds:
                 _build(ImageBuild(run, decision, which), contextlib.nullcontext())
                 return
+    _do(run, decision, which)  # with no lease: should it be built after all, that is taken as any other
 
 
 def _retag(run: Run, decision: Decision) -> bool:
