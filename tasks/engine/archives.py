@@ -28,9 +28,9 @@ def written(*words: str, environ: Mapping[str, str] | None = None) -> Iterator[I
             wrong = f"it gave no image ({error})"
         while process.stdout.read(_CHUNK):  # else it would wait for us, and not end
             pass
-        said = process.stderr.read().decode(errors="replace")
+        stderr = process.stderr.read().decode(errors="replace")
     if wrong or process.returncode:
-        raise UserError(f"docker {words[0]}: {last_words(said) if process.returncode else wrong}")
+        raise UserError(f"docker {words[0]}: {last_words(stderr) if process.returncode else wrong}")
 
 
 def files_in(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:

@@ -43,7 +43,7 @@ def copied(images: Iterable[ImageInputs], paths: Iterable[Path]) -> list[Copied]
             ignore = part.ignore.path or part.root / ".dockerignore"
             for line in _within(part, paths):
                 lines[ignore][line] = names[ignore][inputs.name] = None
-    return [Copied(ignore, tuple(names[ignore]), tuple(found)) for ignore, found in lines.items()]
+    return [Copied(ignore, tuple(names[ignore]), tuple(lines[ignore])) for ignore in lines]
 
 
 def _within(part: Part, paths: Iterable[Path]) -> list[str]:

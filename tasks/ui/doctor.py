@@ -186,14 +186,14 @@ def _project(run: Run) -> Finding:
 
 
 def _ignored(run: Run) -> Iterator[Finding]:
-    """Whether images copy what is in none of them to see."""
+    """Whether images copy what should be in none."""
     try:
-        found = personal.told(run, run.declared().values())
+        every = personal.told(run, run.declared().values())
     except UserError:  # told already
         return
-    for copied in found:
+    for copied in every:
         yield Finding("ignore files", Verdict.WARN, str(copied), copied.remedy)
-    if not found:
+    if not every:
         yield Finding("ignore files", Verdict.OK, "no image copies .env or the list of trusted builders")
 
 
