@@ -69,10 +69,11 @@ def test_clones_of_one_repository_are_relatives(tmp_path: Path) -> None:
     main, near, far, farther = (checkout(tmp_path / name) for name in ("main", "near", "far", "farther"))
     assert (main.origin, Place(tmp_path, tmp_path).origin) == (str(tmp_path / "main"), "")
     remote = '[remote "other"]\n\turl = x\n[remote "origin"]\n\tfetch = a\n\turl = {}\n[branch "a"]\n'
-    for place, address in ((near, main.root), (far, "https://x/a/b.git"), (farther, "https://x/a/b")):
+    for place, address in ((near, main.root), (far, "https://x/a/b.git"), (farther, "https://me:hidden@x/a/b")):
         (place.root / ".git" / "config").write_text(remote.format(address))
     assert near.is_relative(main)
     assert far.is_relative(farther)
+    assert farther.origin == "https://x/a/b", "it is written down"
     assert not far.is_relative(main)
     (near.root / ".git" / "config").write_text(remote.format("../main"))
     assert near.is_relative(main)

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+_USER = re.compile(r"(?<=://)[^/]*@")
 _ORIGIN = re.compile(r'^\[remote "origin"\]\s*\n(?:[ \t]+.*\n)*?[ \t]+url[ \t]*=(.*)$', re.MULTILINE)
 
 
@@ -51,7 +52,8 @@ class Place:
 
     @property
     def origin(self) -> str:
-        """Which repository this is of: where it was cloned from, or itself; "" without git."""
+        """Which repository this is of: where it was cloned from, without who did it and with which token, or itself; ""
+        without git."""
         if self.repository is None:
             return ""
         address = str(self.repository)
@@ -60,7 +62,7 @@ class Place:
                 address = cloned[1].strip()
         if address.startswith(("/", ".")):  # what it was cloned from may itself be reached by a link
             address = os.path.realpath(self.repository.parent / address)
-        return address.rstrip("/").removesuffix(".git").rstrip("/")
+        return _USER.sub("", address).rstrip("/").removesuffix(".git").rstrip("/")
 
     @property
     def inner(self) -> Path:
