@@ -1,7 +1,8 @@
 """From which address does a request come? A proxy's word is taken when it is one of TRUSTED_PROXIES, and nobody else's.
 
 Beside addresses and networks these may be names, as that of the proxy in the Compose file, whose address the engine
-chooses. A name is looked up when somebody has sent X-Forwarded-For, once in ``FRESH_SECONDS`` at most.
+chooses. A name is looked up when somebody has sent X-Forwarded-For, once in ``FRESH_SECONDS`` at most; when that fails,
+what is known of it stays.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 FRESH_SECONDS = 5
+_NOBODY = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _NAME = re.compile(r"(?=.*[a-z])[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.I)
 
 
@@ -36,7 +38,7 @@ class Proxies:
         self._app = app
         self._networks, self._names = parted(trusted)
         self._looked_up = float("-inf")
-        self._known: list[str] = []
+        self._known: dict[str, list[str]] = {}
         self._believing = self._with([])
 
     def _with(self, addresses: list[str]) -> ProxyHeadersMiddleware:
@@ -47,17 +49,18 @@ class Proxies:
         forwarded = scope["type"] == "http" and any(name == b"x-forwarded-for" for name, _ in scope["headers"])
         if forwarded and self._names and time.monotonic() - self._looked_up > FRESH_SECONDS:
             self._looked_up = time.monotonic()
-            known = sorted({address for name in self._names for address in await _addresses(name)})
+            known = {name: await _addresses(name, self._known.get(name, [])) for name in self._names}
             if known != self._known:
-                self._known, self._believing = known, self._with(known)
+                self._known, self._believing = known, self._with([one for some in known.values() for one in some])
         await self._believing(scope, receive, send)  # type: ignore[arg-type]
 
 
-async def _addresses(name: str) -> list[str]:
-    """The addresses of a host; none when nobody has the name now."""
+async def _addresses(name: str, known: list[str]) -> list[str]:
+    """The addresses of a host; none when nobody has the name, and those that are ``known`` when nobody tells."""
     try:
         async with asyncio.timeout(1):
             infos = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError):
-        return []
-    return [str(info[4][0]) for info in infos]
+    except OSError as error:  # a time limit is one, too
+        nobody = isinstance(error, socket.gaierror) and error.errno in _NOBODY
+        return [] if nobody else known
+    return sorted({str(info[4][0]) for info in infos})
