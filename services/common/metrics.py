@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 REQUESTS = Counter("swarm_requests", "Requests that were answered.", ["service", "method", "route", "status"])
@@ -29,6 +30,8 @@ TASKS = Gauge("swarm_tasks", "Tasks that are here now: waiting for a place, or h
 LONG = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 WAITED = Histogram("swarm_wait_seconds", "How long tasks waited for a place.", buckets=LONG)
 ANSWERED = Histogram("swarm_model_seconds", "How long models took, to the end.", ["model", "outcome"], buckets=LONG)
+CALLERS_FAULT = (400, 413, 422)
+"""With these a model refuses a question that is wrong; 404 (no such model) and 429 (busy) are the operator's."""
 AUDITED = Counter("swarm_audit", "Events of the audit log.", ["event"])
 _ALL = (REQUESTS, SECONDS, UNAVAILABLE, TOKENS, TASKS, WAITED, ANSWERED, AUDITED)
 
@@ -42,14 +45,17 @@ def answered(service: str, scope: Scope, status: int, seconds: float) -> None:
 
 @contextmanager
 def model_asked(model: str) -> Iterator[None]:
-    """Count how long ``model`` takes for what is done meanwhile, and its outcome: answered, failed, or stopped, as its
-    time was over or nobody waited."""
+    """Count how long ``model`` takes for what is done meanwhile, and its outcome: answered, refused (the question was
+    wrong), failed, or stopped, as its time was over or nobody waited."""
     began, outcome = time.perf_counter(), "failed"
     try:
         yield
         outcome = "answered"
     except (asyncio.CancelledError, GeneratorExit):
         outcome = "stopped"
+        raise
+    except HTTPException as error:
+        outcome = "refused" if error.status_code in CALLERS_FAULT else "failed"
         raise
     finally:
         ANSWERED.labels(model, outcome).observe(time.perf_counter() - began)
