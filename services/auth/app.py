@@ -157,16 +157,17 @@ def create_app(settings: AuthSettings) -> FastAPI:
     users = Users(database, Passwords())
     api_keys = ApiKeys(database, settings.api_keys_per_user)
     rate_limit = RateLimit(redis, settings.rate_limit_per_minute)
+
+    async def caller(request: Request) -> Caller:
+        return await identify(request, tokens, api_keys)
+
     app = service.create(
         "auth",
         settings,
         resources=[redis, database.running()],
         checks={"postgres": database.check, "redis": lambda: redis_store.writes(redis, "auth")},
+        identify=caller,
     )
-
-    async def caller(request: Request) -> Caller:
-        return await identify(request, tokens, api_keys)
-
     callers = Callers(caller)
     _add_users(app, users, tokens, rate_limit, callers, settings)
     _add_tokens(app, tokens, keyring, callers)

@@ -15,6 +15,10 @@ _TOKEN = OAuth2PasswordBearer("/token", scheme_name="token", scopes=SCOPES, auto
 _API_KEY = APIKeyHeader(name="X-API-Key", scheme_name="api_key", auto_error=False)
 
 
+WHO = "swarm.who"
+"""Where a request's scope has its caller, once that is known."""
+
+
 class Callers[Who: Any]:
     """Those who call this service, as ``identify`` knows them: something with ``claims``."""
 
@@ -27,7 +31,7 @@ class Callers[Who: Any]:
         async def caller(
             request: Request, _: object = Security(_TOKEN, scopes=scopes), __: object = Depends(_API_KEY)
         ) -> Who:
-            who = await self.identify(request)
+            who: Who = request.scope.get(WHO) or await self.identify(request)
             claims: Claims = who.claims
             for scope in scopes:
                 claims.need(scope)

@@ -23,13 +23,14 @@ def create(
     *,
     resources: Sequence[AbstractAsyncContextManager[object]],
     checks: Mapping[str, health.Check],
+    identify: tracing.Identify,
     seconds: float | None = None,
 ) -> FastAPI:
     """An application called ``name``.
 
     ``resources`` (stores, clients) are entered when it starts and left, last first, when it stops;
-    ``checks`` are what ``/health`` asks; a request may take ``seconds`` (as the settings say, if not given).
-    Nothing connects before the start.
+    ``checks`` are what ``/health`` asks; ``identify`` knows who sent a request; a request may take ``seconds`` (as the
+    settings say, if not given). Nothing connects before the start.
     """
     logs.configure(name, settings.log_level)
 
@@ -48,7 +49,7 @@ def create(
     openapi.install(app)
     health.install(app, name, checks)
     metrics.install(app, settings.metrics_token.get_secret_value())
-    traced = tracing.install(app, name)
+    traced = tracing.install(app, name, identify)
     # The last added is the outermost.
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(Deadline, seconds=seconds or settings.request_seconds)

@@ -2,29 +2,40 @@
 
 They are OpenTelemetry's, sent by OTLP over HTTP; its other variables (OTEL_TRACES_SAMPLER, …) count too. The packages
 are in the images only when those were built with TRACING=on.
+
+A request goes on with the trace that it names (``traceparent``) when its credential is good. A stranger's begins anew:
+else anybody could have every request taken, or put theirs into another's trace.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common import logs
+from common.callers import WHO
 
 log = logging.getLogger("tracing")
 
 NOT_TRACED = "health,metrics"
 STOP_SECONDS = 3
+CARRIERS = (b"traceparent", b"tracestate", b"baggage")
+
+type Identify = Callable[[Request], Awaitable[object]]
 
 
-def install(app: FastAPI, service: str) -> Callable[[], AbstractAsyncContextManager[None]]:
-    """Trace ``app``, if that is asked for. Returns what sends, at the end, what was not sent yet."""
+def install(app: FastAPI, service: str, identify: Identify) -> Callable[[], AbstractAsyncContextManager[None]]:
+    """Trace ``app``, whose callers ``identify`` knows, if that is asked for. Returns what sends, at the end, what was
+    not sent yet."""
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         return _off
     try:
@@ -32,6 +43,7 @@ def install(app: FastAPI, service: str) -> Callable[[], AbstractAsyncContextMana
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
         from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+        from opentelemetry.instrumentation.utils import suppress_instrumentation
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -47,6 +59,8 @@ def install(app: FastAPI, service: str) -> Callable[[], AbstractAsyncContextMana
         server_request_hook=_without_query,
     )  # fmt: skip
     HTTPXClientInstrumentor().instrument(tracer_provider=provider)
+    traced = app.build_middleware_stack
+    app.build_middleware_stack = lambda: Known(traced(), identify, suppress_instrumentation)  # type: ignore[method-assign]
 
     def trace_id() -> str:
         context = trace.get_current_span().get_span_context()
@@ -64,6 +78,27 @@ def install(app: FastAPI, service: str) -> Callable[[], AbstractAsyncContextMana
                 await anyio.to_thread.run_sync(provider.shutdown, abandon_on_cancel=True)
 
     return running
+
+
+class Known:
+    """Takes away which trace a request says that it is of, unless it is known who sent it. ``untraced``: while that is
+    found out, no span is made."""
+
+    def __init__(self, app: ASGIApp, identify: Identify, untraced: Callable[[], AbstractContextManager[None]]) -> None:
+        self._app = app
+        self._identify = identify
+        self._untraced = untraced
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Look at the credential where there is a trace, and pass on."""
+        if scope["type"] == "http" and any(name in CARRIERS for name, _ in scope["headers"]):
+            try:
+                with self._untraced():
+                    scope[WHO] = await self._identify(Request(scope))
+            except (HTTPException, RedisError):
+                kept = [(name, value) for name, value in scope["headers"] if name not in CARRIERS]
+                scope = {**scope, "headers": kept}
+        await self._app(scope, receive, send)
 
 
 @asynccontextmanager

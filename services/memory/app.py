@@ -115,6 +115,7 @@ def create_app(settings: MemorySettings) -> FastAPI:
     kept_sessions = Sessions(
         database, settings.session_ttl_seconds, sessions.Quota(settings.sessions_per_user, settings.bytes_per_user)
     )
+    identities = Identities("memory", auth, redis)
     app = service.create(
         "memory",
         settings,
@@ -123,8 +124,9 @@ def create_app(settings: MemorySettings) -> FastAPI:
             janitor.running(kept_sessions.forget_old, memories.forget_deleted_users, memories.index_large),
         ],
         checks={"postgres": database.check, "redis": redis.ping},
+        identify=identities.identify,
     )  # fmt: skip
-    callers = Callers(Identities("memory", auth, redis).identify)
+    callers = Callers(identities.identify)
     Reader = Annotated[Identity, callers.with_scope("memory:read")]  # noqa: N806 - a type
     Writer = Annotated[Identity, callers.with_scope("memory:write")]  # noqa: N806 - a type
 

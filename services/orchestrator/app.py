@@ -73,6 +73,7 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
             janitor.running(tasks.forget_old, spending.forget_old),
         ],
         checks={"postgres": database.check, "redis": redis.ping},
+        identify=identities.identify,
         seconds=_seconds(settings),
     )  # fmt: skip
     _add_tasks(app, tasks, runs, identities, settings)

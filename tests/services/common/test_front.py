@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import re
@@ -13,10 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from common import service
+from common import proxies, service
 
 SERVICES = Path(service.__file__).parents[1]
 APP = """
@@ -30,7 +32,8 @@ from common.settings import ServiceSettings
 
 front.CLIENT_SECONDS = float(sys.argv[1])
 front.CONNECTIONS = int(sys.argv[2])
-app = service.create("thing", ServiceSettings(trusted_proxies=sys.argv[3]), resources=[], checks={})
+settings = ServiceSettings(trusted_proxies=sys.argv[3])
+app = service.create("thing", settings, resources=[], checks={}, identify=None)
 
 @app.post("/length")
 async def length(request: Request):
@@ -198,3 +201,28 @@ def test_of_too_many_connections_those_go_that_wait_longest(patient: Server) -> 
 def test_who_is_asking(trusted: str, sent: str, seen: str) -> None:
     for server in serving(600, 20, trusted):
         assert server.ask("GET", "/address", **{"X-Forwarded-For": sent}) == (200, f'"{seen}"'.encode())
+
+
+async def test_a_look_up_that_fails_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody tells is as it was; when nobody has the name any more, its addresses are anybody's."""
+    told: list[Any] = [["10.9.9.9"], socket.gaierror(socket.EAI_AGAIN, "no server answers"), TimeoutError(),
+                       ["10.9.9.8"], socket.gaierror(socket.EAI_NONAME, "nobody")]  # fmt: skip
+
+    async def getaddrinfo(*_: object, **__: object) -> list[Any]:
+        now = told.pop(0)
+        if isinstance(now, OSError):
+            raise now
+        return [(0, 0, 0, "", (address, 0)) for address in now]
+
+    seen = []
+
+    async def app(scope: Any, *_: object) -> None:
+        seen.append(scope["client"][0])
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(proxies, "FRESH_SECONDS", -1)
+    asked = proxies.Proxies(app, "edge.internal")
+    for peer in ("10.9.9.9", "10.9.9.9", "10.9.9.9", "10.9.9.8", "10.9.9.8"):
+        headers = [(b"x-forwarded-for", b"203.0.113.9")]
+        await asked({"type": "http", "client": (peer, 1), "headers": headers}, None, None)  # type: ignore[arg-type]
+    assert seen == ["203.0.113.9"] * 4 + ["10.9.9.8"]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,14 +26,16 @@ class Body(BaseModel):
     text: Text
 
 
+async def nobody(_: Request) -> None: ...
+
+
 def make() -> FastAPI:
     async def check() -> None:
         if down:
             raise ConnectionError("gone")
 
-    app = service.create(
-        "thing", ServiceSettings(max_body_bytes=LIMIT, request_seconds=0.2), resources=[], checks={"store": check}
-    )
+    settings = ServiceSettings(max_body_bytes=LIMIT, request_seconds=0.2)
+    app = service.create("thing", settings, resources=[], checks={"store": check}, identify=nobody)
 
     @app.post("/echo")
     async def echo(body: Body) -> Body:

@@ -104,11 +104,31 @@ class Collector(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def collector() -> Iterator[str]:
-    """The address of a collector."""
+    """The address of a collector, which has nothing yet."""
+    Collector.spans.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
+
+
+async def test_a_stranger_begins_a_trace_of_its_own(
+    database: dict[str, Any], auth: Any, memory: Any, model_url: str, user: dict[str, str], collector: str
+) -> None:
+    """Here only what somebody asks for is taken, so that nothing of a stranger's is."""
+    sent: list[str] = []
+    tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_TRACES_SAMPLER": "parentbased_always_off"}
+    with orchestrator(database, auth, memory, model_url, **tracing) as (http, lines):
+        for who in ({}, {"X-API-Key": "vls_bad"}, user, {"X-API-Key": "vls_good"}):
+            sent.append(secrets.token_hex(16))
+            told = {"traceparent": f"00-{sent[-1]}-{secrets.token_hex(8)}-01", "baggage": "a=b", **who}
+            expected = 401 if len(sent) <= 2 else 200
+            assert http.get("/tasks", headers=told).status_code == expected
+    assert {span.trace_id.hex() for _, span in Collector.spans} & set(sent) == set(sent[2:])
+    named = [json.loads(one).get("trace_id") for one in lines if '"path": "/tasks"' in one]
+    assert len(named) == 4
+    assert named[2:] == sent[2:]
+    assert not set(named[:2]) & set(sent)
 
 
 async def test_a_request_is_one_trace_up_to_the_model(
