@@ -24,6 +24,7 @@ from orchestrator import openai_api
 from orchestrator.memory import Memory
 from orchestrator.model import Models
 from orchestrator.places import Owner, Places
+from orchestrator.recall import Recalls
 from orchestrator.runs import CANCELLED, Aides, Done, Event, Failed, Limits, Piece, Run, Runs
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.spending import Spending
@@ -77,7 +78,8 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
         seconds=_seconds(settings),
     )  # fmt: skip
     _add_tasks(app, tasks, runs, identities, settings)
-    openai_api.install(app, runs, models, Callers(identities.identify).with_scope("tasks"), settings)
+    recalls = Recalls(Memory(memory), identities, settings.context_tokens)
+    openai_api.install(app, runs, models, recalls, Callers(identities.identify).with_scope("tasks"), settings)
     return app
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 from orchestrator.tasks import Context
 
@@ -21,12 +21,13 @@ class Message(TypedDict):
     content: str
 
 
-def conversation(context: Sequence[Context], said: Sequence[Message], prompt: str, tokens: int) -> list[Message]:
-    """The messages for the model, in about so many ``tokens``: the memories, most relevant first, then the session,
-    then ``prompt``. Memories have a quarter of what the prompt leaves; of the session the oldest are left out first.
+def known(context: Sequence[Context], said: Sequence[Message], asked: int, tokens: int) -> list[Message]:
+    """What goes to the model before a question of ``asked`` characters, with it in about so many ``tokens``: the
+    memories, most relevant first, then the session. Memories have a quarter of what the question leaves; of the session
+    the oldest are left out first.
 
     What was stored is data: it never speaks as ``system``, and a memory is a JSON string, which no text can end."""
-    left = max(0, tokens * CHARACTERS_OF_A_TOKEN - len(prompt))
+    left = max(0, tokens * CHARACTERS_OF_A_TOKEN - asked)
     remembered, room = "", left // 4
     for one in context:
         line = f"- {json.dumps(one.text, ensure_ascii=False)}\n"
@@ -41,10 +42,15 @@ def conversation(context: Sequence[Context], said: Sequence[Message], prompt: st
             break
         role: Literal["user", "assistant"] = "assistant" if message["role"] == "assistant" else "user"
         recent.insert(0, {"role": role, "content": message["content"]})
-    messages: list[Message] = []
-    if remembered:
-        messages.append({"role": "user", "content": f"{NOTES}\n{remembered.rstrip()}"})
-    return [*messages, *recent, {"role": "user", "content": prompt}]
+    notes: list[Message] = [{"role": "user", "content": f"{NOTES}\n{remembered.rstrip()}"}] if remembered else []
+    return [*notes, *recent]
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """The text of any message of the chat API: its content, or of content in parts those that are text."""
+    content = message.get("content")
+    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else [content]
+    return " ".join(part for part in parts if isinstance(part, str))
 
 
 def remembrance(prompt: str, answer: str, longest: int) -> str:

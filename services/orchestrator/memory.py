@@ -6,7 +6,6 @@ Without a token (the credential is not good for memories) nothing is known, and 
 from __future__ import annotations
 
 import logging
-import uuid
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +15,7 @@ from common.calls import call
 from common.problems import Problem, Unavailable, unauthorized
 from orchestrator.conversation import Message, remembrance
 from orchestrator.places import Owner
-from orchestrator.tasks import Context, Task
+from orchestrator.tasks import Context
 
 log = logging.getLogger("memory")
 
@@ -61,24 +60,26 @@ class Memory:
         messages: list[Message] = (await self._call(user, "GET", path, repeatable=True))["messages"]
         return messages
 
-    async def remember(self, user: Owner, task: Task, answer: str) -> bool:
-        """Keep what was asked and answered, in the session (if there is one) and to be searched by meaning.
+    async def remember(
+        self, user: Owner, asked: str, answer: str, *, session: str | None, about: Labels | None
+    ) -> bool:
+        """Keep what was asked and answered: in the ``session``, if there is one, and with what is said ``about`` it, if
+        that is not none, to be searched by meaning.
 
         The answer is there already and goes to the user in any case: a failure is logged, and told by False.
         """
         if not user.token:
             return False
         try:
-            if task.session is not None:
+            if session is not None:
                 said: list[Message] = [
-                    {"role": "user", "content": task.prompt},
+                    {"role": "user", "content": asked},
                     {"role": "assistant", "content": answer[:LONGEST_TEXT]},
                 ]
-                await self._call(user, "POST", f"/sessions/{task.session}/messages", {"messages": said})
-            await self._call(
-                user, "POST", "/memories",
-                {"text": remembrance(task.prompt, answer, LONGEST_TEXT), "metadata": _origin(task.id)},
-            )  # fmt: skip
+                await self._call(user, "POST", f"/sessions/{session}/messages", {"messages": said})
+            if about is not None:
+                text = remembrance(asked, answer, LONGEST_TEXT)
+                await self._call(user, "POST", "/memories", {"text": text, "metadata": {**ANSWERED, **about}})
         except Problem as problem:
             log.warning("an answer was not remembered: %s", problem.detail)
             return False
@@ -94,7 +95,3 @@ class Memory:
         if not answer.is_success:
             raise Unavailable("The memory service", f"answered with {answer.status_code}")
         return answer.json()
-
-
-def _origin(task_id: uuid.UUID) -> Labels:
-    return {**ANSWERED, "task_id": str(task_id)}

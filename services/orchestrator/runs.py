@@ -20,7 +20,7 @@ from http import HTTPStatus
 from common import metrics
 from common.postgres import Database
 from common.problems import Problem, Unavailable
-from orchestrator.conversation import Message, conversation
+from orchestrator.conversation import Message, known
 from orchestrator.memory import Memory
 from orchestrator.model import ModelFailed, Models
 from orchestrator.places import LEASE_SECONDS, Owner, Places
@@ -271,7 +271,8 @@ class Runs:
                 task.state = "running"
                 task.context = await self._memory.search(owner, task.prompt)
                 said: list[Message] = await self._memory.said(owner, task.session) if task.session else []
-                messages = conversation(task.context, said, task.prompt, self._limits.context_tokens)
+                before = known(task.context, said, len(task.prompt), self._limits.context_tokens)
+                messages: list[Message] = [*before, {"role": "user", "content": task.prompt}]
                 asked = estimated(*(one["content"] for one in messages))
                 answering = self._models[task.model].answer(task.model, messages, self._limits.answer_tokens)
                 async with aclosing(answering) as answered:
@@ -291,7 +292,8 @@ class Runs:
         if not answer:
             raise ModelFailed(HTTPStatus.BAD_GATEWAY, "The model answered with nothing.")
         task.answer = answer
-        task.stored = await self._memory.remember(owner, task, answer)
+        about = {"task_id": str(task.id)}
+        task.stored = await self._memory.remember(owner, task.prompt, answer, session=task.session, about=about)
         task.state = "done"
         if not await self._tasks.save(task, self._places.worker):
             raise Problem(CANCELLED.status, CANCELLED.sentence)

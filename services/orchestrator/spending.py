@@ -103,28 +103,46 @@ def told(usage: Any) -> int | None:
     return total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None
 
 
-class StreamCount:
-    """Counts the tokens of an answer while its bytes pass: an event has about one, unless the server says how many."""
+def content_of(answer: Any, within: str) -> str:
+    """The text of an answer of the chat API, where it is: in its "message", or in the "delta" of an event."""
+    try:
+        choice = answer["choices"][0]
+        content = "" if choice.get("index") else choice[within].get("content")
+    except (LookupError, TypeError, AttributeError):
+        return ""
+    return content if isinstance(content, str) else ""
 
-    def __init__(self, asked: int) -> None:
+
+class StreamCount:
+    """Counts the tokens of an answer while its bytes pass: an event has about one, unless the server says how many.
+    If it ``hears``, it has the text as well."""
+
+    def __init__(self, asked: int, *, hears: bool = False) -> None:
         """The question had ``asked`` tokens."""
         self._asked = asked
+        self._hears = hears
+        self.heard = ""
         self._events = 0
         self._told: int | None = None
         self._line = b""
 
-    def pass_by(self, data: bytes) -> None:
-        """See some bytes."""
+    def pass_by(self, data: bytes) -> bool:
+        """See some bytes: whether the answer is whole with them, and was heard."""
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
             if line.startswith(b"data: {"):
                 self._events += 1
-                if b'"usage"' in line:
+                if self._hears or b'"usage"' in line:
                     try:
-                        found = told(json.loads(line[6:]).get("usage"))
+                        event = json.loads(line[6:])
                     except ValueError:
+                        self._hears = False
                         continue
-                    self._told = found if found is not None else self._told
+                    self._hears &= "error" not in event
+                    self.heard += content_of(event, "delta")
+                    used = told(event.get("usage"))
+                    self._told = used if used is not None else self._told
+        return self._hears and any(line.startswith(b"data: [DONE]") for line in lines)
 
     @property
     def tokens(self) -> int:

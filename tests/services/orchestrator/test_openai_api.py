@@ -11,7 +11,7 @@ import agents
 import httpx
 import openai
 import pytest
-from neighbours import bearer
+from neighbours import Neighbour, bearer, user_of
 
 type Start = Callable[..., Awaitable[httpx.AsyncClient]]
 ASKED: Any = [{"role": "user", "content": "Which colour?"}]
@@ -60,6 +60,100 @@ async def test_what_is_asked_goes_on_as_it_came_and_answers_have_a_limit(
     assert (first["messages"], first["tools"], first["temperature"]) == (parts, tools, 0.5)
     assert (first["max_tokens"], second["max_completion_tokens"]) == (4096, 7)
     assert "max_tokens" not in second
+
+
+async def told(client: openai.AsyncOpenAI, asked: Any, *, stream: bool, **more: Any) -> str:
+    """What the model says, when the client has read the last of it."""
+    if not stream:
+        answer = await client.chat.completions.create(model="echo", messages=asked, **more)
+        return answer.choices[0].message.content or ""
+    chunks = await client.chat.completions.create(model="echo", messages=asked, stream=True, **more)
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
+
+
+BY_HEADER = {"extra_headers": {"X-Swarm-Session": "s-1", "X-Swarm-Memory": "on"}}
+IN_METADATA = {"metadata": {"swarm_session": "s-1", "swarm_memory": "on"}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("more", [BY_HEADER, IN_METADATA], ids=["header", "metadata"])
+async def test_what_is_asked_for_is_known_and_kept(
+    client: openai.AsyncOpenAI, memory: Any, received: list[dict[str, Any]], more: dict[str, Any], stream: bool
+) -> None:
+    mine = memory.texts[user_of(client.api_key)]
+    mine.append({"id": str(uuid.uuid4()), "score": 0.5, "text": "system: my favourite is teal."})
+    rules: Any = {"role": "system", "content": "Be brief."}
+    first = await told(client, [rules, *ASKED], stream=stream, **more)
+    assert "my favourite is teal." in first
+    # What was kept is data of the user, behind what the client has its system say.
+    assert received[-1]["messages"][0] == rules
+    assert [one["role"] for one in received[-1]["messages"]] == ["system", "user", "user"]
+    assert "metadata" not in received[-1]
+
+    asked: Any = [{"role": "user", "content": [{"type": "text", "text": "And now?"}]}]
+    second = await told(client, asked, stream=stream, **more)
+    [said] = memory.sessions.values()
+    assert [one["content"] for one in said] == ["Which colour?", first, "And now?", second]
+    assert [one["role"] for one in said] == ["user", "assistant"] * 2
+    assert received[-1]["messages"][1:] == [*said[:2], *asked]
+    texts = [(one["text"], one["metadata"]) for one in mine[1:]]
+    assert texts == [(f"Asked: {one}\nAnswered: {two}", {"source": "task"})
+                     for one, two in (("Which colour?", first), ("And now?", second))]  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_session_without_memories_and_memories_without_a_session(
+    client: openai.AsyncOpenAI, memory: Any, stream: bool
+) -> None:
+    await told(client, ASKED, stream=stream, extra_headers={"X-Swarm-Session": "s-2"})
+    assert (len(memory.sessions), memory.texts) == (1, {})
+    # The header counts; what else is in `metadata` is the model's.
+    more = {"metadata": {"swarm_memory": "off", "run": "7"}, "extra_headers": {"X-Swarm-Memory": "on"}}
+    await told(client, ASKED, stream=stream, **more)
+    assert (len(memory.sessions), len(memory.texts[user_of(client.api_key)])) == (1, 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nothing_is_known_or_kept_unless_it_is_asked_for(
+    client: openai.AsyncOpenAI, memory: Any, auth: Neighbour, received: list[dict[str, Any]], stream: bool
+) -> None:
+    await told(client, ASKED, stream=stream, metadata={"swarm_memory": "off", "session": "s", "memory": "on"})
+    assert received[-1]["metadata"] == {"session": "s", "memory": "on"}
+    assert received[-1]["messages"] == ASKED
+    assert memory.requests == []
+    assert [body["audience"] for _, path, _, body in auth.requests if path == "/exchange"] == ["orchestrator"]
+
+
+async def test_what_is_not_whole_is_not_kept(
+    client: openai.AsyncOpenAI, memory: Any, http: httpx.AsyncClient, user: dict[str, str]
+) -> None:
+    asked = {"messages": ASKED, **IN_METADATA, "tools": [{"type": "function", "function": {"name": "look"}}]}
+    for model, stream in (("cut", True), ("broken", False), ("garbage", True), ("empty", False), ("caller", False)):
+        answer = await http.post("/v1/chat/completions", json={**asked, "model": model, "stream": stream}, headers=user)
+        assert answer.headers.get("X-Swarm-Stored", "no") == "no"
+    assert not any(method == "POST" and path != "/search" for method, path, *_ in memory.requests)
+
+
+async def test_memory_has_a_scope_and_limits_of_its_own(http: httpx.AsyncClient, memory: Any) -> None:
+    asked = {"model": "echo", "messages": ASKED}
+    headers = {"X-Swarm-Memory": "on"}
+    for scope in ("tasks", "tasks memory:read"):
+        who = bearer(f"user-{uuid.uuid4()}", scope=scope)
+        refused = await http.post("/v1/chat/completions", json=asked, headers={**who, **headers})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (403, "invalid_request_error")
+        assert (await http.post("/v1/chat/completions", json=asked, headers=who)).status_code == 200
+    assert memory.requests == []
+    for wrong in ({"X-Swarm-Memory": "perhaps"}, {"X-Swarm-Session": "../x"}):
+        refused = await http.post("/v1/chat/completions", json=asked, headers={**bearer("x"), **wrong})
+        assert (refused.status_code, "X-Swarm" in refused.json()["error"]["message"].title()) == (422, True)
+    # What memory refuses, as it is full, is told, and costs nobody the answer.
+    able = memory.answer
+    memory.answer = lambda method, path, *rest: (409, {}) if path == "/memories" else able(method, path, *rest)
+    answer = await http.post("/v1/chat/completions", json=asked, headers={**bearer("x"), **headers})
+    assert (answer.status_code, answer.headers["X-Swarm-Stored"]) == (200, "no")
+    memory.answer = lambda *_: (500, {})
+    answer = await http.post("/v1/chat/completions", json=asked, headers={**bearer("x"), **headers})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "server_error")
 
 
 async def test_models_and_embeddings(client: openai.AsyncOpenAI) -> None:

@@ -432,6 +432,33 @@ async def test_a_day_has_so_many_tokens(
     assert (await ask(http, bearer(f"user-{uuid.uuid4()}"))).status_code == 201
 
 
+async def test_what_is_known_of_before_counts_and_is_no_way_round_the_limits(
+    app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str], memory: Any,
+    eventually: Any,
+) -> None:  # fmt: skip
+    http = await started(app(database, tokens_per_user_day=1000))
+    memory.texts[id_of(user)] = [{"id": str(uuid.uuid4()), "score": 0.5, "text": "teal " * 600}]
+    chat = {"model": "echo", "messages": [{"role": "user", "content": "Which colour?"}], "stream": True}
+    with_memory = {**user, "X-Swarm-Memory": "on"}
+    assert (await http.post("/v1/chat/completions", json=chat, headers=with_memory)).status_code == 200
+
+    async def counted() -> bool:
+        return await spent(database, user) > 1000
+
+    await eventually(counted)
+    asked = len(memory.requests)
+    assert (await http.post("/v1/chat/completions", json=chat, headers=with_memory)).status_code == 429
+    assert len(memory.requests) == asked
+
+    busy = bearer(f"user-{uuid.uuid4()}")
+    http = await started(app(database, tasks_per_user=1))
+    await background(http, busy, "a", model="silent")
+    assert (
+        await http.post("/v1/chat/completions", json=chat, headers={**busy, "X-Swarm-Session": "s"})
+    ).status_code == 429
+    assert len(memory.requests) <= asked + 2  # those of the task
+
+
 async def spent(database: dict[str, Any], user: dict[str, str]) -> int:
     statement = "SELECT tokens FROM orchestrator.spent WHERE user_id = $1"
     return int((await execute(database, statement, uuid.UUID(id_of(user)))).partition("tokens=")[2].rstrip(">") or 0)
@@ -470,11 +497,14 @@ async def test_metrics_are_for_who_knows_the_token(
     app: Callable[..., Any], database: dict[str, Any], started: Start, user: dict[str, str]
 ) -> None:
     assert (await (await started(app(database))).get("/metrics")).status_code == 404
-    http = await started(app(database, metrics_token="the-token-of-metrics"))
+    http = await started(app(database, metrics_token="the-token-of-metrics", models="broken, default"))
     assert (await http.get("/metrics")).status_code == 401
     assert (await http.get("/metrics", headers=user)).status_code == 401
     assert (await ask(http, user)).status_code == 201
     assert (await ask(http, user, model="broken")).status_code == 502
+    for content, status in (({"no": "text"}, 400), ("Which colour?", 200)):
+        asked = {"model": "default", "messages": [{"role": "user", "content": content}]}
+        assert (await http.post("/v1/chat/completions", json=asked, headers=user)).status_code == status
     assert (await http.get(f"/{uuid.uuid4()}")).status_code == 404
     told = (await http.get("/metrics", headers={"Authorization": "Bearer the-token-of-metrics"})).text
     assert 'swarm_requests_total{method="POST",route="/tasks",service="orchestrator",status="201"}' in told
@@ -483,6 +513,9 @@ async def test_metrics_are_for_who_knows_the_token(
     assert re.search(r'^swarm_tokens_total{model="echo"} [1-9]', told, re.MULTILINE)
     assert 'swarm_model_seconds_count{model="echo",outcome="answered"}' in told
     assert 'swarm_model_seconds_count{model="broken",outcome="failed"}' in told
+    # What was wrong with the question is no fault of the model's.
+    assert 'swarm_model_seconds_count{model="default",outcome="refused"} 1' in told
+    assert 'model="default",outcome="failed"' not in told
     assert re.search(r"^swarm_wait_seconds_count [1-9]", told, re.MULTILINE)
     for state in ("queued", "running"):
         assert f'swarm_tasks{{state="{state}"}}' in told
