@@ -150,7 +150,7 @@ def test_names() -> None:
         ({"containers": {"web-1"}}, True),
         ({"resources": {"theirs"}}, True),
         ({"resources": {"shop-front"}}, True),
-        ({"ports": {8006}, "containers": {"a"}, "resources": {"shop-b_data", "bridge"}}, False),
+        ({"ports": {8006}, "containers": {"a"}, "resources": {"shop-b_data", "bridge", "proxy"}}, False),
     ],
 )
 def test_a_worktree_that_compose_calls_otherwise_is_moved_where_it_wants_what_another_has(
@@ -162,7 +162,8 @@ def test_a_worktree_that_compose_calls_otherwise_is_moved_where_it_wants_what_an
     main = checkout(tmp_path / "shop")
     there = worktree(tmp_path / "fix", tmp_path / "shop")
     choice = Choice("fix", "fix", str(there.directory), "unix:///engine")
-    run = cast(Run, SimpleNamespace(files=(), environ={}))
+    settings = SimpleNamespace(stack_networks=("proxy",))
+    run = cast(Run, SimpleNamespace(files=(), environ={}, settings=settings))
     of_main = Other("shop", main, **{key: frozenset(names) for key, names in has.items()})
     assert is_in_the_way(run, choice, [of_main]) == moved
     stranger = dataclasses.replace(of_main, place=checkout(tmp_path / "other"))

@@ -162,7 +162,7 @@ def is_in_the_way(run: Run, choice: Choice, others: Sequence[Other]) -> bool:
         return False
     config = Compose(run.files, choice.name, run.environ).config()
     names = {service.get("container_name") for service in (config.get("services") or {}).values()}
-    fixed = beside.names_of_files(config, _elsewhere(run, choice))
+    fixed = beside.names_of_files(config, _elsewhere(run, choice)).difference(run.settings.stack_networks)
     ports = beside.published(config)
     return any(
         ports & other.ports or names & other.containers or (fixed and fixed & _resources(other)) for other in relatives
