@@ -35,6 +35,21 @@ def test_unit_tests_build_nothing_and_take_what_needs_no_engine(ran: list[list[s
     assert "build_optimized" not in checks.task_test()["task_dep"]
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_the_lock_is_installed_by_uv_and_else_by_pip(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    ran: list[tuple[str, str]] = []
+
+    def run(argv: list[str], env: object = None) -> str | None:
+        file = argv[argv.index("--requirement") + 1]
+        ran.append((argv[2], "".join(pins(Path(file))[:1]) if file.startswith("/") else file))
+        return None if able or argv[2] == "pip" else "no such index"
+
+    monkeypatch.setattr(checks, "run_tool", run)
+    assert checks._install_locked() is None
+    [uv] = [pin for pin in pins(ROOT / "requirements-dev.txt") if pin.startswith("uv==")]
+    assert ran == [("pip", uv), ("uv", "requirements-dev.txt"), ("pip", "requirements-dev.txt")][: 2 if able else 3]
+
+
 def test_what_is_begun_first_is_there() -> None:
     assert set(LONG) <= {path.stem.removeprefix("test_") for path in ROOT.glob("tests/**/test_*.py")}
 

@@ -38,8 +38,8 @@ COMMANDS = [
     "adopt ../project --dry-run",
     "doctor",
     "lint",
-    "test -k 'test_normalise and not first_command'",
-    "test_unit -k 'test_normalise and not first_command'",
+    "test -k test_normalise tests/test_engine.py",
+    "test_unit -k test_normalise tests/test_engine.py",
     "lock",
 ]
 ELSEWHERE = {

@@ -51,6 +51,16 @@ def pins(text: str) -> dict[str, str]:
     return {str(canonicalize_name(name)): version for name, version in _PIN.findall(text)}
 
 
+def entry(text: str, name: str) -> str:
+    """What a lock says of one package, with its hashes: a lock of that package alone.
+
+    >>> entry("a==1 \\\\\\n    --hash=sha256:00\\n    # via x\\nb==2 \\\\\\n    --hash=sha256:11\\n", "a")
+    'a==1 \\\\\\n    --hash=sha256:00\\n    # via x\\n'
+    """
+    lines = re.search(rf"^{re.escape(name)}==.*\n(?:[ \t].*\n)*", text, re.MULTILINE)
+    return lines[0] if lines else ""
+
+
 def uv_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """An environment with pip's index under uv's name for it, if it does not have that already."""
     index = environ.get("PIP_INDEX_URL")
