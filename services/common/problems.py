@@ -67,12 +67,8 @@ def _answer(request: Request, status: int, detail: str, headers: Any = None, mor
     if not request.url.path.startswith("/v1/"):
         return response(status, detail, headers, more)
     kind = "invalid_request_error" if status < 500 else "server_error"
-    error = {
-        "message": detail,
-        "type": kind,
-        "param": None,
-        "code": HTTPStatus(status).phrase.lower().replace(" ", "_"),
-    }
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    error = {"message": detail, "type": kind, "param": None, "code": code}
     return JSONResponse({"error": error}, status, dict(headers or {}))
 
 
@@ -91,12 +87,8 @@ async def _malformed(request: Request, error: Exception) -> Response:
         return _answer(request, HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
     errors = [{"where": ".".join(str(part) for part in one["loc"]), "what": one["msg"]} for one in found]
     sentence = "; ".join(f"{one['where']}: {one['what']}" for one in errors)
-    return _answer(
-        request,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        f"The request is not as asked for: {sentence}.",
-        more={"errors": errors},
-    )
+    sentence = f"The request is not as asked for: {sentence}."
+    return _answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, sentence, more={"errors": errors})
 
 
 async def _no_redis(request: Request, error: Exception) -> Response:

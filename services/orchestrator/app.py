@@ -5,7 +5,6 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -75,17 +74,12 @@ def create_app(settings: OrchestratorSettings) -> FastAPI:
         ],
         checks={"postgres": database.check, "redis": redis.ping},
         identify=identities.identify,
-        seconds=_seconds(settings),
+        seconds=settings.task_limit.total_seconds(),
     )  # fmt: skip
     _add_tasks(app, tasks, runs, identities, settings)
     recalls = Recalls(Memory(memory), identities, settings.context_tokens)
     openai_api.install(app, runs, models, recalls, Callers(identities.identify).with_scope("tasks"), settings)
     return app
-
-
-def _seconds(settings: OrchestratorSettings) -> float:
-    """The model's time, and that of all the rest."""
-    return settings.model_timeout_seconds + settings.request_seconds
 
 
 def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, settings: OrchestratorSettings) -> None:
@@ -99,8 +93,7 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
     async def create(new: NewTask, user: Caller, request: Request) -> Response:
         if new.model and new.model not in settings.endpoints:
             raise Problem(HTTPStatus.NOT_FOUND, "There is no such model here.")
-        limit = timedelta(seconds=_seconds(settings))
-        task = new_task(new.prompt, new.model or settings.model_name, new.session, limit)
+        task = new_task(new.prompt, new.model or settings.model_name, new.session, settings.task_limit)
         place = {"Location": f"/tasks/{task.id}"}
         if new.background:
             await runs.queue(task, await owner(user))

@@ -25,6 +25,7 @@ log = logging.getLogger("model")
 _TOLD = (400, 404, 413, 422, 429)
 """What a model may refuse for a reason that lies with who asked."""
 
+BROKEN_OFF = "The model broke off in the middle of its answer."
 ATTEMPTS = 4
 CONNECT_SECONDS = 3
 
@@ -107,7 +108,7 @@ class Model:
                         return
                     if piece := _piece(event.data):
                         yield piece
-                raise ModelFailed(HTTPStatus.BAD_GATEWAY, self._broken_off())
+                raise ModelFailed(HTTPStatus.BAD_GATEWAY, BROKEN_OFF)
         except httpx.TimeoutException as error:
             raise ModelFailed(HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time.") from error
         except (SSEError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -117,14 +118,11 @@ class Model:
         except httpx.TransportError as error:
             log.warning("no model answers at %s; start one there, or set MODEL_URL to where one is", self._place)
             nobody = "No model answers; the log of the orchestrator says where it was looked for."
-            raise ModelFailed(HTTPStatus.BAD_GATEWAY, self._broken_off() if began else nobody) from error
+            raise ModelFailed(HTTPStatus.BAD_GATEWAY, BROKEN_OFF if began else nobody) from error
         except _Refused as error:
             raise ModelFailed(
                 HTTPStatus.BAD_GATEWAY, f"The model refused with {error.status}{self._shown(error.reason)}."
             ) from error
-
-    def _broken_off(self) -> str:
-        return "The model broke off in the middle of its answer."
 
     @asynccontextmanager
     async def _asked(self, body: dict[str, object]) -> AsyncIterator[EventSource]:

@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -17,13 +16,13 @@ from typing import Annotated, Any
 import httpx
 from fastapi import FastAPI, Header
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from common import metrics
 from common.identity import Identity
 from common.problems import Problem
-from orchestrator.model import Models
+from orchestrator.model import BROKEN_OFF, Models
 from orchestrator.recall import Headers, Metadata, Recall, Recalls
 from orchestrator.runs import Runs
 from orchestrator.settings import OrchestratorSettings
@@ -33,12 +32,26 @@ from orchestrator.tasks import new_task
 log = logging.getLogger("openai")
 
 
-class Chat(BaseModel):
-    """What is asked, as far as it is looked at here; the rest goes on as it is."""
+class Asked(BaseModel):
+    """What is asked of a model, as far as it is looked at here; the rest goes on as it is."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_sent(cls, body: Any) -> Any:
+        try:
+            json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        except ValueError:  # half of a character, a number without end
+            raise ValueError("holds what cannot be sent on as JSON") from None
+        return body
+
+
+class Chat(Asked):
+    """What is said by now."""
+
     messages: list[dict[str, Any]] = Field(min_length=1, max_length=1000)
     stream: bool = False
     metadata: Metadata | None = None
@@ -46,12 +59,9 @@ class Chat(BaseModel):
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
 
-class Embeddings(BaseModel):
+class Embeddings(Asked):
     """Texts that are to become vectors."""
 
-    model_config = ConfigDict(extra="allow")
-
-    model: str
     input: str | list[str] | list[int] | list[list[int]]
 
 
@@ -60,7 +70,6 @@ def install(
 ) -> None:
     """Make ``app`` answer below ``/v1`` to those whom the dependency ``caller`` lets pass."""
     Caller = Annotated[Identity, caller]  # noqa: N806 - a type
-    limit = timedelta(seconds=settings.model_timeout_seconds + settings.request_seconds)
 
     async def passed_on(path: str, body: dict[str, Any], recall: Recall) -> Response:
         name = body["model"]
@@ -69,7 +78,7 @@ def install(
         owner, asked = recall.owner, body.get("messages")
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(
-                runs.place(new_task(f"{path} of OpenAI's interface", name, None, limit), owner)
+                runs.place(new_task(f"{path} of OpenAI's interface", name, None, settings.task_limit), owner)
             )
             if asked and recall.keeps:
                 body["messages"] = await recall.before(asked)
@@ -125,4 +134,4 @@ async def _told(
                 yield data
     except httpx.HTTPError as error:
         log.warning("the model broke off", extra={"cause": type(error).__name__})
-        yield b'data: {"error": {"message": "The model broke off in the middle of its answer."}}\n\n'
+        yield f'data: {{"error": {{"message": "{BROKEN_OFF}"}}}}\n\n'.encode()

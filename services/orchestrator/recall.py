@@ -67,7 +67,7 @@ class Recall:
         """Keep the last question of ``messages`` and its ``answer``. False when it could not be kept; a call of a tool
         has no text that could."""
         asked, answer = _asked(messages), answer.replace("\x00", "").strip()
-        if not self.keeps or not asked or not answer:
+        if not asked or not answer:
             return False
         about = {} if self.memories else None
         return await self.memory.remember(self.owner, asked, answer, session=self.session, about=about)

@@ -21,6 +21,8 @@ TASK_TTL_SECONDS        604800                a task is forgotten this long afte
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from common.settings import PostgresSettings, RedisSettings, ServiceSettings
@@ -68,6 +70,11 @@ class OrchestratorSettings(ServiceSettings, PostgresSettings, RedisSettings):
         if {name for name, _ in given} - {name for name, url in _pairs(info.data.get("models", "")) if url is not None}:
             raise ValueError("must be of models that have an address of their own in MODELS")
         return keys
+
+    @property
+    def task_limit(self) -> timedelta:
+        """How long a task may take: the model's time, and that of all the rest."""
+        return timedelta(seconds=self.model_timeout_seconds + self.request_seconds)
 
     @property
     def endpoints(self) -> dict[str, tuple[str, str]]:

@@ -207,3 +207,17 @@ async def test_an_agent_uses_its_tools(client: openai.AsyncOpenAI, received: lis
     result = await agents.Runner.run(agent, "Which colour has the sky?", max_turns=3)
     assert result.final_output == "The tool said: the sky is blue"
     assert [one["role"] for one in received[-1]["messages"]] == ["system", "user", "assistant", "tool"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "status"),
+    [("a\\u0000", "1", 200), ("a\\ud800", "1", 422), ("a", "Infinity", 422)],
+    ids=["NUL", "half a character", "no number"],
+)
+async def test_what_json_can_say_and_nobody_can_be_sent(
+    http: httpx.AsyncClient, user: dict[str, str], text: str, number: str, status: int
+) -> None:
+    asked = f'{{"model": "echo", "messages": [{{"role": "user", "content": "{text}"}}], "temperature": {number}}}'
+    headers = {**user, "Content-Type": "application/json", "X-Swarm-Memory": "on"}
+    answer = await http.post("/v1/chat/completions", content=asked.encode(), headers=headers)
+    assert (answer.status_code, "error" in answer.json()) == (status, status == 422), answer.text
