@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_labels_alone_prove_nothing() -> None:
     for names in [("app/base:building-0123",), ("app/base:latest",), ("app/base:debug",), ("app/other:in-0123",)]:
         assert decide([BASE], engine(local_image(BASE, names=names)))["base"].action == "build"
     assert decide([BASE], engine(local_image(BASE, names=("app/base:in-0123",))))["base"].action == "retag"
+
+
+def test_what_another_checkout_built_is_not_built_again_where_only_compose_names_it() -> None:
+    """Without `image:` in the files an image is called after the project, and that after the checkout's folder."""
+
+    def called(ref: str, fingerprint: str = "fb") -> ImageInputs:
+        one = made("base", "ob", fingerprint)
+        return dataclasses.replace(one, image=dataclasses.replace(one.image, ref=ref))
+
+    there = local_image(called("shop-base"))
+    decided = decide([called("fix-base")], engine(there))["base"]
+    assert (decided.action, decided.local_image) == ("retag", there)
+    assert decide([called("fix-base", "fc")], engine(there))["base"].action == "build"
+    assert decide([called("app/base")], engine(there))["base"].action == "build", "the files call it otherwise"
+    assert decide([called("fix-base")], engine(local_image(called("app/base"))))["base"].action == "build"
 
 
 def test_only_the_fingerprint_moved_while_the_content_did_not() -> None:

@@ -170,18 +170,18 @@ class _Planner:
     def _matching(self, inputs: ImageInputs, parents: str) -> tuple[LocalImage | None, list[str]]:
         """The image of the engine that was made from exactly this: the same inputs on the same parents' content. The
         one that carries the fingerprint's tag comes first, then the one that carries the image's name, then any other
-        of this repository (another project's may vanish any time).
+        of this repository. Where the files give an image no name, Compose calls it after the folder of each checkout:
+        then also another project's that has this very fingerprint, under the name of the same service.
 
         Only an image with one of our ``in-`` tags counts: labels alone also stand on a build that was killed before its
         inputs were read again, and on whatever people make from an image of ours, by ``docker commit`` for instance.
         Where there is only one of another platform, that is said in the second part of the answer."""
         foreign: list[str] = []
         tagged = [self._snapshot.get(ref) for ref in (tag_of(inputs.image.ref, inputs.fingerprint), inputs.image.ref)]
-        ours = f"{repository(normalise(inputs.image.ref))}:{KEPT}"
         for local_image in (*tagged, *self._snapshot.made_from(inputs.input_digest)):
             if local_image is None or not made_from(inputs, local_image, parents):
                 continue
-            if not any(tag.startswith(ours) for tag in local_image.tags):
+            if not is_kept_for(inputs, local_image.tags):
                 continue
             platform = self._known.config_of(local_image).platform
             if not is_for(inputs, platform, self._snapshot.platform):
@@ -270,6 +270,15 @@ def is_for(inputs: ImageInputs, platform: str, engine: str) -> bool:
     engine of the platform ``engine`` takes."""
     takes = platforms.chosen(inputs.platforms, engine) if len(inputs.platforms) > 1 else ""
     return any(platforms.same(platform, wanted) for wanted in ([takes] if takes else inputs.platforms))
+
+
+def is_kept_for(inputs: ImageInputs, names: Iterable[str]) -> bool:
+    """Whether one of an image's names says that a build of these tasks ended well: one of this repository, or what
+    another checkout calls this very fingerprint where it is Compose that names the image, after project and service."""
+    ours = f"{repository(normalise(inputs.image.ref))}:{KEPT}"
+    kept = tag_of(inputs.image.ref, inputs.fingerprint)
+    unnamed = f"-{inputs.name}:{kept.rpartition(':')[2]}"
+    return any(name.startswith(ours) or (kept.endswith(unnamed) and name.endswith(unnamed)) for name in names)
 
 
 def made_from(inputs: ImageInputs, local_image: LocalImage, parents: str) -> bool:
