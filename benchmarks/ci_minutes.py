@@ -8,8 +8,9 @@ at each commit; the same with layer caching alone, where each job still starts a
 context folder or Dockerfile changed, as path filters do; and what `plan --at COMMIT` names, after the commit before.
 Every image has a test here, which sees that image alone, and there is one end-to-end test, which needs all services of
 the Compose file: it is due when one of their images changed, what Compose says of them, or what is mounted. No project
-declares its tests as `x-test`, so these stand for those that it has. What path filters do not see, as an edit of the
-Compose file, is not counted against them. That `plan --at` misses no image is BuildKit's word (replay_history.md).
+declares its tests as `x-test`, so these stand for those that it has. Tests that `plan --at` names and another way does
+not run are missed by it: path filters see no edit of the Compose file, for one. That `plan --at` misses no image is
+BuildKit's word (replay_history.md).
 
 The counts are that history's. The seconds of a build and a test are not, since none of its bases can be had here: they
 are those of this repository's own stack. Of builds they are kept in compare_performance.json (the Dockerfiles as
@@ -59,6 +60,7 @@ WAYS = {
     "filtered": "path filters",
     "planned": "plan --at",
 }
+_COLUMNS = ("builds", "of these from the cache", "tests", "end-to-end", "missed", "jobs", "minutes of work", "billed")
 
 
 class Seconds(NamedTuple):
@@ -76,7 +78,8 @@ class Seconds(NamedTuple):
 @dataclass
 class Way:
     """What one way does over a history: images built from nothing, after an edit, and asked for in vain; tests of
-    images and end-to-end tests; jobs for images, and for plans."""
+    images and end-to-end tests; jobs for images, and for plans. ``missed`` are tests that `plan --at` names and this
+    way does not run."""
 
     nothing: int = 0
     edited: int = 0
@@ -85,6 +88,7 @@ class Way:
     end_to_end: int = 0
     jobs: int = 0
     plans: int = 0
+    missed: int = 0
 
     def add(self, built: set[str], asked: set[str], tested: set[str], end_to_end: bool) -> None:
         """One commit more: what is built, what else the builder is asked for, and what is tested."""
@@ -125,6 +129,7 @@ class Counts:
         everything.jobs += len(every)
         cached.add(changed, every, every, end_to_end=True)
         by_path.add(changed & filtered, filtered, filtered, end_to_end=bool(filtered))
+        by_path.missed += len(tests - filtered - {END_TO_END}) + (END_TO_END in tests and not filtered)
         planned.add(changed, set(), tests - {END_TO_END}, END_TO_END in tests)
         planned.plans += 1
 
@@ -228,7 +233,7 @@ def keep(name: str, counts: Counts | None, tests: Mapping[str, float] | None) ->
     if tests:
         kept["tests"] = {**tests, "machine": facts}
     if counts:
-        run = f"{facts['date']}, {facts['commit']}"
+        run = f"{facts['date']}, {facts['commit']}, load average {facts['load_average'][0]}"
         ways = {way: asdict(told) for way, told in counts.ways.items()}
         plan = round(median(counts.plans), 3) if counts.plans else 0.0
         kept["histories"][name] = {"commits": counts.commits, "plan": plan, "ways": ways, "run": run}
@@ -250,8 +255,8 @@ def markdown(kept: Mapping[str, Any]) -> str:
             f"{one.end_to_end:g} s, measured {measure.in_words(tests['machine'])}.",
             "",
         ]
-    lines += ["| history | | builds | of these from the cache | tests | end-to-end | jobs | minutes of work | billed |"]
-    lines += ["|---|---|" + "--:|" * 7]
+    lines += [f"| history | | {' | '.join(_COLUMNS)} |"]
+    lines += ["|---|---|" + "--:|" * len(_COLUMNS)]
     for name, history in kept["histories"].items():
         for way, label in WAYS.items():
             told = Way(**history["ways"][way])
@@ -260,6 +265,7 @@ def markdown(kept: Mapping[str, Any]) -> str:
                 told.unchanged,
                 told.tests,
                 told.end_to_end,
+                told.missed,
             ]
             cells += [told.jobs + told.end_to_end + told.plans]
             if tests:

@@ -22,7 +22,7 @@ def test_a_commit_costs_what_each_way_does_about_it() -> None:
     assert counts.ways == {
         "everything": Way(nothing=5, tests=5, end_to_end=2, jobs=5),
         "cached": Way(edited=2, unchanged=3, tests=5, end_to_end=2, jobs=5),
-        "filtered": Way(edited=1, unchanged=1, tests=2, end_to_end=1, jobs=2),
+        "filtered": Way(edited=1, unchanged=1, tests=2, end_to_end=1, jobs=2, missed=2),
         "planned": Way(edited=2, tests=2, end_to_end=1, jobs=3, plans=2),
     }
     planned = counts.ways["planned"]
@@ -46,7 +46,7 @@ def test_a_history_is_counted_from_git_alone(tmp_path: Path, monkeypatch: pytest
     assert counts.ways == {
         "everything": Way(nothing=12, tests=12, end_to_end=4, jobs=12),
         "cached": Way(edited=2, unchanged=10, tests=12, end_to_end=4, jobs=12),
-        "filtered": Way(edited=2, unchanged=1, tests=3, end_to_end=2, jobs=3),
+        "filtered": Way(edited=2, unchanged=1, tests=3, end_to_end=2, jobs=3, missed=1),
         "planned": Way(edited=2, tests=2, end_to_end=2, jobs=2, plans=4),
     }
 
@@ -63,5 +63,5 @@ def test_the_table_says_whose_seconds_they_are(monkeypatch: pytest.MonkeyPatch, 
     ci_minutes.keep("them", counts, {"test": 20, "end_to_end": 60})
     said = (tmp_path / "ci_minutes.md").read_text()
     assert "A build of an image is 10.0 s from nothing, 2.0 s after an edit, 1.00 s where nothing changed" in said
-    assert "| them | layer caching alone | 2 | 1 | 2 | 1 | 3 | 1.7 | 3 |" in said
-    assert "| them | plan --at | 1 | 0 | 1 | 0 | 2 | 0.4 | 2 |" in said
+    assert "| them | layer caching alone | 2 | 1 | 2 | 1 | 0 | 3 | 1.7 | 3 |" in said
+    assert "| them | plan --at | 1 | 0 | 1 | 0 | 0 | 2 | 0.4 | 2 |" in said

@@ -84,7 +84,9 @@ def test_path_filters_take_what_builds_on_what_changed() -> None:
 
 def test_the_table_says_which_run_each_history_is_of() -> None:
     kept = {"a/b": {"commits": 3, "ours": 2, "needed": 1, "missed": 0, "unjudged": 1, "run": "2026-11-26 01:10, abc"}}
-    assert "| a/b | 3 |  |  |  |  | 1 | 2 | 0 |  |  |  | 1 | 2026-11-26 01:10, abc |" in replay_history.markdown(kept)
+    assert "| a/b | 3 |  |  |  |  | 1 | 2 | 0 |  |  |  |  | 1 | 2026-11-26 01:10, abc |" in replay_history.markdown(
+        kept
+    )
 
 
 HISTORY = [
@@ -119,16 +121,18 @@ def committed(folder: Path) -> Path:
 
 @pytest.mark.engine
 def test_a_history_is_judged_without_its_bases_and_without_running_anything(tmp_path: Path) -> None:
-    """The first state, an edit, what no Dockerfile reads, the edit taken back: one image was needed, and one built."""
+    """The first state, an edit, what no Dockerfile reads, the edit taken back: one image was needed, and one built. The
+    repository may be a bare one."""
     if os.geteuid() != 0:
         pytest.skip("an engine of its own needs root")
     if platform.machine() != "x86_64":
         pytest.skip("what stands in for programs is one for x86-64")
-    tally = Tally()
+    tally, bare = Tally(), tmp_path / "bare"
+    subprocess.run(["git", "clone", "--quiet", "--bare", committed(tmp_path / "work"), bare], check=True)
     with temporary_engine("bm-replay-") as engine:
         environ = {name: value for name, value in engine.environ.items() if not name.startswith("COMPOSE_")}
-        replay_history.replayed(committed(tmp_path), "compose.yml", 3, environ, tally)
+        replay_history.replayed(bare, "compose.yml", 3, environ, tally)
     assert (tally.commits, tally.passed_over, tally.unjudged, tally.images) == (3, 0, 0, {"app"})
     assert (tally.needed, tally.ours, tally.missed, tally.needless) == (1, 1, [], [])
     assert (tally.every, tally.by_folder, tally.missed_by_folder) == (3, 3, 0)
-    assert (tally.changed, tally.at, tally.missed_at) == (2, 2, [])
+    assert (tally.changed, tally.at, tally.missed_at, tally.needless_at) == (2, 2, [], [])
