@@ -118,9 +118,9 @@ class Counts:
     ways: dict[str, Way] = field(default_factory=lambda: {name: Way() for name in WAYS})
     plans: list[float] = field(default_factory=list)
 
-    def add(self, changed: set[str], tests: set[str], filtered: set[str], every: set[str]) -> None:
-        """One commit: the images that the plan names, the tests that it makes due, the images that path filters take,
-        and all."""
+    def add(self, changed: set[str], renamed: set[str], tests: set[str], filtered: set[str], every: set[str]) -> None:
+        """One commit: the images that the plan builds, those that get another name, the tests that it makes due, the
+        images that path filters take, and all."""
         self.commits += 1
         everything, cached, by_path, planned = self.ways.values()
         everything.nothing += len(every)
@@ -130,7 +130,7 @@ class Counts:
         cached.add(changed, every, every, end_to_end=True)
         by_path.add(changed & filtered, filtered, filtered, end_to_end=bool(filtered))
         by_path.missed += len(tests - filtered - {END_TO_END}) + (END_TO_END in tests and not filtered)
-        planned.add(changed, set(), tests - {END_TO_END}, END_TO_END in tests)
+        planned.add(changed, renamed, tests - {END_TO_END}, END_TO_END in tests)
         planned.plans += 1
 
 
@@ -175,8 +175,9 @@ def _count(asked: Asked, counts: Counts) -> None:
     images, tests = split(found.project._replace(tests=declared.tests), found.decisions)
     every = {name for name, decision in images.items() if decision.action != Action.BROKEN}
     changed = {name for name in every if images[name].action == Action.BUILD}
+    renamed = {name for name in every if images[name].stale} - changed
     due = {name for name, test in tests.items() if test.stale and not test.problem}
-    counts.add(changed, due, _filtered(found, asked) & every, every)
+    counts.add(changed, renamed, due, _filtered(found, asked) & every, every)
     counts.plans.append(took)
 
 

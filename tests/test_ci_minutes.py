@@ -17,17 +17,17 @@ ONE = Seconds(nothing=10, edited=2, unchanged=0.5, test=55, end_to_end=130, plan
 
 def test_a_commit_costs_what_each_way_does_about_it() -> None:
     counts = Counts()
-    counts.add({"a", "b"}, {"b", "c", "end-to-end"}, {"a", "d"}, {"a", "b", "c", "d"})
-    counts.add(set(), set(), set(), {"a"})
+    counts.add({"a", "b"}, {"d"}, {"b", "c", "end-to-end"}, {"a", "d"}, {"a", "b", "c", "d"})
+    counts.add(set(), set(), set(), set(), {"a"})
     assert counts.ways == {
         "everything": Way(nothing=5, tests=5, end_to_end=2, jobs=5),
         "cached": Way(edited=2, unchanged=3, tests=5, end_to_end=2, jobs=5),
         "filtered": Way(edited=1, unchanged=1, tests=2, end_to_end=1, jobs=2, missed=2),
-        "planned": Way(edited=2, tests=2, end_to_end=1, jobs=3, plans=2),
+        "planned": Way(edited=2, unchanged=1, tests=2, end_to_end=1, jobs=4, plans=2),
     }
     planned = counts.ways["planned"]
-    assert planned.seconds(ONE) == 2 * 2 + 2 * 55 + 130 + 2
-    assert planned.minutes(ONE) == 3 * 2 + 3 + 2, "each job is billed as whole minutes"
+    assert planned.seconds(ONE) == 2 * 2 + 0.5 + 2 * 55 + 130 + 2
+    assert planned.minutes(ONE) == 4 * 2 + 3 + 2, "each job is billed as whole minutes"
 
 
 @needs_docker_command
@@ -59,7 +59,7 @@ def test_the_table_says_whose_seconds_they_are(monkeypatch: pytest.MonkeyPatch, 
     rows += [{"metric": f"{name}: size", "documented": 1} for name in ("a", "b")]
     (tmp_path / "compare_performance.json").write_text(json.dumps({"rows": rows}))
     counts = Counts()
-    counts.add({"a"}, {"a"}, {"a", "b"}, {"a", "b"})
+    counts.add({"a"}, set(), {"a"}, {"a", "b"}, {"a", "b"})
     ci_minutes.keep("them", counts, {"test": 20, "end_to_end": 60})
     said = (tmp_path / "ci_minutes.md").read_text()
     assert "A build of an image is 10.0 s from nothing, 2.0 s after an edit, 1.00 s where nothing changed" in said

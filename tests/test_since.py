@@ -437,6 +437,20 @@ def test_what_surrounds_a_test_of_a_commit_counts_for_it(
 
 
 @needs_docker_command
+def test_an_image_that_only_gets_another_name_is_not_tested_again(history: History) -> None:
+    """It is the same image: a release that moves the tag of all images makes no test of theirs due."""
+    project = json.loads(TESTED["compose.yml"])
+    for tag in ("1", "2"):
+        project["services"]["web"]["image"] = f"tst/web:{tag}"
+        history.commit({**TESTED, "compose.yml": json.dumps(project)})
+    found = json.loads(doit(history, "plan", "--at", "HEAD", "--json"))
+    assert {one["name"]: one["action"] for one in found["images"]} == {"job": "fresh", "web": "retag"}
+    assert {one["name"]: one["reasons"] for one in found["tests"] if one["stale"]} == {
+        "live": ["what Compose says of its services changed"]
+    }
+
+
+@needs_docker_command
 def test_what_is_declared_of_a_test_is_told_in_words(history: History) -> None:
     history.commit(TESTED)
     text = TESTED["compose.yml"].replace('["run"]', '["walk"]')

@@ -74,7 +74,8 @@ def _due(test: ImageTest, decided: Mapping[str, Decision]) -> Due:
     if not test.cache:
         return Due(test, True, (NEVER,), ref)
     several = dict.fromkeys((test.service, *images_around(decision.inputs.image)))
-    due = [name for name in several if name in decided and decided[name].stale]
+    # Another name alone is no other image.
+    due = [name for name in several if name in decided and decided[name].action in (Action.BUILD, Action.BROKEN)]
     images = tuple(f"its image `{name}` is another" for name in due)
     own = tuple(map(in_words, decision.reasons)) if decision.builds else ()
     return Due(test, decision.builds or bool(due), images or own, ref)
