@@ -332,7 +332,8 @@ def keep(name: str, tally: Tally) -> None:
         "at": tally.at,
         "missed_at": len(tally.missed_at),
         "needless_at": len(tally.needless_at),
-        "run": f"{facts['date']}, {facts['commit']}",
+        "run": f"{facts['date']}, {facts['commit']}, Engine {facts['engine']}, buildx {facts['buildx']}, Compose "
+        f"{facts['compose']}",
     }
     figures.write_text(json.dumps(kept, indent=1) + "\n")
     text = markdown(kept)
