@@ -244,7 +244,7 @@ def test_what_takes_too_long_is_named(stack: Stack) -> None:
     assert re.search(r"web: starting after \d+ s \(UP_SECONDS\)", done.stderr)
 
 
-def test_a_port_that_is_taken_is_said_in_composes_words(stack: Stack) -> None:
+def test_a_port_that_is_taken_is_said_in_the_engines_words(stack: Stack) -> None:
     stack.up()
     port = stack.containers()["web"]["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
     other = Stack(stack.folder / "other")
@@ -252,7 +252,7 @@ def test_a_port_that_is_taken_is_said_in_composes_words(stack: Stack) -> None:
     try:
         done = other.doit("up_optimized", WEB_PORT=port)
         assert done.returncode != 0
-        assert "port is already allocated" in done.stderr
+        assert re.search(r"web: could not be started: .*port is already allocated", done.stderr)
     finally:
         other.close()
 

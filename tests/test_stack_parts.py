@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
+from tasks.base.events import Events
 from tasks.compose import secrets
 from tasks.compose.stack import (
     Command,
@@ -30,12 +31,13 @@ from tasks.compose.stack import (
     services_of,
     start_argv,
 )
-from tasks.engine.containers import Container, container_of
+from tasks.engine.containers import Container, Containers, container_of
 from tasks.run import Run
-from tasks.stack import watch
+from tasks.stack import bringup, ephemeral_stack, watch
+from tasks.stack.bringup import Terms
 from tasks.stack.dev import Reaction, edited, mounted, reaction, stats_of
 from tasks.stack.ephemeral_stack import free_port, urls, variable
-from tasks.stack.health import RESTARTS, STEADY_SECONDS, Health, Moment, Outcome, Verdict, judge
+from tasks.stack.health import RESTARTS, STEADY_SECONDS, Health, Limits, Moment, Outcome, Verdict, judge
 from tasks.stack.status import rows
 
 COMPOSE = Compose((Path("/p/compose.yml"), Path("/q/test.yml")), "name", {"COMPOSE_FILE": "x", "A": "1"})
@@ -532,3 +534,26 @@ def test_where_the_services_of_a_trial_are() -> None:
     services = {"my-auth": Service("my-auth", "x", True, 1, {}, ports=(8005,))}
     assert urls(services, outcome) == {"MY_AUTH_URL": "http://127.0.0.1:20001"}
     assert variable("my-auth") == "MY_AUTH"
+
+
+def test_a_port_that_somebody_takes_meanwhile_is_another_one_the_next_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    services = {"web": Service("web", "x", False, 1, {}, (80,))}
+    taken = Verdict(Health.FAILED, "could not be started: Bind for 127.0.0.1:20000 failed: port is already allocated")
+    verdicts = [taken, Verdict(Health.FAILED, "ended with status 1"), Verdict(Health.READY, "running")]
+    asked = []
+
+    def start(compose: Compose, *_: object) -> Outcome:
+        asked.append(compose.environ["WEB_PORT"])
+        return Outcome({"web": verdicts[len(asked) - 1]}, (), (), 0.0)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(ephemeral_stack, "projects", lambda _: [])
+    monkeypatch.setattr(Compose, "services", lambda self: services)
+    monkeypatch.setattr(Containers, "remove", lambda self: None)
+    monkeypatch.setattr(bringup, "start", start)
+    compose, events = Compose((tmp_path / "compose.yml",), "p", {}), Terms(Events(), Limits(1, 1), tmp_path / "log")
+    with ephemeral_stack.running(compose, events) as stack:
+        assert stack.outcome.verdicts["web"] == verdicts[1], "what else went wrong is not tried again"
+    assert len(set(asked)) == len(asked) == 2
