@@ -208,8 +208,19 @@ def test_openais_interface(stack: Stack, alice: Person) -> None:
     assert answer.json()["choices"][0]["message"]["content"].startswith("You asked: Which colour?")
     refused = stack.orchestrator.post("/v1/chat/completions", json={**asked, "model": "gpt-9"}, headers=key)
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
-    # A key that may ask the model may not read memories.
+    # A key that may ask the model may not read memories, here neither.
     assert stack.memory.post("/search", json={"query": "a"}, headers=key).status_code == 403
+    remembering = {"X-Swarm-Memory": "on", "X-Swarm-Session": "v1"}
+    assert stack.orchestrator.post("/v1/chat/completions", json=asked, headers=key | remembering).status_code == 403
+
+    remember(stack, alice.token, FACTS[0])
+    asked["messages"] = [{"role": "user", "content": "Which color do I like best?"}]
+    answer = stack.orchestrator.post("/v1/chat/completions", json=asked, headers=alice.token | remembering)
+    said = answer.json()["choices"][0]["message"]["content"]
+    assert FACTS[0] in said
+    assert answer.headers["X-Swarm-Stored"] == "yes"
+    session = stack.memory.get("/sessions/v1/messages", headers=alice.token).json()["messages"]
+    assert [one["content"] for one in session] == ["Which color do I like best?", said]
 
 
 def test_what_prometheus_asks_for(stack: Stack) -> None:
