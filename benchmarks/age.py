@@ -46,6 +46,7 @@ FIGURES = {
     "compare_performance": Figure(_COMPARED, _COMPARE, printed=True),
     "compare_performance_testing": Figure(_COMPARED, (*_COMPARE, *_NEWEST), printed=True),
     "branch_switch": _script("branch_switch", *_BUILDS),
+    "carried_mounts": _script("carried_mounts", "tasks/building/cache_mounts.py", *_IMAGES),
     "cold": _script("cold", *_BUILDS, *_IMAGES, also=_NEWEST),
     "dedicated": _script("dedicated", *_BUILDS),
     "fleet": _script("fleet", *_BUILDS, "tasks/sharing", words=("--images", "300", "--minutes", "6")),

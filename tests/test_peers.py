@@ -10,7 +10,7 @@ import runpy
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import measure, one_change, peers, watch
+from benchmarks.carried_mounts import NewMachine
 from benchmarks.dedicated import Ways
 from benchmarks.peers import Bench
 from benchmarks.shared import Documented, Finals
@@ -217,6 +218,27 @@ def test_a_doit_that_fails_is_no_figure(bench: Bench, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match="it is broken"):
             run()
+
+
+class Emptied(TemporaryEngine):
+    """An engine that only notes that it was emptied, and what it was to keep."""
+
+    def forget_everything(self, keep: Iterable[str] = (), *, cache_mounts: bool = True) -> None:
+        Path(self.address).write_text(f"emptied but for {' '.join(keep)}\n")
+
+
+def test_a_new_machine_is_empty_each_time_and_builds_what_it_must(bench: Bench, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    says = """[ "$1" = cache_import ] || echo "built auth in 1 s" >&2"""
+    program(tmp_path / "bin/doit", f"""echo "$*" >>'{asked}'; {says}""")
+    new = NewMachine(Emptied(str(asked), bench.environ), bench, "base:1", tmp_path / "mounts")
+    assert new.carrying(1) > 0
+    first = ["emptied but for base:1"]
+    assert asked.read_text().splitlines() == [*first, f"cache_import --mounts {tmp_path}/mounts", "build_optimized"]
+    assert new.downloading(1) > 0
+    assert asked.read_text().splitlines() == [*first, "build_optimized"]
+    with pytest.raises(UserError, match="1 images were built where 2 had to be"):
+        new.downloading(2)
 
 
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in path.read_text()]
