@@ -14,7 +14,7 @@ from packaging.version import Version
 
 from tasks.base.settings import ROOT
 from tasks.updating import behind, locks
-from tasks.updating.package_index import Advisory, Known, Release, releases
+from tasks.updating.package_index import Advisory, Known, PackageIndex, Release, releases, versioned
 from tests.conftest import Lab, file_in
 from tests.package_index import LocalIndex, serving
 
@@ -97,14 +97,16 @@ def test_a_release_is_as_old_as_its_first_file_and_what_is_yanked_is_none() -> N
         return {"filename": name, "upload-time": f"2026-11-{day:02}T00:00:00Z", **more}
 
     found = releases(
-        [
-            file("p-1.10.tar.gz", 9),
-            file("p-1.10-py3-none-any.whl", 8),
-            file("p-1.9-py3-none-any.whl", 3),
-            file("p-1.11-py3-none-any.whl", 4, yanked="broken"),
-            file("p-1.0.exe", 1),
-            {"filename": "p-1.12.tar.gz"},
-        ]
+        versioned(
+            [
+                file("p-1.10.tar.gz", 9),
+                file("p-1.10-py3-none-any.whl", 8),
+                file("p-1.9-py3-none-any.whl", 3),
+                file("p-1.11-py3-none-any.whl", 4, yanked="broken"),
+                file("p-1.0.exe", 1),
+                {"filename": "p-1.12.tar.gz"},
+            ]
+        )
     )
     assert [str(release.version) for release in found] == ["1.9", "1.10", "1.12"]
     assert found[0].uploaded
@@ -113,6 +115,7 @@ def test_a_release_is_as_old_as_its_first_file_and_what_is_yanked_is_none() -> N
     assert found[2].uploaded is None
 
 
+ANY = "0" * 64  # a hash: uv refuses a lock with one of another length
 LOCK = "uv pip compile --quiet --universal --generate-hashes --no-header c/requirements.in -o c/requirements.txt"
 FILES = {
     "compose.yml": """name: PREFIX
@@ -143,7 +146,7 @@ def index() -> Iterator[LocalIndex]:
 def locked(lab: Lab, busybox: str, index: LocalIndex) -> Lab:
     lab.write(FILES)
     lab.environ |= {"PIP_INDEX_URL": index.url, "UV_DEFAULT_INDEX": index.url, "UV_NO_CACHE": "1", "LOCK_COMMAND": LOCK}
-    pins = "".join(f"{name}==1.0 \\\n    --hash=sha256:00\n" for name in ("alpha", "beta"))
+    pins = "".join(f"{name}==1.0 \\\n    --hash=sha256:{ANY}\n" for name in ("alpha", "beta"))
     (lab.folder / "c/requirements.txt").write_text(pins)
     assert lab.build() == {"app": "built", "other": "built"}
     return lab
@@ -151,6 +154,16 @@ def locked(lab: Lab, busybox: str, index: LocalIndex) -> Lab:
 
 def pins_of(lab: Lab) -> dict[str, str]:
     return locks.pins((lab.folder / "c/requirements.txt").read_text())
+
+
+def test_advisories_are_asked_for_where_they_can_count(index: LocalIndex) -> None:
+    for name in ("alpha", "beta"):
+        index.advisories[name, "1.0"] = [{"id": "PYSEC-1", "fixed_in": []}]
+    both = {("alpha", "1.0"), ("beta", "1.0")}
+    for advised, told in ((None, both), ({"beta"}, {("beta", "1.0")})):
+        answers = PackageIndex(index.url).look_up(both, advised)
+        assert {pin for pin, answer in answers.items() if answer.advisories} == told
+        assert all(answer.releases for answer in answers.values())
 
 
 @pytest.mark.engine
@@ -167,7 +180,10 @@ def test_what_is_old_enough_is_taken_built_and_tested_and_a_fresh_release_never(
     assert pins_of(locked) == {"alpha": "1.1", "beta": "1.0"}
     assert "alpha==1.1" in file_in(locked.ref("app"), "/requirements.txt", locked.folder.parent)
     assert {name: each["action"] for name, each in locked.plan().items()} == {"app": "fresh", "other": "fresh"}
+    lock = locked.folder / "c/requirements.txt"
+    lock.write_text(text := f"# by hand\n{lock.read_text()}")
     assert locked.doit("deps_update").stdout.strip() == "nothing newer has been there for 7d"
+    assert lock.read_text() == text, "what pins the same is left alone"
     assert locked.doit("deps_update", "--cooldown", "12h", "alpha").returncode == 0
     assert pins_of(locked)["alpha"] == "9.9"
 
@@ -178,11 +194,33 @@ def test_what_fails_its_tests_is_rolled_back(locked: Lab, index: LocalIndex) -> 
     index.add("beta", "1.5", 20)
     done = locked.doit("deps_update")
     assert done.returncode != 0
-    assert "app: its tests fail with them" in done.stderr
+    assert "an image does not build with them, or its tests fail" in done.stderr
     assert "the locks are as they were before" in done.stderr
     assert "Traceback" not in done.stderr
     after = (locked.folder / "c/requirements.txt").read_bytes(), locked.image_id(locked.ref("app"))
     assert after == before
+
+
+@pytest.mark.engine
+def test_what_only_tests_read_is_tested_too(locked: Lab, index: LocalIndex) -> None:
+    stage = "FROM app AS test\nCOPY tests.txt /\nRUN ! grep 'beta==1.5' /tests.txt\nFROM app\n"
+    locked.write({"c/Dockerfile": FILES["c/Dockerfile"].partition("FROM app")[0] + stage, "c/tests.in": "beta\n"})
+    lock = locked.folder / "c/tests.txt"
+    lock.write_text(before := f"beta==1.0 \\\n    --hash=sha256:{ANY}\n")
+    locked.build()
+    locked.environ["LOCK_COMMAND"] = LOCK.replace("requirements", "tests")
+    index.add("beta", "1.4", 30)
+    done = locked.doit("deps_update", "beta")
+    assert done.returncode == 0, done.stderr
+    assert "app passed in" in done.stderr
+    assert "1 image fresh" in done.stderr, "the image itself has none of it"
+    taken = lock.read_text()
+    assert locks.pins(taken) == {"beta": "1.4"} != locks.pins(before)
+    index.add("beta", "1.5", 20)
+    done = locked.doit("deps_update")
+    assert done.returncode != 0
+    assert "an image does not build with them, or its tests fail" in done.stderr
+    assert lock.read_text() == taken
 
 
 @pytest.mark.engine
@@ -195,6 +233,9 @@ def test_a_fix_may_be_fresh_and_nothing_else_of_that_package(locked: Lab, index:
     assert "1 of 2 packages are behind, 1 have a known advisory" in shown
     assert locked.doit("deps_update").returncode == 0
     assert pins_of(locked)["alpha"] == "1.0.1"
+    text = (locked.folder / "c/requirements.txt").read_text()
+    comments = {line.strip() for line in text.splitlines() if "#" in line}
+    assert comments == {"# via -r c/requirements.in"}, "how it was locked stands in no lock: that would be a change"
 
 
 @pytest.mark.engine

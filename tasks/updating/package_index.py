@@ -6,7 +6,7 @@ The Simple API in its JSON form (PEP 691, with the times of uploads of PEP 700),
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -58,20 +58,25 @@ class PackageIndex:
         self._session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=_WORKERS))
         self._session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=_WORKERS))
 
-    def look_up(self, pinned: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Known]:
-        """What is known of each package (normal name) and the version of it that is locked. ``UserError`` where the
-        index does not answer, or is too old to tell."""
+    def look_up(
+        self, pinned: Iterable[tuple[str, str]], advised: Collection[str] | None = None
+    ) -> dict[tuple[str, str], Known]:
+        """What is known of each package (normal name) and the version of it that is locked; of advisories only those of
+        the packages ``advised``, if these are given. ``UserError`` where the index does not answer, or is too old to
+        tell."""
         asked = sorted(set(pinned))
         with ThreadPoolExecutor(_WORKERS) as pool:
-            return dict(zip(asked, pool.map(lambda pin: self._known(*pin), asked), strict=True))
+            answers = pool.map(lambda pin: self._known(pin[0], pin[1], advised is None or pin[0] in advised), asked)
+            return dict(zip(asked, answers, strict=True))
 
-    def _known(self, name: str, version: str) -> Known:
+    def _known(self, name: str, version: str, advised: bool) -> Known:
         answer = self._get(f"{self.url}/{name}/")
         if answer is None:
             raise UserError(f"the package index does not know {name}", where=self.shown)
-        files = [file for file in answer.get("files") or () if _version_of(file) is not None]
-        own = [file for file in files if _version_of(file) == Version(version)]
-        return Known(releases(files), bool(own) and all(map(_yanked, own)), self._advisories(name, version))
+        files, locked = versioned(answer.get("files") or ()), Version(version)
+        own = [_yanked(file) for of, file in files if of == locked]
+        advisories = self._advisories(name, version) if advised else None
+        return Known(releases(files), bool(own) and all(own), advisories)
 
     def _advisories(self, name: str, version: str) -> tuple[Advisory, ...] | None:
         answer = self._get(f"{self.url.removesuffix('/simple')}/pypi/{name}/{version}/json")
@@ -115,12 +120,16 @@ def _pips_own() -> str:
     return str(PyPI.simple_url)
 
 
-def releases(files: Iterable[dict[str, Any]]) -> tuple[Release, ...]:
-    """The releases in the files of a package, as the index lists them, oldest version first."""
+def versioned(files: Iterable[dict[str, Any]]) -> list[tuple[Version, dict[str, Any]]]:
+    """The files of a package, as the index lists them, each with its version; those that have none are left out."""
+    return [(version, file) for file in files if (version := _version_of(file)) is not None]
+
+
+def releases(files: Iterable[tuple[Version, dict[str, Any]]]) -> tuple[Release, ...]:
+    """The releases that these files make up, oldest version first."""
     uploads: dict[Version, list[float]] = {}
-    for file in files:
-        version = _version_of(file)
-        if version is not None and not _yanked(file):
+    for version, file in files:
+        if not _yanked(file):
             uploads.setdefault(version, []).extend(_time(file.get("upload-time")))
     return tuple(Release(version, min(uploads[version], default=None)) for version in sorted(uploads))
 

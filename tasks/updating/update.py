@@ -10,18 +10,19 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from tasks.base import commands, leftovers
+from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.engine.client import host_platform
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.run import Run
-from tasks.testing.act import run_test
 from tasks.testing.planned import tests_of
+from tasks.testing.variants import name_of, with_tests
 from tasks.updating import behind, locks
 from tasks.updating.package_index import Known, PackageIndex, Release
 
@@ -33,9 +34,12 @@ def index_of(run: Run) -> PackageIndex:
     return PackageIndex(url, environ.get("PIP_CERT") or environ.get("REQUESTS_CA_BUNDLE") or "")
 
 
-def look_up(run: Run, texts: Mapping[Path, str]) -> dict[tuple[str, str], Known]:
-    """What the package index knows of all that these locks pin. Raises ``UserError``."""
-    return index_of(run).look_up(pin for text in texts.values() for pin in locks.pins(text).items())
+def look_up(
+    run: Run, texts: Mapping[Path, str], advised: Collection[str] | None = None
+) -> dict[tuple[str, str], Known]:
+    """What the package index knows of all that these locks pin; of advisories only those of the packages ``advised``,
+    if these are given. Raises ``UserError``."""
+    return index_of(run).look_up((pin for text in texts.values() for pin in locks.pins(text).items()), advised)
 
 
 def update(run: Run, names: Sequence[str], cooldown: float) -> list[locks.Change]:
@@ -45,10 +49,11 @@ def update(run: Run, names: Sequence[str], cooldown: float) -> list[locks.Change
     _known_names(names, before)
     if not before:
         return []
-    known = look_up(run, before)
+    known = look_up(run, before, set(map(canonicalize_name, names)) or None)
     try:
         _lock(run, names, known, time.time() - cooldown)
         changes = locks.difference(before, {path: path.read_text() for path in before})
+        _write_back(before, set(before) - {change.lock for change in changes})
         for change in changes:
             place = change.lock.relative_to(run.project.directory)
             run.events.say(f"{change.name}: {change.before or 'new'} → {change.after or 'gone'} ({place})")
@@ -68,21 +73,20 @@ def _known_names(names: Sequence[str], texts: Mapping[Path, str]) -> None:
 
 
 def _lock(run: Run, names: Sequence[str], known: Mapping[tuple[str, str], Known], cutoff: float) -> None:
-    allowed = behind.exceptions(known, cutoff)
-    with leftovers.folder("deps-") as folder:
-        constraints = folder / "constraints.txt"
-        constraints.write_text("".join(f"{name}<={each.version}\n" for name, each in allowed.items()))
-        argv = [*shlex.split(run.settings.lock_command), *lock_options(names, allowed, cutoff, constraints)]
-        done = commands.run(argv, cwd=run.project.directory, env=_environ(run))
+    newer = names or sorted({name for name, _ in known})
+    options = lock_options(newer, behind.exceptions(known, cutoff), cutoff)
+    done = commands.run(
+        [*shlex.split(run.settings.lock_command), *options], cwd=run.project.directory, env=_environ(run)
+    )
     done.checked("the locks cannot be made")
 
 
-def lock_options(names: Sequence[str], allowed: Mapping[str, Release], cutoff: float, constraints: Path) -> list[str]:
-    """The options of ``uv pip compile`` that take new releases, but no younger ones than ``cutoff`` (seconds since the
-    epoch) except those that are ``allowed``."""
-    options = [f"--upgrade-package={name}" for name in names] or ["--upgrade"]
-    options += [f"--exclude-newer={_stamp(cutoff)}", f"--constraint={constraints}"]
+def lock_options(names: Sequence[str], allowed: Mapping[str, Release], cutoff: float) -> list[str]:
+    """The options of ``uv pip compile`` that take new releases of these packages, but no younger ones than ``cutoff``
+    (seconds since the epoch) except those that are ``allowed``. No file of constraints: locks would name it."""
+    options = [f"--exclude-newer={_stamp(cutoff)}", *(f"--upgrade-package={name}" for name in names)]
     for name, release in allowed.items():
+        options.append(f"--upgrade-package={name}<={release.version}")
         if release.uploaded is not None:
             options.append(f"--exclude-newer-package={name}={_stamp(release.uploaded + 1)}")
     return options
@@ -99,16 +103,23 @@ def _environ(run: Run) -> dict[str, str]:
 
 
 def _try(run: Run, changed: set[Path]) -> None:
-    """Build the images that read these locks, and all on them, and run their tests."""
-    images = concerned(Run(environ=run.environ).declared(), changed)
-    if not images:
-        run.events.say("no image reads a lock that changed")
-        return
-    _build(run, images)
-    fresh = Run(environ=run.environ)
-    for test in tests_of(fresh).values():
-        if test.service in images:
-            _test(run, fresh, test.name)
+    """Build the images that read these locks, and all on them; run the tests of these images, and those that read such
+    a lock themselves."""
+    words = _concerned(Run(environ=run.environ), changed)
+    if not words:
+        run.events.say("no image and no test reads a lock that changed")
+    elif status := _doit(run, words):
+        raise UserError(f"an image does not build with them, or its tests fail (status {status})", remedy="see above")
+
+
+def _concerned(run: Run, changed: set[Path]) -> list[str]:
+    """The tasks that build and test what these files go into."""
+    tests = tests_of(run)
+    resolver = run.resolver.of(with_tests(run.project, tests))
+    names = concerned(resolver.resolve(host_platform(), lambda ref, some: None), changed)
+    tested = [test.name for test in tests.values() if {test.service, name_of(test)} & set(names)]
+    built = [name for name in names if name in run.project.images]
+    return [*(f"build_optimized:{name}" for name in built), *(f"test_image:{name}" for name in tested)]
 
 
 def concerned(declared: Mapping[str, ImageInputs], changed: set[Path]) -> list[str]:
@@ -120,27 +131,24 @@ def concerned(declared: Mapping[str, ImageInputs], changed: set[Path]) -> list[s
     return images
 
 
-def _build(run: Run, images: Sequence[str]) -> None:
-    argv = [sys.executable, "-m", "doit", *(f"build_optimized:{name}" for name in images)]
-    if status := commands.show(argv, env=dict(run.environ)):
-        raise UserError(f"the images do not build with them (status {status})", remedy="see above")
-
-
-def _test(run: Run, fresh: Run, name: str) -> None:
-    """Run a test with the newer packages; what it says is said in the run that is shown."""
-    fresh.events.listen(run.events.emit)
-    try:
-        run_test(fresh, name)
-    except UserError as error:
-        raise UserError(f"{name}: its tests fail with them: {error}") from None
+def _doit(run: Run, words: Sequence[str]) -> int:
+    """Run tasks, side by side as ever; returns the status."""
+    return commands.show([sys.executable, "-m", "doit", *words], env=dict(run.environ))
 
 
 def _restore(run: Run, before: Mapping[Path, str]) -> None:
     """Write the locks as they were; the images that were built meanwhile give their names back in the next build."""
-    changed = {path for path, text in before.items() if path.read_text() != text}
-    for path in changed:
-        path.write_text(before[path])
+    changed = _write_back(before, set(before))
     if changed and not commands.stopping():
         run.events.say("the locks are as they were before")
         if images := concerned(Run(environ=run.environ).declared(), changed):
-            _build(run, images)
+            _doit(run, [f"build_optimized:{name}" for name in images])
+
+
+def _write_back(before: Mapping[Path, str], paths: set[Path]) -> set[Path]:
+    """Give these files the text that they had ``before``; those that had another. A lock that pins what it did counts
+    as changed for the images that read it."""
+    changed = {path for path in paths if path.read_text() != before[path]}
+    for path in changed:
+        path.write_text(before[path])
+    return changed
