@@ -127,7 +127,8 @@ def main() -> None:
     try:
         version = asyncio.run(migrate(settings, passwords))
     except (DBAPIError, OSError) as error:
-        sys.exit(f"The database was left as it was: {getattr(error, 'orig', error)}")
+        cause = getattr(error, "orig", error)
+        sys.exit(f"The database was left as it was: {str(cause) or type(cause).__name__}")
     # What is not as usual is for those who start the stack: `up_optimized` shows what goes to standard error.
     print(f"The tables are of version {version}.", file=sys.stderr if NEWER in version else sys.stdout)
 

@@ -27,6 +27,9 @@ log = logging.getLogger("postgres")
 SECONDS = 3
 """The limit of connecting, of waiting for a free connection, and of each statement."""
 
+CONNECTING = 60
+"""The limit of connecting for who gives statements longer: the steps of a login take seconds under emulation."""
+
 _NOT_THERE = {"08", "53", "57", "58"}
 """PostgreSQL's classes of errors: connection, resources, shut down or starting, its system."""
 
@@ -48,7 +51,7 @@ def new_engine(settings: PostgresSettings, name: str, seconds: float = SECONDS) 
         pool_timeout=SECONDS,
         hide_parameters=True,  # error texts go to the log, parameters must not
         connect_args={
-            "timeout": SECONDS,
+            "timeout": min(seconds, CONNECTING),
             "command_timeout": seconds,
             "server_settings": {"application_name": name, "jit": "off"},
         },

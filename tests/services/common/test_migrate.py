@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,8 @@ import asyncpg
 import pytest
 from conftest_stores import execute, migrated
 
-from common.migrate import MigrationSettings, known, migrate
+from common import migrate as migrate_module
+from common.migrate import SCHEMAS, MigrationSettings, known, migrate
 
 PASSWORD = "a'b\"c\\d"
 
@@ -38,6 +40,21 @@ async def test_tables_that_services_made_for_themselves_are_taken_over(empty: di
     assert await migrated(empty) == await migrated(empty) == "0004"
     assert "alice" in await execute(empty, "SELECT username FROM auth.users WHERE NOT is_admin")
     assert await execute(empty, "SELECT memories, bytes FROM memory.usage") == "<Record memories=1 bytes=14>"
+
+
+@pytest.mark.parametrize(("error", "why"), [(TimeoutError(), "TimeoutError"), (OSError("no route"), "no route")])
+def test_why_nothing_was_done_is_said(monkeypatch: pytest.MonkeyPatch, error: Exception, why: str) -> None:
+    async def failing(settings: MigrationSettings, passwords: dict[str, str]) -> str:
+        raise error
+
+    monkeypatch.setattr(migrate_module, "migrate", failing)
+    monkeypatch.setattr(sys, "argv", ["migrate"])
+    of_services = [f"{one.upper()}_STORE_PASSWORD" for one in SCHEMAS]
+    for name in ("POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD", *of_services):
+        monkeypatch.setenv(name, "a-password-of-the-test")
+    with pytest.raises(SystemExit) as ended:
+        migrate_module.main()
+    assert ended.value.code == f"The database was left as it was: {why}"
 
 
 async def test_a_newer_database_is_left_as_it_is(empty: dict[str, Any]) -> None:
