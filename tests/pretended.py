@@ -88,7 +88,10 @@ class PretendedEngine:
         return sorted(tag for image in self.images.values() for tag in image["tags"])
 
     def _stack(self, do: str, services: dict[str, dict[str, Any]]) -> None:
-        """Compose creates, starts or removes the containers of these services; one called ``sick`` never gets well."""
+        """Compose creates, starts or removes the containers of these services (for "all": of every one); one called
+        ``sick`` never gets well."""
+        if do == "all":
+            self.services.clear()
         for name, service in services.items():
             image = self._find(service["image"])
             if do == "create" and image:
@@ -286,6 +289,9 @@ def _build(words: list[str]) -> int:
 
 
 def _compose(words: list[str]) -> int:
+    if "--file" not in words and "down" in words:  # by the name of the project alone
+        _post("/stack", {"do": "all", "services": {}})
+        return 0
     config = _config(Path(words[words.index("--file") + 1]))
     done = {"up": "create", "start": "start", "down": "down"}
     named = [word for word in words if word in config["services"]]
