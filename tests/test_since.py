@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -25,6 +26,7 @@ from tasks.inputs.resolver import InputResolver
 from tasks.inputs.selection import View
 from tasks.inputs.tree import Index, Tree
 from tasks.planning.since import NEW, Asked, Since, plan_since
+from tasks.ui import plan_at
 from tests.conftest import ROOT, Lab, examples, needs_docker_command
 
 SETTINGS = ("user.name=t", "user.email=t@example.org", "protocol.file.allow=always", "init.defaultBranch=main")
@@ -502,6 +504,16 @@ def test_the_step_of_the_workflow_gives_jobs_their_matrix(history: History, tmp_
         assert given["any"] == ("true" if jobs else "false")
 
 
+def steps_of(place: str) -> list[dict[str, Any]]:
+    """The steps of the job that builds one image."""
+    if place == "GitLab":  # it gives the variables of the matrix by itself
+        variables = dict.fromkeys(("IMAGE", "BUILDS", "TESTS"))
+        return [{"id": "images", "run": "\n".join(plan_at.SCRIPT), "env": variables}]
+    content = yaml.safe_load((ROOT / place).read_text())
+    steps: list[dict[str, Any]] = (content["runs"] if place == "action.yml" else content["jobs"]["build"])["steps"]
+    return steps
+
+
 # Answers as `doitw` does to what the steps of a job ask, and writes that down.
 DOITW = """#!/bin/sh
 echo "$*" >> "$ASKED"
@@ -510,7 +522,7 @@ case $1 in test_image:bad|build_optimized:bad) exit 1 ;; esac
 """
 
 
-@pytest.mark.parametrize("place", [".github/workflows/images.yml", "action.yml"])
+@pytest.mark.parametrize("place", [".github/workflows/images.yml", "action.yml", "GitLab"])
 @pytest.mark.parametrize(
     ("image", "builds", "tests", "asked", "well"),
     [
@@ -524,8 +536,7 @@ def test_a_job_builds_what_is_due_runs_every_test_and_fails_at_the_end(
     tmp_path: Path, place: str, image: str, builds: str, tests: str, asked: list[str], well: bool
 ) -> None:
     """And what it did is reported however it ended."""
-    content = yaml.safe_load((ROOT / place).read_text())
-    steps = content["runs"]["steps"] if place == "action.yml" else content["jobs"]["build"]["steps"]
+    steps = steps_of(place)
     (step,) = [step for step in steps if step.get("id") == "images"]
     given = {"IMAGE": image, "BUILDS": builds, "TESTS": tests}
     assert given.keys() <= step["env"].keys()
@@ -539,7 +550,7 @@ def test_a_job_builds_what_is_due_runs_every_test_and_fails_at_the_end(
 
     assert (run(step["run"]) == 0) == well
     assert told.read_text().splitlines() == ["cache_init", *asked]
-    if place != "action.yml":
+    if place.endswith("images.yml"):
         (report,) = [step for step in steps if step.get("name") == "report"]
         assert "!cancelled()" in report["if"]
         assert run(report["run"]) == 0

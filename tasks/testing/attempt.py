@@ -37,7 +37,7 @@ def log_of(run: Run, planned: Planned) -> Path:
 
 def hidden_lines(pieces: Iterable[bytes], hide: Callable[[str], str]) -> Iterator[str]:
     """What a test says, as texts without the values of secrets, each of whole lines: a value may come in pieces. A line
-    that is too long to be held is let go in parts, of which only a value longer than ``_OVERLAP`` could come through."""
+    too long to be held is let go in parts, of which only a value longer than ``_OVERLAP`` could come through."""
     decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
     held: list[str] = []
     size = 0

@@ -18,6 +18,13 @@ from tasks.ui import tests_of_commit
 from tasks.ui.plan_view import Plan, chosen, complain, print_json, print_table, promised
 
 GITHUB, GITLAB = "github", "gitlab"
+SCRIPT = [
+    "./doitw cache_init",
+    'if [ -n "$BUILDS" ]; then ./doitw "build_optimized:$IMAGE"; fi',
+    'failed=; for test in $TESTS; do ./doitw "test_image:$test" || failed="$failed $test"; done',
+    'if [ -n "$failed" ]; then echo "failed:$failed" >&2; exit 1; fi',
+]
+"""What a job of GitLab's runs."""
 _MOST = 200  # jobs of one matrix, by GitLab's limit
 _SHORT = 12  # hexadecimal digits of a commit
 
@@ -87,16 +94,10 @@ def pipeline_of(plan: Plan, tests: Mapping[str, Due]) -> dict[str, Any]:
     jobs = matrix_of(plan, tests)["include"]
     if not jobs:
         return {"nothing": {"script": ["echo nothing is to be built or tested"]}}
-    script = [
-        "./doitw cache_init",
-        'if [ -n "$BUILDS" ]; then ./doitw "build_optimized:$IMAGE"; fi',
-        'failed=; for test in $TESTS; do ./doitw "test_image:$test" || failed="$failed $test"; done',
-        'if [ -n "$failed" ]; then echo "failed:$failed" >&2; exit 1; fi',
-    ]
     some = [{"IMAGE": job["image"], "BUILDS": " ".join(job["builds"]), "TESTS": job["tests"]} for job in jobs]
     return {
         f"images {number}": {
-            "script": script,
+            "script": SCRIPT,
             "parallel": {"matrix": some[at : at + _MOST]},
             "artifacts": {"when": "always", "paths": [".build/*/ci/"], "reports": {"junit": ".build/*/ci/*.xml"}},
         }
