@@ -557,3 +557,17 @@ def test_a_port_that_somebody_takes_meanwhile_is_another_one_the_next_time(
     with ephemeral_stack.running(compose, events) as stack:
         assert stack.outcome.verdicts["web"] == verdicts[1], "what else went wrong is not tried again"
     assert len(set(asked)) == len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+        "all predefined address pools have been fully subnetted",
+    ],
+)
+def test_an_engine_that_has_no_network_left_is_said_with_a_remedy(words: str) -> None:
+    told = str(bringup.refused(f"failed to create network p_default: Error response from daemon: {words}", Path("/l")))
+    assert words in told
+    assert "default-address-pools; its log is /l" in told
+    assert "address-pools" not in str(bringup.refused("no such image", Path("/l")))

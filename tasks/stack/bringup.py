@@ -5,6 +5,7 @@ Used by everything that starts one: ``up_optimized``, ``dev_optimized``, ``ci_te
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -29,6 +30,10 @@ from tasks.stack.health import Health, Limits, Outcome, Verdict, wait
 
 _LAST_LINES = 15
 _LEAVE_SECONDS = 10
+# What engines say when each of their default address pools is some network's: up to 26, and since then.
+_NO_NETWORK = re.compile(
+    r"available, non-overlapping IPv4 address pool|predefined address pools have been fully subnetted"
+)
 _TRIES = 3  # so often names are put right that somebody else moves
 
 
@@ -87,11 +92,22 @@ def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mappi
     if work.error:
         raise work.error
     if work.status and not stopped and not any(verdict.state == Health.FAILED for verdict in outcome.verdicts.values()):
-        raise UserError(f"docker compose up: {last_words(log.read_text(errors='replace'))}", remedy=f"its log is {log}")
+        raise refused(last_words(log.read_text(errors="replace")), log)
     if outcome.healthy:
         for remark in _remarks(outcome, compose):
             print(remark, file=sys.stderr)
     return outcome
+
+
+def refused(words: str, log: Path) -> UserError:
+    """The error for what Compose said last, with the remedy where it is known."""
+    remedy = f"its log is {log}"
+    if _NO_NETWORK.search(words):
+        remedy = (
+            "an engine has room for some thirty networks: remove stacks (doit ps_optimized --all shows this project's,"
+            f" docker network prune all that are unused), or give it smaller ones, as default-address-pools; {remedy}"
+        )
+    return UserError(f"docker compose up: {words}", remedy=remedy)
 
 
 def _remarks(outcome: Outcome, compose: Compose) -> list[str]:
