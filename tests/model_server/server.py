@@ -78,7 +78,7 @@ def checked(body: bytes) -> tuple[str, list[dict[str, Any]], bool]:
             raise BadRequest("messages must be a list of messages")
         if not any(one["role"] == "user" for one in messages):
             raise BadRequest("there is no message of a user")
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BadRequest("this is not a chat request") from error
     return str(model), messages, bool(request.get("stream", False))
 
