@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks.engine import plugins
 from tasks.run import Run
 from tests.conftest import Lab, docker
 from tests.differential import buildkit, mutations
@@ -216,6 +217,7 @@ class Court:
         metadata = place / ".metadata.json"
         argv = ["docker", "buildx", "bake", "--builder=default", "--progress=rawjson", "--provenance=false", "--file=-"]
         argv += [f"--metadata-file={metadata}"]
+        argv = plugins.direct(argv)
         done = subprocess.run(argv, input=definition.encode(), capture_output=True, check=False, cwd=place)
         if done.returncode:
             return dict.fromkeys(self._services(place), "broken")

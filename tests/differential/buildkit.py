@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tasks.buildkit.rawjson import RawJson
+from tasks.engine import plugins
 
 BATCH = 12
 # "[t3 second 2/4] COPY …", "[t3  2/10] COPY …"; loading contexts, bases and Dockerfiles, and exporting, are no steps
@@ -77,7 +78,9 @@ def ask_all(questions: Sequence[Question]) -> list[Answer]:
 def _run(targets: dict[str, dict[str, object]]) -> dict[str, Answer]:
     definition = json.dumps({"group": {"default": {"targets": list(targets)}}, "target": targets})
     command = ["docker", "buildx", "bake", "--builder=default", "--progress=rawjson", "--provenance=false", "--file=-"]
-    done = subprocess.run(command, input=definition.encode(), capture_output=True, check=False, timeout=300)
+    # Without the docker command, which looks at all its plugins first: it is asked a thousand times.
+    argv = plugins.direct(command)
+    done = subprocess.run(argv, input=definition.encode(), capture_output=True, check=False, timeout=300)
     run, text = what_ran(done.stderr)
     steps: dict[str, list[str]] = {target: [] for target in targets}
     for name in run:
