@@ -38,15 +38,11 @@ HERE = "here"
 """The value of a benchmark's ``--engine`` for what this machine has; ``SUITE`` is the other."""
 
 
-class NotHere(UserError):
-    """This machine takes nothing from Debian's archive, so it cannot have that engine; no fault of anybody."""
-
-
 @contextlib.contextmanager
 def newer_engine(prefix: str = "newer-engine-", *, containerd_store: bool = False) -> Iterator[TemporaryEngine]:
     """Start the engine of Debian's testing suite for the block, with its own client, buildx and Compose.
 
-    Raises ``UserError`` where it cannot be fetched or started, ``NotHere`` where no machine of this kind can have it.
+    Raises ``UserError`` where it cannot be fetched or started.
     """
     with temporary_engine(prefix, containerd_store=containerd_store, programs=unpacked()) as engine:
         yield engine
@@ -99,7 +95,7 @@ def mirror(indextargets: Iterable[str]) -> str:
         of_debian = origin == "Debian" and not codename.endswith("-security") and "@" not in uri
         if of_debian and uri.startswith(("http://", "https://")):
             return uri
-    raise NotHere(f"the engine of Debian {SUITE} comes from the mirror that this machine's apt uses, which uses none")
+    raise UserError(f"the engine of Debian {SUITE} comes from the mirror that this machine's apt uses, which uses none")
 
 
 def named(uris: str) -> str:

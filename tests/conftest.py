@@ -74,10 +74,10 @@ needs_docker_command = pytest.mark.skipif(shutil.which("docker") is None, reason
 # The files that take longest, the longest first, for what begins last is what all workers wait for. The others follow
 # as they are named. `doit test` ends with what took longest this time.
 LONG = [
-    "differential", "fresh_clone", "distroless", "profiles", "documented", "stack", "images", "several", "share",
-    "cache", "migrate", "test_image", "edge", "model_whole", "compare", "replay_history", "agreement", "whole_runs",
-    "rebuild", "backup", "shared_base", "engine_dies", "kill_group", "state_runs", "input_files", "keyless", "doitw",
-    "ci", "sbom", "builder",
+    "judged", "differential", "fresh_clone", "distroless", "profiles", "documented", "stack", "images", "several",
+    "share", "cache", "migrate", "test_image", "edge", "model_whole", "compare", "replay_history", "agreement",
+    "whole_runs", "rebuild", "backup", "shared_base", "engine_dies", "kill_group", "state_runs", "input_files",
+    "keyless", "doitw", "ci", "sbom", "builder",
 ]  # fmt: skip
 
 

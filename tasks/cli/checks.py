@@ -25,13 +25,8 @@ _QUICK = ("--hypothesis-profile=quick", "--timeout=300")
 _UNIT = (*_SIDE_BY_SIDE, *_QUICK, "-m", "not engine and not stack and not browser and not faults")
 _BUILD = (sys.executable, "-m", "doit", "build_optimized")
 _KEYWORD: Task = {"name": "keyword", "short": "k", "type": str, "default": "", "help": "the tests whose names match"}
-# What holds for BuildKit, Compose and the engine of any version, or the plan is wrong: what an image reads, and what
-# the engine keeps of it. The former is the same for either store; new engines come with containerd's.
-_KEPT = ("tests/test_differential_doubt.py", "tests/test_rebuild.py", "tests/test_sent_again.py")
-_JUDGED = {
-    "containerd": ("tests/test_differential.py", "tests/test_differential_plan.py", *_KEPT),
-    "classic": _KEPT,
-}
+# Runs with the engine of Debian's testing suite by itself.
+_JUDGED = "tests/test_judged.py"
 # What the tests use for real, by the command that shows that it is there: Debian's package names.
 _PROGRAMS = {
     "busybox": "busybox-static",
@@ -164,41 +159,32 @@ def run_tests(words: Sequence[str], engine: str = "here", store: str = "both", k
     """Run pytest with these words; with ``CI`` set, a skip of anything that this machine can run is a failure.
 
     The images are built before everything runs; of selected tests, those that need them build them (a fixture does).
-    Without words everything runs, but for ``tests/e2e``: a test runs ``ci_test``, which runs those on a stack. And what
-    BuildKit judges runs once more with the engine of Debian's testing suite, and what depends on where an engine keeps
-    its images on either store. With ``engine`` "testing" only the tests that use an engine run, with that one.
+    Without words everything runs, but for ``tests/e2e``: a test runs ``ci_test``, which runs those on a stack. With
+    ``engine`` "testing" only the tests that use an engine run, with that one.
     """
-    from benchmarks.newer_engine import NotHere
-
     words = [*_chosen(keyword), *words]
-    stores = ["classic", "containerd"] if store == "both" else [store]
-    try:
-        if engine == "testing":
-            chosen = words or [*_SIDE_BY_SIDE, "-m", "engine or stack"]
-            return _run_on_testing(dict.fromkeys(stores, chosen), whole=not words)
+    if engine != "testing":
         failed = None if words else run_tool(_BUILD)
-        failed = failed or _run_pytest(words or _SIDE_BY_SIDE)
-        judged = {store: [*_SIDE_BY_SIDE, *files] for store, files in _JUDGED.items()}
-        return failed or (None if words else _run_on_testing(judged, whole=False))
+        return failed or _run_pytest(words or _SIDE_BY_SIDE)
+    try:
+        return _run_on_testing(words, ["classic", "containerd"] if store == "both" else [store])
     except UserError as error:
-        if engine == "testing" or (os.environ.get("CI") and not isinstance(error, NotHere)):
-            return fail(str(error))
-        print(f"test: nothing was tried with the engine of Debian's testing suite: {error}", file=sys.stderr)
-        return None
+        return fail(str(error))
 
 
-def _run_on_testing(words_of: Mapping[str, Sequence[str]], *, whole: bool) -> Any:
-    """Run pytest on Debian testing's engine, with each store and its words; ``whole``: with our images there."""
+def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> Any:
+    """Run pytest on Debian testing's engine with each of these stores; without words, with our images there."""
     from benchmarks.newer_engine import newer_engine
     from tasks.base.settings import load
 
     base = load().base_image
-    for store, words in words_of.items():
+    for store in stores:
         with newer_engine("test-engine-", containerd_store=store == "containerd") as engine:
             print(f"test: with the engine of Debian's testing suite, {store} store", file=sys.stderr)
             engine.load(base)
-            failed = run_tool(_BUILD, engine.environ) if whole else None
-            failed = failed or _run_pytest(words, engine.environ)
+            failed = None if words else run_tool(_BUILD, engine.environ)
+            chosen = words or [*_SIDE_BY_SIDE, f"--ignore={_JUDGED}", "-m", "engine or stack"]
+            failed = failed or _run_pytest(chosen, engine.environ)
         if failed:
             return failed
     return None
