@@ -18,8 +18,8 @@ from tasks.cli.action import PLAIN, Task, fail, option
 _LOCK = "requirements-dev.txt"
 # In the order of tests/conftest.py, the longest first: what begins last is what all wait for. And what took longest.
 _BY_FILE = ("--ignore=tests/e2e", "--dist=loadfile", "--no-loadscope-reorder", "--durations=15")
-# One more than there are processors, for every test waits for something; the one engine has enough to do with eight.
-_SIDE_BY_SIDE = (*_BY_FILE, f"--numprocesses={min((os.cpu_count() or 1) + 1, 8)}")
+# Two more than there are processors, for every test waits for something; the one engine has enough to do with eight.
+_SIDE_BY_SIDE = (*_BY_FILE, f"--numprocesses={min((os.cpu_count() or 1) + 2, 8)}")
 # Fewer examples for each property than in the whole suite.
 _QUICK = ("--hypothesis-profile=quick", "--timeout=300")
 _UNIT = (*_SIDE_BY_SIDE, *_QUICK, "-m", "not engine and not stack and not browser and not faults")
