@@ -13,7 +13,7 @@ import pytest
 from packaging.version import Version
 
 from tasks.base.settings import ROOT
-from tasks.updating import behind, locks
+from tasks.updating import behind, locks, update
 from tasks.updating.package_index import Advisory, Known, PackageIndex, Release, releases, versioned
 from tests.conftest import Lab, file_in
 from tests.package_index import LocalIndex, serving
@@ -23,7 +23,7 @@ CUTOFF = NOW - 7 * DAY
 
 
 def known(*ages: tuple[str, float], mended_in: str = "") -> Known:
-    made = tuple(Release(Version(version), NOW - days * DAY) for version, days in ages)
+    made = tuple(Release(Version(version), NOW - days * DAY, NOW - days * DAY) for version, days in ages)
     return Known(made, False, (Advisory("GHSA-1", ("CVE-1",), "", (mended_in,)),) if mended_in else ())
 
 
@@ -92,6 +92,20 @@ def test_only_what_mends_an_advisory_may_be_younger(of: Known, allowed: str | No
     assert {name: str(release.version) for name, release in found.items()} == ({"p": allowed} if allowed else {})
 
 
+def test_others_keep_their_pins_however_young() -> None:
+    """Two locks may pin a package otherwise: what one has is no reason to move the other. And a release is seen with
+    all its files, whose hashes the lock has."""
+    allowed = {name: Release(Version("2"), CUTOFF + 10, CUTOFF + 60) for name in ("foo-bar", "other")}
+    options = update.lock_options(["Foo_Bar", "old"], allowed, CUTOFF)
+    seen = update.lock_options([], {}, CUTOFF + 61)[0].partition("=")[2]
+    assert options[1:] == [
+        "--upgrade-package=Foo_Bar<=2",
+        "--upgrade-package=old",
+        f"--exclude-newer-package=foo-bar={seen}",
+        f"--exclude-newer-package=other={seen}",
+    ]
+
+
 def test_a_release_is_as_old_as_its_first_file_and_what_is_yanked_is_none() -> None:
     def file(name: str, day: int, **more: object) -> dict[str, object]:
         return {"filename": name, "upload-time": f"2026-11-{day:02}T00:00:00Z", **more}
@@ -112,6 +126,7 @@ def test_a_release_is_as_old_as_its_first_file_and_what_is_yanked_is_none() -> N
     assert found[0].uploaded
     assert found[1].uploaded
     assert found[1].uploaded - found[0].uploaded == 5 * DAY
+    assert found[1].complete == found[1].uploaded + DAY
     assert found[2].uploaded is None
 
 

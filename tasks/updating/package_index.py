@@ -23,10 +23,12 @@ _WORKERS = 8
 
 
 class Release(NamedTuple):
-    """A version that is not yanked, and when its first file came (seconds since the epoch; None: not told)."""
+    """A version that is not yanked, and when its first and its last file came (seconds since the epoch; None: not
+    told)."""
 
     version: Version
     uploaded: float | None
+    complete: float | None
 
 
 class Advisory(NamedTuple):
@@ -131,7 +133,10 @@ def releases(files: Iterable[tuple[Version, dict[str, Any]]]) -> tuple[Release, 
     for version, file in files:
         if not _yanked(file):
             uploads.setdefault(version, []).extend(_time(file.get("upload-time")))
-    return tuple(Release(version, min(uploads[version], default=None)) for version in sorted(uploads))
+    return tuple(
+        Release(version, min(times, default=None), max(times, default=None))
+        for version, times in sorted(uploads.items(), key=lambda pair: pair[0])
+    )
 
 
 def _yanked(file: dict[str, Any]) -> bool:

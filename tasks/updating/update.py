@@ -83,12 +83,15 @@ def _lock(run: Run, names: Sequence[str], known: Mapping[tuple[str, str], Known]
 
 def lock_options(names: Sequence[str], allowed: Mapping[str, Release], cutoff: float) -> list[str]:
     """The options of ``uv pip compile`` that take new releases of these packages, but no younger ones than ``cutoff``
-    (seconds since the epoch) except those that are ``allowed``. No file of constraints: locks would name it."""
-    options = [f"--exclude-newer={_stamp(cutoff)}", *(f"--upgrade-package={name}" for name in names)]
+    (seconds since the epoch) except those that are ``allowed``. Others keep their pins, so these must be seen, with all
+    their files. No file of constraints: locks would name it."""
+    options = [f"--exclude-newer={_stamp(cutoff)}"]
+    for name in names:
+        release = allowed.get(canonicalize_name(name))
+        options.append(f"--upgrade-package={name}{f'<={release.version}' if release else ''}")
     for name, release in allowed.items():
-        options.append(f"--upgrade-package={name}<={release.version}")
-        if release.uploaded is not None:
-            options.append(f"--exclude-newer-package={name}={_stamp(release.uploaded + 1)}")
+        if release.complete is not None:
+            options.append(f"--exclude-newer-package={name}={_stamp(release.complete + 1)}")
     return options
 
 
