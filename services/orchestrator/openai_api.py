@@ -91,10 +91,8 @@ def install(
                 said = await model.as_json(answer)
                 used = told(said.get("usage")) if isinstance(said, dict) else None
                 runs.spent(owner, name, used if used is not None else count.tokens + estimated(json.dumps(said)))
-                headers = {}
-                if recall.keeps:
-                    stored = await recall.keep(asked or [], content_of(said, "message"))
-                    headers["X-Swarm-Stored"] = "yes" if stored else "no"
+                stored = recall.keeps and await recall.keep(asked or [], content_of(said, "message"))
+                headers = {"X-Swarm-Stored": "yes" if stored else "no"} if recall.keeps else {}
                 return JSONResponse(said, answer.status_code, headers)
 
             stack.callback(lambda: runs.spent(owner, name, count.tokens))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -58,10 +59,8 @@ class Recall:
         context = await self.memory.search(self.owner, asked) if self.memories and (asked := _asked(messages)) else []
         said = await self.memory.said(self.owner, self.session) if self.session else []
         more = known(context, said, sum(len(text_of(one)) for one in messages), self.tokens)
-        begin = next(
-            (at for at, one in enumerate(messages) if one.get("role") not in ("system", "developer")), len(messages)
-        )
-        return [*messages[:begin], *map(dict, more), *messages[begin:]]
+        rules = list(takewhile(lambda one: one.get("role") in ("system", "developer"), messages))
+        return [*rules, *map(dict, more), *messages[len(rules) :]]
 
     async def keep(self, messages: Messages, answer: str) -> bool:
         """Keep the last question of ``messages`` and its ``answer``. False when it could not be kept; a call of a tool
