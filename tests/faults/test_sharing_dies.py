@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,23 +88,38 @@ def test_what_machines_share_through_goes_in_the_middle_of_a_build(
         project.assert_clean()
 
 
-def test_a_run_is_killed_during_a_push(project: Project, tmp_path: Path) -> None:
+def test_a_run_is_killed_during_a_push_and_one_during_a_pull(project: Project, tmp_path: Path) -> None:
     """The name that an image has for it is taken away by the next run."""
     large = f"FROM {BUSYBOX}\nRUN head -c 60000000 /dev/urandom > /large\n"  # which takes its time
     project.write({"base/Dockerfile": large})
+    engine = Engine(project.engine.address)
     with Sharing(tmp_path / "sharing") as sharing:
         address = sharing.environ["CACHE_REGISTRY"]
 
         def lent() -> list[str]:
-            return [ref for ref in Engine(project.engine.address).snapshot().by_name if ref.startswith(address)]
+            return [ref for ref in engine.snapshot().by_name if ref.startswith(address)]
 
-        with ended(project.begun("build_optimized:base", **sharing.environ)) as doit:
-            assert wait_until(lambda: lent() or doit.poll() is not None, 60)
-            os.killpg(doit.pid, signal.SIGKILL)
-            assert wait_until(lambda: not project.processes(), SOON)
+        def killed_when(now: Callable[[], object]) -> None:
+            with ended(project.begun("build_optimized:base", **sharing.environ)) as doit:
+                assert wait_until(lambda: now() or doit.poll() is not None, 60)
+                assert doit.poll() is None, project.output
+                os.killpg(doit.pid, signal.SIGKILL)
+                assert wait_until(lambda: not project.processes(), SOON)
+
+        killed_when(lent)
         assert lent(), "it was killed too late"
         done = project.doit("build_optimized:base", **sharing.environ)
-    assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr
+        assert lent() == []
+        assert project.actions()["base"] == "fresh"
+        project.assert_clean()
+        assert project.doit("cache_export", **sharing.environ).returncode == 0, "pushed after all"
+        assert lent() == []
+        project.docker("image", "rm", *(ref for ref in engine.snapshot().by_name if f"{project.prefix}/base:" in ref))
+        killed_when(lambda: [argv for argv in project.processes().values() if argv.startswith("docker pull")])
+        again = project.doit("build_optimized:base", **sharing.environ)
+    assert again.returncode == 0, again.stderr
+    assert "pulled base" in again.stderr
     assert lent() == []
     assert project.actions()["base"] == "fresh"
     project.assert_clean()
