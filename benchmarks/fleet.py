@@ -168,19 +168,19 @@ class Machine:
             share.forget(image)
             if (offer := share.look({"": image}).get("")) and self._pull(share, image, offer, seen):
                 return
-            index = self._build(image, seen)
+            whole = self._build(image, seen)
             share.forget(image)
             if offer := share.look({"": image}).get(""):  # another was first
                 seen.taken_instead += 1
                 self._pull(share, image, offer, seen)
             elif coordinator.lost(image.turn):
                 seen.not_pushed += 1
-            elif not share._moved(lambda: transfer.push(share.registry, image.path, [image.tag], index, lambda: None)):
+            elif not share._moved(lambda: transfer.push(share.registry, image.path, [image.tag], whole, lambda: None)):
                 share.forget(image)
                 share.look({"": image})
-                coordinator.index.publish({image.fingerprint: Made(index[1], 0.3, 1)})
+                coordinator.index.publish({image.fingerprint: Made(whole.digest, 0.3, 1)})
 
-    def _build(self, image: Wanted, seen: Seen) -> tuple[Path, str]:
+    def _build(self, image: Wanted, seen: Seen) -> transfer.Whole:
         """An index of one image that no other build makes."""
         self._journal.write(f"begins {image.fingerprint}\n")
         time.sleep(self._random.uniform(0.1, 0.6))
@@ -196,10 +196,10 @@ class Machine:
         entry = _put(layout, json.dumps(manifest).encode())
         entry |= {"mediaType": media, "platform": {"os": "linux", "architecture": "amd64"}}
         top = "application/vnd.oci.image.index.v1+json"
-        whole = _put(layout, json.dumps({"schemaVersion": 2, "mediaType": top, "manifests": [entry]}).encode())
+        index = _put(layout, json.dumps({"schemaVersion": 2, "mediaType": top, "manifests": [entry]}).encode())
         self._journal.write(f"ends {image.fingerprint}\n")
         seen.built.append(image.fingerprint)
-        return layout, str(whole["digest"])
+        return transfer.Whole(str(index["digest"]), str(index["digest"]), layout)
 
     def _pull(self, share: Share, image: Wanted, offer: SharedImage, seen: Seen) -> bool:
         layout = self._folder / "pulled"

@@ -328,7 +328,7 @@ class Run:
         return self._known().content_of(inputs, local_image)
 
     def _known(self) -> plan.Known:
-        return plan.Known(self.snapshot(), self.config_of, self._record_of, self.index_of)
+        return plan.Known(self.snapshot(), self.config_of, self._record_of, self.index_of, self.settings.registry_only)
 
     def index_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
         """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""
@@ -347,7 +347,7 @@ class Run:
         from tasks.planning import several
 
         dedicated = self.settings.dedicated_builder
-        engine, containerd = self.snapshot().platform, self.containerd_store
+        engine, containerd = self.snapshot().platform, self.settings.registry_only or self.containerd_store
         problem = several.problem(inputs, engine, dedicated=dedicated, containerd=containerd)
         return replace(inputs, problem=problem) if problem else inputs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -21,6 +22,7 @@ from tasks.base.errors import UserError
 from tasks.base.settings import BuilderDriver, Settings
 from tasks.buildkit import builder, oci_transfer
 from tasks.engine.client import Engine
+from tasks.engine.labels import FINGERPRINT
 from tests import loopback
 from tests.conftest import Lab, docker
 from tests.test_moved import hooked
@@ -288,6 +290,91 @@ def test_only_what_the_index_reaches_is_kept(tmp_path: Path) -> None:
     assert oci_transfer.tidy(tmp_path, now + 7200) == 3
     assert not (blobs / old.removeprefix("sha256:")).exists()
     assert len(list(blobs.iterdir())) == 5
+
+
+# ---- results that never come into the engine
+
+
+TOKEN = "hush-hush-0123456789"
+
+
+@pytest.fixture
+def pushing(remote: Lab, tmp_path: Path) -> Iterator[Lab]:
+    """A project whose builder pushes what it built, and whose `app` is built with a secret."""
+    remote.write(
+        {
+            "compose.yml": f"{COMPOSE}      secrets: [token]\nsecrets: {{token: {{environment: TOKEN}}}}\n",
+            "app.Dockerfile": """
+                FROM base
+                COPY app.py /
+                RUN --mount=type=secret,id=token wc -c < /run/secrets/token > /length; head -c 9 /dev/urandom > /random
+                """,
+        }
+    )
+    with loopback.registry(tmp_path / "registry") as server:
+        remote.environ |= {"BUILD_OUTPUT": "registry", "CACHE_REGISTRY": server.address, "TOKEN": TOKEN}
+        yield remote
+
+
+def held(lab: Lab, name: str) -> set[str]:
+    """The fingerprints under which the registry holds an image."""
+    address = lab.environ["CACHE_REGISTRY"]
+    server = loopback.Service(int(address.rpartition(":")[2]), None)
+    return {tag for tag in loopback.tags(server, f"{lab.prefix}/{name}") if tag.startswith("in-")}
+
+
+def reported(lab: Lab) -> dict[str, str]:
+    """How each image ended, by the report of `ci_build`."""
+    done = lab.doit("ci_build")
+    assert done.returncode == 0, done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    report = json.loads((lab.folder / ".build" / "compose.yml" / "ci" / "build.json").read_text())
+    return {image["name"]: image["status"] for image in report["images"]}
+
+
+@pytest.mark.engine
+def test_what_the_builder_pushes_is_shared_and_never_in_the_engine(pushing: Lab, tmp_path: Path) -> None:
+    assert pushing.actions() == {"base": "build", "app": "build"}
+    assert reported(pushing) == {"base": "done", "app": "done"}
+    planned = pushing.plan()
+    assert {name: (one["action"], *one["reasons"]) for name, one in planned.items()} == dict.fromkeys(
+        ("base", "app"), ("fresh", "the shared registry has it")
+    )
+    tags = {name: {f"in-{one['fingerprint'][:16]}"} for name, one in planned.items()}
+    assert {name: held(pushing, name) for name in tags} == tags
+    assert reported(pushing) == {"base": "fresh", "app": "fresh"}
+    # A child is built on the parent that the registry holds, also by whoever has lost all else.
+    shutil.rmtree(pushing.folder / ".build")
+    (pushing.folder / "app.py").write_text("two")
+    assert reported(pushing) == {"base": "fresh", "app": "done"}
+    # What is edited while it is built gets no name.
+    before = held(pushing, "app")
+    (pushing.folder / "app.py").write_text("never")
+    moving = hooked(pushing, "app", "date +%N >> app.py", times=3, images="app")
+    assert moving.returncode != 0
+    assert "app.py` changed while it was built, so the result is not taken" in moving.stderr
+    assert held(pushing, "app") == before
+    moving = hooked(pushing, "app", "echo three > app.py", images="app")
+    assert moving.returncode == 0, moving.stderr
+    assert len(held(pushing, "app")) == 3
+    assert not pushing.images()
+    assert not pushing.pulled()
+    made = {tag.removeprefix("in-") for name in ("base", "app") for tag in held(pushing, name)}
+    assert not [one for one in Engine().snapshot().every() if one.labels.get(FINGERPRINT, "")[:16] in made]
+    packed = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    whole = b"".join(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data for data in packed)
+    assert b"three" in whole
+    assert TOKEN.encode() not in whole
+    # Whoever wants them in the engine takes them as any others.
+    second = Lab(tmp_path / "second")
+    second.prefix = pushing.prefix
+    shutil.copytree(pushing.folder, second.folder, ignore=shutil.ignore_patterns(".build", "registry", "second"))
+    second.environ = {"CACHE_REGISTRY": pushing.environ["CACHE_REGISTRY"], "TOKEN": TOKEN}
+    for text in ("one", "two", "three\n"):
+        (second.folder / "app.py").write_text(text)
+        assert set(second.build().values()) == {"pulled"}
+        assert docker("run", "--rm", second.ref("app"), "cat", "/app.py", "/length").stdout == f"{text}{len(TOKEN)}\n"
+    assert second.actions() == {"base": "fresh", "app": "fresh"}
 
 
 # ---- cache backends on an engine that can export

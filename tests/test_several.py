@@ -422,6 +422,14 @@ def saved(host: TemporaryEngine, ref: str, out: Path) -> dict[str, dict[str, str
     return platforms_in(out)
 
 
+def logged_in(folder: Path, service: loopback.Service, login: tuple[str, str] | None) -> None:
+    """Make a configuration of docker that knows the login."""
+    folder.mkdir()
+    if login:
+        words = ("--config", str(folder), "login", "--username", login[0], "--password-stdin")
+        assert docker(*words, service.address, stdin=login[1].encode()).returncode == 0
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("login", [None, ("me", "secret")])
 def test_what_a_classic_store_shares_others_get_whole(
@@ -429,10 +437,7 @@ def test_what_a_classic_store_shares_others_get_whole(
 ) -> None:
     with loopback.registry(tmp_path / "registry", login) as service:
         remote.environ |= {"CACHE_REGISTRY": service.address, "DOCKER_CONFIG": str(tmp_path / "docker")}
-        (tmp_path / "docker").mkdir()
-        if login:
-            words = ("--config", remote.environ["DOCKER_CONFIG"], "login", "--username", login[0], "--password-stdin")
-            assert docker(*words, service.address, stdin=login[1].encode()).returncode == 0
+        logged_in(tmp_path / "docker", service, login)
         assert remote.build() == {"base": "built", "app": "built", "one": "built"}
         classic = another(remote, tmp_path / "second", second)
         assert classic.actions() == dict.fromkeys(("base", "app", "one"), "pull")
@@ -472,5 +477,30 @@ def test_what_containerds_store_shares_a_classic_one_gets_whole(
         classic = another(remote, tmp_path / "second", second)
         assert classic.build() == {"base": "pulled", "app": "pulled", "one": "pulled"}
         assert classic.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
+        for name in ("base", "app"):
+            assert set(platforms_in(layout_of(classic, name))) == set(BOTH)
+
+
+@pytest.mark.engine
+def test_what_a_builder_pushes_itself_others_get_whole(
+    remote: Lab, far: TemporaryEngine, endpoint: str, second: TemporaryEngine, tmp_path: Path
+) -> None:
+    login = ("me", "secret")
+    with (
+        loopback.registry(tmp_path / "registry", login) as service,
+        tempfile.TemporaryDirectory() as folder,  # a socket's path must be short
+        loopback.grpc_of_engine(Path(folder), far.address.removeprefix("unix://")) as other,
+    ):
+        remote.environ["BUILDER_ENDPOINTS"] = f"{endpoint};linux/amd64,{other};linux/arm64"
+        logged_in(tmp_path / "docker", service, login)
+        remote.environ |= {"CACHE_REGISTRY": service.address, "DOCKER_CONFIG": str(tmp_path / "docker")}
+        remote.environ["BUILD_OUTPUT"] = "registry"
+        assert remote.build() == {"base": "built", "app": "built", "one": "built"}
+        assert remote.actions() == dict.fromkeys(("base", "app", "one"), "fresh")
+        assert not remote.images()
+        assert not remote.pulled()
+        assert not layout_of(remote, "base").exists()
+        classic = another(remote, tmp_path / "second", second, BUILD_OUTPUT="engine")
+        assert classic.build() == {"base": "pulled", "app": "pulled", "one": "pulled"}
         for name in ("base", "app"):
             assert set(platforms_in(layout_of(classic, name))) == set(BOTH)

@@ -40,6 +40,7 @@ from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.registry import Registry
 from tasks.sharing.remembered import Remembered
 from tasks.sharing.share import Share
+from tasks.sharing.transfer import Whole
 from tasks.sharing.wanted import Wanted, wanted_of
 from tests import loopback
 from tests.conftest import ROOT, Lab
@@ -848,7 +849,8 @@ def test_an_index_of_a_layout_is_pushed_whole_under_all_its_tags(
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(transfer, "push", lambda *words: asked.append(words))
     one, said = sharing(monkeypatch, lambda *image: FOUND)
-    engine, docker, whole = FakeEngine(), docker_says(), (tmp_path, "sha256:index")
+    engine, docker = FakeEngine(), docker_says()
+    whole = Whole("sha256:index", "sha256:index", tmp_path)
     assert one.push(BOTH, LocalImage("id"), engine, ["latest"], whole) == FOUND
     assert asked[0][:4] == (one.registry, "app/auth", ("in-abababababababab", "latest"), whole)
     assert (engine.named, docker.asked, said) == ([], [], [])
@@ -878,7 +880,7 @@ def test_blobs_stop_when_the_run_does(monkeypatch: pytest.MonkeyPatch, tmp_path:
         one.pull(BOTH, FOUND, FakeEngine(), tmp_path)
     monkeypatch.setattr(transfer, "push", lambda registry, path, tags, whole, go_on: go_on())
     with pytest.raises(commands.Stopped):
-        one.push(BOTH, LocalImage("id"), FakeEngine(), whole=(tmp_path, "sha256:index"))
+        one.push(BOTH, LocalImage("id"), FakeEngine(), whole=Whole("sha256:index", "sha256:index", tmp_path))
 
 
 def test_no_more_than_a_few_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from tasks.sharing import transfer
 from tasks.sharing.login import Credentials, Login
 from tasks.sharing.no_answer import NoImage, Unavailable
 from tasks.sharing.registry import Registry
+from tasks.sharing.transfer import Whole
 from tests import loopback
 
 BOTH = ["linux/amd64", "linux/arm64"]
@@ -77,8 +78,10 @@ def real(tmp_path: Path) -> Iterator[Registry]:
 
 def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path) -> None:
     digest, config = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
-    transfer.push(real, "app/auth", ["in-1", "cache"], (tmp_path / "one", digest), nothing)
-    transfer.push(real, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)  # what is there is not sent again
+    transfer.push(real, "app/auth", ["in-1", "cache"], Whole(digest, digest, tmp_path / "one"), nothing)
+    transfer.push(
+        real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing
+    )  # what is there is not sent again
     found = real.image("app/auth", "in-1", TOGETHER)
     assert found is not None
     assert (found.digest, found.content, found.platform, found.labels) == (
@@ -97,9 +100,37 @@ def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path
     assert blobs[0] == blobs[1]
 
 
+def test_what_was_pushed_for_each_platform_becomes_one_index_and_only_then_gets_a_name(
+    real: Registry, tmp_path: Path
+) -> None:
+    parts = {}
+    for platform in BOTH:
+        top, _ = layout(tmp_path / platform, {platform: "o1"})
+        parts[platform] = str(
+            json.loads(oci_transfer.blob_of(tmp_path / platform, top).read_bytes())["manifests"][0]["digest"]
+        )
+        transfer.push(real, "app/auth", [], Whole(top, top, tmp_path / platform), nothing)
+    assert real.tags("app/auth") == []
+    digest = transfer.joined(real, "app/auth", parts)
+    assert real.tags("app/auth") == []
+    transfer.push(real, "app/auth", ["in-1", "cache"], Whole(digest, digest), nothing)
+    held = real.image("app/auth", "in-1", TOGETHER)
+    assert held is not None
+    assert (held.digest, held.labels, sorted(real.tags("app/auth"))) == (
+        digest,
+        {INPUT_DIGEST: "o1"},
+        ["cache", "in-1"],
+    )
+    with pytest.raises(NoImage, match="does not hold the image for linux/s390x"):
+        transfer.joined(real, "app/auth", {**parts, "linux/s390x": parts["linux/amd64"]})
+    lost = f"sha256:{'0' * 64}"
+    with pytest.raises(NoImage, match="does not hold all of it"):
+        transfer.push(real, "app/auth", ["in-2"], Whole(lost, lost), nothing)
+
+
 def test_platforms_that_are_not_of_one_build_are_nobodys(real: Registry, tmp_path: Path) -> None:
     digest, _ = layout(tmp_path / "one", {"linux/amd64": "o1", "linux/arm64": "o2"})
-    transfer.push(real, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)
+    transfer.push(real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing)
     found = real.image("app/auth", "in-1", TOGETHER)
     assert found is not None
     assert found.labels == {}
@@ -107,7 +138,7 @@ def test_platforms_that_are_not_of_one_build_are_nobodys(real: Registry, tmp_pat
 
 def test_a_single_image_is_no_index(real: Registry, tmp_path: Path) -> None:
     digest, _ = layout(tmp_path / "one", {"linux/amd64": "o1"})
-    transfer.push(real, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)
+    transfer.push(real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing)
     assert real.image("app/auth", "in-1", "linux/amd64") is not None
     assert real.image("app/auth", "in-1", TOGETHER) is None
 
@@ -117,7 +148,7 @@ def test_a_layout_that_lacks_a_layer_is_not_pushed(real: Registry, tmp_path: Pat
     layer = hashlib.sha256(b"the layer of arm64").hexdigest()
     (tmp_path / "one" / "blobs" / "sha256" / layer).unlink()
     with pytest.raises(NoImage):
-        transfer.push(real, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)
+        transfer.push(real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing)
     assert real.image("app/auth", "in-1", "linux/amd64") is None
 
 
@@ -194,7 +225,7 @@ def test_a_signed_url_is_not_told_and_gets_no_login(
     monkeypatch.setattr(Login, "credentials", Credentials("me", "secret"))
     digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
     with pytest.raises(Unavailable) as refused:
-        transfer.push(liar.registry, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)
+        transfer.push(liar.registry, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing)
     assert str(refused.value) == "answers with status 500"
     put_to = [(path, login) for command, path, login in liar.asked if command == "PUT"]
     assert [login for _, login in put_to] == [""]

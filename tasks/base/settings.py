@@ -137,6 +137,14 @@ class BuilderDriver(StrEnum):
     KUBERNETES = "kubernetes"
 
 
+class BuildOutput(StrEnum):
+    """Where the results of builds go."""
+
+    ENGINE = "engine"
+    REGISTRY = "registry"
+    """From the builder into ``CACHE_REGISTRY``, and nowhere else."""
+
+
 class CacheBackend(StrEnum):
     """Where BuildKit's cache is exported to besides the builder itself."""
 
@@ -184,6 +192,9 @@ class Settings:
     builder_options: tuple[str, ...] = _setting((), _list, "driver options of every node, such as network=host")
     builder_certs: str = _setting("", str, "folder with ca.pem, cert.pem and key.pem for remote nodes")
     builder_config: str = _setting("buildkitd.toml", str, "limits of a docker-container or kubernetes builder")
+    build_output: BuildOutput = _choice(  # noqa: RUF009  a member of an enum never changes
+        BuildOutput.ENGINE, "where results go: into the engine, or from a dedicated builder into CACHE_REGISTRY alone"
+    )
     cache_backend: CacheBackend = _choice(  # noqa: RUF009  a member of an enum never changes
         CacheBackend.AUTO, "where BuildKit's cache is exported to besides the builder itself"
     )
@@ -240,13 +251,26 @@ class Settings:
         """Whether another BuildKit than the engine's own builds."""
         return self.builder_driver != BuilderDriver.DOCKER
 
+    @property
+    def registry_only(self) -> bool:
+        """Whether the shared registry keeps this project's images, and the engine none of them."""
+        return self.build_output == BuildOutput.REGISTRY
+
+    def need_engine(self) -> None:
+        """For whoever needs the images in the engine: ``UserError`` where they do not get there."""
+        if self.registry_only:
+            raise UserError(
+                "that needs the images in the engine, and BUILD_OUTPUT=registry brings none there",
+                remedy="BUILD_OUTPUT=engine pulls them, and builds what is missing",
+            )
+
 
 def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings of ``root``: the environment first, then ``root/.env``, then the defaults.
 
     An empty value counts as not set. In a CI's run for a pull request from a fork ``CACHE_WRITE`` is 0 unless the
     environment itself says something else. A value that is not of its setting's type raises ``UserError`` that
-    names the variable, the file and line where it stands, and what would be accepted.
+    names the variable, the file and line where it stands, and what would be accepted; so do settings that do not fit.
     """
     env_file = root / ".env"
     stored = read_env(env_file)
@@ -266,7 +290,13 @@ def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings
             raise UserError(f"{name} must be {error}, not {given}", where=where) from None
     if fork(environ) and not environ.get("CACHE_WRITE"):
         values["cache_write"] = False
-    return Settings(**values)
+    settings = Settings(**values)
+    if settings.registry_only and not (settings.dedicated_builder and settings.cache_registry):
+        raise UserError(
+            "BUILD_OUTPUT=registry is for a dedicated builder that pushes to a shared registry",
+            remedy="set BUILDER_DRIVER and CACHE_REGISTRY",
+        )
+    return settings
 
 
 def build_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ image proves the first one.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -144,15 +145,16 @@ class ImageBuild:
             for platform, apart in (target.apart or {"": build_target.Apart()}).items():
                 if platform:
                     run.events.emit(ImageNoted(self.name, f"building for {platform}"))
-                iidfile = folder / "id"
+                iidfile, metadata = folder / "id", folder / "metadata.json"
+                told = ("--metadata-file", str(metadata)) if target.pushed else ()
                 argv = buildx.build_argv(
                     replace(image, platforms=(platform,)) if platform else image,
                     parents=target.parents,
                     labels=self.labels,
-                    tag="" if target.layout else self.tag,
+                    tag="" if run.settings.dedicated_builder else self.tag,
                     iidfile=str(iidfile),
                     environ=run.environ,
-                    extra=(*target.extra, *apart.extra),
+                    extra=(*target.extra, *apart.extra, *told),
                 )
                 stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
                 try:
@@ -161,11 +163,12 @@ class ImageBuild:
                     self.late, status = True, 1
                 if status:
                     break
-                ids[platform] = iidfile.read_text().strip()
+                # The id is that of the configuration, or of an index; a registry wants the digest of the manifest.
+                ids[platform] = _digest_in(metadata) if target.pushed else iidfile.read_text().strip()
             lines.write(change.line for change in progress.finish())
         if status and not progress.steps:
             buildx.require()
-        return status, "" if status else build_target.one_id(target, ids)
+        return status, "" if status else build_target.one_id(run, self.inputs, target, ids)
 
     def _follow(
         self, argv: Sequence[str], stdin: bytes | None, progress: Progress, lines: log.Log, until: float | None
@@ -218,6 +221,11 @@ class ImageBuild:
         """When each base was last given its name in the engine."""
         engine, snapshot = self.run.engine, self.run.snapshot()
         return {ref: engine.tagged(ref) for ref in self.inputs.read_for if "@" not in ref and snapshot.get(ref)}
+
+
+def _digest_in(metadata: Path) -> str:
+    """The digest of what buildx says that it pushed."""
+    return str(json.loads(metadata.read_text())["containerimage.digest"])
 
 
 def _named(directory: Path, paths: Sequence[str]) -> str:

@@ -40,13 +40,14 @@ class Apart(NamedTuple):
 @dataclass(frozen=True)
 class BuildTarget:
     """How one image is built here: ``parents`` are contexts by reference (as ``buildx.build_argv`` takes them),
-    ``extra`` its further arguments, ``layout`` the folder that holds the result of a dedicated builder, ``apart`` the
-    platforms that are built one by one."""
+    ``extra`` its further arguments, ``layout`` the folder that holds the result of a dedicated builder, ``pushed``
+    whether it pushes that instead, ``apart`` the platforms that are built one by one."""
 
     parents: Mapping[str, str]
     extra: tuple[str, ...]
     layout: Path | None = None
     apart: Mapping[str, Apart] = field(default_factory=dict)
+    pushed: bool = False
 
 
 def choose(
@@ -62,36 +63,50 @@ def choose(
     from tasks.buildkit import oci_transfer  # most builds are the engine's own
 
     builder.ready(settings, run.common, run.environ)
-    results = results_folder(run.folder)
-    layout = oci_transfer.folder_of(results, inputs.name)
+    results, pushed = results_folder(run.folder), settings.registry_only
+    layout = None if pushed else oci_transfer.folder_of(results, inputs.name)
     extra += [*_parents_argv(run, inputs), *bases(run, decision)]
     # What has several platforms is shared from the layout, anything else from the engine.
     packed = len(inputs.platforms) > 1 and run.share.writes
 
-    def alone(folder: Path, platform: str = "") -> Apart:
-        folder.mkdir(parents=True, exist_ok=True)
+    def alone(platform: str = "") -> Apart:
         stored = [] if no_cache else caches(run, decision, platform)
+        if pushed:
+            from tasks.building import past_engine
+
+            return Apart((*stored, *past_engine.output(run, inputs.image)))
+        folder = oci_transfer.folder_of(results, f"{inputs.name} for {platform}" if platform else inputs.name)
+        folder.mkdir(parents=True, exist_ok=True)
         return Apart((*stored, *oci_transfer.output(folder, packed)), folder)
 
-    # buildx lets several nodes build one image only if it is pushed: each platform is built on its node, and joined.
+    # buildx lets several nodes build one image only if it is pushed under a name: each platform is built on its node,
+    # and joined.
     if len(inputs.platforms) > 1 and max(len(settings.builder_endpoints), len(run.built_on)) > 1:
-        folders = {one: oci_transfer.folder_of(results, f"{inputs.name} for {one}") for one in inputs.platforms}
-        return BuildTarget({}, tuple(extra), layout, {one: alone(folder, one) for one, folder in folders.items()})
-    return BuildTarget({}, (*extra, *alone(layout).extra), layout)
+        return BuildTarget({}, tuple(extra), layout, {one: alone(one) for one in inputs.platforms}, pushed)
+    return BuildTarget({}, (*extra, *alone().extra), layout, pushed=pushed)
 
 
-def one_id(where: BuildTarget, ids: Mapping[str, str]) -> str:
+def one_id(run: Run, inputs: ImageInputs, where: BuildTarget, ids: Mapping[str, str]) -> str:
     """The id of what was built, of the images for each platform where those were built apart: they become one index.
     Raises ``UserError``."""
-    if where.layout is None or not where.apart:
+    if not where.apart:
         return next(iter(ids.values()))
+    if where.layout is None:
+        from tasks.building import past_engine
+
+        return past_engine.joined(run, inputs.image, ids)
     from tasks.buildkit import oci_transfer
 
     return oci_transfer.indexed(where.layout, {name: (where.apart[name].layout, each) for name, each in ids.items()})
 
 
 def _parents_argv(run: Run, inputs: ImageInputs) -> list[str]:
-    """The contexts by which a dedicated builder gets the parents that the engine holds. Raises ``UserError``."""
+    """The contexts by which a dedicated builder gets the parents that the engine holds, or the shared registry, where
+    that keeps them. Raises ``UserError``."""
+    if run.settings.registry_only:
+        from tasks.building import past_engine
+
+        return past_engine.parents_argv(run, inputs)
     from tasks.buildkit import oci_transfer
 
     results, platform = results_folder(run.folder), run.snapshot().platform

@@ -25,6 +25,7 @@ from tasks.sharing.wanted import Wanted, wanted_of
 
 if TYPE_CHECKING:
     from tasks.planning.shared_image import SharedImage
+    from tasks.sharing.transfer import Whole
 
 
 class _Parents:
@@ -59,8 +60,11 @@ def give_base(run: Run) -> None:
             run.changed()
 
 
-def give(run: Run, decision: Decision, local_image: LocalImage, seconds: float) -> SharedImage | None:
-    """Share what was built in so many seconds; returns the shared result that is to take its place, if one is."""
+def give(
+    run: Run, decision: Decision, local_image: LocalImage, seconds: float, pushed: Whole | None = None
+) -> SharedImage | None:
+    """Share what was built in so many seconds, and is in the registry already where its builder ``pushed`` it; returns
+    the shared result that is to take its place, if one is."""
     wanted = wanted_of(decision.inputs, run.snapshot().platform)
     if wanted is None or not (run.share.reads or run.coordinator.on):
         return None
@@ -70,7 +74,7 @@ def give(run: Run, decision: Decision, local_image: LocalImage, seconds: float) 
             if not parents.base_given:
                 give_base(run)
             parents.base_given = True
-    what, shared_image = offer(run, decision, wanted, local_image)
+    what, shared_image = offer(run, decision, wanted, local_image, pushed)
     if run.settings.cache_write:
         made = index.Made(shared_image.digest if shared_image else "", seconds, local_image.size)
         run.coordinator.index.publish({wanted.fingerprint: made})
@@ -78,28 +82,30 @@ def give(run: Run, decision: Decision, local_image: LocalImage, seconds: float) 
     return shared_image if takes else None
 
 
-def offer(run: Run, decision: Decision, wanted: Wanted, local_image: LocalImage) -> tuple[Verdict, SharedImage | None]:
-    """Push an image to where all agree to find it, after the parents that are missing there, if it counts. Returns what
-    was done and what the registry then holds."""
+def offer(
+    run: Run, decision: Decision, wanted: Wanted, local_image: LocalImage, pushed: Whole | None = None
+) -> tuple[Verdict, SharedImage | None]:
+    """Push an image to where all agree to find it, after the parents that are missing there, if it counts; one that its
+    builder ``pushed`` only gets its name there. Returns what was done and what the registry then holds."""
     registry = run.share
     if not registry.reads:
         return Verdict.KEEP, None
-    on_shared = _on_shared_parents(run, decision)
+    on_shared = on_shared_parents(run, decision)
     registry.forget(wanted)
     shared_image = registry.look({"": wanted}).get("")
 
+    def content() -> str:
+        return pushed.content if pushed else run.content_of(decision.inputs, local_image)
+
     def judged() -> Verdict:
-        return verdict(
-            local_image.labels, lambda: run.content_of(decision.inputs, local_image), shared_image, on_shared
-        )
+        return verdict(local_image.labels, content, shared_image, on_shared)
 
     what = judged()
     if what == Verdict.PUSH and registry.writes and run.coordinator.lost(wanted.turn):
         run.events.emit(ImageNoted(decision.name, "not pushed: meanwhile another machine has the turn to build it"))
     elif what == Verdict.PUSH and registry.writes:
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
-        layout = build_target.layout_of(run, decision.inputs)
-        whole = (layout, run.index_of(decision.inputs, local_image)) if layout else None
+        whole = pushed or _in_layout(run, decision, local_image)
         shared_image = registry.push(wanted, local_image, run.engine, build_target.inline_tags(run), whole)
         run.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
@@ -108,7 +114,18 @@ def offer(run: Run, decision: Decision, wanted: Wanted, local_image: LocalImage)
     return what, shared_image
 
 
-def _on_shared_parents(run: Run, decision: Decision) -> bool | None:
+def _in_layout(run: Run, decision: Decision, local_image: LocalImage) -> Whole | None:
+    """An image that the engine does not hold whole, in its layout."""
+    layout = build_target.layout_of(run, decision.inputs)
+    if layout is None:
+        return None
+    from tasks.sharing.transfer import Whole  # most images are of one platform
+
+    index = run.index_of(decision.inputs, local_image)
+    return Whole(index, index, layout)
+
+
+def on_shared_parents(run: Run, decision: Decision) -> bool | None:
     """Whether the parents that an image was built on are what the registry holds, where those that it lacks are pushed
     first: nobody else could use the image without them. None if that cannot be known."""
     platform = run.snapshot().platform

@@ -34,7 +34,7 @@ from tasks.engine import temporary_tag
 from tasks.engine.client import Gone, LocalImage
 from tasks.history.store import Status, steps_of
 from tasks.planning.action import Action
-from tasks.planning.plan import ANOTHER, Decision, built_for, is_for, made_from
+from tasks.planning.plan import ANOTHER, Decision, built_for, is_for, made_from, replaces
 from tasks.planning.reasons import NO_CACHE
 from tasks.run import Run, current
 from tasks.sharing.wanted import wanted_of
@@ -94,14 +94,16 @@ def _make(run: Run, name: str, no_cache: bool = False) -> None:
     for number in range(AGAIN + 1):
         decision = _decided(run, name)
         try:
-            if no_cache and decision.action != Action.BROKEN:
+            again = no_cache and decision.action != Action.BROKEN
+            if again or replaces(decision, run.settings.registry_only):
                 from tasks.building import give
 
-                again = decision._replace(action=Action.BUILD, reasons=(NO_CACHE,))
                 rebuilt = rebuilt or give.mark(run, decision)
-                _build(ImageBuild(run, again, Attempt(number, no_cache, proves, rebuilt)))
+            attempt = Attempt(number, again, proves, rebuilt)
+            if again:
+                _build(ImageBuild(run, decision._replace(action=Action.BUILD, reasons=(NO_CACHE,)), attempt))
             else:
-                _do(run, decision, Attempt(number, proves=proves))
+                _do(run, decision, attempt)
             return
         except InputsChanged as changed:
             what, proves = str(changed), changed.result
@@ -295,8 +297,8 @@ def _build(build: ImageBuild, place: AbstractContextManager[None] | None = None)
     build_target.clean_up(run, decision)
     results.keep_record(run, decision, local_image, outcome.seconds)
     size = local_image.size
-    more = {"image_id": local_image.id, "size": size, "layers": run.engine.layers(local_image.id)}
-    _add_to_history(build, outcome, Status.DONE, **more)
+    layers = None if run.settings.registry_only else run.engine.layers(local_image.id)
+    _add_to_history(build, outcome, Status.DONE, image_id=local_image.id, size=size, layers=layers)
     made = LocalImage(local_image.id, labels=build.labels, size=size, fixed=False)
     if instead := _given(run, decision, made, outcome.seconds):
         run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
@@ -308,7 +310,7 @@ def _build(build: ImageBuild, place: AbstractContextManager[None] | None = None)
 
 def _given(run: Run, decision: Decision, made: LocalImage, seconds: float) -> SharedImage | None:
     """Share what was built, where there is anybody to share it with; the shared result that is to take its place."""
-    if not (run.settings.cache_registry or run.settings.redis_url):
+    if run.settings.registry_only or not (run.settings.cache_registry or run.settings.redis_url):
         return None
     from tasks.building import give
 
@@ -318,15 +320,16 @@ def _given(run: Run, decision: Decision, made: LocalImage, seconds: float) -> Sh
 def _built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
     """Build the image and give it its names. ``UserError`` if that fails, ``InputsChanged`` if it does not count."""
     run, decision = build.run, build.decision
+    if run.settings.registry_only:
+        from tasks.building import past_engine
+
+        past_engine.refuse(run, decision)
+        outcome = _counted(build)
+        return outcome, past_engine.named(build, outcome.image_id, outcome.seconds)
     if not run.settings.dedicated_builder:  # that one is given no name
         temporary_tag.note(run.engine, build.tag)
     try:
-        outcome = build.build()
-        if outcome.changed:
-            _add_to_history(build, outcome, Status.INPUTS_CHANGED)
-            raise outcome.changed
-        if outcome.status:
-            _failed(build, outcome)
+        outcome = _counted(build)
         made = run.snapshot().get(build.tag)
         image_id = build_target.import_result(run, decision, outcome.target, outcome.image_id, made)
         _refuse_foreign(run, decision, image_id, made)
@@ -338,6 +341,17 @@ def _built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
     # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.
     made = made or run.snapshot().get(build.inputs.image.ref) or LocalImage(image_id)
     return outcome, made._replace(id=image_id)
+
+
+def _counted(build: ImageBuild) -> Outcome:
+    """Build the image. ``UserError`` if that fails, ``InputsChanged`` if it does not count."""
+    outcome = build.build()
+    if outcome.changed:
+        _add_to_history(build, outcome, Status.INPUTS_CHANGED)
+        raise outcome.changed
+    if outcome.status:
+        _failed(build, outcome)
+    return outcome
 
 
 def _begin(run: Run) -> None:

@@ -48,12 +48,12 @@ class Pinned:
 
 @contextlib.contextmanager
 def pinned(run: Run, decision: Decision) -> Iterator[Pinned]:
-    """For the block: the parents of an image under temporary names. ``Vanished`` for a parent that is not there, also
-    where that made the block raise ``UserError``."""
+    """For the block: the parents of an image under temporary names; none where the engine is to hold none of them.
+    ``Vanished`` for a parent that is not there, also where that made the block raise ``UserError``."""
     pins = Pinned({}, {}, {})
     named: dict[str, str] = {}
     try:
-        for context, name in decision.inputs.parents.items():
+        for context, name in () if run.settings.registry_only else decision.inputs.parents.items():
             known = decision.inputs.parent_tags[context]
             local_image = run.snapshot().get(known)
             if local_image is None:

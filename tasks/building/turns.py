@@ -17,9 +17,10 @@ from tasks.base import commands, leftovers, lock
 from tasks.base.references import tag_of
 from tasks.building import builds_lock
 from tasks.building.events import ImageNoted
+from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.plan import Decision
 from tasks.run import Run
-from tasks.sharing.wanted import Wanted
+from tasks.sharing.wanted import Wanted, wanted_of
 
 
 class Elsewhere(Exception):
@@ -49,8 +50,11 @@ def taken(run: Run, decision: Decision) -> Iterator[bool]:
         locks.paths.add(path)
         try:
             inputs = decision.inputs
-            there = run.engine.tagged(tag_of(inputs.image.ref, inputs.fingerprint)) if inputs.fingerprint else ""
-            yield bool(there)
+            if run.settings.registry_only:
+                yield _asks_again(run, inputs)
+            else:
+                there = run.engine.tagged(tag_of(inputs.image.ref, inputs.fingerprint)) if inputs.fingerprint else ""
+                yield bool(there)
         finally:
             locks.paths.discard(path)
 
@@ -79,6 +83,14 @@ def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[N
             raise commands.Stopped
         run.share.forget(wanted)
         yield
+
+
+def _asks_again(run: Run, inputs: ImageInputs) -> bool:
+    """The next question whether the registry holds this image is put to the registry; false for one that it never
+    holds."""
+    if wanted := wanted_of(inputs, run.snapshot().platform):
+        run.share.forget(wanted)
+    return wanted is not None
 
 
 def _file(run: Run, decision: Decision) -> Path:

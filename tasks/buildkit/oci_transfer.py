@@ -39,6 +39,7 @@ from tasks.engine.endpoint import leading_to
 
 # A blob that nothing names any more is kept for a while: another run may still be reading it.
 _KEEP_SECONDS = 3600.0
+_INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 @dataclass(frozen=True)
@@ -184,15 +185,7 @@ def _part(folder: Path, image_id: str, platform: str) -> Layout:
 
 def _join(folder: Path, parts: Mapping[str, Layout]) -> str:
     """Let a layout hold these images, by platform, as one index; returns its digest."""
-    media = "application/vnd.oci.image.index.v1+json"
-    entries = []
-    for platform, part in parts.items():
-        manifest = blob_of(part.folder, part.manifest).read_bytes()
-        kind = json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"
-        system, processor, *variant = platform.split("/")
-        of = {"os": system, "architecture": processor, **({"variant": variant[0]} if variant else {})}
-        entries.append({"mediaType": kind, "digest": part.manifest, "size": len(manifest), "platform": of})
-    index = json.dumps({"schemaVersion": 2, "mediaType": media, "manifests": entries}).encode()
+    index = index_of({name: blob_of(part.folder, part.manifest).read_bytes() for name, part in parts.items()})
     digest = digest_of(index)
     (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
     (folder / "ingest").mkdir(exist_ok=True)
@@ -202,9 +195,20 @@ def _join(folder: Path, parts: Mapping[str, Layout]) -> str:
                 os.link(blob_of(part.folder, blob), blob_of(folder, blob))
     blob_of(folder, digest).write_bytes(index)
     (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
-    top = {"schemaVersion": 2, "manifests": [{"mediaType": media, "digest": digest, "size": len(index)}]}
+    top = {"schemaVersion": 2, "manifests": [{"mediaType": _INDEX, "digest": digest, "size": len(index)}]}
     write_json(folder / "index.json", top)
     return digest
+
+
+def index_of(manifests: Mapping[str, bytes]) -> bytes:
+    """The index of images that have these manifests, by platform."""
+    entries = []
+    for platform, manifest in manifests.items():
+        kind = json.loads(manifest).get("mediaType") or "application/vnd.oci.image.manifest.v1+json"
+        system, processor, *variant = platform.split("/")
+        of = {"os": system, "architecture": processor, **({"variant": variant[0]} if variant else {})}
+        entries.append({"mediaType": kind, "digest": digest_of(manifest), "size": len(manifest), "platform": of})
+    return json.dumps({"schemaVersion": 2, "mediaType": _INDEX, "manifests": entries}).encode()
 
 
 def take(engine: Engine, folder: Path, image_id: str, platform: str, there: Iterable[tuple[str, ...]]) -> str:
@@ -364,7 +368,7 @@ def _papers(layout: Layout, top: str) -> dict[str, bytes]:
     kind = "manifest" if top == layout.manifest else "index"
     media = json.loads(manifest).get("mediaType") or f"application/vnd.oci.image.{kind}.v1+json"
     entry = {"mediaType": media, "digest": top, "size": len(manifest)}
-    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]}
+    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": [entry]}
     layers = [_path(layer) for layer in layout.layers]
     papers = {
         "oci-layout": {"imageLayoutVersion": "1.0.0"},

@@ -9,7 +9,8 @@ class Action(StrEnum):
     """What is to be done about an image."""
 
     FRESH = "fresh"
-    """Nothing: the engine has it under its fingerprint, and all its names point at it."""
+    """Nothing: the engine has it under its fingerprint, and all its names point at it; or the shared registry has it,
+    where that alone keeps images."""
     RETAG = "retag"
     """Only names are missing: the engine has this very content (another branch was here, or only a parent's
     fingerprint moved while its content did not)."""

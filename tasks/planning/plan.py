@@ -26,6 +26,7 @@ PULLS = "its inputs are those of the image here; `pull` is set: its bases are pu
 # The index of which an image of several platforms is a part, where all of it is here; see ``several.index_of``.
 IndexOf = Callable[[ImageInputs, LocalImage], str]
 ANOTHER = "the shared registry has another result for the same inputs"
+SHARED = "the shared registry has it"
 REBUILT_ELSEWHERE = "it was rebuilt without cache on another machine"
 
 
@@ -33,8 +34,8 @@ class Decision(NamedTuple):
     """What happens to one image, why, and the image of the engine that it is about (``fresh`` and ``retag``).
 
     ``parents_label`` says what its parents hold now, in the form of the label that a build of it gets. ``offer`` is
-    what the shared registry has for it (``pull``). ``coming`` are the parents of a ``build`` that have to be built or
-    pulled before it.
+    what the shared registry has for it (``pull``, and ``fresh`` where that alone keeps images). ``coming`` are the
+    parents of a ``build`` that have to be built or pulled before it.
     """
 
     name: str
@@ -59,12 +60,14 @@ class Decision(NamedTuple):
 
 class Known(NamedTuple):
     """What plans are made from besides the inputs: what the engine holds, ``config_of`` an image there, the last
-    ``record_of`` an image by its name, and ``index_of``, see ``IndexOf``."""
+    ``record_of`` an image by its name, ``index_of``, see ``IndexOf``, and whether images are kept by the shared
+    registry alone (``Settings.registry_only``): then nothing counts that the engine holds."""
 
     snapshot: Snapshot
     config_of: Callable[[LocalImage], ImageConfig]
     record_of: Callable[[str], Record | None]
     index_of: IndexOf = lambda inputs, local_image: ""
+    registry_only: bool = False
 
     def content_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
         """The content of an image that the engine holds; that of several platforms is their index."""
@@ -95,7 +98,8 @@ class _Planner:
 
     def __init__(self, known: Known, offers: Mapping[str, SharedImage], taken: Collection[str]) -> None:
         self.decided: dict[str, Decision] = {}
-        self._known, self._snapshot = known, known.snapshot
+        self._known = known
+        self._snapshot = Snapshot({}, known.snapshot.platform) if known.registry_only else known.snapshot
         self._offers, self._taken = offers, taken
 
     def decide(self, inputs: ImageInputs) -> Decision:
@@ -134,10 +138,14 @@ class _Planner:
         """The decision where the parents are here and no input says more; else None, and why an image here is not
         what is wanted, if there is one."""
         local_image, foreign = self._matching(inputs, label)
-        if local_image and inputs.due:
-            return Decision(inputs.name, Action.BUILD, (DUE,), inputs, parents_label=label), []
         offer = self._offers.get(inputs.name)
-        if offer and (own_only(inputs) or not offered(inputs, offer, label)):
+        if offer and not offered(inputs, offer, label):
+            offer = None
+        if inputs.due and (local_image or (offer and self._known.registry_only)):
+            return Decision(inputs.name, Action.BUILD, (DUE,), inputs, parents_label=label), []
+        if offer and self._known.registry_only:
+            return Decision(inputs.name, Action.FRESH, (SHARED,), inputs, parents_label=label, offer=offer), []
+        if offer and own_only(inputs):
             offer = None
         why = self._given_up(inputs, local_image, offer) if local_image and offer else ""
         if local_image and not why:
@@ -253,6 +261,12 @@ def offered(inputs: ImageInputs, offer: SharedImage, parents: str) -> bool:
 def own_only(inputs: ImageInputs) -> bool:
     """Whether another machine's result never counts: of what is to be built in every run."""
     return inputs.image.no_cache or bool(inputs.image.no_cache_filter)
+
+
+def replaces(decision: Decision, registry_only: bool) -> bool:
+    """Whether a result takes the place of a shared one, although nobody asked for that: of what is to be built in every
+    run the first result would stay for ever, where nothing but the registry keeps it."""
+    return registry_only and decision.builds and own_only(decision.inputs)
 
 
 def rebuilt(labels: Mapping[str, str]) -> int:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tasks.sharing.index import Index
     from tasks.sharing.registry import Registry
     from tasks.sharing.remembered import Remembered
+    from tasks.sharing.transfer import Whole
 
 _AT_ONCE = 24  # requests side by side, each on a connection that is kept
 # What the engine says when it is the image that is wrong: a layer is gone, or is not what its digest says.
@@ -224,15 +225,14 @@ class Share:
         local_image: LocalImage,
         engine: Engine,
         also: Iterable[str] = (),
-        whole: tuple[Path, str] | None = None,
+        whole: Whole | None = None,
     ) -> SharedImage | None:
-        """Push an image of the engine, also under the tags ``also``, and return what the registry then holds; instead
-        of the engine's the ``whole`` index with this digest of that layout, if one is given."""
+        """Push an image of the engine, or a ``whole`` one, under the tags ``also`` too; what the registry then has."""
         if not self.writes:
             return None
         content = ""
         if self.trust.need:
-            content = whole[1] if whole else engine.config_of(local_image.id).content
+            content = whole.content if whole else engine.config_of(local_image.id).content
         # What is there already, but for the signature, is only signed.
         there = signatures.is_just(self._doubted.get(wanted.key), content, local_image)
         try:
@@ -256,7 +256,7 @@ class Share:
 
     def _sent(
         self, wanted: Wanted, local_image: LocalImage, engine: Engine, tags: Sequence[str],
-        whole: tuple[Path, str] | None,
+        whole: Whole | None,
     ) -> str:  # fmt: skip
         """Push an image under these tags; returns what is wrong, "" if nothing is."""
         if whole:
@@ -381,6 +381,7 @@ def of(
     Raises ``UserError`` for a list of trusted builders that is not one."""
     address = settings.cache_registry
     share = Share(address, settings.cache_write, say, trusted.of(settings) if address else trusted.EVERYBODY)
+    index, memory = (None, None) if settings.registry_only else (index, memory)  # it alone can say what it keeps
     if index and address:
         share.ask_first(index, settings.cache_ask)
     share.memory = memory

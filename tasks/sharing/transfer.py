@@ -1,21 +1,22 @@
-"""How does an index of several platforms travel between a layout and a registry?
+"""How does an image get into a registry, or from there, past the engine?
 
 The engine's classic store holds one platform, so it can neither push nor pull the others: what the layout of an image
 holds is pushed from there, blob by blob, and what a registry holds is fetched into it. Blobs that are there already are
-not sent again; each one that comes is checked against its digest before it counts.
+not sent again; each one that comes is checked against its digest before it counts. What a builder has pushed by its
+digest only needs a name.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.base.files import write_json
 from tasks.base.references import digest_of
-from tasks.buildkit.oci_transfer import blob_of
+from tasks.buildkit.oci_transfer import blob_of, index_of
 from tasks.sharing.no_answer import NoImage
 from tasks.sharing.registry import Registry
 
@@ -23,13 +24,30 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
-def push(
-    registry: Registry, path: str, tags: Iterable[str], whole: tuple[Path, str], check: Callable[[], None]
-) -> None:
-    """Push the ``whole`` index of a layout with this digest under these tags of the repository ``path``. ``check`` is
-    called before each blob, and may raise to end it. Raises ``Unavailable``, and ``NoImage`` where the layout is
-    damaged."""
-    layout, digest = whole
+class Whole(NamedTuple):
+    """An image that the engine does not give: the digest of its manifest or index, its content (as
+    ``engine.ImageConfig``), and the layout that holds it; without one the registry does, by that digest."""
+
+    digest: str
+    content: str
+    layout: Path | None = None
+
+
+def push(registry: Registry, path: str, tags: Iterable[str], whole: Whole, check: Callable[[], None]) -> None:
+    """Let the repository ``path`` have an image under these tags. ``check`` is called before each blob, and may raise
+    to end it. Raises ``Unavailable``, and ``NoImage`` where the layout is damaged, or the registry has lost it."""
+    if whole.layout:
+        text = _index_pushed(registry, path, whole.layout, whole.digest, check)
+    else:
+        check()
+        text = registry.raw_manifest(path, whole.digest)
+    media = json.loads(text).get("mediaType") or _INDEX
+    for tag in tags:
+        registry.give_manifest(path, tag, media, text)
+
+
+def _index_pushed(registry: Registry, path: str, layout: Path, digest: str, check: Callable[[], None]) -> bytes:
+    """Push all that an index of a layout names; the index."""
     try:
         text = blob_of(layout, digest).read_bytes()
         for entry in json.loads(text)["manifests"]:
@@ -39,10 +57,23 @@ def push(
                 check()
                 registry.give_blob(path, blob, blob_of(layout, blob))
             registry.give_manifest(path, entry["digest"], content.get("mediaType") or _MANIFEST, manifest)
-        for tag in tags:
-            registry.give_manifest(path, tag, json.loads(text).get("mediaType") or _INDEX, text)
+        return text
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NoImage(f"cannot be given what {layout} should hold ({type(error).__name__})") from None
+
+
+def joined(registry: Registry, path: str, parts: Mapping[str, str]) -> str:
+    """Let the repository ``path`` hold images that it has by their digests, one for each platform, as one index; its
+    digest. Raises ``Unavailable``, and ``NoImage`` where one of them is not there."""
+    manifests = {}
+    for platform, digest in sorted(parts.items()):
+        image = registry.image(path, digest, platform)
+        if image is None or image.platform != platform:
+            raise NoImage(f"does not hold the image for {platform}")
+        manifests[platform] = registry.raw_manifest(path, image.digest)
+    text = index_of(manifests)
+    registry.give_manifest(path, digest_of(text), _INDEX, text)
+    return digest_of(text)
 
 
 def fetch(registry: Registry, path: str, digest: str, layout: Path, check: Callable[[], None]) -> None:

@@ -80,6 +80,7 @@ def build_report(
 
 def _image(planned: Decision, build: Build | None) -> dict[str, Any]:
     status = build.status if build else _NOT_BUILT if planned.stale else Action.FRESH
+    size, image_id = (build.size, build.image_id) if build else _kept(planned)
     return {
         "name": planned.name,
         "image": planned.inputs.image.ref,
@@ -89,10 +90,19 @@ def _image(planned: Decision, build: Build | None) -> dict[str, Any]:
         "seconds": round(build.seconds, 3) if build else 0.0,
         "steps": build.work_steps if build else 0,
         "cached_steps": build.cached_steps if build else 0,
-        "size": build.size if build else planned.local_image.size if planned.local_image else None,
+        "size": size,
         "fingerprint": planned.inputs.fingerprint,
-        "image_id": build.image_id if build else planned.local_image.id if planned.local_image else "",
+        "image_id": image_id,
     }
+
+
+def _kept(planned: Decision) -> tuple[int | None, str]:
+    """The bytes of what there is of an image, and its id: where the registry alone keeps it, its digest."""
+    if planned.local_image:
+        return planned.local_image.size, planned.local_image.id
+    if planned.offer and not planned.stale:
+        return planned.offer.size, planned.offer.digest
+    return None, ""
 
 
 def build_summary(report: Mapping[str, Any]) -> str:

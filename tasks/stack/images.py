@@ -35,8 +35,9 @@ def kept(run: Run) -> dict[str, Kept]:
     """Each image of this project as it should be run now, by the service that builds it.
 
     Where a file was edited since it was built, that is what was built here last. An image that the engine does not hold
-    is left out.
+    is left out. ``UserError`` where it is to hold none.
     """
+    run.settings.need_engine()
     now = Run(run.files, run.environ)  # what builds of this run took in may be newer than its plan
     snapshot = now.snapshot()
     found: dict[str, Kept] = {}

@@ -83,6 +83,7 @@ def migrate(run: Run, dry_run: bool, undo: bool, yes: bool) -> None:
 
 
 def _begin(run: Run, dry_run: bool, yes: bool) -> None:
+    run.settings.need_engine()
     changes = _plan(run)
     if not changes:
         print(f"{run.project.name} is the optimized deployment already", file=sys.stderr)

@@ -54,6 +54,7 @@ class Surroundings(NamedTuple):
 
 def run_command(run: Run, planned: Planned, inputs: ImageInputs) -> Attempt:
     """Run the command to its end; a failure is an attempt too. Raises ``UserError``."""
+    run.settings.need_engine()
     test = planned.test
     with _image(run, inputs) as (ref, moved), _surroundings(run, test) as around, leftovers.folder("test-") as folder:
         began = time.time()

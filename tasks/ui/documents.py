@@ -33,6 +33,7 @@ Content = Callable[[Decision, LocalImage, str], bytes]
 def make(run: Run, images: Sequence[str], kind: Kind, content: Content, *, attach: bool) -> None:
     """Write the document of each of these images (default: all) and print where it is; ``attach`` it to the image in
     the shared registry. ``UserError`` for an image that is not fresh."""
+    run.settings.need_engine()
     decisions = run.decisions()
     names = [run.project.image(name).name for name in images] or list(decisions)
     stale = [name for name in names if decisions[name].stale]

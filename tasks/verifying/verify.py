@@ -64,6 +64,7 @@ def chosen(run: Run, words: Sequence[str]) -> list[str]:
 def verify(run: Run, name: str, *, rebuild: bool) -> Verdict:
     """Look at the image of this name and at the containers that run it; ``rebuild`` builds it once more. ``UserError``
     where it cannot be built."""
+    run.settings.need_engine()
     decision = run.decisions()[name]
     local_image = decision.local_image if decision.action in (Action.FRESH, Action.RETAG) else None
     differs = [] if decision.action == Action.FRESH else list(decision.reasons)
