@@ -18,15 +18,17 @@ from tasks.verifying import content
 
 Reader = Callable[[dict[str, str], Path], Any]
 
+IMAGE: Any = SimpleNamespace(id="id")
+
 
 def layout(environ: dict[str, str], folder: Path) -> None:
-    engine = SimpleNamespace(address="unix:///nowhere")
-    oci_transfer._save(engine, SimpleNamespace(id="id"), folder / "layout")
+    engine: Any = SimpleNamespace(address="unix:///nowhere")
+    oci_transfer._save(engine, IMAGE, folder / "layout")
 
 
 READERS: dict[str, Reader] = {
     "verify": lambda environ, folder: content.content_of("id", environ),
-    "image_sizes": lambda environ, folder: image_contents.files_of([SimpleNamespace(id="id")], environ, print),
+    "image_sizes": lambda environ, folder: image_contents.files_of([IMAGE], environ, print),
     "sbom": lambda environ, folder: installed.installed("id"),
     "builder": layout,
 }

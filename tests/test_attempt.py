@@ -132,7 +132,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
     monkeypatch.setattr(results, "name_image", lambda run, decision, image_id: done.append(f"named {image_id}"))
     monkeypatch.setattr(make, "_keep", lambda run, decision, local_image, began: done.append(f"kept {local_image.id}"))
-    monkeypatch.setattr(temporary_tag, "take_away", lambda engine, refs: done.extend(f"not {ref}" for ref in refs))
+    monkeypatch.setattr(temporary_tag, "give_back", lambda engine, ref: done.append(f"not {ref}"))
     monkeypatch.setattr(build_target, "layout_of", lambda run, inputs: None)
     return done
 
