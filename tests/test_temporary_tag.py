@@ -13,6 +13,7 @@ import pytest
 
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.settings import Settings
 from tasks.building import results
 from tasks.building.parents import pinned
 from tests import loopback
@@ -126,7 +127,11 @@ def pins(engine: NoEngine) -> Any:
     snapshot = SimpleNamespace(get=lambda ref: SimpleNamespace(id=ref), every=list)
     images = {name: SimpleNamespace(ref=f"app/{name}") for name in ("one", "two")}
     run = SimpleNamespace(
-        engine=engine, project=SimpleNamespace(images=images), snapshot=lambda: snapshot, changed=lambda: None
+        settings=Settings(),
+        engine=engine,
+        project=SimpleNamespace(images=images),
+        snapshot=lambda: snapshot,
+        changed=lambda: None,
     )
     tags = {name: f"app/{name}:in-0123" for name in images}
     inputs = SimpleNamespace(parents={name: name for name in images}, parent_tags=tags)

@@ -464,7 +464,7 @@ def test_of_several_platforms_the_index_is_signed(
             path, wanted.tag, referrers.INDEX, index
         )
     )  # fmt: skip
-    whole = (tmp_path, digest_of(index))
+    whole = transfer.Whole(digest_of(index), digest_of(index), tmp_path)
     pushed = writer.push(wanted, LocalImage("id", labels=LABELS), Engine(""), whole=whole)
     assert pushed is not None
     assert (pushed.digest, pushed.signatures.keys()) == (digest_of(index), {"here"})
