@@ -168,7 +168,7 @@ def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path)
 
     registry = Registry(server.address)
     digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
-    transfer.push(registry, "app/auth", ["in-1"], (tmp_path / "one", digest), nothing)
+    transfer.push(registry, "app/auth", ["in-1"], transfer.Whole(digest, digest, tmp_path / "one"), nothing)
     held = registry_prune._held(registry, "app/auth", "in-1")
     assert held is not None
     assert (held.digest, len(held.children), held.made) == (digest, 2, 0.0)
