@@ -47,6 +47,7 @@ FIGURES = {
     "compare_performance_testing": Figure(_COMPARED, (*_COMPARE, *_NEWEST), printed=True),
     "branch_switch": _script("branch_switch", *_BUILDS),
     "carried_mounts": _script("carried_mounts", "tasks/building/cache_mounts.py", *_IMAGES),
+    "ci_commit": _script("ci_commit", *_BUILDS, "tasks/testing", "tasks/results", "tasks/stack"),
     "cold": _script("cold", *_BUILDS, *_IMAGES, also=_NEWEST),
     "dedicated": _script("dedicated", *_BUILDS),
     "fleet": _script("fleet", *_BUILDS, "tasks/sharing", words=("--images", "300", "--minutes", "6")),
@@ -56,6 +57,7 @@ FIGURES = {
     "one_change": _script("one_change", *_BUILDS, "docker/base-python", "docker/auth", also=_NEWEST),
     "watch": _script("watch", "tasks/stack/dev.py", "tasks/stack/watch.py", *_BUILDS, also=_NEWEST),
     "shared": _script("shared", *_BUILDS, *_IMAGES, "tasks/sharing"),
+    "worktrees": _script("worktrees", *_BUILDS, *_IMAGES, "tasks/stack"),
 }
 
 
