@@ -24,6 +24,7 @@ from benchmarks.peers import Bench
 from benchmarks.shared import Documented, Finals
 from benchmarks.side_by_side import DOCUMENTED
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
+from benchmarks.worktrees import Worktree
 from tasks.base.errors import UserError
 from tests import loopback
 from tests.conftest import ROOT
@@ -137,6 +138,26 @@ def test_what_leaves_a_dedicated_builder_is_the_same_image_each_way(bench: Bench
         f"buildx build --builder far --push --tag localhost:1/dedicated {rest}",
         "pull --quiet localhost:1/dedicated",
     ]
+
+
+def test_compose_starts_a_stack_beside_another_with_the_files_that_doit_made_until_all_is_healthy(bench: Bench) -> None:
+    tree = bench.folder / "tree"
+    made = tree / ".build/it"
+    for file in (tree / "services/auth/app.py", tree / "compose.yml", made / "beside.yml", made / "beside-images.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    (made / "stack.json").write_text(json.dumps({"name": "it-tree", "files": [f"{tree}/compose.yml"]}))
+    said = """echo "$*" >>"$asked"
+        [ "$(grep -c ' ps ' "$asked")" = 1 ] && health=starting || health=healthy
+        case "$*" in *" ps "*) echo '{"Health": "healthy"}'; echo "{\\"Health\\": \\"$health\\"}";; esac"""
+    asked = docker(bench, said)
+    one = Worktree(tree)
+    one._environ = dict(bench.environ)
+    assert one.compose_up() > 0
+    of = f"--project-name it-tree --file {tree}/compose.yml --file {made}/beside.yml --file {made}/beside-images.json"
+    up, *asked_again = asked.read_text().splitlines()
+    assert up == f"compose {of} up --detach --no-build"
+    assert asked_again == [f"compose {of} ps --format json"] * 2, "one was not healthy yet"
 
 
 class Answering(BaseHTTPRequestHandler):
