@@ -1,8 +1,8 @@
 """How does a service talk to Redis, and what when it is away?
 
-Short time limits and no retries: a command that timed out may have been done (an append would be done
-twice). A pooled connection that Redis closed is noticed, and replaced, before it is used. Its errors become 503
-(``common.problems``).
+Short time limits, and no second wait. A command whose connection breaks is sent once more on another: a Redis that was
+started anew may have told nobody, and what is sent may be done twice (an attempt at most counts twice). Its errors
+become 503 (``common.problems``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as Broken
 
 from common.settings import RedisSettings
 
@@ -29,7 +30,7 @@ def connect(settings: RedisSettings) -> Redis:
         socket_timeout=SECONDS,
         max_connections=32,
         timeout=SECONDS,
-        retry=Retry(NoBackoff(), 0),
+        retry=Retry(NoBackoff(), 1, (Broken,)),
     )
     return Redis.from_pool(pool)
 

@@ -1,4 +1,5 @@
-"""A line to a store that can fail the two ways a store does: gone (refuses), and frozen (accepts, says nothing)."""
+"""A line to a store that can fail the ways a store does: gone (refuses), frozen (accepts, says nothing), and started
+anew with nobody told (what was open breaks when it is used)."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ class Link:
         self._thawed.set()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._lost: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self.port = 0
 
@@ -50,6 +52,10 @@ class Link:
         """Accept everything, and pass on nothing."""
         self._thawed.clear()
 
+    def lose(self) -> None:
+        """Know nothing any more of the connections that are open, and tell nobody, as a machine that was killed."""
+        self._lost |= self._writers
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
@@ -59,14 +65,19 @@ class Link:
             return
         self._writers.add(there_writer)
         for one, other in ((reader, there_writer), (there_reader, writer)):
-            pump = asyncio.create_task(self._pump(one, other))
+            pump = asyncio.create_task(self._pump(one, other, writer))
             self._pumps.add(pump)
             pump.add_done_callback(self._pumps.discard)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 await self._thawed.wait()
+                if client in self._lost:
+                    client.transport.abort()
+                    break
                 writer.write(data)
                 await writer.drain()
         writer.close()

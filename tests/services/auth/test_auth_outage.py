@@ -63,6 +63,19 @@ async def test_without_redis_no_token_is_taken(
     await eventually(back)
 
 
+async def test_a_connection_that_redis_lost_without_a_word_fails_no_request(
+    http: httpx.AsyncClient, credentials: tuple[dict[str, str], dict[str, str]], redis_link: Any
+) -> None:
+    for ask in (lambda: status(http, credentials[0]), lambda: token_for_nobody(http)):
+        before = await ask()
+        redis_link.lose()
+        assert await ask() == before
+
+
+async def token_for_nobody(http: httpx.AsyncClient) -> int:
+    return (await http.post("/token", data={"username": "nobody", "password": "x"})).status_code
+
+
 async def test_a_redis_that_is_full_is_seen(http: httpx.AsyncClient, stores: dict[str, Any]) -> None:
     async with Redis(
         host=stores["redis_host"], port=int(stores["redis_port"]), password=stores["redis_password"]
