@@ -39,6 +39,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
+from benchmarks.ci_commit import plain
 from benchmarks.projects import DOIT, ROOT
 from benchmarks.replay import commits
 from benchmarks.replay_history import Built, touched
@@ -153,7 +154,7 @@ class _Declared:
 def counted(repository: Path, file: str, count: int) -> Counts:
     """Go through the last commits of a history. ``UserError`` where there is none."""
     counts, before = Counts(), ""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+    environ = plain()
     files = tuple(repository / each for each in file.split(os.pathsep))
     with tempfile.TemporaryDirectory(prefix="bm-minutes-") as memory:
         for said, _ in commits(repository, count + 1):
@@ -213,8 +214,7 @@ def measured() -> dict[str, float]:
 
 
 def _doit(*words: str) -> str:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
-    return measure.run([*DOIT, *words], cwd=ROOT, env=environ).stdout
+    return measure.run([*DOIT, *words], cwd=ROOT, env=plain()).stdout
 
 
 def compared() -> dict[str, float]:

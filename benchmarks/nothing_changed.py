@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure, newer_engine
+from benchmarks.ci_commit import plain
 from benchmarks.peers import Bench, measuring_engine, stack_copy
 from benchmarks.projects import environ, write_monorepo
 from benchmarks.results import Results, say
@@ -31,9 +31,8 @@ def stack(results: Results, repeat: int, engine: str) -> None:
     """This repository's own stack: in the current engine, or a copy of it in another."""
     with contextlib.ExitStack() as opened:
         if engine == newer_engine.HERE:
-            own = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
             folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="bm-"))
-            bench = Bench(own, Path(folder))
+            bench = Bench(plain(), Path(folder))
         else:
             bench = opened.enter_context(stack_copy(newer_engine.programs(engine)))
         results.on(engine, bench.environ)
@@ -48,11 +47,11 @@ def stack(results: Results, repeat: int, engine: str) -> None:
             "docker buildx bake": lambda: bench.bake_seconds(),
             "bare doit": lambda: measure.run(bare, env=bench.environ).seconds,
         }
-        ours, compose, bake, plain = results.measured("this stack", cases, repeat).values()
+        ours, compose, bake, alone = results.measured("this stack", cases, repeat).values()
         bench.remove_all("bm-bake")
     results.add("this stack, against the faster peer", ours / min(compose, bake), "×", 0.5)
     results.add("this stack", ours, "s", 0.25)
-    results.add("this stack, against a bare doit", ours / plain, "×", 2)
+    results.add("this stack, against a bare doit", ours / alone, "×", 2)
 
 
 def hundred(results: Results, repeat: int, engine: str) -> None:
