@@ -225,6 +225,12 @@ def file_in(image: str, path: str, folder: Path) -> str:
     return text
 
 
+def printed(*words: str) -> str:
+    """What a container prints, for the words after `docker run --rm`; it must print something, for a busy engine may
+    lose it."""
+    return next(filter(None, (docker("run", "--rm", *words).stdout for _ in range(3))), "")
+
+
 def docker_environ() -> dict[str, str]:
     """What leads the docker command to the engine that is tested, and nothing else of the environment."""
     return {name: os.environ[name] for name in ("PATH", "DOCKER_HOST", "DOCKER_CONFIG") if name in os.environ}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from datetime import date
+from pathlib import Path
 
 import pytest
 
 from tasks.base import settings
+from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.ui.bases_view import age_of, text
 from tasks.updating import debian
@@ -39,6 +42,17 @@ def test_what_apt_lists_is_read_by_image() -> None:
         ],
         "redis": [],
     }
+
+
+@pytest.mark.parametrize("printed", ["", "== auth\n", "== auth\nopenssl/stable-security 3.5.2-1 amd64 [upgr"])
+def test_an_answer_that_was_cut_off_is_not_taken_for_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str
+) -> None:
+    (tmp_path / "docker").write_text(f"#!/bin/sh\ncat >/dev/null\nprintf %s '{printed}'\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match="did not arrive whole"):
+        debian.pending("base", {"auth": b""})
 
 
 def test_security_fixes_come_first() -> None:

@@ -24,7 +24,7 @@ from tasks.buildkit import builder, oci_transfer
 from tasks.engine.client import Engine
 from tasks.engine.labels import FINGERPRINT
 from tests import loopback
-from tests.conftest import Lab, docker
+from tests.conftest import Lab, docker, printed
 from tests.test_moved import hooked
 
 CONFIG = "[worker.oci]\n  max-parallelism = 2\n"
@@ -210,7 +210,7 @@ def test_a_dedicated_builder_hands_over_only_what_changed(remote: Lab) -> None:
     (remote.folder / "app.py").write_text("two")
     before = Engine().layers(remote.image_id(remote.ref("app")))
     assert remote.build() == {"app": "built"}
-    assert docker("run", "--rm", remote.ref("app"), "cat", "/app.py").stdout == "two"
+    assert printed(remote.ref("app"), "cat", "/app.py") == "two"
     after = Engine().layers(remote.image_id(remote.ref("app")))
     assert [one == other for one, other in zip(before, after, strict=True)].count(False) == 2
     # The base's own content is what children are built on, wherever it was built.
@@ -226,7 +226,7 @@ def test_what_the_builder_and_we_forgot_is_given_again(remote: Lab) -> None:
     shutil.rmtree(remote.folder / ".build" / "compose.yml" / "results")
     (remote.folder / "app.py").write_text("three")
     assert remote.build() == {"app": "built"}
-    assert docker("run", "--rm", remote.ref("app"), "cat", "/app.py").stdout == "three"
+    assert printed(remote.ref("app"), "cat", "/app.py") == "three"
 
 
 @pytest.mark.engine
@@ -238,7 +238,7 @@ def test_a_parent_that_vanishes_is_made_again_and_handed_over(remote: Lab, image
     shutil.rmtree(remote.folder / ".build", ignore_errors=True)
     done = hooked(remote, "app" if "-" not in images else "nobody", f"{remove}; rm -rf .build/*/results", images=images)
     assert done.returncode == 0, done.stderr
-    assert docker("run", "--rm", remote.ref("app"), "cat", f"/{remote.prefix}").stdout == "mine\n"
+    assert printed(remote.ref("app"), "cat", f"/{remote.prefix}") == "mine\n"
     assert remote.actions() == {"base": "fresh", "app": "fresh"}
 
 
@@ -373,7 +373,7 @@ def test_what_the_builder_pushes_is_shared_and_never_in_the_engine(pushing: Lab,
     for text in ("one", "two", "three\n"):
         (second.folder / "app.py").write_text(text)
         assert set(second.build().values()) == {"pulled"}
-        assert docker("run", "--rm", second.ref("app"), "cat", "/app.py", "/length").stdout == f"{text}{len(TOKEN)}\n"
+        assert printed(second.ref("app"), "cat", "/app.py", "/length") == f"{text}{len(TOKEN)}\n"
     assert second.actions() == {"base": "fresh", "app": "fresh"}
 
 

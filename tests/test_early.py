@@ -10,7 +10,7 @@ import pytest
 from tasks.compose.project import Image, Project
 from tasks.inputs.dockerfile import reads
 from tasks.inputs.resolver import InputResolver
-from tests.conftest import Lab, docker
+from tests.conftest import Lab, docker, printed
 
 STAGED = """
 FROM debian AS tools
@@ -86,7 +86,7 @@ def moments(lab: Lab, workers: int) -> tuple[int, int]:
     lab.environ["BUILD_JOBS"] = str(workers)
     lab.write(PROJECT)
     assert lab.build() == {"base": "built", "app": "built"}
-    tools, base = docker("run", "--rm", lab.ref("app"), "sh", "-c", "cat /tools /base*").stdout.split()
+    tools, base = printed(lab.ref("app"), "sh", "-c", "cat /tools /base*").split()
     return int(tools), int(base)
 
 

@@ -42,6 +42,8 @@ COMMANDS = [
     "test_unit -k test_normalise tests/test_engine.py",
     "lock",
 ]
+FOUND = {"bases_check": " security fixes of Debian are not in the images (doit rebuild_base)"}
+"""What may be found on the day of the test, and is then told by the status too."""
 ELSEWHERE = {
     "up_optimized": "test_stack.py",
     "down_optimized": "test_stack.py",
@@ -125,4 +127,4 @@ def test_it_works_as_the_first_command(clone: Path, stack_images: None, command:
     said = done.stdout + done.stderr
     assert "No module named" not in said, said
     assert "Traceback" not in said, said
-    assert done.returncode == 0, said
+    assert done.returncode == 0 or FOUND.get(command, "no such answer") in done.stderr, said

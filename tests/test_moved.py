@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import loopback
-from tests.conftest import ROOT, Lab, docker, file_in
+from tests.conftest import ROOT, Lab, docker, file_in, printed
 
 pytestmark = pytest.mark.engine
 
@@ -190,7 +190,7 @@ def test_a_dockerfile_and_an_ignore_file_are_built_as_they_were_read(pair: Lab, 
     done = hooked(pair, "base", edit, "cp old/Dockerfile old/.dockerignore base/")
     assert done.returncode == 0, done.stderr
     assert "again" not in done.stderr
-    assert sorted(docker("run", "--rm", pair.ref("base"), "ls", "-A", "/base").stdout.split()) == ["file", "shown"]
+    assert sorted(printed(pair.ref("base"), "ls", "-A", "/base").split()) == ["file", "shown"]
     assert inside(pair, "app", "/seen") == f"A of {pair.prefix}\n"
 
 

@@ -19,7 +19,7 @@ from tasks.sbom.installed import Debian, Installed, Python, read
 from tasks.sharing import referrers
 from tasks.sharing.registry import Registry
 from tests import loopback
-from tests.conftest import Lab, docker
+from tests.conftest import Lab, docker, printed
 
 STATUS = """Package: libc6
 Status: install ok installed
@@ -188,7 +188,7 @@ def test_it_says_what_python_and_dpkg_say_themselves(image: str, stack_images: N
     named = {url.partition("?")[0] for url in urls(document)}
     ref = document["name"]
     names = "${Package}@${Version}\\n"
-    status = docker("run", "--rm", "--entrypoint=cat", ref, "/var/lib/dpkg/status").stdout
+    status = printed("--entrypoint=cat", ref, "/var/lib/dpkg/status")
     query = "cat > /tmp/status && mkdir -p /tmp/info && dpkg-query --admindir=/tmp --show --showformat='" + names + "'"
     base = docker("run", "--rm", "-i", "--entrypoint=sh", "python:3.13-slim-trixie", "-c", query, stdin=status.encode())
     assert {url for url in named if url.startswith("pkg:deb/")} == {
@@ -196,7 +196,7 @@ def test_it_says_what_python_and_dpkg_say_themselves(image: str, stack_images: N
     }
     if image == "auth":
         script = "import importlib.metadata as m; [print(d.name, d.version) for d in m.distributions()]"
-        listed = docker("run", "--rm", "--entrypoint=python", ref, "-c", script).stdout.splitlines()
+        listed = printed("--entrypoint=python", ref, "-c", script).splitlines()
         distributions = {line.lower().replace("_", "-").replace(".", "-", 0).replace(" ", "@") for line in listed}
         assert {url.removeprefix("pkg:pypi/") for url in named if url.startswith("pkg:pypi/")} >= distributions
         assert all("is locked" in each["sourceInfo"] for each in document["packages"] if "pypi" in each["SPDXID"])

@@ -18,7 +18,7 @@ from tasks.base.errors import UserError
 from tasks.engine.client import Engine
 from tasks.planning.several import problem
 from tests import loopback
-from tests.conftest import Lab, docker
+from tests.conftest import Lab, docker, printed
 from tests.test_plan import BASE
 
 BOTH = ("linux/amd64", "linux/arm64")
@@ -140,7 +140,7 @@ def test_the_classic_store_gets_its_own_platform_and_the_layout_holds_all(remote
     assert seen["platforms"] == ["linux/amd64"], "where a build says that it is built (BUILDPLATFORM)"
     for name in ("base", "app", "one"):
         assert architectures(remote, name) == {"linux/amd64"}
-        assert docker("run", "--rm", remote.ref(name), "/bin/sh", "-c", "echo $WHICH").stdout == "amd64\n"
+        assert printed(remote.ref(name), "/bin/sh", "-c", "echo $WHICH") == "amd64\n"
     for name in ("base", "app"):
         assert set(platforms_in(layout_of(remote, name))) == set(BOTH)
 
@@ -171,13 +171,13 @@ def test_each_platform_is_built_on_its_node_and_both_become_one_index(
     for name in ("base", "app"):
         assert architectures(lab, name) == {"linux/amd64"}
         assert set(platforms_in(layout_of(lab, name))) == set(BOTH)
-    assert docker("run", "--rm", lab.ref("app"), "/bin/sh", "-c", "echo $WHICH").stdout == "amd64\n"
+    assert printed(lab.ref("app"), "/bin/sh", "-c", "echo $WHICH") == "amd64\n"
     built = [[one for one in records_of(address) if "/native" in one] for address in (far.address, native.address)]
     assert built == [["[3/3] COPY amd64 /native"], ["[3/3] COPY arm64 /native"]]
     (lab.folder / "base" / "arm64").write_text("another program\n")
     assert lab.plan()["base"]["reasons"] == ["`base/arm64` changed"]
     assert lab.build() == {"base": "built", "app": "built", "one": "built"}
-    assert docker("run", "--rm", lab.ref("app"), "/bin/sh", "-c", "echo $WHICH").stdout == "amd64\n"
+    assert printed(lab.ref("app"), "/bin/sh", "-c", "echo $WHICH") == "amd64\n"
 
 
 def records_of(address: str) -> list[str]:

@@ -29,7 +29,10 @@ for list in /tmp/lists/*; do
     echo "== ${list##*/}"
     apt "$@" -o Dir::State::status="$list" list --upgradable 2>/dev/null
 done
+echo =.
 """
+# The last line: a busy engine may lose what a container prints, and nothing would look like nothing to do.
+_WHOLE = "\n=.\n"
 
 
 class Pending(NamedTuple):
@@ -47,8 +50,10 @@ def pending(base: str, lists: Mapping[str, bytes]) -> dict[str, list[Pending]]:
     options = ["--rm", "--interactive", "--user=0:0", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     argv = ["docker", "run", *options, "--env=LC_ALL=C", "--entrypoint=sh", base, "-c", _SCRIPT]
     done = commands.run(argv, stdin=_packed(lists)).checked("apt cannot be asked what is newer")
+    if not done.stdout.endswith(_WHOLE):
+        raise UserError("apt's answer of what is newer did not arrive whole", remedy="run it again")
     newer = parsed(done.stdout)
-    return {name: newer.get(name, []) for name in lists}
+    return {name: newer[name] for name in lists}
 
 
 def parsed(text: str) -> dict[str, list[Pending]]:

@@ -208,9 +208,10 @@ def third_time(body: bytes) -> bool:
 
 
 class Server(ThreadingHTTPServer):
-    """Does not mind clients that leave."""
+    """Does not mind clients that leave, nor many that come at once."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say what went wrong, unless it is the client that went."""

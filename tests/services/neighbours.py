@@ -51,6 +51,13 @@ def sent_by(headers: dict[str, str]) -> dict[str, Any]:
     return claims
 
 
+class _Server(ThreadingHTTPServer):
+    """As many may wait as a test asks at once: with Python's five, some are not heard for seconds."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
 class Neighbour:
     """Answers every request with what ``answer(method, path, headers, body)`` says, and remembers it."""
 
@@ -84,8 +91,7 @@ class Neighbour:
 
             def log_message(self, *_: object) -> None: ...
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
