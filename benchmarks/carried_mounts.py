@@ -104,8 +104,10 @@ def _first_machine(environ: dict[str, str], base: str, mounts: Path, folder: Pat
         say("first machine: building and sharing")
         bench.doit("build_optimized")
         bench.doit("cache_export", "--mounts", str(mounts))
-        inputs = {image["name"]: image["inputs"] for image in bench.plan()}
-    service = edits.services(inputs, inputs)[0]
+        plan = bench.plan()
+    inputs = {image["name"]: image["inputs"] for image in plan}
+    parents = {parent for image in plan for parent in image["parents"]}
+    service = edits.services([name for name in inputs if name not in parents], inputs)[0]
     edit = edits.requirements_of(service, inputs)
     if edit is None:
         raise UserError(f"{service} has no list of packages of its own")
