@@ -56,8 +56,8 @@ def main() -> None:
         # an odd number of commands a round: each meets both branches in turn
         cases = {"doit build_optimized": ours, "docker compose build": compose, "docker buildx bake": bake}
         mine, composed, baked = results.measured("after a switch of branches", cases, repeat).values()
-    note = f"{max(retagged)} images renamed, none built; Compose {composed:.2f} s, bake {seconds(baked)}"
-    results.add("after a switch of branches", mine, "s", 0.5, note)
+        note = f"{max(retagged)} images renamed, none built; Compose {composed:.2f} s, bake {seconds(baked)}"
+        results.add("after a switch of branches", mine, "s", 0.5, note)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ class Results:
     timings: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=measure.machine)
     _with: str = ""
+    _ended: bool = False
 
     def on(self, engine: str, environ: Mapping[str, str]) -> None:
         """What follows is measured with the engine, buildx and Compose of this environment. ``engine`` is the value of
@@ -46,6 +47,7 @@ class Results:
     ) -> None:
         if self.rows or self.timings:
             self.write()
+        self._ended = True
 
     def measured(self, case: str, commands: Mapping[str, Callable[[], float]], repeat: int) -> dict[str, float]:
         """Measure these commands in turns once the machine is quiet; the median of each in seconds."""
@@ -60,7 +62,9 @@ class Results:
         self.timings[case + self._with] = {"run": self.run, "load": round(load, 2), "commands": commands}
 
     def add(self, what: str, value: float, unit: str, at_most: float, note: str = "") -> None:
-        """One figure and its target (a figure at most so large)."""
+        """One figure and its target (a figure at most so large). ``RuntimeError`` after the block: it would be lost."""
+        if self._ended:
+            raise RuntimeError(f"{what} was measured, and is not kept: the block of its results has ended")
         what, met = what + self._with, value <= at_most
         row = {"what": what, "value": round(value, 3), "unit": unit, "at_most": at_most, "met": met, "note": note}
         self.rows.append({**row, "run": self.run})

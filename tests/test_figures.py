@@ -113,6 +113,13 @@ def test_a_run_that_breaks_off_keeps_what_it_measured(tmp_path: Path) -> None:
     assert [row["what"] for row in json.loads((tmp_path / "x.json").read_text())["rows"]] == ["one"]
 
 
+def test_a_figure_that_comes_too_late_to_be_kept_is_an_error(tmp_path: Path) -> None:
+    with Results(tmp_path / "x.py", "X", "", machine=MACHINE) as results:
+        results.add("one", 1, "s", 2)
+    with pytest.raises(RuntimeError, match="two was measured, and is not kept"):
+        results.add("two", 1, "s", 2)
+
+
 class Told:
     """A run of which only what it says is asked."""
 
