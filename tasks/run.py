@@ -227,6 +227,8 @@ class Run:
         def alone() -> Decision:
             chosen = self.resolver.again() if refresh else self.resolver
             inputs = chosen.resolve(self.snapshot().platform, self.configs_of, name, self.built_on)
+            if refresh:
+                chosen.release()
             return self._planned(inputs)[name]
 
         return self._settled(alone)

@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import os
+import resource
 import shutil
 import socket
 import socketserver
@@ -86,6 +87,20 @@ def test_one_version_that_both_understand(tmp_path: Path, theirs: str, used: str
         one.config_of("sha256:1")
         asked = ["/_ping", f"/v{used}/version", f"/v{used}/images/json", f"/v{used}/images/sha256:1/json"]
         assert sorted(engine.asked) == sorted(f"GET {path}" for path in asked)  # two of them are under way at once
+
+
+def test_a_run_that_has_more_files_open_than_select_knows(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard == resource.RLIM_INFINITY or hard >= 1200
+    said = {"/v1.43/version": {"Os": "linux", "Arch": "amd64"}}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    try:
+        with contextlib.ExitStack() as stack, pretended(tmp_path / "s", "1.43", said) as engine:
+            while stack.enter_context(open(os.devnull)).fileno() < 1024:  # noqa: PTH123
+                pass
+            assert Engine(engine.address).snapshot().platform == "linux/amd64"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_an_engine_that_speaks_only_newer_versions_says_so(tmp_path: Path) -> None:

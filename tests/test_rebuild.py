@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import loopback
-from tests.conftest import Lab, docker, file_in
+from tests.conftest import ROOT, Lab, docker, file_in
 
 pytestmark = pytest.mark.engine
 
@@ -450,3 +451,25 @@ def _tar(folder: Path) -> bytes:
 def _content(ref: str) -> list[str]:
     layers: list[str] = json.loads(docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", ref).stdout)
     return layers
+
+
+@pytest.mark.engine
+def test_each_image_leaves_no_file_open(lab: Lab) -> None:
+    """Else a thousand images are more than a process may have."""
+    count = 48
+    services = "".join(
+        f"  s{number}: {{image: PREFIX/s{number}, build: {{context: ., dockerfile_inline: "
+        f'"FROM scratch\\nCOPY f /{number}\\n"}}}}\n'
+        for number in range(count)
+    )
+    lab.write({"compose.yml": f"name: PREFIX\nservices:\n{services}", "f": "PREFIX"})
+    done = subprocess.run(
+        lab.argv("build_optimized"),
+        cwd=ROOT,
+        env=lab.env(),
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (72, 4096)),  # buildx asks for more by itself
+    )
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("built ")]) == count

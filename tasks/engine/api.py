@@ -166,8 +166,10 @@ class Api:
         """Wait until something comes; ``UserError`` when nothing does."""
         import select
 
+        poll = select.poll()  # `select` itself takes no file whose number is 1024 or more
+        poll.register(connection.sock, select.POLLIN)
         until, pause = time.monotonic() + seconds, min(seconds, self._alive_seconds)
-        while not select.select([connection.sock], [], [], pause)[0]:
+        while not poll.poll(pause * 1000):
             if pause == seconds:
                 raise self._hanging(seconds)
             self._ping()

@@ -143,6 +143,10 @@ class InputResolver:
         """When a file was last written, in ns, if a folder that was listed for an image holds it."""
         return self._index.mtime_ns(path)
 
+    def release(self) -> None:
+        """Hold no file open any more, for whoever keeps what was found and looks no further."""
+        self._index.release()
+
     def keep(self) -> None:
         """Write down what was hashed and parsed, for the next run."""
         self._index.save()

@@ -191,6 +191,7 @@ class Index:
         self._recalled: set[str] = set()
         self._db: sqlite3.Connection | None = None
         self._opened = False
+        self._released = False
 
     def folder(self, path: str) -> Folder:
         """The listing of the folder at an absolute, real ``path``; ``UserError`` when it cannot be read."""
@@ -229,8 +230,7 @@ class Index:
         from each other: another one as soon as it could not, and where nothing is remembered."""
         self.save()
         name = os.urandom(8).hex()
-        db = self._open(create=True)
-        if db is None or any(folder.overlooked for folder in self._listed()):
+        if any(folder.overlooked for folder in self._listed()) or (db := self._open(create=True)) is None:
             return name
         key = os.fsencode(root)
         try:
@@ -241,6 +241,8 @@ class Index:
         except _ERRORS as error:
             self._drop(error)
             return name
+        finally:
+            self._used()
 
     def renew(self) -> None:
         """Begin another generation of all contexts: a builder may have been sent what no look at the disk has seen."""
@@ -251,6 +253,8 @@ class Index:
                     db.execute("DELETE FROM generations")
         except _ERRORS as error:
             self._drop(error)
+        finally:
+            self._used()
 
     def save(self) -> None:
         """Keep what was hashed. A store that cannot be written is no error: the next look hashes again."""
@@ -270,13 +274,18 @@ class Index:
                 folder.overlooked = False
         except _ERRORS as error:
             self._drop(error)
+        finally:
+            self._used()
+
+    def release(self) -> None:
+        """Let go of the store, for whoever keeps many looks: what is asked of it later opens it for that alone."""
+        self._released = True
+        self._let_go()
 
     def close(self) -> None:
         """Save and let go of the store."""
         self.save()
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        self._let_go()
 
     def __enter__(self) -> Index:
         """Use as a context manager: saves at the end, whatever happened."""
@@ -284,6 +293,15 @@ class Index:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _used(self) -> None:
+        if self._released:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
 
     def _listed(self) -> list[Folder]:
         """What is listed at this moment: another thread may list, and hash, more meanwhile."""
@@ -315,9 +333,7 @@ class Index:
 
     def _drop(self, error: Exception) -> None:
         """Go on without the store; one that is not a sound database goes away (a busy or full one stays)."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        self._let_go()
         if self._store is None:
             return
         if not memory.is_damage(error):
