@@ -80,7 +80,7 @@ def _is_of_today(commit: str, paths: Iterable[str]) -> bool:
 def runs_of(content: Mapping[str, Any]) -> list[str]:
     """The runs whose figures a file holds."""
     if "runs" in content:
-        return list(content["runs"])
+        return list({*content["runs"], *(row["run"] for row in content["rows"])})
     machine = content["machine"]
     return [f"{machine.get('date', '')}, {machine.get('commit', '')}"]
 

@@ -136,7 +136,7 @@ def _when(found: dict[str, Any], script: str) -> str:
 
 
 def _rows(one: dict[str, Any], folder: str = "") -> Iterator[str]:
-    older = older_runs(one["script"], one["runs"])
+    older = older_runs(one["script"], (row["run"] for row in one["rows"]))
     for row in one["rows"]:
         script = f"[{row['what']}]({folder}{one['script']}.md)"
         note = f"{_verdict(row['met'])}; {row['note']}" if row["note"] else _verdict(row["met"])

@@ -30,12 +30,14 @@ class Results:
     rows: list[dict[str, Any]] = field(default_factory=list)
     timings: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=measure.machine)
+    _machines: dict[str, Any] = field(default_factory=dict)
     _with: str = ""
     _ended: bool = False
 
     def on(self, engine: str, environ: Mapping[str, str]) -> None:
         """What follows is measured with the engine, buildx and Compose of this environment. ``engine`` is the value of
         ``newer_engine.option``: figures of another than this machine's have names of their own."""
+        self._machines[self.run] = self.machine
         self.machine = measure.machine(environ)
         self._with = "" if engine == HERE else f", engine and peers of Debian {engine}"
 
@@ -83,7 +85,8 @@ class Results:
         rows = [row for row in before["rows"] if row["what"] not in measured] + self.rows
         timings = {**before["timings"], **self.timings}
         named = {one["run"] for one in (*rows, *timings.values())}
-        runs = {name: facts for name, facts in {**before["runs"], self.run: self.machine}.items() if name in named}
+        known = {**before["runs"], **self._machines, self.run: self.machine}
+        runs = {name: facts for name, facts in known.items() if name in named}
         content = {"title": self.title, "about": self.about.strip(), "runs": runs, "rows": rows, "timings": timings}
         kept.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         text = markdown(content, self.script.name)

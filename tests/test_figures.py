@@ -102,6 +102,17 @@ def test_rows_that_are_kept_stay_under_the_run_that_measured_them(tmp_path: Path
     assert "| one | a | 1.500 s | 1.000 – 2.000 s | 2 | 2026-11-26 01:10, 0712c11abc |" in text
 
 
+def test_each_engine_that_was_measured_with_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dates = iter(("2026-11-26 02:20", "2026-11-26 02:40"))
+    monkeypatch.setattr(measure, "machine", lambda environ: {**MACHINE, "date": next(dates)})
+    with Results(tmp_path / "x.py", "X", "", machine=MACHINE) as results:
+        for what in ("one", "two"):
+            results.on("here", {})
+            results.add(what, 1, "s", 2)
+    kept = json.loads((tmp_path / "x.json").read_text())
+    assert list(kept["runs"]) == [row["run"] for row in kept["rows"]]
+
+
 def test_a_run_that_breaks_off_keeps_what_it_measured(tmp_path: Path) -> None:
     def measuring() -> None:
         with Results(tmp_path / "x.py", "X", "", machine=MACHINE) as results:
