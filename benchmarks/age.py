@@ -55,10 +55,10 @@ FIGURES = {
     "many_images": _script("many_images", "tasks/sharing"),
     "nothing_changed": _script("nothing_changed", *_BUILDS, also=_NEWEST),
     "one_change": _script("one_change", *_BUILDS, "docker/base-python", "docker/auth", also=_NEWEST),
-    "watch": _script("watch", "tasks/stack/dev.py", "tasks/stack/watch.py", *_BUILDS, also=_NEWEST),
     "reproducible": _script("reproducible", *_IMAGES),
     "scheduling": _script("scheduling", *_BUILDS),
     "shared": _script("shared", *_BUILDS, *_IMAGES, "tasks/sharing"),
+    "watch": _script("watch", "tasks/stack/dev.py", "tasks/stack/watch.py", *_BUILDS, also=_NEWEST),
     "worktrees": _script("worktrees", *_BUILDS, *_IMAGES, "tasks/stack"),
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tasks.base import settings
-from tests.conftest import ROOT, docker, docker_environ, file_in
+from tests.conftest import ROOT, docker, docker_environ, file_in, printed
 
 PYTHON = ("base-python", "base-ml", "auth", "memory", "orchestrator")
 SERVICES = {"auth": 8005, "memory": 8003, "orchestrator": 8004}
@@ -219,16 +219,12 @@ def inspect(image: str) -> dict[str, Any]:
 
 
 def sh(image: str, script: str) -> str:
-    """What a script prints in an image, whole: on a busy machine an engine may lose what a container prints."""
+    """What a script prints in an image, whole, also where that is nothing."""
     inspect(ref(image))
-    argv = ["run", "--rm", "--network", "none", "--entrypoint", "sh", ref(image), "-c", f"{script}\necho {_WHOLE}"]
-    done = docker(*argv)
-    for _ in range(2):
-        if _WHOLE not in done.stdout:
-            done = docker(*argv)
-    printed, whole, _ = done.stdout.partition(_WHOLE)
-    assert whole, done.stderr
-    return printed.strip()
+    said = printed("--network=none", "--entrypoint=sh", ref(image), "-c", f"{script}\necho {_WHOLE}")
+    before, whole, _ = said.partition(_WHOLE)
+    assert whole, f"{script!r} in {image} printed {said!r}"
+    return before.strip()
 
 
 @pytest.mark.stack

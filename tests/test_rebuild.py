@@ -453,7 +453,6 @@ def _content(ref: str) -> list[str]:
     return layers
 
 
-@pytest.mark.engine
 def test_each_image_leaves_no_file_open(lab: Lab) -> None:
     """Else a thousand images are more than a process may have."""
     count = 48
