@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -17,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
 from benchmarks.peers import Bench
-from benchmarks.projects import environ, write_monorepo
+from benchmarks.projects import environ, plain, write_monorepo
 from benchmarks.results import Results, say
 from tasks.base import commands
 from tasks.base.errors import UserError
@@ -95,11 +94,6 @@ def commit(folder: Path, message: str) -> None:
     """Commit all that is there."""
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", message)
-
-
-def plain() -> dict[str, str]:
-    """The environment, without what it says of another Compose project."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
 
 
 def main() -> None:

@@ -39,8 +39,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
-from benchmarks.ci_commit import plain
-from benchmarks.projects import DOIT, ROOT
+from benchmarks.projects import DOIT, ROOT, plain
 from benchmarks.replay import commits
 from benchmarks.replay_history import Built, touched
 from benchmarks.results import say

@@ -14,9 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure, newer_engine
-from benchmarks.ci_commit import plain
 from benchmarks.peers import Bench, measuring_engine, stack_copy
-from benchmarks.projects import environ, write_monorepo
+from benchmarks.projects import environ, plain, write_monorepo
 from benchmarks.results import Results, say
 
 ABOUT = """

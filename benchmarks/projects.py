@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,6 +47,11 @@ def write_monorepo(folder: Path, name: str, count: int, files: int) -> Monorepo:
             _write(repo.file(image, number), f"{name} {image} {number}\n")
     _write(repo.compose, json.dumps({"name": name, "services": services}, indent=1))
     return repo
+
+
+def plain() -> dict[str, str]:
+    """The environment, without what it says of another Compose project."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
 
 
 def environ(base: Mapping[str, str], compose: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
-from benchmarks.ci_commit import git, plain
+from benchmarks.ci_commit import git
 from benchmarks.peers import Bench
+from benchmarks.projects import plain
 from benchmarks.results import Results, say
 from tasks.base import commands
 from tasks.base.errors import UserError
@@ -141,9 +142,9 @@ def _answers(address: str) -> bool:
 def second(results: Results, tree: Worktree, repeat: int) -> None:
     """The second stack, from nothing, against Compose alone."""
 
-    def from_nothing(up: Any) -> float:
+    def from_nothing(up: Callable[[], float]) -> float:
         tree.down()
-        return float(up())
+        return up()
 
     tree.up()  # so that its files are there
     cases = {

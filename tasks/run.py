@@ -226,9 +226,11 @@ class Run:
 
         def alone() -> Decision:
             chosen = self.resolver.again() if refresh else self.resolver
-            inputs = chosen.resolve(self.snapshot().platform, self.configs_of, name, self.built_on)
-            if refresh:
-                chosen.release()
+            try:
+                inputs = chosen.resolve(self.snapshot().platform, self.configs_of, name, self.built_on)
+            finally:
+                if refresh:
+                    chosen.release()
             return self._planned(inputs)[name]
 
         return self._settled(alone)
