@@ -4,8 +4,9 @@
 
 Starts a stack of its own with the edge (``COMPOSE_PROFILES=edge doit build_optimized`` first), and removes it. Some
 people use it all the time, a request every 0.2 seconds each (verify, search, a session), and log in and out. The
-attackers are a process of their own at the lowest priority, as on another machine they would not take the services'
-processor:
+attackers are a process of their own at the lowest priority, and their packets go to the containers as those from
+another machine do, not over loopback, where a program of the engine copies each byte: if they came from there, neither
+program would take the services' processor.
 
 - **bulk**: a user keeps as much as the services take
 - **heads**: 97 MB of headers on a connection, again and again
@@ -79,11 +80,25 @@ def door(url: str, tls: bool = False) -> Door:
     return Door(str(parts.hostname), int(parts.port or 0), tls)
 
 
+def from_elsewhere(running: ephemeral_stack.EphemeralStack) -> dict[str, str]:
+    """Where whoever comes over the network ends up: the containers' own addresses, as ``AUTH_URL``."""
+    found = {}
+    for container in running.outcome.containers:
+        if container.ports:
+            argv = ["docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"]
+            address = commands.run([*argv, container.id]).checked("docker inspect").stdout.split()[0]
+            name = f"{ephemeral_stack.variable(container.service)}_URL"
+            found[name] = f"http://{address}:{min(container.ports)}"
+    return found
+
+
 async def heads(at: Door) -> None:
     """Send headers for as long as they are taken, 97 MB at most."""
     _, writer = await at.open()
     writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
     for _ in range(97_000_000 // len(HEADERS)):
+        if writer.transport.is_closing():
+            break
         writer.write(HEADERS)
         await writer.drain()
     writer.close()
@@ -185,7 +200,7 @@ def log_in_and_out(auth: str, user: Mapping[str, str]) -> None:
             raise UserError(f"logging in and out: {answer.status_code} {answer.text}")
 
 
-def tried(urls: Mapping[str, str], seconds: float) -> list[load.Figures]:
+def tried(urls: Mapping[str, str], attacked: Mapping[str, str], seconds: float) -> list[load.Figures]:
     """The figures without an attack, then during each, with a pause between."""
     requests, user, attacker = load.prepare(urls), *(new_user(urls["AUTH_URL"]) for _ in range(2))
     used(requests, 2, "warming up")
@@ -194,7 +209,7 @@ def tried(urls: Mapping[str, str], seconds: float) -> list[load.Figures]:
     for kind in ("bulk", "heads", "half-sent", "guessing"):
         print(f"{kind} …", file=sys.stderr)
         counter = forking.Value("i", 0, lock=False)
-        attackers = forking.Process(target=attack, args=(kind, dict(urls), attacker, counter), daemon=True)
+        attackers = forking.Process(target=attack, args=(kind, dict(attacked), attacker, counter), daemon=True)
         attackers.start()
         try:
             time.sleep(2)
@@ -244,7 +259,7 @@ def main() -> int:
         with ephemeral_stack.running(project_of(run), bringup.terms(run, "attack"), images.built(run)) as running:
             if not running.outcome.healthy:
                 raise UserError(bringup.explain(running.outcome, running.compose))
-            rows = tried(running.urls, arguments.seconds)
+            rows = tried(running.urls, from_elsewhere(running), arguments.seconds)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,24 +1,16 @@
-"""Which settings does a service take from its environment?
+"""Which settings does every service take from its environment?
 
 =====================  ============  ==========================================================
-every service
--------------------------------------------------------------------------------------------------
 MAX_BODY_BYTES         1048576       larger request bodies are refused with 413
 REQUEST_SECONDS        10            a request that takes longer is answered with 504
 LOG_LEVEL              INFO          DEBUG also logs requests of /health
 TRUSTED_PROXIES                      whose X-Forwarded-For is believed: addresses, networks, names, with commas
 METRICS_TOKEN                        /metrics is there for who sends it; without, for nobody
----------------------  ------------  ----------------------------------------------------------
-every service
--------------------------------------------------------------------------------------------------
 POSTGRES_HOST          postgres
 POSTGRES_PORT          5432
 POSTGRES_USER          swarm
 POSTGRES_PASSWORD                    required
 POSTGRES_DB            swarm
----------------------  ------------  ----------------------------------------------------------
-every service
--------------------------------------------------------------------------------------------------
 REDIS_HOST             redis
 REDIS_PORT             6379
 REDIS_USER             default

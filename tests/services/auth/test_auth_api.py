@@ -224,6 +224,21 @@ async def test_too_many_logins_wait(database: dict[str, Any], started: Start) ->
     assert (await log_in(elsewhere, username)).status_code == 200
 
 
+async def test_a_refused_login_is_answered_late_so_many_at_a_time(
+    database: dict[str, Any], started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auth.rate_limit.LATE", 2)
+    monkeypatch.setattr("auth.rate_limit.LATE_SECONDS", 5)
+    http = await started(app(database, rate_limit_per_minute=1), address=f"test-{uuid.uuid4()}")
+    username = await registered(http)  # counts as one
+    guesses = [asyncio.create_task(log_in(http, username, "wrong password")) for _ in range(3)]
+    done, late = await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+    assert [guess.result().status_code for guess in done] == [429]
+    _, waiting = await asyncio.wait(late, timeout=0.5)
+    assert len(waiting) == 2
+    assert {guess.status_code for guess in await asyncio.gather(*waiting)} == {429}
+
+
 async def test_an_address_that_tries_many_names_waits(database: dict[str, Any], started: Start) -> None:
     http = await started(app(database, rate_limit_per_minute=1), address=f"test-{uuid.uuid4()}")
     statuses = [(await log_in(http, name())).status_code for _ in range(12)]
