@@ -60,7 +60,8 @@ async def recall(count: int, asked: int) -> dict[str, Any]:
     """Keep ``count`` memories of one user, and ask for the nearest five of ``asked`` questions, from all of them and
     from the index: how long each takes, and how many of the five the index finds."""
     semantic, embedding = importlib.import_module("memory.semantic"), importlib.import_module("memory.embedding")
-    settings = importlib.import_module("memory.settings").MemorySettings()
+    told = importlib.import_module("memory.settings")
+    settings = told.MemorySettings()
     tables, postgres = importlib.import_module("memory.tables"), importlib.import_module("common.postgres")
     sql = importlib.import_module("sqlalchemy")
     migrate = importlib.import_module("common.migrate")
@@ -68,7 +69,7 @@ async def recall(count: int, asked: int) -> dict[str, Any]:
     postgres.new_engine.__defaults__ = (3600,)  # a figure is wanted: on a busy machine the index alone takes long
     database = postgres.Database(settings, "memory", tables.Table.metadata)
     await database.prepare()
-    memories = semantic.Memories(database, semantic.Quota(count, 1 << 40))
+    memories = semantic.Memories(database, told.Quota(count, 1 << 40))
     model, user = embedding.load(), uuid.uuid4()
     known = texts(count + MORE)
 
@@ -110,7 +111,7 @@ async def recall(count: int, asked: int) -> dict[str, Any]:
             began = time.perf_counter()
             results = await memories.search(user, vector, 5, {}, {})
             times.append(time.perf_counter() - began)
-            found.append({one.id for one, _ in results})
+            found.append({one.id for one in results})
         return found, times
 
     await do("VACUUM ANALYZE memory.memories")

@@ -102,16 +102,11 @@ class ApiKeys:
         async with self._database.connect() as connection:
             return [Described(*row) for row in await connection.execute(statement)]
 
-    async def revoke(self, user_id: uuid.UUID, key_id: uuid.UUID) -> bool:
-        """Make a key worthless from now on. False when ``user_id`` has no such key that works."""
-        statement = (
-            update(ApiKey)
-            .where(ApiKey.id == key_id, ApiKey.user_id == user_id, *_GOOD)
-            .values(revoked_at=func.now())
-            .returning(ApiKey.id)
-        )
+    async def revoke(self, user_id: uuid.UUID, key_id: uuid.UUID) -> None:
+        """Make a key of ``user_id`` worthless from now on."""
+        statement = update(ApiKey).where(ApiKey.id == key_id, ApiKey.user_id == user_id, *_GOOD)
         async with self._database.connect() as connection:
-            return (await connection.execute(statement)).one_or_none() is not None
+            await connection.execute(statement.values(revoked_at=func.now()))
 
     async def owner(self, key: str) -> Owner | None:
         """Whose key it is; none when nobody's, revoked or expired."""

@@ -315,9 +315,11 @@ def _add_api_keys(
         """A key may end itself, and no other."""
         if known.claims.token_id != str(key_id):
             known.claims.need("account")
-        if not await api_keys.revoke(known.user_id, key_id):
+        if all(one.id != key_id for one in await api_keys.list(known.user_id)):
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such API key.")
+        # First: if Redis does not answer now, the key is still there, and can be revoked again.
         await tokens.revoke(str(key_id), datetime.now(UTC) + EXCHANGED)
+        await api_keys.revoke(known.user_id, key_id)
         audit.record("key revoked", known, target=key_id)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -14,28 +13,17 @@ from starlette.requests import Request
 
 from auth.api_keys import ApiKeys
 from auth.tokens import EXCHANGED, Tokens
-from common.identity import credential, presented
+from common.identity import Sender, credential, presented
 from common.problems import Problem, unauthorized
 from common.tokens import Claims
 
 
 @dataclass(frozen=True)
-class Caller:
-    """A user, and by what it is known. ``claims`` are those of a token that the credential can be exchanged for."""
+class Caller(Sender):
+    """A user, and by what it is known."""
 
-    claims: Claims
     method: Literal["token", "api_key"]
     expires_at: datetime | None
-
-    @property
-    def user_id(self) -> uuid.UUID:
-        """Who it is."""
-        return self.claims.user_id
-
-    @property
-    def username(self) -> str:
-        """What it is called."""
-        return self.claims.username
 
     def token(self) -> Claims:
         """The caller's access token. Raises 403 for an API key: it must not make keys that outlive it."""

@@ -22,8 +22,7 @@ ALL_ADDRESSES = 3
 """An account may be tried this many times as often from strange addresses together as from one."""
 KNOWN_SECONDS = 30 * 86_400
 """How long an address is remembered from which somebody logged in."""
-LATE_SECONDS, LATE = 1, 64
-"""How late, and how many at a time in each process; more would hold the connections of others."""
+LATE_SECONDS, LATE = 1, 64  # so many at a time in each process: more would hold the connections of others
 
 
 class RateLimit:

@@ -14,7 +14,6 @@ from common.tokens import SCOPES, Claims
 _TOKEN = OAuth2PasswordBearer("/token", scheme_name="token", scopes=SCOPES, auto_error=False)
 _API_KEY = APIKeyHeader(name="X-API-Key", scheme_name="api_key", auto_error=False)
 
-
 WHO = "swarm.who"
 """Where a request's scope has its caller, once that is known."""
 

@@ -41,7 +41,6 @@ async def passes(check: Check) -> bool:
 
 def install(app: FastAPI, service: str, checks: Mapping[str, Check]) -> None:
     """Add ``GET /health`` to ``app``: 200 when every check passes, else 503; which one failed is in the body."""
-
     lock = asyncio.Lock()
     known: tuple[float, list[bool]] = (float("-inf"), [])
 

@@ -8,36 +8,57 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import sys
 import tempfile
+from functools import partial
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
 
 from common.front import Guarded
-from common.settings import load
+from common.settings import ServiceSettings, load
+
+
+def settings_of(service: str) -> ServiceSettings:
+    """What ``service`` is told."""
+    return load(getattr(importlib.import_module(f"{service}.settings"), f"{service.capitalize()}Settings"))
+
+
+def application(service: str) -> FastAPI:
+    """What each process runs."""
+    return importlib.import_module(f"{service}.app").create_app(settings_of(service))  # type: ignore[no-any-return]
+
+
+class Port:
+    """Goes to a process in the place of a socket, and is there one of its own: the system divides connections between
+    these. Of one socket that all listen on, whoever wakes first takes all there are, and others have nothing to do."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.listen = partial(socket.create_server, (host, port), reuse_port=True)
+
+    def __reduce__(self) -> Any:
+        return self.listen, ()
 
 
 def main(service: str, port: int, host: str = "0.0.0.0") -> None:  # noqa: S104 - a container has this one only
     """Serve until a signal says stop; what is being answered then has 8 seconds to end."""
-    # Here too: workers that refuse to start would be started again for ever.
-    load(getattr(importlib.import_module(f"{service}.settings"), f"{service.capitalize()}Settings"))
+    settings_of(service)  # here too: workers that refuse to start would be started again for ever
     workers = int(os.environ.get("WORKERS") or 1)
     if workers > 1:
         # Before a worker imports what reads it.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-")
-    uvicorn.run(
-        f"{service}.main:app",
-        host=host,
-        port=port,
-        http=Guarded,
-        workers=workers,
-        timeout_worker_healthcheck=30,
-        ws="none",
-        access_log=False,
-        server_header=False,
+    config = uvicorn.Config(
+        partial(application, service), factory=True, host=host, port=port, http=Guarded, ws="none", access_log=False,
+        workers=workers, timeout_worker_healthcheck=30, timeout_graceful_shutdown=8, server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=8,
-    )
+    )  # fmt: skip
+    if workers > 1:
+        Multiprocess(config, [Port(host, port)]).run()  # type: ignore[list-item]
+    else:
+        uvicorn.Server(config).run()
 
 
 if __name__ == "__main__":

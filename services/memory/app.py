@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -17,11 +16,10 @@ from common.identity import Identities, Identity
 from common.postgres import Database
 from common.problems import Problem
 from common.texts import Label, Name, Text
-from memory import semantic, sessions
 from memory.embedding import Vector, least_score, load
-from memory.semantic import Memories
+from memory.semantic import Found, KeptMemory, Memories
 from memory.sessions import LONGEST, Message, Sessions
-from memory.settings import MemorySettings
+from memory.settings import MemorySettings, Quota
 from memory.tables import Table
 
 
@@ -52,15 +50,6 @@ class NewMemory(BaseModel):
     metadata: dict[Name, Label] = Field(default_factory=dict, max_length=20)
 
 
-class KeptMemory(BaseModel):
-    """A text that was kept."""
-
-    id: uuid.UUID
-    text: str
-    metadata: dict[str, str]
-    created_at: datetime
-
-
 class Search(BaseModel):
     """What to look for: ``top_k`` memories near in meaning to ``query``, that have all this ``metadata`` and nothing of
     what they are to be ``without``. If they must be ``relevant``, what has nothing to do with it is left out."""
@@ -70,12 +59,6 @@ class Search(BaseModel):
     metadata: dict[Name, Label] = Field(default_factory=dict, max_length=20)
     without: dict[Name, Label] = Field(default_factory=dict, max_length=20)
     relevant: bool = False
-
-
-class Found(KeptMemory):
-    """A memory, and how near it is: cosine similarity, 1 at most."""
-
-    score: float
 
 
 class Results(BaseModel):
@@ -100,7 +83,6 @@ class Deleted(BaseModel):
 Filter = Annotated[list[str], Query(alias="metadata", max_length=20, description="NAME:VALUE, all of which must be so")]
 SessionName = Annotated[Name, Path()]
 
-
 type Embed = Callable[[str], Awaitable[Vector]]
 
 
@@ -111,9 +93,9 @@ def create_app(settings: MemorySettings) -> FastAPI:
     auth = calls.client(settings.auth_url)
     embedding = load()
     embeddings = CapacityLimiter(1)  # it keeps one core busy
-    memories = Memories(database, semantic.Quota(settings.memories_per_user, settings.bytes_per_user))
+    memories = Memories(database, Quota(settings.memories_per_user, settings.bytes_per_user))
     kept_sessions = Sessions(
-        database, settings.session_ttl_seconds, sessions.Quota(settings.sessions_per_user, settings.bytes_per_user)
+        database, settings.session_ttl_seconds, Quota(settings.sessions_per_user, settings.bytes_per_user)
     )
     identities = Identities("memory", auth, redis)
     app = service.create(
@@ -166,7 +148,7 @@ def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, w
         kept, is_new = await memories.add(user.user_id, new.text, new.metadata, await embed(new.text))
         if not is_new:
             response.status_code = HTTPStatus.OK
-        return KeptMemory(**asdict(kept))
+        return kept
 
     @app.get("/memories", tags=["semantic memory"])
     async def page(
@@ -176,7 +158,7 @@ def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, w
         kept = await memories.page(user.user_id, _filter(metadata), _place(after), limit)
         last = kept[-1] if len(kept) == limit else None
         return Page(
-            memories=[KeptMemory(**asdict(one)) for one in kept],
+            memories=list(kept),
             next=f"{last.created_at.isoformat()}_{last.id}" if last else None,
         )
 
@@ -192,7 +174,7 @@ def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, w
         kept = await memories.get(user.user_id, memory_id)
         if kept is None:
             raise Problem(HTTPStatus.NOT_FOUND, "You have no such memory.")
-        return KeptMemory(**asdict(kept))
+        return kept
 
     @app.delete("/memories/{memory_id}", status_code=HTTPStatus.NO_CONTENT, tags=["semantic memory"])
     async def delete(memory_id: uuid.UUID, user: Writer) -> None:
@@ -205,7 +187,7 @@ def _add_memories(app: FastAPI, memories: Memories, embed: Embed, reader: Any, w
         vector = await embed(wanted.query)
         least = least_score(vector) if wanted.relevant else -1
         found = await memories.search(user.user_id, vector, wanted.top_k, wanted.metadata, wanted.without)
-        return Results(results=[Found(**asdict(kept), score=score) for kept, score in found if score >= least])
+        return Results(results=[one for one in found if one.score >= least])
 
 
 def _filter(metadata: list[str]) -> dict[str, str]:

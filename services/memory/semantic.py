@@ -16,12 +16,13 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from common.postgres import Database
 from common.problems import Problem
 from memory.embedding import Vector
+from memory.settings import Quota
 from memory.tables import Memory, Usage
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """A memory."""
+class KeptMemory:
+    """A text that was kept."""
 
     id: uuid.UUID
     text: str
@@ -30,11 +31,10 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Quota:
-    """What the memories of one user may be in all."""
+class Found(KeptMemory):
+    """A memory, and how near it is: cosine similarity, 1 at most."""
 
-    memories: int
-    bytes: int
+    score: float
 
 
 EXACT = 10_000
@@ -60,7 +60,7 @@ class Memories:
 
     async def add(
         self, user_id: uuid.UUID, text: str, metadata: dict[str, str], vector: Vector
-    ) -> tuple[Remembered, bool]:
+    ) -> tuple[KeptMemory, bool]:
         """Keep ``text``, once: the memory, and whether it is new. Raises 409 over the quota."""
         size, most = _size(text, metadata), self._quota
         more = (
@@ -69,7 +69,7 @@ class Memories:
             .on_conflict_do_update(
                 index_elements=[Usage.user_id],
                 set_={"memories": Usage.memories + 1, "bytes": Usage.bytes + size},
-                where=(Usage.memories < most.memories) & (Usage.bytes + size <= most.bytes),
+                where=(Usage.memories < most.count) & (Usage.bytes + size <= most.bytes),
             )
             .returning(Usage.memories)
         )
@@ -81,18 +81,18 @@ class Memories:
         same = select(*_COLUMNS).where(Memory.user_id == user_id, func.md5(Memory.text) == func.md5(text))
         async with self._database.connect() as connection:
             if row := (await connection.execute(same.limit(1))).one_or_none():
-                return Remembered(*row), False
+                return KeptMemory(*row), False
         async with self._database.begin() as connection:
             # This locks the row, so of several who add at once each sees what the one before has added.
             if (await connection.execute(more)).one_or_none() is None:
                 raise Problem(
                     HTTPStatus.CONFLICT,
-                    f"You may have {most.memories} memories of {most.bytes} bytes in all: delete some.",
+                    f"You may have {most.count} memories of {most.bytes} bytes in all: delete some.",
                 )
             if row := (await connection.execute(same.limit(1))).one_or_none():
                 await connection.execute(self._less(user_id, 1, size))
-                return Remembered(*row), False
-            return Remembered(*(await connection.execute(statement)).one()), True
+                return KeptMemory(*row), False
+            return KeptMemory(*(await connection.execute(statement)).one()), True
 
     def _less(self, user_id: uuid.UUID, count: int, size: int) -> Update:
         less = {"memories": Usage.memories - count, "bytes": Usage.bytes - size}
@@ -100,7 +100,7 @@ class Memories:
 
     async def page(
         self, user_id: uuid.UUID, metadata: dict[str, str], after: tuple[datetime, uuid.UUID] | None, count: int
-    ) -> Sequence[Remembered]:
+    ) -> Sequence[KeptMemory]:
         """The next ``count`` memories with this ``metadata``, newest first; ``after`` the last of the page before."""
         order = tuple_(Memory.created_at, Memory.id)
         statement = select(*_COLUMNS).where(Memory.user_id == user_id, Memory.metadata_.contains(metadata))
@@ -108,7 +108,7 @@ class Memories:
             statement = statement.where(order < tuple_(*after))
         statement = statement.order_by(Memory.created_at.desc(), Memory.id.desc()).limit(count)
         async with self._database.connect() as connection:
-            return [Remembered(*row) for row in await connection.execute(statement)]
+            return [KeptMemory(*row) for row in await connection.execute(statement)]
 
     async def delete_all(self, user_id: uuid.UUID, metadata: dict[str, str]) -> int:
         """Forget all memories that have this ``metadata``. Returns how many they were."""
@@ -123,18 +123,18 @@ class Memories:
                 await connection.execute(self._less(user_id, count, bytes_))
         return int(count)
 
-    async def get(self, user_id: uuid.UUID, memory_id: uuid.UUID) -> Remembered | None:
+    async def get(self, user_id: uuid.UUID, memory_id: uuid.UUID) -> KeptMemory | None:
         """The memory, if ``user_id`` has it."""
         statement = select(*_COLUMNS).where(Memory.id == memory_id, Memory.user_id == user_id)
         async with self._database.connect() as connection:
             row = (await connection.execute(statement)).one_or_none()
-        return None if row is None else Remembered(*row)
+        return None if row is None else KeptMemory(*row)
 
     async def search(
         self, user_id: uuid.UUID, vector: Vector, top_k: int, metadata: dict[str, str], without: dict[str, str]
-    ) -> Sequence[tuple[Remembered, float]]:
+    ) -> Sequence[Found]:
         """The ``top_k`` memories with this ``metadata``, and nothing of that which they are to be ``without``, that are
-        nearest to ``vector``, nearest first, each with its cosine similarity."""
+        nearest to ``vector``, nearest first."""
         distance = Memory.embedding.cosine_distance(vector).label("distance")
         unwanted = (~Memory.metadata_.contains({name: value}) for name, value in without.items())
         mine = (Memory.user_id == user_id, Memory.metadata_.contains(metadata), *unwanted)
@@ -149,7 +149,7 @@ class Memories:
         if len(rows) < top_k:
             async with self._database.connect() as connection:
                 rows = (await connection.execute(nearest.order_by(Memory.id))).all()
-        return [(Remembered(*row[:4]), 1 - float(row[4])) for row in rows]
+        return [Found(*row[:4], 1 - float(row[4])) for row in rows]
 
     async def index_large(self) -> None:
         """Know who has so many memories that the index must help, and bring theirs into it, some thousand at a time."""

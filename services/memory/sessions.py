@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Literal
 
 from pydantic import BaseModel
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.postgres import Database, lock_key
 from common.problems import Problem
 from common.texts import Text
+from memory.settings import Quota
 from memory.tables import Said, Session
 
 LONGEST = 500
@@ -30,12 +30,14 @@ class Message(BaseModel):
     content: Text
 
 
-@dataclass(frozen=True)
-class Quota:
-    """What the sessions of one user may be in all."""
-
-    sessions: int
-    bytes: int
+# Made once: that takes as long as asking.
+_LAST = (
+    select(Said.role, Said.content)
+    .join(Session, (Session.user_id == Said.user_id) & (Session.name == Said.session))
+    .where(Said.user_id == bindparam("of"), Said.session == bindparam("name"), Session.expires_at > func.now())
+    .order_by(Said.number.desc())
+    .limit(bindparam("count"))
+)
 
 
 class Sessions:
@@ -74,10 +76,10 @@ class Sessions:
     async def _check(self, connection: AsyncConnection, user_id: uuid.UUID, more: int) -> None:
         statement = select(func.count(), func.sum(Session.bytes)).where(Session.user_id == user_id)
         count, size = (await connection.execute(statement)).one()
-        if count > self._quota.sessions or size + more > self._quota.bytes:
+        if count > self._quota.count or size + more > self._quota.bytes:
             raise Problem(
                 HTTPStatus.CONFLICT,
-                f"You may have {self._quota.sessions} sessions of {self._quota.bytes} bytes in all: delete one.",
+                f"You may have {self._quota.count} sessions of {self._quota.bytes} bytes in all: delete one.",
             )
 
     async def _trim(self, connection: AsyncConnection, user_id: uuid.UUID, session: str, before: int) -> None:
@@ -91,15 +93,8 @@ class Sessions:
 
     async def last(self, user_id: uuid.UUID, session: str, count: int) -> list[Message]:
         """The last ``count`` messages, oldest first; none when there is no such session."""
-        statement = (
-            select(Said.role, Said.content)
-            .join(Session, (Session.user_id == Said.user_id) & (Session.name == Said.session))
-            .where(Said.user_id == user_id, Said.session == session, Session.expires_at > func.now())
-            .order_by(Said.number.desc())
-            .limit(count)
-        )
         async with self._database.connect() as connection:
-            kept = (await connection.execute(statement)).all()
+            kept = (await connection.execute(_LAST, {"of": user_id, "name": session, "count": count})).all()
         return [Message(role=role, content=content) for role, content in reversed(kept)]
 
     async def clear(self, user_id: uuid.UUID, session: str) -> bool:

@@ -11,9 +11,19 @@ BYTES_PER_USER         33554432          of memories, and as many of sessions
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import Field
 
 from common.settings import PostgresSettings, RedisSettings, ServiceSettings
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How many memories or sessions one user may have, and of how many bytes in all."""
+
+    count: int
+    bytes: int
 
 
 class MemorySettings(ServiceSettings, PostgresSettings, RedisSettings):

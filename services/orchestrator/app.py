@@ -86,7 +86,7 @@ def _add_tasks(app: FastAPI, tasks: Tasks, runs: Runs, identities: Identities, s
     Caller = Annotated[Identity, Callers(identities.identify).with_scope("tasks")]  # noqa: N806 - a type
 
     async def owner(user: Identity) -> Owner:
-        token = await identities.exchange(user.headers, "memory") if "memory:read" in user.scopes else ""
+        token = await identities.exchange(user.headers, "memory") if "memory:read" in user.claims.scopes else ""
         return Owner(user.user_id, user.claims.username, token)
 
     @app.post("/tasks", status_code=HTTPStatus.CREATED, response_model=Task, tags=["tasks"])

@@ -21,10 +21,10 @@ from common import service
 SERVICES = Path(service.__file__).parents[1]
 
 
-def uvicorn(stores: dict[str, Any], **changes: str) -> subprocess.Popen[str]:
+def uvicorn(stores: dict[str, Any], *, port: int = 0, **changes: str) -> subprocess.Popen[str]:
     environment = {**os.environ, **{name.upper(): str(value) for name, value in stores.items()}, **changes}
     return subprocess.Popen(
-        [sys.executable, "-m", "common.serve", "auth", "0", "127.0.0.1"],
+        [sys.executable, "-m", "common.serve", "auth", str(port), "127.0.0.1"],
         cwd=SERVICES, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -70,3 +70,34 @@ def test_it_ends_cleanly_and_lets_what_was_asked_be_answered(database: dict[str,
     finally:
         process.kill()
         process.wait()
+
+
+def test_connections_are_divided_between_processes(database: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = uvicorn(database, port=port, AUTH_SECRET=secrets.token_hex(32), WORKERS="2")
+    assert process.stdout is not None
+    connections: list[socket.socket] = []
+    try:
+        started = (line for line in process.stdout if "Application startup complete" in line)
+        assert [next(started), next(started)]
+        before = sockets_of_children(process.pid)
+        connections += (socket.create_connection(("127.0.0.1", port)) for _ in range(64))
+        deadline = time.monotonic() + 10
+        more: list[int] = []
+        while sum(more) < 64 and time.monotonic() < deadline:
+            more = [now - then for now, then in zip(sockets_of_children(process.pid), before, strict=True)]
+        # Not by halves, as they are divided by chance; of one socket, one process had taken them all.
+        assert sum(more) == 64
+        assert sorted(more)[-2] >= 8
+    finally:
+        for connection in connections:
+            connection.close()
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def sockets_of_children(process: int) -> list[int]:
+    """How many sockets each child of a process has."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [sum("socket:" in str(one.readlink()) for one in Path(f"/proc/{child}/fd").iterdir()) for child in children]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,10 +15,11 @@ from conftest_stores import drift, execute
 from neighbours import Neighbour, bearer, user_of
 from redis.asyncio import Redis
 
+from common.identity import Identities
 from common.postgres import Database
 from memory import semantic
 from memory.embedding import load
-from memory.settings import MemorySettings
+from memory.settings import MemorySettings, Quota
 from memory.tables import Table
 
 TEXTS = (
@@ -111,7 +114,7 @@ async def test_who_has_very_many_is_answered_from_an_index(
     monkeypatch.setattr(semantic, "INDEXED_AT_ONCE", 7)
     store = Database(MemorySettings(**database), "memory", Table.metadata)
     await store.prepare()
-    memories = semantic.Memories(store, semantic.Quota(1000, 1_000_000))
+    memories = semantic.Memories(store, Quota(1000, 1_000_000))
     of = load().of
     large, small = uuid.uuid4(), uuid.uuid4()
 
@@ -120,7 +123,7 @@ async def test_who_has_very_many_is_answered_from_an_index(
 
     async def found(user: uuid.UUID, query: str, top_k: int, **metadata: str) -> list[tuple[str, float]]:
         results = await memories.search(user, of(query), top_k, metadata, {})  # type: ignore[arg-type]
-        return [(one.text, pytest.approx(score, abs=1e-5)) for one, score in results]
+        return [(one.text, pytest.approx(one.score, abs=1e-5)) for one in results]
 
     for number in range(40):
         await add(large, f"Note {number} is about the train to Oslo.", number=str(number))
@@ -258,6 +261,52 @@ async def test_an_api_key_is_exchanged(http: httpx.AsyncClient, auth: Neighbour)
     assert (await http.get(f"/memories/{kept['id']}", headers=key)).status_code == 200
     refused = await http.post("/search", json={"query": "a"}, headers={"X-API-Key": "vls_bad"})
     assert (refused.status_code, refused.json()["detail"]) == (401, "The API key is unknown, expired or revoked.")
+
+
+async def test_an_api_key_is_exchanged_once_and_still_ends_at_once(
+    http: httpx.AsyncClient, auth: Neighbour, stores: dict[str, Any]
+) -> None:
+    value = f"vls_good-{uuid.uuid4()}"
+    key = {"X-API-Key": value}
+
+    async def asked() -> int:
+        return (await http.get("/memories", headers=key)).status_code
+
+    def exchanged() -> int:
+        return [path for _, path, *_ in auth.requests].count("/exchange")
+
+    assert [await asked() for _ in range(3)] == [200] * 3
+    assert exchanged() == 1
+    async with Redis(
+        host=stores["redis_host"], port=int(stores["redis_port"]), password=stores["redis_password"]
+    ) as redis:
+        # "Log out everywhere" ends tokens, not API keys: what it was exchanged for counts no more, it does.
+        await redis.set(f"auth:ended:{user_of(value)}", repr(time.time()), ex=60)
+        assert [await asked() for _ in range(3)] == [200] * 3
+        assert exchanged() == 2
+        await redis.set(f"auth:revoked:{value}", "1", ex=60)
+        assert await asked() == 401
+
+
+async def test_a_token_that_was_good_expires(
+    http: httpx.AsyncClient, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    headers = bearer(f"user-{uuid.uuid4()}", exp=int(time.time()) + 3)
+    assert (await http.get("/memories", headers=headers)).status_code == 200
+
+    async def over() -> bool:
+        return (await http.get("/memories", headers=headers)).status_code == 401
+
+    await eventually(over)
+
+
+async def test_so_many_credentials_are_known_and_no_more(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.identity.KNOWN", 3)
+    for _ in range(8):
+        assert (await http.get("/memories", headers=bearer(f"user-{uuid.uuid4()}"))).status_code == 200
+        assert all(len(one._known) <= 3 for one in gc.get_objects() if isinstance(one, Identities))
 
 
 @pytest.mark.parametrize(

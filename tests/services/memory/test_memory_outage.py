@@ -11,8 +11,10 @@ import anyio
 import httpx
 import pytest
 from neighbours import Neighbour, bearer
+from outage import Link
 
 from common.identity import Identities
+from common.postgres import IDLE_SECONDS
 
 USER = bearer(f"user-{uuid.uuid4()}")
 
@@ -62,6 +64,16 @@ async def test_one_store_away(
     assert (await http.get(f"/memories/{kept['id']}", headers=USER)).json() == kept
 
 
+async def test_a_connection_that_postgres_lost_fails_no_request(http: httpx.AsyncClient, postgres_link: Link) -> None:
+    assert await session(http) == 200
+    await postgres_link.cut()
+    await postgres_link.restore()
+    assert await session(http) == 200  # the driver has seen that it broke
+    postgres_link.lose()
+    await anyio.sleep(IDLE_SECONDS + 0.1)
+    assert await session(http) == 200  # nobody has
+
+
 async def test_auth_away(http: httpx.AsyncClient, auth: Neighbour) -> None:
     able = auth.answer
     auth.answer = lambda *_: (500, {})
@@ -74,6 +86,7 @@ async def test_auth_away(http: httpx.AsyncClient, auth: Neighbour) -> None:
     assert await search(http) == 200  # its keys are known
     for identities in (one for one in gc.get_objects() if isinstance(one, Identities)):
         identities._fresh_until = 0.0
+        identities._known.clear()
     assert await search(http) == 200  # and stay good
     key = await http.post("/search", json={"query": "a"}, headers={"X-API-Key": "vls_good"})
     assert key.status_code == 503
