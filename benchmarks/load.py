@@ -1,13 +1,14 @@
 """How many requests a second does the stack answer on one machine, and how long do they take?
 
-.venv/bin/python benchmarks/load.py [--seconds 20] [--concurrency 16] [--minutes 60] [--to FILE]
+.venv/bin/python benchmarks/load.py [--seconds 20] [--concurrency 16] [--minutes 60] [--to FILE] [--before FILE]
 
 Starts a stack of its own from the images that are built, asks it over loopback, and removes it. A single answer that
 is not the right one ends the run: figures with errors in them are worth nothing. The client is a bare HTTP/1.1 one on
 asyncio, because a full one takes longer than the services do; client and services share the machine's cores.
 
 ``--minutes`` goes on with all the requests in turn at 80 % of what the stack can do, counts errors, and says how the
-containers' memory grew. Another project's stack, as one of before: ``COMPOSE_FILE=… load.py --to /tmp/before``.
+containers' memory grew. Another project's stack, as one of before: ``COMPOSE_FILE=… load.py --to /tmp/before``, and
+``--before /tmp/before.json`` beside it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -254,6 +256,15 @@ def markdown(
     return "\n".join([*lines, "", measure.in_words(measure.machine()), ""])
 
 
+def compared(before: Mapping[str, Any], rows: Sequence[Figures]) -> str:
+    """How many times as many requests a second there are as in ``before``, the figures of another run, as a table."""
+    then = {row["name"]: row["requests_per_second"] for row in before["rows"]}
+    both = [(one.name, then[one.name], one.requests_per_second) for one in rows if one.name in then]
+    lines = [f"| {name} | {was} | {now} | {now / was:.2f} |" for name, was, now in both]
+    head = ["## Before", "", "| request | requests/s before | requests/s | × |", "|---|--:|--:|--:|"]
+    return "\n".join([*head, *lines, "", f"Before: {measure.in_words(before['machine'])}", ""])
+
+
 def main() -> int:
     """Start a stack, load it, keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -261,6 +272,7 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=0, help="then 80 %% of what it can do, for so long")
     parser.add_argument("--to", type=Path, default=Path(__file__).with_suffix(""), help="the figures, without suffix")
+    parser.add_argument("--before", type=Path, help="the figures of another run, to be compared with")
     arguments = parser.parse_args()
     commands.stop_on_signals()
     run = current()
@@ -288,9 +300,12 @@ def main() -> int:
         "machine": measure.machine(), "seconds": arguments.seconds, "concurrency": arguments.concurrency,
         "up_seconds": round(up_seconds, 1), "rows": [asdict(one) for one in found],
         "steady": asdict(steady) if steady else None,
+        "before": json.loads(arguments.before.read_text()) if arguments.before else None,
     }  # fmt: skip
     arguments.to.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     text = markdown(found, arguments.seconds, arguments.concurrency, up_seconds, steady)
+    if content["before"]:
+        text += f"\n{compared(content['before'], found)}"
     arguments.to.with_suffix(".md").write_text(text)
     print(text)
     return 1 if steady and steady.errors else 0
