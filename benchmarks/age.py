@@ -53,6 +53,7 @@ FIGURES = {
     "fleet": _script("fleet", *_BUILDS, "tasks/sharing", words=("--images", "300", "--minutes", "6")),
     "load": _script("load", "services", "docker"),
     "many_images": _script("many_images", "tasks/sharing"),
+    "memory_recall": _script("memory_recall", "benchmarks/memory_inside.py", "services/memory", "docker/postgres"),
     "nothing_changed": _script("nothing_changed", *_BUILDS, also=_NEWEST),
     "one_change": _script("one_change", *_BUILDS, "docker/base-python", "docker/auth", also=_NEWEST),
     "reproducible": _script("reproducible", *_IMAGES),
