@@ -1,8 +1,8 @@
 """Whatever is sent to any operation of the three APIs, no service makes a mistake: schemathesis reads what each says of
 itself, and makes requests of it, right ones and wrong ones.
 
-API_CASES is how many at random for each operation, beside those at the edges of what is allowed: a few here,
-`API_CASES=1000 doit ci_test -- -k any_request` by hand.
+API_CASES is how many at random for each operation, beside those at the edges of what is allowed: a few here, by hand
+`API_CASES=1000 RATE_LIMIT_PER_MINUTE=1000000 doit ci_test -- -k any_request` (what is refused too often is late).
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ def checked(body: bytes) -> tuple[str, list[dict[str, Any]], bool]:
             one["content"] = one.get("content") or ""  # of a message that only asks for tools
             if isinstance(one["content"], list):  # content parts
                 one["content"] = " ".join(part.get("text", "") for part in one["content"])
-        if not isinstance(messages, list) or not all(isinstance(one["content"], str) for one in messages):
+        texts = [one[key] for one in messages for key in ("role", "content")]
+        if not isinstance(messages, list) or not all(isinstance(one, str) for one in texts):
             raise BadRequest("messages must be a list of messages")
         if not any(one["role"] == "user" for one in messages):
             raise BadRequest("there is no message of a user")
