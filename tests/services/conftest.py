@@ -71,6 +71,16 @@ async def database(stores: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
         await admin.close()
 
 
+@pytest.fixture
+async def redis(stores: dict[str, Any]) -> AsyncIterator[Any]:
+    """A client of Redis that may do everything."""
+    from redis.asyncio import Redis
+
+    host, port, password = stores["redis_host"], int(stores["redis_port"]), stores["redis_password"]
+    async with Redis(host=host, port=port, password=password) as client:
+        yield client
+
+
 @pytest.fixture(autouse=True)
 def health_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("common.health.FRESH_SECONDS", 0)

@@ -76,16 +76,13 @@ async def token_for_nobody(http: httpx.AsyncClient) -> int:
     return (await http.post("/token", data={"username": "nobody", "password": "x"})).status_code
 
 
-async def test_a_redis_that_is_full_is_seen(http: httpx.AsyncClient, stores: dict[str, Any]) -> None:
-    async with Redis(
-        host=stores["redis_host"], port=int(stores["redis_port"]), password=stores["redis_password"]
-    ) as redis:
-        limit = (await redis.config_get("maxmemory"))["maxmemory"]
-        await redis.config_set("maxmemory", 1)
-        try:
-            health = await http.get("/health")
-        finally:
-            await redis.config_set("maxmemory", limit)
+async def test_a_redis_that_is_full_is_seen(http: httpx.AsyncClient, redis: Redis) -> None:
+    limit = (await redis.config_get("maxmemory"))["maxmemory"]
+    await redis.config_set("maxmemory", 1)
+    try:
+        health = await http.get("/health")
+    finally:
+        await redis.config_set("maxmemory", limit)
     assert (health.status_code, health.json()["checks"]["redis"]) == (503, "does not answer")
     assert (await http.get("/health")).status_code == 200
 

@@ -232,18 +232,15 @@ async def test_nothing_without_a_credential(http: httpx.AsyncClient, method: str
     assert (expired.status_code, expired.json()["detail"]) == (401, "The access token has expired.")
 
 
-async def test_a_revoked_credential_is_refused_at_once(http: httpx.AsyncClient, stores: dict[str, Any]) -> None:
+async def test_a_revoked_credential_is_refused_at_once(http: httpx.AsyncClient, redis: Redis) -> None:
     name = f"user-{uuid.uuid4()}"
     await add(http, bearer(name), TEXTS[0])
-    async with Redis(
-        host=stores["redis_host"], port=int(stores["redis_port"]), password=stores["redis_password"]
-    ) as redis:
-        for key, value in ((f"auth:revoked:{name}'s credential", "1"), (f"auth:ended:{user_of(name)}", "99999999999")):
-            await redis.set(key, value, ex=60)
-            answer = await http.post("/search", json={"query": "a"}, headers=bearer(name))
-            assert (answer.status_code, answer.json()["detail"]) == (401, "The access token was revoked.")
-            await redis.delete(key)
-        await redis.set(f"auth:ended:{user_of(name)}", "1", ex=60)  # those from before that time only
+    for key, value in ((f"auth:revoked:{name}'s credential", "1"), (f"auth:ended:{user_of(name)}", "99999999999")):
+        await redis.set(key, value, ex=60)
+        answer = await http.post("/search", json={"query": "a"}, headers=bearer(name))
+        assert (answer.status_code, answer.json()["detail"]) == (401, "The access token was revoked.")
+        await redis.delete(key)
+    await redis.set(f"auth:ended:{user_of(name)}", "1", ex=60)  # those from before that time only
     assert (await http.post("/search", json={"query": "a"}, headers=bearer(name))).status_code == 200
 
 
@@ -264,7 +261,7 @@ async def test_an_api_key_is_exchanged(http: httpx.AsyncClient, auth: Neighbour)
 
 
 async def test_an_api_key_is_exchanged_once_and_still_ends_at_once(
-    http: httpx.AsyncClient, auth: Neighbour, stores: dict[str, Any]
+    http: httpx.AsyncClient, auth: Neighbour, redis: Redis
 ) -> None:
     value = f"vls_good-{uuid.uuid4()}"
     key = {"X-API-Key": value}
@@ -277,15 +274,12 @@ async def test_an_api_key_is_exchanged_once_and_still_ends_at_once(
 
     assert [await asked() for _ in range(3)] == [200] * 3
     assert exchanged() == 1
-    async with Redis(
-        host=stores["redis_host"], port=int(stores["redis_port"]), password=stores["redis_password"]
-    ) as redis:
-        # "Log out everywhere" ends tokens, not API keys: what it was exchanged for counts no more, it does.
-        await redis.set(f"auth:ended:{user_of(value)}", repr(time.time()), ex=60)
-        assert [await asked() for _ in range(3)] == [200] * 3
-        assert exchanged() == 2
-        await redis.set(f"auth:revoked:{value}", "1", ex=60)
-        assert await asked() == 401
+    # "Log out everywhere" ends tokens, not API keys: what it was exchanged for counts no more, it does.
+    await redis.set(f"auth:ended:{user_of(value)}", repr(time.time()), ex=60)
+    assert [await asked() for _ in range(3)] == [200] * 3
+    assert exchanged() == 2
+    await redis.set(f"auth:revoked:{value}", "1", ex=60)
+    assert await asked() == 401
 
 
 async def test_a_token_that_was_good_expires(
