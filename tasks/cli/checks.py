@@ -35,6 +35,8 @@ _PROGRAMS = {
     "docker-registry": "docker-registry",
     "redis-server": "redis-server",
     "mmdebstrap": "mmdebstrap",
+    "arch-test": "arch-test",
+    "qemu-aarch64-static": "qemu-user-static",
 }
 
 
