@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -56,6 +57,27 @@ def test_it_leaves_the_containers_of_the_other_engine_reachable(published: str, 
     except UserError as trouble:
         pytest.skip(str(trouble))
     assert rules(published) == before
+
+
+def test_its_bridge_keeps_its_address_while_steps_come_and_go(busybox: str) -> None:
+    """A download that runs meanwhile sends to that address: a build of all images stood still for 40 to 60 s."""
+
+    def address(folder: Path) -> str:
+        bridge = json.loads((folder / "daemon.json").read_text())["bridge"]
+        return Path(f"/sys/class/net/{bridge}/address").read_text()
+
+    try:
+        with temporary_engine("tst-bridge-") as engine:
+            folder = Path(engine.address.removeprefix("unix://")).parent
+            seen = {address(folder)}
+            engine.load(busybox)
+            for _ in range(2):
+                started = ["docker", "run", "--detach", "--rm", busybox, "sleep", "60"]
+                assert subprocess.run(started, env=engine.environ, capture_output=True).returncode == 0
+                seen.add(address(folder))
+    except UserError as trouble:
+        pytest.skip(str(trouble))
+    assert len(seen) == 1, seen
 
 
 def namespaces(folder: Path) -> list[str]:
