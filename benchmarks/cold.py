@@ -27,9 +27,9 @@ from tasks.base import commands
 
 ABOUT = """
 Each command builds a copy of this stack in an engine of its own that holds the base image, no other image and no build
-cache. Only what cache mounts hold stays, the packages that a build before the first round downloaded; package indexes are
-still asked over the network, and a round in which a download failed is taken again. Bake gets what `doit plan --bake`
-prints; the rounds are in turns.
+cache. Only what cache mounts hold stays, the packages that a build before the first round downloaded; package indexes
+are still asked over the network, and a round in which a download failed is taken again. Bake gets what
+`doit plan --bake` prints; the rounds are in turns.
 """
 
 SETTLE_SECONDS = 10.0  # engines tidy up for a while: whoever came second was 4 s slower
