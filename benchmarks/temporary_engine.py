@@ -143,10 +143,11 @@ def _bridge() -> Iterator[str]:
     taken = _run("ip", "-brief", "-4", "address")
     # Two processes that start at once look in different places first.
     numbers = ((os.getpid() + more) % 256 for more in range(256))
-    subnet = next(found for number in numbers if f" {(found := f'10.214.{number}')}." not in taken)
+    free = next(number for number in numbers if f" 10.214.{number}." not in taken)
+    subnet = f"10.214.{free}"
     # An address of its own, made of its network as Docker does it: one that has none takes the lowest of its ports',
     # which come and go with each step, and who still sends to the one before waits for up to a minute.
-    _run("ip", "link", "add", name, "address", f"02:42:0a:d6:{int(subnet.rpartition('.')[2]):02x}:01", "type", "bridge")
+    _run("ip", "link", "add", name, "address", f"02:42:0a:d6:{free:02x}:01", "type", "bridge")
     try:
         _run("ip", "address", "add", f"{subnet}.1/24", "dev", name)
         _run("ip", "link", "set", name, "up")

@@ -60,7 +60,7 @@ def test_it_leaves_the_containers_of_the_other_engine_reachable(published: str, 
 
 
 def test_its_bridge_keeps_its_address_while_steps_come_and_go(busybox: str) -> None:
-    """A download that runs meanwhile sends to that address: a build of all images stood still for 40 to 60 s."""
+    """A download that runs meanwhile sends to that address: a build of all images stood still for up to a minute."""
 
     def address(folder: Path) -> str:
         bridge = json.loads((folder / "daemon.json").read_text())["bridge"]
