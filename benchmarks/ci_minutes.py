@@ -151,7 +151,7 @@ class _Declared:
 
 
 def counted(repository: Path, file: str, count: int) -> Counts:
-    """Go through the last commits of a history. ``UserError`` where there is none."""
+    """Go through the last commits of a history. ``UserError`` where none can be counted."""
     counts, before = Counts(), ""
     environ = plain()
     files = tuple(repository / each for each in file.split(os.pathsep))
@@ -165,6 +165,8 @@ def counted(repository: Path, file: str, count: int) -> Counts:
                     say(f"{commit} is passed over: {error}")
                 say(f"{counts.commits} of {count}: {commit} {subject[:50]}")
             before = commit
+    if not counts.commits:
+        raise UserError("none of its commits could be counted", where=str(repository), remedy="give --file, of a clone")
     return counts
 
 
@@ -218,12 +220,17 @@ def _doit(*words: str) -> str:
 
 def compared() -> dict[str, float]:
     """How long a build of one image of this stack takes, of the Dockerfiles that Docker's documentation teaches."""
-    rows = json.loads(KEPT.with_name("compare_performance.json").read_text())["rows"]
+    rows = _comparison()["rows"]
     known = {row["metric"]: row["documented"] for row in rows}
     images = sum(row["metric"].endswith(": size") for row in rows)
     edited = (known["after a code change"] + known["after a change of dependencies"]) / 2
     every = known["everything, from an empty cache"] / images
     return {"nothing": every, "edited": edited, "unchanged": known["nothing changed"] / images}
+
+
+def _comparison() -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(KEPT.with_name("compare_performance.json").read_text())
+    return kept
 
 
 def keep(name: str, counts: Counts | None, tests: Mapping[str, float] | None) -> None:
@@ -251,8 +258,9 @@ def markdown(kept: Mapping[str, Any]) -> str:
         one = Seconds(**compared(), test=tests["test"], end_to_end=tests["end_to_end"], plan=0)
         lines += [
             f"A build of an image is {one.nothing:.1f} s from nothing, {one.edited:.1f} s after an edit, "
-            f"{one.unchanged:.2f} s where nothing changed; a test is {one.test:g} s and the end-to-end test "
-            f"{one.end_to_end:g} s, measured {measure.in_words(tests['machine'])}.",
+            f"{one.unchanged:.2f} s where nothing changed, measured {measure.in_words(_comparison()['machine'])}. "
+            f"A test is {one.test:g} s and the end-to-end test {one.end_to_end:g} s, "
+            f"measured {measure.in_words(tests['machine'])}.",
             "",
         ]
     lines += [f"| history | | {' | '.join(_COLUMNS)} |"]

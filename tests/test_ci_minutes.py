@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ci_minutes
+from benchmarks import ci_minutes, measure
 from benchmarks.ci_minutes import Counts, Seconds, Way
+from tasks.base.errors import UserError
 from tests.conftest import needs_docker_command
 from tests.test_since import START, History
 
@@ -51,17 +52,29 @@ def test_a_history_is_counted_from_git_alone(tmp_path: Path, monkeypatch: pytest
     }
 
 
+@needs_docker_command
+def test_a_history_of_which_nothing_was_counted_is_not_kept(tmp_path: Path) -> None:
+    history = History(tmp_path / "app")
+    history.commit(START)
+    history.commit({"base/f": "2\n"})
+    with pytest.raises(UserError, match="none of its commits could be counted"):
+        ci_minutes.counted(history.folder, "another.yml", 1)
+
+
 def test_the_table_says_whose_seconds_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ci_minutes, "KEPT", tmp_path / "ci_minutes.json")
     compared = {"after a code change": 1, "after a change of dependencies": 3, "nothing changed": 2}
     rows = [{"metric": metric, "documented": value} for metric, value in compared.items()]
     rows += [{"metric": "everything, from an empty cache", "documented": 20}]
     rows += [{"metric": f"{name}: size", "documented": 1} for name in ("a", "b")]
-    (tmp_path / "compare_performance.json").write_text(json.dumps({"rows": rows}))
+    (tmp_path / "compare_performance.json").write_text(
+        json.dumps({"rows": rows, "machine": {**measure.machine(), "date": "that day"}})
+    )
     counts = Counts()
     counts.add({"a"}, set(), {"a"}, {"a", "b"}, {"a", "b"})
     ci_minutes.keep("them", counts, {"test": 20, "end_to_end": 60})
     said = (tmp_path / "ci_minutes.md").read_text()
     assert "A build of an image is 10.0 s from nothing, 2.0 s after an edit, 1.00 s where nothing changed" in said
+    assert "measured that day UTC" in said, "builds and tests need not be of one run"
     assert "| them | layer caching alone | 2 | 1 | 2 | 1 | 0 | 3 | 1.7 | 3 |" in said
     assert "| them | plan --at | 1 | 0 | 1 | 0 | 0 | 2 | 0.4 | 2 |" in said
