@@ -85,7 +85,7 @@ PROJECT = {
     "web/www/index.html": "first\n",
     "web/c$f/a": "loaded\n",
     "web/c$f/gen/x": "1\n",
-    "web/app/run": "echo serving; touch /tmp/well; exec httpd -f -p 80 -h /www\n",
+    "web/app/run": "echo serving; grep -q ill /settings || touch /tmp/well; exec httpd -f -p 80 -h /www\n",
 }
 
 
@@ -427,6 +427,13 @@ def test_edits_reach_the_running_services(stack: Stack) -> None:
         assert stack.ids()["store"] == ids["store"]
         assert stack.ids()["web"] != ids["web"]
         assert docker("exec", stack.ids()["web"], "cat", "/settings").stdout == "2\n"
+
+        # Nobody waits for the health of what is edited again.
+        stack.write({"web/settings": "ill\n"})
+        wait_until("it runs", lambda: docker("exec", stack.ids()["web"], "cat", "/settings").stdout == "ill\n")
+        stack.write({"web/settings": "3\n"})
+        wait_until("and the next", lambda: docker("exec", stack.ids()["web"], "cat", "/settings").stdout == "3\n")
+        assert not any("unhealthy" in line for line in followed.said), followed.said
 
         stack.write({"web/Dockerfile": "FROM base\nCOPY nowhere /\n"})
         followed.wait_for("nowhere")

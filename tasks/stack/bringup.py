@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -46,10 +46,10 @@ class Terms:
     log: Path
 
 
-def terms(run: Run, command: str) -> Terms:
-    """As the settings of this run say, for one of its commands."""
+def terms(run: Run, command: str, enough: Callable[[], bool] | None = None) -> Terms:
+    """As the settings of this run say, for one of its commands; ``enough`` as in ``Limits``."""
     settings = run.settings
-    limits = Limits(overall=settings.up_seconds, service=settings.up_service_seconds)
+    limits = Limits(overall=settings.up_seconds, service=settings.up_service_seconds, enough=enough)
     return Terms(run.events, limits, log_of(run, command))
 
 

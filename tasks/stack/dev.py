@@ -17,8 +17,9 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def _follow(run: Run, compose: Compose, seen: _Seen, before: Stats, logs: Follow
                 both = {name: seen.inputs.get(name, frozenset()) | files for name, files in after.inputs.items()}
                 seen = after
                 what = reaction(pending, after.services, both, after.project, after.hidden)
-                _react(run, compose, what, after, logs)
+                _react(run, compose, what, after, logs, partial(_edited_again, before, folders, after))
                 pending = set()
             if seen.folders() != folders:
                 break
@@ -212,6 +213,12 @@ def edited(before: Stats, now: Stats) -> set[Path]:
     return {path for path in changed if counts(Change.modified, str(path))}
 
 
+def _edited_again(before: Stats, folders: Iterable[Path], seen: _Seen) -> bool:
+    """Whether something was edited since that calls for more."""
+    changed = edited(before, stats_of(folders))
+    return reaction(changed, seen.services, seen.inputs, seen.project, seen.hidden) != Reaction()
+
+
 def _moments(folders: Iterable[Path]) -> Iterator[None]:
     """When to look: once the system has begun to watch these folders, and whenever it says that one changed."""
     import watchfiles
@@ -234,7 +241,10 @@ def _moments(folders: Iterable[Path]) -> Iterator[None]:
             yield
 
 
-def _react(run: Run, compose: Compose, what: Reaction, seen: _Seen, logs: Follower) -> None:
+def _react(
+    run: Run, compose: Compose, what: Reaction, seen: _Seen, logs: Follower, edited_again: Callable[[], bool]
+) -> None:
+    """Do what edits call for; for the health of what was started only those wait who do not edit again."""
     began = time.monotonic()
     if what.build or what.project:
         images = seen.concerned(what.build) or list(what.build)
@@ -245,7 +255,7 @@ def _react(run: Run, compose: Compose, what: Reaction, seen: _Seen, logs: Follow
         if images and doit(["run", *(f"build_optimized:{name}" for name in images)]):
             raise UserError("not built; the stack runs on as it is")
         with logs.paused():
-            start(run, compose, "dev")
+            start(run, compose, "dev", enough=edited_again)
         _say(f"done in {time.monotonic() - began:.1f} s")
     restart = [name for name in what.restart if name in seen.services and seen.services[name].replicas]
     if restart:

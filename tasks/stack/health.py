@@ -20,6 +20,8 @@ from tasks.engine.containers import Container, Containers, Event
 RESTARTS = 5
 # Events can be lost with the engine's connection; looking costs a few milliseconds.
 _LOOK_SECONDS = 1.0
+# Where somebody may have had enough of waiting, that is asked this often.
+_ASK_SECONDS = 0.1
 # Where nothing checks it, a process that is going to fail for want of something has done so by then, mostly.
 STEADY_SECONDS = 3.0
 
@@ -36,10 +38,12 @@ class Health(StrEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to wait, in seconds: for everything, and for one service beyond what its health check grants it."""
+    """How long to wait, in seconds: for everything, and for one service beyond what its health check grants it.
+    ``enough``: whether nobody waits any longer, asked once Compose is done; for who goes on with something else."""
 
     overall: float
     service: float
+    enough: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How waiting ended: the verdict of each service, its containers, what happened, and how long it took."""
+    """How waiting ended: the verdict of each service, its containers, what happened, how long it took, and whether
+    nobody waited any longer (``Limits.enough``)."""
 
     verdicts: Mapping[str, Verdict]
     containers: Sequence[Container]
     events: Sequence[Event]
     seconds: float
+    cut_short: bool = False
 
     @property
     def failed(self) -> dict[str, Verdict]:
@@ -102,9 +108,11 @@ def wait(
             show(verdicts, seconds)
             states = {verdict.state for verdict in verdicts.values()}
             over = Health.FAILED in states or (not busy and Health.WAITING not in states) or seconds > limits.overall
-            happened += _drain(events, 0 if over else _LOOK_SECONDS)
-            if over:
-                return Outcome(verdicts, containers, happened, seconds)
+            cut_short = bool(not over and not busy and limits.enough and limits.enough())
+            pause = _ASK_SECONDS if limits.enough else _LOOK_SECONDS
+            happened += _drain(events, 0 if over or cut_short else pause)
+            if over or cut_short:
+                return Outcome(verdicts, containers, happened, seconds, cut_short)
 
 
 @dataclass(frozen=True)

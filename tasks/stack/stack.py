@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tasks.base import commands, lock
@@ -52,9 +52,9 @@ def up(run: Run, seed_from: str = "") -> None:
     start(run, checkout.settled(run), "up", seed_from)
 
 
-def start(run: Run, compose: Compose, task: str, seed_from: str = "") -> None:
-    """Start the stack for ``task``, with the data of another checkout's (``seed``) if one is named, wait for health,
-    tell its table; ``UserError`` says which service is not healthy, and why."""
+def start(run: Run, compose: Compose, task: str, seed_from: str = "", enough: Callable[[], bool] | None = None) -> None:
+    """Start the stack for ``task``, with the data of another checkout's (``seed``) if one is named, wait for health, or
+    until that is ``enough``, tell its table; ``UserError`` says which service is not healthy, and why."""
     with locked(run, compose.project):
         kept = images.kept(run)
         if seed_from:
@@ -62,11 +62,11 @@ def start(run: Run, compose: Compose, task: str, seed_from: str = "") -> None:
 
             seed.seed(run, compose, seed_from, kept)
         checkout.pin(run, compose, kept)
-        outcome = bringup.start(compose, bringup.terms(run, task), built=images.named(kept))
+        outcome = bringup.start(compose, bringup.terms(run, task, enough), built=images.named(kept))
         if outcome.healthy:
             journal.close_left(run, "this stack is healthy")
     run.events.emit(ServicesListed(rows_of(outcome)))
-    if not outcome.healthy:
+    if not outcome.healthy and not outcome.cut_short:
         raise UserError(bringup.explain(outcome, compose))
 
 
