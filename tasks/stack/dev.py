@@ -55,6 +55,15 @@ class Reaction:
     run: tuple[tuple[str, Command], ...] = ()
 
 
+@dataclass(frozen=True)
+class _Stack:
+    """What is followed: the run, its project with the sources mounted, and the logs that are shown."""
+
+    run: Run
+    compose: Compose
+    logs: Follower
+
+
 def dev(run: Run) -> None:
     """Start the stack with its sources mounted and react to edits until Ctrl-C; the stack goes on running then."""
     compose = checkout.settled(run)
@@ -65,7 +74,7 @@ def dev(run: Run) -> None:
     start(run, compose, "dev")
     atexit.register(print, "no longer following; the stack still runs (doit down_optimized ends it)", file=sys.stderr)
     with Follower(compose) as logs:
-        _follow(run, compose, seen, before, logs)
+        _follow(_Stack(run, compose, logs), seen, before)
 
 
 def mounted(compose: Compose, override: Path) -> Compose:
@@ -121,7 +130,7 @@ def _mount(rule: Sync) -> dict[str, Any]:
     return {"type": "bind", "source": source, "target": target, "read_only": True}
 
 
-def _follow(run: Run, compose: Compose, seen: _Seen, before: Stats, logs: Follower) -> None:
+def _follow(stack: _Stack, seen: _Seen, before: Stats) -> None:
     announced = False
     pending: set[Path] = set()
     while not commands.stopping():
@@ -137,11 +146,11 @@ def _follow(run: Run, compose: Compose, seen: _Seen, before: Stats, logs: Follow
             # What could not be done, say for a Dockerfile that is half written, is tried again with the next edit.
             pending |= changed
             with _reported():
-                after = _Seen.now(Run(run.files, run.environ), compose)
+                after = _Seen.now(Run(stack.run.files, stack.run.environ), stack.compose)
                 both = {name: seen.inputs.get(name, frozenset()) | files for name, files in after.inputs.items()}
                 seen = after
                 what = reaction(pending, after.services, both, after.project, after.hidden)
-                _react(run, compose, what, after, logs, partial(_edited_again, before, folders, after))
+                _react(stack, what, after, partial(_edited_again, before, folders, after))
                 pending = set()
             if seen.folders() != folders:
                 break
@@ -241,9 +250,7 @@ def _moments(folders: Iterable[Path]) -> Iterator[None]:
             yield
 
 
-def _react(
-    run: Run, compose: Compose, what: Reaction, seen: _Seen, logs: Follower, edited_again: Callable[[], bool]
-) -> None:
+def _react(stack: _Stack, what: Reaction, seen: _Seen, edited_again: Callable[[], bool]) -> None:
     """Do what edits call for; for the health of what was started only those wait who do not edit again."""
     began = time.monotonic()
     if what.build or what.project:
@@ -254,17 +261,17 @@ def _react(
         )
         if images and doit(["run", *(f"build_optimized:{name}" for name in images)]):
             raise UserError("not built; the stack runs on as it is")
-        with logs.paused():
-            start(run, compose, "dev", enough=edited_again)
+        with stack.logs.paused():
+            start(stack.run, stack.compose, "dev", enough=edited_again)
         _say(f"done in {time.monotonic() - began:.1f} s")
     restart = [name for name in what.restart if name in seen.services and seen.services[name].replicas]
     if restart:
         _say(f"restarting {', '.join(restart)}")
-        with logs.paused():
-            _restart(run, compose, restart)
+        with stack.logs.paused():
+            _restart(stack.run, stack.compose, restart)
         _say(f"{', '.join(restart)} runs the edited sources after {time.monotonic() - began:.1f} s")
     for name, command in what.run:
-        _run(run, compose, name, command)
+        _run(stack.run, stack.compose, name, command)
 
 
 def _run(run: Run, compose: Compose, name: str, command: Command) -> None:
