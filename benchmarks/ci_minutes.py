@@ -30,7 +30,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -218,19 +218,14 @@ def _doit(*words: str) -> str:
     return measure.run([*DOIT, *words], cwd=ROOT, env=plain()).stdout
 
 
-def compared() -> dict[str, float]:
-    """How long a build of one image of this stack takes, of the Dockerfiles that Docker's documentation teaches."""
-    rows = _comparison()["rows"]
+def compared(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How long a build of one image of this stack takes, of the Dockerfiles that Docker's documentation teaches, by the
+    rows of the comparison."""
     known = {row["metric"]: row["documented"] for row in rows}
     images = sum(row["metric"].endswith(": size") for row in rows)
     edited = (known["after a code change"] + known["after a change of dependencies"]) / 2
     every = known["everything, from an empty cache"] / images
     return {"nothing": every, "edited": edited, "unchanged": known["nothing changed"] / images}
-
-
-def _comparison() -> dict[str, Any]:
-    kept: dict[str, Any] = json.loads(KEPT.with_name("compare_performance.json").read_text())
-    return kept
 
 
 def keep(name: str, counts: Counts | None, tests: Mapping[str, float] | None) -> None:
@@ -255,10 +250,11 @@ def markdown(kept: Mapping[str, Any]) -> str:
     lines = ["# Minutes of CI over public histories", "", *(__doc__ or "").strip().splitlines()[5:], ""]
     tests = kept["tests"]
     if tests:
-        one = Seconds(**compared(), test=tests["test"], end_to_end=tests["end_to_end"], plan=0)
+        comparison = json.loads(KEPT.with_name("compare_performance.json").read_text())
+        one = Seconds(**compared(comparison["rows"]), test=tests["test"], end_to_end=tests["end_to_end"], plan=0)
         lines += [
             f"A build of an image is {one.nothing:.1f} s from nothing, {one.edited:.1f} s after an edit, "
-            f"{one.unchanged:.2f} s where nothing changed, measured {measure.in_words(_comparison()['machine'])}. "
+            f"{one.unchanged:.2f} s where nothing changed, measured {measure.in_words(comparison['machine'])}. "
             f"A test is {one.test:g} s and the end-to-end test {one.end_to_end:g} s, "
             f"measured {measure.in_words(tests['machine'])}.",
             "",
