@@ -6,6 +6,7 @@ import collections
 import contextlib
 import itertools
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import textwrap
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,44 +72,56 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 needs_docker_command = pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker command")
 
 
-# The files that take longest, the longest first, for what begins last is what all workers wait for. The others follow
-# as they are named. `doit test` ends with what took longest this time.
-LONG = [
-    "judged", "differential", "fresh_clone", "distroless", "profiles", "documented", "stack", "images", "several",
-    "share", "cache", "migrate", "test_image", "edge", "model_whole", "compare", "replay_history", "agreement",
-    "whole_runs", "rebuild", "backup", "shared_base", "engine_dies", "kill_group", "state_runs", "input_files",
-    "keyless", "doitw", "ci", "sbom", "builder",
-]  # fmt: skip
+SECONDS = ROOT / "tests" / "seconds.json"
+"""How long each file of tests took on two cores, in seconds; a run with ``KEEP_SECONDS`` set writes it."""
 
 
-def _place(item: pytest.Item) -> int:
-    name = item.path.stem.removeprefix("test_")
-    return LONG.index(name) if name in LONG else len(LONG)
+def place(nodeid: str, seconds: Mapping[str, float]) -> float:
+    """Where a test's file stands in a run: what begins last is what all workers wait for, so the longest come first,
+    and before them those that were never measured."""
+    return -seconds.get(_file(nodeid), math.inf)
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0].removeprefix("tests/")
+
+
+def measured() -> dict[str, float]:
+    """The seconds that are kept of each file, by its path below ``tests``."""
+    return dict(json.loads(SECONDS.read_text())) if SECONDS.exists() else {}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before marks select: whoever asks for the engine is marked, and what needs the images of the stack gets them."""
-    items.sort(key=_place)
+    """Before marks select: whoever asks for the engine is marked, what asks for the newer one confirms what others show,
+    and what needs the images of the stack gets them."""
+    seconds = measured()
+    items.sort(key=lambda item: place(item.nodeid, seconds))
     for item in items:
         assert isinstance(item, pytest.Function)
         given = item.callspec.params if hasattr(item, "callspec") else {}
         if "engine" in item.fixturenames and "engine" not in given:  # a parameter of that name is none
             item.add_marker("engine")
+        if "newer" in item.fixturenames:
+            item.add_marker("all")
         if item.get_closest_marker("stack"):
             item.fixturenames.insert(0, "stack_images")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Beside the tests that took longest, where ``--durations`` asks for them, the files."""
+    """Beside the tests that took longest, where ``--durations`` asks for them, each file."""
     seconds: collections.Counter[str] = collections.Counter()
     for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
         if isinstance(report, pytest.TestReport):
-            seconds[report.nodeid.partition("::")[0]] += report.duration  # type: ignore[assignment]
+            seconds[_file(report.nodeid)] += report.duration  # type: ignore[assignment]
     if config.option.durations and len(seconds) > 1:
-        terminalreporter.section(f"slowest {config.option.durations} files")
-        for name, count in seconds.most_common(config.option.durations):
-            terminalreporter.write_line(f"{count:.2f}s {name}")
+        terminalreporter.section(f"seconds of each file, {sum(seconds.values()):.0f} together")
+        told = [f"{count:7.1f} {name.removesuffix('.py'):29}" for name, count in seconds.most_common()]
+        for at in range(0, len(told), 3):
+            terminalreporter.write_line(" ".join(told[at : at + 3]))
+    if os.environ.get("KEEP_SECONDS"):
+        kept = measured() | {name: round(count, 1) for name, count in seconds.items()}
+        SECONDS.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
 
 
 @pytest.fixture(scope="session", autouse=True)

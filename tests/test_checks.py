@@ -15,7 +15,7 @@ from doit.cmdparse import CmdOption, TaskParse
 
 from tasks.cli import checks
 from tasks.cli.lock import LOCKS, lock
-from tests.conftest import LONG, ROOT
+from tests.conftest import ROOT, measured, place
 
 
 @pytest.fixture
@@ -50,8 +50,15 @@ def test_the_lock_is_installed_by_uv_and_else_by_pip(monkeypatch: pytest.MonkeyP
     assert ran == [("pip", uv), ("uv", "requirements-dev.txt"), ("pip", "requirements-dev.txt")][: 2 if able else 3]
 
 
-def test_what_is_begun_first_is_there() -> None:
-    assert set(LONG) <= {path.stem.removeprefix("test_") for path in ROOT.glob("tests/**/test_*.py")}
+def test_the_longest_file_begins_first_and_before_it_what_was_never_measured() -> None:
+    seconds = {"test_a.py": 2.0, "test_b.py": 30.0}
+    files = ["tests/test_a.py::test_one", "tests/test_b.py::test_two", "tests/faults/test_new.py::test_three"]
+    assert sorted(files, key=lambda file: place(file, seconds)) == [files[2], files[1], files[0]]
+
+
+def test_what_was_measured_is_there() -> None:
+    assert measured()
+    assert set(measured()) <= {str(path.relative_to(ROOT / "tests")) for path in ROOT.glob("tests/**/test_*.py")}
 
 
 @pytest.mark.parametrize("task", [checks.task_test, checks.task_test_unit])
@@ -121,7 +128,7 @@ def test_the_command_of_ci_forbids_skips_whoever_starts_it(tmp_path: Path, given
     (tmp_path / "doitw").chmod(0o755)
     env = {name: value for name, value in os.environ.items() if name != "CI"} | ({} if given is None else {"CI": given})
     done = subprocess.run([tmp_path / ".ci/run"], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout == f"test CI={handed}\n"
+    assert done.stdout == f"test --all CI={handed}\n"
 
 
 def test_where_skips_are_forbidden_one_is_a_failure(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ class Bench:
         return buildkit.Question(context, self.dockerfile_of(context), self.case.target, self.case.args, contexts)
 
     def idle(self, *changes: Sequence[Mutation]) -> list[bool]:
-        """After each of these changes: does BuildKit find every step in its cache?"""
+        """After each of these changes (none: an equal context): does BuildKit find every step in its cache?"""
         contexts = [self.copy(*mutations) for mutations in changes]
         answers = buildkit.ask_all([self.question(context) for context in contexts])
         for context in contexts:
@@ -159,6 +159,12 @@ class Asked:
         mutations = {name: list(all_of(one.first)) for name, one in self.benches.items()}
         for some in itertools.zip_longest(*mutations.values()):
             self._ask({name: one for name, one in zip(mutations, some, strict=True) if one})
+
+    def bench(self, case: Case) -> Bench:
+        """Where a case is tried; skips what this BuildKit does not know."""
+        if case.needs in self.lacking:
+            pytest.skip(f"this BuildKit has no {case.needs}")
+        return next(one for one in self.benches.values() if one.case is case)
 
     def _ask(self, mutations: dict[str, Mutation]) -> None:
         for name, mutation in mutations.items():
@@ -219,38 +225,56 @@ def asked(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[As
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_mutation_matters_to_the_plan_when_it_matters_to_buildkit(case, asked):
-    if case.needs in asked.lacking:
-        pytest.skip(f"this BuildKit has no {case.needs}")
-    bench = next(one for one in asked.benches.values() if one.case is case)
-    answer = buildkit.ask(bench.question(bench.copy()))
-    assert not answer.failed, answer.said
-    assert bench.idle([]) == [True], "BuildKit repeats steps for an equal context: it cannot be the judge"
-
+def test_a_mutation_that_is_fresh_to_the_plan_is_nothing_to_buildkit(case: Case, asked: Asked) -> None:
+    bench = asked.bench(case)
     quiet: dict[str, list[Mutation]] = {}
-    loud: dict[str, tuple[Mutation, Path]] = {}
     for mutation, decision in asked.answers[case.name]:
         if decision.action == "fresh":
             quiet.setdefault(mutation.kind, []).append(mutation)
-        elif decision.action == "broken":
-            question = bench.question(bench.copy(mutation))
-            assert buildkit.ask(question).failed, f"{mutation}: broken to us, but BuildKit builds it"
-        elif decision.inputs.fingerprint not in loud:
-            assert decision.action == "build"
-            loud[decision.inputs.fingerprint] = mutation, bench.copy(mutation)
-
     assert quiet, "some mutation must not matter, or this test compares nothing"
+    first = buildkit.ask(bench.question(bench.copy()))
+    assert not first.failed, first.said
     # All of a kind at once: if BuildKit is idle then, each of them is right.
-    for mutations, idle in zip(quiet.values(), bench.idle(*quiet.values()), strict=True):
-        if not idle:
+    unchanged, *idle = bench.idle([], *quiet.values())
+    assert unchanged, "BuildKit repeats steps for an equal context: it cannot be the judge"
+    for mutations, nothing_ran in zip(quiet.values(), idle, strict=True):
+        if not nothing_ran:
             alone = zip(mutations, bench.idle(*([mutation] for mutation in mutations)), strict=True)
             missed = [str(mutation) for mutation, idle in alone if not idle]
             pytest.fail(f"BuildKit builds again, we would not, after: {missed or list(map(str, mutations))}")
 
-    assert loud, "some mutation must matter, or this test compares nothing"
-    answers = buildkit.ask_all([bench.question(context) for _, context in loud.values()])
-    extra = [mutation for (mutation, _), answer in zip(loud.values(), answers, strict=True) if not _works(answer)]
+
+# Which mutations matter is asked of BuildKit one by one: one of each kind always, and the others with `--all`.
+@pytest.mark.parametrize("others", [False, pytest.param(True, marks=pytest.mark.all)], ids=["some", "others"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_mutation_that_is_stale_to_the_plan_is_work_for_buildkit(case: Case, others: bool, asked: Asked) -> None:
+    bench = asked.bench(case)
+    loud, broken = _that_matter(asked.answers[case.name], others)
+    assert loud or broken or others, "some mutation must matter, or this test compares nothing"
+    for mutation in broken:
+        question = bench.question(bench.copy(mutation))
+        assert buildkit.ask(question).failed, f"{mutation}: broken to us, but BuildKit builds it"
+    buildkit.ask(bench.question(bench.copy()))
+    answers = buildkit.ask_all([bench.question(bench.copy(mutation)) for mutation in loud])
+    extra = [mutation for mutation, answer in zip(loud, answers, strict=True) if not _works(answer)]
     assert not [str(mutation) for mutation in extra if not needless(case, mutation)]
+
+
+def _that_matter(answers: Sequence[tuple[Mutation, Decision]], others: bool) -> tuple[list[Mutation], list[Mutation]]:
+    """The mutations after which the plan builds, one for each result, and those after which it says broken: the first
+    of each kind, or all the others."""
+    kinds: set[tuple[str, str]] = set()
+    found: dict[str, list[Mutation]] = {"build": [], "broken": []}
+    known: set[str] = set()
+    for mutation, decision in answers:
+        if decision.action == "fresh" or (decision.action == "build" and decision.inputs.fingerprint in known):
+            continue
+        known.add(decision.inputs.fingerprint)
+        kind = mutation.kind, str(decision.action)
+        if (kind in kinds) == others:
+            found[decision.action].append(mutation)
+        kinds.add(kind)
+    return found["build"], found["broken"]
 
 
 def _works(answer: buildkit.Answer) -> bool:

@@ -64,6 +64,7 @@ def busybox(emulation: None, tmp_path: Path) -> Path:
 
 
 @pytest.mark.engine
+@pytest.mark.all
 def test_an_image_for_another_processor_is_built_and_runs(lab: Lab, busybox: Path) -> None:
     lab.write(FILES)
     shutil.copy(busybox, lab.folder / "busybox")

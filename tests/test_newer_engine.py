@@ -135,6 +135,7 @@ class Ran:
 
 
 SIDE_BY_SIDE = " ".join(checks._SIDE_BY_SIDE)
+ONCE, ELSEWHERE = f"here: pytest {SIDE_BY_SIDE} -m not all", f"here: pytest {SIDE_BY_SIDE} -m all"
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +146,15 @@ def base(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = Ran(monkeypatch)
     assert checks.run_tests([]) is None
-    assert ran.commands == ["here: doit build_optimized", f"here: pytest {SIDE_BY_SIDE}"]
+    assert ran.commands == ["here: doit build_optimized", ONCE]
+
+
+def test_what_confirms_it_elsewhere_runs_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = Ran(monkeypatch)
+    monkeypatch.setattr(checks, "run_mutants", lambda modules, sample: ran.commands.append(f"{sample} mutants"))
+    assert checks.run_tests([], more=True) is None
+    faults = "here: pytest -m faults tests/faults"
+    assert ran.commands == ["here: doit build_optimized", ONCE, ELSEWHERE, faults, "100 mutants"]
 
 
 def test_words_run_here_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,14 +166,14 @@ def test_words_run_here_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_uses_an_engine_runs_on_the_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = Ran(monkeypatch)
-    assert checks.run_tests([], "testing", "containerd") is None
+    assert checks.run_tests([], engine="testing", store="containerd") is None
     assert ran.commands == [
         "containerd: base:1",
         "containerd: doit build_optimized",
-        f"containerd: pytest {SIDE_BY_SIDE} --ignore=tests/test_judged.py -m engine or stack",
+        f"containerd: pytest {SIDE_BY_SIDE} -m (engine or stack) and not all",
     ]
     ran.commands.clear()
-    assert checks.run_tests(["tests/test_plan.py", "-x"], "testing", "classic") is None
+    assert checks.run_tests(["tests/test_plan.py", "-x"], engine="testing", store="classic") is None
     assert ran.commands == ["classic: base:1", "classic: pytest tests/test_plan.py -x"]
 
 
@@ -181,4 +190,4 @@ def test_where_it_cannot_be_had_that_is_said(monkeypatch: pytest.MonkeyPatch) ->
         raise UserError("no network")
 
     monkeypatch.setattr(newer_engine, "newer_engine", none)
-    assert "no network" in str(checks.run_tests([], "testing"))
+    assert "no network" in str(checks.run_tests([], engine="testing"))

@@ -96,6 +96,7 @@ def ask(stack: EphemeralStack, key: dict[str, str]) -> dict[str, Any]:
 
 
 @pytest.mark.stack
+@pytest.mark.all
 def test_a_model_on_processors_answers(stack: EphemeralStack, used: dict[str, Any]) -> None:
     assert used["task"]["state"] == "done"
     assert used["task"]["answer"]
@@ -116,6 +117,7 @@ def test_a_model_on_processors_answers(stack: EphemeralStack, used: dict[str, An
 
 
 @pytest.mark.stack
+@pytest.mark.all
 def test_every_query_of_the_dashboard_answers(stack: EphemeralStack, used: dict[str, Any]) -> None:
     with httpx.Client(base_url=stack.urls["PROMETHEUS_URL"], trust_env=False, timeout=10) as http:
 

@@ -116,6 +116,7 @@ def test_a_folder_without_history_is_said_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.all
 def test_a_real_comparison_finds_what_was_needed_and_no_more(tmp_path: Path) -> None:
     """Three engines, three ways: a whole replay of four edits on a small project, two scenarios, and sizes."""
     if os.geteuid() != 0:

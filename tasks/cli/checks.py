@@ -25,8 +25,12 @@ _QUICK = ("--hypothesis-profile=quick", "--timeout=300")
 _UNIT = (*_SIDE_BY_SIDE, *_QUICK, "-m", "not engine and not stack and not browser and not faults")
 _BUILD = (sys.executable, "-m", "doit", "build_optimized")
 _KEYWORD: Task = {"name": "keyword", "short": "k", "type": str, "default": "", "help": "the tests whose names match"}
-# Runs with the engine of Debian's testing suite by itself.
-_JUDGED = "tests/test_judged.py"
+# Everything once; and what confirms it elsewhere: with other engines, for longer, with other people's projects.
+_ONCE = (*_SIDE_BY_SIDE, "-m", "not all")
+_ELSEWHERE = (*_SIDE_BY_SIDE, "-m", "all")
+# How long the faults go on, and how many mutants are tried, where everything is confirmed.
+_FAULTS_MINUTES = 5.0
+_MUTANTS = 100
 # What the tests use for real, by the command that shows that it is there: Debian's package names.
 _PROGRAMS = {
     "busybox": "busybox-static",
@@ -139,12 +143,13 @@ def run_mutants(modules: Sequence[str], sample: int = 0) -> Any:
 
 
 def task_test() -> Task:
-    """Run the tests, with everything real: [-k EXPRESSION] [--engine testing [--store …]] [PYTEST ARGUMENT …]"""
+    """Run the tests, with everything real: [-k EXPRESSION] [--all | --engine testing [--store …]] [PYTEST ARGUMENT …]"""
     engine = option("engine", "here", "the engine that the tests use")
     engine["choices"] = [("here", "the one that answers here"), ("testing", "that of Debian's testing suite")]
     store = option("store", "both", "where that engine of the testing suite keeps its images")
     store["choices"] = [("classic", ""), ("containerd", ""), ("both", "one after the other")]
-    return _running(run_tests, ["_dev_environment", "_test_programs"], engine, store)
+    more = "then also what confirms it elsewhere: other engines, faults at length, public projects, mutants"
+    return _running(run_tests, ["_dev_environment", "_test_programs"], option("all", False, more, "more"), engine, store)
 
 
 def _running(tests: Callable[..., Any], needs: Sequence[str], *options: Task) -> Task:
@@ -157,21 +162,30 @@ def _chosen(keyword: str) -> list[str]:
     return ["-k", keyword] if keyword else []
 
 
-def run_tests(words: Sequence[str], engine: str = "here", store: str = "both", keyword: str = "") -> Any:
+def run_tests(
+    words: Sequence[str], more: bool = False, engine: str = "here", store: str = "both", keyword: str = ""
+) -> Any:
     """Run pytest with these words; with ``CI`` set, a skip of anything that this machine can run is a failure.
 
     The images are built before everything runs; of selected tests, those that need them build them (a fixture does).
-    Without words everything runs, but for ``tests/e2e``: a test runs ``ci_test``, which runs those on a stack. With
-    ``engine`` "testing" only the tests that use an engine run, with that one.
+    Without words everything runs once, but for ``tests/e2e``: a test runs ``ci_test``, which runs those on a stack.
+    ``more`` then adds what confirms it elsewhere. With ``engine`` "testing" only the tests that use an engine run, with
+    that one. What runs in each case stands in CONTRIBUTING.md.
     """
     words = [*_chosen(keyword), *words]
     if engine != "testing":
-        failed = None if words else run_tool(_BUILD)
-        return failed or _run_pytest(words or _SIDE_BY_SIDE)
+        if words:
+            return _run_pytest(words)
+        return run_tool(_BUILD) or _run_pytest(_ONCE) or (_confirm() if more else None)
     try:
         return _run_on_testing(words, ["classic", "containerd"] if store == "both" else [store])
     except UserError as error:
         return fail(str(error))
+
+
+def _confirm() -> Any:
+    """Run what confirms elsewhere, or for longer, what each run of the tests shows."""
+    return _run_pytest(_ELSEWHERE) or run_faults([], _FAULTS_MINUTES) or run_mutants([], _MUTANTS)
 
 
 def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> Any:
@@ -185,7 +199,7 @@ def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> Any:
             print(f"test: with the engine of Debian's testing suite, {store} store", file=sys.stderr)
             engine.load(base)
             failed = None if words else run_tool(_BUILD, engine.environ)
-            chosen = words or [*_SIDE_BY_SIDE, f"--ignore={_JUDGED}", "-m", "engine or stack"]
+            chosen = words or [*_SIDE_BY_SIDE, "-m", "(engine or stack) and not all"]
             failed = failed or _run_pytest(chosen, engine.environ)
         if failed:
             return failed
