@@ -170,7 +170,10 @@ def _rules(bridge: str, subnet: str) -> list[tuple[str, ...]]:
 
 
 def _remove_bridge(name: str) -> None:
-    _run("ip", "link", "delete", name)
+    """Remove a bridge and its rules, whoever else does so at the same moment."""
+    done = commands.run(["ip", "link", "delete", name], cleanup=True)
+    if Path("/sys/class/net", name).exists():
+        done.checked(f"ip link delete {name}")
     for table in ("filter", "nat"):
         argv = ["iptables", "--wait", "--table", table]
         listed = commands.run([*argv, "--list-rules"], cleanup=True).stdout

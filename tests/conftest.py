@@ -25,6 +25,7 @@ from benchmarks.newer_engine import newer_engine
 from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base import lock
 from tasks.base.errors import UserError
+from tests import interruption, owners
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests of the services run inside their images, on Python 3.13 with what is installed there.
@@ -55,6 +56,11 @@ _MAY_SKIP = (
     "no index of packages can be reached",
     "the mirror that this machine's apt uses, which uses none",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if interruption.can_hear():
+        config.pluginmanager.register(interruption.Interruption(config))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -139,7 +145,7 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _no_locks_left() -> Iterator[None]:
     """Each engine has lock files of its own, and so many do the tests make. One that nobody holds is nobody's loss."""
     yield
-    for path in Path("/tmp").glob("vllm-swarm-*.lock"):
+    for path in [*Path("/tmp").glob("vllm-swarm-*.lock"), *Path(tempfile.gettempdir()).glob("tst-*.lock")]:
         with contextlib.suppress(UserError, OSError), lock.try_exclusive(path) as ours:
             if ours:
                 path.unlink()
@@ -150,7 +156,7 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.prefix = f"tst-{uuid.uuid4().hex[:10]}"
+        self.prefix = owners.own()
         self.environ: dict[str, str] = {}
         self.nameless: set[str] = set()
 
@@ -256,6 +262,7 @@ def engine() -> None:
         pytest.skip("there is no docker command")
     if docker("version").returncode:
         pytest.skip("no Docker engine answers")
+    owners.sweep()
 
 
 @pytest.fixture(scope="session")

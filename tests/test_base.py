@@ -9,7 +9,6 @@ import shutil
 import tarfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +26,7 @@ from tasks.engine.api import Api
 from tasks.engine.client import Engine, LocalImage, Snapshot, host_platform, image_config, normalise
 from tasks.run import Run
 from tests.conftest import ROOT, docker
+from tests.owners import own
 
 NUMBER = "ab" * 32
 LABELS = {debian.SOURCE_LABEL: "debian", debian.IDENTITY_LABEL: NUMBER}
@@ -355,7 +355,7 @@ def test_a_silent_engine_makes_the_task_stale_instead_of_raising(monkeypatch: py
 
 @pytest.fixture
 def name(engine: None) -> Iterator[str]:
-    ref = f"tst-base-{uuid.uuid4().hex[:10]}:1"
+    ref = f"{own('base-')}:1"
     yield ref
     docker("image", "rm", "--force", ref)
 

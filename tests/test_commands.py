@@ -23,6 +23,7 @@ from tasks.base.events import CommandStarted
 from tasks.base.masking import MASK, masked
 from tasks.base.process import Process
 from tasks.run import Run
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -137,6 +138,21 @@ def test_one_that_ignores_the_interrupt_is_killed_with_its_group(tmp_path: Path)
     ours.stop_all(0.3)
     assert process.wait(5) == -signal.SIGKILL
     assert gone(pid)
+
+
+def test_one_that_tidies_up_is_waited_for(tmp_path: Path) -> None:
+    ours = Commands()
+    tidy = f"touch {tmp_path}/asked; until [ -e {tmp_path}/go ]; do sleep 0.1; done; exit 3"
+    script = f"trap '{tidy}' INT; echo $$ > {tmp_path}/pid; while :; do sleep 0.1; done"
+    process = ours.begin(["sh", "-c", script], tidies=True)
+    written(tmp_path / "pid")
+    stopper = threading.Thread(target=ours.stop_all, args=(0.0,))
+    stopper.start()
+    until((tmp_path / "asked").exists)
+    assert stopper.is_alive()
+    (tmp_path / "go").touch()
+    stopper.join()
+    assert process.wait() == 3
 
 
 def test_stopping_waits_for_a_command_that_is_just_being_started(monkeypatch: pytest.MonkeyPatch) -> None:

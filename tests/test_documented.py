@@ -16,6 +16,7 @@ from tasks.bases import base
 from tasks.compose import secrets
 from tasks.stack.ephemeral_stack import free_port
 from tests.conftest import ROOT
+from tests.owners import own
 
 SERVICES = ("auth", "memory", "orchestrator")
 
@@ -23,7 +24,7 @@ SERVICES = ("auth", "memory", "orchestrator")
 @pytest.mark.engine
 def test_the_documented_stack_is_built_and_serves(engine: None) -> None:
     """What does not run is no peer: built by Compose alone, up and healthy, and people can register."""
-    chosen, name = settings.load(), f"tst-documented-{uuid.uuid4().hex[:8]}"
+    chosen, name = settings.load(), own("documented-")
     base.ensure(chosen, ROOT)
     argv = ["docker", "compose", "--project-name", name, "--file", "docker-compose.yml", "--file", DOCUMENTED]
     with ExitStack() as stack:

@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests import loopback
 from tests.conftest import ROOT, docker
+from tests.owners import own
 
 pytestmark = pytest.mark.stack
 
@@ -40,7 +40,7 @@ def network(engine: None) -> Iterator[str]:
     env = {**os.environ, "COMPOSE_PROFILES": "edge"}
     argv = [sys.executable, "-m", "doit", "build_optimized:edge"]
     subprocess.run(argv, cwd=ROOT, env=env, check=True, capture_output=True)
-    name = f"tst-edge-{uuid.uuid4().hex[:8]}"
+    name = own("edge-")
     assert docker("network", "create", name).returncode == 0
     yield name
     containers = docker("ps", "--all", "--quiet", "--filter", f"network={name}").stdout.split()

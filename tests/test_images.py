@@ -16,6 +16,7 @@ import pytest
 
 from tasks.base import settings
 from tests.conftest import ROOT, docker, docker_environ, file_in, printed
+from tests.owners import own
 
 PYTHON = ("base-python", "base-ml", "auth", "memory", "orchestrator")
 SERVICES = {"auth": 8005, "memory": 8003, "orchestrator": 8004}
@@ -313,15 +314,15 @@ def test_no_secret_of_the_build_is_in_it(engine: None, image: str) -> None:
     assert "BEGIN CERTIFICATE" not in told
     assert not re.search(r"https?://[^/\s\"]*@", told)
     assert sh(image, "ls /run/secrets /mnt 2>/dev/null; env | grep -iE 'proxy|pip_|cert|index'") == "/mnt:"
-    own = _authorities() - set(_certificates(sh(image, "cat /etc/ssl/certs/ca-certificates.crt")))
-    container = f"tst-{uuid.uuid4().hex[:10]}"
+    ours = _authorities() - set(_certificates(sh(image, "cat /etc/ssl/certs/ca-certificates.crt")))
+    container = own()
     docker("create", "--name", container, name, "true")
     try:
         export = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
     finally:
         docker("rm", "--force", container)
     # A line from the middle of each certificate that this machine trusts beyond Debian's own.
-    assert not [line for line in own if line.encode() in export]
+    assert not [line for line in ours if line.encode() in export]
 
 
 def _authorities() -> set[str]:
@@ -338,7 +339,7 @@ def _certificates(bundle: str) -> Iterator[str]:
 def test_the_secrets_of_a_step_leave_no_trace(base_image: None, tmp_path: Path) -> None:
     """The very script that our Dockerfiles use, with canaries for secrets, in a build of its own."""
     base = settings.load().base_image
-    canary, tag = uuid.uuid4().hex, f"tst-secrets-{uuid.uuid4().hex[:10]}"
+    canary, tag = uuid.uuid4().hex, own("secrets-")
     (tmp_path / "ca").write_text(canary)
     (tmp_path / "Dockerfile").write_text(
         f"FROM {base}\nCOPY with-secrets.sh /\n"
@@ -368,7 +369,7 @@ def test_the_secrets_of_a_step_leave_no_trace(base_image: None, tmp_path: Path) 
 @pytest.fixture
 def container(engine: None) -> Iterator[str]:
     """The name of a container and of its volume, both gone afterwards."""
-    name = f"tst-{uuid.uuid4().hex[:10]}"
+    name = own()
     yield name
     docker("rm", "--force", "--volumes", name)
     docker("volume", "rm", "--force", name)
@@ -557,7 +558,7 @@ def test_the_stack_comes_up_confined_and_every_service_answers(engine: None, tmp
     """From nothing but the Compose file and an env file: published ports, stores behind, health from inside and out."""
     for image in DEPLOYED:
         inspect(ref(image))
-    project = f"tst-{uuid.uuid4().hex[:10]}"
+    project = own()
     env = (ROOT / ".env.example").read_text().replace("=change-me", f"={uuid.uuid4().hex}{uuid.uuid4().hex}")
     for name in SERVICES:
         env = re.sub(rf"^{name.upper()}_PORT=.*", f"{name.upper()}_PORT=", env, flags=re.MULTILINE)

@@ -6,7 +6,6 @@ import os
 import secrets
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from tasks.buildkit.buildx import build_argv
 from tasks.run import Run
 from tests.conftest import ROOT, docker
+from tests.owners import own
 
 pytestmark = pytest.mark.stack
 
@@ -29,7 +29,7 @@ def run(engine: None) -> Run:
 @pytest.fixture(scope="module")
 def stores(run: Run) -> Iterator[list[str]]:
     """A PostgreSQL and a Redis from the stack's images; what `docker run` needs to reach them."""
-    name = f"tst-svc-{uuid.uuid4().hex[:8]}"
+    name = own("svc-")
     password = secrets.token_hex(16)
     images = run.project.images
     assert docker("network", "create", name).returncode == 0
@@ -63,7 +63,7 @@ def stores(run: Run) -> Iterator[list[str]]:
 @pytest.mark.parametrize("service", ["auth", "memory", "orchestrator"])
 def test_a_service_passes_its_own_tests(service: str, run: Run, stores: list[str], tmp_path: Path) -> None:
     one = run.decisions()[service].inputs
-    tag = f"tst-svc/{service}:{uuid.uuid4().hex[:8]}"
+    tag = f"{own('svc-')}/{service}:1"
     argv = build_argv(
         replace(one.image, target="test"),
         parents=one.parent_tags,

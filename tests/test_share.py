@@ -44,6 +44,7 @@ from tasks.sharing.transfer import Whole
 from tasks.sharing.wanted import Wanted, wanted_of
 from tests import loopback
 from tests.conftest import ROOT, Lab
+from tests.owners import own
 from tests.test_plan import made
 
 COMPOSE = """
@@ -132,7 +133,7 @@ def server(tmp_path: Path) -> Iterator[loopback.Service]:
 def machines(
     second_engine: TemporaryEngine, busybox: str, server: loopback.Service, tmp_path: Path
 ) -> Iterator[tuple[Machine, Machine]]:
-    prefix = f"tst-share-{tmp_path.name[-6:].strip('-_').lower()}-{int(time.time())}"
+    prefix = own("share-")
     first = Machine(tmp_path / "first", prefix, CACHE_REGISTRY=server.address)
     second = Machine(
         tmp_path / "second", prefix, CACHE_REGISTRY=server.address, DOCKER_HOST=second_engine.address, DOCKER_CONTEXT=""

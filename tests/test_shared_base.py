@@ -20,6 +20,7 @@ from tasks.engine.client import Engine
 from tasks.sharing.registry import Registry
 from tests import loopback
 from tests.conftest import ROOT
+from tests.owners import own
 from tests.test_share import (
     Machine,
     second_engine,  # noqa: F401
@@ -93,7 +94,7 @@ def pair(
 ) -> Iterator[Pair]:
     if not any(path.exists() for path in debian._KEYRINGS):
         pytest.skip("there is no debian-archive-keyring: apt-get install debian-archive-keyring")
-    prefix = f"tst-shared-{tmp_path.name[-6:].strip('-_').lower()}-{int(time.time())}"
+    prefix = own("shared-")
     first = Checkout(tmp_path / "first", prefix, CACHE_REGISTRY=server.address)
     host = {"DOCKER_HOST": second_engine.address, "DOCKER_CONTEXT": ""}
     second = Checkout(tmp_path / "second", prefix, CACHE_REGISTRY=server.address, **host)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.temporary_engine import _remove, temporary_engine
+from benchmarks.temporary_engine import _bridge, _remove, temporary_engine
 from tasks.base.errors import UserError
 from tasks.engine.endpoint import endpoint
 from tests.conftest import docker
+from tests.owners import own
 
 pytestmark = pytest.mark.engine
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.engine
 @pytest.fixture
 def published(busybox: str) -> Iterator[str]:
     """The address of a container of the current engine that serves a page and publishes a port."""
-    name = f"tst-published-{os.getpid()}"
+    name = own("published-")
     page = "echo hello > /index.html; exec httpd -f -h /"
     made = docker("run", "--detach", "--rm", "--name", name, "--publish", "127.0.0.1::80", busybox, "sh", "-c", page)
     assert made.returncode == 0, made.stderr
@@ -78,6 +79,15 @@ def test_its_bridge_keeps_its_address_while_steps_come_and_go(busybox: str) -> N
     except UserError as trouble:
         pytest.skip(str(trouble))
     assert len(seen) == 1, seen
+
+
+def test_a_bridge_that_another_removes_at_the_same_moment_is_no_trouble() -> None:
+    """Two tests that begin at once both take away what a killed one left."""
+    assert rules("FORWARD")
+    with _bridge() as name:
+        assert len(rules(name)) == 3
+        subprocess.run(["ip", "link", "delete", name], check=True)
+    assert rules(name) == []
 
 
 def namespaces(folder: Path) -> list[str]:

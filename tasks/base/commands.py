@@ -54,7 +54,8 @@ class Options(TypedDict, total=False):
     nothing by default. ``stdout`` and ``stderr`` are files as ``subprocess`` takes them. After ``seconds`` it is
     stopped. With ``terminal`` it has our own input, output and process group, so that it can ask its user. With
     ``cleanup`` it is not stopped with the others, and may be started when they are: its caller sees to its end. One
-    that ``outlives`` us when we are killed with SIGKILL ends what it began: half of it would be worse.
+    that ``outlives`` us when we are killed with SIGKILL ends what it began: half of it would be worse. One that
+    ``tidies`` up when it is interrupted gets all the time that it takes, until we are asked once more.
     """
 
     cwd: Path | None
@@ -66,6 +67,7 @@ class Options(TypedDict, total=False):
     terminal: bool
     cleanup: bool
     outlives: bool
+    tidies: bool
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ class Commands:
                 if not isinstance(error, FileNotFoundError) or (cwd and not cwd.is_dir()):
                     raise
                 raise NotInstalled(f"the {argv[0]} command is not installed", remedy=_remedy(argv[0])) from None
-            process.grouped, process.mark = not terminal, mark
+            process.grouped, process.mark, process.tidies = not terminal, mark, options.get("tidies", False)
             if not cleanup:
                 self._running.add(process)
                 self._look_after(process)
@@ -240,7 +242,8 @@ class Commands:
 
     def stop_all(self, seconds: float = _INTERRUPT_SECONDS) -> None:
         """End every command that still runs: an interrupt first, which BuildKit answers by cancelling the build, then,
-        after ``seconds``, for good. None but those for cleaning up is started from then on."""
+        after ``seconds``, for good, but for those that tidy up. None but those for cleaning up is started from then
+        on."""
         with self._uninterrupted():
             self._stopping.set()
             running = list(self._running)

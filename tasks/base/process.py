@@ -18,6 +18,7 @@ class Process(subprocess.Popen[bytes]):
 
     grouped = True
     mark = ""  # what `guard` knows it by; none for one that it does not end
+    tidies = False  # whether it is waited for when it was interrupted, for as long as it takes
     why = ""  # why it was ended, where what it works with has failed
     late = False
     """Whether it was stopped because its time was over."""
@@ -79,11 +80,12 @@ class Process(subprocess.Popen[bytes]):
 
 
 def interrupt(processes: Sequence[Process], seconds: float) -> None:
-    """Interrupt them, and kill what is left of them after so long."""
+    """Interrupt them, and kill what is left of them after so long, or once it has ended if it tidies up."""
     for process in processes:
         process.send(signal.SIGINT)
     _await(processes, seconds)
-    for process in processes:
+    for process in sorted(processes, key=lambda process: process.tidies):
+        process.over(wait=process.tidies)
         process.send(signal.SIGKILL)
 
 

@@ -237,11 +237,12 @@ def _has_pytest() -> bool:
 
 
 def run_tool(argv: Sequence[str], env: Mapping[str, str] | None = None) -> Any:
-    """Run a tool of this repository in its folder; a failure is doit's ``TaskFailed``."""
+    """Run a tool of this repository in its folder; a failure is doit's ``TaskFailed``. Interrupted, it may tidy up:
+    killed meanwhile, pytest would leave engines and containers."""
     from doit.exceptions import TaskFailed
 
     try:
-        status = commands.show(argv, cwd=ROOT, env=env)
+        status = commands.show(argv, cwd=ROOT, env=env, tidies=True)
     except commands.NotInstalled:
         raise UserError(f"{argv[0]} is not installed", remedy="doit _dev_environment installs it") from None
     return TaskFailed(f"{Path(argv[0]).name} ended with status {status}") if status else None

@@ -136,7 +136,7 @@ def concerned(declared: Mapping[str, ImageInputs], changed: set[Path]) -> list[s
 
 def _doit(run: Run, words: Sequence[str]) -> int:
     """Run tasks, side by side as ever; returns the status."""
-    return commands.show([sys.executable, "-m", "doit", *words], env=dict(run.environ))
+    return commands.show([sys.executable, "-m", "doit", *words], env=dict(run.environ), tidies=True)
 
 
 def _restore(run: Run, before: Mapping[Path, str]) -> None:
