@@ -25,7 +25,7 @@ from benchmarks.newer_engine import newer_engine
 from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base import lock
 from tasks.base.errors import UserError
-from tests import interruption, owners
+from tests import forked, interruption, owners
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tests of the services run inside their images, on Python 3.13 with what is installed there.
@@ -167,7 +167,10 @@ class Lab:
             path.write_text(textwrap.dedent(text).replace("PREFIX", self.prefix))
 
     def doit(self, *args: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.argv(*args), cwd=cwd, env=self.env(**environ), capture_output=True, text=True)
+        argv, env = self.argv(*args), self.env(**environ)
+        if cwd == ROOT:
+            return forked.run(argv, env)
+        return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True)
 
     def start(self, *args: str, cwd: Path = ROOT, **environ: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
