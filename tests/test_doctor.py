@@ -201,3 +201,9 @@ def test_git_is_missed_where_there_is_a_repository(tmp_path: Path, monkeypatch: 
     (tmp_path / ".git").touch()
     finding = surroundings.git(tmp_path)
     assert (finding.verdict, finding.remedy) == ("warn", "install git")
+
+
+def test_variables_that_no_build_gets() -> None:
+    assert [*surroundings.variables({"BUILDX_BUILDER": "b", "BUILDX_GIT_LABELS": "0"})] == []
+    (finding,) = surroundings.variables({"BUILDX_GIT_LABELS": "full", "BUILDX_NO_DEFAULT_LOAD": "1"})
+    assert finding.detail.startswith("BUILDX_GIT_LABELS, BUILDX_NO_DEFAULT_LOAD: no build gets")

@@ -62,6 +62,8 @@ def test_content_ignores_times_and_our_own_labels() -> None:
         {"RootFS": {"Layers": ["sha256:1", "sha256:3"]}},
         {"Architecture": "arm64"},
         {"Variant": "v8"},
+        {"Author": "somebody"},
+        {"OsVersion": "10.0.1"},
         {"Config": {**IMAGE["Config"], "User": "root"}},
         {"Config": {**IMAGE["Config"], "Labels": {"x": "z"}}},
         {"Config": {**IMAGE["Config"], "Env": ["PATH=/sbin"]}},

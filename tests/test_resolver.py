@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.base import memory
 from tasks.compose.project import Image, Project
 from tasks.engine.client import ImageConfig
 from tasks.inputs.copied import copied
@@ -248,6 +249,10 @@ def test_facts_are_asked_for_once_and_forgotten_with_their_image(tmp_path: Path)
     again = ImageConfigCache(tmp_path / "facts.json", ask)
     assert [again.get("x"), again.get("y")] == first[:2]
     assert asked == ["x", "y", "y"]
+    older = {key: value for key, value in (memory.recall(tmp_path / "facts.json") or {}).items() if key != "format"}
+    memory.remember(tmp_path / "facts.json", older)
+    ImageConfigCache(tmp_path / "facts.json", ask).get("x")
+    assert asked[3:] == ["x"], "an older version may have known less of it"
 
 
 def test_an_image_in_a_folder_counts_by_what_its_tag_is(world: World) -> None:

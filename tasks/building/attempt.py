@@ -29,7 +29,7 @@ from tasks.buildkit.progress import Progress
 from tasks.compose.project import Image
 from tasks.engine import plugins, temporary_tag
 from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS, REBUILT
-from tasks.inputs import stamps
+from tasks.inputs import environment, stamps
 from tasks.inputs.stamps import Changes
 from tasks.planning.plan import Decision
 from tasks.planning.reasons import differences
@@ -98,6 +98,7 @@ class ImageBuild:
     def __init__(self, run: Run, decision: Decision, attempt: Attempt) -> None:
         self.run, self.decision, self.attempt = run, decision, attempt
         self.name, self.inputs = decision.name, decision.inputs
+        self.environ = environment.of_build(run.environ)
         self.late = False
         """Whether it was stopped because its time was over."""
         self.log = run.folder / "logs" / f"{self.name}.log"
@@ -153,7 +154,7 @@ class ImageBuild:
                     labels=self.labels,
                     tag="" if run.settings.dedicated_builder else self.tag,
                     iidfile=str(iidfile),
-                    environ=run.environ,
+                    environ=self.environ,
                     extra=(*target.extra, *apart.extra, *told),
                 )
                 stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
@@ -173,9 +174,7 @@ class ImageBuild:
     def _follow(
         self, argv: Sequence[str], stdin: bytes | None, progress: Progress, lines: log.Log, until: float | None
     ) -> int:
-        run = self.run
-        # Provenance would give every build another digest, and so children and registries another parent.
-        env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+        run, env = self.run, self.environ
         seconds, silence = None if until is None else max(until - time.monotonic(), 0.001), Silence()
         directory, argv = run.project.directory, plugins.direct(argv, env)
         with commands.start(argv, cwd=directory, env=env, stdin=stdin, seconds=seconds) as process:

@@ -22,6 +22,7 @@ from tasks.buildkit import backends, builder, buildx
 from tasks.buildkit.backends import Backend
 from tasks.compose.project import Image
 from tasks.engine.client import LocalImage
+from tasks.inputs import environment
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.plan import Decision
 from tasks.run import Run
@@ -178,7 +179,7 @@ def stage_argv(run: Run, decision: Decision, stage: Stage, parents: Mapping[str,
         parents=parents,
         labels={},
         iidfile=stage.iidfile,
-        environ=run.environ,
+        environ=environment.of_build(run.environ),
         progress=stage.progress,
         extra=extra,
     )

@@ -22,6 +22,7 @@ from tasks.building.events import ImageNoted
 from tasks.buildkit import builder
 from tasks.engine import plugins
 from tasks.engine.client import normalise
+from tasks.inputs import environment
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
@@ -127,7 +128,8 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
         if len(standing) > 1 and set(standing) == {Action.BUILD}:
             argv = ["docker", "buildx", "build", *builder.argv(run.settings, run.environ)]
             argv += ["--platform", here, "--output", "type=cacheonly", "-"]
-            commands.run(plugins.direct(argv, run.environ), env=run.environ, stdin=f"FROM {ref}\n".encode())
+            env = environment.of_build(run.environ)
+            commands.run(plugins.direct(argv, env), env=env, stdin=f"FROM {ref}\n".encode())
 
 
 def _refresh(run: Run, ref: str, platform: str) -> str:

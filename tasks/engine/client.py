@@ -310,7 +310,9 @@ def image_config(inspected: Mapping[str, Any]) -> ImageConfig:
         config.pop(transient, None)
     variant = inspected.get("Variant") or ""
     system = "/".join(part for part in (inspected.get("Os"), inspected.get("Architecture"), variant) if part)
-    whole = [inspected.get("RootFS", {}).get("Layers"), config, labels, system]
+    # Both stand outside of its configuration, and children inherit them: MAINTAINER, and the version of Windows.
+    beside = {key: inspected[key] for key in ("Author", "OsVersion") if inspected.get(key)}
+    whole = [inspected.get("RootFS", {}).get("Layers"), config, labels, system, *([beside] if beside else [])]
     env = dict(entry.split("=", 1) for entry in config.get("Env") or () if "=" in entry)
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
     return ImageConfig(f"sha256:{digest}", platforms.normalise(system), env, tuple(config.get("OnBuild") or ()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from tasks.engine.endpoint import configuration, configuration_folder, endpoint
@@ -23,6 +24,13 @@ def identity(name: str, environ: Mapping[str, str] = os.environ) -> str:
     return f"{plugin} {status.st_size} {status.st_mtime_ns}"
 
 
+def mentions(name: str, word: str, environ: Mapping[str, str]) -> bool:
+    """Whether the plugin's program may know this word, such as a variable's name: it stands there, or cannot be looked
+    for, because the plugin is in no usual place or a script that runs another."""
+    plugin = _file(name, environ)
+    return plugin is None or _holds(plugin, word.encode())
+
+
 def direct(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
     """A command that begins with ``docker buildx``, as one of the plugin alone.
 
@@ -34,6 +42,14 @@ def direct(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> list
     if plugin is None or not os.access(plugin, os.X_OK) or not endpoint(environ).startswith("unix://"):
         return list(argv)
     return [str(plugin), *argv[2:]]
+
+
+@cache
+def _holds(program: Path, word: bytes) -> bool:
+    import mmap
+
+    with program.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content[:2] == b"#!" or content.find(word) >= 0
 
 
 def _file(name: str, environ: Mapping[str, str]) -> Path | None:

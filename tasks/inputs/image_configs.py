@@ -8,6 +8,8 @@ from pathlib import Path
 from tasks.base import memory
 from tasks.engine.client import ImageConfig
 
+_FORMAT = 2  # raised whenever more of an image counts than before: what is kept of it is then asked again
+
 
 class ImageConfigCache:
     """What is known of image ids. Of those that can never mean another image (``engine.LocalImage.fixed``) it is kept
@@ -28,6 +30,7 @@ class ImageConfigCache:
             return self._passing[image_id]
         if self._known is None:
             kept = memory.recall(self._path) or {}
+            kept = kept if kept.pop("format", None) == _FORMAT else {}
             try:
                 self._known = {
                     image_id: ImageConfig(**{**config, "onbuild": tuple(config["onbuild"])})
@@ -47,5 +50,6 @@ class ImageConfigCache:
     def keep(self, ids: Iterable[str]) -> None:
         """Write down what was learnt about these ids, and forget the others."""
         if self._new and self._known is not None:
-            memory.remember(self._path, {key: self._known[key]._asdict() for key in set(ids) if key in self._known})
+            known = {key: self._known[key]._asdict() for key in set(ids) if key in self._known}
+            memory.remember(self._path, {"format": _FORMAT, **known})
             self._new = False

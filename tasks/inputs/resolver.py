@@ -25,7 +25,7 @@ from tasks.base.places import project_key
 from tasks.base.references import tag_of
 from tasks.compose.project import Image, Project, dockerfile_text
 from tasks.engine.client import ImageConfig, normalise
-from tasks.inputs import declaration, fingerprint, ignorefile
+from tasks.inputs import declaration, environment, fingerprint, ignorefile
 from tasks.inputs import selection as inputs
 from tasks.inputs.bases import ConfigsOf, check_parents, content, external, read_for, references
 from tasks.inputs.fingerprint import BuildInputs, digest_of_text
@@ -96,6 +96,7 @@ class InputResolver:
 
     def _look(self) -> None:
         self._index = self._new_index()
+        self._variables = environment.digests(self._environ, self._project.directory)
         self._views: dict[tuple[str, str], inputs.View] = {}
         self._texts: dict[str, str] = {}
         self._drafts: dict[tuple[str, str, tuple[str, ...]], _Draft] = {}
@@ -266,7 +267,8 @@ class InputResolver:
             dockerfile_text=draft.text,
             texts=texts,
             parts=parts,
-            settings=declaration.settings(image, reads, draft.platforms, self._built_on, self._environ),
+            settings=declaration.settings(image, reads, draft.platforms, self._built_on, self._environ)
+            | environment.counted(image, self._variables),
             parents=parents,
             platforms=draft.platforms,
             read_for=read_for(image, reads, draft.platforms, parents),

@@ -117,6 +117,8 @@ class Registry:
                 "Os": made.get("os"),
                 "Architecture": made.get("architecture"),
                 "Variant": made.get("variant"),
+                "Author": made.get("author"),
+                "OsVersion": made.get("os.version"),
             }
             known = image_config(inspected)
             labels = {str(key): str(value) for key, value in (inspected["Config"].get("Labels") or {}).items()}

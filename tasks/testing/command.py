@@ -27,6 +27,7 @@ from tasks.engine import one_container, plugins, temporary_tag
 from tasks.engine.containers import Containers
 from tasks.engine.endpoint import context, leading_to
 from tasks.inputs import stamps
+from tasks.inputs.environment import of_build
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
@@ -120,18 +121,18 @@ def _image(run: Run, inputs: ImageInputs) -> Iterator[tuple[str, bool]]:
             leftovers.folder("test-") as folder,
         ):
             image = replace(as_built(inputs, folder, run.common), platforms=(run.snapshot().platform,))
+            env = of_build(run.environ)
             argv = buildx.build_argv(
                 image,
                 parents=pins.contexts,
                 labels={},
                 tag=ref,
                 iidfile=f"{folder}/id",
-                environ=run.environ,
+                environ=env,
                 progress="plain",
                 extra=["--builder", context(run.environ)],
             )
             before = stamps.look(inputs.parts)
-            env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
             done = commands.run(plugins.direct(argv, env), cwd=run.project.directory, env=env)
             done.checked(f"{inputs.name}: its inputs cannot be put into the image")
             moved = bool(sending.changes_since(inputs.index, before).files)

@@ -1,4 +1,5 @@
-"""Is what a run takes for granted as it should be: git, a home, a place for temporary files, disks and the clock?
+"""Is what a run takes for granted as it should be: git, a home, a place for temporary files, disks, the clock and the
+environment?
 
 Nothing of it stops a run, so nobody would notice what is lost.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from tasks.base.errors import UserError
 from tasks.base.formatting import clean
+from tasks.inputs.environment import CLEARED
 from tasks.run import Run
 from tasks.ui.finding import Finding, Verdict
 
@@ -33,6 +35,15 @@ def look(run: Run) -> Iterator[Finding]:
     yield from _engine_disk(run)
     yield temporary(os.environ.get("TMPDIR", ""))
     yield _times(run)
+    yield from variables(run.environ)
+
+
+def variables(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """What buildx would read of the environment and no build gets, where it is set."""
+    kept = [name for name in sorted(CLEARED) if environ.get(name, "").lower() not in ("", "0", "f", "false")]
+    if kept:
+        lost = f"{', '.join(kept)}: no build gets what it says (docs/staleness.md tells why)"
+        yield Finding("environment", Verdict.WARN, lost, "unset it")
 
 
 def git(folder: Path) -> Finding:

@@ -88,7 +88,10 @@ PROJECT = {
     "format": 7, "key": "x", "sources": ["/a"],
     "project": {"name": "p", "directory": "/a", "files": ["/a/compose.yml"], "images": [{"name": "app", "ref": "a"}]},
 }  # fmt: skip
-CONFIGS = {"sha256:1": {"content": "c", "platform": "linux/amd64", "env": {"A": "b"}, "onbuild": ["RUN x"]}}
+CONFIGS = {
+    "format": 2,
+    "sha256:1": {"content": "c", "platform": "linux/amd64", "env": {"A": "b"}, "onbuild": ["RUN x"]},
+}
 OURS = {"record": RECORD, "project": PROJECT, "reads": {"k": {"copies": []}}, "facts": CONFIGS}
 
 
