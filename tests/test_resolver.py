@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -218,6 +219,26 @@ def test_a_cycle_is_the_problem_of_those_in_it(world: World) -> None:
     assert "a → b → a" in found["a"].problem or "b → a → b" in found["a"].problem
     assert found["b"].problem == found["a"].problem
     assert found["c"].problem == ""
+
+
+def test_a_lower_case_dockerfile_is_read_where_there_is_no_other(world: World) -> None:
+    world.image("a", "FROM scratch\nCOPY f /\n")
+    world.write({"a/dockerfile": "FROM scratch\nCOPY . /\n", "a/dockerfile.dockerignore": "hidden\n", "a/f": ""})
+    assert world.resolve()["a"].paths() == ["a/Dockerfile", "a/f"]
+    (world.folder / "a/Dockerfile").unlink()
+    world.write({"a/hidden": ""})
+    found = world.resolve()["a"]
+    assert found.image.dockerfile == str(world.folder / "a/dockerfile")
+    assert found.paths() == ["a/dockerfile", "a/dockerfile.dockerignore", "a/f"]
+
+
+def test_proxies_that_every_build_gets_count_for_a_remote_dockerfile(world: World) -> None:
+    world.images["r"] = Image(name="r", ref="app/r", context="https://example.org/r.git", dockerfile="Dockerfile")
+    digests = []
+    for number in "12":
+        world.write({"docker/config.json": json.dumps({"proxies": {"default": {"httpProxy": f"http://{number}"}}})})
+        digests.append(world.resolve(environ={"DOCKER_CONFIG": str(world.folder / "docker")})["r"].input_digest)
+    assert digests[0] != digests[1]
 
 
 def test_remote_contexts_count_by_their_text(world: World) -> None:

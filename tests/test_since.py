@@ -118,6 +118,18 @@ def test_reasons_are_those_of_plan(history: History) -> None:
 
 
 @needs_docker_command
+def test_a_policy_and_what_it_reads_are_those_of_the_commit(history: History) -> None:
+    reads = 'import data.more\nimport data.rules\npins := load_json("cwd://pins.json")\n'
+    history.commit({**START, "job/Dockerfile.rego": reads, "job/more.rego": 'load_json("keys")', "pins.json": "1"})
+    history.commit({"job/rules.rego": "1\n", "job/dockerfile": "is not read"})
+    assert history.reasons() == {"job": ("`job/rules.rego` added",)}
+    history.commit({"job/keys": "1\n", "pins.json": "2"})
+    assert history.reasons() == {"job": ("`pins.json` changed", "`job/keys` added")}
+    history.commit({"job/Dockerfile": None, "job/dockerfile": START["job/Dockerfile"]})
+    assert {*history.reasons()["job"]} >= {"`job/Dockerfile` removed", "`job/dockerfile` added"}
+
+
+@needs_docker_command
 def test_it_is_compared_with_where_it_left_the_other_branch(history: History) -> None:
     history.commit(START)
     git(history.folder, "switch", "-qc", "topic")

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from tasks.base import commands, leftovers
@@ -98,7 +99,6 @@ class ImageBuild:
     def __init__(self, run: Run, decision: Decision, attempt: Attempt) -> None:
         self.run, self.decision, self.attempt = run, decision, attempt
         self.name, self.inputs = decision.name, decision.inputs
-        self.environ = environment.of_build(run.environ)
         self.late = False
         """Whether it was stopped because its time was over."""
         self.log = run.folder / "logs" / f"{self.name}.log"
@@ -111,6 +111,11 @@ class ImageBuild:
             PARENTS: decision.parents_label,
             REBUILT: attempt.rebuilt,
         }
+
+    @cached_property
+    def environ(self) -> dict[str, str]:
+        """The environment in which buildx runs."""
+        return environment.of_build(self.run.environ)
 
     def build(self) -> Outcome:
         """Build the image, and look whether its inputs changed meanwhile. Raises ``UserError``, ``InputsChanged``

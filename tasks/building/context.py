@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.compose.project import Image
+from tasks.inputs import policy
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.inputs.tree import Index
 
@@ -54,14 +55,17 @@ def remove_unused(link: Path) -> bool:
 
 
 def _as_read(inputs: ImageInputs, folder: Path) -> Image:
-    """The image with its Dockerfile and its context's ignore file in ``folder``. ``<Dockerfile>.dockerignore`` comes
-    before any other, also when it is empty. Where neither hides ``.build``, this one does: that folder changes during a
-    build, so an image that copies a whole project would never be fresh, and would hold its own past."""
+    """The image with its Dockerfile, the policy beside it and its context's ignore file in ``folder``, by the names by
+    which buildx looks for them. ``<Dockerfile>.dockerignore`` comes before any other, also when it is empty. Where
+    neither hides ``.build``, this one does: that folder changes during a build, so an image that copies a whole project
+    would never be fresh, and would hold its own past."""
     if inputs.image.remote_context and not inputs.image.dockerfile.startswith("/"):
         return inputs.image  # it comes with its Dockerfile, or gets it on standard input
     dockerfile = folder / (Path(inputs.image.dockerfile).name or "Dockerfile")
-    for path, text in ((dockerfile, inputs.dockerfile_text), (Path(f"{dockerfile}.dockerignore"), inputs.ignore)):
-        path.write_bytes(text.encode(errors="surrogateescape"))
+    texts = {str(dockerfile): inputs.dockerfile_text, f"{dockerfile}.dockerignore": inputs.ignore}
+    asked = inputs.texts.get(policy.beside(inputs.image.dockerfile))
+    for path, text in (texts if asked is None else {**texts, policy.beside(str(dockerfile)): asked}).items():
+        Path(path).write_bytes(text.encode(errors="surrogateescape"))
     return replace(inputs.image, dockerfile=str(dockerfile), dockerfile_inline=None)
 
 

@@ -204,6 +204,15 @@ def _holds_secret(project: Project, sources: Sequence[Path]) -> bool:
     return not all(value in texts for value in values)
 
 
+def with_dockerfile(image: Image) -> Image:
+    """The image with the Dockerfile that buildx takes: ``dockerfile`` where no ``Dockerfile`` lies beside it."""
+    folder, _, name = image.dockerfile.rpartition("/")
+    if name != "Dockerfile" or not folder or os.path.lexists(image.dockerfile):
+        return image
+    lower = f"{folder}/dockerfile"
+    return replace(image, dockerfile=lower) if os.path.lexists(lower) else image
+
+
 def dockerfile_text(image: Image) -> str:
     """The text of an image's Dockerfile, its odd bytes as surrogates; ``UserError`` if it cannot be read."""
     if image.dockerfile_inline is not None:

@@ -39,7 +39,7 @@ def copied(images: Iterable[ImageInputs], paths: Iterable[Path]) -> list[Copied]
     lines: defaultdict[Path, dict[str, None]] = defaultdict(dict)
     names: defaultdict[Path, dict[str, None]] = defaultdict(dict)
     for inputs in images:
-        for part in inputs.parts:
+        for part in filter(lambda part: part.sent, inputs.parts):
             ignore = part.ignore.path or part.root / ".dockerignore"
             for line in _within(part, paths):
                 lines[ignore][line] = names[ignore][inputs.name] = None

@@ -98,4 +98,4 @@ def local_text(image: Image) -> str:
 def unseen(image: Image) -> Reads:
     """What the Dockerfile of a remote context reads here: it cannot be looked at, so all that it could."""
     folders = [name for name, value in image.contexts.items() if value.startswith("/")]
-    return reading.unseen(image.contexts, folders, {*image.args, *_BUILD_PLATFORM})
+    return reading.unseen(image.contexts, folders, {*image.args, *_BUILD_PLATFORM, *PROXIES})

@@ -22,7 +22,7 @@ CLEARED = frozenset({"BUILDX_EXPERIMENTAL", "BUILDX_GIT_LABELS", "BUILDX_NO_DEFA
 """What no build gets: labels that each commit changes, no image in the engine, another way through buildx."""
 ATTESTING = frozenset({"BUILDX_GIT_CHECK_DIRTY", "BUILDX_GIT_INFO", "BUILDX_NO_DEFAULT_OCI_ARTIFACT"})
 """What changes attestations only."""
-HARMLESS = re.compile(
+HARMLESS = (
     r"BUILDX_(BAKE_\w+|BUILDER|CONFIG|(CPU|MEM)_PROFILE|DAP_USER_AGENT|METADATA_(PROVENANCE|WARNINGS)"
     r"|NO_DEFAULT_ATTESTATIONS|SEND_GIT_QUERY_AS_INPUT)"
     r"|BUILDKIT_(COLORS|DEBUG_PANIC_ON_ERROR|EXPORTEDPRODUCT|HOST|NO_CLIENT_TOKEN|PROGRESS|SESSION_ID|TTY_LOG_LINES"
@@ -30,8 +30,8 @@ HARMLESS = re.compile(
     r"|BUILD_NAME|CACHE_MOUNT_NS|CONTEXT_KEEP_GIT_DIR|DOCKERFILE_CHECK|INLINE_BUILDINFO_ATTRS|INLINE_CACHE|MULTI_PLATFORM"
     r"|SYNTAX)"
 )
-"""What buildx is known to read and no image depends on; the last ones are names of build arguments, and count as
-such."""
+"""The names of what buildx is known to read and no image depends on; the last ones are those of build arguments, and
+count as such."""
 _ITS_OWN = ("BUILDX_", "BUILDKIT_", "EXPERIMENTAL_BUILDKIT_")
 
 
@@ -60,7 +60,7 @@ def counted(image: Image, digests: Mapping[str, str]) -> dict[str, dict[str, str
 
 
 def _may_count(name: str, environ: Mapping[str, str]) -> bool:
-    if name in CLEARED or HARMLESS.fullmatch(name):
+    if name in CLEARED or re.fullmatch(HARMLESS, name):
         return False
     return plugins.mentions("docker-buildx", name, environ)
 

@@ -17,19 +17,20 @@ from tasks.inputs.tree import Index
 
 class Part(NamedTuple):
     """The files that an image reads from one folder, and the ignore file in force there; ``label`` is "" for its
-    context, else the named context."""
+    context, else the named context. What is not ``sent`` buildx reads, and BuildKit does not get."""
 
     label: str
     root: Path
     ignore: IgnoreFile
     selection: Selection
+    sent: bool = True
 
 
 @dataclass(frozen=True)
 class ImageInputs:
     """What one image is made of.
 
-    ``texts`` are the Dockerfile and the ignore files by path, ``parts`` the files of its contexts, ``parents`` maps
+    ``texts`` are the Dockerfile, ignore files, policy by path, ``parts`` the files of its contexts, ``parents`` maps
     each context or reference that stands for another image of the project to that image's name, ``bases`` each external
     reference to the content that the engine holds under it ("" for none), ``platforms`` are those it is built for and
     ``read_for`` those for which each external reference is read, ``env`` and ``onbuild`` are what it hands on to its

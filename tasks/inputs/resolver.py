@@ -23,9 +23,9 @@ from tasks.base import memory, platforms
 from tasks.base.errors import UserError
 from tasks.base.places import project_key
 from tasks.base.references import tag_of
-from tasks.compose.project import Image, Project, dockerfile_text
+from tasks.compose.project import Image, Project, dockerfile_text, with_dockerfile
 from tasks.engine.client import ImageConfig, normalise
-from tasks.inputs import declaration, environment, fingerprint, ignorefile
+from tasks.inputs import declaration, environment, fingerprint, ignorefile, policy
 from tasks.inputs import selection as inputs
 from tasks.inputs.bases import ConfigsOf, check_parents, content, external, read_for, references
 from tasks.inputs.fingerprint import BuildInputs, digest_of_text
@@ -120,7 +120,7 @@ class InputResolver:
             while todo:
                 name = todo.pop()
                 if name not in drafts:
-                    image = self._project.images[name]
+                    image = with_dockerfile(self._project.images[name])
                     drafts[name] = self._as_written(image, platform)
                     edges[name] = {
                         *self._parents(image, drafts[name].reads).values(),
@@ -261,6 +261,8 @@ class InputResolver:
         if known and known[0] == draft and known[1].parents == parents:
             return known[1:]
         texts, parts = self._files(draft)
+        if reads and policy.beside(image.dockerfile) in texts:
+            reads = reads._replace(args=(*reads.args, *image.args))  # it is told all of them
         inputs = ImageInputs(
             image,
             self._project.directory,
@@ -318,15 +320,16 @@ class InputResolver:
             if label and not image.contexts[label].startswith("/"):
                 continue  # another image, or a source that only a build can look at
             root = Path(image.contexts[label] if label else image.context)
-            view = self._view(root, Path(image.dockerfile) if not label and image.dockerfile else None)
+            dockerfile = Path(image.dockerfile) if not label and image.dockerfile else None
+            view = self._view(root, ignorefile.effective(root, dockerfile))
             if view.ignore.path:
                 texts[str(view.ignore.path)] = view.ignore.text
             ours = [copy for copy in copies if copy.context == label]
             parts.append(Part(label, root, view.ignore, view.select(ours, where)))
-        return texts, tuple(parts)
+        asked = policy.of(image)
+        return {**texts, **asked}, (*parts, *policy.parts(image, asked.values(), self._project.directory, self._view))
 
-    def _view(self, root: Path, dockerfile_path: Path | None) -> inputs.View:
-        ignore = ignorefile.effective(root, dockerfile_path)
+    def _view(self, root: Path, ignore: Path | None = None) -> inputs.View:
         key = (str(root), str(ignore))
         if key not in self._views:
             tree = Tree(root, self._index)
@@ -338,10 +341,9 @@ class InputResolver:
 
 def _digest(texts: Mapping[str, str], parts: Iterable[Part]) -> str:
     """One digest over all files of an image; where they lie does not count, only in which context and in which role."""
-    selections = [(f"{part.label}:", part.selection.digest) for part in parts]
-    return fingerprint.digest_of_files(
-        [*selections, *((f"text {number}", digest_of_text(text)) for number, text in enumerate(texts.values()))]
-    )
+    selections = [(f"{part.label}:" if part.sent else part.label, part.selection.digest) for part in parts]
+    roles = ("policy text" if path.endswith(policy.beside("")) else f"text {at}" for at, path in enumerate(texts))
+    return fingerprint.digest_of_files([*selections, *zip(roles, map(digest_of_text, texts.values()), strict=True)])
 
 
 def _known(kept: Any) -> Reads | None:

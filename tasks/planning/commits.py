@@ -13,6 +13,7 @@ from tasks.compose import project as compose_project
 from tasks.compose.project import Project
 from tasks.compose.stack import Compose
 from tasks.engine.client import host_platform
+from tasks.inputs import policy
 from tasks.inputs.commit import Commit, CommitIndex, Source
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.inputs.resolver import InputResolver
@@ -176,9 +177,12 @@ def _read_by_path(commit: Commit, project: Project, contexts: set[str]) -> set[s
     images in folders."""
     paths = {f"{context}/.dockerignore".removeprefix("/") for context in contexts}
     for image in project.images.values():
-        if image.dockerfile.startswith("/") and (path := commit.inside(image.dockerfile)):
-            beside = commit.inside(f"{image.dockerfile}.dockerignore")
-            paths |= {path, *filter(None, [beside])}
+        if image.dockerfile.startswith("/"):
+            names = (image.dockerfile, re.sub("Dockerfile$", "dockerfile", image.dockerfile))
+            each = (path for name in names for path in (name, f"{name}.dockerignore", policy.beside(name)))
+            paths |= {*filter(None, map(commit.inside, each))}
+    if any(path.endswith(policy.beside("")) and commit.entry(path) for path in paths):  # it may import others
+        paths |= {path for path, _ in commit.walk("") if path.endswith(policy.beside(""))}
     links = {path for path in paths if (entry := commit.entry(path)) is None or not entry.source}
     if any("oci-layout" in value for image in project.images.values() for value in image.contexts.values()):
         paths |= {path for path, _ in commit.walk("") if path.endswith("/index.json")}

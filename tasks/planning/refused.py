@@ -60,7 +60,7 @@ def readable(path: str) -> str:
 
 def _odd(inputs: ImageInputs) -> Iterator[str]:
     """The inputs whose name, or what they lead to, is no UTF-8."""
-    for part in inputs.parts:
+    for part in filter(lambda part: part.sent, inputs.parts):
         for entry in part.selection.entries():
             path = f"{part.root}/{entry.path}"
             texts = (entry.path, os.readlink(path)) if entry.kind == "link" else (entry.path,)  # noqa: PTH115 as it is
