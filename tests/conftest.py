@@ -99,8 +99,8 @@ def measured() -> dict[str, float]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before marks select: whoever asks for the engine is marked, what asks for the newer one confirms what others show,
-    and what needs the images of the stack gets them."""
+    """Before marks select: what asks for the engine is marked, what asks for the newer one only confirms what others
+    show, and what needs the images of the stack gets them."""
     seconds = measured()
     items.sort(key=lambda item: place(item.nodeid, seconds))
     for item in items:

@@ -1,4 +1,4 @@
-"""What holds for this machine's engine holds for the one that people will have next: the same tests, on Debian testing's.
+"""What holds for the engine here holds for the one that people will have next: the same tests, on Debian testing's.
 
 Each file of tests runs in a pytest of its own, for all in it has to talk to that engine; and they are tests themselves,
 so that they take minutes beside the others and not after them.
@@ -25,5 +25,6 @@ def environ_of(engine: TemporaryEngine) -> Mapping[str, str]:
 def judge(file: str, environ: Mapping[str, str]) -> None:
     """Run a file of tests there; what is marked ``all`` runs on one engine, here."""
     words = ["--quiet", "--exitfirst", "-p", "no:cacheprovider", "-m", "not all", f"tests/{file}"]
-    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=ROOT, env=environ, capture_output=True, text=True)
+    argv = [sys.executable, "-m", "pytest", *words]
+    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-20000:]

@@ -143,13 +143,14 @@ def run_mutants(modules: Sequence[str], sample: int = 0) -> Any:
 
 
 def task_test() -> Task:
-    """Run the tests, with everything real: [-k EXPRESSION] [--all | --engine testing [--store …]] [PYTEST ARGUMENT …]"""
+    """Run the tests, with everything real: [-k EXPRESSION] [--all | --engine testing] [PYTEST ARGUMENT …]"""
     engine = option("engine", "here", "the engine that the tests use")
     engine["choices"] = [("here", "the one that answers here"), ("testing", "that of Debian's testing suite")]
     store = option("store", "both", "where that engine of the testing suite keeps its images")
     store["choices"] = [("classic", ""), ("containerd", ""), ("both", "one after the other")]
     more = "then also what confirms it elsewhere: other engines, faults at length, public projects, mutants"
-    return _running(run_tests, ["_dev_environment", "_test_programs"], option("all", False, more, "more"), engine, store)
+    options = option("all", False, more, "more"), engine, store
+    return _running(run_tests, ["_dev_environment", "_test_programs"], *options)
 
 
 def _running(tests: Callable[..., Any], needs: Sequence[str], *options: Task) -> Task:
