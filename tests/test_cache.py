@@ -320,6 +320,9 @@ def test_a_project_carried_in_a_folder_is_not_built_again(
     assert nothing.returncode != 0
     assert "nothing to export" in nothing.stderr
     project.build()
+    with (project.folder / "base.Dockerfile").open("a") as file:
+        file.write("# of which BuildKit makes the same\n")
+    assert project.build() == {"base": "built", "app": "retagged"}, "app keeps the label that it was built with"
     done = project.doit("cache_export", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert "wrote 2 images" in done.stderr

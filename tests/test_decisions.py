@@ -8,7 +8,7 @@ import pytest
 
 from tasks.base.references import tag_of
 from tasks.engine.client import LocalImage
-from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
+from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS, REBUILT
 from tasks.inputs.fingerprint import BuildInputs
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
@@ -28,7 +28,7 @@ from tasks.planning.plan import (
 from tasks.planning.reasons import DUE
 from tasks.planning.record import Record
 from tasks.planning.shared_image import SharedImage
-from tests.test_plan import APP, BASE, ON_BASE, engine, facts_of, found, local_image, made, record
+from tests.test_plan import APP, BASE, OLD, ON_BASE, engine, facts_of, found, local_image, made, record
 
 BOTH = ("linux/amd64", "linux/arm64")
 HERE, APP_HERE = local_image(BASE), local_image(APP, parents=ON_BASE)
@@ -154,14 +154,14 @@ def test_each_name_that_is_missing_or_elsewhere_is_said() -> None:
 def test_the_image_with_the_tag_comes_first_and_then_any_of_the_repository() -> None:
     tag = tag_of("app/base", BASE.fingerprint)
     tagged = local_image(BASE, ident="id-tagged", names=(tag,))
-    named = local_image(BASE, ident="id-named", names=("app/base:latest", "app/base:in-old"))
+    named = local_image(BASE, ident="id-named", names=("app/base:latest", tag_of("app/base", OLD)), number=OLD)
     assert decide(BASE, held=(named, tagged))[0].local_image == tagged
     assert decide(BASE, held=(named,))[0] == Decision(
         "base", Action.RETAG, ("made from the same content under another fingerprint",), BASE, named
     )
     # One that does not count is passed over, and the next one is looked at.
     loose = local_image(BASE, ident="id-loose", names=("app/base:latest",))
-    old = local_image(BASE, ident="id-old", names=("app/base:in-old",))
+    old = local_image(BASE, ident="id-old", names=(tag_of("app/base", OLD),), number=OLD)
     assert decide(BASE, held=(loose, old))[0].local_image == old
     stranger = LocalImage("id-stranger", (tag,), labels={INPUT_DIGEST: "another"})
     assert decide(BASE, held=(stranger, old))[0] == Decision(
@@ -258,7 +258,7 @@ def test_why_something_is_built() -> None:
 
 
 def mark(when: int, one: ImageInputs = BASE) -> dict[str, str]:
-    return {INPUT_DIGEST: one.input_digest, PARENTS: "", REBUILT: str(when)}
+    return {INPUT_DIGEST: one.input_digest, PARENTS: "", FINGERPRINT: one.fingerprint, REBUILT: str(when)}
 
 
 def test_what_is_offered_is_pulled_with_its_reason() -> None:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tasks.base.references import tag_of
 from tasks.compose.project import Image
 from tasks.engine.client import ImageConfig, LocalImage, Snapshot, snapshot_of
-from tasks.engine.labels import INPUT_DIGEST, PARENTS
+from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS
 from tasks.inputs.fingerprint import BuildInputs
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.plan import Decision, Known, plan
@@ -41,10 +43,18 @@ def facts_of(local_image: LocalImage) -> ImageConfig:
 
 
 def local_image(
-    one: ImageInputs, *, parents: str = "", ident: str = "", names: tuple[str, ...] | None = None
+    one: ImageInputs,
+    *,
+    parents: str = "",
+    ident: str = "",
+    names: tuple[str, ...] | None = None,
+    number: str | None = None,
 ) -> LocalImage:
+    """What a build of this makes, and its names there; ``number`` is the fingerprint in its label."""
     tags = (tag_of(one.image.ref, one.fingerprint), f"{one.image.ref}:latest") if names is None else names
-    return LocalImage(ident or f"id-{one.name}", tags, labels={INPUT_DIGEST: one.input_digest, PARENTS: parents})
+    number = one.fingerprint if number is None else number
+    labels = {INPUT_DIGEST: one.input_digest, PARENTS: parents, FINGERPRINT: number}
+    return LocalImage(ident or f"id-{one.name}", tags, labels)
 
 
 def engine(*images: LocalImage) -> Snapshot:
@@ -102,11 +112,40 @@ def test_a_missing_name_is_a_retag_and_says_which() -> None:
     assert decided.local_image == only_fingerprint
 
 
-def test_labels_alone_prove_nothing() -> None:
-    """A killed build leaves an image whose inputs nobody read again; ``docker commit`` copies all labels."""
-    for names in [("app/base:building-0123",), ("app/base:latest",), ("app/base:debug",), ("app/other:in-0123",)]:
-        assert decide([BASE], engine(local_image(BASE, names=names)))["base"].action == "build"
-    assert decide([BASE], engine(local_image(BASE, names=("app/base:in-0123",))))["base"].action == "retag"
+OLD = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("names", "number"),
+    [
+        (("app/base:building-0123",), None),
+        (("app/base:latest",), None),
+        (("app/base:debug",), None),
+        (("app/base:in-progress",), None),
+        (("app/base:in-progress", "app/base:latest"), "progress"),
+        (("app/base:in-",), ""),
+        (("app/base:in-0123456789abcdef",), None),
+        (("app/base:latest", tag_of("app/base", "fb" * 16)), OLD),
+        (("app/base:in-abababababababab-2",), OLD),
+        ((tag_of("app/other", OLD), "app/base:latest"), OLD),
+        ((tag_of("elsewhere/app/base", OLD), "app/base:latest"), OLD),
+    ],
+)
+def test_what_no_tag_of_its_own_fingerprint_proves_is_built(names: tuple[str, ...], number: str | None) -> None:
+    """A killed build leaves an image whose inputs nobody read again; ``docker commit`` and ``FROM`` copy all labels."""
+    assert decide([BASE], engine(local_image(BASE, names=names, number=number)))["base"].action == "build"
+
+
+def test_a_tag_that_proves_nothing_is_named() -> None:
+    decided = decide([BASE], engine(local_image(BASE, names=("app/base:in-progress",))))["base"]
+    assert decided.reasons == ("`app/base:in-progress` proves nothing: it is not the fingerprint in the image's label",)
+
+
+def test_the_tag_of_its_own_fingerprint_proves_an_image_under_any_other() -> None:
+    here = local_image(BASE, names=(tag_of("app/base", OLD), tag_of("app/base", "cd" * 32)), number=OLD)
+    assert decide([BASE], engine(here))["base"].action == "retag"
+    both = here._replace(tags=(*here.tags, tag_of("app/base", BASE.fingerprint), "app/base:latest"))
+    assert decide([BASE], engine(both))["base"].action == "fresh"
 
 
 def test_what_another_checkout_built_is_not_built_again_where_only_compose_names_it() -> None:
@@ -119,6 +158,10 @@ def test_what_another_checkout_built_is_not_built_again_where_only_compose_names
     there = local_image(called("shop-base"))
     decided = decide([called("fix-base")], engine(there))["base"]
     assert (decided.action, decided.local_image) == ("retag", there)
+    moved = local_image(called("shop-base"), names=(*there.tags, tag_of("shop-base", OLD)), number=OLD)
+    assert decide([called("fix-base")], engine(moved))["base"].action == "retag", "which was named there, too"
+    stranger = local_image(called("shop-base"), number=OLD)
+    assert decide([called("fix-base")], engine(stranger))["base"].action == "build"
     assert decide([called("fix-base", "fc")], engine(there))["base"].action == "build"
     assert decide([called("app/base")], engine(there))["base"].action == "build", "the files call it otherwise"
     assert decide([called("fix-base")], engine(local_image(called("app/base"))))["base"].action == "build"

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.pruning import disk_usage
+from tasks.run import Run
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker, file_in
 
@@ -327,6 +329,25 @@ def test_what_a_killed_build_left_is_not_taken(family: Lab) -> None:
     docker("tag", right, f"{family.prefix}/other:building-0123")
     docker("image", "rm", *[name for name in family.images() if "/other:" in name and ":building-" not in name])
     assert family.actions() == {**FRESH, "other": "build"}
+
+
+def test_what_was_made_from_ours_is_neither_taken_nor_pruned(family: Lab) -> None:
+    """It inherits all labels, as `docker commit` and `FROM` leave them, whatever it is called."""
+    in_progress, numbered = (f"{family.prefix}/other:in-{name}" for name in ("progress", "0" * 16))
+    container = docker("create", family.ref("other"), "none").stdout.strip()
+    docker("cp", str(family.folder / "compose.yml"), f"{container}:/evil")
+    for name in (in_progress, numbered):
+        assert docker("commit", container, name).returncode == 0
+    docker("rm", container)
+    assert family.actions() == FRESH
+    docker(
+        "image", "rm", *[name for name in family.images() if "/other:" in name and name not in (in_progress, numbered)]
+    )
+    planned = family.plan()["other"]
+    assert planned["action"] == "build"
+    assert "proves nothing" in planned["reasons"][0]
+    run = Run((family.folder / "compose.yml",), family.env())
+    assert not {in_progress, numbered}.intersection(ref for item in disk_usage.images(run, 0.0) for ref in item.refs)
 
 
 def test_what_a_pinned_base_reads_by_onbuild_counts(lab: Lab) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tasks.base.errors import UserError
 from tasks.base.references import tag_of
+from tasks.engine.labels import FINGERPRINT
 from tasks.pruning import git_states, registry_prune
 from tasks.run import Run
 from tasks.sharing import referrers
@@ -88,8 +89,10 @@ def test_what_no_branch_no_tag_and_no_recent_age_needs_goes(lab: Lab, busybox: s
     # What has another tag too stays, with all that it needs.
     registry = Registry(server.address)
     manifest = registry.raw_manifest(path, second)
-    registry.give_manifest(path, "released", json.loads(manifest)["mediaType"], manifest)
-    assert gone(lab, "--all") == []
+    assert gone(lab, "--all") == [second]
+    for tag in ("in-progress", "released"):
+        registry.give_manifest(path, tag, json.loads(manifest)["mediaType"], manifest)
+        assert gone(lab, "--all") == []
 
 
 def test_where_the_branches_cannot_be_known_nothing_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +155,9 @@ def test_what_another_platform_needs_stays_and_what_nobody_can_tell(
 def push_for_arm(registry: Registry, path: str, tag: str, file: Path) -> None:
     """An image of nothing that says that it is for another platform, and when it was made."""
     config = {"os": "linux", "architecture": "arm64", "created": "2026-01-01T00:00:00Z", "tag": tag}
-    text = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": []}, "config": {}}).encode()
+    text = json.dumps(
+        {**config, "rootfs": {"type": "layers", "diff_ids": []}, "config": {"Labels": {FINGERPRINT: "0"}}}
+    ).encode()
     file.write_bytes(text)
     digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
     registry.give_blob(path, digest, file)
@@ -168,19 +173,26 @@ def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path)
 
     registry = Registry(server.address)
     digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
-    transfer.push(registry, "app/auth", ["in-1"], transfer.Whole(digest, digest, tmp_path / "one"), nothing)
-    held = registry_prune._held(registry, "app/auth", "in-1")
+    tag, passed = f"in-{'1' * 16}", f"test-{'1' * 32}"
+    transfer.push(registry, "app/auth", [tag], transfer.Whole(digest, digest, tmp_path / "one"), nothing)
+    held = registry_prune._held(registry, "app/auth", tag)
     assert held is not None
+    assert held.ours
     assert (held.digest, len(held.children), held.made) == (digest, 2, 0.0)
     assert {digest, *held.children} <= held.parts.keys()
     assert registry_prune._held(registry, "app/auth", "in-2") is None
     assert held.platforms == set(BOTH)
     nobody, dated = git_states.Needed(), held._replace(made=5.0)
-    assert registry_prune._why("app/auth", ["in-1"], nobody, held, False) == "it does not say how old it is"
-    assert registry_prune._why("app/auth", ["in-1"], nobody, held, True) == ""
+    assert registry_prune._why("app/auth", [tag], nobody, held, False) == "it does not say how old it is"
+    assert registry_prune._why("app/auth", [tag], nobody, held, True) == ""
     unsure = git_states.Needed(unknown={("app/auth", BOTH[0]): "nobody can tell"})
-    assert registry_prune._why("app/auth", ["in-1"], unsure, dated, True) == "nobody can tell"
-    assert registry_prune._why("app/auth", ["test-1"], unsure, dated, False) == ""
+    assert registry_prune._why("app/auth", [tag], unsure, dated, True) == "nobody can tell"
+    assert registry_prune._why("app/auth", [passed], unsure, dated, False) == ""
+    for other in ("in-progress", "in-1", "test-1", "tests", f"in-{'1' * 17}"):
+        assert registry_prune._why("app/auth", [tag, other], nobody, dated, True) == f"it is tagged {other}"
+    theirs = dated._replace(ours=False)
+    assert registry_prune._why("app/auth", [tag], nobody, theirs, True) == "it was not built by these tasks"
+    assert registry_prune._why("app/auth", [passed], nobody, theirs, True) == ""
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from tasks.base.errors import UserError
 from tasks.base.settings import Settings
 from tasks.building import results
 from tasks.building.parents import pinned
+from tasks.engine.client import LocalImage
+from tasks.engine.labels import FINGERPRINT
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker
 
@@ -144,7 +146,7 @@ def test_a_run_that_is_stopped_gives_no_name(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(commands, "stopping", ours.stopping)
     engine, image = NoEngine(), SimpleNamespace(ref="app/one:1", names=("app/one:1",))
     run = SimpleNamespace(engine=engine, named=lambda image_id, refs: None)
-    decision = SimpleNamespace(inputs=SimpleNamespace(image=image, fingerprint="f" * 64))
+    decision = SimpleNamespace(inputs=SimpleNamespace(image=image, fingerprint="f" * 64), local_image=None)
     results.name_image(cast("Any", run), cast("Any", decision), "id")
     assert engine.named == ["app/one:in-ffffffffffffffff", "app/one:1"]
     engine.named.clear()
@@ -152,6 +154,19 @@ def test_a_run_that_is_stopped_gives_no_name(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(commands.Stopped):
         results.name_image(cast("Any", run), cast("Any", decision), "id")
     assert engine.named == []
+
+
+def test_what_was_made_under_another_fingerprint_gets_the_name_that_proves_it_first() -> None:
+    """A retag here, and what another machine pushed after one."""
+    engine, image = NoEngine(), SimpleNamespace(ref="app/one:1", names=("app/one:1",))
+    run = SimpleNamespace(engine=engine, named=lambda image_id, refs: None)
+    here = LocalImage("id", ("else-one:in-abababababababab",), {FINGERPRINT: "ab" * 32})
+    decision = SimpleNamespace(inputs=SimpleNamespace(image=image, fingerprint="f" * 64), local_image=here)
+    results.name_image(cast("Any", run), cast("Any", decision), "id")
+    assert engine.named == ["app/one:in-abababababababab", "app/one:in-ffffffffffffffff", "app/one:1"]
+    engine.named.clear()
+    results.name_image(cast("Any", run), cast("Any", decision), "another")
+    assert engine.named == ["app/one:in-ffffffffffffffff", "app/one:1"], "it is not the image that was decided about"
 
 
 def test_a_name_that_cannot_be_taken_away_keeps_no_other_and_fails_no_build() -> None:

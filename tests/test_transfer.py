@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tasks.buildkit import oci_transfer
-from tasks.engine.labels import INPUT_DIGEST
+from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST
 from tasks.sharing import transfer
 from tasks.sharing.login import Credentials, Login
 from tasks.sharing.no_answer import NoImage, Unavailable
@@ -55,7 +55,11 @@ def layout(folder: Path, own: dict[str, str]) -> tuple[str, str]:
         system, processor = platform.split("/")
         of = {"os": system, "architecture": processor}
         layer = f"the layer of {processor}".encode()
-        made = {**of, "rootfs": {"diff_ids": ["sha256:" + "0" * 64]}, "config": {"Labels": {INPUT_DIGEST: label}}}
+        made = {
+            **of,
+            "rootfs": {"diff_ids": ["sha256:" + "0" * 64]},
+            "config": {"Labels": {INPUT_DIGEST: label, FINGERPRINT: label}},
+        }
         config = entry_of(folder, made, "config")
         layers = [
             {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": put(folder, layer), "size": len(layer)}

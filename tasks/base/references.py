@@ -21,7 +21,8 @@ _TAGGABLE = re.compile(rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za
 _COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})")
 KEPT = "in-"  # how the tags begin under which images are kept
 TESTED = "test-"  # and those of tests that passed, in the shared registry
-_SHOWN = 16  # hexadecimal digits of a fingerprint in a tag: 64 bits
+_DIGITS = {KEPT: 16, TESTED: 32}  # hexadecimal digits of a fingerprint in such a tag
+_NUMBER = re.compile("[0-9a-f]+")
 
 
 def familiar(reference: str) -> str:
@@ -96,7 +97,26 @@ def tag_of(ref: str, number: str) -> str:
     >>> tag_of("localhost:5000/app/auth:optimized", "ab" * 32)
     'localhost:5000/app/auth:in-abababababababab'
     """
-    return f"{repository(ref)}:{KEPT}{number[:_SHOWN]}"
+    return f"{repository(ref)}:{numbered(KEPT, number)}"
+
+
+def numbered(kind: str, number: str) -> str:
+    """The tag of a fingerprint: ``kind`` is ``KEPT`` or ``TESTED``."""
+    return f"{kind}{number[: _DIGITS[kind]]}"
+
+
+def kind_of(tag: str) -> str:
+    """``KEPT`` or ``TESTED`` for a tag that is the one or the other and a fingerprint; "" for any other tag. It is no
+    proof of what the image is: see ``LocalImage.proofs``.
+
+    >>> kind_of("in-0123456789abcdef"), kind_of("in-progress"), kind_of("latest")
+    ('in-', '', '')
+    """
+    for kind, digits in _DIGITS.items():
+        number = tag.removeprefix(kind)
+        if number != tag and len(number) == digits and _NUMBER.fullmatch(number):
+            return kind
+    return ""
 
 
 def repository(ref: str) -> str:

@@ -129,8 +129,9 @@ def _fresh(run: Run) -> list[tuple[Decision, LocalImage]]:
 
 
 def _entry(decision: Decision, local_image: LocalImage) -> dict[str, Any]:
-    """What the index says of an image: it is in the archive under the tag of its fingerprint."""
-    number = decision.inputs.fingerprint
+    """What the index says of an image: it is in the archive under the tag of the fingerprint that it was built with,
+    which is in its label: that one is looked at where it is taken in, and proves it there."""
+    number = local_image.labels[FINGERPRINT]
     ref = tag_of(decision.inputs.image.ref, number)
     return {"name": decision.name, "ref": ref, "fingerprint": number, "id": local_image.id}
 

@@ -198,7 +198,7 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
         ):
             run.share.refuse(wanted, "it is not made from what its labels in the registry say")
             return None
-        results.name_image(run, decision, local_image.id)
+        results.name_image(run, decision._replace(local_image=local_image), local_image.id)
     finally:
         temporary_tag.give_back(run.engine, ref)
         run.changed()

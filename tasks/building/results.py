@@ -19,12 +19,14 @@ from tasks.run import Run
 
 
 def name_image(run: Run, decision: Decision, image_id: str) -> None:
-    """Give an image of the engine all its names. Raises ``Stopped`` if the run is, also where no command was running
-    that noticed it, and ``UserError``: ``Gone`` if the engine does not have it."""
+    """Give an image of the engine all its names, first the one that proves what it is: of one that was pulled or made
+    under another fingerprint that is not this one's (``LocalImage.proofs``). Raises ``Stopped`` if the run is, also
+    where no command was running that noticed it, and ``UserError``: ``Gone`` if the engine does not have it."""
     if commands.stopping():
         raise commands.Stopped
-    image = decision.inputs.image
-    refs = (tag_of(image.ref, decision.inputs.fingerprint), *image.names)
+    image, here = decision.inputs.image, decision.local_image
+    proof = here.own_tag(image.ref) if here and here.id == image_id else ""
+    refs = [*dict.fromkeys(filter(None, (proof, tag_of(image.ref, decision.inputs.fingerprint), *image.names)))]
     for ref in refs:
         run.engine.tag(image_id, ref)
     run.named(image_id, refs)

@@ -19,11 +19,11 @@ from urllib.parse import quote, urlencode
 
 from tasks.base import platforms
 from tasks.base.errors import UserError
-from tasks.base.references import familiar
+from tasks.base.references import KEPT, familiar, kind_of, repository, tag_of
 from tasks.base.timestamps import epoch_seconds
 from tasks.engine.api import LONG_SECONDS, Api, NotFound
 from tasks.engine.endpoint import endpoint
-from tasks.engine.labels import INPUT_DIGEST, LABEL
+from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, LABEL
 
 _VERSION, _IMAGES = "/version", "/images/json"
 _TOGETHER, _ENOUGH = 50, 10  # records in one request to remove them, and characters of each one's id
@@ -47,6 +47,21 @@ class LocalImage(NamedTuple):
     size: int = 0
     created: float = 0.0
     fixed: bool = True
+
+    def own_tag(self, ref: str) -> str:
+        """The name in the repository of this reference by which the image is kept: that of the fingerprint in its own
+        label; "" if it has none."""
+        name = tag_of(ref, self.labels.get(FINGERPRINT, ""))
+        return name if kind_of(name.rpartition(":")[2]) == KEPT else ""
+
+    @property
+    def proofs(self) -> frozenset[str]:
+        """The repositories in which one of its names proves that a build of these tasks ended well with this image.
+
+        Whatever is made from an image of ours inherits its labels, and anybody may call an image ``in-progress``. So a
+        name proves something only if it is the one that the image's own fingerprint gives it.
+        """
+        return frozenset(repository(name) for name in self.tags if name == self.own_tag(name))
 
 
 class CacheRecord(NamedTuple):

@@ -181,15 +181,17 @@ class _Planner:
         of this repository. Where the files give an image no name, Compose calls it after the folder of each checkout:
         then also another project's that has this very fingerprint, under the name of the same service.
 
-        Only an image with one of our ``in-`` tags counts: labels alone also stand on a build that was killed before its
-        inputs were read again, and on whatever people make from an image of ours, by ``docker commit`` for instance.
-        Where there is only one of another platform, that is said in the second part of the answer."""
+        Only an image with the ``in-`` tag of its own fingerprint counts: labels alone also stand on a build that was
+        killed before its inputs were read again, and on whatever people make from an image of ours, by ``docker
+        commit`` for instance. Where there is only one of another platform, or one with a tag that proves nothing, that
+        is said in the second part of the answer."""
         foreign: list[str] = []
         tagged = [self._snapshot.get(ref) for ref in (tag_of(inputs.image.ref, inputs.fingerprint), inputs.image.ref)]
         for local_image in (*tagged, *self._snapshot.made_from(inputs.input_digest)):
             if local_image is None or not made_from(inputs, local_image, parents):
                 continue
-            if not is_kept_for(inputs, local_image.tags):
+            if not is_kept_for(inputs, local_image):
+                foreign = foreign or _unproven(inputs, local_image)
                 continue
             platform = self._known.config_of(local_image).platform
             if not is_for(inputs, platform, self._snapshot.platform):
@@ -286,13 +288,21 @@ def is_for(inputs: ImageInputs, platform: str, engine: str) -> bool:
     return any(platforms.same(platform, wanted) for wanted in ([takes] if takes else inputs.platforms))
 
 
-def is_kept_for(inputs: ImageInputs, names: Iterable[str]) -> bool:
-    """Whether one of an image's names says that a build of these tasks ended well: one of this repository, or what
-    another checkout calls this very fingerprint where it is Compose that names the image, after project and service."""
+def is_kept_for(inputs: ImageInputs, local_image: LocalImage) -> bool:
+    """Whether one of an image's names proves that a build of these tasks ended well: one of this repository, or one of
+    another checkout that calls this very fingerprint so where it is Compose that names the image, after project and
+    service."""
+    proofs, ours = local_image.proofs, repository(normalise(inputs.image.ref))
+    unnamed = f"-{inputs.name}"
+    elsewhere = [each for each in proofs if each.endswith(unnamed)] if ours.endswith(unnamed) else []
+    return ours in proofs or any(tag_of(each, inputs.fingerprint) in local_image.tags for each in elsewhere)
+
+
+def _unproven(inputs: ImageInputs, local_image: LocalImage) -> list[str]:
+    """Why an image with the right labels does not count, where a name of it looks as if it did."""
     ours = f"{repository(normalise(inputs.image.ref))}:{KEPT}"
-    kept = tag_of(inputs.image.ref, inputs.fingerprint)
-    unnamed = f"-{inputs.name}:{kept.rpartition(':')[2]}"
-    return any(name.startswith(ours) or (kept.endswith(unnamed) and name.endswith(unnamed)) for name in names)
+    names = [name for name in local_image.tags if name.startswith(ours)]
+    return [f"`{name}` proves nothing: it is not the fingerprint in the image's label" for name in names[:1]]
 
 
 def made_from(inputs: ImageInputs, local_image: LocalImage, parents: str) -> bool:

@@ -20,7 +20,7 @@ from tasks.base.errors import UserError
 from tasks.base.references import tag_of
 from tasks.compose.project import Project
 from tasks.engine.client import ImageConfig, LocalImage, host_platform, snapshot_of
-from tasks.engine.labels import INPUT_DIGEST, PARENTS
+from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS
 from tasks.inputs.commit import Source
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning import plan
@@ -145,7 +145,7 @@ def _listed(inputs: ImageInputs) -> dict[str, Any]:
     of = {context: inputs.parent_fingerprints[name] for context, name in inputs.parents.items()}
     label = " ".join(f"{context}={fingerprint}" for context, fingerprint in sorted(of.items()))
     tags = [tag_of(inputs.image.ref, inputs.fingerprint), *inputs.image.names]
-    labels = {INPUT_DIGEST: inputs.input_digest, PARENTS: label}
+    labels = {INPUT_DIGEST: inputs.input_digest, PARENTS: label, FINGERPRINT: inputs.fingerprint}
     return {"Id": inputs.fingerprint, "RepoTags": tags, "Labels": labels}
 
 

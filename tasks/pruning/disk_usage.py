@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tasks.base import commands, places
 from tasks.base.errors import UserError
-from tasks.base.references import path_of, repository, tag_of
+from tasks.base.references import KEPT, kind_of, path_of, repository, tag_of
 from tasks.base.timestamps import epoch_seconds
 from tasks.building import build_target, context, parents
 from tasks.engine import temporary_tag
@@ -29,7 +29,6 @@ from tasks.planning.action import Action
 from tasks.pruning.prune import Item, Kind
 from tasks.run import Run
 
-_IN = re.compile(r"in-[0-9a-f]{16}")
 # A build on another machine that uses this engine holds no lock that is seen here. None takes longer.
 _PASSING_SECONDS = 86400.0
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -95,7 +94,7 @@ def names(run: Run, items: Iterable[Item], now: float) -> list[Item]:
     left_over = []
     for ref in [ref for item in items if item.needed for ref in item.refs]:
         given = temporary_tag.given(ref)
-        if given is not None and _ours(ref, repositories):
+        if given is not None and repository(ref) in repositories:
             why = "" if now - given > _PASSING_SECONDS else "a build may be using it"
             left_over.append(Item(ref, Kind.NAME, ref, idle=now - given, needed=why, refs=(ref,)))
     return left_over
@@ -236,7 +235,7 @@ def _belongs(local_image: LocalImage, repositories: set[str], used: Mapping[str,
     """Whether an image is this project's: by a name of its own, or, without any name, by being in its history."""
     if not local_image.tags:
         return local_image.id in used
-    return any(_ours(tag, repositories) for tag in local_image.tags)
+    return not set(local_image.tags).isdisjoint(_own_names(local_image, repositories))
 
 
 def _repositories(run: Run) -> set[str]:
@@ -247,16 +246,23 @@ def _repositories(run: Run) -> set[str]:
     return own | {f"{host}/{path_of(name)}" for host in hosts for name in own}
 
 
-def _ours(ref: str, repositories: set[str]) -> bool:
-    name, _, tag = ref.rpartition(":")
-    return name in repositories and (bool(_IN.fullmatch(tag)) or temporary_tag.given(ref) is not None)
+def _own_names(local_image: LocalImage, repositories: set[str]) -> list[str]:
+    """Those of an image's names that are of use to these tasks alone: those of builds, and those of fingerprints where
+    its own is one of them."""
+    proven = not repositories.isdisjoint(local_image.proofs)
+    mine = [name for name in local_image.tags if repository(name) in repositories]
+    return [
+        name
+        for name in mine
+        if (proven and kind_of(name.rpartition(":")[2]) == KEPT) or temporary_tag.given(name) is not None
+    ]
 
 
 def _in_use(local_image: LocalImage, users: Mapping[str, tuple[str, ...]], repositories: set[str], now: float) -> str:
     if local_image.id in users:
         return f"the container {users[local_image.id][0]} was made from it"
-    others = [tag for tag in local_image.tags if not _ours(tag, repositories)]
-    if others:
+    own = _own_names(local_image, repositories)
+    if others := [name for name in local_image.tags if name not in own]:
         return f"it is also called `{others[0]}`"
     given = (when for tag in local_image.tags if (when := temporary_tag.given(tag)) is not None)
     return "a build may be making or using it" if any(now - when < _PASSING_SECONDS for when in given) else ""

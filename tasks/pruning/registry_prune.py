@@ -20,8 +20,9 @@ from tasks.base import platforms
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
 from tasks.base.formatting import size_text
-from tasks.base.references import KEPT, TESTED, digest_of, path_of
+from tasks.base.references import KEPT, digest_of, kind_of, path_of
 from tasks.base.timestamps import epoch_seconds
+from tasks.engine.labels import FINGERPRINT
 from tasks.pruning import git_states
 from tasks.pruning.git_states import Needed
 from tasks.pruning.prune import Item, Kind, Pruning, choose
@@ -38,13 +39,15 @@ _OLDEST = 400 * _DAY  # after the epoch: what says that it is older has no time 
 
 class Held(NamedTuple):
     """What a tag names: a digest, the bytes of all its parts by their digests, its images' manifests where it is an
-    index, when it was made in seconds since the epoch, 0 if it does not say, and for which platforms."""
+    index, when it was made in seconds since the epoch, 0 if it does not say, for which platforms, and whether it is an
+    image with a label of ours."""
 
     digest: str
     parts: Mapping[str, int]
     children: tuple[str, ...]
     made: float
     platforms: frozenset[str]
+    ours: bool
 
 
 def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
@@ -130,11 +133,13 @@ def _item(path: str, held: Held, tags: Sequence[str], needed: str) -> Item:
 
 def _why(path: str, tags: Sequence[str], known: Needed, one: Held, everything: bool) -> str:
     for tag in tags:
-        if not tag.startswith((KEPT, TESTED)):
+        if not kind_of(tag):
             return f"it is tagged {tag}"
+        if kind_of(tag) == KEPT and not one.ours:
+            return "it was not built by these tasks"
         if why := known.results.get((path, tag)):
             return why
-    for platform in one.platforms if any(tag.startswith(KEPT) for tag in tags) else ():
+    for platform in one.platforms if any(kind_of(tag) == KEPT for tag in tags) else ():
         if why := known.unknown.get((path, platform)):
             return why
     return "" if one.made or everything else "it does not say how old it is"
@@ -152,14 +157,16 @@ def _held(registry: Registry, path: str, reference: str) -> Held | None:
             parts = {part: size for one in inner for part, size in one.parts.items()}
             some = frozenset(platform for one in inner for platform in one.platforms)
             made = max((one.made for one in inner), default=0.0)
-            return Held(digest, {**parts, digest: len(text)}, children, made, some)
+            ours = any(one.ours for one in inner)
+            return Held(digest, {**parts, digest: len(text)}, children, made, some, ours)
         blobs = [manifest["config"], *manifest["layers"]]
         parts = {str(blob["digest"]): int(blob["size"]) for blob in blobs}
         config = json.loads(registry.small_blob(path, str(manifest["config"]["digest"])))
         made = epoch_seconds(config.get("created"))
         # A cache, and that tests passed, is of none; attestations say that theirs is unknown.
         some = frozenset() if config.get("os") in (None, "unknown") else frozenset([platforms.of(config)])
-        return Held(digest, {**parts, digest: len(text)}, (), made if made > _OLDEST else 0.0, some)
+        ours = FINGERPRINT in ((config.get("config") or {}).get("Labels") or {})
+        return Held(digest, {**parts, digest: len(text)}, (), made if made > _OLDEST else 0.0, some, ours)
     except (NoImage, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.base.references import TESTED, digest_of
+from tasks.base.references import TESTED, digest_of, numbered
 from tasks.results.result import Result, result_of
 from tasks.run import Run
 from tasks.sharing import referrers, signatures
@@ -78,7 +78,7 @@ def give(run: Run, path: str, result: Result) -> None:
 
 def tag_of(fingerprint: str) -> str:
     """Under which tag a result lies."""
-    return f"{TESTED}{fingerprint[:32]}"
+    return numbered(TESTED, fingerprint)
 
 
 def _ask(run: Run, fingerprint: str, path: str) -> Result | None:

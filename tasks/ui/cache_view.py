@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from tasks.base.formatting import size_text
-from tasks.base.references import path_of
+from tasks.base.references import KEPT, kind_of, path_of
 from tasks.buildkit import builder
 from tasks.buildkit.progress import brief
 from tasks.history.statistics import ImageHistory, image_histories, of_last_runs
@@ -79,7 +79,7 @@ def _registry(run: Run) -> dict[str, Any] | None:
     layers = {digest: size for image in current.values() for digest, size in image.layers.items()}
     return {
         "address": address,
-        "results": sum(tag.startswith("in-") for some in tags.values() for tag in some),
+        "results": sum(kind_of(tag) == KEPT for some in tags.values() for tag in some),
         "caches": sum(tag.startswith("cache-") for some in tags.values() for tag in some),
         "current_images": len(current),
         "current_bytes": sum(layers.values()),
