@@ -24,6 +24,7 @@ from benchmarks.results import Results, say
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 from tests import loopback
 
 ABOUT = """
@@ -57,7 +58,7 @@ class NewMachine:
 
     def _empty(self) -> None:
         self.engine.forget_everything([self.base])
-        shutil.rmtree(self.bench.compose_file().parent / ".build", ignore_errors=True)
+        shutil.rmtree(self.bench.compose_file().parent / OWN_FOLDER, ignore_errors=True)
 
     def _built(self, images: int) -> float:
         ran = self.bench.doit("build_optimized")

@@ -20,6 +20,7 @@ from benchmarks.projects import environ, plain, write_monorepo
 from benchmarks.results import Results, say
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 
 ABOUT = """
 `plan --at` tells from git alone what a commit makes due: here in a repository of 100 images and 5,000 files, of a
@@ -43,7 +44,7 @@ def hundred(results: Results, repeat: int) -> None:
 
         def asked(*, first: bool) -> float:
             if first:
-                shutil.rmtree(repo.folder / ".build", ignore_errors=True)
+                shutil.rmtree(repo.folder / OWN_FOLDER, ignore_errors=True)
             ran = bench.doit("plan", "--at", "HEAD", "--since", "HEAD~1", "--json")
             due = [image["name"] for image in json.loads(ran.stdout)["images"] if image["action"] != "fresh"]
             if due != ["s0007"]:

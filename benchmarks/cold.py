@@ -24,6 +24,7 @@ from benchmarks.peers import Bench, copied_stack
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import temporary_engine
 from tasks.base import commands
+from tasks.base.memory import OWN_FOLDER
 
 ABOUT = """
 Each command builds a copy of this stack in an engine of its own that holds the base image, no other image and no build
@@ -60,7 +61,7 @@ def main() -> None:
 
         def cold(name: str, build: Callable[[], measure.Ran]) -> float:
             engines[name].forget_everything([base], cache_mounts=False)
-            shutil.rmtree(compose_file.parent / ".build", ignore_errors=True)  # forecasts included
+            shutil.rmtree(compose_file.parent / OWN_FOLDER, ignore_errors=True)  # forecasts included
             os.sync()
             time.sleep(SETTLE_SECONDS)
             return build().seconds

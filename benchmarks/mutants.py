@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 
 ROOT = Path(__file__).resolve().parent.parent
 JUDGED = (
@@ -50,7 +51,7 @@ class Score(NamedTuple):
 def try_mutants(modules: Sequence[str], sample: int) -> list[Score]:
     """Try the mutants of these modules (of those that are judged), or ``sample`` of them, the same each time; their
     scores. ``UserError`` where mutmut cannot begin, as when a test fails without any mutant."""
-    folder = ROOT / ".build" / "mutants"
+    folder = ROOT / OWN_FOLDER / "mutants"
     _copy(folder)
     wanted = [f"{module}.*" for module in modules or JUDGED]
     if sample:
@@ -84,7 +85,7 @@ def report(scores: Sequence[Score]) -> Iterator[str]:
         yield f"{score.module:32} {good:5} of {score.tried:5} noticed, {good / score.tried:.0%}"
     yield f"{noticed(scores):.1%} of {sum(score.tried for score in scores)} mutants were noticed"
     for name in (name for score in scores for name in score.survivors):
-        shown = commands.run([_program(), "show", name], cwd=ROOT / ".build" / "mutants").stdout.splitlines()
+        shown = commands.run([_program(), "show", name], cwd=ROOT / OWN_FOLDER / "mutants").stdout.splitlines()
         yield "\n".join([name, *(line for line in shown if re.match(r"[-+](?![-+])", line))])
 
 

@@ -22,11 +22,12 @@ from pathlib import Path
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import commands, lock
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 from tasks.base.settings import ROOT
 from tasks.bases.debian import indextargets
 
 SUITE = "testing"
-FOLDER = ROOT / ".build" / "engines"
+FOLDER = ROOT / OWN_FOLDER / "engines"
 _ENGINE = ("docker.io", "docker-cli", "docker-buildx", "docker-compose", "containerd", "runc", "tini-static")
 _PACKAGES = (*_ENGINE, "cosign")  # which judges our signatures
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")

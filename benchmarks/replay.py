@@ -23,6 +23,7 @@ from benchmarks import edits, measure
 from benchmarks.side_by_side import SideBySide
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 from tasks.buildkit import buildx
 from tasks.buildkit.progress import Progress
 from tasks.compose.project import Project, load
@@ -261,8 +262,8 @@ def _checked_out(repository: Path, commit: str) -> Apply:
     """Make the folder hold exactly what the commit does, touching only the files that differ."""
 
     def check_out(folder: Path, salt: str) -> None:
-        environ = {**os.environ, "GIT_INDEX_FILE": str(folder / ".build/replay.index")}
-        (folder / ".build").mkdir(exist_ok=True)
+        environ = {**os.environ, "GIT_INDEX_FILE": str(folder / OWN_FOLDER / "replay.index")}
+        (folder / OWN_FOLDER).mkdir(exist_ok=True)
         argv = ["git", "-C", str(repository), f"--work-tree={folder}", "read-tree", "--reset", "-u", commit]
         commands.run(argv, env=environ).checked(f"git cannot check out {commit[:10]}")
 

@@ -24,6 +24,7 @@ from benchmarks.peers import Bench, copied_stack
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import commands
+from tasks.base.memory import OWN_FOLDER
 from tests import loopback
 
 ABOUT = """
@@ -146,7 +147,7 @@ def main() -> None:
 
         def emptied(bench: Bench, engine: TemporaryEngine) -> Bench:
             emptied_engine(engine)
-            shutil.rmtree(compose_file.parent / ".build", ignore_errors=True)
+            shutil.rmtree(compose_file.parent / OWN_FOLDER, ignore_errors=True)
             return bench
 
         def pull(machine: Bench) -> float:

@@ -22,6 +22,7 @@ from benchmarks import measure
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 from tasks.base.settings import ROOT
 from tasks.engine.endpoint import endpoint
 from tasks.run import Run
@@ -30,7 +31,7 @@ from tasks.stack.standard import standard_of
 DOCUMENTED = "docker-compose.documented.yml"
 """What Docker's documentation teaches is another than in the standard declaration."""
 # Left out of the copy: what is not the project's, or is only true of the place where it lies.
-_NOT_COPIED = (".git", ".venv", ".build", ".env", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+_NOT_COPIED = (".git", ".venv", OWN_FOLDER, ".env", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class SideBySide:
         """Back to the state in which nothing was ever built: base images, and no cache of any kind."""
         for engine in self.engines.values():
             engine.forget_everything(self.bases)
-        shutil.rmtree(self.optimized_file.parent / ".build", ignore_errors=True)
+        shutil.rmtree(self.optimized_file.parent / OWN_FOLDER, ignore_errors=True)
 
     def change_base(self, salt: str) -> None:
         """Give all engines other base images under the same names: one small file more, as after a security update."""

@@ -29,6 +29,7 @@ from benchmarks.projects import plain
 from benchmarks.results import Results, say
 from tasks.base import commands
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 
 ABOUT = """
 A clone of this repository and worktrees of it, each with another line in one service, all up at once on one engine. A
@@ -67,7 +68,7 @@ class Worktree:
 
     def compose_up(self) -> float:
         """The seconds that Compose alone takes with the same files, until all is healthy."""
-        (kept,) = self.folder.glob(".build/*/stack.json")
+        (kept,) = self.folder.glob(f"{OWN_FOLDER}/*/stack.json")
         choice = json.loads(kept.read_text())
         files = [*choice["files"], *(str(kept.with_name(name)) for name in ("beside.yml", "beside-images.json"))]
         argv = ["docker", "compose", "--project-name", choice["name"]]

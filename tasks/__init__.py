@@ -21,7 +21,8 @@ if sys.dont_write_bytecode:
     from types import CodeType
 
     _HERE = str(Path(__file__).parent)
-    _COMPILED = str(Path(__file__).resolve().parent.parent / ".build" / "pycache")
+    # `base.memory.OWN_FOLDER`, which cannot be imported yet.
+    _COMPILED = str(Path(__file__).resolve().parent.parent / ".doit-images" / "pycache")
     _USUAL = sys.pycache_prefix
 
     class _Loader(SourceFileLoader):

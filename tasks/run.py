@@ -99,7 +99,7 @@ class Run:
 
     @cached_property
     def folder(self) -> Path:
-        """The project's own folder, in ``.build``."""
+        """The project's own folder, in ``.doit-images``."""
         return places.project_folder(self.files, self.caller)
 
     @property
@@ -109,7 +109,7 @@ class Run:
 
     @cached_property
     def common(self) -> Path:
-        """The folder ``.build``, for what all projects beside it may remember together."""
+        """The folder ``.doit-images``, for what all projects beside it may remember together."""
         return places.build_folder(self.files)
 
     @cached_property

@@ -274,12 +274,14 @@ def _build(words: list[str]) -> int:
     sys.stderr.buffer.write(said)
     if broken:
         return 1
-    context = Path(words[-1]).resolve()  # a link in .build
+    context = Path(words[-1]).resolve()  # a link in .doit-images
     hook = context / "during-build"
     if hook.exists():  # names a file that somebody edits meanwhile
         (context / hook.read_text().strip()).write_text(f"edited at {time.time_ns()}")
         hook.unlink()
-    files = [path.read_bytes() for path in sorted(context.rglob("*")) if path.is_file() and ".build" not in path.parts]
+    files = [
+        path.read_bytes() for path in sorted(context.rglob("*")) if path.is_file() and ".doit-images" not in path.parts
+    ]
     labels = dict(label.split("=", 1) for label in options.get("--label", ()))
     layer = _digest(text, *map(str, files))
     image = _digest(layer, json.dumps(labels, sort_keys=True))

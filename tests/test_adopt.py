@@ -99,13 +99,13 @@ def test_a_module_is_needed_wherever_it_is_imported(tmp_path: Path) -> None:
 
 
 def test_only_what_belongs_to_it_is_put_in(tmp_path: Path) -> None:
-    (tmp_path / ".gitignore").write_text("/.build\nnode_modules")
+    (tmp_path / ".gitignore").write_text("/.doit-images\nnode_modules")
     (tmp_path / "requirements.txt").write_text("django\n")
     before = tree(tmp_path)
     adopted(tmp_path)
     after = tree(tmp_path)
     assert after.keys() == {*before, *ONE.files, copies.RECORD}
-    assert after[".gitignore"] == b"/.build\nnode_modules\n__pycache__/\n"
+    assert after[".gitignore"] == b"/.doit-images\nnode_modules\n__pycache__/\n"
     assert after["requirements.txt"] == b"django\n"
     assert (tmp_path / "doitw").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "dodo.py").stat().st_mode & 0o777 == 0o644
@@ -380,9 +380,9 @@ def test_an_ignore_file_is_made_only_where_there_is_none_and_somebody_agrees(
     adopt.leave_out(tmp_path, {}, yes)
     said = capsys.readouterr().err
     assert said.startswith("web copies dodo.py, tasks, .env into its image\nto leave")
-    assert "  dodo.py\n  tasks\n  .env\n  .build\n  trusted-builders.toml\n" in said
+    assert "  dodo.py\n  tasks\n  .env\n  .doit-images\n  trusted-builders.toml\n" in said
     assert str(ignore) in said
-    expected = "dodo.py\ntasks\n.env\n.build\ntrusted-builders.toml\n" if made else "x\n" if there else None
+    expected = "dodo.py\ntasks\n.env\n.doit-images\ntrusted-builders.toml\n" if made else "x\n" if there else None
     assert (ignore.read_text() if ignore.exists() else None) == expected
     if made:
         adopt.leave_out(tmp_path, {}, yes)

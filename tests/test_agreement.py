@@ -171,7 +171,7 @@ def test_a_rebuilt_image_that_does_not_come_is_left_alone_for_a_while(
         layer = json.load(answer)["layers"][-1]["digest"].removeprefix("sha256:")
     [blob] = (tmp_path / "registry/data").rglob(f"sha256/{layer[:2]}/{layer}/data")
     blob.unlink()
-    for file in (second.folder / ".build").rglob("asked-*"):
+    for file in (second.folder / ".doit-images").rglob("asked-*"):
         file.unlink()
     assert second.did() == {}
     assert second.said.count("cannot be pulled") == 1

@@ -79,7 +79,7 @@ def test_what_was_saved_is_brought_back(stack: Stack) -> None:
     done = stack.doit("backup")
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip())
-    assert folder.parent == stack.folder / f".build/backups/{stack.prefix}"
+    assert folder.parent == stack.folder / f".doit-images/backups/{stack.prefix}"
     assert {path.name for path in folder.iterdir()} == {"manifest.json", "cache.data", "db.data"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -95,7 +95,7 @@ def test_what_was_saved_is_brought_back(stack: Stack) -> None:
     assert {one["State"]["Health"]["Status"] for one in stack.containers().values()} == {"healthy"}
 
     # What a restore replaced was saved before, and leads back.
-    [replaced] = set((stack.folder / f".build/backups/{stack.prefix}").iterdir()) - {folder}
+    [replaced] = set((stack.folder / f".doit-images/backups/{stack.prefix}").iterdir()) - {folder}
     assert f"what was there is kept in {replaced}" in done.stderr
     assert (replaced / "db.data").read_text() == "second of db\n"
 

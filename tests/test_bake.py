@@ -105,9 +105,9 @@ def test_what_bake_passes_over_is_told() -> None:
     ]
     assert len(untold(found, images, "v0.24.0")) == 1
     assert untold(found, images, "v0.25.0") == []
-    hiding = inputs(ignore="/.build\n")
+    hiding = inputs(ignore="/.doit-images\n")
     (sentence,) = untold(definition(hiding), hiding, "v0.25.0")
-    assert sentence == "bake copies the folder .build into app: its ignore file does not hide it"
+    assert sentence == "bake copies the folder .doit-images into app: its ignore file does not hide it"
 
 
 @pytest.mark.engine

@@ -194,7 +194,7 @@ def test_init_is_idempotent_adopts_and_makes_again(remote: Lab) -> None:
     far = remote.environ["BUILDER_ENDPOINTS"]
     again = remote.doit("cache_init", BUILDER_ENDPOINTS=f"{far};linux/amd64").stdout
     assert "made again, because its settings changed" in again
-    shutil.rmtree(remote.folder / ".build")
+    shutil.rmtree(remote.folder / ".doit-images")
     assert f"adopted the builder '{name}'" in remote.doit("cache_init").stdout
     dead = remote.doit("cache_init", BUILDER_ENDPOINTS="tcp://127.0.0.1:1")
     assert dead.returncode != 0
@@ -223,7 +223,7 @@ def test_what_the_builder_and_we_forgot_is_given_again(remote: Lab) -> None:
     near = remote.doit("build_optimized:base", BUILDER_DRIVER="docker")
     assert near.returncode == 0, near.stderr
     assert remote.build() == {"app": "built"}
-    shutil.rmtree(remote.folder / ".build" / "compose.yml" / "results")
+    shutil.rmtree(remote.folder / ".doit-images" / "compose.yml" / "results")
     (remote.folder / "app.py").write_text("three")
     assert remote.build() == {"app": "built"}
     assert printed(remote.ref("app"), "cat", "/app.py") == "three"
@@ -235,8 +235,10 @@ def test_a_parent_that_vanishes_is_made_again_and_handed_over(remote: Lab, image
     """Without a context for it the builder would look `base` up on Docker Hub."""
     remote.write({"base.Dockerfile": "FROM tst-busybox:1\nRUN echo mine > /PREFIX\n"})
     remove = f"docker rmi -f $(docker image ls -q --filter reference={remote.prefix}/base:*)"
-    shutil.rmtree(remote.folder / ".build", ignore_errors=True)
-    done = hooked(remote, "app" if "-" not in images else "nobody", f"{remove}; rm -rf .build/*/results", images=images)
+    shutil.rmtree(remote.folder / ".doit-images", ignore_errors=True)
+    done = hooked(
+        remote, "app" if "-" not in images else "nobody", f"{remove}; rm -rf .doit-images/*/results", images=images
+    )
     assert done.returncode == 0, done.stderr
     assert printed(remote.ref("app"), "cat", f"/{remote.prefix}") == "mine\n"
     assert remote.actions() == {"base": "fresh", "app": "fresh"}
@@ -328,7 +330,7 @@ def reported(lab: Lab) -> dict[str, str]:
     done = lab.doit("ci_build")
     assert done.returncode == 0, done.stderr
     assert TOKEN not in done.stdout + done.stderr
-    report = json.loads((lab.folder / ".build" / "compose.yml" / "ci" / "build.json").read_text())
+    report = json.loads((lab.folder / ".doit-images" / "compose.yml" / "ci" / "build.json").read_text())
     return {image["name"]: image["status"] for image in report["images"]}
 
 
@@ -344,7 +346,7 @@ def test_what_the_builder_pushes_is_shared_and_never_in_the_engine(pushing: Lab,
     assert {name: held(pushing, name) for name in tags} == tags
     assert reported(pushing) == {"base": "fresh", "app": "fresh"}
     # A child is built on the parent that the registry holds, also by whoever has lost all else.
-    shutil.rmtree(pushing.folder / ".build")
+    shutil.rmtree(pushing.folder / ".doit-images")
     (pushing.folder / "app.py").write_text("two")
     assert reported(pushing) == {"base": "fresh", "app": "done"}
     # What is edited while it is built gets no name.
@@ -368,7 +370,7 @@ def test_what_the_builder_pushes_is_shared_and_never_in_the_engine(pushing: Lab,
     # Whoever wants them in the engine takes them as any others.
     second = Lab(tmp_path / "second")
     second.prefix = pushing.prefix
-    shutil.copytree(pushing.folder, second.folder, ignore=shutil.ignore_patterns(".build", "registry", "second"))
+    shutil.copytree(pushing.folder, second.folder, ignore=shutil.ignore_patterns(".doit-images", "registry", "second"))
     second.environ = {"CACHE_REGISTRY": pushing.environ["CACHE_REGISTRY"], "TOKEN": TOKEN}
     for text in ("one", "two", "three\n"):
         (second.folder / "app.py").write_text(text)
@@ -402,7 +404,7 @@ def test_after_a_full_prune_a_cache_spares_every_step(able: TemporaryEngine, tmp
         able.forget_everything()
         able.load("tst-busybox:1")
         # No finished image is to be had, only BuildKit's cache.
-        shutil.rmtree(one.folder / ".build" / "compose.yml" / "images")
+        shutil.rmtree(one.folder / ".doit-images" / "compose.yml" / "images")
         if backend == "registry":
             for name in ("base", "app"):
                 folder = (

@@ -243,13 +243,13 @@ def test_a_name_that_a_killed_build_left_goes_when_it_is_old_whatever_its_image_
 def test_what_an_older_version_kept_straight_in_build_can_go(project: Lab) -> None:
     """Before each project had a folder of its own, all of this lay flat; the user's own things may lie there too."""
     project.build()
-    build = project.folder / ".build"
+    build = project.folder / ".doit-images"
     flat = ("results/app/blobs/sha256/1", "project.json", "logs/app.log")
     kept = ("mine/results/1", "cache/app/main/index.json", "migration.json")
-    project.write({f".build/{name}": "1234" for name in (*flat, *kept)})
+    project.write({f".doit-images/{name}": "1234" for name in (*flat, *kept)})
     (build / "history").symlink_to(project.folder)
     of_today = {path.name for path in build.iterdir()} - {"results", "project.json", "logs"}
-    settings = {"CACHE_DIR": ".build/cache"}
+    settings = {"CACHE_DIR": ".doit-images/cache"}
     dry = json.loads(project.doit("cache_prune", "--dry-run", "--all", "--json", **settings).stdout)
     listed = {one["name"]: one["bytes"] for one in dry["gone"] if "older version" in one["name"]}
     assert listed == {f"{name}, of an older version": 4 for name in ("results", "project.json", "logs")}
@@ -263,7 +263,7 @@ def test_what_an_older_version_kept_straight_in_build_can_go(project: Lab) -> No
 @pytest.mark.engine
 def test_links_to_contexts_go_when_no_build_can_be_using_them(project: Lab) -> None:
     project.build()
-    links = project.folder / ".build/contexts"
+    links = project.folder / ".doit-images/contexts"
     [used] = links.iterdir()
     (links / "old").symlink_to(project.folder)
     two_days_ago = time.time() - 2 * 86400
@@ -294,7 +294,7 @@ def test_a_link_that_a_build_has_taken_up_meanwhile_stays(tmp_path: Path) -> Non
 @pytest.mark.engine
 def test_the_folder_of_a_project_goes_with_its_compose_file_or_when_nobody_uses_it(project: Lab) -> None:
     project.build()
-    gone, unused = project.folder / ".build/gone.yml", project.folder / ".build/unused.yml"
+    gone, unused = project.folder / ".doit-images/gone.yml", project.folder / ".doit-images/unused.yml"
     for one in (gone, unused):
         shutil.copy(project.folder / "compose.yml", project.folder / one.name)
         assert project.doit("plan", COMPOSE_FILE=str(project.folder / one.name)).returncode == 0
@@ -309,7 +309,7 @@ def test_the_folder_of_a_project_goes_with_its_compose_file_or_when_nobody_uses_
     assert "unused.yml, a project of this folder" in done.stderr
     assert not gone.exists()
     assert not unused.exists()
-    assert (project.folder / ".build/compose.yml").is_dir()
+    assert (project.folder / ".doit-images/compose.yml").is_dir()
 
 
 @pytest.mark.engine
@@ -440,7 +440,7 @@ def test_cache_mounts_go_to_a_folder_of_any_name(monkeypatch: pytest.MonkeyPatch
 
 
 def test_cache_mounts_come_from_a_disk_that_can_only_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    disk, common = tmp_path / "disk", tmp_path / ".build"
+    disk, common = tmp_path / "disk", tmp_path / ".doit-images"
     disk.mkdir()
     common.mkdir()
     (disk / "mounts.json").write_text('{"format": 1, "mounts": ["a"]}')
@@ -672,9 +672,9 @@ def test_a_hit_counts_when_a_step_was_put_before_it() -> None:
 def test_our_own_files_of_images_that_are_no_more_can_go(lab: Lab, busybox: str) -> None:
     lab.write(FILES)
     lab.build()
-    logs = lab.folder / ".build" / "compose.yml" / "logs"
+    logs = lab.folder / ".doit-images" / "compose.yml" / "logs"
     (logs / "gone.log").write_text("x")
-    records = lab.folder / ".build" / "compose.yml" / "images"
+    records = lab.folder / ".doit-images" / "compose.yml" / "images"
     shutil.copy(records / "app.json", records / "gone.json")
     dry = json.loads(lab.doit("cache_prune", "--dry-run", "--all", "--json").stdout)
     names = {one["name"] for one in dry["gone"] if one["kind"] == "log"}

@@ -25,7 +25,7 @@ def checkout(tmp_path: Path, name: str, number: str) -> Path:
     """A project's folder with a record of one image."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "compose.yml").touch()
-    folder = tmp_path / name / ".build/compose.yml"
+    folder = tmp_path / name / ".doit-images/compose.yml"
     remember(folder / "project.json", {"project": {"files": [str(tmp_path / name / "compose.yml")]}})
     one = record.Record("app", "shop/app:1", "build", number * 64, BuildInputs(), {}, "sha256:0", 1, 1.0, 1.0)
     record.write(folder, one)
@@ -100,7 +100,9 @@ def test_a_run_with_nothing_to_do_is_written_down(lab: Lab, state: Path) -> None
     for path in state.iterdir():
         path.unlink()
     assert lab.build() == {}
-    assert [os.fsdecode(path.read_bytes()) for path in state.iterdir()] == [str(lab.folder / ".build/compose.yml")]
+    assert [os.fsdecode(path.read_bytes()) for path in state.iterdir()] == [
+        str(lab.folder / ".doit-images/compose.yml")
+    ]
 
 
 def test_a_registry_that_cannot_be_written_or_read_is_no_trouble(tmp_path: Path, state: Path) -> None:

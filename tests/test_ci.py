@@ -46,7 +46,7 @@ def test_a_build_leaves_report_and_summary(stack: Stack) -> None:
     assert done.stdout.startswith(f"## Build of {stack.prefix}: passed\n\n3 images in ")
     assert summary.read_text() == f"before\n{done.stdout}"
     assert "\x1b" not in done.stdout + done.stderr
-    report = json.loads((stack.folder / ".build/compose.yml/ci/build.json").read_text())
+    report = json.loads((stack.folder / ".doit-images/compose.yml/ci/build.json").read_text())
     assert (report["project"], report["status"], report["exit_status"]) == (stack.prefix, "passed", 0)
     images = {image["name"]: image for image in report["images"]}
     assert {name: (image["action"], image["status"]) for name, image in images.items()} == dict.fromkeys(
@@ -58,7 +58,7 @@ def test_a_build_leaves_report_and_summary(stack: Stack) -> None:
     again = stack.doit("ci_build")
     assert "3 images in" in again.stdout
     assert "3 of them fresh" in again.stdout
-    report = json.loads((stack.folder / ".build/compose.yml/ci/build.json").read_text())
+    report = json.loads((stack.folder / ".doit-images/compose.yml/ci/build.json").read_text())
     assert {image["status"] for image in report["images"]} == {"fresh"}
 
 
@@ -69,14 +69,14 @@ def test_a_build_that_fails_says_which_image_and_goes_on_with_the_others(stack: 
     assert done.returncode != 0
     assert "web could not be built" in done.stderr
     assert "| web | **build failed** |" in done.stdout
-    report = json.loads((stack.folder / ".build/compose.yml/ci/build.json").read_text())
+    report = json.loads((stack.folder / ".doit-images/compose.yml/ci/build.json").read_text())
     assert (report["status"], {image["name"]: image["status"] for image in report["images"]}) == (
         "failed", {"base": "done", "store": "done", "web": "failed"},
     )  # fmt: skip
 
     stack.write({"base/Dockerfile": "FROM tst-busybox:1\nRUN exit 3\n"})
     stack.doit("ci_build")
-    report = json.loads((stack.folder / ".build/compose.yml/ci/build.json").read_text())
+    report = json.loads((stack.folder / ".doit-images/compose.yml/ci/build.json").read_text())
     assert {image["name"]: image["status"] for image in report["images"]} == {
         "base": "failed", "store": "not built", "web": "not built",
     }  # fmt: skip
@@ -258,7 +258,7 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
     projects = [project_of(errors) for _, errors in results]
     assert len(set(projects)) == 2
     assert [there(project) for project in projects] == [[], []]
-    left = ROOT / ".build/docker-compose.optimized.yml/ci/e2e.xml"
+    left = ROOT / ".doit-images/docker-compose.optimized.yml/ci/e2e.xml"
     left.unlink()
     # What passed on just this is known, and its file is brought back; no stack is started.
     again = ci_test()
@@ -277,7 +277,7 @@ def test_a_test_that_fails_keeps_the_logs_and_removes_the_stack(engine: None) ->
     assert running.returncode != 0
     assert "the end-to-end tests ended with status 5" in errors
     project = project_of(errors)
-    logs = ROOT / ".build/docker-compose.optimized.yml/ci/logs" / project
+    logs = ROOT / ".doit-images/docker-compose.optimized.yml/ci/logs" / project
     names = {path.stem.rpartition("-")[0] for path in logs.iterdir()}
     assert {"auth", "memory", "orchestrator", "postgres", "redis", "model"} <= names
     assert "database system is ready" in (logs / "postgres-1.log").read_text()

@@ -71,7 +71,7 @@ def test_a_parent_that_moves_during_a_build(lab: Lab, busybox: str) -> None:
     lab.write({"app/Dockerfile": "FROM base\nCOPY app.txt /\nRUN sleep 4\n"})
     assert lab.doit("build_optimized:base").returncode == 0
     run = lab.start("build_optimized:app")
-    _until(lambda: any("sleep" in log.read_text() for log in lab.folder.glob(".build/**/logs/app.log")))
+    _until(lambda: any("sleep" in log.read_text() for log in lab.folder.glob(".doit-images/**/logs/app.log")))
     _make_anew(lab, "base")
     output, _ = run.communicate(timeout=120)
     if run.returncode:
@@ -161,7 +161,7 @@ def between(lab: Lab, busybox: str) -> Iterator[Between]:
 
 def _forget(lab: Lab) -> None:
     docker("image", "rm", "--force", *lab.images())
-    shutil.rmtree(lab.folder / ".build")
+    shutil.rmtree(lab.folder / ".doit-images")
 
 
 def test_a_good_configuration_under_an_image_that_somebody_else_made_is_not_believed(
@@ -223,7 +223,9 @@ def test_a_signed_url_of_a_registry_is_not_told(lab: Lab, between: Between) -> N
     assert done.returncode == 0, done.stderr
     assert "cannot be pulled" in done.stderr or "does not give what it has" in done.stderr, done.stderr
     assert "HUSH" not in done.stderr + done.stdout
-    kept = [path for path in (lab.folder / ".build").rglob("*") if path.is_file() and b"HUSH" in path.read_bytes()]
+    kept = [
+        path for path in (lab.folder / ".doit-images").rglob("*") if path.is_file() and b"HUSH" in path.read_bytes()
+    ]
     assert kept == []
 
 
@@ -256,7 +258,7 @@ def test_no_argument_that_sounds_like_a_secret_is_kept_or_shown(lab: Lab) -> Non
     assert "built app" in built.stderr
     shown = lab.doit("history", "app").stdout
     assert "HUSH" not in said + planned.stdout + planned.stderr + built.stdout + built.stderr + shown
-    kept = [path for name in ("images/app.json", "history/*") for path in lab.folder.glob(f".build/**/{name}")]
+    kept = [path for name in ("images/app.json", "history/*") for path in lab.folder.glob(f".doit-images/**/{name}")]
     assert len(kept) > 1
     assert [path.name for path in kept if b"HUSH" in path.read_bytes()] == []
 

@@ -181,7 +181,7 @@ class Court:
 
     def copy(self, *changes: Mutation) -> Path:
         place = self.lab.folder / uuid.uuid4().hex
-        shutil.copytree(self.first, place, symlinks=True, ignore=shutil.ignore_patterns(".build"))
+        shutil.copytree(self.first, place, symlinks=True, ignore=shutil.ignore_patterns(".doit-images"))
         for change in changes:
             try:
                 change.apply(place)

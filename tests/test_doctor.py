@@ -52,7 +52,7 @@ def gone_pid() -> int:
 def disorder(shop: Shop, tmp_path: Path) -> dict[str, list[Path]]:
     """All that can be put in order, by what doctor calls it."""
     lab, engine = shop
-    build = lab.folder / ".build"
+    build = lab.folder / ".doit-images"
     # Of another project: what is damaged or left of this one is seen to when a run begins.
     record, history = build / "compose.yml/images/web.json", build / "other.yml/history/history.sqlite3"
     history.parent.mkdir(parents=True)
@@ -97,7 +97,7 @@ def test_what_nobody_can_miss_is_put_in_order(shop: Shop, disorder: dict[str, li
         assert (after[subject]["verdict"], after[subject]["fixes"]) == ("ok", []), after[subject]
         assert not [path for path in paths if path.exists()]
     assert not {OLD_NAME, NEW_NAME} & set(engine.tags())
-    aside = lab.folder / ".build/other.yml/history/history.sqlite3.damaged"
+    aside = lab.folder / ".doit-images/other.yml/history/history.sqlite3.damaged"
     assert aside.stat().st_size == 5000, "of a history nothing is thrown away"
     done = lab.doit("build_optimized")
     assert done.stderr.splitlines()[-1] == "3 images fresh"
@@ -107,7 +107,7 @@ def test_what_nobody_can_miss_is_put_in_order(shop: Shop, disorder: dict[str, li
 
 def test_what_may_be_in_use_or_is_of_others_stays(shop: Shop) -> None:
     lab, engine = shop
-    build = lab.folder / ".build"
+    build = lab.folder / ".doit-images"
     facts = build / "facts.json"
     facts.unlink()
     facts.mkdir()

@@ -137,7 +137,7 @@ def test_in_an_adopting_project_the_lock_and_the_environment_of_the_project_are_
     (repo / ".venv").mkdir()
     done = run(repo, "list")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "doitw: installing what tasks/requirements.txt locks into .build/venv\n"
+    assert done.stderr == "doitw: installing what tasks/requirements.txt locks into .doit-images/venv\n"
     assert run(repo, "list").stderr == ""
     assert not list((repo / ".venv").iterdir())
 

@@ -52,7 +52,8 @@ def test_the_stages_that_need_no_other_image(tmp_path: Path, contexts: dict[str,
     }
     project = Project("x", tmp_path, (tmp_path / "compose.yml",), images)
     assert (
-        InputResolver(project, tmp_path / ".build").resolve("linux/amd64", lambda ref, some: None)["app"].early == early
+        InputResolver(project, tmp_path / ".doit-images").resolve("linux/amd64", lambda ref, some: None)["app"].early
+        == early
     )
 
 

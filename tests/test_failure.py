@@ -16,7 +16,7 @@ from tasks.compose.project import Image
 from tests.conftest import ROOT
 
 CAPTURED = Path(__file__).parent / "buildkit"
-LOG = Path(".build/logs/auth.log")
+LOG = Path(".doit-images/logs/auth.log")
 IMAGE = Image(name="auth", ref="app/auth:1", context="/src", dockerfile="")
 DOCKERFILE = """\
 FROM python:3.13-slim-trixie AS builder
@@ -59,7 +59,7 @@ failed auth: builder 3/3 RUN echo one; echo two >&2; cat /nonexistent; exit 3
     two
     cat: /nonexistent: No such file or directory
 
-  Whole log: .build/logs/auth.log"""
+  Whole log: .doit-images/logs/auth.log"""
 
 
 def test_a_failed_step_is_shown_whole() -> None:
@@ -104,7 +104,9 @@ def test_a_dockerfile_that_cannot_be_read() -> None:
 
 def test_buildx_that_says_nothing() -> None:
     text = explain(IMAGE, Progress(), "", LOG, 125)
-    assert text == ("failed auth: buildx said nothing about it (exit status 125)\n\n  Whole log: .build/logs/auth.log")
+    assert text == (
+        "failed auth: buildx said nothing about it (exit status 125)\n\n  Whole log: .doit-images/logs/auth.log"
+    )
 
 
 def test_without_buildkits_excerpt_the_line_is_found_by_its_words() -> None:

@@ -104,7 +104,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(["git", *words.split()], cwd=folder, check=True)
     done = subprocess.run(["./doitw", "list"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    shutil.rmtree(folder / ".build", ignore_errors=True)
+    shutil.rmtree(folder / ".doit-images", ignore_errors=True)
     return folder
 
 

@@ -188,11 +188,11 @@ def test_buildkit_sees_what_we_say(engine, text, paths):
         assert ours == {path for path in seen if path}
 
 
-@pytest.mark.parametrize("folder", [".build", "pro[j] *?/.build", "a\\b/.build"])
+@pytest.mark.parametrize("folder", [".doit-images", "pro[j] *?/.doit-images", "a\\b/.doit-images"])
 def test_a_folder_that_is_hidden_whatever_the_file_says(folder: str) -> None:
     shown = IgnoreFile("!x\n", hidden=folder)
     assert shown.text == "!x\n"
     assert shown.completed.startswith("!x\n\n/")
     assert shown.hider(folder) is not None
     assert shown.hider("x") is None
-    assert IgnoreFile("**/.build\n", hidden=folder).completed == ""
+    assert IgnoreFile("**/.doit-images\n", hidden=folder).completed == ""

@@ -252,7 +252,7 @@ def stopped_at(stack: Stack, at: str, *args: str) -> subprocess.CompletedProcess
 
 
 def journal_of(stack: Stack) -> Path:
-    return stack.folder / f".build/{stack.prefix}.migration.json"
+    return stack.folder / f".doit-images/{stack.prefix}.migration.json"
 
 
 @pytest.mark.engine
@@ -289,7 +289,7 @@ def test_what_the_stores_hold_is_saved_and_compared(standard: Stack) -> None:
     assert "the data of store is not what it was: file is another" in done.stderr
     assert "rolled back" in done.stderr
     assert kinds(standard) == {"store": "standard", "web": "standard"}
-    [archive] = (standard.folder / f".build/backups/{standard.prefix}").iterdir()
+    [archive] = (standard.folder / f".doit-images/backups/{standard.prefix}").iterdir()
     assert f"what they held before is in {archive}" in done.stderr
     assert (archive / "store.data").read_text() == "precious\n"
 
@@ -378,7 +378,7 @@ class Deployment(Lab):
 
     def close(self) -> None:
         Containers(self.prefix).remove()
-        shutil.rmtree(ROOT / ".build/backups" / self.prefix, ignore_errors=True)
+        shutil.rmtree(ROOT / ".doit-images/backups" / self.prefix, ignore_errors=True)
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def test_what_a_build_was_sent_that_was_ended_is_in_no_later_one(pair: Lab, numb
     pair.write({"base/Dockerfile": "FROM tst-busybox:1\nCOPY file /base/\nRUN sleep 3\n"})
     mine, kept = pair.folder / "base/file", pair.folder / "A"
     shutil.copy2(mine, kept)
-    log = pair.folder / ".build/compose.yml/logs/base.log"
+    log = pair.folder / ".doit-images/compose.yml/logs/base.log"
     edit = f"cd '{pair.folder}'; sed -i s/A/B/ base/file; touch -r A base/file"
     argv = [sys.executable, "-c", HOOKED, "base", "1", edit, "true", "base"]
     run = subprocess.Popen(argv, cwd=ROOT, env=pair.env(), start_new_session=True)
@@ -163,7 +163,7 @@ def test_what_a_build_was_sent_that_was_ended_is_in_no_later_one(pair: Lab, numb
 def test_an_edit_that_is_undone_at_any_time_of_a_build_of_30_megabytes(lab: Lab, busybox: str) -> None:
     lab.write({"compose.yml": "name: PREFIX\nservices: {app: {image: PREFIX/app, build: .}}\n"})
     lab.write({"Dockerfile": f"FROM {busybox}\nCOPY a file z /all/\n", ".dockerignore": "compose.yml\n", "z": "z"})
-    log = lab.folder / ".build/compose.yml/logs/app.log"
+    log = lab.folder / ".doit-images/compose.yml/logs/app.log"
     for number, seconds in enumerate((0.1, 0.25, 0.4)):
         mine = f"A {number} of {lab.prefix}\n"
         (lab.folder / "file").write_text(mine)
@@ -368,7 +368,7 @@ def test_a_parent_that_vanishes_every_time_is_a_sentence(pair: Lab) -> None:
     assert done.returncode != 0
     assert "app: its parent `base` was removed while it was built, so the result is not taken" in done.stderr
     assert "/app:latest" not in " ".join(pair.images())
-    log = (pair.folder / ".build/compose.yml/logs/app.log").read_text()
+    log = (pair.folder / ".doit-images/compose.yml/logs/app.log").read_text()
     assert "127.0.0.1:0: connect: connection refused" in log
     assert "docker.io" not in log
 
@@ -388,6 +388,9 @@ def test_the_name_of_a_parent_breaks_no_cache_and_is_shown_nowhere(pair: Lab) ->
     docker("image", "rm", "--force", *names)
     assert pair.build() == {"app": "built"}
     assert pair.image_id(pair.ref("app")) == before
-    told = pair.doit("history", "app", "--json").stdout + (pair.folder / ".build/compose.yml/logs/app.log").read_text()
+    told = (
+        pair.doit("history", "app", "--json").stdout
+        + (pair.folder / ".doit-images/compose.yml/logs/app.log").read_text()
+    )
     assert "localhost:0" not in told
     assert f"[context base] {pair.prefix}/base:in-" in told

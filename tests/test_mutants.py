@@ -38,8 +38,8 @@ def mutmut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         asked.append(argv[1:])
         if argv[0] == "git":
             return Done(0, b"kept\0gone\0", "", {})
-        (tmp_path / ".build/mutants/mutants/tasks/planning").mkdir(parents=True, exist_ok=True)
-        noted = tmp_path / ".build/mutants/mutants/tasks/planning/plan.py.meta"
+        (tmp_path / ".doit-images/mutants/mutants/tasks/planning").mkdir(parents=True, exist_ok=True)
+        noted = tmp_path / ".doit-images/mutants/mutants/tasks/planning/plan.py.meta"
         noted.write_text(json.dumps({"exit_code_by_key": {f"tasks.planning.plan.{one}": CODES[one] for one in CODES}}))
         return Done(0, b"--- plan.py\n+++ plan.py\n@@ -1 +1 @@\n-a < b\n+a <= b\n", "", {})
 
@@ -47,8 +47,8 @@ def mutmut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(commands, "run", run)
     monkeypatch.setattr(commands, "show", lambda argv, **more: run(argv).status)
     (tmp_path / "kept").write_text("kept")
-    (tmp_path / ".build/mutants").mkdir(parents=True)
-    (tmp_path / ".build/mutants/old").touch()
+    (tmp_path / ".doit-images/mutants").mkdir(parents=True)
+    (tmp_path / ".doit-images/mutants/old").touch()
     return asked
 
 
@@ -57,7 +57,7 @@ def test_a_copy_is_changed_and_survivors_are_told_with_what_they_change(
 ) -> None:
     scores = mutants.try_mutants(["tasks.planning.plan"], 0)
     assert [score.module for score in scores] == ["tasks.planning.plan"]
-    assert sorted(path.name for path in (tmp_path / ".build/mutants").iterdir()) == ["kept", "mutants"]
+    assert sorted(path.name for path in (tmp_path / ".doit-images/mutants").iterdir()) == ["kept", "mutants"]
     assert mutmut[-1][2:] == ["tasks.planning.plan.*"]
     lines = [*report(scores)]
     assert lines[0].split() == ["tasks.planning.plan", "2", "of", "4", "noticed,", "50%"]

@@ -142,7 +142,7 @@ def test_what_leaves_a_dedicated_builder_is_the_same_image_each_way(bench: Bench
 
 def test_compose_starts_a_stack_beside_another_with_the_files_that_doit_made_until_all_is_healthy(bench: Bench) -> None:
     tree = bench.folder / "tree"
-    made = tree / ".build/it"
+    made = tree / ".doit-images/it"
     for file in (tree / "services/auth/app.py", tree / "compose.yml", made / "beside.yml", made / "beside-images.json"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("")

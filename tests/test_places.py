@@ -30,7 +30,9 @@ def test_a_project_has_the_name_of_its_file_and_else_a_digest_more() -> None:
         project_key([Path("/a/base")], {}),
     ]
     assert len({*others}) == len(others)
-    assert all(name.startswith(("compose.yml-", "base-")) for name in others), "no name of anything else in `.build`"
+    assert all(name.startswith(("compose.yml-", "base-")) for name in others), (
+        "no name of anything else in `.doit-images`"
+    )
 
 
 def test_the_key_is_the_same_wherever_the_checkout_is() -> None:
@@ -42,17 +44,17 @@ def test_the_key_is_the_same_wherever_the_checkout_is() -> None:
 def test_folders_are_made_once_and_ignore_themselves(tmp_path: Path) -> None:
     files = [tmp_path / "compose.yml"]
     folder = project_folder(files, {})
-    assert folder == tmp_path / ".build/compose.yml"
+    assert folder == tmp_path / ".doit-images/compose.yml"
     assert folder.is_dir()
     assert (build_folder(files) / ".gitignore").read_text() == "*\n"
     assert project_folder(files, {}) == folder
 
 
 def test_a_file_in_the_place_of_a_projects_folder_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / ".build").mkdir()
-    (tmp_path / ".build/compose.yml").write_text("")
-    assert project_folder([tmp_path / "compose.yml"], {}) == tmp_path / ".build/compose.yml"
-    said = f"{tmp_path}/.build: what runs remember cannot be written: File exists"
+    (tmp_path / ".doit-images").mkdir()
+    (tmp_path / ".doit-images/compose.yml").write_text("")
+    assert project_folder([tmp_path / "compose.yml"], {}) == tmp_path / ".doit-images/compose.yml"
+    said = f"{tmp_path}/.doit-images: what runs remember cannot be written: File exists"
     assert capsys.readouterr().err.splitlines() == [said]
 
 
@@ -86,7 +88,7 @@ class Pair:
         return done.stdout + done.stderr
 
     def of(self, kind: str) -> Path:
-        return self.lab.folder / ".build" / f"{kind}.yml"
+        return self.lab.folder / ".doit-images" / f"{kind}.yml"
 
 
 @pytest.mark.engine
@@ -105,7 +107,7 @@ def test_two_projects_of_one_folder_share_nothing_that_is_theirs(lab: Lab) -> No
         assert f"| {kind} |" in report
         assert f"| {other} |" not in report
     common = {".gitignore", "contexts.sqlite3", "facts.json", "contexts", "sending"}
-    assert {path.name for path in (lab.folder / ".build").iterdir()} <= {*common, "standard.yml", "optimized.yml"}
+    assert {path.name for path in (lab.folder / ".doit-images").iterdir()} <= {*common, "standard.yml", "optimized.yml"}
 
 
 @pytest.mark.engine
@@ -136,7 +138,7 @@ def test_one_file_under_two_project_names_is_two_projects(lab: Lab) -> None:
             assert [one["ref"] for one in history] == [f"{name}-app"]
     finally:
         lab.nameless |= {ref for name in names for ref in _refs(name)}
-    assert len(list((lab.folder / ".build").glob("compose.yml-*"))) == 2
+    assert len(list((lab.folder / ".doit-images").glob("compose.yml-*"))) == 2
 
 
 def _refs(name: str) -> set[str]:
@@ -168,6 +170,6 @@ def test_what_runs_keep_is_for_its_owner_alone(tmp_path: Path) -> None:
         project_folder((file,), {})
     finally:
         os.umask(before)
-    assert {path.stat().st_mode & 0o777 for path in (tmp_path / ".build", tmp_path / ".build" / "compose.yml")} == {
-        0o700
-    }
+    assert {
+        path.stat().st_mode & 0o777 for path in (tmp_path / ".doit-images", tmp_path / ".doit-images" / "compose.yml")
+    } == {0o700}

@@ -81,7 +81,7 @@ def resolve(
     def facts_of(ref: str, some: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
         return tuple(known[ref, one] for one in some) if all((ref, one) in known for one in some) else None
 
-    return InputResolver(project, folder / ".build", {}).resolve(platform, facts_of)
+    return InputResolver(project, folder / ".doit-images", {}).resolve(platform, facts_of)
 
 
 @pytest.mark.parametrize("text", ["FROM scratch\nCOPY Dockerfile /\n", f"FROM {PINNED}\n", "FROM python\n"])
@@ -134,9 +134,9 @@ def test_a_dedicated_builder_of_another_processor_reads_and_counts_as_that(tmp_p
     project = Project("p", tmp_path, (tmp_path / "compose.yml",), {"a": image})
 
     def on(*built_on: str) -> ImageInputs:
-        return InputResolver(project, tmp_path / ".build", {}).resolve(AMD, lambda ref, some: None, built_on=built_on)[
-            "a"
-        ]
+        return InputResolver(project, tmp_path / ".doit-images", {}).resolve(
+            AMD, lambda ref, some: None, built_on=built_on
+        )["a"]
 
     assert on().paths() == on(AMD).paths() == ["Dockerfile", "amd64"]
     assert on(ARM).paths() == ["Dockerfile", "arm64"]

@@ -162,9 +162,9 @@ def test_two_images_of_one_name_are_refused_however_it_is_written(tmp_path: Path
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / ".build").write_text("a file")
+    (tmp_path / ".doit-images").write_text("a file")
     assert load(tmp_path, "services: {}\n").images == {}
-    assert f"{tmp_path}/.build: what runs remember cannot be written: " in capsys.readouterr().err
+    assert f"{tmp_path}/.doit-images: what runs remember cannot be written: " in capsys.readouterr().err
 
 
 def test_nothing_secret_is_kept(tmp_path: Path) -> None:
@@ -177,13 +177,13 @@ def test_nothing_secret_is_kept(tmp_path: Path) -> None:
         """
     found = load(tmp_path, text, PASSWORD="hunter2", TOKEN="hunter3", HTTP_PROXY="http://me:hunter4@proxy")
     assert found.images["app"].args == {"HTTP_PROXY": None}, "the build takes it from its environment"
-    kept = (tmp_path / ".build/compose.yml/project.json").read_text()
+    kept = (tmp_path / ".doit-images/compose.yml/project.json").read_text()
     assert "hunter" not in kept
 
 
 def test_a_kept_answer_that_is_broken_is_asked_for_again(tmp_path: Path) -> None:
     first = load(tmp_path, WHOLE)
-    (tmp_path / ".build/compose.yml/project.json").write_text("{")
+    (tmp_path / ".doit-images/compose.yml/project.json").write_text("{")
     assert load(tmp_path, WHOLE) == first
 
 

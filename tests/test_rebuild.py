@@ -115,23 +115,23 @@ def test_a_name_that_points_elsewhere_is_put_right_without_a_build(family: Lab) 
 
 
 def test_a_lost_build_folder_changes_nothing(family: Lab) -> None:
-    shutil.rmtree(family.folder / ".build")
+    shutil.rmtree(family.folder / ".doit-images")
     assert family.actions() == FRESH
     assert family.build() == {}
-    assert (family.folder / ".build/compose.yml/images/app.json").exists()
+    assert (family.folder / ".doit-images/compose.yml/images/app.json").exists()
 
 
 def test_a_lost_doit_database_changes_nothing(family: Lab) -> None:
-    (family.folder / ".build/compose.yml/doit.sqlite3").unlink()
+    (family.folder / ".doit-images/compose.yml/doit.sqlite3").unlink()
     assert family.actions() == FRESH
     assert family.build() == {}
 
 
 def test_a_clone_with_fresh_times_changes_nothing(family: Lab) -> None:
     for path in family.folder.rglob("*"):
-        if ".build" not in path.parts:
+        if ".doit-images" not in path.parts:
             os.utime(path)
-    shutil.rmtree(family.folder / ".build")
+    shutil.rmtree(family.folder / ".doit-images")
     assert family.actions() == FRESH
 
 
@@ -189,7 +189,7 @@ def test_an_edit_during_the_build_does_not_pass_for_built(lab: Lab, busybox: str
         }
     )
     run = lab.start("build_optimized")
-    log = lab.folder / ".build/compose.yml/logs/slow.log"
+    log = lab.folder / ".doit-images/compose.yml/logs/slow.log"
     _until(lambda: log.exists() and "sleep" in log.read_text())
     lab.write({"file.txt": "after\n"})
     output, _ = run.communicate()
@@ -241,7 +241,7 @@ def test_killed_at_any_time_the_next_run_is_right(lab: Lab, busybox: str, number
     slow = f"FROM {busybox}\nCOPY base.txt /\nRUN cat /proc/sys/kernel/random/uuid; sleep 4\n"
     lab.write({"base/Dockerfile": slow, "other/Dockerfile": slow.replace("base.txt", "other.txt")})
     run = lab.start("build_optimized")
-    log = lab.folder / ".build/compose.yml/logs/base.log"
+    log = lab.folder / ".doit-images/compose.yml/logs/base.log"
     _until(lambda: log.exists() and "sleep" in log.read_text())
     run.send_signal(number)
     output, _ = run.communicate(timeout=20)
@@ -303,7 +303,7 @@ def test_an_edit_before_its_turn_is_simply_built(lab: Lab, busybox: str) -> None
     slow = f"FROM {busybox}\nCOPY base.txt /\nRUN sleep 2; cat /proc/sys/kernel/random/uuid\n"
     lab.write({"base/Dockerfile": slow})
     run = lab.start("build_optimized")
-    log = lab.folder / ".build/compose.yml/logs/base.log"
+    log = lab.folder / ".doit-images/compose.yml/logs/base.log"
     _until(lambda: log.exists() and "sleep" in log.read_text())
     lab.write({"app/app.txt": "edited while its parent was built\n"})
     output, _ = run.communicate()
@@ -384,9 +384,9 @@ def test_a_whole_project_is_copied_without_our_own_folder(lab: Lab, busybox: str
 
 @pytest.mark.parametrize("junk", [b'{"a": 1}', b"[]", b"\xff garbage", b""])
 def test_state_that_is_damaged_changes_nothing(family: Lab, junk: bytes) -> None:
-    own = family.folder / ".build/compose.yml"
+    own = family.folder / ".doit-images/compose.yml"
     damaged = [own / name for name in ("reads.json", "project.json", "images/app.json", "doit.sqlite3")]
-    for path in (*damaged, *(family.folder / ".build" / name for name in ("facts.json", "contexts.sqlite3"))):
+    for path in (*damaged, *(family.folder / ".doit-images" / name for name in ("facts.json", "contexts.sqlite3"))):
         assert path.is_file()
         path.write_bytes(junk)
     assert family.actions() == FRESH
@@ -441,8 +441,8 @@ def test_inputs_are_listed(family: Lab) -> None:
 
 def test_it_writes_only_into_a_folder_that_ignores_itself(family: Lab) -> None:
     names = {path.name for path in family.folder.iterdir()}
-    assert names == {".build", "compose.yml", "base", "app", "other"}
-    assert (family.folder / ".build/.gitignore").read_text() == "*\n"
+    assert names == {".doit-images", "compose.yml", "base", "app", "other"}
+    assert (family.folder / ".doit-images/.gitignore").read_text() == "*\n"
 
 
 def _until(condition: object, seconds: float = 20) -> None:

@@ -32,7 +32,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in folder.rglob("*")
-        if path.is_file() and not {".build", ".git"} & set(path.relative_to(folder).parts)
+        if path.is_file() and not {".doit-images", ".git"} & set(path.relative_to(folder).parts)
     }
 
 

@@ -40,7 +40,7 @@ class World:
 
     def resolve(self, only: str = "", environ: Mapping[str, str] | None = None) -> dict[str, ImageInputs]:
         project = Project("p", self.folder, (self.folder / "compose.yml",), self.images)
-        resolver = InputResolver(project, self.folder / ".build", environ or {})
+        resolver = InputResolver(project, self.folder / ".doit-images", environ or {})
         known = self.facts
         return resolver.resolve(
             "linux/amd64", lambda ref, some: (known[ref],) * len(some) if ref in known else None, only
@@ -93,14 +93,14 @@ def test_an_image_that_an_onbuild_names_is_a_parent_and_comes_first(world: World
 
 def test_our_own_folder_is_hidden_from_what_copies_everything(world: World) -> None:
     world.image("a", "FROM scratch\nCOPY . /\n", context=str(world.folder))
-    world.write({".build/facts.json": "{}", "f": ""})
+    world.write({".doit-images/facts.json": "{}", "f": ""})
     before = world.resolve()["a"]
     assert before.paths() == ["a/Dockerfile", "f"]
-    assert before.ignore == "\n/.build\n"
-    world.write({".build/facts.json": "changed", ".dockerignore": "*\n!f\n"})
+    assert before.ignore == "\n/.doit-images\n"
+    world.write({".doit-images/facts.json": "changed", ".dockerignore": "*\n!f\n"})
     assert world.resolve()["a"].ignore == "*\n!f\n", "it is hidden already"
     world.write({".dockerignore": "nothing"})
-    assert world.resolve()["a"].ignore == "nothing\n/.build\n"
+    assert world.resolve()["a"].ignore == "nothing\n/.doit-images\n"
 
 
 def test_a_context_that_is_not_there_is_said_even_if_nothing_is_read_of_it(world: World) -> None:

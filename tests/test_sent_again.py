@@ -86,7 +86,7 @@ def test_other_content_of_the_same_size_and_time(app: Lab) -> None:
 
 
 def test_other_content_of_the_same_size_and_time_when_nothing_is_remembered(app: Lab) -> None:
-    shutil.rmtree(app.folder / ".build")
+    shutil.rmtree(app.folder / ".doit-images")
     old(app.folder / "ctx/d/f", f"two {app.prefix}")
     assert app.build() == {"app": "built"}
     assert contents(app, "app")["d/f"][1] == f"two {app.prefix}"
@@ -124,7 +124,7 @@ def test_a_builder_that_has_seen_a_context_is_not_sent_it_again(app: Lab) -> Non
     app.build()
     (app.folder / "ctx/d/f").write_text("another")
     assert app.build() == {"app": "built"}
-    [log] = (app.folder / ".build").rglob("logs/app.log")
+    [log] = (app.folder / ".doit-images").rglob("logs/app.log")
     assert "transferring context: 3." not in log.read_text(), log.read_text()
 
 
@@ -149,7 +149,7 @@ def test_what_is_overlooked_in_one_context_sends_no_other_one_again(app: Lab) ->
     (app.folder / "ctx/d/f").unlink()
     (app.folder / "more/f").write_text("another")
     assert app.build() == {"app": "built", "other": "built"}
-    [log] = (app.folder / ".build").rglob("logs/other.log")
+    [log] = (app.folder / ".doit-images").rglob("logs/other.log")
     assert "transferring context: 3." not in log.read_text(), log.read_text()
 
 
@@ -171,7 +171,7 @@ def test_an_attribute_of_a_folder(app: Lab) -> None:
     except OSError as error:
         pytest.skip(f"this file system keeps no attributes: {error.strerror}")
     assert app.build() == {"app": "built"}
-    [log] = (app.folder / ".build").rglob("logs/app.log")
+    [log] = (app.folder / ".doit-images").rglob("logs/app.log")
     assert "COPY d /d" in log.read_text()
     assert "CACHED" not in log.read_text()
 

@@ -104,7 +104,7 @@ def remote(endpoint: str, lab: Lab) -> Iterator[Lab]:
 
 
 def layout_of(lab: Lab, name: str) -> Path:
-    return lab.folder / ".build" / "compose.yml" / "results" / name
+    return lab.folder / ".doit-images" / "compose.yml" / "results" / name
 
 
 def platforms_in(layout: Path) -> dict[str, dict[str, str]]:
@@ -136,7 +136,7 @@ def test_the_classic_store_gets_its_own_platform_and_the_layout_holds_all(remote
     table = remote.doit("plan").stdout.splitlines()
     assert table[0].split() == ["image", "action", "for", "why", "seconds"]
     assert all(platform in " ".join(table[1:]) for platform in BOTH)
-    seen = json.loads((remote.folder / ".build" / "builder.json").read_text())
+    seen = json.loads((remote.folder / ".doit-images" / "builder.json").read_text())
     assert seen["platforms"] == ["linux/amd64"], "where a build says that it is built (BUILDPLATFORM)"
     for name in ("base", "app", "one"):
         assert architectures(remote, name) == {"linux/amd64"}
@@ -407,7 +407,7 @@ def second(engine: None) -> Iterator[TemporaryEngine]:
 
 def another(lab: Lab, folder: Path, host: TemporaryEngine, **environ: str) -> Lab:
     """The same project in a checkout of its own, on another engine."""
-    shutil.copytree(lab.folder, folder, ignore=shutil.ignore_patterns(".build"))
+    shutil.copytree(lab.folder, folder, ignore=shutil.ignore_patterns(".doit-images"))
     other = Lab(folder)
     other.prefix = lab.prefix
     other.environ = {**lab.environ, "DOCKER_HOST": host.address, **environ}

@@ -377,7 +377,7 @@ def test_two_that_start_together_build_each_image_once(machines: tuple[Machine, 
         assert "waits for" in results[0].stderr + results[1].stderr
         assert "HUSH" not in "".join(one.stdout + one.stderr for one in results)
         # Whoever never built it knows from the index how long it takes.
-        (machines[0].folder / ".build" / "compose.yml" / "history" / "history.sqlite3").unlink()
+        (machines[0].folder / ".doit-images" / "compose.yml" / "history" / "history.sqlite3").unlink()
         machines[0].forget()
         machines[0].environ["CACHE_REGISTRY"] = ""
         assert all(one["estimated_seconds"] for one in machines[0].plan().values())

@@ -71,7 +71,7 @@ class History:
 
     def since(self, at: str = "HEAD", since: str = "", **environ: str) -> Since:
         files = (self.folder / "compose.yml",)
-        return plan_since(Asked(files, {**os.environ, **environ}, at, since, "main", self.folder / ".build"))
+        return plan_since(Asked(files, {**os.environ, **environ}, at, since, "main", self.folder / ".doit-images"))
 
     def reasons(self, at: str = "HEAD", since: str = "") -> dict[str, tuple[str, ...]]:
         return {name: one.reasons for name, one in self.since(at, since).decisions.items() if one.stale}
@@ -237,7 +237,7 @@ def test_fingerprints_are_those_of_a_checkout(history: History, tmp_path: Path) 
     git(tmp_path, "-c", "filter.lfs.smudge=", "-c", "filter.lfs.required=false", "clone", "-q", "--recurse-submodules",
         str(history.folder), str(place))  # fmt: skip
     project = compose_project.load((place / "compose.yml",), os.environ)
-    there = InputResolver(project, place / ".build").resolve(host_platform(), lambda ref, wanted: None)
+    there = InputResolver(project, place / ".doit-images").resolve(host_platform(), lambda ref, wanted: None)
     assert not [one.problem for one in there.values() if one.problem]
     assert (place / "src/win.bat").read_bytes() == b"one\r\ntwo\r\n"
     assert {name: one.inputs.build_inputs() for name, one in found.decisions.items()} == {
@@ -530,7 +530,7 @@ def steps_of(place: str) -> list[dict[str, Any]]:
 DOITW = """#!/bin/sh
 echo "$*" >> "$ASKED"
 case $1 in test_image:bad|build_optimized:bad) exit 1 ;; esac
-[ "$1" != build_report ] || { mkdir -p .build/p/report; cat "$ASKED" > .build/p/report/report.md; }
+[ "$1" != build_report ] || { mkdir -p .doit-images/p/report; cat "$ASKED" > .doit-images/p/report/report.md; }
 """
 
 

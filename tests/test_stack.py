@@ -169,7 +169,7 @@ def test_the_first_up_makes_the_secrets(stack: Stack) -> None:
     assert f"STORE_PASSWORD={password[1]}" in stack.containers()["store"]["Config"]["Env"]
     assert str(env) in done.stderr
     assert password[1] not in done.stdout + done.stderr
-    kept = [path for path in (stack.folder / ".build").rglob("*") if path.is_file()]
+    kept = [path for path in (stack.folder / ".doit-images").rglob("*") if path.is_file()]
     assert kept
     assert [path for path in kept if password[1].encode() in path.read_bytes()] == []
 

@@ -509,7 +509,7 @@ def test_synced_sources_are_mounted_read_only(tmp_path: Path, monkeypatch: pytes
     )
     found = {"web": Service("web", "x", True, 1, {}, watch=rules), "api": SERVICES["api"]}
     monkeypatch.setattr(Compose, "services", lambda self: found)
-    override = tmp_path / ".build/dev/p.json"
+    override = tmp_path / ".doit-images/dev/p.json"
     compose = mounted(Compose((tmp_path / "compose.yml",), "p", {}), override)
     assert compose.files == (tmp_path / "compose.yml", override)
     mount = {"type": "bind", "source": str(tmp_path / "w$$ww"), "target": "/w$$ww", "read_only": True}

@@ -34,7 +34,9 @@ def write_context(folder: Path) -> Path:
 def look(folder: Path) -> stamps.Stamps:
     image = Image(name="a", ref="x/a", context=str(folder), dockerfile=str(folder / "Dockerfile"))
     project = Project("p", folder.parent, (folder.parent / "compose.yml",), {"a": image})
-    inputs = InputResolver(project, folder.parent / ".build").resolve("linux/amd64", lambda ref, platform: None)["a"]
+    inputs = InputResolver(project, folder.parent / ".doit-images").resolve("linux/amd64", lambda ref, platform: None)[
+        "a"
+    ]
     assert not inputs.problem
     return stamps.look(inputs.parts)
 

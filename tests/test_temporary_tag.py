@@ -68,7 +68,7 @@ def test_a_build_that_is_broken_off_leaves_no_name(lab: Lab, busybox: str, what:
     lab.write(APP)
     done = run(lab, BROKEN_OFF, what)
     assert said in done.stderr
-    log = (lab.folder / ".build/compose.yml/logs/app.log").read_text()
+    log = (lab.folder / ".doit-images/compose.yml/logs/app.log").read_text()
     assert "/app:building-" in log, "BuildKit gave it"
     assert lab.images() == []
 

@@ -465,7 +465,7 @@ def left_over() -> str:
 @pytest.mark.engine
 def test_each_is_run_once_on_what_it_sees(shop: Shop) -> None:
     assert run(shop) == dict.fromkeys(("api", "live", "now", "web"), "in")
-    junit = shop.folder / ".build/compose.yml/ci/test-api.xml"
+    junit = shop.folder / ".doit-images/compose.yml/ci/test-api.xml"
     assert junit.read_text().strip() == JUNIT
     junit.unlink()
     # Another machine would not even build: nothing but what says that it is never known is run.
@@ -489,7 +489,7 @@ def test_each_is_run_once_on_what_it_sees(shop: Shop) -> None:
     assert shop.said.count("web passed in") == 1
     run(shop, "test_image:web", "--runs", "2")
     assert shop.said.count("web passed in") == 2
-    log = (shop.folder / ".build/compose.yml/logs/web.test.log").read_text()
+    log = (shop.folder / ".doit-images/compose.yml/logs/web.test.log").read_text()
     assert "CACHED" not in next(line for line in log.splitlines() if "sh /check" in line)
     assert not left_over()
     assert shop.containers() == {}
@@ -508,7 +508,7 @@ def test_a_failure_is_never_kept_and_says_what_was_said_last(shop: Shop) -> None
     ):
         assert run(shop, f"test_image:{name}", status=1, **secret) == {}
         assert told in shop.said
-        log = (shop.folder / f".build/compose.yml/logs/{name}.test.log").read_text()
+        log = (shop.folder / f".doit-images/compose.yml/logs/{name}.test.log").read_text()
         assert "once ***\n" in log
         assert secret["APP_TOKEN"] not in log + shop.said
     assert not left_over()
@@ -538,7 +538,7 @@ def test_other_machines_take_what_somebody_they_trust_signed(shop: Shop, tmp_pat
         # Another machine, which may only read, and has neither results nor images.
         other = {**shared, "XDG_STATE_HOME": str(tmp_path / "other"), "CACHE_WRITE": "0"}
         docker("image", "rm", "--force", *shop.images())
-        junit = shop.folder / ".build/compose.yml/ci/test-api.xml"
+        junit = shop.folder / ".doit-images/compose.yml/ci/test-api.xml"
         junit.unlink()
         assert run(shop, "test_image:api", **other) == {"api": "before"}
         assert junit.read_text().strip() == JUNIT

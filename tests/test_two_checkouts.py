@@ -75,7 +75,7 @@ class Checkout(Lab):
 
     def kept(self) -> dict[str, str]:
         """The reference under which each image is kept that was built here last."""
-        records = {path.stem: json.loads(path.read_text()) for path in self.folder.glob(".build/*/images/*.json")}
+        records = {path.stem: json.loads(path.read_text()) for path in self.folder.glob(".doit-images/*/images/*.json")}
         return {name: f"{self.prefix}/{name}:in-{one['fingerprint'][:16]}" for name, one in records.items()}
 
     def check(self) -> None:
@@ -134,7 +134,7 @@ def test_a_record_says_what_is_here_also_where_another_checkout_built_it(
         one.write({"base/file": "B of PREFIX"})
     assert there.build() == {"base": "built", "app": "built"}
     assert here.build() == {}
-    records = {path.stem: json.loads(path.read_text()) for path in here.folder.glob(".build/*/images/*.json")}
+    records = {path.stem: json.loads(path.read_text()) for path in here.folder.glob(".doit-images/*/images/*.json")}
     named = {name: here.image_id(f"{here.prefix}/{name}:in-{one['fingerprint'][:16]}") for name, one in records.items()}
     assert named == {name: here.image_id(here.ref(name)) for name in ("base", "app")}
     assert here.build() == {}

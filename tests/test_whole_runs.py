@@ -188,7 +188,7 @@ def test_what_is_shown_of_it(built: Lab, command: str, said: str) -> None:
 def test_a_damaged_history_fails_no_build(shop: Shop) -> None:
     lab, _ = shop
     lab.build()
-    (lab.folder / ".build/compose.yml/history/history.sqlite3").write_text("no database at all, but long enough")
+    (lab.folder / ".doit-images/compose.yml/history/history.sqlite3").write_text("no database at all, but long enough")
     lab.write({"worker/f": "2\n"})
     done = lab.doit("build_optimized")
     assert done.returncode == 0, done.stderr

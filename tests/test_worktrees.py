@@ -390,8 +390,8 @@ class Tree(Stack):
     """One of several checkouts of a project."""
 
     def stack(self) -> str:
-        """What its stack is called: what was chosen is kept in its `.build`."""
-        (path,) = self.folder.glob(".build/*/stack.json")
+        """What its stack is called: what was chosen is kept in its `.doit-images`."""
+        (path,) = self.folder.glob(".doit-images/*/stack.json")
         return str(json.loads(path.read_text())["name"])
 
     def running(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from tasks.adopting.copies import Action, Change, Copy
 from tasks.base import commands
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 from tasks.base.settings import ROOT, Settings, read_env
 from tasks.compose.project import compose_files
 from tasks.inputs.copied import copied
@@ -26,7 +27,7 @@ _PLAN = [sys.executable, "-m", "doit", "plan"]
 _DIFF_LINES = 20
 # What images that copy everything would copy: what was put in, passwords, and the list of builders.
 _NO_IMAGES = ("dodo.py", "doitw", "tasks", ".env", "trusted-builders.toml")
-_MADE_LATER = (".build", ".env", "trusted-builders.toml")
+_MADE_LATER = (OWN_FOLDER, ".env", "trusted-builders.toml")
 # What is said of files that the user changed.
 _CHANGED = {
     Action.KEEP: "kept: nothing is new in it",
@@ -36,7 +37,7 @@ _CHANGED = {
 _NEXT = """\
 next, in {project}:
   git add dodo.py doitw tasks .gitignore
-  ./doitw         builds what is stale (its first run installs tasks/requirements.txt into .build/venv)
+  ./doitw         builds what is stale (its first run installs tasks/requirements.txt into .doit-images/venv)
   ./doitw list    what else there is; dodo.py is yours: take out what you do not want
 settings come from the environment or .env; tasks/base/settings.py says which there are"""
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from tasks.adopting import merge
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 
 RECORD = "tasks/adopted.json"
 NOT_COPIED = "# of this repository alone"
@@ -33,7 +34,7 @@ _IMPORTED = (
     "tasks", "docker", "doit", "dotenv", "e2b_dockerfile_utils", "jinja2", "redis", "requests", "rich", "urllib3",
     "yaml",
 )  # fmt: skip
-IGNORED = (".build/", "__pycache__/")
+IGNORED = (f"{OWN_FOLDER}/", "__pycache__/")
 """What git is told to ignore: made on every machine."""
 
 

@@ -20,6 +20,9 @@ from typing import Any
 
 from tasks.base import files
 
+OWN_FOLDER = ".doit-images"
+"""What the folder beside a Compose file is called in which everything lies that these tasks write. Nobody else's has
+this name: ``.build`` is SwiftPM's, and images copy from it."""
 _NAME = "checksum"
 _END = f'\n"{_NAME}": "%s"}}\n'
 _LENGTH = len(_END % ("0" * 64))
@@ -87,9 +90,9 @@ def damaged(path: Path) -> None:
 
 
 def unwritten(path: Path, error: Exception) -> None:
-    """Tell that something could not be written: once for a whole ``.build``, where it is the same trouble for all.
-    ``error`` is the system's, or SQLite's."""
-    folder = next((above for above in (path, *path.parents) if above.name == ".build"), path.parent)
+    """Tell that something could not be written: once for a whole ``.doit-images``, where it is the same trouble for
+    all. ``error`` is the system's, or SQLite's."""
+    folder = next((above for above in (path, *path.parents) if above.name == OWN_FOLDER), path.parent)
     number = error.errno if isinstance(error, OSError) else _of_sqlite(error)
     remedy = _REMEDIES.get(number or 0, "")
     more = f" ({remedy.replace('%s', str(folder))})" if remedy else ""

@@ -1,7 +1,7 @@
 """Where does what these tasks keep lie?
 
-Beside the Compose file, in ``.build``. What is remembered by content (hashes of files, image ids) lies there for all
-projects of the folder. What belongs to one project (records, history, logs, reports, layouts that images travel
+Beside the Compose file, in ``.doit-images``. What is remembered by content (hashes of files, image ids) lies there for
+all projects of the folder. What belongs to one project (records, history, logs, reports, layouts that images travel
 through, what doit remembers) lies in a folder of that project's own: Compose files of one folder may call different
 images by one name, and so may one file under two values of ``COMPOSE_PROJECT_NAME``.
 """
@@ -17,24 +17,25 @@ from pathlib import Path
 
 from tasks.base import memory
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 
 OF_OLDER_VERSIONS = (
     "builds.lock", "buildx.json", "cache", "ci", "comparison", "dev", "doit.sqlite3", "history", "images",
     "index.sqlite3", "locks", "logs", "migration-images.json", "project.json", "reads.json", "report", "results",
     "sizes.json",
 )  # fmt: skip
-"""What lay straight in ``.build`` before each project had a folder of its own, each context its own generations
+"""What lay straight in ``.doit-images`` before each project had a folder of its own, each context its own generations
 (``index.sqlite3``), and buildx had to be new enough (``buildx.json``). Not ``migration.json``: it is there only while a
 migration is under way, and is the way back."""
 _SHOWN = 8  # hexadecimal digits of what tells projects apart that begin with the same file
 
 
 def build_folder(files: Sequence[Path]) -> Path:
-    """The folder ``.build`` beside the first Compose file, where everything that we write lives. Made when it is not
-    there, with a ``.gitignore`` by which it ignores itself. Where that cannot be done, it is told: what runs remember
-    decides nothing. ``UserError`` when the Compose file's folder is not there."""
+    """The folder ``.doit-images`` beside the first Compose file, where everything that we write lives. Made when it is
+    not there, with a ``.gitignore`` by which it ignores itself. Where that cannot be done, it is told: what runs
+    remember decides nothing. ``UserError`` when the Compose file's folder is not there."""
     first = files[0]
-    folder = first.parent / ".build"
+    folder = first.parent / OWN_FOLDER
     ignore = folder / ".gitignore"
     if not ignore.exists():
         if not first.parent.is_dir():
@@ -48,8 +49,8 @@ def build_folder(files: Sequence[Path]) -> Path:
 
 
 def project_folder(files: Sequence[Path], environ: Mapping[str, str]) -> Path:
-    """The folder of one project in its ``.build``; made when it is not there. Its time says when it was last asked for.
-    ``UserError`` as from ``build_folder``."""
+    """The folder of one project in its ``.doit-images``; made when it is not there. Its time says when it was last
+    asked for. ``UserError`` as from ``build_folder``."""
     folder = build_folder(files) / project_key(files, environ)
     if not folder.is_dir():
         _make(folder)
@@ -73,7 +74,7 @@ def project_key(files: Sequence[Path], environ: Mapping[str, str]) -> str:
     first = files[0]
     more = [os.path.relpath(file, first.parent) for file in files[1:]]
     name = environ.get("COMPOSE_PROJECT_NAME", "")
-    # A file of another kind of name might be called as something else in `.build` is.
+    # A file of another kind of name might be called as something else in `.doit-images` is.
     if first.suffix in (".yml", ".yaml") and not more and not name:
         return first.name
     digest = hashlib.sha256(json.dumps([first.name, more, name]).encode(errors="surrogateescape")).hexdigest()

@@ -1,8 +1,8 @@
 """Where does BASE_IMAGE come from, with or without a registry?
 
 It is in the engine already, or the shared registry has it (``shared_base``), or a registry of its name, or it is made
-from Debian's own packages (``debian``): a root filesystem, ``.build/base/rootfs.tar``, becomes an image's one layer.
-The same package versions give the same bytes and the same image id on every machine, so that what one machine
+from Debian's own packages (``debian``): a root filesystem, ``.doit-images/base/rootfs.tar``, becomes an image's one
+layer. The same package versions give the same bytes and the same image id on every machine, so that what one machine
 builds on its base, another recognises.
 
 That is the engine's own platform. Where images are built for others, their base is made from Debian's packages too if
@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING
 
 from tasks.base import commands, lock, platforms
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 from tasks.base.references import beside
 from tasks.base.settings import ROOT, BaseSource, Settings
 from tasks.bases.debian import (
@@ -48,7 +49,7 @@ from tasks.engine.client import Engine, LocalImage, normalise
 if TYPE_CHECKING:
     from tasks.sharing.share import Share
 
-FOLDER = Path(".build/base")
+FOLDER = Path(OWN_FOLDER) / "base"
 TAR = FOLDER / "rootfs.tar"
 # A registry that says one of these was reached; with anything else it was not.
 _ANSWERED = re.compile(r"not found|manifest unknown|denied|unauthorized|no matching manifest|invalid reference", re.I)

@@ -27,14 +27,15 @@ _LONGEST_BUILD = 86400.0
 
 
 def as_built(inputs: ImageInputs, temporary: Path, folder: Path) -> Image:
-    """The image as BuildKit gets it: ``temporary`` is a folder of this build alone, ``folder`` our ``.build``. The
-    platform is always told: without, BuildKit takes that of the base, a builder of several nodes that of the first."""
+    """The image as BuildKit gets it: ``temporary`` is a folder of this build alone, ``folder`` our ``.doit-images``.
+    The platform is always told: without, BuildKit takes that of the base, a builder of several nodes that of the
+    first."""
     image = replace(_as_read(inputs, temporary), platforms=inputs.platforms)
     return _by_own_names(image, inputs, folder / "contexts")
 
 
 def links(common: Path) -> list[Path]:
-    """The links in ``.build`` (``common``) by which builds have seen contexts."""
+    """The links in ``.doit-images`` (``common``) by which builds have seen contexts."""
     return sorted(path for path in (common / "contexts").glob("*") if path.is_symlink())
 
 
@@ -57,7 +58,7 @@ def remove_unused(link: Path) -> bool:
 def _as_read(inputs: ImageInputs, folder: Path) -> Image:
     """The image with its Dockerfile, the policy beside it and its context's ignore file in ``folder``, by the names by
     which buildx looks for them. ``<Dockerfile>.dockerignore`` comes before any other, also when it is empty. Where
-    neither hides ``.build``, this one does: that folder changes during a build, so an image that copies a whole project
+    neither hides ``.doit-images``, this one does: that folder changes during a build, so an image that copies a whole project
     would never be fresh, and would hold its own past."""
     if inputs.image.remote_context and not inputs.image.dockerfile.startswith("/"):
         return inputs.image  # it comes with its Dockerfile, or gets it on standard input

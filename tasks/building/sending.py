@@ -19,9 +19,9 @@ from tasks.inputs.tree import Index
 
 @contextlib.contextmanager
 def contexts(index: Index | None, folder: Path) -> Iterator[None]:
-    """Around all that reads contexts by the names that ``index`` gives them: in ``folder``, our ``.build``, there is a
-    locked file until the block ends, so that one without a lock is of a process that was killed. ``UserError`` where it
-    cannot be written."""
+    """Around all that reads contexts by the names that ``index`` gives them: in ``folder``, our ``.doit-images``, there
+    is a locked file until the block ends, so that one without a lock is of a process that was killed. ``UserError``
+    where it cannot be written."""
     if index is None:
         yield
         return

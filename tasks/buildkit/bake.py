@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.masking import safe_arguments
+from tasks.base.memory import OWN_FOLDER
 from tasks.buildkit.buildx import entitlements, is_at_least, secret_line
 from tasks.compose.project import Image
 from tasks.inputs.image_inputs import ImageInputs
@@ -53,7 +54,7 @@ def untold(content: Mapping[str, Any], images: Mapping[str, ImageInputs], buildx
         hidden = [arg for arg, value in _shown(inputs.image).items() if value is None and inputs.image.args[arg]]
         sentences += [f"bake has {arg} of {name}, which may be a secret, from the environment" for arg in hidden]
         if inputs.ignore:
-            sentences.append(f"bake copies the folder .build into {name}: its ignore file does not hide it")
+            sentences.append(f"bake copies the folder {OWN_FOLDER} into {name}: its ignore file does not hide it")
     return sentences
 
 

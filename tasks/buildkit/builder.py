@@ -2,8 +2,8 @@
 
 The engine's own (``BUILDER_DRIVER=docker``, nothing to set up), or a dedicated one: in a container of this engine, at
 the other end of a network, in a Kubernetes cluster; one node or several, each with the platforms that are native
-there. What a dedicated builder is made from is kept as one digest in ``.build/builder.json``: it is made again when
-that changes, and left alone otherwise.
+there. What a dedicated builder is made from is kept as one digest in ``.doit-images/builder.json``: it is made again
+when that changes, and left alone otherwise.
 """
 
 from __future__ import annotations

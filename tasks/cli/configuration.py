@@ -34,8 +34,8 @@ class _Reporter(Reporter):
 
 
 def doit_config() -> dict[str, Any]:
-    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.build``, nothing else. Raises
-    doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong."""
+    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.doit-images``, nothing else.
+    Raises doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong."""
     from doit.exceptions import InvalidDodoFile
 
     try:

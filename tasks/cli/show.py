@@ -27,7 +27,7 @@ def task_history() -> Task:
 
 
 def task_build_report() -> Task:
-    """Write what the last builds did to .build: index.html, report.md, trace.json (Perfetto)"""
+    """Write what the last builds did to .doit-images: index.html, report.md, trace.json (Perfetto)"""
     return quiet("tasks.ui.report:make")
 
 

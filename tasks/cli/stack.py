@@ -87,7 +87,7 @@ def task_restore() -> Task:
 
 
 def task_ci_build() -> Task:
-    """Build what is stale, as a machine wants it: plain lines, a summary in Markdown, build.json in .build"""
+    """Build what is stale, as a machine wants it: plain lines, a summary in Markdown, build.json in .doit-images"""
     return quiet("tasks.stack.ci:build")
 
 

@@ -1,9 +1,9 @@
 """Which other checkouts of this machine use these images, and which of them do they need?
 
-Each project's folder in a ``.build`` is written down in the user's state folder, with the day of its last run. Its
-records then say which images the working tree there was last built to. That only keeps ``cache_prune`` from removing
-them: what is lost here costs a build, never a wrong image. What is gone is forgotten, but only when nothing ran there
-for a week: ``git stash`` takes a Compose file away for a moment, a disk may not be mounted.
+Each project's folder in a ``.doit-images`` is written down in the user's state folder, with the day of its last run.
+Its records then say which images the working tree there was last built to. That only keeps ``cache_prune`` from
+removing them: what is lost here costs a build, never a wrong image. What is gone is forgotten, but only when nothing
+ran there for a week: ``git stash`` takes a Compose file away for a moment, a disk may not be mounted.
 """
 
 from __future__ import annotations

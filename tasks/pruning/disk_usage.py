@@ -269,7 +269,8 @@ def _in_use(local_image: LocalImage, users: Mapping[str, tuple[str, ...]], repos
 
 
 def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
-    """What lies straight in ``.build``, where nobody looks any more; not where ``CACHE_DIR`` says that it is of use."""
+    """What lies straight in ``.doit-images``, where nobody looks any more; not where ``CACHE_DIR`` says that it is of
+    use."""
     for path in (common.resolve() / name for name in places.OF_OLDER_VERSIONS):
         of_use = path.is_relative_to(cache) or cache.is_relative_to(path)
         if of_use or path.is_symlink() or not path.exists():

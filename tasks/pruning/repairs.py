@@ -1,7 +1,7 @@
 """What is damaged or left over of what runs keep, and can go without anybody missing it?
 
 What ``doctor`` finds and ``doctor --fix`` does. Each run sees to what killed runs of its own project left, and does
-without what is damaged; this looks at all projects of a ``.build``, and at what no journal tells of any more.
+without what is damaged; this looks at all projects of a ``.doit-images``, and at what no journal tells of any more.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Repair:
 
 
 def damaged(common: Path) -> Iterator[Repair]:
-    """What runs of all projects of this ``.build`` remember and cannot use: it counts as unknown, so it can go. Of a
-    history, which nothing makes again, only the name changes."""
+    """What runs of all projects of this ``.doit-images`` remember and cannot use: it counts as unknown, so it can go.
+    Of a history, which nothing makes again, only the name changes."""
     for pattern in _REMEMBERED:
         yield from (_gone(path, wrong) for path in sorted(common.glob(pattern)) if (wrong := memory.flaw(path)))
     for pattern in _DATABASES:
@@ -64,8 +64,8 @@ def damaged(common: Path) -> Iterator[Repair]:
 
 
 def left_over(common: Path) -> Iterator[Repair]:
-    """What killed runs of all projects of this ``.build`` left: what their journals tell of, and half-written files of
-    which none does."""
+    """What killed runs of all projects of this ``.doit-images`` left: what their journals tell of, and half-written
+    files of which none does."""
     for folder in sorted(common.glob("*/runs")):
         for journal in leftovers.abandoned(folder):
             told = ", ".join(sorted(entry[-1] for entry in leftovers.entries(journal))) or "nothing"
@@ -95,7 +95,7 @@ def locks(folder: Path) -> Iterator[Repair]:
 
 
 def unusable(common: Path) -> str:
-    """What of this ``.build`` may not be written, and whose it is, in words; "" if all may."""
+    """What of this ``.doit-images`` may not be written, and whose it is, in words; "" if all may."""
     kept = [common, *common.glob("*"), *common.glob("*/*")]
     for path in kept:
         if not path.is_symlink() and not os.access(path, os.W_OK) and path.exists():

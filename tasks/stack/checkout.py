@@ -1,7 +1,7 @@
 """Which stack is this checkout's?
 
     first: no other checkout has a stack under this project's name ──> the project's name and ports, as in its files
-    else ──> a name of its own (`shop-feature`) and free ports, by override files in the project's folder in `.build`
+    else ──> a name of its own (`shop-feature`) and free ports, by override files in the project's own folder
 
 What was chosen stays so for the checkout: it is kept in that folder, and in the user's state folder, where the other
 checkouts find it, and which stack is whose when a checkout is gone. Without git, a checkout is the project's folder.
@@ -212,7 +212,7 @@ def _chosen(run: Run, others: Sequence[Other]) -> Choice:
 
 
 def _kept(run: Run, choice: Choice) -> Choice | None:
-    """What was chosen before for this checkout; a folder that was copied with its ``.build`` is another checkout."""
+    """What was chosen before for this checkout; a folder that was copied with its ``.doit-images`` is another one."""
     for path in (run.folder / _CHOICE, _entry(choice)):
         kept = _choice(memory.recall(path))
         if kept and (kept.project, kept.engine) == (choice.project, choice.engine):

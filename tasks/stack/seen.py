@@ -15,6 +15,7 @@ from typing import Any
 
 from tasks.base import files
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 from tasks.compose import around, secrets
 from tasks.compose.stack import Compose
 from tasks.engine.client import normalise
@@ -84,7 +85,7 @@ def _below(path: Path) -> Iterator[Path]:
         yield path
         return
     for folder, names, inside in os.walk(path):
-        names[:] = [name for name in names if name not in ("__pycache__", ".build")]
+        names[:] = [name for name in names if name not in ("__pycache__", OWN_FOLDER)]
         links = [name for name in names if Path(folder, name).is_symlink()]  # they are not walked
         yield from (Path(folder, name) for name in (*links, *inside) if not name.endswith(".pyc"))
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from tasks.base import commands, lock, platforms
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError, os_reason
+from tasks.base.memory import OWN_FOLDER
 from tasks.base.settings import ROOT, Settings
 from tasks.bases.debian import declares_base
 from tasks.pruning import repairs
@@ -89,9 +90,9 @@ def _kept(run: Run) -> Iterator[Finding]:
     """What runs remember, and what killed ones left."""
     common = run.common
     if whose := repairs.unusable(common):
-        yield Finding(".build", Verdict.WARN, whose, f"give it back to yourself: sudo chown -R $USER {common}")
+        yield Finding(OWN_FOLDER, Verdict.WARN, whose, f"give it back to yourself: sudo chown -R $USER {common}")
     else:
-        yield Finding(".build", Verdict.OK, f"{common} may be written")
+        yield Finding(OWN_FOLDER, Verdict.OK, f"{common} may be written")
     yield _repairs("what runs remember", "undamaged", repairs.damaged(common))
     yield _repairs("killed runs", "left nothing", repairs.left_over(common))
     try:

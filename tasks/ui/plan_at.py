@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.base.memory import OWN_FOLDER
 from tasks.history.expected import Expected
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
@@ -99,7 +100,11 @@ def pipeline_of(plan: Plan, tests: Mapping[str, Due]) -> dict[str, Any]:
         f"images {number}": {
             "script": SCRIPT,
             "parallel": {"matrix": some[at : at + _MOST]},
-            "artifacts": {"when": "always", "paths": [".build/*/ci/"], "reports": {"junit": ".build/*/ci/*.xml"}},
+            "artifacts": {
+                "when": "always",
+                "paths": [f"{OWN_FOLDER}/*/ci/"],
+                "reports": {"junit": f"{OWN_FOLDER}/*/ci/*.xml"},
+            },
         }
         for number, at in enumerate(range(0, len(some), _MOST), 1)
     }

@@ -94,8 +94,8 @@ class Project(Lab):
 
     def left_files(self) -> list[str]:
         """The temporary and half-written files."""
-        found = [*self.scratch.iterdir(), *(self.folder / ".build").rglob("*.partial")]
-        found += (self.folder / ".build").glob("*/runs/*")
+        found = [*self.scratch.iterdir(), *(self.folder / ".doit-images").rglob("*.partial")]
+        found += (self.folder / ".doit-images").glob("*/runs/*")
         return [str(path) for path in found]
 
     def assert_right(self) -> None:

@@ -82,7 +82,7 @@ def test_it_hangs_in_the_middle_of_a_build(project: Project, daemon: Daemon) -> 
 
 
 def log_of(project: Project) -> str:
-    logs = list(project.folder.glob(".build/*/logs/base.log"))
+    logs = list(project.folder.glob(".doit-images/*/logs/base.log"))
     return logs[0].read_text() if logs else ""
 
 

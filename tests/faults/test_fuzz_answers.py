@@ -99,17 +99,17 @@ OURS = {"record": RECORD, "project": PROJECT, "reads": {"k": {"copies": []}}, "f
 @given(st.fixed_dictionaries({name: mutated(content) for name, content in OURS.items()}))
 def test_records_of_another_version(root: Path, kept: dict[str, Any]) -> None:
     """Whole, with a checksum that is right, and not of the form that this version gives them."""
-    folder = root / ".build/compose.yml"
+    folder = root / ".doit-images/compose.yml"
     for name, content in kept.items():
         path = folder / ("images/app.json" if name == "record" else f"{name}.json")
         memory.remember(path, content if isinstance(content, dict) else {})
-    with watched(root / ".build"):
+    with watched(root / ".doit-images"):
         found = record.read(folder, "app")
         if found:
             list(reasons.differences(found.build_inputs, BuildInputs({}, {}, {}, ())))
         checkouts.gone(folder)
         plain = project.Project("p", root, (root / "compose.yml",), {"app": Image("app", "app", str(root))})
-        InputResolver(plain, root / ".build", {}).resolve("linux/amd64", lambda ref, wanted: None)
+        InputResolver(plain, root / ".doit-images", {}).resolve("linux/amd64", lambda ref, wanted: None)
         cache = ImageConfigCache(folder / "facts.json", lambda image_id: ImageConfig("c", "linux/amd64"))
         cache.get("sha256:1")
 

@@ -56,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
     (folder / "up").symlink_to("..")
     (folder / "circle").symlink_to("circle")
-    (folder / ".build").mkdir()
+    (folder / ".doit-images").mkdir()
     return folder
 
 
@@ -86,12 +86,12 @@ NAMES = st.text("abd./*é\n\\[", min_size=1, max_size=60)
 @given(PATTERNS | st.text(max_size=100), NAMES)
 def test_ignore_files(root: Path, text: str, path: str) -> None:
     with watched():
-        ignore = IgnoreFile(text, root / ".dockerignore", ".build")
+        ignore = IgnoreFile(text, root / ".dockerignore", ".doit-images")
         hidden = ignore.hides(path)
         assert ignore.hides(path) == hidden
         assert (ignore.hider(path) is not None) == hidden
         ignore.may_show_below(path)
-        assert ignore.hides(".build")
+        assert ignore.hides(".doit-images")
 
 
 ANSWER = {
@@ -141,11 +141,11 @@ def _rooted(value: object, root: Path) -> object:
 @cases()
 @given(mutated(ANSWER))
 def test_answers_of_compose(root: Path, answer: object) -> None:
-    with watched(root / ".build"):
+    with watched(root / ".doit-images"):
         with contextlib.suppress(UserError):
             known = project.resolved(_rooted(answer, root), (root / "compose.yml",), {})
             assert project._from_json(project._to_json(known)) == known
-            resolved = InputResolver(known, root / ".build", {}).resolve("linux/amd64", lambda ref, wanted: None)
+            resolved = InputResolver(known, root / ".doit-images", {}).resolve("linux/amd64", lambda ref, wanted: None)
             assert resolved.keys() == known.images.keys()
             sound = {name: each for name, each in resolved.items() if not each.problem}
             for each in sound.values():

@@ -39,7 +39,7 @@ class Walk:
         self.pruned = False
         self.branches = ["main"]
         self._git("init", "--quiet", "--initial-branch=main")
-        (project.folder / ".gitignore").write_text(".build\n")
+        (project.folder / ".gitignore").write_text(".doit-images\n")
         self._commit()
 
     def step(self) -> None:

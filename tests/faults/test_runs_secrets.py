@@ -142,7 +142,7 @@ def test_none_is_anywhere_else(project: Project, secrets: dict[str, str], tmp_pa
         watcher.join()
     project.write({"right/Dockerfile": good})
     assert project.doit("build_optimized").returncode == 0
-    places = [*said, *texts(project.folder / ".build"), *texts(tmp_path / "state"), *texts(project.scratch)]
+    places = [*said, *texts(project.folder / ".doit-images"), *texts(tmp_path / "state"), *texts(project.scratch)]
     places += [*layers(project, tmp_path), *texts(tmp_path / "registry" / "data")]
     assert len(places) > 40
     found = {(name, place) for place, content in places for name, value in secrets.items() if value.encode() in content}

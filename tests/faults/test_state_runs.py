@@ -1,4 +1,4 @@
-"""Whole runs beside damaged, full, unwritable and foreign ``.build`` folders: what is remembered decides nothing."""
+"""Whole runs beside damaged, full, unwritable and foreign folders of ours: what is remembered decides nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def built(folder: Path) -> Iterator[Shop]:
 
 def state(lab: Lab) -> list[Path]:
     """All that runs remember, but for the file by which git ignores it and empty ones."""
-    found = sorted(path for path in (lab.folder / ".build").rglob("*") if path.is_file() and path.stat().st_size)
+    found = sorted(path for path in (lab.folder / ".doit-images").rglob("*") if path.is_file() and path.stat().st_size)
     return [path for path in found if path.name != ".gitignore" and not path.is_symlink()]
 
 
@@ -164,9 +164,9 @@ def fill(folder: Path) -> None:
 
 @pytest.fixture
 def small_disk(shop: Shop) -> Iterator[Lab]:
-    """A project whose ``.build`` is a disk of its own, without a byte left."""
+    """A project whose ``.doit-images`` is a disk of its own, without a byte left."""
     lab, _ = shop
-    folder, aside = lab.folder / ".build", lab.folder / "aside"
+    folder, aside = lab.folder / ".doit-images", lab.folder / "aside"
     folder.rename(aside)
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True)
@@ -182,14 +182,14 @@ def small_disk(shop: Shop) -> Iterator[Lab]:
 
 def test_a_full_disk_stops_nobody_from_looking(small_disk: Lab) -> None:
     for name in ("facts.json", "compose.yml/reads.json", "compose.yml/project.json", "compose.yml/images/web.json"):
-        os.truncate(small_disk.folder / ".build" / name, 10)
-    fill(small_disk.folder / ".build")
+        os.truncate(small_disk.folder / ".doit-images" / name, 10)
+    fill(small_disk.folder / ".doit-images")
     works_without_remembering(small_disk, "No space left on device (`cache_prune` makes room)")
 
 
 def test_cache_prune_works_on_a_full_disk(small_disk: Lab) -> None:
     (small_disk.folder / "worker/f").write_text("2\n")
-    os.truncate(small_disk.folder / ".build/facts.json", 10)
+    os.truncate(small_disk.folder / ".doit-images/facts.json", 10)
     pruned = small_disk.doit("cache_prune", "--all", "--yes")
     is_sane(pruned)
     assert pruned.returncode == 0, pruned.stderr
@@ -201,7 +201,7 @@ def test_a_build_on_a_full_disk_is_built_or_says_why(small_disk: Lab) -> None:
     done = small_disk.doit("build_optimized")
     is_sane(done)
     assert done.returncode == 0 or "No space left on device" in done.stderr, done.stderr
-    (small_disk.folder / ".build/filler").unlink()
+    (small_disk.folder / ".doit-images/filler").unlink()
     assert small_disk.doit("build_optimized").returncode == 0
     all_is_fresh(small_disk)
 
@@ -229,14 +229,18 @@ def test_no_file_can_grow(shop: Shop) -> None:
 
 @pytest.fixture
 def unwritable(shop: Shop) -> Iterator[Lab]:
-    """A project in whose ``.build`` doit may only read, as after ``sudo ./doitw``."""
+    """A project in whose ``.doit-images`` doit may only read, as after ``sudo ./doitw``."""
     lab, _ = shop
     if os.getuid() == 0:  # who may write everywhere, but not without these
         argv = lab.argv
         lab.argv = lambda *args: [*WITHOUT_OVERRIDE, *argv(*args)]  # type: ignore[method-assign]
         if shutil.which("setpriv") is None or subprocess.run([*WITHOUT_OVERRIDE, "true"]).returncode:
             pytest.skip("root cannot give up that it may write everywhere")
-    kept = [path for path in [lab.folder / ".build", *(lab.folder / ".build").rglob("*")] if not path.is_symlink()]
+    kept = [
+        path
+        for path in [lab.folder / ".doit-images", *(lab.folder / ".doit-images").rglob("*")]
+        if not path.is_symlink()
+    ]
     for path in kept:
         path.chmod(0o555 if path.is_dir() else 0o444)
     yield lab
@@ -247,8 +251,11 @@ def unwritable(shop: Shop) -> Iterator[Lab]:
 def test_a_build_folder_of_root_stops_nobody_from_looking(unwritable: Lab) -> None:
     works_without_remembering(unwritable, "Permission denied (give it back to yourself: sudo chown -R $USER ")
     found = {one["subject"]: one for one in json.loads(unwritable.doit("doctor", "--json").stdout)}
-    assert "may not be written, it belongs to" in found[".build"]["detail"]
-    assert found[".build"]["remedy"] == f"give it back to yourself: sudo chown -R $USER {unwritable.folder}/.build"
+    assert "may not be written, it belongs to" in found[".doit-images"]["detail"]
+    assert (
+        found[".doit-images"]["remedy"]
+        == f"give it back to yourself: sudo chown -R $USER {unwritable.folder}/.doit-images"
+    )
 
 
 def test_a_build_in_a_folder_of_root_says_whose_it_is(unwritable: Lab) -> None:
@@ -260,6 +267,6 @@ def test_a_build_in_a_folder_of_root_says_whose_it_is(unwritable: Lab) -> None:
 
 def test_without_a_folder_to_remember_in(shop: Shop) -> None:
     lab, _ = shop
-    shutil.rmtree(lab.folder / ".build")
-    (lab.folder / ".build").write_text("a file in its place\n")
+    shutil.rmtree(lab.folder / ".doit-images")
+    (lab.folder / ".doit-images").write_text("a file in its place\n")
     assert "what runs remember cannot be written" in all_is_fresh(lab)
