@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -173,3 +175,74 @@ def test_what_runs_keep_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert {
         path.stat().st_mode & 0o777 for path in (tmp_path / ".doit-images", tmp_path / ".doit-images" / "compose.yml")
     } == {0o700}
+
+
+def test_what_an_older_version_kept_is_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    former, ours = tmp_path / ".build", ("backups/x/sums", "x.migration.json", "c.yml/project.json")
+    for name in (*ours, "contexts.sqlite3", "venv/bin/python", "pycache/x"):
+        (former / name).parent.mkdir(parents=True, exist_ok=True)
+        (former / name).write_text(name)
+    (former / ".gitignore").write_text("*\n")
+    folder = build_folder([tmp_path / "compose.yml"])
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {*ours, ".gitignore"}
+    assert not former.exists()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("ignored", ["*\n", "", None])
+def test_what_is_not_ours_in_a_folder_of_the_former_name_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ignored: str | None
+) -> None:
+    former = tmp_path / ".build"
+    for name in ("contexts.sqlite3", "release/App"):
+        (former / name).parent.mkdir(parents=True, exist_ok=True)
+        (former / name).write_text(name)
+    if ignored is not None:
+        (former / ".gitignore").write_text(ignored)
+    folder = build_folder([tmp_path / "compose.yml"])
+    assert (former / "release/App").read_text() == "release/App"
+    assert (former / "contexts.sqlite3").exists() is (ignored != "*\n")
+    said = "what these tasks kept here is in .doit-images now, the rest (release) is not theirs"
+    assert capsys.readouterr().err == (f"{former}: {said}\n" if ignored == "*\n" else "")
+    (former / "release/App").unlink()
+    assert build_folder([tmp_path / "compose.yml"]) == folder
+
+
+OTHERS = {
+    "compose.yml": """
+        services:
+          whole: {image: PREFIX/whole, build: .}
+          part: {image: PREFIX/part, build: {context: ., dockerfile: part.Dockerfile}}
+          inner: {image: PREFIX/inner, build: ./.build}
+        """,
+    "Dockerfile": "FROM scratch\nCOPY . /app\n",
+    "part.Dockerfile": "FROM scratch\nCOPY .build/lib /lib\n",
+    ".build/Dockerfile": "FROM scratch\nCOPY release/App /\n",
+    ".build/lib/a.so": "a",
+    ".build/release/App": "App",
+}
+
+
+@pytest.mark.engine
+def test_a_folder_of_another_tool_is_built_as_compose_builds_it(lab: Lab) -> None:
+    """SwiftPM's is called `.build`, for one."""
+    lab.write(OTHERS)
+    names = ("whole", "part", "inner")
+    compose = ["docker", "compose", "--file", str(lab.folder / "compose.yml"), "build"]
+    subprocess.run(compose, env=lab.env(), check=True, capture_output=True)
+    wanted = {name: files_of(lab.ref(name)) for name in names}
+    done = subprocess.run(lab.argv("build_optimized"), cwd=ROOT, env=lab.env(), capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert {name: files_of(lab.ref(name)) for name in names} == wanted
+    assert lab.actions() == dict.fromkeys(names, "fresh")
+    lab.write({".build/release/App": "another App"})
+    assert lab.actions() == {"whole": "build", "part": "fresh", "inner": "build"}
+
+
+def files_of(ref: str) -> dict[str, bytes]:
+    """What each file of an image holds."""
+    container = docker("create", ref, "none").stdout.strip()
+    exported = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
+    docker("rm", container)
+    with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
+        return {each.name: file.read() for each in tar if each.isreg() and (file := tar.extractfile(each))}

@@ -76,7 +76,7 @@ class World:
 
     def inputs(self) -> ImageInputs:
         project = Project("p", self.folder, (self.folder / "compose.yml",), {"app": self.image})
-        return InputResolver(project, self.folder / ".build", {}).resolve("linux/amd64", lambda ref, some: None)["app"]
+        return InputResolver(project, self.folder / ".doit-images", {}).resolve("linux/amd64", lambda ref, some: None)["app"]
 
 
 @pytest.fixture
@@ -110,12 +110,12 @@ def test_a_policy_and_what_it_reads_are_inputs_though_no_build_gets_them(world: 
 
 
 def test_a_policy_that_may_read_any_file_makes_all_of_the_context_count(world: World) -> None:
-    world.write({READ[0]: "x := load_json(name)", "src/hidden/file": "", ".build/contexts.sqlite3": ""})
+    world.write({READ[0]: "x := load_json(name)", "src/hidden/file": "", ".doit-images/contexts.sqlite3": ""})
     assert [*world.inputs().paths()] == [
         "deploy/app.Dockerfile", READ[0], "src/.dockerignore", "src/f", "src/hidden/file",
     ]  # fmt: skip
     world.write({READ[0]: 'x := load_json(name)\ny := load_json("cwd://a")'})
-    assert not any(path.startswith(".build") for path in world.inputs().paths())
+    assert not any(path.startswith(".doit-images") for path in world.inputs().paths())
     assert copied([world.inputs()], [world.folder / "src/hidden"]) == []
 
 

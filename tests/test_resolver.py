@@ -103,6 +103,22 @@ def test_our_own_folder_is_hidden_from_what_copies_everything(world: World) -> N
     assert world.resolve()["a"].ignore == "nothing\n/.doit-images\n"
 
 
+def test_what_can_only_come_from_our_own_folder_is_broken(world: World) -> None:
+    world.image("a", "FROM scratch\nCOPY .doit-images/f /\n", context=str(world.folder))
+    for name, context in {"b": ".doit-images", "c": ".doit-images/d"}.items():
+        world.image(name, "FROM scratch\nCOPY . /\n", context=str(world.folder / context))
+    world.image("d", "FROM scratch\nCOPY --from=more x /\n", contexts={"more": str(world.folder / ".doit-images/d")})
+    world.write({".doit-images/f": "", ".doit-images/d/x": ""})
+    found = world.resolve()
+    assert found["a"].problem == (
+        "a/Dockerfile:2: COPY: the context has no '.doit-images/f' "
+        "(no build gets '.doit-images': these tasks keep there what they remember)"
+    )
+    for name, of in {"b": "", "c": "/d", "d": "/d"}.items():
+        why = f"the context '{world.folder}/.doit-images{of}' is in .doit-images, which changes in every build"
+        assert found[name].problem == f"{name}/Dockerfile: {why}"
+
+
 def test_a_context_that_is_not_there_is_said_even_if_nothing_is_read_of_it(world: World) -> None:
     world.image("a", "FROM scratch\n", contexts={"data": str(world.folder / "nowhere")})
     assert "there is no folder" in world.resolve()["a"].problem

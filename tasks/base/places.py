@@ -27,6 +27,13 @@ OF_OLDER_VERSIONS = (
 """What lay straight in ``.doit-images`` before each project had a folder of its own, each context its own generations
 (``index.sqlite3``), and buildx had to be new enough (``buildx.json``). Not ``migration.json``: it is there only while a
 migration is under way, and is the way back."""
+_FORMER = ".build"  # what the folder was called until it turned out that others' is called so, too
+_MARK = "contexts.sqlite3"  # nobody else has this beside a `.gitignore` that ignores all
+_COMMON = {"backups", "base", "builder.json", "comparison", *OF_OLDER_VERSIONS}
+_MADE_AGAIN = {
+    ".gitignore", _MARK, f"{_MARK}-journal", "contexts", "engines", "facts.json", "mutants", "pycache", "sending",
+    "venv",
+}  # fmt: skip
 _SHOWN = 8  # hexadecimal digits of what tells projects apart that begin with the same file
 
 
@@ -42,10 +49,31 @@ def build_folder(files: Sequence[Path]) -> Path:
             raise UserError("there is no such Compose file", where=str(first), remedy="see COMPOSE_FILE")
         _make(folder)
         try:
+            _take_over(first.parent / _FORMER, folder)
             ignore.write_text("*\n")
         except OSError as error:
             memory.unwritten(ignore, error)
     return folder
+
+
+def _take_over(former: Path, folder: Path) -> None:
+    """Move what an older version kept: the data of a stack may be among it, which nothing hides from builds any more.
+    What is not known to be ours stays."""
+    mark, ignore = former / _MARK, former / ".gitignore"
+    if not (os.path.isfile(mark) and os.path.isfile(ignore) and ignore.read_bytes() == b"*\n"):  # noqa: PTH113
+        return
+    for path in former.iterdir():
+        ours = path.name in _COMMON or path.name.endswith(".migration.json") or (path / "project.json").is_file()
+        if ours and not (folder / path.name).exists():
+            path.rename(folder / path.name)
+    if left := {path.name for path in former.iterdir()} - _MADE_AGAIN:
+        what = f"what these tasks kept here is in {folder.name} now, the rest ({', '.join(sorted(left))}) is not theirs"
+        memory.tell(f"{former}: {what}")
+        mark.unlink()
+        return
+    import shutil  # once in the life of a checkout
+
+    shutil.rmtree(former)
 
 
 def project_folder(files: Sequence[Path], environ: Mapping[str, str]) -> Path:

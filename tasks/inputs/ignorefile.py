@@ -196,6 +196,12 @@ class IgnoreFile(Patterns):
             self.completed = f"{text}\n/{escaped}\n"
             super().__init__(parse(self.completed))
 
+    def told(self, rule: Rule, path: str) -> str:
+        """That this rule hides a path, in words."""
+        if rule.line > self.text.count("\n") + 1:
+            return f"no build gets {path!r}: these tasks keep there what they remember"
+        return f"{self.path}:{rule.line} hides {path!r} with {rule.text!r}"
+
 
 def parse(text: str) -> list[Rule]:
     """The rules of an ignore file, as moby's ``ignorefile.ReadAll`` and ``patternmatcher.New`` read them."""

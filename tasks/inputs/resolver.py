@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from tasks.base import memory, platforms
 from tasks.base.errors import UserError
+from tasks.base.memory import OWN_FOLDER
 from tasks.base.places import project_key
 from tasks.base.references import tag_of
 from tasks.compose.project import Image, Project, dockerfile_text, with_dockerfile
@@ -321,20 +322,25 @@ class InputResolver:
                 continue  # another image, or a source that only a build can look at
             root = Path(image.contexts[label] if label else image.context)
             dockerfile = Path(image.dockerfile) if not label and image.dockerfile else None
-            view = self._view(root, ignorefile.effective(root, dockerfile))
+            view = self._view(root, where, ignorefile.effective(root, dockerfile))
             if view.ignore.path:
                 texts[str(view.ignore.path)] = view.ignore.text
             ours = [copy for copy in copies if copy.context == label]
             parts.append(Part(label, root, view.ignore, view.select(ours, where)))
         asked = policy.of(image)
-        return {**texts, **asked}, (*parts, *policy.parts(image, asked.values(), self._project.directory, self._view))
+        read = policy.parts(image, asked.values(), self._project.directory, lambda root: self._view(root, where))
+        return {**texts, **asked}, (*parts, *read)
 
-    def _view(self, root: Path, ignore: Path | None = None) -> inputs.View:
+    def _view(self, root: Path, where: str, ignore: Path | None = None) -> inputs.View:
         key = (str(root), str(ignore))
         if key not in self._views:
             tree = Tree(root, self._index)
             ours = os.path.relpath(self._folder, tree.root)
-            hidden = "" if ours.startswith("..") else ours
+            if {*ours.split("/")} <= {".", ".."}:
+                raise UserError(
+                    f"the context {str(root)!r} is in {OWN_FOLDER}, which changes in every build", where=where
+                )
+            hidden = "" if ours.startswith("../") else ours
             self._views[key] = inputs.View(tree, ignorefile.load(ignore, hidden))
         return self._views[key]
 

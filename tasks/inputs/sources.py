@@ -225,7 +225,7 @@ def _hint(view: View, path: str) -> str:
             return f"the link {part!r} points to {view.tree.link(f'{base}/{name}'.lstrip('/'))!r}"
         if listing.find(name) >= 0:
             rule = view.ignore.hider(f"{base}/{name}".lstrip("/"))
-            return f"{view.ignore.path}:{rule.line} hides {part!r} with {rule.text!r}" if rule else ""
+            return view.ignore.told(rule, part) if rule else ""
         close = difflib.get_close_matches(name, names, 1, 0.6)
         if close:
             return f"did you mean {'/'.join([*parts[: depth - 1], close[0], *parts[depth:]])!r}?"
