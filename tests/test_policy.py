@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tasks.base import commands
 from tasks.building.context import as_built
 from tasks.buildkit import buildx
 from tasks.compose.project import Image, Project
@@ -159,6 +160,45 @@ def test_a_policy_that_cannot_be_read_is_said(world: World) -> None:
     assert "cannot be read" in world.inputs().problem
 
 
+MODULE = "package any\nproxy := true\n"
+JSON = '{"proxy": true}'
+
+
+@pytest.mark.parametrize(
+    ("policy", "files"),
+    [
+        ("import data.a.b as x", {"context/a/b.rego": MODULE}),
+        ('import data.a["b"] as x', {"context/a/b.rego": MODULE}),
+        ("import data.a as x", {"context/a.rego": 'package any\nproxy := load_json("p").proxy', "context/p": JSON}),
+        ("x := data.a", {"context/a.rego": MODULE}),
+        ('x := load_json("./a//../p")', {"context/p": JSON}),
+        ("x := load_json(`p`)", {"context/p": JSON}),
+        (r'x := load_json("\u0070")', {"context/p": JSON}),
+        ('x := load_json(sprintf("%s", ["p"]))', {"context/p": JSON}),
+        ('x := load_json("../p")', {"p": JSON}),
+        ('x := load_json("cwd://p")', {"p": JSON}),
+        ('x := load_json("cwd://p")', {"context/p": JSON}),
+    ],
+)
+def test_buildx_reads_no_file_but_those_that_count(
+    engine: None, policy: str, files: dict[str, str], tmp_path: Path
+) -> None:
+    """A policy may ask for a network that this engine's BuildKit does not have, so buildx says what it has read."""
+    needs_policies()
+    world = World(tmp_path)
+    world.image = Image("app", "app", f"{tmp_path}/context", f"{tmp_path}/Dockerfile")
+    asks = 'decision := {"allow": true, "caps": {"exec.proxy": x.proxy}}'
+    world.write({"Dockerfile": "FROM scratch\n", "Dockerfile.rego": f"package docker\n{policy}\n{asks}\n", **files})
+    argv = ["docker", "buildx", "build", "--builder=default", f"--file={world.image.dockerfile}", world.image.context]
+    has_read = "network proxy" in commands.run(argv, cwd=tmp_path).stderr
+    assert has_read is all(name in world.inputs().paths() for name in files)
+
+
+def needs_policies() -> None:
+    if not buildx.is_at_least(buildx.version(), (0, 31)):
+        pytest.skip("this BuildKit has no policies: its buildx is older than 0.31")
+
+
 def test_buildx_refuses_what_the_policy_does(lab: Lab) -> None:
     """It imports a module that is not there, so no engine has to know policies."""
     lab.write({"compose.yml": "services: {app: {image: PREFIX/app, build: {context: ., dockerfile: d/Dockerfile}}}\n"})
@@ -166,8 +206,7 @@ def test_buildx_refuses_what_the_policy_does(lab: Lab) -> None:
     assert lab.build() == {"app": "built"}
     lab.write({"d/Dockerfile.rego": 'package docker\nimport data.rules\ndecision := {"allow": rules.all}\n'})
     assert lab.plan()["app"]["reasons"] == ["`d/Dockerfile.rego` added"]
-    if not buildx.is_at_least(buildx.version(), (0, 31)):
-        pytest.skip("this BuildKit has no policies: its buildx is older than 0.31")
+    needs_policies()
     done = lab.doit("build_optimized")
     assert "import data.rules not found" in done.stderr
     lab.write({"rules.rego": "package rules\nall := true\n"})

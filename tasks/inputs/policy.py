@@ -6,6 +6,7 @@ pin it to a digest. Older ones do not know it; it counts all the same.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -24,8 +25,10 @@ def beside(dockerfile: str) -> str:
 def of(image: Image) -> dict[str, str]:
     """The policy of an image's Dockerfile, by its path; empty where there is none. That of a remote context is there.
     ``UserError`` where it cannot be read."""
-    path = Path(beside(image.dockerfile))
-    return {str(path): files.text(path)} if image.dockerfile and not image.remote_context and path.exists() else {}
+    path = beside(image.dockerfile)
+    if not image.dockerfile or image.remote_context or not os.path.exists(path):  # noqa: PTH110  of each image, in each run
+        return {}
+    return {path: files.text(Path(path))}
 
 
 def parts(image: Image, policies: Iterable[str], directory: Path, view: Callable[[Path], View]) -> Iterator[Part]:
