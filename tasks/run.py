@@ -24,6 +24,7 @@ from tasks.bases.declared import DeclaredBase
 from tasks.compose import project
 from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform, normalise
 from tasks.history.store import History
+from tasks.inputs import environment
 from tasks.inputs.image_configs import ImageConfigCache
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.inputs.resolver import InputResolver
@@ -150,6 +151,11 @@ class Run:
     def resolver(self) -> InputResolver:
         """Reads Dockerfiles and walks contexts, each once."""
         return InputResolver(self.project, self.common, self.environ)
+
+    @property
+    def build_environ(self) -> dict[str, str]:
+        """The environment in which buildx builds."""
+        return environment.of_build(self.environ, self.project.directory)
 
     @cached_property
     def configs(self) -> ImageConfigCache:

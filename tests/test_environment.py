@@ -62,7 +62,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.mark.parametrize("name", CLEARED)
 def test_a_build_does_not_get_what_is_not_to_change_it(name: str, settings: Settings) -> None:
-    assert environment.of_build({name: "1", "A": "b"}) == {"A": "b", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    assert environment.of_build({name: "1", "A": "b"}, ROOT) == {"A": "b", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     assert settings(ATTESTED, {name: "1"}) == {}
 
 
@@ -72,7 +72,7 @@ def test_what_may_change_an_image_counts_with_its_value(name: str, settings: Set
         (tmp_path / value).write_text(f"rules {value}")
     counted = [settings(ATTESTED, {name: value} if value else {}) for value in ("", "1", "2")]
     assert counted[0] == {} != counted[1] != counted[2] != {}
-    assert environment.of_build({name: "1"})[name] == "1"
+    assert environment.of_build({name: "/1"}, tmp_path)[name] == "/1"
     assert bool(settings(PLAIN, {name: "1"})) is (name in COUNTED)
 
 
@@ -83,6 +83,7 @@ def test_rules_for_sources_count_with_what_they_say(settings: Settings, tmp_path
         (tmp_path / "rules.json").write_text(rules)
         counted += [settings(PLAIN, {name: path}) for path in ("rules.json", f"{tmp_path}/rules.json")]
     assert counted[0] == counted[1] != counted[2] == counted[3]
+    assert environment.of_build({name: "rules.json"}, tmp_path)[name] == f"{tmp_path}/rules.json"
     assert settings(PLAIN, {name: "none"}) not in (counted[0], {})
 
 

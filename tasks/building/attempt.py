@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from tasks.base import commands, leftovers
@@ -30,7 +29,7 @@ from tasks.buildkit.progress import Progress
 from tasks.compose.project import Image
 from tasks.engine import plugins, temporary_tag
 from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS, REBUILT
-from tasks.inputs import environment, stamps
+from tasks.inputs import stamps
 from tasks.inputs.stamps import Changes
 from tasks.planning.plan import Decision
 from tasks.planning.reasons import differences
@@ -112,11 +111,6 @@ class ImageBuild:
             REBUILT: attempt.rebuilt,
         }
 
-    @cached_property
-    def environ(self) -> dict[str, str]:
-        """The environment in which buildx runs."""
-        return environment.of_build(self.run.environ)
-
     def build(self) -> Outcome:
         """Build the image, and look whether its inputs changed meanwhile. Raises ``UserError``, ``InputsChanged``
         before it begins, and ``Stopped`` if the run is."""
@@ -159,7 +153,7 @@ class ImageBuild:
                     labels=self.labels,
                     tag="" if run.settings.dedicated_builder else self.tag,
                     iidfile=str(iidfile),
-                    environ=self.environ,
+                    environ=run.build_environ,
                     extra=(*target.extra, *apart.extra, *told),
                 )
                 stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
@@ -179,7 +173,7 @@ class ImageBuild:
     def _follow(
         self, argv: Sequence[str], stdin: bytes | None, progress: Progress, lines: log.Log, until: float | None
     ) -> int:
-        run, env = self.run, self.environ
+        run, env = self.run, self.run.build_environ
         seconds, silence = None if until is None else max(until - time.monotonic(), 0.001), Silence()
         directory, argv = run.project.directory, plugins.direct(argv, env)
         with commands.start(argv, cwd=directory, env=env, stdin=stdin, seconds=seconds) as process:

@@ -22,7 +22,6 @@ from tasks.buildkit import backends, builder, buildx
 from tasks.buildkit.backends import Backend
 from tasks.compose.project import Image
 from tasks.engine.client import LocalImage
-from tasks.inputs import environment
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.plan import Decision
 from tasks.run import Run
@@ -179,7 +178,7 @@ def stage_argv(run: Run, decision: Decision, stage: Stage, parents: Mapping[str,
         parents=parents,
         labels={},
         iidfile=stage.iidfile,
-        environ=environment.of_build(run.environ),
+        environ=run.build_environ,
         progress=stage.progress,
         extra=extra,
     )

@@ -25,7 +25,6 @@ from tasks.base.formatting import size_text
 from tasks.building import build_target
 from tasks.buildkit import builder, buildx
 from tasks.engine import plugins
-from tasks.inputs import environment
 from tasks.planning.plan import Decision
 from tasks.run import Run
 
@@ -107,6 +106,6 @@ def _build(run: Run, decision: Decision, folder: Path, lines: list[str], output:
         builder.ready(run.settings, run.common, run.environ)
     argv = ["docker", "buildx", "build", *builder.argv(run.settings, run.environ), *build_target.bases(run, decision)]
     argv += ["--output", output, "--progress", "plain", "--file", str(dockerfile), str(folder)]
-    env = environment.of_build(run.environ)
+    env = run.build_environ
     done = commands.run(plugins.direct(argv, env), cwd=folder, env=env)
     done.checked("docker buildx build, which reaches the cache mounts, fails")

@@ -21,7 +21,7 @@ from tasks.base.errors import UserError
 from tasks.building import build_target, sending, turns
 from tasks.building.context import as_built
 from tasks.engine import plugins
-from tasks.inputs import environment, stamps
+from tasks.inputs import stamps
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
@@ -117,6 +117,6 @@ def _build(run: Run, decision: Decision, stage: str) -> None:
         stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
         before = stamps.look(decision.inputs.parts)
         # The image's own build says it all again.
-        env = environment.of_build(run.environ)
+        env = run.build_environ
         commands.run(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin)
         sending.changes_since(index, before)

@@ -22,7 +22,6 @@ from tasks.building.events import ImageNoted
 from tasks.buildkit import builder
 from tasks.engine import plugins
 from tasks.engine.client import normalise
-from tasks.inputs import environment
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
@@ -128,7 +127,7 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
         if len(standing) > 1 and set(standing) == {Action.BUILD}:
             argv = ["docker", "buildx", "build", *builder.argv(run.settings, run.environ)]
             argv += ["--platform", here, "--output", "type=cacheonly", "-"]
-            env = environment.of_build(run.environ)
+            env = run.build_environ
             commands.run(plugins.direct(argv, env), env=env, stdin=f"FROM {ref}\n".encode())
 
 

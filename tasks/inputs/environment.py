@@ -35,16 +35,19 @@ count as such."""
 _ITS_OWN = ("BUILDX_", "BUILDKIT_", "EXPERIMENTAL_BUILDKIT_")
 
 
-def of_build(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which ``docker buildx build`` runs. Provenance that nobody asked for would give every build
-    another digest, and so children and registries another parent."""
+def of_build(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """The environment in which ``docker buildx build`` runs, wherever that is; ``directory`` is the project's.
+    Provenance that nobody asked for would give every build another digest, and so children and registries another
+    parent."""
     kept = {name: value for name, value in environ.items() if name not in CLEARED}
+    if kept.get(SOURCE_POLICY):
+        kept[SOURCE_POLICY] = str(directory / kept[SOURCE_POLICY])
     return {**kept, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 
 
 def digests(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
     """The variables that may change an image: a digest of each one's value, or of the file that it names;
-    ``directory`` is where builds run."""
+    ``directory`` is the project's."""
     return {
         name: HIDDEN + hashlib.sha256(_content(name, environ[name], directory)).hexdigest()
         for name in sorted(name for name in environ if name.startswith(_ITS_OWN))

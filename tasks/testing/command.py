@@ -27,7 +27,6 @@ from tasks.engine import one_container, plugins, temporary_tag
 from tasks.engine.containers import Containers
 from tasks.engine.endpoint import context, leading_to
 from tasks.inputs import stamps
-from tasks.inputs.environment import of_build
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
@@ -121,7 +120,7 @@ def _image(run: Run, inputs: ImageInputs) -> Iterator[tuple[str, bool]]:
             leftovers.folder("test-") as folder,
         ):
             image = replace(as_built(inputs, folder, run.common), platforms=(run.snapshot().platform,))
-            env = of_build(run.environ)
+            env = run.build_environ
             argv = buildx.build_argv(
                 image,
                 parents=pins.contexts,

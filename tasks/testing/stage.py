@@ -18,7 +18,7 @@ from tasks.buildkit import failure
 from tasks.buildkit.progress import Progress
 from tasks.compose import secrets
 from tasks.engine import plugins
-from tasks.inputs import environment, stamps
+from tasks.inputs import stamps
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
@@ -75,7 +75,7 @@ def _exported(out: Path, built_for: Sequence[str], engine: str) -> Path:
 
 
 def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progress, file: Path) -> int:
-    env = environment.of_build(run.environ)
+    env = run.build_environ
     stdin = None if inline is None else inline.encode()
     limit = run.settings.build_timeout or None
     hide = secrets.hider(run.project.directory, run.environ)
