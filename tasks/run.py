@@ -21,7 +21,7 @@ from tasks.base.errors import UserError
 from tasks.base.events import CommandStarted, Events
 from tasks.base.references import beside
 from tasks.bases.declared import DeclaredBase
-from tasks.compose import project
+from tasks.compose import env_files, project
 from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform, normalise
 from tasks.history.store import History
 from tasks.inputs import environment
@@ -115,7 +115,7 @@ class Run:
 
     @cached_property
     def environ(self) -> Mapping[str, str]:
-        """The environment that Compose and builds run in: the caller's, with the certificates that builds trust."""
+        """The environment that Compose runs in: the caller's, with the certificates that builds trust."""
         return settings.build_environ(self.settings, self.caller)
 
     @cached_property
@@ -152,10 +152,13 @@ class Run:
         """Reads Dockerfiles and walks contexts, each once."""
         return InputResolver(self.project, self.common, self.environ)
 
-    @property
+    @cached_property
     def build_environ(self) -> dict[str, str]:
-        """The environment in which buildx builds."""
-        return environment.of_build(self.environ, self.project.directory)
+        """The environment in which buildx builds: also with what Compose's env files say of the variables that builds
+        read."""
+        names = {name for image in self.project.images.values() for name in env_files.read_by(image)}
+        given = env_files.with_values(self.files, self.environ, names)
+        return environment.of_build(given, self.project.directory)
 
     @cached_property
     def configs(self) -> ImageConfigCache:

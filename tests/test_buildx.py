@@ -76,7 +76,7 @@ def test_every_setting() -> None:
         *("--build-arg", "A=1", "--build-arg", "B=2", "--build-arg", "FROM_ENV"),
         *("--build-context", "data=/data", "--build-context", "other=docker-image://x:1"),
         *("--build-context", "base=docker-image://app/base:in-00"),
-        *("--secret", "id=ca,src=/ca.crt", "--secret", "id=token,env=TOKEN"),
+        *("--secret", "id=ca,src=/ca.crt", "--secret", "id=token,env=TOKEN", "--secret", "id=none,env=NONE"),
         *("--ssh", "default", "--label", "a=b", "--label", "own=1"),
         *("--platform", "linux/amd64,linux/arm64", "--network", "host", "--shm-size", "64000000"),
         *("--add-host", "host:1.2.3.4", "--ulimit", "nofile=1:2"),

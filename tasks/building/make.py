@@ -30,6 +30,7 @@ from tasks.building import build_target, builds_lock, early, externals, results,
 from tasks.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged, Outcome, Result
 from tasks.building.events import ImageEnded, ImageNoted, ImagesPlanned, ImageStarted
 from tasks.building.state import State
+from tasks.compose import env_files
 from tasks.engine import temporary_tag
 from tasks.engine.client import Gone, LocalImage
 from tasks.history.store import Status, steps_of
@@ -365,6 +366,9 @@ def _begin(run: Run) -> None:
         expected = run.expected.planned(decisions)
         actions = {name: (decision.action, expected.get(name)) for name, decision in decisions.items()}
         run.events.emit(ImagesPlanned(actions))
+        built = (decision.inputs.image for decision in decisions.values() if decision.builds)
+        for sentence in env_files.unset(built, run.build_environ):
+            run.events.say(sentence)
         externals.introduce(run, decisions)
 
 

@@ -34,7 +34,7 @@ def build_argv(
 
     ``parents`` maps a named context to the reference of the image that stands for it, ``labels`` are ours and come
     after the image's own, ``extra`` is what the builder and the caches need. Until the image gets its own names,
-    ``tag`` keeps others from pruning it. A secret whose variable is not set is left out: its mount may be optional.
+    ``tag`` keeps others from pruning it. A secret whose variable is not set is empty, as it is from Compose.
     """
     contexts = [pair for pair in sorted(image.contexts.items()) if not pair[1].startswith("service:")]
     contexts += [(name, f"docker-image://{ref}") for name, ref in sorted(parents.items())]
@@ -44,7 +44,7 @@ def build_argv(
         "--target": [image.target or ""],
         "--build-arg": [_argument(name, value, environ) for name, value in sorted(image.args.items())],
         "--build-context": [f"{name}={value}" for name, value in contexts],
-        "--secret": [secret_line(secret) for secret in image.secrets if secret.file or environ.get(secret.environment)],
+        "--secret": map(secret_line, image.secrets),
         "--ssh": image.ssh,
         "--label": [f"{name}={value}" for name, value in (*sorted(image.labels.items()), *sorted(labels.items()))],
         "--platform": [",".join(image.platforms)],

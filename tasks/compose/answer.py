@@ -31,9 +31,6 @@ def sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] |
 
     sources: dict[Path, None] = {}
     places: dict[Path, None] = {path.parent: None for path in files}
-    for part in environ.get("COMPOSE_ENV_FILES", "").split(","):
-        if part:
-            sources[files[0].parent / part] = None
     todo = [*files]
     while todo:
         path = todo.pop()
@@ -51,7 +48,13 @@ def sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] |
         places |= {place / folder: None for place in [*places] for folder in named.folders}
         sources |= {place / env_file: None for place in places for env_file in named.env_files}
         todo += [target for place in places for file in named.files if (target := place / file).is_file()]
-    return [*sources, *(place / ".env" for place in places)]
+    return [*sources, *(place / ".env" for place in places), *env_files(files, environ)]
+
+
+def env_files(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path]:
+    """The env files that Compose may read for the project itself, whether they are there or not."""
+    named = [part for part in environ.get("COMPOSE_ENV_FILES", "").split(",") if part]
+    return [files[0].parent / name for name in (*named, ".env")]
 
 
 def _tolerant_loader() -> Any:

@@ -26,12 +26,13 @@ from tasks.base.references import familiar, is_taggable
 from tasks.base.settings import ROOT, read_env
 from tasks.base.shapes import fits
 from tasks.compose import answer as compose_answer
+from tasks.compose import env_files, tests
 from tasks.compose import needs as build_needs
-from tasks.compose import tests
 from tasks.compose.answer import EPOCH, PLATFORMS
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
-_FORMAT = 9  # of project.json: raised whenever what is kept there changes its meaning
+_FORMAT = 10  # of project.json: raised whenever what is kept there changes its meaning
+_OPTIONAL = "x-optional-secrets"
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
@@ -47,11 +48,13 @@ _HONOURED = {
 
 @dataclass(frozen=True)
 class Secret:
-    """A BuildKit secret of a build: its id and where its value is read from, never the value."""
+    """A BuildKit secret of a build: its id and where its value is read from, never the value. One that is ``optional``
+    may have none."""
 
     id: str
     file: str = ""
     environment: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,8 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
             return _from_json(known["project"])
     from tasks.compose.stack import Compose
 
-    project = resolved(Compose(files, "", environ).config(), files, environ)
+    given = env_files.with_values(files, environ, ["DOCKER_DEFAULT_PLATFORM"])
+    project = resolved(Compose(files, "", environ).config(), files, given)
     current = compose_answer.sources(files, environ)
     if current is not None and not _holds_secret(project, current):
         key = compose_answer.key(current, files, environ)
@@ -242,7 +246,7 @@ def _project(answer: Mapping[str, Any], files: tuple[Path, ...], environ: Mappin
 
 def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], environ: Mapping[str, str]) -> Image:
     build = service["build"]
-    secrets: Mapping[str, Any] = answer.get("secrets") or {}
+    secrets = tuple(_secret(item, answer) for item in build.get("secrets") or ())
     ref = service.get("image") or f"{answer['name']}-{name}"
     context = build.get("context") or "."
     # buildx would take the platform, and the time of layers, from the environment by itself.
@@ -257,7 +261,7 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
         target=build.get("target") or None,
         args={key: _argument(key, value, environ) for key, value in args.items()},
         contexts=dict(build.get("additional_contexts") or {}),
-        secrets=tuple(_secret(item, secrets) for item in build.get("secrets") or ()),
+        secrets=secrets,
         ssh=tuple(_pairs(build.get("ssh"))),
         platforms=tuple(build.get("platforms") or ([platform] if platform else [])),
         cache_from=tuple(build.get("cache_from") or ()),
@@ -276,7 +280,7 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
         sbom=_attestation(build.get("sbom")),
         no_cache_filter=tuple(build.get("no_cache_filter") or ()),
         unsupported=_unsupported(build),
-        problem="; ".join(_problems((ref, *(build.get("tags") or ())))),
+        problem="; ".join(_problems((ref, *(build.get("tags") or ())), secrets)),
     )
 
 
@@ -288,11 +292,14 @@ def _dockerfile(build: Mapping[str, Any], context: str) -> str:
     return path if _REMOTE.match(context) else os.path.normpath(Path(context) / path)
 
 
-def _problems(refs: Iterable[str]) -> Iterator[str]:
+def _problems(refs: Iterable[str], secrets: Iterable[Secret]) -> Iterator[str]:
     for ref in refs:
         if not is_taggable(ref):
             why = "names are lower case and have no digest, tags have at most 128 characters"
             yield f"an image cannot be called {ref!r}: {why}"
+    for secret in secrets:
+        if not secret.file and not secret.environment:
+            yield f"a build's secret comes from a file or a variable, and {secret.id!r} from neither"
 
 
 def _unsupported(build: Mapping[str, Any]) -> dict[str, str]:
@@ -329,11 +336,12 @@ def _attestation(value: Any) -> str:
     return "" if text.lower() in ("false", "f", "0") else text
 
 
-def _secret(item: Mapping[str, Any] | str, declared: Mapping[str, Any]) -> Secret:
+def _secret(item: Mapping[str, Any] | str, answer: Mapping[str, Any]) -> Secret:
     source = item if isinstance(item, str) else item["source"]
     ident = source if isinstance(item, str) else item.get("target") or source
-    origin = declared.get(source) or {}
-    return Secret(ident, file=origin.get("file") or "", environment=origin.get("environment") or "")
+    origin = (answer.get("secrets") or {}).get(source) or {}
+    optional = source in (answer.get(_OPTIONAL) or ())
+    return Secret(ident, origin.get("file") or "", origin.get("environment") or "", optional)
 
 
 def _with_known_parents(image: Image, images: Mapping[str, Image]) -> Image:

@@ -100,7 +100,20 @@ class Compose:
         variables = self.directory / ".env"
         if variables.exists() and not variables.is_file():  # Compose would wait for whoever writes into a pipe
             raise UserError("this is no file", where=str(variables))
-        done = self.run("config", "--format", "json")
+        return self._answer(self.argv("config", "--format", "json"))
+
+    def values(self, names: Iterable[str]) -> dict[str, str]:
+        """What this environment and Compose's env files set these variables to, as Compose reads them; without those
+        that none of them sets. ``UserError`` as ``config``."""
+        asked = {"image": "asked", "environment": [name.replace("$", "$$") for name in names]}
+        argv = ["docker", "compose", "--file", "-", "--project-directory", str(self.directory)]
+        text = json.dumps({"name": "asked", "services": {"asked": asked}})
+        answer = self._answer([*argv, "config", "--format", "json"], text.encode())
+        given: Mapping[str, str | None] = answer["services"]["asked"]["environment"]
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _answer(self, argv: Sequence[str], stdin: bytes | None = None) -> dict[str, Any]:
+        done = commands.run(argv, cwd=self.directory, env=self.env, stdin=stdin)
         if done.status and re.search("is not a docker command|unknown (shorthand )?flag", done.stderr):
             raise UserError("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
         if done.status:

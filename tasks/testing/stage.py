@@ -75,10 +75,10 @@ def _exported(out: Path, built_for: Sequence[str], engine: str) -> Path:
 
 
 def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progress, file: Path) -> int:
-    env = run.build_environ
+    env = run.doit-images_environ
     stdin = None if inline is None else inline.encode()
     limit = run.settings.build_timeout or None
-    hide = secrets.hider(run.project.directory, run.environ)
+    hide = secrets.hider(run.project.directory, env)
     with (
         log.opened(file) as lines,
         commands.start(
