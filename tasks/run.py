@@ -350,8 +350,9 @@ class Run:
         return several.index_of(inputs, local_image, self.folder / "results", containerd=self.containerd_store)
 
     def _checked(self, inputs: ImageInputs) -> ImageInputs:
-        """With the reason why an image of several platforms cannot be had here, if there is one, and whether the image
-        is still to be built in this run."""
+        """With the reason why an image is not to be had here, if there is one, and whether it is still to be built in
+        this run."""
+        inputs = replace(inputs, problem=inputs.problem or inputs.private) if inputs.private else inputs
         # Services that share an image build it once.
         if plan.own_only(inputs) and inputs.name not in self._built and not inputs.image.duplicate_of:
             inputs = replace(inputs, due=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.compose import made_env
 from tasks.pruning import disk_usage
 from tasks.run import Run
 from tests import loopback
@@ -373,13 +374,19 @@ def test_what_a_pinned_base_reads_by_onbuild_counts(lab: Lab) -> None:
             docker("image", "rm", "--force", pinned)
 
 
-def test_a_whole_project_is_copied_without_our_own_folder(lab: Lab, busybox: str) -> None:
+def test_a_whole_project_is_copied_without_our_own_folder_and_the_env_file_that_we_made(lab: Lab, busybox: str) -> None:
     lab.write({"compose.yml": "name: PREFIX\nservices: {all: {image: PREFIX/all, build: .}}\n"})
     lab.write({"Dockerfile": f"FROM {busybox}\nCOPY . /all/\n", ".dockerignore": "*.md\n", "notes.md": "", "f": ""})
     assert lab.build() == {"all": "built"}
+    lab.write({".env": f"PASSWORD={'a0' * 32}\n"})
+    made_env.note(lab.folder / ".env", lab.folder / ".doit-images")
     assert lab.actions() == {"all": "fresh"}
+    lab.write({"g": ""})
+    assert lab.build() == {"all": "built"}
     listed = docker("run", "--rm", lab.ref("all"), "ls", "-A", "/all").stdout.split()
-    assert sorted(listed) == [".dockerignore", "Dockerfile", "compose.yml", "f"]
+    assert sorted(listed) == [".dockerignore", "Dockerfile", "compose.yml", "f", "g"]
+    lab.write({".env": "PASSWORD=theirs\n"})
+    assert lab.actions() == {"all": "broken"}, "it is not the one that was made"
 
 
 @pytest.mark.parametrize("junk", [b'{"a": 1}', b"[]", b"\xff garbage", b""])

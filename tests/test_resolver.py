@@ -328,3 +328,32 @@ def test_what_no_image_should_hold_is_told_with_the_ignore_file_that_would_hide_
     assert found[0].remedy == f"put a line for each into {world.folder}/.dockerignore"
     world.write({".dockerignore": ".env\n"})
     assert [each.images for each in copied(world.resolve().values(), files)] == [("below",)]
+
+
+@pytest.mark.parametrize(
+    ("source", "ignore", "taken"),
+    [
+        (".", None, True),
+        (".", "*\n!app.py\n", False),
+        (".", "!.env\n", False),
+        (".", "*\n!**/.env\n", False),
+        (".", "*\n!*\n", True),
+        (".", "!.env\n.env\n", False),
+        ("app.py", None, False),
+        ("*.env", None, True),
+        (".env", "other\n!/.env", False),
+        ("link", None, True),
+    ],
+)
+def test_an_env_file_that_a_context_takes_is_refused(
+    world: World, source: str, ignore: str | None, taken: bool
+) -> None:
+    world.write({".env": "PASSWORD=HUSH\n", "app.py": "", "app/Dockerfile": f"FROM scratch\n\nCOPY {source} /x/\n"})
+    (world.folder / "link").symlink_to(".env")
+    if ignore is not None:
+        world.write({".dockerignore": ignore})
+    world.image("app", f"FROM scratch\n\nCOPY {source} /x/\n", context=str(world.folder))
+    found = world.resolve()["app"]
+    where = f"put a line .env into {world.folder}/.dockerignore, or !.env if that is what you want"
+    assert found.problem == ""
+    assert found.private == (f"app/Dockerfile:3: COPY takes .env, which may hold passwords ({where})" if taken else "")

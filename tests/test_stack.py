@@ -178,6 +178,26 @@ def test_the_first_up_makes_the_secrets(stack: Stack) -> None:
     assert env.read_text() == made
 
 
+def test_an_env_file_that_is_made_goes_into_no_image(stack: Stack) -> None:
+    """Not in the run that makes it, nor in the next; where the project says that it is meant to, it does."""
+    stack.write({"web/Dockerfile": f"{PROJECT['web/Dockerfile']}COPY --from=all . /all/\n"})
+    text = (stack.folder / "compose.yml").read_text()
+    contexts = 'context: web, additional_contexts: {base: "service:base"'
+    assert contexts in text
+    (stack.folder / "compose.yml").write_text(text.replace(contexts, f"{contexts}, all: ."))
+    taken = "COPY takes .env, which may hold passwords (put a line .env into"
+    for task in ("up_optimized", "build_optimized", "ci_build"):
+        done = stack.doit(task)
+        assert done.returncode != 0
+        assert re.search(rf"web/Dockerfile:\d+: {re.escape(taken)}", done.stderr), task
+    assert (stack.folder / ".env").is_file()
+    assert not stack.image_id(f"{stack.prefix}/web")
+    stack.write({".dockerignore": ".build\n.env\n"})
+    stack.up()
+    stack.write({".dockerignore": ".build\n!.env\n"})
+    assert stack.build() == {"web": "built"}
+
+
 @pytest.mark.parametrize(
     ("env", "environ", "said"),
     [

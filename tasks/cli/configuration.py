@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import sys
 from typing import Any
 
 from tasks.base import leftovers, settings
@@ -12,8 +13,9 @@ from tasks.base.errors import UserError
 from tasks.base.places import project_folder
 from tasks.cli import doit_memory, doit_order
 from tasks.cli.file_checker import FileChecker
+from tasks.cli.stack import needs_env_file
 from tasks.compose.project import compose_files
-from tasks.run import current
+from tasks.run import Run, current
 from tasks.ui.reporter import Reporter
 
 _OBJECTS = 200_000  # so many more before cycles are looked for
@@ -33,12 +35,23 @@ class _Reporter(Reporter):
                 run.events.say(f"removed {count} temporary files and names that a killed run had left")
 
 
+def _make_env() -> None:
+    from tasks.stack.stack import make_env  # few runs start a stack
+
+    run = Run()  # not this process's, which is to see what is made here
+    leftovers.keep_in(lambda: run.journals)
+    make_env(run)
+
+
 def doit_config() -> dict[str, Any]:
-    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.doit-images``, nothing else.
+    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.doit-images``, nothing else; for a
+    task that needs ``.env`` it makes that too: settings, Compose's files and contexts are read before any task runs.
     Raises doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong."""
     from doit.exceptions import InvalidDodoFile
 
     try:
+        if needs_env_file(sys.argv):
+            _make_env()
         jobs = settings.load().build_jobs
         folder = project_folder(compose_files(), os.environ)
     except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tasks.base.errors import UserError
@@ -10,10 +11,24 @@ from tasks.bases.debian import declares_base
 from tasks.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, quiet
 from tasks.cli.tests import AGAIN, RUNS, first_time
 
+_NEED_ENV = {"_env_file", "up_optimized", "dev_optimized", "restore"}
+_RUN_NOTHING = {"clean", "dumpdb", "forget", "help", "ignore", "info", "list", "reset-dep", "tabcompletion"}
+
 
 def task__env_file() -> Task:
-    """Make .env from .env.example with strong random secrets, where there is none"""
-    return quiet("tasks.stack.stack:make_env")
+    """See that each secret of .env has a value of its own; it is made, where there is none, before all is read"""
+    return quiet("tasks.stack.stack:check_env")
+
+
+def needs_env_file(argv: Sequence[str]) -> bool:
+    """Whether a command line runs a task that needs ``.env``.
+
+    >>> needs_env_file(["doit", "-n", "2", "up_optimized"]), needs_env_file(["doit", "run", "restore", "x"])
+    (True, True)
+    >>> needs_env_file(["doit", "list", "up_optimized"]), needs_env_file(["doit", "plan"])
+    (False, False)
+    """
+    return not _NEED_ENV.isdisjoint(argv[1:]) and argv[1] not in _RUN_NOTHING
 
 
 def task_up_optimized() -> Task:

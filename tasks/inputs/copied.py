@@ -1,18 +1,21 @@
 """Which images copy what does not belong into any, and which ignore file would leave it out?
 
 A Dockerfile that copies everything copies ``.env`` with its passwords too, where no ignore file hides it: whoever gets
-the image has them.
+the image has them. So that is refused, unless the ignore file says ``!.env``.
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks.base.errors import UserError
 from tasks.inputs.image_inputs import ImageInputs, Part
+from tasks.inputs.reads import Copy
+from tasks.inputs.selection import View
 
 
 class Copied(NamedTuple):
@@ -50,3 +53,22 @@ def _within(part: Part, paths: Iterable[Path]) -> list[str]:
     """Those of these paths that an image reads from one folder, relative to it."""
     relative = [os.path.relpath(path, part.root).replace(os.sep, "/") for path in paths]
     return [path for path in relative if not path.startswith("../") and part.selection.has(path)]
+
+
+def refused(view: View, copies: Sequence[Copy], where: str, files: Iterable[str]) -> str:
+    """Why what a Dockerfile (named ``where``) reads of a folder by these ``copies`` is refused: one of these absolute
+    ``files`` with passwords is among it, and the ignore file does not show it by its name; "" if none is."""
+    selection, root = view.select(copies, where), view.tree.root
+    for path in dict.fromkeys(os.path.relpath(file, root).replace(os.sep, "/") for file in files):
+        if path.startswith("../") or not selection.has(path) or view.ignore.shows_by_name(path):
+            continue
+        copy = next(copy for copy in copies if view.select([copy], where).has(path))
+        ignore = view.ignore.path or Path(root, ".dockerignore")
+        return str(
+            UserError(
+                f"{copy.instruction} takes {path}, which may hold passwords",
+                where=f"{where}:{copy.line}" if copy.line else where,
+                remedy=f"put a line {path} into {ignore}, or !{path} if that is what you want",
+            )
+        )
+    return ""

@@ -182,18 +182,19 @@ class Patterns:
 class IgnoreFile(Patterns):
     """The rules of one ignore file; ``path`` is where it lies (``None``: there is none), ``text`` what it says.
 
-    ``hidden`` is a folder of the context that is hidden whatever the file says; ``completed`` is the text with a rule
-    for that, where it needs one ("" where not).
+    ``hidden`` is a folder of the context that is hidden whatever the file says, ``private`` a file that is unless the
+    file shows it by its name; ``completed`` is the text with rules for them, where it needs any ("" where not).
     """
 
-    def __init__(self, text: str = "", path: Path | None = None, hidden: str = "") -> None:
+    def __init__(self, text: str = "", path: Path | None = None, hidden: str = "", private: str = "") -> None:
         self.text = text
         self.path = path
         self.completed = ""
         super().__init__(parse(text))
-        if hidden and self.hider(hidden) is None:
-            escaped = re.sub(r"[][*?\\^]", r"\\\g<0>", hidden)
-            self.completed = f"{text}\n/{escaped}\n"
+        more = [name for name in (hidden, "" if self.shows_by_name(private) else private) if name]
+        if more := [name for name in more if self.hider(name) is None]:
+            escaped = (re.sub(r"[][*?\\^]", r"\\\g<0>", name) for name in more)
+            self.completed = text + "".join(f"\n/{name}" for name in escaped) + "\n"
             super().__init__(parse(self.completed))
 
     def told(self, rule: Rule, path: str) -> str:
@@ -201,6 +202,13 @@ class IgnoreFile(Patterns):
         if rule.line > self.text.count("\n") + 1:
             return f"no build gets {path!r}: these tasks keep there what they remember"
         return f"{self.path}:{rule.line} hides {path!r} with {rule.text!r}"
+
+    def shows_by_name(self, path: str) -> bool:
+        """Whether a ``!`` rule shows this path by its name, not only by wildcards."""
+        name = posixpath.basename(path)
+        return any(
+            rule.shows and posixpath.basename(rule.pattern) == name and rule.matches(path) for rule in self.rules
+        )
 
 
 def parse(text: str) -> list[Rule]:
@@ -242,10 +250,10 @@ def effective(context: Path, dockerfile: Path | None) -> Path | None:
     return common if _readable(common, context) else None
 
 
-def load(path: Path | None, hidden: str = "") -> IgnoreFile:
-    """The rules of an ignore file, and that ``hidden`` is; an empty set of rules where there is none."""
+def load(path: Path | None, hidden: str = "", private: str = "") -> IgnoreFile:
+    """The rules of an ignore file (none where there is none), with those for ``hidden`` and ``private``."""
     text = files.text(path) if path else ""
-    return IgnoreFile(text, path, hidden)
+    return IgnoreFile(text, path, hidden, private)
 
 
 def clean(path: str) -> str:

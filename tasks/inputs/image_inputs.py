@@ -38,7 +38,8 @@ class ImageInputs:
     the ignore file of its context says, with a rule more where that one lets our own folder in. ``early`` are stages
     that need no other image of the project, without those that another of them needs, ``stages`` all with a name that
     its target reaches, that one not included. ``mounts`` are the ids of its cache mounts, ``index`` is where its files
-    were looked up, ``due`` whether it is built whatever is there. ``problem`` is why it cannot be built.
+    were looked up, ``due`` whether it is built whatever is there. ``problem`` is why it cannot be built, ``private``
+    why it must not be: it takes what holds passwords.
     """
 
     image: Image
@@ -66,6 +67,7 @@ class ImageInputs:
     fingerprint: str = ""
     index: Index | None = field(default=None, compare=False, repr=False)
     due: bool = False
+    private: str = ""
 
     @property
     def name(self) -> str:

@@ -24,11 +24,14 @@ from tasks.base.errors import UserError
 from tasks.base.memory import OWN_FOLDER
 from tasks.base.places import project_key
 from tasks.base.references import tag_of
+from tasks.base.settings import ROOT
+from tasks.compose import made_env
 from tasks.compose.project import Image, Project, dockerfile_text, with_dockerfile
 from tasks.engine.client import ImageConfig, normalise
 from tasks.inputs import declaration, environment, fingerprint, ignorefile, policy
 from tasks.inputs import selection as inputs
 from tasks.inputs.bases import ConfigsOf, check_parents, content, external, read_for, references
+from tasks.inputs.copied import refused
 from tasks.inputs.fingerprint import BuildInputs, digest_of_text
 from tasks.inputs.image_inputs import ImageInputs, Part
 from tasks.inputs.reads import WHOLE, Copy, Reads, joined
@@ -86,6 +89,10 @@ class InputResolver:
     def _of(self, project: Project, index: Callable[[], Index]) -> None:
         self._project, self._new_index = project, index
         reversed_images = reversed(list(project.images.values()))
+        env_files = {os.path.realpath(folder) + "/.env" for folder in (project.directory, ROOT)}
+        self._private = sorted(env_files | {os.path.realpath(path) for path in env_files})
+        env = Path(os.path.realpath(project.directory), ".env")
+        self._made = str(env) if made_env.is_ours(env, Path(self._folder)) else ""
         self._by_ref = {normalise(ref): image.name for image in reversed_images for ref in image.names}
         self._look()
 
@@ -98,7 +105,7 @@ class InputResolver:
     def _look(self) -> None:
         self._index = self._new_index()
         self._variables = environment.digests(self._environ, self._project.directory)
-        self._views: dict[tuple[str, str], inputs.View] = {}
+        self._views: dict[tuple[str, str, str], inputs.View] = {}
         self._texts: dict[str, str] = {}
         self._drafts: dict[tuple[str, str, tuple[str, ...]], _Draft] = {}
         self._owned: dict[tuple[str, tuple[str, ...]], tuple[_Draft, ImageInputs, str]] = {}
@@ -261,7 +268,7 @@ class InputResolver:
         known = self._owned.get(key)
         if known and known[0] == draft and known[1].parents == parents:
             return known[1:]
-        texts, parts = self._files(draft)
+        texts, parts, private = self._files(draft)
         if reads and policy.beside(image.dockerfile) in texts:
             reads = reads._replace(args=(*reads.args, *image.args))  # it is told all of them
         inputs = ImageInputs(
@@ -283,6 +290,7 @@ class InputResolver:
             mounts=reads.mounts if reads else (),
             ignore=next((part.ignore.completed or part.ignore.text for part in parts if not part.label), ""),
             index=self._index,
+            private=private,
         )
         self._owned[key] = draft, inputs, _digest(texts, parts)
         return self._owned[key][1:]
@@ -302,17 +310,17 @@ class InputResolver:
             input_digest=fingerprint.input_digest(build_inputs, files_digest),
         )
 
-    def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...]]:
-        """The texts (Dockerfile, ignore files) and the selections of an image."""
+    def _files(self, draft: _Draft) -> tuple[dict[str, str], tuple[Part, ...], str]:
+        """The texts (Dockerfile, ignore files) and the selections of an image, and why these are refused ("")."""
         image = draft.image
         if draft.reads is None:
-            return {}, ()
+            return {}, (), ""
         texts = {image.dockerfile: draft.text} if draft.text or not image.remote_context else {}
         where = _where(image.name, image.dockerfile, self._project.directory)
         for label, folder in {"": image.context, **image.contexts}.items():  # buildx also checks what nobody uses
             if folder.startswith("/") and not Path(folder).is_dir():
                 raise UserError(f"there is no folder {folder!r}", where=where, remedy=f"the context {label or '.'!r}")
-        parts = []
+        parts, private = [], ""
         copies = [*draft.reads.copies]
         bases = [copy.context for copy in copies if copy.instruction == "FROM"]
         if any(image.contexts[name].startswith(declaration.OCI_LAYOUT) for name in bases):
@@ -322,17 +330,19 @@ class InputResolver:
                 continue  # another image, or a source that only a build can look at
             root = Path(image.contexts[label] if label else image.context)
             dockerfile = Path(image.dockerfile) if not label and image.dockerfile else None
-            view = self._view(root, where, ignorefile.effective(root, dockerfile))
+            made = "" if label else self._made  # a named one has the ignore file that it has
+            view = self._view(root, where, ignorefile.effective(root, dockerfile), made)
             if view.ignore.path:
                 texts[str(view.ignore.path)] = view.ignore.text
             ours = [copy for copy in copies if copy.context == label]
             parts.append(Part(label, root, view.ignore, view.select(ours, where)))
+            private = private or refused(view, ours, where, self._private)
         asked = policy.of(image)
         read = policy.parts(image, asked.values(), self._project.directory, lambda root: self._view(root, where))
-        return {**texts, **asked}, (*parts, *read)
+        return {**texts, **asked}, (*parts, *read), private
 
-    def _view(self, root: Path, where: str, ignore: Path | None = None) -> inputs.View:
-        key = (str(root), str(ignore))
+    def _view(self, root: Path, where: str, ignore: Path | None = None, private: str = "") -> inputs.View:
+        key = (str(root), str(ignore), private)
         if key not in self._views:
             tree = Tree(root, self._index)
             ours = os.path.relpath(self._folder, tree.root)
@@ -340,8 +350,9 @@ class InputResolver:
                 raise UserError(
                     f"the context {str(root)!r} is in {OWN_FOLDER}, which changes in every build", where=where
                 )
-            hidden = "" if ours.startswith("../") else ours
-            self._views[key] = inputs.View(tree, ignorefile.load(ignore, hidden))
+            named = (ours, os.path.relpath(private, tree.root) if private else "..")
+            hidden = ["" if name == ".." or name.startswith("../") else name for name in named]
+            self._views[key] = inputs.View(tree, ignorefile.load(ignore, *hidden))
         return self._views[key]
 
 

@@ -21,6 +21,7 @@ from tasks.engine.client import Engine
 
 _DAY = 86400.0  # what nobody touched for so long, and no process has, is nobody's
 _REMEMBERED = (
+    "env-made.json",
     "facts.json",
     "builder.json",
     "*/project.json",

@@ -36,7 +36,7 @@ from tasks.stack.ci import doit
 from tasks.stack.events import ServicesListed
 from tasks.stack.health import Health, Moment, Outcome, judge
 from tasks.stack.journal import Before, Journal, Phase, held_tag
-from tasks.stack.stack import locked, make_env
+from tasks.stack.stack import check_env, locked, make_env
 from tasks.stack.standard import standard_of
 from tasks.stack.status import rows_of
 
@@ -94,6 +94,7 @@ def _begin(run: Run, dry_run: bool, yes: bool) -> None:
     if not yes:
         confirm()
     make_env(run)
+    check_env(run)
     if doit(["run", "build_optimized"]):
         raise UserError("an image could not be built; nothing was stopped")
     _go_on(run, journal.begun(run, _ran(run)))

@@ -12,7 +12,7 @@ from tasks.base import commands, lock
 from tasks.base.command_line import last_words
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError
-from tasks.compose import secrets
+from tasks.compose import made_env, secrets
 from tasks.compose.stack import Compose, down_argv
 from tasks.engine.containers import Belongings, Containers
 from tasks.run import Run
@@ -30,8 +30,8 @@ def locked(run: Run, name: str = "") -> contextlib.AbstractContextManager[None]:
 
 
 def make_env(run: Run) -> None:
-    """Make ``.env`` where it is missing, and see that no secret is empty or the example's. ``UserError`` where data
-    from an earlier ``.env`` is still there: a database keeps its password."""
+    """Make ``.env`` where it is missing. ``UserError`` where data from an earlier ``.env`` is still there: a database
+    keeps its password."""
     folder = run.files[0].parent
     missing = [name for name in secrets.wanted(folder) if not run.environ.get(name)]
     if missing and not (folder / secrets.ENV).exists():
@@ -43,8 +43,13 @@ def make_env(run: Run) -> None:
                 remedy="bring it back, or remove the data: doit down_optimized --volumes",
             )
         if secrets.make_env(folder, run.folder):
+            made_env.note(folder / secrets.ENV, run.common)
             print(f"made {folder / secrets.ENV} with random passwords, for you alone to read", file=sys.stderr)
-    secrets.check(folder, run.environ)
+
+
+def check_env(run: Run) -> None:
+    """See that no secret is empty or the example's; ``UserError`` says which is."""
+    secrets.check(run.files[0].parent, run.environ)
 
 
 def up(run: Run, seed_from: str = "") -> None:

@@ -178,7 +178,8 @@ def _settings(run: Run) -> Finding:
 
 def _project(run: Run) -> Finding:
     try:
-        problems = [f"{inputs.name}: {inputs.problem}" for inputs in run.declared().values() if inputs.problem]
+        found = {inputs.name: inputs.problem or inputs.private for inputs in run.declared().values()}
+        problems = [f"{name}: {problem}" for name, problem in found.items() if problem]
     except UserError as error:
         return Finding("project", Verdict.FAIL, str(error))
     if problems:
@@ -195,7 +196,7 @@ def _ignored(run: Run) -> Iterator[Finding]:
     for copied in every:
         yield Finding("ignore files", Verdict.WARN, str(copied), copied.remedy)
     if not every:
-        yield Finding("ignore files", Verdict.OK, "no image copies .env or the list of trusted builders")
+        yield Finding("ignore files", Verdict.OK, "no image copies .env, the list of trusted builders or the key")
 
 
 def _platforms(run: Run) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.base.settings import ROOT
 from tasks.inputs.copied import Copied, copied
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.run import Run
@@ -15,7 +14,7 @@ from tasks.sharing import trusted
 def told(run: Run, images: Iterable[ImageInputs]) -> list[Copied]:
     """What these images copy of it."""
     settings = run.settings
-    files = [run.project.directory / ".env", ROOT / ".env", trusted.list_of(settings)]
+    files = [trusted.list_of(settings)]
     if settings.share_key and not settings.share_key.startswith(trusted.KEYLESS):
         files.append(Path(settings.share_key).expanduser().absolute())
     return copied(images, files)
