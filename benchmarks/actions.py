@@ -41,8 +41,8 @@ def benchmark_builds(run: Run, images: str, repeat: int, engine: str, as_json: b
 
 def compare_performance(run: Run, images: str, repeat: int, git: int, engine: str, as_json: bool) -> None:
     """Measure all that the guide's tables hold, print them with verdicts, and leave them as HTML, Markdown and JSON in
-    ``.doit-images/comparison``: what was measured so far after each part, so that what fails later costs no more.
-    ``engine`` as for ``benchmark_builds``."""
+    ``.doit-images/comparison``: what was measured so far after each part, so that what fails later costs no more. ``engine``
+    as for ``benchmark_builds``. ``UserError`` for a rebuild that was missed, once all of that is there."""
     inputs = _inputs(run)
     pairs = declared_both_ways(run)
     names = chosen(images, list(pairs))
@@ -56,6 +56,8 @@ def compare_performance(run: Run, images: str, repeat: int, git: int, engine: st
     result = _keep(run, machine, cases, rows, replayed)
     print(json.dumps(result, indent=2, ensure_ascii=False) if as_json else compare.markdown(rows, machine))
     run.events.say(f"{run.folder / 'comparison' / 'index.html'}, comparison.md and comparison.json beside it")
+    if replayed.missed:
+        raise UserError("BuildKit had work to do in what was not built:\n" + "\n".join(replayed.missed))
 
 
 def _keep(

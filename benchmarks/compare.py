@@ -176,7 +176,7 @@ def _cache(replay: Replay, promised: Mapping[str, Any]) -> list[Row]:
     count = len(replay.applied)
     ours, theirs = replay.hit_rate("optimized"), replay.hit_rate("standard")
     built, other = replay.images("optimized"), replay.images("standard")
-    counts = f"{replay.needed} were needed as BuildKit judges, {replay.missed} missed"
+    counts = f"{replay.needed} were needed as BuildKit judges, {len(replay.missed)} missed"
     return [
         Row("cache", "steps reused", "share", theirs, ours, ours, note=f"over {count} edits", **promised),
         Row("cache", "images built", "images", other, built, 1 - built / other if other else 0.0, note=counts),

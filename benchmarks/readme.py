@@ -107,18 +107,21 @@ def _newest(found: dict[str, Any]) -> Iterator[str]:
     yield f"With Engine {machine['engine']}, buildx {machine['buildx']} and Compose {machine['compose']}:"
     yield ""
     judged = [row for row in found["rows"] if row.get("at_most") is not None]
-    yield from _comparison({**found, "rows": judged}, "compare_performance_testing")
+    yield from _comparison(found, "compare_performance_testing", judged)
 
 
-def _comparison(found: dict[str, Any], script: str) -> Iterator[str]:
+def _comparison(found: dict[str, Any], script: str, rows: Sequence[dict[str, Any]] = ()) -> Iterator[str]:
+    """These rows of a comparison (all, if none are named), and what is noted of any row."""
     yield "| | standard | documented | optimized | better by | guide | goal | | × documented | goal | |"
     yield "|---|--:|--:|--:|--:|--:|--:|---|--:|--:|---|"
-    for row in found["rows"]:
+    for row in rows or found["rows"]:
         percents = [_percent(row[key]) for key in ("improvement", "guide", "goal")]
         ratio = "" if row.get("ratio") is None else f"{row['ratio']:.2f}"
         at_most = "" if row.get("at_most") is None else f"≤ {row['at_most']:g}"
         cells = [row["metric"], *_ways(row), *percents, _verdict(row["met"]), ratio, at_most]
         yield f"| {' | '.join(cells)} | {_verdict(row.get('met_documented'))} |"
+    yield ""
+    yield from (f"- {row['metric']}: {row['note']}" for row in found["rows"] if row["note"])
     yield ""
     yield _when(found, script)
 

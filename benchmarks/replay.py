@@ -5,13 +5,14 @@ both ways build: the optimized one with ``doit``, the standard one image by imag
 Counted are the images that were built and the steps that were reused: a step of an image that was not built at all
 counts as reused, one that BuildKit took from its cache too. ``FROM`` is no step.
 
-BuildKit itself judges: after each of our builds it is given the same graph (``doit plan --bake``), and a step that it
-then still executes is a rebuild that we missed; an image that we built without executing a step was not needed.
+BuildKit itself judges: after each of our builds it is given what Compose says of the same graph (``judge.py``), and a
+step that it then still executes is a rebuild that we missed; an image that we built without executing a step was not
+needed. It keeps a parent that it built itself apart from the same one that we gave it: so it has built everything once
+before the first edit.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import edits, measure
+from benchmarks import edits, judge, measure
 from benchmarks.side_by_side import SideBySide
 from tasks.base import commands
 from tasks.base.errors import UserError
@@ -95,16 +96,18 @@ class Replay:
         return sum(len(one.needed) for one in self.applied)
 
     @property
-    def missed(self) -> int:
-        """How many of these we did not build. Anything but 0 is a wrong image."""
-        return sum(len(set(one.needed) - set(one.optimized.built)) for one in self.applied)
+    def missed(self) -> list[str]:
+        """Those of these that we did not build, each with the edit. Anything but none is a wrong image."""
+        return [
+            f"{name}, {one.edit}" for one in self.applied for name in sorted({*one.needed} - {*one.optimized.built})
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, the sums first."""
         return {
             "edits": len(self.applied),
             "images": {way: self.images(way) for way in ("optimized", "standard")} | {"needed": self.needed},
-            "missed": self.missed,
+            "missed": len(self.missed),
             "steps_reused": {way: round(self.hit_rate(way), 4) for way in ("optimized", "standard")},
             "applied": [one.as_json() for one in self.applied],
         }
@@ -158,13 +161,14 @@ def replay(
     auditor = _Auditor(both)
     told("building the state before the first edit, both ways")
     auditor.optimized(_optimized(both, told))
+    auditor.needed()
     auditor.standard(standard)
     applied, left = [], measure.TimeLeft()
     for number, (what, apply) in enumerate(edits_, 1):
         began = time.monotonic()
         apply(both.folder, f"replay {number}")
         optimized = auditor.optimized(_optimized(both, told))
-        needed = auditor.needed(optimized)
+        needed = auditor.needed()
         one = Applied(what, optimized, auditor.standard(standard), needed)
         applied.append(one)
         ours, theirs = one.optimized, one.standard
@@ -205,15 +209,16 @@ class _Auditor:
         executed = sum(total - cached for name, (total, cached) in self._steps.items() if name in built)
         return Count(built, steps, steps - executed, seconds)
 
-    def needed(self, optimized: Count) -> tuple[str, ...]:
-        """The images that BuildKit found work in: in our builds, and in the same graph given to it once more."""
-        definition = json.loads(self._both.doit("plan", "--bake").stdout)
-        for target in definition["target"].values():
-            target["output"] = ["type=cacheonly"]
+    def needed(self) -> tuple[str, ...]:
+        """The images that BuildKit found work in: in our builds, and in what Compose says, given to it once more."""
+        environ = {**self._both.optimized_environ, **judge.ENVIRON}
+        targets = judge.targets((self._both.optimized_file,), environ)
         argv = ["docker", "buildx", "bake", "--progress=rawjson", "--file", "-"]
-        progress, _ = _followed(argv, self._both.optimized_environ, json.dumps(definition).encode())
-        found = {step.stage.split(" ")[0] for step in progress.steps if step.work and step.index and not step.cached}
-        return tuple(sorted(self._executed | found))
+        progress, _ = _followed(argv, environ, judge.definition(targets, environ, output=["type=cacheonly"]))
+        worked = [step for step in progress.steps if step.work and step.index and not step.cached]
+        # Of one target alone, bake does not say the name.
+        found = {step.stage.split(" ")[0] for step in worked} if len(targets) > 1 else {*targets} if worked else set()
+        return tuple(sorted(self._executed | {name for name in targets if judge.called(name) in found}))
 
     def standard(self, project: Project) -> Count:
         """Build every standard image, and count."""

@@ -7,8 +7,9 @@ plan` says which images it would build, and `doit build_optimized` builds them. 
 base of it is needed: images in which every program ends at once stand in for all bases (`stand_ins.py`). What they
 have to hold is learned in a first pass from what BuildKit misses. The figures are added to replay_history.json and .md.
 
-What was needed is BuildKit's word: before `plan` is asked, `docker buildx bake` builds the project's own Dockerfiles,
-and an image whose digest was never seen before was needed. Three ways are counted against it: building all images at
+What was needed is BuildKit's word: before `plan` is asked, `docker buildx bake` builds the project's own Dockerfiles by
+what Compose says of them (`judge.py`), and an image whose digest was never seen before was needed. One that was needed
+and not built fails the script. Three ways are counted against it: building all images at
 each commit, as `docker compose build` and most CI jobs do (with layer caching alone the builder is still asked for
 each, and finds work in those that were needed, if it holds the cache of the commit before); building those whose
 context folder or Dockerfile changed, as path filters do, and what these miss; and ours. An image that BuildKit cannot
@@ -33,7 +34,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import measure
+from benchmarks import judge, measure
 from benchmarks.peers import Bench, measuring_engine
 from benchmarks.projects import DOIT, ROOT
 from benchmarks.replay import commits
@@ -47,6 +48,7 @@ HERE = Path(__file__)
 _SAID = 10  # after how many commits is said how far it is
 _LESSONS = 40  # how many things of one commit may be missed one after the other
 _TARGET = re.compile(r"target ([\w-]+): failed to (?:solve|receive)")
+_FROM = re.compile(r"^[ \t]*(?i:FROM)[ \t]+(?:--\S+[ \t]+)*(?!scratch\s)([a-z0-9][a-z0-9./_-]*(?::[\w.-]+)?)\s", re.M)
 _COLUMNS = {
     "commits": "commits",
     "images": "images",
@@ -87,7 +89,8 @@ class Tally:
 
 @dataclass(frozen=True)
 class Built:
-    """What BuildKit made of a commit: the targets of bake's definition, and the digest of each that could be built."""
+    """What BuildKit made of a commit: what it was given by service (``judge.targets``), and the digest of each of these
+    that could be built."""
 
     targets: Mapping[str, Mapping[str, Any]]
     digests: Mapping[str, str]
@@ -104,21 +107,22 @@ class Judge:
     def build(self) -> Built:
         """Build what is checked out, image for image what BuildKit makes of it. ``UserError`` where the project cannot
         be read."""
-        definition = json.loads(self._bench.doit("plan", "--bake").stdout)
-        rewrite({Path(target["dockerfile"]) for target in definition["target"].values() if "dockerfile" in target})
-        bases = [base["ref"] for image in self._bench.plan() for base in image["external_bases"]]
-        self._stand_ins.make(bases)  # a first guess: what is overlooked, BuildKit names
-        targets = {name: {**target, "tags": []} for name, target in definition["target"].items()}
+        files = tuple(map(Path, self._bench.environ["COMPOSE_FILE"].split(os.pathsep)))
+        targets: Mapping[str, Mapping[str, Any]] = judge.targets(files, self._bench.environ)
+        dockerfiles = {Path(target["dockerfile"]) for target in targets.values() if "dockerfile" in target}
+        rewrite(dockerfiles)
+        texts = [file.read_text(errors="replace") for file in dockerfiles if file.is_file()]
+        self._stand_ins.make(ref for text in texts for ref in _FROM.findall(text))  # what is overlooked, BuildKit names
         for _ in range(_LESSONS):
-            digests, said = self._bake(targets, definition.get("variable", {}))
+            digests, said = self._bake(targets)
             if digests is not None:
                 return Built(targets, digests)
             if self._stand_ins.learn(said):
                 self._stand_ins.make()
                 continue
-            failed = _TARGET.findall(said) or list(targets)[:1]
-            say(f"not judged: {', '.join(failed)}: {said.strip().splitlines()[-1]}")
-            targets = {name: target for name, target in targets.items() if not _needs(name, set(failed), targets)}
+            failed = {name for name in targets if judge.called(name) in _TARGET.findall(said)} or {next(iter(targets))}
+            say(f"not judged: {', '.join(sorted(failed))}: {said.strip().splitlines()[-1]}")
+            targets = {name: target for name, target in targets.items() if not _needs(name, failed, targets)}
             if not targets:
                 break
         return Built(targets, {})
@@ -138,31 +142,25 @@ class Judge:
         self._last = dict(built.digests)
         return changed
 
-    def _bake(self, targets: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, str] | None, str]:
+    def _bake(self, targets: Mapping[str, Any]) -> tuple[dict[str, str] | None, str]:
         """The digest of each target, or None with what BuildKit said."""
+        environ = {**self._bench.environ, **judge.ENVIRON}
         with tempfile.TemporaryDirectory() as folder:
-            file, told = Path(folder, "bake.json"), Path(folder, "told.json")
-            file.write_text(json.dumps({"target": targets, **({"variable": variables} if variables else {})}))
-            argv = ["docker", "buildx", "bake", "--progress=plain", "--file", str(file), "--metadata-file", str(told)]
-            env = {**self._bench.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-            done = commands.run([*argv, *targets], env=env, stderr=commands.STDOUT)
+            told = Path(folder, "told.json")
+            argv = ["docker", "buildx", "bake", "--progress=plain", "--file", "-", "--metadata-file", str(told)]
+            given = judge.definition(targets, environ, tags=[], output=["type=docker"])
+            done = commands.run(argv, env=environ, stdin=given, stderr=commands.STDOUT)
             if done.status:
                 return None, done.stdout
             answer = json.loads(told.read_text())
-        made = answer if any(name in answer for name in targets) else {next(iter(targets)): answer}
-        return {name: made[name]["containerimage.config.digest"] for name in targets}, ""
+        made = {name: answer.get(judge.called(name), answer) for name in targets}
+        return {name: one["containerimage.config.digest"] for name, one in made.items()}, ""
 
 
 def _needs(name: str, failed: set[str], targets: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a target is one of these, or builds on one."""
-    return name in failed or any(
-        _needs(parent, failed, targets) for parent in _parents(targets[name]) if parent in targets
-    )
-
-
-def _parents(target: Mapping[str, Any]) -> set[str]:
-    contexts = target.get("contexts", {}).values()
-    return {value.removeprefix("target:") for value in contexts if value.startswith("target:")}
+    above = judge.parents(targets[name]) & targets.keys()
+    return name in failed or any(_needs(parent, failed, targets) for parent in above)
 
 
 class History:
@@ -195,11 +193,7 @@ class History:
         environ = {**bench.environ, "COMPOSE_FILE": os.pathsep.join(places)}
         argv = [*DOIT, "plan", "--at", commit, "--since", self._before, "--json"]
         done = commands.run(argv, env=environ, cwd=ROOT).checked(f"plan --at {commit}")
-        return {
-            image["name"].replace(".", "_")
-            for image in json.loads(done.stdout)["images"]
-            if image["action"] == Action.BUILD
-        }
+        return {image["name"] for image in json.loads(done.stdout)["images"] if image["action"] == Action.BUILD}
 
 
 def replay(history: History, bench: Bench, judge: Judge, tally: Tally) -> None:
@@ -211,7 +205,7 @@ def replay(history: History, bench: Bench, judge: Judge, tally: Tally) -> None:
             built = judge.build()
             needed, changed_images = judge.needed(built), judge.changed(built)
             at = history.at(commit, bench) & built.digests.keys() if began else set()
-            plan = {image["name"].replace(".", "_"): image for image in bench.plan()}
+            plan = {image["name"]: image for image in bench.plan()}
         except UserError as error:
             tally.passed_over += 1
             say(f"{commit} is passed over: {error}")
@@ -254,8 +248,8 @@ def learn(history: History, judge: Judge) -> None:
 
 def _build(bench: Bench, names: set[str]) -> None:
     """Let doit build what it planned, so that its next plan knows it; a build that fails is tried again."""
-    tasks = [f"build_optimized:{image['name']}" for image in bench.plan() if image["name"].replace(".", "_") in names]
-    if tasks:
+    if names:
+        tasks = [f"build_optimized:{name}" for name in sorted(names)]
         measure.tried(lambda: {"": bench.doit(*tasks).seconds}, say)
 
 
@@ -264,7 +258,7 @@ def touched(built: Built, changed: Sequence[Path]) -> set[str]:
     found: set[str] = set()
     for name, target in built.targets.items():  # parents before children
         places = [Path(target["context"]), Path(target.get("dockerfile", target["context"]))]
-        if any(path.is_relative_to(place) for path in changed for place in places) or found & _parents(target):
+        if any(path.is_relative_to(place) for path in changed for place in places) or found & judge.parents(target):
             found.add(name)
     return found
 
@@ -282,6 +276,8 @@ def main() -> None:
         for_us = {name: value for name, value in engine.items() if not name.startswith("COMPOSE_")}
         replayed(given.repository, given.file, given.commits, for_us, tally)
     keep(given.name or given.repository.name, tally)
+    if tally.missed or tally.missed_at:
+        sys.exit(f"missed: {len(tally.missed)} by us, {len(tally.missed_at)} by plan --at")
 
 
 def replayed(repository: Path, file: str, count: int, environ: Mapping[str, str], tally: Tally) -> None:

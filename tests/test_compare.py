@@ -114,7 +114,7 @@ def test_reuse_is_counted_over_all_edits() -> None:
 
 def test_a_missed_rebuild_is_counted() -> None:
     replay = Replay([Applied("x", Count((), 5, 5, 0.1), Count((), 5, 5, 0.1), ("auth",))])
-    assert replay.missed == 1
+    assert replay.missed == ["auth, x"]
     assert replay.as_json()["missed"] == 1
 
 

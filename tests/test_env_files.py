@@ -48,7 +48,7 @@ def test_a_build_gets_what_compose_would_give_it(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("NOT_SET is not set") == 1, done.stderr
     ours = file_in(lab.ref("app"), "/made", lab.folder)
-    kept = [path.read_text(errors="replace") for path in (lab.folder / ".build").rglob("*") if path.is_file()]
+    kept = [path.read_text(errors="replace") for path in (lab.folder / ".doit-images").rglob("*") if path.is_file()]
     assert not [text for text in (*kept, done.stderr, done.stdout) if "hunter2" in text]
     docker("image", "rm", "--force", *lab.images())
     command = ["docker", "compose", "build", "--no-cache"]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import replay_history
+from benchmarks import peers, replay_history
 from benchmarks.replay_history import Built, Tally, touched
 from benchmarks.stand_ins import StandIns, plain, program, rewrite
 from benchmarks.temporary_engine import temporary_engine
+from tests import blind_reader
 
 DIGEST = "@sha256:" + "0123456789ab" + 52 * "f"
 # What Engine 26 says, a line of each kind.
@@ -89,13 +92,17 @@ def test_the_table_says_which_run_each_history_is_of() -> None:
     )
 
 
+def compose(kind: str) -> str:
+    """The Compose file, whose image takes an argument."""
+    app = {"image": "bm-history/app", "build": {"context": "app", "args": {"KIND": kind}}}
+    return json.dumps({"name": "bm-history", "services": {"app": app}})
+
+
 HISTORY = [
     {
-        "compose.yml": json.dumps(
-            {"name": "bm-history", "services": {"app": {"image": "bm-history/app", "build": "app"}}}
-        ),
+        "compose.yml": compose("1"),
         "app/Dockerfile": f"# syntax=docker/dockerfile:1\nFROM golang:1{DIGEST} AS made\nCOPY go.mod main.go ./\n"
-        'RUN go build -o /out/app\nFROM alpine:3\nRUN ["apk", "add", "curl"]\nRUN <<END\nexit 3\nEND\n'
+        'ARG KIND\nRUN go build -o /out/app\nFROM alpine:3\nRUN ["apk", "add", "curl"]\nRUN <<END\nexit 3\nEND\n'
         "COPY --from=made --chown=node /out/app /app\nUSER node\n",
         "app/go.mod": "module app\n",
         "app/main.go": "package main\n",
@@ -103,6 +110,7 @@ HISTORY = [
     {"app/main.go": "package main // edited\n"},
     {"README.md": "text\n", "app/notes.txt": "which no Dockerfile reads\n"},
     {"app/main.go": "package main\n"},
+    {"compose.yml": compose("2")},
 ]
 
 
@@ -120,9 +128,11 @@ def committed(folder: Path) -> Path:
 
 
 @pytest.mark.engine
-def test_a_history_is_judged_without_its_bases_and_without_running_anything(tmp_path: Path) -> None:
-    """The first state, an edit, what no Dockerfile reads, the edit taken back: one image was needed, and one built. The
-    repository may be a bare one."""
+def test_a_history_is_judged_without_its_bases_and_without_running_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first state, an edit, what no Dockerfile reads, the edit taken back, another argument: two images were
+    needed, and two built. The repository may be a bare one. A reader that passes over arguments is found out."""
     if os.geteuid() != 0:
         pytest.skip("an engine of its own needs root")
     if platform.machine() != "x86_64":
@@ -131,8 +141,30 @@ def test_a_history_is_judged_without_its_bases_and_without_running_anything(tmp_
     subprocess.run(["git", "clone", "--quiet", "--bare", committed(tmp_path / "work"), bare], check=True)
     with temporary_engine("bm-replay-") as engine:
         environ = {name: value for name, value in engine.environ.items() if not name.startswith("COMPOSE_")}
-        replay_history.replayed(bare, "compose.yml", 3, environ, tally)
-    assert (tally.commits, tally.passed_over, tally.unjudged, tally.images) == (3, 0, 0, {"app"})
-    assert (tally.needed, tally.ours, tally.missed, tally.needless) == (1, 1, [], [])
-    assert (tally.every, tally.by_folder, tally.missed_by_folder) == (3, 3, 0)
-    assert (tally.changed, tally.at, tally.missed_at, tally.needless_at) == (2, 2, [], [])
+        replay_history.replayed(bare, "compose.yml", 4, environ, tally)
+        assert (tally.commits, tally.passed_over, tally.unjudged, tally.images) == (4, 0, 0, {"app"})
+        assert (tally.needed, tally.ours, tally.missed, tally.needless) == (2, 2, [], [])
+        assert (tally.every, tally.by_folder, tally.missed_by_folder) == (4, 3, 1)
+        assert (tally.changed, tally.at, tally.missed_at, tally.needless_at) == (3, 3, [], [])
+        blind, lying = Tally(), tmp_path / "doit"
+        lying.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{blind_reader.PROGRAM}" "$@"\n')
+        lying.chmod(0o755)
+        monkeypatch.setattr(peers, "DOIT", lying)
+        replay_history.replayed(bare, "compose.yml", 1, environ, blind)
+    assert (blind.needed, blind.ours) == (1, 0)
+    assert [one.partition(" ")[2] for one in blind.missed] == ["app"]
+
+
+def test_a_missed_rebuild_fails_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    def replayed(*given: object) -> None:
+        assert isinstance(given[-1], Tally)
+        given[-1].missed = ["abc app"]
+
+    kept: list[Tally] = []
+    monkeypatch.setattr(replay_history, "measuring_engine", lambda: contextlib.nullcontext({}))
+    monkeypatch.setattr(replay_history, "replayed", replayed)
+    monkeypatch.setattr(replay_history, "keep", lambda name, tally: kept.append(tally))
+    monkeypatch.setattr(sys, "argv", ["replay_history.py", "/nowhere"])
+    with pytest.raises(SystemExit, match="missed: 1 by us, 0 by plan --at"):
+        replay_history.main()
+    assert kept, "what was counted is kept all the same"
