@@ -17,6 +17,6 @@ def environ(newer: TemporaryEngine, base_image: None) -> Mapping[str, str]:
     return environ_of(newer)
 
 
-@pytest.mark.parametrize("file", ["test_differential_doubt.py", "test_rebuild.py", "test_sent_again.py"])
+@pytest.mark.parametrize("file", ["test_differential_doubt.py", "test_rebuild.py", "test_sent_again.py", "test_asking.py"])
 def test_on_debian_testings_engine(environ: Mapping[str, str], file: str) -> None:
     judge(file, environ)

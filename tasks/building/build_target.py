@@ -166,13 +166,10 @@ class Stage:
 
 def stage_argv(run: Run, decision: Decision, stage: Stage, parents: Mapping[str, str]) -> list[str]:
     """The command that builds only a stage; ``parents`` as for ``choose``. Raises ``UserError``."""
-    extra = builder.argv(run.settings, run.environ)
-    if run.settings.dedicated_builder:
-        builder.ready(run.settings, run.common, run.environ)
-        extra += _parents_argv(run, decision.inputs)
-        parents = {}
+    extra = around(run, decision)
+    parents = {} if run.settings.dedicated_builder else parents
     output = buildx.one_line("type=local", f"dest={stage.output}") if stage.output else "type=cacheonly"
-    extra += [*bases(run, decision), "--output", output]
+    extra += ["--output", output]
     return buildx.build_argv(
         stage.image,
         parents=parents,
@@ -182,6 +179,16 @@ def stage_argv(run: Run, decision: Decision, stage: Stage, parents: Mapping[str,
         progress=stage.progress,
         extra=extra,
     )
+
+
+def around(run: Run, decision: Decision) -> list[str]:
+    """Which builder it is, and the contexts by which it gets external bases, and parents where it is a dedicated one,
+    which is made ready. Raises ``UserError``."""
+    extra = builder.argv(run.settings, run.environ)
+    if run.settings.dedicated_builder:
+        builder.ready(run.settings, run.common, run.environ)
+        extra += _parents_argv(run, decision.inputs)
+    return [*extra, *bases(run, decision)]
 
 
 def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: str, made: LocalImage | None) -> str:

@@ -37,6 +37,7 @@ def task_provenance() -> Task:
 
 
 def task_verify() -> Task:
-    """Say whether images, and what runs, are exactly what the sources give: [SERVICE|IMAGE …] [--rebuild] [--json]"""
+    """Say whether images, and what runs, are what the sources give: [SERVICE|IMAGE …] [--rebuild|--plan] [--json]"""
     rebuild = option("rebuild", False, "build each once more without cache, and name the layers and files that differ")
-    return quiet("tasks.ui.verify_view:check", rebuild, JSON, words="images")
+    plan = option("plan", False, "only ask BuildKit whether it would run a step of what is called fresh", name="asked")
+    return quiet("tasks.ui.verify_view:check", rebuild, plan, JSON, words="images")

@@ -227,6 +227,11 @@ class Engine:
             made = [{"Size": 0}] * len(digests)
         return tuple((digest, int(entry["Size"])) for digest, entry in zip(digests, made, strict=True))
 
+    def steps(self, image_id: str) -> tuple[tuple[str, float], ...]:
+        """The steps that the image says it was made by, and when each was (seconds since the epoch, whole ones)."""
+        listed = self._call("GET", f"/images/{quote(image_id, safe=':')}/history")
+        return tuple((entry["CreatedBy"].removesuffix(" # buildkit"), float(entry["Created"])) for entry in listed)
+
     def tag(self, image_id: str, ref: str) -> None:
         """Let the reference name this image; ``Gone`` if it is not here. containerd's store replaces a name in two
         steps, between which somebody else may set it."""

@@ -147,9 +147,19 @@ def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, fl
 
 def builder_cache(run: Run, now: float) -> list[Item]:
     """The records of the dedicated builder's cache."""
+    return engine_cache(_builder_records(run, now), now, Kind.BUILDER)
+
+
+def cache_records(run: Run) -> Sequence[CacheRecord]:
+    """The records of the cache of the BuildKit that builds. ``UserError`` where the engine does not answer; none of a
+    dedicated builder that does not."""
+    return _builder_records(run, time.time()) if run.settings.dedicated_builder else run.engine.build_cache()
+
+
+def _builder_records(run: Run, now: float) -> list[CacheRecord]:
     argv = ["docker", "buildx", "du", "--builder", run.settings.builder_name, "--verbose"]
     done = commands.run(argv, env=run.environ)
-    return engine_cache(read_du(done.stdout, now), now, Kind.BUILDER) if done.status == 0 else []
+    return read_du(done.stdout, now) if done.status == 0 else []
 
 
 def read_du(text: str, now: float) -> list[CacheRecord]:

@@ -15,9 +15,17 @@ from tasks.verifying.verify import Verdict, chosen, verify
 _SHOWN = 12
 
 
-def check(run: Run, images: Sequence[str], rebuild: bool, as_json: bool) -> None:
-    """Print what was found of these images (default: all) to standard output, each as soon as it is known.
-    ``UserError`` where anything differs, or where an image cannot be built again."""
+def check(run: Run, images: Sequence[str], rebuild: bool, asked: bool, as_json: bool) -> None:
+    """Print what was found of these images (default: all) to standard output, each as soon as it is known; with
+    ``asked`` only what BuildKit says of the plan (``asked_view``). ``UserError`` where anything differs, or where an
+    image cannot be built again."""
+    if asked:
+        from tasks.ui import asked_view
+
+        if rebuild:
+            raise UserError("--rebuild builds, and --plan never does", remedy="leave one of them out")
+        asked_view.check(run, images, as_json)
+        return
     verdicts = []
     for name in chosen(run, images):
         if rebuild:

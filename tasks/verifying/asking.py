@@ -1,0 +1,211 @@
+"""Would BuildKit take an image that is called fresh from its cache, step for step?
+
+Whoever doubts the plan can have it judged on their own project: BuildKit is given what Compose itself says of the image
+(``composed``) in a build whose result goes nowhere, and which ends as soon as a step begins that is not in the cache.
+What our reader makes of the project has no part in it, but for how a dedicated builder gets parents and bases.
+
+A step that would have run is a difference only if the cache still holds what that step gave when the image was built:
+else the cache is gone, and BuildKit's word says nothing. A step that is stopped may have been quick enough to be in the
+cache from now on, so a difference is kept, and stands until the image is another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.base import commands, leftovers, memory
+from tasks.building import build_target, builds_lock
+from tasks.buildkit.progress import Progress, Step, brief
+from tasks.compose.answer import PLATFORMS
+from tasks.compose.stack import Compose
+from tasks.engine import plugins
+from tasks.engine.client import CacheRecord
+from tasks.history.store import KEEP
+from tasks.planning.action import Action
+from tasks.planning.plan import Decision
+from tasks.pruning import disk_usage
+from tasks.run import Run
+from tasks.verifying import composed
+
+_SLACK = 1.0  # seconds: a record of the cache is made when its step begins, or just before
+
+
+class Answer(NamedTuple):
+    """What BuildKit said of an image: ``step`` is the first one that it would have run, "" for none; ``unasked`` is why
+    its word says nothing, "" where it does. ``steps`` are those that it named, and whether each was cached."""
+
+    name: str
+    ref: str
+    fingerprint: str
+    image_id: str
+    step: str = ""
+    unasked: str = ""
+    steps: tuple[tuple[str, bool], ...] = ()
+
+    @property
+    def same(self) -> bool | None:
+        """Whether BuildKit agrees; None where nobody can tell."""
+        return None if self.unasked else not self.step
+
+
+class Declared(NamedTuple):
+    """What Compose says is built: targets and names of images, by service."""
+
+    targets: Mapping[str, Mapping[str, Any]]
+    refs: Mapping[str, str]
+
+    @classmethod
+    def of(cls, run: Run) -> Declared:
+        """What it says of a run's project, asked now. ``UserError`` where it refuses the files."""
+        config = Compose(run.files, "", run.environ).config()
+        return cls(composed.targets(config), composed.refs(config))
+
+
+def report_of(run: Run, name: str) -> Path:
+    """Where the report of an image lies that BuildKit would have built otherwise."""
+    return run.folder / "differences" / f"{name}.json"
+
+
+def ask(run: Run, name: str, declared: Declared) -> Answer:
+    """Ask BuildKit about one image. ``UserError`` where the engine or the builder does not answer."""
+    decision = run.decisions()[name]
+    inputs, local_image = decision.inputs, decision.local_image
+    answer = Answer(name, inputs.image.ref, inputs.fingerprint, local_image.id if local_image else "")
+    if decision.action != Action.FRESH:
+        return answer._replace(unasked=f"the plan does not call it fresh: {decision.action}")
+    known = memory.recall(report_of(run, name)) or {}
+    if (known.get("fingerprint"), known.get("image_id")) == (answer.fingerprint, answer.image_id):
+        return answer._replace(step=str(known.get("step")))
+    with builds_lock.shared(run, lambda: None), leftovers.folder("asking-") as folder:
+        status, progress = _build(run, decision, _seen(run, declared, name, folder))
+    steps = tuple((step.name, step.cached) for step in progress.steps if step.work)
+    answer = answer._replace(steps=steps)
+    if step := next(_begun(progress), None):
+        why = _gone(run, decision, step)
+        return answer._replace(unasked=why) if why else answer._replace(step=step.name)
+    if status:
+        return answer._replace(
+            unasked=f"BuildKit cannot be asked: {commands.Done(1, progress.tail.encode(), '', {}).why}"
+        )
+    return answer
+
+
+def _seen(run: Run, declared: Declared, name: str, folder: Path) -> dict[str, Any]:
+    """The target as BuildKit gets it, with what is made for this question in ``folder``. Contexts go by links that no
+    build had: of those that it knows, BuildKit's client would not send what only looks alike."""
+    target = dict(declared.targets[name])
+    root = target["context"]
+    platform = run.environ.get(PLATFORMS) or run.environ.get("DOCKER_DEFAULT_PLATFORM") or run.snapshot().platform
+    target.setdefault("platforms", [platform])
+    contexts = {}
+    for key, value in target.get("contexts", {}).items():
+        parent = declared.refs.get(value.removeprefix("service:"), "") if value.startswith("service:") else ""
+        contexts[key] = f"docker-image://{parent}" if parent else _linked(folder, value)
+    if root.startswith("/"):
+        target["dockerfile"] = str(_dockerfile(run, target, folder))
+    elif "dockerfile-inline" in target:
+        target["dockerfile"] = "-"
+    return {**target, "context": _linked(folder, root), "contexts": contexts}
+
+
+def _dockerfile(run: Run, target: Mapping[str, Any], folder: Path) -> Path:
+    """The Dockerfile and the ignore file, copied side by side: there our own folder is hidden, as in every build."""
+    root, file = Path(target["context"]), folder / "Dockerfile"
+    named = Path(target.get("dockerfile", root / "Dockerfile"))
+    inline = target.get("dockerfile-inline")
+    with contextlib.suppress(OSError):  # BuildKit says what is not there
+        file.write_bytes(inline.encode(errors="surrogateescape") if inline else named.read_bytes())
+    beside = [Path(f"{named}.dockerignore")] if not inline else []
+    text = next((path.read_bytes() for path in (*beside, root / ".dockerignore") if path.is_file()), b"")
+    ours = os.path.relpath(run.common.resolve(), root.resolve())
+    hidden = b"" if ours.startswith(".." + os.sep) or ours == "." else b"\n" + os.fsencode(ours) + b"\n"
+    Path(f"{file}.dockerignore").write_bytes(text + hidden)
+    return file
+
+
+def _linked(folder: Path, value: str) -> str:
+    if not value.startswith("/"):
+        return value
+    link = folder / os.urandom(8).hex()
+    link.symlink_to(os.path.realpath(value))
+    return str(link)
+
+
+def _build(run: Run, decision: Decision, target: Mapping[str, Any]) -> tuple[int, Progress]:
+    """Build it until the first step begins that is not cached: the exit status, and what BuildKit said."""
+    env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    *options, context = composed.options(target, run.environ)
+    around = build_target.around(run, decision)
+    argv = ["docker", "buildx", "build", "--progress=rawjson", "--output=type=cacheonly", *options, *around, context]
+    stdin = target["dockerfile-inline"].encode() if target.get("dockerfile") == "-" else None
+    progress = Progress()
+    with commands.start(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin) as process:
+        for data in process.output():
+            progress.feed(data)
+            if any(step.inputs for step in _begun(progress)):
+                process.stop()
+                break
+    progress.finish()
+    return process.returncode, progress
+
+
+def _begun(progress: Progress) -> Iterator[Step]:
+    """The steps that run or ran, the first one first. BuildKit looks for one that has no inputs as if it ran it, and
+    calls it cached only then."""
+    begun = [step for step in progress.steps if step.work and step.started is not None and not step.cached]
+    yield from sorted(begun, key=lambda step: step.index)
+
+
+class _Made(NamedTuple):
+    """When what a step gave was made, seconds since the epoch, and what the step was called then."""
+
+    text: str
+    begin: float
+    end: float
+
+    def is_in(self, record: CacheRecord) -> bool:
+        """Whether this is that record of the cache: those of RUN are called after what ran, without its flags."""
+        called = record.what.partition("] ")[2] == self.text
+        ran = self.text.startswith("RUN ") and record.what.startswith("mount / from exec ")
+        return (called or ran) and self.begin - _SLACK <= record.made <= self.end + _SLACK
+
+
+def _gone(run: Run, decision: Decision, step: Step) -> str:
+    """Why it says nothing that this step would run; "" if the cache still holds what it gave when the image was
+    built."""
+    known = [*_told_by_image(run, decision, step), *_told_by_history(run, decision, step)]
+    if not known:
+        return f"the cache does not hold `{step.label}`, and nobody here knows when it was made"
+    records = disk_usage.cache_records(run)
+    if any(made.is_in(record) for made in known for record in records):
+        return ""
+    return f"the cache is gone: it does not hold what `{step.label}` gave when the image was built"
+
+
+def _told_by_image(run: Run, decision: Decision, step: Step) -> Iterator[_Made]:
+    """By an image of the engine, which says by which steps it was made, wherever it was built."""
+    word, _, rest = brief(step.text).partition(" ")
+    for made_by, when in run.engine.steps(decision.local_image.id) if decision.local_image else ():
+        if made_by == step.text or (word == "RUN" and made_by.startswith("RUN ") and made_by.endswith(f" {rest}")):
+            yield _Made(step.text, when, when + 1)
+
+
+def _told_by_history(run: Run, decision: Decision, step: Step) -> Iterator[_Made]:
+    """By the builds of this checkout, back to the last one that ran the step at this place. So it is known of a stage
+    that the image holds nothing of, and of a step whose words hold another argument now. One that was cached may be of
+    a stage that the same run built early."""
+    builds = [build for build in run.history.recent(decision.name, limit=KEEP) if build.action == Action.BUILD]
+    ours = next((at for at, one in enumerate(builds) if one.fingerprint == decision.inputs.fingerprint), len(builds))
+    place = (step.stage, step.number, step.total)
+    for build in builds[ours:]:
+        for one in build.steps:
+            if (one.stage.strip(), one.number, one.total) == place:
+                text, began = one.name.partition("] ")[2], one.started or build.started
+                if not one.cached:
+                    yield _Made(text, began, began + one.seconds)
+                    return
+                yield _Made(text, build.started - build.waited, build.ended)
