@@ -13,7 +13,6 @@ from tasks.engine.client import Engine
 from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS
 from tasks.run import Run
 from tasks.verifying import composed
-from tests import blind_reader
 from tests.conftest import Lab, docker
 
 COMPOSE = """
@@ -85,7 +84,7 @@ def test_buildkit_agrees_until_an_image_is_changed_or_its_cache_is_gone(shop: La
 
 
 def test_a_reader_that_passes_over_something_is_found_out(shop: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shop, "argv", lambda *words: [sys.executable, str(blind_reader.PROGRAM), *words])
+    monkeypatch.setattr(shop, "argv", lambda *words: [sys.executable, "-m", "tests.blind_reader", *words])
     shop.environ = {"TOKEN": "s3cr3t-value"}
     shop.build()
     compose = shop.folder / "compose.yml"

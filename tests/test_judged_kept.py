@@ -11,12 +11,14 @@ from tests.judged import environ_of, judge
 
 pytestmark = pytest.mark.engine
 
+KEPT = ["test_asking.py", "test_differential_doubt.py", "test_rebuild.py", "test_sent_again.py"]
+
 
 @pytest.fixture(scope="module")
 def environ(newer: TemporaryEngine, base_image: None) -> Mapping[str, str]:
     return environ_of(newer)
 
 
-@pytest.mark.parametrize("file", ["test_differential_doubt.py", "test_rebuild.py", "test_sent_again.py", "test_asking.py"])
+@pytest.mark.parametrize("file", KEPT)
 def test_on_debian_testings_engine(environ: Mapping[str, str], file: str) -> None:
     judge(file, environ)

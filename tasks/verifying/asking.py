@@ -25,6 +25,7 @@ from tasks.compose.stack import Compose
 from tasks.engine import plugins
 from tasks.engine.client import CacheRecord
 from tasks.history.store import KEEP
+from tasks.inputs import environment
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.pruning import disk_usage
@@ -113,12 +114,15 @@ def _seen(run: Run, declared: Declared, name: str, folder: Path) -> dict[str, An
 
 
 def _dockerfile(run: Run, target: Mapping[str, Any], folder: Path) -> Path:
-    """The Dockerfile and the ignore file, copied side by side: there our own folder is hidden, as in every build."""
+    """The Dockerfile, its policy and the ignore file, copied side by side: there our own folder is hidden, as in every
+    build."""
     root, file = Path(target["context"]), folder / "Dockerfile"
     named = Path(target.get("dockerfile", root / "Dockerfile"))
     inline = target.get("dockerfile-inline")
     with contextlib.suppress(OSError):  # BuildKit says what is not there
         file.write_bytes(inline.encode(errors="surrogateescape") if inline else named.read_bytes())
+        if not inline:
+            Path(f"{file}.rego").write_bytes(Path(f"{named}.rego").read_bytes())
     beside = [Path(f"{named}.dockerignore")] if not inline else []
     text = next((path.read_bytes() for path in (*beside, root / ".dockerignore") if path.is_file()), b"")
     ours = os.path.relpath(run.common.resolve(), root.resolve())
@@ -137,7 +141,7 @@ def _linked(folder: Path, value: str) -> str:
 
 def _build(run: Run, decision: Decision, target: Mapping[str, Any]) -> tuple[int, Progress]:
     """Build it until the first step begins that is not cached: the exit status, and what BuildKit said."""
-    env = {**run.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    env = environment.of_build(run.environ)
     *options, context = composed.options(target, run.environ)
     around = build_target.around(run, decision)
     argv = ["docker", "buildx", "build", "--progress=rawjson", "--output=type=cacheonly", *options, *around, context]
