@@ -66,6 +66,8 @@ class Rounds:
         self.done = 0
         self.took: list[float] = []
         """Seconds that are worth a line in the end."""
+        self.lines: list[str] = []
+        """What else is worth one."""
 
     def of(self, few: int, many: int) -> Iterator[int]:
         """Numbers from 0: ``few`` of them in a usual run, at most ``many`` in one that was given time."""
@@ -88,6 +90,7 @@ def rounds(request: pytest.FixtureRequest) -> Iterator[Rounds]:
         took = sorted(one.took)
         times = f", {took[len(took) // 2]:.1f} s, {took[-1]:.1f} s at most" if took else ""
         request.config.stash[_DONE].append(f"{request.node.name}: {one.done} times{times}, FAULTS_SEED={one.seed}")
+        request.config.stash[_DONE] += one.lines
 
 
 @pytest.fixture(scope="module")
