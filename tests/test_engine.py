@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
+from tasks.engine.api import Api
 from tasks.engine.client import Engine, Snapshot, image_config, normalise, snapshot_of
 from tasks.engine.endpoint import endpoint
 from tasks.engine.labels import INPUT_DIGEST
@@ -48,6 +49,13 @@ IMAGE: dict[str, Any] = {
 def test_facts() -> None:
     facts = image_config(IMAGE)
     assert (facts.platform, facts.env, facts.onbuild) == ("linux/amd64", {"PATH": "/bin", "A": "b=c"}, ("COPY . /",))
+
+
+def test_an_image_without_a_history_has_the_layers_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As containerd's store tells of one that was made from nothing and of nothing."""
+    answers = {"/images/x/json": {"RootFS": {"Layers": None}}, "/images/x/history": None}
+    monkeypatch.setattr(Api, "call", lambda self, method, path: answers[path])
+    assert Engine().layers("x") == ()
 
 
 def test_content_ignores_times_and_our_own_labels() -> None:

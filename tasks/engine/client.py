@@ -218,7 +218,8 @@ class Engine:
         path = f"/images/{quote(image_id, safe=':')}"
         digests = self._call("GET", f"{path}/json")["RootFS"].get("Layers") or []
         try:
-            made = [entry for entry in reversed(self._call("GET", f"{path}/history")) if _makes_layer(entry)]
+            history = self._call("GET", f"{path}/history") or []  # null, in containerd's store, of an image without one
+            made = [entry for entry in reversed(history) if _makes_layer(entry)]
         except UserError as error:
             if "snapshot" not in str(error):
                 raise

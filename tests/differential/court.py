@@ -38,6 +38,9 @@ from tests.differential.projects import Case, Project, Words, touch
 _THEIRS = (LABEL, "com.docker.compose.")
 # "#7 [s0 st1 1/2] COPY …"; where one service is built alone, some versions leave its name out.
 _STEP = re.compile(r"#(?P<number>\d+) \[ *(?:(?P<service>s[0-9]) +)?(?:\S+ +)?[0-9]+/[0-9]+\] (?!FROM )")
+# What Compose and BuildKit refuse, though nothing is wrong with it: a stage on another image of the project for a platform;
+# a folder in a stage's place, which is for no processor unless one is named.
+_ONLY_THEIRS = re.compile("unsupported context source target|missing architecture")
 _KNOWS_SERVICES = (2, 27)
 
 
@@ -93,7 +96,7 @@ class Court:
         before = ours.build()
         ours.change(case)
         plan = ours.plan()
-        judged = judge.build(case.after, plan)
+        judged = judge.build(case, plan)
         failed = ours.finish(plan)
         failed |= {name: ours.reasons[name] for name, action in plan.items() if action == "broken"}
         found = list(_compare(plan, before, judged, failed, (ours.words.name, judge.words.name)))
@@ -175,14 +178,15 @@ class _Judge:
     def __init__(self, root: Path, words: Words) -> None:
         self.root, self.words = root, words
 
-    def build(self, project: Project, plan: Iterable[str]) -> Judged:
+    def build(self, case: Case, plan: Iterable[str]) -> Judged:
         """What Compose makes of it. Where images build on others, which no Compose here puts in order by itself, they
         are asked for one after the other: each one's name is after those of its parents."""
         if not _compose_knows_services():
             self.words = Words(self.words.name, self.words.uniq, f"docker-image://{self.words.name}/")
         self.root.mkdir()
-        self.words.lay(self.root, project.tree)
-        judged = Judged()
+        for tree in (case.before.tree, case.tree):  # a folder stays when its last file goes
+            self.words.lay(self.root, tree)
+        judged, project = Judged(), case.after
         texts = [entry if isinstance(entry, str) else "" for entry in project.tree.values()]
         parents = {name for text in texts for name in re.findall(r"(?:SERVICE:|(?:FROM|from=).*NAME/)(s[0-9])", text)}
         for name in sorted(parents):
@@ -301,8 +305,9 @@ def _compare(
 
 def _said(name, action, failure, judged: Judged, mine: _Image | None, wanted: _Image | None, old: _Image | None):
     if why := judged.failed.get(name) or ("Compose builds it not" if name not in judged.built else ""):
-        if any(other < name for other in judged.failed if other):
-            return  # it may name that one, whether its Dockerfile reads it or not
+        # It may name one that failed before it, whether its Dockerfile reads that or not.
+        if any(other < name for other in judged.failed if other) or _ONLY_THEIRS.search(why):
+            return
         if action in ("fresh", "retag"):
             yield Verdict(name, "missed", action, f"it cannot be built: {why}")
         elif action == "build" and not failure:
