@@ -44,7 +44,8 @@ class Changing:
 
     def _file(self) -> tuple[str, tuple[str, ...]]:
         dice, files = self.dice, self.model.files
-        path = dice.pick([*files])
+        used = tuple(service.context.replace(".", "") for service in self.model.services)
+        path = dice.pick([path for path in files if path.startswith(used) or "/" not in path])
         folder = path.rpartition("/")[0]
         kind = dice.pick(
             ("content", "mode", "delete", "add", "rename", "touch", "to folder", "to link", "same size", "folder mode")
@@ -123,7 +124,9 @@ class Changing:
 
     def _variable(self) -> str:
         dice, model = self.dice, self.model
-        where, what = dice.pick(((model.stored, ".env"), (model.environ, "environment")))
+        holders = [(model.stored, ".env"), (model.environ, "environment")]
+        holders += [(model.included, "env file of an include")] * bool(model.included)
+        where, what = dice.pick(holders)
         if where and dice.chance(75):
             name = dice.pick([*where])
             if dice.chance(30):

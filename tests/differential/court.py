@@ -38,8 +38,8 @@ from tests.differential.projects import Case, Project, Words, touch
 _THEIRS = (LABEL, "com.docker.compose.")
 # "#7 [s0 st1 1/2] COPY …"; where one service is built alone, some versions leave its name out.
 _STEP = re.compile(r"#(?P<number>\d+) \[ *(?:(?P<service>s[0-9]) +)?(?:\S+ +)?[0-9]+/[0-9]+\] (?!FROM )")
-# What Compose and BuildKit refuse, though nothing is wrong with it: a stage on another image of the project for a platform;
-# a folder in a stage's place, which is for no processor unless one is named.
+# What Compose and BuildKit refuse, though nothing is wrong with it: a stage on another image of the project for a
+# platform; a folder in a stage's place, which is for no processor unless one is named.
 _ONLY_THEIRS = re.compile("unsupported context source target|missing architecture")
 _KNOWS_SERVICES = (2, 27)
 

@@ -87,8 +87,12 @@ class Declaring:
             (5, "anchor"),
         ]
         if not service.scope.secrets:
-            places.append((6, "include"))
+            places += [(5, "include"), (4, "include with")]
+            if "$" not in service.build["context"] and not isinstance(service.build.get("additional_contexts"), list):
+                places.append((4, "include below"))
         service.place = dice.weighed(places)
+        if service.place in ("include with", "include below"):
+            self.model.included["INC"] = dice.pick(WORDS)
         service.apart = tuple(dice.some([key for key in service.build if key != "context"], 0, 3))
 
     def _dockerfile(self, service: Service) -> None:

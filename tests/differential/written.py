@@ -20,6 +20,10 @@ class Tagged(NamedTuple):
     value: Any
 
 
+INCLUDED = "sub/.env"
+"""The env file of what is included."""
+
+
 @dataclass
 class Service:
     """A service as it is declared: ``build`` by key, ``more`` of the service itself, where its Dockerfile and its
@@ -47,6 +51,7 @@ class Model:
     services: list[Service] = field(default_factory=list)
     stored: dict[str, str] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
+    included: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, Any] = field(default_factory=dict)
     main: str = MAINS[0]
     second: str = ""
@@ -67,8 +72,9 @@ class Model:
         elif self.named == ".env":
             stored["COMPOSE_FILE"] = files
         tree |= {path: _written(document) for path, document in documents.items()}
-        if stored:
-            tree[".env"] = "".join(f"{name}={value}\n" for name, value in stored.items())
+        for path, variables in {".env": stored, INCLUDED: self.included}.items():
+            if variables:
+                tree[path] = "".join(f"{name}={value}\n" for name, value in variables.items())
         return Project(tree, environ)
 
 
@@ -116,6 +122,22 @@ def _include(found, main, service: Service, whole: dict[str, Any]) -> None:
     main.setdefault("include", []).append(entry)
 
 
+def _include_below(found, main, service: Service, whole: dict[str, Any]) -> None:
+    """From a folder with an env file of its own, which relative paths start from as well."""
+    build = whole["build"] = {**whole["build"], "context": f"../{whole['build']['context']}", "args": {"A": "${INC}"}}
+    if isinstance(named := build.get("additional_contexts"), dict):
+        build["additional_contexts"] = {name: value if ":" in value else f"../{value}" for name, value in named.items()}
+    found[f"sub/inc-{service.name}.yml"] = {"services": {service.name: whole}}
+    main.setdefault("include", []).append(f"sub/inc-{service.name}.yml")
+
+
+def _include_with(found, main, service: Service, whole: dict[str, Any]) -> None:
+    whole["build"]["args"] = ["A=${INC:-d}"]
+    found[f"inc-{service.name}.yml"] = {"services": {service.name: whole}}
+    entry = {"path": f"inc-{service.name}.yml", "env_file": INCLUDED, "project_directory": "."}
+    main.setdefault("include", []).append(entry)
+
+
 def _second(found, main, service: Service, whole: dict[str, Any], tag: str = "") -> None:
     second = found.setdefault("second.yml", {"services": {}})
     over = {key: whole["build"].pop(key) for key in service.apart if key in whole["build"]}
@@ -148,6 +170,8 @@ _PLACES = {
     "extends": _extends,
     "override extends": _override_extends,
     "include": _include,
+    "include below": _include_below,
+    "include with": _include_with,
     "second": _second,
     "override": _override,
     "reset": _reset,
