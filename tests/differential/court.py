@@ -8,6 +8,7 @@ nor do times.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -79,7 +80,7 @@ class Judged:
 
 
 class Court:
-    """The two sides of many cases, one after the other; ``close`` removes the images of all."""
+    """The two sides of many cases, one after the other."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
@@ -100,14 +101,10 @@ class Court:
         failed = ours.finish(plan)
         failed |= {name: ours.reasons[name] for name, action in plan.items() if action == "broken"}
         found = list(_compare(plan, before, judged, failed, (ours.words.name, judge.words.name)))
-        for folder in (ours.root, judge.root):
-            shutil.rmtree(folder)
+        for side in (ours, judge):
+            shutil.rmtree(side.root)
+            _remove(side.words.name)
         return found
-
-    def close(self) -> None:
-        listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
-        if names := [name for name in listed if name.startswith(self.mark)]:
-            docker("image", "rm", "--force", *names)
 
 
 class _Ours:
@@ -251,6 +248,15 @@ class _Image:
         return found
 
 
+def _remove(name: str) -> None:
+    """Remove the images of one side: the more the engine holds, the longer it takes to list them."""
+    api = Api(Engine().address)
+    filters = urllib.parse.quote(json.dumps({"reference": [f"{name}/*"]}))
+    for image in api.call("GET", f"/images/json?filters={filters}"):
+        with contextlib.suppress(UserError):
+            api.call("DELETE", f"/images/{image['Id']}?force=true")
+
+
 def _same_words(data: bytes) -> bytes:
     """What a file holds, with the same words on both sides."""
     return re.sub(rb"tst-[0-9a-f]{8}[oj][0-9]+", b"NAME", data).replace(b"docker-image://NAME/s", b"service:s")
@@ -274,7 +280,7 @@ def _inspected(names: Iterable[str]) -> dict[str, _Image]:
             continue
         # Of a folder that takes a stage's place BuildKit makes an image for no processor, unless it is told one.
         platform = [one["Os"], one["Architecture"] or host_platform().partition("/")[2], one.get("Variant") or ""]
-        config = {**(one["Config"] or {}), "platform": platform}
+        config = {**(one["Config"] or {}), "platform": platform, "author": one.get("Author")}
         labels = {key: value for key, value in (config.get("Labels") or {}).items() if not key.startswith(_THEIRS)}
         layers = tuple((one["RootFS"] or {}).get("Layers") or ())
         told = json.dumps({**config, "Labels": labels}, sort_keys=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,8 +18,8 @@ from tests.differential import changes
 from tests.differential.court import Court, Verdict
 from tests.differential.dice import Dice, smaller
 from tests.differential.dockerfiles import OUTSIDE
-from tests.differential.found import FOUND
-from tests.differential.projects import Case
+from tests.differential.found import FOUND, alone
+from tests.differential.projects import Case, Entry, File
 from tests.faults.conftest import Rounds
 
 _FEW = 40
@@ -27,17 +27,41 @@ _TRIES = 150  # to make a failing project smaller
 
 
 @pytest.fixture(scope="module")
-def court(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Court]:
-    outside = ["--change=ONBUILD COPY f /onbuild/", "--change=ENV V=f", "--change=MAINTAINER me"]
-    assert docker("import", *outside, "-", OUTSIDE, stdin=b"\0" * 10240).returncode == 0
-    one = Court(tmp_path_factory.mktemp("court"))
-    yield one
-    one.close()
+def court(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Court:
+    text = "FROM scratch\nMAINTAINER me\nENV V=f\nONBUILD COPY f /onbuild/\n"
+    done = docker("buildx", "build", "--quiet", "--tag", OUTSIDE, "-", stdin=text.encode())
+    assert done.returncode == 0, done.stderr
+    return Court(tmp_path_factory.mktemp("court"))
 
 
 @pytest.mark.parametrize("case", FOUND, ids=lambda case: case.kind)
 def test_what_was_found_stays_right(court: Court, case: Case) -> None:
     assert not [str(verdict) for verdict in court.try_case(case) if verdict.is_failure]
+
+
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [
+        ({"aUNIQ/f": "other"}, "o: b'0' 644"),
+        ({"aUNIQ/f": File("f", 0o755)}, "for b'0' 755"),
+        ({"aUNIQ/Dockerfile": "FROM scratch\nCOPY f /o\nENV A=b\n"}, "Env: "),
+        ({"aUNIQ/f": None}, "it cannot be built"),
+    ],
+)
+def test_what_we_overlook_is_seen(
+    court: Court, monkeypatch: pytest.MonkeyPatch, change: dict[str, Entry | None], how: str
+) -> None:
+    monkeypatch.setattr("tests.differential.court._Ours.change", lambda *_: None)
+    case = Case("overlooked", alone("FROM scratch\nCOPY f /o\n"), tree=change)
+    verdict, *others = court.try_case(case)
+    assert (verdict.image, verdict.what, verdict.action, others) == ("s0", "missed", "fresh", [])
+    assert how in verdict.how
+
+
+def test_a_case_is_made_smaller() -> None:
+    """As far as it goes with a part of it that has to stay."""
+    drawn = [random.Random(1).randint(0, 99) for _ in range(200)]
+    assert smaller([*drawn, 7, 70], lambda numbers: 7 in numbers and 70 in numbers) == [7, 70]
 
 
 def test_projects_at_random(court: Court, rounds: Rounds) -> None:
