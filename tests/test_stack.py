@@ -192,9 +192,9 @@ def test_an_env_file_that_is_made_goes_into_no_image(stack: Stack) -> None:
         assert re.search(rf"web/Dockerfile:\d+: {re.escape(taken)}", done.stderr), task
     assert (stack.folder / ".env").is_file()
     assert not stack.image_id(f"{stack.prefix}/web")
-    stack.write({".dockerignore": ".build\n.env\n"})
+    stack.write({".dockerignore": ".doit-images\n.env\n"})
     stack.up()
-    stack.write({".dockerignore": ".build\n!.env\n"})
+    stack.write({".dockerignore": ".doit-images\n!.env\n"})
     assert stack.build() == {"web": "built"}
 
 
