@@ -41,8 +41,8 @@ def benchmark_builds(run: Run, images: str, repeat: int, engine: str, as_json: b
 
 def compare_performance(run: Run, images: str, repeat: int, git: int, engine: str, as_json: bool) -> None:
     """Measure all that the guide's tables hold, print them with verdicts, and leave them as HTML, Markdown and JSON in
-    ``.doit-images/comparison``: what was measured so far after each part, so that what fails later costs no more. ``engine``
-    as for ``benchmark_builds``. ``UserError`` for a rebuild that was missed, once all of that is there."""
+    ``.doit-images/comparison``: what was measured so far after each part, so that what fails later costs no more.
+    ``engine`` as for ``benchmark_builds``. ``UserError`` for a rebuild that was missed, once all of that is there."""
     inputs = _inputs(run)
     pairs = declared_both_ways(run)
     names = chosen(images, list(pairs))

@@ -77,7 +77,8 @@ class World:
 
     def inputs(self) -> ImageInputs:
         project = Project("p", self.folder, (self.folder / "compose.yml",), {"app": self.image})
-        return InputResolver(project, self.folder / ".doit-images", {}).resolve("linux/amd64", lambda ref, some: None)["app"]
+        resolver = InputResolver(project, self.folder / ".doit-images", {})
+        return resolver.resolve("linux/amd64", lambda ref, some: None)["app"]
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ class ImageBuild:
     def _follow(
         self, argv: Sequence[str], stdin: bytes | None, progress: Progress, lines: log.Log, until: float | None
     ) -> int:
-        run, env = self.run, self.run.doit-images_environ
+        run, env = self.run, self.run.build_environ
         seconds, silence = None if until is None else max(until - time.monotonic(), 0.001), Silence()
         directory, argv = run.project.directory, plugins.direct(argv, env)
         with commands.start(argv, cwd=directory, env=env, stdin=stdin, seconds=seconds) as process:

@@ -58,8 +58,8 @@ def remove_unused(link: Path) -> bool:
 def _as_read(inputs: ImageInputs, folder: Path) -> Image:
     """The image with its Dockerfile, the policy beside it and its context's ignore file in ``folder``, by the names by
     which buildx looks for them. ``<Dockerfile>.dockerignore`` comes before any other, also when it is empty. Where
-    neither hides ``.doit-images``, this one does: that folder changes during a build, so an image that copies a whole project
-    would never be fresh, and would hold its own past."""
+    neither hides ``.doit-images``, this one does: that folder changes during a build, so an image that copies a whole
+    project would never be fresh, and would hold its own past."""
     if inputs.image.remote_context and not inputs.image.dockerfile.startswith("/"):
         return inputs.image  # it comes with its Dockerfile, or gets it on standard input
     dockerfile = folder / (Path(inputs.image.dockerfile).name or "Dockerfile")

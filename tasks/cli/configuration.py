@@ -44,9 +44,9 @@ def _make_env() -> None:
 
 
 def doit_config() -> dict[str, Any]:
-    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.doit-images``, nothing else; for a
-    task that needs ``.env`` it makes that too: settings, Compose's files and contexts are read before any task runs.
-    Raises doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong."""
+    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.doit-images``, no more.
+    For a task that needs ``.env`` it makes that too: settings, Compose's files and contexts are read before any task
+    runs. Raises doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong."""
     from doit.exceptions import InvalidDodoFile
 
     try:

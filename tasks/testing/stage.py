@@ -75,7 +75,7 @@ def _exported(out: Path, built_for: Sequence[str], engine: str) -> Path:
 
 
 def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progress, file: Path) -> int:
-    env = run.doit-images_environ
+    env = run.build_environ
     stdin = None if inline is None else inline.encode()
     limit = run.settings.build_timeout or None
     hide = secrets.hider(run.project.directory, env)

@@ -25,7 +25,6 @@ from tasks.compose.stack import Compose
 from tasks.engine import plugins
 from tasks.engine.client import CacheRecord
 from tasks.history.store import KEEP
-from tasks.inputs import environment
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.pruning import disk_usage
@@ -141,8 +140,8 @@ def _linked(folder: Path, value: str) -> str:
 
 def _build(run: Run, decision: Decision, target: Mapping[str, Any]) -> tuple[int, Progress]:
     """Build it until the first step begins that is not cached: the exit status, and what BuildKit said."""
-    env = environment.of_build(run.environ)
-    *options, context = composed.options(target, run.environ)
+    env = run.build_environ
+    *options, context = composed.options(target, env)
     around = build_target.around(run, decision)
     argv = ["docker", "buildx", "build", "--progress=rawjson", "--output=type=cacheonly", *options, *around, context]
     stdin = target["dockerfile-inline"].encode() if target.get("dockerfile") == "-" else None

@@ -40,9 +40,7 @@ def refs(config: Mapping[str, Any]) -> dict[str, str]:
 
 def options(target: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
     """The options of ``docker buildx build`` that say the same as a target, its context last. A value that is in the
-    environment is left to it: others may read a command line. A secret whose variable is not set is left out."""
-    lines = target.get("secret", ())
-    target = {**target, "secret": [one for one in lines if ",src=" in one or environ.get(one.partition(",env=")[2])]}
+    environment is left to it: others may read a command line."""
     words = []
     for name, value in (target.get("args") or {}).items():
         given = value is None or environ.get(name) == value
