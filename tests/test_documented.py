@@ -21,6 +21,7 @@ from tests.owners import own
 SERVICES = ("auth", "memory", "orchestrator")
 
 
+@pytest.mark.all
 @pytest.mark.engine
 def test_the_documented_stack_is_built_and_serves(engine: None) -> None:
     """What does not run is no peer: built by Compose alone, up and healthy, and people can register."""
