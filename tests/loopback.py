@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import comes, patience
 
 
 def free_port() -> int:
@@ -42,23 +43,24 @@ class Service:
         self.process.wait()
 
 
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def running(argv: list[str], port: int, log: Path) -> Iterator[Service]:
     with log.open("wb") as out:
         process = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
-            until = time.monotonic() + 20
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                if process.poll() is not None or time.monotonic() > until:
-                    raise RuntimeError(f"{argv[0]} does not start: {log.read_text()[-2000:]}")
-                time.sleep(0.05)
+            if not comes(lambda: process.poll() is not None or listens(port)) or process.poll() is not None:
+                raise RuntimeError(f"{argv[0]} does not start: {log.read_text()[-2000:]}")
             yield Service(port, process)
         finally:
             if process.poll() is None:
                 process.terminate()
-                process.wait(20)
+                process.wait(patience())
 
 
 @contextlib.contextmanager
@@ -113,7 +115,7 @@ def sentinel(folder: Path, port: int) -> Iterator[Service]:
 def tags(service: Service, repository: str) -> list[str]:
     """What the registry lists for a repository."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/v2/{repository}/tags/list", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/v2/{repository}/tags/list") as answer:
             return list(json.load(answer)["tags"] or [])
     except urllib.error.HTTPError:
         return []

@@ -21,6 +21,7 @@ from tasks.run import Run
 from tests.conftest import ROOT
 from tests.test_resolver import World
 from tests.test_stack import Followed, Stack
+from tests.waiting import patience
 
 # What is of this repository alone.
 OURS = {"adopt", "base_image", "bases_check", "rebuild_base", "benchmark_builds", "compare_performance", "figures",
@@ -517,7 +518,7 @@ class Adopter(Stack):
             followed.wait_for("following edits")
         finally:
             followed.process.send_signal(signal.SIGINT)
-            followed.process.wait(60)
+            followed.process.wait(patience())
 
 
 @pytest.fixture(params=PROJECTS)

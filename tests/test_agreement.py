@@ -31,6 +31,7 @@ from tests.test_share import (
     second_engine,  # noqa: F401
     server,  # noqa: F401
 )
+from tests.waiting import HELD, let_go
 
 LABEL = f'{{{{index .Config.Labels "{REBUILT}"}}}}'
 Machines = tuple[Machine, Machine]
@@ -61,7 +62,7 @@ def in_registry(server: loopback.Service, machine: Machine) -> dict[str, str]:  
         for tag in (tag for tag in loopback.tags(server, f"{machine.prefix}/{name}") if tag.startswith("in-")):
             url = f"http://127.0.0.1:{server.port}/v2/{machine.prefix}/{name}/manifests/{tag}"
             wanted = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
-            with urllib.request.urlopen(urllib.request.Request(url, headers=wanted), timeout=5) as answer:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=wanted)) as answer:
                 digests[f"{name}:{tag}"] = answer.headers["Docker-Content-Digest"]
     return digests
 
@@ -167,7 +168,7 @@ def test_a_rebuilt_image_that_does_not_come_is_left_alone_for_a_while(
     [tag] = [one for one in loopback.tags(server, f"{first.prefix}/base") if one.startswith("in-")]
     url = f"http://127.0.0.1:{server.port}/v2/{first.prefix}/base/manifests/{tag}"
     wanted = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
-    with urllib.request.urlopen(urllib.request.Request(url, headers=wanted), timeout=5) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=wanted)) as answer:
         layer = json.load(answer)["layers"][-1]["digest"].removeprefix("sha256:")
     [blob] = (tmp_path / "registry/data").rglob(f"sha256/{layer[:2]}/{layer}/data")
     blob.unlink()
@@ -183,7 +184,7 @@ def test_a_rebuilt_image_that_does_not_come_is_left_alone_for_a_while(
 @pytest.mark.engine
 def test_of_two_that_build_the_same_image_at_the_same_time_the_second_takes_the_firsts(pair: Machines) -> None:
     for machine in pair:
-        machine.write({"base.Dockerfile": "FROM tst-busybox:1\nRUN sleep 8; head -c 8 /dev/urandom > /PREFIX\n"})
+        machine.write({"base.Dockerfile": f"FROM tst-busybox:1\n{HELD}\nRUN head -c 8 /dev/urandom > /PREFIX\n"})
     running, said = [], ["", ""]
     for number, machine in enumerate(pair):
         process = machine.start("build_optimized")
@@ -193,8 +194,8 @@ def test_of_two_that_build_the_same_image_at_the_same_time_the_second_takes_the_
             if line.startswith("building base"):
                 break
         running.append(process)
-        time.sleep(2)  # one ends before the other, and long enough before for a push
-    for number, process in enumerate(running):
+    for number, process in enumerate(running):  # one ends before the other is let go
+        let_go(pair[number].prefix, pair[number].env())
         said[number] += process.communicate()[0]
         assert process.returncode == 0, said[number]
     done = [outcomes(text) for text in said]

@@ -27,6 +27,7 @@ from tasks.engine.client import Engine, LocalImage, Snapshot, host_platform, ima
 from tasks.run import Run
 from tests.conftest import ROOT, docker
 from tests.owners import own
+from tests.waiting import patience
 
 NUMBER = "ab" * 32
 LABELS = {debian.SOURCE_LABEL: "debian", debian.IDENTITY_LABEL: NUMBER}
@@ -80,7 +81,7 @@ def test_of_many_runs_at_once_one_makes_the_base_and_the_others_wait(
             seen = Snapshot(dict(held), "linux/amd64", {})
             self.asked.times = getattr(self.asked, "times", 0) + 1
             if self.asked.times == 2:  # the first question is of which platform the engine is
-                everybody_asked.wait(20)  # each has seen that there is none
+                everybody_asked.wait(patience())  # each has seen that there is none
             return seen
 
     def bring(*_: object) -> str:

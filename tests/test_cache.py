@@ -29,6 +29,7 @@ from tasks.pruning.cache_prune import prune_argv
 from tasks.pruning.prune import Item, choose
 from tests import loopback
 from tests.conftest import Lab
+from tests.waiting import HELD, let_go, patience
 
 FILES = {
     "compose.yml": """
@@ -139,7 +140,7 @@ def test_never_during_a_build_of_any_checkout(project: Lab, tmp_path: Path) -> N
     history_of(project, 2)
     other = Lab(tmp_path / "other")
     other.environ, other.prefix = project.environ, f"{project.prefix}-other"
-    other.write({**FILES, "app.Dockerfile": "FROM base\nRUN sleep 6; date > /when\n"})
+    other.write({**FILES, "app.Dockerfile": f"FROM base\n{HELD}\nRUN date > /when\n"})
     building = other.start("-n", "1", "build_optimized")
     assert building.stdout is not None
     for line in building.stdout:
@@ -156,8 +157,9 @@ def test_never_during_a_build_of_any_checkout(project: Lab, tmp_path: Path) -> N
             break
     assert building.poll() is None, said
     assert tags_of(project) >= before, "nothing goes while it waits"
-    assert building.wait(60) == 0
-    said += pruning.communicate(timeout=60)[0]
+    let_go(other.prefix, other.env())
+    assert building.wait(patience()) == 0
+    said += pruning.communicate(timeout=patience())[0]
     assert pruning.returncode == 0, said
     assert other.actions() == project.actions() == {"base": "fresh", "app": "fresh"}
     assert len([tag for tag in tags_of(project) if tag.startswith(f"{project.prefix}/app:in-")]) == 1
@@ -180,7 +182,7 @@ def test_what_became_needed_or_used_between_the_question_and_the_answer_stays(pr
         assert all(tag in said for tag in (used, wanted, goes))
         docker(project, "create", "--name", f"{project.prefix}-uses", used, "sh")
         (project.folder / "app.py").write_text(f"{project.prefix} 1")
-    said += pruning.communicate(timeout=60)[0]
+    said += pruning.communicate(timeout=patience())[0]
     assert pruning.returncode == 0, said
     assert tags_of(project) >= {used, wanted}
     assert goes not in tags_of(project)

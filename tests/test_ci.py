@@ -21,6 +21,7 @@ from tasks.stack.ci import build_summary, built_since
 from tasks.stack.end_to_end import pytest_argv, test_environ, test_summary
 from tests.conftest import ROOT, docker
 from tests.test_stack import PROJECT, Stack
+from tests.waiting import patience
 
 # Functions of the module under test, not tests.
 test_environ.__test__ = test_summary.__test__ = False  # type: ignore[attr-defined]
@@ -184,7 +185,7 @@ def test_a_trial_has_all_of_its_own_and_leaves_nothing(stack: Stack) -> None:
     password = (stack.folder / ".env").read_text()
     ids = stack.ids()
     done = trial(stack)
-    said, errors = done.communicate(timeout=120)
+    said, errors = done.communicate(timeout=patience())
     assert done.returncode == 0, errors
     project, url, well = said.split()
     assert well == "True"
@@ -203,7 +204,7 @@ def test_a_trial_that_is_stopped_takes_its_stack_along(stack: Stack, number: sig
     project = started(running)
     assert there(project) != []
     running.send_signal(number)
-    running.communicate(timeout=60)
+    running.communicate(timeout=patience())
     assert running.returncode == 128 + number
     assert there(project) == []
 
@@ -219,14 +220,14 @@ def test_what_a_killed_trial_left_the_next_one_removes_and_nothing_else(stack: S
         assert there(dead) != []
         here = there(living)
         third = trial(stack)
-        _, errors = third.communicate(timeout=120)
+        _, errors = third.communicate(timeout=patience())
         assert third.returncode == 0, errors
         assert f"removing {dead}, which a killed run left behind" in errors
         assert there(dead) == []
         assert there(living) == here
     finally:
         alive.terminate()
-        alive.communicate(timeout=60)
+        alive.communicate(timeout=patience())
     assert there(living) == []
 
 
@@ -248,7 +249,7 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
     """Everything through the running containers, and at the same time a second stack beside the first."""
     whole = ci_test()
     part = ci_test("--", "-k", "registration or password")
-    results = [one.communicate(timeout=900) for one in (whole, part)]
+    results = [one.communicate() for one in (whole, part)]
     for running, (said, errors) in zip((whole, part), results, strict=True):
         assert running.returncode == 0, errors
         assert said.startswith("## End-to-end tests: passed\n")
@@ -262,7 +263,7 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
     left.unlink()
     # What passed on just this is known, and its file is brought back; no stack is started.
     again = ci_test()
-    said, errors = again.communicate(timeout=120)
+    said, errors = again.communicate(timeout=patience())
     assert again.returncode == 0, errors
     assert said.startswith("## End-to-end tests: passed before\n")
     assert "is healthy" not in errors
@@ -273,7 +274,7 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
 @pytest.mark.stack
 def test_a_test_that_fails_keeps_the_logs_and_removes_the_stack(engine: None) -> None:
     running = ci_test("--", "-k", "unheard_of")
-    _, errors = running.communicate(timeout=600)
+    _, errors = running.communicate()
     assert running.returncode != 0
     assert "the end-to-end tests ended with status 5" in errors
     project = project_of(errors)

@@ -9,7 +9,6 @@ import json
 import shutil
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 from tests import loopback
 from tests.conftest import Lab, docker
 from tests.test_sent_again import contents
+from tests.waiting import HELD, let_go, patience, until
 
 pytestmark = pytest.mark.engine
 
@@ -68,12 +68,13 @@ def test_a_parent_that_moves_during_a_build(lab: Lab, busybox: str) -> None:
     """Rebuilt by another run to other content under the same names, when its child was half way on the old one."""
     lab.write(PAIR)
     lab.write({"base/Dockerfile": f"FROM {busybox}\nCOPY base.txt /\nRUN cat /proc/sys/kernel/random/uuid >/id\n"})
-    lab.write({"app/Dockerfile": "FROM base\nCOPY app.txt /\nRUN sleep 4\n"})
+    lab.write({"app/Dockerfile": f"FROM base\nCOPY app.txt /\n{HELD}\n"})
     assert lab.doit("build_optimized:base").returncode == 0
     run = lab.start("build_optimized:app")
-    _until(lambda: any("sleep" in log.read_text() for log in lab.folder.glob(".doit-images/**/logs/app.log")))
+    until(lambda: any("sleep" in log.read_text() for log in lab.folder.glob(".doit-images/**/logs/app.log")))
     _make_anew(lab, "base")
-    output, _ = run.communicate(timeout=120)
+    let_go(lab.prefix)
+    output, _ = run.communicate(timeout=patience())
     if run.returncode:
         assert "a parent changed while it was built" in output
         assert lab.image_id(lab.ref("app")) == ""
@@ -91,13 +92,6 @@ def _make_anew(lab: Lab, image: str) -> None:
     for tag in [name for name in lab.images() if f"/{image}:" in name]:
         argv += ["--tag", tag]
     subprocess.run(argv, check=True, capture_output=True)
-
-
-def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "what the test waits for did not come"
-        time.sleep(0.05)
 
 
 class Between:
@@ -139,7 +133,7 @@ def _passed(target: loopback.Service, request: BaseHTTPRequestHandler) -> tuple[
     wanted = urllib.request.Request(f"http://127.0.0.1:{target.port}{request.path}", method=request.command)
     wanted.add_header("Accept", ", ".join(request.headers.get_all("Accept") or ["*/*"]))
     try:
-        with urllib.request.urlopen(wanted, timeout=20) as got:
+        with urllib.request.urlopen(wanted) as got:
             status, found, body = got.status, got.headers, got.read()
     except urllib.error.HTTPError as error:
         status, found, body = error.code, error.headers, error.read()
@@ -175,9 +169,9 @@ def test_a_good_configuration_under_an_image_that_somebody_else_made_is_not_beli
     repository, number = tag.split(":")
     manifest = urllib.request.Request(f"http://{registry}/v2/{repository}/manifests/{number}")
     manifest.add_header("Accept", "application/vnd.docker.distribution.manifest.v2+json")
-    with urllib.request.urlopen(manifest, timeout=5) as answer:
+    with urllib.request.urlopen(manifest) as answer:
         digest = json.load(answer)["config"]["digest"]
-    with urllib.request.urlopen(f"http://{registry}/v2/{repository}/blobs/{digest}", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{registry}/v2/{repository}/blobs/{digest}") as answer:
         good = answer.read()
     lab.write({"evil/Dockerfile": "FROM scratch\nCOPY base.txt /\n", "evil/base.txt": "EVIL of PREFIX\n"})
     argv = ["buildx", "build", "--quiet", "--tag", target, str(lab.folder / "evil")]

@@ -16,6 +16,7 @@ import pytest
 
 from tasks.cli import checks
 from tests.conftest import ROOT, docker
+from tests.waiting import patience
 
 BASE = "python:3.13-slim-trixie"
 # Says how it was called; `exec` in doitw must hand over everything as it was.
@@ -98,7 +99,6 @@ def run(repo: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
-        timeout=120,
     )
 
 
@@ -187,7 +187,7 @@ def test_on_a_mac_it_makes_the_environment_and_says_what_to_install(repo: Path, 
 
     def doitw(*words: str) -> subprocess.CompletedProcess[str]:
         argv = [f"{mac['PATH']}/sh", "doitw", *words]
-        return subprocess.run(argv, cwd=repo, env=mac, capture_output=True, text=True, timeout=120)
+        return subprocess.run(argv, cwd=repo, env=mac, capture_output=True, text=True)
 
     done = doitw("list")
     assert (done.returncode, done.stdout) == (0, f"{repo} - <list>\n"), done.stderr
@@ -213,7 +213,7 @@ def test_several_at_once_install_once(repo: Path, flock: bool, tmp_path: Path) -
     runs = [
         subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)
     ]
-    ends = [one.communicate(timeout=120) for one in runs]
+    ends = [one.communicate(timeout=patience()) for one in runs]
     assert [one.returncode for one in runs] == [0] * 4, ends
     assert sum("installing" in stderr for _, stderr in ends) == 1
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from tests import loopback
 from tests.conftest import ROOT, docker
 from tests.owners import own
+from tests.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -57,25 +58,20 @@ def start(network: str, *words: str, command: tuple[str, ...] = ()) -> str:
 def shows_a_certificate(port: int, trusted: str, container: str) -> None:
     """The edge answers as ``HOST``, with a certificate that ``trusted`` signed; fails when it never does."""
     context = ssl.create_default_context(cadata=trusted)
-    end = time.monotonic() + 60
-    while True:
-        try:
-            head = answer(port, context)
-            assert head.startswith(b"HTTP/1.1 404")
-            assert b"\r\nStrict-Transport-Security: max-age=" in head
-            return
-        except OSError:
-            assert time.monotonic() < end, docker("logs", container).stderr
-            time.sleep(0.3)
+    head = until(lambda: answer(port, context), lambda: docker("logs", container).stderr)
+    assert head.startswith(b"HTTP/1.1 404")
+    assert b"\r\nStrict-Transport-Security: max-age=" in head
 
 
 def answer(port: int, context: ssl.SSLContext) -> bytes:
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port)) as plain,
         context.wrap_socket(plain, server_hostname=HOST) as connection,
     ):
         connection.sendall(f"GET /nothing HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
         return connection.recv(1000)
+    return b""
 
 
 def test_a_certificate_by_acme(network: str, tmp_path: Path) -> None:
@@ -85,10 +81,8 @@ def test_a_certificate_by_acme(network: str, tmp_path: Path) -> None:
         network, "--network-alias", "ca.swarm.internal", "--volume", f"{tmp_path}/Caddyfile:/ca:ro",
         "--entrypoint", "caddy", command=("run", "--config", "/ca", "--adapter", "caddyfile"),
     )  # fmt: skip
-    end = time.monotonic() + 60
-    while not (root := docker("exec", authority, "cat", "/data/caddy/pki/authorities/local/root.crt").stdout):
-        assert time.monotonic() < end, docker("logs", authority).stderr
-        time.sleep(0.3)
+    argv = ("exec", authority, "cat", "/data/caddy/pki/authorities/local/root.crt")
+    root = until(lambda: docker(*argv).stdout, lambda: docker("logs", authority).stderr)
     (tmp_path / "root.crt").write_text(root)
     port = loopback.free_port()
     edge = start(

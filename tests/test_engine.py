@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
+import math
+import select
 from pathlib import Path
 from typing import Any
 
@@ -157,14 +158,16 @@ def test_tag_and_untag(busybox: str) -> None:
 def test_what_was_asked_ahead(busybox: str, meanwhile: str, sees: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, ref = Engine(), f"tst-engine-ahead:{meanwhile.replace(' ', '-')}"
     image_id = docker("inspect", "--format", "{{.Id}}", busybox).stdout.strip()
+    monkeypatch.setattr("tasks.engine.api._AHEAD_SECONDS", math.inf)
     engine.ask()
-    time.sleep(0.5)  # the engine has answered by now
+    for _, connection in engine._api._asked.values():
+        select.select([connection.sock], [], [])  # it has answered
     try:
         engine.tag(image_id, ref)
         if meanwhile == "forgotten":
             engine.forget()
         elif meanwhile == "too long":
-            monkeypatch.setattr("tasks.engine.api._AHEAD_SECONDS", 0.1)
+            monkeypatch.setattr("tasks.engine.api._AHEAD_SECONDS", 0.0)
         elif meanwhile == "asked again":
             engine.ask()
         assert (engine.snapshot().get(ref) is not None) is sees

@@ -13,7 +13,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from tasks.engine.endpoint import endpoint, leading_to, tls
 from tests import loopback
 from tests.conftest import Lab, docker
 from tests.loopback import free_port
+from tests.waiting import until
 
 Answers = dict[str, Any]
 
@@ -230,9 +230,7 @@ print(len(Engine().snapshot().by_name) > 0, Engine().uses_containerd_store())
 
 
 def look(environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", LOOK], env={**os.environ, **environ}, capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run([sys.executable, "-c", LOOK], env={**os.environ, **environ}, capture_output=True, text=True)
 
 
 @pytest.mark.engine
@@ -283,11 +281,8 @@ def sshd(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def _await(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.05)
+    until(lambda: process.poll() is not None or loopback.listens(port))
+    assert process.poll() is None, log.read_text()
 
 
 def _unpacked_sshd(folder: Path) -> str:

@@ -22,6 +22,7 @@ from tasks.base.errors import UserError
 from tasks.buildkit.progress import Progress
 from tasks.history import store as history
 from tasks.history.store import Build, History, StepRecord, steps_of
+from tests.waiting import patience
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Build(
@@ -244,4 +245,4 @@ def test_a_busy_history_is_waited_for(stored: History) -> None:
         time.sleep(0.2)
         assert not waiting.done()
         db.execute("ROLLBACK")
-        assert waiting.result(timeout=20) == 2
+        assert waiting.result(patience()) == 2

@@ -28,6 +28,7 @@ from tasks.sharing.wanted import Wanted
 from tests import loopback, sigstore_instance
 from tests.sigstore_instance import Instance
 from tests.test_trust import FINGERPRINT, LABELS, PLATFORM, Engine, Store, cosign, number_of
+from tests.waiting import patience
 
 __all__ = ["cosign"]  # a fixture
 WORKFLOW = "us/it/.github/workflows/build.yml@refs/heads/main"
@@ -200,7 +201,7 @@ def test_an_instance_that_is_silent_holds_up_one_signature_and_nobody_who_reads(
         target=lambda: read.append(both.refuses(DIGEST, FINGERPRINT, PLATFORM, [bundle])), daemon=True
     )
     reader.start()
-    reader.join(20)
+    reader.join(patience())
     assert read == [""]
 
 

@@ -20,6 +20,7 @@ from tasks.sharing import lease, redis_client
 from tasks.sharing.index import Made
 from tasks.sharing.lease import BuildCoordinator
 from tests import loopback
+from tests.waiting import comes, patience, until
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,10 +56,7 @@ def test_one_at_a_time_and_the_others_are_told_that_it_was_done(server: loopback
             inside.append(1)
             most.append(len(inside))
             waited.append(late)
-            until = time.monotonic() + 20
-            while not late and len(holders) < 3 and time.monotonic() < until:  # until all others wait
-                time.sleep(0.01)
-            time.sleep(0.1)
+            comes(lambda: late or len(holders) == 3)  # all others wait
             inside.pop()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -73,15 +71,16 @@ def test_one_at_a_time_and_the_others_are_told_that_it_was_done(server: loopback
 
 def test_a_lease_is_renewed_while_its_holder_works(server: loopback.Service) -> None:
     order: list[str] = []
+    seconds = patience(0.6)
 
     def second() -> None:
-        with crew(server, lease_seconds=0.6).acquire("long", lambda who: None, never):
+        with crew(server, lease_seconds=seconds).acquire("long", lambda who: None, never):
             order.append("second")
 
-    with crew(server, lease_seconds=0.6).acquire("long", lambda who: None, never):
+    with crew(server, lease_seconds=seconds).acquire("long", lambda who: None, never):
         thread = threading.Thread(target=second)
         thread.start()
-        time.sleep(1.5)
+        time.sleep(2.5 * seconds)
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
@@ -211,10 +210,7 @@ def test_a_redis_that_is_back_is_asked_again(tmp_path: Path, monkeypatch: pytest
             assert one.index.lookup(["f"]) == {}
             with loopback.redis(tmp_path, port=first.port) as second:
                 client = redis.Redis(port=second.port, decode_responses=True)
-                until = time.monotonic() + 20
-                while not client.hget(HOLDERS, "x") and time.monotonic() < until:
-                    time.sleep(0.05)
-                assert client.hget(HOLDERS, "x"), "its holder told it who holds the lease"
+                until(lambda: client.hget(HOLDERS, "x"), "its holder tells it who holds the lease")
                 assert not one.lost("x")
     assert len(said) == 1
 
@@ -248,9 +244,7 @@ def test_sentinel_and_cluster_by_url(tmp_path: Path, kind: str) -> None:
         url = f"redis+cluster://127.0.0.1:{one.port}"
         if kind == "cluster":
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-            until = time.monotonic() + 20
-            while client.cluster("INFO")["cluster_state"] != "ok" and time.monotonic() < until:
-                time.sleep(0.05)
+            until(lambda: client.cluster("INFO")["cluster_state"] == "ok")
         else:
             watcher = stack.enter_context(loopback.sentinel(tmp_path / "sentinel", one.port))
             url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watcher.port}/swarm/0"
@@ -333,7 +327,7 @@ def test_a_redis_that_dies_while_a_lease_is_held_stops_nobody(tmp_path: Path) ->
         one = crew(server, said, lease_seconds=0.3)
         with one.acquire("x", lambda who: None, never):
             server.kill()
-            time.sleep(0.5)
+            until(lambda: said)
     assert len(said) == 1
     assert "no connection" in said[0]
 

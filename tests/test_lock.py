@@ -11,13 +11,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tasks.base import commands, lock
 from tasks.base.errors import UserError
 from tests.conftest import ROOT
+from tests.waiting import patience, until
 
 # Holds a lock in another process until its input ends.
 HOLDER = """
@@ -180,7 +183,26 @@ def test_a_file_system_without_locks_is_a_sentence(path: Path, monkeypatch: pyte
         pass
 
 
-def test_sharers_do_not_wait_for_each_other_and_one_alone_waits_for_all(path: Path) -> None:
+@pytest.fixture
+def polls(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Wait until whoever waits for a lock has looked so often."""
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=sleep))
+
+    def wait(times: int) -> None:
+        until(lambda: len(looks) >= times)
+
+    return wait
+
+
+def test_sharers_do_not_wait_for_each_other_and_one_alone_waits_for_all(
+    path: Path, polls: Callable[[int], None]
+) -> None:
     other = Holder("shared", path)
     with lock.shared(path, lambda: pytest.fail("it waits")):
         pass
@@ -194,9 +216,10 @@ def test_sharers_do_not_wait_for_each_other_and_one_alone_waits_for_all(path: Pa
 
     waiting = threading.Thread(target=alone)
     waiting.start()
-    assert not got.wait(0.3)
+    polls(2)
+    assert not got.is_set()
     other.end()
-    assert got.wait(10)
+    assert got.wait(patience())
     waiting.join()
 
 
@@ -209,7 +232,9 @@ def test_a_killed_holder_holds_nothing(path: Path) -> None:
     other.end()
 
 
-def test_who_waits_says_so_once_and_ends_when_the_run_is_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_says_so_once_and_ends_when_the_run_is_stopped(
+    path: Path, monkeypatch: pytest.MonkeyPatch, polls: Callable[[int], None]
+) -> None:
     other = Holder("held", path)
     said: list[str] = []
     stopped = threading.Event()
@@ -221,15 +246,17 @@ def test_who_waits_says_so_once_and_ends_when_the_run_is_stopped(path: Path, mon
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    time.sleep(0.3)
+    polls(2)
     stopped.set()
-    waiting.join(10)
+    waiting.join(patience())
     assert not waiting.is_alive()
     assert said == ["waits"]
     other.end()
 
 
-def test_a_file_that_was_removed_while_somebody_waited_locks_nobody_out_and_nobody_in(path: Path) -> None:
+def test_a_file_that_was_removed_while_somebody_waited_locks_nobody_out_and_nobody_in(
+    path: Path, polls: Callable[[int], None]
+) -> None:
     other = Holder("held", path)
     locked = threading.Event()
     ended = threading.Event()
@@ -237,21 +264,23 @@ def test_a_file_that_was_removed_while_somebody_waited_locks_nobody_out_and_nobo
     def wait() -> None:
         with lock.exclusive(path):
             locked.set()
-            ended.wait(10)
+            ended.wait(patience())
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    time.sleep(0.2)
+    polls(2)
     path.unlink()
     other.end()
-    assert locked.wait(10)
+    assert locked.wait(patience())
     with lock.try_exclusive(path) as ours:
         assert not ours, "both lock the file that is there now"
     ended.set()
     waiting.join()
 
 
-def test_what_came_in_place_of_a_file_that_was_removed_while_somebody_waited_is_refused(path: Path) -> None:
+def test_what_came_in_place_of_a_file_that_was_removed_while_somebody_waited_is_refused(
+    path: Path, polls: Callable[[int], None]
+) -> None:
     other = Holder("held", path)
     said: list[str] = []
 
@@ -264,10 +293,10 @@ def test_what_came_in_place_of_a_file_that_was_removed_while_somebody_waited_is_
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    time.sleep(0.2)
+    polls(2)
     path.unlink()
     path.mkdir()
     other.end()
-    waiting.join(10)
+    waiting.join(patience())
     assert len(said) == 1
     assert said[0].startswith(f"{path}: this file cannot be locked: ")

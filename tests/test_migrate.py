@@ -442,7 +442,7 @@ def test_users_and_memories_survive_the_way_there_and_back(deployment: Deploymen
 
     user = {"username": "before", "password": "a-password-of-before"}
     text = "The spare key is under the blue flowerpot."
-    with httpx.Client(timeout=30, trust_env=False) as client:
+    with httpx.Client(timeout=None, trust_env=False) as client:
 
         def token() -> dict[str, str]:
             answer = client.post(f"{deployment.auth}/token", data=user).raise_for_status()

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker, file_in, printed
+from tests.waiting import HELD, let_go, patience, until
 
 pytestmark = pytest.mark.engine
 
@@ -83,13 +84,6 @@ def inside(lab: Lab, name: str, path: str) -> str:
     return file_in(lab.ref(name), path, lab.folder.parent)
 
 
-def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "what the test waits for did not come"
-        time.sleep(0.01)
-
-
 def statuses(lab: Lab, name: str) -> list[str]:
     return [build["status"] for build in json.loads(lab.doit("history", name, "--json").stdout)]
 
@@ -145,16 +139,17 @@ def test_a_folder_that_was_another_for_a_while_does_not_pass_for_what_it_is(pair
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_a_build_was_sent_that_was_ended_is_in_no_later_one(pair: Lab, number: int) -> None:
     """The builder holds B, with A's size and time, and nobody came to see that anything had moved."""
-    pair.write({"base/Dockerfile": "FROM tst-busybox:1\nCOPY file /base/\nRUN sleep 3\n"})
+    pair.write({"base/Dockerfile": f"FROM tst-busybox:1\nCOPY file /base/\n{HELD}\n"})
     mine, kept = pair.folder / "base/file", pair.folder / "A"
     shutil.copy2(mine, kept)
     log = pair.folder / ".doit-images/compose.yml/logs/base.log"
     edit = f"cd '{pair.folder}'; sed -i s/A/B/ base/file; touch -r A base/file"
     argv = [sys.executable, "-c", HOOKED, "base", "1", edit, "true", "base"]
     run = subprocess.Popen(argv, cwd=ROOT, env=pair.env(), start_new_session=True)
-    _until(lambda: log.exists() and "RUN sleep 3" in log.read_text())
+    until(lambda: log.exists() and "sleep 0.1" in log.read_text())
     os.kill(run.pid, number)
-    assert run.wait(60) != 0
+    assert run.wait(patience()) != 0
+    let_go(pair.prefix)
     shutil.copy2(kept, mine)
     assert pair.build() == {"base": "built", "app": "built"}
     assert inside(pair, "base", "/base/file") == mine.read_text() == PAIR["base/file"].replace("PREFIX", pair.prefix)
@@ -169,7 +164,7 @@ def test_an_edit_that_is_undone_at_any_time_of_a_build_of_30_megabytes(lab: Lab,
         (lab.folder / "file").write_text(mine)
         (lab.folder / "a").write_bytes(bytes([number]) * 30_000_000)
         run = lab.start("build_optimized")
-        _until(lambda: log.exists() and "load build context" in log.read_text())
+        until(lambda: log.exists() and "load build context" in log.read_text())
         (lab.folder / "file").write_text("B, which nobody asked for\n")
         time.sleep(seconds)
         (lab.folder / "file").write_text(mine)

@@ -8,7 +8,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from tasks.pruning import disk_usage
 from tasks.run import Run
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker, file_in
+from tests.waiting import HELD, let_go, patience, until
 
 pytestmark = pytest.mark.engine
 
@@ -185,14 +185,15 @@ def test_an_edit_during_the_build_does_not_pass_for_built(lab: Lab, busybox: str
     lab.write(
         {
             "compose.yml": "name: PREFIX\nservices: {slow: {image: PREFIX/slow, build: {context: .}}}\n",
-            "Dockerfile": f"FROM {busybox}\nCOPY file.txt /\nRUN sleep 2; cat /proc/sys/kernel/random/uuid\n",
+            "Dockerfile": f"FROM {busybox}\nCOPY file.txt /\n{HELD}\nRUN cat /proc/sys/kernel/random/uuid\n",
             "file.txt": "before, in PREFIX\n",
         }
     )
     run = lab.start("build_optimized")
     log = lab.folder / ".doit-images/compose.yml/logs/slow.log"
-    _until(lambda: log.exists() and "sleep" in log.read_text())
+    until(lambda: log.exists() and "sleep" in log.read_text())
     lab.write({"file.txt": "after\n"})
+    let_go(lab.prefix)
     output, _ = run.communicate()
     assert run.returncode == 0, output
     assert "slow: `file.txt` changed while it was built, building again (1 of 2)" in output
@@ -239,13 +240,13 @@ def test_two_runs_at_once_both_end_well(lab: Lab, busybox: str) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_killed_at_any_time_the_next_run_is_right(lab: Lab, busybox: str, number: signal.Signals) -> None:
     lab.write(FAMILY)
-    slow = f"FROM {busybox}\nCOPY base.txt /\nRUN cat /proc/sys/kernel/random/uuid; sleep 4\n"
+    slow = f"FROM {busybox}\nCOPY base.txt /\nRUN cat /proc/sys/kernel/random/uuid; sleep 1000\n"
     lab.write({"base/Dockerfile": slow, "other/Dockerfile": slow.replace("base.txt", "other.txt")})
     run = lab.start("build_optimized")
     log = lab.folder / ".doit-images/compose.yml/logs/base.log"
-    _until(lambda: log.exists() and "sleep" in log.read_text())
+    until(lambda: log.exists() and "sleep" in log.read_text())
     run.send_signal(number)
-    output, _ = run.communicate(timeout=20)
+    output, _ = run.communicate(timeout=patience())
     assert run.returncode == (-number if number == signal.SIGKILL else 128 + number), output
     assert "Traceback" not in output
     if number != signal.SIGKILL:
@@ -301,12 +302,13 @@ def test_services_that_share_a_tag_build_it_once(lab: Lab) -> None:
 
 def test_an_edit_before_its_turn_is_simply_built(lab: Lab, busybox: str) -> None:
     lab.write(FAMILY)
-    slow = f"FROM {busybox}\nCOPY base.txt /\nRUN sleep 2; cat /proc/sys/kernel/random/uuid\n"
+    slow = f"FROM {busybox}\nCOPY base.txt /\n{HELD}\nRUN cat /proc/sys/kernel/random/uuid\n"
     lab.write({"base/Dockerfile": slow})
     run = lab.start("build_optimized")
     log = lab.folder / ".doit-images/compose.yml/logs/base.log"
-    _until(lambda: log.exists() and "sleep" in log.read_text())
+    until(lambda: log.exists() and "sleep" in log.read_text())
     lab.write({"app/app.txt": "edited while its parent was built\n"})
+    let_go(lab.prefix)
     output, _ = run.communicate()
     assert run.returncode == 0, output
     assert lab.actions() == FRESH
@@ -450,13 +452,6 @@ def test_it_writes_only_into_a_folder_that_ignores_itself(family: Lab) -> None:
     names = {path.name for path in family.folder.iterdir()}
     assert names == {".doit-images", "compose.yml", "base", "app", "other"}
     assert (family.folder / ".doit-images/.gitignore").read_text() == "*\n"
-
-
-def _until(condition: object, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "what the test waits for did not come"
-        time.sleep(0.05)
 
 
 def _commands_in(folder: Path) -> list[str]:

@@ -28,6 +28,7 @@ from tasks.sharing.registry import Registry
 from tasks.sharing.transport import Limits
 from tests import loopback
 from tests.conftest import ROOT, docker
+from tests.waiting import patience, until
 
 CONFIG = {
     "os": "linux",
@@ -252,13 +253,16 @@ def test_the_bytes_of_a_manifest_are_those_that_were_asked_for(fake: Fake) -> No
 
 
 def test_a_registry_that_hangs_or_drips_is_given_up(fake: Fake) -> None:
+    given_up = threading.Event()
+
     def hang(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
-        time.sleep(3)
+        given_up.wait(patience())
         return 200, {}, b"{}"
 
     fake.answer = hang
     with pytest.raises(Unavailable, match="does not answer in time"):
         Registry(fake.address, connect=0.3, read=0.3).image("app/auth", "in-1", "linux/amd64")
+    given_up.set()
 
 
 def drips(where: str) -> Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]:
@@ -292,10 +296,8 @@ def drips(where: str) -> Callable[[BaseHTTPRequestHandler], tuple[int, dict[str,
 @pytest.mark.parametrize("where", ["body", "headers", "redirect", "token"])
 def test_an_answer_that_drips_is_given_up_in_time(fake: Fake, where: str) -> None:
     fake.answer = drips(where)
-    began = time.monotonic()
     with pytest.raises(Unavailable, match="does not answer in time"):
         Registry(fake.address, connect=0.3, read=0.3).image("app/auth", "in-1", "linux/amd64")
-    assert time.monotonic() - began < 10, "and not when all has come"
 
 
 def test_an_endless_token_is_given_up(fake: Fake) -> None:
@@ -327,11 +329,9 @@ def test_a_run_that_is_stopped_waits_for_no_registry(fake: Fake) -> None:
         "share.look({str(number): Wanted(f'app/{number}', 'ab' * 32, 'linux/amd64') for number in range(20)})\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, fake.address], cwd=ROOT) as process:
-        until = time.monotonic() + 60
-        while len(fake.seen) < 8 and time.monotonic() < until:
-            time.sleep(0.02)
+        until(lambda: len(fake.seen) >= 8)
         process.terminate()
-        assert process.wait(20) == 128 + signal.SIGTERM
+        assert process.wait(patience()) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -26,6 +26,7 @@ from tasks.buildkit.progress import Progress
 from tasks.planning.action import Action
 from tasks.ui.board import BAD, GOOD, Board, Row
 from tasks.ui.live import lines, overall, remaining
+from tests.waiting import lasting, until
 
 ROOT = Path(__file__).resolve().parent.parent
 CAPTURED = ROOT / "tests" / "buildkit"
@@ -98,7 +99,7 @@ def project(tmp_path: Path) -> Path:
 def doit(project: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "TERM": "xterm", **environ}
     argv = [sys.executable, "-m", "doit", *args]
-    return subprocess.run(argv, cwd=project, capture_output=True, text=True, env=env, timeout=60)
+    return subprocess.run(argv, cwd=project, capture_output=True, text=True, env=env)
 
 
 def test_no_terminal_one_line_at_the_start_and_one_block_at_the_end(project: Path) -> None:
@@ -200,9 +201,9 @@ class Terminal:
 
     def read(self, seconds: float) -> bool:
         """Read for so long; whether the command still runs."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            if select.select([self._fd], [], [], left)[0]:
+        goes_on = lasting(seconds)
+        while goes_on():
+            if select.select([self._fd], [], [], seconds)[0]:
                 try:
                     data = os.read(self._fd, 65536)
                 except OSError:
@@ -212,12 +213,14 @@ class Terminal:
         return True
 
     def wait_for(self, text: str) -> list[str]:
-        for _ in range(300):
+        def is_shown() -> bool:
             running = self.read(0.1)
-            if any(text in line for line in self.screen.display):
-                return [line.rstrip() for line in self.screen.display]
-            assert running, f"{text!r} never came:\n" + "\n".join(self.screen.display)
-        raise AssertionError(f"{text!r} never came:\n" + "\n".join(self.screen.display))
+            shown = any(text in line for line in self.screen.display)
+            assert running or shown, f"{text!r} never came:\n" + "\n".join(self.screen.display)
+            return shown
+
+        until(is_shown, lambda: f"{text!r}:\n" + "\n".join(self.screen.display))
+        return [line.rstrip() for line in self.screen.display]
 
     def finish(self) -> tuple[int, list[str]]:
         while self.read(0.2):

@@ -33,6 +33,7 @@ from tasks.testing import stage
 from tests import loopback
 from tests.conftest import ROOT, Lab, file_in
 from tests.test_plan import made
+from tests.waiting import patience, until
 
 FILE = Path("compose.yml")
 
@@ -64,13 +65,6 @@ def test_a_declaration_that_is_wrong_is_one_sentence(declared: object, why: str)
     assert str(caught.value).startswith("compose.yml: x-build-needs")
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < limit
-        time.sleep(0.002)
-
-
 def together(room: Room, needs: list[tuple[float, Needs]]) -> tuple[list[int], list[list[int]]]:
     """Let a thread for each of these take the room, while the whole of it is taken; the order in which they came in,
     and who was in it whenever somebody came in."""
@@ -94,9 +88,9 @@ def together(room: Room, needs: list[tuple[float, Needs]]) -> tuple[list[int], l
     with room.taken(0, Needs(room.cpus, room.memory), lambda: None):
         for thread in threads:
             thread.start()
-        wait_until(lambda: len(waiting) == len(needs))
+        until(lambda: len(waiting) == len(needs))
     for thread in threads:
-        thread.join(20)
+        thread.join(patience())
         assert not thread.is_alive()
     return order, seen
 
@@ -124,7 +118,7 @@ def test_what_needs_nothing_never_waits() -> None:
     with room.taken(1, Needs(2, 100), lambda: None):
         passed = threading.Thread(target=lambda: room.taken(0, NOTHING, lambda: None).__enter__())
         passed.start()
-        passed.join(20)
+        passed.join(patience())
         assert not passed.is_alive()
 
 
@@ -141,7 +135,7 @@ class Others:
     def acquire(self, turn: str, *_: object) -> Iterator[bool]:
         if turn == self._turn:
             self.asked.set()
-            assert self.ends.wait(20)
+            assert self.ends.wait(patience())
         yield True
 
     def holds(self, turn: str) -> bool:
@@ -196,7 +190,7 @@ def begins_builds(
 
 def all_end(*threads: threading.Thread) -> None:
     for thread in threads:
-        thread.join(20)
+        thread.join(patience())
         assert not thread.is_alive()
 
 
@@ -206,9 +200,9 @@ def test_who_waits_for_another_machine_takes_no_room(monkeypatch: pytest.MonkeyP
     run = run_with_room_for_one(tmp_path, others, ("waits", "goes"))
     begin = begins_builds(monkeypatch, run, lambda name: built.set() if name == "goes" else None)
     waits = begin("waits")
-    assert others.asked.wait(20)
+    assert others.asked.wait(patience())
     goes = begin("goes")
-    assert built.wait(20), "it has the room, and waits for another machine"
+    assert built.wait(patience()), "it has the room, and waits for another machine"
     others.ends.set()
     all_end(waits, goes)
 
@@ -220,7 +214,7 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     def builds(name: str) -> None:
         built.append(name)
-        assert {"first": first, "third": third}.get(name, first).wait(20)
+        assert {"first": first, "third": third}.get(name, first).wait(patience())
 
     with loopback.redis(tmp_path / "redis") as service:
         ours, other = (BuildCoordinator(f"redis://127.0.0.1:{service.port}/0", print) for _ in range(2))
@@ -230,15 +224,15 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
         monkeypatch.setattr(turns, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
         monkeypatch.setattr(room, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
         threads = [begin("first")]
-        wait_until(lambda: built == ["first"])
+        until(lambda: built == ["first"])
         threads.append(begin("second"))
-        wait_until(lambda: any(each.startswith("second waits for 1 of 1 processors") for each in noted))
+        until(lambda: any(each.startswith("second waits for 1 of 1 processors") for each in noted))
         with other.acquire(turn_of("second"), lambda who: None, lambda: False) as waited:
             assert not waited, "it was given back before anybody was told that there is no room"
             first.set()
-            wait_until(lambda: any(each.startswith(f"second waits for {os.uname().nodename}") for each in noted))
+            until(lambda: any(each.startswith(f"second waits for {os.uname().nodename}") for each in noted))
             threads.append(begin("third"))
-            wait_until(lambda: built == ["first", "third"])
+            until(lambda: built == ["first", "third"])
             third.set()
         all_end(*threads)
     assert built == ["first", "third", "second"]
@@ -316,7 +310,7 @@ def test_stages_that_test_and_a_build_once_more_wait_for_room_too(
     thread = threading.Thread(target=second, daemon=True)
     with room.taken(run, run.decide("first")):
         thread.start()
-        wait_until(lambda: bool(noted or built))
+        until(lambda: bool(noted or built))
         assert not built
     all_end(thread)
     assert noted == ["second waits for 1 of 1 processors, which other builds have"]
@@ -375,5 +369,5 @@ def task_child():
 def test_siblings_go_on_in_the_order_of_their_declaration(tmp_path: Path) -> None:
     (tmp_path / "dodo.py").write_text(DODO)
     argv = [sys.executable, "-m", "doit", "-f", str(tmp_path / "dodo.py"), "-n", "1", "--reporter", "zero"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(number) for number in range(30)]

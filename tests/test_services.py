@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from tasks.buildkit.buildx import build_argv
 from tasks.run import Run
 from tests.conftest import ROOT, docker
 from tests.owners import own
+from tests.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -89,7 +89,5 @@ def test_a_service_passes_its_own_tests(service: str, run: Run, stores: list[str
 
 
 def _await_health(container: str) -> None:
-    end = time.monotonic() + 120
-    while docker("inspect", "--format", "{{.State.Health.Status}}", container).stdout.strip() != "healthy":
-        assert time.monotonic() < end, docker("logs", container).stderr
-        time.sleep(0.2)
+    health = ("inspect", "--format", "{{.State.Health.Status}}", container)
+    until(lambda: docker(*health).stdout == "healthy\n", lambda: docker("logs", container).stderr)

@@ -46,6 +46,7 @@ from tests import loopback
 from tests.conftest import ROOT, Lab
 from tests.owners import own
 from tests.test_plan import made
+from tests.waiting import HELD, let_go, patience
 
 COMPOSE = """
 services:
@@ -387,7 +388,7 @@ def test_two_that_start_together_build_each_image_once(machines: tuple[Machine, 
 def test_a_killed_builder_is_taken_over(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     first, second = machines
     for machine in machines:
-        (machine.folder / "base.Dockerfile").write_text(f"FROM tst-busybox:1\nRUN sleep 15; date > /{first.prefix}\n")
+        machine.write({"base.Dockerfile": f"FROM tst-busybox:1\n{HELD}\nRUN date > /PREFIX\n"})
     with loopback.redis(tmp_path / "redis") as redis:
         for machine in machines:
             machine.environ["REDIS_URL"] = f"redis://127.0.0.1:{redis.port}/0"
@@ -403,6 +404,7 @@ def test_a_killed_builder_is_taken_over(machines: tuple[Machine, Machine], tmp_p
             said += line
             if "waits for" in line:
                 holder.kill()  # only doit dies, as when its machine does: nobody gives the lease back
+                let_go(second.prefix, second.env())
         assert waiter.wait() == 0, said
         holder.wait()
         assert outcomes(said) == {"base": "built"}
@@ -481,7 +483,7 @@ def test_what_is_forgotten_while_others_are_asked_about_is_not_known(monkeypatch
 
     def image(path: str, tag: str, platform: str) -> SharedImage:
         if path == "app/b":
-            assert known.wait(20)
+            assert known.wait(patience())
             one.forget(wanted("a"))
         return found
 

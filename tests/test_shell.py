@@ -7,13 +7,13 @@ import pty
 import select
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tasks.cli.action import typed
 from tests.conftest import ROOT, Lab, docker
+from tests.waiting import patience, until
 
 PROJECT = {
     "compose.yml": """
@@ -127,19 +127,12 @@ class Terminal:
         os.write(self._descriptor, text.encode())
 
     def wait_for(self, text: str) -> None:
-        eventually(lambda: text in self._read(), f"{text!r} on the terminal")
+        until(lambda: text in self._read(), f"{text!r} on the terminal")
 
     def _read(self) -> str:
         if select.select([self._descriptor], [], [], 0.1)[0]:
             self.text += os.read(self._descriptor, 65536).decode(errors="replace")
         return self.text
-
-
-def eventually(true: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < until, what
-        time.sleep(0.05)
 
 
 def test_it_is_a_terminal_and_goes_when_the_shell_ends(web: Lab) -> None:
@@ -150,7 +143,7 @@ def test_it_is_a_terminal_and_goes_when_the_shell_ends(web: Lab) -> None:
     terminal.wait_for("/dev/pts/0")
     terminal.wait_for("42x")
     terminal.type("false; exit\n")  # how the last command ended is no failure of the shell
-    assert terminal.process.wait(60) == 0, terminal.text
+    assert terminal.process.wait(patience()) == 0, terminal.text
     assert containers(web) == [f"{web.prefix}-web-1"]
 
 
@@ -159,9 +152,9 @@ def test_the_next_run_removes_the_one_of_a_run_that_was_killed(web: Lab) -> None
     terminal.wait_for("$ ")
     assert len(containers(web)) == 2
     os.kill(terminal.process.pid, signal.SIGKILL)
-    terminal.process.wait(60)
+    terminal.process.wait(patience())
     web.doit("shell", "web", "-")
-    eventually(lambda: containers(web) == [f"{web.prefix}-web-1"], "it goes")
+    until(lambda: containers(web) == [f"{web.prefix}-web-1"], "it goes")
 
 
 def test_words_with_an_equals_sign_are_the_commands() -> None:

@@ -7,6 +7,7 @@ The services themselves are tried by the end-to-end tests (`test_ci.py`).
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import re
@@ -26,6 +27,7 @@ import pyte
 import pytest
 
 from tests.conftest import ROOT, Lab, docker
+from tests.waiting import patience, until
 
 pytestmark = pytest.mark.engine
 
@@ -111,7 +113,7 @@ class Stack(Lab):
 
     def get(self, path: str = "/index.html") -> str:
         binding = self.containers()["web"]["NetworkSettings"]["Ports"]["80/tcp"][0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{binding['HostPort']}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{binding['HostPort']}{path}") as answer:
             return str(answer.read().decode())
 
     def close(self) -> None:
@@ -127,13 +129,6 @@ def stack(busybox: str, tmp_path: Path) -> Iterator[Stack]:
     one.write(PROJECT)
     yield one
     one.close()
-
-
-def wait_until(what: str, condition: Any, seconds: float = 60) -> None:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, f"after {seconds:g} seconds still not: {what}"
-        time.sleep(0.1)
 
 
 def test_up_builds_starts_and_waits_and_a_second_time_changes_nothing(stack: Stack) -> None:
@@ -258,8 +253,13 @@ def test_what_nothing_checks_and_dies_soon_was_never_ready(stack: Stack) -> None
 
 
 def test_what_takes_too_long_is_named(stack: Stack) -> None:
-    stack.write({"web/app/run": "exec sleep 1000\n"})
-    done = stack.doit("up_optimized", UP_SECONDS="3")
+    """It is given twice the time that all took when it was well."""
+    began = time.monotonic()
+    stack.up()
+    seconds = math.ceil(2 * (time.monotonic() - began))
+    never = "HEALTHCHECK --start-period=1h CMD false\n"
+    stack.write({"web/Dockerfile": PROJECT["web/Dockerfile"] + never})
+    done = stack.doit("up_optimized", UP_SECONDS=str(seconds))
     assert done.returncode != 0
     assert re.search(r"web: starting after \d+ s \(UP_SECONDS\)", done.stderr)
 
@@ -334,7 +334,7 @@ def test_killed_by_its_user_up_starts_it_again_and_crashed_the_engine_does(stack
         os.kill(process, signal.SIGKILL)
     except (PermissionError, ProcessLookupError):
         pytest.skip("a container's process can be killed from outside by root on the engine's machine only")
-    wait_until("the engine restarts it", lambda: stack.containers()["web"]["State"]["Pid"] not in (0, process))
+    until(lambda: stack.containers()["web"]["State"]["Pid"] not in (0, process), "the engine restarts it")
     stack.up()
     assert stack.ids() == ids
 
@@ -342,30 +342,31 @@ def test_killed_by_its_user_up_starts_it_again_and_crashed_the_engine_does(stack
 def test_unhealthy_is_no_dead_end(stack: Stack) -> None:
     stack.up()
     docker("exec", stack.ids()["store"], "rm", "/tmp/well")
-    wait_until("it is unhealthy", lambda: stack.containers()["store"]["State"]["Health"]["Status"] == "unhealthy")
+    until(lambda: stack.containers()["store"]["State"]["Health"]["Status"] == "unhealthy", "it is unhealthy")
     stack.up()
     assert stack.containers()["store"]["State"]["Health"]["Status"] == "healthy"
 
 
 def test_two_at_once(stack: Stack) -> None:
     running = [stack.start("up_optimized") for _ in range(2)]
-    said = [one.communicate(timeout=120)[0] for one in running]
+    said = [one.communicate(timeout=patience())[0] for one in running]
     assert [one.returncode for one in running] == [0, 0], said
     assert set(stack.containers()) == {"store", "web"}
 
 
 def test_an_interrupted_up_can_be_run_again(stack: Stack) -> None:
-    stack.write({"web/app/run": "sleep 5; " + PROJECT["web/app/run"]})
+    stack.write({"web/app/run": "until [ -e /tmp/go ]; do sleep 0.1; done; " + PROJECT["web/app/run"]})
     running = stack.start("up_optimized")
-    wait_until("web was started", lambda: stack.containers().get("web", {}).get("State", {}).get("Running"))
+    until(lambda: stack.containers().get("web", {}).get("State", {}).get("Running"), "web was started")
     running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=10) == 130
+    assert running.wait(patience()) == 130
+    docker("exec", stack.ids()["web"], "touch", "/tmp/go")
     stack.up()
     assert stack.containers()["web"]["State"]["Health"]["Status"] == "healthy"
 
 
 def test_ctrl_c_leaves_a_clean_terminal(stack: Stack) -> None:
-    stack.write({"web/app/run": "sleep 20; " + PROJECT["web/app/run"]})
+    stack.write({"web/Dockerfile": PROJECT["web/Dockerfile"] + "HEALTHCHECK --start-period=1h CMD false\n"})
     environ = {name: value for name, value in stack.env().items() if name not in ("NO_COLOR", "CI")}
     environ |= {"TERM": "xterm-256color"}
     child, terminal = pty.fork()
@@ -408,12 +409,11 @@ class Followed:
             self.said.append(line)
 
     def wait_for(self, text: str) -> None:
-        give_up = time.monotonic() + 60
-        while not any(text in line for line in self.said):
-            said = "".join(self.said)
-            assert self.process.poll() is None, f"ended before it said {text!r}:\n{said}"
-            assert time.monotonic() < give_up, f"does not say {text!r}:\n{said}"
-            time.sleep(0.1)
+        until(
+            lambda: any(text in line for line in self.said) or self.process.poll() is not None,
+            lambda: f"{text!r}:\n{''.join(self.said)}",
+        )
+        assert any(text in line for line in self.said), f"ended before it said {text!r}:\n{''.join(self.said)}"
 
 
 def test_edits_reach_the_running_services(stack: Stack) -> None:
@@ -425,7 +425,7 @@ def test_edits_reach_the_running_services(stack: Stack) -> None:
         ids, started = stack.ids(), stack.containers()["web"]["State"]["StartedAt"]
 
         stack.write({"web/www/index.html": "second\n"})
-        wait_until("a mounted file is served", lambda: stack.get() == "second\n")
+        until(lambda: stack.get() == "second\n", "a mounted file is served")
         stack.write({"web/app/README.md": "ignored\n"})
         assert stack.containers()["web"]["State"]["StartedAt"] == started
 
@@ -450,9 +450,9 @@ def test_edits_reach_the_running_services(stack: Stack) -> None:
 
         # Nobody waits for the health of what is edited again.
         stack.write({"web/settings": "ill\n"})
-        wait_until("it runs", lambda: docker("exec", stack.ids()["web"], "cat", "/settings").stdout == "ill\n")
+        until(lambda: docker("exec", stack.ids()["web"], "cat", "/settings").stdout == "ill\n", "it runs")
         stack.write({"web/settings": "3\n"})
-        wait_until("and the next", lambda: docker("exec", stack.ids()["web"], "cat", "/settings").stdout == "3\n")
+        until(lambda: docker("exec", stack.ids()["web"], "cat", "/settings").stdout == "3\n", "and the next")
         assert not any("unhealthy" in line for line in followed.said), followed.said
 
         stack.write({"web/Dockerfile": "FROM base\nCOPY nowhere /\n"})
@@ -460,7 +460,7 @@ def test_edits_reach_the_running_services(stack: Stack) -> None:
         assert stack.get() == "second\n"  # it runs on
     finally:
         followed.process.send_signal(signal.SIGINT)
-    assert followed.process.wait(timeout=10) == 130
+    assert followed.process.wait(patience()) == 130
     followed.process.stdout and followed.process.stdout.close()
     assert any("the stack still runs" in line for line in followed.said)
     assert stack.containers()["web"]["State"]["Running"]

@@ -38,6 +38,7 @@ from tasks.testing.planned import Planned, _planned
 from tests import loopback
 from tests.conftest import docker
 from tests.test_stack import Stack
+from tests.waiting import patience, until
 
 
 def project(tests: Any, *names: str) -> Project:
@@ -516,13 +517,12 @@ def test_a_failure_is_never_kept_and_says_what_was_said_last(shop: Shop) -> None
 
 @pytest.mark.engine
 def test_what_is_edited_while_it_runs_is_not_kept(shop: Shop) -> None:
-    shop.write({"api/run": "sleep 4\n"})
+    shop.write({"api/run": "until [ -e /tmp/go ]; do sleep 0.1; done\n"})
     with shop.start("test_image:api") as process:
-        until = time.monotonic() + 60
-        while not left_over() and time.monotonic() < until:
-            time.sleep(0.1)
+        container = until(left_over).split()[0]
         shop.write({"api/run": "exit 1\n"})
-        said, _ = process.communicate(timeout=60)
+        until(lambda: docker("exec", container, "touch", "/tmp/go").returncode == 0)
+        said, _ = process.communicate(timeout=patience())
     assert process.returncode == 0, said
     assert "changed while it ran" in said
     assert run(shop, "test_image:api", status=1) == {}

@@ -14,6 +14,7 @@ import pytest
 from tests import pretended
 from tests.conftest import Lab
 from tests.pretended import PretendedEngine
+from tests.waiting import patience
 
 FILES = {
     "compose.yml": """
@@ -219,7 +220,7 @@ def test_a_service_that_does_not_get_well_is_named_with_its_last_lines(shop: Sho
     lab, _ = shop
     text = (lab.folder / "compose.yml").read_text()
     (lab.folder / "compose.yml").write_text(f"{text}  sick: {{image: shop/sick, build: {{context: worker}}}}\n")
-    done = lab.doit("up_optimized", UP_SECONDS="3")
+    done = lab.doit("up_optimized")
     assert done.returncode != 0
     assert "sick: unhealthy" in done.stderr
     assert "its last health check said: sick is unhealthy" in done.stderr
@@ -254,7 +255,7 @@ def test_a_run_that_waits_for_a_registry_that_hangs_is_interrupted(shop: Shop) -
             with connection:
                 connection.recv(1)  # it has asked, and nobody will answer
                 doit.send_signal(signal.SIGINT)
-                assert doit.wait(30) == 128 + signal.SIGINT
+                assert doit.wait(patience()) == 128 + signal.SIGINT
             assert doit.stdout
             said = doit.stdout.read()
     assert "Traceback" not in said

@@ -402,7 +402,7 @@ class Tree(Stack):
         return {line.split()[0]: line.partition(" ")[2].partition("->")[0] for line in lines}
 
     def page(self, path: str = "") -> str:
-        with urllib.request.urlopen(f"http://{self.running()['web']}/{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{self.running()['web']}/{path}") as answer:
             return str(answer.read().decode()).strip()
 
     def inside(self, script: str, service: str = "web") -> str:
@@ -452,7 +452,7 @@ def trees(busybox: str, tmp_path: Path) -> Iterator[list[Tree]]:
 def up_at_once(trees: list[Tree]) -> list[str]:
     """Bring all up side by side; what each said."""
     started = [tree.start("up_optimized") for tree in trees]
-    said = [process.communicate(timeout=300)[0] for process in started]
+    said = [process.communicate()[0] for process in started]
     assert [process.returncode for process in started] == [0] * len(trees), "\n".join(said)
     return said
 

@@ -1,7 +1,7 @@
 """How long does a test wait? Until what it waits for has come, and no test says in how many seconds that must be.
 
-A machine that does other things takes ten times as long as it does alone. So whoever has waited for a minute measures
-what starting Python takes at that moment, and gives up once it has taken thousands of times as long.
+A machine that does other things takes ten times as long as it does alone. So time is counted in how long it takes at
+that moment to start Python: a second is what is one on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -9,29 +9,56 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import pytest
 
-_LEAST_SECONDS, _TIMES = 60.0, 4000.0
+_START_SECONDS = 0.012  # what that takes there
+_USUAL_SECONDS = 60.0  # for what takes a few
+_POLL_SECONDS = 0.02
 Answer = TypeVar("Answer")
 
 
-def patience() -> float:
-    """How many seconds to wait now for what takes no more than a few on a machine that does nothing else."""
+def patience(seconds: float = _USUAL_SECONDS) -> float:
+    """How long to wait now for what comes within so many seconds on a machine that does nothing else."""
     began = time.monotonic()
     subprocess.run([sys.executable, "-S", "-c", ""], check=True)
-    return max(_LEAST_SECONDS, _TIMES * (time.monotonic() - began))
+    return seconds * max(1.0, (time.monotonic() - began) / _START_SECONDS)
 
 
-def until(condition: Callable[[], Answer], what: Callable[[], object] | str = "what it waits for") -> Answer:
-    """Wait until ``condition`` gives something that counts as true, and return that. The test fails when it does not
-    come for much too long, with ``what`` in its words."""
+def comes(condition: Callable[[], Answer], seconds: float = _USUAL_SECONDS) -> Answer:
+    """Wait until ``condition`` gives something that counts as true, at most ``patience``; what it gave last."""
     began = time.monotonic()
     while not (answer := condition()):
         waited = time.monotonic() - began
-        if waited > _LEAST_SECONDS and waited > patience():
-            pytest.fail(f"it did not come in {waited:.0f} s: {what() if callable(what) else what}")
-        time.sleep(0.02)
+        if waited > seconds and waited > patience(seconds):
+            break
+        time.sleep(_POLL_SECONDS)
     return answer
+
+
+def until(condition: Callable[[], Answer], what: Callable[[], object] | str = "what it waits for") -> Answer:
+    """Wait until ``condition`` gives something that counts as true, and return that; else the test fails with ``what``
+    in its words."""
+    if not (answer := comes(condition)):
+        pytest.fail(f"it did not come: {what() if callable(what) else what}")
+    return answer
+
+
+def lasting(seconds: float) -> Callable[[], bool]:
+    """Whether less than so many seconds have passed since now: for what goes on for a while, whatever it gets done."""
+    began = time.monotonic()
+    return lambda: time.monotonic() - began < seconds
+
+
+HELD = "RUN --mount=type=cache,id=PREFIX,target=/held until [ -e /held/go ]; do sleep 0.1; done; true"
+"""A step of a laboratory's Dockerfile, on busybox, that goes on until ``let_go``: what the test does meanwhile has all
+the time that it takes."""
+
+
+def let_go(prefix: str, environ: Mapping[str, str] | None = None) -> None:
+    """Let the steps ``HELD`` of the laboratory with this prefix end, on the engine that ``environ`` leads to."""
+    mount = f"--mount=type=cache,id={prefix},target=/held"
+    step = f"FROM tst-busybox:1\nRUN {mount} touch /held/go\n".encode()
+    subprocess.run(["docker", "build", "--no-cache", "--quiet", "-"], input=step, env=environ, check=True)

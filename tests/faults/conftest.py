@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from tasks.base.errors import UserError
 from tests.faults import fuzzing, guided
 from tests.faults.project import Project
+from tests.waiting import lasting
 
 _HERE = Path(__file__).resolve().parent
 MINUTES = float(os.environ.get("FAULTS_MINUTES") or 0)
@@ -71,8 +71,8 @@ class Rounds:
 
     def of(self, few: int, many: int) -> Iterator[int]:
         """Numbers from 0: ``few`` of them in a usual run, at most ``many`` in one that was given time."""
-        until = time.monotonic() + self._seconds
-        while self.done < (many if self._seconds else few) and (not self._seconds or time.monotonic() < until):
+        goes_on = lasting(self._seconds) if self._seconds else lambda: True
+        while self.done < (many if self._seconds else few) and goes_on():
             yield self.done
             self.done += 1
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.temporary_engine import TemporaryEngine
 from tasks.base.errors import UserError
 from tasks.engine.client import Engine
-from tests.faults.project import wait_until
+from tests.waiting import comes, patience
 
 
 class Daemon:
@@ -47,8 +47,8 @@ class Daemon:
         os.kill(pid, number)
         for process in self._ours:
             if process.pid == pid:
-                process.wait(60)
-        assert wait_until(lambda: ended(pid), 60), "the engine does not end"
+                process.wait(patience())
+        assert comes(lambda: ended(pid), 60), "the engine does not end"
 
     def start(self, data: Path | None = None) -> None:
         """Start it again, with what it held, or with another disk."""
@@ -64,7 +64,7 @@ class Daemon:
                 environ.pop(name, None)
             process = subprocess.Popen(argv, env=environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self._ours.append(process)
-        assert wait_until(lambda: process.poll() is not None or self.answers(), 60), "the engine does not start"
+        assert comes(lambda: process.poll() is not None or self.answers(), 60), "the engine does not start"
         assert process.poll() is None, (self.folder / "log").read_text()[-2000:]
 
     def answers(self) -> bool:
@@ -77,7 +77,7 @@ class Daemon:
         for process in self._ours:
             if process.poll() is None:
                 process.terminate()
-                process.wait(60)
+                process.wait(patience())
 
 
 def ended(pid: int) -> bool:

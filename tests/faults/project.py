@@ -7,14 +7,14 @@ import json
 import os
 import signal
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.temporary_engine import TemporaryEngine
 from tasks.engine.client import Engine
 from tests.conftest import ROOT, Lab
+from tests.waiting import comes
 
 BUSYBOX = "tst-busybox:1"
 # Each image and the one that it is built on.
@@ -123,7 +123,7 @@ class Project(Lab):
 
     def assert_clean(self) -> None:
         """Nothing is left that a run has only for its own time."""
-        assert wait_until(lambda: not self.processes(), SOON), self.processes()
+        assert comes(lambda: not self.processes(), SOON), self.processes()
         assert (self.left_files(), self.temporary_names()) == ([], [])
         assert not self.docker("ps", "--all", "--quiet").split()
 
@@ -137,16 +137,6 @@ def running(word: str, besides: int = 0) -> dict[int, str]:
             if known and int(folder.name) != besides:
                 found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:300]
     return found
-
-
-def wait_until(what: Callable[[], object], seconds: float) -> bool:
-    """Whether that came true in this time."""
-    until = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ from benchmarks.temporary_engine import TemporaryEngine
 from tests.conftest import ROOT
 from tests.faults.conftest import Rounds
 from tests.faults.daemon import Daemon
-from tests.faults.project import BUSYBOX, PARENTS, Project, ended, wait_until
+from tests.faults.project import BUSYBOX, PARENTS, Project, ended
+from tests.waiting import comes
 
 pytestmark = pytest.mark.engine
 
@@ -57,9 +58,9 @@ def test_it_ends_in_the_middle_of_a_build_and_comes_back(
         with ended(project.begun()) as doit:
             time.sleep(rounds.chance.uniform(0.2, 2))
             daemon.end(number)
-            assert wait_until(lambda: doit.poll() is not None, 60), project.output
+            assert comes(lambda: doit.poll() is not None, 60), project.output
         assert "Traceback" not in project.output, project.output
-        assert wait_until(lambda: not project.processes(), 5)
+        assert comes(lambda: not project.processes(), 5)
         daemon.start()
         is_right_after(project)
 

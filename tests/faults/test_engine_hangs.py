@@ -11,7 +11,8 @@ import pytest
 from benchmarks.temporary_engine import TemporaryEngine
 from tests.faults.conftest import Rounds
 from tests.faults.daemon import Daemon
-from tests.faults.project import SOON, Project, ended, wait_until
+from tests.faults.project import SOON, Project, ended
+from tests.waiting import comes
 
 pytestmark = pytest.mark.engine
 # Pings of 10 s: one before a plan; two while a build is silent, and those that what is left costs.
@@ -49,11 +50,11 @@ def test_each_command_says_so(project: Project, daemon: Daemon, rounds: Rounds) 
     chosen = rounds.chance.sample(WORDS, len(WORDS))
     for number in rounds.of(2, len(WORDS)):
         with daemon.hanging(), ended(project.begun(*chosen[number])) as doit:
-            assert wait_until(lambda: doit.poll() is not None, PATIENCE), (chosen[number], project.output)
+            assert comes(lambda: doit.poll() is not None, PATIENCE), (chosen[number], project.output)
         assert doit.returncode != 0, chosen[number]
         assert sentences(project.output), (chosen[number], project.output)
         assert "Traceback" not in project.output, project.output
-        assert wait_until(lambda: not project.processes(), SOON)
+        assert comes(lambda: not project.processes(), SOON)
     assert project.doit("build_optimized").returncode == 0
     project.assert_right()
     project.assert_clean()
@@ -66,15 +67,15 @@ def test_it_hangs_in_the_middle_of_a_build(project: Project, daemon: Daemon) -> 
     whole = path.read_text()
     path.write_text(whole.replace("sleep 0.3", "sleep 600"))
     with ended(project.begun()) as doit:
-        assert wait_until(lambda: re.search(r"sleep 600", log_of(project)), 60), project.output
+        assert comes(lambda: re.search(r"sleep 600", log_of(project)), 60), project.output
         with daemon.hanging():
             began = time.monotonic()
-            assert wait_until(lambda: doit.poll() is not None, PATIENCE), project.output
+            assert comes(lambda: doit.poll() is not None, PATIENCE), project.output
             print(f"said after {time.monotonic() - began:.0f} s")
     assert doit.returncode != 0
     assert sentences(project.output), project.output
     assert "Traceback" not in project.output
-    assert wait_until(lambda: not project.processes(), 5)
+    assert comes(lambda: not project.processes(), 5)
     path.write_text(whole)
     assert project.doit("build_optimized").returncode == 0
     project.assert_right()
@@ -93,7 +94,7 @@ def test_one_that_only_takes_a_break_is_waited_for(project: Project, daemon: Dae
             time.sleep(0.3)
             with daemon.hanging():
                 time.sleep(2)
-        assert wait_until(lambda: doit.poll() is not None, 60)
+        assert comes(lambda: doit.poll() is not None, 60)
     assert doit.returncode == 0, project.output
     project.assert_right()
 
@@ -107,7 +108,7 @@ def test_a_build_that_takes_too_long_is_stopped(project: Project) -> None:
     assert re.search(r"right was not built in 12 s, during .*sleep 600.*, so it was stopped", done.stderr), done.stderr
     assert "BUILD_TIMEOUT says how long a build may take" in done.stderr
     assert "3 built, 1 failed (right)" in done.stderr
-    assert wait_until(lambda: not project.processes(), SOON)
+    assert comes(lambda: not project.processes(), SOON)
     path.write_text(whole)
     assert project.doit("build_optimized", BUILD_TIMEOUT="10m").returncode == 0
     project.assert_right()

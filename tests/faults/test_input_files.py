@@ -27,9 +27,10 @@ from tasks.inputs.reads import Copy
 from tasks.inputs.selection import View
 from tasks.inputs.tree import Index, Tree
 from tests.conftest import ROOT, needs_docker_command
-from tests.faults.project import SOON, wait_until
+from tests.faults.project import SOON
 from tests.faults.test_state_runs import is_sane
 from tests.test_whole_runs import Shop, opened
+from tests.waiting import comes
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_pipes_keep_nobody_waiting(tmp_path: Path) -> None:
     for name in (".env", "Dockerfile", ".dockerignore"):
         os.mkfifo(tmp_path / name)
     (tmp_path / "compose.yml").write_text("services: {app: {build: .}}\n")
-    subprocess.run([sys.executable, "-c", PIPES, str(tmp_path)], cwd=ROOT, timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", PIPES, str(tmp_path)], cwd=ROOT, check=True)
 
 
 def test_an_ignore_file_that_cannot_be_read(shop: Shop) -> None:
@@ -168,7 +169,7 @@ def test_an_ignore_file_that_cannot_be_read(shop: Shop) -> None:
     argv = lab.argv("plan", "--json")
     if os.getuid() == 0:
         argv = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *argv]
-    done = subprocess.run(argv, cwd=ROOT, env=lab.env(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, cwd=ROOT, env=lab.env(), capture_output=True, text=True)
     is_sane(done)
     assert done.returncode
     assert "web/.dockerignore: this file cannot be read: Permission denied" in done.stderr
@@ -277,9 +278,9 @@ def test_a_run_that_reads_a_huge_file_is_interrupted(shop: Shop) -> None:
     path = sparse(lab.folder / "worker/f", 2**40)
     with lab.start("plan") as doit:
         try:
-            assert wait_until(lambda: opens(doit.pid, path) or doit.poll() is not None, 30)
+            assert comes(lambda: opens(doit.pid, path) or doit.poll() is not None, 30)
             doit.send_signal(signal.SIGINT)
-            assert wait_until(lambda: doit.poll() is not None, SOON)
+            assert comes(lambda: doit.poll() is not None, SOON)
         finally:
             doit.kill()
         assert doit.stdout

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from tests.faults.conftest import Rounds
-from tests.faults.project import PARENTS, SOON, Project, ended, wait_until
+from tests.faults.project import PARENTS, SOON, Project, ended
+from tests.waiting import comes
 
 pytestmark = pytest.mark.engine
 SIGNALS = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM]
@@ -41,8 +42,8 @@ def test_a_run_is_killed(project: Project, rounds: Rounds, number: signal.Signal
                 continue
             (os.kill if whom == "doit alone" else os.killpg)(doit.pid, number)
             began = time.monotonic()
-            assert wait_until(lambda: doit.poll() is not None, SOON), "doit does not end"
-            assert wait_until(lambda: not project.processes(), SOON), (count, project.processes())
+            assert comes(lambda: doit.poll() is not None, SOON), "doit does not end"
+            assert comes(lambda: not project.processes(), SOON), (count, project.processes())
             rounds.took.append(time.monotonic() - began)
             assert "Traceback" not in project.output, project.output
         is_right_after(project)
@@ -54,14 +55,14 @@ def test_one_build_is_killed(project: Project, rounds: Rounds, number: signal.Si
     for _ in rounds.of(1, 200):
         project.edit(*some(rounds))
         with ended(project.begun()) as doit:
-            wait_until(lambda: builds(project) or doit.poll() is not None, 10)
+            comes(lambda: builds(project) or doit.poll() is not None, 10)
             time.sleep(rounds.chance.uniform(0, 0.5))
             try:
                 os.kill(builds(project)[0], number)
             except (IndexError, ProcessLookupError):
                 rounds.missed()
-            assert wait_until(lambda: doit.poll() is not None, 60), "doit does not end"
-            assert wait_until(lambda: not project.processes(), SOON)
+            assert comes(lambda: doit.poll() is not None, 60), "doit does not end"
+            assert comes(lambda: not project.processes(), SOON)
             assert "Traceback" not in project.output, project.output
         is_right_after(project)
 
@@ -81,8 +82,8 @@ def test_an_interrupt_while_python_starts_is_silent(project: Project, rounds: Ro
         with ended(project.started(as_doitw_does(project, "plan"))) as doit:
             time.sleep(0.3 * rounds.chance.random() if count else 0)
             doit.send_signal(signal.SIGINT)
-            assert wait_until(lambda: doit.poll() is not None, 20)
+            assert comes(lambda: doit.poll() is not None, 20)
         assert "Traceback" not in project.output, project.output
-        assert wait_until(lambda: not project.processes(), SOON)
+        assert comes(lambda: not project.processes(), SOON)
         assert project.actions() == dict.fromkeys(PARENTS, "build")
         project.assert_clean()

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import ROOT
-from tests.faults.project import SOON, Project, wait_until
+from tests.faults.project import SOON, Project
+from tests.waiting import comes
 
 pytestmark = pytest.mark.engine
 
@@ -51,12 +52,13 @@ class Terminal:
         os.write(self._ours, key)
 
     def read_until(self, what: Callable[[], object], seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        while not what() and time.monotonic() < until:
+        def read() -> bool:
             with contextlib.suppress(OSError):  # nobody has it open any more
                 if select.select([self._ours], [], [], 0.05)[0]:
                     self.shown += os.read(self._ours, 65536)
-        return bool(what())
+            return bool(what())
+
+        return comes(read, seconds)
 
     @property
     def hides_cursor(self) -> bool:
@@ -86,7 +88,7 @@ def test_the_terminal_is_as_it_was(project: Project, how: str) -> None:
             terminal.press(b"\x03")
         assert terminal.read_until(lambda: terminal.doit.poll() is not None, SOON + 1)
         assert terminal.read_until(lambda: not terminal.hides_cursor, SOON), terminal.shown[-500:]
-        assert wait_until(lambda: not project.processes(), SOON)
+        assert comes(lambda: not project.processes(), SOON)
         assert terminal.settings() == terminal.before
         assert b"Traceback" not in terminal.shown
     finally:

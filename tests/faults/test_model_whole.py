@@ -21,7 +21,8 @@ import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine
 from tests.faults.conftest import Rounds
-from tests.faults.project import BUSYBOX, PARENTS, SOON, Project, ended, wait_until
+from tests.faults.project import BUSYBOX, PARENTS, SOON, Project, ended
+from tests.waiting import comes
 
 pytestmark = pytest.mark.engine
 
@@ -135,8 +136,8 @@ class Walk:
         with ended(self.project.begun()) as doit:
             time.sleep(self.chance.uniform(0.1, 2))
             os.killpg(doit.pid, signal.SIGKILL)
-            assert wait_until(lambda: doit.poll() is not None, SOON)
-            assert wait_until(lambda: not self.project.processes(), SOON), self.project.processes()
+            assert comes(lambda: doit.poll() is not None, SOON)
+            assert comes(lambda: not self.project.processes(), SOON), self.project.processes()
         return ""
 
     def _assert_right(self) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.project import SOON, Project, wait_until
+from tests.faults.project import SOON, Project
+from tests.waiting import comes
 
 pytestmark = pytest.mark.engine
 
@@ -74,7 +75,7 @@ def test_an_index_that_does_not_do_its_work(project: Project, index: Index, does
     assert says in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     assert "3 built, 1 failed (right)" in done.stderr, done.stderr
-    assert wait_until(lambda: not project.processes(), SOON)
+    assert comes(lambda: not project.processes(), SOON)
     print(f"{does}: {time.monotonic() - began:.0f} s")
     index.does = "well"
     assert project.build() == {"right": "built"}

@@ -17,8 +17,9 @@ import pytest
 
 from tests import loopback
 from tests.conftest import ROOT
-from tests.faults.project import SOON, Project, ended, running, wait_until
+from tests.faults.project import SOON, Project, ended, running
 from tests.faults.test_kill_group import builds
+from tests.waiting import comes, patience
 
 pytestmark = pytest.mark.engine
 
@@ -133,7 +134,7 @@ def test_none_is_anywhere_else(project: Project, secrets: dict[str, str], tmp_pa
         said.append(("a failed build", f"{failed.stdout}{failed.stderr}".encode()))
         project.write({"right/Dockerfile": f"{good}RUN sleep 60\n"})
         with ended(project.begun()) as doit:
-            wait_until(lambda: [1 for argv in running(f"FAULTS_ID={project.id}").values() if "buildx" in argv], 20)
+            comes(lambda: [1 for argv in running(f"FAULTS_ID={project.id}").values() if "buildx" in argv], 20)
             time.sleep(1)
             doit.kill()
         said.append(("a killed run", project.output.encode()))
@@ -157,7 +158,7 @@ def test_no_process_that_knows_one_dumps_its_memory(project: Project, secrets: d
     before = set(Path(ROOT).iterdir())
     argv = ["prlimit", "--core=unlimited", *project.argv("build_optimized:right")]
     with ended(project.started(argv)) as doit:
-        assert wait_until(lambda: "built base" in project.output and builds(project), 60), project.output
+        assert comes(lambda: "built base" in project.output and builds(project), 60), project.output
         limits = {
             line: Path(f"/proc/{pid}/limits").read_text().partition("Max core file size")[2].split()[0]
             for pid, line in project.processes().items()
@@ -168,7 +169,7 @@ def test_no_process_that_knows_one_dumps_its_memory(project: Project, secrets: d
         os.kill(guard, signal.SIGSEGV)
         os.kill(builds(project)[0], signal.SIGABRT)
         doit.send_signal(signal.SIGQUIT)
-        doit.wait(20)
-        assert wait_until(lambda: not project.processes(), SOON)
+        doit.wait(patience())
+        assert comes(lambda: not project.processes(), SOON)
     assert set(Path(ROOT).iterdir()) == before
     assert not [*project.folder.rglob("core*"), *Path("/").glob("core*")], "the guard's folder is /"

@@ -15,8 +15,9 @@ import pytest
 from tasks.engine.client import Engine
 from tests import loopback
 from tests.faults.conftest import Rounds
-from tests.faults.project import BUSYBOX, PARENTS, SOON, Project, ended, wait_until
+from tests.faults.project import BUSYBOX, PARENTS, SOON, Project, ended
 from tests.faults.test_kill_group import builds
+from tests.waiting import comes
 
 pytestmark = pytest.mark.engine
 SIGNS = {
@@ -67,11 +68,11 @@ def test_what_machines_share_through_goes_in_the_middle_of_a_build(
         with Sharing(tmp_path / f"sharing-{count}") as sharing:
             project.edit(*PARENTS)
             with ended(project.begun("build_optimized", **sharing.environ)) as doit:
-                assert wait_until(lambda: builds(project) or doit.poll() is not None, 30)
+                assert comes(lambda: builds(project) or doit.poll() is not None, 30)
                 time.sleep(rounds.chance.uniform(0, 0.5))  # no more than the first is done: there are further ones
                 sharing.hit(which, number)
                 began = time.monotonic()
-                assert wait_until(lambda: doit.poll() is not None, PATIENCE), (which, number, project.output)
+                assert comes(lambda: doit.poll() is not None, PATIENCE), (which, number, project.output)
                 rounds.took.append(time.monotonic() - began)
                 sharing.wake()
             assert doit.returncode == 0, (which, number, project.output)
@@ -79,7 +80,7 @@ def test_what_machines_share_through_goes_in_the_middle_of_a_build(
             assert any(re.search(SIGNS[which], line) for line in told), (which, number, project.output)
             assert len(told) == 1, (which, number, told)
             assert "Traceback" not in project.output, project.output
-            assert wait_until(lambda: not project.processes(), SOON)
+            assert comes(lambda: not project.processes(), SOON)
             names = Engine(project.engine.address).snapshot().by_name
             assert not [name for name in names if name.startswith(sharing.environ["CACHE_REGISTRY"])]
             print(f"{which} {number.name}: {rounds.took[-1]:.1f} s")
@@ -101,10 +102,10 @@ def test_a_run_is_killed_during_a_push_and_one_during_a_pull(project: Project, t
 
         def killed_when(now: Callable[[], object]) -> None:
             with ended(project.begun("build_optimized:base", **sharing.environ)) as doit:
-                assert wait_until(lambda: now() or doit.poll() is not None, 60)
+                assert comes(lambda: now() or doit.poll() is not None, 60)
                 assert doit.poll() is None, project.output
                 os.killpg(doit.pid, signal.SIGKILL)
-                assert wait_until(lambda: not project.processes(), SOON)
+                assert comes(lambda: not project.processes(), SOON)
 
         killed_when(lent)
         assert lent(), "it was killed too late"
