@@ -104,7 +104,7 @@ def test_a_variable_that_is_not_known_here_counts_where_buildx_may_know_it(
 
 @needs_docker_command
 def test_every_variable_that_the_installed_buildx_knows_is_judged() -> None:
-    program = Path(plugins.direct(["docker", "buildx"], {})[0]).read_bytes()
+    program = Path(plugins.identity("docker-buildx").rsplit(" ", 2)[0]).read_bytes()
     found = re.findall(rb"(?:EXPERIMENTAL_BUILDKIT|BUILDX|BUILDKIT)_(?:(?!BUILDX_|BUILDKIT_)[A-Z0-9_])+", program)
     judged = (*CLEARED, *ATTESTING, *COUNTED, *HARMLESS, *ARGUMENTS)
     assert found
