@@ -143,6 +143,13 @@ def test_killed_for_memory() -> None:
             "the engine holds this parent",
         ),
         ("grpc: failed to unmarshal the received message: string field contains invalid UTF-8", "is no UTF-8"),
+        ("failed to build policy input: unsupported source scheme: oci-layout", "BUILDER_DRIVER=docker"),
+        (
+            "failed to solve: failed to read dockerfile: failed to load LLB: error evaluating the source policy: "
+            'source "local://dockerfile" not allowed by policy: action DENY',
+            "a policy refuses this",
+        ),
+        ("failed to evaluate policy caps: 1 error occurred: rego_compile_error", "<Dockerfile>.rego"),
         ("permission denied while trying to connect to the Docker daemon socket", "may not use the engine"),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify", "BUILD_CA_CERT"),
         ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "BUILD_CA_CERT"),

@@ -51,6 +51,11 @@ _HINTS = tuple(
         (r"string field contains invalid UTF-8",
          "a name in the build context is no UTF-8, which this BuildKit refuses: rename it, or hide it in the ignore "
          "file (`find . | LC_ALL=C.UTF-8 grep -avx '.*'` lists such names)"),
+        (r"unsupported source scheme: oci-layout",
+         "buildx cannot ask a build policy about images that a dedicated builder gets as folders: set "
+         "BUILDER_DRIVER=docker"),
+        (r"(?:not allowed|denied) by policy|failed to evaluate policy",
+         "a policy refuses this: `<Dockerfile>.rego` beside the Dockerfile, or EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"),
         (r"toomanyrequests|429 Too Many Requests",
          "the registry limits how much you may pull: `docker login`, or use a mirror"),
         # where nothing listens: see building.parents
