@@ -215,7 +215,7 @@ class _Auditor:
         targets = judge.targets((self._both.optimized_file,), environ)
         argv = ["docker", "buildx", "bake", "--progress=rawjson", "--file", "-"]
         progress, _ = _followed(argv, environ, judge.definition(targets, environ, output=["type=cacheonly"]))
-        worked = [step for step in progress.steps if step.work and step.index and not step.cached]
+        worked = progress.begun()
         # Of one target alone, bake does not say the name.
         found = {step.stage.split(" ")[0] for step in worked} if len(targets) > 1 else {*targets} if worked else set()
         return tuple(sorted(self._executed | {name for name in targets if judge.called(name) in found}))

@@ -51,6 +51,23 @@ def test_a_cold_build_is_understood() -> None:
     assert "#11 exporting layers done" in lines
 
 
+def test_what_began_is_told_from_what_buildkit_only_looked_for() -> None:
+    def vertex(name: str, *inputs: str, cached: bool = False) -> dict[str, object]:
+        at = "2026-12-01T09:08:07.1Z"
+        return {"digest": name, "name": name, "inputs": inputs, "started": at, "completed": at, "cached": cached}
+
+    looked, copied = vertex("[a 1/2] WORKDIR /x"), vertex("[a 2/2] COPY f /x", "[a 1/2] WORKDIR /x", cached=True)
+    for vertexes, begun in (
+        ([looked, copied], []),
+        ([looked], ["[a 1/2] WORKDIR /x"]),
+        ([looked, vertex("[a 2/2] COPY f /x", "[a 1/2] WORKDIR /x")], ["[a 2/2] COPY f /x"]),
+    ):
+        progress, _ = parsed(json.dumps({"vertexes": vertexes}).encode() + b"\n")
+        assert [step.name for step in progress.begun()] == begun
+    assert [step.number for step in parsed(COLD)[0].begun()] == [2, 3, 4, 2, 3]
+    assert parsed((CAPTURED / "warm.rawjson").read_bytes())[0].begun() == []
+
+
 def test_a_warm_build_is_all_cached() -> None:
     progress, lines = parsed((CAPTURED / "warm.rawjson").read_bytes())
     summary = progress.summary()

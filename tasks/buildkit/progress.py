@@ -176,6 +176,15 @@ class Progress:
         running = sorted((step for step in self._steps.values() if step.running), key=lambda step: step.index)
         return next((step for step in reversed(running) if step.number), running[-1] if running else None)
 
+    def begun(self) -> list[Step]:
+        """The instructions that ran or run, in the order in which they began. BuildKit looks for a result without
+        inputs (a WORKDIR on nothing) as if it ran it, and calls it cached only where somebody wants it: such a one
+        counts only where it is the last."""
+        used = {digest for step in self._steps.values() for digest in step.inputs}
+        steps = [step for step in self._steps.values() if step.work and step.started is not None and not step.cached]
+        ran = [step for step in steps if step.inputs or step.digest not in used]
+        return sorted(ran, key=lambda step: step.index)
+
     def failed(self) -> Step | None:
         """The step that ended the build; one that was only stopped because of another comes last."""
         failed = [step for step in self._steps.values() if step.error]

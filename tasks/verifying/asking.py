@@ -84,7 +84,7 @@ def ask(run: Run, name: str, declared: Declared) -> Answer:
         status, progress = _build(run, decision, _seen(run, declared, name, folder))
     steps = tuple((step.name, step.cached) for step in progress.steps if step.work)
     answer = answer._replace(steps=steps)
-    if step := next(_begun(progress), None):
+    if step := next(iter(progress.begun()), None):
         why = _gone(run, decision, step)
         return answer._replace(unasked=why) if why else answer._replace(step=step.name)
     if status:
@@ -149,18 +149,11 @@ def _build(run: Run, decision: Decision, target: Mapping[str, Any]) -> tuple[int
     with commands.start(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin) as process:
         for data in process.output():
             progress.feed(data)
-            if any(step.inputs for step in _begun(progress)):
+            if any(step.inputs for step in progress.begun()):
                 process.stop()
                 break
     progress.finish()
     return process.returncode, progress
-
-
-def _begun(progress: Progress) -> Iterator[Step]:
-    """The steps that run or ran, the first one first. BuildKit looks for one that has no inputs as if it ran it, and
-    calls it cached only then."""
-    begun = [step for step in progress.steps if step.work and step.started is not None and not step.cached]
-    yield from sorted(begun, key=lambda step: step.index)
 
 
 class _Made(NamedTuple):
