@@ -260,3 +260,27 @@ def test_compose_files(tmp_path: Path) -> None:
     assert project.compose_files({}, tmp_path) == (tmp_path / "compose.yaml", tmp_path / "compose.override.yaml")
     (tmp_path / ".env").write_text("COMPOSE_FILE=mine.yml\n")
     assert project.compose_files({}, tmp_path) == (tmp_path / "mine.yml",)
+
+
+@pytest.mark.parametrize(
+    ("there", "environ", "taken"),
+    [
+        (["compose.yaml", "compose.override.yml"], {}, ["compose.yaml", "compose.override.yml"]),
+        (["compose.yml", "docker-compose.override.yaml"], {}, ["compose.yml", "docker-compose.override.yaml"]),
+        (["docker-compose.yaml", "docker-compose.yml"], {}, ["docker-compose.yml"]),
+        (
+            ["compose.yaml", "compose.override.yaml", "compose.override.yml"],
+            {},
+            ["compose.yaml", "compose.override.yml"],
+        ),
+        ([".env=COMPOSE_PATH_SEPARATOR=,"], {"COMPOSE_FILE": "a.yml,b.yml"}, ["a.yml", "b.yml"]),
+        ([".env=COMPOSE_PATH_SEPARATOR=,\nCOMPOSE_FILE=a,b"], {}, ["a", "b"]),
+        ([".env=COMPOSE_FILE=a|b"], {"COMPOSE_PATH_SEPARATOR": "|"}, ["a", "b"]),
+    ],
+)
+def test_compose_files_are_those_that_compose_takes(
+    tmp_path: Path, there: list[str], environ: dict[str, str], taken: list[str]
+) -> None:
+    for name, _, text in (file.partition("=") for file in there):
+        (tmp_path / name).write_text(text)
+    assert project.compose_files(environ, tmp_path) == tuple(tmp_path / name for name in taken)

@@ -33,7 +33,11 @@ from tasks.compose.answer import EPOCH, PLATFORMS
 DEFAULT_FILE = "docker-compose.optimized.yml"
 _FORMAT = 10  # of project.json: raised whenever what is kept there changes its meaning
 _OPTIONAL = "x-optional-secrets"
-_COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+# In the order in which Compose looks for them: the first that is there, and the first of those that are put over it.
+_COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+_OVERRIDES = (
+    "compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml",
+)  # fmt: skip
 _REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
 # Arguments that BuildKit predefines: they count for no cache and no history, and may hold a proxy's password.
@@ -134,22 +138,20 @@ def compose_files(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
     """The project's Compose files, absolute: ``COMPOSE_FILE`` (several: by ``COMPOSE_PATH_SEPARATOR``), from the
     environment or from ``root/.env``, else our own declaration, else Compose's default names with their override.
     ``UserError`` for one that names none."""
-    stored = read_env(root / ".env") if "COMPOSE_FILE" not in environ else {}
+    stored = read_env(root / ".env") if "COMPOSE_FILE" not in environ or "COMPOSE_PATH_SEPARATOR" not in environ else {}
     named = environ.get("COMPOSE_FILE") or stored.get("COMPOSE_FILE", "")
     if named:
-        separator = environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
+        separator = environ.get("COMPOSE_PATH_SEPARATOR") or stored.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
         files = tuple((root / part).absolute() for part in named.split(separator) if part)
         if not files:
             raise UserError(f"COMPOSE_FILE is {named!r}, which names no file", remedy="unset it, or name one")
         return files
     if (root / DEFAULT_FILE).is_file():
         return (root / DEFAULT_FILE,)
-    for name in _COMPOSE_NAMES:
-        if (root / name).is_file():
-            stem, suffix = name.rsplit(".", 1)
-            override = root / f"{stem}.override.{suffix}"
-            return (root / name, override) if override.is_file() else (root / name,)
-    return (root / DEFAULT_FILE,)
+    first, over = (
+        next((root / name for name in names if (root / name).is_file()), None) for names in (_COMPOSE_NAMES, _OVERRIDES)
+    )
+    return tuple(filter(None, (first, over))) if first else (root / DEFAULT_FILE,)
 
 
 def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
