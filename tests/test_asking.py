@@ -151,7 +151,18 @@ def test_what_compose_says_is_told_to_buildx_whole() -> None:
     assert composed.options(targets["a"], {"C": "3"}) == [
         *("--build-arg", "A=1", "--build-arg", "B", "--build-arg", "C", "--file", "/p/d/Dockerfile", "--target", "t"),
         *("--platform", "linux/arm64", "--network", "host", "--shm-size", "9", "--secret", "id=t,src=/s"),
-        *("--secret", "id=u,env=U", "--ssh", "default", "--ulimit", "nofile=3", "--ulimit", "nproc=1:2", "--add-host", "a:1.2.3.4"),
+        *(
+            "--secret",
+            "id=u,env=U",
+            "--ssh",
+            "default",
+            "--ulimit",
+            "nofile=3",
+            "--ulimit",
+            "nproc=1:2",
+            "--add-host",
+            "a:1.2.3.4",
+        ),
         *("--allow", "security.insecure", "--allow", "network.host", "--build-context", "x=/x", "--label", "l=m", "/p"),
     ]
     remote = composed.targets({"services": {"a": {"build": {"context": "https://example.org/a.git"}}}})["a"]
