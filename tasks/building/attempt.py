@@ -8,12 +8,12 @@ image proves the first one.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from tasks.base import commands, leftovers
 from tasks.base.errors import printable
@@ -24,7 +24,7 @@ from tasks.building.context import as_built
 from tasks.building.events import ImageNoted, StepsChanged
 from tasks.building.parents import Vanished
 from tasks.building.silence import LOOK_SECONDS, Silence
-from tasks.buildkit import buildx
+from tasks.buildkit import buildx, by_bake
 from tasks.buildkit.progress import Progress
 from tasks.compose.project import Image
 from tasks.engine import plugins, temporary_tag
@@ -156,7 +156,8 @@ class ImageBuild:
                     environ=run.build_environ,
                     extra=(*target.extra, *apart.extra, *told),
                 )
-                stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
+                text = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
+                argv, stdin = by_bake.fitting(argv, text, run.build_environ, run.project.directory)
                 try:
                     status = self._follow(argv, stdin, progress, lines, until)
                 except commands.TimedOut:
@@ -164,14 +165,19 @@ class ImageBuild:
                 if status:
                     break
                 # The id is that of the configuration, or of an index; a registry wants the digest of the manifest.
-                ids[platform] = _digest_in(metadata) if target.pushed else iidfile.read_text().strip()
+                ids[platform] = _digest_in(metadata) if target.pushed else by_bake.image_id(iidfile.read_text())
             lines.write(change.line for change in progress.finish())
         if status and not progress.steps:
             buildx.require()
         return status, "" if status else build_target.one_id(run, self.inputs, target, ids)
 
     def _follow(
-        self, argv: Sequence[str], stdin: bytes | None, progress: Progress, lines: log.Log, until: float | None
+        self,
+        argv: Sequence[str],
+        stdin: bytes | IO[bytes] | None,
+        progress: Progress,
+        lines: log.Log,
+        until: float | None,
     ) -> int:
         run, env = self.run, self.run.build_environ
         seconds, silence = None if until is None else max(until - time.monotonic(), 0.001), Silence()
@@ -223,7 +229,7 @@ class ImageBuild:
 
 def _digest_in(metadata: Path) -> str:
     """The digest of what buildx says that it pushed."""
-    return str(json.loads(metadata.read_text())["containerimage.digest"])
+    return by_bake.digests(metadata.read_text())["containerimage.digest"]
 
 
 def _named(directory: Path, paths: Sequence[str]) -> str:

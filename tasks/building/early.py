@@ -20,6 +20,7 @@ from tasks.base import commands, leftovers
 from tasks.base.errors import UserError
 from tasks.building import build_target, sending, turns
 from tasks.building.context import as_built
+from tasks.buildkit import by_bake
 from tasks.engine import plugins
 from tasks.inputs import stamps
 from tasks.planning.action import Action
@@ -114,9 +115,10 @@ def _build(run: Run, decision: Decision, stage: str) -> None:
         contexts = {**image.contexts, **dict.fromkeys(decision.inputs.parents, str(nothing))}
         image = replace(image, target=stage, contexts=contexts)
         argv = build_target.stage_argv(run, decision, build_target.Stage(image, f"{folder}/id"), {})
-        stdin = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
+        text = None if image.dockerfile_inline is None else image.dockerfile_inline.encode()
+        env, directory = run.build_environ, run.project.directory
+        argv, stdin = by_bake.fitting(argv, text, env, directory)
         before = stamps.look(decision.inputs.parts)
         # The image's own build says it all again.
-        env = run.build_environ
-        commands.run(plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin)
+        commands.run(plugins.direct(argv, env), cwd=directory, env=env, stdin=stdin)
         sending.changes_since(index, before)

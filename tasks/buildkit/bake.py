@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from tasks.inputs.image_inputs import ImageInputs
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Keys that bake did not know from the beginning, and the version of buildx from which on it does.
 _SINCE = {"network": (0, 17), "entitlements": (0, 17), "extra-hosts": (0, 25)}
+ASKS_SINCE = (0, 19)
+"""From which version on bake asks for what ``allowances`` says."""
 
 
 def definition(images: Mapping[str, ImageInputs]) -> dict[str, Any]:
@@ -56,6 +58,11 @@ def untold(content: Mapping[str, Any], images: Mapping[str, ImageInputs], buildx
         if inputs.ignore:
             sentences.append(f"bake copies the folder {OWN_FOLDER} into {name}: its ignore file does not hide it")
     return sentences
+
+
+def unknown(target: Collection[str], buildx: str) -> list[str]:
+    """The keys of a target that this buildx would pass over."""
+    return [key for key, since in _SINCE.items() if key in target and not is_at_least(buildx, since)]
 
 
 def allowances(content: Mapping[str, Any], folder: Path) -> list[str]:
@@ -108,7 +115,7 @@ def _target(inputs: ImageInputs, names: Mapping[str, str]) -> dict[str, Any]:
         "network": image.network,
         "shm-size": image.shm_size,
         "ulimits": list(image.ulimits),
-        "extra-hosts": _hosts(image),
+        "extra-hosts": hosts(image.extra_hosts),
         "cache-from": list(image.cache_from),
         "cache-to": list(image.cache_to),
         "entitlements": list(entitlements(image)),
@@ -119,7 +126,7 @@ def _target(inputs: ImageInputs, names: Mapping[str, str]) -> dict[str, Any]:
         "tags": list(image.names),
         "output": ["type=docker"],
     }
-    target: dict[str, Any] = {key: _plain(value) for key, value in whole.items() if value}
+    target: dict[str, Any] = {key: plain(value) for key, value in whole.items() if value}
     for name in _from_environment(image):
         target.setdefault("args", {})[name] = f"${{{name}}}"
     return target
@@ -128,25 +135,31 @@ def _target(inputs: ImageInputs, names: Mapping[str, str]) -> dict[str, Any]:
 def _attestations(image: Image) -> Iterator[str]:
     for kind, value in (("provenance", image.provenance), ("sbom", image.sbom)):
         if value:
-            yield f"type={kind}" if value.lower() in ("true", "t", "1") else f"type={kind},{value}"
+            yield attestation(kind, value)
 
 
-def _plain(value: Any) -> Any:
+def attestation(kind: str, value: str) -> str:
+    """An attestation of this kind, as bake has it."""
+    return f"type={kind}" if value.lower() in ("true", "t", "1") else f"type={kind},{value}"
+
+
+def plain(value: Any) -> Any:
     """A value with its texts as bake must read them: it expands ``${…}`` and ``%{…}``."""
     if isinstance(value, str):
         return value.replace("${", "$${").replace("%{", "%%{")
     if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return {_plain(key): _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [plain(item) for item in value]
+    return {plain(key): plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _from_environment(image: Image) -> list[str]:
     return [name for name, value in _shown(image).items() if value is None and _VARIABLE.fullmatch(name)]
 
 
-def _hosts(image: Image) -> dict[str, str]:
+def hosts(lines: Iterable[str]) -> dict[str, str]:
+    """Names of hosts with their addresses, as bake has them."""
     addresses: dict[str, str] = {}
-    for line in image.extra_hosts:
+    for line in lines:
         name, _, address = line.partition(":")
         addresses[name] = f"{addresses[name]},{address}" if name in addresses else address
     return addresses

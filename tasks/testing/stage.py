@@ -14,7 +14,7 @@ from tasks.base import commands, leftovers, platforms
 from tasks.base.errors import UserError
 from tasks.building import build_target, log, parents, room, sending
 from tasks.building.context import as_built
-from tasks.buildkit import failure
+from tasks.buildkit import by_bake, failure
 from tasks.buildkit.progress import Progress
 from tasks.compose import secrets
 from tasks.engine import plugins
@@ -75,15 +75,13 @@ def _exported(out: Path, built_for: Sequence[str], engine: str) -> Path:
 
 
 def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progress, file: Path) -> int:
-    env = run.build_environ
-    stdin = None if inline is None else inline.encode()
+    env, directory = run.build_environ, run.project.directory
+    argv, stdin = by_bake.fitting(argv, None if inline is None else inline.encode(), env, directory)
     limit = run.settings.build_timeout or None
-    hide = secrets.hider(run.project.directory, env)
+    hide = secrets.hider(directory, env)
     with (
         log.opened(file) as lines,
-        commands.start(
-            plugins.direct(argv, env), cwd=run.project.directory, env=env, stdin=stdin, seconds=limit
-        ) as process,
+        commands.start(plugins.direct(argv, env), cwd=directory, env=env, stdin=stdin, seconds=limit) as process,
     ):
         for data in process.output():
             lines.write(hide(change.line) for change in progress.feed(data))

@@ -1,0 +1,135 @@
+"""Builds whose command line no system takes: Compose and `docker buildx bake` are the judges."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pytest
+
+from tasks.base.errors import UserError
+from tasks.buildkit import bake, buildx, by_bake
+from tasks.compose.project import Image, Secret
+from tasks.inputs.image_inputs import ImageInputs
+from tests.conftest import Lab, file_in
+
+# ${…} and %{…} are bake's own; the value is one of an argument whose name is that of a secret.
+BIG = "hunter2 ${x} %{if} $$ \\ \" ' é\n" + "b" * 200_000
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_an_argument_of_200_kb_is_built_as_compose_builds_it(lab: Lab, inline: bool) -> None:
+    dockerfile = "FROM scratch\nARG BIG_TOKEN\nARG SMALL\nCOPY <<END /made\n$BIG_TOKEN$SMALL\nEND\n"
+    build = {
+        "context": ".",
+        "args": {"BIG_TOKEN": BIG.replace("$", "$$"), "SMALL": "s"},
+        "labels": {"l": "x" * 150_000},
+    }
+    build |= {"dockerfile_inline": dockerfile.replace("$", "$$")} if inline else {}
+    lab.write({"Dockerfile": dockerfile})
+    app = {"image": f"{lab.prefix}/app", "build": build}
+    (lab.folder / "compose.yml").write_text(json.dumps({"services": {"app": app}}))
+    assert lab.build() == {"app": "built"}
+    assert lab.actions() == {"app": "fresh"}
+    made = lab.image_id(lab.ref("app"))
+    kept = [path for path in (lab.folder / ".build").rglob("*") if path.is_file() and path.name != "project.json"]
+    assert not [path for path in kept if b"hunter2" in path.read_bytes()]
+    ours = file_in(lab.ref("app"), "/made", lab.folder)
+    subprocess.run(["docker", "compose", "build"], cwd=lab.folder, env=lab.env(), capture_output=True, check=True)
+    assert made != lab.image_id(lab.ref("app"))
+    assert ours == file_in(lab.ref("app"), "/made", lab.folder)
+
+
+WHOLE = Image(
+    name="app",
+    ref="app:1",
+    context="/src",
+    dockerfile="/src/Dockerfile",
+    target="app",
+    args={"A": "1=${x}", "BIG": "b" * by_bake._LONGEST, "FROM_ENV": None, "UNSET": None},
+    contexts={"data": "/data", "other": "docker-image://x:1"},
+    secrets=(Secret("ca", file="/c,a"), Secret("token", environment="TOKEN")),
+    ssh=("default",),
+    platforms=("linux/amd64", "linux/arm64"),
+    labels={"a": "b=c"},
+    network="host",
+    shm_size="64000000",
+    extra_hosts=("host:1.2.3.4", "host:::1", "h2:1.1.1.1"),
+    ulimits=("nofile=1:2",),
+    privileged=True,
+    provenance="mode=max",
+    sbom="true",
+    cache_from=("type=local,src=/c",),
+    no_cache_filter=("a", "b"),
+    no_cache=True,
+)
+
+
+def asked(image: Image, version: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, Any]]:
+    monkeypatch.setattr(buildx, "version", lambda: version)
+    environ = {"FROM_ENV": "e"}
+    argv = buildx.build_argv(
+        image,
+        parents={},
+        labels={},
+        tag="app:1",
+        iidfile="/id",
+        environ=environ,
+        extra=["--builder", "b", "--no-cache", "--cache-from", "type=local,src=/c", "--output", "type=docker"],
+    )
+    words, stdin = by_bake.fitting(argv, None, environ, Path("/"))
+    with cast("IO[bytes]", stdin) as stream:
+        return words, json.load(stream)["target"]["built"]
+
+
+def test_a_definition_says_what_the_command_line_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    words, target = asked(WHOLE, "0.36.0", monkeypatch)
+    head = [
+        "docker",
+        "buildx",
+        "bake",
+        "--file",
+        "-",
+        "--allow=network.host",
+        "--allow=security.insecure",
+        "--allow=ssh",
+    ]
+    assert words == [*head, "--progress=rawjson", "--metadata-file=/id", "--builder=b", "built"]
+    given = replace(WHOLE, args={**{name: WHOLE.args[name] for name in ("A", "BIG")}, "FROM_ENV": "e"})
+    judge = bake.definition({"app": ImageInputs(given, Path("/"))})["target"]["app"]
+    for each in (target, judge):
+        each["entitlements"] = sorted(each["entitlements"])
+    assert target == judge
+
+
+@pytest.mark.parametrize(("size", "fits"), [(by_bake._LONGEST - len("A="), True), (by_bake._LONGEST, False)])
+def test_the_longest_word_is_what_the_system_takes(size: int, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buildx, "version", lambda: "0.13.1")
+    word = "A=" + "é" * (size // 2 - 1) + "b" * (2 + size % 2)
+    argv = ["docker", "buildx", "build", "--build-arg", word, "."]
+    assert (by_bake.fitting(argv, None, {}, Path("/"))[0] == argv) is fits
+    try:
+        subprocess.run(["true", word], check=True)
+        taken = True
+    except OSError:
+        taken = False
+    assert taken is fits
+
+
+def test_many_words_are_too_long_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buildx, "version", lambda: "0.13.1")
+    argv = ["docker", "buildx", "build", *(f"--label=l{n}={'x' * 100_000}" for n in range(11)), "."]
+    words, stdin = by_bake.fitting(argv, None, {}, Path("/"))
+    assert words[:3] == ["docker", "buildx", "bake"]
+    cast("IO[bytes]", stdin).close()
+
+
+@pytest.mark.parametrize("key", ["network", "extra_hosts", "privileged"])
+def test_what_an_old_bake_would_pass_over_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = replace(WHOLE, network="", extra_hosts=(), privileged=False)
+    assert "--allow=ssh" not in asked(plain, "0.13.1", monkeypatch)[0]
+    with pytest.raises(UserError, match="buildx is too old to be told"):
+        asked(replace(plain, **{key: getattr(WHOLE, key)}), "0.13.1", monkeypatch)
