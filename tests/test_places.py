@@ -231,7 +231,7 @@ def test_a_folder_of_another_tool_is_built_as_compose_builds_it(lab: Lab) -> Non
     compose = ["docker", "compose", "--file", str(lab.folder / "compose.yml"), "build"]
     subprocess.run(compose, env=lab.env(), check=True, capture_output=True)
     wanted = {name: files_of(lab.ref(name)) for name in names}
-    done = subprocess.run(lab.argv("build_optimized"), cwd=ROOT, env=lab.env(), capture_output=True, timeout=60)
+    done = lab.doit("build_optimized")
     assert done.returncode == 0, done.stderr
     assert {name: files_of(lab.ref(name)) for name in names} == wanted
     assert lab.actions() == dict.fromkeys(names, "fresh")

@@ -92,7 +92,7 @@ def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path
         digest,
         digest,
         TOGETHER,
-        {INPUT_DIGEST: "o1"},
+        {INPUT_DIGEST: "o1", FINGERPRINT: "o1"},
     )
     assert real.image("app/auth", "cache", "linux/arm64") is not None
     assert real.image("app/auth", "in-1", f"{TOGETHER}, linux/s390x") is None
@@ -122,7 +122,7 @@ def test_what_was_pushed_for_each_platform_becomes_one_index_and_only_then_gets_
     assert held is not None
     assert (held.digest, held.labels, sorted(real.tags("app/auth"))) == (
         digest,
-        {INPUT_DIGEST: "o1"},
+        {INPUT_DIGEST: "o1", FINGERPRINT: "o1"},
         ["cache", "in-1"],
     )
     with pytest.raises(NoImage, match="does not hold the image for linux/s390x"):

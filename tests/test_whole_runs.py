@@ -127,21 +127,24 @@ def test_the_doctor_tells_scripts_what_it_finds(shop: Shop) -> None:
     assert found["engine"]["remedy"]
 
 
-def test_an_image_that_copies_passwords_is_told(shop: Shop) -> None:
+def test_an_image_that_copies_passwords_is_refused_and_doctor_says_so(shop: Shop) -> None:
     lab, _ = shop
-    copies = "worker copies .env into its image"
-    assert copies not in lab.doit("plan").stderr
+    assert lab.doit("plan").returncode == 0
     lab.write({"worker/Dockerfile": "FROM scratch\nCOPY . /\n", "worker/.env": "A=1\n", ".env": "A=1\n"})
-    assert copies not in lab.doit("plan").stderr, "one of its own, which no Compose reads"
+    assert lab.doit("plan").returncode == 0, "one of its own, which no Compose reads"
     lab.write(
         {"compose.yml": FILES["compose.yml"].replace("context: worker", "context: ., dockerfile: worker/Dockerfile")}
     )
-    remedy = f"put a line for each into {lab.folder}/.dockerignore, which is not there"
-    assert f"plan: {copies} ({remedy})" in lab.doit("plan", "--json").stderr
-    [finding] = [each for each in json.loads(lab.doit("doctor", "--json").stdout) if each["subject"] == "ignore files"]
-    assert finding == {"subject": "ignore files", "verdict": "warn", "detail": copies, "remedy": remedy, "fixes": []}
+    remedy = f"put a line .env into {lab.folder}/.dockerignore, or !.env if that is what you want"
+    refused = f"worker/Dockerfile:2: COPY takes .env, which may hold passwords ({remedy})"
+    for task in ("plan", "build_optimized"):
+        done = lab.doit(task)
+        assert done.returncode == 1
+        assert refused in done.stderr
+    [finding] = [each for each in json.loads(lab.doit("doctor", "--json").stdout) if each["subject"] == "project"]
+    assert (finding["verdict"], finding["detail"]) == ("fail", f"worker: {refused}")
     lab.write({".dockerignore": ".env\n"})
-    assert copies not in lab.doit("plan").stderr
+    assert lab.doit("plan").returncode == 0
 
 
 def test_a_rebuild_uses_no_cache_and_says_so(shop: Shop) -> None:

@@ -198,7 +198,7 @@ class _Judge:
         """``docker compose build`` of these services, or of all; its exit status."""
         argv = [*_compose(), "--progress=plain", "build", *services]
         env = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", **self.words.environ(project.environ)}
-        done = subprocess.run(argv, cwd=self.root, env=env, capture_output=True, check=False, timeout=600)
+        done = subprocess.run(argv, cwd=self.root, env=env, capture_output=True, check=False)
         said = (done.stdout + done.stderr).decode("utf-8", "replace")
         steps = {found["number"]: found["service"] or "" for found in map(_STEP.match, said.splitlines()) if found}
         cached = {line[1:].partition(" ")[0] for line in said.splitlines() if line.endswith(" CACHED")}
