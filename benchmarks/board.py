@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--base", default="python:3.13-slim-trixie")
+    parser.add_argument("--base", default="", help="what is built on; default: the project's own base")
     parser.add_argument("--json", action="store_true")
     for hidden in ("--one", "--context", "--result"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -125,7 +125,10 @@ def main() -> None:
         found = build_all(asked.images, Path(asked.context), shown=asked.one == "board")
         Path(asked.result).write_text(json.dumps(found))
         return
-    result = measure(asked.repeat, asked.images, asked.base)
+    from tasks.base import settings
+    from tasks.bases import base
+
+    result = measure(asked.repeat, asked.images, asked.base or base.name_here(settings.load()))
     if asked.json:
         print(json.dumps(result, indent=2))
         return

@@ -205,6 +205,6 @@ def external_bases(run: Run) -> tuple[str, ...]:
     for decision in run.decisions().values():
         found.update(dict.fromkeys(decision.inputs.bases))
     for ref in found:
-        if run.snapshot().get(ref) is None:
+        if run.base(ref, run.snapshot().platform) is None:
             raise UserError(f"the engine at {endpoint(os.environ)} does not hold {ref}", remedy=f"docker pull {ref}")
     return tuple(found)

@@ -25,6 +25,7 @@ from tasks.base import commands
 from tasks.base.command_line import last_words
 from tasks.base.errors import UserError
 from tasks.base.process import Process
+from tasks.base.references import stand_in
 from tasks.engine.client import Engine
 
 _START_SECONDS = 60
@@ -40,11 +41,18 @@ class TemporaryEngine:
     environ: Mapping[str, str]
 
     def load(self, ref: str) -> None:
-        """Give it an image that the current engine holds, by that name, with no registry between."""
-        with commands.start(["docker", "save", ref], stderr=commands.DEVNULL) as save:
+        """Give it an image that the current engine holds, by that name, with no registry between. What stands in for a
+        base there may have the base's name here: nobody else builds on this engine."""
+        snapshot = Engine().snapshot()
+        other = stand_in(ref, snapshot.platform)
+        name = other if snapshot.get(ref) is None and snapshot.get(other) else ref
+        with commands.start(["docker", "save", name], stderr=commands.DEVNULL) as save:
             taken = commands.run(["docker", "load", "--quiet"], env=self.environ, stdin=save.stdout)
         if save.returncode or taken.status:
             raise UserError(f"{ref} cannot be given to the engine that measures: {taken.why}")
+        if name != ref:
+            self._docker("tag", name, ref)
+            self._docker("image", "rm", name)
 
     def forget_everything(self, keep: Iterable[str] = (), *, cache_mounts: bool = True) -> None:
         """Remove all images but those of these names, and the whole build cache; without ``cache_mounts``, what cache

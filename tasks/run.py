@@ -20,6 +20,8 @@ from tasks.base import command_log, commands, leftovers, places, platforms, sett
 from tasks.base.errors import UserError
 from tasks.base.events import CommandStarted, Events
 from tasks.base.references import beside
+from tasks.bases.base import made_here
+from tasks.bases.debian import declares_base
 from tasks.bases.declared import DeclaredBase
 from tasks.compose import env_files, project
 from tasks.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform, normalise
@@ -316,13 +318,39 @@ class Run:
         """What is known of an image that the engine holds."""
         return self.configs.get(local_image.id, local_image.fixed)
 
-    def base(self, ref: str, platform: str) -> LocalImage | None:
-        """The image that the engine holds of an external reference for a platform: by its name, or beside that."""
-        for name in (ref, beside(ref, platform)):
-            local_image = self.snapshot().get(name)
+    def on_base(self, refs: Iterable[str]) -> bool:
+        """Whether one of these is the base that is pulled or made for this project. Another project that is built from
+        here means the image of that name, unless it is told a ``BASE_IMAGE``."""
+        return self._makes_base and normalise(self.settings.base_image) in map(normalise, refs)
+
+    @cached_property
+    def _makes_base(self) -> bool:
+        if not declares_base(settings.ROOT):
+            return False
+        directory = self.project.directory
+        return "BASE_IMAGE" in self.caller or directory.is_relative_to(settings.ROOT) or declares_base(directory)
+
+    def base_named(self, ref: str, platform: str) -> tuple[str, LocalImage] | None:
+        """The image that the engine holds of an external reference for a platform, by its name there: the reference,
+        one beside that, or that of what stands in for it."""
+        declared = self.declared_base.held(platform) if self.on_base([ref]) else None
+        there = ((name, self.snapshot().get(name)) for name in (ref, beside(ref, platform)))
+        for name, local_image in (declared, *there) if declared else there:
             if local_image and platforms.serves(self.config_of(local_image).platform, platform):
-                return local_image
+                return name, local_image
         return None
+
+    def stand_ins(self, images: Iterable[ImageInputs]) -> dict[str, str]:
+        """The bases of these images that the engine holds as made from Debian's packages, each with what it is called
+        there."""
+        read_for = {(ref, one) for inputs in images for ref, some in inputs.read_for.items() for one in some}
+        found = {ref: self.base_named(ref, one) for ref, one in sorted(read_for) if self.on_base([ref])}
+        return {ref: named[0] for ref, named in found.items() if named and made_here(named[1])}
+
+    def base(self, ref: str, platform: str) -> LocalImage | None:
+        """The same without its name."""
+        found = self.base_named(ref, platform)
+        return found[1] if found else None
 
     def bases(self, ref: str, wanted: tuple[str, ...]) -> tuple[LocalImage, ...] | None:
         """The images that the engine holds of an external reference for these platforms, if a build can start from just
@@ -377,8 +405,7 @@ class Run:
         """What is known of an external reference for these platforms, as ``InputResolver.resolve`` asks."""
         images, declared = self.bases(ref, wanted), self.declared_base
         known = tuple(map(self.config_of, images)) if images else None
-        ours = normalise(ref) == normalise(self.settings.base_image)
-        if not ours or (images and all(map(declared.counts, images, wanted))):
+        if not self.on_base([ref]) or (images and all(map(declared.counts, images, wanted))):
             return known
         return declared.to_come(wanted) if len(wanted) == 1 or self._hands_over_several else None
 

@@ -23,8 +23,9 @@ import pytest
 
 from benchmarks.newer_engine import newer_engine
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.base import lock
+from tasks.base import lock, settings
 from tasks.base.errors import UserError
+from tasks.bases import base
 from tests import forked, interruption, owners
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -275,9 +276,10 @@ def stack_images(engine: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def base_image(engine: None) -> None:
-    """The Debian-with-Python image that this repository's images stand on."""
+def base_image(engine: None) -> str:
+    """The Debian-with-Python image that this repository's images stand on, as the engine calls it."""
     made("base_image")
+    return base.name_here(settings.load())
 
 
 def made(task: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import threading
@@ -19,12 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import UserError
+from tasks.base.references import stand_in
 from tasks.base.settings import BaseSource, Settings
 from tasks.bases import base, debian
 from tasks.cli import bases
 from tasks.engine.api import Api
 from tasks.engine.client import Engine, LocalImage, Snapshot, host_platform, image_config, normalise
 from tasks.run import Run
+from tasks.ui import doctor
 from tests.conftest import ROOT, docker
 from tests.owners import own
 from tests.waiting import patience
@@ -358,7 +361,7 @@ def test_a_silent_engine_makes_the_task_stale_instead_of_raising(monkeypatch: py
 def name(engine: None) -> Iterator[str]:
     ref = f"{own('base-')}:1"
     yield ref
-    docker("image", "rm", "--force", ref)
+    docker("image", "rm", "--force", ref, stand_in(ref, host_platform()))
 
 
 @pytest.mark.engine
@@ -370,6 +373,27 @@ def test_a_base_that_is_there_costs_nothing(name: str, tmp_path: Path) -> None:
     assert docker("image", "inspect", "--format", "{{.Id}}", name).stdout.strip() == image
     assert base.ensure(Settings(base_image=name), tmp_path) == ""
     assert base.ensure(Settings(base_image=name, base_source="debian"), tmp_path) == ""
+
+
+@pytest.mark.engine
+def test_what_has_the_name_that_it_stands_in_for_is_called_by_its_own(name: str, tmp_path: Path) -> None:
+    """As older versions left it. It goes on to count, so that nothing is made or built for that."""
+    tar = tmp_path / "rootfs.tar"
+    with tarfile.open(tar, "w") as archive:
+        archive.add(ROOT / "LICENSE", "LICENSE")
+    image = base.load(name, tar, host_platform(), debian.identity(ROOT, host_platform()))
+    run = Run((ROOT / "docker-compose.optimized.yml",), {**os.environ, "BASE_IMAGE": name})
+    assert run.declared_base.is_here(())
+    finding = doctor._base(run)
+    assert finding.detail == f"{name} was made from Debian's packages, and whoever else builds on this engine gets it"
+    [repair] = finding.repairs
+    repair.do()
+    own = stand_in(name, host_platform())
+    assert docker("image", "inspect", name).returncode
+    assert docker("image", "inspect", "--format", "{{.Id}}", own).stdout.strip() == image
+    run.changed()
+    assert run.declared_base.is_here(())
+    assert doctor._base(run).detail == f"{own}, made from Debian's packages, stands in for {name}"
 
 
 @pytest.mark.engine
@@ -387,12 +411,15 @@ def test_made_twice_from_the_same_packages_it_is_the_same_image(name: str, tmp_p
     shutil.copytree(ROOT / "docker/base", tmp_path / "docker/base")
     settings = Settings(base_image=name, base_source="debian")
     assert base.ensure(settings, tmp_path) == f"made {name} from Debian's packages (trixie, Python 3.13)"
-    first = docker("image", "inspect", "--format", "{{.Id}}", name).stdout
-    docker("image", "rm", "--force", name)
+    own = stand_in(name, host_platform())
+    assert base.name_here(settings, tmp_path) == own
+    first = docker("image", "inspect", "--format", "{{.Id}}", own).stdout
+    assert docker("image", "inspect", name).returncode, "nobody who means the real one gets it"
+    docker("image", "rm", "--force", own)
     (tmp_path / base.TAR).unlink()
     base.ensure(settings, tmp_path)
-    assert docker("image", "inspect", "--format", "{{.Id}}", name).stdout == first
+    assert docker("image", "inspect", "--format", "{{.Id}}", own).stdout == first
     done = docker(
-        "run", "--rm", "--network", "none", name, "python3", "-c", "import sys, ssl; print(sys.version_info[:2])"
+        "run", "--rm", "--network", "none", own, "python3", "-c", "import sys, ssl; print(sys.version_info[:2])"
     )
     assert done.stdout.strip() == "(3, 13)"

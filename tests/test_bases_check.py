@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base import settings
 from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.ui.bases_view import age_of, text
@@ -98,8 +97,8 @@ def test_an_image_needs_neither_apt_nor_a_shell_to_be_looked_into(lab: Lab) -> N
 
 
 @pytest.mark.engine
-def test_apt_says_what_is_newer(base_image: None) -> None:
-    found = debian.pending(settings.load(environ={}).base_image, {"old": OLD.encode(), "none": b""})
+def test_apt_says_what_is_newer(base_image: str) -> None:
+    found = debian.pending(base_image, {"old": OLD.encode(), "none": b""})
     assert [each.name for each in found["old"]] == ["tzdata"]
     assert found["old"][0].installed == "2020a-0+deb11u1"
     assert found["none"] == []

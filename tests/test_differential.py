@@ -54,8 +54,9 @@ def images(base_image):
     empty = b"\0" * 10240
     command = ["docker", "import", "--change=ONBUILD COPY d/x.txt /onbuild/", "--change=ENV PART=x", "-"]
     subprocess.run([*command, cases.ONBUILD_BASE], input=empty, check=True, capture_output=True)
+    subprocess.run(["docker", "tag", base_image, cases.BASE], check=True)
     yield
-    subprocess.run(["docker", "image", "rm", cases.ONBUILD_BASE], check=False, capture_output=True)
+    subprocess.run(["docker", "image", "rm", cases.ONBUILD_BASE, cases.BASE], check=False, capture_output=True)
 
 
 class Bench:

@@ -11,8 +11,6 @@ import httpx
 import pytest
 
 from benchmarks.side_by_side import DOCUMENTED
-from tasks.base import settings
-from tasks.bases import base
 from tasks.compose import secrets
 from tasks.stack.ephemeral_stack import free_port
 from tests.conftest import ROOT
@@ -23,15 +21,14 @@ SERVICES = ("auth", "memory", "orchestrator")
 
 @pytest.mark.all
 @pytest.mark.engine
-def test_the_documented_stack_is_built_and_serves(engine: None) -> None:
+def test_the_documented_stack_is_built_and_serves(base_image: str) -> None:
     """What does not run is no peer: built by Compose alone, up and healthy, and people can register."""
-    chosen, name = settings.load(), own("documented-")
-    base.ensure(chosen, ROOT)
+    name = own("documented-")
     argv = ["docker", "compose", "--project-name", name, "--file", "docker-compose.yml", "--file", DOCUMENTED]
     with ExitStack() as stack:
         ports = {service: stack.enter_context(free_port()) for service in SERVICES}
         env = {key: value for key, value in os.environ.items() if not key.startswith("COMPOSE_")}
-        env |= secrets.random_values(ROOT) | {"BASE_IMAGE": chosen.base_image}
+        env |= secrets.random_values(ROOT) | {"BASE_IMAGE": base_image}
         env |= {f"{service.upper()}_PORT": str(port) for service, port in ports.items()}
 
         def compose(*words: str, seconds: int = 300) -> subprocess.CompletedProcess[str]:

@@ -16,9 +16,10 @@ import pytest
 
 from tasks.cli import checks
 from tests.conftest import ROOT, docker
+from tests.owners import own
 from tests.waiting import patience
 
-BASE = "python:3.13-slim-trixie"
+BASE = f"{own('doitw-')}:1"
 # Says how it was called; `exec` in doitw must hand over everything as it was.
 PROGRAM = """\
 import os, sys
@@ -255,8 +256,10 @@ DEBIAN_12 = "docker.io docker-compose iptables mmdebstrap debian-archive-keyring
 
 
 @pytest.fixture
-def machine(base_image: None, tmp_path: Path) -> Path:
-    """What a container needs to be a machine with the repository, a ready environment, and no Docker."""
+def machine(base_image: str, tmp_path: Path) -> Iterator[Path]:
+    """What a container needs to be a machine with the repository, a ready environment, and no Docker; and its image,
+    which is Debian's as the project's base is."""
+    docker("tag", base_image, BASE)
     (tmp_path / "repo/.venv/bin").mkdir(parents=True)
     shutil.copy(ROOT / "doitw", tmp_path / "repo")
     for name in ("requirements.txt", ".venv/requirements.txt"):
@@ -267,7 +270,8 @@ def machine(base_image: None, tmp_path: Path) -> Path:
         path = tmp_path / "stubs" / name
         path.write_text(f"#!/bin/sh\n{text}")
         path.chmod(0o755)
-    return tmp_path
+    yield tmp_path
+    docker("image", "rm", BASE)
 
 
 def doitw(

@@ -357,13 +357,12 @@ def _certificates(bundle: str) -> Iterator[str]:
 
 
 @pytest.mark.engine
-def test_the_secrets_of_a_step_leave_no_trace(base_image: None, tmp_path: Path) -> None:
+def test_the_secrets_of_a_step_leave_no_trace(base_image: str, tmp_path: Path) -> None:
     """The very script that our Dockerfiles use, with canaries for secrets, in a build of its own."""
-    base = settings.load().base_image
     canary, tag = uuid.uuid4().hex, own("secrets-")
     (tmp_path / "ca").write_text(canary)
     (tmp_path / "Dockerfile").write_text(
-        f"FROM {base}\nCOPY with-secrets.sh /\n"
+        f"FROM {base_image}\nCOPY with-secrets.sh /\n"
         "RUN --mount=type=secret,id=build_ca --mount=type=secret,id=pip_index_url sh /with-secrets.sh "
         'sh -c \'[ "$SSL_CERT_FILE" = "$PIP_CERT" ] && cat "$PIP_CERT" | cut -c 1-8 && '
         '[ "$PIP_INDEX_URL" = "$UV_DEFAULT_INDEX" ] && echo "${#PIP_INDEX_URL}" >/length\'\n'
@@ -622,9 +621,9 @@ def test_it_is_much_smaller_than_its_standard_twin_was_when_both_were_measured(e
 
 
 @pytest.fixture(scope="module")
-def twins(engine: None) -> None:
+def twins(base_image: str) -> None:
     """The standard images, built from the same base and locks as they are now."""
-    environ = settings.build_environ(settings.load(), dict(os.environ))
+    environ = settings.build_environ(settings.load(), {**os.environ, "BASE_IMAGE": base_image})
     argv = ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "--progress", "quiet", "build"]
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

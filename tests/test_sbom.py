@@ -181,7 +181,7 @@ def test_it_is_attached_to_the_shared_image_whose_digest_stays(lab: Lab, busybox
 
 @pytest.mark.stack
 @pytest.mark.parametrize("image", ["auth", "redis"])
-def test_it_says_what_python_and_dpkg_say_themselves(image: str, stack_images: None) -> None:
+def test_it_says_what_python_and_dpkg_say_themselves(image: str, stack_images: None, base_image: str) -> None:
     done = subprocess.run([sys.executable, "-m", "doit", "sbom", image], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     document = json.loads(Path(done.stdout.strip()).read_text())
@@ -190,7 +190,7 @@ def test_it_says_what_python_and_dpkg_say_themselves(image: str, stack_images: N
     names = "${Package}@${Version}\\n"
     status = printed("--entrypoint=cat", ref, "/var/lib/dpkg/status")
     query = "cat > /tmp/status && mkdir -p /tmp/info && dpkg-query --admindir=/tmp --show --showformat='" + names + "'"
-    base = docker("run", "--rm", "-i", "--entrypoint=sh", "python:3.13-slim-trixie", "-c", query, stdin=status.encode())
+    base = docker("run", "--rm", "-i", "--entrypoint=sh", base_image, "-c", query, stdin=status.encode())
     assert {url for url in named if url.startswith("pkg:deb/")} == {
         "pkg:deb/debian/" + line.replace(":", "%3A").replace("+", "%2B") for line in base.stdout.split()
     }

@@ -3,6 +3,7 @@ checkout. What mmdebstrap makes here is small, and other bytes each time; the re
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.base.references import beside
+from tasks.base.references import stand_in
 from tasks.bases import debian
 from tasks.engine.client import Engine
 from tasks.sharing.registry import Registry
@@ -70,12 +71,19 @@ class Checkout(Machine):
     def base(self) -> str:
         return f"{self.prefix}/debian:1"
 
+    @property
+    def own(self) -> str:
+        """What stands in for it is called."""
+        return stand_in(self.base, "linux/amd64")
+
     def doit(self, *args: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
         return super().doit(*args, cwd=cwd or self.checkout, **environ)
 
     def base_content(self) -> str:
         engine = Engine(self.environ.get("DOCKER_HOST", ""))
-        local_image = engine.snapshot().get(self.base)
+        snapshot = engine.snapshot()
+        assert snapshot.get(self.base) is None or self.environ["BASE_SOURCE"] == "auto", "only people give that name"
+        local_image = snapshot.get(self.base) or snapshot.get(self.own)
         return engine.config_of(local_image.id).content if local_image else ""
 
     def made(self) -> bool:
@@ -99,6 +107,7 @@ def pair(
     host = {"DOCKER_HOST": second_engine.address, "DOCKER_CONTEXT": ""}
     second = Checkout(tmp_path / "second", prefix, CACHE_REGISTRY=server.address, **host)
     yield first, second
+    first._docker("image", "rm", "--force", first.own)
     first.close()
     second.forget()
 
@@ -124,6 +133,26 @@ def test_a_new_machine_knows_what_to_pull_before_it_has_a_base(pair: Pair) -> No
     assert second.did() == {"app": "built"}
     assert not second.made()
     assert second.base_content() == first.base_content()
+
+
+@pytest.mark.engine
+def test_what_stands_in_has_a_name_of_its_own_and_only_this_projects_builds_get_it(pair: Pair) -> None:
+    first, _ = pair
+    first.environ["CACHE_REGISTRY"] = ""
+    assert first.did() == dict.fromkeys(BOTH, "built")
+    assert first.made()
+    inspected = subprocess.run(["docker", "image", "inspect", first.base], capture_output=True)
+    assert inspected.returncode != 0, "others mean the real one"
+    planned = first.doit("plan", "--json")
+    assert f"stands in for {first.base} was made from Debian's packages, and is called {first.own}" in planned.stderr
+    assert json.loads(planned.stdout)["stand_ins"] == {first.base: first.own}
+    bake = json.loads(first.doit("plan", "--bake").stdout)
+    assert bake["target"]["app"]["contexts"] == {first.base: f"docker-image://{first.own}"}
+    # Another project that is built from here, and is not told that base, means the real one, too.
+    del first.environ["BASE_IMAGE"]
+    (first.checkout / ".env").write_text(f"BASE_IMAGE={first.base}\n")
+    [base] = first.plan()["app"]["external_bases"]
+    assert base == {"ref": first.base, "digest": None}
 
 
 @pytest.mark.engine
@@ -160,12 +189,12 @@ def test_for_another_platform_it_is_made_beside_its_name_and_shared(pair: Pair) 
     for machine in pair:
         (machine.folder / "bin/arch-test").touch(mode=0o755)
         machine.environ["PLATFORMS"] = "linux/arm64"
-    aside = beside(first.base, "linux/arm64")
+    aside = stand_in(first.base, "linux/arm64")
     try:
         assert first.did() == dict.fromkeys(BOTH, "built")
         assert f"making {first.base} for linux/arm64 from Debian's packages" in first.said
         assert first.did() == {}
-        shown = [platform_of(first, ref) for ref in (first.base, aside, f"{first.prefix}/app")]
+        shown = [platform_of(first, ref) for ref in (first.own, aside, f"{first.prefix}/app")]
         assert shown == ["linux/amd64", "linux/arm64", "linux/arm64"]
         assert dict.fromkeys(BOTH, "pull") == second.actions()
         assert second.did() == dict.fromkeys(BOTH, "pulled")

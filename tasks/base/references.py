@@ -39,7 +39,7 @@ def familiar(reference: str) -> str:
     return f"{name}@{digest}" if at else name.removesuffix(":latest")
 
 
-def beside(reference: str, platform: str) -> str:
+def beside(reference: str, platform: str, folder: str = "bases") -> str:
     """The name under which an engine keeps the image of another platform than the one that it has under a reference:
     a name is of one platform only in the classic store. Nothing can listen on its port, so nobody outside is asked
     (see ``tasks/building/parents.py``).
@@ -49,7 +49,17 @@ def beside(reference: str, platform: str) -> str:
     """
     name = re.sub(r"[^a-z0-9]+", "-", repository(reference).rpartition("/")[2].lower()).strip("-")
     digest = hashlib.sha256(familiar(reference).encode()).hexdigest()[:12]
-    return f"localhost:0/bases/{name or 'base'}:{platform.replace('/', '-')}-{digest}"
+    return f"localhost:0/{folder}/{name or 'base'}:{platform.replace('/', '-')}-{digest}"
+
+
+def stand_in(reference: str, platform: str) -> str:
+    """What a base is called that is made from Debian's packages and stands in for the image of this reference. That
+    name it never gets: everybody who builds on this engine would start from it, and it has no ``pip``.
+
+    >>> stand_in("python:3.13", "linux/amd64")
+    'localhost:0/stand-ins/python:linux-amd64-57b5b9aef43c'
+    """
+    return beside(reference, platform, "stand-ins")
 
 
 def is_taggable(reference: str) -> bool:

@@ -5,8 +5,11 @@ from Debian's own packages (``debian``): a root filesystem, ``.doit-images/base/
 layer. The same package versions give the same bytes and the same image id on every machine, so that what one machine
 builds on its base, another recognises.
 
+One that is made here stands in for the image of that name, and has a name of its own (``references.stand_in``): others
+who build on this engine mean the real one. This project's builds get it by a named context.
+
 That is the engine's own platform. Where images are built for others, their base is made from Debian's packages too if
-the engine's was, and stands beside its name (``references.beside``); one from a registry is pulled as any other base.
+the engine's was; one from a registry is pulled as any other base.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import IO, TYPE_CHECKING
 from tasks.base import commands, lock, platforms
 from tasks.base.errors import UserError
 from tasks.base.memory import OWN_FOLDER
-from tasks.base.references import beside
+from tasks.base.references import beside, stand_in
 from tasks.base.settings import ROOT, BaseSource, Settings
 from tasks.bases.debian import (
     DATE,
@@ -44,7 +47,7 @@ from tasks.bases.debian import (
     next_date,
     set_date,
 )
-from tasks.engine.client import Engine, LocalImage, normalise
+from tasks.engine.client import Engine, LocalImage, Snapshot, normalise
 
 if TYPE_CHECKING:
     from tasks.sharing.share import Share
@@ -71,19 +74,41 @@ def ensure(
     own = engine.snapshot().platform
     done = [_Base(only_debian if no_cache else settings, root, engine, own, share, own).ensure(no_cache)]
     for platform in others:
-        local_image = engine.snapshot().get(settings.base_image)
-        if local_image and made_here(local_image):
+        found = held(settings, engine.snapshot(), own, identity(root, own) if declared(settings) else "")
+        if found and made_here(found[1]):
             done.append(_Base(only_debian, root, engine, platform, share, own).ensure(no_cache))
     return "; ".join(filter(None, done))
 
 
-def name_for(ref: str, platform: str, engine: str) -> str:
-    """What the engine's image of the base ``ref`` for a platform is called; ``engine`` is the engine's own platform.
+def names_for(ref: str, platform: str, engine: str) -> tuple[str, str]:
+    """What the engine's image of the base ``ref`` for a platform is called, and what stands in for it; ``engine`` is
+    the engine's own platform.
 
-    >>> name_for("python:3.13", "linux/amd64/v3", "linux/amd64"), name_for("python:3.13", "linux/arm64", "linux/amd64")
-    ('python:3.13', 'localhost:0/bases/python:linux-arm64-57b5b9aef43c')
+    >>> names_for("python:3.13", "linux/amd64/v3", "linux/amd64")
+    ('python:3.13', 'localhost:0/stand-ins/python:linux-amd64-57b5b9aef43c')
+    >>> names_for("python:3.13", "linux/arm64", "linux/amd64")[0]
+    'localhost:0/bases/python:linux-arm64-57b5b9aef43c'
     """
-    return ref if platforms.serves(engine, platform) else beside(ref, platform)
+    if platforms.serves(engine, platform):
+        return ref, stand_in(ref, engine)
+    return beside(ref, platform), stand_in(ref, platform)
+
+
+def held(settings: Settings, snapshot: Snapshot, platform: str, number: str) -> tuple[str, LocalImage] | None:
+    """What the engine holds of ``BASE_IMAGE`` for a platform, by its name there: what is wanted, the real one first,
+    else what is there; None for nothing. ``number`` as for ``wanted``."""
+    names = names_for(settings.base_image, platform, snapshot.platform)
+    there = [(name, local_image) for name in names if (local_image := snapshot.get(name))]
+    return next((one for one in there if wanted(one[1], settings, number)), there[0] if there else None)
+
+
+def name_here(settings: Settings, root: Path = ROOT) -> str:
+    """What this machine's engine calls ``BASE_IMAGE``, or what stands in for it: for whoever runs or builds something
+    with it by other means. ``BASE_IMAGE`` itself where it holds neither. Raises ``UserError``."""
+    snapshot = Engine().snapshot()
+    number = identity(root, snapshot.platform) if declared(settings) else ""
+    found = held(settings, snapshot, snapshot.platform, number)
+    return found[0] if found else settings.base_image
 
 
 @dataclass(frozen=True)
@@ -103,14 +128,10 @@ class _Base:
         """Its identity; "" for none."""
         return identity(self.root, self.platform) if declared(self.settings) else ""
 
-    @property
-    def name(self) -> str:
-        """What it is called in the engine."""
-        return name_for(self.settings.base_image, self.platform, self.own)
-
     def is_there(self) -> bool:
         """Whether the engine holds it."""
-        return wanted(self.engine.snapshot().get(self.name), self.settings, self.number)
+        found = held(self.settings, self.engine.snapshot(), self.platform, self.number)
+        return found is not None and wanted(found[1], self.settings, self.number)
 
     def ensure(self, no_cache: bool) -> str:
         """See to it that it is there; with ``no_cache`` it is made in any case. Returns what was done, in words."""
@@ -125,8 +146,8 @@ class _Base:
         from tasks.bases import shared as shared_base
 
         settings, ref = self.settings, self.settings.base_image
-        known_as, tar = self.name, self.root / TAR
-        foreign = f" for {self.platform}" if known_as != ref else ""
+        by_name, known_as = names_for(ref, self.platform, self.own)
+        foreign, tar = f" for {self.platform}" if by_name != ref else "", self.root / TAR
         if foreign:
             tar = tar.with_stem(f"rootfs-{self.platform.replace('/', '-')}")
         shared = shared_base.of(settings, self.share, self.number, self.platform)
@@ -179,7 +200,7 @@ def rebuild(
 
 
 def wanted(local_image: LocalImage | None, settings: Settings, number: str = "") -> bool:
-    """Whether what the engine holds under the base's name comes from where ``BASE_SOURCE`` says, and if it was made
+    """Whether what the engine holds for the base comes from where ``BASE_SOURCE`` says, and if it was made
     from Debian's packages, is the one that the project declares (``debian.identity``; "" if it declares none)."""
     if local_image is None:
         return False
@@ -195,7 +216,7 @@ def made_here(local_image: LocalImage) -> bool:
 
 
 def declared(settings: Settings) -> bool:
-    """Whether a base made from Debian's packages may have the name ``BASE_IMAGE``."""
+    """Whether a base made from Debian's packages may stand in for ``BASE_IMAGE``."""
     if settings.base_source == BaseSource.REGISTRY or "@" in settings.base_image:
         return False
     return settings.base_source == BaseSource.DEBIAN or not _other_base(settings.base_image)
@@ -215,7 +236,7 @@ def pull(ref: str) -> str:
 
 
 def refuse_to_stand_in(ref: str, source: BaseSource, why: str) -> None:
-    """Raise ``UserError`` where an image made from Debian's packages must not take the name ``ref``.
+    """Raise ``UserError`` where an image made from Debian's packages must not stand in for ``ref``.
 
     >>> refuse_to_stand_in("python:3.13-slim-trixie", BaseSource.AUTO, "offline")
     """

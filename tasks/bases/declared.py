@@ -32,10 +32,15 @@ class DeclaredBase:
             self._identities[platform] = debian.identity(ROOT, platform) if declared else ""
         return self._identities[platform]
 
+    def held(self, platform: str = "") -> tuple[str, LocalImage] | None:
+        """What the engine holds of it for a platform, the engine's without, by its name there; ``counts`` says if it is
+        what is wanted."""
+        return base.held(self._settings, self._snapshot, platform or self._snapshot.platform, self.identity(platform))
+
     def local_image(self, platform: str = "") -> LocalImage | None:
-        """What the engine holds of it for a platform, the engine's without; ``counts`` says if it is what is wanted."""
-        engine = self._snapshot.platform
-        return self._snapshot.get(base.name_for(self._settings.base_image, platform or engine, engine))
+        """The same without its name."""
+        found = self.held(platform)
+        return found[1] if found else None
 
     def counts(self, local_image: LocalImage | None, platform: str = "") -> bool:
         """Whether an image of the engine is the base that is wanted for a platform, the engine's without."""

@@ -223,8 +223,9 @@ class ImageBuild:
 
     def _tagged(self) -> dict[str, str]:
         """When each base was last given its name in the engine."""
-        engine, snapshot = self.run.engine, self.run.snapshot()
-        return {ref: engine.tagged(ref) for ref in self.inputs.read_for if "@" not in ref and snapshot.get(ref)}
+        run, read_for = self.run, self.inputs.read_for
+        found = (run.base_named(ref, one) for ref, some in read_for.items() if "@" not in ref for one in some)
+        return {name: run.engine.tagged(name) for name, _ in filter(None, found)}
 
 
 def _digest_in(metadata: Path) -> str:

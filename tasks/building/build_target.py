@@ -16,7 +16,7 @@ from typing import NamedTuple
 from tasks.base import commands, platforms
 from tasks.base.errors import UserError
 from tasks.base.forks import fork
-from tasks.base.references import beside, path_of
+from tasks.base.references import path_of
 from tasks.base.settings import CacheBackend
 from tasks.buildkit import backends, builder, buildx
 from tasks.buildkit.backends import Backend
@@ -129,12 +129,8 @@ def bases(run: Run, decision: Decision) -> list[str]:
     inputs, dedicated, argv = decision.inputs, run.settings.dedicated_builder, []
     results = results_folder(run.folder)
     for ref, wanted in sorted(inputs.read_for.items()):
-        by_name = run.snapshot().get(ref)
         images = dict(zip(wanted, run.bases(ref, wanted) or (), strict=False))
-        names = {
-            platform: (ref if local_image == by_name else beside(ref, platform), local_image)
-            for platform, local_image in images.items()
-        }
+        names = {platform: found for platform in images if (found := run.base_named(ref, platform))}
         aside = any(name != ref for name, _ in names.values())
         if not images or ("@" in ref if dedicated else not aside):
             continue
@@ -200,12 +196,13 @@ def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: st
     from tasks.buildkit import oci_transfer
 
     inputs, snapshot = decision.inputs, run.snapshot()
-    near = [snapshot.get(ref) for ref in (*inputs.parent_tags.values(), *inputs.bases, inputs.image.ref)]
+    bases = dict(found for ref, some in inputs.read_for.items() for one in some if (found := run.base_named(ref, one)))
+    near = [*map(snapshot.get, (*inputs.parent_tags.values(), inputs.image.ref)), *bases.values()]
     ids = {local_image.id for local_image in near if local_image}
     platform = platforms.chosen(inputs.platforms, snapshot.platform) or inputs.platforms[0]
     if run.containerd_store:
         results = results_folder(run.folder)
-        folders = {oci_transfer.folder_of(results, name) for name in (*inputs.parents.values(), *inputs.bases)}
+        folders = {oci_transfer.folder_of(results, name) for name in (*inputs.parents.values(), *bases)}
         there = {
             number: set().union(*(oci_transfer.blobs_of(folder, number) for folder in (*folders, where.layout)))
             for number in ids

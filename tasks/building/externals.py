@@ -17,11 +17,9 @@ from tasks.base.errors import UserError
 from tasks.base.references import beside, digest_of, repository
 from tasks.base.settings import ROOT
 from tasks.bases import base
-from tasks.bases.debian import declares_base
 from tasks.building.events import ImageNoted
 from tasks.buildkit import builder
 from tasks.engine import plugins
-from tasks.engine.client import normalise
 from tasks.planning.action import Action
 from tasks.planning.plan import Decision
 from tasks.run import Run
@@ -47,7 +45,7 @@ def bring(run: Run, decision: Decision) -> bool:
     cache, and is tried once in a run.
     """
     read_for = decision.inputs.read_for
-    if declares_base(ROOT) and normalise(run.settings.base_image) in map(normalise, read_for) and bring_base(run):
+    if run.on_base(read_for) and bring_base(run):
         return True
     missing = [
         (ref, platform) for ref, some in read_for.items() for platform in some if run.base(ref, platform) is None
@@ -121,14 +119,15 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
         return  # it gets its bases as folders, with each build
     for ref in {ref for decision in decisions.values() for ref, content in decision.inputs.bases.items() if content}:
         standing = [decision.action for decision in decisions.values() if ref in decision.inputs.bases]
-        local_image, here = run.snapshot().get(ref), run.snapshot().platform
-        if local_image and not platforms.serves(run.config_of(local_image).platform, here):
+        here = run.snapshot().platform
+        found = run.base_named(ref, here)
+        if found is None:
             continue  # the builds read another image, under another name
         if len(standing) > 1 and set(standing) == {Action.BUILD}:
             argv = ["docker", "buildx", "build", *builder.argv(run.settings, run.environ)]
             argv += ["--platform", here, "--output", "type=cacheonly", "-"]
             env = run.build_environ
-            commands.run(plugins.direct(argv, env), env=env, stdin=f"FROM {ref}\n".encode())
+            commands.run(plugins.direct(argv, env), env=env, stdin=f"FROM {found[0]}\n".encode())
 
 
 def _refresh(run: Run, ref: str, platform: str) -> str:

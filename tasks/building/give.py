@@ -15,7 +15,7 @@ from tasks.bases.base import made_here
 from tasks.bases.debian import IDENTITY_LABEL
 from tasks.building import build_target
 from tasks.building.events import ImageNoted
-from tasks.engine.client import LocalImage, normalise
+from tasks.engine.client import LocalImage
 from tasks.engine.labels import INPUT_DIGEST
 from tasks.planning.agreement import Verdict, verdict
 from tasks.planning.plan import Decision, own_only, rebuilt
@@ -68,7 +68,7 @@ def give(
     wanted = wanted_of(decision.inputs, run.snapshot().platform)
     if wanted is None or not (run.share.reads or run.coordinator.on):
         return None
-    if normalise(run.settings.base_image) in map(normalise, decision.inputs.bases):
+    if run.on_base(decision.inputs.bases):
         parents = run.kept(_Parents)
         with parents.lock:
             if not parents.base_given:

@@ -26,15 +26,16 @@ ASKS_SINCE = (0, 19)
 """From which version on bake asks for what ``allowances`` says."""
 
 
-def definition(images: Mapping[str, ImageInputs]) -> dict[str, Any]:
-    """The content of a ``docker-bake.json`` that builds these images under their own names."""
+def definition(images: Mapping[str, ImageInputs], stand_ins: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The content of a ``docker-bake.json`` that builds these images under their own names; ``stand_ins`` is what the
+    engine has for bases under names other than theirs."""
     names: dict[str, str] = {}
     for name in images:
         names[name] = name.replace(".", "_")
         while names[name] in list(names.values())[:-1]:
             names[name] += "_"
     whole = {name: inputs for name, inputs in images.items() if not inputs.problem}
-    targets = {names[name]: _target(inputs, names) for name, inputs in whole.items()}
+    targets = {names[name]: _target(inputs, names, stand_ins or {}) for name, inputs in whole.items()}
     content: dict[str, Any] = {"group": {"default": {"targets": list(targets)}}, "target": targets}
     # An argument without a value has it from the environment, which bake looks into for its variables only.
     taken = sorted({name for inputs in whole.values() for name in _from_environment(inputs.image)})
@@ -97,10 +98,11 @@ def _shown(image: Image) -> dict[str, str | None]:
     return {name: value if safe[name] == value else None for name, value in image.args.items()}
 
 
-def _target(inputs: ImageInputs, names: Mapping[str, str]) -> dict[str, Any]:
+def _target(inputs: ImageInputs, names: Mapping[str, str], stand_ins: Mapping[str, str]) -> dict[str, Any]:
     image = inputs.image
     contexts = {name: value for name, value in image.contexts.items() if not value.startswith("service:")}
     contexts |= {context: f"target:{names[parent]}" for context, parent in inputs.parents.items()}
+    contexts |= {ref: f"docker-image://{stand_ins[ref]}" for ref in inputs.bases if stand_ins.get(ref, ref) != ref}
     whole = {
         "context": image.context,
         "dockerfile": image.dockerfile,

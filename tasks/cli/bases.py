@@ -9,7 +9,6 @@ from tasks.base.settings import ROOT
 from tasks.bases.base import FOLDER, rebuild
 from tasks.bases.debian import PACKAGES, declares_base
 from tasks.cli.action import Task, act, quiet
-from tasks.engine.client import normalise
 from tasks.planning.plan import built_for
 from tasks.run import Run, current
 
@@ -54,8 +53,8 @@ def _nobody_builds_on_it(run: Run) -> bool:
     """Whether images were asked for, and none is built here that stands on the base: what is pulled needs none."""
     if not run.wanted:
         return False
-    decisions, ref = run.decisions(), normalise(run.settings.base_image)
-    return not any(ref in map(normalise, decisions[name].inputs.bases) for name in built_for(run.wanted, decisions))
+    decisions = run.decisions()
+    return not any(run.on_base(decisions[name].inputs.bases) for name in built_for(run.wanted, decisions))
 
 
 def _ensure(run: Run) -> None:
@@ -66,7 +65,6 @@ def _ensure(run: Run) -> None:
 
 
 def _rebuild(run: Run) -> None:
-    local_image = run.snapshot().get(run.settings.base_image)
-    done = rebuild(run.settings, local_image, run.share, others=run.other_base_platforms)
+    done = rebuild(run.settings, run.declared_base.local_image(), run.share, others=run.other_base_platforms)
     run.changed()
     print(done, file=sys.stderr)

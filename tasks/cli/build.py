@@ -11,7 +11,6 @@ from tasks.base.errors import UserError
 from tasks.base.settings import ROOT
 from tasks.bases.debian import declares_base
 from tasks.cli.action import Task, act, fail
-from tasks.engine.client import normalise
 from tasks.inputs.image_inputs import ImageInputs
 from tasks.planning import checkouts, forecast, record
 from tasks.run import Run, current
@@ -176,7 +175,7 @@ def _needs(inputs: ImageInputs, run: Run) -> list[str]:
 
 
 def _on_base(inputs: ImageInputs, run: Run) -> bool:
-    return normalise(run.settings.base_image) in map(normalise, inputs.bases) and declares_base(ROOT)
+    return run.on_base(inputs.bases)
 
 
 def _group(name: str, doc: str, images: list[str]) -> Task:

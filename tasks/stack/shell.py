@@ -33,12 +33,18 @@ def shell(run: Run, words: Sequence[str], root: bool, image: str) -> None:
     user = "0:0" if root else _user(container)
     if not command and sys.stdin.isatty():
         print(f"as {user} beside {container.name}: its files are in /proc/1/root, `exit` ends this", file=sys.stderr)
-    words = [*_options(container, user, root), image or run.settings.base_image, *(command or _SHELL)]
+    words = [*_options(container, user, root), image or _tools(run), *(command or _SHELL)]
     with one_container.created(run.engine, *words) as name:
         argv = ["docker", "start", "--attach", "--interactive", name]
         status = commands.show(argv, env=leading_to(run.engine.address))
     if status and command:
         raise UserError(f"{command[0]} ended with status {status}")
+
+
+def _tools(run: Run) -> str:
+    """The base image as the engine calls it."""
+    found = run.declared_base.held()
+    return found[0] if found else run.settings.base_image
 
 
 def _running(run: Run, service: str) -> Container:

@@ -38,7 +38,7 @@ def check(run: Run, as_json: bool) -> None:
 
 def _pending(run: Run) -> dict[str, list[Pending]]:
     snapshot = run.snapshot()
-    base = snapshot.get(run.settings.base_image)
+    base = run.declared_base.local_image()
     if base is None:
         raise UserError(f"the engine does not hold {run.settings.base_image}", remedy="doit base_image")
     images = {"base": base} | {

@@ -11,8 +11,9 @@ from tasks.base import commands, lock, platforms
 from tasks.base.confirm import confirm
 from tasks.base.errors import UserError, os_reason
 from tasks.base.memory import OWN_FOLDER
-from tasks.base.settings import ROOT, Settings
-from tasks.bases.debian import declares_base
+from tasks.base.references import stand_in
+from tasks.base.settings import Settings
+from tasks.bases.base import made_here
 from tasks.pruning import repairs
 from tasks.pruning.repairs import Repair
 from tasks.run import Run
@@ -161,11 +162,29 @@ def _engine(run: Run) -> Iterator[Finding]:
     else:
         remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
         yield Finding("image store", Verdict.WARN, "the classic one: caches can be exported inline only", remedy)
-    if not declares_base(ROOT):
-        return
-    ref, base = run.settings.base_image, run.declared_base
-    source = "is in the engine" if base.counts(base.local_image()) else "will be pulled, or made from Debian's packages"
-    yield Finding("base image", Verdict.OK, f"{ref} {source}")
+    if run.on_base([run.settings.base_image]):
+        yield _base(run)
+
+
+def _base(run: Run) -> Finding:
+    """Whether the base is here, and by its name only if it is what has that name elsewhere."""
+    ref, base, found = run.settings.base_image, run.declared_base, run.declared_base.held()
+    if found is None or not base.counts(found[1]):
+        return Finding("base image", Verdict.OK, f"{ref} will be pulled, or made from Debian's packages")
+    name, local_image = found
+    if not made_here(local_image):
+        return Finding("base image", Verdict.OK, f"{ref} is in the engine")
+    if name != ref:
+        return Finding("base image", Verdict.OK, f"{name}, made from Debian's packages, stands in for {ref}")
+    own = stand_in(ref, run.snapshot().platform)
+
+    def rename() -> None:
+        run.engine.tag(local_image.id, own)
+        run.engine.untag(ref)
+
+    wrong = f"{ref} was made from Debian's packages, and whoever else builds on this engine gets it"
+    repair = Repair(wrong, f"{ref} is called {own}", rename, removes=False)
+    return Finding("base image", Verdict.WARN, wrong, "doit doctor --fix", (repair,))
 
 
 def _settings(run: Run) -> Finding:

@@ -87,12 +87,16 @@ def _show_here(run: Run, images: Sequence[str], as_json: bool, *, inputs: bool, 
     _tell_trust(run)
     for copied in personal.told(run, (decision.inputs for decision in decisions.values())):
         print(f"plan: {copied} ({copied.remedy})", file=sys.stderr)
+    stand_ins = run.stand_ins(decision.inputs for decision in decisions.values())
+    for ref, name in stand_ins.items():
+        called = f"is called {name}" if name != ref else "has its name, by an older version: `doit doctor --fix`"
+        print(f"plan: what stands in for {ref} was made from Debian's packages, and {called}", file=sys.stderr)
     tests = _tests(run, decisions)
     if as_bake:
         from tasks.buildkit import bake
 
         resolved = {name: decision.inputs for name, decision in decisions.items()}
-        definition = bake.definition(resolved)
+        definition = bake.definition(resolved, stand_ins)
         print(json.dumps(definition, indent=2))
         for sentence in _untold(run, definition, resolved):
             print(f"plan: {sentence}", file=sys.stderr)
@@ -100,7 +104,7 @@ def _show_here(run: Run, images: Sequence[str], as_json: bool, *, inputs: bool, 
             where = f"in {run.project.directory}, buildx from 0.19 on asks for"
             print(f"plan: {where}: docker buildx bake {shlex.join(allow)}", file=sys.stderr)
     elif as_json:
-        print_json({**promised(shown), "tests": tests_view.promised(run, tests)})
+        print_json({**promised(shown), "stand_ins": stand_ins, "tests": tests_view.promised(run, tests)})
     elif inputs:
         own = {name: decisions[name] for name in images} or decisions
         paths = {printable(path) for decision in own.values() for path in decision.inputs.paths()}

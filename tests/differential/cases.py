@@ -7,7 +7,7 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-BASE = "python:3.13-slim-trixie"  # for RUN: whatever base the project itself builds on
+BASE = f"inp-base:{os.getpid()}"  # for RUN: whatever base the project itself builds on
 ONBUILD_BASE = f"inp-onbuild:{os.getpid()}"  # tests that run side by side must not take it from each other
 
 
