@@ -24,7 +24,7 @@ services:
     build:
       context: .
       dockerfile: app/Dockerfile
-      args: {KIND: one, TOKEN: }
+      args: {KIND: one, API_TOKEN: an0ther-value}
       additional_contexts: {base: "service:base", more: ./base}
       secrets: [token]
   child:
@@ -45,7 +45,8 @@ def shop(lab: Lab, busybox: str) -> Lab:
     FROM {busybox} AS made
     ARG KIND
     WORKDIR /made
-    RUN --mount=type=secret,id=token echo PREFIX $KIND > /made/kind
+    ARG API_TOKEN
+    RUN --mount=type=secret,id=token echo PREFIX $KIND $API_TOKEN > /made/kind
     FROM scratch AS nothing
     WORKDIR /x
     COPY <<END /x/text
@@ -85,9 +86,10 @@ def test_buildkit_agrees_until_an_image_is_changed_or_its_cache_is_gone(shop: La
     cache = Engine().build_cache()
     # What lies on it keeps it: containerd's store takes the image that the child is built on for the same record.
     Engine().prune_build_cache([record.id for record in cache if f"/{shop.prefix}/" in record.what])
-    status, found, _ = asked(shop, "app")
-    assert (status, found["app"]["same"]) == (0, None)
-    assert "the cache is gone" in found["app"]["unasked"]
+    for _ in range(2):  # the step that was stopped may be in the cache now, and nobody knows of what
+        status, found, _ = asked(shop, "app")
+        assert (status, found["app"]["same"]) == (0, None)
+        assert "the cache is gone" in found["app"]["unasked"]
 
 
 def test_a_reader_that_passes_over_something_is_found_out(shop: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +111,8 @@ def test_a_reader_that_passes_over_something_is_found_out(shop: Lab, monkeypatch
     assert report["composed"]["args"]["KIND"] == "two"
     assert {one["name"]: one["action"] for one in report["plan"]["images"]} == {"base": "fresh", "app": "fresh"}
     assert report["versions"]["engine"]
-    assert "s3cr3t-value" not in text
+    assert "***" in differ(found)["app"]
+    assert not [value for value in ("s3cr3t-value", "an0ther-value") if value in text or value in json.dumps(found)]
     monkeypatch.undo()
     compose.write_text(compose.read_text() + "# read anew\n")
     shop.build()

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.base import commands, memory
+from tasks.base import commands
 from tasks.base.errors import UserError, printable
 from tasks.base.masking import safe_arguments
-from tasks.compose import secrets
 from tasks.run import Run
 from tasks.ui import plan_view
 from tasks.verifying import asking
@@ -62,24 +61,20 @@ def as_data(answer: Answer, report: Path | None) -> dict[str, object]:
 
 def _reported(run: Run, answer: Answer, declared: Declared) -> Path:
     """Leave what an issue needs as a file, without secrets; one that is there of the same difference stays."""
-    path = asking.report_of(run, answer.name)
     if not answer.steps:  # it was found before, and is kept
-        return path
+        return asking.report_of(run, answer.name)
     decisions = plan_view.chosen(run.decisions(), [run.project.image(answer.name)])
     plan = plan_view.promised(plan_view.Plan(run.project.name, decisions, {}, run.settings.build_jobs))
     target = dict(declared.targets[answer.name])
     target |= {key: safe_arguments(target[key]) for key in ("args", "labels") if key in target}
     content = {
-        **answer._asdict(),
         "found": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "composed": target,
         "plan": plan,
         "versions": _versions(run),
     }
-    hide = secrets.hider(run.project.directory, run.environ)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    memory.remember(path, json.loads(hide(json.dumps(content))))
-    return path
+    hide = asking.hider(run, declared.targets[answer.name])
+    return asking.keep(run, answer, **json.loads(hide(json.dumps(content))))
 
 
 def _versions(run: Run) -> dict[str, Any]:

@@ -6,20 +6,22 @@ What our reader makes of the project has no part in it, but for how a dedicated 
 
 A step that would have run is a difference only if the cache still holds what that step gave when the image was built:
 else the cache is gone, and BuildKit's word says nothing. A step that is stopped may have been quick enough to be in the
-cache from now on, so a difference is kept, and stands until the image is another one.
+cache from now on, so what was said of it is kept, and stands until the image is another one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.base import commands, leftovers, memory
+from tasks.base.command_line import last_words
 from tasks.building import build_target, builds_lock
 from tasks.buildkit.progress import Progress, Step, brief
+from tasks.compose import secrets
 from tasks.compose.answer import PLATFORMS
 from tasks.compose.stack import Compose
 from tasks.engine import plugins
@@ -70,6 +72,20 @@ def report_of(run: Run, name: str) -> Path:
     return run.folder / "differences" / f"{name}.json"
 
 
+def keep(run: Run, answer: Answer, **more: Any) -> Path:
+    """Keep an answer, with ``more`` of what it is about, for as long as the image is the same; where it lies."""
+    path = report_of(run, answer.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    memory.remember(path, {**answer._asdict(), **more})
+    return path
+
+
+def hider(run: Run, target: Mapping[str, Any]) -> Callable[[str], str]:
+    """What hides secrets in BuildKit's words: a step is called by the values of its arguments."""
+    given = {name: value for name, value in (target.get("args") or {}).items() if value}
+    return secrets.hider(run.project.directory, {**run.environ, **given})
+
+
 def ask(run: Run, name: str, declared: Declared) -> Answer:
     """Ask BuildKit about one image. ``UserError`` where the engine or the builder does not answer."""
     decision = run.decisions()[name]
@@ -79,18 +95,19 @@ def ask(run: Run, name: str, declared: Declared) -> Answer:
         return answer._replace(unasked=f"the plan does not call it fresh: {decision.action}")
     known = memory.recall(report_of(run, name)) or {}
     if (known.get("fingerprint"), known.get("image_id")) == (answer.fingerprint, answer.image_id):
-        return answer._replace(step=str(known.get("step")))
+        return answer._replace(step=str(known.get("step")), unasked=str(known.get("unasked")))
     with builds_lock.shared(run, lambda: None), leftovers.folder("asking-") as folder:
         status, progress = _build(run, decision, _seen(run, declared, name, folder))
-    steps = tuple((step.name, step.cached) for step in progress.steps if step.work)
+    hide = hider(run, declared.targets[name])
+    steps = tuple((hide(step.name), step.cached) for step in progress.steps if step.work)
     answer = answer._replace(steps=steps)
     if step := next(iter(progress.begun()), None):
-        why = _gone(run, decision, step)
-        return answer._replace(unasked=why) if why else answer._replace(step=step.name)
-    if status:
-        return answer._replace(
-            unasked=f"BuildKit cannot be asked: {commands.Done(1, progress.tail.encode(), '', {}).why}"
-        )
+        if not (why := _gone(run, decision, step)):
+            return answer._replace(step=hide(step.name))
+        answer = answer._replace(unasked=hide(why))
+        keep(run, answer)
+    elif status:
+        answer = answer._replace(unasked=f"BuildKit cannot be asked: {hide(last_words(progress.tail))}")
     return answer
 
 
