@@ -47,7 +47,9 @@ Kept = TypeVar("Kept")
 class Run:
     """One project seen by one run. Methods may be called from any thread and raise ``UserError``."""
 
-    def __init__(self, files: tuple[Path, ...] | None = None, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, files: tuple[Path, ...] | None = None, environ: Mapping[str, str] = os.environ, root: Path = settings.ROOT
+    ) -> None:
         self.id = os.urandom(6).hex()
         """The builds of one run belong together in the history by this."""
         self.began = time.time()
@@ -60,7 +62,7 @@ class Run:
         """The environment that this run was started in."""
         self._most_workers = 1
         self._kept: dict[type, object] = {}
-        self._given = files
+        self._given, self._root = files, root
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._declared: dict[str, ImageInputs] | None = None
@@ -98,7 +100,7 @@ class Run:
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """The project's Compose files."""
-        return self._given or project.compose_files(self.caller)
+        return self._given or project.compose_files(self.caller, self._root)
 
     @cached_property
     def folder(self) -> Path:
@@ -117,8 +119,10 @@ class Run:
 
     @cached_property
     def environ(self) -> Mapping[str, str]:
-        """The environment that Compose runs in: the caller's, with the certificates that builds trust."""
-        return settings.build_environ(self.settings, self.caller)
+        """The environment that Compose runs in: the caller's, with the certificates that builds trust, and what the env
+        file of the folder gives that Compose would be started in."""
+        given = settings.build_environ(self.settings, self.caller)
+        return env_files.from_above(self._root, self.files, given)
 
     @cached_property
     def project(self) -> project.Project:

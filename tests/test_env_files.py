@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from dataclasses import replace
@@ -12,7 +13,8 @@ import pytest
 from tasks.base.errors import UserError
 from tasks.compose import env_files, project
 from tasks.compose.project import Image, Secret
-from tests.conftest import Lab, docker, file_in, needs_docker_command
+from tasks.run import Run
+from tests.conftest import Lab, docker, docker_environ, file_in, needs_docker_command
 
 COMPOSE = """
     services:
@@ -101,3 +103,27 @@ def test_what_a_file_says_of_a_secret(tmp_path: Path, declared: str, secret: Sec
     assert image.secrets == (secret,)
     assert image.problem.startswith(problem)
     assert bool(image.problem) == bool(problem)
+
+
+@needs_docker_command
+@pytest.mark.parametrize(
+    ("files", "environ"),
+    [
+        ({".env": "COMPOSE_FILE=sub/c.yml\nV='a $$ b' # c\nW=\"1\"\n", "sub/.env": "V=2\nU=${V}3\n"}, {}),
+        ({".env": "COMPOSE_FILE=sub/c.yml\nV=1\n", "sub/.env": "V=2\nW=3\n"}, {"V": "4"}),
+        ({"my.env": "V=1\n", "sub/.env": "W=2\n"}, {"COMPOSE_FILE": "sub/c.yml", "COMPOSE_ENV_FILES": "my.env"}),
+    ],
+)
+def test_files_below_are_read_with_the_env_file_above(
+    tmp_path: Path, files: dict[str, str], environ: dict[str, str]
+) -> None:
+    args = '{V: "${V-}", W: "${W-}", U: "${U-}"}'
+    text = f"name: below\nservices: {{app: {{build: {{context: ., args: {args}}}}}}}\n"
+    for name, content in {**files, "sub/c.yml": text}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    env = {**docker_environ(), **environ}
+    argv = ["docker", "compose", "config", "--format", "json"]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    wanted = json.loads(done.stdout.replace("$$", "$"))["services"]["app"]["build"]["args"]
+    assert Run(None, env, tmp_path).project.images["app"].args == wanted

@@ -148,7 +148,7 @@ def hints(project: Path) -> Iterator[str]:
 def leave_out(project: Path, environ: Mapping[str, str], yes: bool) -> None:
     """Say which images copy what was put in, or what is for one machine. Where a context has no ignore file, one is
     made if the user says so (``yes`` says nothing of it); none is changed."""
-    run = Run(compose_files(environ, project), environ)
+    run = Run(None, environ, project)
     try:
         images = run.declared().values()
     except UserError:  # which the plan tells

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tasks.base import files as kept
 from tasks.base.errors import UserError
 from tasks.base.masking import safe_arguments
+from tasks.base.settings import read_env
 from tasks.compose import answer
 
 if TYPE_CHECKING:
@@ -34,6 +35,19 @@ def with_values(files: tuple[Path, ...], environ: Mapping[str, str], names: Iter
     for name in (name for name, value in values.items() if "\ufffd" in value):
         raise UserError(f"{name} has a value that is no UTF-8, as which Compose would tell it", where="an env file")
     return {**environ, **values}
+
+
+def from_above(root: Path, files: tuple[Path, ...], environ: Mapping[str, str]) -> Mapping[str, str]:
+    """This environment, with what Compose reads of ``root``, the folder that it is started in, where ``files`` lie in a
+    folder below: ``COMPOSE_ENV_FILES`` are ``root``'s, and where ``root/.env`` names the files, it comes before the one
+    beside them. Of files that the environment names only later versions of Compose say so too; there it does not."""
+    if files[0].parent == root or not files[0].is_relative_to(root):
+        return environ
+    if named := environ.get("COMPOSE_ENV_FILES"):
+        return {**environ, "COMPOSE_ENV_FILES": ",".join(str(root / name) for name in named.split(",") if name)}
+    if "COMPOSE_FILE" in environ:
+        return environ
+    return with_values((root / "compose.yml",), environ, read_env(root / ".env"))
 
 
 def read_by(image: Image) -> set[str]:

@@ -27,7 +27,6 @@ from typing import ClassVar
 
 from tasks.base.errors import UserError
 from tasks.building import builds_lock, early, make
-from tasks.compose.project import compose_files
 from tasks.engine import plugins
 from tasks.engine.api import Api, NotFound
 from tasks.engine.client import Engine, host_platform
@@ -126,7 +125,7 @@ class _Ours:
         self.environ = {**os.environ, **self.words.environ(case.after.environ)}
 
     def run(self) -> Run:
-        return Run(compose_files(self.environ, self.root), self.environ)
+        return Run(None, self.environ, self.root)
 
     def build(self) -> dict[str, str]:
         """Build what is not fresh; the ids of the images that are there then."""
