@@ -45,11 +45,13 @@ class Changing:
     def _file(self) -> tuple[str, tuple[str, ...]]:
         dice, files = self.dice, self.model.files
         used = tuple(service.context.replace(".", "") for service in self.model.services)
-        path = dice.pick([path for path in files if path.startswith(used) or "/" not in path])
+        path = dice.pick([path for path in files if path.startswith(used) or path == "secret.txt"])
         folder = path.rpartition("/")[0]
         kind = dice.pick(
             ("content", "mode", "delete", "add", "rename", "touch", "to folder", "to link", "same size", "folder mode")
         )
+        if path == "secret.txt":  # what a secret holds is no input, and Compose refuses one that is not there
+            kind = "content"
         entry = files[path]
         match kind:
             case "content" | "same size":

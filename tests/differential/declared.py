@@ -7,7 +7,7 @@ from typing import Any
 from tests.differential.dice import Dice
 from tests.differential.dockerfiles import BASE, FILES, STYLES, WORDS, Grammar, Scope, odd_path, rules
 from tests.differential.projects import File, Folder, Link, Tar
-from tests.differential.written import IN_SECOND, MAINS, Model, Service
+from tests.differential.written import IN_SECOND, MAINS, OVERRIDES, Model, Service
 
 
 class Declaring:
@@ -25,7 +25,9 @@ class Declaring:
         for number in range(dice.weighed([(60, 1), (30, 2), (10, 3)])):
             model.services.append(self._service(number))
         if any(service.place in IN_SECOND for service in model.services):
-            model.second, model.named = "second.yml", dice.pick(("environ", "environ", ".env"))
+            model.second = dice.pick(("second.yml", *OVERRIDES))
+            model.named = dice.pick(("environ", ".env")) if model.second not in OVERRIDES else ""
+            model.separator = dice.pick(("", ",")) if model.named else ""
         elif dice.chance(10):
             model.named = dice.pick(("environ", ".env"))
         if dice.chance(5):

@@ -13,6 +13,25 @@ def alone(dockerfile: str, build: str = '"aUNIQ"', **more: str) -> Project:
     )
 
 
+_SERVICE = 'services:\n  s0: {"image": "NAME/s0", "build": {"context": "CONTEXT", "args": {"A": "${V:-none}"}}}\n'
+_DOCKERFILE = "FROM scratch\nARG A\nENV A=$A\n"
+
 FOUND = [
+    Case(
+        "an override of another suffix",
+        alone(_DOCKERFILE, **{"compose.override.yml": 'services: {s0: {build: {args: {"A": "1"}}}}\n'}),
+        tree={"compose.override.yml": 'services: {s0: {build: {args: {"A": "2"}}}}\n'},
+    ),
+    Case(
+        "a file below, and the env file that names it",
+        Project(
+            {
+                "aUNIQ/Dockerfile": _DOCKERFILE,
+                "sub/c.yml": 'name: "NAME"\n' + _SERVICE.replace("CONTEXT", "../aUNIQ"),
+                ".env": "COMPOSE_FILE=sub/c.yml\nV=1\n",
+            }
+        ),
+        tree={".env": "COMPOSE_FILE=sub/c.yml\nV=2\n"},
+    ),
     Case("no layer and no history", alone("FROM scratch\nONBUILD COPY f /o\n"), tree={"aUNIQ/f": "changed"}),
 ]

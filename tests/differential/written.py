@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from tests.differential.dockerfiles import Scope, Stage, text
 from tests.differential.projects import Entry, Project
 
+_SECOND = "second.yml"
 MAINS = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 
 
@@ -20,6 +21,9 @@ class Tagged(NamedTuple):
     value: Any
 
 
+OVERRIDES = (
+    "compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml",
+)  # fmt: skip
 INCLUDED = "sub/.env"
 """The env file of what is included."""
 
@@ -56,6 +60,7 @@ class Model:
     main: str = MAINS[0]
     second: str = ""
     named: str = ""
+    separator: str = ""
 
     def project(self) -> Project:
         tree: dict[str, Entry] = dict(self.files)
@@ -66,11 +71,13 @@ class Model:
                 tree[service.ignore] = service.rules
         environ, stored = dict(self.environ), dict(self.stored)
         documents = _documents(self)
-        files = ":".join((self.main, *filter(None, (self.second,))))
+        files = (self.separator or ":").join((self.main, *filter(None, (self.second,))))
         if self.named == "environ":
             environ["COMPOSE_FILE"] = files
         elif self.named == ".env":
             stored["COMPOSE_FILE"] = files
+        if self.separator:
+            stored["COMPOSE_PATH_SEPARATOR"] = self.separator
         tree |= {path: _written(document) for path, document in documents.items()}
         for path, variables in {".env": stored, INCLUDED: self.included}.items():
             if variables:
@@ -91,7 +98,7 @@ def _documents(model: Model) -> dict[str, dict[str, Any]]:
         whole = {"image": f"NAME/{service.name}", **service.more, "build": build}
         _PLACES[service.place](found, main, service, whole)
     if model.second:
-        found.setdefault(model.second, {"services": {}})
+        found[model.second] = found.pop(_SECOND, {"services": {}})
     return found
 
 
@@ -139,7 +146,7 @@ def _include_with(found, main, service: Service, whole: dict[str, Any]) -> None:
 
 
 def _second(found, main, service: Service, whole: dict[str, Any], tag: str = "") -> None:
-    second = found.setdefault("second.yml", {"services": {}})
+    second = found.setdefault(_SECOND, {"services": {}})
     over = {key: whole["build"].pop(key) for key in service.apart if key in whole["build"]}
     if tag == "!override":
         whole["build"] |= {key: _other(value) for key, value in over.items() if key in ("args", "labels")}
@@ -153,7 +160,7 @@ def _override(found, main, service: Service, whole: dict[str, Any]) -> None:
 
 
 def _reset(found, main, service: Service, whole: dict[str, Any]) -> None:
-    second = found.setdefault("second.yml", {"services": {}})
+    second = found.setdefault(_SECOND, {"services": {}})
     main["services"][service.name] = whole
     whole["build"].setdefault("labels", {"gone": "1"})
     second["services"][service.name] = {"build": {"labels": Tagged("!reset", None)}}
