@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.differential.declared import FIELDS, Declaring
 from tests.differential.dice import Dice
-from tests.differential.dockerfiles import STYLES, WORDS, Grammar, rules
+from tests.differential.grammar import STYLES, WORDS, Grammar, rules
 from tests.differential.projects import Case, File, Folder, Link
 from tests.differential.written import Service
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.differential.dice import Dice
-from tests.differential.dockerfiles import BASE, FILES, STYLES, WORDS, Grammar, Scope, odd_path, rules
+from tests.differential.grammar import BASE, FILES, STYLES, WORDS, Grammar, Scope, odd_path, rules
 from tests.differential.projects import File, Folder, Link, Tar
 from tests.differential.written import IN_SECOND, MAINS, OVERRIDES, Model, Service
 

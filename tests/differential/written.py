@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.differential.dockerfiles import Scope, Stage, text
+from tests.differential.grammar import Scope, Stage, text
 from tests.differential.projects import Entry, Project
 
 _SECOND = "second.yml"

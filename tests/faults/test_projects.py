@@ -1,6 +1,6 @@
 """Projects of every construct of Dockerfiles and Compose files, at random: is each image what Compose makes of them?
 
-``tests/differential/court.py`` says how that is judged; the grammars are ``dockerfiles.py``, ``declared.py`` and
+``tests/differential/court.py`` says how that is judged; the grammars are ``grammar.py``, ``declared.py`` and
 ``changes.py``. What was found once stands in ``found.py``: a failing project is made small, and printed as its row.
 """
 
@@ -17,8 +17,8 @@ from tests.conftest import docker
 from tests.differential import changes
 from tests.differential.court import Court, Verdict
 from tests.differential.dice import Dice, smaller
-from tests.differential.dockerfiles import OUTSIDE
 from tests.differential.found import FOUND, alone
+from tests.differential.grammar import OUTSIDE
 from tests.differential.projects import Case, Entry, File
 from tests.faults.conftest import Rounds
 
