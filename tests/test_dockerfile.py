@@ -56,6 +56,10 @@ def trouble(text: str, **options) -> str:
         ("ENV key a value\nCOPY $key /z", ["a value"]),
         ("ARG TARGETARCH\nCOPY $TARGETARCH /z", ["amd64"]),
         ("COPY x$TARGETARCH /z", ["x"]),  # without ARG it is not set
+        ("COPY a\u00a0b c\u3000d\u0085 /x", ["a\u00a0b", "c\u3000d\u0085"]),  # words end at ASCII's blanks only
+        ("ENV A=1\u00a0B=2\nCOPY $A$B /x", ["12"]),  # but here at Unicode's
+        ("COPY x${PATH:+y} ${PATH##*:} /z", ["xy", "/bin"]),  # BuildKit sets it where no base does
+        ("ENV PATH=/p\nCOPY $PATH /z", ["/p"]),
         ("WORKDIR /x\nLABEL a=b\nEXPOSE 80\nUSER 1\nSHELL [\"sh\"]\nHEALTHCHECK CMD x\nSTOPSIGNAL 9\nVOLUME /v", []),
     ],
 )  # fmt: skip
@@ -65,6 +69,29 @@ def test_sources_of_one_stage(text, expected):
 
 def test_escape_directive_and_byte_order_mark():
     assert sources("\ufeff# escape=`\nFROM scratch\nCOPY a `\n b /x\n") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "always", "perhaps"),
+    [
+        ('COPY ["a","/x/"] # comment', [], ["[a,/x/]", "#", "a"]),
+        ('COPY b /x\nADD ["a","/x/"] c', ["b"], ["[a,/x/]", "a"]),
+        ("COPY b /x\nRUN cat << USER\nCOPY a /x\nUSER", ["b"], ["a"]),
+        ('COPY b /x\nONBUILD COPY ["a","/x/"] c\nFROM s', ["b"], ["[a,/x/]", "a"]),
+        ('COPY ["a","/x/"] ${ # what one refuses, another may build', ["a"], []),
+    ],
+)
+def test_what_versions_of_buildkit_take_for_other_instructions(text, always, perhaps):
+    copies = read(f"FROM scratch AS s\n{text}\n").copies
+    assert [source for copy in copies if not copy.optional for source in copy.sources] == always
+    assert [source for copy in copies if copy.optional for source in copy.sources] == perhaps
+
+
+def test_a_directive_that_is_new_moves_the_end_of_lines():
+    found = read("# check=skip=all\n# escape=`\nFROM scratch\nCOPY a `\n b /x\n")
+    assert [copy.sources for copy in found.copies] == [("a", "b")]  # an older BuildKit does not know the word "b"
+    found = read("# check=skip=all\n# escape=`\nFROM scratch\nCOPY a `b /x\n")
+    assert [copy.sources for copy in found.copies] == [("a", "b"), ("a", "`b")]
 
 
 def test_flags_that_choose_files_are_kept():
@@ -279,6 +306,38 @@ class TestOnbuild:
 
     def test_a_trigger_may_hold_a_heredoc(self):
         assert sources("FROM scratch\nONBUILD COPY <<E /x\nCOPY not /this\nE\nCOPY a /\n") == ["a"]
+
+    @pytest.mark.parametrize(
+        ("text", "sources_of_child"),
+        [
+            ("ON\\\nBUILD COPY t /t", ["t"]),
+            ("ONBUILD\\\n  # c\n COPY t \\\n /t", ["t"]),
+            ("ONBUILD COPY <<E u /t\nCOPY not /this\nE", ["u"]),
+            ("ONBUILD RUN <<E cat\nCOPY not /this\nE", []),
+            ("ONBUILD\tRUN --mount=type=bind,src=m,target=/m x", ["m"]),
+        ],
+    )
+    def test_a_trigger_is_read_like_any_other_instruction(self, text, sources_of_child):
+        assert sources(f"FROM scratch AS a\n{text}\nFROM a") == sources_of_child
+        handed_on = read(f"FROM scratch\n{text}").onbuild
+        assert sources("FROM parent", onbuild={"parent": handed_on}) == sources_of_child
+
+    def test_a_trigger_is_refused_where_it_runs(self):
+        assert sources("FROM scratch AS a\nONBUILD FOO x\nCOPY a /x") == ["a"]
+        assert "unknown instruction: FOO" in trouble("FROM scratch AS a\nONBUILD FOO x\nFROM a")
+        assert "is not one instruction" in trouble("FROM base", onbuild={"base": ["COPY a /x\nCOPY b /x"]})
+        assert "of the base" in trouble("FROM base", onbuild={"base": ["COPY <<E /x"]})
+
+    def test_words_of_a_trigger_have_the_escapes_of_the_file_that_it_runs_in(self):
+        onbuild = {"base": ["COPY a`b c\\d /x"]}
+        assert sources("# escape=`\nFROM base", onbuild=onbuild) == ["ab", "c\\d"]
+        assert sources("FROM base", onbuild=onbuild) == ["a`b", "cd"]
+
+    def test_an_argument_hides_a_variable_in_its_own_stage_only(self):
+        found = read("FROM scratch AS a\nENV A=1\nARG A=2 B=3\nCOPY $A /x\nFROM a\nCOPY $A $B /x")
+        assert [copy.sources for copy in found.copies] == [("2",), ("1", "3")]
+        assert found.env == {"A": "1"}
+        assert read("FROM base\nARG A=2", env={"base": {"A": "1"}}).env == {"A": "1"}
 
     def test_what_an_image_hands_on(self):
         found = read("FROM base\nENV A=1\nARG B=2\nENV C=$B\nONBUILD COPY x /\n", env={"base": {"PATH": "/bin"}})

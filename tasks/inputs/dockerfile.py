@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from tasks.base.errors import UserError
 from tasks.base.references import familiar, is_pinned, is_remote, is_web, may_be_path
-from tasks.inputs.instructions import Instruction, Mount, is_heredoc, mount, parse
-from tasks.inputs.reads import WHOLE, Copy, External, Reads, Remote
+from tasks.inputs import syntax
+from tasks.inputs.instructions import Instruction, Mount, is_heredoc, mount, parse, trigger
+from tasks.inputs.reads import WHOLE, Copy, External, Reads, Remote, joined
 from tasks.inputs.stages import Stage, Stages
 from tasks.inputs.variables import Possible, Scope, either
 
@@ -22,6 +24,7 @@ __all__ = ["Copy", "External", "Reads", "Remote", "reads"]
 
 _DEEP = 100  # stages: a chain of fewer is read as deeply nested calls
 
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where the base sets none
 # These change what BuildKit does without being declared by any ARG.
 _ALWAYS_READ = re.compile(r"BUILDKIT_.*|SOURCE_DATE_EPOCH")
 
@@ -45,10 +48,32 @@ def reads(
     set in the Dockerfile count as the whole context. A syntax error, an unknown target or a stage used before its
     definition raises ``UserError`` with ``where:line``.
     """
-    reader = _Reader(Stages(text, where, dict(args or {}), named, (platform, build_platform or platform)))
-    reader.onbuild = {familiar(name): tuple(lines) for name, lines in (onbuild or {}).items()}
-    reader.env = {familiar(name): dict(values) for name, values in (env or {}).items()}
-    return reader.run(target)
+    named_args = dict(args or {})
+    lines = {familiar(name): tuple(triggers) for name, triggers in (onbuild or {}).items()}
+    parts: list[Reads] = []
+    trouble: list[UserError] = []
+    for frontend in syntax.differing([text, *chain.from_iterable(lines.values())]):
+        try:
+            script = parse(text, where, frontend)
+            reader = _Reader(Stages(script, where, named_args, named, (platform, build_platform or platform)))
+            reader.onbuild = lines
+            reader.env = {familiar(name): dict(values) for name, values in (env or {}).items()}
+            parts.append(reader.run(target, named_args.get("BUILDKIT_SYNTAX") or syntax.image(text)))
+        except UserError as error:
+            trouble.append(error)
+    if not parts:
+        raise trouble[0]
+    return _any_of(parts)
+
+
+def _any_of(parts: Sequence[Reads]) -> Reads:
+    """What either frontend reads. What is not read by all of them need not be there."""
+    sure = set.intersection(*(set(part.copies) for part in parts))
+    marked = (
+        part._replace(copies=tuple(copy if copy in sure else copy._replace(optional=True) for copy in part.copies))
+        for part in parts
+    )
+    return joined(list(marked))
 
 
 class _Reader:
@@ -57,11 +82,11 @@ class _Reader:
     def __init__(self, stages: Stages) -> None:
         self.stages, self.args, self.script = stages, stages.args, stages.script
         self.at, self.expand = stages.at, stages.expand
-        self.syntax = stages.args.get("BUILDKIT_SYNTAX") or stages.script.syntax
+        self.syntax = ""
         self.read_for: dict[str, dict[str, None]] = {}
         self.onbuild: dict[str, tuple[str, ...]] = {}
         self.env: dict[str, dict[str, str | None]] = {}
-        self.exported: dict[int, set[str]] = {}
+        self.exported: dict[int, Scope] = {}
         self.done: dict[int, tuple[Scope, tuple[str, ...]]] = {}
         self.active: list[Stage] = []
         self.reached: dict[int, set[str]] = {}
@@ -74,11 +99,12 @@ class _Reader:
         self.ssh: set[str] = set()
         self.mounts: set[str] = set()
 
-    def run(self, target: str | None) -> Reads:
+    def run(self, target: str | None, syntax: str) -> Reads:
+        self.syntax = syntax
         stage = self.stages.target(target)
         if stage.number > _DEEP:
             self._visit_first(stage)
-        scope, triggers = self._visit(stage, stage.line)
+        _, triggers = self._visit(stage, stage.line)
         used = self.used | {name for name in self.args if _ALWAYS_READ.fullmatch(name)}
         return Reads(
             copies=tuple(self.copies),
@@ -90,7 +116,7 @@ class _Reader:
             ssh=tuple(sorted(self.ssh)),
             mounts=tuple(sorted(self.mounts)),
             syntax=self.syntax,
-            env={name: scope.handed_on(name) for name in sorted(self.exported.get(stage.number, ()))},
+            env=self.exported[stage.number].handed_on(),
             onbuild=triggers,
             stages={
                 other.name: tuple(sorted(self.reached[other.number] - {""}))
@@ -120,7 +146,7 @@ class _Reader:
         """The stages that a stage names as they are called, without any variable."""
         if stage.parent:
             yield stage.parent
-        for each in (each for each in stage.commands if not each.onbuild):
+        for each in (each for each in stage.commands if not each.trigger):
             mounts = (field for text in each.flags.get("mount", ()) for field in text.split(","))
             for name in (each.flag("from"), *(field[5:] for field in mounts if field.startswith("from="))):
                 if name.isdecimal() and each.name in ("COPY", "ADD"):
@@ -154,26 +180,26 @@ class _Reader:
         if stage.parent:
             above, triggers = self._visit(stage.parent, stage.line)
             scope = above.copy()
-            self.exported[stage.number] = set(self.exported.get(stage.parent.number, ()))
+            self.exported[stage.number] = self.exported[stage.parent.number].copy()
+            scope.cover(self.exported[stage.number])  # an ARG of the parent that hides an ENV ends there
         else:
             origin = self._origin(stage.base, stage.platform, stage.line)
             scope = self._base_scope(stage, origin)
             triggers = self.onbuild.get(familiar(origin), ()) if origin else ()
-        for trigger in triggers:
-            for each in parse(trigger, self.stages.where, stage.line).instructions:
-                self._dispatch(stage, each, scope, "\\")
-        own = []
-        for each in stage.commands:
-            if each.onbuild:
-                own.append(each.text.strip())
-            else:
-                self._dispatch(stage, each, scope, self.script.escape)
-        return scope, tuple(own)
+        given = [trigger(text, self.stages.where, stage.line, self.script.frontend) for text in triggers]
+        commands = [*given, *stage.commands]
+        for each in commands:
+            if not each.trigger:
+                self._dispatch(stage, each, scope)
+        return scope, tuple(each.trigger for each in commands if each.trigger)
 
     def _base_scope(self, stage: Stage, origin: str) -> Scope:
         values = self.env.get(familiar(origin)) if origin else {}
-        self.exported[stage.number] = set(values or ())
-        return Scope(values or {}, complete=values is not None)
+        scope = Scope(values or {}, complete=values is not None)
+        self.exported[stage.number] = scope.copy()
+        if values is not None and "PATH" not in values:
+            scope.put("PATH", [_PATH])
+        return scope
 
     def _origin(self, name: str, platform: str, line: int) -> str:
         """Note the image or named context that a name which is no stage points to; ``""`` for ``scratch``."""
@@ -197,19 +223,19 @@ class _Reader:
         self._reach(name)
         self.copies.append(Copy(name, (WHOLE,), line=line, instruction="FROM"))
 
-    def _dispatch(self, stage: Stage, each: Instruction, scope: Scope, escape: str) -> None:
+    def _dispatch(self, stage: Stage, each: Instruction, scope: Scope) -> None:
         match each.name:
             case "ARG":
-                self._arg(each, scope, escape)
+                self._arg(each, scope)
             case "ENV":
-                self._env(stage, each, scope, escape)
+                self._env(stage, each, scope)
             case "COPY" | "ADD":
-                self._copy(stage, each, scope, escape)
+                self._copy(stage, each, scope)
             case "RUN":
                 for text in each.flags.get("mount", ()):
-                    self._mount(stage, each, text, scope, escape)
+                    self._mount(stage, each, text, scope)
 
-    def _arg(self, each: Instruction, scope: Scope, escape: str) -> None:
+    def _arg(self, each: Instruction, scope: Scope) -> None:
         before = scope.copy()
         for word in each.words:
             name, equals, default = word.partition("=")
@@ -218,7 +244,7 @@ class _Reader:
             if name in self.args:
                 possible = Possible((self.args[name],))
             elif equals:  # before 2024 BuildKit did not see the arguments of the same instruction here
-                possible = either([self._possible(default, seen, each.line, escape) for seen in (scope, before)])
+                possible = either([self._possible(default, seen, each.line) for seen in (scope, before)])
             elif name in self.stages.globals:
                 possible = Possible((self.stages.globals[name],))
                 self._use({name})
@@ -230,19 +256,19 @@ class _Reader:
                 values, more = [*values, *earlier.values], more or earlier.more
             scope.put(name, values, more=more)
 
-    def _env(self, stage: Stage, each: Instruction, scope: Scope, escape: str) -> None:
+    def _env(self, stage: Stage, each: Instruction, scope: Scope) -> None:
         new = []
-        for at in range(0, len(each.words) - 1, 3):
-            new.append([self._possible(word, scope, each.line, escape) for word in each.words[at : at + 2]])
-        for names, new_values in new:
-            if names.more:
-                scope.put_somewhere()
-            for name in names.values:
-                earlier = () if names.certain else scope.possible(name).values
-                scope.put(name, [*new_values.values, *earlier], more=new_values.more or names.more)
-                self.exported[stage.number].add(name)
+        for at in range(0, len(each.words) - 1, 2):
+            new.append([self._possible(word, scope, each.line) for word in each.words[at : at + 2]])
+        for variables in (scope, self.exported[stage.number]):  # an image hands no ARG on, which may hide an ENV here
+            for names, new_values in new:
+                if names.more:
+                    variables.put_somewhere()
+                for name in names.values:
+                    earlier = () if names.certain else variables.possible(name).values
+                    variables.put(name, [*new_values.values, *earlier], more=new_values.more or names.more)
 
-    def _copy(self, stage: Stage, each: Instruction, scope: Scope, escape: str) -> None:
+    def _copy(self, stage: Stage, each: Instruction, scope: Scope) -> None:
         if len(each.words) < 2:
             raise UserError(f"{each.name} needs a source and a destination", where=self.at(each.line))
         origin = each.flag("from")
@@ -254,16 +280,16 @@ class _Reader:
         for word in each.words[:-1]:
             if is_heredoc(word):
                 continue
-            possible = self._possible(word, scope, each.line, escape)
+            possible = self._possible(word, scope, each.line)
             if possible.more and is_web(word.lstrip('"')):
-                self._remote(each, word.strip('"'), scope, escape)
+                self._remote(each, word.strip('"'), scope)
             elif possible.more:
                 sources.append(WHOLE)
             else:
                 fetched = [source for source in possible.values if is_remote(source)]
                 for source in fetched:
                     if each.name == "ADD" or (possible.certain and not may_be_path(source)):
-                        self._remote(each, source, scope, escape)
+                        self._remote(each, source, scope)
                 paths = [source for source in possible.values if may_be_path(source)]
                 (sources if possible.certain and not fetched else perhaps).extend(paths)
         exclude = each.flags.get("exclude", ())
@@ -272,10 +298,10 @@ class _Reader:
             if paths:
                 self.copies.append(Copy(context, tuple(paths), exclude, parents, each.line, each.name, optional))
 
-    def _remote(self, each: Instruction, source: str, scope: Scope, escape: str) -> None:
+    def _remote(self, each: Instruction, source: str, scope: Scope) -> None:
         if each.name == "COPY":
             raise UserError(f"COPY cannot fetch {source}", where=self.at(each.line), remedy="use ADD")
-        checksum = self.expand(each.flag("checksum"), scope, each.line, escape)
+        checksum = self.expand(each.flag("checksum"), scope, each.line)
         self.remotes.append(Remote(source, is_pinned(source, checksum), each.line))
 
     def _copy_origin(self, stage: Stage, origin: str, line: int) -> str | None:
@@ -305,8 +331,8 @@ class _Reader:
         self._origin(origin, "", line)
         return None
 
-    def _mount(self, stage: Stage, each: Instruction, text: str, scope: Scope, escape: str) -> None:
-        outcomes = scope.outcomes(lambda variables: mount(text, escape, variables, self.at(each.line)))
+    def _mount(self, stage: Stage, each: Instruction, text: str, scope: Scope) -> None:
+        outcomes = scope.outcomes(lambda variables: mount(text, self.script.escape, variables, self.at(each.line)))
         for outcome in outcomes.values or (Mount("bind", "", "", ""),):
             source = WHOLE if outcomes.more else outcome.source or WHOLE
             self._mounted(stage, each, outcome, source, not outcomes.certain)
@@ -315,7 +341,7 @@ class _Reader:
         if mount.kind == "secret":
             self.secrets.add(mount.secret)
         elif mount.kind == "ssh":
-            self.ssh.add(mount.secret or "default")
+            self.ssh.add(mount.named or "default")
         elif mount.kind == "cache":
             self.mounts.add(mount.id)
         context = self._mount_origin(stage, mount.origin, each.line) if mount.origin else ""
@@ -323,6 +349,6 @@ class _Reader:
             return
         self.copies.append(Copy(context, (source,), line=each.line, instruction="RUN --mount", optional=optional))
 
-    def _possible(self, word: str, scope: Scope, line: int, escape: str) -> Possible[str]:
+    def _possible(self, word: str, scope: Scope, line: int) -> Possible[str]:
         """All that a word may be after its variables were expanded."""
-        return scope.outcomes(lambda variables: self.expand(word, variables, line, escape))
+        return scope.outcomes(lambda variables: self.expand(word, variables, line))

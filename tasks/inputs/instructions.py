@@ -1,38 +1,32 @@
-"""What does each instruction of a Dockerfile say? Parsed by a library's port of BuildKit's parser.
+"""What does each instruction of a Dockerfile say? ``syntax`` tells them apart; words are expanded by a library.
 
-``e2b_dockerfile_utils`` was preferred to ``dockerfile`` (BuildKit's own parser as a compiled Go library): it runs
-on every processor, and brings the lexer that expands variables, which the other lacks. Two things
-that it does otherwise than BuildKit are put right here: words of ``COPY`` and ``ADD`` end at white space, quoted or
-not; and an ``ONBUILD`` instruction may hold a heredoc.
+``e2b_dockerfile_utils`` holds a port of BuildKit's lexer, which expands variables, quotes and escapes.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.base.errors import UserError
+from tasks.inputs import syntax
 
-_ONBUILD = re.compile(r"^(\s*)onbuild(?=\s|\\|`|$)", re.IGNORECASE)
-_WORD_SPACE = re.compile(r"[\t\v\f\r ]+")
-_NAMES = (
-    ["ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER"]
-    + ["ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"]
-)  # fmt: skip
+_ODD_BYTE = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction: upper-case ``name``, unexpanded ``words``, ``flags`` by name, ``text`` as one line."""
+    """One instruction: upper-case ``name``, unexpanded ``words``, ``flags`` by name. Of a ``trigger``, which stands
+    after ``ONBUILD``, the text that a child is given."""
 
     name: str
     words: tuple[str, ...]
     flags: Mapping[str, tuple[str, ...]]
     line: int
-    text: str
-    onbuild: bool = False
+    trigger: str = ""
 
     def flag(self, name: str) -> str:
         """The last value of a flag; ``""`` when it is absent."""
@@ -40,54 +34,65 @@ class Instruction:
 
     def is_set(self, name: str) -> bool:
         """Is a flag without a value (``--parents``) set?"""
-        return self.flags.get(name, ("false",))[-1] in ("", "true")
+        return self.flags.get(name, ("false",))[-1].lower() in ("", "true")
 
 
 @dataclass(frozen=True)
 class Script:
-    """A parsed Dockerfile: its instructions, its ``# escape`` character and its ``# syntax`` image."""
+    """A Dockerfile as one ``frontend`` reads it: its instructions and its ``# escape`` character."""
 
     instructions: tuple[Instruction, ...]
     escape: str
-    syntax: str
+    frontend: int
 
 
 @dataclass(frozen=True)
 class Mount:
-    """One ``RUN --mount``: ``kind`` (bind, cache, …), the fields that say what it reads, and of a cache its ``id``."""
+    """One ``RUN --mount``: ``kind`` (bind, cache, …), the fields that say what it reads, and of a cache its ``id``;
+    ``named`` is what its field ``id`` says."""
 
     kind: str
     origin: str
     source: str
     secret: str
     id: str = ""
+    named: str = ""
 
 
-def parse(text: str, where: str, line: int = 0) -> Script:
-    """Parse a Dockerfile; a syntax error raises ``UserError`` with ``where:line`` (``line``: of a trigger's stage)."""
-    from e2b_dockerfile_utils import DockerfileSyntaxError, parse_dockerfile_ast
-
-    lines = text.split("\n")
-    triggers = {number for number, each in enumerate(lines, 1) if _ONBUILD.match(each)}
-    plain = "\n".join(_ONBUILD.sub(r"\1", each) for each in lines)
+def parse(text: str, where: str, frontend: int) -> Script:
+    """Read a Dockerfile as ``docker/dockerfile:1.<frontend>`` does; a syntax error raises ``UserError`` with
+    ``where:line``."""
     try:
-        parsed = parse_dockerfile_ast(plain)
-    except DockerfileSyntaxError as error:
-        message = str(error).partition(": ")[2] or str(error)
-        raise UserError(message, where=f"{where}:{line or error.line or 1}", remedy=_meant(message)) from None
-    instructions = []
-    for node in parsed.instructions:
-        words = list(node.args)
-        if node.name in ("COPY", "ADD") and not node.json:
-            words = [part for word in words for part in _WORD_SPACE.split(word) if part]
-        flags: dict[str, tuple[str, ...]] = {}
-        for flag in node.flags:
-            name, _, value = flag.removeprefix("--").partition("=")
-            flags[name] = (*flags.get(name, ()), value)
-        onbuild = node.start_line in triggers
-        at = line or node.start_line
-        instructions.append(Instruction(node.name, tuple(words), flags, at, node.original, onbuild))
-    return Script(tuple(instructions), parsed.escape_token, _syntax(text))
+        file = syntax.read(text, frontend)
+    except syntax.Wrong as wrong:
+        raise UserError(str(wrong), where=f"{where}:{wrong.line or 1}") from None
+    return Script(tuple(_instruction(node, where, frontend) for node in file.nodes), file.escape, frontend)
+
+
+def trigger(text: str, where: str, line: int, frontend: int) -> Instruction:
+    """The one instruction of an ``ONBUILD`` that a base hands on to the stage in this line; or ``UserError``."""
+    try:
+        nodes = syntax.read(text, frontend).nodes
+    except syntax.Wrong as wrong:
+        raise UserError(f"{wrong}, in an ONBUILD of the base", where=f"{where}:{line}") from None
+    if len(nodes) != 1 or nodes[0].name == "from":
+        raise UserError(f"ONBUILD {text!r} of the base is not one instruction", where=f"{where}:{line}")
+    return replace(_instruction(nodes[0], where, frontend), line=line)
+
+
+def _instruction(node: syntax.Node, where: str, frontend: int) -> Instruction:
+    if node.name not in syntax.NAMES:
+        known = [name.upper() for name in syntax.NAMES]
+        close = difflib.get_close_matches(node.name.upper(), known, 1)
+        remedy = f"did you mean {close[0]}?" if close else ""
+        raise UserError(f"unknown instruction: {node.name.upper()}", where=f"{where}:{node.line}", remedy=remedy)
+    said = node.child or node
+    flags: dict[str, tuple[str, ...]] = {}
+    for flag in said.flags:
+        name, _, value = flag.removeprefix("--").partition("=")
+        flags[name] = (*flags.get(name, ()), value)
+    handed_on = syntax.as_one(node) if node.child else ""
+    return Instruction(said.name.upper(), said.args, flags, node.line, handed_on)
 
 
 def expand(word: str, escape: str, variables: Mapping[str, str], where: str) -> str:
@@ -95,17 +100,17 @@ def expand(word: str, escape: str, variables: Mapping[str, str], where: str) -> 
     from e2b_dockerfile_utils import ShellLex
 
     try:
-        return ShellLex(escape, env=variables, skip_unset_env=False).process_word(word)
+        return ShellLex(escape, env=variables, skip_unset_env=False).process_word(
+            _ODD_BYTE.sub("\ufffd", word.removeprefix("\ufeff"))
+        )
     except ValueError as error:
         raise UserError(str(error), where=where) from None
 
 
 def is_heredoc(word: str) -> bool:
     """Is this source of a ``COPY`` the start of a heredoc (``<<EOF``), which reads no file?"""
-    from e2b_dockerfile_utils import parse_heredoc
-
     try:
-        return "<<" in word and parse_heredoc(word) is not None
+        return syntax.heredoc(word) is not None
     except ValueError:
         return False
 
@@ -129,7 +134,7 @@ def mount(text: str, escape: str, variables: Mapping[str, str], where: str) -> M
                 target = value
             case "id":
                 name = value
-    return Mount(kind, origin, source, source or name or target.rstrip("/").rpartition("/")[2], name or target)
+    return Mount(kind, origin, source, source or name or target.rstrip("/").rpartition("/")[2], name or target, name)
 
 
 def _fields(text: str, where: str) -> list[str]:
@@ -138,26 +143,3 @@ def _fields(text: str, where: str) -> list[str]:
         return next(csv.reader([text]), [])
     except csv.Error as error:
         raise UserError(f"this mount cannot be read: {error}", where=where) from None
-
-
-def _syntax(text: str) -> str:
-    """The image of a ``# syntax=`` line, which only the first comment lines may hold."""
-    for line in text.removeprefix("\ufeff").split("\n"):
-        match = re.match(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S+)", line)
-        if not match:
-            if line.startswith("#!"):
-                continue
-            return ""
-        if match[1].lower() == "syntax":
-            return match[2]
-    return ""
-
-
-def _meant(message: str) -> str:
-    match = re.fullmatch(r"unknown instruction: (.+)", message)
-    if not match:
-        return ""
-    import difflib
-
-    close = difflib.get_close_matches(match[1].upper(), _NAMES, 1)
-    return f"did you mean {close[0]}?" if close else ""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from tasks.base import platforms
 from tasks.base.errors import UserError
 from tasks.base.references import familiar
-from tasks.inputs.instructions import Instruction, expand, parse
+from tasks.inputs.instructions import Instruction, Script, expand
+from tasks.inputs.syntax import lower
 from tasks.inputs.variables import Scope
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*")
@@ -36,15 +37,15 @@ class Stage:
 
 
 class Stages:
-    """The stages of the Dockerfile ``text``, called ``where`` in messages: ``args`` are its build arguments, ``named``
-    the names of all named contexts, ``platforms`` the one that is built for and the one that builds run on. Raises
-    ``UserError`` with ``where:line``."""
+    """The stages of a Dockerfile, the ``script``, called ``where`` in messages: ``args`` are its build arguments,
+    ``named`` the names of all named contexts, ``platforms`` the one that is built for and the one that builds run on.
+    Raises ``UserError`` with ``where:line``."""
 
     def __init__(
-        self, text: str, where: str, args: Mapping[str, str], named: Collection[str], platforms: tuple[str, str]
+        self, script: Script, where: str, args: Mapping[str, str], named: Collection[str], platforms: tuple[str, str]
     ) -> None:
         self.where = where
-        self.script = parse(text, where)
+        self.script = script
         self.args = args
         self.platform, build = platforms
         self.globals = Scope(_platform_args(self.platform, build, args), complete=True)
@@ -78,9 +79,9 @@ class Stages:
         """The arguments whose value matters where the global one of this name is used."""
         return self._global_needs.get(name, frozenset({name} & (self.globals.keys() | self.args.keys())))
 
-    def expand(self, word: str, variables: Mapping[str, str], line: int, escape: str = "") -> str:
+    def expand(self, word: str, variables: Mapping[str, str], line: int) -> str:
         """A word after the expansion of its variables."""
-        return expand(word, escape or self.script.escape, variables, self.at(line)) if word else ""
+        return expand(word, self.script.escape, variables, self.at(line)) if word else ""
 
     def at(self, line: int) -> str:
         """A line of the Dockerfile as messages name it."""
@@ -89,13 +90,13 @@ class Stages:
     def _read(self) -> list[Stage]:
         stages: list[Stage] = []
         for instruction in self.script.instructions:
-            if instruction.name == "FROM" and not instruction.onbuild:
+            if instruction.name == "FROM" and not instruction.trigger:
                 stages.append(self._from(instruction, len(stages)))
                 if stages[-1].name:
                     self.by_name[stages[-1].name] = stages[-1]
             elif stages:
                 stages[-1].commands.append(instruction)
-            elif instruction.name == "ARG" and not instruction.onbuild:
+            elif instruction.name == "ARG" and not instruction.trigger:
                 self._global_arg(instruction)
             else:
                 raise UserError(f"{instruction.name} before the first FROM", where=self.at(instruction.line))
@@ -103,9 +104,9 @@ class Stages:
 
     def _from(self, instruction: Instruction, number: int) -> Stage:
         words, line = list(instruction.words), instruction.line
-        if len(words) != 1 and not (len(words) == 3 and words[1].lower() == "as"):
+        if len(words) != 1 and not (len(words) == 3 and words[1].casefold() == "as"):
             raise UserError("FROM takes an image, and AS with a name", where=self.at(line))
-        name = words[2].lower() if len(words) == 3 else ""
+        name = lower(words[2]) if len(words) == 3 else ""
         if name and not _STAGE_NAME.fullmatch(name):
             raise UserError(f"{words[2]!r} cannot be the name of a stage", where=self.at(line))
         self.globals.asked.clear()
@@ -126,10 +127,16 @@ class Stages:
                 self.globals.put(name, [self.args[name]])
             elif equals:
                 self.globals.asked.clear()
-                self.globals.put(name, [self.expand(default, self.globals, instruction.line)])
+                self.globals.put(name, [self._default(default, instruction.line)])
                 needs = set(self.globals.asked)
             closed = {deeper for need in needs for deeper in self._global_needs.get(need, ())}
             self._global_needs[name] = frozenset(needs | closed | {name})
+
+    def _default(self, word: str, line: int) -> str:
+        try:
+            return self.expand(word, self.globals, line)
+        except UserError:
+            return ""  # the first frontends went on with nothing, the others refuse to build
 
 
 def _platform_args(platform: str, build: str, args: Mapping[str, str]) -> dict[str, str]:

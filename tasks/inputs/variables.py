@@ -67,14 +67,19 @@ class Scope(Mapping[str, str]):
         copy._known, copy._others = dict(self._known), self._others
         return copy
 
+    def cover(self, other: Scope) -> None:
+        """What the other scope sets hides what this one has."""
+        self._known |= other._known
+
     def possible(self, name: str) -> Possible[str | None]:
         """What a variable may be set to; ``None``: it is not set."""
         return self._known.get(name, self._others)
 
-    def handed_on(self, name: str) -> str | None:
-        """The value that an image hands on to its children; ``None`` if it is not certain."""
-        possible = self.possible(name)
-        return possible.values[0] if possible.certain else None
+    def handed_on(self) -> dict[str, str | None]:
+        """The values that an image hands on to its children; ``None`` for what is not certain."""
+        return {
+            name: possible.values[0] if possible.certain else None for name, possible in sorted(self._known.items())
+        }
 
     def put(self, name: str, values: Iterable[str | None], *, more: bool = False) -> None:
         """Set a variable to one of these ``values``, the likeliest first."""

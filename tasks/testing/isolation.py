@@ -7,20 +7,29 @@ that needs a network; so it is the last step of what only the test reaches that 
 from __future__ import annotations
 
 from tasks.inputs.image_inputs import ImageInputs
+from tasks.inputs.instructions import parse
 from tasks.inputs.stages import Stages
+from tasks.inputs.syntax import FRONTENDS
 
 
 def problem(inputs: ImageInputs, image: ImageInputs) -> str:
     """Why the test that sees ``inputs`` is not without network, "" if it is; ``image`` is what is tested."""
+    where = inputs.image.dockerfile or "the inline Dockerfile"
     stages = Stages(
-        inputs.dockerfile_text,
-        inputs.image.dockerfile or "the inline Dockerfile",
+        parse(inputs.dockerfile_text, where, FRONTENDS[-1]),
+        where,
         {name: value for name, value in inputs.image.args.items() if value is not None},
         inputs.image.contexts,
         (inputs.platforms[0], inputs.platforms[0]),
     )
     own = own_stages(inputs, image)
-    steps = [step for stage in stages.all if stage.name in own for step in stage.commands if step.name == "RUN"]
+    steps = [
+        step
+        for stage in stages.all
+        if stage.name in own
+        for step in stage.commands
+        if step.name == "RUN" and not step.trigger
+    ]
     if not steps or steps[-1].flag("network") == "none":
         return ""
     return f"{stages.at(steps[-1].line)}: the test is to have no network, so this must be `RUN --network=none`"
