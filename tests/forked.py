@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import selectors
 import shutil
 import signal
@@ -29,6 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # What the interpreter itself reads of its environment, when it starts.
 _OF_THE_START = ("PYTHON", "LC_", "LANG", "TZ")
+_TIDIES = 60.0
 
 
 def run(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -41,7 +43,7 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProc
         connection.connect(_server())
         out, err = os.pipe(), os.pipe()
         ends = [stack.enter_context(os.fdopen(end)) for end in (out[0], err[0])]
-        request = json.dumps({"argv": list(argv), "env": dict(env)}).encode()
+        request = json.dumps({"argv": list(argv), "env": dict(env), "group": os.getpgrp()}).encode()
         socket.send_fds(connection, [len(request).to_bytes(4, "big")], [out[1], err[1]])
         for end in (out[1], err[1]):
             os.close(end)
@@ -52,8 +54,11 @@ def run(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProc
             try:
                 stdout, stderr = pool.map(lambda end: end.read(), ends)
                 status = int(answers.readline())
-            except BaseException:  # a time limit, or Ctrl-C
-                os.kill(pid, signal.SIGKILL)
+            except BaseException as error:
+                # Interrupted, it was too, and tidies up; past a time limit it is not waited for.
+                if not isinstance(error, KeyboardInterrupt) or not select.select([connection], [], [], _TIDIES)[0]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 raise
     return subprocess.CompletedProcess(list(argv), status, stdout, stderr)
 
@@ -68,7 +73,9 @@ def _server() -> str:
     folder = tempfile.mkdtemp(prefix="tst-forked-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = f"{folder}/socket"
-    process = subprocess.Popen([sys.executable, "-m", "tests.forked", path], cwd=ROOT, stdin=-1, stdout=-1)
+    # In a group of its own: what interrupts ours is for the forks, which join it, and nobody waits for this one to end.
+    argv = [sys.executable, "-m", "tests.forked", path]
+    process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
     assert process.stdout
     assert process.stdout.readline() == b"ready\n"
     return path
@@ -76,7 +83,6 @@ def _server() -> str:
 
 def serve(path: str) -> None:
     """Fork for each request, and tell how that ended. Only in a fork this returns by ``SystemExit``, as its run did."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
@@ -108,7 +114,7 @@ def _accept(listener: socket.socket, selector: selectors.BaseSelector) -> None:
         connection.sendall(f"{pid}\n".encode())
         selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
         return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.setpgid(0, request["group"])
     for number, fd in enumerate((os.open(os.devnull, os.O_RDONLY), *fds)):
         os.dup2(fd, number)
         os.close(fd)
