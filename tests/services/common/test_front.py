@@ -90,12 +90,12 @@ def serving(seconds: float, connections: int, trusted: str = "") -> Iterator[Ser
         server.process.wait()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def patient() -> Iterator[Server]:
     yield from serving(seconds=600, connections=20)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def quick() -> Iterator[Server]:
     yield from serving(seconds=1, connections=200)
 
@@ -187,6 +187,10 @@ def test_of_too_many_connections_those_go_that_wait_longest(patient: Server) -> 
             assert patient.ask("GET", "/health")[0] == 200
 
 
+def request(peer: str, sent: str) -> dict[str, Any]:
+    return {"type": "http", "client": (peer, 1), "headers": [(b"x-forwarded-for", sent.encode())]}
+
+
 @pytest.mark.parametrize(
     ("trusted", "sent", "seen"),
     [
@@ -198,9 +202,21 @@ def test_of_too_many_connections_those_go_that_wait_longest(patient: Server) -> 
         ("127.0.0.0/8, 10.1.0.0/16", "198.51.100.7, 203.0.113.9, 10.1.2.3", "203.0.113.9"),  # what a client adds is not
     ],
 )
-def test_who_is_asking(trusted: str, sent: str, seen: str) -> None:
-    for server in serving(600, 20, trusted):
-        assert server.ask("GET", "/address", **{"X-Forwarded-For": sent}) == (200, f'"{seen}"'.encode())
+async def test_who_is_asking(trusted: str, sent: str, seen: str) -> None:
+    told: list[str] = []
+
+    async def app(scope: Any, *_: object) -> None:
+        told.append(scope["client"][0])
+
+    await proxies.Proxies(app, trusted)(request("127.0.0.1", sent), None, None)  # type: ignore[arg-type]
+    assert told == [seen]
+
+
+def test_whose_word_is_taken_is_a_setting(patient: Server) -> None:
+    forwarded = {"X-Forwarded-For": "203.0.113.9"}
+    assert patient.ask("GET", "/address", **forwarded) == (200, b'"127.0.0.1"')
+    for server in serving(600, 20, "127.0.0.1"):
+        assert server.ask("GET", "/address", **forwarded) == (200, b'"203.0.113.9"')
 
 
 async def test_a_look_up_that_fails_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +239,5 @@ async def test_a_look_up_that_fails_forgets_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(proxies, "FRESH_SECONDS", -1)
     asked = proxies.Proxies(app, "edge.internal")
     for peer in ("10.9.9.9", "10.9.9.9", "10.9.9.9", "10.9.9.8", "10.9.9.8"):
-        headers = [(b"x-forwarded-for", b"203.0.113.9")]
-        await asked({"type": "http", "client": (peer, 1), "headers": headers}, None, None)  # type: ignore[arg-type]
+        await asked(request(peer, "203.0.113.9"), None, None)  # type: ignore[arg-type]
     assert seen == ["203.0.113.9"] * 4 + ["10.9.9.8"]
