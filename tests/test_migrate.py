@@ -24,7 +24,9 @@ from tasks.stack import journal
 from tasks.stack.ephemeral_stack import free_port
 from tasks.stack.journal import Before, Journal, Phase, held_tag
 from tasks.stack.migrate import Change, Found, changes_between, downtime, found
+from tests import forked
 from tests.conftest import ROOT, Lab, docker
+from tests.test_images import DEPLOYED
 from tests.test_stack import Stack
 
 COMPOSE = """
@@ -72,17 +74,25 @@ WITH_BACKUP = {
 }
 
 
-@pytest.fixture
-def standard(busybox: str, tmp_path: Path) -> Iterator[Stack]:
-    """A standard deployment that runs and holds data."""
-    one = Stack(tmp_path)
-    one.write(FILES)
-    done = one.doit("up_optimized", COMPOSE_FILE=str(tmp_path / "docker-compose.yml"))
-    assert done.returncode == 0, done.stderr
-    docker("exec", one.ids()["store"], "sh", "-c", "echo precious >/data/file")
-    docker("exec", one.ids()["web"], "sh", "-c", "echo page >/pages/file")
+@pytest.fixture(scope="module")
+def deployed(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A small project of two deployments."""
+    one = Stack(tmp_path_factory.mktemp("migrate"))
     yield one
     one.close()
+
+
+@pytest.fixture
+def standard(deployed: Stack) -> Stack:
+    """Its standard deployment, which runs and holds data: brought back where another test has moved it."""
+    deployed.write(FILES)
+    shutil.rmtree(deployed.folder / ".doit-images/backups", ignore_errors=True)
+    if kinds(deployed) != {"store": "standard", "web": "standard"} or journal_of(deployed).exists():
+        done = deployed.doit("up_optimized", COMPOSE_FILE=str(deployed.folder / "docker-compose.yml"))
+        assert done.returncode == 0, done.stderr
+    docker("exec", deployed.ids()["store"], "sh", "-c", "echo precious >/data/file")
+    docker("exec", deployed.ids()["web"], "sh", "-c", "echo page >/pages/file")
+    return deployed
 
 
 def kinds(stack: Stack) -> dict[str, str]:
@@ -129,22 +139,6 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(standard: Stack) -> None:
 
 
 @pytest.mark.engine
-def test_it_builds_switches_and_keeps_the_data(standard: Stack) -> None:
-    assert kinds(standard) == {"store": "standard", "web": "standard"}
-    done = standard.doit("migrate_to_optimized", "--yes")
-    assert done.returncode == 0, done.stderr
-    assert kinds(standard) == {"store": "optimized", "web": "optimized"}
-    assert data(standard) == ("precious\n", "page\n")
-    assert re.search(r"migrated: downtime [0-9.]+ s in all, store [0-9.]+ s, web [0-9.]+ s", done.stderr)
-    assert networks(standard) == [f"{standard.prefix}_default", f"{standard.prefix}_optimized"]
-    assert left_over(standard) == []
-    assert not journal_of(standard).exists()
-
-    again = standard.doit("migrate_to_optimized", "--yes")
-    assert (again.returncode, "is the optimized deployment already" in again.stderr) == (0, True)
-
-
-@pytest.mark.engine
 def test_a_build_that_fails_stops_nothing(standard: Stack) -> None:
     before = standard.ids()
     standard.write({"optimized.Dockerfile": "FROM tst-busybox:1\nRUN exit 3\n"})
@@ -153,6 +147,16 @@ def test_a_build_that_fails_stops_nothing(standard: Stack) -> None:
     assert "nothing was stopped" in done.stderr
     assert standard.ids() == before
     assert {one["State"]["Health"]["Status"] for one in standard.containers().values()} == {"healthy"}
+
+
+@pytest.mark.engine
+def test_data_that_would_be_left_behind(standard: Stack) -> None:
+    standard.write({"compose.yml": FILES["compose.yml"].replace("pages:/pages", "other:/pages").replace(
+        "pages: {}", "other: {}")})  # fmt: skip
+    done = standard.doit("migrate_to_optimized", "--yes")
+    assert done.returncode != 0
+    assert f"web keeps data in the volume {standard.prefix}_pages" in done.stderr
+    assert kinds(standard) == {"store": "standard", "web": "standard"}
 
 
 BROKEN = {
@@ -179,11 +183,6 @@ def test_a_broken_new_image_is_rolled_back(standard: Stack, how: str) -> None:
     assert data(standard) == ("precious\n", "page\n")
     assert left_over(standard) == []
 
-    standard.write({"optimized.Dockerfile": FILES["optimized.Dockerfile"]})
-    assert standard.doit("migrate_to_optimized", "--yes").returncode == 0
-    assert kinds(standard) == {"store": "optimized", "web": "optimized"}
-    assert data(standard) == ("precious\n", "page\n")
-
 
 @pytest.mark.engine
 def test_the_way_back_leads_to_what_ran_even_if_its_name_moved_on(standard: Stack) -> None:
@@ -194,21 +193,29 @@ def test_the_way_back_leads_to_what_ran_even_if_its_name_moved_on(standard: Stac
     assert "rolled back" in done.stderr
     assert images(standard) == before
     assert data(standard) == ("precious\n", "page\n")
+    docker("tag", before["web"], f"{standard.prefix}/web:standard")
 
 
 @pytest.mark.engine
-def test_data_that_would_be_left_behind(standard: Stack) -> None:
-    standard.write({"compose.yml": FILES["compose.yml"].replace("pages:/pages", "other:/pages").replace(
-        "pages: {}", "other: {}")})  # fmt: skip
-    done = standard.doit("migrate_to_optimized", "--yes")
-    assert done.returncode != 0
-    assert f"web keeps data in the volume {standard.prefix}_pages" in done.stderr
+def test_it_builds_switches_and_keeps_the_data(standard: Stack) -> None:
+    """After all that was rolled back."""
     assert kinds(standard) == {"store": "standard", "web": "standard"}
+    done = standard.doit("migrate_to_optimized", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert kinds(standard) == {"store": "optimized", "web": "optimized"}
+    assert data(standard) == ("precious\n", "page\n")
+    assert re.search(r"migrated: downtime [0-9.]+ s in all, store [0-9.]+ s, web [0-9.]+ s", done.stderr)
+    assert networks(standard) == [f"{standard.prefix}_default", f"{standard.prefix}_optimized"]
+    assert left_over(standard) == []
+    assert not journal_of(standard).exists()
+
+    again = standard.doit("migrate_to_optimized", "--yes")
+    assert (again.returncode, "is the optimized deployment already" in again.stderr) == (0, True)
 
 
 @pytest.mark.engine
 def test_nothing_runs(standard: Stack) -> None:
-    docker("compose", "--project-name", standard.prefix, "down", "--timeout", "0")
+    docker("rm", "--force", *standard.ids().values())
     done = standard.doit("migrate_to_optimized", "--yes")
     assert (done.returncode != 0, "nothing of" in done.stderr) == (True, True)
 
@@ -245,8 +252,7 @@ runpy.run_module("doit", run_name="__main__", alter_sys=True)
 def stopped_at(stack: Stack, at: str, *args: str) -> subprocess.CompletedProcess[str]:
     """A migration that is killed after a step, or in which that fails when it is done."""
     argv = [sys.executable, "-c", STEPWISE, "migrate_to_optimized", "--yes", *args]
-    env = stack.env(AT=at, PYTHONPATH=str(ROOT))
-    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True)
+    done = forked.run(argv, stack.env(AT=at))
     assert done.returncode == (1 if at.endswith("raises") else -signal.SIGKILL), (at, done.stderr)
     return done
 
@@ -356,19 +362,39 @@ def test_up_and_down_end_a_migration_that_was_left(standard: Stack) -> None:
 
 
 class Deployment(Lab):
-    """This repository's own stack under a name, on ports and with secrets of its own."""
+    """This repository's own stack under a name, on ports and with secrets of its own, as files in ``folder`` declare
+    it."""
 
-    def __init__(self, ports: list[int], archives: Path) -> None:
-        super().__init__(ROOT)
+    def __init__(self, folder: Path, ports: list[int], archives: Path) -> None:
+        super().__init__(folder)
         self.archives = archives
         names = ("AUTH_PORT", "MEMORY_PORT", "ORCHESTRATOR_PORT")
         self.environ = {
             **secrets.random_values(ROOT),
             **{name: str(port) for name, port in zip(names, ports, strict=True)},
             "COMPOSE_PROJECT_NAME": self.prefix,
-            "COMPOSE_FILE": str(ROOT / "docker-compose.optimized.yml"),
+            "COMPOSE_FILE": str(folder / "docker-compose.optimized.yml"),
         }
         self.auth, self.memory = f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+
+    def start_standard(self) -> None:
+        standard = str(self.folder / "docker-compose.yml")
+        if self.folder == ROOT:
+            done = self.doit("up_optimized", COMPOSE_FILE=standard)
+        else:
+            argv = ["docker", "compose", "--file", standard, "up", "--no-build", "--detach", "--wait"]
+            done = subprocess.run(argv, env=self.env(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def rename(self) -> None:
+        """Have the optimized images for standard ones, under names of our own: of these there is nothing to build."""
+        for name in ("docker-compose.yml", "docker-compose.optimized.yml"):
+            text = (ROOT / name).read_text().replace("context: .", f"context: {ROOT}")
+            (self.folder / name).write_text(re.sub(r"vllm-swarm/(\w+:standard)", rf"{self.prefix}/\1", text))
+        (self.folder / "docker").symlink_to(ROOT / "docker")
+        shutil.copy(ROOT / ".env.example", self.folder)
+        for name in DEPLOYED:
+            docker("tag", f"vllm-swarm/{name}:optimized", f"{self.prefix}/{name}:standard")
 
     def kinds(self) -> set[str]:
         containers = Containers(self.prefix).look()
@@ -378,14 +404,20 @@ class Deployment(Lab):
 
     def close(self) -> None:
         Containers(self.prefix).remove()
-        shutil.rmtree(ROOT / ".doit-images/backups" / self.prefix, ignore_errors=True)
+        shutil.rmtree(self.folder / ".doit-images/backups" / self.prefix, ignore_errors=True)
+        super().close()
 
 
-@pytest.fixture
-def deployment(engine: None, tmp_path: Path) -> Iterator[Deployment]:
+@pytest.fixture(params=["renamed", pytest.param("built", marks=pytest.mark.all)])
+def deployment(engine: None, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    folder = tmp_path / "project"
+    folder.mkdir()
     with ExitStack() as stack:
-        one = Deployment([stack.enter_context(free_port()) for _ in range(3)], tmp_path)
+        ports = [stack.enter_context(free_port()) for _ in range(3)]
+        one = Deployment(ROOT if request.param == "built" else folder, ports, tmp_path)
         stack.callback(one.close)
+        if request.param == "renamed":
+            one.rename()
         yield one
 
 
@@ -435,9 +467,7 @@ def saved(deployment: Deployment) -> str:
 
 @pytest.mark.stack
 def test_users_and_memories_survive_the_way_there_and_back(deployment: Deployment) -> None:
-    standard = str(ROOT / "docker-compose.yml")
-    done = deployment.doit("up_optimized", COMPOSE_FILE=standard)
-    assert done.returncode == 0, done.stderr
+    deployment.start_standard()
     assert deployment.kinds() == {"standard"}
 
     user = {"username": "before", "password": "a-password-of-before"}
