@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,14 +55,19 @@ PROJECT = {
 }
 
 
-@pytest.fixture
-def stack(busybox: str, tmp_path: Path) -> Iterator[Stack]:
-    one = Stack(tmp_path)
-    one.write(PROJECT)
-    one.up()
-    one_set(one, "first", version=1)
+@pytest.fixture(scope="module")
+def built(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    one = Stack(tmp_path_factory.mktemp("backup"))
     yield one
     one.close()
+
+
+@pytest.fixture
+def stack(built: Stack) -> Stack:
+    shutil.rmtree(built.folder / ".doit-images/backups", ignore_errors=True)
+    built.anew(PROJECT).up()
+    one_set(built, "first", version=1)
+    return built
 
 
 def one_set(stack: Stack, text: str, version: int) -> None:

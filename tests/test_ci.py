@@ -19,6 +19,7 @@ import pytest
 from tasks.history.store import Build
 from tasks.stack.ci import build_summary, built_since
 from tasks.stack.end_to_end import pytest_argv, test_environ, test_summary
+from tests import forked
 from tests.conftest import ROOT, docker
 from tests.test_stack import PROJECT, Stack
 from tests.waiting import patience
@@ -27,8 +28,20 @@ from tests.waiting import patience
 test_environ.__test__ = test_summary.__test__ = False  # type: ignore[attr-defined]
 
 
+@pytest.fixture(scope="module")
+def built(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    one = Stack(tmp_path_factory.mktemp("ci"))
+    yield one
+    one.close()
+
+
 @pytest.fixture
-def stack(busybox: str, tmp_path: Path) -> Iterator[Stack]:
+def stack(built: Stack) -> Stack:
+    return built.anew(PROJECT)
+
+
+@pytest.fixture
+def never_built(busybox: str, tmp_path: Path) -> Iterator[Stack]:
     one = Stack(tmp_path)
     one.write(PROJECT)
     yield one
@@ -39,7 +52,8 @@ def stack(busybox: str, tmp_path: Path) -> Iterator[Stack]:
 
 
 @pytest.mark.engine
-def test_a_build_leaves_report_and_summary(stack: Stack) -> None:
+def test_a_build_leaves_report_and_summary(never_built: Stack) -> None:
+    stack = never_built
     summary = stack.folder / "summary.md"
     summary.write_text("before\n")
     done = stack.doit("ci_build", GITHUB_STEP_SUMMARY=str(summary))
@@ -64,7 +78,8 @@ def test_a_build_leaves_report_and_summary(stack: Stack) -> None:
 
 
 @pytest.mark.engine
-def test_a_build_that_fails_says_which_image_and_goes_on_with_the_others(stack: Stack) -> None:
+def test_a_build_that_fails_says_which_image_and_goes_on_with_the_others(never_built: Stack) -> None:
+    stack = never_built
     stack.write({"web/Dockerfile": "FROM base\nRUN echo no && exit 3\n"})
     done = stack.doit("ci_build")
     assert done.returncode != 0
@@ -244,10 +259,21 @@ def project_of(errors: str) -> str:
     return found[1]
 
 
+ALL = ("--", "-k", "not any_request")
+
+
+@pytest.mark.all
+@pytest.mark.stack
+def test_end_to_end_whatever_is_sent(engine: None) -> None:
+    running = ci_test("--", "-k", "any_request")
+    _, errors = running.communicate()
+    assert running.returncode == 0, errors
+
+
 @pytest.mark.stack
 def test_end_to_end_twice_at_once(engine: None) -> None:
-    """Everything through the running containers, and at the same time a second stack beside the first."""
-    whole = ci_test()
+    """Everything but requests at random through the running containers, and at the same time a second stack."""
+    whole = ci_test(*ALL)
     part = ci_test("--", "-k", "registration or password")
     results = [one.communicate() for one in (whole, part)]
     for running, (said, errors) in zip((whole, part), results, strict=True):
@@ -262,7 +288,7 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
     left = ROOT / ".doit-images/docker-compose.optimized.yml/ci/e2e.xml"
     left.unlink()
     # What passed on just this is known, and its file is brought back; no stack is started.
-    again = ci_test()
+    again = ci_test(*ALL)
     said, errors = again.communicate(timeout=patience())
     assert again.returncode == 0, errors
     assert said.startswith("## End-to-end tests: passed before\n")
@@ -271,21 +297,27 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
     assert (suite.get("failures"), int(suite.get("tests", 0)) > 10) == ("0", True)
 
 
-@pytest.mark.stack
-def test_a_test_that_fails_keeps_the_logs_and_removes_the_stack(engine: None) -> None:
-    running = ci_test("--", "-k", "unheard_of")
-    _, errors = running.communicate()
-    assert running.returncode != 0
-    assert "the end-to-end tests ended with status 5" in errors
-    project = project_of(errors)
-    logs = ROOT / ".doit-images/docker-compose.optimized.yml/ci/logs" / project
-    names = {path.stem.rpartition("-")[0] for path in logs.iterdir()}
-    assert {"auth", "memory", "orchestrator", "postgres", "redis", "model"} <= names
-    assert "database system is ready" in (logs / "postgres-1.log").read_text()
+FAILING = """
+from tasks.base import commands
+from tasks.run import current
+from tasks.stack import end_to_end
+
+commands.stop_on_signals()
+end_to_end.run_tests(current(), ["-k", "unheard_of"])
+"""
+
+
+@pytest.mark.engine
+def test_a_test_that_fails_keeps_the_logs_and_removes_the_stack(stack: Stack) -> None:
+    assert stack.doit("build_optimized").returncode == 0
+    failed = forked.run([sys.executable, "-c", FAILING], stack.env(AUTH_URL="http://127.0.0.1:1"))
+    assert failed.returncode != 0
+    assert "the end-to-end tests ended with status 5" in failed.stderr
+    project = project_of(failed.stderr)
+    logs = stack.folder / ".doit-images/compose.yml/ci/logs" / project
+    assert {path.stem.rpartition("-")[0] for path in logs.iterdir()} == {"store", "web"}
+    assert f"store of {stack.prefix}" in (logs / "store-1.log").read_text()
     assert there(project) == []
-    for path in logs.iterdir():
-        path.unlink()
-    logs.rmdir()
 
 
 def test_the_workflow_uses_these_tasks_and_may_only_read() -> None:

@@ -282,7 +282,6 @@ def test_whoever_asks_for_help_gets_it_and_nothing_else(
     assert looked() == before
 
 
-@pytest.mark.all
 @pytest.mark.engine
 def test_the_newest_peers_really_build_the_same_graph(newer: TemporaryEngine, tmp_path: Path) -> None:
     """Compose through bake, in its own words, and bake, which asks what it may read."""

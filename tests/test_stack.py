@@ -116,19 +116,35 @@ class Stack(Lab):
         with urllib.request.urlopen(f"http://127.0.0.1:{binding['HostPort']}{path}") as answer:
             return str(answer.read().decode())
 
-    def close(self) -> None:
+    def down(self) -> None:
         docker("compose", "--project-name", self.prefix, "down", "--volumes", "--remove-orphans", "--timeout", "0")
         for volume in self.volumes():
             docker("volume", "rm", volume)
+
+    def anew(self, files: dict[str, str]) -> Stack:
+        """Down, without data, and with these files only. What was built of them before is still there."""
+        self.down()
+        for path in self.folder.iterdir():
+            if path.name != ".doit-images":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.write(files)
+        return self
+
+    def close(self) -> None:
+        self.down()
         super().close()
 
 
-@pytest.fixture
-def stack(busybox: str, tmp_path: Path) -> Iterator[Stack]:
-    one = Stack(tmp_path)
-    one.write(PROJECT)
+@pytest.fixture(scope="module")
+def built(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    one = Stack(tmp_path_factory.mktemp("stack"))
     yield one
     one.close()
+
+
+@pytest.fixture
+def stack(built: Stack) -> Stack:
+    return built.anew(PROJECT)
 
 
 def test_up_builds_starts_and_waits_and_a_second_time_changes_nothing(stack: Stack) -> None:
@@ -348,6 +364,7 @@ def test_unhealthy_is_no_dead_end(stack: Stack) -> None:
 
 
 def test_two_at_once(stack: Stack) -> None:
+    stack.write({"store/run": f"# not built yet\n{PROJECT['store/run']}"})
     running = [stack.start("up_optimized") for _ in range(2)]
     said = [one.communicate(timeout=patience())[0] for one in running]
     assert [one.returncode for one in running] == [0, 0], said

@@ -52,9 +52,11 @@ class Checkout(Stack):
 
     def __init__(self, folder: Path, prefix: str, number: int) -> None:
         super().__init__(folder)
-        self.images_prefix, self.prefix, self.number = prefix, prefix, number
-        self.write({name: text.replace("NUMBER", str(number)) for name, text in FILES.items()})
-        self.prefix = f"{prefix}-{number}"
+        self.images_prefix, self.prefix, self.number = prefix, f"{prefix}-{number}", number
+
+    def write(self, files: dict[str, str]) -> None:
+        texts = {name: text.replace("PREFIX", self.images_prefix) for name, text in files.items()}
+        super().write({name: text.replace("NUMBER", str(self.number)) for name, text in texts.items()})
 
     def running(self) -> dict[str, tuple[str, str]]:
         """The id of each container, and what it says that it runs."""
@@ -75,18 +77,31 @@ class Checkout(Stack):
         return f"base of {self.number}\nweb of {self.number}\n"
 
 
-@pytest.fixture
-def pair(busybox: str, tmp_path: Path) -> Iterator[tuple[Checkout, Checkout]]:
-    prefix = Stack(tmp_path).prefix
-    two = Checkout(tmp_path / "1", prefix, 1), Checkout(tmp_path / "2", prefix, 2)
+Pair = tuple[Checkout, Checkout]
+
+
+@pytest.fixture(scope="module")
+def built(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("checkouts")
+    prefix = Stack(folder).prefix
+    two = Checkout(folder / "1", prefix, 1), Checkout(folder / "2", prefix, 2)
     yield two
     for one in two:
-        docker("compose", "--project-name", one.prefix, "down", "--remove-orphans", "--timeout", "0")
+        one.down()
         one.prefix = prefix
         one.close()
 
 
-def test_two_checkouts_each_run_what_they_built(pair: tuple[Checkout, Checkout]) -> None:
+@pytest.fixture
+def pair(built: Pair) -> Pair:
+    """Both as they were written, down."""
+    for one in built:
+        one.down()
+        one.write(FILES)
+    return built
+
+
+def test_two_checkouts_each_run_what_they_built(pair: Pair) -> None:
     first, second = pair
     first.up()
     second.up()
@@ -100,7 +115,7 @@ def test_two_checkouts_each_run_what_they_built(pair: tuple[Checkout, Checkout])
     assert {one.number: one.running() for one in pair} == before, "nothing was made anew"
 
 
-def test_what_people_type_themselves_makes_nothing_anew(pair: tuple[Checkout, Checkout]) -> None:
+def test_what_people_type_themselves_makes_nothing_anew(pair: Pair) -> None:
     first, _ = pair
     first.up()
     before = first.running()
@@ -126,7 +141,7 @@ def ids(one: Checkout) -> dict[str, str]:
 
 
 def test_a_name_that_is_moved_between_build_and_start(
-    pair: tuple[Checkout, Checkout], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     first, second = pair
     assert first.doit("build_optimized").returncode == 0
