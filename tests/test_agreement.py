@@ -31,7 +31,7 @@ from tests.test_share import (
     second_engine,  # noqa: F401
     server,  # noqa: F401
 )
-from tests.waiting import HELD, let_go
+from tests.waiting import patience
 
 LABEL = f'{{{{index .Config.Labels "{REBUILT}"}}}}'
 Machines = tuple[Machine, Machine]
@@ -183,8 +183,11 @@ def test_a_rebuilt_image_that_does_not_come_is_left_alone_for_a_while(
 
 @pytest.mark.engine
 def test_of_two_that_build_the_same_image_at_the_same_time_the_second_takes_the_firsts(pair: Machines) -> None:
+    seconds = patience(2)
     for machine in pair:
-        machine.write({"base.Dockerfile": f"FROM tst-busybox:1\n{HELD}\nRUN head -c 8 /dev/urandom > /PREFIX\n"})
+        machine.write(
+            {"base.Dockerfile": f"FROM tst-busybox:1\nRUN sleep {4 * seconds:.0f}; head -c 8 /dev/urandom > /PREFIX\n"}
+        )
     running, said = [], ["", ""]
     for number, machine in enumerate(pair):
         process = machine.start("build_optimized")
@@ -194,8 +197,8 @@ def test_of_two_that_build_the_same_image_at_the_same_time_the_second_takes_the_
             if line.startswith("building base"):
                 break
         running.append(process)
-    for number, process in enumerate(running):  # one ends before the other is let go
-        let_go(pair[number].prefix, pair[number].env())
+        time.sleep(seconds)  # one ends before the other, and long enough before for a push
+    for number, process in enumerate(running):
         said[number] += process.communicate()[0]
         assert process.returncode == 0, said[number]
     done = [outcomes(text) for text in said]

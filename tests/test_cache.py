@@ -29,7 +29,7 @@ from tasks.pruning.cache_prune import prune_argv
 from tasks.pruning.prune import Item, choose
 from tests import loopback
 from tests.conftest import Lab
-from tests.waiting import HELD, let_go, patience
+from tests.waiting import patience
 
 FILES = {
     "compose.yml": """
@@ -140,7 +140,7 @@ def test_never_during_a_build_of_any_checkout(project: Lab, tmp_path: Path) -> N
     history_of(project, 2)
     other = Lab(tmp_path / "other")
     other.environ, other.prefix = project.environ, f"{project.prefix}-other"
-    other.write({**FILES, "app.Dockerfile": f"FROM base\n{HELD}\nRUN date > /when\n"})
+    other.write({**FILES, "app.Dockerfile": f"FROM base\nRUN sleep {patience(6):.0f}; date > /when\n"})
     building = other.start("-n", "1", "build_optimized")
     assert building.stdout is not None
     for line in building.stdout:
@@ -157,7 +157,6 @@ def test_never_during_a_build_of_any_checkout(project: Lab, tmp_path: Path) -> N
             break
     assert building.poll() is None, said
     assert tags_of(project) >= before, "nothing goes while it waits"
-    let_go(other.prefix, other.env())
     assert building.wait(patience()) == 0
     said += pruning.communicate(timeout=patience())[0]
     assert pruning.returncode == 0, said

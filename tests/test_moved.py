@@ -16,7 +16,7 @@ import pytest
 
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker, file_in, printed
-from tests.waiting import HELD, let_go, patience, until
+from tests.waiting import patience, until
 
 pytestmark = pytest.mark.engine
 
@@ -139,17 +139,16 @@ def test_a_folder_that_was_another_for_a_while_does_not_pass_for_what_it_is(pair
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_what_a_build_was_sent_that_was_ended_is_in_no_later_one(pair: Lab, number: int) -> None:
     """The builder holds B, with A's size and time, and nobody came to see that anything had moved."""
-    pair.write({"base/Dockerfile": f"FROM tst-busybox:1\nCOPY file /base/\n{HELD}\n"})
+    pair.write({"base/Dockerfile": f"FROM tst-busybox:1\nCOPY file /base/\nRUN sleep {patience(3):.0f}\n"})
     mine, kept = pair.folder / "base/file", pair.folder / "A"
     shutil.copy2(mine, kept)
     log = pair.folder / ".doit-images/compose.yml/logs/base.log"
     edit = f"cd '{pair.folder}'; sed -i s/A/B/ base/file; touch -r A base/file"
     argv = [sys.executable, "-c", HOOKED, "base", "1", edit, "true", "base"]
     run = subprocess.Popen(argv, cwd=ROOT, env=pair.env(), start_new_session=True)
-    until(lambda: log.exists() and "sleep 0.1" in log.read_text())
+    until(lambda: log.exists() and "RUN sleep" in log.read_text())
     os.kill(run.pid, number)
     assert run.wait(patience()) != 0
-    let_go(pair.prefix)
     shutil.copy2(kept, mine)
     assert pair.build() == {"base": "built", "app": "built"}
     assert inside(pair, "base", "/base/file") == mine.read_text() == PAIR["base/file"].replace("PREFIX", pair.prefix)

@@ -17,7 +17,7 @@ from tasks.pruning import disk_usage
 from tasks.run import Run
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker, file_in
-from tests.waiting import HELD, let_go, patience, until
+from tests.waiting import patience, until
 
 pytestmark = pytest.mark.engine
 
@@ -185,7 +185,8 @@ def test_an_edit_during_the_build_does_not_pass_for_built(lab: Lab, busybox: str
     lab.write(
         {
             "compose.yml": "name: PREFIX\nservices: {slow: {image: PREFIX/slow, build: {context: .}}}\n",
-            "Dockerfile": f"FROM {busybox}\nCOPY file.txt /\n{HELD}\nRUN cat /proc/sys/kernel/random/uuid\n",
+            "Dockerfile": f"FROM {busybox}\nCOPY file.txt /\n"
+            f"RUN sleep {patience(2):.0f}; cat /proc/sys/kernel/random/uuid\n",
             "file.txt": "before, in PREFIX\n",
         }
     )
@@ -193,7 +194,6 @@ def test_an_edit_during_the_build_does_not_pass_for_built(lab: Lab, busybox: str
     log = lab.folder / ".doit-images/compose.yml/logs/slow.log"
     until(lambda: log.exists() and "sleep" in log.read_text())
     lab.write({"file.txt": "after\n"})
-    let_go(lab.prefix)
     output, _ = run.communicate()
     assert run.returncode == 0, output
     assert "slow: `file.txt` changed while it was built, building again (1 of 2)" in output
@@ -302,13 +302,12 @@ def test_services_that_share_a_tag_build_it_once(lab: Lab) -> None:
 
 def test_an_edit_before_its_turn_is_simply_built(lab: Lab, busybox: str) -> None:
     lab.write(FAMILY)
-    slow = f"FROM {busybox}\nCOPY base.txt /\n{HELD}\nRUN cat /proc/sys/kernel/random/uuid\n"
+    slow = f"FROM {busybox}\nCOPY base.txt /\nRUN sleep {patience(2):.0f}; cat /proc/sys/kernel/random/uuid\n"
     lab.write({"base/Dockerfile": slow})
     run = lab.start("build_optimized")
     log = lab.folder / ".doit-images/compose.yml/logs/base.log"
     until(lambda: log.exists() and "sleep" in log.read_text())
     lab.write({"app/app.txt": "edited while its parent was built\n"})
-    let_go(lab.prefix)
     output, _ = run.communicate()
     assert run.returncode == 0, output
     assert lab.actions() == FRESH

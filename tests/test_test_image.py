@@ -517,11 +517,11 @@ def test_a_failure_is_never_kept_and_says_what_was_said_last(shop: Shop) -> None
 
 @pytest.mark.engine
 def test_what_is_edited_while_it_runs_is_not_kept(shop: Shop) -> None:
-    shop.write({"api/run": "until [ -e /tmp/go ]; do sleep 0.1; done\n"})
+    shop.write({"api/run": "until [ -e /go ]; do sleep 0.1; done\n"})
     with shop.start("test_image:api") as process:
         container = until(left_over).split()[0]
         shop.write({"api/run": "exit 1\n"})
-        until(lambda: docker("exec", container, "touch", "/tmp/go").returncode == 0)
+        until(lambda: docker("exec", container, "touch", "/go").returncode == 0)
         said, _ = process.communicate(timeout=patience())
     assert process.returncode == 0, said
     assert "changed while it ran" in said

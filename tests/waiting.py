@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
@@ -50,15 +50,3 @@ def lasting(seconds: float) -> Callable[[], bool]:
     """Whether less than so many seconds have passed since now: for what goes on for a while, whatever it gets done."""
     began = time.monotonic()
     return lambda: time.monotonic() - began < seconds
-
-
-HELD = "RUN --mount=type=cache,id=PREFIX,target=/held until [ -e /held/go ]; do sleep 0.1; done; true"
-"""A step of a laboratory's Dockerfile, on busybox, that goes on until ``let_go``: what the test does meanwhile has all
-the time that it takes."""
-
-
-def let_go(prefix: str, environ: Mapping[str, str] | None = None) -> None:
-    """Let the steps ``HELD`` of the laboratory with this prefix end, on the engine that ``environ`` leads to."""
-    mount = f"--mount=type=cache,id={prefix},target=/held"
-    step = f"FROM tst-busybox:1\nRUN {mount} touch /held/go\n".encode()
-    subprocess.run(["docker", "build", "--no-cache", "--quiet", "-"], input=step, env=environ, check=True)
