@@ -21,7 +21,7 @@ from tasks.base import commands, leftovers, memory
 from tasks.base.command_line import last_words
 from tasks.building import build_target, builds_lock
 from tasks.buildkit.progress import Progress, Step, brief
-from tasks.compose import secrets
+from tasks.compose import env_files, secrets
 from tasks.compose.answer import PLATFORMS
 from tasks.compose.stack import Compose
 from tasks.engine import plugins
@@ -33,6 +33,7 @@ from tasks.pruning import disk_usage
 from tasks.run import Run
 from tasks.verifying import composed
 
+_PLATFORM = "DOCKER_DEFAULT_PLATFORM"
 _SLACK = 1.0  # seconds: a record of the cache is made when its step begins, or just before
 
 
@@ -116,7 +117,8 @@ def _seen(run: Run, declared: Declared, name: str, folder: Path) -> dict[str, An
     build had: of those that it knows, BuildKit's client would not send what only looks alike."""
     target = dict(declared.targets[name])
     root = target["context"]
-    platform = run.environ.get(PLATFORMS) or run.environ.get("DOCKER_DEFAULT_PLATFORM") or run.snapshot().platform
+    environ = env_files.with_values(run.files, run.environ, [_PLATFORM])
+    platform = environ.get(PLATFORMS) or environ.get(_PLATFORM) or run.snapshot().platform
     target.setdefault("platforms", [platform])
     contexts = {}
     for key, value in target.get("contexts", {}).items():
