@@ -202,6 +202,11 @@ class TestArguments:
         assert found.env == {"C": None, "D": "d", "E": None}
         assert sources("FROM parent\nCOPY $D /z\nCOPY $C /z", env={"parent": found.env}) == ["d", "/"]
 
+    def test_the_first_frontends_expand_names_of_arguments_and_pass_over_what_is_wrong(self):
+        assert sources("FROM scratch\nARG A=N\nARG $A=x\nCOPY a$N /z") == ["ax", "a"]
+        assert sources("FROM scratch\nARG A=x.y\nCOPY ${A:%.*} /z") == ["x"]
+        assert read("ARG A=${B\nFROM scratch$A").images == ()
+
     def test_the_environment_of_a_base(self):
         text = "FROM base\nCOPY $WHERE /z"
         assert sources(text) == ["/"]  # nobody said what the base's environment is

@@ -149,7 +149,7 @@ class _Reader:
         for each in (each for each in stage.commands if not each.trigger):
             mounts = (field for text in each.flags.get("mount", ()) for field in text.split(","))
             for name in (each.flag("from"), *(field[5:] for field in mounts if field.startswith("from="))):
-                if name.isdecimal() and each.name in ("COPY", "ADD"):
+                if name.isascii() and name.isdecimal() and each.name in ("COPY", "ADD"):
                     yield from self.stages.all[int(name[:9]) :][:1]
                 elif name.lower() in self.stages.by_name:
                     yield self.stages.by_name[name.lower()]
@@ -238,23 +238,37 @@ class _Reader:
     def _arg(self, each: Instruction, scope: Scope) -> None:
         before = scope.copy()
         for word in each.words:
-            name, equals, default = word.partition("=")
-            self.used.add(name)
-            possible: Possible[str] | None = None
-            if name in self.args:
-                possible = Possible((self.args[name],))
-            elif equals:  # before 2024 BuildKit did not see the arguments of the same instruction here
-                possible = either([self._possible(default, seen, each.line) for seen in (scope, before)])
-            elif name in self.stages.globals:
-                possible = Possible((self.stages.globals[name],))
-                self._use({name})
-            if possible is None:
-                continue
-            values, more = list[str | None](possible.values), possible.more
-            if self.syntax and name in scope:  # the first frontends let an earlier ENV or ARG win
-                earlier = scope.possible(name)
-                values, more = [*values, *earlier.values], more or earlier.more
-            scope.put(name, values, more=more)
+            written, equals, default = word.partition("=")
+            names = self._names(written, before, each.line)
+            for name in names.values:
+                self.used.add(name)
+                possible: Possible[str] | None = None
+                if name in self.args:
+                    possible = Possible((self.args[name],))
+                elif equals:  # before 2024 BuildKit did not see the arguments of the same instruction here
+                    possible = either([self._possible(default, seen, each.line) for seen in (scope, before)])
+                elif name in self.stages.globals:
+                    possible = Possible((self.stages.globals[name],))
+                    self._use({name})
+                if possible is None:
+                    continue
+                values, more = list[str | None](possible.values), possible.more
+                if not names.certain or (self.syntax and name in scope):  # the first frontends let an earlier one win
+                    earlier = scope.possible(name)
+                    values, more = [*values, *earlier.values], more or earlier.more
+                scope.put(name, values, more=more)
+            if names.more:
+                scope.put_somewhere()
+
+    def _names(self, written: str, scope: Scope, line: int) -> Possible[str]:
+        """What an argument may be called: before 2024 BuildKit expanded its name as well."""
+        plain = Possible((written,))
+        if written.isidentifier():
+            return plain
+        try:
+            return plain | self._possible(written, scope, line)
+        except UserError:
+            return plain
 
     def _env(self, stage: Stage, each: Instruction, scope: Scope) -> None:
         new = []

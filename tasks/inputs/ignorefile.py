@@ -25,7 +25,7 @@ from tasks.inputs import wildcards
 from tasks.inputs.wildcards import ANY, FOLDERS, NAME
 
 # What Go's unicode.IsSpace calls white space; Python's str.strip() would also take \x1c to \x1f.
-_SPACE = (
+SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
@@ -225,16 +225,16 @@ def parse(text: str) -> list[Rule]:
 
 def rule_of(text: str, line: int = 0) -> Rule | None:
     """One pattern as a rule; ``None`` when nothing is left of it."""
-    pattern = text.strip(_SPACE)
+    pattern = text.strip(SPACE)
     shows = pattern.startswith("!")
     if shows:
-        pattern = pattern[1:].strip(_SPACE)
+        pattern = pattern[1:].strip(SPACE)
     if not pattern:
         return None
     pattern = clean(pattern)
     if len(pattern) > 1 and pattern.startswith("/"):
         pattern = pattern[1:]
-    return Rule(line, text.strip(_SPACE), pattern, shows)
+    return Rule(line, text.strip(SPACE), pattern, shows)
 
 
 def effective(context: Path, dockerfile: Path | None) -> Path | None:

@@ -99,12 +99,15 @@ def expand(word: str, escape: str, variables: Mapping[str, str], where: str) -> 
     """A word after BuildKit's expansion of variables, quotes and escapes; ``UserError`` if it cannot be."""
     from e2b_dockerfile_utils import ShellLex
 
+    lexer = ShellLex(escape, env=variables, skip_unset_env=False)
+    plain = _ODD_BYTE.sub("\ufffd", word.removeprefix("\ufeff"))
     try:
-        return ShellLex(escape, env=variables, skip_unset_env=False).process_word(
-            _ODD_BYTE.sub("\ufffd", word.removeprefix("\ufeff"))
-        )
+        return lexer.process_word(plain)
     except ValueError as error:
-        raise UserError(str(error), where=where) from None
+        older = syntax.older(plain)
+        if older == plain:
+            raise UserError(str(error), where=where) from None
+        return expand(older, escape, variables, where)
 
 
 def is_heredoc(word: str) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import UserError
 from tasks.inputs import wildcards
-from tasks.inputs.ignorefile import Patterns, State, clean, rule_of
+from tasks.inputs.ignorefile import SPACE, Patterns, State, clean, rule_of
 from tasks.inputs.reads import Copy
 
 if TYPE_CHECKING:
@@ -150,8 +150,8 @@ def _through(view: View, path: str, included: bool) -> list[Item]:
 
 def _patterns(texts: Iterable[str]) -> Patterns:
     """Patterns of flags. Unlike those of an ignore file they match nothing with a slash in front."""
-    plain = (text for text in texts if not text.strip().removeprefix("!").strip().startswith("/"))
-    return Patterns(rule for text in plain if (rule := rule_of(text)))
+    rules = filter(None, map(rule_of, texts))
+    return Patterns(rule for rule in rules if not rule.text.removeprefix("!").lstrip(SPACE).startswith("/"))
 
 
 def _wildcards(path: str, prefix: str, rest: str) -> wildcards.Matcher | None:

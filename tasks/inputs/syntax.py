@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tasks.inputs.ignorefile import SPACE
+
 FRONTENDS = (7, 8, 9, 16, 21)
 CHECK, WHOLE_JSON, HEREDOC_AFTER_BLANK, WIDE_DIRECTIVE = FRONTENDS[1:]
 """``# check=`` is a directive; the exec form is all of the rest, and flags have the file's escape character; blanks may
 follow ``<<``; any white space may follow the ``#`` of a directive."""
 
 _BYTE_BLANKS = "\t\n\v\f\r \x85\xa0"
-_BLANKS = _BYTE_BLANKS + "\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _NARROW_BLANKS = "\t\n\f\r "
 _GAP = re.compile("[\t\v\f\r ]+")
 _DIRECTIVE = re.compile("([a-zA-Z][a-zA-Z0-9]*)[\t\n\f\r ]*=[\t\n\f\r ]*(.+?)[\t\n\f\r ]*")
@@ -27,6 +28,7 @@ _NO_UTF8 = re.compile("[\ud800-\udfff]")
 # From 1.9 on the lexer loses what stands in a word before one of these: then it starts no heredoc.
 _FORGOTTEN = re.compile(r"\$\{[^}]?\w*[^\w}]")
 _AS_IT_IS = re.compile(r"\\.|'[^']*'")
+_TRIM = re.compile(r"(\$\{\w+):([%#])")
 _MARK = re.compile("^([0-9]*<<-?[\t\n\f\r ]*)\ufeff")  # the lexer passes over it at the beginning of a word
 _LINES = re.compile("[^\n]*\n|[^\n]+")
 _DIRECTIVES = ("syntax", "escape", "check")
@@ -111,6 +113,11 @@ def as_one(node: Node) -> str:
     return "\n".join([text, *(content + name for name, content in node.heredocs)])
 
 
+def older(text: str) -> str:
+    """What ``${A:%b}``, which is refused from 1.9 on, was taken for before."""
+    return _TRIM.sub(r"\1\2", text)
+
+
 def heredoc(word: str) -> Any:
     """The heredoc that a word starts, with its ``name`` and whether to ``chomp`` tabs; ``None`` if it starts none."""
     from e2b_dockerfile_utils import parse_heredoc
@@ -120,7 +127,7 @@ def heredoc(word: str) -> Any:
 
 def _directive(line: str, frontend: int) -> tuple[str, str]:
     """Name and value of a directive; two empty words where the line is none."""
-    rest = line[1:].lstrip(_BLANKS if frontend >= WIDE_DIRECTIVE else _NARROW_BLANKS)
+    rest = line[1:].lstrip(SPACE if frontend >= WIDE_DIRECTIVE else _NARROW_BLANKS)
     match = _DIRECTIVE.fullmatch(rest) if line.startswith("#") else None
     name = lower(match[1]) if match else ""
     return (name, match[2]) if match and name in _DIRECTIVES[: 3 if frontend >= CHECK else 2] else ("", "")
@@ -140,7 +147,7 @@ class _Reader:
         nodes: list[Node] = []
         for raw in self.lines:
             self.line += 1
-            line, ended = self._cut(self._own(raw.rstrip("\r\n").lstrip(_BLANKS)))
+            line, ended = self._cut(self._own(raw.rstrip("\r\n").lstrip(SPACE)))
             if line or not ended:
                 start = self.line
                 line += "" if ended else "".join(self._continued())
@@ -162,7 +169,7 @@ class _Reader:
                 raise Wrong(f"invalid escape token {value!r} does not match ` or \\", self.line)
             self.directives = self.directives | {name} if name else None
             self.escape = value if name == "escape" else self.escape
-        return "" if line.lstrip(_BLANKS).startswith("#") else line
+        return "" if line.lstrip(SPACE).startswith("#") else line
 
     def _cut(self, line: str) -> tuple[str, bool]:
         """A line without the character that makes the next one its continuation, and whether it ends here."""
@@ -175,16 +182,16 @@ class _Reader:
         for raw in self.lines:
             self.line += 1
             line = self._own(raw.rstrip("\r\n"))
-            if line.lstrip(_BLANKS):
+            if line.lstrip(SPACE):
                 line, ended = self._cut(line)
                 yield line
                 if ended:
                     return
 
     def _node(self, line: str) -> Node:
-        command, *rest = _GAP.split(line.strip(_BLANKS), maxsplit=1)
+        command, *rest = _GAP.split(line.strip(SPACE), maxsplit=1)
         flags, args = self._flags(rest[0]) if rest else ((), "")
-        name, args = lower(command), args.strip(_BLANKS)
+        name, args = lower(command), args.strip(SPACE)
         if name == "onbuild":
             return Node(name, line, flags, (), child=self._node(args) if args else None)
         words, is_json = _ARGUMENTS.get(name, _nothing)(args, self)
@@ -215,7 +222,8 @@ class _Reader:
     def _heredocs(self, line: str) -> Iterator[tuple[str, str]]:
         from e2b_dockerfile_utils import ShellLex
 
-        plain = line if self.frontend >= HEREDOC_AFTER_BLANK else line.replace("<", "\ue000")
+        plain = line if self.frontend >= WHOLE_JSON else older(line)
+        plain = plain if self.frontend >= HEREDOC_AFTER_BLANK else plain.replace("<", "\ue000")
         try:
             words = ShellLex("\\", raw_quotes=True, raw_escapes=True).process_words(plain)
         except ValueError:
@@ -266,10 +274,10 @@ def words(rest: str, escape: str) -> list[str]:
     """Words that end at white space outside of quotes; quotes and escapes stay."""
     found: list[str] = []
     at = 0
-    while rest := rest[at:].lstrip(_BLANKS):
+    while rest := rest[at:].lstrip(SPACE):
         at, quote = 0, ""
         word = ""
-        while at < len(rest) and (quote or rest[at] not in _BLANKS):
+        while at < len(rest) and (quote or rest[at] not in SPACE):
             letter = rest[at]
             if letter == escape and quote != "'":
                 letter = rest[at : at + 2] if at + 1 < len(rest) else ""
@@ -287,7 +295,7 @@ def words(rest: str, escape: str) -> list[str]:
 
 def _json(rest: str, frontend: int) -> list[str] | None:
     """The words of an exec form; ``None`` where it is none. Go puts U+FFFD for what is no text."""
-    rest = rest.lstrip(_BLANKS)
+    rest = rest.lstrip(SPACE)
     if not rest.startswith("["):
         return None
     try:
