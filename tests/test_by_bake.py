@@ -14,7 +14,7 @@ from tasks.base.errors import UserError
 from tasks.buildkit import bake, buildx, by_bake
 from tasks.compose.project import Image, Secret
 from tasks.inputs.image_inputs import ImageInputs
-from tests.conftest import Lab, file_in
+from tests.conftest import Lab, docker, file_in, needs_docker_command
 
 # ${…} and %{…} are bake's own; the value is one of an argument whose name is that of a secret.
 BIG = "hunter2 ${x} %{if} $$ \\ \" ' é\n" + "b" * 200_000
@@ -22,25 +22,39 @@ BIG = "hunter2 ${x} %{if} $$ \\ \" ' é\n" + "b" * 200_000
 
 @pytest.mark.parametrize("inline", [False, True])
 def test_an_argument_of_200_kb_is_built_as_compose_builds_it(lab: Lab, inline: bool) -> None:
-    dockerfile = "FROM scratch\nARG BIG_TOKEN\nARG SMALL\nCOPY <<END /made\n$BIG_TOKEN$SMALL\nEND\n"
-    build = {
-        "context": ".",
-        "args": {"BIG_TOKEN": BIG.replace("$", "$$"), "SMALL": "s"},
-        "labels": {"l": "x" * 150_000},
-    }
-    build |= {"dockerfile_inline": dockerfile.replace("$", "$$")} if inline else {}
-    lab.write({"Dockerfile": dockerfile})
+    # Its value is not expanded: for that, BuildKit takes the square of its length.
+    dockerfile = "FROM scratch\nARG BIG_TOKEN\nARG SMALL\nCOPY a${BIG_TOKEN:+$SMALL} /made\n"
+    label = {"l": "x" * 150_000}
+    build = {"context": ".", "args": {"BIG_TOKEN": BIG.replace("$", "$$"), "SMALL": "s"}, "labels": label}
+    if inline:
+        build["dockerfile_inline"] = dockerfile.replace("$", "$$")
     app = {"image": f"{lab.prefix}/app", "build": build}
-    (lab.folder / "compose.yml").write_text(json.dumps({"services": {"app": app}}))
+    compose = json.dumps({"services": {"app": app}})
+    lab.write({"Dockerfile": dockerfile, "compose.yml": compose, "as": "set\n", "a": "not set\n"})
     assert lab.build() == {"app": "built"}
     assert lab.actions() == {"app": "fresh"}
-    made = lab.image_id(lab.ref("app"))
-    kept = [path for path in (lab.folder / ".build").rglob("*") if path.is_file() and path.name != "project.json"]
+    kept = [path for path in (lab.folder / ".doit-images").rglob("*") if path.is_file() and path.name != "project.json"]
     assert not [path for path in kept if b"hunter2" in path.read_bytes()]
-    ours = file_in(lab.ref("app"), "/made", lab.folder)
+    made, ours = lab.image_id(lab.ref("app")), file_in(lab.ref("app"), "/made", lab.folder)
+    assert docker("image", "inspect", "--format", "{{.Config.Labels.l}}", made).stdout.strip() == label["l"]
     subprocess.run(["docker", "compose", "build"], cwd=lab.folder, env=lab.env(), capture_output=True, check=True)
     assert made != lab.image_id(lab.ref("app"))
-    assert ours == file_in(lab.ref("app"), "/made", lab.folder)
+    assert ours == file_in(lab.ref("app"), "/made", lab.folder) == "set\n"
+
+
+@needs_docker_command
+def test_bake_reads_every_character_of_a_value() -> None:
+    args, label = {"BIG_TOKEN": BIG, "${x}": "1"}, {"l": BIG}
+    image = Image(name="app", ref="app:1", context="/src", dockerfile="/src/Dockerfile", args=args)
+    argv = buildx.build_argv(image, parents={}, labels=label, iidfile="/id", environ={})
+    words, stdin = by_bake.fitting(argv, None, {}, Path("/"))
+    with cast("IO[bytes]", stdin) as stream:
+        printed = subprocess.run([*words, "--print"], stdin=stream, cwd="/", capture_output=True, check=True).stdout
+    target = json.loads(printed)["target"]["built"]
+    # What it prints can itself be read by bake.
+    read = {key: {name: text.replace("$${", "${").replace("%%{", "%{") for name, text in target[key].items()}
+            for key in ("args", "labels")}  # fmt: skip
+    assert read == {"args": args, "labels": label}
 
 
 WHOLE = Image(
