@@ -72,12 +72,11 @@ class Model:
         environ, stored = dict(self.environ), dict(self.stored)
         documents = _documents(self)
         files = (self.separator or ":").join((self.main, *filter(None, (self.second,))))
-        if self.named == "environ":
-            environ["COMPOSE_FILE"] = files
-        elif self.named == ".env":
-            stored["COMPOSE_FILE"] = files
-        if self.separator:
-            stored["COMPOSE_PATH_SEPARATOR"] = self.separator
+        if self.named:  # older versions of Compose take both from one place
+            holder = environ if self.named == "environ" else stored
+            holder["COMPOSE_FILE"] = files
+            if self.separator:
+                holder["COMPOSE_PATH_SEPARATOR"] = self.separator
         tree |= {path: _written(document) for path, document in documents.items()}
         for path, variables in {".env": stored, INCLUDED: self.included}.items():
             if variables:
