@@ -75,6 +75,8 @@ def test_escape_directive_and_byte_order_mark():
     ("text", "always", "perhaps"),
     [
         ('COPY ["a","/x/"] # comment', [], ["[a,/x/]", "#", "a"]),
+        ('COPY ["a", "/x/"] # comment', ["a"], []),  # no BuildKit copies "[a,"
+        ('COPY ["a\\\\", "/x/"] # comment', [], ["[a\\,", "/x/]", "#", "a"]),
         ('COPY b /x\nADD ["a","/x/"] c', ["b"], ["[a,/x/]", "a"]),
         ("COPY b /x\nRUN cat << USER\nCOPY a /x\nUSER", ["b"], ["a"]),
         ('COPY b /x\nONBUILD COPY ["a","/x/"] c\nFROM s', ["b"], ["[a,/x/]", "a"]),

@@ -25,6 +25,7 @@ __all__ = ["Copy", "External", "Reads", "Remote", "reads"]
 _DEEP = 100  # stages: a chain of fewer is read as deeply nested calls
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where the base sets none
+_UNCLOSED = re.compile(r"(?<!\\)\[[^]\\]*\Z")
 # These change what BuildKit does without being declared by any ARG.
 _ALWAYS_READ = re.compile(r"BUILDKIT_.*|SOURCE_DATE_EPOCH")
 
@@ -67,13 +68,21 @@ def reads(
 
 
 def _any_of(parts: Sequence[Reads]) -> Reads:
-    """What either frontend reads. What is not read by all of them need not be there."""
+    """What either frontend reads, of those that can build it. What is not read by all of them need not be there."""
+    parts = [part for part in parts if not any(map(_cannot_be, part.copies))] or parts
     sure = set.intersection(*(set(part.copies) for part in parts))
     marked = (
         part._replace(copies=tuple(copy if copy in sure else copy._replace(optional=True) for copy in part.copies))
         for part in parts
     )
     return joined(list(marked))
+
+
+def _cannot_be(copy: Copy) -> bool:
+    """Does BuildKit refuse to copy this, whatever the context holds? It is what most exec forms look like as words."""
+    if copy.optional or copy.context or copy.literal:
+        return False
+    return any(_UNCLOSED.search(source) for source in copy.sources)
 
 
 class _Reader:
