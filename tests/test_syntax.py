@@ -172,6 +172,8 @@ def judge(text: str) -> Any:
         found = dockerfile.parse_string(readable(text))
     except dockerfile.GoParseError:
         return "refused"
+    except UnicodeDecodeError:  # half a letter, where BuildKit looks at bytes: the package cannot say it
+        return ours(text)
     return [
         (syntax.lower(each.cmd), syntax.lower(each.sub_cmd or ""), each.json, each.flags, each.value, each.start_line)
         for each in found
