@@ -1,7 +1,7 @@
 """Which instructions stand in a text: examples, and BuildKit's own parser as the judge of Dockerfiles made at random.
 
 ``DOCKERFILES=0-100000`` tries these instead of a few. The judge is the package ``dockerfile``, which has no wheel for
-some processors; it reads as frontend 1.6 does, which is as ``FRONTENDS[0]``.
+some processors; it reads as frontend 1.6 does, ``FRONTENDS[0]``.
 """
 
 from __future__ import annotations
@@ -135,6 +135,12 @@ def test_a_heredoc_after_blanks_is_new() -> None:
     text = "RUN cat << E\nUSER 1\nE"
     assert only(text, HEREDOC_AFTER_BLANK).heredocs == (("E", "USER 1\n"),)
     assert [node.name for node in syntax.read(text, HEREDOC_AFTER_BLANK - 1).nodes] == ["run", "user", "e"]
+
+
+def test_a_line_with_what_the_lexer_did_not_know_had_no_heredoc() -> None:
+    assert only("RUN <<E ${A%b}\nE").heredocs == (("E", ""),)
+    assert len(syntax.read("RUN <<E ${A%b}\nE", OLD).nodes) == 2
+    assert only("RUN <<E '${A%b}'\nE", OLD).heredocs
 
 
 @pytest.mark.parametrize(
