@@ -1,7 +1,7 @@
 """What the tests of faults share: how long they go on, and the marker.
 
-In a usual run each breaks a few things, the same each time; ``doit test_faults --minutes N`` gives all those that go on at random N minutes
-together, and prints the seed of each, with which ``FAULTS_SEED`` does the same once more.
+In a usual run each breaks a few things, the same each time; ``doit test_faults --minutes N`` gives all those that go on
+at random N minutes together, and prints the seed of each, with which ``FAULTS_SEED`` does the same once more.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Rounds:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        # A usual run does the same each time: what is new is found by whoever asks for minutes, not by who waits for CI.
+        # A usual run does the same each time: CI is not to fail on what an earlier commit left.
         self.seed = int(os.environ.get("FAULTS_SEED") or (random.randrange(10**6) if seconds else 1))
         self.chance = random.Random(self.seed)
         self.done = 0
