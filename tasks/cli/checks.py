@@ -112,7 +112,7 @@ def task_test_faults() -> Task:
 
 
 def run_faults(words: Sequence[str], minutes: float = 0.0, keyword: str = "", seed: str = "") -> Any:
-    """Run the tests of faults; those that go on at random share ``minutes``, and start from ``seed`` if there is one."""
+    """Run the tests of faults; those that go on at random share ``minutes``, from this ``seed`` if it is one."""
     env = {**os.environ, "FAULTS_MINUTES": str(minutes), **({"FAULTS_SEED": seed} if seed else {})}
     return run_tool([sys.executable, "-m", "pytest", "-m", "faults", "tests/faults", *_chosen(keyword), *words], env)
 

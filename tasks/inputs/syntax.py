@@ -17,9 +17,9 @@ from tasks.inputs.ignorefile import SPACE
 
 FRONTENDS = (6, 7, 8, 9, 16, 21)
 TRIM, CHECK, WHOLE_JSON, HEREDOC_AFTER_BLANK, WIDE_DIRECTIVE = FRONTENDS[1:]
-"""The lexer knows ``${A%b}`` (before, a line with one had no heredoc); ``# check=`` is a directive; the exec form is all
-of the rest, and flags have the file's escape character; blanks may follow ``<<``; any white space may follow the ``#``
-of a directive."""
+"""The lexer knows ``${A%b}`` (before, a line with one had no heredoc); ``# check=`` is a directive; the exec form is
+all of the rest, and flags have the file's escape character; blanks may follow ``<<``; any white space may follow the
+``#`` of a directive."""
 
 _BYTE_BLANKS = "\t\n\v\f\r \x85\xa0"
 _NARROW_BLANKS = "\t\n\f\r "
