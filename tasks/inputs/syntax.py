@@ -17,9 +17,9 @@ from tasks.inputs.ignorefile import SPACE
 
 FRONTENDS = (6, 7, 8, 9, 16, 21)
 TRIM, CHECK, WHOLE_JSON, HEREDOC_AFTER_BLANK, WIDE_DIRECTIVE = FRONTENDS[1:]
-"""The lexer knows ``${A%b}`` (before, a line with one had no heredoc); ``# check=`` is a directive; the exec form is
-all of the rest, and flags have the file's escape character; blanks may follow ``<<``; any white space may follow the
-``#`` of a directive."""
+"""The lexer knows ``${A%b}`` (before, such a line had no heredoc); ``# check=`` is a directive; the exec form is all
+of the rest, and flags have the file's escape character; blanks may follow ``<<``; any white space may follow the ``#``
+of a directive."""
 
 _BYTE_BLANKS = "\t\n\v\f\r \x85\xa0"
 _NARROW_BLANKS = "\t\n\f\r "
@@ -29,7 +29,7 @@ _NO_UTF8 = re.compile("[\ud800-\udfff]")
 # From 1.9 on the lexer loses what stands in a word before one of these: then it starts no heredoc.
 _FORGOTTEN = re.compile(r"\$\{[^}]?\w*[^\w}]")
 _AS_IT_IS = re.compile(r"\\.|'[^']*'")
-_TRIMS = re.compile(r"\$\{\w+:?[#%/]")
+_TRIMS = re.compile(r"(?<!\$)\$\{\w+:?[#%/]")
 _TRIM = re.compile(r"(\$\{\w+):([%#])")
 _MARK = re.compile("^([0-9]*<<-?[\t\n\f\r ]*)\ufeff")  # the lexer passes over it at the beginning of a word
 _LINES = re.compile("[^\n]*\n|[^\n]+")
