@@ -169,7 +169,7 @@ class Lab:
 
     def doit(self, *args: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
         argv, env = self.argv(*args), self.env(**environ)
-        if cwd == ROOT:
+        if cwd == ROOT and argv[0] == sys.executable:  # else another program starts it, with fewer rights
             return forked.run(argv, env)
         return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True)
 

@@ -138,7 +138,7 @@ def needless(case: Case, mutation: Mutation) -> bool:
         return True  # 2: a link on the way to a source counts as its text
     if mutation.kind == "rename" and "wildcard" in case.name:
         return True  # 3: a match of a wildcard counts with its whole path
-    if case.needs and mutation.kind == "to folder":
+    if case.needs.startswith("--") and mutation.kind == "to folder":
         return True  # 8: what a link leads to, where a pattern chooses
     return case.name == "folder context as a stage"  # 4: a folder that takes a stage's place counts as a whole
 
@@ -148,7 +148,7 @@ class Asked:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.lacking = {flag for flag in {case.needs for case in CASES} if flag and _lacks(flag, lab.folder)}
+        self.lacking = {need for need in {case.needs for case in CASES} if need and _lacks(need, lab.folder)}
         known = [case for case in CASES if case.needs not in self.lacking]
         self.benches = {f"c{number}": _bench(case, lab.folder / f"c{number}") for number, case in enumerate(known)}
         services = {name: {"image": lab.ref(name), "build": _declared(one)} for name, one in self.benches.items()}
@@ -197,10 +197,12 @@ class Still(Engine):
         return self._held
 
 
-def _lacks(flag: str, folder: Path) -> bool:
-    """Whether this BuildKit does not know a flag of COPY."""
-    (folder / "Dockerfile").write_text(f"FROM scratch\nCOPY {flag}=nothing Dockerfile /\n")
-    return "unknown flag" in buildkit.ask(buildkit.Question(folder, folder / "Dockerfile")).said
+def _lacks(need: str, folder: Path) -> bool:
+    """Whether this BuildKit does not know a flag of COPY, or the exec form with more behind it."""
+    words = '["Dockerfile", "/"] # more' if need == cases.EXEC_AND_MORE else f"{need}=nothing Dockerfile /"
+    (folder / "Dockerfile").write_text(f"FROM scratch\nCOPY {words}\n")
+    answer = buildkit.ask(buildkit.Question(folder, folder / "Dockerfile"))
+    return answer.failed if need == cases.EXEC_AND_MORE else "unknown flag" in answer.said
 
 
 def _bench(case: Case, work: Path) -> Bench:

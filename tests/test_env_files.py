@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import UserError
-from tasks.compose import env_files, project
+from tasks.compose import env_files, made_env, project
 from tasks.compose.project import Image, Secret
 from tasks.run import Run
 from tests.conftest import Lab, docker, docker_environ, file_in, needs_docker_command
@@ -127,3 +127,14 @@ def test_files_below_are_read_with_the_env_file_above(
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     wanted = json.loads(done.stdout.replace("$$", "$"))["services"]["app"]["build"]["args"]
     assert Run(None, env, tmp_path).project.images["app"].args == wanted
+
+
+def test_an_env_file_that_was_made_counts_as_made_until_it_is_gone(tmp_path: Path) -> None:
+    """Nothing works in a project that cannot be read: one whose `.env` was removed can be."""
+    env = tmp_path / ".env"
+    env.write_text(f"PASSWORD={'a0' * 32}\n")
+    assert not made_env.is_ours(env, tmp_path)
+    made_env.note(env, tmp_path)
+    assert made_env.is_ours(env, tmp_path)
+    env.unlink()
+    assert not made_env.is_ours(env, tmp_path)

@@ -148,7 +148,7 @@ def task_build_base() -> Iterator[Task]:
 def task_build_image_optimized() -> Iterator[Task]:
     """Build one image, with what it needs"""
     by_task: dict[str, list[str]] = {}
-    for name in _names():
+    for name in declared_images()[0]:  # none of a project that cannot be read: the default task says why
         by_task.setdefault(f"build_{name.replace('-', '_')}_optimized", []).append(name)
     for task, names in by_task.items():  # `a-b` and `a_b` share one
         yield _group(task, f"build {' and '.join(names)}, with what it needs", names)
@@ -185,13 +185,6 @@ def _group(name: str, doc: str, images: list[str]) -> Task:
         "actions": None,
         "task_dep": [f"build_optimized:{image}" for image in images] or ["build_optimized"],
     }
-
-
-def _names() -> list[str]:
-    try:
-        return [] if of_a_commit(sys.argv) else list(current().project.images)
-    except UserError:
-        return []
 
 
 def of_a_commit(argv: Sequence[str]) -> bool:

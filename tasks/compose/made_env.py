@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from tasks.base import files, memory
+from tasks.base.errors import UserError
 
 _KEPT = "env-made.json"
 _SECRET = re.compile(r"\b[0-9a-f]{64}\b")  # as `secrets.filled` makes them
@@ -29,6 +30,6 @@ def is_ours(env: Path, common: Path) -> bool:
 def _digests(env: Path) -> list[str]:
     try:
         values = _SECRET.findall(files.text(env))
-    except OSError:
+    except (OSError, UserError):  # it was removed, say
         return []
     return sorted(hashlib.sha256(value.encode()).hexdigest() for value in values)
