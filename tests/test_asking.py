@@ -78,11 +78,14 @@ def test_buildkit_agrees_until_an_image_is_changed_or_its_cache_is_gone(shop: La
     status, found, _ = asked(shop)
     assert (status, {one["same"] for one in found.values()}) == (0, {None}), "what is not fresh is not asked about"
     shop.build()
-    before = shop.images()
+    before = sorted(shop.images())
     status, found, _ = asked(shop)
     assert (status, {name: one["same"] for name, one in found.items()}) == (0, dict.fromkeys(found, True)), found
-    assert {name: one["steps"] for name, one in found.items()} == {"base": 1, "app": 9, "child": 1}
-    assert shop.images() == before
+    steps = {name: one["steps"] for name, one in found.items()}
+    assert steps in ({"base": 1, "app": 9, "child": 1}, {"base": 1, "app": 10, "child": 1}), (
+        "a newer one may tell one more"
+    )
+    assert sorted(shop.images()) == before
     cache = Engine().build_cache()
     # What lies on it keeps it: containerd's store takes the image that the child is built on for the same record.
     Engine().prune_build_cache([record.id for record in cache if f"/{shop.prefix}/" in record.what])
