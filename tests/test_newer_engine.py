@@ -153,7 +153,7 @@ def test_what_confirms_it_elsewhere_runs_after_it(monkeypatch: pytest.MonkeyPatc
     ran = Ran(monkeypatch)
     monkeypatch.setattr(checks, "run_mutants", lambda modules, sample: ran.commands.append(f"{sample} mutants"))
     assert checks.run_tests([], more=True) is None
-    faults = "here: pytest -m faults tests/faults"
+    faults = "here: pytest -m random tests/faults"
     assert ran.commands == ["here: doit build_optimized", ONCE, ELSEWHERE, faults, "100 mutants"]
 
 

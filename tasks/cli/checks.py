@@ -28,6 +28,7 @@ _KEYWORD: Task = {"name": "keyword", "short": "k", "type": str, "default": "", "
 # Everything once; and what confirms it elsewhere: with other engines, for longer, with other people's projects.
 _ONCE = (*_SIDE_BY_SIDE, "-m", "not all")
 _ELSEWHERE = (*_SIDE_BY_SIDE, "-m", "all")
+_AT_RANDOM = ("-m", "random", "tests/faults")
 # How long the faults go on, and how many mutants are tried, where everything is confirmed.
 _FAULTS_MINUTES = 5.0
 _MUTANTS = 100
@@ -111,9 +112,9 @@ def task_test_faults() -> Task:
     return _running(run_faults, ["_dev_environment", "_test_programs"], option("minutes", 0.0, how_long))
 
 
-def run_faults(words: Sequence[str], minutes: float = 0.0, keyword: str = "", seed: str = "") -> Any:
-    """Run the tests of faults; those that go on at random share ``minutes``, from this ``seed`` if it is one."""
-    env = {**os.environ, "FAULTS_MINUTES": str(minutes), **({"FAULTS_SEED": seed} if seed else {})}
+def run_faults(words: Sequence[str], minutes: float = 0.0, keyword: str = "") -> Any:
+    """Run the tests of faults; those that go on at random share ``minutes``."""
+    env = {**os.environ, "FAULTS_MINUTES": str(minutes)}
     return run_tool([sys.executable, "-m", "pytest", "-m", "faults", "tests/faults", *_chosen(keyword), *words], env)
 
 
@@ -186,7 +187,8 @@ def run_tests(
 
 def _confirm() -> Any:
     """Run what confirms elsewhere, or for longer, what each run of the tests shows; the same each time."""
-    return _run_pytest(_ELSEWHERE) or run_faults([], _FAULTS_MINUTES, seed="2") or run_mutants([], _MUTANTS)
+    longer = {**os.environ, "FAULTS_MINUTES": str(_FAULTS_MINUTES), "FAULTS_SEED": "2"}
+    return _run_pytest(_ELSEWHERE) or _run_pytest(_AT_RANDOM, longer) or run_mutants([], _MUTANTS)
 
 
 def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> Any:
