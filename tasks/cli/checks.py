@@ -29,9 +29,8 @@ _KEYWORD: Task = {"name": "keyword", "short": "k", "type": str, "default": "", "
 _ONCE = (*_SIDE_BY_SIDE, "-m", "not all")
 _ELSEWHERE = (*_SIDE_BY_SIDE, "-m", "all")
 _AT_RANDOM = ("-m", "random", "tests/faults")
-# How long the faults go on, and how many mutants are tried, where everything is confirmed.
+# How long they go on together.
 _FAULTS_MINUTES = 5.0
-_MUTANTS = 100
 # What the tests use for real, by the command that shows that it is there: Debian's package names.
 _PROGRAMS = {
     "busybox": "busybox-static",
@@ -149,7 +148,7 @@ def task_test() -> Task:
     engine["choices"] = [("here", "the one that answers here"), ("testing", "that of Debian's testing suite")]
     store = option("store", "both", "where that engine of the testing suite keeps its images")
     store["choices"] = [("classic", ""), ("containerd", ""), ("both", "one after the other")]
-    more = "then also what confirms it elsewhere: other engines, faults at length, public projects, mutants"
+    more = "then also what confirms it elsewhere: other engines, every change of each path, faults at length"
     options = option("all", False, more, "more"), engine, store
     return _running(run_tests, ["_dev_environment", "_test_programs"], *options)
 
@@ -188,7 +187,7 @@ def run_tests(
 def _confirm() -> Any:
     """Run what confirms elsewhere, or for longer, what each run of the tests shows; the same each time."""
     longer = {**os.environ, "FAULTS_MINUTES": str(_FAULTS_MINUTES), "FAULTS_SEED": "2"}
-    return _run_pytest(_ELSEWHERE) or _run_pytest(_AT_RANDOM, longer) or run_mutants([], _MUTANTS)
+    return _run_pytest(_ELSEWHERE) or _run_pytest(_AT_RANDOM, longer)
 
 
 def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> Any:
