@@ -152,8 +152,7 @@ def test_everything_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_confirms_it_elsewhere_runs_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = Ran(monkeypatch)
     assert checks.run_tests([], more=True) is None
-    faults = "here: pytest -m random tests/faults"
-    assert ran.commands == ["here: doit build_optimized", ONCE, ELSEWHERE, faults]
+    assert ran.commands == ["here: doit build_optimized", ONCE, ELSEWHERE]
 
 
 def test_words_run_here_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,6 @@ _KEYWORD: Task = {"name": "keyword", "short": "k", "type": str, "default": "", "
 # Everything once; and what confirms it elsewhere: with other engines, for longer, with other people's projects.
 _ONCE = (*_SIDE_BY_SIDE, "-m", "not all")
 _ELSEWHERE = (*_SIDE_BY_SIDE, "-m", "all")
-_AT_RANDOM = ("-m", "random", "tests/faults")
-# How long they go on together.
-_FAULTS_MINUTES = 5.0
 # What the tests use for real, by the command that shows that it is there: Debian's package names.
 _PROGRAMS = {
     "busybox": "busybox-static",
@@ -148,7 +145,7 @@ def task_test() -> Task:
     engine["choices"] = [("here", "the one that answers here"), ("testing", "that of Debian's testing suite")]
     store = option("store", "both", "where that engine of the testing suite keeps its images")
     store["choices"] = [("classic", ""), ("containerd", ""), ("both", "one after the other")]
-    more = "then also what confirms it elsewhere: other engines, every change of each path, faults at length"
+    more = "then also what confirms it elsewhere: other engines, every change of each path, emulation"
     options = option("all", False, more, "more"), engine, store
     return _running(run_tests, ["_dev_environment", "_test_programs"], *options)
 
@@ -177,17 +174,11 @@ def run_tests(
     if engine != "testing":
         if words:
             return _run_pytest(words)
-        return run_tool(_BUILD) or _run_pytest(_ONCE) or (_confirm() if more else None)
+        return run_tool(_BUILD) or _run_pytest(_ONCE) or (_run_pytest(_ELSEWHERE) if more else None)
     try:
         return _run_on_testing(words, ["classic", "containerd"] if store == "both" else [store])
     except UserError as error:
         return fail(str(error))
-
-
-def _confirm() -> Any:
-    """Run what confirms elsewhere, or for longer, what each run of the tests shows; the same each time."""
-    longer = {**os.environ, "FAULTS_MINUTES": str(_FAULTS_MINUTES), "FAULTS_SEED": "2"}
-    return _run_pytest(_ELSEWHERE) or _run_pytest(_AT_RANDOM, longer)
 
 
 def _run_on_testing(words: Sequence[str], stores: Sequence[str]) -> Any:

@@ -45,10 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ours = [item for item in items if item.path.is_relative_to(_HERE)]
     for item in ours:
         item.add_marker("faults")
-    at_random = [item for item in ours if "rounds" in item.fixturenames]  # type: ignore[attr-defined]
-    for item in at_random:
-        item.add_marker("random")
-    config.stash[_SHARERS] = max(1, len(at_random))
+    config.stash[_SHARERS] = max(1, sum("rounds" in item.fixturenames for item in ours))  # type: ignore[attr-defined]
     config.stash[_DONE] = []
 
 
