@@ -41,6 +41,7 @@ _STEP = re.compile(r"#(?P<number>\d+) \[ *(?:(?P<service>s[0-9]) +)?(?:\S+ +)?[0
 # What Compose and BuildKit refuse, though nothing is wrong with it: a stage on another image of the project for a
 # platform; a folder in a stage's place, which is for no processor unless one is named.
 _ONLY_THEIRS = re.compile("unsupported context source target|missing architecture")
+_ON_PURPOSE = "which may hold passwords"  # an image with .env, and what needs it: Compose builds them
 _KNOWS_SERVICES = (2, 27)
 
 
@@ -305,7 +306,9 @@ def _compare(
         yield Verdict(name, "unknown", "", "Compose builds it")
     for name, action in plan.items():
         mine, wanted = images.get(f"{ours}/{name}"), images.get(f"{theirs}/{name}")
-        yield from _said(name, action, failed.get(name), judged, mine, wanted, images.get(before.get(name, "")))
+        for verdict in _said(name, action, failed.get(name), judged, mine, wanted, images.get(before.get(name, ""))):
+            if verdict.what != "refused" or not any(_ON_PURPOSE in why for why in failed.values()):
+                yield verdict
 
 
 def _said(name, action, failure, judged: Judged, mine: _Image | None, wanted: _Image | None, old: _Image | None):
