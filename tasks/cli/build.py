@@ -133,7 +133,7 @@ def _early_stages(declared: Mapping[str, ImageInputs], run: Run) -> Iterator[Tas
             "name": f"{name}/early",
             "doc": f"build what {inputs.image.ref} can do before its parents are built",
             "actions": [(act, ["tasks.building.make:make_early", list(declared)])],
-            "task_dep": [_QUEUE] if _on_base(inputs, run) else [],
+            "task_dep": [_QUEUE] if run.on_base(inputs.bases) else [],
             "uptodate": [Freshness(name)],
             "meta": {"quiet": True},
             "io": {"capture": False},
@@ -169,13 +169,9 @@ def _longest_path_first(declared: Mapping[str, ImageInputs], run: Run) -> list[s
 
 def _needs(inputs: ImageInputs, run: Run) -> list[str]:
     needs = [f"build_optimized:{name}" for name in inputs.needs]
-    if _on_base(inputs, run):
+    if run.on_base(inputs.bases):
         needs.append("base_image")
     return needs
-
-
-def _on_base(inputs: ImageInputs, run: Run) -> bool:
-    return run.on_base(inputs.bases)
 
 
 def _group(name: str, doc: str, images: list[str]) -> Task:

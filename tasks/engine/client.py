@@ -215,11 +215,9 @@ class Engine:
 
     def layers(self, image_id: str) -> tuple[tuple[str, int], ...]:
         """The image's layers from the base up: the digest of each one's uncompressed content, and its bytes."""
-        path = f"/images/{quote(image_id, safe=':')}"
-        digests = self._call("GET", f"{path}/json")["RootFS"].get("Layers") or []
+        digests = self._call("GET", f"/images/{quote(image_id, safe=':')}/json")["RootFS"].get("Layers") or []
         try:
-            history = self._call("GET", f"{path}/history") or []  # null, in containerd's store, of an image without one
-            made = [entry for entry in reversed(history) if _makes_layer(entry)]
+            made = [entry for entry in reversed(self._history(image_id)) if _makes_layer(entry)]
         except UserError as error:
             if "snapshot" not in str(error):
                 raise
@@ -230,8 +228,12 @@ class Engine:
 
     def steps(self, image_id: str) -> tuple[tuple[str, float], ...]:
         """The steps that the image says it was made by, and when each was (seconds since the epoch, whole ones)."""
-        listed = self._call("GET", f"/images/{quote(image_id, safe=':')}/history")
-        return tuple((entry["CreatedBy"].removesuffix(" # buildkit"), float(entry["Created"])) for entry in listed)
+        made = self._history(image_id)
+        return tuple((entry["CreatedBy"].removesuffix(" # buildkit"), float(entry["Created"])) for entry in made)
+
+    def _history(self, image_id: str) -> list[dict[str, Any]]:
+        """How the image came to be, the last step first. containerd's store says null of one without any."""
+        return self._call("GET", f"/images/{quote(image_id, safe=':')}/history") or []
 
     def tag(self, image_id: str, ref: str) -> None:
         """Let the reference name this image; ``Gone`` if it is not here. containerd's store replaces a name in two

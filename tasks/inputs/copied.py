@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tasks.base.errors import UserError
 from tasks.inputs.image_inputs import ImageInputs, Part
 from tasks.inputs.reads import Copy
-from tasks.inputs.selection import View
+from tasks.inputs.selection import Selection, View
 
 
 class Copied(NamedTuple):
@@ -55,10 +55,11 @@ def _within(part: Part, paths: Iterable[Path]) -> list[str]:
     return [path for path in relative if not path.startswith("../") and part.selection.has(path)]
 
 
-def refused(view: View, copies: Sequence[Copy], where: str, files: Iterable[str]) -> str:
-    """Why what a Dockerfile (named ``where``) reads of a folder by these ``copies`` is refused: one of these absolute
-    ``files`` with passwords is among it, and the ignore file does not show it by its name; "" if none is."""
-    selection, root = view.select(copies, where), view.tree.root
+def refused(view: View, selection: Selection, copies: Sequence[Copy], where: str, files: Iterable[str]) -> str:
+    """Why the ``selection`` that a Dockerfile (named ``where``) reads of a folder by these ``copies`` is refused: one
+    of these absolute ``files`` with passwords is in it, and the ignore file does not show it by its name; "" if none
+    is."""
+    root = view.tree.root
     for path in dict.fromkeys(os.path.relpath(file, root).replace(os.sep, "/") for file in files):
         if path.startswith("../") or not selection.has(path) or view.ignore.shows_by_name(path):
             continue

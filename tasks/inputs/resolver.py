@@ -335,8 +335,9 @@ class InputResolver:
             if view.ignore.path:
                 texts[str(view.ignore.path)] = view.ignore.text
             ours = [copy for copy in copies if copy.context == label]
-            parts.append(Part(label, root, view.ignore, view.select(ours, where)))
-            private = private or refused(view, ours, where, self._private)
+            selection = view.select(ours, where)
+            parts.append(Part(label, root, view.ignore, selection))
+            private = private or refused(view, selection, ours, where, self._private)
         asked = policy.of(image)
         read = policy.parts(image, asked.values(), self._project.directory, lambda root: self._view(root, where))
         return {**texts, **asked}, (*parts, *read), private
