@@ -13,14 +13,14 @@ from benchmarks.measure import Timing, in_words
 from benchmarks.replay import Replay, commits, replay, typical
 from benchmarks.scenarios import Case
 from benchmarks.side_by_side import SideBySide, side_by_side
-from tasks.base.errors import UserError
-from tasks.base.output import Output, table
-from tasks.engine.client import Engine
-from tasks.engine.layers import together
-from tasks.pruning import image_contents
-from tasks.pruning.image_contents import Measured
-from tasks.run import Run
-from tasks.stack.standard import declared_both_ways
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.output import Output, table
+from doit_images.core.engine.client import Engine
+from doit_images.core.engine.layers import together
+from doit_images.core.run import Run
+from doit_images.pruning import image_contents
+from doit_images.pruning.image_contents import Measured
+from tasks.standard import declared_both_ways
 
 
 def benchmark_builds(run: Run, images: str, repeat: int, engine: str, as_json: bool) -> None:

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.base import commands
+from doit_images.core.base import commands
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 OLDER = " (older than the code)"
 
-_BUILDS = ("dodo.py", "tasks/base", "tasks/cli/build.py", "tasks/engine", "tasks/compose", "tasks/inputs",
-           "tasks/planning", "tasks/buildkit", "tasks/building", "tasks/history", "tasks/run.py")  # fmt: skip
+_BUILDS = ("dodo.py", "doit_images/core/base", "doit_images/cli/build.py", "doit_images/core/engine", "doit_images/core/compose", "doit_images/core/inputs",
+           "doit_images/core/planning", "doit_images/core/buildkit", "doit_images/core/building", "doit_images/core/history", "doit_images/core/run.py")  # fmt: skip
 _IMAGES = ("docker", "services", "docker-compose.optimized.yml", "docker-compose.yml", "docker-compose.documented.yml")
 
 
@@ -46,21 +46,23 @@ FIGURES = {
     "compare_performance": Figure(_COMPARED, _COMPARE, printed=True),
     "compare_performance_testing": Figure(_COMPARED, (*_COMPARE, *_NEWEST), printed=True),
     "branch_switch": _script("branch_switch", *_BUILDS),
-    "carried_mounts": _script("carried_mounts", "tasks/building/cache_mounts.py", *_IMAGES),
-    "ci_commit": _script("ci_commit", *_BUILDS, "tasks/testing", "tasks/results", "tasks/stack"),
+    "carried_mounts": _script("carried_mounts", "doit_images/core/building/cache_mounts.py", *_IMAGES),
+    "ci_commit": _script(
+        "ci_commit", *_BUILDS, "doit_images/ci/testing", "doit_images/ci/results", "doit_images/stack"
+    ),
     "cold": _script("cold", *_BUILDS, *_IMAGES, also=_NEWEST),
     "dedicated": _script("dedicated", *_BUILDS),
-    "fleet": _script("fleet", *_BUILDS, "tasks/sharing", words=("--images", "300", "--minutes", "6")),
+    "fleet": _script("fleet", *_BUILDS, "doit_images/share", words=("--images", "300", "--minutes", "6")),
     "load": _script("load", "services", "docker"),
-    "many_images": _script("many_images", "tasks/sharing"),
+    "many_images": _script("many_images", "doit_images/share"),
     "memory_recall": _script("memory_recall", "benchmarks/memory_inside.py", "services/memory", "docker/postgres"),
     "nothing_changed": _script("nothing_changed", *_BUILDS, also=_NEWEST),
     "one_change": _script("one_change", *_BUILDS, "docker/base-python", "docker/auth", also=_NEWEST),
     "reproducible": _script("reproducible", *_IMAGES),
     "scheduling": _script("scheduling", *_BUILDS),
-    "shared": _script("shared", *_BUILDS, *_IMAGES, "tasks/sharing"),
-    "watch": _script("watch", "tasks/stack/dev.py", "tasks/stack/watch.py", *_BUILDS, also=_NEWEST),
-    "worktrees": _script("worktrees", *_BUILDS, *_IMAGES, "tasks/stack"),
+    "shared": _script("shared", *_BUILDS, *_IMAGES, "doit_images/share"),
+    "watch": _script("watch", "doit_images/stack/dev.py", "doit_images/stack/watch.py", *_BUILDS, also=_NEWEST),
+    "worktrees": _script("worktrees", *_BUILDS, *_IMAGES, "doit_images/stack"),
 }
 
 

@@ -36,11 +36,11 @@ RUN sleep 1
 
 def build_all(images: int, context: Path, *, shown: bool) -> dict[str, float]:
     """Build side by side and return the seconds of wall time and of this process's own processor time."""
-    from tasks.base import commands
-    from tasks.building.state import State
-    from tasks.buildkit.progress import Progress
-    from tasks.planning.action import Action
-    from tasks.ui.board import Board
+    from doit_images.core.base import commands
+    from doit_images.core.building.state import State
+    from doit_images.core.buildkit.progress import Progress
+    from doit_images.core.planning.action import Action
+    from doit_images.ui.board import Board
 
     board = Board()
 
@@ -125,7 +125,7 @@ def main() -> None:
         found = build_all(asked.images, Path(asked.context), shown=asked.one == "board")
         Path(asked.result).write_text(json.dumps(found))
         return
-    from tasks.base import settings
+    from doit_images.core.base import settings
     from tasks.bases import base
 
     result = measure(asked.repeat, asked.images, asked.base or base.name_here(settings.load()))

@@ -22,9 +22,9 @@ from benchmarks import edits
 from benchmarks.peers import Bench, copied_stack
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.base.memory import OWN_FOLDER
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.memory import OWN_FOLDER
 from tests import loopback
 
 ABOUT = """

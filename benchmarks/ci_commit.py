@@ -18,9 +18,9 @@ from benchmarks import measure
 from benchmarks.peers import Bench
 from benchmarks.projects import environ, plain, write_monorepo
 from benchmarks.results import Results, say
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.base.memory import OWN_FOLDER
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.memory import OWN_FOLDER
 
 ABOUT = """
 `plan --at` tells from git alone what a commit makes due: here in a repository of 100 images and 5,000 files, of a

@@ -43,14 +43,14 @@ from benchmarks.projects import DOIT, ROOT, plain
 from benchmarks.replay import commits
 from benchmarks.replay_history import Built, touched
 from benchmarks.results import say
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.compose.project import Project
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.planning.action import Action
-from tasks.planning.commits import There
-from tasks.planning.since import Asked, Since, plan_since
-from tasks.testing.since import split, told
+from doit_images.ci.commits import There
+from doit_images.ci.since import Asked, Since, plan_since
+from doit_images.ci.testing.since import split, told
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose.project import Project
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.action import Action
 
 KEPT = Path(__file__).with_suffix(".json")
 END_TO_END = "end-to-end"

@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.replay import Replay
 from benchmarks.scenarios import REBUILDS, Case, total
-from tasks.base.formatting import cell, size_text
-from tasks.ui.html import render
+from doit_images.core.base.formatting import cell, size_text
+from doit_images.ui.html import render
 
 _GUIDE = Path(__file__).with_name("guide.toml")
 TABLES = {"time": "Build time", "size": "Image size", "cache": "Cache hits"}

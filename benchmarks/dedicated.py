@@ -23,9 +23,9 @@ from benchmarks import measure
 from benchmarks.peers import Bench, copied_stack
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import commands
-from tasks.buildkit import oci_transfer
-from tasks.engine.client import Engine
+from doit_images.core.base import commands
+from doit_images.core.buildkit import oci_transfer
+from doit_images.core.engine.client import Engine
 from tests import loopback
 
 ABOUT = """

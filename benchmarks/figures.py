@@ -9,9 +9,9 @@ from pathlib import Path
 
 from benchmarks import readme
 from benchmarks.age import FIGURES, HERE, ROOT, stale
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.run import Run
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.run import Run
 
 
 def measure(name: str, folder: Path = HERE) -> None:

@@ -29,21 +29,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import Results, say
-from tasks.buildkit.oci_transfer import blob_of
-from tasks.engine.labels import FINGERPRINT
-from tasks.planning.shared_image import SharedImage
-from tasks.sharing import transfer
-from tasks.sharing.index import Made
-from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.share import Share
-from tasks.sharing.transport import Answer, Transport
-from tasks.sharing.wanted import Wanted
+from doit_images.core.buildkit.oci_transfer import blob_of
+from doit_images.core.engine.labels import FINGERPRINT
+from doit_images.core.planning.shared_image import SharedImage
+from doit_images.core.planning.wanted import Wanted
+from doit_images.share import transfer
+from doit_images.share.index import Made
+from doit_images.share.lease import BuildCoordinator
+from doit_images.share.share import Share
+from doit_images.share.transport import Answer, Transport
 from tests import loopback
 
 ABOUT = """
 Simulated: each machine is a process that does over and over what a run does about images that it does not have (ask the
 index and the registry, pull, or take the lease, look again, build, push under the number of the lease, publish), with
-the code of `tasks/sharing`. The builder is pretended: it waits, and makes an image of one layer that no other build
+the code of `doit_images/share`. The builder is pretended: it waits, and makes an image of one layer that no other build
 makes. Pulls and pushes go over the registry's API, each blob checked. Real are docker-registry and redis-server, both
 killed and started again meanwhile, machines that are stopped for longer than a lease lasts, and machines that are
 killed while they build. However many minutes it takes, it is an hour of one commit a minute: the clock goes faster.

@@ -15,9 +15,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import UserError
-from tasks.compose.stack import Compose
-from tasks.verifying import composed
+from doit_images.ci.verifying import composed
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose.stack import Compose
 
 ENVIRON = {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "BUILDX_BAKE_ENTITLEMENTS_FS": "0"}
 """What bake is to do without: attestations, and questions about the folders that a definition names."""

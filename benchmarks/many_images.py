@@ -22,9 +22,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.results import Results, say
-from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.share import Share
-from tasks.sharing.wanted import Wanted
+from doit_images.core.planning.wanted import Wanted
+from doit_images.share.lease import BuildCoordinator
+from doit_images.share.share import Share
 from tests import loopback
 
 ABOUT = """

@@ -19,9 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.base.formatting import seconds_text
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.formatting import seconds_text
 
 ROOT = Path(__file__).resolve().parent.parent
 TRIES = 3

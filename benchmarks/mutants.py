@@ -1,6 +1,6 @@
 """How many changes to the code that decides do the tests notice that need no engine?
 
-    doit test_mutants [--sample 600] [tasks.planning.plan …]
+    doit test_mutants [--sample 600] [doit_images.core.planning.plan …]
 
 ``mutmut`` changes one place after the other, in a copy of this repository, and runs the tests that come by the changed
 function; ``[tool.mutmut]`` in pyproject.toml names the modules and the tests. ``docs/mutants.md`` tells of those that
@@ -19,20 +19,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.base.memory import OWN_FOLDER
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.memory import OWN_FOLDER
 
 ROOT = Path(__file__).resolve().parent.parent
 JUDGED = (
-    "tasks.inputs.fingerprint",
-    "tasks.planning.forecast",
-    "tasks.planning.plan",
-    "tasks.planning.reasons",
-    "tasks.planning.record",
-    "tasks.pruning.prune",
-    "tasks.sharing.lease",
-    "tasks.sharing.share",
+    "doit_images.core.inputs.fingerprint",
+    "doit_images.core.planning.forecast",
+    "doit_images.core.planning.plan",
+    "doit_images.core.planning.reasons",
+    "doit_images.core.planning.record",
+    "doit_images.pruning.prune",
+    "doit_images.share.lease",
+    "doit_images.share.share",
 )
 """The modules that are tried where none is named: what they decide, no engine has to judge."""
 AT_LEAST = 0.9

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import commands, lock
-from tasks.base.errors import UserError
-from tasks.base.memory import OWN_FOLDER
-from tasks.base.settings import ROOT
+from doit_images.core.base import commands, lock
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.memory import OWN_FOLDER
+from doit_images.core.base.settings import ROOT
 from tasks.bases.debian import indextargets
 
 SUITE = "testing"

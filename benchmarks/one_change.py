@@ -20,9 +20,9 @@ from benchmarks import newer_engine
 from benchmarks.peers import Bench, measuring_engine, stack_copy
 from benchmarks.projects import environ, write_monorepo
 from benchmarks.results import Results, seconds
-from tasks.base import commands
-from tasks.buildkit import buildx
-from tasks.run import Run
+from doit_images.core.base import commands
+from doit_images.core.buildkit import buildx
+from doit_images.core.run import Run
 
 ABOUT = """
 A line is put at the end of one file, then `doit build_optimized` builds what that concerns; another line, and bare

@@ -21,10 +21,10 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.side_by_side import copy_project
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import commands, settings
-from tasks.base.errors import UserError
+from doit_images.core.base import commands, settings
+from doit_images.core.base.errors import UserError
+from doit_images.core.buildkit import bake, buildx
 from tasks.bases import base
-from tasks.buildkit import bake, buildx
 
 ROOT = Path(__file__).resolve().parent.parent
 

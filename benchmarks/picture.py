@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.ui.html import render
+from doit_images.ui.html import render
 
 WAYS = ("standard", "documented", "optimized")
 _TEMPLATE = Path(__file__).with_name("picture.svg")

@@ -22,13 +22,13 @@ from typing import Any
 
 from benchmarks import edits, judge, measure
 from benchmarks.side_by_side import SideBySide
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.base.memory import OWN_FOLDER
-from tasks.buildkit import buildx
-from tasks.buildkit.progress import Progress
-from tasks.compose.project import Project, load
-from tasks.planning.action import Action
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.memory import OWN_FOLDER
+from doit_images.core.buildkit import buildx
+from doit_images.core.buildkit.progress import Progress
+from doit_images.core.compose.project import Project, load
+from doit_images.core.planning.action import Action
 
 Apply = Callable[[Path, str], None]
 # Twenty edits, in the shares in which most days bring them. "undo" takes back the edit of code just before it.

@@ -40,9 +40,9 @@ from benchmarks.projects import DOIT, ROOT
 from benchmarks.replay import commits
 from benchmarks.results import say
 from benchmarks.stand_ins import StandIns, rewrite
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.planning.action import Action
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.planning.action import Action
 
 HERE = Path(__file__)
 _SAID = 10  # after how many commits is said how far it is

@@ -23,8 +23,8 @@ from benchmarks.newer_engine import newer_engine
 from benchmarks.peers import Bench, copied_stack
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import commands
-from tasks.engine.client import Engine
+from doit_images.core.base import commands
+from doit_images.core.engine.client import Engine
 
 ABOUT = """
 Each engine gets the base image and a checkout whose files have other times, and builds all images of the stack from

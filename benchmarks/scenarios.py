@@ -24,8 +24,8 @@ from typing import Any
 from benchmarks import edits, measure
 from benchmarks.measure import Timing
 from benchmarks.side_by_side import SideBySide
-from tasks.base.errors import UserError
-from tasks.buildkit.progress import brief
+from doit_images.core.base.errors import UserError
+from doit_images.core.buildkit.progress import brief
 
 SCENARIOS = ("cold", "nothing", "code", "dependency", "base", "system")
 REBUILDS = ("code", "dependency", "base")

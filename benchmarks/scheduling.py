@@ -25,8 +25,8 @@ from benchmarks import measure
 from benchmarks.projects import DOIT, ROOT, environ
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import commands
-from tasks.base.settings import load
+from doit_images.core.base import commands
+from doit_images.core.base.settings import load
 
 ABOUT = """
 60 images on an engine whose builds may have 1 GiB together (a control group: what goes beyond is killed): 24 that need

@@ -20,13 +20,13 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.base.memory import OWN_FOLDER
-from tasks.base.settings import ROOT
-from tasks.engine.endpoint import endpoint
-from tasks.run import Run
-from tasks.stack.standard import standard_of
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.memory import OWN_FOLDER
+from doit_images.core.base.settings import ROOT
+from doit_images.core.engine.endpoint import endpoint
+from doit_images.core.run import Run
+from tasks.standard import standard_of
 
 DOCUMENTED = "docker-compose.documented.yml"
 """What Docker's documentation teaches is another than in the standard declaration."""

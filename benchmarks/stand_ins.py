@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from tasks.base import commands
+from doit_images.core.base import commands
 
 _SYNTAX = re.compile(r"\A(?:#[^\n]*\n)*?(#[ \t]*syntax[ \t]*=[^\n]*\n)", re.IGNORECASE)
 _DIGEST = re.compile(r"(:[\w.-]+)?@sha256:([0-9a-f]{12})[0-9a-f]{52}")

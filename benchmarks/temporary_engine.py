@@ -21,12 +21,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.base import commands
-from tasks.base.command_line import last_words
-from tasks.base.errors import UserError
-from tasks.base.process import Process
-from tasks.base.references import stand_in
-from tasks.engine.client import Engine
+from doit_images.core.base import commands
+from doit_images.core.base.command_line import last_words
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.process import Process
+from doit_images.core.base.references import stand_in
+from doit_images.core.engine.client import Engine
 
 _START_SECONDS = 60
 _STOP_SECONDS = 30

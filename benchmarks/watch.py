@@ -25,8 +25,8 @@ from benchmarks import newer_engine
 from benchmarks.peers import DOIT, ROOT
 from benchmarks.results import Results, say
 from benchmarks.temporary_engine import temporary_engine
-from tasks.base import commands, settings
-from tasks.base.errors import UserError
+from doit_images.core.base import commands, settings
+from doit_images.core.base.errors import UserError
 from tasks.bases import base
 from tests.loopback import free_port
 

@@ -14,7 +14,7 @@ PROGRAM = Path(__file__)
 
 if __name__ == "__main__":
     sys.path.insert(0, str(PROGRAM.parent.parent))
-    from tasks.compose import project
+    from doit_images.core.compose import project
 
     read = project._image
     setattr(project, "_image", lambda *words: replace(read(*words), args={}))  # noqa: B010

@@ -23,8 +23,8 @@ import pytest
 
 from benchmarks.newer_engine import newer_engine
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.base import lock, settings
-from tasks.base.errors import UserError
+from doit_images.core.base import lock, settings
+from doit_images.core.base.errors import UserError
 from tasks.bases import base
 from tests import forked, interruption, owners
 

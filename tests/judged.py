@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.base import settings
+from doit_images.core.base import settings
 from tests.conftest import ROOT
 
 

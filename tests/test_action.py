@@ -10,7 +10,8 @@ import pytest
 from doit.exceptions import TaskFailed
 from doit.task import dict_to_task
 
-from tasks.cli import action, bench, cache, show, stack
+from doit_images.cli import action, cache, show, stack
+from tasks import bench
 
 PARAMS = [
     {"name": "number", "long": "show", "default": ""},

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.client import Snapshot
-from tasks.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.planning.agreement import Agreement, remembered, verdict
-from tasks.planning.plan import ANOTHER, REBUILT_ELSEWHERE, Decision, Known, plan
-from tasks.planning.shared_image import SharedImage
-from tasks.sharing.asked import Asked
+from doit_images.core.engine.client import Snapshot
+from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS, REBUILT
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.agreement import Agreement, remembered, verdict
+from doit_images.core.planning.asked import Asked
+from doit_images.core.planning.plan import ANOTHER, REBUILT_ELSEWHERE, Decision, Known, plan
+from doit_images.core.planning.shared_image import SharedImage
 from tests import loopback
 from tests.conftest import docker
 from tests.test_plan import APP, BASE, ON_BASE, engine, facts_of, found, local_image, made

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.base.references import tag_of
-from tasks.building.archive_check import check_files, check_images
-from tasks.engine.labels import FINGERPRINT
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.references import tag_of
+from doit_images.core.engine.labels import FINGERPRINT
+from doit_images.share.archive_check import check_files, check_images
 
 NUMBER = "ab" * 32
 REF = tag_of("team/app", NUMBER)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.buildkit import oci_transfer
-from tasks.pruning import image_contents
-from tasks.sbom import installed
-from tasks.verifying import content
+from doit_images.ci.sbom import installed
+from doit_images.ci.verifying import content
+from doit_images.core.base.errors import UserError
+from doit_images.core.buildkit import oci_transfer
+from doit_images.pruning import image_contents
 
 Reader = Callable[[dict[str, str], Path], Any]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tasks.engine.client import Engine
-from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS
-from tasks.run import Run
-from tasks.verifying import composed
+from doit_images.ci.verifying import composed
+from doit_images.core.engine.client import Engine
+from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS
+from doit_images.core.run import Run
 from tests.conftest import Lab, docker
 
 COMPOSE = """

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from tasks.building import build_target, make, results
-from tasks.building.attempt import Attempt, ImageBuild, InputsChanged, Result
-from tasks.engine import temporary_tag
-from tasks.engine.client import ImageConfig, LocalImage, Snapshot
-from tasks.engine.labels import INPUT_DIGEST, PARENTS
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.inputs.stamps import Changes
-from tasks.planning.action import Action
-from tasks.planning.plan import Decision, Known
+from doit_images.core.building import build_target, make, results
+from doit_images.core.building.attempt import Attempt, ImageBuild, InputsChanged, Result
+from doit_images.core.engine import temporary_tag
+from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot
+from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.inputs.stamps import Changes
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Decision, Known
 from tests.test_plan import APP, ON_BASE, engine, found
 
 DECISION = Decision("app", Action.BUILD, ("never built here",), APP, parents_label=ON_BASE)

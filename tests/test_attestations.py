@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.newer_engine import newer_engine
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.engine.client import Engine
+from doit_images.core.engine.client import Engine
 from tests import loopback
 from tests.conftest import Lab
 

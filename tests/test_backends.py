@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import UserError
-from tasks.buildkit import backends
-from tasks.buildkit.backends import Backend
+from doit_images.core.base.errors import UserError
+from doit_images.core.buildkit import backends
+from doit_images.core.buildkit.backends import Backend
 
 REGISTRY = Backend("registry", "localhost:5000/team", "feature/x", "main")
 

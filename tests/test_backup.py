@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.compose.stack import Compose
-from tasks.stack import backup, stores
-from tasks.stack.stores import Part, differences, parts
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose.stack import Compose
+from doit_images.stack import backup, stores
+from doit_images.stack.stores import Part, differences, parts
 from tests.conftest import docker
 from tests.test_stack import Stack
 

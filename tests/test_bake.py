@@ -17,11 +17,11 @@ from benchmarks import measure
 from benchmarks.measure import Timing
 from benchmarks.results import Results, seconds
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.buildkit.bake import allowances, definition, untold
-from tasks.buildkit.buildx import is_at_least, version
-from tasks.compose.project import Image
-from tasks.engine.client import Engine
-from tasks.inputs.image_inputs import ImageInputs
+from doit_images.core.buildkit.bake import allowances, definition, untold
+from doit_images.core.buildkit.buildx import is_at_least, version
+from doit_images.core.compose.project import Image
+from doit_images.core.engine.client import Engine
+from doit_images.core.inputs.image_inputs import ImageInputs
 from tests.conftest import Lab
 
 

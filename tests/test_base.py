@@ -19,15 +19,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import UserError
-from tasks.base.references import stand_in
-from tasks.base.settings import BaseSource, Settings
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.references import stand_in
+from doit_images.core.base.settings import BaseSource, Settings
+from doit_images.core.engine.api import Api
+from doit_images.core.engine.client import Engine, LocalImage, Snapshot, host_platform, image_config, normalise
+from doit_images.core.run import Run
+from doit_images.ui import doctor
+from tasks import base_image as bases
 from tasks.bases import base, debian
-from tasks.cli import bases
-from tasks.engine.api import Api
-from tasks.engine.client import Engine, LocalImage, Snapshot, host_platform, image_config, normalise
-from tasks.run import Run
-from tasks.ui import doctor
 from tests.conftest import ROOT, docker
 from tests.owners import own
 from tests.waiting import patience
@@ -353,7 +353,7 @@ def test_a_silent_engine_makes_the_task_stale_instead_of_raising(monkeypatch: py
         raise UserError("no Docker engine answers")
 
     monkeypatch.setattr(Engine, "snapshot", silent)
-    monkeypatch.setattr("tasks.cli.bases.current", Run)
+    monkeypatch.setattr("tasks.base_image.current", Run)
     assert bases.Present()(None, None) is False
 
 

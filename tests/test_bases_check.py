@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.base.settings import ROOT
-from tasks.ui.bases_view import age_of, text
-from tasks.updating import debian
-from tasks.updating.debian import Pending
+from doit_images.ci.updating import debian
+from doit_images.ci.updating.debian import Pending
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import ROOT
+from doit_images.ui.bases_view import age_of, text
 from tests.conftest import Lab
 
 OLD = """Package: tzdata

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base.errors import UserError
-from tasks.base.settings import BuilderDriver, Settings
-from tasks.buildkit import builder, oci_transfer
-from tasks.engine.client import Engine
-from tasks.engine.labels import FINGERPRINT
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import BuilderDriver, Settings
+from doit_images.core.buildkit import builder, oci_transfer
+from doit_images.core.engine.client import Engine
+from doit_images.core.engine.labels import FINGERPRINT
 from tests import loopback
 from tests.conftest import Lab, docker, printed
 from tests.test_moved import hooked

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import UserError
-from tasks.buildkit import buildkitd
+from doit_images.core.base.errors import UserError
+from doit_images.core.buildkit import buildkitd
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,10 +10,10 @@ from typing import IO, Any, cast
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.buildkit import bake, buildx, by_bake
-from tasks.compose.project import Image, Secret
-from tasks.inputs.image_inputs import ImageInputs
+from doit_images.core.base.errors import UserError
+from doit_images.core.buildkit import bake, buildx, by_bake
+from doit_images.core.compose.project import Image, Secret
+from doit_images.core.inputs.image_inputs import ImageInputs
 from tests.conftest import Lab, docker, file_in, needs_docker_command
 
 # ${…} and %{…} are bake's own; the value is one of an argument whose name is that of a secret.

@@ -17,16 +17,16 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import lock
-from tasks.base.errors import UserError
-from tasks.building import cache_mounts, context
-from tasks.engine.client import CacheRecord, Engine
-from tasks.history.statistics import image_histories
-from tasks.history.store import Build, StepRecord
-from tasks.planning.reasons import DUE, NO_CACHE
-from tasks.pruning import disk_usage
-from tasks.pruning.cache_prune import prune_argv
-from tasks.pruning.prune import Item, choose
+from doit_images.core.base import lock
+from doit_images.core.base.errors import UserError
+from doit_images.core.building import cache_mounts, context
+from doit_images.core.engine.client import CacheRecord, Engine
+from doit_images.core.history.store import Build, StepRecord
+from doit_images.core.planning.reasons import DUE, NO_CACHE
+from doit_images.pruning import disk_usage
+from doit_images.pruning.cache_prune import prune_argv
+from doit_images.pruning.prune import Item, choose
+from doit_images.ui.statistics import image_histories
 from tests import loopback
 from tests.conftest import Lab
 from tests.waiting import patience

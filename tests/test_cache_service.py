@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tasks.engine.client import Engine
-from tasks.sharing.index import Made
-from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.registry import Registry
+from doit_images.core.engine.client import Engine
+from doit_images.share.index import Made
+from doit_images.share.lease import BuildCoordinator
+from doit_images.share.registry import Registry
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.memory import remember
-from tasks.inputs.fingerprint import BuildInputs
-from tasks.planning import checkouts, record
+from doit_images.core.base.memory import remember
+from doit_images.core.inputs.fingerprint import BuildInputs
+from doit_images.core.planning import checkouts, record
 from tests.conftest import Lab
 
 

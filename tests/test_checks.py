@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from doit.cmdparse import CmdOption, TaskParse
 
-from tasks.cli import checks
-from tasks.cli.lock import LOCKS, lock
+from tasks import checks
+from tasks.lock import LOCKS, lock
 from tests.conftest import ROOT, measured, place
 
 

@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tasks.history.store import Build
-from tasks.stack.ci import build_summary, built_since
-from tasks.stack.end_to_end import pytest_argv, test_environ, test_summary
+from doit_images.ci.build import build_summary, built_since
+from doit_images.ci.end_to_end import pytest_argv, test_environ, test_summary
+from doit_images.core.history.store import Build
 from tests import forked
 from tests.conftest import ROOT, docker
 from tests.test_stack import PROJECT, Stack
@@ -155,12 +155,12 @@ def test_the_summary_of_tests() -> None:
 TRIAL = """
 import sys, time
 from pathlib import Path
-from tasks.base import commands
-from tasks.stack.bringup import Terms
-from tasks.stack.health import Limits
-from tasks.stack.checkout import project_of
-from tasks.stack.ephemeral_stack import running
-from tasks.run import current
+from doit_images.core.base import commands
+from doit_images.stack.bringup import Terms
+from doit_images.stack.health import Limits
+from doit_images.stack.checkout import project_of
+from doit_images.ci.ephemeral_stack import running
+from doit_images.core.run import current
 
 commands.stop_on_signals()
 with running(project_of(current()), Terms(current().events, Limits(60, 60), Path(sys.argv[1]))) as one:
@@ -298,9 +298,9 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
 
 
 FAILING = """
-from tasks.base import commands
-from tasks.run import current
-from tasks.stack import end_to_end
+from doit_images.core.base import commands
+from doit_images.core.run import current
+from doit_images.ci import end_to_end
 
 commands.stop_on_signals()
 end_to_end.run_tests(current(), ["-k", "unheard_of"])

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import ci_minutes, measure
 from benchmarks.ci_minutes import Counts, Seconds, Way
-from tasks.base.errors import UserError
+from doit_images.core.base.errors import UserError
 from tests.conftest import needs_docker_command
 from tests.test_since import START, History
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base import commands
-from tasks.base.command_line import last_words, pasteable
-from tasks.base.commands import Commands, NotInstalled, Stopped, TimedOut
-from tasks.base.errors import UserError
-from tasks.base.events import CommandStarted
-from tasks.base.masking import MASK, masked
-from tasks.base.process import Process
-from tasks.run import Run
+from doit_images.core.base import commands
+from doit_images.core.base.command_line import last_words, pasteable
+from doit_images.core.base.commands import Commands, NotInstalled, Stopped, TimedOut
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.events import CommandStarted
+from doit_images.core.base.masking import MASK, masked
+from doit_images.core.base.process import Process
+from doit_images.core.run import Run
 from tests.waiting import comes, patience, until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,7 +178,7 @@ def test_a_signal_between_start_and_registration_leaves_nothing_running(number: 
     # The signal is there before `Process` is: as late as it can be without the command being known.
     program = f"""
 import os, signal
-from tasks.base import commands
+from doit_images.core.base import commands
 class Interrupted(commands.Process):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -199,7 +199,7 @@ commands.run(["sleep", "60"])
 def test_started_with_nohup_a_terminal_that_goes_ends_nothing() -> None:
     program = """
 import os, signal
-from tasks.base import commands
+from doit_images.core.base import commands
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 commands.stop_on_signals()
 os.kill(os.getpid(), signal.SIGHUP)
@@ -213,7 +213,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 def test_a_second_signal_while_the_first_stops_commands_is_no_deadlock() -> None:
     program = """
 import os, signal, threading
-from tasks.base import commands
+from doit_images.core.base import commands
 commands.stop_on_signals()
 threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
 threading.Timer(0.8, os.kill, [os.getpid(), signal.SIGTERM]).start()
@@ -227,7 +227,7 @@ commands.run(["sh", "-c", "trap '' INT TERM; while :; do sleep 0.1; done"])
 def test_a_second_ctrl_c_ends_everything_at_once(tmp_path: Path) -> None:
     program = f"""
 import os, signal, threading
-from tasks.base import commands
+from doit_images.core.base import commands
 commands.stop_on_signals()
 threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
 threading.Timer(1.2, os.kill, [os.getpid(), signal.SIGTERM]).start()
@@ -250,7 +250,9 @@ def started_by(program: str, folder: Path) -> subprocess.Popen[bytes]:
 def test_commands_end_when_we_are_killed(tmp_path: Path) -> None:
     loop = "trap '' INT TERM; while :; do sleep 0.1; done"
     script = f'setsid sh -c "{loop}" & echo $! > {tmp_path}/other; {loop} & echo $! > {tmp_path}/pid; {loop}'
-    process = started_by(f"from tasks.base import commands\ncommands.run({['sh', '-c', script]!r})", tmp_path)
+    process = started_by(
+        f"from doit_images.core.base import commands\ncommands.run({['sh', '-c', script]!r})", tmp_path
+    )
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for name in ("pid", "other"):
@@ -261,7 +263,7 @@ def test_commands_end_when_we_are_killed(tmp_path: Path) -> None:
 def test_a_command_that_is_being_started_when_we_are_killed_ends(tmp_path: Path) -> None:
     program = f"""
 import os, signal
-from tasks.base import commands
+from doit_images.core.base import commands
 class Killed(commands.Process):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -278,7 +280,7 @@ def test_what_an_ended_command_left_on_purpose_lives_on(tmp_path: Path) -> None:
     place = tmp_path / "daemon"  # written once it has left the group
     script = f"setsid sh -c 'echo $$ > {place}; exec sleep 60' & while [ ! -s {place} ]; do sleep 0.05; done"
     program = f"""
-from tasks.base import commands
+from doit_images.core.base import commands
 commands.run(["sh", "-c", {script!r}], stdout=commands.DEVNULL, stderr=commands.DEVNULL)
 commands.run(["sh", "-c", "echo $$ > {tmp_path}/pid; sleep 60"])
 """
@@ -302,7 +304,7 @@ def test_with_a_terminal_it_stays_in_our_group() -> None:
     program = "import os; print(os.getpgid(0) == os.getpgid(os.getppid()), flush=True)"
     outer = f"""
 import sys
-from tasks.base import commands
+from doit_images.core.base import commands
 assert commands.show([sys.executable, "-c", {program!r}]) == 0
 print(commands.run([sys.executable, "-c", {program!r}]).stdout.strip())
 """

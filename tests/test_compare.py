@@ -16,7 +16,7 @@ from benchmarks.compare import Row
 from benchmarks.measure import Timing
 from benchmarks.replay import Applied, Count, Replay
 from benchmarks.scenarios import Case
-from tasks.base.errors import UserError
+from doit_images.core.base.errors import UserError
 
 MACHINE = {
     "date": "2026-11-26 01:10", "commit": "0712c11abc",

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.base.references import tag_of
-from tasks.engine.client import LocalImage
-from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS, REBUILT
-from tasks.inputs.fingerprint import BuildInputs
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.planning.action import Action
-from tasks.planning.plan import (
+from doit_images.core.base.references import tag_of
+from doit_images.core.engine.client import LocalImage
+from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS, REBUILT
+from doit_images.core.inputs.fingerprint import BuildInputs
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import (
     ANOTHER,
     PULLS,
     REBUILT_ELSEWHERE,
@@ -25,9 +25,9 @@ from tasks.planning.plan import (
     plan,
     rebuilt,
 )
-from tasks.planning.reasons import DUE
-from tasks.planning.record import Record
-from tasks.planning.shared_image import SharedImage
+from doit_images.core.planning.reasons import DUE
+from doit_images.core.planning.record import Record
+from doit_images.core.planning.shared_image import SharedImage
 from tests.test_plan import APP, BASE, OLD, ON_BASE, engine, facts_of, found, local_image, made, record
 
 BOTH = ("linux/amd64", "linux/arm64")

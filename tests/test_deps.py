@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from tasks.base.settings import ROOT
-from tasks.updating import behind, locks, update
-from tasks.updating.package_index import Advisory, Known, PackageIndex, Release, releases, versioned
+from doit_images.ci.updating import behind, locks, update
+from doit_images.ci.updating.package_index import Advisory, Known, PackageIndex, Release, releases, versioned
+from doit_images.core.base.settings import ROOT
 from tests.conftest import Lab, file_in
 from tests.package_index import LocalIndex, serving
 

@@ -29,14 +29,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.base.errors import UserError
-from tasks.engine.client import Engine, Snapshot
-from tasks.inputs import dockerfile, ignorefile
-from tasks.inputs import selection as inputs
-from tasks.inputs.tree import Index, Tree
-from tasks.planning import refused
-from tasks.planning.plan import Decision
-from tasks.run import Run
+from doit_images.core.base.errors import UserError
+from doit_images.core.engine.client import Engine, Snapshot
+from doit_images.core.inputs import dockerfile, ignorefile
+from doit_images.core.inputs import selection as inputs
+from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.planning import refused
+from doit_images.core.planning.plan import Decision
+from doit_images.core.run import Run
 from tests.conftest import Lab
 from tests.differential import buildkit, cases
 from tests.differential.cases import CASES, Case
@@ -332,7 +332,9 @@ def test_unusual_entries(tmp_path):
         change(root)
         answer = buildkit.ask(buildkit.Question(root, dockerfile_))
         if "no UTF-8" in name and not odd:
-            assert "invalid UTF-8" in answer.said, "this BuildKit takes such names: see tasks/planning/refused.py"
+            assert "invalid UTF-8" in answer.said, (
+                "this BuildKit takes such names: see doit_images/core/planning/refused.py"
+            )
             continue
         assert not answer.failed, answer.said
         view = inputs.View(Tree(root, Index()), ignorefile.IgnoreFile())

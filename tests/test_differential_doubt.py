@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.inputs import dockerfile, ignorefile
-from tasks.inputs.selection import View
-from tasks.inputs.tree import Index, Tree
+from doit_images.core.base.errors import UserError
+from doit_images.core.inputs import dockerfile, ignorefile
+from doit_images.core.inputs.selection import View
+from doit_images.core.inputs.tree import Index, Tree
 from tests.differential import buildkit, doubts, mutations
 from tests.differential.mutations import Mutation
 

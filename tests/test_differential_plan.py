@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.engine import plugins
-from tasks.run import Run
+from doit_images.core.engine import plugins
+from doit_images.core.run import Run
 from tests.conftest import Lab, docker
 from tests.differential import buildkit, mutations
 from tests.differential.mutations import Mutation

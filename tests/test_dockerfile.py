@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import UserError
-from tasks.base.references import familiar, is_git, is_pinned, is_remote
-from tasks.inputs.dockerfile import Copy, Reads, reads
-from tasks.inputs.reads import joined
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.references import familiar, is_git, is_pinned, is_remote
+from doit_images.core.inputs.dockerfile import Copy, Reads, reads
+from doit_images.core.inputs.reads import joined
 
 
 def read(text: str, **options) -> Reads:

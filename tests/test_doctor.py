@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tasks.base import lock
-from tasks.pruning import repairs
-from tasks.ui import surroundings
+from doit_images.core.base import lock
+from doit_images.pruning import repairs
+from doit_images.ui import surroundings
 from tests.conftest import Lab
 from tests.faults.test_state_runs import built
 from tests.test_whole_runs import Shop

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cli import checks
+from tasks import checks
 from tests.conftest import ROOT, docker
 from tests.owners import own
 from tests.waiting import patience

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tasks.compose.project import Image, Project
-from tasks.inputs.dockerfile import reads
-from tasks.inputs.resolver import InputResolver
+from doit_images.core.compose.project import Image, Project
+from doit_images.core.inputs.dockerfile import reads
+from doit_images.core.inputs.resolver import InputResolver
 from tests.conftest import Lab, docker, printed
 from tests.waiting import patience
 

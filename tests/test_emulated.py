@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.client import host_platform
+from doit_images.core.engine.client import host_platform
 from tests.conftest import Lab, docker
 from tests.waiting import until
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import UserError
-from tasks.engine.api import Api
-from tasks.engine.client import Engine, Snapshot, image_config, normalise, snapshot_of
-from tasks.engine.endpoint import endpoint
-from tasks.engine.labels import INPUT_DIGEST
+from doit_images.core.base.errors import UserError
+from doit_images.core.engine.api import Api
+from doit_images.core.engine.client import Engine, Snapshot, image_config, normalise, snapshot_of
+from doit_images.core.engine.endpoint import endpoint
+from doit_images.core.engine.labels import INPUT_DIGEST
 from tests.conftest import docker
 
 
@@ -158,7 +158,7 @@ def test_tag_and_untag(busybox: str) -> None:
 def test_what_was_asked_ahead(busybox: str, meanwhile: str, sees: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, ref = Engine(), f"tst-engine-ahead:{meanwhile.replace(' ', '-')}"
     image_id = docker("inspect", "--format", "{{.Id}}", busybox).stdout.strip()
-    monkeypatch.setattr("tasks.engine.api._AHEAD_SECONDS", math.inf)
+    monkeypatch.setattr("doit_images.core.engine.api._AHEAD_SECONDS", math.inf)
     engine.ask()
     for _, connection in engine._api._asked.values():
         select.select([connection.sock], [], [])  # it has answered
@@ -167,7 +167,7 @@ def test_what_was_asked_ahead(busybox: str, meanwhile: str, sees: bool, monkeypa
         if meanwhile == "forgotten":
             engine.forget()
         elif meanwhile == "too long":
-            monkeypatch.setattr("tasks.engine.api._AHEAD_SECONDS", 0.0)
+            monkeypatch.setattr("doit_images.core.engine.api._AHEAD_SECONDS", 0.0)
         elif meanwhile == "asked again":
             engine.ask()
         assert (engine.snapshot().get(ref) is not None) is sees

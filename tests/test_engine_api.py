@@ -21,11 +21,11 @@ import pytest
 
 from benchmarks import temporary_engine
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.base.errors import UserError
-from tasks.engine import api
-from tasks.engine.api import OURS, Api, ssh_argv
-from tasks.engine.client import Engine
-from tasks.engine.endpoint import endpoint, leading_to, tls
+from doit_images.core.base.errors import UserError
+from doit_images.core.engine import api
+from doit_images.core.engine.api import OURS, Api, ssh_argv
+from doit_images.core.engine.client import Engine
+from doit_images.core.engine.endpoint import endpoint, leading_to, tls
 from tests import loopback
 from tests.conftest import Lab, docker
 from tests.loopback import free_port
@@ -224,7 +224,7 @@ def command(folder: Path, name: str, text: str) -> dict[str, str]:
 
 
 LOOK = """
-from tasks.engine.client import Engine
+from doit_images.core.engine.client import Engine
 print(len(Engine().snapshot().by_name) > 0, Engine().uses_containerd_store())
 """
 

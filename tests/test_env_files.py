@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.compose import env_files, made_env, project
-from tasks.compose.project import Image, Secret
-from tasks.run import Run
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose import env_files, made_env, project
+from doit_images.core.compose.project import Image, Secret
+from doit_images.core.run import Run
 from tests.conftest import Lab, docker, docker_environ, file_in, needs_docker_command
 
 COMPOSE = """

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.compose.project import Image
-from tasks.engine import plugins
-from tasks.inputs import environment
+from doit_images.core.compose.project import Image
+from doit_images.core.engine import plugins
+from doit_images.core.inputs import environment
 from tests.conftest import ROOT, Lab, docker, needs_docker_command
 
 Settings = Callable[[Image, dict[str, str]], dict[str, dict[str, str]]]

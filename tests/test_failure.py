@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.buildkit.failure import explain, hint, place
-from tasks.buildkit.progress import Progress
-from tasks.compose.project import Image
+from doit_images.core.buildkit.failure import explain, hint, place
+from doit_images.core.buildkit.progress import Progress
+from doit_images.core.compose.project import Image
 from tests.conftest import ROOT
 
 CAPTURED = Path(__file__).parent / "buildkit"
@@ -195,8 +195,8 @@ def test_a_command_that_only_mentions_a_cause_is_no_evidence() -> None:
 
 
 LONG_LINES = """
-from tasks.buildkit.failure import hint
-from tasks.buildkit.progress import Progress
+from doit_images.core.buildkit.failure import hint
+from doit_images.core.buildkit.progress import Progress
 
 for words in ("a", "a: ", "secret a ", "Package a ", 'process "'):
     assert hint((words * 10_000_000)[:10_000_000]) == ""

@@ -13,7 +13,7 @@ from benchmarks import age, figures, load, measure, readme
 from benchmarks.age import Figure
 from benchmarks.measure import Timing
 from benchmarks.results import Results
-from tasks.base.errors import UserError
+from doit_images.core.base.errors import UserError
 
 MACHINE = {
     "date": "2026-11-26 01:10", "commit": "0712c11abc", "cpus": 2, "cpu": "a cpu", "memory_gb": 8.0,
@@ -39,19 +39,21 @@ def commit(folder: Path, path: str) -> str:
 
 @pytest.fixture
 def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository in which ``x`` measures ``tasks/inputs``."""
+    """A repository in which ``x`` measures ``doit_images/core/inputs``."""
     git(tmp_path, "init", "--quiet")
     monkeypatch.setattr(age, "ROOT", tmp_path)
-    monkeypatch.setattr(age, "FIGURES", {"x": Figure(("benchmarks/x.py", "tasks/inputs"), ("benchmarks/x.py",))})
+    monkeypatch.setattr(
+        age, "FIGURES", {"x": Figure(("benchmarks/x.py", "doit_images/core/inputs"), ("benchmarks/x.py",))}
+    )
     return tmp_path
 
 
 def test_a_figure_is_old_when_what_it_measures_changed(history: Path) -> None:
-    at = commit(history, "tasks/inputs/tree.py")
+    at = commit(history, "doit_images/core/inputs/tree.py")
     assert age.older_runs("x", [f"2026-11-26 01:10, {at}", f"2026-11-26 01:10, {at}+"]) == set()
     commit(history, "README.md")
     assert age.older_runs("x", [f"then, {at}"]) == set(), "which it does not measure"
-    commit(history, "tasks/inputs/resolver.py")
+    commit(history, "doit_images/core/inputs/resolver.py")
     assert age.older_runs("x", [f"then, {at}"]) == {f"then, {at}"}
     now = commit(history, "benchmarks/x.py")
     assert age.older_runs("x", [f"then, {at}", f"now, {now}"]) == {f"then, {at}"}
@@ -59,15 +61,15 @@ def test_a_figure_is_old_when_what_it_measures_changed(history: Path) -> None:
 
 
 def test_what_is_stale_says_why(history: Path) -> None:
-    at = commit(history, "tasks/inputs/tree.py")
+    at = commit(history, "doit_images/core/inputs/tree.py")
     assert list(age.stale(history)) == [("x", "was never measured")]
     (history / "x.json").write_text(json.dumps({"runs": {f"then, {at}": MACHINE}, "rows": [], "timings": {}}))
     assert list(age.stale(history)) == []
-    later = commit(history, "tasks/inputs/tree.py")
+    later = commit(history, "doit_images/core/inputs/tree.py")
     ((name, why),) = age.stale(history)
     assert name == "x"
     assert why.startswith(f"of then, {at}; what it measures last changed in {later[:7]}")
-    assert why.endswith(" tasks/inputs/tree.py")
+    assert why.endswith(" doit_images/core/inputs/tree.py")
 
 
 def test_every_file_of_figures_can_be_measured_again_and_what_it_measures_is_there() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.base.references import repository, tag_of
-from tasks.inputs.fingerprint import BuildInputs, digest_of_files, digest_of_text, fingerprint, input_digest
+from doit_images.core.base.references import repository, tag_of
+from doit_images.core.inputs.fingerprint import BuildInputs, digest_of_files, digest_of_text, fingerprint, input_digest
 
 NAMES = st.text(min_size=1, max_size=20)
 PAIRS = st.dictionaries(NAMES, NAMES, max_size=6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.planning.forecast import remaining_path, wall_seconds
+from doit_images.core.planning.forecast import remaining_path, wall_seconds
 
 STACK: dict[str, list[str]] = {"base": [], "ml": ["base"], "auth": ["base"], "memory": ["ml"], "redis": []}
 SECONDS = {"base": 4.0, "ml": 3.0, "auth": 1.0, "memory": 2.0, "redis": 5.0}

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tasks.base import settings
-from tasks.base.forks import fork
-from tasks.building import build_target
-from tasks.buildkit import backends
+from doit_images.core.base import settings
+from doit_images.core.base.forks import fork
+from doit_images.core.building import build_target
+from doit_images.core.buildkit import backends
 
 Event = Callable[..., dict[str, str]]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.cli import checks
-from tasks.cli.lock import task_lock
-from tasks.cli.stack import task_ci_test
+from doit_images.cli.stack import task_ci_test
+from tasks import checks
+from tasks.lock import task_lock
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.stack

@@ -13,10 +13,10 @@ LINES = 40
 PARAMETERS = 5
 # The options of one command each, given by name and by nobody together.
 ALLOWED = {
-    "tasks/buildkit/buildx.py:build_argv": "the options of docker buildx build",
-    "tasks/compose/stack.py:logs_argv": "the options of docker compose logs",
-    "tasks/inputs/dockerfile.py:reads": "the options of a build that a Dockerfile sees",
-    "tasks/ui/plan_view.py:show": "the options of doit plan",
+    "doit_images/core/buildkit/buildx.py:build_argv": "the options of docker buildx build",
+    "doit_images/core/compose/stack.py:logs_argv": "the options of docker compose logs",
+    "doit_images/core/inputs/dockerfile.py:reads": "the options of a build that a Dockerfile sees",
+    "doit_images/ui/plan_view.py:show": "the options of doit plan",
 }
 
 

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import UserError
-from tasks.buildkit.progress import Progress
-from tasks.history import store as history
-from tasks.history.store import Build, History, StepRecord, steps_of
+from doit_images.core.base.errors import UserError
+from doit_images.core.buildkit.progress import Progress
+from doit_images.core.history import store as history
+from doit_images.core.history.store import Build, History, StepRecord, steps_of
 from tests.waiting import patience
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,7 +121,7 @@ def test_old_rows_go(stored: History, monkeypatch: pytest.MonkeyPatch) -> None:
 def adding(history: History, what: str) -> list[str]:
     """The command line of a process that does this with a history and a build."""
     program = (
-        "import pickle, sys; from pathlib import Path; from tasks.history.store import History\n"
+        "import pickle, sys; from pathlib import Path; from doit_images.core.history.store import History\n"
         f"history, build = History(Path(sys.argv[1])), pickle.loads(bytes.fromhex(sys.argv[2]))\n{what}"
     )
     return [sys.executable, "-c", program, str(history.path), pickle.dumps(BUILD).hex()]
@@ -232,7 +232,7 @@ def test_the_forecast_reads_the_index_alone(stored: History) -> None:
 
 
 def test_sqlite_is_not_imported_before_it_is_needed() -> None:
-    program = "import sys, tasks.history.store; sys.exit('sqlite3' in sys.modules)"
+    program = "import sys, doit_images.core.history.store; sys.exit('sqlite3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.history.store import Build, History, StepRecord
-from tasks.run import Run
-from tasks.ui.history_view import details, get, recent, show, table
+from doit_images.core.base.errors import UserError
+from doit_images.core.history.store import Build, History, StepRecord
+from doit_images.core.run import Run
+from doit_images.ui.history_view import details, get, recent, show, table
 
 BUILD = Build(
     image="auth",

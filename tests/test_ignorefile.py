@@ -10,10 +10,10 @@ from e2b_dockerfile_utils import PatternMatcher
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tasks.inputs.ignorefile import IgnoreFile, State, effective, load
-from tasks.inputs.reads import Copy
-from tasks.inputs.selection import View
-from tasks.inputs.tree import Index, Tree
+from doit_images.core.inputs.ignorefile import IgnoreFile, State, effective, load
+from doit_images.core.inputs.reads import Copy
+from doit_images.core.inputs.selection import View
+from doit_images.core.inputs.tree import Index, Tree
 from tests.conftest import examples
 from tests.differential import buildkit
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tasks.base import settings
+from doit_images.core.base import settings
 from tests.conftest import ROOT, docker, docker_environ, file_in, printed
 from tests.owners import own
 from tests.waiting import until

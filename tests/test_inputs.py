@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.base.errors import UserError
-from tasks.inputs.ignorefile import IgnoreFile, effective, load
-from tasks.inputs.reads import Copy
-from tasks.inputs.selection import Entry, Selection, View, shown
-from tasks.inputs.sources import _go_match
-from tasks.inputs.tree import Index, Tree
+from doit_images.core.base.errors import UserError
+from doit_images.core.inputs.ignorefile import IgnoreFile, effective, load
+from doit_images.core.inputs.reads import Copy
+from doit_images.core.inputs.selection import Entry, Selection, View, shown
+from doit_images.core.inputs.sources import _go_match
+from doit_images.core.inputs.tree import Index, Tree
 from tests.conftest import examples
 from tests.differential import buildkit
 from tests.differential.contexts import CONTEXTS

@@ -21,8 +21,8 @@ TESTS = ["engine", "stack", "build", "end"]
 # As `doit test` runs them, without what it installs first.
 RUN = """
 import sys
-from tasks.base import commands
-from tasks.cli import checks
+from doit_images.core.base import commands
+from tasks import checks
 commands.stop_on_signals()
 print(checks.run_tests(sys.argv[1:]))
 """

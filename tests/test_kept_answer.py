@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.compose import project
-from tasks.compose.stack import Compose
+from doit_images.core.compose import project
+from doit_images.core.compose.stack import Compose
 from tests.conftest import needs_docker_command
 
 pytestmark = needs_docker_command

@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from tasks.base import commands, settings
-from tasks.base.errors import UserError
-from tasks.cli.cache import _share_key
-from tasks.engine.client import LocalImage
-from tasks.sharing import keyless, signatures, signing, trusted
-from tasks.sharing.keyless import Sigstore
-from tasks.sharing.share import Share
-from tasks.sharing.signing import Claim, NotSigned
-from tasks.sharing.trusted import Builder, Keyless, Trust
-from tasks.sharing.wanted import Wanted
+from doit_images.cli.cache import _share_key
+from doit_images.core.base import commands, settings
+from doit_images.core.base.errors import UserError
+from doit_images.core.engine.client import LocalImage
+from doit_images.core.planning.wanted import Wanted
+from doit_images.share import keyless, signatures, signing, trusted
+from doit_images.share.keyless import Sigstore
+from doit_images.share.share import Share
+from doit_images.share.signing import Claim, NotSigned
+from doit_images.share.trusted import Builder, Keyless, Trust
 from tests import loopback, sigstore_instance
 from tests.sigstore_instance import Instance
 from tests.test_trust import FINGERPRINT, LABELS, PLATFORM, Engine, Store, cosign, number_of

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from tasks.sharing import lease, redis_client
-from tasks.sharing.index import Made
-from tasks.sharing.lease import BuildCoordinator
+from doit_images.share import lease, redis_client
+from doit_images.share.index import Made
+from doit_images.share.lease import BuildCoordinator
 from tests import loopback
 from tests.waiting import comes, patience, until
 
@@ -88,7 +88,7 @@ def test_a_lease_is_renewed_while_its_holder_works(server: loopback.Service) -> 
 
 def test_a_killed_holder_is_replaced(server: loopback.Service) -> None:
     code = (
-        "import sys, time\nfrom tasks.sharing.lease import BuildCoordinator\n"
+        "import sys, time\nfrom doit_images.share.lease import BuildCoordinator\n"
         "with BuildCoordinator(sys.argv[1], print, lease_seconds=1.0).acquire('dead', print, lambda: False):\n"
         "    print('mine', flush=True)\n    time.sleep(60)\n"
     )

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base import leftovers
-from tasks.base.errors import UserError
-from tasks.base.leftovers import Journal
-from tasks.engine import copies, killed_runs, one_container, temporary_tag
-from tasks.engine.client import Gone
+from doit_images.core.base import leftovers
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.leftovers import Journal
+from doit_images.core.engine import copies, killed_runs, one_container, temporary_tag
+from doit_images.core.engine.client import Gone
 from tests import pretended
 from tests.conftest import ROOT
 
@@ -28,7 +28,7 @@ from tests.conftest import ROOT
 MAKER = """
 import sys
 from pathlib import Path
-from tasks.base import leftovers
+from doit_images.core.base import leftovers
 leftovers.keep_in(lambda: Path(sys.argv[1]))
 with leftovers.folder("build-", Path(sys.argv[2])) as folder, leftovers.folder("gone-", Path(sys.argv[2])):
     (folder / "Dockerfile").touch()
@@ -305,7 +305,7 @@ def test_a_process_that_ends_leaves_what_is_not_removed_to_the_next(tmp_path: Pa
     program = """
 import sys, threading
 from pathlib import Path
-from tasks.base import leftovers
+from doit_images.core.base import leftovers
 leftovers.keep_in(lambda: Path(sys.argv[1]))
 def work():
     with leftovers.folder("build-", Path(sys.argv[1]).parent):

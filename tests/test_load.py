@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from benchmarks import load, measure
-from tasks.base.errors import UserError
+from doit_images.core.base.errors import UserError
 
 
 @asynccontextmanager

@@ -17,8 +17,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.base import commands, lock
-from tasks.base.errors import UserError
+from doit_images.core.base import commands, lock
+from doit_images.core.base.errors import UserError
 from tests.conftest import ROOT
 from tests.waiting import patience, until
 
@@ -26,7 +26,7 @@ from tests.waiting import patience, until
 HOLDER = """
 import sys
 from pathlib import Path
-from tasks.base import lock
+from doit_images.core.base import lock
 hold = {"held": lambda p: lock.exclusive(p), "shared": lambda p: lock.shared(p, lambda: None)}[sys.argv[1]]
 with hold(Path(sys.argv[2])):
     print("held", flush=True)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import measure
 from benchmarks.measure import Timing
-from tasks.base.errors import UserError
+from doit_images.core.base.errors import UserError
 from tests.conftest import ROOT
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.compose import secrets
-from tasks.compose.stack import Service
-from tasks.engine.containers import Container, Containers, Event
-from tasks.stack import journal
-from tasks.stack.ephemeral_stack import free_port
-from tasks.stack.journal import Before, Journal, Phase, held_tag
-from tasks.stack.migrate import Change, Found, changes_between, downtime, found
+from doit_images.ci.ephemeral_stack import free_port
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose import secrets
+from doit_images.core.compose.stack import Service
+from doit_images.core.engine.containers import Container, Containers, Event
+from doit_images.stack import journal
+from doit_images.stack.journal import Before, Journal, Phase, held_tag
+from tasks.migrate import Change, Found, changes_between, downtime, found
 from tests import forked
 from tests.conftest import ROOT, Lab, docker
 from tests.test_images import DEPLOYED
@@ -222,8 +222,8 @@ def test_nothing_runs(standard: Stack) -> None:
 
 STEPWISE = """
 import os, runpy, signal, sys
-from tasks.engine import client
-from tasks.stack import backup, bringup, journal
+from doit_images.core.engine import client
+from doit_images.stack import backup, bringup, journal
 
 where, what = os.environ["AT"].split()
 where, _, phase = where.partition(":")

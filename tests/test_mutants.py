@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks import mutants
 from benchmarks.mutants import Score, noticed, report, score_of
-from tasks.base import commands
-from tasks.base.commands import Done
-from tasks.cli import checks
+from doit_images.core.base import commands
+from doit_images.core.base.commands import Done
+from tasks import checks
 
 CODES = {
     "a.x_f__mutmut_1": 1,
@@ -38,9 +38,11 @@ def mutmut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         asked.append(argv[1:])
         if argv[0] == "git":
             return Done(0, b"kept\0gone\0", "", {})
-        (tmp_path / ".doit-images/mutants/mutants/tasks/planning").mkdir(parents=True, exist_ok=True)
-        noted = tmp_path / ".doit-images/mutants/mutants/tasks/planning/plan.py.meta"
-        noted.write_text(json.dumps({"exit_code_by_key": {f"tasks.planning.plan.{one}": CODES[one] for one in CODES}}))
+        (tmp_path / ".doit-images/mutants/mutants/doit_images/core/planning").mkdir(parents=True, exist_ok=True)
+        noted = tmp_path / ".doit-images/mutants/mutants/doit_images/core/planning/plan.py.meta"
+        noted.write_text(
+            json.dumps({"exit_code_by_key": {f"doit_images.core.planning.plan.{one}": CODES[one] for one in CODES}})
+        )
         return Done(0, b"--- plan.py\n+++ plan.py\n@@ -1 +1 @@\n-a < b\n+a <= b\n", "", {})
 
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
@@ -55,14 +57,14 @@ def mutmut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_copy_is_changed_and_survivors_are_told_with_what_they_change(
     tmp_path: Path, mutmut: list[list[str]]
 ) -> None:
-    scores = mutants.try_mutants(["tasks.planning.plan"], 0)
-    assert [score.module for score in scores] == ["tasks.planning.plan"]
+    scores = mutants.try_mutants(["doit_images.core.planning.plan"], 0)
+    assert [score.module for score in scores] == ["doit_images.core.planning.plan"]
     assert sorted(path.name for path in (tmp_path / ".doit-images/mutants").iterdir()) == ["kept", "mutants"]
-    assert mutmut[-1][2:] == ["tasks.planning.plan.*"]
+    assert mutmut[-1][2:] == ["doit_images.core.planning.plan.*"]
     lines = [*report(scores)]
-    assert lines[0].split() == ["tasks.planning.plan", "2", "of", "4", "noticed,", "50%"]
+    assert lines[0].split() == ["doit_images.core.planning.plan", "2", "of", "4", "noticed,", "50%"]
     assert lines[1] == "50.0% of 4 mutants were noticed"
-    assert lines[2] == "tasks.planning.plan.a.x_f__mutmut_2\n-a < b\n+a <= b"
+    assert lines[2] == "doit_images.core.planning.plan.a.x_f__mutmut_2\n-a < b\n+a <= b"
 
 
 def test_a_sample_is_the_same_each_time_and_of_the_modules_that_are_named(mutmut: list[list[str]]) -> None:
@@ -70,7 +72,7 @@ def test_a_sample_is_the_same_each_time_and_of_the_modules_that_are_named(mutmut
         mutants.try_mutants([], 3)
     assert len(mutmut[-1][2:]) == 3
     assert mutmut[-1] == mutmut[2]
-    mutants.try_mutants(["tasks.planning"], 10)
+    mutants.try_mutants(["doit_images.core.planning"], 10)
     assert len(mutmut[-1][2:]) == len(CODES)
 
 

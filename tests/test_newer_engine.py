@@ -15,8 +15,8 @@ import pytest
 from benchmarks import newer_engine
 from benchmarks.newer_engine import mirror, named
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.base.errors import UserError
-from tasks.cli import checks
+from doit_images.core.base.errors import UserError
+from tasks import checks
 from tests.conftest import docker
 
 

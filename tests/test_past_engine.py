@@ -11,26 +11,28 @@ from typing import Any
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.base.events import Events
-from tasks.base.settings import BuilderDriver, BuildOutput, CacheBackend, Settings, load
-from tasks.building import build_target, give, past_engine, turns
-from tasks.building.attempt import Attempt, ImageBuild, InputsChanged
-from tasks.buildkit import builder
-from tasks.engine.labels import INPUT_DIGEST, PARENTS
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.planning.action import Action
-from tasks.planning.plan import SHARED, Decision, Known, plan
-from tasks.planning.reasons import DUE
-from tasks.planning.shared_image import SharedImage
-from tasks.sharing.no_answer import Unavailable
-from tasks.sharing.share import Share
-from tasks.sharing.transfer import Whole
-from tasks.sharing.wanted import Wanted
-from tasks.stack import images, migrate
-from tasks.testing import command
-from tasks.ui import documents
-from tasks.verifying import verify
+from doit_images.ci.testing import command
+from doit_images.ci.verifying import verify
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.events import Events
+from doit_images.core.base.settings import BuilderDriver, BuildOutput, CacheBackend, Settings, load
+from doit_images.core.building import build_target, turns
+from doit_images.core.building.attempt import Attempt, ImageBuild, InputsChanged
+from doit_images.core.buildkit import builder
+from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import SHARED, Decision, Known, plan
+from doit_images.core.planning.reasons import DUE
+from doit_images.core.planning.shared_image import SharedImage
+from doit_images.core.planning.wanted import Wanted
+from doit_images.share import give, past_engine
+from doit_images.share.no_answer import Unavailable
+from doit_images.share.share import Share
+from doit_images.share.transfer import Whole
+from doit_images.stack import images
+from doit_images.ui import documents
+from tasks import migrate
 from tests.test_plan import APP, BASE, ON_BASE, engine, facts_of, found, local_image
 
 SETTINGS = Settings(

@@ -25,7 +25,7 @@ from benchmarks.shared import Documented, Finals
 from benchmarks.side_by_side import DOCUMENTED
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from benchmarks.worktrees import Worktree
-from tasks.base.errors import UserError
+from doit_images.core.base.errors import UserError
 from tests import loopback
 from tests.conftest import ROOT
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.places import build_folder, project_folder, project_key
+from doit_images.core.base.places import build_folder, project_folder, project_key
 from tests.conftest import ROOT, Lab, docker
 
 
@@ -149,11 +149,13 @@ def _refs(name: str) -> set[str]:
 
 
 def test_only_these_modules_are_kept_compiled_in_the_checkout(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "tasks/base", tmp_path / "tasks/base", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "doit_images/core/base", tmp_path / "doit_images/core/base", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(ROOT / "tasks/__init__.py", tmp_path / "tasks")
     (tmp_path / "another.py").write_text("")
     subprocess.run(
-        [sys.executable, "-c", "import tasks.base.errors, another"],
+        [sys.executable, "-c", "import doit_images.core.base.errors, another"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         check=True,

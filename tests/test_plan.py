@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.references import tag_of
-from tasks.compose.project import Image
-from tasks.engine.client import ImageConfig, LocalImage, Snapshot, snapshot_of
-from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS
-from tasks.inputs.fingerprint import BuildInputs
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.planning.plan import Decision, Known, plan
-from tasks.planning.reasons import DUE
-from tasks.planning.record import Record
-from tasks.planning.shared_image import SharedImage
+from doit_images.core.base.references import tag_of
+from doit_images.core.compose.project import Image
+from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot, snapshot_of
+from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS
+from doit_images.core.inputs.fingerprint import BuildInputs
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.plan import Decision, Known, plan
+from doit_images.core.planning.reasons import DUE
+from doit_images.core.planning.record import Record
+from doit_images.core.planning.shared_image import SharedImage
 
 
 def made(name: str, own: str = "o1", fingerprint: str = "f1", parents: Mapping[str, str] | None = None) -> ImageInputs:

@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base import platforms
-from tasks.base.errors import UserError
-from tasks.compose.project import Image, Project
-from tasks.engine.client import ImageConfig, LocalImage, snapshot_of
-from tasks.engine.endpoint import endpoint
-from tasks.inputs.image_configs import ImageConfigCache
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.inputs.resolver import InputResolver
-from tasks.planning.plan import is_for, offered
+from doit_images.core.base import platforms
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose.project import Image, Project
+from doit_images.core.engine.client import ImageConfig, LocalImage, snapshot_of
+from doit_images.core.engine.endpoint import endpoint
+from doit_images.core.inputs.image_configs import ImageConfigCache
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.inputs.resolver import InputResolver
+from doit_images.core.planning.plan import is_for, offered
 from tests.conftest import Lab, docker
 from tests.test_plan import BASE, decide, engine, found, local_image
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine import plugins
+from doit_images.core.engine import plugins
 from tests.conftest import needs_docker_command
 
 pytestmark = needs_docker_command

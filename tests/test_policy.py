@@ -8,14 +8,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.base import commands
-from tasks.building.context import as_built
-from tasks.buildkit import buildx
-from tasks.compose.project import Image, Project
-from tasks.inputs.copied import copied
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.inputs.rego import Loaded, loaded
-from tasks.inputs.resolver import InputResolver
+from doit_images.core.base import commands
+from doit_images.core.building.context import as_built
+from doit_images.core.buildkit import buildx
+from doit_images.core.compose.project import Image, Project
+from doit_images.core.inputs.copied import copied
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.inputs.rego import Loaded, loaded
+from doit_images.core.inputs.resolver import InputResolver
 from tests.conftest import Lab
 
 ALLOW = 'package docker\ndecision := {"allow": true}\n'

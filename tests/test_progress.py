@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.formatting import clean, size_text
-from tasks.buildkit.progress import Progress
+from doit_images.core.base.formatting import clean, size_text
+from doit_images.core.buildkit.progress import Progress
 
 CAPTURED = Path(__file__).parent / "buildkit"
 COLD = (CAPTURED / "cold.rawjson").read_bytes()

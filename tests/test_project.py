@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.compose import project
-from tasks.compose.project import Project, Secret
-from tasks.compose.stack import Compose
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose import project
+from doit_images.core.compose.project import Project, Secret
+from doit_images.core.compose.stack import Compose
 from tests.conftest import needs_docker_command
 
 pytestmark = needs_docker_command

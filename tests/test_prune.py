@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.pruning.prune import Item, _Pruned, choose, total
+from doit_images.pruning.prune import Item, _Pruned, choose, total
 
 DAY = 86400.0
 

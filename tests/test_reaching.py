@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.client import Engine
-from tasks.sharing import reaching, transport
-from tasks.sharing.no_answer import Unavailable
-from tasks.sharing.registry import Registry
+from doit_images.core.engine.client import Engine
+from doit_images.share import reaching, transport
+from doit_images.share.no_answer import Unavailable
+from doit_images.share.registry import Registry
 from tests.test_engine_api import certificates
 from tests.test_registry import Fake
 

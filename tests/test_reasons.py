@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.base.masking import safe_arguments
-from tasks.inputs.fingerprint import BuildInputs
-from tasks.planning.reasons import differences
+from doit_images.core.base.masking import safe_arguments
+from doit_images.core.inputs.fingerprint import BuildInputs
+from doit_images.core.planning.reasons import differences
 
 
 def made(**parts: object) -> BuildInputs:

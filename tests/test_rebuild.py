@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.compose import made_env
-from tasks.pruning import disk_usage
-from tasks.run import Run
+from doit_images.core.compose import made_env
+from doit_images.core.run import Run
+from doit_images.pruning import disk_usage
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker, file_in
 from tests.waiting import patience, until

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.planning import refused
+from doit_images.core.planning import refused
 from tests.conftest import Lab, docker
 
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
-from tasks.engine.client import Engine
-from tasks.sharing import transport
-from tasks.sharing.no_answer import NoImage, Unavailable
-from tasks.sharing.registry import Registry
-from tasks.sharing.transport import Limits
+from doit_images.core.engine.client import Engine
+from doit_images.share import transport
+from doit_images.share.no_answer import NoImage, Unavailable
+from doit_images.share.registry import Registry
+from doit_images.share.transport import Limits
 from tests import loopback
 from tests.conftest import ROOT, docker
 from tests.waiting import patience, until
@@ -322,8 +322,8 @@ def test_a_run_that_is_stopped_waits_for_no_registry(fake: Fake) -> None:
     """SIGTERM while eight look-ups wait, each in a thread."""
     fake.answer = drips("headers")
     code = (
-        "import sys\nfrom tasks.base import commands\nfrom tasks.sharing.share import Share\n"
-        "from tasks.sharing.wanted import Wanted\n"
+        "import sys\nfrom doit_images.core.base import commands\nfrom doit_images.share.share import Share\n"
+        "from doit_images.core.planning.wanted import Wanted\n"
         "commands.stop_on_signals()\n"
         "share = Share(sys.argv[1], True, print)\nshare.registry._seconds = 600\n"
         "share.look({str(number): Wanted(f'app/{number}', 'ab' * 32, 'linux/amd64') for number in range(20)})\n"

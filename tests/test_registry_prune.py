@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.base.references import tag_of
-from tasks.engine.labels import FINGERPRINT
-from tasks.pruning import git_states, registry_prune
-from tasks.run import Run
-from tasks.sharing import referrers
-from tasks.sharing.registry import Registry
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.references import tag_of
+from doit_images.core.engine.labels import FINGERPRINT
+from doit_images.core.run import Run
+from doit_images.pruning import git_states, registry_prune
+from doit_images.share import referrers
+from doit_images.share.registry import Registry
 from tests import loopback
 from tests.conftest import Lab
 
@@ -168,7 +168,7 @@ def push_for_arm(registry: Registry, path: str, tag: str, file: Path) -> None:
 
 
 def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path) -> None:
-    from tasks.sharing import transfer
+    from doit_images.share import transfer
     from tests.test_transfer import BOTH, layout, nothing
 
     registry = Registry(server.address)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import measure, replay
-from tasks.base.errors import UserError
+from doit_images.core.base.errors import UserError
 from tests import blind_reader
 from tests.conftest import ROOT
 
@@ -127,8 +127,8 @@ def test_a_real_comparison_finds_what_was_needed_and_no_more(tmp_path: Path, mon
         pytest.skip("an engine of its own needs root")
     from benchmarks import actions, scenarios
     from benchmarks.side_by_side import SideBySide, side_by_side
-    from tasks.run import Run
-    from tasks.stack.standard import declared_both_ways
+    from doit_images.core.run import Run
+    from tasks.standard import declared_both_ways
 
     files = {
         "compose.yml": json.dumps(

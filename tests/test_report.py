@@ -16,8 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine.layers import Disk, parts_of
-from tasks.history.statistics import (
+from doit_images.core.engine.layers import Disk, parts_of
+from doit_images.core.history.store import Build, History, StepRecord
+from doit_images.ui.report import markdown, write
+from doit_images.ui.report_page import Shown, page
+from doit_images.ui.statistics import (
     causes,
     critical_path,
     latest_layers,
@@ -28,10 +31,7 @@ from tasks.history.statistics import (
     timeline,
     tracks,
 )
-from tasks.history.store import Build, History, StepRecord
-from tasks.ui.report import markdown, write
-from tasks.ui.report_page import Shown, page
-from tasks.ui.trace import trace
+from doit_images.ui.trace import trace
 
 START = 1_790_000_000.0
 

@@ -20,12 +20,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.formatting import because, seconds_text
-from tasks.building.state import State
-from tasks.buildkit.progress import Progress
-from tasks.planning.action import Action
-from tasks.ui.board import BAD, GOOD, Board, Row
-from tasks.ui.live import lines, overall, remaining
+from doit_images.core.base.formatting import because, seconds_text
+from doit_images.core.building.state import State
+from doit_images.core.buildkit.progress import Progress
+from doit_images.core.planning.action import Action
+from doit_images.ui.board import BAD, GOOD, Board, Row
+from doit_images.ui.live import lines, overall, remaining
 from tests.waiting import lasting, until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,13 +36,13 @@ import sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from doit.exceptions import TaskFailed
-from tasks.base.errors import UserError
-from tasks.building.events import ImageEnded, ImageStarted, StepsChanged
-from tasks.building.state import State
-from tasks.buildkit.progress import Progress
-from tasks.planning.action import Action
-from tasks.run import current
-from tasks.ui.reporter import Reporter
+from doit_images.core.base.errors import UserError
+from doit_images.core.building.events import ImageEnded, ImageStarted, StepsChanged
+from doit_images.core.building.state import State
+from doit_images.core.buildkit.progress import Progress
+from doit_images.core.planning.action import Action
+from doit_images.core.run import current
+from doit_images.ui.reporter import Reporter
 
 DOIT_CONFIG = {{"reporter": Reporter, "par_type": "thread", "num_process": 2, "continue": True, "verbosity": 1}}
 PARENTS = {{"base": [], "auth": ["base"], "store": [], "broken": ["store"], "above": ["broken"], "top": ["above"]}}

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base import memory
-from tasks.compose.project import Image, Project
-from tasks.engine.client import ImageConfig
-from tasks.inputs.copied import copied
-from tasks.inputs.image_configs import ImageConfigCache
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.inputs.resolver import InputResolver
+from doit_images.core.base import memory
+from doit_images.core.compose.project import Image, Project
+from doit_images.core.engine.client import ImageConfig
+from doit_images.core.inputs.copied import copied
+from doit_images.core.inputs.image_configs import ImageConfigCache
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.inputs.resolver import InputResolver
 
 
 class World:

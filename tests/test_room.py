@@ -18,18 +18,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import UserError
-from tasks.base.settings import Settings
-from tasks.building import builds_lock, externals, make, once_more, room, turns
-from tasks.building.attempt import Attempt, ImageBuild
-from tasks.building.room import Room
-from tasks.compose.needs import NOTHING, Needs, parse
-from tasks.planning.action import Action
-from tasks.planning.plan import Decision
-from tasks.run import Run
-from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.wanted import wanted_of
-from tasks.testing import stage
+from doit_images.ci.testing import stage
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import Settings
+from doit_images.core.building import builds_lock, externals, make, once_more, room, turns
+from doit_images.core.building.attempt import Attempt, ImageBuild
+from doit_images.core.building.room import Room
+from doit_images.core.compose.needs import NOTHING, Needs, parse
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.wanted import wanted_of
+from doit_images.core.run import Run
+from doit_images.share.lease import BuildCoordinator
 from tests import loopback
 from tests.conftest import ROOT, Lab, file_in
 from tests.test_plan import made
@@ -355,7 +355,7 @@ def test_builds_that_do_not_fit_together_go_on_one_after_the_other(lab: Lab, bus
 
 
 DODO = """
-from tasks.cli import doit_order
+from doit_images.cli import doit_order
 doit_order.install()
 DOIT_CONFIG = {"default_tasks": ["child"], "verbosity": 2, "par_type": "thread"}
 def task_parent():

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from tasks.base.settings import ROOT
-from tasks.inputs.fingerprint import BuildInputs
-from tasks.sbom import provenance, spdx
-from tasks.sbom.installed import Debian, Installed, Python, read
-from tasks.sharing import referrers
-from tasks.sharing.registry import Registry
+from doit_images.ci.sbom import provenance, spdx
+from doit_images.ci.sbom.installed import Debian, Installed, Python, read
+from doit_images.core.base.settings import ROOT
+from doit_images.core.inputs.fingerprint import BuildInputs
+from doit_images.share import referrers
+from doit_images.share.registry import Registry
 from tests import loopback
 from tests.conftest import Lab, docker, printed
 

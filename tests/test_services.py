@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.buildkit.buildx import build_argv
-from tasks.run import Run
+from doit_images.core.buildkit.buildx import build_argv
+from doit_images.core.run import Run
 from tests.conftest import ROOT, docker
 from tests.owners import own
 from tests.waiting import until

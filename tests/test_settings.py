@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base import settings
-from tasks.base.errors import UserError
-from tasks.base.settings import ROOT, Settings, build_environ, load
+from doit_images.core.base import settings
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import ROOT, Settings, build_environ, load
 
 
 def test_defaults(tmp_path: Path) -> None:

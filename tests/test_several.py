@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base.errors import UserError
-from tasks.engine.client import Engine
-from tasks.planning.several import problem
+from doit_images.core.base.errors import UserError
+from doit_images.core.engine.client import Engine
+from doit_images.core.planning.several import problem
 from tests import loopback
 from tests.conftest import Lab, docker, printed
 from tests.test_plan import BASE

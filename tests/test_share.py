@@ -18,30 +18,30 @@ from typing import Any
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base import commands
-from tasks.base.commands import TimedOut
-from tasks.base.errors import UserError
-from tasks.base.events import Events
-from tasks.base.references import path_of, tag_of
-from tasks.building import build_target, give, make, results
-from tasks.engine import temporary_tag
-from tasks.engine.client import Engine, Gone, ImageConfig, LocalImage, Snapshot, snapshot_of
-from tasks.engine.labels import INPUT_DIGEST, PARENTS
-from tasks.planning.action import Action
-from tasks.planning.agreement import Verdict
-from tasks.planning.plan import Decision
-from tasks.planning.shared_image import SharedImage
-from tasks.run import Run
-from tasks.sharing import by_docker, pulse, transfer
-from tasks.sharing import share as share_module
-from tasks.sharing.by_docker import _reason
-from tasks.sharing.lease import BuildCoordinator
-from tasks.sharing.no_answer import NoImage, Unavailable
-from tasks.sharing.registry import Registry
-from tasks.sharing.remembered import Remembered
-from tasks.sharing.share import Share
-from tasks.sharing.transfer import Whole
-from tasks.sharing.wanted import Wanted, wanted_of
+from doit_images.core.base import commands
+from doit_images.core.base.commands import TimedOut
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.events import Events
+from doit_images.core.base.references import path_of, tag_of
+from doit_images.core.building import build_target, make, results
+from doit_images.core.engine import temporary_tag
+from doit_images.core.engine.client import Engine, Gone, ImageConfig, LocalImage, Snapshot, snapshot_of
+from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.agreement import Verdict
+from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.shared_image import SharedImage
+from doit_images.core.planning.wanted import Wanted, wanted_of
+from doit_images.core.run import Run
+from doit_images.share import by_docker, give, pulse, transfer
+from doit_images.share import share as share_module
+from doit_images.share.by_docker import _reason
+from doit_images.share.lease import BuildCoordinator
+from doit_images.share.no_answer import NoImage, Unavailable
+from doit_images.share.registry import Registry
+from doit_images.share.remembered import Remembered
+from doit_images.share.share import Share
+from doit_images.share.transfer import Whole
 from tests import loopback
 from tests.conftest import ROOT, Lab
 from tests.owners import own
@@ -960,6 +960,8 @@ def test_who_was_stopped_for_longer_than_its_lease_pushes_nothing(
 
 
 def test_a_build_without_a_registry_loads_no_client_of_one() -> None:
-    code = "import sys, tasks.building.make; print({'urllib3', 'requests', 'redis', 'ssl'} & set(sys.modules))"
+    code = (
+        "import sys, doit_images.core.building.make; print({'urllib3', 'requests', 'redis', 'ssl'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

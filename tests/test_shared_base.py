@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.base.references import stand_in
+from doit_images.core.base.references import stand_in
+from doit_images.core.engine.client import Engine
+from doit_images.share.registry import Registry
 from tasks.bases import debian
-from tasks.engine.client import Engine
-from tasks.sharing.registry import Registry
 from tests import loopback
 from tests.conftest import ROOT
 from tests.owners import own

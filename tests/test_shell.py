@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.cli.action import typed
+from doit_images.cli.action import typed
 from tests.conftest import ROOT, Lab, docker
 from tests.waiting import patience, until
 

@@ -17,16 +17,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.errors import UserError
-from tasks.compose import project as compose_project
-from tasks.engine.client import host_platform
-from tasks.inputs.commit import Commit, CommitIndex, Source
-from tasks.inputs.ignorefile import IgnoreFile
-from tasks.inputs.resolver import InputResolver
-from tasks.inputs.selection import View
-from tasks.inputs.tree import Index, Tree
-from tasks.planning.since import NEW, Asked, Since, plan_since
-from tasks.ui import plan_at
+from doit_images.ci.commit import Commit, CommitIndex, Source
+from doit_images.ci.since import NEW, Asked, Since, plan_since
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose import project as compose_project
+from doit_images.core.engine.client import host_platform
+from doit_images.core.inputs.ignorefile import IgnoreFile
+from doit_images.core.inputs.resolver import InputResolver
+from doit_images.core.inputs.selection import View
+from doit_images.core.inputs.tree import Index, Tree
+from doit_images.ui import plan_at
 from tests.conftest import ROOT, Lab, examples, needs_docker_command
 
 SETTINGS = ("user.name=t", "user.email=t@example.org", "protocol.file.allow=always", "init.defaultBranch=main")

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine.client import Engine
-from tasks.engine.layers import Disk, Layer, chained
-from tasks.pruning import image_contents as sizes
-from tasks.pruning.image_contents import File, Finding, Measured
-from tasks.ui import sizes_view
+from doit_images.core.engine.client import Engine
+from doit_images.core.engine.layers import Disk, Layer, chained
+from doit_images.pruning import image_contents as sizes
+from doit_images.pruning.image_contents import File, Finding, Measured
+from doit_images.ui import sizes_view
 
 
 def image(ref: str, *layers: tuple[str, int]) -> Measured:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.base.events import Events
-from tasks.compose.stack import Compose
-from tasks.engine.client import Engine, normalise
-from tasks.stack import bringup, images
-from tasks.stack.bringup import Terms
-from tasks.stack.health import Limits
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.events import Events
+from doit_images.core.compose.stack import Compose
+from doit_images.core.engine.client import Engine, normalise
+from doit_images.stack import bringup, images
+from doit_images.stack.bringup import Terms
+from doit_images.stack.health import Limits
 from tests.conftest import docker
 from tests.test_stack import Stack
 

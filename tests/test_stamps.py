@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.compose.project import Image, Project
-from tasks.inputs import stamps
-from tasks.inputs.resolver import InputResolver
+from doit_images.core.compose.project import Image, Project
+from doit_images.core.inputs import stamps
+from doit_images.core.inputs.resolver import InputResolver
 
 
 @pytest.fixture

@@ -15,8 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.inputs import syntax
-from tasks.inputs.syntax import CHECK, FRONTENDS, HEREDOC_AFTER_BLANK, WHOLE_JSON, WIDE_DIRECTIVE, Node, Wrong
+from doit_images.core.inputs import syntax
+from doit_images.core.inputs.syntax import (
+    CHECK,
+    FRONTENDS,
+    HEREDOC_AFTER_BLANK,
+    WHOLE_JSON,
+    WIDE_DIRECTIVE,
+    Node,
+    Wrong,
+)
 from tests.conftest import ROOT, examples
 from tests.differential import dockerfiles
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.temporary_engine import _bridge, _remove, temporary_engine
-from tasks.base.errors import UserError
-from tasks.engine.endpoint import endpoint
+from doit_images.core.base.errors import UserError
+from doit_images.core.engine.endpoint import endpoint
 from tests.conftest import docker
 from tests.owners import own
 

@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.base.settings import Settings
-from tasks.building import results
-from tasks.building.parents import pinned
-from tasks.engine.client import LocalImage
-from tasks.engine.labels import FINGERPRINT
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import Settings
+from doit_images.core.building import results
+from doit_images.core.building.parents import pinned
+from doit_images.core.engine.client import LocalImage
+from doit_images.core.engine.labels import FINGERPRINT
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker
 
@@ -28,10 +28,10 @@ APP = {
 # Builds the image; when BuildKit has named its result, what the first argument says happens.
 BROKEN_OFF = """
 import sys
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.building.make import make
-from tasks.buildkit.progress import Progress
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.building.make import make
+from doit_images.core.buildkit.progress import Progress
 finish = Progress.finish
 def end(self):
     if sys.argv[1] == "stop":
@@ -45,9 +45,9 @@ sys.exit(str(make("app") or "") or 0)
 # Builds the image, and does not take for it what was pulled.
 REFUSING = """
 import sys
-from tasks.building import make
-from tasks.run import current
-from tasks.ui.board import Board
+from doit_images.core.building import make
+from doit_images.core.run import current
+from doit_images.ui.board import Board
 current().events.listen(Board().heard)
 made_from, pulled = make.made_from, []
 make.made_from = lambda *words: bool(pulled) and made_from(*words) or pulled.append(1)

@@ -14,27 +14,27 @@ from typing import Any
 
 import pytest
 
-from tasks.base import memory, places
-from tasks.base.errors import UserError
-from tasks.base.masking import masker
-from tasks.compose.project import Image, Project, resolved
-from tasks.history.of_tests import expected_seconds
-from tasks.history.store import History
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.planning import record
-from tasks.pruning import registry_prune
-from tasks.results import known, local
-from tasks.results.result import Result, fingerprint, result_of, times
-from tasks.results.shared import _unpacked
-from tasks.sharing.registry import Registry
-from tasks.stack import end_to_end
-from tasks.stack import seen as stack_seen
-from tasks.testing import act
-from tasks.testing.attempt import Attempt, ended, hidden_lines
-from tasks.testing.command import options_for
-from tasks.testing.declared import ImageTest, declared
-from tasks.testing.isolation import own_stages, problem
-from tasks.testing.planned import Planned, _planned
+from doit_images.ci import end_to_end
+from doit_images.ci import seen as stack_seen
+from doit_images.ci.history import expected_seconds
+from doit_images.ci.results import known, local
+from doit_images.ci.results.result import Result, fingerprint, result_of, times
+from doit_images.ci.results.shared import _unpacked
+from doit_images.ci.testing import act
+from doit_images.ci.testing.attempt import Attempt, ended, hidden_lines
+from doit_images.ci.testing.command import options_for
+from doit_images.ci.testing.declared import ImageTest, declared
+from doit_images.ci.testing.isolation import own_stages, problem
+from doit_images.ci.testing.planned import Planned, _planned
+from doit_images.core.base import memory, places
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.masking import masker
+from doit_images.core.compose.project import Image, Project, resolved
+from doit_images.core.history.store import History
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning import record
+from doit_images.pruning import registry_prune
+from doit_images.share.registry import Registry
 from tests import loopback
 from tests.conftest import docker
 from tests.test_stack import Stack
@@ -239,7 +239,7 @@ def test_secrets_are_in_nothing_that_is_said_or_kept_of_a_test(tmp_path: Path, m
     """Results go to a registry."""
     secret = "hunter2-hunter2"
     left = Attempt(1, 0.0, 0.0, f"<testsuite>{secret}</testsuite>", f"failed: `login {secret}` ended")
-    monkeypatch.setattr("tasks.testing.command.run_command", lambda *_: left)
+    monkeypatch.setattr("doit_images.ci.testing.command.run_command", lambda *_: left)
     run: Any = SimpleNamespace(project=SimpleNamespace(directory=tmp_path), environ={"DB_PASSWORD": secret})
     planned = Planned(ImageTest("web", "web", command=("login",)), ImageInputs(Image("w", "w", "/x"), tmp_path))
     attempt = act._attempt(run, planned, again=False)

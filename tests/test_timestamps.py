@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.base.timestamps import epoch_seconds
+from doit_images.core.base.timestamps import epoch_seconds
 
 
 @pytest.mark.parametrize(

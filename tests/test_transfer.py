@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from tasks.buildkit import oci_transfer
-from tasks.engine.labels import FINGERPRINT, INPUT_DIGEST
-from tasks.sharing import transfer
-from tasks.sharing.login import Credentials, Login
-from tasks.sharing.no_answer import NoImage, Unavailable
-from tasks.sharing.registry import Registry
-from tasks.sharing.transfer import Whole
+from doit_images.core.buildkit import oci_transfer
+from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST
+from doit_images.share import transfer
+from doit_images.share.login import Credentials, Login
+from doit_images.share.no_answer import NoImage, Unavailable
+from doit_images.share.registry import Registry
+from doit_images.share.transfer import Whole
 from tests import loopback
 
 BOTH = ["linux/amd64", "linux/arm64"]

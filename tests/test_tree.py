@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import UserError
-from tasks.inputs import contents, tree
-from tasks.inputs.tree import Index, Tree
+from doit_images.core.base.errors import UserError
+from doit_images.core.inputs import contents, tree
+from doit_images.core.inputs.tree import Index, Tree
 from tests.conftest import ROOT
 
 
@@ -317,7 +317,7 @@ def test_two_at_once_and_a_kill(root, store):
         (root / f"f{number}").write_text(str(number))
     age(root / "a")
     code = (
-        "import sys; from pathlib import Path; from tasks.inputs.tree import Index, Tree\n"
+        "import sys; from pathlib import Path; from doit_images.core.inputs.tree import Index, Tree\n"
         "while True:\n"
         "    with Index(Path(sys.argv[2])) as index:\n"
         "        folder = Tree(Path(sys.argv[1]), index).folder('')\n"

@@ -17,17 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base import settings
-from tasks.base.errors import UserError
-from tasks.engine.client import LocalImage
-from tasks.planning.shared_image import SharedImage
-from tasks.sharing import referrers, share, signatures, signing, transfer, trusted
-from tasks.sharing.registry import Registry
-from tasks.sharing.share import Share
-from tasks.sharing.signing import BUNDLE, Claim, Forged, Key
-from tasks.sharing.trusted import Builder, Trust
-from tasks.sharing.wanted import Wanted
-from tasks.ui import doctor
+from doit_images.core.base import settings
+from doit_images.core.base.errors import UserError
+from doit_images.core.engine.client import LocalImage
+from doit_images.core.planning.shared_image import SharedImage
+from doit_images.core.planning.wanted import Wanted
+from doit_images.share import referrers, share, signatures, signing, transfer, trusted
+from doit_images.share.registry import Registry
+from doit_images.share.share import Share
+from doit_images.share.signing import BUNDLE, Claim, Forged, Key
+from doit_images.share.trusted import Builder, Trust
+from doit_images.ui import doctor
 from tests import loopback
 
 NOW = 1_800_000_000.0

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base.errors import UserError
-from tasks.engine import temporary_tag
+from doit_images.core.base.errors import UserError
+from doit_images.core.engine import temporary_tag
 from tests.conftest import Lab
 from tests.waiting import lasting
 

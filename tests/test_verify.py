@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tasks.verifying.content import read
-from tasks.verifying.difference import ONLY_FIRST, Difference, differences
-from tasks.verifying.running import changes
+from doit_images.ci.verifying.content import read
+from doit_images.ci.verifying.difference import ONLY_FIRST, Difference, differences
+from doit_images.ci.verifying.running import changes
 from tests import loopback
 from tests.conftest import ROOT, Lab, docker
 

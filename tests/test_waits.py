@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import redis
 
-from tasks.base import lock
-from tasks.engine.client import Engine
-from tasks.planning.shared_image import SharedImage
-from tasks.run import Run
-from tasks.sharing.remembered import Remembered
-from tasks.sharing.unasked import Unasked, settled
-from tasks.sharing.wanted import Wanted
+from doit_images.core.base import lock
+from doit_images.core.engine.client import Engine
+from doit_images.core.planning.shared_image import SharedImage
+from doit_images.core.planning.unasked import Unasked, settled
+from doit_images.core.planning.wanted import Wanted
+from doit_images.core.run import Run
+from doit_images.share.remembered import Remembered
 from tests import loopback
 from tests.conftest import Lab, docker
 
@@ -95,7 +95,9 @@ def test_what_threads_share_is_read_by_one_at_a_time(
         project=SimpleNamespace(images={"app": SimpleNamespace(platforms=("linux/arm64",))}),
         resolver=SimpleNamespace(resolve=others),
     )
-    monkeypatch.setattr("tasks.run.DeclaredBase", lambda *_: SimpleNamespace(others=others, answers=others()))
+    monkeypatch.setattr(
+        "doit_images.core.run.DeclaredBase", lambda *_: SimpleNamespace(others=others, answers=others())
+    )
     assert getattr(run, asked) is not None
     assert free
     assert not any(free)

@@ -9,8 +9,8 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.inputs import wildcards
-from tasks.inputs.wildcards import ANY, FOLDERS, NAME
+from doit_images.core.inputs import wildcards
+from doit_images.core.inputs.wildcards import ANY, FOLDERS, NAME
 from tests.conftest import ROOT, examples
 
 ATOMS = st.lists(st.sampled_from(["a", "b", r"\.", "[^/]", "[ab]", "/", NAME, ANY, FOLDERS]), max_size=9)
@@ -25,8 +25,8 @@ def test_all_ways_at_once_find_what_a_regular_expression_finds(atoms: list[str],
 
 PATTERNS = """
 from pathlib import Path
-from tasks.inputs.ignorefile import IgnoreFile
-from tasks.inputs.sources import _go_match
+from doit_images.core.inputs.ignorefile import IgnoreFile
+from doit_images.core.inputs.sources import _go_match
 
 deep = "/".join(["a"] * 2000)
 for rule in ("/".join(["**/a"] * 8) + "/b", "/".join(["**"] + ["*a*"] * 9) + "/b", "*a" * 9 + "b"):

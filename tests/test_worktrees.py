@@ -15,17 +15,17 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from tasks.base import commands
-from tasks.base.errors import UserError
-from tasks.compose.stack import Compose
-from tasks.engine.client import normalise
-from tasks.engine.containers import Belongings, Containers, projects
-from tasks.run import Run
-from tasks.stack import beside, seed
-from tasks.stack.checkout import Choice, Other, decide, is_in_the_way, name_for
-from tasks.stack.ephemeral_stack import free_port
-from tasks.stack.images import Kept, named
-from tasks.stack.place import Place
+from doit_images.ci.ephemeral_stack import free_port
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose.stack import Compose
+from doit_images.core.engine.client import normalise
+from doit_images.core.engine.containers import Belongings, Containers, projects
+from doit_images.core.run import Run
+from doit_images.stack import beside, seed
+from doit_images.stack.checkout import Choice, Other, decide, is_in_the_way, name_for
+from doit_images.stack.images import Kept, named
+from doit_images.stack.place import Place
 from tests.conftest import docker
 from tests.test_stack import Stack
 

@@ -27,11 +27,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tasks.base import commands, lock, platforms
-from tasks.base.errors import UserError
-from tasks.base.memory import OWN_FOLDER
-from tasks.base.references import beside, stand_in
-from tasks.base.settings import ROOT, BaseSource, Settings
+from doit_images.core.base import commands, lock, platforms
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.memory import OWN_FOLDER
+from doit_images.core.base.references import beside, stand_in
+from doit_images.core.base.settings import ROOT, BaseSource, Settings
+from doit_images.core.engine.client import Engine, LocalImage, Snapshot, normalise
 from tasks.bases.debian import (
     DATE,
     EPOCH,
@@ -47,10 +48,9 @@ from tasks.bases.debian import (
     next_date,
     set_date,
 )
-from tasks.engine.client import Engine, LocalImage, Snapshot, normalise
 
 if TYPE_CHECKING:
-    from tasks.sharing.share import Share
+    from doit_images.share.share import Share
 
 FOLDER = Path(OWN_FOLDER) / "base"
 TAR = FOLDER / "rootfs.tar"

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.base import commands, leftovers
-from tasks.base.command_line import last_words
-from tasks.base.errors import UserError
-from tasks.engine.client import host_platform
-from tasks.engine.labels import LABEL
+from doit_images.core.base import commands, leftovers
+from doit_images.core.base.command_line import last_words
+from doit_images.core.base.errors import UserError
+from doit_images.core.engine.client import host_platform
+from doit_images.core.engine.labels import LABEL
 
 SUITE, PYTHON = "trixie", "3.13"
 # Times inside the filesystem are clamped to this one: the day on which the suite was released.

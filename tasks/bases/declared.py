@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from tasks.base import platforms
-from tasks.base.settings import ROOT, Settings
+from doit_images.core.base import platforms
+from doit_images.core.base.settings import ROOT, Settings
+from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot, normalise
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.unasked import Unasked
 from tasks.bases import base, debian
-from tasks.engine.client import ImageConfig, LocalImage, Snapshot, normalise
-from tasks.inputs.image_inputs import ImageInputs
-from tasks.sharing.unasked import Unasked
 
 if TYPE_CHECKING:
-    from tasks.sharing.share import Share
+    from doit_images.share.share import Share
 
 
 class DeclaredBase:

@@ -10,16 +10,16 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.base import platforms
-from tasks.base.settings import Settings
+from doit_images.core.base import platforms
+from doit_images.core.base.settings import Settings
+from doit_images.core.engine import temporary_tag
+from doit_images.core.engine.client import Engine, ImageConfig, LocalImage
 from tasks.bases.debian import ENV, IDENTITY_LABEL
-from tasks.engine import temporary_tag
-from tasks.engine.client import Engine, ImageConfig, LocalImage
 
 if TYPE_CHECKING:
-    from tasks.planning.shared_image import SharedImage
-    from tasks.sharing.share import Share
-    from tasks.sharing.wanted import Wanted
+    from doit_images.core.planning.shared_image import SharedImage
+    from doit_images.core.planning.wanted import Wanted
+    from doit_images.share.share import Share
 
 REF = "vllm-swarm/base"
 """Its repository in the shared registry, whatever the project calls it."""
@@ -88,7 +88,7 @@ class SharedBase:
 
     @property
     def _wanted(self) -> Wanted:
-        from tasks.sharing.wanted import Wanted
+        from doit_images.core.planning.wanted import Wanted
 
         return Wanted(REF, self.number, self.platform)
 
@@ -110,7 +110,7 @@ def of(settings: Settings, share: Share | None, number: str, platform: str) -> S
     if not (number and settings.cache_registry):
         return SharedBase(None, number, platform)
     if share is None:
-        from tasks.sharing import share as sharing
+        from doit_images.share import share as sharing
 
         share = sharing.of(settings, lambda text: print(text, file=sys.stderr))
     return SharedBase(share, number, platform)

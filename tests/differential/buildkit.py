@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tasks.buildkit.rawjson import RawJson
-from tasks.engine import plugins
+from doit_images.core.buildkit.rawjson import RawJson
+from doit_images.core.engine import plugins
 
 BATCH = 12
 # "[t3 second 2/4] COPY …", "[t3  2/10] COPY …"; loading contexts, bases and Dockerfiles, and exporting, are no steps

@@ -25,13 +25,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from tasks.base.errors import UserError
-from tasks.building import builds_lock, early, make
-from tasks.engine import plugins
-from tasks.engine.api import Api, NotFound
-from tasks.engine.client import Engine, host_platform
-from tasks.engine.labels import LABEL
-from tasks.run import Run
+from doit_images.core.base.errors import UserError
+from doit_images.core.building import builds_lock, early, make
+from doit_images.core.engine import plugins
+from doit_images.core.engine.api import Api, NotFound
+from doit_images.core.engine.client import Engine, host_platform
+from doit_images.core.engine.labels import LABEL
+from doit_images.core.run import Run
 from tests.conftest import docker
 from tests.differential.projects import Case, Project, Words, touch
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from tasks.base.errors import UserError
+from doit_images.core.base.errors import UserError
 from tests.faults import fuzzing, guided
 from tests.faults.project import Project
 from tests.waiting import lasting

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.base.errors import UserError
-from tasks.engine.client import Engine
+from doit_images.core.base.errors import UserError
+from doit_images.core.engine.client import Engine
 from tests.waiting import comes, patience
 
 

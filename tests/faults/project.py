@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.engine.client import Engine
+from doit_images.core.engine.client import Engine
 from tests.conftest import ROOT, Lab
 from tests.waiting import comes
 

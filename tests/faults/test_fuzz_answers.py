@@ -15,24 +15,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base import memory
-from tasks.buildkit import failure
-from tasks.buildkit.progress import Progress
-from tasks.compose import project
-from tasks.compose.project import Image
-from tasks.engine.client import ImageConfig
-from tasks.history.store import steps_of
-from tasks.inputs.fingerprint import BuildInputs
-from tasks.inputs.image_configs import ImageConfigCache
-from tasks.inputs.resolver import InputResolver
-from tasks.planning import checkouts, reasons, record
-from tasks.sharing import registry as registry_module
-from tasks.sharing import transport
-from tasks.sharing.index import Index
-from tasks.sharing.no_answer import NoImage, Unavailable
-from tasks.sharing.redis_client import Store
-from tasks.sharing.registry import Registry
-from tasks.sharing.transport import Answer
+from doit_images.core.base import memory
+from doit_images.core.buildkit import failure
+from doit_images.core.buildkit.progress import Progress
+from doit_images.core.compose import project
+from doit_images.core.compose.project import Image
+from doit_images.core.engine.client import ImageConfig
+from doit_images.core.history.store import steps_of
+from doit_images.core.inputs.fingerprint import BuildInputs
+from doit_images.core.inputs.image_configs import ImageConfigCache
+from doit_images.core.inputs.resolver import InputResolver
+from doit_images.core.planning import checkouts, reasons, record
+from doit_images.share import registry as registry_module
+from doit_images.share import transport
+from doit_images.share.index import Index
+from doit_images.share.no_answer import NoImage, Unavailable
+from doit_images.share.redis_client import Store
+from doit_images.share.registry import Registry
+from doit_images.share.transport import Answer
 from tests.faults.fuzzing import JSON, as_json, cases, damaged, mutated, watched
 
 CAPTURED = Path(__file__).parent.parent / "buildkit"

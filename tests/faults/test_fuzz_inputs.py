@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base import settings
-from tasks.base.errors import UserError
-from tasks.buildkit import bake, buildx
-from tasks.compose import project, secrets
-from tasks.compose.stack import services_of
-from tasks.inputs import dockerfile
-from tasks.inputs.ignorefile import IgnoreFile
-from tasks.inputs.reads import Reads
-from tasks.inputs.resolver import InputResolver
-from tasks.inputs.selection import View
-from tasks.inputs.tree import Index, Tree
+from doit_images.core.base import settings
+from doit_images.core.base.errors import UserError
+from doit_images.core.buildkit import bake, buildx
+from doit_images.core.compose import project, secrets
+from doit_images.core.compose.stack import services_of
+from doit_images.core.inputs import dockerfile
+from doit_images.core.inputs.ignorefile import IgnoreFile
+from doit_images.core.inputs.reads import Reads
+from doit_images.core.inputs.resolver import InputResolver
+from doit_images.core.inputs.selection import View
+from doit_images.core.inputs.tree import Index, Tree
 from tests.faults.fuzzing import cases, damaged, mutated, watched
 
 WORDS = [

@@ -17,15 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base import commands, settings
-from tasks.base.errors import UserError, printable
-from tasks.base.formatting import size_text
-from tasks.compose import project, secrets
-from tasks.inputs import contents, dockerfile, wildcards
-from tasks.inputs.ignorefile import IgnoreFile, Patterns, parse
-from tasks.inputs.reads import Copy
-from tasks.inputs.selection import View
-from tasks.inputs.tree import Index, Tree
+from doit_images.core.base import commands, settings
+from doit_images.core.base.errors import UserError, printable
+from doit_images.core.base.formatting import size_text
+from doit_images.core.compose import project, secrets
+from doit_images.core.inputs import contents, dockerfile, wildcards
+from doit_images.core.inputs.ignorefile import IgnoreFile, Patterns, parse
+from doit_images.core.inputs.reads import Copy
+from doit_images.core.inputs.selection import View
+from doit_images.core.inputs.tree import Index, Tree
 from tests.conftest import ROOT, needs_docker_command
 from tests.faults.project import SOON
 from tests.faults.test_state_runs import is_sane
@@ -131,10 +131,10 @@ def test_a_size_of_many_digits(text: str) -> None:
 PIPES = """
 import os, sys
 from pathlib import Path
-from tasks.base import commands, settings
-from tasks.base.errors import UserError
-from tasks.compose import answer, project, secrets
-from tasks.compose.stack import Compose
+from doit_images.core.base import commands, settings
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose import answer, project, secrets
+from doit_images.core.compose.stack import Compose
 
 root = Path(sys.argv[1])
 assert settings.load(root, {}).build_jobs == 4

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine
-from tasks.engine.client import Engine
+from doit_images.core.engine.client import Engine
 from tests.conftest import ROOT
 from tests.faults.conftest import MINUTES
 from tests.faults.project import PARENTS, Project

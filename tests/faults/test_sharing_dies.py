@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine.client import Engine
+from doit_images.core.engine.client import Engine
 from tests import loopback
 from tests.faults.conftest import Rounds
 from tests.faults.project import BUSYBOX, PARENTS, SOON, Project, ended

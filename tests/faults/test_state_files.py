@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base import memory
-from tasks.cli.doit_memory import Codec, Memory
-from tasks.compose import secrets
-from tasks.history.store import History, Newer
-from tasks.inputs.tree import Index, Tree
+from doit_images.cli.doit_memory import Codec, Memory
+from doit_images.core.base import memory
+from doit_images.core.compose import secrets
+from doit_images.core.history.store import History, Newer
+from doit_images.core.inputs.tree import Index, Tree
 from tests.test_history import BUILD
 
 CASES = int(os.environ.get("FAULTS_CASES") or 40)

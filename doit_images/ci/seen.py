@@ -1,0 +1,94 @@
+"""What can tests see of a stack that runs for them? All that counts for their result, as plain data.
+
+The images by their fingerprints, what Compose says of each service, and the files that are mounted; neither the
+passwords and ports, which each such stack has for itself, nor where the checkout lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from doit_images.ci.ephemeral_stack import variable, with_override
+from doit_images.core.base import files
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.memory import OWN_FOLDER
+from doit_images.core.compose import around, secrets
+from doit_images.core.compose.stack import Compose
+from doit_images.core.engine.client import normalise
+from doit_images.core.run import Run
+
+_ANY = "1"
+_NAME = "seen"
+
+
+def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> dict[str, Any] | None:
+    """What counts of these services and of those that they depend on (default: of all); None where some of it cannot
+    be known now. Raises ``UserError`` for a service that is not there."""
+    config = _declared(compose)
+    services = config["services"]
+    if missing := [name for name in only if name not in services]:
+        raise UserError(f"there is no service {missing[0]!r}", where=str(compose.files[0]))
+    chosen = around.with_needs(only or services, services)
+    images = {name: _content(run, services[name].get("image") or "") for name in chosen if _runs(services[name])}
+    if not all(images.values()):
+        return None
+    mounted = digest_of(around.mounted(config, chosen), compose.directory)
+    return {"images": images, "declared": around.declared(config, chosen, compose.directory), "mounted": mounted}
+
+
+def digest_of(paths: Iterable[Path], directory: Path) -> str:
+    """One digest over the files at and below these paths: names as seen from ``directory``, modes and contents; of a
+    link also where it leads."""
+    total = hashlib.sha256()
+    for path in sorted({file for each in paths for file in _below(each)}):
+        what = ""
+        try:
+            what = f"-> {path.readlink()} " if path.is_symlink() else ""
+            what += f"{path.stat().st_mode:o} {_digest(files.content(path))}"
+        except OSError as error:  # also of a folder that a link leads to
+            what += f"unreadable {error.errno}"
+        total.update(os.fsencode(f"{os.path.relpath(path, directory)}\0{what}\0"))
+    return total.hexdigest()
+
+
+def _declared(compose: Compose) -> dict[str, Any]:
+    """What Compose says, with the same in place of what differs from stack to stack."""
+    environ = {**compose.environ, **dict.fromkeys(secrets.wanted(compose.directory), _ANY)}
+    plain = replace(with_override(compose), project=_NAME, environ=environ)
+    config = plain.config()
+    ports = {f"{variable(name)}_PORT": _ANY for name, service in config["services"].items() if service.get("ports")}
+    return replace(plain, environ={**environ, **ports}).config() if ports else config
+
+
+def _runs(service: Mapping[str, Any]) -> bool:
+    return bool(service.get("scale", 1))
+
+
+def _content(run: Run, ref: str) -> str:
+    """What an image is: of one that is built here its fingerprint, else what the engine holds; "" where that is not
+    known."""
+    for decision in run.decisions().values():
+        if normalise(ref) in map(normalise, decision.inputs.image.names):
+            known = all(decision.inputs.bases.values()) and not decision.inputs.problem
+            return decision.inputs.fingerprint if known else ""
+    local_image = run.snapshot().get(ref) if ref else None
+    return run.config_of(local_image).content if local_image else ""
+
+
+def _below(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for folder, names, inside in os.walk(path):
+        names[:] = [name for name in names if name not in ("__pycache__", OWN_FOLDER)]
+        links = [name for name in names if Path(folder, name).is_symlink()]  # they are not walked
+        yield from (Path(folder, name) for name in (*links, *inside) if not name.endswith(".pyc"))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

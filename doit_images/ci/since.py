@@ -1,0 +1,181 @@
+"""What would be built for a commit, on a machine that has just built another one?
+
+From git's objects and Compose's reading of its files alone: no checkout, no engine, no registry. What the machine would
+hold is made up from what the earlier commit says, and ``plan`` decides as ever, in its own words.
+
+What a commit cannot know is told (``Since.unknown``): whether bases moved that no digest pins, and what they hand on.
+An image that may hold a submodule whose objects are not here counts as changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from doit_images.ci.commit import Source
+from doit_images.ci.commits import Also, Look, Seen, WorkingCopy, nothing_more
+from doit_images.core.base import commands, leftovers, platforms
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.references import tag_of
+from doit_images.core.compose.project import Project
+from doit_images.core.engine.client import ImageConfig, LocalImage, host_platform, snapshot_of
+from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning import plan
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.record import Record
+
+NEW = "it was not there before"
+
+
+class Since(NamedTuple):
+    """The plan of a commit: ``at``, against which commit (``before``, "" for none), the project as it says, what is to
+    be done about each image, and what nobody could tell, in sentences."""
+
+    at: str
+    before: str
+    project: Project
+    decisions: Mapping[str, Decision]
+    unknown: tuple[str, ...]
+
+
+class Asked(NamedTuple):
+    """What is asked about: Compose files of a working copy, the environment, a commit, the one to compare with (``""``:
+    the main branch ``main``), where the working copy keeps what it learnt, and what is told beside the project's own
+    images."""
+
+    files: tuple[Path, ...]
+    environ: Mapping[str, str]
+    at: str
+    since: str
+    main: str
+    memory: Path
+    also: Also = nothing_more
+
+
+def plan_since(asked: Asked) -> Since:
+    """The plan of ``asked.at`` against its merge base with ``asked.since``. Raises ``UserError`` for a revision that
+    git does not know, or a project that Compose refuses."""
+    here = asked.files[0].parent
+    top = Path(_git(here, "rev-parse", "--show-toplevel")).resolve()
+    git_dir = Path(_git(here, "rev-parse", "--absolute-git-dir"))
+    at = _git(here, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked.at}^{{commit}}")
+    before = _before(here, at, asked)
+    with leftovers.folder("plan-at-") as scratch:
+        # Named as the working copy, for Compose may name the project after it.
+        look = Look(
+            WorkingCopy(asked.files, asked.environ, asked.memory, asked.also), top, scratch.resolve() / top.name
+        )
+        earlier, why = _earlier(look, Source(git_dir, before)) if before else (None, "")
+        now = look.see(Source(git_dir, at))
+    decisions = _decide(earlier, now, str(look.root))
+    nothing = [f"nothing is known of what was there before, so every image counts as new: {why}"] if why else []
+    values = (f"`{name}` has no value here: what it is used for counts as unchanged" for name in look.without_value)
+    return Since(at, before, now.project, decisions, (*nothing, *_unknown(now, here), *values))
+
+
+def _earlier(look: Look, source: Source) -> tuple[Seen | None, str]:
+    """What was there before; None, and why, where that cannot be read."""
+    try:
+        return look.see(source), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = commands.run(["git", "-C", folder, *words])
+    if done.status:
+        raise UserError(
+            f"git does not know {words[-1].removesuffix('^{commit}')!r}: {done.why or 'there is no such commit here'}",
+            where=str(folder),
+            remedy="fetch it first: a clone may be shallow",
+        )
+    return os.fsdecode(done.output).rstrip("\n")
+
+
+def _before(folder: Path, at: str, asked: Asked) -> str:
+    """The commit to compare with: where ``at`` left the branch that is named, else the main one; on that, its first
+    parent; "" for the first commit of all."""
+    names = [asked.since] if asked.since else [f"origin/{asked.main}", asked.main]
+    for name in names:
+        if not commands.run(["git", "-C", folder, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]).status:
+            base = _git(folder, "merge-base", name, at)
+            if base != at or asked.since:
+                return base
+    if asked.since:
+        _git(folder, "rev-parse", "--verify", f"{asked.since}^{{commit}}")
+    return commands.answer(["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", f"{at}^1"])
+
+
+def _record(inputs: ImageInputs) -> Record:
+    parents = dict(inputs.parent_fingerprints)
+    name, ref = inputs.name, inputs.image.ref
+    return Record(name, ref, Action.BUILD, inputs.fingerprint, inputs.build_inputs(), parents, "", 0, 0.0, 0.0)
+
+
+def _decide(earlier: Seen | None, now: Seen, root: str) -> dict[str, Decision]:
+    """What would be done about each image where all of ``earlier`` was built."""
+    engine = host_platform()
+    built = {name: inputs for name, inputs in earlier.images.items() if inputs.fingerprint} if earlier else {}
+    by_id = {inputs.fingerprint: inputs for inputs in built.values()}
+    snapshot = snapshot_of([_listed(inputs) for inputs in built.values()], engine)
+
+    def config_of(local_image: LocalImage) -> ImageConfig:
+        some = by_id[local_image.id].platforms
+        return ImageConfig(local_image.id, platforms.chosen(some, engine) or (some or (engine,))[0])
+
+    def record_of(name: str) -> Record | None:
+        return _record(built[name]) if name in built else None
+
+    known = plan.Known(snapshot, config_of, record_of, lambda inputs, local_image: local_image.id)
+    doubts = {name: doubt for name in now.images if earlier and (doubt := _doubt(name, earlier, now))}
+    decided = plan.plan({name: _judged(inputs, name in doubts) for name, inputs in now.images.items()}, known)
+    return {
+        name: _told(decision, [doubts[name]] if name in doubts else [] if name in built else [NEW], root)
+        for name, decision in decided.items()
+    }
+
+
+def _listed(inputs: ImageInputs) -> dict[str, Any]:
+    """An image as the engine lists it that has just been built."""
+    of = {context: inputs.parent_fingerprints[name] for context, name in inputs.parents.items()}
+    label = " ".join(f"{context}={fingerprint}" for context, fingerprint in sorted(of.items()))
+    tags = [tag_of(inputs.image.ref, inputs.fingerprint), *inputs.image.names]
+    labels = {INPUT_DIGEST: inputs.input_digest, PARENTS: label, FINGERPRINT: inputs.fingerprint}
+    return {"Id": inputs.fingerprint, "RepoTags": tags, "Labels": labels}
+
+
+def _doubt(name: str, earlier: Seen, now: Seen) -> str:
+    """Why nobody can tell whether an image changed, "" if one can."""
+    for path in now.doubtful.get(name, ()):
+        if now.images[name].problem or earlier.absent.get(path) != now.absent[path]:
+            return f"the submodule `{path}` is not here, and may be another"
+    return ""
+
+
+def _judged(inputs: ImageInputs, doubtful: bool) -> ImageInputs:
+    """As it is planned: what every run builds is due, and what is in doubt is like nothing that was built."""
+    if doubtful:
+        return replace(inputs, problem="", input_digest="", fingerprint="")
+    return replace(inputs, due=True) if plan.own_only(inputs) and not inputs.image.duplicate_of else inputs
+
+
+def _told(decision: Decision, instead: Sequence[str], root: str) -> Decision:
+    """With these reasons for a build instead of its own, and with paths as they are in the repository."""
+    reasons = tuple(instead) if decision.builds and instead else decision.reasons
+    return decision._replace(reasons=tuple(reason.replace(f"{root}/", "") for reason in reasons))
+
+
+def _unknown(now: Seen, folder: Path) -> Iterator[str]:
+    """What no commit says, in sentences."""
+    loose = {ref for inputs in now.images.values() for ref, content in inputs.bases.items() if not content}
+    if loose:
+        yield f"whether these bases moved, no commit says: {', '.join(sorted(loose))} (one pinned by its digest cannot)"
+    if (folder / ".env").exists() and not now.has_env:
+        yield "`.env` is not in git: what it sets does not count"
+    for path in now.absent:
+        yield f"the objects of the submodule `{path}` are not here: it counts as changed when it moved"

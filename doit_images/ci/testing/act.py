@@ -1,0 +1,132 @@
+"""What does ``doit test_image:NAME`` do?
+
+What passed is kept under the fingerprint of what it saw, if it saw that to the end, and only that: a failure is never
+kept, so the next run tries again.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from doit_images.ci.history import TESTED, expected_seconds
+from doit_images.ci.results import known
+from doit_images.ci.results.known import Ended
+from doit_images.ci.results.result import Result, times
+from doit_images.ci.testing.attempt import Attempt
+from doit_images.ci.testing.planned import Planned, State, folder_of, plan
+from doit_images.core.base import files
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.formatting import because, seconds_text
+from doit_images.core.base.references import path_of
+from doit_images.core.compose import secrets
+from doit_images.core.planning import record
+from doit_images.core.planning.record import Record
+from doit_images.core.run import Run
+
+AGAIN = "asked for again"
+PASSED = "it passed before on just this"
+MOVED = "what it saw changed while it ran, so that it passed is not kept"
+
+
+def run_test(run: Run, name: str, again: bool = False, runs: str = "1") -> None:
+    """Run a test, so many times, unless it passed before on what it sees now (``again``: also then). ``UserError`` when
+    it fails; each run has to pass."""
+    count = times(runs)
+    planned = plan(run, [name], again=True)[name]
+    if planned.problem:
+        raise UserError(f"{planned.name}: {planned.problem}")
+    if planned.state == State.PASSED and not again and count == 1:
+        passed_before(run, planned)
+        return
+    why = (AGAIN,) if planned.result else planned.reasons
+    expected = expected_seconds(run.history, [planned.ref]).get(planned.ref)
+    run.events.say(f"testing {name}{because(why)}{f', about {seconds_text(expected)}' if expected else ''}")
+    moved = False
+    for number in range(count):
+        attempt = _attempt(run, planned, again=again or count > 1 or not planned.test.cache)
+        _leave(run, planned, attempt, why)
+        moved = moved or attempt.moved
+        if attempt.status:
+            which = f"run {number + 1} of {count}: " if count > 1 else ""
+            raise UserError(f"{which}{attempt.why}")
+        run.events.say(f"{name} passed in {seconds_text(attempt.seconds)}")
+    if moved:
+        run.events.say(f"{name}: {MOVED}")
+    elif planned.test.cache:
+        _keep(run, planned, attempt)
+
+
+def passed_before(run: Run, planned: Planned) -> None:
+    """Say that a test passed before, and bring its JUnit file back."""
+    result = planned.result
+    if result is None:
+        raise ValueError("it did not pass before")
+    run.events.say(f"{planned.test.name} passed before on just this, in {seconds_text(result.seconds)}")
+    if result.junit:
+        files.write(junit_of(run, planned.test.name), result.junit)
+    ended = _ended(planned, Attempt(0, time.time(), 0.0), (PASSED,))
+    known.note(run, ended._replace(saved=max(result.seconds, 0.001)))
+
+
+def junit_of(run: Run, name: str) -> Path:
+    """Where the JUnit file of a test is left."""
+    return run.folder / "ci" / f"test-{name}.xml"
+
+
+def _attempt(run: Run, planned: Planned, *, again: bool) -> Attempt:
+    """Run it once; of what it says without the values of secrets, since others may read what is kept."""
+    if planned.inputs is None:
+        raise ValueError("what cannot be run is not tried")
+    if planned.test.target:
+        from doit_images.ci.testing.stage import run_stage
+
+        attempt = run_stage(run, planned, planned.inputs, again)
+    else:
+        from doit_images.ci.testing.command import run_command
+
+        attempt = run_command(run, planned, planned.inputs)
+    junit, why = (secrets.hidden(text, run.project.directory, run.environ) for text in (attempt.junit, attempt.why))
+    return attempt._replace(junit=junit, why=why)
+
+
+def _leave(run: Run, planned: Planned, attempt: Attempt, why: tuple[str, ...]) -> None:
+    """Leave the JUnit file and an entry in the history, however it ended."""
+    if attempt.junit:
+        files.write(junit_of(run, planned.test.name), attempt.junit)
+    known.note(run, _ended(planned, attempt, why))
+
+
+def _ended(planned: Planned, attempt: Attempt, why: tuple[str, ...]) -> Ended:
+    images = (planned.test.service, *planned.test.services)
+    error = next(iter(attempt.why.splitlines()), "it failed") if attempt.status else ""
+    name, ref, number = planned.name, planned.ref, planned.fingerprint
+    return Ended(name, ref, number, attempt.began, attempt.seconds, why, images, error)
+
+
+def _keep(run: Run, planned: Planned, attempt: Attempt) -> None:
+    """Keep that it passed, where that can be said of one state of everything that it saw: what was not known before it
+    ran may have been another while it did."""
+    if not planned.fingerprint:
+        return
+    run.changed()
+    after = plan(run, [planned.test.name], again=True, ask=False)[planned.test.name]
+    if after.inputs is None or after.fingerprint != planned.fingerprint:
+        run.events.say(f"{planned.test.name}: {MOVED}")
+        return
+    result = Result(planned.test.name, after.fingerprint, attempt.seconds, time.time(), attempt.junit)
+    service = planned.test.service
+    known.keep(run, path_of(run.project.images[service].ref), result)
+    kept = Record(
+        image=planned.test.name,
+        ref=planned.ref,
+        action=TESTED,
+        fingerprint=after.fingerprint,
+        build_inputs=after.inputs.build_inputs(),
+        parents={service: run.decide(service).inputs.fingerprint},
+        image_id="",
+        size=0,
+        finished=result.finished,
+        seconds=attempt.seconds,
+    )
+    record.write(folder_of(run), kept)

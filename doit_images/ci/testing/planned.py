@@ -1,0 +1,158 @@
+"""Which tests would be run, and which passed before on just what they would see now?
+
+image, inputs, declaration, services ──> fingerprint ──> passed here, or elsewhere? ──> nothing
+                                                         ──> else                       ──> run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from doit_images.ci.results import known
+from doit_images.ci.results.result import Result, fingerprint
+from doit_images.ci.testing.declared import NONE, ImageTest, declared
+from doit_images.ci.testing.variants import in_words, name_of, with_tests
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.references import path_of
+from doit_images.core.compose.stack import Compose
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.inputs.resolver import InputResolver
+from doit_images.core.planning import record
+from doit_images.core.planning.plan import own_only
+from doit_images.core.planning.reasons import differences
+from doit_images.core.run import Run
+
+NEVER = "it says `cache: never`"
+DUE = "its image is built in every run, so it is never known to have passed on it"
+UNKNOWN = "what it would run on is not known yet"
+
+
+class State(StrEnum):
+    """What would be done about a test."""
+
+    PASSED = "passed"
+    """Nothing: it passed on just this before."""
+    TEST = "test"
+    """It is run."""
+    BROKEN = "broken"
+    """It cannot be run as declared."""
+
+
+class Planned(NamedTuple):
+    """A test, what it sees as an image, the fingerprint of it all ("" where that is not known), how it passed on it
+    before, if it did, and why it is run, or cannot be."""
+
+    test: ImageTest
+    inputs: ImageInputs | None
+    fingerprint: str = ""
+    result: Result | None = None
+    reasons: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def state(self) -> State:
+        """What would be done."""
+        return State.BROKEN if self.problem else State.PASSED if self.result else State.TEST
+
+    @property
+    def name(self) -> str:
+        """What history and reports call it."""
+        return name_of(self.test)
+
+    @property
+    def ref(self) -> str:
+        """By which the history tells it from other projects' tests."""
+        return f"{self.inputs.image.ref if self.inputs else ''}#{self.test.service}"
+
+
+def tests_of(run: Run) -> dict[str, ImageTest]:
+    """All tests of the project."""
+    return declared(run.project, run.declared())
+
+
+def plan(run: Run, names: Iterable[str], *, again: bool = False, ask: bool = True) -> dict[str, Planned]:
+    """What would be done about these tests; ``again``: with folders walked once more. ``ask`` the shared registry."""
+    every = tests_of(run)
+    tests = {name: every[name] for name in names}
+    resolver = _resolver(run, tests, again)
+    planned = {name: _planned(run, test, resolver) for name, test in tests.items()}
+    resolver.keep()
+    wanted = {
+        one.fingerprint: path_of(run.project.images[one.test.service].ref)
+        for one in planned.values()
+        if one.fingerprint
+    }
+    results = known.look(run, wanted, ask=ask)
+    return {name: _told(run, one, results.get(one.fingerprint)) for name, one in planned.items()}
+
+
+def _resolver(run: Run, tests: Mapping[str, ImageTest], again: bool) -> InputResolver:
+    decisions = run.decisions()
+    index = next((decision.inputs.index for decision in decisions.values() if decision.inputs.index), None)
+    project = with_tests(run.project, tests)
+    return run.resolver.of(project) if again or index is None else run.resolver.of(project, lambda: index)
+
+
+def _planned(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
+    if test.problem:
+        return Planned(test, None, problem=test.problem)
+    chain = run.made_of(resolver, run.snapshot().platform, name_of(test))
+    inputs = chain[name_of(test)]
+    image = chain.get(test.service) or run.decide(test.service).inputs
+    problem = inputs.problem or image.problem
+    if not problem and test.target and test.network == NONE:
+        from doit_images.ci.testing import isolation  # few say so, and it parses the Dockerfile once more
+
+        problem = isolation.problem(inputs, image)
+    if problem:
+        return Planned(test, inputs, problem=problem)
+    several = {**chain, test.service: image}.values()
+    why = NEVER if not test.cache else DUE if any(map(own_only, several)) else ""
+    if why:
+        return Planned(test, inputs, reasons=(why,))
+    try:
+        seen = _seen(run, test, inputs, image)
+    except UserError as error:
+        return Planned(test, inputs, problem=str(error))
+    if seen is None or not all(all(each.bases.values()) for each in several):
+        return Planned(test, inputs, reasons=(UNKNOWN,))
+    return Planned(test, inputs, fingerprint(seen, run.snapshot().platform))
+
+
+def _seen(run: Run, test: ImageTest, inputs: ImageInputs, image: ImageInputs) -> dict[str, Any] | None:
+    seen: dict[str, Any] = {"test": inputs.fingerprint, "image": image.fingerprint, "declared": test.declaration()}
+    if test.services:
+        from doit_images.ci import seen as stack_seen  # most tests need no services
+
+        compose = Compose(run.files, run.project.name, run.environ)
+        seen["services"] = stack_seen.of_stack(run, compose, test.services)
+        if seen["services"] is None:
+            return None
+    return seen
+
+
+def _told(run: Run, planned: Planned, result: Result | None) -> Planned:
+    if result or planned.problem or planned.reasons or planned.inputs is None:
+        return planned._replace(result=result)
+    return planned._replace(reasons=tuple(_why(run, planned, planned.inputs)))
+
+
+def _why(run: Run, planned: Planned, inputs: ImageInputs) -> list[str]:
+    last = record.read(folder_of(run), planned.test.name)
+    if last is None:
+        return ["it never passed here"]
+    if last.fingerprint == planned.fingerprint:
+        return ["that it passed on this is not known any more"]
+    changed = [*map(in_words, differences(last.build_inputs, inputs.build_inputs()))]
+    image = run.decide(planned.test.service).inputs.fingerprint
+    if last.parents.get(planned.test.service) != image:
+        changed.append(f"its image `{planned.test.service}` is another")
+    return changed or ["what it runs with is not what it passed with"]
+
+
+def folder_of(run: Run) -> Path:
+    """Where the records of tests lie: those in the project's folder are of images."""
+    return run.folder / "tests"

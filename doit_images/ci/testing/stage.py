@@ -1,0 +1,93 @@
+"""How is a test run that is a stage of a Dockerfile?
+
+BuildKit builds the stage, into its cache and nowhere else, or what it holds into a folder where it leaves a JUnit file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from doit_images.ci.testing.attempt import Attempt, ended, log_of
+from doit_images.ci.testing.isolation import own_stages
+from doit_images.ci.testing.planned import Planned
+from doit_images.core.base import commands, leftovers, platforms
+from doit_images.core.base.errors import UserError
+from doit_images.core.building import build_target, log, parents, room, sending
+from doit_images.core.building.context import as_built
+from doit_images.core.buildkit import by_bake, failure
+from doit_images.core.buildkit.progress import Progress
+from doit_images.core.compose import secrets
+from doit_images.core.engine import plugins
+from doit_images.core.inputs import stamps
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Decision
+from doit_images.core.run import Run
+
+
+def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Attempt:
+    """Build the stage, when there is room for a build of its image; ``again``: what only the test reaches is not taken
+    from a cache. Raises ``UserError``."""
+    with room.taken(run, run.decide(planned.test.service)):
+        return _built(run, planned, inputs, again)
+
+
+def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Attempt:
+    began = time.time()
+    decision = Decision(inputs.name, Action.BUILD, (), inputs)
+    try:
+        with (
+            leftovers.folder("test-") as folder,
+            parents.pinned(run, decision) as pins,
+            sending.contexts(inputs.index, run.common),
+        ):
+            image = as_built(inputs, folder, run.common)
+            if again:
+                image = replace(image, no_cache_filter=own_stages(inputs, run.decide(planned.test.service).inputs))
+            out = folder / "out" if planned.test.junit else None
+            stage = build_target.Stage(image, f"{folder}/id", "rawjson", str(out or ""))
+            argv = build_target.stage_argv(run, decision, stage, pins.contexts)
+            before, progress = stamps.look(inputs.parts), Progress(pins.shown)
+            status = _follow(run, argv, image.dockerfile_inline, progress, log_of(run, planned))
+            moved = bool(sending.changes_since(inputs.index, before).files)
+            why = "" if not status else _why(run, planned, inputs, progress, status)
+            where = _exported(out, inputs.platforms, run.snapshot().platform) if out else None
+            junit = (where, planned.test.junit) if where else None
+            return ended(status, began, junit, why)._replace(moved=moved)
+    except parents.Vanished as parent:
+        raise UserError(f"{planned.name}: {parent}", remedy="run it again") from None
+
+
+def _exported(out: Path, built_for: Sequence[str], engine: str) -> Path:
+    """Where what BuildKit exports for the engine's platform lies: each of several platforms has a folder.
+
+    >>> str(_exported(Path("out"), ["linux/amd64", "linux/arm/v7"], "linux/arm/v7"))
+    'out/linux_arm_v7'
+    >>> str(_exported(Path("out"), ["linux/arm64"], "linux/amd64"))
+    'out'
+    """
+    if len(built_for) < 2:
+        return out
+    return out / (platforms.chosen(built_for, engine) or built_for[0]).replace("/", "_")
+
+
+def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progress, file: Path) -> int:
+    env, directory = run.build_environ, run.project.directory
+    argv, stdin = by_bake.fitting(argv, None if inline is None else inline.encode(), env, directory)
+    limit = run.settings.build_timeout or None
+    hide = secrets.hider(directory, env)
+    with (
+        log.opened(file) as lines,
+        commands.start(plugins.direct(argv, env), cwd=directory, env=env, stdin=stdin, seconds=limit) as process,
+    ):
+        for data in process.output():
+            lines.write(hide(change.line) for change in progress.feed(data))
+        lines.write(hide(change.line) for change in progress.finish())
+    return process.returncode
+
+
+def _why(run: Run, planned: Planned, inputs: ImageInputs, progress: Progress, status: int) -> str:
+    return failure.explain(inputs.image, progress, inputs.dockerfile_text, log_of(run, planned), status)

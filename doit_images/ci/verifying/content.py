@@ -1,0 +1,133 @@
+"""What does an image hold, byte for byte? Read from ``docker save``, which gives every byte of its layers.
+
+The digests of the layers are computed from these bytes, not taken from what the engine says of them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import tarfile
+from collections.abc import Mapping
+from typing import IO, Any, NamedTuple
+
+from doit_images.core.base.references import digest_of
+from doit_images.core.engine import archives
+
+_CHUNK = 1 << 20
+# What is no folder, file or link is a device or a pipe, which few images hold.
+_KINDS = {tarfile.DIRTYPE: "folder", tarfile.SYMTYPE: "link", tarfile.LNKTYPE: "hard link"}
+_XATTR = "SCHILY.xattr."
+
+
+class Entry(NamedTuple):
+    """What a layer says of one path; ``digest`` is of a file's bytes, ``time`` in whole seconds since the epoch."""
+
+    kind: str
+    mode: int
+    owner: tuple[int, int]
+    digest: str
+    target: str
+    attributes: tuple[tuple[str, str], ...]
+    time: int
+
+
+class LayerContent(NamedTuple):
+    """A layer: the digest of its bytes, not packed, and its entries by path."""
+
+    digest: str
+    entries: Mapping[str, Entry]
+
+
+class Content(NamedTuple):
+    """An image: the digest of its configuration, the layers that this names (``promised``), and those that there are,
+    from the base up."""
+
+    config: str
+    promised: tuple[str, ...]
+    layers: tuple[LayerContent, ...]
+
+    def damage(self) -> list[str]:
+        """The layers that are not what the configuration promises, in words."""
+        found = [layer.digest for layer in self.layers]
+        if len(found) != len(self.promised):
+            return [f"{len(self.promised)} layers are promised, and {len(found)} are there"]
+        pairs = enumerate(zip(self.promised, found, strict=True), 1)
+        return [f"layer {number} is not what its digest says ({promised[:19]}…)"
+                for number, (promised, real) in pairs if promised != real]  # fmt: skip
+
+
+def content_of(image_id: str, environ: Mapping[str, str]) -> Content:
+    """All that an image of the engine holds. ``UserError`` with the engine's words where it cannot give it, as when it
+    finds a file of a layer changed."""
+    with archives.written("save", image_id, environ=environ) as stream:
+        return read(stream)
+
+
+def read(stream: IO[bytes]) -> Content:
+    """The first image in an archive of ``docker save``. Raises ``tarfile.TarError``, ``KeyError`` and ``ValueError``
+    for what is none."""
+    layers: dict[str, LayerContent] = {}
+    papers: dict[str, bytes] = {}
+    manifest: list[dict[str, Any]] = []
+    for member, file in archives.files_in(stream):
+        first = file.read(2)
+        if first.startswith((b"{", b"[")):
+            papers[member.name] = first + file.read()
+        elif layer := _layer(_Hashed(file, first)):
+            layers[member.name] = layer
+    manifest = json.loads(papers["manifest.json"])
+    config = papers[manifest[0]["Config"]]
+    return Content(
+        digest_of(config),
+        tuple(json.loads(config)["rootfs"]["diff_ids"]),
+        tuple(layers[name] for name in manifest[0]["Layers"]),
+    )
+
+
+class _Hashed:
+    """A stream that hashes what is read of it; ``first`` was read before."""
+
+    def __init__(self, stream: IO[bytes], first: bytes = b"") -> None:
+        self._stream, self.first, self._left = stream, first, first
+        self._sum = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data, self._left = self._left, b""
+        if size < 0 or len(data) < size:
+            data += self._stream.read(size - len(data) if size >= 0 else size)
+        elif len(data) > size:
+            data, self._left = data[:size], data[size:]
+        self._sum.update(data)
+        return data
+
+    def digest(self) -> str:
+        """The digest of the whole stream, the rest included."""
+        while self.read(_CHUNK):
+            pass
+        return f"sha256:{self._sum.hexdigest()}"
+
+
+def _layer(stream: _Hashed) -> LayerContent | None:
+    """The layer in a stream, packed or not; None for what is no archive."""
+    if stream.first == b"\x1f\x8b":
+        stream = _Hashed(gzip.GzipFile(fileobj=stream))  # type: ignore[call-overload]
+    entries: dict[str, Entry] = {}
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as layer:  # type: ignore[call-overload]
+            for member in layer:
+                entries[member.name.removeprefix("./")] = _entry(layer, member)
+    except tarfile.ReadError:
+        return None
+    return LayerContent(stream.digest(), entries)
+
+
+def _entry(layer: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
+    digest = ""
+    if member.isfile() and (file := layer.extractfile(member)):
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    kind = "file" if member.isreg() else _KINDS.get(member.type, "device")
+    attributes = sorted((name, value) for name, value in member.pax_headers.items() if name.startswith(_XATTR))
+    owner = (member.uid, member.gid)
+    return Entry(kind, member.mode, owner, digest, member.linkname, tuple(attributes), int(member.mtime))

@@ -1,0 +1,151 @@
+"""Is an image of the engine exactly what these sources give, and is it what runs?
+
+Five questions, each with an answer of its own: do its labels and names say so (the plan), is it the image that was
+recorded when it was built, are its bytes those that its id promises, does the shared registry hold the same, from
+builders that are trusted, and do the containers run it unchanged? A sixth one takes as long as a build: does another
+build without any cache give the same layers?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from doit_images.ci.verifying import running
+from doit_images.ci.verifying.content import Content, content_of
+from doit_images.ci.verifying.difference import Difference, differences
+from doit_images.core.base.errors import UserError
+from doit_images.core.building.once_more import once_more
+from doit_images.core.engine.client import LocalImage, normalise
+from doit_images.core.engine.containers import Container, Containers
+from doit_images.core.engine.endpoint import leading_to
+from doit_images.core.planning import record
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Decision
+from doit_images.core.run import Run
+from doit_images.stack import checkout
+from doit_images.stack.images import same
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of an image: ``differs`` in sentences, of the image and of each running container by its name;
+    ``rebuilt`` what differs in another build, None where there was none. ``image_id`` is "" where none is here."""
+
+    name: str
+    ref: str
+    fingerprint: str
+    image_id: str
+    differs: tuple[str, ...]
+    containers: dict[str, tuple[str, ...]]
+    rebuilt: tuple[Difference, ...] | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.differs or self.rebuilt or any(self.containers.values()))
+
+
+def chosen(run: Run, words: Sequence[str]) -> list[str]:
+    """The names of the images that are meant by names or references of images, or by services that run one; all of them
+    for no word. ``UserError`` for a word that means none."""
+    images = run.project.images
+    by_ref = {normalise(ref): name for name, image in images.items() for ref in image.names}
+    unknown = [word for word in words if word not in images and normalise(word) not in by_ref]
+    services = checkout.project_of(run).services() if unknown else {}
+    named = []
+    for word in words:
+        service = services.get(word)
+        ref = normalise(service.image) if service else normalise(word)
+        named.append(word if word in images else by_ref.get(ref) or run.project.image(word).name)
+    return list(dict.fromkeys(named)) or list(images)
+
+
+def verify(run: Run, name: str, *, rebuild: bool) -> Verdict:
+    """Look at the image of this name and at the containers that run it; ``rebuild`` builds it once more. ``UserError``
+    where it cannot be built."""
+    run.settings.need_engine()
+    decision = run.decisions()[name]
+    local_image = decision.local_image if decision.action in (Action.FRESH, Action.RETAG) else None
+    differs = [] if decision.action == Action.FRESH else list(decision.reasons)
+    content = None
+    if local_image:
+        differs += _recorded(run, decision, local_image)
+        content, damage = _held(run, local_image)
+        differs += [*damage, *_shared(run, decision, local_image)]
+    rebuilt = None
+    if rebuild and content and local_image:
+        rebuilt = tuple(_rebuilt(run, decision, local_image, content))
+    inputs = decision.inputs
+    return Verdict(
+        name,
+        inputs.image.ref,
+        inputs.fingerprint,
+        local_image.id if local_image else "",
+        tuple(differs),
+        _containers(run, decision, local_image),
+        rebuilt,
+    )
+
+
+def _recorded(run: Run, decision: Decision, local_image: LocalImage) -> list[str]:
+    """Labels can be copied onto any image; which one was built, pulled or named here is written down beside it."""
+    last = record.read(run.folder, decision.name)
+    if last is None or last.fingerprint != decision.inputs.fingerprint or last.image_id in ("", local_image.id):
+        return []
+    layers = run.engine.layers(local_image.id)
+    known = (build.layers for build in run.history.recent(decision.name) if build.image_id == last.image_id)
+    if any(each is not None and [digest for digest, _ in each] == [digest for digest, _ in layers] for each in known):
+        return []
+    return [f"it is not the image that was recorded here ({last.image_id[:19]}…), though it has its labels"]
+
+
+def _held(run: Run, local_image: LocalImage) -> tuple[Content | None, list[str]]:
+    """What the image holds, and in what that is not what its id promises."""
+    try:
+        content = content_of(local_image.id, leading_to(run.engine.address))
+    except UserError as error:
+        return None, [f"its content cannot be read: {error}"]
+    damage = content.damage()
+    # containerd's store calls an image by its manifest.
+    if not run.containerd_store and content.config != local_image.id:
+        damage.append("its configuration is not what its id says")
+    return content, damage
+
+
+def _shared(run: Run, decision: Decision, local_image: LocalImage) -> list[str]:
+    """Whether the shared registry has another result; one that is not signed as it must be is told, and counts as
+    none."""
+    offer = run.share.offers({decision.name: decision.inputs}, run.snapshot().platform).get(decision.name)
+    if offer is None or offer.content == run.content_of(decision.inputs, local_image):
+        return []
+    return [f"the shared registry has another result for the same inputs ({offer.digest[:19]}…)"]
+
+
+def _rebuilt(run: Run, decision: Decision, local_image: LocalImage, content: Content) -> list[Difference]:
+    with once_more(run, decision) as image_id:
+        found = differences(content, content_of(image_id, leading_to(run.engine.address)))
+        if not found and not same(run.engine, image_id, local_image.id):
+            found = [Difference(0, "", ("configuration",))]
+    return found
+
+
+def _containers(run: Run, decision: Decision, local_image: LocalImage | None) -> dict[str, tuple[str, ...]]:
+    refs = set(map(normalise, decision.inputs.image.names))
+    stack = checkout.of(run)
+    there = [each for each in Containers(stack.name).look() if each.running]
+    found = [each for each in there if normalise(each.image) in refs]
+    if stack.beside:  # its containers are made from the tags of fingerprints
+        services = checkout.project_of(run).services()
+        users = {name for name, one in services.items() if name == decision.name or normalise(one.image) in refs}
+        found = [each for each in there if each.service in users]
+    return {container.name: tuple(_run(run, container, local_image)) for container in found}
+
+
+def _run(run: Run, container: Container, local_image: LocalImage | None) -> list[str]:
+    """In what a container is not the image that it should run."""
+    if local_image is None:
+        return ["it does not run what these sources give: that image is not here"]
+    if not same(run.engine, container.image_id, local_image.id):
+        return [f"it runs another image ({container.image_id[:19]}…)"]
+    return running.changes(*run.engine.changes(container.id))

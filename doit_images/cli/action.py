@@ -1,0 +1,107 @@
+"""What do tasks have in common that do something once, and how do they fail?"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from doit_images.core.base.errors import UserError, os_reason
+
+Task = dict[str, Any]
+
+
+def option(long: str, default: object, help: str, name: str = "") -> Task:
+    """An option of its default's type, False for a flag; ``name`` is the action's parameter, if that is another."""
+    name = name or long.replace("-", "_")
+    return {"name": name, "long": long, "type": type(default), "default": default, "help": help}
+
+
+JSON: Task = option("json", False, "as JSON", name="as_json")
+YES: Task = {**option("yes", False, "do not ask"), "short": "y"}
+# A task that prints, or talks with its user: no line of doit's own, and its output as it is.
+PLAIN: Task = {"io": {"capture": False}, "uptodate": [False]}
+QUIET: Task = {**PLAIN, "meta": {"quiet": True}}
+
+
+def quiet(action: Callable[..., Any] | str, *options: Task, words: str = "") -> Task:
+    """A quiet task that runs this action with these options; it takes all other words as the parameter ``words``."""
+    return {"actions": [(act, [action])], "params": list(options), "pos_arg": words or None, **QUIET}
+
+
+def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options: Any) -> Any:
+    """The one way to run an action: call it with the run, what is given first, and the task's options by name.
+
+    ``function`` may be the ``module:name`` of one that is imported only now: to list tasks, or to build, needs none of
+    it. What is expected to go wrong becomes doit's failure, in one sentence. Whoever reads the output may have seen
+    enough, as ``head`` does: that is the end, and no failure."""
+    from doit_images.core.base import commands
+    from doit_images.core.run import current
+
+    failure = None
+    try:
+        try:
+            action = _imported(function) if isinstance(function, str) else function
+            action(current(), *first, **_with_words(task, options))
+        except UserError as error:
+            failure = fail(str(error))
+        except commands.Stopped:
+            failure = fail("stopped")
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            failure = fail(os_reason(error))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would try to write the rest once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return failure
+
+
+def _imported(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+
+def _with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with those that stand behind the words, where doit's parser does not look for them. A task without
+    options of its own has all words as they are; ``UserError`` for an option that the task does not know."""
+    values = dict(options)
+    if task.pos_arg not in values:  # it has none, or they are among what is given first
+        return values
+    if (task.meta or {}).get("verbatim"):
+        return {**values, task.pos_arg: typed(values[task.pos_arg] or (), sys.argv[1:])}
+    words, names = list(values[task.pos_arg] or ()), []
+    if task.params:
+        from doit.cmdparse import CmdOption, CmdParseError, TaskParse
+
+        parser = TaskParse([CmdOption(option) for option in task.params])
+        while words:
+            try:
+                values, words = parser.parse_only(words, values)
+            except CmdParseError as error:
+                raise UserError(f"{task.name}: {error.__context__}", remedy=f"see `doit help {task.name}`") from None
+            names += words[:1]
+            del words[:1]
+    return {**values, task.pos_arg: names + words}
+
+
+def typed(words: Sequence[str], argv: Sequence[str]) -> list[str]:
+    """These last words of a command line as they were typed: doit takes those with a ``=`` for variables of its own.
+
+    >>> typed(["web", "env"], ["shell", "--root", "web", "env", "A=1"])
+    ['web', 'env', 'A=1']
+    """
+    for start in range(len(argv), -1, -1):
+        if [word for word in argv[start:] if word.startswith("-") or "=" not in word] == list(words):
+            return list(argv[start:])
+    return list(words)
+
+
+def fail(sentence: str) -> Any:
+    """doit's failure with this sentence."""
+    from doit.exceptions import TaskFailed
+
+    return TaskFailed(sentence)

@@ -1,0 +1,199 @@
+"""Which images are there to build? One doit task for each, made from the declaration."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from doit_images.cli.action import Task, act, fail
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import ROOT
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning import checkouts, forecast, record
+from doit_images.core.run import Run, current
+from tasks.bases.debian import declares_base
+
+_QUEUE = "_images_first"
+
+
+class Freshness:
+    """A doit ``uptodate`` object: asks the plan, and says why when it is printed (``doit info``)."""
+
+    # For doit, which asks for it each time; to find out takes longer than the answer.
+    __signature__ = inspect.Signature()
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self) -> bool:
+        """Whether nothing has to be done. An error counts as stale: the action then says it. So does ``build.pull``:
+        only when the bases were pulled it is known. What is fresh is needed here, as what is built is."""
+        try:
+            decision = current().decide(self._name)
+            if decision.stale or decision.inputs.image.pull:
+                return False
+            checkouts.register(current().folder)
+        except UserError:
+            return False
+        return True
+
+    def __repr__(self) -> str:
+        try:
+            decision = current().decide(self._name)
+        except UserError as error:
+            return str(error)
+        return f"{decision.action}: {'; '.join(decision.reasons) or 'its inputs are those of the image here'}"
+
+
+class Recorded:
+    """A doit ``uptodate`` object: whether the record here is of what the image is to be made from now.
+
+    It need not be where nothing is to be built: another checkout may have built and named just that, for a parent's
+    edit which no file of this image shows. ``cache_prune`` keeps what records name, so they have to follow.
+    """
+
+    __signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("task", "values")]
+    )
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, task: Any, values: Mapping[str, str]) -> bool:
+        """Compare with what doit kept of the last run whose action wrote the record, and let it keep this one's."""
+        task.value_savers.append(lambda: {"fingerprint": self._fingerprint()})
+        return values.get("fingerprint") == self._fingerprint()
+
+    def __repr__(self) -> str:
+        return "its record is of other inputs, and is written again"
+
+    def _fingerprint(self) -> str:
+        try:
+            return current().decide(self._name).inputs.fingerprint
+        except UserError:
+            return ""
+
+
+def task_build_optimized() -> Iterator[Task]:
+    """Build the images whose inputs changed, in parallel, and say why"""
+    doc = "build the images whose inputs changed, parents first (the default task)"
+    # doit writes down that a task ran, and waits for the disk: a run with nothing to do has no reason to.
+    yield {"name": None, "doc": doc, "uptodate": [True]}
+    declared, failing = declared_images()
+    if failing:
+        yield failing
+        return
+    run = current()
+    folder = run.folder
+    order = _longest_path_first(declared, run)
+    for name in order:
+        inputs = declared[name]
+        yield {
+            "name": name,
+            "doc": f"build {inputs.image.ref} if its inputs changed",
+            "actions": [(make_image, [name])],
+            "file_dep": inputs.file_dep(),
+            "targets": [str(record.path_of(folder, name))],
+            "task_dep": _needs(inputs, run),
+            "uptodate": [Freshness(name), Recorded(name)],
+            "meta": {"image": name},
+            "io": {"capture": False},
+        }
+    yield from _early_stages({name: declared[name] for name in order if declared[name].early}, run)
+
+
+def declared_images() -> tuple[Mapping[str, ImageInputs], Task]:
+    """What each image is made of; of a project that cannot be read no image, and a task that fails and says why. None
+    for ``plan --at``, which is about a commit: to look at the working copy takes as long as all that it does."""
+    if of_a_commit(sys.argv):
+        return {}, {}
+    try:
+        return current().declared(), {}
+    except UserError as error:
+        failing = {"actions": [(fail, [str(error)])], "meta": {"quiet": True}}
+        return {}, {"name": "project", "doc": "why the project cannot be read", **failing}
+
+
+def _early_stages(declared: Mapping[str, ImageInputs], run: Run) -> Iterator[Task]:
+    """Tasks that no image needs: only a worker that would be idle takes one.
+
+    doit takes tasks in the order in which they became ready, but those that waited for the same one in any order. So
+    these queue behind the images by waiting for one more, and whichever comes first takes the most urgent image.
+    """
+    yield {
+        "basename": _QUEUE,
+        "actions": None,
+        "task_dep": ["base_image"] if declares_base(ROOT) else [],
+        "meta": {"quiet": True},
+    }
+    for name, inputs in declared.items():
+        yield {
+            "name": f"{name}/early",
+            "doc": f"build what {inputs.image.ref} can do before its parents are built",
+            "actions": [(act, ["doit_images.core.building.make:make_early", list(declared)])],
+            "task_dep": [_QUEUE] if run.on_base(inputs.bases) else [],
+            "uptodate": [Freshness(name)],
+            "meta": {"quiet": True},
+            "io": {"capture": False},
+        }
+
+
+def task_build_base() -> Iterator[Task]:
+    """Build only the images that other images build on"""
+    yield _group("build_base", "build only the images that other images build on", _bases())
+
+
+def task_build_image_optimized() -> Iterator[Task]:
+    """Build one image, with what it needs"""
+    by_task: dict[str, list[str]] = {}
+    for name in declared_images()[0]:  # none of a project that cannot be read: the default task says why
+        by_task.setdefault(f"build_{name.replace('-', '_')}_optimized", []).append(name)
+    for task, names in by_task.items():  # `a-b` and `a_b` share one
+        yield _group(task, f"build {' and '.join(names)}, with what it needs", names)
+
+
+def make_image(name: str, no_cache: bool = False) -> Any:
+    """The action of one image."""
+    from doit_images.core.building.make import make
+
+    return make(name, no_cache)
+
+
+def _longest_path_first(declared: Mapping[str, ImageInputs], run: Run) -> list[str]:
+    """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
+    path = forecast.urgency(declared, run.expected.builds)
+    return sorted(declared, key=lambda name: -path[name])
+
+
+def _needs(inputs: ImageInputs, run: Run) -> list[str]:
+    needs = [f"build_optimized:{name}" for name in inputs.needs]
+    if run.on_base(inputs.bases):
+        needs.append("base_image")
+    return needs
+
+
+def _group(name: str, doc: str, images: list[str]) -> Task:
+    return {
+        "basename": name,
+        "doc": doc,
+        "actions": None,
+        "task_dep": [f"build_optimized:{image}" for image in images] or ["build_optimized"],
+    }
+
+
+def of_a_commit(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for ``plan --at`` and for nothing else: all that follows that task's name is its own.
+
+    >>> of_a_commit(["doit", "plan", "--at", "HEAD"]), of_a_commit(["doit", "plan", "--at=HEAD", "--json"])
+    (True, True)
+    >>> of_a_commit(["doit", "plan"]), of_a_commit(["doit", "auth", "plan", "--at=HEAD"])
+    (False, False)
+    """
+    return argv[1:2] == ["plan"] and any(word.partition("=")[0] == "--at" for word in argv[2:])
+
+
+def _bases() -> list[str]:
+    declared, _ = declared_images()
+    return list(dict.fromkeys(parent for inputs in declared.values() for parent in inputs.parents.values()))

@@ -1,0 +1,77 @@
+"""How is doit itself set up?"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import sys
+from typing import Any
+
+from doit_images.cli import doit_memory, doit_order
+from doit_images.cli.file_checker import FileChecker
+from doit_images.cli.stack import needs_env_file
+from doit_images.core.base import leftovers, settings
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.places import project_folder
+from doit_images.core.compose.project import compose_files
+from doit_images.core.run import Run, current
+from doit_images.ui.reporter import Reporter
+
+_OBJECTS = 200_000  # so many more before cycles are looked for
+
+
+class _Reporter(Reporter):
+    """doit tells its reporter, and nobody else, that a run begins."""
+
+    def initialize(self, *args: Any) -> None:
+        """A run begins: first what killed runs left goes."""
+        super().initialize(*args)
+        run = current()
+        if journals := leftovers.abandoned(run.journals):
+            from doit_images.core.engine import killed_runs  # most runs have none
+
+            if count := killed_runs.sweep(journals):
+                run.events.say(f"removed {count} temporary files and names that a killed run had left")
+
+
+def _make_env() -> None:
+    from doit_images.stack.stack import make_env  # few runs start a stack
+
+    run = Run()  # not this process's, which is to see what is made here
+    leftovers.keep_in(lambda: run.journals)
+    make_env(run)
+
+
+def doit_config() -> dict[str, Any]:
+    """What ``DOIT_CONFIG`` must be. Reads ``.env`` and makes the project's folder in ``.doit-images``, no more.
+    For a task that needs ``.env`` it makes that too: settings, Compose's files and contexts are read before any task
+    runs. Raises doit's ``InvalidDodoFile``, which doit prints as one sentence, for a setting that is wrong."""
+    from doit.exceptions import InvalidDodoFile
+
+    try:
+        if needs_env_file(sys.argv):
+            _make_env()
+        jobs = settings.load().build_jobs
+        folder = project_folder(compose_files(), os.environ)
+    except UserError as error:
+        raise InvalidDodoFile(str(error)) from None
+    # A run makes many objects and next to no cycles: to look for them as often as usual is 3 % of what 300 images take.
+    gc.set_threshold(_OBJECTS)
+    # What is left when doit ends goes with the process; Python would search it all for cycles before.
+    atexit.register(gc.freeze)
+    doit_memory.install()
+    doit_order.install()
+    return {
+        "default_tasks": ["build_optimized"],
+        "minversion": "0.37.0",
+        # The only backend in which two runs at once keep both their records.
+        "backend": "sqlite3",
+        "dep_file": str(folder / "doit.sqlite3"),
+        "codec_cls": doit_memory.Codec,
+        # Builds are subprocesses, so threads are enough, and nothing has to be pickled.
+        "par_type": "thread",
+        "num_process": jobs,
+        "check_file_uptodate": FileChecker,
+        "reporter": _Reporter,
+    }

@@ -1,0 +1,43 @@
+"""Which packages are behind, and how do newer ones come? What each does is imported when it acts."""
+
+from __future__ import annotations
+
+from doit_images.cli.action import JSON, Task, option, quiet
+from doit_images.core.base.settings import ROOT
+from tasks.bases.debian import declares_base
+
+
+def task_deps_check() -> Task:
+    """Show which locked packages are behind, since when, and which have a known advisory: [--json]"""
+    return quiet("doit_images.ui.deps_view:check", JSON)
+
+
+def task_bases_check() -> Task | None:
+    """Show how old the base is and which of Debian's packages in the images have newer versions: [--json]"""
+    return quiet("doit_images.ui.bases_view:check", JSON) if declares_base(ROOT) else None
+
+
+def task_deps_update() -> Task:
+    """Lock newer packages, build and test them, undo it if that fails: [PACKAGE …] [--cooldown 7d] [--json]"""
+    help = "how long a release must have been there; what mends an advisory need not"
+    cooldown = {"name": "cooldown", "long": "cooldown", "default": "7d", "help": help}
+    return quiet("doit_images.ui.deps_view:bring_up_to_date", cooldown, JSON, words="packages")
+
+
+def task_sbom() -> Task:
+    """Write which packages the images hold, as SPDX documents: [IMAGE …] [--attach]"""
+    attach = option("attach", False, "attach each to its image in the shared registry")
+    return quiet("doit_images.ui.sbom_view:make", attach, words="images")
+
+
+def task_provenance() -> Task:
+    """Write what the images were made of, and how, as SLSA provenance: [IMAGE …] [--attach]"""
+    attach = option("attach", False, "attach each to its image in the shared registry")
+    return quiet("doit_images.ui.provenance_view:make", attach, words="images")
+
+
+def task_verify() -> Task:
+    """Say whether images, and what runs, are what the sources give: [SERVICE|IMAGE …] [--rebuild|--plan] [--json]"""
+    rebuild = option("rebuild", False, "build each once more without cache, and name the layers and files that differ")
+    plan = option("plan", False, "only ask BuildKit whether it would run a step of what is called fresh", name="asked")
+    return quiet("doit_images.ui.verify_view:check", rebuild, plan, JSON, words="images")

@@ -1,0 +1,51 @@
+"""Which tasks only show something: what would be done, what was, how large it is, whether this machine is able?
+
+What each does is imported when it acts: to build needs none of it.
+"""
+
+from __future__ import annotations
+
+from doit_images.cli.action import JSON, YES, Task, option, quiet
+
+
+def task_plan() -> Task:
+    """What would be built, why: [IMAGE …] [--json] [--inputs] [--bake] [--at REV [--since REV] [--matrix|--gitlab]]"""
+    inputs = option("inputs", False, "only the inputs, one a line")
+    bake = option("bake", False, "a definition for buildx bake", name="as_bake")
+    at = option("at", "", "of this commit, from git alone: no checkout, no engine, no registry")
+    since = option("since", "", "where it left this branch all was built (default: CACHE_MAIN_BRANCH)")
+    matrix = option("matrix", False, "as the matrix of jobs that GitHub Actions takes")
+    gitlab = option("gitlab", False, "as a child pipeline of GitLab's")
+    return quiet("doit_images.ui.plan_view:show", JSON, inputs, bake, at, since, matrix, gitlab, words="images")
+
+
+def task_history() -> Task:
+    """Show what was built before: [IMAGE] [--show ID] [--limit N] [--json]"""
+    number = option("show", "", "one build whole, by its id", name="number")
+    limit = option("limit", "", "how many builds")
+    return quiet("doit_images.ui.history_view:show", number, limit, JSON, words="words")
+
+
+def task_build_report() -> Task:
+    """Write what the last builds did to .doit-images: index.html, report.md, trace.json (Perfetto)"""
+    return quiet("doit_images.ui.report:make")
+
+
+def task_image_sizes() -> Task:
+    """Show what takes space in the images, standard against optimized: [IMAGE …] [--set=NAME=VALUE] [--json]"""
+    setting = option("set", "", "against what this setting makes of them: --set=NAME=VALUE", name="setting")
+    return quiet("doit_images.ui.sizes_view:show", JSON, setting, words="names")
+
+
+def task_images() -> Task:
+    """Show by which digest each service's image is deployed: [--digests | --lock | --kustomize]"""
+    as_json = option("digests", False, "as JSON", name="as_digests")
+    lock = option("lock", False, "as an override that pins each service: docker-compose.lock.yml")
+    kustomize = option("kustomize", False, "as a component for Kubernetes' kustomize")
+    return quiet("doit_images.ui.images_view:show", as_json, lock, kustomize)
+
+
+def task_doctor() -> Task:
+    """Say whether this machine can build, and what would make it better: [--fix [--yes]] [--json]"""
+    fix = option("fix", False, "put in order what is damaged or left over and nobody can miss")
+    return quiet("doit_images.ui.doctor:examine", JSON, fix, YES)

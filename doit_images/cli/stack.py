@@ -1,0 +1,161 @@
+"""Which tasks run the stack? What each does is imported when it acts: to list them, or to build, needs none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from doit_images.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, quiet
+from doit_images.cli.tests import AGAIN, RUNS, first_time
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import ROOT
+from tasks.bases.debian import declares_base
+
+_NEED_ENV = {"_env_file", "up_optimized", "dev_optimized", "restore"}
+_RUN_NOTHING = {"clean", "dumpdb", "forget", "help", "ignore", "info", "list", "reset-dep", "tabcompletion"}
+
+
+def task__env_file() -> Task:
+    """See that each secret of .env has a value of its own; it is made, where there is none, before all is read"""
+    return quiet("doit_images.stack.stack:check_env")
+
+
+def needs_env_file(argv: Sequence[str]) -> bool:
+    """Whether a command line runs a task that needs ``.env``.
+
+    >>> needs_env_file(["doit", "-n", "2", "up_optimized"]), needs_env_file(["doit", "run", "restore", "x"])
+    (True, True)
+    >>> needs_env_file(["doit", "list", "up_optimized"]), needs_env_file(["doit", "plan"])
+    (False, False)
+    """
+    return not _NEED_ENV.isdisjoint(argv[1:]) and argv[1] not in _RUN_NOTHING
+
+
+def task_up_optimized() -> Task:
+    """Build what is stale, start what changed, and wait until every service is healthy: [--seed-from OTHER]"""
+    seed = option("seed-from", "", "begin with the data of this stack, or of the one of the checkout in this folder")
+    return {
+        "actions": [(_shown, ["doit_images.stack.stack:up"])],
+        "task_dep": ["_env_file", "build_optimized"],
+        "params": [seed],
+        **PLAIN,
+    }
+
+
+def task_down_optimized() -> Task:
+    """Remove the stack's containers; [--volumes] its data too; [--all-worktrees] [--gone] those of others; [--yes]"""
+    volumes = option("volumes", False, "remove the data too, for ever")
+    every = option("all-worktrees", False, "the stacks of all checkouts of this project")
+    gone = option("gone", False, "the stacks of checkouts that are gone")
+    return {"actions": [(_down, [])], "params": [volumes, YES, every, gone], **PLAIN}
+
+
+def task_ps_optimized() -> Task:
+    """Show the stack's services: state, health, addresses, image; [--all]: the stack of each checkout; [--json]"""
+    every = option("all", False, "the stacks of all checkouts of this project", name="every")
+    return {"actions": [(_ps, [])], "params": [JSON, every], **QUIET}
+
+
+def task_logs_optimized() -> Task:
+    """Show what the stack's services wrote: [--follow] [--tail N] [--since T] [SERVICE …]"""
+    follow = {**option("follow", False, "go on until Ctrl-C"), "short": "f"}
+    tail = option("tail", "100", "how many lines, or `all`")
+    since = option("since", "", "such as 10m, or a time")
+    return quiet("doit_images.stack.logs:logs", follow, tail, since, words="services")
+
+
+def task_shell() -> Task:
+    """Open a shell with tools beside a service that runs: [--root] [--image IMAGE] SERVICE [COMMAND …]"""
+    root = option("root", False, "as root, who may trace processes and install more tools")
+    image = option("image", "", "with the tools of this image (default: BASE_IMAGE)")
+    task = quiet("doit_images.stack.shell:shell", root, image, words="words")
+    needed = ["base_image"] if declares_base(ROOT) else []
+    return {**task, "task_dep": needed, "meta": {**task["meta"], "verbatim": True}}
+
+
+def task_dev_optimized() -> Task:
+    """Bring the stack up and follow it: edits of sources and dependencies reach the running services"""
+    return {"actions": [(_shown, ["doit_images.stack.dev:dev"])], "task_dep": ["_env_file", "build_optimized"], **PLAIN}
+
+
+def task_migrate_to_optimized() -> Task:
+    """Replace a running standard deployment by the optimized one, keep its data, and go back if it is not healthy"""
+    dry_run = option("dry-run", False, "only show what would be done")
+    undo = option("undo", False, "put back what ran before one that was interrupted")
+    return {"actions": [(_shown, ["tasks.migrate:migrate"])], "params": [dry_run, undo, YES], **PLAIN}
+
+
+def task_backup() -> Task:
+    """Save the data of the running stack into a new folder, for its owner alone: [--to FOLDER]"""
+    return quiet("doit_images.stack.backup:backup", option("to", "", "the folder that it is made in"))
+
+
+def task_restore() -> Task:
+    """Put the data of an archive that backup made in place of the stack's: FOLDER [--yes]"""
+    return {
+        "actions": [(_shown, ["doit_images.stack.backup:restore"])],
+        "task_dep": ["_env_file", "build_optimized"],
+        "params": [YES],
+        "pos_arg": "words",
+        **PLAIN,
+    }
+
+
+def task_ci_build() -> Task:
+    """Build what is stale, as a machine wants it: plain lines, a summary in Markdown, build.json in .doit-images"""
+    return quiet("doit_images.ci.build:build")
+
+
+def task_ci_test() -> Task:
+    """Run the end-to-end tests on a stack of their own, unless they passed on just that: [--again] [PYTEST …]"""
+    return {
+        **QUIET,
+        "actions": [(_ci_test, [])],
+        "params": [AGAIN, RUNS],
+        "setup": ["_dev_environment", "build_optimized"],
+        "uptodate": [EndToEnd()],
+        "pos_arg": "words",
+    }
+
+
+class EndToEnd:
+    """A doit ``uptodate`` object: whether the end-to-end tests passed before on all that they would see now. Then
+    nothing is built for them either."""
+
+    def __call__(self, task: Any, values: Any) -> bool:
+        """Ask what is known, and bring back what they left. An error counts as not passed: the action then says it."""
+        from doit_images.ci import end_to_end
+        from doit_images.core.run import current
+
+        if not first_time(task):
+            return False
+        try:
+            asked = end_to_end.what_passed(current(), task.pos_arg_val or ())
+            if asked.result:
+                end_to_end.passed_before(current(), asked)
+        except UserError:
+            return False
+        return asked.result is not None
+
+
+def _ci_test(words: Any, again: bool, runs: str, *, task: Any) -> Any:
+    return _shown("doit_images.ci.end_to_end:run_tests", list(words or ()), again, runs, task=task)
+
+
+def _down(*, task: Any, all_worktrees: bool, gone: bool, **options: Any) -> Any:
+    if all_worktrees or gone:
+        return act("doit_images.stack.every:down", task=task, gone=gone and not all_worktrees, **options)
+    return act("doit_images.stack.stack:down", task=task, **options)
+
+
+def _ps(*, task: Any, every: bool, **options: Any) -> Any:
+    return _shown("doit_images.stack.every:ps" if every else "doit_images.stack.stack:ps", task=task, **options)
+
+
+def _shown(function: str, /, *first: Any, task: Any, **options: Any) -> Any:
+    """Act, with what happens to the stack shown."""
+    from doit_images.core.run import current
+    from doit_images.ui.health_view import StackView
+
+    current().events.listen(StackView().heard)
+    return act(function, *first, task=task, **options)

@@ -1,0 +1,129 @@
+"""What platform does a text mean, and which serves another?
+
+A platform has many spellings (``amd64``, ``linux/x86_64``, ``linux/amd64/v1``) and one normal form, the one that
+BuildKit, the engine and registries compare: containerd's ``platforms.Normalize``. Wherever two platforms meet, their
+normal forms do, variant included.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from doit_images.core.base.errors import UserError
+
+_PART = re.compile(r"[A-Za-z0-9_.-]+(\([A-Za-z0-9_.-]*\))?")
+_SYSTEMS = {
+    "aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "macos", "netbsd", "openbsd",
+    "plan9", "solaris", "wasip1", "windows",
+}  # fmt: skip
+_PROCESSORS = {
+    "i386": ("386", ""), "i686": ("386", ""), "x86_64": ("amd64", ""), "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""), "armhf": ("arm", "v7"), "armel": ("arm", "v6"), "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+}  # fmt: skip
+
+
+@cache
+def normalise(text: str) -> str:
+    """The normal form of a platform; a text that is none comes back in lower case.
+
+    >>> normalise("x86_64"), normalise("linux/amd64/v1"), normalise("linux/amd64/v3")
+    ('linux/amd64', 'linux/amd64', 'linux/amd64/v3')
+    >>> normalise("linux/arm"), normalise("linux/armhf"), normalise("linux/arm64/v8"), normalise("Linux/i386")
+    ('linux/arm/v7', 'linux/arm/v7', 'linux/arm64', 'linux/386')
+    """
+    parts = text.strip().lower().split("/")
+    if len(parts) == 1 and parts[0] and parts[0] not in _SYSTEMS:
+        parts = ["linux", *parts]
+    if len(parts) < 2:
+        return "/".join(parts)
+    system, processor, *variants = parts
+    processor, implied = _PROCESSORS.get(processor, (processor, ""))
+    variant = implied or "/".join(variants)
+    if re.fullmatch(r"\d+", variant):
+        variant = f"v{variant}"
+    if processor == "arm" and not variant:
+        variant = "v7"
+    if (processor, variant) in (("amd64", "v1"), ("arm64", "v8"), ("arm64", "v8.0")) or processor == "386":
+        variant = ""
+    return "/".join(part for part in ("darwin" if system == "macos" else system, processor, variant) if part)
+
+
+def of(declared: Mapping[str, Any]) -> str:
+    """The normal form of a platform as an index or an image's configuration writes it: in three fields."""
+    parts = (declared.get("os"), declared.get("architecture"), declared.get("variant"))
+    return normalise("/".join(str(part) for part in parts if part))
+
+
+def targets(declared: Iterable[str], engine: str, where: str = "") -> tuple[str, ...]:
+    """The platforms that an image is built for: those that are declared, else the engine's; normal forms, sorted, since
+    their order changes nothing. ``UserError`` with ``where`` for a text that is no platform.
+
+    >>> targets(["linux/arm64/v8", "amd64"], "linux/amd64"), targets([], "linux/x86_64")
+    (('linux/amd64', 'linux/arm64'), ('linux/amd64',))
+    """
+    named = set()
+    for text in (part.strip() for entry in declared for part in entry.split(",")):
+        parts = text.split("/")
+        if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts) or text.lower() in _SYSTEMS:
+            raise UserError(f"{text!r} is no platform", where=where, remedy="platforms look like linux/arm64")
+        named.add(normalise(engine if text == "local" else text))
+    return tuple(sorted(named)) or (normalise(engine),)
+
+
+def serving(wanted: str) -> list[str]:
+    """The platforms whose images an engine takes where ``wanted`` is asked for, best first (containerd's
+    ``platforms.Only``): a processor also runs what older ones of its kind run.
+
+    >>> serving("linux/arm64")
+    ['linux/arm64', 'linux/arm/v8', 'linux/arm/v7', 'linux/arm/v6', 'linux/arm/v5']
+    >>> serving("linux/amd64/v3")
+    ['linux/amd64/v3', 'linux/amd64/v2', 'linux/amd64', 'linux/386']
+    """
+    wanted = normalise(wanted)
+    system, _, rest = wanted.partition("/")
+    processor, _, variant = rest.partition("/")
+    number = int(variant[1:]) if re.fullmatch(r"v\d+", variant) else 0
+    older: list[str] = []
+    match processor:
+        case "amd64":
+            older = [*(f"amd64/v{lower}" for lower in range(number - 1, 0, -1)), "386"]
+        case "arm":
+            older = [f"arm/v{lower}" for lower in range(number - 1, 4, -1)]
+        case "arm64":
+            older = [
+                *(f"arm64/v{lower}" for lower in range(number - 1, 7, -1)),
+                *(f"arm/v{lower}" for lower in range(8, 4, -1)),
+            ]
+    return list(dict.fromkeys([wanted, *(normalise(f"{system}/{name}") for name in older)]))
+
+
+def serves(have: str, wanted: str) -> bool:
+    """Whether an image of the platform ``have`` is what an engine takes where ``wanted`` is asked for.
+
+    >>> serves("linux/amd64", "linux/amd64/v3"), serves("linux/amd64/v3", "linux/amd64")
+    (True, False)
+    """
+    return normalise(have) in serving(wanted)
+
+
+def chosen(offered: Iterable[str], wanted: str) -> str:
+    """Which of several platforms an engine takes where ``wanted`` is asked for; "" for none of them.
+
+    >>> chosen(["linux/386", "linux/amd64"], "linux/amd64"), chosen(["linux/arm64"], "linux/amd64")
+    ('linux/amd64', '')
+    """
+    there = {normalise(platform) for platform in offered}
+    return next((platform for platform in serving(wanted) if platform in there), "")
+
+
+def same(platform: str, other: str) -> bool:
+    """Whether two texts mean the same platform.
+
+    >>> same("linux/arm64/v8", "arm64"), same("linux/arm/v6", "linux/arm")
+    (True, False)
+    """
+    return normalise(platform) == normalise(other)

@@ -1,0 +1,63 @@
+"""What keeps pruning from what builds use?
+
+A lock that all builds with an engine share, of whatever checkout, and that pruning takes for itself. Who waits for
+another machine uses nothing meanwhile, and lets go of it: that may take as long as a build does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from doit_images.core.base import lock
+from doit_images.core.run import Run
+
+
+class _Held(threading.local):
+    """The lock as a thread holds it."""
+
+    def __init__(self) -> None:
+        self.stack = contextlib.ExitStack()
+        self.held = False
+
+
+def path_of(run: Run) -> Path:
+    """The file of the lock."""
+    return lock.of_engine(run.engine.address, "builds")
+
+
+@contextlib.contextmanager
+def shared(run: Run, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold it for the block, together with other builds. While somebody prunes, call ``waiting`` once and wait.
+    ``Stopped`` and ``UserError`` as of ``lock.shared``."""
+    mine = run.kept(_Held)
+    with mine.stack:
+        _take(run, mine, waiting)
+        try:
+            yield
+        finally:
+            mine.held = False
+
+
+def let_go(run: Run) -> None:
+    """Within such a block: hold it no longer, until ``take_again``."""
+    mine = run.kept(_Held)
+    mine.held = False
+    mine.stack.close()
+
+
+def take_again(run: Run, waiting: Callable[[], None]) -> bool:
+    """Hold it again; whether it had been let go, so that everything that the engine held may be gone. Raises as
+    ``shared``."""
+    mine = run.kept(_Held)
+    if mine.held:
+        return False
+    _take(run, mine, waiting)
+    return True
+
+
+def _take(run: Run, mine: _Held, waiting: Callable[[], None]) -> None:
+    mine.stack.enter_context(lock.shared(path_of(run), waiting))
+    mine.held = True

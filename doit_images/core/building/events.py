@@ -1,0 +1,56 @@
+"""What happens to images, as events (``base.events``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from doit_images.core.building.state import State
+    from doit_images.core.buildkit.progress import Change, Progress
+    from doit_images.core.planning.action import Action
+
+
+@dataclass(frozen=True)
+class ImagesPlanned:
+    """The first build of a run begins: what will be done to each image, and the seconds that this takes, if known."""
+
+    actions: Mapping[str, tuple[Action, float | None]]
+
+
+@dataclass(frozen=True)
+class ImageStarted:
+    """Work on an image begins: ``build``, ``pull`` or ``retag``, why, and the seconds that it takes, if known."""
+
+    image: str
+    action: Action
+    reasons: Sequence[str] = ()
+    expected: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageNoted:
+    """What an image waits for, or what is done for it besides BuildKit's steps."""
+
+    image: str
+    text: str
+
+
+@dataclass(frozen=True)
+class StepsChanged:
+    """BuildKit said something of an image: the state of all its steps, and what is new in it."""
+
+    image: str
+    progress: Progress
+    changes: Sequence[Change]
+
+
+@dataclass(frozen=True)
+class ImageEnded:
+    """Work on an image is over: how, what BuildKit did, and the bytes of the image."""
+
+    image: str
+    state: State
+    progress: Progress | None = None
+    size: int | None = None

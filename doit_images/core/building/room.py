@@ -1,0 +1,110 @@
+"""Which builds may go on at the same moment, where a project says what they need (``x-build-needs``)?
+
+``-n`` says how many at most. Of those, only as many go on as the engine's machine has processors and memory for, so
+that a large ``-n`` neither swaps nor is ended by the kernel. The most urgent, with the longest path of builds after it,
+comes first: nobody goes by while it waits for its place, or the longest path would end last. What needs more than there
+is goes alone. Who has room waits for nothing else, so it is taken last, after the turn on this machine. Who waits for
+it has no lease of all machines, or they would wait for one that does nothing. Runs of other checkouts are not counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+from doit_images.core.base.formatting import size_text
+from doit_images.core.building.events import ImageNoted
+from doit_images.core.compose.needs import NOTHING, Needs
+from doit_images.core.planning import forecast
+from doit_images.core.planning.plan import Decision
+from doit_images.core.run import Run
+
+
+class Full(Exception):
+    """There is no room now, and whoever asked does not wait for it."""
+
+
+class Room:
+    """Processors and bytes of memory, of which builds take what they need and give it back. For any thread."""
+
+    def __init__(self, cpus: float, memory: int) -> None:
+        self.cpus, self.memory = cpus, memory
+        self._inside: list[Needs] = []
+        self._waiting: list[tuple[float, int]] = []
+        self._count = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, urgency: float, needs: Needs, waits: Callable[[], None]) -> Iterator[None]:
+        """Have what is needed for the block, the highest ``urgency`` first; ``waits`` is called before it waits, and
+        keeps it from that by what it raises."""
+        if needs == NOTHING:
+            yield
+            return
+        self._enter(urgency, needs, waits)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside.remove(needs)
+                self._changed.notify_all()
+
+    def _enter(self, urgency: float, needs: Needs, waits: Callable[[], None]) -> None:
+        with self._changed:
+            self._count += 1
+            place = (-urgency, self._count)
+            self._waiting.append(place)
+            try:
+                if not self._may(place, needs):
+                    waits()
+                    self._changed.wait_for(lambda: self._may(place, needs))
+                self._inside.append(needs)
+            finally:
+                self._waiting.remove(place)
+                self._changed.notify_all()  # the next may fit beside it
+
+    def _may(self, place: tuple[float, int], needs: Needs) -> bool:
+        if place != min(self._waiting):
+            return False
+        cpus = sum(each.cpus for each in self._inside) + needs.cpus
+        memory = sum(each.memory for each in self._inside) + needs.memory
+        return not self._inside or (cpus <= self.cpus and memory <= self.memory)
+
+
+class _Machine:
+    """The room of the engine's machine, and how urgent each image is."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.room: Room | None = None
+        self.urgency: dict[str, float] = {}
+
+
+@contextlib.contextmanager
+def taken(run: Run, decision: Decision, wait: bool = True) -> Iterator[None]:
+    """Have room for the build of an image, for the block: at once where the project does not say what it needs.
+    ``Full`` where it would have to wait and is not to."""
+    needs = run.project.needs.get(decision.name, NOTHING)
+    if needs == NOTHING:
+        yield
+        return
+    machine = run.kept(_Machine)
+    with machine.lock:
+        room = machine.room = machine.room or _of_engine(run)
+        machine.urgency = machine.urgency or forecast.urgency(run.declared(), run.expected.builds)
+
+    def waits() -> None:
+        if not wait:
+            raise Full
+        wanted = [f"{needs.cpus:g} of {room.cpus:g} processors"] if needs.cpus else []
+        wanted += [f"{size_text(needs.memory)} of {size_text(room.memory)} of memory"] if needs.memory else []
+        run.events.emit(ImageNoted(decision.name, f"waits for {' and '.join(wanted)}, which other builds have"))
+
+    with room.taken(machine.urgency[decision.name], needs, waits):
+        yield
+
+
+def _of_engine(run: Run) -> Room:
+    info = run.engine.info()
+    return Room(float(info.get("NCPU") or 1), run.settings.build_memory or int(info.get("MemTotal") or 0))

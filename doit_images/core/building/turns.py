@@ -1,0 +1,106 @@
+"""Which run builds an image, when several on this machine want it at once?
+
+The first; the others wait, and find it in the engine. What they want is told by the fingerprint: two checkouts with
+other content do not wait for each other. Between machines, a lease settles it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from doit_images.core.base import commands, leftovers, lock
+from doit_images.core.base.references import tag_of
+from doit_images.core.building import builds_lock
+from doit_images.core.building.events import ImageNoted
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.wanted import Wanted, wanted_of
+from doit_images.core.run import Run
+
+
+class Elsewhere(Exception):
+    """Another machine builds it, and is not waited for."""
+
+
+class _Locks(threading.local):
+    """The locks that a thread holds."""
+
+    def __init__(self) -> None:
+        self.paths: set[Path] = set()
+
+
+@contextlib.contextmanager
+def taken(run: Run, decision: Decision) -> Iterator[bool]:
+    """For the block, the right to build this image of all runs on this machine; whether another may have built it since
+    it was decided. ``Stopped`` when the run is, ``UserError`` where it cannot be locked."""
+    path, locks = _file(run, decision), run.kept(_Locks)
+
+    def waits() -> None:
+        run.events.emit(ImageNoted(decision.name, f"waits for {lock.holder(path) or 'another run'}, which builds it"))
+
+    if path in locks.paths:
+        yield False  # by this very thread: its image turned out to need a build after all
+        return
+    with leftovers.noted(path), lock.passing(path, _who(run), waits):
+        locks.paths.add(path)
+        try:
+            inputs = decision.inputs
+            if run.settings.registry_only:
+                yield _asks_again(run, inputs)
+            else:
+                there = run.engine.tagged(tag_of(inputs.image.ref, inputs.fingerprint)) if inputs.fingerprint else ""
+                yield bool(there)
+        finally:
+            locks.paths.discard(path)
+
+
+@contextlib.contextmanager
+def free(run: Run, decision: Decision) -> Iterator[bool]:
+    """As ``taken``, but never waits: whether no other run builds this image."""
+    path = _file(run, decision)
+    with leftovers.noted(path), lock.passing(path, _who(run), None) as ours:
+        yield ours
+
+
+@contextlib.contextmanager
+def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[None]:
+    """For the block, the right to build an image of all machines; what they shared until now was not looked at yet.
+    ``Stopped`` when the run is, ``Elsewhere`` where another machine builds it and it is not to ``wait`` for that."""
+
+    def waits(who: str) -> None:
+        if not wait:
+            raise Elsewhere
+        builds_lock.let_go(run)
+        run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
+
+    with run.coordinator.acquire(wanted.turn, waits, commands.stopping, run.expected.builds.get(name)):
+        if commands.stopping():
+            raise commands.Stopped
+        run.share.forget(wanted)
+        yield
+
+
+def _asks_again(run: Run, inputs: ImageInputs) -> bool:
+    """The next question whether the registry holds this image is put to the registry; false for one that it never
+    holds."""
+    if wanted := wanted_of(inputs, run.snapshot().platform):
+        run.share.forget(wanted)
+    return wanted is not None
+
+
+def _file(run: Run, decision: Decision) -> Path:
+    inputs = decision.inputs
+    return lock.of_engine(run.engine.address, "image", inputs.fingerprint or inputs.input_digest)
+
+
+def _who(run: Run) -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # nobody with a name
+        user = str(os.geteuid())
+    return f"the run of {user} in {run.files[0].parent} (process {os.getpid()})"

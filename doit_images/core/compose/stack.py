@@ -1,0 +1,236 @@
+"""What does Compose run, and how is it told?
+
+The exact command lines of ``docker compose``, and what its answer to ``config`` says of each service that it would
+run. Compose creates and removes containers; what became of them is looked at through the engine (``containers``).
+Nothing of a service's environment is kept: it may hold secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.shapes import fits
+
+
+@dataclass(frozen=True)
+class Command:
+    """What ``sync+exec`` runs in the containers of a service, and as whom; ``environment`` may hold secrets."""
+
+    words: tuple[str, ...]
+    user: str = ""
+    privileged: bool = False
+    working_dir: str = ""
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Sync:
+    """A rule of ``develop.watch``: what is done when ``path`` changes. ``target`` is where it lies in the container.
+
+    Of what lies in ``path`` it covers what an ``include`` matches (all, if there is none) and no ``ignore`` does.
+    """
+
+    action: str
+    path: Path
+    target: str = ""
+    ignore: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    command: Command | None = None
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service as Compose resolved it.
+
+    ``replicas`` is how many containers it has when the stack is up (0 for an image that others build on),
+    ``builds`` whether it has a ``build:`` section, ``volumes`` where the engine's name of each named volume is mounted,
+    ``ports`` the ports of the container that are published. ``context`` and ``dockerfile`` are those of the build,
+    absolute, where they are on this machine.
+    """
+
+    name: str
+    image: str
+    builds: bool
+    replicas: int
+    volumes: Mapping[str, str]
+    ports: tuple[int, ...] = ()
+    watch: tuple[Sync, ...] = ()
+    context: Path | None = None
+    dockerfile: Path | None = None
+
+
+@dataclass(frozen=True)
+class Compose:
+    """One Compose project, as the ``docker compose`` command is told about it: files, name ("": as the files say) and
+    environment."""
+
+    files: tuple[Path, ...]
+    project: str
+    environ: Mapping[str, str]
+
+    @property
+    def directory(self) -> Path:
+        """The project's folder, where Compose looks for ``.env`` and relative paths start."""
+        return self.files[0].parent
+
+    def argv(self, *words: str) -> list[str]:
+        """The command line of ``docker compose`` with these words, for this project and none else."""
+        argv = ["docker", "compose"]
+        for file in self.files:
+            argv += ["--file", str(file)]
+        # An override may lie in another folder; the first file's is the project's.
+        argv += ["--project-directory", str(self.directory)]
+        return [*argv, *(["--project-name", self.project] if self.project else []), *words]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of these commands: the files are said by ``--file``, and never once more."""
+        return {name: value for name, value in self.environ.items() if name != "COMPOSE_FILE"}
+
+    def config(self) -> dict[str, Any]:
+        """What ``docker compose config`` says of this project with its active profiles; ``UserError`` with its own
+        words when it refuses the files."""
+        variables = self.directory / ".env"
+        if variables.exists() and not variables.is_file():  # Compose would wait for whoever writes into a pipe
+            raise UserError("this is no file", where=str(variables))
+        return self._answer(self.argv("config", "--format", "json"))
+
+    def values(self, names: Iterable[str]) -> dict[str, str]:
+        """What this environment and Compose's env files set these variables to, as Compose reads them; without those
+        that none of them sets. ``UserError`` as ``config``."""
+        asked = {"image": "asked", "environment": [name.replace("$", "$$") for name in names]}
+        argv = ["docker", "compose", "--file", "-", "--project-directory", str(self.directory)]
+        text = json.dumps({"name": "asked", "services": {"asked": asked}})
+        answer = self._answer([*argv, "config", "--format", "json"], text.encode())
+        given: Mapping[str, str | None] = answer["services"]["asked"]["environment"]
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _answer(self, argv: Sequence[str], stdin: bytes | None = None) -> dict[str, Any]:
+        done = commands.run(argv, cwd=self.directory, env=self.env, stdin=stdin)
+        if done.status and re.search("is not a docker command|unknown (shorthand )?flag", done.stderr):
+            raise UserError("Docker Compose v2 is not installed", remedy="install the docker-compose-plugin")
+        if done.status:
+            raise UserError(f"Compose refuses it: {done.why}", where=str(self.files[0]))
+        # Compose doubles every `$` of its answer, so that the answer can itself be interpolated.
+        answer: dict[str, Any] = json.loads(done.stdout.replace("$$", "$"))
+        return answer
+
+    def services(self) -> dict[str, Service]:
+        """The services of this project; ``UserError`` as ``config``."""
+        return services_of(self.config())
+
+    def run(self, *words: str) -> commands.Done:
+        """Run a command for this project and catch what it says."""
+        return commands.run(self.argv(*words), cwd=self.directory, env=self.env)
+
+
+def create_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
+    """Create what is missing and recreate what changed, in the order of ``depends_on``, and start nothing of it. Never
+    builds: the plan does."""
+    return compose.argv("--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull", *services)
+
+
+def start_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
+    """Start what is there and does not run, in the order and on the conditions of ``depends_on``."""
+    return compose.argv("--progress", "plain", "start", *services)
+
+
+def down_argv(project: str, *, volumes: bool) -> list[str]:
+    """Remove what carries the project's label: containers and networks, with ``volumes`` its data too. Without the
+    files, whose volumes Compose would remove by their names, whoever's they are."""
+    words = ["--progress", "plain", "--project-name", project, "down", "--remove-orphans"]
+    return ["docker", "compose", *words, *(["--volumes"] if volumes else [])]
+
+
+def logs_argv(
+    compose: Compose,
+    services: Sequence[str] = (),
+    *,
+    follow: bool = False,
+    tail: str = "all",
+    since: str = "",
+    color: bool = False,
+) -> list[str]:
+    """Print what containers wrote. ``color`` for a terminal: the command itself only sees a pipe."""
+    words = ["--ansi", "always" if color else "never", "--profile", "*", "logs", "--tail", tail]
+    words += ["--follow"] if follow else []
+    words += ["--since", since] if since else []
+    return compose.argv(*words, *services)
+
+
+def restart_argv(compose: Compose, services: Sequence[str]) -> list[str]:
+    """Restart the containers of these services, and of no service that depends on them."""
+    return compose.argv("--progress", "plain", "restart", "--no-deps", *services)
+
+
+def services_of(config: Mapping[str, Any]) -> dict[str, Service]:
+    """The services in Compose's answer to ``config --format json``, by name. ``UserError`` for an answer of a form that
+    no Compose is known to give."""
+    try:
+        services = _services(config)
+        odd = [name for name, service in services.items() if not fits(service, Service)]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        odd = [f"{type(error).__name__}: {error}"]
+    if odd:
+        raise UserError(f"Compose's answer has a form that is not known here: {', '.join(odd)}")
+    return services
+
+
+def _services(config: Mapping[str, Any]) -> dict[str, Service]:
+    volumes = {key: str((value or {}).get("name") or key) for key, value in (config.get("volumes") or {}).items()}
+    declared: Mapping[str, Any] = config.get("services") or {}
+    return {name: _service(name, service, config["name"], volumes) for name, service in sorted(declared.items())}
+
+
+def _service(name: str, declared: Mapping[str, Any], project: str, volumes: Mapping[str, str]) -> Service:
+    replicas = declared.get("scale")
+    if replicas is None:
+        replicas = (declared.get("deploy") or {}).get("replicas")
+    build = declared.get("build") or {}
+    context = Path(build.get("context") or "")
+    named = "" if build.get("dockerfile_inline") else build.get("dockerfile") or "Dockerfile"
+    mounts = [mount for mount in declared.get("volumes") or () if mount.get("type") == "volume" and mount.get("source")]
+    return Service(
+        name=name,
+        image=declared.get("image") or f"{project}-{name}",
+        builds=bool(declared.get("build")),
+        replicas=1 if replicas is None else int(replicas),
+        volumes={mount["target"]: volumes.get(mount["source"], mount["source"]) for mount in mounts},
+        ports=tuple(sorted({int(port["target"]) for port in declared.get("ports") or ()})),
+        watch=tuple(_syncs((declared.get("develop") or {}).get("watch") or ())),
+        context=context if context.is_absolute() else None,
+        dockerfile=context / named if context.is_absolute() and named else None,
+    )
+
+
+def _syncs(rules: Iterable[Mapping[str, Any]]) -> Iterable[Sync]:
+    for rule in rules:
+        yield Sync(
+            action=rule["action"],
+            path=Path(rule["path"]),
+            target=rule.get("target") or "",
+            ignore=tuple(rule.get("ignore") or ()),
+            include=tuple(rule.get("include") or ()),
+            command=_command(rule.get("exec") or {}),
+        )
+
+
+def _command(hook: Mapping[str, Any]) -> Command | None:
+    words = tuple(hook.get("command") or ())
+    environment = {name: value for name, value in (hook.get("environment") or {}).items() if value is not None}
+    if not words:
+        return None
+    return Command(
+        words=words,
+        user=str(hook.get("user") or ""),
+        privileged=bool(hook.get("privileged")),
+        working_dir=hook.get("working_dir") or "",
+        environment=tuple(environment.items()),
+    )

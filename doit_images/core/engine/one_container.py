@@ -1,0 +1,46 @@
+"""A container that lasts only as long as the command in it, and goes whatever becomes of us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from doit_images.core.base import commands, leftovers
+from doit_images.core.engine.client import Engine
+from doit_images.core.engine.endpoint import leading_to
+
+KIND = "container"
+"""The kind of what ``leftovers`` keeps of it: the engine's address and the name follow."""
+_PREFIX = "vllm-swarm-once-"
+
+
+@contextlib.contextmanager
+def created(engine: Engine, *words: str, env: dict[str, str] | None = None) -> Iterator[str]:
+    """For the block: the name of a container that ``docker create`` makes of these words. ``env`` is what that command
+    gets beside its own environment, for ``--env NAME``: what others may read holds no value. Raises ``UserError``."""
+    name = f"{_PREFIX}{os.urandom(6).hex()}"
+    leftovers.made(KIND, engine.address, name)
+    try:
+        argv = ["docker", "create", "--name", name, "--pull", "never", *words]
+        commands.run(argv, env={**leading_to(engine.address), **(env or {})}).checked("no container can be made")
+        yield name
+    finally:
+        remove(engine.address, name)
+        leftovers.gone(KIND, engine.address, name)
+
+
+def take(engine: Engine, name: str, path: str, file: Path) -> bool:
+    """Copy a file out of a container, whether it runs or not; whether there was one."""
+    argv = ["docker", "cp", f"{name}:{path}", str(file)]
+    return commands.run(argv, env=leading_to(engine.address)).status == 0 and file.is_file()
+
+
+def remove(address: str, name: str) -> bool:
+    """Remove a container of this kind with all that is its own; whether it was there."""
+    if not name.startswith(_PREFIX):
+        return False
+    argv = ["docker", "rm", "--force", "--volumes", name]
+    done = commands.run(argv, env=leading_to(address), cleanup=True)
+    return done.status == 0 and name in done.stdout

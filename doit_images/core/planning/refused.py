@@ -1,0 +1,76 @@
+"""Which names of a context does the engine's BuildKit refuse?
+
+From 0.17 on, which is in Engine 27.4, it refuses all that are no UTF-8: of files, and what links lead to. Older ones
+build them. What is not sent, because nothing copies it or an ignore file hides it, is no problem for either.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import Decision
+
+_SINCE = (27, 4)
+
+
+def without(decided: Mapping[str, Decision], engine: str) -> dict[str, Decision]:
+    """The same decisions, parents first, where what an engine of this version refuses to build is broken, and what
+    needs it."""
+    decisions: dict[str, Decision] = {}
+    for name, decision in decided.items():
+        why = problem(decision.inputs, engine) if decision.builds else ""
+        held_up = (parent for parent in decision.inputs.parents.values() if decisions[parent].action == Action.BROKEN)
+        if not why and (parent := next(held_up, "")):
+            why = f"needs `{parent}`, which is broken"
+        if why and decision.action != Action.BROKEN:
+            decision = Decision(name, Action.BROKEN, (why,), replace(decision.inputs, problem=why))
+        decisions[name] = decision
+    return decisions
+
+
+def problem(inputs: ImageInputs, engine: str) -> str:
+    """Why an engine of this version (``28.5.2``) cannot build this image; "" if nothing stands in its way, or if the
+    version does not say."""
+    path = next(_odd(inputs), "") if refuses(engine) else ""
+    if not path:
+        return ""
+    what = f"the BuildKit of Engine {engine} refuses names that are no UTF-8"
+    return f"{what}: {readable(path)} (rename it, or hide it in the ignore file)"
+
+
+def refuses(engine: str) -> bool:
+    """Whether an engine of this version has a BuildKit that refuses such names."""
+    version = re.match(r"(\d+)\.(\d+)\.", engine)
+    return version is not None and (int(version[1]), int(version[2])) >= _SINCE
+
+
+def readable(path: str) -> str:
+    r"""A path with the bytes that are no UTF-8 as ``\xff``.
+
+    >>> readable(os.fsdecode(b"a/\xff"))
+    'a/\\xff'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _odd(inputs: ImageInputs) -> Iterator[str]:
+    """The inputs whose name, or what they lead to, is no UTF-8."""
+    for part in filter(lambda part: part.sent, inputs.parts):
+        for entry in part.selection.entries():
+            path = f"{part.root}/{entry.path}"
+            texts = (entry.path, os.readlink(path)) if entry.kind == "link" else (entry.path,)  # noqa: PTH115 as it is
+            if not all(map(_is_text, texts)):
+                yield os.path.relpath(path, inputs.directory)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,316 @@
+"""What is disk spent on, and what of it must stay?
+
+Everything that pruning may look at, as ``prune.Item``: old results in the engine (our ``in-`` tags), the build cache of
+the engine or of the dedicated builder, local cache folders, layouts that images travel through, and our own logs
+and records. What is not ours is not in the list at all, but for the engine's build cache, which has no owners.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from doit_images.core.base import commands, places
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.references import KEPT, kind_of, path_of, repository, tag_of
+from doit_images.core.base.timestamps import epoch_seconds
+from doit_images.core.building import build_target, context, parents
+from doit_images.core.engine import temporary_tag
+from doit_images.core.engine.client import CacheRecord, LocalImage, normalise
+from doit_images.core.engine.labels import INPUT_DIGEST
+from doit_images.core.engine.layers import chained, parts_of
+from doit_images.core.history.store import KEEP
+from doit_images.core.planning import checkouts
+from doit_images.core.planning.action import Action
+from doit_images.core.run import Run
+from doit_images.pruning.prune import Item, Kind
+
+# A build on another machine that uses this engine holds no lock that is seen here. None takes longer.
+_PASSING_SECONDS = 86400.0
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_DAY = 86400
+_SPANS = {
+    "second": 1, "minute": 60, "hour": 3600, "day": _DAY, "week": 7 * _DAY, "month": 30 * _DAY, "year": 365 * _DAY,
+}  # fmt: skip
+
+
+def all_items(run: Run) -> list[Item]:
+    """Everything, as it is now. Raises ``UserError`` when the engine does not answer; a dedicated builder that does not
+    answer has nothing."""
+    now = time.time()
+    mine = images(run, now)
+    items = [*mine, *engine_cache(run.engine.build_cache(), now, layers=_layers(run, mine))]
+    items += names(run, mine, now)
+    if run.settings.dedicated_builder:
+        items += builder_cache(run, now)
+    return [*items, *files(run, now)]
+
+
+def images(run: Run, now: float) -> list[Item]:
+    """The images of this project in the engine, those of old fingerprints and those that are needed."""
+    snapshot, users, needed = run.snapshot(), run.engine.users(), _needed(run)
+    past = run.history.recent(limit=KEEP)
+    used: dict[str, float] = defaultdict(float)
+    for build in past:
+        used[build.image_id] = max(used[build.image_id], build.ended)
+    rebuild_cost = {build.image_id: build.seconds for build in reversed(past) if build.action == Action.BUILD}
+    repositories = _repositories(run)
+    items = []
+    for local_image in {local_image.id: local_image for local_image in snapshot.every()}.values():
+        if not (INPUT_DIGEST in local_image.labels and _belongs(local_image, repositories, used)):
+            continue
+        idle = now - max(used[local_image.id], local_image.created)
+        why = needed.get(local_image.id) or _in_use(local_image, users, repositories, now)
+        layers = parts_of(chained(run.engine.layers(local_image.id)))
+        name = " ".join(local_image.tags) or local_image.id[:19]
+        cost = rebuild_cost.get(local_image.id, 0.0)
+        items.append(Item(local_image.id, Kind.IMAGE, name, layers, idle, cost, why, refs=local_image.tags))
+    return items
+
+
+def _needed(run: Run) -> dict[str, str]:
+    """The images that the plan needs, here or in another checkout, by id, each with why."""
+    snapshot, needed = run.snapshot(), dict[str, str]()
+    for decision in run.decisions().values():
+        image = decision.inputs.image
+        for ref in (*image.names, tag_of(image.ref, decision.inputs.fingerprint)):
+            if local_image := snapshot.get(ref):
+                needed.setdefault(local_image.id, f"it is `{ref}`")
+        if decision.local_image:
+            needed.setdefault(decision.local_image.id, f"the plan needs it for `{decision.name}`")
+    for ref, folder in checkouts.needs(run.folder):
+        if local_image := snapshot.get(ref):
+            needed.setdefault(local_image.id, f"it is needed in {folder}")
+    return needed
+
+
+def names(run: Run, items: Iterable[Item], now: float) -> list[Item]:
+    """The temporary names of killed builds on images that stay: only the name can go."""
+    repositories = _repositories(run)
+    left_over = []
+    for ref in [ref for item in items if item.needed for ref in item.refs]:
+        given = temporary_tag.given(ref)
+        if given is not None and repository(ref) in repositories:
+            why = "" if now - given > _PASSING_SECONDS else "a build may be using it"
+            left_over.append(Item(ref, Kind.NAME, ref, idle=now - given, needed=why, refs=(ref,)))
+    return left_over
+
+
+def engine_cache(
+    records: Sequence[CacheRecord],
+    now: float,
+    kind: Kind = Kind.ENGINE,
+    layers: Mapping[str, tuple[int, float]] | None = None,
+) -> list[Item]:
+    """The records of a build cache. They belong to nobody: whoever uses this BuildKit shares them.
+
+    ``layers`` are the layers of our images with their bytes and when they were made: a record that an image shares
+    occupies the layer's bytes, not its own. Those of others' images cost nothing.
+    """
+    above: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        for parent in record.parents:
+            above[parent].append(record.id)
+    same = layers_of(records, layers or {})
+    return [
+        Item(
+            key=record.id,
+            kind=kind,
+            name=f"{record.id[:12]} {record.what[:60]}",
+            parts={same.get(record.id, record.id): 0 if record.shared and record.id not in same else record.size},
+            idle=now - record.used,
+            rebuild_cost=float(record.uses),
+            needed="a build uses it" if record.busy else "",
+            above=tuple(above[record.id]),
+        )
+        for record in records
+    ]
+
+
+def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, float]]) -> dict[str, str]:
+    """Which layer a shared record is, by its id. The engine does not say: it is one of as many bytes, and of several
+    such the one that comes at the same place in time."""
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for digest in sorted(layers, key=lambda digest: layers[digest][1], reverse=True):
+        by_size[layers[digest][0]].append(digest)
+    layer_of = {}
+    shared = (record for record in records if record.shared and record.size)
+    for record in sorted(shared, key=lambda record: record.made):
+        if by_size.get(record.size):
+            layer_of[record.id] = by_size[record.size].pop()
+    return layer_of
+
+
+def builder_cache(run: Run, now: float) -> list[Item]:
+    """The records of the dedicated builder's cache."""
+    return engine_cache(_builder_records(run, now), now, Kind.BUILDER)
+
+
+def cache_records(run: Run) -> Sequence[CacheRecord]:
+    """The records of the cache of the BuildKit that builds. ``UserError`` where the engine does not answer; none of a
+    dedicated builder that does not."""
+    return _builder_records(run, time.time()) if run.settings.dedicated_builder else run.engine.build_cache()
+
+
+def _builder_records(run: Run, now: float) -> list[CacheRecord]:
+    argv = ["docker", "buildx", "du", "--builder", run.settings.builder_name, "--verbose"]
+    done = commands.run(argv, env=run.environ)
+    return read_du(done.stdout, now) if done.status == 0 else []
+
+
+def read_du(text: str, now: float) -> list[CacheRecord]:
+    """The records in what ``docker buildx du --verbose`` prints. Its sizes and ages are rounded."""
+    records = []
+    for block in text.split("\n\n"):
+        fields: dict[str, list[str]] = defaultdict(list)
+        last = ""
+        for line in block.splitlines():
+            key, colon, value = line.partition(":")
+            if colon and re.fullmatch(r"[A-Z][A-Za-z ]+", key):
+                last = key
+                fields[last].append(value.strip())
+            elif last and line.strip():
+                fields[last].append(line.strip("\t -"))  # further parents stand below the first
+        if not fields.get("ID"):
+            continue
+        used = " ".join(fields["Last used"])
+        records.append(
+            CacheRecord(
+                id=fields["ID"][0],
+                parents=tuple(parent for parent in (*fields["Parent"], *fields["Parents"]) if parent),
+                what=" ".join(fields["Description"] or fields["Type"]),
+                size=_bytes(" ".join(fields["Size"])),
+                used=now - _ago(used) if used else epoch_seconds(" ".join(fields["Created at"])),
+                uses=int(" ".join(fields["Usage count"]) or 0),
+                busy=fields["Reclaimable"] == ["false"],
+                shared=fields["Shared"] == ["true"],
+                made=epoch_seconds(" ".join(fields["Created at"])),
+            )
+        )
+    return records
+
+
+def files(run: Run, now: float) -> list[Item]:
+    """Local caches, layouts that images travel through, links to contexts, the logs and records of images that are no
+    more, and what older versions left."""
+    folder = run.folder
+    expected = run.expected.builds
+    items = []
+    cache = build_target.cache_folder(run)
+    for index in sorted(cache.glob("*/*/index.json")):
+        image = index.parent.parent.name
+        items.append(_folder(Kind.LOCAL, index.parent, f"{image} {index.parent.name}", now, expected.get(image, 0.0)))
+    results = build_target.results_folder(folder)
+    for index in sorted((*results.glob("*/index.json"), *results.glob("bases/*/index.json"))):
+        name = str(index.parent.relative_to(results))
+        several = name in run.project.images and len(run.project.images[name].platforms) > 1
+        why = "it holds further platforms of the image" if several else ""
+        items.append(replace(_folder(Kind.LAYOUT, index.parent, name, now, 1.0), needed=why))
+    for other in sorted(path.parent for path in run.common.glob("*/project.json")):
+        idle = now - other.stat().st_mtime
+        if checkouts.gone(other):
+            items.append(_folder(Kind.OWN_FILE, other, f"{other.name}, whose Compose file is gone", now, 0.0))
+        elif other != folder and idle > run.settings.cache_max_age:
+            # Where each job has a COMPOSE_PROJECT_NAME of its own, these would only become more.
+            items.append(_folder(Kind.OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
+    items += _of_older_versions(run.common, cache, now)
+    for link in context.links(run.common):
+        why = "" if context.unused(link) else "a build may be using it"
+        name = f"contexts/{link.name}, a link for builds"
+        items.append(Item(str(link), Kind.OWN_FILE, name, idle=now - link.lstat().st_mtime, needed=why))
+    for path in sorted((*folder.glob("logs/*"), *folder.glob("images/*.json"))):
+        if path.is_file():
+            current = path.name.removesuffix(path.suffix) in run.project.images
+            why = "it tells what is here" if current and path.suffix == ".json" else ""
+            parts, idle = {str(path): path.stat().st_size}, now - path.stat().st_mtime
+            items.append(Item(str(path), Kind.OWN_FILE, str(path.relative_to(folder)), parts, idle, 1.0, why))
+    return items
+
+
+def _layers(run: Run, items: Iterable[Item]) -> dict[str, tuple[int, float]]:
+    """The layers of images, with their bytes and when the first image that has them was made."""
+    made = {local_image.id: local_image.created for local_image in run.snapshot().every()}
+    layers: dict[str, tuple[int, float]] = {}
+    for item in sorted(items, key=lambda item: made[item.key]):
+        for digest, size in item.parts.items():
+            layers.setdefault(digest, (size, made[item.key]))
+    return layers
+
+
+def _belongs(local_image: LocalImage, repositories: set[str], used: Mapping[str, float]) -> bool:
+    """Whether an image is this project's: by a name of its own, or, without any name, by being in its history."""
+    if not local_image.tags:
+        return local_image.id in used
+    return not set(local_image.tags).isdisjoint(_own_names(local_image, repositories))
+
+
+def _repositories(run: Run) -> set[str]:
+    """The repositories that hold nothing but this project's images: its own, and those that stand for them where a
+    build is told its parents and where images are pushed to."""
+    own = {repository(normalise(image.ref)) for image in run.project.images.values()}
+    hosts = [host for host in (parents.HOST, run.settings.cache_registry) if host]
+    return own | {f"{host}/{path_of(name)}" for host in hosts for name in own}
+
+
+def _own_names(local_image: LocalImage, repositories: set[str]) -> list[str]:
+    """Those of an image's names that are of use to these tasks alone: those of builds, and those of fingerprints where
+    its own is one of them."""
+    proven = not repositories.isdisjoint(local_image.proofs)
+    mine = [name for name in local_image.tags if repository(name) in repositories]
+    return [
+        name
+        for name in mine
+        if (proven and kind_of(name.rpartition(":")[2]) == KEPT) or temporary_tag.given(name) is not None
+    ]
+
+
+def _in_use(local_image: LocalImage, users: Mapping[str, tuple[str, ...]], repositories: set[str], now: float) -> str:
+    if local_image.id in users:
+        return f"the container {users[local_image.id][0]} was made from it"
+    own = _own_names(local_image, repositories)
+    if others := [name for name in local_image.tags if name not in own]:
+        return f"it is also called `{others[0]}`"
+    given = (when for tag in local_image.tags if (when := temporary_tag.given(tag)) is not None)
+    return "a build may be making or using it" if any(now - when < _PASSING_SECONDS for when in given) else ""
+
+
+def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
+    """What lies straight in ``.doit-images``, where nobody looks any more; not where ``CACHE_DIR`` says that it is of
+    use."""
+    for path in (common.resolve() / name for name in places.OF_OLDER_VERSIONS):
+        of_use = path.is_relative_to(cache) or cache.is_relative_to(path)
+        if of_use or path.is_symlink() or not path.exists():
+            continue
+        files = [path] if path.is_file() else list(_walk(path))
+        used = max(file.stat().st_mtime for file in files or [path])
+        parts = {str(path): path.stat().st_size for path in files}
+        yield Item(str(path), Kind.OWN_FILE, f"{path.name}, of an older version", parts, now - used)
+
+
+def _folder(kind: Kind, folder: Path, name: str, now: float, rebuild_cost: float) -> Item:
+    parts = {str(path): path.stat().st_size for path in _walk(folder)}
+    used = max(path.stat().st_mtime for path in (folder, folder / "index.json") if path.exists())
+    return Item(str(folder), kind, name, parts, now - used, rebuild_cost)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"([\d.]+)\s*(B|kB|MB|GB|TB)", text)
+    if not match:
+        raise UserError(f"docker buildx du shows a size that is not known here: {text!r}")
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+def _ago(text: str) -> float:
+    """``3 minutes ago``, ``About an hour ago``, ``Less than a second ago`` in seconds."""
+    match = re.search(r"(\d+|an?)\s+(second|minute|hour|day|week|month|year)", text)
+    if not match:
+        return 0.0
+    return (1 if match[1].startswith("a") else int(match[1])) * float(_SPANS[match[2]])

@@ -1,0 +1,233 @@
+"""How do results get to a machine that shares no network with this one?
+
+``cache_export FOLDER`` writes the fresh images, with their fingerprints' tags, and the local cache; ``cache_import
+FOLDER`` takes them in elsewhere, where a plan that computes the same fingerprints then has nothing to build. What is
+in the folder is checked against the signature, the digests in ``export.json`` and the names of fingerprints before the
+engine sees any of it (``archive_check``), and what the engine then has against its labels.
+
+    FOLDER/export.json      what it is, from which platform, every file with its size and sha256
+    FOLDER/export.json.sigstore.json  the signature of that, where this machine has a key (``trusted``)
+    FOLDER/images.tar       docker save of all images together: layers that they share are in it once
+    FOLDER/cache/…          the local cache backend's folders, if there are any
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from doit_images.core.base import commands, leftovers
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.formatting import size_text
+from doit_images.core.base.references import digest_of, tag_of
+from doit_images.core.building import cache_mounts
+from doit_images.core.building.build_target import cache_folder
+from doit_images.core.engine.client import LocalImage
+from doit_images.core.engine.endpoint import leading_to
+from doit_images.core.engine.labels import FINGERPRINT
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.agreement import Verdict
+from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.wanted import wanted_of
+from doit_images.core.run import Run
+from doit_images.share import trusted
+from doit_images.share.archive_check import check_files, check_images
+from doit_images.share.signing import NotSigned
+
+INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
+SIGNATURE = f"{INDEX}.sigstore.json"
+_ARCHIVE = "archive"  # stands in a signature where a result has its fingerprint
+_FORMAT = 1
+
+
+def export(run: Run, folder: Path) -> str:
+    """Write the fresh images and the local cache to a folder, whole or not at all; returns what was written, in words.
+    ``UserError`` when no image is fresh, or something else is in the folder."""
+    leftovers.refuse_foreign(folder, INDEX, "an earlier export")
+    fresh = _fresh(run)
+    if not fresh:
+        raise UserError("no image is fresh, so there is nothing to export", remedy="doit build_optimized")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with leftovers.folder(f".{folder.name}-", folder.parent) as draft:
+        images = [_entry(decision, local_image) for decision, local_image in fresh]
+        run.events.say(f"writing {len(images)} images")
+        _docker(run, "save", "--output", str(draft / IMAGES), *(entry["ref"] for entry in images))
+        cache = cache_folder(run)
+        if cache.is_dir():
+            run.events.say("writing the local cache")
+            shutil.copytree(cache, draft / CACHE)
+        files = {str(path.relative_to(draft).as_posix()): _measured(path) for path in _files(draft)}
+        platform = run.snapshot().platform
+        whole = {"format": _FORMAT, "platform": platform, "images": images, "files": files}
+        text = json.dumps(whole, indent=1).encode()
+        (draft / INDEX).write_bytes(text)
+        trust = trusted.of(run.settings)
+        if trust.need and not trust.cannot_sign:
+            try:
+                (draft / SIGNATURE).write_bytes(trust.sign(digest_of(text), _ARCHIVE, platform))
+            except NotSigned as error:
+                raise UserError(f"the archive could not be signed: {error}") from None
+        leftovers.take_the_place_of(folder, draft)
+    size = sum(entry["size"] for entry in files.values())
+    also = " and the local cache" if cache.is_dir() else ""
+    return f"wrote {len(images)} images{also}, {size_text(size)}, to {folder}"
+
+
+def take_in(run: Run, folder: Path) -> str:
+    """Take in what ``export`` wrote elsewhere; returns what was taken, in words. ``UserError``, with nothing taken,
+    when a file is missing or not what the index says, or is for another platform."""
+    text = _read(folder)
+    index = _index(text, folder)
+    platform = run.snapshot().platform
+    _believe(run, folder, text, platform)
+    if index["platform"] != platform:
+        raise UserError(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
+    run.events.say(f"checking {size_text(sum(entry['size'] for entry in index['files'].values()))}")
+    check_files(folder, index["files"], (INDEX, SIGNATURE))
+    for name, wanted in index["files"].items():
+        path = folder / _inside(name, folder)
+        if not path.is_file():
+            raise UserError(f"{name} is missing", where=str(folder), remedy="export it again")
+        if _measured(path) != wanted:
+            raise UserError(f"{name} is not what was exported: it was changed or damaged", where=str(folder))
+    check_images(folder / IMAGES, index["images"])
+    before = {local_image.id for local_image in run.snapshot().every()}
+    _docker(run, "load", "--quiet", "--input", str(folder / IMAGES))
+    run.changed()
+    taken = 0
+    for entry in index["images"]:
+        local_image = run.snapshot().get(entry["ref"])
+        if local_image is None or local_image.labels.get(FINGERPRINT) != entry["fingerprint"]:
+            raise UserError(
+                f"the archive gave no image {entry['ref']} with that fingerprint", where=str(folder / IMAGES)
+            )
+        taken += local_image.id not in before
+    caches = _take_caches(run, folder, index)
+    return f"took in {taken} images, {len(index['images']) - taken} were here already{caches}"
+
+
+def _take_caches(run: Run, folder: Path, index: dict[str, Any]) -> str:
+    """Add the local caches that are not here; one that is here is newer or the same."""
+    target = cache_folder(run)
+    added = 0
+    caches = {PurePosixPath(*parts[1:3]) for name in index["files"] if (parts := PurePosixPath(name).parts)[0] == CACHE}
+    for cache in sorted(caches):
+        if not (target / cache).exists() and (folder / CACHE / cache).is_dir():
+            shutil.copytree(folder / CACHE / cache, target / cache)
+            added += 1
+    return f", and {added} local caches" if added else ""
+
+
+def _fresh(run: Run) -> list[tuple[Decision, LocalImage]]:
+    """The images that the engine has as the plan says."""
+    fresh = (decision for decision in run.decisions().values() if decision.action == Action.FRESH)
+    return [(decision, decision.local_image) for decision in fresh if decision.local_image]
+
+
+def _entry(decision: Decision, local_image: LocalImage) -> dict[str, Any]:
+    """What the index says of an image: it is in the archive under the tag of the fingerprint that it was built with,
+    which is in its label: that one is looked at where it is taken in, and proves it there."""
+    number = local_image.labels[FINGERPRINT]
+    ref = tag_of(decision.inputs.image.ref, number)
+    return {"name": decision.name, "ref": ref, "fingerprint": number, "id": local_image.id}
+
+
+def _read(folder: Path) -> bytes:
+    try:
+        return (folder / INDEX).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"there is no {INDEX}", where=str(folder), remedy="name what cache_export wrote") from None
+
+
+def _believe(run: Run, folder: Path, index: bytes, platform: str) -> None:
+    """``UserError`` where an index is not signed as the settings ask for: by it all other files are."""
+    signature = folder / SIGNATURE
+    bundles = [signature.read_text(errors="replace")] if signature.is_file() else []
+    if doubt := trusted.of(run.settings).refuses(digest_of(index), _ARCHIVE, platform, bundles):
+        remedy = "export it with a SHARE_KEY of the list, or take it from somebody whom you trust with SHARE_TRUST=any"
+        raise UserError(f"it is not taken: {doubt}", where=str(folder), remedy=remedy)
+
+
+def _index(text: bytes, folder: Path) -> dict[str, Any]:
+    try:
+        index = json.loads(text)
+        known = index["format"] == _FORMAT and index["platform"] and isinstance(index["images"], list)
+        for entry in index["images"]:
+            known = known and all(isinstance(entry[key], str) for key in ("name", "ref", "fingerprint"))
+        for entry in index["files"].values():
+            known = known and isinstance(entry["size"], int) and isinstance(entry["sha256"], str)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        known = False
+    if not known or IMAGES not in index["files"]:
+        raise UserError(f"{INDEX} is not one that this program can read", where=str(folder))
+    return dict(index)
+
+
+def _inside(name: str, folder: Path) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] not in (IMAGES, CACHE) or ".." in parts or PurePosixPath(name).is_absolute():
+        raise UserError(f"{INDEX} names {name!r}, which is no part of an export", where=str(folder))
+    return name
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": file.tell()}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _docker(run: Run, *words: str) -> None:
+    commands.run(["docker", *words], env=leading_to(run.engine.address)).checked(f"docker {words[0]} fails")
+
+
+def export_to(run: Run, mounts: bool, folders: Sequence[str]) -> None:
+    """The action of ``cache_export``: to the folder that is named, else to the shared registry; with ``mounts`` what
+    cache mounts hold. Raises ``UserError``."""
+    if len(folders) > 1:
+        raise UserError("cache_export takes one folder")
+    if mounts:
+        if not folders:
+            raise UserError("cache_export --mounts needs a FOLDER")
+        run.events.say(cache_mounts.pack(run, Path(folders[0]).resolve()))
+        return
+    run.events.say(export(run, Path(folders[0]).resolve()) if folders else push_all(run))
+
+
+def import_from(run: Run, mounts: bool, folders: Sequence[str]) -> None:
+    """The action of ``cache_import``; with ``mounts``, of what ``cache_export --mounts`` wrote; ``UserError``."""
+    if len(folders) != 1:
+        raise UserError("cache_import takes the folder that cache_export wrote")
+    take = cache_mounts.unpack if mounts else take_in
+    run.events.say(take(run, Path(folders[0]).resolve()))
+
+
+def push_all(run: Run) -> str:
+    """Push every fresh image of which the shared registry has no result yet; returns what was pushed, in words.
+    ``UserError`` when there is no registry, it may not be written, or it does not take an image."""
+    from doit_images.share import give
+
+    if not run.settings.cache_registry:
+        raise UserError("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
+    if not run.settings.cache_write:
+        raise UserError("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
+    platform = run.snapshot().platform
+    fresh = _fresh(run)
+    give.give_base(run)
+    run.share.offers({decision.name: decision.inputs for decision, _ in fresh}, platform)  # side by side
+    pushed = 0
+    for decision, local_image in fresh:
+        wanted = wanted_of(decision.inputs, platform)
+        if wanted is None:
+            continue
+        what, shared_image = give.offer(run, decision, wanted, local_image)
+        if not run.share.writes or (what == Verdict.PUSH and shared_image is None):
+            raise UserError(f"{decision.name} could not be pushed to {run.share.address}")
+        pushed += what == Verdict.PUSH
+    return f"pushed {pushed} images to {run.share.address}, {len(fresh) - pushed} needed no push"

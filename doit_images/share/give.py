@@ -1,0 +1,147 @@
+"""What is shared of an image that was built here, and does it count for the others?
+
+The image goes to the registry, unless another machine's result of the same inputs was there first (``agreement``);
+what is known of its build goes to the index.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from doit_images.core.building import build_target
+from doit_images.core.building.events import ImageNoted
+from doit_images.core.engine.client import LocalImage
+from doit_images.core.engine.labels import INPUT_DIGEST
+from doit_images.core.planning.agreement import Verdict, verdict
+from doit_images.core.planning.plan import Decision, own_only, rebuilt
+from doit_images.core.planning.wanted import Wanted, wanted_of
+from doit_images.core.run import Run
+from doit_images.share import index
+from tasks.bases import shared as shared_base
+from tasks.bases.base import made_here
+from tasks.bases.debian import IDENTITY_LABEL
+
+if TYPE_CHECKING:
+    from doit_images.core.planning.shared_image import SharedImage
+    from doit_images.share.transfer import Whole
+
+
+class _Parents:
+    """Pushing what others lack: children of one parent, and images on one base, do it once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.base_given = False
+
+
+def mark(run: Run, decision: Decision) -> str:
+    """The label of a rebuild on purpose: now, or just after the last such rebuild that is known, whose machine's clock
+    may be ahead."""
+    known = [0]
+    if decision.local_image:
+        known.append(rebuilt(decision.local_image.labels))
+    wanted = wanted_of(decision.inputs, run.snapshot().platform)
+    if wanted and run.share.reads and (there := run.share.look({"": wanted}).get("")):
+        known.append(rebuilt(there.labels))
+    return str(max(int(time.time()), 1 + max(known)))
+
+
+def give_base(run: Run) -> None:
+    """Push the base, for each platform, if it was made here before there was a registry, and that has none: what is
+    built on it is of no use to machines that have another."""
+    engine = run.snapshot().platform
+    for platform in (engine, *run.other_base_platforms):
+        number, local_image = run.declared_base.identity(platform), run.declared_base.local_image(platform)
+        if not (local_image and number and local_image.labels.get(IDENTITY_LABEL) == number and made_here(local_image)):
+            continue
+        if shared_base.of(run.settings, run.share, number, platform).push(local_image.id, run.engine):
+            run.changed()
+
+
+def give(
+    run: Run, decision: Decision, local_image: LocalImage, seconds: float, pushed: Whole | None = None
+) -> SharedImage | None:
+    """Share what was built in so many seconds, and is in the registry already where its builder ``pushed`` it; returns
+    the shared result that is to take its place, if one is."""
+    wanted = wanted_of(decision.inputs, run.snapshot().platform)
+    if wanted is None or not (run.share.reads or run.coordinator.on):
+        return None
+    if run.on_base(decision.inputs.bases):
+        parents = run.kept(_Parents)
+        with parents.lock:
+            if not parents.base_given:
+                give_base(run)
+            parents.base_given = True
+    what, shared_image = offer(run, decision, wanted, local_image, pushed)
+    if run.settings.cache_write:
+        made = index.Made(shared_image.digest if shared_image else "", seconds, local_image.size)
+        run.coordinator.index.publish({wanted.fingerprint: made})
+    takes = what == Verdict.TAKE and shared_image and run.share.gives(shared_image) and not own_only(decision.inputs)
+    return shared_image if takes else None
+
+
+def offer(
+    run: Run, decision: Decision, wanted: Wanted, local_image: LocalImage, pushed: Whole | None = None
+) -> tuple[Verdict, SharedImage | None]:
+    """Push an image to where all agree to find it, after the parents that are missing there, if it counts; one that its
+    builder ``pushed`` only gets its name there. Returns what was done and what the registry then holds."""
+    registry = run.share
+    if not registry.reads:
+        return Verdict.KEEP, None
+    on_shared = on_shared_parents(run, decision)
+    registry.forget(wanted)
+    shared_image = registry.look({"": wanted}).get("")
+
+    def content() -> str:
+        return pushed.content if pushed else run.content_of(decision.inputs, local_image)
+
+    def judged() -> Verdict:
+        return verdict(local_image.labels, content, shared_image, on_shared)
+
+    what = judged()
+    if what == Verdict.PUSH and registry.writes and run.coordinator.lost(wanted.turn):
+        run.events.emit(ImageNoted(decision.name, "not pushed: meanwhile another machine has the turn to build it"))
+    elif what == Verdict.PUSH and registry.writes:
+        run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
+        whole = pushed or _in_layout(run, decision, local_image)
+        shared_image = registry.push(wanted, local_image, run.engine, build_target.inline_tags(run), whole)
+        run.changed()
+        # Between the look and the push another machine may have pushed, and be found there now.
+        if shared_image and judged() == Verdict.TAKE:
+            return Verdict.TAKE, shared_image
+    return what, shared_image
+
+
+def _in_layout(run: Run, decision: Decision, local_image: LocalImage) -> Whole | None:
+    """An image that the engine does not hold whole, in its layout."""
+    layout = build_target.layout_of(run, decision.inputs)
+    if layout is None:
+        return None
+    from doit_images.share.transfer import Whole  # most images are of one platform
+
+    index = run.index_of(decision.inputs, local_image)
+    return Whole(index, index, layout)
+
+
+def on_shared_parents(run: Run, decision: Decision) -> bool | None:
+    """Whether the parents that an image was built on are what the registry holds, where those that it lacks are pushed
+    first: nobody else could use the image without them. None if that cannot be known."""
+    platform = run.snapshot().platform
+    pairs = []
+    for context, name in sorted(decision.inputs.parents.items()):
+        parent = run.decide(name)
+        wanted = wanted_of(parent.inputs, platform)
+        if wanted is None:
+            return None
+        with run.kept(_Parents).lock:  # two children of one parent push it once
+            shared_image = run.share.look({name: wanted}).get(name)
+            if parent.local_image and (
+                shared_image is None or shared_image.labels.get(INPUT_DIGEST) != parent.inputs.input_digest
+            ):
+                _, shared_image = offer(run, parent, wanted, parent.local_image)
+        if shared_image is None:
+            return None
+        pairs.append(f"{context}={shared_image.content}")
+    return " ".join(pairs) == decision.parents_label

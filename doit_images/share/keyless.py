@@ -1,0 +1,147 @@
+"""How does a builder sign without a key of its own, by the identity that its CI gives it?
+
+Sigstore's way: a key that lives for minutes, a certificate for it that names whoever showed an identity token (Fulcio),
+and an entry in a log that everybody can read (Rekor). So there is no secret that could be stolen. Who signs tells the
+public that log's readers what is public in the token (for GitHub's Actions the repository and the workflow), and the
+digest. All of it is the library `sigstore`'s, which is installed by who wants this (``requirements-keyless.txt``).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import ROOT
+from doit_images.share.signing import PAYLOAD, Claim, Forged, NotSigned, claim_in, statement_of
+
+if TYPE_CHECKING:
+    from sigstore.models import ClientTrustConfig
+    from sigstore.sign import Signer
+    from sigstore.verify import Verifier
+
+_LOCKS = ("requirements-keyless.txt", "tasks/requirements-keyless.txt")  # here, and where these tasks were adopted
+_SECONDS = 60.0  # for certificate, signature and log together
+_FRESH_SECONDS = 240.0  # tokens and certificates count for five minutes at least
+_LOOK_SECONDS = 0.25
+
+
+class _Late(NotSigned):
+    """There was no signature in time."""
+
+
+class Sigstore:
+    """One instance of Sigstore: the public one, or that of a file (a client's trust configuration, in JSON) that names
+    another's addresses and certificates. The public one's certificates are those that came with the library or that
+    were found by its own tools since: no network is asked for them. ``UserError`` where there is no such file, and
+    without the library."""
+
+    def __init__(self, file: Path | None) -> None:
+        try:
+            from sigstore.models import ClientTrustConfig
+        except ImportError:
+            lock = next((name for name in _LOCKS if (ROOT / name).is_file()), _LOCKS[0])
+            remedy = f"pip install -r {lock}"
+            raise UserError("signatures by identity need the library sigstore", remedy=remedy) from None
+        logging.getLogger("sigstore").setLevel(logging.ERROR)  # that it asks no network is meant
+        self._config: ClientTrustConfig = _config(file) if file else ClientTrustConfig.production(offline=True)
+        self._verifier: Verifier | None = None
+        self._signer: Signer | None = None
+        self._until = 0.0
+        self._silent = ""
+        # Two: what is read waits for no network.
+        self._reading, self._signing = threading.Lock(), threading.Lock()
+
+    def claim_of(self, bundle: str, issuer: str, identity: str) -> Claim:
+        """What was said in a bundle by whom this issuer gave this identity. Raises ``Forged`` if it is no such
+        signature, and if the log does not have it."""
+        from sigstore.errors import Error
+        from sigstore.models import Bundle
+        from sigstore.verify import Verifier, policy
+
+        try:
+            with self._reading:
+                self._verifier = self._verifier or Verifier(trusted_root=self._config.trusted_root)
+            by = policy.Identity(identity=identity, issuer=issuer)
+            kind, payload = self._verifier.verify_dsse(Bundle.from_json(bundle), by)
+        # What nobody has checked is read by it, and not all that is wrong ends in an error of its own.
+        except (Error, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise Forged("not signed by that identity") from None
+        if kind != PAYLOAD:
+            raise Forged("another kind of envelope")
+        return claim_in(payload)
+
+    def sign(self, claim: Claim) -> bytes:
+        """A bundle in which this machine says ``claim``, by the identity that its CI gives it. Raises ``NotSigned``
+        where that does not come to a signature, also not in time, and ``Stopped`` when the run is. An instance that
+        said nothing in its time is asked nothing more: the next image would wait as long."""
+        from sigstore.dsse import Statement
+
+        def signed() -> str:
+            with self._signing:
+                if self._signer is None or time.monotonic() > self._until:
+                    self._signer, self._until = self._new_signer(), time.monotonic() + _FRESH_SECONDS
+                return self._signer.sign_dsse(Statement(statement_of(claim))).to_json()
+
+        if self._silent:
+            raise NotSigned(self._silent)
+        try:
+            return _in_time(signed).encode()
+        except _Late as late:
+            self._silent = str(late)
+            raise
+
+    def _new_signer(self) -> Signer:
+        from sigstore.oidc import IdentityToken, detect_credential
+        from sigstore.sign import Signer, SigningContext
+
+        token = detect_credential()
+        if token is None:
+            raise NotSigned("this machine has no identity token (in GitHub's Actions: `permissions: id-token: write`)")
+        return Signer(IdentityToken(token), SigningContext.from_trust_config(self._config))
+
+
+def _config(file: Path) -> ClientTrustConfig:
+    from sigstore.errors import Error
+    from sigstore.models import ClientTrustConfig
+
+    remedy = "SHARE_SIGSTORE is a client's trust configuration of Sigstore in JSON; without it the public one counts"
+    try:
+        return ClientTrustConfig.from_json(file.read_text())
+    except OSError as error:
+        raise UserError(f"SHARE_SIGSTORE cannot be read: {error.strerror}", where=str(file), remedy=remedy) from None
+    except (Error, ValueError):
+        raise UserError("SHARE_SIGSTORE is not understood", where=str(file), remedy=remedy) from None
+
+
+def _in_time(act: Callable[[], str]) -> str:
+    """The result of ``act``, which asks the network and cannot be told to stop."""
+    result: list[str] = []
+    trouble: list[Exception] = []
+
+    def run() -> None:
+        try:
+            result.append(act())
+        except Exception as error:  # of the library, of requests, of what they make of an answer
+            trouble.append(error)
+
+    thread: Any = threading.Thread(target=run, daemon=True)
+    thread.start()
+    until = time.monotonic() + _SECONDS
+    while thread.is_alive():
+        thread.join(_LOOK_SECONDS)
+        if commands.stopping():
+            raise commands.Stopped
+        if time.monotonic() > until:
+            raise _Late(f"Sigstore did not answer within {_SECONDS:.0f} s")
+    if not trouble:
+        return result[0]
+    if isinstance(trouble[0], NotSigned):
+        raise trouble[0]
+    # Its text may hold an answer, and so anything.
+    raise NotSigned(f"Sigstore did not give a signature ({type(trouble[0]).__name__})")

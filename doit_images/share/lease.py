@@ -1,0 +1,172 @@
+"""Who builds what?
+
+With ``REDIS_URL`` machines that need the same image at the same time build it once: one holds a lease on its
+fingerprint, which it renews while it lives and which runs out when it dies; the others wait, no longer than the build
+can be expected to take, and then pull. Each lease has a number that is higher than all before. Whoever was stopped for
+longer than a lease lasts finds another number in its place, and does not push.
+
+Leases are members of three keys that never expire by themselves, so that a full Redis, which makes room by removing
+what expires, takes none away. The scripts go by the clock of Redis. Without Redis, or while it fails, everything goes
+on: at most work is done twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from doit_images.share.index import Index
+from doit_images.share.redis_client import Store
+
+LEASE_SECONDS = 15.0
+"""How long a lease outlives a holder that does not renew it any more."""
+
+_RENEWALS = 3  # in the time of one lease: two may be lost
+_POLL_SECONDS = 0.5
+_SLACK_SECONDS, _UNKNOWN_SECONDS = 60.0, 900.0
+_FACTOR = 2.0  # how much longer than expected a build may take before it is done here as well
+
+_KEYS = [f"{{vllm-swarm}}:{name}" for name in ("leases", "holders", "lease-number")]
+# In braces: all keys of a script are on one node of a cluster.
+_NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000) "
+# ARGV of both: what, who, milliseconds. Answers [1, number], or [0, holder].
+_TAKE = f"""{_NOW}
+for _, what in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 100)) do
+    redis.call('ZREM', KEYS[1], what); redis.call('HDEL', KEYS[2], what)
+end
+local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local holder = redis.call('HGET', KEYS[2], ARGV[1])
+if holder and until_ and tonumber(until_) > now then
+    local who, number = string.match(holder, '^(.*)#(%d+)$')
+    if who ~= ARGV[2] then return {{0, holder}} end
+    return {{1, tonumber(number)}}
+end
+local number = redis.call('INCR', KEYS[3])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '#' .. number)
+redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
+return {{1, number}}
+"""
+# ARGV: what, holder, milliseconds; 0 gives it back. Answers 0 if it is another's. A Redis that lost everything learns
+# of it anew.
+_KEEP = f"""{_NOW}
+local holder = redis.call('HGET', KEYS[2], ARGV[1])
+if holder and holder ~= ARGV[2] then return 0 end
+if ARGV[3] == '0' then
+    redis.call('ZREM', KEYS[1], ARGV[1]); redis.call('HDEL', KEYS[2], ARGV[1])
+else
+    redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+    redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
+end
+return 1
+"""
+
+
+@dataclass
+class Lease:
+    """A lease on ``what`` as its holder has it; ``lost`` once it was seen to be another's."""
+
+    what: str
+    holder: str
+    lost: bool = False
+
+
+class BuildCoordinator:
+    """The machines that build together, as one of them sees it; ``url`` "" is nobody else.
+
+    ``say`` tells people what goes wrong, once. No method raises for a Redis that fails.
+    """
+
+    def __init__(self, url: str, say: Callable[[str], None], lease_seconds: float = LEASE_SECONDS) -> None:
+        self._store = Store(url, say)
+        self._say = say
+        self._seconds = lease_seconds
+        self._held: dict[str, Lease] = {}
+        self.index = Index(self._store)
+        """What is known of results."""
+
+    @property
+    def on(self) -> bool:
+        """Whether there are others, and Redis has answered so far."""
+        return self._store.on
+
+    @contextlib.contextmanager
+    def acquire(
+        self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool], expected: float | None = None
+    ) -> Iterator[bool]:
+        """Be the only one that builds ``what`` for the block; true if another had the turn first, so that its result
+        may be there.
+
+        ``waits`` is told who is waited for, and keeps it from that by what it raises; ``stopping`` tells whether to
+        give up. ``expected`` are the seconds that the work takes: whoever holds the lease for much longer is not waited
+        for any more.
+        """
+        lease, waited = self._taken(what, waits, stopping, patience(expected))
+        done = threading.Event()
+        renewal = threading.Thread(target=self._renew, args=(lease, done), daemon=True) if lease else None
+        if lease and renewal:
+            self._held[what] = lease
+            renewal.start()
+        try:
+            yield waited
+        finally:
+            done.set()
+            if lease and renewal:
+                renewal.join()
+                self._held.pop(what, None)
+                self._keep(lease, 0.0)
+
+    def holds(self, what: str) -> bool:
+        """Whether this process took a lease on ``what``."""
+        return what in self._held
+
+    def lost(self, what: str) -> bool:
+        """Whether this process took a lease on ``what``, and another has it by now: then its result is not to be
+        pushed. Asks Redis; one that does not answer took nothing away."""
+        lease = self._held.get(what)
+        if lease:
+            self._keep(lease, self._seconds)
+        return lease is not None and lease.lost
+
+    def _taken(
+        self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool], most: float
+    ) -> tuple[Lease | None, bool]:
+        """A lease, and whether it was waited for; None without Redis, when stopping, and when the wait was too long."""
+        who = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(16).hex()}"
+        words = [len(_KEYS), *_KEYS, what, who, round(self._seconds * 1000)]
+        waited, until = False, time.monotonic() + most
+        while not stopping():
+            answer = self._store.do(lambda redis: redis.eval(_TAKE, *words))
+            if not answer:
+                break
+            if answer[0]:
+                return Lease(what, f"{who}#{answer[1]}"), waited
+            waited, holder = True, str(answer[1]).partition(":")[0]
+            if time.monotonic() > until:
+                self._say(f"{holder} takes far longer than expected for an image that is needed: it is built here too")
+                break
+            waits(holder)
+            time.sleep(_POLL_SECONDS)
+        return None, waited
+
+    def _keep(self, lease: Lease, seconds: float) -> None:
+        words = [len(_KEYS), *_KEYS, lease.what, lease.holder, round(seconds * 1000)]
+        if self._store.do(lambda redis: redis.eval(_KEEP, *words)) == 0:
+            lease.lost = True
+
+    def _renew(self, lease: Lease, done: threading.Event) -> None:
+        while not lease.lost and not done.wait(self._seconds / _RENEWALS):
+            self._keep(lease, self._seconds)
+
+
+def patience(expected: float | None) -> float:
+    """The seconds for which another machine's build is waited for, if so many are expected.
+
+    >>> patience(30), patience(None)
+    (120.0, 900.0)
+    """
+    return _UNKNOWN_SECONDS if expected is None else _SLACK_SECONDS + _FACTOR * expected

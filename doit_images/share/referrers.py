@@ -1,0 +1,105 @@
+"""What is attached to an image in a registry, and how is something attached to it?
+
+OCI's referrers (distribution-spec 1.1): a manifest that names the image's as its ``subject``, so that the image and its
+digest stay as they are. A registry that does not know of referrers is told by a tag, ``sha256-<digest>``, which lists
+them: the scheme that the specification gives for those.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from doit_images.core.base import leftovers
+from doit_images.core.base.references import digest_of
+
+if TYPE_CHECKING:
+    from doit_images.share.registry import Registry
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+_EMPTY = "application/vnd.oci.empty.v1+json"
+_TRIES = 5  # to be on a list that others write too
+
+
+class Attachment(NamedTuple):
+    """What to attach: what kind it is, its media type, its bytes, and annotations for whoever lists it."""
+
+    kind: str
+    media_type: str
+    content: bytes
+    annotations: Mapping[str, str]
+
+
+def attach(registry: Registry, path: str, digest: str, attachment: Attachment) -> str:
+    """Attach something to the manifest with this digest of a repository; the digest of what was attached. Raises
+    ``Unavailable`` and ``NoImage``."""
+    subject = registry.raw_manifest(path, digest)
+    media = json.loads(subject).get("mediaType") or MANIFEST
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": attachment.kind,
+        "config": give_blob(registry, path, _EMPTY, b"{}"),
+        "layers": [give_blob(registry, path, attachment.media_type, attachment.content)],
+        "subject": {"mediaType": media, "digest": digest, "size": len(subject)},
+        "annotations": dict(attachment.annotations),
+    }
+    text = json.dumps(manifest, sort_keys=True).encode()
+    own = descriptor(MANIFEST, text)
+    lists_itself = registry.give_manifest(path, own["digest"], MANIFEST, text)
+    if not lists_itself:
+        _list(registry, path, digest, own | {"artifactType": attachment.kind, "annotations": manifest["annotations"]})
+    return str(own["digest"])
+
+
+def _list(registry: Registry, path: str, digest: str, entry: Mapping[str, Any]) -> None:
+    """Add something to the list that a tag holds. It is looked at again afterwards: another machine may have written
+    its own in the same moment."""
+    for _ in range(_TRIES):
+        listed = attached(registry, path, digest)
+        if any(each.get("digest") == entry["digest"] for each in listed):
+            return
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*listed, entry]}
+        registry.give_manifest(path, _tag(digest), INDEX, json.dumps(index, sort_keys=True).encode())
+
+
+def attached(registry: Registry, path: str, digest: str, kind: str = "") -> list[dict[str, Any]]:
+    """The descriptors of all that is attached to a manifest, or of what is of this kind. Raises ``Unavailable`` and
+    ``NoImage``."""
+    listed = registry.listing(path, f"referrers/{digest}", INDEX) if registry.lists_referrers else None
+    if listed is None:
+        registry.lists_referrers = False  # one question for each image, not two
+        listed = registry.listing(path, f"manifests/{_tag(digest)}", INDEX)
+    entries = (listed or {}).get("manifests")
+    descriptors = [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
+    return [each for each in descriptors if not kind or each.get("artifactType") == kind]
+
+
+def content_of(registry: Registry, path: str, digest: str) -> bytes:
+    """The bytes that were attached by the manifest with this digest. Raises ``Unavailable`` and ``NoImage``."""
+    manifest = json.loads(registry.raw_manifest(path, digest))
+    with leftovers.folder("attached-") as folder:
+        file = folder / "content"
+        registry.take_blob(path, manifest["layers"][0]["digest"], file)
+        return file.read_bytes()
+
+
+def give_blob(registry: Registry, path: str, media_type: str, content: bytes) -> dict[str, Any]:
+    """Let a registry hold these bytes; how a manifest names them. Raises ``Unavailable``."""
+    with leftovers.folder("attached-") as folder:
+        file = folder / "content"
+        file.write_bytes(content)
+        described = descriptor(media_type, content)
+        registry.give_blob(path, described["digest"], file)
+    return described
+
+
+def descriptor(media_type: str, content: bytes) -> dict[str, Any]:
+    """How a manifest names these bytes."""
+    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
+
+
+def _tag(digest: str) -> str:
+    return digest.replace(":", "-")

@@ -1,0 +1,400 @@
+"""Which finished images do machines give each other?
+
+With ``CACHE_REGISTRY`` an image is pushed as ``<registry>/<repository>:in-<fingerprint>``, and every machine that
+computes that fingerprint may pull it instead of building it, if its labels say that it was made from just that
+(``plan``). A registry that is down, slow, full or refuses makes a run slower, never wrong: it is said once. One answer
+that fails costs one image; only a registry that fails time after time is left alone for the rest of the run, and who
+may not push still pulls. Whose results are taken, ``trusted`` says: what is not signed as it must be counts as not
+being there.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from doit_images.core.base import commands, platforms
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import Settings
+from doit_images.core.engine import temporary_tag
+from doit_images.core.engine.client import Engine, Gone, LocalImage
+from doit_images.core.inputs.image_inputs import ImageInputs
+from doit_images.core.planning.shared_image import SharedImage
+from doit_images.core.planning.wanted import Wanted, all_wanted
+from doit_images.share import by_docker, reaching, signatures, trusted
+from doit_images.share.no_answer import NoImage, Unavailable
+from doit_images.share.pulse import Pulse
+from doit_images.share.signing import NotSigned
+from doit_images.share.strikes import Strikes
+
+if TYPE_CHECKING:
+    from doit_images.share.index import Index
+    from doit_images.share.registry import Registry
+    from doit_images.share.remembered import Remembered
+    from doit_images.share.transfer import Whole
+
+_AT_ONCE = 24  # requests side by side, each on a connection that is kept
+# What the engine says when it is the image that is wrong: a layer is gone, or is not what its digest says.
+_DAMAGED = re.compile(r"(blob|manifest) unknown|unknown (blob|manifest)|not found|verification failed", re.I)
+# What it says when it is not to be pushed to, which it will say again.
+_FORBIDDEN = re.compile(r"denied|unauthorized|forbidden|authentication required|refuses the credentials", re.I)
+
+
+class Share:
+    """The shared registry as one run uses it; ``address`` "" is none.
+
+    ``write`` is whether images may be pushed, ``say`` tells people what goes wrong with the registry, once, ``trust``
+    whose results count. Its methods raise ``commands.Stopped``, and ``UserError`` where it is the engine that refuses
+    or does not answer.
+    """
+
+    def __init__(
+        self, address: str, write: bool, say: Callable[[str], None], trust: trusted.Trust = trusted.EVERYBODY
+    ) -> None:
+        self.address = address
+        self.trust = trust
+        self._doubted: dict[tuple[str, str], SharedImage] = {}  # what is there, and not signed as it must be
+        self._write = write
+        self._say = say
+        self._known: dict[tuple[str, str], SharedImage | None] = {}
+        self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
+        self._looks, self._pulls, self._pushes = Strikes(3), Strikes(2), Strikes(2)
+        self._pulse = Pulse(lambda seconds: self.registry.ping(seconds), self._tell_gone)
+        self._said: set[str] = set()
+        self._index: Index | None = None
+        self._index_seconds = 0.0
+        self._direct: set[tuple[str, str]] = set()  # what the registry itself is to be asked about
+        self._indexed: dict[tuple[str, str], str] = {}  # what is known from the index only, with its name there
+        self._recalled: set[tuple[str, str]] = set()  # what is known from a run before only
+        self.memory: Remembered | None = None
+        """What earlier runs knew, if that is kept."""
+        self._lock = threading.Lock()
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Its client."""
+        from doit_images.share.registry import Registry  # builds without a registry need none
+
+        return Registry(self.address, insecure=_insecure)
+
+    def ask_first(self, index: Index, seconds: float) -> None:
+        """From now on ask the index before the registry, whose answers are kept there for so long."""
+        self._index, self._index_seconds = index, seconds
+
+    @property
+    def reads(self) -> bool:
+        """Whether there is a registry, and it gives what it has, as far as that was tried."""
+        able = bool(self.address) and not self._pulse.gone and not self._pulls.out
+        return able and not (self._looks.out and not any(self._known.values()))
+
+    @property
+    def writes(self) -> bool:
+        """Whether images may be pushed."""
+        able = self._write and self.reads and not self._looks.out and not self._pushes.out
+        return able and not self.trust.cannot_sign
+
+    def offers(self, inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
+        """What the registry holds for these images, by name; ``platform`` is the engine's."""
+        return self.look(all_wanted(inputs, platform))
+
+    def look(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
+        """Which of these images the registry holds under their fingerprints, asked side by side, once in a run."""
+        if todo := self.unasked(wanted):
+            self._learn(todo)
+        if not self.reads:
+            return {}
+        return {name: shared_image for name, image in wanted.items() if (shared_image := self._known.get(image.key))}
+
+    def unasked(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
+        """Those of these images that ``look`` would have to ask about, which takes its time."""
+        if not self.reads or self._looks.out:
+            return {}
+        return {name: image for name, image in wanted.items() if image.key not in self._known}
+
+    def remembered(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
+        """What earlier runs were told of these images, if that was lately, and of all of them; none once this run asked
+        about one. Enough to know by what is built on them, not to act on: ``pull`` asks the registry first."""
+        keys = {image.key for image in wanted.values()}
+        if not (self.memory and self.reads) or any(key in self._known or key in self._direct for key in keys):
+            return {}
+        recent = self.memory.recent({self._name(key) for key in keys})
+        images = {name: image for name, each in wanted.items() if (image := self._recall(each, recent))}
+        return images if len(images) == len(wanted) else {}
+
+    def forget(self, wanted: Wanted) -> None:
+        """Ask again about an image, the registry itself: another machine may have pushed it since."""
+        self._known.pop(wanted.key, None)
+        self._direct.add(wanted.key)
+
+    def gone(self, path: str, tags: Iterable[str]) -> None:
+        """The registry does not hold these any more, whatever the index says."""
+        for tag in tags:
+            self._known.pop((path, tag), None)
+            if self._index:
+                self._index.drop(self._name((path, tag)))
+
+    def _learn(self, todo: Mapping[str, Wanted]) -> None:
+        """Get to know of these images what the index knows, and else what the registry answers."""
+        from concurrent.futures import ThreadPoolExecutor  # builds without a registry need none
+
+        names = {image.key: self._name(image.key) for image in todo.values()}
+        asked = [name for key, name in names.items() if key not in self._direct]
+        indexed = self._index.shared(asked) if self._index else {}
+        self._recalled.difference_update(names)
+        with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
+            answers = pool.map(lambda image: self._ask(image, indexed.get(names[image.key])), todo.values())
+            for image, shared_image in zip(todo.values(), answers, strict=True):
+                self._known[image.key] = shared_image
+        self._indexed |= {key: name for key, name in names.items() if name in indexed}
+        # Another thread may have forgotten one of them meanwhile.
+        sure = {name: self._known.get(key) for key, name in names.items() if key not in self._recalled}
+        held = {name: known for name, known in sure.items() if known}
+        if self.memory and held:
+            self.memory.keep(held)
+        if self._index and self._write:
+            self._index.keep_shared(
+                {name: known for name, known in held.items() if known != indexed.get(name)}, self._index_seconds
+            )
+
+    def gives(self, shared_image: SharedImage) -> bool:
+        """Whether nobody has tried in vain to pull this in this run."""
+        return shared_image.digest not in self._failed
+
+    def pull(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
+        """Let the engine fetch an image by its digest; returns a reference to it there, "" if that failed. Of several
+        platforms it fetches all, or, where a ``layout`` is to hold them, its own."""
+        from doit_images.share import transfer  # most images are of one platform
+
+        if wanted.key in self._recalled and not self._still(wanted, shared_image):
+            return ""
+        ref = f"{self.address}/{wanted.path}@{shared_image.digest}"
+        some = wanted.platform.split(", ")
+        problem = ""
+        temporary_tag.borrow(engine, ref)
+        if layout:
+            problem = self._moved(
+                lambda: transfer.fetch(self.registry, wanted.path, shared_image.digest, layout, _go_on)
+            )
+            some = [platforms.chosen(some, engine.snapshot().platform)]
+        for platform in some:
+            argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
+            problem = problem or self._docker(argv, engine, shared_image.size)
+        if not problem:
+            self._pulls.good()
+            return ref
+        temporary_tag.give_back(engine, ref)
+        damaged = bool(_DAMAGED.search(problem))  # which says nothing of other images
+        if not damaged and self._pulse.stopped():
+            return ""
+        if self._index and (name := self._indexed.pop(wanted.key, "")):  # the registry may have another by now
+            self.forget(wanted)
+            if self._write:
+                self._index.drop(name)
+            return ""
+        self._known[wanted.key] = None
+        self._failed[shared_image.digest] = damaged
+        if not damaged and self._pulls.bad():
+            self._tell(f"does not give what it has ({problem})", "images are built here instead")
+        else:
+            what = f"`{wanted.path}:{wanted.tag}` cannot be pulled from {self.address}"
+            self._say(f"{what}, so this machine does without: {problem}")
+        return ""
+
+    def _still(self, wanted: Wanted, shared_image: SharedImage) -> bool:
+        """Whether the registry still holds what an earlier run was told: by now there may be another, or none."""
+        self._recalled.discard(wanted.key)
+        self.forget(wanted)
+        now = self.look({"": wanted}).get("")
+        return now is not None and now.digest == shared_image.digest
+
+    def refuse(self, wanted: Wanted, why: str) -> None:
+        """What was pulled is not taken: it is built here instead."""
+        shared_image, self._known[wanted.key] = self._known.get(wanted.key), None
+        if shared_image:
+            self._failed[shared_image.digest] = True
+        self._say(f"`{wanted.path}:{wanted.tag}` of {self.address} is not taken, but built here: {why}")
+
+    def push(
+        self,
+        wanted: Wanted,
+        local_image: LocalImage,
+        engine: Engine,
+        also: Iterable[str] = (),
+        whole: Whole | None = None,
+    ) -> SharedImage | None:
+        """Push an image of the engine, or a ``whole`` one, under the tags ``also`` too; what the registry then has."""
+        if not self.writes:
+            return None
+        content = ""
+        if self.trust.need:
+            content = whole.content if whole else engine.config_of(local_image.id).content
+        # What is there already, but for the signature, is only signed.
+        there = signatures.is_just(self._doubted.get(wanted.key), content, local_image)
+        try:
+            problem = "" if there else self._sent(wanted, local_image, engine, (wanted.tag, *also), whole)
+        except Gone as error:
+            self._say(f"`{wanted.path}:{wanted.tag}` is not shared: {error}")
+            return None
+        if problem:
+            if self._pulse.stopped():
+                return None
+            # What is not taken in time is not taken of another image either, after as long a wait.
+            if self._pushes.bad(at_once=bool(_FORBIDDEN.search(problem) or problem.startswith(by_docker.LATE))):
+                self._tell(f"takes nothing ({problem})", "results of this run are not shared")
+            else:
+                self._say(f"`{wanted.path}:{wanted.tag}` could not be pushed to {self.address}: {problem}")
+            return None
+        self._pushes.good()
+        self.forget(wanted)
+        signed = self._signed(wanted, local_image, content) if self.trust.need else None
+        return self.look({"": wanted}).get("") or signed
+
+    def _sent(
+        self, wanted: Wanted, local_image: LocalImage, engine: Engine, tags: Sequence[str],
+        whole: Whole | None,
+    ) -> str:  # fmt: skip
+        """Push an image under these tags; returns what is wrong, "" if nothing is."""
+        if whole:
+            from doit_images.share import transfer
+
+            return self._moved(lambda: transfer.push(self.registry, wanted.path, tags, whole, _go_on))
+        for tag in tags:
+            ref = f"{self.address}/{wanted.path}:{tag}"
+            with temporary_tag.lent(engine, local_image.id, ref):
+                problem = self._docker(["docker", "push", "--quiet", ref], engine, local_image.size)
+            if problem:
+                return problem
+        return ""
+
+    def _signed(self, wanted: Wanted, local_image: LocalImage, content: str) -> SharedImage | None:
+        """Sign what the registry holds, if it is what was built here: whoever may push may have pushed something else
+        since. Returns it; None if it is not, or cannot be signed."""
+        try:
+            held = self.registry.image(wanted.path, wanted.tag, wanted.platform)
+            if held is None or not signatures.is_just(held, content, local_image):
+                return None
+            bundle = self.trust.sign(held.digest, wanted.fingerprint, wanted.platform)
+            signatures.give(self.registry, wanted.path, held.digest, bundle)
+        except (Unavailable, NoImage) as error:
+            if not self._pulse.stopped():
+                what = f"`{wanted.path}:{wanted.tag}` could not be signed"
+                self._say(f"{what}: the shared registry {self.address} {error}")
+            return None
+        except NotSigned as error:
+            self._say(f"`{wanted.path}:{wanted.tag}` could not be signed: {error}")
+            return None
+        return held
+
+    def _moved(self, move: Callable[[], None]) -> str:
+        """Let blobs travel; returns what is wrong, "" if nothing is."""
+        try:
+            move()
+        except (Unavailable, NoImage) as error:
+            late = isinstance(error, Unavailable) and error.silent
+            return f"{by_docker.LATE} time: it {error}" if late else f"it {error}"
+        return ""
+
+    def _name(self, key: tuple[str, str]) -> str:
+        """What an image is called in an index."""
+        return f"{self.address}/{key[0]}:{key[1]}"
+
+    def _recall(self, wanted: Wanted, known: Mapping[str, SharedImage] | None = None) -> SharedImage | None:
+        """What the registry said of an image before, by default at any time, if that would be taken now."""
+        name = self._name(wanted.key)
+        if known is None:
+            known = self.memory.ever([name]) if self.memory else {}
+        image = known.get(name)
+        if image is None or not self.gives(image) or self._judge(wanted, image, image.signatures.values())[1]:
+            return None
+        self._recalled.add(wanted.key)
+        return image
+
+    def _ask(self, wanted: Wanted, indexed: SharedImage | None = None) -> SharedImage | None:
+        if self._looks.out:
+            return self._recall(wanted)
+        try:
+            shared_image, doubt = self._judge(wanted, indexed, indexed.signatures.values()) if indexed else (None, "")
+            # What the index says is checked alike, and where it does not do, the registry is asked.
+            if shared_image is None or doubt:
+                shared_image, doubt = self._held(wanted)
+        except NoImage as error:
+            self._say(f"`{wanted.path}:{wanted.tag}` is built here: the shared registry {self.address} {error}")
+            return None
+        except Unavailable as error:
+            at_first = error.silent and not self._looks.any_good
+            if error.silent and not at_first and self._pulse.stopped():
+                return None
+            if self._looks.bad(at_once=at_first):
+                self._tell(str(error), "images are built here instead")
+            elif not self._looks.out:
+                self._tell(str(error), f"`{wanted.path}:{wanted.tag}` is built here", once=True)
+            return self._recall(wanted)
+        self._looks.good()
+        # What nobody can use is as good as none: a result of this machine may take its place.
+        return None if doubt or (shared_image and self._failed.get(shared_image.digest)) else shared_image
+
+    def _judge(self, wanted: Wanted, image: SharedImage, bundles: Iterable[str]) -> tuple[SharedImage, str]:
+        """An image with what speaks for it, and why it is not taken as what is wanted, "" if it is."""
+        doubt, good = self.trust.judge(trusted.Claimed(image.digest, wanted.fingerprint, wanted.platform), bundles)
+        return (replace(image, signatures=good) if self.trust.need else image), doubt
+
+    def _held(self, wanted: Wanted) -> tuple[SharedImage | None, str]:
+        """What the registry holds, and why it is not taken. Raises ``Unavailable`` and ``NoImage``."""
+        shared_image = self.registry.image(wanted.path, wanted.tag, wanted.platform)
+        if shared_image is None or not self.trust.need:
+            return shared_image, ""
+        attached = signatures.bundles(self.registry, wanted.path, shared_image.digest)
+        shared_image, doubt = self._judge(wanted, shared_image, attached)
+        if doubt:
+            self._doubted[wanted.key] = shared_image
+            sentence = f"`{wanted.path}:{wanted.tag}` of {self.address} is not taken: {doubt}"
+            with self._lock:
+                before, self._said = sentence in self._said, self._said | {sentence}
+            if not before:
+                self._say(sentence)
+        return shared_image, doubt
+
+    def _tell(self, what: str, so: str, once: bool = False) -> None:
+        """Say what is wrong with the registry, and what follows; ``once``: not if it was wrong before."""
+        with self._lock:
+            before, self._said = what in self._said, self._said | {what}
+        if not (once and before):
+            self._say(f"the shared registry {self.address} {'goes on like that' if before else what}: {so}")
+
+    def _tell_gone(self) -> None:
+        so = "images are built here instead, and not shared"
+        self._say(f"the shared registry {self.address} does not answer any more: {so}")
+
+    def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
+        return by_docker.moved(argv, engine, size, self._pulse)
+
+
+def of(
+    settings: Settings, say: Callable[[str], None], index: Index | None = None, memory: Remembered | None = None
+) -> Share:
+    """The shared registry by the settings, the ``index`` before it, with what earlier runs knew, if that is kept.
+    Raises ``UserError`` for a list of trusted builders that is not one."""
+    address = settings.cache_registry
+    share = Share(address, settings.cache_write, say, trusted.of(settings) if address else trusted.EVERYBODY)
+    index, memory = (None, None) if settings.registry_only else (index, memory)  # it alone can say what it keeps
+    if index and address:
+        share.ask_first(index, settings.cache_ask)
+    share.memory = memory
+    return share
+
+
+def _insecure(host: str) -> bool:
+    try:
+        return reaching.insecure(host, Engine().info())
+    except UserError:  # that the engine does not answer is told by whoever needs it
+        return False
+
+
+def _go_on() -> None:
+    if commands.stopping():
+        raise commands.Stopped

@@ -1,0 +1,63 @@
+"""How does a signature get to an image in a registry, and from there to whoever asks?
+
+It is attached to the image (``referrers``). The list of what is attached holds the bundles themselves, as annotations,
+so that one more request for an image is all that a reader needs. Signatures that others attached, as ``cosign sign``
+does, have none: a few of these are fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from doit_images.core.engine.labels import LABEL
+from doit_images.share import referrers
+from doit_images.share.no_answer import NoImage
+from doit_images.share.signing import BUNDLE, PREDICATE
+
+if TYPE_CHECKING:
+    from doit_images.core.engine.client import LocalImage
+    from doit_images.core.planning.shared_image import SharedImage
+    from doit_images.share.registry import Registry
+
+_NOTE = "vllm-swarm.bundle"
+_FETCHED = 4
+
+
+def give(registry: Registry, path: str, digest: str, bundle: bytes) -> None:
+    """Attach a bundle to the manifest with this digest. Raises ``Unavailable`` and ``NoImage``."""
+    notes = {
+        "dev.sigstore.bundle.content": "dsse-envelope",  # as cosign finds it
+        "dev.sigstore.bundle.predicateType": PREDICATE,
+        _NOTE: bundle.decode(),
+    }
+    referrers.attach(registry, path, digest, referrers.Attachment(BUNDLE, BUNDLE, bundle, notes))
+
+
+def bundles(registry: Registry, path: str, digest: str) -> Iterator[str]:
+    """The bundles that are attached to a manifest; nobody has checked them. Raises ``Unavailable`` and ``NoImage``."""
+    others = []
+    for each in referrers.attached(registry, path, digest, BUNDLE):
+        notes = each.get("annotations")
+        note = notes.get(_NOTE) if isinstance(notes, dict) else None
+        if isinstance(note, str):
+            yield note
+        elif isinstance(each.get("digest"), str):
+            others.append(each["digest"])
+    for other in islice(others, _FETCHED):
+        try:
+            yield referrers.content_of(registry, path, other).decode(errors="replace")
+        except (NoImage, ValueError, KeyError, TypeError, IndexError):  # half written: it counts for nothing
+            continue
+
+
+def is_just(held: SharedImage | None, content: str, local_image: LocalImage) -> bool:
+    """Whether what a registry holds is this image, labels and all."""
+    if held is None or not content or held.content != content:
+        return False
+    ours, theirs = (
+        {key: value for key, value in labels.items() if key.startswith(LABEL)}
+        for labels in (local_image.labels, held.labels)
+    )
+    return ours == theirs

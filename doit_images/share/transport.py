@@ -1,0 +1,337 @@
+"""How is a registry asked, so that no answer can hold a run up, fill memory, or be taken for another?
+
+Over few connections, which are used again. A look-up has one ``Limits`` for all that it asks: connecting, headers,
+redirects, tokens and bodies share one deadline and one size, whatever drips. Waiting ends when the run is stopped.
+Everything that is not an answer within these limits is ``Unavailable``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from doit_images.core.base import commands
+from doit_images.core.base.settings import SYSTEM_BUNDLE
+from doit_images.share.no_answer import TooLarge, Unavailable
+from doit_images.share.reaching import Certificates
+
+LARGEST = 8_000_000
+"""Bytes that all answers of one look-up may have together."""
+_SLICE_SECONDS = 0.25  # how often a wait looks whether the run is being stopped
+_PIECE = 1 << 16
+_PAUSES = (0.0, 0.5, 2.0)  # before a request is made again that got no connection
+_REDIRECTS = 5
+_SYSTEM_BUNDLES = (Path(SYSTEM_BUNDLE), Path("/etc/pki/tls/certs/ca-bundle.crt"))  # Debian's, Fedora's
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the engine, too, uses no proxy for these
+_MOVED = (301, 302, 303, 307, 308)
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Limits:
+    """What a look-up may still take: until when, by the monotonic clock, and how many bytes."""
+
+    until: float
+    size: int = LARGEST
+
+    def left(self) -> float:
+        """The seconds that are left. Raises ``TimeoutError`` if none are, and ``Stopped`` when the run is."""
+        if commands.stopping():
+            raise commands.Stopped
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def rest(self, seconds: float) -> None:
+        """Wait for so long, because the registry asked for it: the time does not count. ``Stopped`` when the run is."""
+        self.until += seconds
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.left()
+            time.sleep(min(left, _SLICE_SECONDS))
+
+
+_current: ContextVar[Limits] = ContextVar("limits")
+
+
+@contextlib.contextmanager
+def limited(seconds: float, size: int = LARGEST) -> Iterator[Limits]:
+    """For the block all that is asked takes so many seconds and bytes together; within another such block, its."""
+    if limits := _current.get(None):
+        yield limits
+        return
+    token = _current.set(Limits(time.monotonic() + seconds, size))
+    try:
+        yield _current.get()
+    finally:
+        _current.reset(token)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered. ``body`` is empty where it went into a file."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def json(self) -> Any:
+        """The body as JSON; ``ValueError`` if it is none, or is nested deeper than anything sensible."""
+        try:
+            return json.loads(self.body)
+        except RecursionError:
+            raise ValueError("nested too deep") from None
+
+
+class Transport:
+    """Connections to registries, token servers and stores of blobs. ``certificates`` are those that count beside
+    the system's, and those of this machine; ``connect`` is how many seconds a connection may take."""
+
+    def __init__(self, connect: float, certificates: Certificates = Certificates()) -> None:  # noqa: B008  a tuple
+        self._connect = connect
+        self._certificates = certificates
+        self._managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
+        self._trusted_blindly = ""
+        self._lock = threading.Lock()
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | IO[bytes] | None = None,
+        into: Callable[[bytes], object] | None = None,
+    ) -> Answer:
+        """The answer to one request, over redirects, within the limits of the block around it. A login goes only where
+        it was meant for. The body of a good answer goes piece by piece ``into`` something, if that is given; it may
+        then take a second for so many bytes more. Raises ``Unavailable``, ``TooLarge``, ``Stopped``."""
+        with _translated():
+            for _ in range(_REDIRECTS + 1):
+                raw = self._open(method, url, headers or {}, body)
+                try:
+                    moved = raw.headers.get("Location") if raw.status in _MOVED and body is None else None
+                    if moved is None:
+                        return _read(raw, into if raw.status == 200 else None, bare=method == "HEAD")
+                finally:
+                    raw.release_conn() if raw.closed or raw.length_remaining == 0 else raw.close()
+                url, headers = self._redirected(url, moved, headers or {})
+        raise Unavailable("sends from one address to another without an end")
+
+    @staticmethod
+    def _redirected(url: str, moved: str, headers: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+        """Where a redirect leads, and what may be said there."""
+        there = urljoin(url, moved)
+        before, after = urlsplit(url), urlsplit(there)
+        if (
+            not after.hostname
+            or after.scheme not in ("http", "https")
+            or (before.scheme, after.scheme) == ("https", "http")
+        ):
+            raise Unavailable("sends to an address that cannot be used")
+        if (before.scheme, before.netloc) != (after.scheme, after.netloc):
+            headers = {name: value for name, value in headers.items() if name != "Authorization"}
+        return there, headers
+
+    def _open(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> urllib3.BaseHTTPResponse:
+        manager, limits = self._manager(url), _current.get()
+        for pause in (*_PAUSES, None):
+            left = limits.left()
+            try:
+                return manager.request(
+                    method, url, headers=headers, body=body, redirect=False, retries=False, preload_content=False,
+                    timeout=urllib3.Timeout(connect=min(self._connect, left), read=left), decode_content=False,
+                )  # fmt: skip
+            except urllib3.exceptions.ProtocolError as error:
+                # A connection that was kept, and that the other side has closed; or a registry that is started again.
+                why, closed = error.args[-1], isinstance(error.args[-1], http.client.RemoteDisconnected)
+                repeated = isinstance(why, ConnectionError) and isinstance(body, bytes | None)
+                if pause is None or not repeated or (closed and pause):
+                    raise
+            time.sleep(min(pause, limits.left()))
+        raise AssertionError("the last time it was raised")
+
+    def _manager(self, url: str) -> urllib3.PoolManager:
+        """The connections for a URL, through the proxy that the environment names for it."""
+        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
+        direct = host in _LOOPBACK or urllib.request.proxy_bypass(host)
+        proxy = "" if direct else urllib.request.getproxies_environment().get(scheme, "")
+        key = proxy, urlsplit(url).netloc == self._trusted_blindly
+        with self._lock:
+            if key not in self._managers:
+                options: dict[str, Any] = {"ssl_context": self._tls(blindly=key[1]), "maxsize": 64, "num_pools": 8}
+                manager = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+                manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+                self._managers[key] = manager
+            return self._managers[key]
+
+    def trust_blindly(self, netloc: str) -> None:
+        """Take any certificate of this one host and port, as the engine was told to; a token server is another."""
+        self._trusted_blindly = netloc
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # somebody meant it
+
+    def _tls(self, blindly: bool) -> ssl.SSLContext:
+        """The system's authorities, as the engine trusts them, those of the environment, and the registry's own."""
+        context = ssl.create_default_context()
+        context.sslsocket_class = _TLSSocket
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            if (bundle := os.environ.get(name)) and Path(bundle).is_file():
+                context.load_verify_locations(bundle)
+        # A Python that does not come from the system looks for its authorities elsewhere.
+        for authority in (*filter(Path.is_file, _SYSTEM_BUNDLES), *self._certificates.authorities):
+            context.load_verify_locations(authority)
+        for certificate, key in self._certificates.own:
+            context.load_cert_chain(certificate, key, password="")  # nobody is asked for one
+        if blindly:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
+
+
+def _read(raw: urllib3.BaseHTTPResponse, into: Callable[[bytes], object] | None, bare: bool) -> Answer:
+    """The whole answer, of a bounded size. Each piece when it is there."""
+    limits, body = _current.get(), io.BytesIO()
+    while not bare and (piece := raw.read1(_PIECE, decode_content=False)):
+        if into:
+            into(piece)
+            continue
+        limits.size -= len(piece)
+        if limits.size < 0:
+            raise TooLarge
+        body.write(piece)
+        limits.left()
+    return Answer(raw.status, raw.headers, body.getvalue())
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """For the block: ``Unavailable`` for whatever else than an answer comes, without a URL, which may hold a
+    signature."""
+    limits = _current.get()
+    try:
+        yield
+    except (Unavailable, TooLarge):
+        raise
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+        if isinstance(error, urllib3.exceptions.SSLError | ssl.SSLError) and not isinstance(error, TimeoutError):
+            raise Unavailable("has a certificate that is not trusted here", silent=True) from None
+        late = time.monotonic() >= limits.until or isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
+        what = "does not answer in time" if late else "does not answer"
+        raise Unavailable(what, silent=True) from None
+
+
+def _patiently(sock: socket.socket, act: Callable[[], Result]) -> Result:
+    """Do something with a socket as soon as that can be done, before the limits of the look-up are reached."""
+    limits = _current.get(None)
+    if limits is None:  # a connection that is being closed
+        return act()
+    while True:
+        sock.settimeout(min(limits.left(), _SLICE_SECONDS))
+        with contextlib.suppress(TimeoutError):
+            return act()
+
+
+class _Patient:
+    """What our two kinds of sockets have in common: no wait without a look at the limits."""
+
+    def recv_into(self: Any, *words: Any) -> int:
+        received: int = _patiently(self, lambda: super(_Patient, self).recv_into(*words))  # type: ignore[misc]
+        return received
+
+    def sendall(self: Any, data: Any, *words: Any) -> None:
+        with memoryview(data).cast("B") as whole:
+            at = 0
+            while at < len(whole):
+                at += _patiently(self, lambda at=at: self.send(whole[at:], *words))  # type: ignore[misc]
+
+
+class _Socket(_Patient, socket.socket):
+    pass
+
+
+class _TLSSocket(_Patient, ssl.SSLSocket):
+    pass
+
+
+class _Bounded:
+    """What our two kinds of connections have in common: how they begin."""
+
+    def _new_conn(self: Any) -> socket.socket:
+        limits = _current.get()
+        trouble: OSError = OSError("no address")
+        for family, kind, proto, _, address in _addresses(self._dns_host, self.port, limits):
+            sock = _Socket(family, kind, proto)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                sock.settimeout(min(self.timeout, limits.left()))
+                sock.connect(address)
+                return sock
+            except OSError as error:
+                sock.close()
+                trouble = error
+            except BaseException:
+                sock.close()
+                raise
+        raise trouble
+
+    def getresponse(self: Any) -> Any:
+        # urllib3 goes on where a connection is reset while it is made, as if it were there.
+        if self.sock is None:
+            raise ConnectionAbortedError
+        return super().getresponse()  # type: ignore[misc]
+
+
+def _addresses(host: str, port: int, limits: Limits) -> list[Any]:
+    """The addresses of a host. The system can be asked for these, but not told to stop."""
+    found: list[list[Any]] = []
+    trouble: list[OSError | ValueError] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            found.append(socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM))
+        except (OSError, ValueError) as error:
+            trouble.append(error)
+        done.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    while not done.wait(min(limits.left(), _SLICE_SECONDS)):
+        pass
+    if trouble:
+        raise trouble[0]
+    return found[0]
+
+
+class _Connection(_Bounded, HTTPConnection):
+    pass
+
+
+class _TLSConnection(_Bounded, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection

@@ -1,0 +1,325 @@
+"""Whose results are taken?
+
+The readers' list, ``trusted-builders.toml``, lies in the repository and is reviewed like code. Of each builder it has a
+name, the public key or the identity that a CI gives it, and from when until when that counts; ``revoked`` ends it
+whatever a signature says of its time.
+
+    [[builder]]
+    name = "ci"
+    key = "MCowBQYDK2VwAyEA…"
+    from = 2026-11-01
+    until = 2027-11-01
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.settings import ROOT, Settings
+
+if TYPE_CHECKING:
+    from doit_images.share.keyless import Sigstore
+    from doit_images.share.signing import Key
+
+LIST = "trusted-builders.toml"
+KEYLESS = "keyless:"
+"""What SHARE_KEY begins with where a machine has an identity and no key; its name in the list follows."""
+ANYBODY = "any"
+SIGNED = "signed"
+_DAY = 86400
+_CLOCKS_DIFFER = 300  # seconds by which a signature may be of the future
+_MOST = 64  # signatures of one image that are looked at: whoever may push may attach any number
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Who may sign: a name and a public key, or the ``identity`` that an ``issuer`` of tokens gives (then ``key`` is
+    ""), which counts from ``since`` until ``until`` (seconds since the epoch), ``revoked`` from then on."""
+
+    name: str
+    key: str
+    since: float
+    until: float
+    revoked: float = float("inf")
+    issuer: str = ""
+    identity: str = ""
+
+    def problem(self, now: float) -> str:
+        """Why the key or the identity does not count now, "" if it does."""
+        which = f"the {'identity' if self.identity else 'key'} of {self.name}"
+        if now >= self.revoked:
+            return f"{which} is revoked"
+        if now >= self.until:
+            return f"{which} has expired"
+        return "" if now >= self.since else f"{which} does not count yet"
+
+    @property
+    def hint(self) -> str:
+        """What a bundle says that it is by, if it is by this one."""
+        from doit_images.share import signing
+
+        return self.identity or signing.hint_of(self.key)
+
+
+class Claimed(NamedTuple):
+    """What somebody says: that the image with this digest is the result of a fingerprint for a platform."""
+
+    digest: str
+    fingerprint: str
+    platform: str
+
+
+class Keyless(NamedTuple):
+    """Signing by an identity: this machine's ``name`` in the list, "" where it does not sign so, and the ``instance``
+    of Sigstore, a file; None is the public one."""
+
+    name: str = ""
+    instance: Path | None = None
+
+
+class Trust:
+    """Whose results count for one run: of ``need`` builders, 0 for anybody's. ``key`` is the file of this machine's
+    own, None without one."""
+
+    def __init__(
+        self, need: int, builders: Sequence[Builder] = (), key: Path | None = None,
+        now: Callable[[], float] = time.time, keyless: Keyless = Keyless(),  # noqa: B008  a tuple
+    ) -> None:  # fmt: skip
+        self.need = need
+        self._builders = builders
+        self._file = key
+        self._now = now
+        self._keyless = keyless
+
+    @cached_property
+    def _sigstore(self) -> Sigstore:
+        from doit_images.share.keyless import Sigstore  # it takes its time to load
+
+        return Sigstore(self._keyless.instance)
+
+    @cached_property
+    def key(self) -> Key | None:
+        """This machine's own key. Raises ``UserError``."""
+        from doit_images.share.signing import Key
+
+        return Key(self._file) if self._file else None
+
+    @cached_property
+    def own(self) -> Builder | None:
+        """This machine as the list has it. Raises ``UserError``."""
+        if name := self._keyless.name:
+            return next((each for each in self._builders if each.identity and each.name == name), None)
+        key = self.key
+        return next((each for each in self._builders if key and each.key == key.public), None)
+
+    @property
+    def cannot_sign(self) -> str:
+        """Why nobody would take what this machine pushes, "" if they do. Raises ``UserError``."""
+        if not self.need:
+            return ""
+        if self._file is None and not self._keyless.name:
+            return "it has no SHARE_KEY"
+        return self.own.problem(self._now()) if self.own else f"its SHARE_KEY is of no builder in {LIST}"
+
+    def sign(self, digest: str, fingerprint: str, platform: str) -> bytes:
+        """A bundle in which this machine says that it made this. ``ValueError`` where nobody would take that,
+        ``NotSigned`` where a signature by its identity cannot be had."""
+        from doit_images.share import signing
+
+        if not self.own:
+            raise ValueError("a machine without a key signs nothing")
+        claim = signing.Claim(digest, fingerprint, platform, self.own.name, int(self._now()))
+        if self.key:
+            return self.key.sign(claim)
+        bundle = self._sigstore.sign(claim)
+        if self._signer(bundle.decode(), Claimed(digest, fingerprint, platform))[1]:
+            who = signing.hinted(bundle.decode())
+            raise signing.NotSigned(f"this machine is {who}, and {self.own.name} in {LIST} is {self.own.identity}")
+        return bundle
+
+    def refuses(self, digest: str, fingerprint: str, platform: str, bundles: Iterable[str]) -> str:
+        """Why the image with this digest is not taken as the result of that fingerprint, "" if it is. ``bundles`` is
+        what is attached to it, of which nothing is believed."""
+        return self.judge(Claimed(digest, fingerprint, platform), bundles)[0]
+
+    def judge(self, claimed: Claimed, bundles: Iterable[str]) -> tuple[str, dict[str, str]]:
+        """Why an image is not taken as what it is claimed to be, "" if it is, and the bundles that speak for it, by
+        builder."""
+        good: dict[str, str] = {}
+        problems = []
+        for _, bundle in zip(range(_MOST), bundles if self.need else (), strict=False):
+            name, problem = self._signer(bundle, claimed)
+            problems.append(problem)
+            if name:
+                good.setdefault(name, bundle)
+        if len(good) >= self.need:
+            return "", good
+        if good:
+            return f"{len(good)} of the {self.need} builders that are needed signed it", good
+        return next(filter(None, problems), "it is not signed"), good
+
+    def _signer(self, bundle: str, wanted: Claimed) -> tuple[str, str]:
+        """The builder who says in a bundle that this is what is wanted; "" with the reason if nobody does."""
+        from doit_images.share import signing
+
+        now = self._now()
+        try:
+            hint = signing.hinted(bundle)
+            builder = next((each for each in self._builders if each.hint == hint), None)
+            if builder is None:
+                return "", "it is signed by nobody whom the list of trusted builders names"
+            if builder.identity:
+                claim = self._sigstore.claim_of(bundle, builder.issuer, builder.identity)
+            else:
+                claim = signing.claim_of(bundle, builder.key)
+        except signing.Forged:
+            return "", "what is attached to it is no signature of it"
+        if claim.builder != builder.name or claim[:3] != wanted:
+            return "", "its signature is of something else"
+        if problem := builder.problem(now) or builder.problem(claim.signed):
+            return "", problem
+        return ("", "its signature is of the future") if claim.signed > now + _CLOCKS_DIFFER else (builder.name, "")
+
+
+EVERYBODY = Trust(0)
+
+
+def of(settings: Settings) -> Trust:
+    """Whose results count by the settings. Raises ``UserError`` for a list that cannot be read, and for one that is
+    needed and not there."""
+    file = list_of(settings)
+    keyless = settings.share_key.removeprefix(KEYLESS) if settings.share_key.startswith(KEYLESS) else ""
+    key = Path(settings.share_key).expanduser() if settings.share_key and not keyless else None
+    listed = settings.share_builders or file.is_file()
+    wanted = settings.share_trust or (SIGNED if settings.share_key or listed else ANYBODY)
+    if wanted == ANYBODY:
+        return EVERYBODY
+    instance = ROOT / settings.share_sigstore if settings.share_sigstore else None
+    need = 1 if wanted == SIGNED else int(wanted)
+    return Trust(need, read(file), key, keyless=Keyless(keyless, instance))
+
+
+def list_of(settings: Settings) -> Path:
+    """Where the list of trusted builders lies, or would."""
+    return ROOT / (settings.share_builders or LIST)
+
+
+def begin(settings: Settings, name: str, file: Path | None, days: int) -> tuple[Path, Path]:
+    """Make a key for a builder and list it; returns the files of the key and of the list. Raises ``UserError``."""
+    from doit_images.share import signing
+
+    listed = _list_for(settings, name, days)
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    file = (file or home / "vllm-local-swarm" / f"{name}.key").absolute()
+    public = signing.make_key(file)
+    with listed.open("a") as out:
+        out.write(entry(name, {"key": public}, days, time.time()))
+    return file, listed
+
+
+def add_identity(settings: Settings, name: str, issuer: str, identity: str, days: int) -> Path:
+    """List a builder that signs by the identity which an issuer of tokens gives it; returns the list's file. Raises
+    ``UserError``."""
+    listed = _list_for(settings, name, days)
+    if any(re.search(r'[\s"\\]', word) or "://" not in word for word in (issuer, identity)):
+        raise UserError("an issuer and an identity are URLs, as they stand in the certificate")
+    if listed.is_file() and identity in (each.identity for each in read(listed)):
+        raise UserError("that identity is listed already", where=str(listed))
+    with listed.open("a") as out:
+        out.write(entry(name, {"issuer": issuer, "identity": identity}, days, time.time()))
+    return listed
+
+
+def _list_for(settings: Settings, name: str, days: int) -> Path:
+    """The list that a builder may be added to."""
+    if not re.fullmatch(r"[\w.@-]{1,64}", name, re.ASCII) or not 0 < days < 36500:
+        raise UserError("a builder's name has letters, digits and .@_- only, and its key counts for at least one day")
+    listed = list_of(settings)
+    if listed.is_file():
+        read(listed)  # nothing is added to what cannot be read
+    return listed
+
+
+def anybody(address: str) -> str:
+    """What it means to trust everybody."""
+    return f"whoever may push to {address} decides what is pulled from there, as nothing has to be signed"
+
+
+def read(file: Path) -> list[Builder]:
+    """The builders in a list. Raises ``UserError`` with the place in the file."""
+    try:
+        given = tomllib.loads(file.read_text())
+        entries = given.pop("builder", [])
+        if given or not isinstance(entries, list):
+            raise ValueError(f"it holds [[builder]] tables and nothing else, not {', '.join(given) or 'builder'}")
+        builders = [_builder(entry, number) for number, entry in enumerate(entries, 1)]
+        if len({builder.hint for builder in builders}) < len(builders):
+            raise ValueError("two builders have the same key or identity")
+        return builders
+    except FileNotFoundError:
+        raise UserError(
+            "there is no list of trusted builders", where=str(file), remedy="doit share_key NAME FILE begins one"
+        ) from None
+    except OSError as error:
+        raise UserError(f"the list of trusted builders cannot be read: {error.strerror}", where=str(file)) from None
+    except ValueError as error:
+        raise UserError(f"the list of trusted builders is not understood: {error}", where=str(file)) from None
+
+
+def entry(name: str, by: Mapping[str, str], days: int, now: float) -> str:
+    """The lines of a list for a new builder whose key or identity counts from today on for so many days.
+
+    >>> print(entry("ci", {"key": "MCow"}, 365, 0.0), end="")
+    <BLANKLINE>
+    [[builder]]
+    name = "ci"
+    key = "MCow"
+    from = 1970-01-01
+    until = 1971-01-01
+    """
+    since, until = (datetime.fromtimestamp(at, UTC).date() for at in (now, now + days * _DAY))
+    lines = [f'{field} = "{value}"' for field, value in {"name": name, **by}.items()]
+    return "\n".join(["", "[[builder]]", *lines, f"from = {since}", f"until = {until}", ""])
+
+
+def _builder(given: Any, number: int) -> Builder:
+    """One entry; ``ValueError`` says what is wrong with it."""
+    from doit_images.share import signing
+
+    which = f"builder {number}"
+    if not isinstance(given, dict) or not isinstance(name := given.get("name"), str) or not name:
+        raise ValueError(f"{which} has no name")
+    which = f"{which} ({name})"
+    if unknown := given.keys() - {"name", "key", "issuer", "identity", "from", "until", "revoked"}:
+        raise ValueError(f"{which} has {', '.join(sorted(unknown))}, which means nothing here")
+    key, identity = "", {field: given[field] for field in ("issuer", "identity") if field in given}
+    if identity:
+        if "key" in given or len(identity) < 2 or not all(isinstance(each, str) and each for each in identity.values()):
+            raise ValueError(f"{which} needs an issuer and an identity, and then no key")
+    else:
+        try:
+            key = signing.text_of(signing.public_key(given["key"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"{which} has no Ed25519 public key, as `doit share_key` prints it") from None
+    revoked = given.get("revoked", False)
+    since = _moment(given.get("from"), f"{which}: from")
+    until = _moment(given.get("until"), f"{which}: until")
+    ends = float("inf") if revoked is False else 0.0 if revoked is True else _moment(revoked, f"{which}: revoked")
+    return Builder(name, key, since, until, ends, **identity)
+
+
+def _moment(value: Any, what: str) -> float:
+    if not isinstance(value, date):
+        raise ValueError(f"{what} must be a date such as 2026-11-25")
+    moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

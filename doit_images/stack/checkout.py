@@ -1,0 +1,302 @@
+"""Which stack is this checkout's?
+
+    first: no other checkout has a stack under this project's name ──> the project's name and ports, as in its files
+    else ──> a name of its own (`shop-feature`) and free ports, by override files in the project's own folder
+
+What was chosen stays so for the checkout: it is kept in that folder, and in the user's state folder, where the other
+checkouts find it, and which stack is whose when a checkout is gone. Without git, a checkout is the project's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from doit_images.core.base import files, lock, memory, places
+from doit_images.core.base.shapes import fits
+from doit_images.core.compose.stack import Compose
+from doit_images.core.engine.containers import Composed, Containers, composed
+from doit_images.core.run import Run
+from doit_images.stack import beside
+from doit_images.stack.free_port import is_free
+from doit_images.stack.images import Kept
+from doit_images.stack.place import Place
+
+_CHOICE, _MOVED, _PINNED = "stack.json", "beside.yml", "beside-images.json"
+_COMING_UP = 3600.0  # for so many seconds a stack that holds nothing may be about to come up
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The stack of one checkout: what its files call the project, its own name, whether it runs ``beside`` that of
+    another checkout, and then which port each of the files' is. ``of`` says which folder of which git repository it
+    is of, also when that is gone."""
+
+    project: str
+    name: str
+    directory: str
+    engine: str
+    files: tuple[str, ...] = ()
+    of: str = ""
+    beside: bool = False
+    ports: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def place(self) -> Place:
+        """Where its checkout is, or was."""
+        return Place.of(Path(self.directory))
+
+
+@dataclass(frozen=True)
+class Other:
+    """A stack of another folder: its name, and which ports and names of containers, networks and volumes it has now."""
+
+    name: str
+    place: Place
+    ports: frozenset[int] = frozenset()
+    containers: frozenset[str] = frozenset()
+    resources: frozenset[str] = frozenset()
+
+    def is_beside(self, here: Place) -> bool:
+        """Whether it is that of another checkout of the same project, which is there."""
+        return self.place.there and here.is_twin(self.place)
+
+
+def of(run: Run) -> Choice:
+    """The stack of this checkout as far as names tell; nothing is written. See ``settled``."""
+    return _chosen(run, _others(run))
+
+
+def compose_of(run: Run, choice: Choice | None = None) -> Compose:
+    """The stack of this checkout, as Compose is told about it."""
+    choice = choice or of(run)
+    made = [path for path in _overrides(run) if path.is_file()] if choice.beside else []
+    return Compose((*run.files, *made), choice.name, run.environ)
+
+
+def project_of(run: Run) -> Compose:
+    """The project as its files have it, whichever checkout's stack has its name."""
+    return Compose(run.files, run.project.name, run.environ)
+
+
+def settled(run: Run) -> Compose:
+    """The stack of this checkout, chosen for good, as Compose is told about it; for whoever starts it. Says so where it
+    is not the first, and what it shares with others. ``UserError`` when no port is free."""
+    with lock.exclusive(lock.of_engine(run.engine.address, "checkouts"), "waiting for another checkout's choice"):
+        others = _others(run)
+        choice = _chosen(run, others)
+        if not choice.beside and is_in_the_way(run, choice, others):
+            choice = dataclasses.replace(choice, beside=True)
+        if not choice.beside:
+            _keep(run, choice)
+            return Compose(run.files, choice.name, run.environ)
+        config = Compose(run.files, choice.name, run.environ).config()
+        choice = dataclasses.replace(choice, ports=_ports(choice, config))
+        _keep(run, choice)
+    moved, images = _overrides(run)
+    fixed, joined = beside.names_of_files(config, _elsewhere(run, choice)), run.settings.stack_networks
+    files.write(moved, beside.override(config, fixed, choice.ports, joined))
+    if not images.is_file():
+        files.write(images, beside.pinned(config, {}))
+    print(f"the stack of this checkout is {choice.name}, beside {_first(choice, others)}", file=sys.stderr)
+    for sentence in beside.shared(config, choice.place.root, joined):
+        print(sentence, file=sys.stderr)
+    return Compose((*run.files, moved, images), choice.name, run.environ)
+
+
+def pin(run: Run, compose: Compose, images: Mapping[str, Kept]) -> None:
+    """Let the services of a stack that runs beside another be made from these images, whoever else gives them names."""
+    path = _overrides(run)[1]
+    if path in compose.files:
+        plain = Compose(run.files, compose.project, run.environ).config()
+        files.write(path, beside.pinned(plain, images))
+
+
+def forget(choice: Choice) -> None:
+    """Give up the project's own name, or a stack whose checkout is gone: nothing of it is left."""
+    if not choice.beside or not choice.place.there:
+        with contextlib.suppress(OSError):
+            _entry(choice).unlink()
+
+
+def known(engine: str) -> list[Choice]:
+    """The stacks that were chosen on this machine for this engine, of whatever project."""
+    choices = (_choice(memory.recall(path)) for path in sorted(_registry().glob("*.json")))
+    return [choice for choice in choices if choice and choice.engine == engine]
+
+
+def decide(choice: Choice, kept: Choice | None, others: Sequence[Other], wanted: str = "") -> Choice:
+    """The stack of a checkout. ``choice`` is that of a first one, ``kept`` what was chosen before, ``others`` all that
+    there are, ``wanted`` the name that the user gave it.
+
+    It is a first one unless another checkout has its name. A name that is its own stays.
+    """
+    if wanted:
+        ports = kept.ports if kept and kept.name == wanted else {}
+        return dataclasses.replace(choice, name=wanted, beside=wanted != choice.name, ports=ports)
+    if kept and kept.beside:
+        return dataclasses.replace(choice, name=kept.name, beside=True, ports=kept.ports)
+    here = choice.place
+    if any(other.name == choice.name and other.is_beside(here) for other in others):
+        taken = {choice.name, *(other.name for other in others)}
+        return dataclasses.replace(choice, name=name_for(choice.project, here.root, taken), beside=True)
+    return choice
+
+
+def is_in_the_way(run: Run, choice: Choice, others: Sequence[Other]) -> bool:
+    """Whether another checkout of the same repository, whose stack has another name, has a port, or the name of a
+    container, network or volume, that the files give to this one."""
+    here = choice.place
+    relatives = [other for other in others if other.name != choice.name and here.is_relative(other.place)]
+    relatives = [other for other in relatives if other.place.there]
+    if not relatives:
+        return False
+    config = Compose(run.files, choice.name, run.environ).config()
+    names = {service.get("container_name") for service in (config.get("services") or {}).values()}
+    fixed = beside.names_of_files(config, _elsewhere(run, choice)).difference(run.settings.stack_networks)
+    ports = beside.published(config)
+    return any(
+        ports & other.ports or names & other.containers or (fixed and fixed & _resources(other)) for other in relatives
+    )
+
+
+def _resources(other: Other) -> set[str]:
+    """The names of the networks and volumes of a stack, those included that are there while it is down."""
+    kept = Containers(other.name).belongings()
+    return {*other.resources, *kept.networks, *kept.volumes}
+
+
+def _elsewhere(run: Run, choice: Choice) -> dict[str, Any]:
+    """What Compose would say of the project under a name that no stack of it has."""
+    return Compose(run.files, f"{choice.name}-elsewhere", run.environ).config()
+
+
+def name_for(project: str, root: Path, taken: Collection[str]) -> str:
+    """What the stack of a checkout is called that is not the first: after the project and the checkout's folder.
+
+    >>> name_for("shop", Path("/src/feature"), ()), name_for("shop", Path("/src/shop-feature"), ())
+    ('shop-feature', 'shop-feature')
+    >>> name_for("shop", Path("/b/shop"), {"shop"})
+    'shop-b'
+    """
+    slug = re.sub(r"[^a-z0-9_-]+", "-", root.name.lower()).strip("-_")
+    if slug in (project, ""):
+        slug = re.sub(r"[^a-z0-9_-]+", "-", root.parent.name.lower()).strip("-_")
+    name = slug if re.match(re.escape(project) + "[-_]", slug) else f"{project}-{slug}".rstrip("-")
+    if name in taken:
+        name = f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:6]}"
+    return name
+
+
+def _chosen(run: Run, others: Sequence[Other]) -> Choice:
+    project = run.project
+    place = Place.of(project.directory)
+    choice = Choice(
+        project.name,
+        project.name,
+        str(place.directory),
+        run.engine.address,
+        tuple(map(str, run.files)),
+        f"{place.inner} of {place.origin}" if place.repository else "",
+    )
+    return decide(choice, _kept(run, choice), others, run.settings.stack_name)
+
+
+def _kept(run: Run, choice: Choice) -> Choice | None:
+    """What was chosen before for this checkout; a folder that was copied with its ``.doit-images`` is another one."""
+    for path in (run.folder / _CHOICE, _entry(choice)):
+        kept = _choice(memory.recall(path))
+        if kept and (kept.project, kept.engine) == (choice.project, choice.engine):
+            moved_here = not Path(kept.directory).exists()
+            if kept.directory == choice.directory or moved_here:
+                return kept
+    return None
+
+
+def _others(run: Run) -> list[Other]:
+    """The stacks of all other folders: by their containers, and by what was chosen there."""
+    here = Place.of(run.project.directory)
+    address, name = run.engine.address, run.project.name
+    by_stack: dict[tuple[str, str], list[Composed]] = {}
+    for container in composed():
+        by_stack.setdefault((container.project, container.directory), []).append(container)
+    found = [
+        Other(
+            project,
+            Place.of(Path(directory)),
+            frozenset().union(*(container.ports for container in containers)),
+            frozenset(container.name for container in containers),
+            frozenset().union(*(container.resources for container in containers)),
+        )
+        for (project, directory), containers in by_stack.items()
+    ]
+    claims = [choice for choice in known(address) if choice.directory != str(here.directory)]
+    found += [Other(claim.name, claim.place) for claim in claims if claim.name != name or _holds(claim)]
+    return [other for other in found if other.place.directory != here.directory]
+
+
+def _holds(claim: Choice) -> bool:
+    """Whether the engine holds anything of this stack, or soon may."""
+    with contextlib.suppress(OSError):
+        if time.time() - _entry(claim).stat().st_mtime < _COMING_UP:
+            return True
+    return bool(Containers(claim.name).belongings())
+
+
+def _ports(choice: Choice, config: Mapping[str, Any]) -> dict[str, int]:
+    """A number for each port of the files that nobody else has, on this engine, on this machine, or kept for later."""
+    containers = composed()
+    own = {port for each in containers if each.project == choice.name for port in each.ports}
+    taken = {port for each in containers if each.project != choice.name for port in each.ports}
+    for other in known(choice.engine):
+        if other.directory != choice.directory and other.place.there:
+            taken.update(other.ports.values())
+    wanted = beside.wanted_ports(config)
+    return beside.assigned(
+        wanted, choice.ports, taken, lambda port: port in own or is_free(port), f"{choice.name} {choice.directory}"
+    )
+
+
+def _first(choice: Choice, others: Sequence[Other]) -> str:
+    here = choice.place
+    twins = [other for other in others if other.is_beside(here)]
+    named = [other for other in twins if other.name == choice.project]
+    places = sorted(
+        {str(other.place.root) for other in named or filter(lambda one: here.is_relative(one.place), twins)}
+    )
+    return f"that of {places[0]}" if places else "those of other checkouts"
+
+
+def _overrides(run: Run) -> tuple[Path, Path]:
+    return run.folder / _MOVED, run.folder / _PINNED
+
+
+def _keep(run: Run, choice: Choice) -> None:
+    for path in (run.folder / _CHOICE, _entry(choice)):
+        memory.remember(path, dataclasses.asdict(choice))
+
+
+def _choice(content: Mapping[str, Any] | None) -> Choice | None:
+    """The choice that was kept; None for nothing, or what another version wrote."""
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        choice = Choice(**{**(content or {}), "files": tuple((content or {})["files"])})
+        return choice if fits(choice, Choice) else None
+    return None
+
+
+def _entry(choice: Choice) -> Path:
+    text = "\0".join((choice.engine, choice.directory, choice.project))
+    return _registry() / f"{hashlib.sha256(os.fsencode(text)).hexdigest()[:16]}.json"
+
+
+def _registry() -> Path:
+    return places.state_folder() / "stacks"

@@ -1,0 +1,305 @@
+"""How does an edit reach the running service?
+
+    a source that `develop.watch` syncs ──> is mounted from the working tree; its service restarts (`sync+restart`) or
+                                              runs a command (`sync+exec`)
+    anything else that an image is made of ──> exactly the images concerned are built, by the plan, and their containers
+                                              recreated
+    the Compose file or .env ──> Compose recreates what changed
+
+Compose's own `watch` is not used: up to 2.26 it copies files into containers, which a read-only filesystem refuses,
+and it rebuilds without the plan. The rules are the same: each service's `develop.watch`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from doit_images.ci.build import doit
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.files import write_json
+from doit_images.core.compose.secrets import ENV
+from doit_images.core.compose.stack import Command, Compose, Service, Sync, restart_argv
+from doit_images.core.engine.containers import Containers
+from doit_images.core.run import Run
+from doit_images.stack import bringup, checkout, health, watch
+from doit_images.stack.events import waiting
+from doit_images.stack.logs import Follower
+from doit_images.stack.stack import locked, start
+
+_MOUNTED = ("sync", "sync+restart", "sync+exec")
+_RESTARTED = ("sync+restart", "restart")
+# How long edits are gathered, so that a save of many files is one reaction.
+_GATHER_MILLISECONDS = 300
+_LOOK_MILLISECONDS = 500
+Stats = dict[Path, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What edits call for: services to restart, images to build, commands to run in which services' containers, and
+    whether the project itself is another."""
+
+    restart: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
+    project: bool = False
+    run: tuple[tuple[str, Command], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """What is followed: the run, its project with the sources mounted, and the logs that are shown."""
+
+    run: Run
+    compose: Compose
+    logs: Follower
+
+
+def dev(run: Run) -> None:
+    """Start the stack with its sources mounted and react to edits until Ctrl-C; the stack goes on running then."""
+    compose = checkout.settled(run)
+    compose = mounted(compose, run.folder / "dev" / f"{compose.project}.json")
+    # Looked at before the start: what is edited meanwhile is an edit, too.
+    seen = _Seen.now(run, compose)
+    before = stats_of(seen.folders())
+    start(run, compose, "dev")
+    atexit.register(print, "no longer following; the stack still runs (doit down_optimized ends it)", file=sys.stderr)
+    with Follower(compose) as logs:
+        _follow(_Stack(run, compose, logs), seen, before)
+
+
+def mounted(compose: Compose, override: Path) -> Compose:
+    """The project with what ``develop.watch`` syncs mounted from the working tree, read-only, by an override file."""
+    mounts = {
+        name: {"volumes": [_mount(rule) for rule in service.watch if rule.action in _MOUNTED and rule.path.exists()]}
+        for name, service in compose.services().items()
+    }
+    write_json(override, {"services": {name: mount for name, mount in mounts.items() if mount["volumes"]}})
+    return replace(compose, files=(*compose.files, override))
+
+
+def reaction(
+    changed: Iterable[Path],
+    services: Mapping[str, Service],
+    inputs: Mapping[str, frozenset[Path]],
+    project: Iterable[Path],
+    hidden: Mapping[str, watch.Hidden] | None = None,
+) -> Reaction:
+    """What the edits of these paths call for. ``inputs`` are the files that each image is made of, before or after
+    the edits; ``project`` the files that the project itself is read from; ``hidden`` what the ignore file of each
+    service's build context hides. Pure, but that it looks which rules are about one file alone.
+
+    A path that a service syncs needs no build of that service's image, be it ignored or not, however many others it
+    belongs to.
+    """
+    restart: set[str] = set()
+    build: set[str] = set()
+    run: dict[tuple[str, Command], None] = {}
+    own = set(project)
+    reread = False
+    for path in changed:
+        reread = reread or path in own
+        for name, service in services.items():
+            rules = [rule for rule in service.watch if watch.covers(rule, path, (hidden or {}).get(name))]
+            restart |= {name for rule in rules if _restarts(rule)}
+            run |= {(name, rule.command): None for rule in rules if rule.action == "sync+exec" and rule.command}
+            build |= {name for rule in rules if rule.action == "rebuild" and service.builds}
+        for name, files in inputs.items():
+            synced = services[name].watch if name in services else ()
+            if path in files and not any(rule.action in _MOUNTED and watch.inside(rule, path) for rule in synced):
+                build.add(name)
+    return Reaction(tuple(sorted(restart - build)), tuple(sorted(build)), reread, tuple(run))
+
+
+def _restarts(rule: Sync) -> bool:
+    """A file that is mounted alone stays the one that was mounted when an editor puts another in its place."""
+    return rule.action in _RESTARTED or (rule.action in _MOUNTED and rule.path.is_file())
+
+
+def _mount(rule: Sync) -> dict[str, Any]:
+    source, target = (text.replace("$", "$$") for text in (str(rule.path), rule.target))
+    return {"type": "bind", "source": source, "target": target, "read_only": True}
+
+
+def _follow(stack: _Stack, seen: _Seen, before: Stats) -> None:
+    announced = False
+    pending: set[Path] = set()
+    while not commands.stopping():
+        folders = seen.folders()
+        for _ in _moments(folders):
+            if not announced:
+                print("following edits; Ctrl-C ends that and leaves the stack running", file=sys.stderr, flush=True)
+                announced = True
+            now = stats_of(folders)
+            changed, before = edited(before, now), now
+            if not changed:
+                continue
+            # What could not be done, say for a Dockerfile that is half written, is tried again with the next edit.
+            pending |= changed
+            with _reported():
+                after = _Seen.now(Run(stack.run.files, stack.run.environ), stack.compose)
+                both = {name: seen.inputs.get(name, frozenset()) | files for name, files in after.inputs.items()}
+                seen = after
+                what = reaction(pending, after.services, both, after.project, after.hidden)
+                _react(stack, what, after, partial(_edited_again, before, folders, after))
+                pending = set()
+            if seen.folders() != folders:
+                break
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What there is to follow: services, the files of each image, who builds on whom, the project's own files, what
+    the ignore files hide."""
+
+    services: Mapping[str, Service]
+    inputs: Mapping[str, frozenset[Path]]
+    parents: Mapping[str, tuple[str, ...]]
+    project: tuple[Path, ...]
+    hidden: Mapping[str, watch.Hidden]
+
+    @classmethod
+    def now(cls, run: Run, compose: Compose) -> _Seen:
+        """Look at the working tree as it is now."""
+        inputs = run.declared()
+        root = run.project.directory
+        services = compose.services()
+        watch.check(services)
+        return cls(
+            services,
+            {name: frozenset(root / path for path in image.paths()) for name, image in inputs.items()},
+            {name: tuple(image.parents.values()) for name, image in inputs.items()},
+            (*run.files, root / ENV),
+            watch.hidden_from_build(services),
+        )
+
+    def folders(self) -> frozenset[Path]:
+        """The folders in which something may change that matters."""
+        folders = {path.parent for files in self.inputs.values() for path in files}
+        folders |= {path.parent for path in self.project}
+        for service in self.services.values():
+            for rule in service.watch:
+                folders.add(rule.path if rule.path.is_dir() else rule.path.parent)
+                folders |= {path for path in rule.path.rglob("*") if path.is_dir() and path.name != "__pycache__"}
+        return frozenset(folder for folder in folders if folder.is_dir())
+
+    def concerned(self, images: Iterable[str]) -> list[str]:
+        """The services that run one of these images, or one that is built on it."""
+        names = set(images)
+        while grown := {name for name, over in self.parents.items() if names & set(over)} - names:
+            names |= grown
+        return sorted(name for name in names if name in self.services and self.services[name].replicas)
+
+
+def stats_of(folders: Iterable[Path]) -> Stats:
+    """What tells one state of the files in these folders from another; of a folder only that it is there."""
+    stats: Stats = {}
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat()
+                    file = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode)
+                    stats[Path(entry.path)] = () if entry.is_dir() else file
+    return stats
+
+
+def edited(before: Stats, now: Stats) -> set[Path]:
+    """The paths that came, went or changed, without those that editors and interpreters leave about."""
+    from watchfiles import Change, DefaultFilter
+
+    counts = DefaultFilter()
+    changed = {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}
+    return {path for path in changed if counts(Change.modified, str(path))}
+
+
+def _edited_again(before: Stats, folders: Iterable[Path], seen: _Seen) -> bool:
+    """Whether something was edited since that calls for more."""
+    changed = edited(before, stats_of(folders))
+    return reaction(changed, seen.services, seen.inputs, seen.project, seen.hidden) != Reaction()
+
+
+def _moments(folders: Iterable[Path]) -> Iterator[None]:
+    """When to look: once the system has begun to watch these folders, and whenever it says that one changed."""
+    import watchfiles
+
+    batches = watchfiles.watch(
+        *folders,
+        recursive=False,
+        debounce=_GATHER_MILLISECONDS,
+        step=50,
+        rust_timeout=_LOOK_MILLISECONDS,
+        yield_on_timeout=True,
+        raise_interrupt=False,
+    )
+    first = True
+    for batch in batches:
+        if commands.stopping():
+            return
+        if batch or first:
+            first = False
+            yield
+
+
+def _react(stack: _Stack, what: Reaction, seen: _Seen, edited_again: Callable[[], bool]) -> None:
+    """Do what edits call for; for the health of what was started only those wait who do not edit again."""
+    began = time.monotonic()
+    if what.build or what.project:
+        images = seen.concerned(what.build) or list(what.build)
+        _say(
+            f"{', '.join(what.build) or 'the project'} changed",
+            f"building what {', '.join(images)} needs" * bool(images),
+        )
+        if images and doit(["run", *(f"build_optimized:{name}" for name in images)]):
+            raise UserError("not built; the stack runs on as it is")
+        with stack.logs.paused():
+            start(stack.run, stack.compose, "dev", enough=edited_again)
+        _say(f"done in {time.monotonic() - began:.1f} s")
+    restart = [name for name in what.restart if name in seen.services and seen.services[name].replicas]
+    if restart:
+        _say(f"restarting {', '.join(restart)}")
+        with stack.logs.paused():
+            _restart(stack.run, stack.compose, restart)
+        _say(f"{', '.join(restart)} runs the edited sources after {time.monotonic() - began:.1f} s")
+    for name, command in what.run:
+        _run(stack.run, stack.compose, name, command)
+
+
+def _run(run: Run, compose: Compose, name: str, command: Command) -> None:
+    running = (container for container in Containers(compose.project).look() if container.running)
+    for container in (container for container in running if container.service == name):
+        _say(f"running {command.words[0]} in {container.name}")
+        for line in watch.run(name, container.id, command, run.environ):
+            print(f"{name} | {line}", flush=True)
+
+
+def _restart(run: Run, compose: Compose, services: Sequence[str]) -> None:
+    with locked(run, compose.project), waiting(run.events, live=False) as show:
+        commands.run(restart_argv(compose, services), cwd=compose.directory, env=compose.env).checked(
+            "docker compose restart"
+        )
+        project, limits = Containers(compose.project), bringup.terms(run, "restart").limits
+        outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=show)
+    if not outcome.healthy:
+        raise UserError(bringup.explain(outcome, compose))
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        print(str(error), file=sys.stderr)
+
+
+def _say(*words: str) -> None:
+    print("; ".join(word for word in words if word), file=sys.stderr, flush=True)

@@ -1,0 +1,200 @@
+"""Which stacks do the checkouts of this project have, and how are they removed?
+
+Found by what was chosen on this machine (``checkout``) and by Compose's labels on containers. A checkout may be gone
+while its stack is not: what is left is removed without its files, by Compose's labels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from doit_images.core.base import commands, lock
+from doit_images.core.base.command_line import last_words
+from doit_images.core.base.confirm import confirm
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.formatting import size_text
+from doit_images.core.compose.stack import down_argv
+from doit_images.core.engine.containers import Belongings, Containers, composed
+from doit_images.core.engine.layers import Disk, chained, parts_of
+from doit_images.core.planning.action import Action
+from doit_images.core.run import Run
+from doit_images.stack import checkout
+from doit_images.stack.checkout import Choice
+from doit_images.stack.status import rows
+
+GONE = "doit down_optimized --gone removes it"
+
+
+def stacks(run: Run) -> list[Choice]:
+    """The stack of this checkout and those of all others of this project, by name. That of one that is gone is among
+    them until nothing of it is left."""
+    own = checkout.of(run)
+    here = own.place
+    found = {own.name: own}
+    for choice in checkout.known(own.engine):
+        if choice.project != own.project and (not own.of or choice.of != own.of):
+            continue
+        if not choice.place.there and not Containers(choice.name).belongings():
+            checkout.forget(choice)
+        else:
+            found.setdefault(choice.name, choice)
+    for container in composed():  # of whoever typed `docker compose up`
+        choice = replace(own, name=container.project, directory=os.path.realpath(container.directory), files=())
+        if here.is_relative(choice.place) or (choice.name == own.project and here.is_twin(choice.place)):
+            found.setdefault(choice.name, choice)
+    return [found[name] for name in sorted(found)]
+
+
+def ps(run: Run, as_json: bool) -> None:
+    """Print every checkout's stack: whose it is, its containers and their addresses, how its images are, and the bytes
+    on the disk that no other has."""
+    choices = stacks(run)
+    data = run.engine.volume_bytes()
+    shares = Disk({choice.name: _parts(run, choice) for choice in choices})
+    listed = [_row(run, choice, data, shares) for choice in choices]
+    if as_json:
+        print(json.dumps(listed, indent=2))
+        return
+    _print(listed)
+    for row in listed:
+        if row["gone"]:
+            print(f"the checkout of {row['stack']} is gone: {GONE}", file=sys.stderr)
+
+
+def down(run: Run, volumes: bool, yes: bool, gone: bool) -> None:
+    """Remove the stacks of all checkouts of this project, or of those that are ``gone``, once the user has agreed; with
+    ``volumes`` also their data. ``UserError`` for those that Compose could not remove."""
+    there = {
+        choice.name: (choice, left)
+        for choice in stacks(run)
+        if (left := Containers(choice.name).belongings()) and (not gone or not choice.place.there)
+    }
+    there = {name: each for name, each in there.items() if volumes or each[1].containers or each[1].networks}
+    if not there:
+        print(f"no stack of a checkout of {run.project.name} {'that is gone ' * gone}is up", file=sys.stderr)
+        return
+    for name, (choice, left) in there.items():
+        print(f"this removes {name}, of {_where(choice)}: {_what(left, volumes)}", file=sys.stderr)
+    if not yes:
+        confirm()
+    failures = [why for choice, _ in there.values() if (why := _remove(run, choice, volumes))]
+    if failures:
+        raise UserError("; ".join(failures))
+    print(f"removed {', '.join(there)}", file=sys.stderr)
+
+
+def _remove(run: Run, choice: Choice, volumes: bool) -> str:
+    """Remove one stack; "" or why it is still there."""
+    with lock.exclusive(
+        lock.of_engine(choice.engine, "stack", choice.name), f"waiting for another run that changes {choice.name}"
+    ):
+        done = commands.run(down_argv(choice.name, volumes=volumes), cwd=Path("/"))
+        if done.status:
+            return f"{choice.name}: {last_words(done.stderr)}"
+        if not Containers(choice.name).belongings():
+            checkout.forget(choice)
+    return ""
+
+
+def _what(left: Belongings, volumes: bool) -> str:
+    parts = [f"{len(left.containers)} containers", f"{len(left.networks)} networks"]
+    if left.volumes:
+        data = ", ".join(left.volumes)
+        parts.append(f"for ever the data in {data}" if volumes else f"the data in {data} is kept")
+    return ", ".join(parts)
+
+
+def _where(choice: Choice) -> str:
+    return f"{choice.directory}{'' if choice.place.there else ', which is gone'}"
+
+
+def _parts(run: Run, choice: Choice) -> dict[str, int]:
+    """The layers of all images that the containers of a stack are made from, by chain."""
+    parts: dict[str, int] = {}
+    for image_id in {container.image_id for container in Containers(choice.name).look()}:
+        with contextlib.suppress(UserError):  # an image may have been removed under its container
+            parts |= parts_of(chained(run.engine.layers(image_id)))
+    return parts
+
+
+def _row(run: Run, choice: Choice, data: Mapping[str, int], shares: Disk) -> dict[str, Any]:
+    project = Containers(choice.name)
+    volumes = list(project.belongings().volumes)
+    return {
+        "stack": choice.name,
+        "checkout": choice.directory,
+        "gone": not choice.place.there,
+        "services": rows((), project.look()),
+        "volumes": volumes,
+        "images": _images(run, choice),
+        "disk": {"data": sum(data.get(name, 0) for name in volumes), "images": shares.unique(choice.name)},
+    }
+
+
+def _images(run: Run, choice: Choice) -> dict[str, str]:
+    """What would be done about each image of a checkout; none where its files cannot be read."""
+    if not choice.files or not all(Path(file).is_file() for file in choice.files):
+        return {}
+    with contextlib.suppress(UserError):
+        planned = Run(tuple(map(Path, choice.files)), run.caller).decisions()
+        return {name: str(decision.action) for name, decision in planned.items()}
+    return {}
+
+
+def _print(listed: Sequence[Mapping[str, Any]]) -> None:
+    from doit_images.core.base.output import Output, table
+
+    drawn = table("stack", "checkout", "containers", "addresses", "images", numbers=("data", "own layers"))
+    for row in listed:
+        services = row["services"]
+        addresses = [
+            f"{service['service']} {address}" for service in services for address in service["addresses"].values()
+        ]
+        where = f"{row['checkout']} (gone)" if row["gone"] else row["checkout"]
+        drawn.add_row(
+            row["stack"],
+            where,
+            _state(services),
+            "\n".join(addresses),
+            _stale(row["images"]),
+            *map(size_text, row["disk"].values()),
+        )
+    Output().print(drawn)
+
+
+def _state(services: Sequence[Mapping[str, Any]]) -> str:
+    """How many containers run, and how those are that do not, or are not healthy.
+
+    >>> web = {"service": "web", "state": "running", "health": "unhealthy"}
+    >>> _state([web, {"service": "migrate", "state": "exited", "health": ""}])
+    '1 of 2 run, web unhealthy, migrate exited'
+    """
+    if not services:
+        return "none"
+    others = []
+    for each in services:
+        if each["state"] != "running":
+            others.append(f"{each['service']} {each['state']}")
+        elif each["health"] not in ("", "healthy"):
+            others.append(f"{each['service']} {each['health']}")
+    run = sum(service["state"] == "running" for service in services)
+    return ", ".join([f"{run} of {len(services)} run", *others])
+
+
+def _stale(images: Mapping[str, str]) -> str:
+    """How many images are as the files say (whoever has their names now), and what would be done about the others.
+
+    >>> _stale({"base": "fresh", "user": "retag", "web": "build"})
+    '2 fresh, web: build'
+    """
+    there = (Action.FRESH, Action.RETAG)
+    fresh = sum(action in there for action in images.values())
+    others = [f"{name}: {action}" for name, action in images.items() if action not in there]
+    return ", ".join([*([f"{fresh} fresh"] if fresh else []), *others])

@@ -1,0 +1,107 @@
+"""What do the stack's services write? Their logs, once or for as long as somebody reads."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.process import Process
+from doit_images.core.compose.stack import Compose, logs_argv
+from doit_images.core.engine.containers import Containers
+from doit_images.core.run import Run
+from doit_images.stack.checkout import compose_of
+
+
+def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str) -> None:
+    """Print the containers' logs to standard output."""
+    if tail != "all" and not tail.isdigit():
+        raise UserError(f"--tail must be a number or `all`, not {tail!r}")
+    compose = compose_of(run)
+    known = known_services(compose)
+    for name in services:
+        if name not in known:
+            raise UserError(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")
+    color = sys.stdout.isatty()
+    argv = logs_argv(compose, services, follow=follow, tail=tail, since=since, color=color)
+    with commands.start(argv, cwd=compose.directory, env=compose.env) as process:
+        for line in process.stdout or ():
+            show_line(line, color)
+    if process.returncode:
+        raise UserError(f"docker compose logs ended with status {process.returncode}")
+
+
+def known_services(compose: Compose) -> list[str]:
+    """The services of a project, those included that have a container of a profile that is not active."""
+    return sorted({*compose.services(), *(container.service for container in Containers(compose.project).look())})
+
+
+def show_line(line: bytes, color: bool) -> None:
+    """Pass a line of ``docker compose logs`` on to standard output."""
+    # Compose 2.26 clears lines even where it is told that there is no terminal.
+    sys.stdout.buffer.write(line if color else line.replace(b"\x1b[2K", b""))
+    sys.stdout.buffer.flush()
+
+
+class Follower:
+    """What the services write, passed on to standard output: a context.
+
+    Compose up to 2.26 loses sight of a container that restarts, so it is asked again after each reaction, for
+    everything since the last it told.
+    """
+
+    def __init__(self, compose: Compose) -> None:
+        self._compose = compose
+        self._color = sys.stdout.isatty()
+        self._lock = threading.Condition()
+        self._since = time.time()
+        self._paused = self._ended = False
+        self._process: Process | None = None
+
+    def __enter__(self) -> Follower:
+        threading.Thread(target=self._pass_on, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+        self._ended = True
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Containers are restarted or recreated in the block; what they write in it is told after it."""
+        self._stop()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._paused = False
+                self._lock.notify()
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._paused = True
+            process = self._process
+        if process is not None:
+            process.stop(1)
+
+    def _pass_on(self) -> None:
+        while not self._ended and not commands.stopping():
+            with self._lock:
+                self._lock.wait_for(lambda: not self._paused, timeout=1)
+                if self._paused:
+                    continue
+            argv = logs_argv(self._compose, follow=True, since=f"{self._since:.3f}", color=self._color)
+            with (
+                contextlib.suppress(commands.Stopped, UserError),
+                commands.start(argv, cwd=self._compose.directory, env=self._compose.env) as process,
+            ):
+                self._process = process
+                for line in process.stdout or ():
+                    show_line(line, self._color)
+            self._since = time.time()
+            # It ends by itself when no container runs; the next may come.
+            time.sleep(0 if self._paused else 1)

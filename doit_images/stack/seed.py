@@ -1,0 +1,96 @@
+"""How does the stack of a checkout begin with the data of another one's? ``up_optimized --seed-from OTHER``
+
+Each volume that this stack lacks is made with what the other's holds. One that is there already is nobody's to
+overwrite. A store keeps the passwords that it was made with, so those of both checkouts have to be the same.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose import secrets
+from doit_images.core.compose.stack import Compose
+from doit_images.core.engine import copies
+from doit_images.core.engine.containers import PROJECT, Containers
+from doit_images.core.engine.endpoint import leading_to
+from doit_images.core.run import Run
+from doit_images.stack import every
+from doit_images.stack.checkout import Choice
+from doit_images.stack.images import Kept
+
+_VOLUME = "com.docker.compose.volume"
+
+
+def seed(run: Run, compose: Compose, other: str, images: dict[str, Kept]) -> None:
+    """Copy the volumes of the stack ``other`` (its name, or the folder of its checkout) to this one, before it is
+    started. ``UserError`` where there is no such stack, it has no data, this one has some, or the passwords differ."""
+    choice = _chosen(run, compose, other)
+    pairs = _pairs(run, compose, choice)
+    _same_passwords(compose.directory, choice)
+    # Also what Compose did not make, such as a restored backup: to make a volume that is there already does nothing.
+    argv = ["docker", "volume", "ls", "--quiet"]
+    there = (
+        commands.run(argv, env=leading_to(run.engine.address)).checked("the volumes cannot be listed").stdout.split()
+    )
+    if taken := sorted(target for _, _, target in pairs if target in there):
+        raise UserError(
+            f"{compose.project} has data already, in {', '.join(taken)}",
+            remedy="doit down_optimized --volumes removes it",
+        )
+    if not images:
+        raise UserError("none of the images is here", remedy="doit build_optimized")
+    image = next(iter(images.values())).id
+    running = [one.id for one in Containers(choice.name).look() if one.running]
+    with copies.paused(run.engine, running):
+        for key, source, target in pairs:
+            with copies.new_volume(run.engine, target, {PROJECT: compose.project, _VOLUME: key}):
+                copies.copy(run.engine, source, target, image, run.folder)
+            print(f"{target} has what {source} held", file=sys.stderr)
+
+
+def _chosen(run: Run, compose: Compose, other: str) -> Choice:
+    known = [choice for choice in every.stacks(run) if choice.name != compose.project]
+    place = os.path.realpath(other)
+    for choice in known:
+        if choice.name == other or os.path.realpath(choice.directory) == place:
+            return choice
+    names = ", ".join(f"{choice.name} ({choice.directory})" for choice in known) or "none"
+    raise UserError(f"no other checkout has a stack called {other!r}, or lies there", remedy=f"there is {names}")
+
+
+def _pairs(run: Run, compose: Compose, choice: Choice) -> list[tuple[str, str, str]]:
+    """The volumes to copy: what the files call each, the one of the other stack, and the one of this."""
+    sources = _volumes(run, choice.name)
+    declared = compose.config().get("volumes") or {}
+    pairs = [(key, sources[key], str(declared[key].get("name") or key)) for key in sorted(sources) if declared.get(key)]
+    pairs = [(key, source, target) for key, source, target in pairs if source != target]  # they share it
+    if not pairs:
+        raise UserError(f"{choice.name} has no data of its own", remedy="doit ps_optimized --all")
+    return pairs
+
+
+def _volumes(run: Run, project: str) -> dict[str, str]:
+    """The volumes of a stack by what its files call them."""
+    form = f'{{{{.Label "{_VOLUME}"}}}}\t{{{{.Name}}}}'
+    argv = ["docker", "volume", "ls", "--filter", f"label={PROJECT}={project}", "--format", form]
+    done = commands.run(argv, env=leading_to(run.engine.address)).checked("the volumes cannot be listed")
+    pairs = (line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
+    return {key: name for key, name in pairs if key}
+
+
+def _same_passwords(directory: Path, choice: Choice) -> None:
+    wanted = secrets.wanted(directory)
+    other = Path(choice.directory)
+
+    def of(folder: Path) -> dict[str, str]:
+        return {line.name: line.value for line in secrets.read(folder / secrets.ENV) if line.name in wanted}
+
+    if wanted and of(directory) != of(other):
+        raise UserError(
+            f"the data can only be read with the passwords of {other / secrets.ENV}, which are others than here",
+            remedy=f"cp {other / secrets.ENV} {directory / secrets.ENV}",
+        )

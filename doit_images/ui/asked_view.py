@@ -1,0 +1,88 @@
+"""``doit verify --plan``: does BuildKit agree that images are fresh? As text, as JSON, and in a report where not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from doit_images.ci.verifying import asking
+from doit_images.ci.verifying.asking import Answer, Declared
+from doit_images.ci.verifying.verify import chosen
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError, printable
+from doit_images.core.base.masking import safe_arguments
+from doit_images.core.run import Run
+from doit_images.ui import plan_view
+
+
+def check(run: Run, images: Sequence[str], as_json: bool) -> None:
+    """Ask about these images (default: all), and print each answer as soon as it is known. ``UserError`` where BuildKit
+    would have run a step of one that is called fresh."""
+    run.settings.need_engine()
+    names, declared, answers = chosen(run, images), Declared.of(run), list[Answer]()
+    reports: dict[str, Path] = {}
+    for name in names:
+        answers.append(asking.ask(run, name, declared))
+        if answers[-1].same is False:
+            reports[name] = _reported(run, answers[-1], declared)
+        elif answers[-1].same:
+            asking.report_of(run, name).unlink(missing_ok=True)
+        if not as_json:
+            print(printable(text(answers[-1])), flush=True)
+    if as_json:
+        print(json.dumps({"images": [as_data(each, reports.get(each.name)) for each in answers]}, indent=2))
+    if reports:
+        lines = [f"{name}: {path}" for name, path in reports.items()]
+        raise UserError(
+            "\n".join(
+                ["BuildKit would have run a step of what is called fresh; what an issue needs is in these:", *lines]
+            ),
+            remedy="doit rebuild_optimized builds it all the same",
+        )
+
+
+def text(answer: Answer) -> str:
+    """An answer for people, in one line."""
+    if answer.unasked:
+        return f"{answer.name}: not known: {answer.unasked}"
+    if answer.step:
+        return f"{answer.name}: differs: BuildKit would have run {answer.step}"
+    return f"{answer.name}: BuildKit has each of its {len(answer.steps)} steps in its cache"
+
+
+def as_data(answer: Answer, report: Path | None) -> dict[str, object]:
+    """An answer for JSON."""
+    told = answer._asdict() | {"steps": len(answer.steps)}
+    return {**told, "same": answer.same, "report": str(report) if report else None}
+
+
+def _reported(run: Run, answer: Answer, declared: Declared) -> Path:
+    """Leave what an issue needs as a file, without secrets; one that is there of the same difference stays."""
+    if not answer.steps:  # it was found before, and is kept
+        return asking.report_of(run, answer.name)
+    decisions = plan_view.chosen(run.decisions(), [run.project.image(answer.name)])
+    plan = plan_view.promised(plan_view.Plan(run.project.name, decisions, {}, run.settings.build_jobs))
+    target = dict(declared.targets[answer.name])
+    target |= {key: safe_arguments(target[key]) for key in ("args", "labels") if key in target}
+    content = {
+        "found": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "composed": target,
+        "plan": plan,
+        "versions": _versions(run),
+    }
+    hide = asking.hider(run, declared.targets[answer.name])
+    return asking.keep(run, answer, **json.loads(hide(json.dumps(content))))
+
+
+def _versions(run: Run) -> dict[str, Any]:
+    own = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=10", "HEAD"]
+    return {
+        "engine": run.snapshot().version,
+        "containerd_store": run.containerd_store,
+        "buildx": commands.answer(["docker", "buildx", "version"]),
+        "compose": commands.answer(["docker", "compose", "version", "--short"]),
+        "tasks": commands.answer(own),
+    }

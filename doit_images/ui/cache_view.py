@@ -1,0 +1,157 @@
+"""``doit cache_stats``: what caches hold, what is reclaimable, what they saved, and what was missed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from doit_images.core.base.formatting import size_text
+from doit_images.core.base.references import KEPT, kind_of, path_of
+from doit_images.core.buildkit import builder
+from doit_images.core.buildkit.progress import brief
+from doit_images.core.history.store import KEEP
+from doit_images.core.run import Run
+from doit_images.pruning import disk_usage
+from doit_images.pruning.prune import Item, Kind, choose, total
+from doit_images.ui.statistics import ImageHistory, image_histories, of_last_runs
+
+
+def show(run: Run, runs: int, as_json: bool) -> None:
+    """Print the statistics to standard output. Raises ``UserError``."""
+    data = gather(run, runs)
+    if as_json:
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        _print(data)
+
+
+def gather(run: Run, runs: int) -> dict[str, Any]:
+    """The statistics as plain data. ``reclaimable_bytes`` is what can be removed at all, ``over_bytes`` what is beyond
+    ``CACHE_MAX_SIZE``."""
+    settings = run.settings
+    items = disk_usage.all_items(run)
+    left = choose(items, float("inf"), sys.maxsize).left
+    past = of_last_runs(run.history.recent(limit=KEEP), runs)
+    return {
+        "builder": builder.name(settings),
+        "max_bytes": settings.cache_max_size,
+        "max_age_seconds": settings.cache_max_age,
+        "reclaimable_bytes": left,
+        "over_bytes": max(0, left - settings.cache_max_size),
+        "holdings": [_disk_usage(kind, items) for kind in Kind if any(item.kind == kind for item in items)],
+        "registry": _registry(run),
+        "images": [_image(history) for name, history in image_histories(past).items() if name in run.project.images],
+    }
+
+
+def _disk_usage(kind: Kind, items: list[Item]) -> dict[str, Any]:
+    mine = [item for item in items if item.kind == kind]
+    free = [item for item in mine if not item.needed]
+    whole = total(mine)
+    return {
+        "kind": kind,
+        "count": len(mine),
+        "bytes": whole,
+        "shared_bytes": sum(item.size for item in mine) - whole,
+        "reclaimable_count": len(free),
+        "reclaimable_bytes": whole - total(item for item in mine if item.needed),
+        "oldest_seconds": round(max((item.idle for item in free), default=0.0)),
+    }
+
+
+def _registry(run: Run) -> dict[str, Any] | None:
+    """What the shared registry holds of this project; ``problem`` where it does not say."""
+    from doit_images.share.no_answer import NoImage, Unavailable
+
+    address = run.settings.cache_registry
+    if not address:
+        return None
+    registry = run.share.registry
+    paths = sorted({path_of(image.ref) for image in run.project.images.values()})
+    try:
+        tags = {path: registry.tags(path) for path in paths}
+        current = run.share.offers(
+            {name: decision.inputs for name, decision in run.decisions().items()}, run.snapshot().platform
+        )
+    except (Unavailable, NoImage) as error:
+        return {"address": address, "problem": f"it {error}"}
+    layers = {digest: size for image in current.values() for digest, size in image.layers.items()}
+    return {
+        "address": address,
+        "results": sum(kind_of(tag) == KEPT for some in tags.values() for tag in some),
+        "caches": sum(tag.startswith("cache-") for some in tags.values() for tag in some),
+        "current_images": len(current),
+        "current_bytes": sum(layers.values()),
+    }
+
+
+def _image(history: ImageHistory) -> dict[str, Any]:
+    return {
+        "image": history.image,
+        "built": history.built,
+        "retagged": history.retagged,
+        "pulled": history.pulled,
+        "image_hit_rate": history.image_rate,
+        "step_hit_rate": history.step_rate,
+        "seconds_saved": round(history.saved, 1),
+        "evicted": history.evicted,
+        "evicted_seconds": round(history.evicted_seconds, 1),
+        "steps": [
+            {
+                "name": step.last.name,
+                "seen": step.seen,
+                "cached": step.hits,
+                "executed_seconds": round(sum(step.executed), 1),
+            }
+            for step in history.steps.values()
+        ],
+        "costliest": [step.last.name for step in history.costliest()],
+    }
+
+
+def _print(data: dict[str, Any]) -> None:
+    from doit_images.core.base.output import Output, table
+
+    console = Output()
+    usage = table("where", numbers=("entries", "size", "shared", "reclaimable", "oldest"))
+    for entry in data["holdings"]:
+        oldest = f"{entry['oldest_seconds'] / 86400:.1f} d" if entry["reclaimable_count"] else ""
+        sizes = (size_text(entry[key]) for key in ("bytes", "shared_bytes", "reclaimable_bytes"))
+        usage.add_row(entry["kind"], str(entry["count"]), *sizes, oldest)
+    console.print(usage)
+    bound = f"of {size_text(data['max_bytes'])} allowed (CACHE_MAX_SIZE)"
+    over = f": {size_text(data['over_bytes'])} too much, doit cache_prune" if data["over_bytes"] else ""
+    console.print(f"\n{size_text(data['reclaimable_bytes'])} reclaimable, {bound}{over}", markup=False)
+    if data["registry"]:
+        console.print(_registry_text(data["registry"]), markup=False)
+    if data["images"]:
+        console.print()
+        _print_hits(console, data["images"])
+
+
+def _registry_text(shared: dict[str, Any]) -> str:
+    if "problem" in shared:
+        return f"shared registry {shared['address']}: {shared['problem']}"
+    stored = f"{shared['results']} results and {shared['caches']} caches of this project"
+    return (
+        f"shared registry {shared['address']}: {stored}; "
+        f"{shared['current_images']} images are as the plan wants them, {size_text(shared['current_bytes'])} compressed"
+    )
+
+
+def _print_hits(console: Any, images: list[dict[str, Any]]) -> None:
+    from doit_images.core.base.output import table
+
+    numbers = ("built", "renamed", "pulled", "images saved", "steps cached", "s saved", "evicted")
+    hits = table("image", numbers=numbers)
+    hits.add_column("costliest step")
+    for image in images:
+        rates = ("" if image[key] is None else f"{image[key]:.0%}" for key in ("image_hit_rate", "step_hit_rate"))
+        evicted = f"{image['evicted']} ({image['evicted_seconds']:.0f} s)" if image["evicted"] else ""
+        costly = brief(image["costliest"][0])[:50] if image["costliest"] else ""
+        counts = (str(image[key]) for key in ("built", "retagged", "pulled"))
+        hits.add_row(
+            image["image"], *counts, *rates, f"{image['seconds_saved']:.0f}", evicted, costly.replace("[", r"\[")
+        )
+    console.print(hits)

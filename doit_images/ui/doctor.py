@@ -1,0 +1,249 @@
+"""Is this machine able to build, and how well? ``doit doctor``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from doit_images.core.base import commands, lock, platforms
+from doit_images.core.base.confirm import confirm
+from doit_images.core.base.errors import UserError, os_reason
+from doit_images.core.base.memory import OWN_FOLDER
+from doit_images.core.base.references import stand_in
+from doit_images.core.base.settings import Settings
+from doit_images.core.planning.wanted import Wanted
+from doit_images.core.run import Run
+from doit_images.pruning import repairs
+from doit_images.pruning.repairs import Repair
+from doit_images.share import trusted
+from doit_images.share.lease import BuildCoordinator
+from doit_images.share.share import Share
+from doit_images.ui import personal, surroundings
+from doit_images.ui.finding import Finding, Verdict
+from tasks.bases.base import made_here
+
+_LEAST_COMPOSE = (2, 26)
+_SHOWN = 3  # of what is wrong in one respect
+
+
+def examine(run: Run, as_json: bool = False, fix: bool = False, yes: bool = False) -> None:
+    """Print every finding, as a table or as JSON; ``UserError`` if one is bad. With ``fix``, first put in order what
+    nobody can miss, as said on standard error; where something is removed, that is asked about, unless ``yes``."""
+    findings = list(look(run))
+    if fix and (found := [repair for finding in findings for repair in finding.repairs]):
+        _put_in_order(found, yes)
+        findings = list(look(Run(run.files, run.environ)))
+    if as_json:
+        print(json.dumps([_as_data(finding) for finding in findings], indent=2))
+    else:
+        _print(findings)
+    bad = [finding.subject for finding in findings if finding.verdict == Verdict.FAIL]
+    if bad:
+        raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
+
+
+def _put_in_order(found: Sequence[Repair], yes: bool) -> None:
+    for repair in found:
+        print(repair.what, file=sys.stderr)
+    if not yes and any(repair.removes for repair in found):
+        confirm()
+    for repair in found:
+        try:
+            repair.do()
+        except (UserError, OSError) as error:
+            why = os_reason(error) if isinstance(error, OSError) else str(error)
+            print(f"not done: {repair.what}: {why}", file=sys.stderr)
+
+
+def _as_data(finding: Finding) -> dict[str, object]:
+    names = ("subject", "verdict", "detail", "remedy")
+    return {**{name: getattr(finding, name) for name in names}, "fixes": [repair.what for repair in finding.repairs]}
+
+
+def _print(findings: list[Finding]) -> None:
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        remedy = f" — {finding.remedy}" if finding.remedy else ""
+        print(f"{finding.verdict:5}{finding.subject:{width}}  {finding.detail}{remedy}")
+
+
+def look(run: Run) -> Iterator[Finding]:
+    """Look at the tools, the engine, the disk, the settings and the project, at what runs keep and left, and at what
+    machines share, in this order."""
+    from doit_images.core.buildkit import buildx
+
+    yield Finding("python", Verdict.OK, sys.version.split()[0])
+    yield _tool("buildx", buildx.LEAST, "install docker-buildx")
+    yield _tool("compose", _LEAST_COMPOSE, "install docker-compose (v2)")
+    yield from _engine(run)
+    yield from surroundings.look(run)
+    yield _settings(run)
+    yield _project(run)
+    yield from _ignored(run)
+    yield from _platforms(run)
+    yield from _kept(run)
+    yield from _shared(run)
+
+
+def _kept(run: Run) -> Iterator[Finding]:
+    """What runs remember, and what killed ones left."""
+    common = run.common
+    if whose := repairs.unusable(common):
+        yield Finding(OWN_FOLDER, Verdict.WARN, whose, f"give it back to yourself: sudo chown -R $USER {common}")
+    else:
+        yield Finding(OWN_FOLDER, Verdict.OK, f"{common} may be written")
+    yield _repairs("what runs remember", "undamaged", repairs.damaged(common))
+    yield _repairs("killed runs", "left nothing", repairs.left_over(common))
+    try:
+        refs = run.snapshot().by_name
+    except UserError:  # told already
+        refs = {}
+    yield _repairs("temporary names", "none is left over", repairs.names(run.engine, refs))
+    yield _repairs("locks", "none is left over", repairs.locks(lock.for_everybody()))
+
+
+def _repairs(subject: str, sound: str, found: Iterable[Repair]) -> Finding:
+    """What is wrong in one respect, and that it can be put in order."""
+    repairs = tuple(found)
+    if not repairs:
+        return Finding(subject, Verdict.OK, sound)
+    wrong = [repair.wrong for repair in repairs[:_SHOWN]]
+    if len(repairs) > _SHOWN:
+        wrong.append(f"and {len(repairs) - _SHOWN} more")
+    return Finding(subject, Verdict.WARN, "; ".join(wrong), "doit doctor --fix", repairs)
+
+
+def _shared(run: Run) -> Iterator[Finding]:
+    """Whether the registry and the Redis answer that machines share their work through."""
+    settings, said = run.settings, list[str]()
+    if settings.cache_registry:
+        asked = Wanted("doctor", "0" * 64, "linux/amd64")  # whether it is there is all the same
+        Share(settings.cache_registry, False, said.append).look({"": asked})
+        yield _trust(settings)
+        yield _reached("shared registry", settings.cache_registry, said, "see CACHE_REGISTRY and `docker login`")
+    if settings.redis_url:
+        said = []
+        BuildCoordinator(settings.redis_url, said.append).index.lookup(["0"])
+        yield _reached("redis", "the one of REDIS_URL", said, "see REDIS_URL")
+
+
+def _trust(settings: Settings) -> Finding:
+    """Whose shared results are taken, and whether this machine's are."""
+    try:
+        trust = trusted.of(settings)
+        unsigned = settings.cache_write and trust.cannot_sign
+    except UserError as error:
+        return Finding("trust", Verdict.FAIL, error.sentence, error.remedy)
+    if not trust.need:
+        return Finding("trust", Verdict.WARN, trusted.anybody(settings.cache_registry), "doit share_key NAME")
+    if unsigned:
+        return Finding("trust", Verdict.WARN, f"this machine shares nothing: {unsigned}", "doit share_key NAME")
+    return Finding("trust", Verdict.OK, f"results count that {trust.need} of the listed builders signed")
+
+
+def _reached(subject: str, place: str, said: Sequence[str], remedy: str) -> Finding:
+    if said:
+        return Finding(subject, Verdict.WARN, said[0], remedy)
+    return Finding(subject, Verdict.OK, f"{place} answers")
+
+
+def _engine(run: Run) -> Iterator[Finding]:
+    try:
+        snapshot = run.snapshot()
+        containerd = run.engine.uses_containerd_store()
+    except UserError as error:
+        yield Finding("engine", Verdict.FAIL, error.sentence, error.remedy)
+        return
+    yield Finding("engine", Verdict.OK, f"answers at {run.engine.address}, {snapshot.platform}")
+    if containerd:
+        yield Finding("image store", Verdict.OK, "containerd's: every kind of cache can be exported")
+    else:
+        remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
+        yield Finding("image store", Verdict.WARN, "the classic one: caches can be exported inline only", remedy)
+    if run.on_base([run.settings.base_image]):
+        yield _base(run)
+
+
+def _base(run: Run) -> Finding:
+    """Whether the base is here, and by its name only if it is what has that name elsewhere."""
+    ref, base, found = run.settings.base_image, run.declared_base, run.declared_base.held()
+    if found is None or not base.counts(found[1]):
+        return Finding("base image", Verdict.OK, f"{ref} will be pulled, or made from Debian's packages")
+    name, local_image = found
+    if not made_here(local_image):
+        return Finding("base image", Verdict.OK, f"{ref} is in the engine")
+    if name != ref:
+        return Finding("base image", Verdict.OK, f"{name}, made from Debian's packages, stands in for {ref}")
+    own = stand_in(ref, run.snapshot().platform)
+
+    def rename() -> None:
+        run.engine.tag(local_image.id, own)
+        run.engine.untag(ref)
+
+    wrong = f"{ref} was made from Debian's packages, and whoever else builds on this engine gets it"
+    repair = Repair(wrong, f"{ref} is called {own}", rename, removes=False)
+    return Finding("base image", Verdict.WARN, wrong, "doit doctor --fix", (repair,))
+
+
+def _settings(run: Run) -> Finding:
+    try:
+        bundle = run.environ.get("BUILD_CA_CERT") or "the system's certificates"
+    except UserError as error:
+        return Finding("settings", Verdict.FAIL, str(error))
+    return Finding("settings", Verdict.OK, f"{run.settings.build_jobs} builds at once; builds trust {bundle}")
+
+
+def _project(run: Run) -> Finding:
+    try:
+        found = {inputs.name: inputs.problem or inputs.private for inputs in run.declared().values()}
+        problems = [f"{name}: {problem}" for name, problem in found.items() if problem]
+    except UserError as error:
+        return Finding("project", Verdict.FAIL, str(error))
+    if problems:
+        return Finding("project", Verdict.FAIL, "; ".join(problems))
+    return Finding("project", Verdict.OK, f"{run.project.name}: {len(run.project.images)} images")
+
+
+def _ignored(run: Run) -> Iterator[Finding]:
+    """Whether images copy what should be in none."""
+    try:
+        every = personal.told(run, run.declared().values())
+    except UserError:  # told already
+        return
+    for copied in every:
+        yield Finding("ignore files", Verdict.WARN, str(copied), copied.remedy)
+    if not every:
+        yield Finding("ignore files", Verdict.OK, "no image copies .env, the list of trusted builders or the key")
+
+
+def _platforms(run: Run) -> Iterator[Finding]:
+    """Whether the builder runs programs for all the platforms that images are built for, where any are declared."""
+    try:
+        wanted = {platform for inputs in run.declared().values() for platform in inputs.platforms}
+        foreign = {platform for platform in wanted if not platforms.serves(run.snapshot().platform, platform)}
+    except UserError:  # told already
+        return
+    if not foreign:
+        return
+    from doit_images.core.buildkit import builder
+
+    able = builder.runs(run.settings, run.environ)
+    missing = sorted(platform for platform in foreign if not any(platforms.serves(one, platform) for one in able))
+    if missing:
+        remedy = "apt-get install qemu-user-static, or a node for it in BUILDER_ENDPOINTS"
+        detail = f"the builder runs no programs for {', '.join(missing)}: a RUN there will fail"
+        yield Finding("platforms", Verdict.WARN, detail, remedy)
+    else:
+        yield Finding("platforms", Verdict.OK, f"the builder runs {', '.join(sorted(wanted))}")
+
+
+def _tool(name: str, least: tuple[int, int], remedy: str) -> Finding:
+    output = commands.answer(["docker", name, "version"])
+    version = re.search(r"v?(\d+)\.(\d+)", output)
+    if not version:
+        return Finding(name, Verdict.FAIL, output or "is not installed", remedy)
+    if (int(version[1]), int(version[2])) < least:
+        return Finding(name, Verdict.FAIL, f"{version[0]} is older than {least[0]}.{least[1]}", remedy)
+    return Finding(name, Verdict.OK, output.splitlines()[0])

@@ -1,0 +1,84 @@
+"""Documents about images: written to the project's folder, and attached to the shared image that they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.files import replace as write_file
+from doit_images.core.engine.client import LocalImage
+from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.wanted import wanted_of
+from doit_images.core.run import Run
+from doit_images.share import referrers
+from doit_images.share.no_answer import NoImage, Unavailable
+
+TOOL = "vllm-local-swarm"
+
+
+class Kind(NamedTuple):
+    """A kind of document: the folder and the ending of its files, its media type, annotations for whoever lists it."""
+
+    folder: str
+    ending: str
+    media_type: str
+    annotations: Mapping[str, str] = {}
+
+
+Content = Callable[[Decision, LocalImage, str], bytes]
+"""What a document says of an image, where the engine holds it, and by which digest it is known to who reads it."""
+
+
+def make(run: Run, images: Sequence[str], kind: Kind, content: Content, *, attach: bool) -> None:
+    """Write the document of each of these images (default: all) and print where it is; ``attach`` it to the image in
+    the shared registry. ``UserError`` for an image that is not fresh."""
+    run.settings.need_engine()
+    decisions = run.decisions()
+    names = [run.project.image(name).name for name in images] or list(decisions)
+    stale = [name for name in names if decisions[name].stale]
+    if stale:
+        remedy = f"doit {' '.join(f'build_optimized:{name}' for name in stale)}"
+        raise UserError(f"what is here of {', '.join(stale)} is not what the sources give", remedy=remedy)
+    for name in names:
+        ref = decisions[name].inputs.image.ref
+        image = run.snapshot().get(ref)
+        if image is None:
+            raise UserError(f"the engine does not hold {ref}", remedy="doit build_optimized")
+        shared = _Shared(run, decisions[name]) if attach else None
+        document = content(decisions[name], image, shared.digest if shared else image.id)
+        path = run.folder / kind.folder / f"{name}{kind.ending}"
+        write_file(path, document)
+        print(path)
+        if shared:
+            print(shared.attach(kind, document))
+
+
+class _Shared:
+    """An image in the shared registry; ``UserError`` where it is not there."""
+
+    def __init__(self, run: Run, decision: Decision) -> None:
+        wanted = wanted_of(decision.inputs, run.snapshot().platform)
+        if not run.settings.cache_registry or wanted is None:
+            raise UserError("there is no shared image to attach it to", remedy="set CACHE_REGISTRY, and build there")
+        self._registry, self._path = run.share.registry, wanted.path
+        try:
+            shared = self._registry.image(wanted.path, wanted.tag, wanted.platform)
+        except (Unavailable, NoImage) as error:
+            raise self._failed(error) from None
+        if shared is None:
+            where = f"{self._registry.address} does not hold {wanted.path}:{wanted.tag}"
+            raise UserError(where, remedy="doit build_optimized")
+        self.digest = shared.digest
+
+    def attach(self, kind: Kind, document: bytes) -> str:
+        """Attach a document to it; returns where that is."""
+        attachment = referrers.Attachment(kind.media_type, kind.media_type, document, kind.annotations)
+        try:
+            digest = referrers.attach(self._registry, self._path, self.digest, attachment)
+        except (Unavailable, NoImage) as error:
+            raise self._failed(error) from None
+        return f"{self._registry.address}/{self._path}@{digest}"
+
+    def _failed(self, error: Exception) -> UserError:
+        return UserError(f"the shared registry {self._registry.address} {error}")

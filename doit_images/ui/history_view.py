@@ -1,0 +1,125 @@
+"""``doit history``: the builds that were done; as a table, one of them whole, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.formatting import seconds_text, size_text
+from doit_images.core.buildkit.progress import brief
+from doit_images.core.history.store import Build, History, Status
+
+if TYPE_CHECKING:
+    from doit_images.core.run import Run
+
+LIMIT = 30
+"""How many builds are listed when nothing else is asked for."""
+
+
+def show(run: Run, words: Sequence[str], number: str, limit: str, as_json: bool) -> None:
+    """Print the history of the project to standard output: the build with the id ``number``, else those of the image
+    that ``words`` name, of all without any. ``UserError`` for what the command line cannot mean."""
+    if len(words) > 1:
+        raise UserError("history takes one image", remedy=f"`doit history {words[1]}` shows that of {words[1]}")
+    if number:
+        build = get(run.history, _whole("--show", number))
+        print(_json(asdict(build)) if as_json else details(build))
+        return
+    builds = recent(run.history, words[0] if words else None, _whole("--limit", limit) if limit else LIMIT)
+    print(_json([asdict(build) for build in builds]) if as_json else table(builds))
+
+
+def _whole(option: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and 0 < int(value) < 2**31):
+        raise UserError(f"{option} needs a whole number, not {value!r}", remedy="`doit history` lists the ids")
+    return int(value)
+
+
+def get(history: History, number: int) -> Build:
+    """The build with this id; ``UserError`` if the history has none."""
+    build = history.get(number)
+    if build is None:
+        raise UserError(f"the history has no build {number}", remedy="`doit history` lists the ids")
+    return build
+
+
+def recent(history: History, image: str | None, limit: int = LIMIT) -> list[Build]:
+    """The last builds, of one image or of all; ``UserError`` for an image that the history does not have."""
+    builds = history.recent(image, limit)
+    if image and not builds:
+        known = sorted({build.image for build in history.recent(limit=1000)})
+        remedy = f"it has {', '.join(known)}" if known else "nothing was built yet"
+        raise UserError(f"the history has no build of {image!r}", remedy=remedy)
+    return builds
+
+
+def details(build: Build) -> str:
+    """A build whole: its facts, its reasons, and its steps with their times and why they were executed."""
+    facts = {
+        "image": f"{build.image} ({build.ref})",
+        "what": f"{build.action} {build.status}, {seconds_text(build.seconds)}, {_when(build.started)}",
+        "waited": f"{seconds_text(build.waited)} from the start of run {build.run}, with {build.workers} workers",
+        "why": "\n         ".join(build.causes),
+        "parents": ", ".join(build.parents) or "none",
+        "input": f"fingerprint {build.fingerprint}",
+        "result": f"{build.image_id or 'none'}{f', {size_text(build.size)}' if build.size is not None else ''}",
+        "by": f"builder {build.builder or '?'}{f', commit {build.commit}' if build.commit else ''}",
+    }
+    lines = [f"build {build.id}", *(f"{name:8} {value}" for name, value in facts.items())]
+    if build.steps:
+        lines += ["", f"steps    {build.cached_steps} of {build.work_steps} from the cache"]
+    for step in (step for step in build.steps if step.work or step.error or step.seconds >= 0.05):
+        spent = "cached" if step.cached else "FAILED" if step.error else seconds_text(step.seconds)
+        lines.append(f"{spent:>8}  {brief(step.name)}")
+        lines += [f"{'':>8}    {step.error or step.why}"] if step.error or step.why else []
+    if build.layers:
+        lines += ["", "layers   from the base up"]
+        lines += [f"{size_text(size):>8}  {digest}" for digest, size in build.layers]
+    return "\n".join(lines)
+
+
+def table(builds: Sequence[Build], width: int | None = None) -> str:
+    """Builds, one a line, in a table of ``width`` columns (default: the terminal's)."""
+    if not builds:
+        return "nothing was built yet"
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    text = StringIO()
+    console = Console(file=text, width=width or (None if terminal else 160), force_terminal=terminal)
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, justify in (("id", "right"), ("when", "left"), ("image", "left"), ("what", "left")):
+        drawn.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for heading in ("time", "cached", "size"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    drawn.add_column("why", overflow="fold")
+    for build in builds:
+        drawn.add_row(
+            str(build.id),
+            _when(build.started),
+            Text(build.image),
+            Text(build.outcome, "" if build.status == Status.DONE else "red"),
+            seconds_text(build.seconds),
+            f"{build.cached_steps}/{build.work_steps}" if build.work_steps else "",
+            size_text(build.size) if build.size is not None else "",
+            Text("; ".join(build.reasons)),
+        )
+    console.print(drawn)
+    return text.getvalue().rstrip("\n")
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,212 @@
+"""What do people see while doit runs?
+
+A reporter of doit (``DOIT_CONFIG = {"reporter": Reporter}``). Tasks that make an image carry its name in
+``meta={"image": name}``; they are rows of the board. Any other task is one line, and its own output passes
+through; with ``meta={"quiet": True}`` it has no line. Everything goes to standard error; standard output is for
+data.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from doit_images.core.base import commands
+from doit_images.core.base.formatting import seconds_text
+from doit_images.core.building.state import State
+from doit_images.core.run import Run, current
+from doit_images.ui.board import BAD, Board
+
+if TYPE_CHECKING:
+    from doit.exceptions import BaseFail
+    from doit.task import Task
+
+_USER_ERROR = "doit_images.core.base.errors.UserError: "
+
+
+class Reporter:
+    """doit calls the methods below, some of them from the threads that run tasks."""
+
+    desc = "images as a live board on a terminal, as lines elsewhere"
+
+    def __init__(self, outstream: TextIO, options: Mapping[str, Any], run: Run | None = None) -> None:
+        """``outstream`` is doit's ``--output-file``, used only when it is one; ``options`` are not. ``run`` is what is
+        shown (default: that of this process)."""
+        run = run or current()
+        run.count_workers = _workers
+        self._run = run
+        self._board = Board(workers=lambda: run.workers)
+        run.events.listen(self._board.heard)
+        if outstream is not sys.stdout:
+            self._board.redirect(_writer(outstream))
+        self._began = time.monotonic()
+        self._asked: set[str] = set()
+        self._failed: dict[str, str] = {}
+        self._aborted: list[str] = []
+
+    def initialize(self, tasks: Mapping[str, Task], selected: Sequence[str]) -> None:
+        """The tasks are known: tell the board which images will be looked at, and who waits for whom."""
+        self._asked = set(selected)
+        commands.stop_on_signals()
+        seen: dict[str, Task] = {}
+        waiting = [tasks[name] for name in selected if name in tasks]
+        while waiting:
+            task = waiting.pop()
+            if task.name not in seen:
+                seen[task.name] = task
+                waiting.extend(tasks[name] for name in (*task.task_dep, *task.setup_tasks) if name in tasks)
+        self._run.wanted = frozenset(_wanted(tasks, selected))
+        self._board.expect(
+            {
+                image: [parent for name in task.task_dep if (parent := _image(tasks.get(name)))]
+                for task in reversed(seen.values())
+                if (image := _image(task))
+            }
+        )
+
+    def get_status(self, task: Task) -> None:
+        """Doit asks whether a task is fresh."""
+
+    def execute_task(self, task: Task) -> None:
+        """A task begins, in the thread that runs it."""
+        self._board.shows_commands = (task.verbosity or 0) >= 2
+        if _image(task):
+            self._board.verbose = self._board.shows_commands
+        elif _visible(task):
+            self._board.pause()
+            self._board.say(f".  {task.title()}")
+
+    def add_success(self, task: Task) -> None:
+        """A task is done."""
+        if image := _image(task):
+            row = self._board.rows[image]
+            if not row.over:
+                self._board.ended(image, State.BUILT)
+        elif _visible(task):
+            self._board.resume()
+
+    def skip_uptodate(self, task: Task) -> None:
+        """A task was fresh."""
+        if image := _image(task):
+            self._board.ended(image, State.FRESH)
+        elif _visible(task) and task.name in self._asked:
+            self._board.say(f"-- {task.title()}")
+
+    def skip_ignore(self, task: Task) -> None:
+        """The user told doit to ignore a task."""
+        self._board.say(f"!! {task.title()} is ignored (`doit forget {task.name}` ends that)")
+
+    def add_failure(self, task: Task, fail: BaseFail) -> None:
+        """A task failed, or could not begin because one that it needs failed."""
+        from doit.exceptions import UnmetDependency
+
+        image = _image(task)
+        if isinstance(fail, UnmetDependency):
+            root = self._failed.get(fail.message.split()[0], fail.message.split()[0])
+            self._failed[task.name] = root
+            if image:
+                self._board.fail(image, "", State.BLOCKED, cause=root)
+            elif _visible(task):
+                self._board.say(f"!! {task.title()}: not run, `{root}` failed")
+            return
+        self._failed[task.name] = image or task.name
+        text = sentence(fail) if fail.report else ""
+        if image:
+            self._board.fail(image, text)
+            return
+        if _visible(task) and task.executed:
+            self._board.resume()
+        if text:
+            self._board.say(f"!! {task.title()} failed: {text}" if _visible(task) else text)
+
+    def cleanup_error(self, exception: BaseFail) -> None:
+        """A teardown failed."""
+        self._board.say(sentence(exception))
+
+    def runtime_error(self, msg: str) -> None:
+        """Doit itself cannot go on."""
+        self._aborted.append(msg.strip())
+
+    def teardown_task(self, task: Task) -> None:
+        """A teardown begins."""
+
+    def complete_run(self) -> None:
+        """The run is over, well or badly or by Ctrl-C: clear the terminal and say what came of it."""
+        self._board.pause()
+        interrupted = sys.exc_info()[0] is not None
+        line = summary(self._board, time.monotonic() - self._began)
+        for text in [*self._aborted, *([line] if line else [])]:
+            self._board.say(f"interrupted: {text}" if interrupted else text)
+
+
+def _wanted(tasks: Mapping[str, Task], selected: Sequence[str]) -> Iterator[str]:
+    """The images that are asked for: those of the selected tasks and of what these group, not what images need."""
+    seen: set[str] = set()
+    waiting = list(selected)
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in tasks:
+            continue
+        seen.add(name)
+        if image := _image(tasks[name]):
+            yield image
+        else:
+            waiting.extend((*tasks[name].task_dep, *tasks[name].setup_tasks))
+
+
+def summary(shown: Board, seconds: float) -> str:
+    """The last line of a run: how many images ended how, and what was not built because of whom."""
+    rows = list(shown.rows.values())
+    counts = {state: sum(row.state == state for row in rows) for state in (State.BUILT, State.RETAGGED, State.PULLED)}
+    fresh = sum(row.state == State.FRESH for row in rows)
+    bad = {state: [row for row in rows if row.state == state] for state in BAD}
+    unfinished = sum(row.state == State.RUNNING for row in rows)
+    if not any(counts.values()) and not any(bad.values()) and not unfinished:
+        return f"{fresh} image{'s' * (fresh != 1)} fresh" if fresh else ""
+    parts = [f"{count} {state}" for state, count in counts.items() if count]
+    parts += [f"{fresh} fresh"] if fresh else []
+    words = {State.FAILED: "failed", State.INPUTS_CHANGED: "changed while built", State.CANCELLED: "cancelled"}
+    parts += [f"{len(bad[s])} {word} ({_names(bad[s])})" for s, word in words.items() if bad[s]]
+    parts += [f"{unfinished} stopped"] if unfinished else []
+    for cause in dict.fromkeys(row.cause for row in bad[State.BLOCKED]):
+        blocked = [row for row in bad[State.BLOCKED] if row.cause == cause]
+        parts.append(f"{len(blocked)} not built ({_names(blocked)}: `{cause}` failed)")
+    return f"{', '.join(parts)}, in {seconds_text(seconds)}"
+
+
+def sentence(fail: BaseFail) -> str:
+    """What a failure says to people: our own errors in one sentence, the unexpected with its traceback."""
+    trace = "".join(fail.traceback or "")
+    if _USER_ERROR in trace:
+        return trace.rpartition(_USER_ERROR)[2].strip()
+    return f"{fail.message.strip()}\n{trace}".strip()
+
+
+def _names(rows: Sequence[Any]) -> str:
+    return ", ".join(row.image for row in rows)
+
+
+def _image(task: Task | None) -> str:
+    return str((task.meta or {}).get("image") or "") if task is not None else ""
+
+
+def _visible(task: Task) -> bool:
+    return bool(task.actions) and not task.name.startswith("_") and not (task.meta or {}).get("quiet")
+
+
+def _workers() -> int:
+    """Doit tells no reporter how many workers there are; in a parallel run each is a thread of this kind."""
+    from doit.runner import MThreadRunner
+
+    return max(1, sum(isinstance(thread, MThreadRunner.DaemonThread) for thread in threading.enumerate()))
+
+
+def _writer(stream: TextIO) -> Any:
+    def write(text: str) -> None:
+        stream.write(text)
+        stream.flush()
+
+    return write

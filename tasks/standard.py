@@ -1,0 +1,32 @@
+"""Which images are declared in the standard way too, beside the optimized one?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from doit_images.core.base.errors import UserError
+from doit_images.core.compose.stack import Compose
+from doit_images.core.run import Run
+
+STANDARD = "docker-compose.yml"
+
+
+def standard_of(run: Run) -> Path:
+    """The declaration of the standard deployment, beside the optimized one; ``UserError`` where there is none."""
+    path = run.files[0].parent / STANDARD
+    if not path.is_file() or path in run.files:
+        raise UserError(
+            f"there is no standard deployment: no {STANDARD} beside {run.files[0].name}",
+            where=str(run.files[0].parent),
+            remedy="declare the standard images there, under the same service names",
+        )
+    return path
+
+
+def declared_both_ways(run: Run) -> dict[str, tuple[str, str]]:
+    """The images that are declared both ways, by service: the standard and the optimized reference."""
+    standard = Compose((standard_of(run),), run.project.name, run.environ).services()
+    images = run.project.images.items()
+    return {
+        name: (standard[name].image, image.ref) for name, image in images if name in standard and standard[name].builds
+    }
