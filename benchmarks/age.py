@@ -18,8 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 OLDER = " (older than the code)"
 
-_BUILDS = ("dodo.py", "doit_images/core/base", "doit_images/cli/build.py", "doit_images/core/engine", "doit_images/core/compose", "doit_images/core/inputs",
-           "doit_images/core/planning", "doit_images/core/buildkit", "doit_images/core/building", "doit_images/core/history", "doit_images/core/run.py")  # fmt: skip
+_BUILDS = ("dodo.py", "doit_images/core", "doit_images/cli/build.py")
 _IMAGES = ("docker", "services", "docker-compose.optimized.yml", "docker-compose.yml", "docker-compose.documented.yml")
 
 

@@ -41,11 +41,10 @@ import httpx
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import load, measure
-from doit_images.ci import ephemeral_stack
+from doit_images.cli.process import current
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.run import current
-from doit_images.stack import bringup, images
+from doit_images.stack import bringup, ephemeral_stack, images
 from doit_images.stack.checkout import project_of
 
 if TYPE_CHECKING:

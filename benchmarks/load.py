@@ -33,11 +33,10 @@ import httpx
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
-from doit_images.ci import ephemeral_stack
+from doit_images.cli.process import current
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.run import current
-from doit_images.stack import bringup
+from doit_images.stack import bringup, ephemeral_stack
 from doit_images.stack.checkout import project_of
 
 MEMORIES = 500

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import measure
 from benchmarks.memory_inside import CUTS
 from benchmarks.memory_recall import inside, keep
+from doit_images.cli.process import current
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.run import current
 
 MIDDLES = Path(__file__).resolve().parent.parent / "services" / "memory" / "languages.npy"
 

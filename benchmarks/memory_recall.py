@@ -21,9 +21,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import measure
+from doit_images.cli.process import current
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.run import current
 
 INSIDE = Path(__file__).with_name("memory_inside.py")
 START_SECONDS = 120

@@ -23,7 +23,7 @@ from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.core.base import commands, lock
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.memory import OWN_FOLDER
-from doit_images.core.base.settings import ROOT
+from tasks import ROOT
 from tasks.bases.debian import indextargets
 
 SUITE = "testing"

@@ -23,10 +23,10 @@ from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.memory import OWN_FOLDER
-from doit_images.core.base.settings import ROOT
 from doit_images.core.engine.endpoint import endpoint
 from doit_images.core.run import Run
-from tasks.standard import standard_of
+from doit_images.stack.standard import standard_of
+from tasks import ROOT
 
 DOCUMENTED = "docker-compose.documented.yml"
 """What Docker's documentation teaches is another than in the standard declaration."""

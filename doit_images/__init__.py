@@ -1,45 +1,40 @@
-"""Tasks that build, share, run and measure the Docker images of a Compose project."""
+"""doit tasks that build, share, run and measure the Docker images of a Compose project.
 
-import resource
-import signal
-import sys
+A ``dodo.py`` of three lines has them all::
 
-# Ctrl-C ends doit without a word also before its run begins, when `base.commands` hears it: Python would print where it
-# was. In doit's own process only: pytest, which imports us too, has its own way. doitw blocks it until here.
-if "doit.doit_cmd" in sys.modules and "pytest" not in sys.modules:
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    # Nor does a crash, or Ctrl-\, leave the memory of a process with secrets on the disk: we, and what we start, write
-    # no core dump. 1 and not 0: a program that collects them (`core_pattern`) gets them also where it is 0.
-    _hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    resource.setrlimit(resource.RLIMIT_CORE, (1 if _hard else 0, _hard))
+    import doit_images
 
-if sys.dont_write_bytecode:
-    from importlib.machinery import FileFinder, SourceFileLoader
-    from pathlib import Path
-    from types import CodeType
+    globals().update(doit_images.tasks())
+"""
 
-    _HERE = str(Path(__file__).parent)
-    # `base.memory.OWN_FOLDER`, which cannot be imported yet.
-    _COMPILED = str(Path(__file__).resolve().parent.parent / ".doit-images" / "pycache")
-    _USUAL = sys.pycache_prefix
+from __future__ import annotations
 
-    class _Loader(SourceFileLoader):
-        """Keeps these modules compiled in a folder that ignores itself. Nobody wants __pycache__ in this tree, but to
-        compile them in each run would take longer than all that a run with nothing to do does (0.07 s of 0.23 s).
-        What other modules leave is as the user wants it."""
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-        def get_code(self, fullname: str) -> CodeType | None:
-            sys.pycache_prefix, sys.dont_write_bytecode = _COMPILED, False
-            try:
-                return super().get_code(fullname)
-            finally:
-                sys.pycache_prefix, sys.dont_write_bytecode = _USUAL, True
+if TYPE_CHECKING:
+    from doit_images.core.around import LocalBase
+    from doit_images.core.run import Run
 
-    def _finder(folder: str) -> FileFinder:
-        if folder != _HERE and not folder.startswith(f"{_HERE}/"):
-            raise ImportError
-        return FileFinder(folder, (_Loader, [".py"]))
+__version__ = "0.3.0"
 
-    sys.path_hooks.insert(0, _finder)
+
+def tasks(
+    prefix: str = "",
+    names: Mapping[str, str] | None = None,
+    config: Mapping[str, Any] | None = None,
+    base: Callable[[Run], LocalBase | None] | None = None,
+) -> dict[str, Any]:
+    """The tasks, as the names that a ``dodo.py`` is to have, and ``DOIT_CONFIG`` with them.
+
+    ``prefix`` stands before the name of each task, ``names`` gives some another one; ``config`` is the project's own
+    ``DOIT_CONFIG``, which comes first; ``base`` gives the base image that the project makes itself. The project is that
+    of the working folder, which is the dodo file's when doit loads it. Raises doit's ``InvalidDodoFile``, which doit
+    prints as one sentence, where the settings are wrong.
+    """
+    from doit_images.cli import process
+
+    process.begin()
+    from doit_images.cli import catalogue
+
+    return catalogue.loaded(prefix, names or {}, config or {}, base)

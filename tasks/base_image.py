@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from doit_images.cli.action import Task, act, quiet
+from doit_images.cli.action import JSON, Task, act, quiet
+from doit_images.cli.process import current
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import ROOT
 from doit_images.core.planning.plan import built_for
-from doit_images.core.run import Run, current
+from doit_images.core.run import Run
+from doit_images.share import connection
+from tasks import ROOT
+from tasks.bases import declared
 from tasks.bases.base import FOLDER, rebuild
 from tasks.bases.debian import PACKAGES, declares_base
 
@@ -32,6 +35,11 @@ def task_rebuild_base() -> Task | None:
     return quiet(_rebuild) if declares_base(ROOT) else None
 
 
+def task_bases_check() -> Task | None:
+    """Show how old the base is and which of Debian's packages in the images have newer versions: [--json]"""
+    return quiet("tasks.bases_view:check", JSON) if declares_base(ROOT) else None
+
+
 class Present:
     """Whether the engine holds the base, for each platform that is built; asked only when a task needs it."""
 
@@ -40,7 +48,8 @@ class Present:
         this run is built on need not be there."""
         try:
             run = current()
-            return run.declared_base.is_here(run.other_base_platforms) or _nobody_builds_on_it(run)
+            base = declared.of(run)
+            return base is None or base.is_here() or _nobody_builds_on_it(run)
         except UserError:
             return False
 
@@ -65,6 +74,7 @@ def _ensure(run: Run) -> None:
 
 
 def _rebuild(run: Run) -> None:
-    done = rebuild(run.settings, run.declared_base.local_image(), run.share, others=run.other_base_platforms)
+    base = declared.DeclaredBase(run)
+    done = rebuild(run.settings, base.local_image(), connection.of(run).share, others=base.others)
     run.changed()
     print(done, file=sys.stderr)

@@ -13,7 +13,7 @@ from typing import Any
 from doit_images.cli.action import PLAIN, Task, fail, option
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import ROOT
+from tasks import ROOT
 
 _LOCK = "requirements-dev.txt"
 # In the order of tests/conftest.py, the longest first: what begins last is what all wait for. And what took longest.

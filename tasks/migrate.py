@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from doit_images.ci.build import doit
 from doit_images.core.base import commands, files
+from doit_images.core.base.again import doit
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import because, seconds_text
@@ -37,8 +37,8 @@ from doit_images.stack.events import ServicesListed
 from doit_images.stack.health import Health, Moment, Outcome, judge
 from doit_images.stack.journal import Before, Journal, Phase, held_tag
 from doit_images.stack.stack import check_env, locked, make_env
+from doit_images.stack.standard import standard_of
 from doit_images.stack.status import rows_of
-from tasks.standard import standard_of
 
 _LAST_EVENTS_SECONDS = 0.3
 _SHOWN = 3  # differences

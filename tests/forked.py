@@ -140,7 +140,7 @@ def _become(words: list[str]) -> None:
 
 if __name__ == "__main__":
     path, sys.argv[0] = sys.argv[1], "__main__.py"  # what doit is called when it is not forked
-    for module in sorted(ROOT.glob("tasks/**/*.py")):
+    for module in sorted((*ROOT.glob("doit_images/**/*.py"), *ROOT.glob("tasks/**/*.py"))):
         importlib.import_module(".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
     gc.freeze()
     serve(path)

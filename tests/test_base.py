@@ -25,9 +25,10 @@ from doit_images.core.base.settings import BaseSource, Settings
 from doit_images.core.engine.api import Api
 from doit_images.core.engine.client import Engine, LocalImage, Snapshot, host_platform, image_config, normalise
 from doit_images.core.run import Run
+from doit_images.share import connection
 from doit_images.ui import doctor
 from tasks import base_image as bases
-from tasks.bases import base, debian
+from tasks.bases import base, debian, declared
 from tests.conftest import ROOT, docker
 from tests.owners import own
 from tests.waiting import patience
@@ -155,7 +156,7 @@ def test_where_a_shared_base_may_have_the_name(source: str, ref: str, may: bool)
 def rebuild(local_image: LocalImage | None, root: Path, **settings: str) -> str:
     """With an engine that holds this under the base's name."""
     run = Run(environ=settings)
-    return base.rebuild(run.settings, local_image, run.share, root)
+    return base.rebuild(run.settings, local_image, connection.of(run).share, root)
 
 
 @pytest.mark.parametrize(
@@ -383,8 +384,9 @@ def test_what_has_the_name_that_it_stands_in_for_is_called_by_its_own(name: str,
         archive.add(ROOT / "LICENSE", "LICENSE")
     image = base.load(name, tar, host_platform(), debian.identity(ROOT, host_platform()))
     run = Run((ROOT / "docker-compose.optimized.yml",), {**os.environ, "BASE_IMAGE": name})
-    assert run.declared_base.is_here(())
-    finding = doctor._base(run)
+    here = declared.DeclaredBase(run)
+    assert here.is_here()
+    finding = doctor._base(run, here)
     assert finding.detail == f"{name} was made from Debian's packages, and whoever else builds on this engine gets it"
     [repair] = finding.repairs
     repair.do()
@@ -392,8 +394,8 @@ def test_what_has_the_name_that_it_stands_in_for_is_called_by_its_own(name: str,
     assert docker("image", "inspect", name).returncode
     assert docker("image", "inspect", "--format", "{{.Id}}", own).stdout.strip() == image
     run.changed()
-    assert run.declared_base.is_here(())
-    assert doctor._base(run).detail == f"{own}, made from Debian's packages, stands in for {name}"
+    assert here.is_here()
+    assert doctor._base(run, here).detail == f"{own}, made from Debian's packages, stands in for {name}"
 
 
 @pytest.mark.engine

@@ -14,8 +14,8 @@ import pytest
 from doit_images.ci.updating import debian
 from doit_images.ci.updating.debian import Pending
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import ROOT
-from doit_images.ui.bases_view import age_of, text
+from tasks import ROOT
+from tasks.bases_view import age_of, text
 from tests.conftest import Lab
 
 OLD = """Package: tzdata

@@ -20,6 +20,7 @@ from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.core.base import lock
 from doit_images.core.base.errors import UserError
 from doit_images.core.building import cache_mounts, context
+from doit_images.core.buildkit import cache_records
 from doit_images.core.engine.client import CacheRecord, Engine
 from doit_images.core.history.store import Build, StepRecord
 from doit_images.core.planning.reasons import DUE, NO_CACHE
@@ -597,7 +598,7 @@ Total:\t\t347.7MB
 
 
 def test_what_buildx_du_prints() -> None:
-    shared, copied = disk_usage.read_du(DU, now=10_000.0)
+    shared, copied = cache_records.read_du(DU, now=10_000.0)
     assert shared == CacheRecord(
         "yuoxg",
         (),
@@ -611,7 +612,7 @@ def test_what_buildx_du_prints() -> None:
     assert copied == CacheRecord(
         "rjhku", ("yuoxg", "other"), "[1/3] COPY f: /f", 10240, 6400.0, 1, busy=True, made=1795505377.313704
     )
-    assert disk_usage.read_du("", 0.0) == []
+    assert cache_records.read_du("", 0.0) == []
 
 
 def test_the_command_that_prunes_a_dedicated_builder() -> None:

@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 import pytest
 
 from doit_images.ci.build import build_summary, built_since
-from doit_images.ci.end_to_end import pytest_argv, test_environ, test_summary
 from doit_images.core.history.store import Build
+from tasks.end_to_end import pytest_argv, test_environ, test_summary
 from tests import forked
 from tests.conftest import ROOT, docker
 from tests.test_stack import PROJECT, Stack
@@ -159,7 +159,7 @@ from doit_images.core.base import commands
 from doit_images.stack.bringup import Terms
 from doit_images.stack.health import Limits
 from doit_images.stack.checkout import project_of
-from doit_images.ci.ephemeral_stack import running
+from doit_images.stack.ephemeral_stack import running
 from doit_images.core.run import current
 
 commands.stop_on_signals()
@@ -300,7 +300,7 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
 FAILING = """
 from doit_images.core.base import commands
 from doit_images.core.run import current
-from doit_images.ci import end_to_end
+from tasks import end_to_end
 
 commands.stop_on_signals()
 end_to_end.run_tests(current(), ["-k", "unheard_of"])

@@ -14,7 +14,7 @@ from packaging.version import Version
 
 from doit_images.ci.updating import behind, locks, update
 from doit_images.ci.updating.package_index import Advisory, Known, PackageIndex, Release, releases, versioned
-from doit_images.core.base.settings import ROOT
+from tasks import ROOT
 from tests.conftest import Lab, file_in
 from tests.package_index import LocalIndex, serving
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from doit_images.ci.digests import Pinned, _taken, complete, kustomization, override
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Service
 from doit_images.core.engine.client import snapshot_of
-from doit_images.stack.digests import Pinned, _taken, complete, kustomization, override
 from tests import loopback
 from tests.conftest import Lab, needs_docker_command
 

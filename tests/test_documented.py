@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from benchmarks.side_by_side import DOCUMENTED
-from doit_images.ci.ephemeral_stack import free_port
 from doit_images.core.compose import secrets
+from doit_images.stack.ephemeral_stack import free_port
 from tests.conftest import ROOT
 from tests.owners import own
 

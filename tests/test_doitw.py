@@ -131,16 +131,15 @@ def test_a_changed_lock_is_installed(repo: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_in_an_adopting_project_the_lock_and_the_environment_of_the_project_are_left_alone(repo: Path) -> None:
-    (repo / "tasks").mkdir()
-    (repo / "requirements.txt").rename(repo / "tasks/requirements.txt")
-    (repo / "requirements.txt").write_text("django\n")
-    (repo / ".venv").mkdir()
+def test_another_python_in_the_place_of_the_one_before_gets_its_packages(repo: Path, tmp_path: Path) -> None:
+    """As an upgrade of the system leaves it: `python3` is another, and finds none of what the one before installed."""
+    run(repo, "list")
+    shutil.rmtree(*(repo / ".venv/lib").glob("python3.*"))
+    (repo / ".venv/made-with").unlink()
+    (repo / ".venv/made-with").symlink_to(tmp_path / "gone")
     done = run(repo, "list")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "doitw: installing what tasks/requirements.txt locks into .doit-images/venv\n"
-    assert run(repo, "list").stderr == ""
-    assert not list((repo / ".venv").iterdir())
+    assert version(repo) == "doit-1.0.dist-info"
 
 
 @pytest.mark.usefixtures("quick")

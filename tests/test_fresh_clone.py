@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from doit_images.cli.stack import task_ci_test
 from tasks import checks
 from tasks.lock import task_lock
+from tasks.stack import task_ci_test
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.stack
@@ -166,7 +166,8 @@ def test_whatever_needs_more_packages_installs_them_first() -> None:
 
 def test_all_that_the_tasks_import_is_there(clean: Path) -> None:
     """Also where only a part of a task does that none of the commands above comes by."""
-    nodes = [node for path in ROOT.glob("tasks/**/*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    paths = [*ROOT.glob("doit_images/**/*.py"), *ROOT.glob("tasks/**/*.py")]
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
     names = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
     names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     elsewhere = {name for name in names if name.startswith("sigstore")}  # of requirements-keyless.txt

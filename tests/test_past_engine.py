@@ -26,8 +26,11 @@ from doit_images.core.planning.plan import SHARED, Decision, Known, plan
 from doit_images.core.planning.reasons import DUE
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted
-from doit_images.share import give, past_engine
+from doit_images.share import give
+from doit_images.share.connection import Connection
+from doit_images.share.machines import Machines
 from doit_images.share.no_answer import Unavailable
+from doit_images.share.past_engine import Pushing
 from doit_images.share.share import Share
 from doit_images.share.transfer import Whole
 from doit_images.stack import images
@@ -66,7 +69,11 @@ class SeemingRun:
         self.events, self.noted, self.built_on = Events(), list[str](), ()
         self.events.listen(lambda event: self.noted.append(str(vars(event)["text"])))
         self.project = SimpleNamespace(images={"base": BASE.image, "app": APP.image}, directory=tmp_path)
-        self.share: Any = Share("reg:5000/team", settings.cache_write, self.noted.append)
+        seen: Any = self
+        self._through = Connection(seen)
+        self.part = lambda kind: self._through
+        self.peers = Machines(seen)
+        self.share = Share("reg:5000/team", settings.cache_write, self.noted.append)
         self.held: dict[str, SharedImage | None] = {"app/base": SHARED_BASE, "app/app": after.offer}
         self.pushed: SharedImage | None = None
         vars(self.share)["registry"] = SimpleNamespace(
@@ -77,6 +84,14 @@ class SeemingRun:
         self.files: tuple[Path, ...] = ()
         kept: dict[type, Any] = {}
         self.kept: Callable[[type], Any] = lambda kind: kept.setdefault(kind, kind())
+
+    @property
+    def share(self) -> Any:
+        return self._through.share
+
+    @share.setter
+    def share(self, share: Any) -> None:
+        vars(self._through)["share"] = share
 
     def decide(self, name: str) -> Decision:
         return self.after[name]
@@ -153,9 +168,9 @@ def test_what_could_not_be_pushed_is_not_built(
     decision = DECISION._replace(inputs=inputs)
     run.share = SimpleNamespace(address="reg:5000/team", writes=not why, trust=SimpleNamespace(cannot_sign=trust))
     with pytest.raises(UserError, match=why):
-        past_engine.refuse(run, decision)
+        Pushing(run).check(decision)
     run.settings, run.share.writes, run.share.trust.cannot_sign = SETTINGS, True, ""
-    past_engine.refuse(run, DECISION)
+    Pushing(run).check(DECISION)
 
 
 def named(run: SeemingRun, monkeypatch: pytest.MonkeyPatch, pushed: SharedImage | None) -> tuple[str, list[Whole]]:
@@ -163,7 +178,7 @@ def named(run: SeemingRun, monkeypatch: pytest.MonkeyPatch, pushed: SharedImage 
     given: list[Whole] = []
     monkeypatch.setattr(give, "give", lambda run, decision, made, seconds, whole: given.append(whole))
     run.pushed = pushed
-    return past_engine.named(ImageBuild(run, DECISION, Attempt()), "sha256:pushed", 1.0).id, given
+    return Pushing(run).named(ImageBuild(run, DECISION, Attempt()), "sha256:pushed", 1.0).id, given
 
 
 def test_what_counts_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +213,7 @@ def test_a_registry_that_does_not_answer_is_a_sentence(tmp_path: Path) -> None:
 
     run.share.registry = SimpleNamespace(image=breaks)
     with pytest.raises(UserError, match="the shared registry reg:5000/team does not answer in time"):
-        past_engine.joined(run, APP.image, {"linux/amd64": "sha256:a"})
+        Pushing(run).joined(APP.image, {"linux/amd64": "sha256:a"})
 
 
 def test_whoever_had_to_wait_asks_the_registry_again(tmp_path: Path) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from doit_images.core.base.places import build_folder, project_folder, project_key
-from tests.conftest import ROOT, Lab, docker
+from tests.conftest import Lab, docker
 
 
 def test_a_project_has_the_name_of_its_file_and_else_a_digest_more() -> None:
@@ -146,24 +144,6 @@ def test_one_file_under_two_project_names_is_two_projects(lab: Lab) -> None:
 def _refs(name: str) -> set[str]:
     listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={name}-app")
     return set(listed.stdout.split())
-
-
-def test_only_these_modules_are_kept_compiled_in_the_checkout(tmp_path: Path) -> None:
-    shutil.copytree(
-        ROOT / "doit_images/core/base", tmp_path / "doit_images/core/base", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    shutil.copy(ROOT / "tasks/__init__.py", tmp_path / "tasks")
-    (tmp_path / "another.py").write_text("")
-    subprocess.run(
-        [sys.executable, "-c", "import doit_images.core.base.errors, another"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        check=True,
-    )
-    kept = {path.name.partition(".")[0] for path in tmp_path.rglob("*.pyc")}
-    assert kept == {"__init__", "errors"}
-    assert {path.parent.name for path in tmp_path.rglob("*.pyc")} == {"base"}
-    assert not list(tmp_path.rglob("__pycache__"))
 
 
 def test_what_runs_keep_is_for_its_owner_alone(tmp_path: Path) -> None:

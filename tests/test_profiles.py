@@ -15,11 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from doit_images.ci import ephemeral_stack
-from doit_images.ci.ephemeral_stack import EphemeralStack
 from doit_images.core.run import Run
-from doit_images.stack import bringup
+from doit_images.stack import bringup, ephemeral_stack
 from doit_images.stack.checkout import project_of
+from doit_images.stack.ephemeral_stack import EphemeralStack
 from tests.conftest import ROOT, docker
 from tests.model_server import tiny_gguf
 

@@ -24,8 +24,9 @@ from doit_images.core.base.formatting import because, seconds_text
 from doit_images.core.building.state import State
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.planning.action import Action
-from doit_images.ui.board import BAD, GOOD, Board, Row
+from doit_images.ui.board import Board
 from doit_images.ui.live import lines, overall, remaining
+from doit_images.ui.rows import BAD, GOOD, Row
 from tests.waiting import lasting, until
 
 ROOT = Path(__file__).resolve().parent.parent

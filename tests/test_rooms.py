@@ -1,10 +1,14 @@
-"""Do the imports of the rooms (the folders and modules in ``tasks``, and ``benchmarks``) point in one direction?"""
+"""Do imports point in one direction: between the parts of the package, its rooms, and the modules of the core?
+
+Names are read from the tree as it is: ``import``, anywhere in a module but for types only (what the core's protocols
+speak of is defined above them), and the ``module:function`` that ``cli.action`` imports when it acts.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -12,61 +16,93 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-
-OURS = ("tasks", "benchmarks")
-# What `cli.action` imports when it acts.
-_NAMED = re.compile(r"(tasks|benchmarks)\.[\w.]+:\w+")
-
-
-def graph(root: Path) -> dict[str, set[str]]:
-    """Each room with those that it imports: anywhere in it, also in functions and for types only."""
-    found: dict[str, set[str]] = {}
-    for path in [*(root / "tasks").rglob("*.py"), *(root / "benchmarks").glob("*.py")]:
-        room = room_of(".".join(path.relative_to(root).with_suffix("").parts))
-        imported = {room_of(name) for name in imports(ast.parse(path.read_text())) if name.count(".")}
-        if room != "__init__":
-            found.setdefault(room, set()).update(imported - {room})
-    return found
+OURS = ("doit_images", "tasks", "benchmarks")
+# Each part imports only those before it.
+FLOORS = ("core", "share", "stack", "ci", "pruning", "ui", "cli")
+_NAMED = re.compile(r"(doit_images|tasks|benchmarks)\.[\w.]+:\w+")
 
 
-def room_of(module: str) -> str:
-    """The room of a module with this dotted name: a folder of ``tasks``, or the one beside it."""
-    return module.removeprefix("tasks.").split(".")[0]
+def modules(root: Path) -> dict[str, set[str]]:
+    """Each module, by its dotted name, with those that it imports."""
+    trees = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
+        for folder in OURS
+        for path in (root / folder).rglob("*.py")
+    }
+    return {name: {_module(one, trees) for one in imports(tree)} - {name} for name, tree in trees.items()}
+
+
+def _module(name: str, known: Mapping[str, object]) -> str:
+    """The module in which an imported name is: the name itself, or what it is taken from."""
+    return name if name in known else name.rpartition(".")[0]
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """What a module imports of ``tasks`` and ``benchmarks``, as dotted names."""
+    """What a module imports of ours, as dotted names."""
+    types = (node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    only_types = {below for node in types for below in ast.walk(node)}
     for node in ast.walk(tree):
+        if node in only_types:
+            continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in OURS:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in OURS)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _NAMED.fullmatch(node.value):
-            yield node.value
+            yield node.value.partition(":")[0]
 
 
-def order(rooms: Mapping[str, set[str]]) -> list[str]:
-    """The rooms, each after all that it imports; ``CycleError`` where some import each other."""
-    return list(TopologicalSorter(rooms).static_order())
+def grouped(graph: Mapping[str, set[str]], group: Callable[[str], str]) -> dict[str, set[str]]:
+    """The same between groups of modules; a group "" is left out."""
+    found: dict[str, set[str]] = {}
+    for name, imported in graph.items():
+        if here := group(name):
+            found.setdefault(here, set()).update({group(one) for one in imported} - {here, ""})
+    return found
 
 
-def test_no_room_is_imported_by_one_below_it() -> None:
-    found = order(graph(ROOT))
-    assert found[0] == "base"
-    assert found[-1] == "cli"
+def part(module: str) -> str:
+    """The part of the package that a module is in, or what is beside the package."""
+    words = module.split(".")
+    return words[0] if words[0] != "doit_images" else words[1] if len(words) > 1 else ""
 
 
-def test_nothing_but_the_tasks_calls_what_people_see() -> None:
-    assert {room for room, imported in graph(ROOT).items() if "ui" in imported} == {"cli", "benchmarks"}
+def room(module: str) -> str:
+    """The room of the core that a module is in: a folder, or a module that stands alone."""
+    return module.split(".")[2] if part(module) == "core" and module != "doit_images.core" else ""
+
+
+def order(graph: Mapping[str, set[str]]) -> list[str]:
+    """The names, each after all that it imports; ``CycleError`` where some import each other."""
+    return list(TopologicalSorter(graph).static_order())
+
+
+def test_each_part_imports_only_those_below_it() -> None:
+    found = grouped(modules(ROOT), part)
+    assert found.keys() == {*FLOORS, "tasks", "benchmarks"}
+    for number, name in enumerate(FLOORS):
+        assert found[name] <= set(FLOORS[:number]), name
+
+
+def test_no_room_of_the_core_is_imported_by_one_below_it() -> None:
+    assert order(grouped(modules(ROOT), room))[0] == "base"
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_no_circle_is_inside_a_part(name: str) -> None:
+    graph = modules(ROOT)
+    inside = {one for one in graph if part(one) == name}
+    assert order({one: graph[one] & inside for one in inside})
 
 
 @pytest.mark.parametrize(
     "how", ["from tasks.b import c", "def f():\n    from tasks import b", "import tasks.b.c", "f('tasks.b.c:y')"]
 )
 def test_a_circle_is_found(tmp_path: Path, how: str) -> None:
-    for name, text in {"a/x.py": how, "b/c.py": "if True:\n    from tasks.a.x import y"}.items():
+    texts = {"a/x.py": how, "b/c.py": "if True:\n    from tasks.a.x import y", "b/__init__.py": ""}
+    for name, text in texts.items():
         path = tmp_path / "tasks" / name
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     with pytest.raises(CycleError):
-        order(graph(tmp_path))
+        order(grouped(modules(tmp_path), lambda name: ".".join(name.split(".")[1:2])))

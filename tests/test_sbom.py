@@ -14,10 +14,10 @@ import pytest
 
 from doit_images.ci.sbom import provenance, spdx
 from doit_images.ci.sbom.installed import Debian, Installed, Python, read
-from doit_images.core.base.settings import ROOT
 from doit_images.core.inputs.fingerprint import BuildInputs
 from doit_images.share import referrers
 from doit_images.share.registry import Registry
+from tasks import ROOT
 from tests import loopback
 from tests.conftest import Lab, docker, printed
 

@@ -9,7 +9,8 @@ import pytest
 
 from doit_images.core.base import settings
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import ROOT, Settings, build_environ, load
+from doit_images.core.base.settings import Settings, build_environ, load
+from tasks import ROOT
 
 
 def test_defaults(tmp_path: Path) -> None:

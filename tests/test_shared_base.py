@@ -57,7 +57,8 @@ class Checkout(Machine):
     def __init__(self, folder: Path, prefix: str, **environ: str) -> None:
         super().__init__(folder, prefix, FILES, **environ)
         self.checkout = folder / "checkout"
-        shutil.copytree(ROOT / "tasks", self.checkout / "tasks")
+        for name in ("doit_images", "tasks"):
+            shutil.copytree(ROOT / name, self.checkout / name)
         shutil.copytree(ROOT / "docker/base", self.checkout / "docker/base")
         shutil.copy(ROOT / "dodo.py", self.checkout)
         program = folder / "bin/mmdebstrap"

@@ -16,8 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doit_images.ci import ephemeral_stack
-from doit_images.ci.ephemeral_stack import free_port, urls, variable
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.compose import secrets
@@ -35,9 +33,10 @@ from doit_images.core.compose.stack import (
 )
 from doit_images.core.engine.containers import Container, Containers, container_of
 from doit_images.core.run import Run
-from doit_images.stack import bringup, watch
+from doit_images.stack import bringup, ephemeral_stack, watch
 from doit_images.stack.bringup import Terms
 from doit_images.stack.dev import Reaction, edited, mounted, reaction, stats_of
+from doit_images.stack.ephemeral_stack import free_port, urls, variable
 from doit_images.stack.health import RESTARTS, STEADY_SECONDS, Health, Limits, Moment, Outcome, Verdict, judge
 from doit_images.stack.status import rows
 
@@ -522,7 +521,7 @@ def test_synced_sources_are_mounted_read_only(tmp_path: Path, monkeypatch: pytes
 
 def test_two_trials_never_have_the_same_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("doit_images.ci.ephemeral_stack._PORTS", range(27_000, 27_102))
+    monkeypatch.setattr("doit_images.stack.ephemeral_stack._PORTS", range(27_000, 27_102))
     from contextlib import ExitStack
 
     with ExitStack() as stack:

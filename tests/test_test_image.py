@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from doit_images.ci import end_to_end
 from doit_images.ci import seen as stack_seen
 from doit_images.ci.history import expected_seconds
 from doit_images.ci.results import known, local
@@ -35,6 +34,7 @@ from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning import record
 from doit_images.pruning import registry_prune
 from doit_images.share.registry import Registry
+from tasks import end_to_end
 from tests import loopback
 from tests.conftest import docker
 from tests.test_stack import Stack

@@ -22,7 +22,7 @@ def test_each_row_is_read() -> None:
 @pytest.mark.parametrize(("symptom", "place", "test"), ROWS)
 def test_each_row_names_a_test_and_what_is_said(symptom: str, place: str, test: str) -> None:
     assert re.search(rf"^def {test}\(", (ROOT / "tests" / place).read_text(), re.MULTILINE)
-    said = "".join(path.read_text() for path in (ROOT / "tasks").rglob("*.py"))
+    said = "".join(path.read_text() for path in (ROOT / "doit_images").rglob("*.py"))
     for words in re.findall(r"`([^`]+)`", symptom):
         assert words in said or words in (".doit-images", "cache_prune"), words
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from doit_images.core.around import Parts
 from doit_images.core.base import lock
 from doit_images.core.engine.client import Engine
 from doit_images.core.planning.shared_image import SharedImage
@@ -77,10 +78,7 @@ def test_what_is_asked_is_asked_without_the_lock() -> None:
     assert asked == ["one"]
 
 
-@pytest.mark.parametrize("asked", ["declared_base", "other_base_platforms"])
-def test_what_threads_share_is_read_by_one_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str
-) -> None:
+def test_what_threads_share_is_read_by_one_at_a_time(tmp_path: Path) -> None:
     """Another thread may say at any moment that the engine holds something else, or look through the same resolver."""
     run, free = Run((tmp_path / "compose.yml",), {}), list[bool]()
 
@@ -92,13 +90,9 @@ def test_what_threads_share_is_read_by_one_at_a_time(
 
     vars(run).update(
         snapshot=lambda: SimpleNamespace(platform="linux/amd64"),
-        project=SimpleNamespace(images={"app": SimpleNamespace(platforms=("linux/arm64",))}),
         resolver=SimpleNamespace(resolve=others),
     )
-    monkeypatch.setattr(
-        "doit_images.core.run.DeclaredBase", lambda *_: SimpleNamespace(others=others, answers=others())
-    )
-    assert getattr(run, asked) is not None
+    assert run.made_on_any_base() == {}
     assert free
     assert not any(free)
 
@@ -126,8 +120,8 @@ class Slow:
 @pytest.mark.engine
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_registry_that_takes_its_time_holds_up_who_asks_it_alone(project: Lab, whole: bool) -> None:
-    run = Run((project.folder / "compose.yml",), project.env(CACHE_REGISTRY="localhost:1"))
-    run.share = slow = Slow()  # type: ignore[assignment]
+    slow: Any = Slow()
+    run = Run((project.folder / "compose.yml",), project.env(CACHE_REGISTRY="localhost:1"), parts=Parts(lambda _: slow))
     decided: list[Any] = []
 
     def decide() -> None:

@@ -7,21 +7,19 @@ which GitHub shows beside the run when it is appended to ``$GITHUB_STEP_SUMMARY`
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from doit_images.core.base import commands, files
+from doit_images.core.base import files
+from doit_images.core.base.again import doit
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import cell, seconds_text, size_text
-from doit_images.core.base.settings import ROOT
 from doit_images.core.history.store import Build, Status
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
-from doit_images.ui.statistics import runs
 
 _HISTORY = 1000
 _NOT_BUILT = "not built"
@@ -32,7 +30,7 @@ def build(run: Run) -> None:
     anything could not be built; the report and the summary say what, also then."""
     began, clock = time.time(), time.monotonic()
     planned = run.decisions()
-    status = doit(["run", "--continue", "build_optimized"])
+    status = doit(["run", "--continue", run.parts.names("build")])
     seconds = time.monotonic() - clock
     built = built_since(run.history.recent(limit=_HISTORY), began)
     report = build_report(run.project.name, planned, built, status, seconds)
@@ -44,24 +42,10 @@ def build(run: Run) -> None:
         raise UserError(f"{', '.join(bad) or 'the build'} could not be built", remedy=f"the report is {path}")
 
 
-def doit(words: Sequence[str]) -> int:
-    """Run doit itself with these words, plainly, everything that it says to standard error; its exit status."""
-    argv = [sys.executable, "-m", "doit", *words]
-    return passed_on(argv, {**os.environ, "CI": os.environ.get("CI") or "1"})
-
-
-def passed_on(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Run a command, pass on to standard error what it says, and return its exit status."""
-    with commands.start(argv, cwd=ROOT, env=env) as process:
-        for data in process.output():
-            sys.stderr.buffer.write(data)
-            sys.stderr.buffer.flush()
-    return process.returncode
-
-
 def built_since(builds: Sequence[Build], began: float) -> dict[str, Build]:
     """The builds of the run that began next after this time, by image: the last of each. ``builds``: newest first."""
-    ours = next((run.id for run in runs(builds) if run.started >= began), None)
+    first = {build.run: build.started for build in builds}
+    ours = min((run for run, started in first.items() if started >= began), key=lambda run: first[run], default=None)
     return {build.image: build for build in reversed(builds) if build.run == ours}
 
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from doit_images.ci.ephemeral_stack import variable, with_override
 from doit_images.core.base import files
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.memory import OWN_FOLDER
@@ -21,6 +20,7 @@ from doit_images.core.compose import around, secrets
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import normalise
 from doit_images.core.run import Run
+from doit_images.stack.ephemeral_stack import variable, with_override
 
 _ANY = "1"
 _NAME = "seen"

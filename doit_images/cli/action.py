@@ -37,8 +37,8 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
     ``function`` may be the ``module:name`` of one that is imported only now: to list tasks, or to build, needs none of
     it. What is expected to go wrong becomes doit's failure, in one sentence. Whoever reads the output may have seen
     enough, as ``head`` does: that is the end, and no failure."""
+    from doit_images.cli.process import current
     from doit_images.core.base import commands
-    from doit_images.core.run import current
 
     failure = None
     try:
@@ -104,4 +104,6 @@ def fail(sentence: str) -> Any:
     """doit's failure with this sentence."""
     from doit.exceptions import TaskFailed
 
-    return TaskFailed(sentence)
+    from doit_images.cli.process import names
+
+    return TaskFailed(names().in_text(sentence))

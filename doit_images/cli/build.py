@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from doit_images.cli.action import Task, act, fail
+from doit_images.cli.process import current, names
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import ROOT
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning import checkouts, forecast, record
-from doit_images.core.run import Run, current
-from tasks.bases.debian import declares_base
+from doit_images.core.run import Run
 
 _QUEUE = "_images_first"
 
@@ -76,7 +75,7 @@ class Recorded:
             return ""
 
 
-def task_build_optimized() -> Iterator[Task]:
+def task_build() -> Iterator[Task]:
     """Build the images whose inputs changed, in parallel, and say why"""
     doc = "build the images whose inputs changed, parents first (the default task)"
     # doit writes down that a task ran, and waits for the disk: a run with nothing to do has no reason to.
@@ -125,7 +124,7 @@ def _early_stages(declared: Mapping[str, ImageInputs], run: Run) -> Iterator[Tas
     yield {
         "basename": _QUEUE,
         "actions": None,
-        "task_dep": ["base_image"] if declares_base(ROOT) else [],
+        "task_dep": [run.own_base.task] if run.own_base else [],
         "meta": {"quiet": True},
     }
     for name, inputs in declared.items():
@@ -133,7 +132,7 @@ def _early_stages(declared: Mapping[str, ImageInputs], run: Run) -> Iterator[Tas
             "name": f"{name}/early",
             "doc": f"build what {inputs.image.ref} can do before its parents are built",
             "actions": [(act, ["doit_images.core.building.make:make_early", list(declared)])],
-            "task_dep": [_QUEUE] if run.on_base(inputs.bases) else [],
+            "task_dep": [_QUEUE] if _base(inputs, run) else [],
             "uptodate": [Freshness(name)],
             "meta": {"quiet": True},
             "io": {"capture": False},
@@ -142,23 +141,14 @@ def _early_stages(declared: Mapping[str, ImageInputs], run: Run) -> Iterator[Tas
 
 def task_build_base() -> Iterator[Task]:
     """Build only the images that other images build on"""
-    yield _group("build_base", "build only the images that other images build on", _bases())
-
-
-def task_build_image_optimized() -> Iterator[Task]:
-    """Build one image, with what it needs"""
-    by_task: dict[str, list[str]] = {}
-    for name in declared_images()[0]:  # none of a project that cannot be read: the default task says why
-        by_task.setdefault(f"build_{name.replace('-', '_')}_optimized", []).append(name)
-    for task, names in by_task.items():  # `a-b` and `a_b` share one
-        yield _group(task, f"build {' and '.join(names)}, with what it needs", names)
+    yield group(names()("build_base"), "build only the images that other images build on", _bases())
 
 
 def make_image(name: str, no_cache: bool = False) -> Any:
     """The action of one image."""
     from doit_images.core.building.make import make
 
-    return make(name, no_cache)
+    return make(current(), name, no_cache)
 
 
 def _longest_path_first(declared: Mapping[str, ImageInputs], run: Run) -> list[str]:
@@ -168,18 +158,20 @@ def _longest_path_first(declared: Mapping[str, ImageInputs], run: Run) -> list[s
 
 
 def _needs(inputs: ImageInputs, run: Run) -> list[str]:
-    needs = [f"build_optimized:{name}" for name in inputs.needs]
-    if run.on_base(inputs.bases):
-        needs.append("base_image")
-    return needs
+    return [*(names()(f"build:{name}") for name in inputs.needs), *_base(inputs, run)]
 
 
-def _group(name: str, doc: str, images: list[str]) -> Task:
+def _base(inputs: ImageInputs, run: Run) -> list[str]:
+    return [run.own_base.task] if run.own_base and run.on_base(inputs.bases) else []
+
+
+def group(name: str, doc: str, images: list[str]) -> Task:
+    """A task that has these images built, all of them where there are none."""
     return {
         "basename": name,
         "doc": doc,
         "actions": None,
-        "task_dep": [f"build_optimized:{image}" for image in images] or ["build_optimized"],
+        "task_dep": [names()(f"build:{image}") for image in images] or [names()("build")],
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from doit_images.cli.action import JSON, YES, Task, option, quiet
 from doit_images.cli.build import declared_images, make_image
+from doit_images.cli.process import names
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import CacheBackend
 from doit_images.core.run import Run
@@ -76,7 +77,7 @@ def _share_key(run: Run, words: Sequence[str], days: int, identity: str, issuer:
     print(f"the private key is in {file}, for this machine alone: SHARE_KEY={file}")
 
 
-def task_rebuild_optimized() -> Iterator[Task]:
+def task_rebuild() -> Iterator[Task]:
     """Build every image again, without any cache"""
     yield {"name": None, "doc": "build every image again, without any cache"}
     declared, failing = declared_images()
@@ -88,7 +89,7 @@ def task_rebuild_optimized() -> Iterator[Task]:
             "doc": f"build {inputs.image.ref} again, without any cache",
             # A duplicate service is named after what was just built.
             "actions": [(make_image, [name, not inputs.image.duplicate_of])],
-            "task_dep": [f"rebuild_optimized:{other}" for other in inputs.needs],
+            "task_dep": [names()(f"rebuild:{other}") for other in inputs.needs],
             "meta": {"image": name},
             "io": {"capture": False},
         }

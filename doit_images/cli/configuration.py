@@ -6,16 +6,18 @@ import atexit
 import gc
 import os
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TextIO
 
-from doit_images.cli import doit_memory, doit_order
+from doit_images.cli import doit_memory, doit_order, process
 from doit_images.cli.file_checker import FileChecker
+from doit_images.cli.process import current
 from doit_images.cli.stack import needs_env_file
 from doit_images.core.base import leftovers, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.places import project_folder
 from doit_images.core.compose.project import compose_files
-from doit_images.core.run import Run, current
+from doit_images.core.run import Run
 from doit_images.ui.reporter import Reporter
 
 _OBJECTS = 200_000  # so many more before cycles are looked for
@@ -23,6 +25,9 @@ _OBJECTS = 200_000  # so many more before cycles are looked for
 
 class _Reporter(Reporter):
     """doit tells its reporter, and nobody else, that a run begins."""
+
+    def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
+        super().__init__(outstream, options, current())
 
     def initialize(self, *args: Any) -> None:
         """A run begins: first what killed runs left goes."""
@@ -38,7 +43,7 @@ class _Reporter(Reporter):
 def _make_env() -> None:
     from doit_images.stack.stack import make_env  # few runs start a stack
 
-    run = Run()  # not this process's, which is to see what is made here
+    run = Run(parts=process.parts())  # not this process's, which is to see what is made here
     leftovers.keep_in(lambda: run.journals)
     make_env(run)
 
@@ -55,7 +60,7 @@ def doit_config() -> dict[str, Any]:
         jobs = settings.load().build_jobs
         folder = project_folder(compose_files(), os.environ)
     except UserError as error:
-        raise InvalidDodoFile(str(error)) from None
+        raise InvalidDodoFile(process.names().in_text(str(error))) from None
     # A run makes many objects and next to no cycles: to look for them as often as usual is 3 % of what 300 images take.
     gc.set_threshold(_OBJECTS)
     # What is left when doit ends goes with the process; Python would search it all for cycles before.
@@ -63,7 +68,7 @@ def doit_config() -> dict[str, Any]:
     doit_memory.install()
     doit_order.install()
     return {
-        "default_tasks": ["build_optimized"],
+        "default_tasks": [process.names()("build")],
         "minversion": "0.37.0",
         # The only backend in which two runs at once keep both their records.
         "backend": "sqlite3",

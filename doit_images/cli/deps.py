@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from doit_images.cli.action import JSON, Task, option, quiet
-from doit_images.core.base.settings import ROOT
-from tasks.bases.debian import declares_base
 
 
 def task_deps_check() -> Task:
     """Show which locked packages are behind, since when, and which have a known advisory: [--json]"""
     return quiet("doit_images.ui.deps_view:check", JSON)
-
-
-def task_bases_check() -> Task | None:
-    """Show how old the base is and which of Debian's packages in the images have newer versions: [--json]"""
-    return quiet("doit_images.ui.bases_view:check", JSON) if declares_base(ROOT) else None
 
 
 def task_deps_update() -> Task:

@@ -6,7 +6,7 @@ import os
 
 from doit.dependency import FileChangedChecker
 
-from doit_images.core.run import current
+from doit_images.cli.process import current
 
 
 class FileChecker(FileChangedChecker):  # type: ignore[misc]

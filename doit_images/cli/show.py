@@ -5,7 +5,13 @@ What each does is imported when it acts: to build needs none of it.
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Sequence
+
 from doit_images.cli.action import JSON, YES, Task, option, quiet
+from doit_images.core.base.errors import UserError
+from doit_images.core.run import Run
 
 
 def task_plan() -> Task:
@@ -16,7 +22,29 @@ def task_plan() -> Task:
     since = option("since", "", "where it left this branch all was built (default: CACHE_MAIN_BRANCH)")
     matrix = option("matrix", False, "as the matrix of jobs that GitHub Actions takes")
     gitlab = option("gitlab", False, "as a child pipeline of GitLab's")
-    return quiet("doit_images.ui.plan_view:show", JSON, inputs, bake, at, since, matrix, gitlab, words="images")
+    return quiet(_plan, JSON, inputs, bake, at, since, matrix, gitlab, words="images")
+
+
+def _plan(
+    run: Run, images: Sequence[str], as_json: bool, at: str, since: str, matrix: bool, gitlab: bool, **here: bool
+) -> None:
+    """The plan of the working copy or, with ``at``, of a commit."""
+    # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if at and any(here.values()):
+        raise UserError("--inputs and --bake are about the files that are here", remedy="leave out --at")
+    if not at and (since or matrix or gitlab):
+        raise UserError("--since, --matrix and --gitlab are about a commit", remedy="name it: --at HEAD")
+    if at:
+        from doit_images.ui import plan_at
+
+        form = plan_at.GITLAB if gitlab else plan_at.GITHUB if matrix else ""
+        plan_at.show(run, images, as_json=as_json, matrix=form, since=(at, since))
+    else:
+        from doit_images.ui import plan_view
+
+        plan_view.show(run, images, as_json, **here)
 
 
 def task_history() -> Task:

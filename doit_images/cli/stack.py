@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from doit_images.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, quiet
-from doit_images.cli.tests import AGAIN, RUNS, first_time
-from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import ROOT
-from tasks.bases.debian import declares_base
+from doit_images.cli.process import base_task, current, names
 
-_NEED_ENV = {"_env_file", "up_optimized", "dev_optimized", "restore"}
+_NEED_ENV = ("_env_file", "up", "dev", "restore")
 _RUN_NOTHING = {"clean", "dumpdb", "forget", "help", "ignore", "info", "list", "reset-dep", "tabcompletion"}
 
 
@@ -23,26 +20,31 @@ def task__env_file() -> Task:
 def needs_env_file(argv: Sequence[str]) -> bool:
     """Whether a command line runs a task that needs ``.env``.
 
-    >>> needs_env_file(["doit", "-n", "2", "up_optimized"]), needs_env_file(["doit", "run", "restore", "x"])
+    >>> needs_env_file(["doit", "-n", "2", "up"]), needs_env_file(["doit", "run", "restore", "x"])
     (True, True)
-    >>> needs_env_file(["doit", "list", "up_optimized"]), needs_env_file(["doit", "plan"])
+    >>> needs_env_file(["doit", "list", "up"]), needs_env_file(["doit", "plan"])
     (False, False)
     """
-    return not _NEED_ENV.isdisjoint(argv[1:]) and argv[1] not in _RUN_NOTHING
+    return not set(map(names(), _NEED_ENV)).isdisjoint(argv[1:]) and argv[1] not in _RUN_NOTHING
 
 
-def task_up_optimized() -> Task:
+def _ready() -> list[str]:
+    """The tasks that come before a stack: its ``.env``, and its images."""
+    return [names()("_env_file"), names()("build")]
+
+
+def task_up() -> Task:
     """Build what is stale, start what changed, and wait until every service is healthy: [--seed-from OTHER]"""
     seed = option("seed-from", "", "begin with the data of this stack, or of the one of the checkout in this folder")
     return {
-        "actions": [(_shown, ["doit_images.stack.stack:up"])],
-        "task_dep": ["_env_file", "build_optimized"],
+        "actions": [(shown, ["doit_images.stack.stack:up"])],
+        "task_dep": _ready(),
         "params": [seed],
         **PLAIN,
     }
 
 
-def task_down_optimized() -> Task:
+def task_down() -> Task:
     """Remove the stack's containers; [--volumes] its data too; [--all-worktrees] [--gone] those of others; [--yes]"""
     volumes = option("volumes", False, "remove the data too, for ever")
     every = option("all-worktrees", False, "the stacks of all checkouts of this project")
@@ -50,13 +52,13 @@ def task_down_optimized() -> Task:
     return {"actions": [(_down, [])], "params": [volumes, YES, every, gone], **PLAIN}
 
 
-def task_ps_optimized() -> Task:
+def task_ps() -> Task:
     """Show the stack's services: state, health, addresses, image; [--all]: the stack of each checkout; [--json]"""
     every = option("all", False, "the stacks of all checkouts of this project", name="every")
     return {"actions": [(_ps, [])], "params": [JSON, every], **QUIET}
 
 
-def task_logs_optimized() -> Task:
+def task_logs() -> Task:
     """Show what the stack's services wrote: [--follow] [--tail N] [--since T] [SERVICE …]"""
     follow = {**option("follow", False, "go on until Ctrl-C"), "short": "f"}
     tail = option("tail", "100", "how many lines, or `all`")
@@ -69,20 +71,12 @@ def task_shell() -> Task:
     root = option("root", False, "as root, who may trace processes and install more tools")
     image = option("image", "", "with the tools of this image (default: BASE_IMAGE)")
     task = quiet("doit_images.stack.shell:shell", root, image, words="words")
-    needed = ["base_image"] if declares_base(ROOT) else []
-    return {**task, "task_dep": needed, "meta": {**task["meta"], "verbatim": True}}
+    return {**task, "task_dep": base_task(), "meta": {**task["meta"], "verbatim": True}}
 
 
-def task_dev_optimized() -> Task:
+def task_dev() -> Task:
     """Bring the stack up and follow it: edits of sources and dependencies reach the running services"""
-    return {"actions": [(_shown, ["doit_images.stack.dev:dev"])], "task_dep": ["_env_file", "build_optimized"], **PLAIN}
-
-
-def task_migrate_to_optimized() -> Task:
-    """Replace a running standard deployment by the optimized one, keep its data, and go back if it is not healthy"""
-    dry_run = option("dry-run", False, "only show what would be done")
-    undo = option("undo", False, "put back what ran before one that was interrupted")
-    return {"actions": [(_shown, ["tasks.migrate:migrate"])], "params": [dry_run, undo, YES], **PLAIN}
+    return {"actions": [(shown, ["doit_images.stack.dev:dev"])], "task_dep": _ready(), **PLAIN}
 
 
 def task_backup() -> Task:
@@ -93,8 +87,8 @@ def task_backup() -> Task:
 def task_restore() -> Task:
     """Put the data of an archive that backup made in place of the stack's: FOLDER [--yes]"""
     return {
-        "actions": [(_shown, ["doit_images.stack.backup:restore"])],
-        "task_dep": ["_env_file", "build_optimized"],
+        "actions": [(shown, ["doit_images.stack.backup:restore"])],
+        "task_dep": _ready(),
         "params": [YES],
         "pos_arg": "words",
         **PLAIN,
@@ -106,42 +100,6 @@ def task_ci_build() -> Task:
     return quiet("doit_images.ci.build:build")
 
 
-def task_ci_test() -> Task:
-    """Run the end-to-end tests on a stack of their own, unless they passed on just that: [--again] [PYTEST …]"""
-    return {
-        **QUIET,
-        "actions": [(_ci_test, [])],
-        "params": [AGAIN, RUNS],
-        "setup": ["_dev_environment", "build_optimized"],
-        "uptodate": [EndToEnd()],
-        "pos_arg": "words",
-    }
-
-
-class EndToEnd:
-    """A doit ``uptodate`` object: whether the end-to-end tests passed before on all that they would see now. Then
-    nothing is built for them either."""
-
-    def __call__(self, task: Any, values: Any) -> bool:
-        """Ask what is known, and bring back what they left. An error counts as not passed: the action then says it."""
-        from doit_images.ci import end_to_end
-        from doit_images.core.run import current
-
-        if not first_time(task):
-            return False
-        try:
-            asked = end_to_end.what_passed(current(), task.pos_arg_val or ())
-            if asked.result:
-                end_to_end.passed_before(current(), asked)
-        except UserError:
-            return False
-        return asked.result is not None
-
-
-def _ci_test(words: Any, again: bool, runs: str, *, task: Any) -> Any:
-    return _shown("doit_images.ci.end_to_end:run_tests", list(words or ()), again, runs, task=task)
-
-
 def _down(*, task: Any, all_worktrees: bool, gone: bool, **options: Any) -> Any:
     if all_worktrees or gone:
         return act("doit_images.stack.every:down", task=task, gone=gone and not all_worktrees, **options)
@@ -149,12 +107,11 @@ def _down(*, task: Any, all_worktrees: bool, gone: bool, **options: Any) -> Any:
 
 
 def _ps(*, task: Any, every: bool, **options: Any) -> Any:
-    return _shown("doit_images.stack.every:ps" if every else "doit_images.stack.stack:ps", task=task, **options)
+    return shown("doit_images.stack.every:ps" if every else "doit_images.stack.stack:ps", task=task, **options)
 
 
-def _shown(function: str, /, *first: Any, task: Any, **options: Any) -> Any:
+def shown(function: str, /, *first: Any, task: Any, **options: Any) -> Any:
     """Act, with what happens to the stack shown."""
-    from doit_images.core.run import current
     from doit_images.ui.health_view import StackView
 
     current().events.listen(StackView().heard)

@@ -8,8 +8,8 @@ from typing import Any
 from doit_images.ci.testing.declared import ImageTest, declared
 from doit_images.cli.action import QUIET, Task, act, option
 from doit_images.cli.build import declared_images
+from doit_images.cli.process import current, names
 from doit_images.core.base.errors import UserError
-from doit_images.core.run import current
 
 AGAIN = option("again", False, "also what passed before")
 RUNS = option("runs", "1", "so many times; each has to pass")
@@ -63,7 +63,7 @@ def task_test_image() -> Iterator[Task]:
             "doc": f"run {_what(test)}, if it did not pass yet on what it sees now",
             "actions": [(act, ["doit_images.ci.testing.act:run_test", name])],
             "params": [AGAIN, RUNS],
-            "setup": [f"build_optimized:{service}" for service in (test.service, *test.services) if service in images],
+            "setup": [names()(f"build:{one}") for one in (test.service, *test.services) if one in images],
             "uptodate": [Passed(name)],
         }
 

@@ -12,16 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from doit_images.core.base import command_log, commands, leftovers, places, platforms, settings
+from doit_images.core.around import LocalBase, Parts, Peers
+from doit_images.core.base import command_log, places, platforms, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import CommandStarted, Events
 from doit_images.core.base.references import beside
 from doit_images.core.compose import env_files, project
-from doit_images.core.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform, normalise
+from doit_images.core.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform
 from doit_images.core.history.store import History
 from doit_images.core.inputs import environment
 from doit_images.core.inputs.image_configs import ImageConfigCache
@@ -31,15 +32,10 @@ from doit_images.core.planning import plan, record
 from doit_images.core.planning.asked import Asked
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.unasked import Unasked, settled
-from tasks.bases.base import made_here
-from tasks.bases.debian import declares_base
-from tasks.bases.declared import DeclaredBase
 
 if TYPE_CHECKING:
     from doit_images.core.history.expected import Expected
     from doit_images.core.planning.shared_image import SharedImage
-    from doit_images.share.lease import BuildCoordinator
-    from doit_images.share.share import Share
 
 Kept = TypeVar("Kept")
 
@@ -48,8 +44,14 @@ class Run:
     """One project seen by one run. Methods may be called from any thread and raise ``UserError``."""
 
     def __init__(
-        self, files: tuple[Path, ...] | None = None, environ: Mapping[str, str] = os.environ, root: Path = settings.ROOT
+        self,
+        files: tuple[Path, ...] | None = None,
+        environ: Mapping[str, str] = os.environ,
+        root: Path | None = None,
+        parts: Parts = Parts(),  # noqa: B008  frozen
     ) -> None:
+        self.parts = parts
+        """What takes part in this run besides the core."""
         self.id = os.urandom(6).hex()
         """The builds of one run belong together in the history by this."""
         self.began = time.time()
@@ -61,16 +63,19 @@ class Run:
         self.caller = environ
         """The environment that this run was started in."""
         self._most_workers = 1
-        self._kept: dict[type, object] = {}
-        self._given, self._root = files, root
+        self._kept: dict[Callable[..., object], object] = {}
+        self._given, self._root = files, root or settings.root()
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
         self._declared: dict[str, ImageInputs] | None = None
         self._decisions: dict[str, Decision] | None = None
         self._taken: frozenset[str] = frozenset()
-        self._base: DeclaredBase | None = None
         self._changed = False
         self._built: set[str] = set()
+
+    def anew(self, environ: Mapping[str, str] | None = None, files: tuple[Path, ...] | None = None) -> Run:
+        """A run of the same project that has looked at nothing yet; or of other files, in another environment."""
+        return Run(files or self.files, self.environ if environ is None else environ, self._root, self.parts)
 
     @property
     def workers(self) -> int:
@@ -91,6 +96,18 @@ class Run:
             if kind not in self._kept:
                 self._kept[kind] = kind()
             return cast(Kept, self._kept[kind])
+
+    def part(self, kind: Callable[[Run], Kept]) -> Kept:
+        """The same of what is made from the run."""
+        with self._lock:
+            if kind not in self._kept:
+                self._kept[kind] = kind(self)
+            return cast(Kept, self._kept[kind])
+
+    @property
+    def peers(self) -> Peers:
+        """The other machines that build this project."""
+        return self.part(self.parts.peers)
 
     @cached_property
     def settings(self) -> settings.Settings:
@@ -172,27 +189,9 @@ class Run:
         return ImageConfigCache(self.common / "facts.json", self.engine.config_of)
 
     @cached_property
-    def share(self) -> Share:
-        """The registry that machines share finished images through, if one is set."""
-        from doit_images.share import remembered, share
-
-        index = self.coordinator.index if self.settings.redis_url else None
-        # A run that is to ask about all believes nothing that was said before.
-        seconds = 0 if self.asked.due else self.settings.cache_ask
-        memory = remembered.Remembered(self.folder / "answers.json", seconds)
-        return share.of(self.settings, self.events.say, index, memory)
-
-    @cached_property
     def asked(self) -> Asked:
         """When the shared registry was last asked about images that are fresh here."""
         return Asked(self.folder, (self.settings.cache_registry, self.engine.address), self.settings.cache_ask)
-
-    @cached_property
-    def coordinator(self) -> BuildCoordinator:
-        """The machines that settle through Redis who builds what, if one is set."""
-        from doit_images.share.lease import BuildCoordinator
-
-        return BuildCoordinator(self.settings.redis_url, self.events.say)
 
     @cached_property
     def expected(self) -> Expected:
@@ -214,7 +213,7 @@ class Run:
         before = self._decisions
         decided = self._settled(self._all)
         if decided is not before and self.settings.redis_url:
-            self.expected.learn(decided, self.coordinator.index.lookup)
+            self.expected.learn(decided, self.peers.seconds)
         return decided
 
     def _all(self) -> dict[str, Decision]:
@@ -230,8 +229,13 @@ class Run:
         the bases that are here."""
         return self._settled(lambda: resolver.resolve(platform, self.configs_of, only, self.built_on))
 
+    def made_on_any_base(self) -> dict[str, ImageInputs]:
+        """What the images are made of for the engine's platform, as far as that is known without any base."""
+        with self._lock:
+            return self.resolver.resolve(self.snapshot().platform, lambda ref, some: None, built_on=self.built_on)
+
     def _settled(self, decide: Callable[[], Kept]) -> Kept:
-        return settled(self._lock, decide, lambda wanted: self.share.look(wanted))
+        return settled(self._lock, decide, lambda wanted: self.peers.look(wanted))
 
     def decide(self, name: str, *, refresh: bool = False) -> Decision:
         """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
@@ -266,7 +270,7 @@ class Run:
         # A run with nothing to ask does not even import what would.
         if not self.settings.cache_registry or not (ask or any(each.builds for each in decided.values())):
             return self._possible(decided)
-        if self.share.reads:
+        if self.peers.reads:
             from doit_images.core.planning import agreement
             from doit_images.core.planning.wanted import Wanted, all_wanted
 
@@ -274,12 +278,12 @@ class Run:
                 return all_wanted({name: inputs[name] for name in names}, snapshot.platform)
 
             def look(names: Collection[str]) -> Mapping[str, SharedImage]:
-                if unasked := self.share.unasked(wanted(names)):
+                if unasked := self.peers.unasked(wanted(names)):
                     raise Unasked(unasked)
-                return self.share.look(wanted(names))
+                return self.peers.look(wanted(names))
 
             def recall(names: Collection[str]) -> Mapping[str, SharedImage]:
-                return self.share.remembered(wanted(names))
+                return self.peers.remembered(wanted(names))
 
             if not ask and (remembered := agreement.remembered(decided, planned, recall)):
                 return self._possible(remembered)
@@ -300,7 +304,7 @@ class Run:
     def changed(self) -> None:
         """The engine holds other images than before."""
         with self._lock:
-            self._snapshot = self._decisions = self._base = None
+            self._snapshot = self._decisions = None
             self._changed = True
             self.engine.forget()
             self.configs.forget()
@@ -323,21 +327,13 @@ class Run:
         return self.configs.get(local_image.id, local_image.fixed)
 
     def on_base(self, refs: Iterable[str]) -> bool:
-        """Whether one of these is the base that is pulled or made for this project. Another project that is built from
-        here means the image of that name, unless it is told a ``BASE_IMAGE``."""
-        return self._makes_base and normalise(self.settings.base_image) in map(normalise, refs)
-
-    @cached_property
-    def _makes_base(self) -> bool:
-        if not declares_base(settings.ROOT):
-            return False
-        directory = self.project.directory
-        return "BASE_IMAGE" in self.caller or directory.is_relative_to(settings.ROOT) or declares_base(directory)
+        """Whether one of these is the base that this project makes itself."""
+        return self.own_base is not None and self.own_base.stands_for(refs)
 
     def base_named(self, ref: str, platform: str) -> tuple[str, LocalImage] | None:
         """The image that the engine holds of an external reference for a platform, by its name there: the reference,
         one beside that, or that of what stands in for it."""
-        declared = self.declared_base.held(platform) if self.on_base([ref]) else None
+        declared = self.own_base.held(platform) if self.own_base and self.own_base.stands_for([ref]) else None
         there = ((name, self.snapshot().get(name)) for name in (ref, beside(ref, platform)))
         for name, local_image in (declared, *there) if declared else there:
             if local_image and platforms.serves(self.config_of(local_image).platform, platform):
@@ -345,11 +341,14 @@ class Run:
         return None
 
     def stand_ins(self, images: Iterable[ImageInputs]) -> dict[str, str]:
-        """The bases of these images that the engine holds as made from Debian's packages, each with what it is called
-        there."""
+        """The bases of these images for which something stands in that was made here, each with what that is called in
+        the engine."""
+        own = self.own_base
+        if own is None:
+            return {}
         read_for = {(ref, one) for inputs in images for ref, some in inputs.read_for.items() for one in some}
-        found = {ref: self.base_named(ref, one) for ref, one in sorted(read_for) if self.on_base([ref])}
-        return {ref: named[0] for ref, named in found.items() if named and made_here(named[1])}
+        found = {ref: self.base_named(ref, one) for ref, one in sorted(read_for) if own.stands_for([ref])}
+        return {ref: named[0] for ref, named in found.items() if named and own.made_here(named[1])}
 
     def base(self, ref: str, platform: str) -> LocalImage | None:
         """The same without its name."""
@@ -407,39 +406,17 @@ class Run:
 
     def configs_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
         """What is known of an external reference for these platforms, as ``InputResolver.resolve`` asks."""
-        images, declared = self.bases(ref, wanted), self.declared_base
+        images, own = self.bases(ref, wanted), self.own_base
         known = tuple(map(self.config_of, images)) if images else None
-        if not self.on_base([ref]) or (images and all(map(declared.counts, images, wanted))):
+        if own is None or not own.stands_for([ref]) or (images and all(map(own.counts, images, wanted))):
             return known
-        return declared.to_come(wanted) if len(wanted) == 1 or self._hands_over_several else None
+        return own.to_come(wanted) if len(wanted) == 1 or self._hands_over_several else None
 
-    @property
-    def declared_base(self) -> DeclaredBase:
-        """The base that this project's images stand on, as it is declared now."""
-        with self._lock:
-            if self._base is None:
-                self._base = DeclaredBase(self.settings, self.snapshot(), lambda: self.share)
-            return self._base
-
-    @property
-    def other_base_platforms(self) -> tuple[str, ...]:
-        """The platforms for which images are built on ``BASE_IMAGE`` that are not the engine's own."""
-        if not any(image.platforms for image in self.project.images.values()):
-            return ()
-        with self._lock:
-            images = self.resolver.resolve(self.snapshot().platform, lambda ref, some: None, built_on=self.built_on)
-            return self.declared_base.others(images.values())
+    @cached_property
+    def own_base(self) -> LocalBase | None:
+        """The base that this project makes itself, if it does."""
+        return self.parts.base(self)
 
     def _record_of(self, name: str) -> record.Record | None:
         known = record.read(self.folder, name)
         return known if known and known.ref == self.project.images[name].ref else None
-
-
-@cache
-def current() -> Run:
-    """The run of this process."""
-    run = Run()
-    commands.listen(run.heard_command)
-    commands.watch(lambda: run.engine.hangs())
-    leftovers.keep_in(lambda: run.journals)
-    return run

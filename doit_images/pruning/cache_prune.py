@@ -66,7 +66,7 @@ def _remove_agreed(
     gone: list[tuple[Item, int]] = []
     left: dict[str, str] = {}
     for number in range(_ROUNDS + 1):
-        run = Run(run.files, run.environ)
+        run = run.anew()
         now = _choose_unused(run, everything, agreed if number == 0 else None, asked)
         if number and not now.gone:
             break

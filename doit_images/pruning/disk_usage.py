@@ -7,18 +7,16 @@ and records. What is not ours is not in the list at all, but for the engine's bu
 
 from __future__ import annotations
 
-import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from doit_images.core.base import commands, places
-from doit_images.core.base.errors import UserError
+from doit_images.core.base import places
 from doit_images.core.base.references import KEPT, kind_of, path_of, repository, tag_of
-from doit_images.core.base.timestamps import epoch_seconds
 from doit_images.core.building import build_target, context, parents
+from doit_images.core.buildkit import cache_records
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import CacheRecord, LocalImage, normalise
 from doit_images.core.engine.labels import INPUT_DIGEST
@@ -31,11 +29,6 @@ from doit_images.pruning.prune import Item, Kind
 
 # A build on another machine that uses this engine holds no lock that is seen here. None takes longer.
 _PASSING_SECONDS = 86400.0
-_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_DAY = 86400
-_SPANS = {
-    "second": 1, "minute": 60, "hour": 3600, "day": _DAY, "week": 7 * _DAY, "month": 30 * _DAY, "year": 365 * _DAY,
-}  # fmt: skip
 
 
 def all_items(run: Run) -> list[Item]:
@@ -147,51 +140,7 @@ def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, fl
 
 def builder_cache(run: Run, now: float) -> list[Item]:
     """The records of the dedicated builder's cache."""
-    return engine_cache(_builder_records(run, now), now, Kind.BUILDER)
-
-
-def cache_records(run: Run) -> Sequence[CacheRecord]:
-    """The records of the cache of the BuildKit that builds. ``UserError`` where the engine does not answer; none of a
-    dedicated builder that does not."""
-    return _builder_records(run, time.time()) if run.settings.dedicated_builder else run.engine.build_cache()
-
-
-def _builder_records(run: Run, now: float) -> list[CacheRecord]:
-    argv = ["docker", "buildx", "du", "--builder", run.settings.builder_name, "--verbose"]
-    done = commands.run(argv, env=run.environ)
-    return read_du(done.stdout, now) if done.status == 0 else []
-
-
-def read_du(text: str, now: float) -> list[CacheRecord]:
-    """The records in what ``docker buildx du --verbose`` prints. Its sizes and ages are rounded."""
-    records = []
-    for block in text.split("\n\n"):
-        fields: dict[str, list[str]] = defaultdict(list)
-        last = ""
-        for line in block.splitlines():
-            key, colon, value = line.partition(":")
-            if colon and re.fullmatch(r"[A-Z][A-Za-z ]+", key):
-                last = key
-                fields[last].append(value.strip())
-            elif last and line.strip():
-                fields[last].append(line.strip("\t -"))  # further parents stand below the first
-        if not fields.get("ID"):
-            continue
-        used = " ".join(fields["Last used"])
-        records.append(
-            CacheRecord(
-                id=fields["ID"][0],
-                parents=tuple(parent for parent in (*fields["Parent"], *fields["Parents"]) if parent),
-                what=" ".join(fields["Description"] or fields["Type"]),
-                size=_bytes(" ".join(fields["Size"])),
-                used=now - _ago(used) if used else epoch_seconds(" ".join(fields["Created at"])),
-                uses=int(" ".join(fields["Usage count"]) or 0),
-                busy=fields["Reclaimable"] == ["false"],
-                shared=fields["Shared"] == ["true"],
-                made=epoch_seconds(" ".join(fields["Created at"])),
-            )
-        )
-    return records
+    return engine_cache(cache_records.of_builder(run.settings.builder_name, run.environ, now), now, Kind.BUILDER)
 
 
 def files(run: Run, now: float) -> list[Item]:
@@ -299,18 +248,3 @@ def _folder(kind: Kind, folder: Path, name: str, now: float, rebuild_cost: float
 
 def _walk(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"([\d.]+)\s*(B|kB|MB|GB|TB)", text)
-    if not match:
-        raise UserError(f"docker buildx du shows a size that is not known here: {text!r}")
-    return int(float(match[1]) * _BYTES[match[2]])
-
-
-def _ago(text: str) -> float:
-    """``3 minutes ago``, ``About an hour ago``, ``Less than a second ago`` in seconds."""
-    match = re.search(r"(\d+|an?)\s+(second|minute|hour|day|week|month|year)", text)
-    if not match:
-        return 0.0
-    return (1 if match[1].startswith("a") else int(match[1])) * float(_SPANS[match[2]])

@@ -27,7 +27,7 @@ from doit_images.core.run import Run
 from doit_images.pruning import git_states
 from doit_images.pruning.git_states import Needed
 from doit_images.pruning.prune import Item, Kind, Pruning, choose
-from doit_images.share import referrers
+from doit_images.share import connection, referrers
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.registry import Registry
 
@@ -186,7 +186,7 @@ def _remove(run: Run, registry: Registry, item: Item) -> None:
     listing = _held_digest(lambda: registry.raw_manifest(path, digest.replace(":", "-")))
     if attached and listing:
         registry.delete_manifest(path, listing)
-    run.share.gone(path, item.refs)
+    connection.of(run).share.gone(path, item.refs)
 
 
 def _held_digest(read: Callable[[], bytes]) -> str:

@@ -34,7 +34,7 @@ from doit_images.core.planning.agreement import Verdict
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.wanted import wanted_of
 from doit_images.core.run import Run
-from doit_images.share import trusted
+from doit_images.share import connection, trusted
 from doit_images.share.archive_check import check_files, check_images
 from doit_images.share.signing import NotSigned
 
@@ -50,7 +50,7 @@ def export(run: Run, folder: Path) -> str:
     leftovers.refuse_foreign(folder, INDEX, "an earlier export")
     fresh = _fresh(run)
     if not fresh:
-        raise UserError("no image is fresh, so there is nothing to export", remedy="doit build_optimized")
+        raise UserError("no image is fresh, so there is nothing to export", remedy="doit build")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with leftovers.folder(f".{folder.name}-", folder.parent) as draft:
         images = [_entry(decision, local_image) for decision, local_image in fresh]
@@ -217,17 +217,18 @@ def push_all(run: Run) -> str:
         raise UserError("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
     if not run.settings.cache_write:
         raise UserError("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
-    platform = run.snapshot().platform
+    platform, share = run.snapshot().platform, connection.of(run).share
     fresh = _fresh(run)
-    give.give_base(run)
-    run.share.offers({decision.name: decision.inputs for decision, _ in fresh}, platform)  # side by side
+    if run.own_base and run.own_base.give():
+        run.changed()
+    share.offers({decision.name: decision.inputs for decision, _ in fresh}, platform)  # side by side
     pushed = 0
     for decision, local_image in fresh:
         wanted = wanted_of(decision.inputs, platform)
         if wanted is None:
             continue
         what, shared_image = give.offer(run, decision, wanted, local_image)
-        if not run.share.writes or (what == Verdict.PUSH and shared_image is None):
-            raise UserError(f"{decision.name} could not be pushed to {run.share.address}")
+        if not share.writes or (what == Verdict.PUSH and shared_image is None):
+            raise UserError(f"{decision.name} could not be pushed to {share.address}")
         pushed += what == Verdict.PUSH
-    return f"pushed {pushed} images to {run.share.address}, {len(fresh) - pushed} needed no push"
+    return f"pushed {pushed} images to {share.address}, {len(fresh) - pushed} needed no push"

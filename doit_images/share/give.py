@@ -7,7 +7,6 @@ what is known of its build goes to the index.
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from doit_images.core.building import build_target
@@ -18,10 +17,7 @@ from doit_images.core.planning.agreement import Verdict, verdict
 from doit_images.core.planning.plan import Decision, own_only, rebuilt
 from doit_images.core.planning.wanted import Wanted, wanted_of
 from doit_images.core.run import Run
-from doit_images.share import index
-from tasks.bases import shared as shared_base
-from tasks.bases.base import made_here
-from tasks.bases.debian import IDENTITY_LABEL
+from doit_images.share import connection, index
 
 if TYPE_CHECKING:
     from doit_images.core.planning.shared_image import SharedImage
@@ -36,28 +32,12 @@ class _Parents:
         self.base_given = False
 
 
-def mark(run: Run, decision: Decision) -> str:
-    """The label of a rebuild on purpose: now, or just after the last such rebuild that is known, whose machine's clock
-    may be ahead."""
-    known = [0]
-    if decision.local_image:
-        known.append(rebuilt(decision.local_image.labels))
+def rebuilt_elsewhere(run: Run, decision: Decision) -> int:
+    """When another machine rebuilt an image on purpose last, as the registry knows; 0 if it does not."""
     wanted = wanted_of(decision.inputs, run.snapshot().platform)
-    if wanted and run.share.reads and (there := run.share.look({"": wanted}).get("")):
-        known.append(rebuilt(there.labels))
-    return str(max(int(time.time()), 1 + max(known)))
-
-
-def give_base(run: Run) -> None:
-    """Push the base, for each platform, if it was made here before there was a registry, and that has none: what is
-    built on it is of no use to machines that have another."""
-    engine = run.snapshot().platform
-    for platform in (engine, *run.other_base_platforms):
-        number, local_image = run.declared_base.identity(platform), run.declared_base.local_image(platform)
-        if not (local_image and number and local_image.labels.get(IDENTITY_LABEL) == number and made_here(local_image)):
-            continue
-        if shared_base.of(run.settings, run.share, number, platform).push(local_image.id, run.engine):
-            run.changed()
+    share = connection.of(run).share
+    there = share.look({"": wanted}).get("") if wanted and share.reads else None
+    return rebuilt(there.labels) if there else 0
 
 
 def give(
@@ -66,19 +46,24 @@ def give(
     """Share what was built in so many seconds, and is in the registry already where its builder ``pushed`` it; returns
     the shared result that is to take its place, if one is."""
     wanted = wanted_of(decision.inputs, run.snapshot().platform)
-    if wanted is None or not (run.share.reads or run.coordinator.on):
+    if wanted is None or not (connection.of(run).share.reads or connection.of(run).coordinator.on):
         return None
     if run.on_base(decision.inputs.bases):
         parents = run.kept(_Parents)
         with parents.lock:
-            if not parents.base_given:
-                give_base(run)
+            if not parents.base_given and run.own_base and run.own_base.give():
+                run.changed()
             parents.base_given = True
     what, shared_image = offer(run, decision, wanted, local_image, pushed)
     if run.settings.cache_write:
         made = index.Made(shared_image.digest if shared_image else "", seconds, local_image.size)
-        run.coordinator.index.publish({wanted.fingerprint: made})
-    takes = what == Verdict.TAKE and shared_image and run.share.gives(shared_image) and not own_only(decision.inputs)
+        connection.of(run).coordinator.index.publish({wanted.fingerprint: made})
+    takes = (
+        what == Verdict.TAKE
+        and shared_image
+        and connection.of(run).share.gives(shared_image)
+        and not own_only(decision.inputs)
+    )
     return shared_image if takes else None
 
 
@@ -87,7 +72,7 @@ def offer(
 ) -> tuple[Verdict, SharedImage | None]:
     """Push an image to where all agree to find it, after the parents that are missing there, if it counts; one that its
     builder ``pushed`` only gets its name there. Returns what was done and what the registry then holds."""
-    registry = run.share
+    registry = connection.of(run).share
     if not registry.reads:
         return Verdict.KEEP, None
     on_shared = on_shared_parents(run, decision)
@@ -101,7 +86,7 @@ def offer(
         return verdict(local_image.labels, content, shared_image, on_shared)
 
     what = judged()
-    if what == Verdict.PUSH and registry.writes and run.coordinator.lost(wanted.turn):
+    if what == Verdict.PUSH and registry.writes and connection.of(run).coordinator.lost(wanted.turn):
         run.events.emit(ImageNoted(decision.name, "not pushed: meanwhile another machine has the turn to build it"))
     elif what == Verdict.PUSH and registry.writes:
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
@@ -136,7 +121,7 @@ def on_shared_parents(run: Run, decision: Decision) -> bool | None:
         if wanted is None:
             return None
         with run.kept(_Parents).lock:  # two children of one parent push it once
-            shared_image = run.share.look({name: wanted}).get(name)
+            shared_image = connection.of(run).share.look({name: wanted}).get(name)
             if parent.local_image and (
                 shared_image is None or shared_image.labels.get(INPUT_DIGEST) != parent.inputs.input_digest
             ):

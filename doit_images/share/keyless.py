@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import ROOT
+from doit_images.core.base.settings import root
 from doit_images.share.signing import PAYLOAD, Claim, Forged, NotSigned, claim_in, statement_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Sigstore:
         try:
             from sigstore.models import ClientTrustConfig
         except ImportError:
-            lock = next((name for name in _LOCKS if (ROOT / name).is_file()), _LOCKS[0])
+            lock = next((name for name in _LOCKS if (root() / name).is_file()), _LOCKS[0])
             remedy = f"pip install -r {lock}"
             raise UserError("signatures by identity need the library sigstore", remedy=remedy) from None
         logging.getLogger("sigstore").setLevel(logging.ERROR)  # that it asks no network is meant

@@ -25,101 +25,112 @@ from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision, offered
 from doit_images.core.planning.wanted import Wanted, wanted_of
 from doit_images.core.run import Run
-from doit_images.share import give, transfer
+from doit_images.share import connection, give, transfer
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.transfer import Whole
 
 if TYPE_CHECKING:
     from doit_images.core.planning.shared_image import SharedImage
+    from doit_images.share.share import Share
 
 Answer = TypeVar("Answer")
 
 
-def output(run: Run, image: Image) -> list[str]:
-    """The output argument of a build that the builder pushes under its digest alone. What an engine gave to it, a base,
-    is not packed, and is not to travel like that; the builder's own image store, if it has one, needs none of it."""
-    how = ("push=true", "push-by-digest=true", "compression=gzip", "force-compression=true", "store=false")
-    return ["--output", one_line("type=image", f"name={_repository(run, image)}", *how)]
+class Pushing:
+    """Results of a run's builder that go to its shared registry: the core's ``PastEngine``."""
 
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
-def parents_argv(run: Run, inputs: ImageInputs) -> list[str]:
-    """The contexts by which a builder gets an image's parents from the registry. Raises ``UserError``."""
-    argv = []
-    for context, name in sorted(inputs.parents.items()):
-        parent = run.decide(name).inputs  # as of the beginning of the run; its fingerprint may be another by now
-        wanted = Wanted(
-            parent.image.ref, inputs.parent_fingerprints[name], ", ".join(parent.platforms) or run.snapshot().platform
-        )
-        shared_image = run.share.look({name: wanted}).get(name)
-        if shared_image is None:
-            raise UserError(f"{run.settings.cache_registry} does not hold `{name}`", remedy="run it again")
-        ref = f"{_repository(run, parent.image)}@{shared_image.digest}"
-        argv += ["--build-context", f"{context}=docker-image://{ref}"]
-    return argv
+    @property
+    def _share(self) -> Share:
+        return connection.of(self._run).share
 
+    def output(self, image: Image) -> list[str]:
+        """The output argument of a build that the builder pushes under its digest alone. What an engine gave to it, a
+        base, is not packed, and is not to travel like that; the builder's own image store, if it has one, needs none of
+        it."""
+        how = ("push=true", "push-by-digest=true", "compression=gzip", "force-compression=true", "store=false")
+        return ["--output", one_line("type=image", f"name={self._repository(image)}", *how)]
 
-def joined(run: Run, image: Image, parts: Mapping[str, str]) -> str:
-    """Let the registry hold what was pushed for each platform as one index; its digest. Raises ``UserError``."""
-    return _answered(run, lambda: transfer.joined(run.share.registry, path_of(image.ref), parts))
+    def parents_argv(self, inputs: ImageInputs) -> list[str]:
+        """The contexts by which a builder gets an image's parents from the registry. Raises ``UserError``."""
+        argv = []
+        for context, name in sorted(inputs.parents.items()):
+            parent = self._run.decide(name).inputs
+            platform = ", ".join(parent.platforms) or self._run.snapshot().platform
+            # The parent was decided when the run began; its fingerprint may be another by now.
+            wanted = Wanted(parent.image.ref, inputs.parent_fingerprints[name], platform)
+            shared_image = self._share.look({name: wanted}).get(name)
+            if shared_image is None:
+                raise UserError(f"{self._run.settings.cache_registry} does not hold `{name}`", remedy="run it again")
+            ref = f"{self._repository(parent.image)}@{shared_image.digest}"
+            argv += ["--build-context", f"{context}=docker-image://{ref}"]
+        return argv
 
+    def joined(self, image: Image, parts: Mapping[str, str]) -> str:
+        """Let the registry hold what was pushed for each platform as one index; its digest. Raises ``UserError``."""
+        return self._answered(lambda: transfer.joined(self._share.registry, path_of(image.ref), parts))
 
-def refuse(run: Run, decision: Decision) -> None:
-    """``UserError`` where what is built could not be pushed, or would be of no use to anybody."""
-    share, name = run.share, decision.name
-    where = f"{name} is to go to {share.address} (BUILD_OUTPUT=registry)"
-    if wanted_of(decision.inputs, run.snapshot().platform) is None:
-        raise UserError(f"{where}, but nobody can tell what it stands on", remedy="pin its base by digest, or pull it")
-    if not run.settings.cache_write:
-        raise UserError(f"{where}, which must not be written to", remedy="set CACHE_WRITE=1, or BUILD_OUTPUT=engine")
-    if why := share.trust.cannot_sign:
-        raise UserError(f"{where}, and nobody would take what this machine pushes: {why}", remedy="doit share_key NAME")
-    if not share.writes:
-        raise UserError(f"{where}, which cannot be had", remedy="run it again once it answers")
+    def check(self, decision: Decision) -> None:
+        """``UserError`` where what is built could not be pushed, or would be of no use to anybody."""
+        share, name = self._share, decision.name
+        where = f"{name} is to go to {share.address} (BUILD_OUTPUT=registry)"
+        if wanted_of(decision.inputs, self._run.snapshot().platform) is None:
+            raise UserError(
+                f"{where}, but nobody can tell what it stands on", remedy="pin its base by digest, or pull it"
+            )
+        if not self._run.settings.cache_write:
+            raise UserError(
+                f"{where}, which must not be written to", remedy="set CACHE_WRITE=1, or BUILD_OUTPUT=engine"
+            )
+        if why := share.trust.cannot_sign:
+            raise UserError(
+                f"{where}, and nobody would take what this machine pushes: {why}", remedy="doit share_key NAME"
+            )
+        if not share.writes:
+            raise UserError(f"{where}, which cannot be had", remedy="run it again once it answers")
 
+    def named(self, build: ImageBuild, digest: str, seconds: float) -> LocalImage:
+        """Give what the builder pushed under this digest, in so many seconds, the tag of its fingerprint, unless
+        another machine's result counts; what the registry then keeps. ``InputsChanged`` where its parents are others by
+        now, ``UserError`` where it is not what was to be built, or does not count."""
+        run, name, before = build.run, build.name, build.decision
+        image = self._pushed(build, digest)
+        made = LocalImage(digest, labels=build.labels, size=image.size, fixed=False)
+        give.give(run, before, made, seconds, Whole(digest, image.content))
+        self._run.built(name)
+        self._run.changed()
+        wanted = wanted_of(before.inputs, self._run.snapshot().platform)
+        kept = self._share.look({name: wanted}).get(name) if wanted else None
+        if kept is None or not offered(before.inputs, kept, before.parents_label):
+            if give.on_shared_parents(run, before) is False:
+                raise InputsChanged("a parent changed in the registry")
+            address = self._share.address
+            raise UserError(f"{name} was built, and {address} keeps no result of it that counts", remedy="run it again")
+        if kept.content != image.content:
+            self._run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
+        return made._replace(id=kept.digest, size=kept.size)
 
-def named(build: ImageBuild, digest: str, seconds: float) -> LocalImage:
-    """Give what the builder pushed under this digest, in so many seconds, the tag of its fingerprint, unless another
-    machine's result counts; what the registry then keeps. ``InputsChanged`` where its parents are others by now,
-    ``UserError`` where it is not what was to be built, or does not count."""
-    run, name, before = build.run, build.name, build.decision
-    image = _pushed(build, digest)
-    made = LocalImage(digest, labels=build.labels, size=image.size, fixed=False)
-    give.give(run, before, made, seconds, Whole(digest, image.content))
-    run.built(name)
-    run.changed()
-    wanted = wanted_of(before.inputs, run.snapshot().platform)
-    kept = run.share.look({name: wanted}).get(name) if wanted else None
-    if kept is None or not offered(before.inputs, kept, before.parents_label):
-        if give.on_shared_parents(run, before) is False:
-            raise InputsChanged("a parent changed in the registry")
-        address = run.share.address
-        raise UserError(f"{name} was built, and {address} keeps no result of it that counts", remedy="run it again")
-    if kept.content != image.content:
-        run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
-    return made._replace(id=kept.digest, size=kept.size)
+    def _pushed(self, build: ImageBuild, digest: str) -> SharedImage:
+        """The image that the builder pushed, as the registry gives it. ``UserError`` if it is not what was built."""
+        inputs = build.inputs
+        wanted = ", ".join(inputs.platforms)
+        image = self._answered(lambda: self._share.registry.image(path_of(inputs.image.ref), digest, wanted))
+        if image is None or image.platform != wanted:
+            raise UserError(
+                f"{build.name}: what was built is not for {wanted}",
+                remedy="`docker buildx inspect` lists the platforms of the builder",
+            )
+        if any(image.labels.get(label) != value for label, value in build.labels.items()):
+            raise UserError(f"{build.name}: {self._share.address} gives another image by the digest of what was built")
+        return image
 
+    def _repository(self, image: Image) -> str:
+        return f"{self._run.settings.cache_registry}/{path_of(image.ref)}"
 
-def _pushed(build: ImageBuild, digest: str) -> SharedImage:
-    """The image that the builder pushed, as the registry gives it. ``UserError`` if it is not what was to be built."""
-    run, inputs = build.run, build.inputs
-    wanted = ", ".join(inputs.platforms)
-    image = _answered(run, lambda: run.share.registry.image(path_of(inputs.image.ref), digest, wanted))
-    if image is None or image.platform != wanted:
-        raise UserError(
-            f"{build.name}: what was built is not for {wanted}",
-            remedy="`docker buildx inspect` lists the platforms of the builder",
-        )
-    if any(image.labels.get(label) != value for label, value in build.labels.items()):
-        raise UserError(f"{build.name}: {run.share.address} gives another image by the digest of what was built")
-    return image
-
-
-def _repository(run: Run, image: Image) -> str:
-    return f"{run.settings.cache_registry}/{path_of(image.ref)}"
-
-
-def _answered(run: Run, ask: Callable[[], Answer]) -> Answer:
-    try:
-        return ask()
-    except (Unavailable, NoImage) as error:
-        raise UserError(f"the shared registry {run.share.address} {error}") from None
+    def _answered(self, ask: Callable[[], Answer]) -> Answer:
+        try:
+            return ask()
+        except (Unavailable, NoImage) as error:
+            raise UserError(f"the shared registry {self._share.address} {error}") from None

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import ROOT, Settings
+from doit_images.core.base.settings import Settings, root
 
 if TYPE_CHECKING:
     from doit_images.share.keyless import Sigstore
@@ -204,14 +204,14 @@ def of(settings: Settings) -> Trust:
     wanted = settings.share_trust or (SIGNED if settings.share_key or listed else ANYBODY)
     if wanted == ANYBODY:
         return EVERYBODY
-    instance = ROOT / settings.share_sigstore if settings.share_sigstore else None
+    instance = root() / settings.share_sigstore if settings.share_sigstore else None
     need = 1 if wanted == SIGNED else int(wanted)
     return Trust(need, read(file), key, keyless=Keyless(keyless, instance))
 
 
 def list_of(settings: Settings) -> Path:
     """Where the list of trusted builders lies, or would."""
-    return ROOT / (settings.share_builders or LIST)
+    return root() / (settings.share_builders or LIST)
 
 
 def begin(settings: Settings, name: str, file: Path | None, days: int) -> tuple[Path, Path]:

@@ -81,7 +81,7 @@ def save(run: Run, compose: Compose, which: Sequence[Store], *, quiet: bool, to:
     is counted too. ``UserError`` when one does not run or cannot be saved: then there is no archive."""
     running = {container.service for container in Containers(compose.project).look() if container.running}
     if missing := [store.service for store in which if store.service not in running]:
-        raise UserError(f"{missing[0]} does not run, so its data cannot be saved", remedy="doit up_optimized")
+        raise UserError(f"{missing[0]} does not run, so its data cannot be saved", remedy="doit up")
     parent = to or run.common / "backups" / run.project.name
     now = time.time()
     folder = parent / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{os.urandom(2).hex()}"

@@ -97,7 +97,7 @@ def override(
     moved = {config["networks"][name]["name"]: f"{stack}_{name}" for name, entry in networks.items() if "name" in entry}
     kept = {name for name, network in _all(config, "networks") if _is_joined(network, joined)}
     change = _Change(_owners(config), moved, kept)
-    lines = ["# made by `doit up_optimized`: what is another in this checkout's stack"]
+    lines = ["# made by `doit up`: what is another in this checkout's stack"]
     for section, entries in (
         ("services", {name: dict(_service(name, each, ports, change)) for name, each in _all(config, "services")}),
         ("networks", networks),

@@ -1,6 +1,6 @@
 """How does a stack come up, and what is said when it does not?
 
-Used by everything that starts one: ``up_optimized``, ``dev_optimized``, ``ci_test``, ``migrate_to_optimized``.
+Used by everything that starts one: ``up``, ``dev``, ``ci_test``, ``migrate_to_optimized``.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def refused(words: str, log: Path) -> UserError:
     remedy = f"its log is {log}"
     if _NO_NETWORK.search(words):
         remedy = (
-            "an engine has room for some thirty networks: remove stacks (doit ps_optimized --all shows this project's,"
+            "an engine has room for some thirty networks: remove stacks (doit ps --all shows this project's,"
             f" docker network prune all that are unused), or give it smaller ones, as default-address-pools; {remedy}"
         )
     return UserError(f"docker compose up: {words}", remedy=remedy)
@@ -212,7 +212,7 @@ def _explain(name: str, verdict: Verdict, outcome: Outcome, project: Containers,
         check = project.last_check(container.id) if container.health else ""
         paragraphs += [f"its last health check said: {check}"] if check else []
         written = tail(project.logs(container.id, _LAST_LINES), compose)
-        paragraphs += [f"its last lines (all of them: doit logs_optimized {name}):", *written] if written else []
+        paragraphs += [f"its last lines (all of them: doit logs {name}):", *written] if written else []
     return "\n".join(paragraphs)
 
 

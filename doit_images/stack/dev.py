@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from doit_images.ci.build import doit
 from doit_images.core.base import commands
+from doit_images.core.base.again import doit
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.files import write_json
 from doit_images.core.compose.secrets import ENV
@@ -72,7 +72,8 @@ def dev(run: Run) -> None:
     seen = _Seen.now(run, compose)
     before = stats_of(seen.folders())
     start(run, compose, "dev")
-    atexit.register(print, "no longer following; the stack still runs (doit down_optimized ends it)", file=sys.stderr)
+    said = run.parts.names.in_text("no longer following; the stack still runs (`doit down` ends it)")
+    atexit.register(print, said, file=sys.stderr)
     with Follower(compose) as logs:
         _follow(_Stack(run, compose, logs), seen, before)
 
@@ -146,7 +147,7 @@ def _follow(stack: _Stack, seen: _Seen, before: Stats) -> None:
             # What could not be done, say for a Dockerfile that is half written, is tried again with the next edit.
             pending |= changed
             with _reported():
-                after = _Seen.now(Run(stack.run.files, stack.run.environ), stack.compose)
+                after = _Seen.now(stack.run.anew(), stack.compose)
                 both = {name: seen.inputs.get(name, frozenset()) | files for name, files in after.inputs.items()}
                 seen = after
                 what = reaction(pending, after.services, both, after.project, after.hidden)
@@ -259,7 +260,7 @@ def _react(stack: _Stack, what: Reaction, seen: _Seen, edited_again: Callable[[]
             f"{', '.join(what.build) or 'the project'} changed",
             f"building what {', '.join(images)} needs" * bool(images),
         )
-        if images and doit(["run", *(f"build_optimized:{name}" for name in images)]):
+        if images and doit(["run", *(stack.run.parts.names(f"build:{name}") for name in images)]):
             raise UserError("not built; the stack runs on as it is")
         with stack.logs.paused():
             start(stack.run, stack.compose, "dev", enough=edited_again)

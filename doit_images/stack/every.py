@@ -29,7 +29,7 @@ from doit_images.stack import checkout
 from doit_images.stack.checkout import Choice
 from doit_images.stack.status import rows
 
-GONE = "doit down_optimized --gone removes it"
+GONE = "`doit down --gone` removes it"
 
 
 def stacks(run: Run) -> list[Choice]:
@@ -65,7 +65,7 @@ def ps(run: Run, as_json: bool) -> None:
     _print(listed)
     for row in listed:
         if row["gone"]:
-            print(f"the checkout of {row['stack']} is gone: {GONE}", file=sys.stderr)
+            print(f"the checkout of {row['stack']} is gone: {run.parts.names.in_text(GONE)}", file=sys.stderr)
 
 
 def down(run: Run, volumes: bool, yes: bool, gone: bool) -> None:
@@ -143,7 +143,7 @@ def _images(run: Run, choice: Choice) -> dict[str, str]:
     if not choice.files or not all(Path(file).is_file() for file in choice.files):
         return {}
     with contextlib.suppress(UserError):
-        planned = Run(tuple(map(Path, choice.files)), run.caller).decisions()
+        planned = run.anew(run.caller, tuple(map(Path, choice.files))).decisions()
         return {name: str(decision.action) for name, decision in planned.items()}
     return {}
 

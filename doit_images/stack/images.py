@@ -38,7 +38,7 @@ def kept(run: Run) -> dict[str, Kept]:
     is left out. ``UserError`` where it is to hold none.
     """
     run.settings.need_engine()
-    now = Run(run.files, run.environ)  # what builds of this run took in may be newer than its plan
+    now = run.anew()  # what builds of this run took in may be newer than its plan
     snapshot = now.snapshot()
     found: dict[str, Kept] = {}
     for name, decision in now.decisions().items():

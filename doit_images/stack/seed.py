@@ -1,4 +1,4 @@
-"""How does the stack of a checkout begin with the data of another one's? ``up_optimized --seed-from OTHER``
+"""How does the stack of a checkout begin with the data of another one's? ``up --seed-from OTHER``
 
 Each volume that this stack lacks is made with what the other's holds. One that is there already is nobody's to
 overwrite. A store keeps the passwords that it was made with, so those of both checkouts have to be the same.
@@ -39,10 +39,10 @@ def seed(run: Run, compose: Compose, other: str, images: dict[str, Kept]) -> Non
     if taken := sorted(target for _, _, target in pairs if target in there):
         raise UserError(
             f"{compose.project} has data already, in {', '.join(taken)}",
-            remedy="doit down_optimized --volumes removes it",
+            remedy="doit down --volumes removes it",
         )
     if not images:
-        raise UserError("none of the images is here", remedy="doit build_optimized")
+        raise UserError("none of the images is here", remedy="doit build")
     image = next(iter(images.values())).id
     running = [one.id for one in Containers(choice.name).look() if one.running]
     with copies.paused(run.engine, running):
@@ -69,7 +69,7 @@ def _pairs(run: Run, compose: Compose, choice: Choice) -> list[tuple[str, str, s
     pairs = [(key, sources[key], str(declared[key].get("name") or key)) for key in sorted(sources) if declared.get(key)]
     pairs = [(key, source, target) for key, source, target in pairs if source != target]  # they share it
     if not pairs:
-        raise UserError(f"{choice.name} has no data of its own", remedy="doit ps_optimized --all")
+        raise UserError(f"{choice.name} has no data of its own", remedy="doit ps --all")
     return pairs
 
 

@@ -43,7 +43,7 @@ def shell(run: Run, words: Sequence[str], root: bool, image: str) -> None:
 
 def _tools(run: Run) -> str:
     """The base image as the engine calls it."""
-    found = run.declared_base.held()
+    found = run.own_base.held() if run.own_base else None
     return found[0] if found else run.settings.base_image
 
 
@@ -55,7 +55,7 @@ def _running(run: Run, service: str) -> Container:
             return container
     if not there and service not in (known := known_services(compose)):
         raise UserError(f"no service is called {service!r}", remedy=f"there are {', '.join(known)}")
-    raise UserError(f"{service} does not run", remedy="doit up_optimized")
+    raise UserError(f"{service} does not run", remedy="doit up")
 
 
 def _options(container: Container, user: str, root: bool) -> list[str]:

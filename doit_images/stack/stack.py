@@ -40,7 +40,7 @@ def make_env(run: Run) -> None:
             raise UserError(
                 f"it is gone, and the data in {', '.join(volumes)} can only be read with its passwords",
                 where=str(folder / secrets.ENV),
-                remedy="bring it back, or remove the data: doit down_optimized --volumes",
+                remedy="bring it back, or remove the data: doit down --volumes",
             )
         if secrets.make_env(folder, run.folder):
             made_env.note(folder / secrets.ENV, run.common)
@@ -53,7 +53,7 @@ def check_env(run: Run) -> None:
 
 
 def up(run: Run, seed_from: str = "") -> None:
-    """The action of ``up_optimized``: see ``start``."""
+    """The action of ``up``: see ``start``."""
     start(run, checkout.settled(run), "up", seed_from)
 
 

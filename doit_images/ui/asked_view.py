@@ -40,7 +40,7 @@ def check(run: Run, images: Sequence[str], as_json: bool) -> None:
             "\n".join(
                 ["BuildKit would have run a step of what is called fresh; what an issue needs is in these:", *lines]
             ),
-            remedy="doit rebuild_optimized builds it all the same",
+            remedy="doit rebuild builds it all the same",
         )
 
 

@@ -1,7 +1,7 @@
 """What is each image doing right now?
 
 A ``Board`` hears the events of a run, from whatever thread, doit's reporter tells it which images there are, and it
-tells people, on standard error: on a terminal as a live board (``doit_images.ui.live``), elsewhere as one line when an image
+tells people, on standard error: on a terminal as a live board (``ui.live``), elsewhere as one line when an image
 begins and one block when it ends.
 
 Nothing here imports rich or starts a thread before an image is really built or pulled.
@@ -14,61 +14,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from doit_images.core.base.events import CommandStarted, Said
 from doit_images.core.base.formatting import because, cut, seconds_text
+from doit_images.core.base.task_names import PLAIN, TaskNames
 from doit_images.core.building.state import State
 from doit_images.core.planning.action import Action
+from doit_images.ui.rows import BAD, GOOD, IDLE, VERBS, Row
 
 if TYPE_CHECKING:
     from rich.live import Live
 
     from doit_images.core.buildkit.progress import Change, Progress
 
-VERBS = {Action.BUILD: "building", Action.PULL: "pulling", Action.RETAG: "tagging"}
-"""How an action is called while it runs."""
-
-GOOD = (State.BUILT, State.RETAGGED, State.PULLED, State.FRESH, State.LEFT)
-"""How an image can end well."""
-
-IDLE = (State.FRESH, State.LEFT)
-"""Nothing was done about it."""
-BAD = (State.FAILED, State.INPUTS_CHANGED, State.CANCELLED, State.BLOCKED)
-"""How it can end badly."""
-
 _LOOK_SECONDS = 0.2
 _RETAG_SECONDS = 0.1
 _LONGEST_LABEL = 90
-
-
-@dataclass
-class Row:
-    """One image on the board. Times are of the monotonic clock; ``done`` and ``total`` count its instruction steps."""
-
-    image: str
-    parents: tuple[str, ...] = ()
-    action: Action | None = None
-    expected: float | None = None
-    state: State = State.UNKNOWN
-    doing: str = ""
-    done: int = 0
-    total: int = 0
-    began: float = 0.0
-    ended: float = 0.0
-    cause: str = ""
-    reported: bool = False
-    looked: float = field(default=0.0, repr=False)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.state not in (State.UNKNOWN, State.RUNNING)
-
-    def elapsed(self, now: float) -> float:
-        """Seconds since it began, until it ended."""
-        return (self.ended or now) - self.began if self.began else 0.0
 
 
 class Board:
@@ -80,10 +42,11 @@ class Board:
         *,
         live: bool | None = None,
         workers: Callable[[], int] = lambda: 1,
+        names: TaskNames = PLAIN,
     ) -> None:
         """``stream`` writes text to people (default: standard error); ``live``: is that a terminal to draw on?
-        ``workers`` says how many images can be worked on at once."""
-        self.workers = workers
+        ``workers`` says how many images can be worked on at once; ``names`` what tasks are called here."""
+        self.workers, self._names = workers, names
         self._lock = threading.RLock()
         self._stream = stream or _to_stderr
         self._live = live
@@ -103,7 +66,7 @@ class Board:
 
         match event:
             case Said(text):
-                self.say(text)
+                self.say(self._names.in_text(text))
             case CommandStarted(line) if self.shows_commands:
                 self.say(f"$ {line}")
             case ImagesPlanned(actions):

@@ -14,6 +14,7 @@ from doit_images.core.history.store import KEEP
 from doit_images.core.run import Run
 from doit_images.pruning import disk_usage
 from doit_images.pruning.prune import Item, Kind, choose, total
+from doit_images.share import connection
 from doit_images.ui.statistics import ImageHistory, image_histories, of_last_runs
 
 
@@ -67,11 +68,11 @@ def _registry(run: Run) -> dict[str, Any] | None:
     address = run.settings.cache_registry
     if not address:
         return None
-    registry = run.share.registry
+    registry = connection.of(run).share.registry
     paths = sorted({path_of(image.ref) for image in run.project.images.values()})
     try:
         tags = {path: registry.tags(path) for path in paths}
-        current = run.share.offers(
+        current = connection.of(run).share.offers(
             {name: decision.inputs for name, decision in run.decisions().items()}, run.snapshot().platform
         )
     except (Unavailable, NoImage) as error:

@@ -6,7 +6,9 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
+from doit_images.core.around import LocalBase
 from doit_images.core.base import commands, lock, platforms
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError, os_reason
@@ -22,7 +24,6 @@ from doit_images.share.lease import BuildCoordinator
 from doit_images.share.share import Share
 from doit_images.ui import personal, surroundings
 from doit_images.ui.finding import Finding, Verdict
-from tasks.bases.base import made_here
 
 _LEAST_COMPOSE = (2, 26)
 _SHOWN = 3  # of what is wrong in one respect
@@ -31,10 +32,10 @@ _SHOWN = 3  # of what is wrong in one respect
 def examine(run: Run, as_json: bool = False, fix: bool = False, yes: bool = False) -> None:
     """Print every finding, as a table or as JSON; ``UserError`` if one is bad. With ``fix``, first put in order what
     nobody can miss, as said on standard error; where something is removed, that is asked about, unless ``yes``."""
-    findings = list(look(run))
+    findings = _named(run, look(run))
     if fix and (found := [repair for finding in findings for repair in finding.repairs]):
         _put_in_order(found, yes)
-        findings = list(look(Run(run.files, run.environ)))
+        findings = _named(run, look(run.anew()))
     if as_json:
         print(json.dumps([_as_data(finding) for finding in findings], indent=2))
     else:
@@ -42,6 +43,11 @@ def examine(run: Run, as_json: bool = False, fix: bool = False, yes: bool = Fals
     bad = [finding.subject for finding in findings if finding.verdict == Verdict.FAIL]
     if bad:
         raise UserError(f"this machine cannot build yet: {', '.join(bad)}")
+
+
+def _named(run: Run, findings: Iterable[Finding]) -> list[Finding]:
+    """With the tasks called as they are here."""
+    return [replace(finding, remedy=run.parts.names.in_text(finding.remedy)) for finding in findings]
 
 
 def _put_in_order(found: Sequence[Repair], yes: bool) -> None:
@@ -162,17 +168,17 @@ def _engine(run: Run) -> Iterator[Finding]:
     else:
         remedy = 'set {"features": {"containerd-snapshotter": true}} in daemon.json for the others'
         yield Finding("image store", Verdict.WARN, "the classic one: caches can be exported inline only", remedy)
-    if run.on_base([run.settings.base_image]):
-        yield _base(run)
+    if run.own_base:
+        yield _base(run, run.own_base)
 
 
-def _base(run: Run) -> Finding:
+def _base(run: Run, base: LocalBase) -> Finding:
     """Whether the base is here, and by its name only if it is what has that name elsewhere."""
-    ref, base, found = run.settings.base_image, run.declared_base, run.declared_base.held()
+    ref, found = run.settings.base_image, base.held()
     if found is None or not base.counts(found[1]):
         return Finding("base image", Verdict.OK, f"{ref} will be pulled, or made from Debian's packages")
     name, local_image = found
-    if not made_here(local_image):
+    if not base.made_here(local_image):
         return Finding("base image", Verdict.OK, f"{ref} is in the engine")
     if name != ref:
         return Finding("base image", Verdict.OK, f"{name}, made from Debian's packages, stands in for {ref}")

@@ -11,7 +11,7 @@ from doit_images.core.engine.client import LocalImage
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.wanted import wanted_of
 from doit_images.core.run import Run
-from doit_images.share import referrers
+from doit_images.share import connection, referrers
 from doit_images.share.no_answer import NoImage, Unavailable
 
 TOOL = "vllm-local-swarm"
@@ -38,13 +38,13 @@ def make(run: Run, images: Sequence[str], kind: Kind, content: Content, *, attac
     names = [run.project.image(name).name for name in images] or list(decisions)
     stale = [name for name in names if decisions[name].stale]
     if stale:
-        remedy = f"doit {' '.join(f'build_optimized:{name}' for name in stale)}"
+        remedy = f"doit {' '.join(f'build:{name}' for name in stale)}"
         raise UserError(f"what is here of {', '.join(stale)} is not what the sources give", remedy=remedy)
     for name in names:
         ref = decisions[name].inputs.image.ref
         image = run.snapshot().get(ref)
         if image is None:
-            raise UserError(f"the engine does not hold {ref}", remedy="doit build_optimized")
+            raise UserError(f"the engine does not hold {ref}", remedy="doit build")
         shared = _Shared(run, decisions[name]) if attach else None
         document = content(decisions[name], image, shared.digest if shared else image.id)
         path = run.folder / kind.folder / f"{name}{kind.ending}"
@@ -61,14 +61,14 @@ class _Shared:
         wanted = wanted_of(decision.inputs, run.snapshot().platform)
         if not run.settings.cache_registry or wanted is None:
             raise UserError("there is no shared image to attach it to", remedy="set CACHE_REGISTRY, and build there")
-        self._registry, self._path = run.share.registry, wanted.path
+        self._registry, self._path = connection.of(run).share.registry, wanted.path
         try:
             shared = self._registry.image(wanted.path, wanted.tag, wanted.platform)
         except (Unavailable, NoImage) as error:
             raise self._failed(error) from None
         if shared is None:
             where = f"{self._registry.address} does not hold {wanted.path}:{wanted.tag}"
-            raise UserError(where, remedy="doit build_optimized")
+            raise UserError(where, remedy="doit build")
         self.digest = shared.digest
 
     def attach(self, kind: Kind, document: bytes) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+from doit_images.ci import digests
 from doit_images.core.base.errors import UserError
 from doit_images.core.run import Run
-from doit_images.stack import digests
 
 
 def show(run: Run, as_digests: bool, lock: bool, kustomize: bool) -> None:

@@ -20,7 +20,7 @@ from doit_images.core.base.formatting import cut, seconds_text
 from doit_images.core.building.state import State
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.forecast import wall_seconds
-from doit_images.ui.board import BAD, GOOD, IDLE, Row
+from doit_images.ui.rows import BAD, GOOD, IDLE, Row
 
 if TYPE_CHECKING:
     from doit_images.ui.board import Board

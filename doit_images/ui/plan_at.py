@@ -21,7 +21,7 @@ from doit_images.ui.plan_view import Plan, chosen, complain, print_json, print_t
 GITHUB, GITLAB = "github", "gitlab"
 SCRIPT = [
     "./doitw cache_init",
-    'if [ -n "$BUILDS" ]; then ./doitw "build_optimized:$IMAGE"; fi',
+    'if [ -n "$BUILDS" ]; then ./doitw "build:$IMAGE"; fi',
     'failed=; for test in $TESTS; do ./doitw "test_image:$test" || failed="$failed $test"; done',
     'if [ -n "$failed" ]; then echo "failed:$failed" >&2; exit 1; fi',
 ]

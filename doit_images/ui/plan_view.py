@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import shlex
 import sys
@@ -52,36 +51,9 @@ class Plan(NamedTuple):
         return forecast.wall_seconds(needs, {name: value or 0.0 for name, value in seconds.items()}, self.workers)
 
 
-def show(
-    run: Run,
-    images: Sequence[str],
-    as_json: bool,
-    inputs: bool,
-    as_bake: bool,
-    at: str,
-    since: str,
-    matrix: bool,
-    gitlab: bool,
-) -> None:
-    """Print the plan of ``images`` and what they need (all, when none is named) to standard output: of the working copy
-    or, with ``at``, of a commit (``plan_at``). Raises ``UserError`` if an image is broken, once the plan is printed."""
-    # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    if at and (inputs or as_bake):
-        raise UserError("--inputs and --bake are about the files that are here", remedy="leave out --at")
-    if not at and (since or matrix or gitlab):
-        raise UserError("--since, --matrix and --gitlab are about a commit", remedy="name it: --at HEAD")
-    if at:
-        from doit_images.ui import plan_at
-
-        form = plan_at.GITLAB if gitlab else plan_at.GITHUB if matrix else ""
-        plan_at.show(run, images, as_json=as_json, matrix=form, since=(at, since))
-    else:
-        _show_here(run, images, as_json, inputs=inputs, as_bake=as_bake)
-
-
-def _show_here(run: Run, images: Sequence[str], as_json: bool, *, inputs: bool, as_bake: bool) -> None:
+def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
+    """Print the plan of ``images`` and what they need (all, when none is named) to standard output. Raises
+    ``UserError`` if an image is broken, once the plan is printed."""
     decisions = chosen(run.decisions(), map(run.project.image, images))
     shown = Plan(run.project.name, decisions, run.expected.planned(decisions), run.settings.build_jobs)
     _tell_trust(run)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 from doit_images.core.base import commands
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.building.state import State
-from doit_images.core.run import Run, current
-from doit_images.ui.board import BAD, Board
+from doit_images.core.run import Run
+from doit_images.ui.board import Board
+from doit_images.ui.rows import BAD
 
 if TYPE_CHECKING:
     from doit.exceptions import BaseFail
@@ -32,13 +33,12 @@ class Reporter:
 
     desc = "images as a live board on a terminal, as lines elsewhere"
 
-    def __init__(self, outstream: TextIO, options: Mapping[str, Any], run: Run | None = None) -> None:
+    def __init__(self, outstream: TextIO, options: Mapping[str, Any], run: Run) -> None:
         """``outstream`` is doit's ``--output-file``, used only when it is one; ``options`` are not. ``run`` is what is
-        shown (default: that of this process)."""
-        run = run or current()
+        shown."""
         run.count_workers = _workers
         self._run = run
-        self._board = Board(workers=lambda: run.workers)
+        self._board = Board(workers=lambda: run.workers, names=run.parts.names)
         run.events.listen(self._board.heard)
         if outstream is not sys.stdout:
             self._board.redirect(_writer(outstream))

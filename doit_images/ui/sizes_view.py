@@ -13,7 +13,7 @@ from doit_images.core.base.references import tag_of
 from doit_images.core.engine.layers import Disk
 from doit_images.core.run import Run
 from doit_images.pruning.image_contents import Content, Measured, contents_of, measure_image
-from tasks.standard import declared_both_ways
+from doit_images.stack.standard import declared_both_ways
 
 _WAYS = ("standard", "optimized")
 
@@ -29,7 +29,7 @@ def show(run: Run, names: Sequence[str], as_json: bool, setting: str) -> None:
     )
     shown = [image for way in (standard, optimized) for name, image in way.items() if name in wanted]
     if not shown:
-        raise UserError("none of these images is in the engine", remedy="doit build_optimized")
+        raise UserError("none of these images is in the engine", remedy="doit build")
     contents = contents_of(shown, run.folder / "sizes.json", run.environ, run.events.say)
     ways = ("as they are", setting) if setting else _WAYS
     report = as_data({name: pairs[name] for name in wanted}, standard, optimized, contents, ways)
@@ -50,7 +50,7 @@ def _with_setting(run: Run, setting: str) -> dict[str, tuple[str, str]]:
     if not (name.isidentifier() and value):
         raise UserError(f"--set takes NAME=VALUE, not {setting!r}", remedy="--set=NAME=VALUE, in one word")
     refs = {}
-    for image, decision in Run(run.files, {**run.environ, name: value}).decisions().items():
+    for image, decision in run.anew({**run.environ, name: value}).decisions().items():
         ref = decision.inputs.image.ref
         refs[image] = (ref, "" if decision.inputs.problem else tag_of(ref, decision.inputs.fingerprint))
     return refs

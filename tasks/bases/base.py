@@ -31,8 +31,9 @@ from doit_images.core.base import commands, lock, platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.references import beside, stand_in
-from doit_images.core.base.settings import ROOT, BaseSource, Settings
+from doit_images.core.base.settings import BaseSource, Settings
 from doit_images.core.engine.client import Engine, LocalImage, Snapshot, normalise
+from tasks import ROOT
 from tasks.bases.debian import (
     DATE,
     EPOCH,
@@ -207,6 +208,11 @@ def wanted(local_image: LocalImage | None, settings: Settings, number: str = "")
     ours = local_image.labels.get(SOURCE_LABEL) == "debian"
     comes = {BaseSource.AUTO: True, BaseSource.DEBIAN: ours, BaseSource.REGISTRY: not ours}[settings.base_source]
     return comes and not (number and made_here(local_image) and local_image.labels.get(IDENTITY_LABEL) != number)
+
+
+def is_of(local_image: LocalImage, number: str) -> bool:
+    """Whether an image is the base of this identity, made from Debian's packages."""
+    return made_here(local_image) and local_image.labels.get(IDENTITY_LABEL) == number
 
 
 def made_here(local_image: LocalImage) -> bool:

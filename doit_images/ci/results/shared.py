@@ -17,7 +17,7 @@ from typing import Any
 from doit_images.ci.results.result import Result, result_of
 from doit_images.core.base.references import TESTED, digest_of, numbered
 from doit_images.core.run import Run
-from doit_images.share import referrers, signatures
+from doit_images.share import connection, referrers, signatures
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.signing import NotSigned
 from doit_images.share.trusted import Claimed
@@ -39,7 +39,7 @@ class _Silent:
 
 def look(run: Run, wanted: Mapping[str, str]) -> dict[str, Result]:
     """What the shared registry has for these fingerprints, each with the repository to look in; asked side by side."""
-    if not (wanted and run.settings.cache_registry and run.share.reads) or run.kept(_Silent).failed:
+    if not (wanted and run.settings.cache_registry and connection.of(run).share.reads) or run.kept(_Silent).failed:
         return {}
     from concurrent.futures import ThreadPoolExecutor  # most runs have no registry
 
@@ -50,9 +50,9 @@ def look(run: Run, wanted: Mapping[str, str]) -> dict[str, Result]:
 
 def give(run: Run, path: str, result: Result) -> None:
     """Let other machines have a result, where there is a registry that this one may push to."""
-    if not run.settings.cache_registry or not run.share.writes or run.kept(_Silent).failed:
+    if not run.settings.cache_registry or not connection.of(run).share.writes or run.kept(_Silent).failed:
         return
-    registry, tag = run.share.registry, tag_of(result.fingerprint)
+    registry, tag = connection.of(run).share.registry, tag_of(result.fingerprint)
     config = {"created": datetime.fromtimestamp(result.finished, UTC).isoformat()}  # by which `registry_prune` goes
     manifest = {
         "schemaVersion": 2,
@@ -66,9 +66,9 @@ def give(run: Run, path: str, result: Result) -> None:
         manifest["layers"] = [referrers.give_blob(registry, path, _LAYER, packed)]
         text = json.dumps(manifest, sort_keys=True).encode()
         registry.give_manifest(path, tag, referrers.MANIFEST, text)
-        if run.share.trust.need:
+        if connection.of(run).share.trust.need:
             digest = digest_of(text)
-            bundle = run.share.trust.sign(digest, result.fingerprint, run.snapshot().platform)
+            bundle = connection.of(run).share.trust.sign(digest, result.fingerprint, run.snapshot().platform)
             signatures.give(registry, path, digest, bundle)
     except NotSigned as error:
         run.events.say(f"that {result.name} passed could not be signed: {error}")
@@ -82,7 +82,7 @@ def tag_of(fingerprint: str) -> str:
 
 
 def _ask(run: Run, fingerprint: str, path: str) -> Result | None:
-    registry, tag = run.share.registry, tag_of(fingerprint)
+    registry, tag = connection.of(run).share.registry, tag_of(fingerprint)
     try:
         text = registry.raw_manifest(path, tag)
         if doubt := _doubt(run, fingerprint, path, text):
@@ -101,11 +101,11 @@ def _ask(run: Run, fingerprint: str, path: str) -> Result | None:
 
 def _doubt(run: Run, fingerprint: str, path: str, text: bytes) -> str:
     """Why this manifest does not count as a result, "" if it does."""
-    trust = run.share.trust
+    trust = connection.of(run).share.trust
     if not trust.need:
         return ""
     digest = digest_of(text)
-    attached: Sequence[str] = list(signatures.bundles(run.share.registry, path, digest))
+    attached: Sequence[str] = list(signatures.bundles(connection.of(run).share.registry, path, digest))
     return trust.judge(Claimed(digest, fingerprint, run.snapshot().platform), attached)[0]
 
 

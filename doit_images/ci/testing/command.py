@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from doit_images.ci import ephemeral_stack
 from doit_images.ci.testing.attempt import Attempt, ended, hidden_lines, log_of
 from doit_images.ci.testing.declared import DEFAULT, NONE, ImageTest
 from doit_images.ci.testing.planned import Planned
@@ -35,7 +34,7 @@ from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
-from doit_images.stack import bringup, images
+from doit_images.stack import bringup, ephemeral_stack, images
 
 _DOCKERS_OWN = re.compile(
     r"PATH|HOME|LD_(PRELOAD|LIBRARY_PATH)|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS\w*|API_VERSION)"

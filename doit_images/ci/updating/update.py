@@ -108,7 +108,7 @@ def _environ(run: Run) -> dict[str, str]:
 def _try(run: Run, changed: set[Path]) -> None:
     """Build the images that read these locks, and all on them; run the tests of these images, and those that read such
     a lock themselves."""
-    words = _concerned(Run(environ=run.environ), changed)
+    words = _concerned(run.anew(), changed)
     if not words:
         run.events.say("no image and no test reads a lock that changed")
     elif status := _doit(run, words):
@@ -122,7 +122,8 @@ def _concerned(run: Run, changed: set[Path]) -> list[str]:
     names = concerned(resolver.resolve(host_platform(), lambda ref, some: None), changed)
     tested = [test.name for test in tests.values() if {test.service, name_of(test)} & set(names)]
     built = [name for name in names if name in run.project.images]
-    return [*(f"build_optimized:{name}" for name in built), *(f"test_image:{name}" for name in tested)]
+    words = [*(f"build:{name}" for name in built), *(f"test_image:{name}" for name in tested)]
+    return [*map(run.parts.names, words)]
 
 
 def concerned(declared: Mapping[str, ImageInputs], changed: set[Path]) -> list[str]:
@@ -144,8 +145,8 @@ def _restore(run: Run, before: Mapping[Path, str]) -> None:
     changed = _write_back(before, set(before))
     if changed and not commands.stopping():
         run.events.say("the locks are as they were before")
-        if images := concerned(Run(environ=run.environ).declared(), changed):
-            _doit(run, [f"build_optimized:{name}" for name in images])
+        if images := concerned(run.anew().declared(), changed):
+            _doit(run, [run.parts.names(f"build:{name}") for name in images])
 
 
 def _write_back(before: Mapping[Path, str], paths: set[Path]) -> set[Path]:

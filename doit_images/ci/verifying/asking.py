@@ -21,6 +21,7 @@ from doit_images.ci.verifying import composed
 from doit_images.core.base import commands, leftovers, memory
 from doit_images.core.base.command_line import last_words
 from doit_images.core.building import build_target, builds_lock
+from doit_images.core.buildkit import cache_records
 from doit_images.core.buildkit.progress import Progress, Step, brief
 from doit_images.core.compose import env_files, secrets
 from doit_images.core.compose.answer import PLATFORMS
@@ -31,7 +32,6 @@ from doit_images.core.history.store import KEEP
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
-from doit_images.pruning import disk_usage
 
 _PLATFORM = "DOCKER_DEFAULT_PLATFORM"
 _SLACK = 1.0  # seconds: a record of the cache is made when its step begins, or just before
@@ -195,7 +195,7 @@ def _gone(run: Run, decision: Decision, step: Step) -> str:
     known = [*_told_by_image(run, decision, step), *_told_by_history(run, decision, step)]
     if not known:
         return f"the cache does not hold `{step.label}`, and nobody here knows when it was made"
-    records = disk_usage.cache_records(run)
+    records = cache_records.of(run.settings, run.engine, run.environ)
     if any(made.is_in(record) for made in known for record in records):
         return ""
     return f"the cache is gone: it does not hold what `{step.label}` gave when the image was built"

@@ -23,6 +23,7 @@ from doit_images.core.planning import record
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
+from doit_images.share import connection
 from doit_images.stack import checkout
 from doit_images.stack.images import same
 
@@ -116,7 +117,9 @@ def _held(run: Run, local_image: LocalImage) -> tuple[Content | None, list[str]]
 def _shared(run: Run, decision: Decision, local_image: LocalImage) -> list[str]:
     """Whether the shared registry has another result; one that is not signed as it must be is told, and counts as
     none."""
-    offer = run.share.offers({decision.name: decision.inputs}, run.snapshot().platform).get(decision.name)
+    offer = (
+        connection.of(run).share.offers({decision.name: decision.inputs}, run.snapshot().platform).get(decision.name)
+    )
     if offer is None or offer.content == run.content_of(decision.inputs, local_image):
         return []
     return [f"the shared registry has another result for the same inputs ({offer.digest[:19]}…)"]

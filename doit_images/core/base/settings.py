@@ -22,7 +22,11 @@ from doit_images.core.base.forks import fork
 # Where pip, Python's ssl and requests look for a certificate bundle, in this order.
 SYSTEM_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"  # of Debian and its children
 _BUNDLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-ROOT = Path(__file__).resolve().parents[2]
+
+
+def root() -> Path:
+    """The project's root: the folder of its dodo file, which doit makes the working folder before it loads that."""
+    return Path.cwd()
 
 
 def _count(text: str) -> int:
@@ -265,14 +269,15 @@ class Settings:
             )
 
 
-def load(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings of ``root``: the environment first, then ``root/.env``, then the defaults.
+def load(folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings of a folder (default: the project's root): the environment first, then its ``.env``, then the
+    defaults.
 
     An empty value counts as not set. In a CI's run for a pull request from a fork ``CACHE_WRITE`` is 0 unless the
     environment itself says something else. A value that is not of its setting's type raises ``UserError`` that
     names the variable, the file and line where it stands, and what would be accepted; so do settings that do not fit.
     """
-    env_file = root / ".env"
+    env_file = (folder or root()) / ".env"
     stored = read_env(env_file)
     values = {}
     for entry in fields(Settings):

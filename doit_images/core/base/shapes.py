@@ -9,6 +9,9 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 
+_OURS = __name__.partition(".")[0] + "."
+
+
 def fits(value: Any, wanted: Any) -> bool:
     """Whether a value is of this type, with all that it holds: plain types, ``|``, tuples, mappings, and classes whose
     fields are annotated.
@@ -37,4 +40,4 @@ def fits(value: Any, wanted: Any) -> bool:
 
 @cache
 def _fields(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind) if kind.__module__.startswith("tasks.") else {}
+    return get_type_hints(kind) if kind.__module__.startswith(_OURS) else {}

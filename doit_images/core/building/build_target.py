@@ -67,14 +67,12 @@ def choose(
     layout = None if pushed else oci_transfer.folder_of(results, inputs.name)
     extra += [*_parents_argv(run, inputs), *bases(run, decision)]
     # What has several platforms is shared from the layout, anything else from the engine.
-    packed = len(inputs.platforms) > 1 and run.share.writes
+    packed = len(inputs.platforms) > 1 and run.peers.writes
 
     def alone(platform: str = "") -> Apart:
         stored = [] if no_cache else caches(run, decision, platform)
         if pushed:
-            from doit_images.share import past_engine
-
-            return Apart((*stored, *past_engine.output(run, inputs.image)))
+            return Apart((*stored, *run.peers.past_engine.output(inputs.image)))
         folder = oci_transfer.folder_of(results, f"{inputs.name} for {platform}" if platform else inputs.name)
         folder.mkdir(parents=True, exist_ok=True)
         return Apart((*stored, *oci_transfer.output(folder, packed)), folder)
@@ -92,9 +90,7 @@ def one_id(run: Run, inputs: ImageInputs, where: BuildTarget, ids: Mapping[str, 
     if not where.apart:
         return next(iter(ids.values()))
     if where.layout is None:
-        from doit_images.share import past_engine
-
-        return past_engine.joined(run, inputs.image, ids)
+        return run.peers.past_engine.joined(inputs.image, ids)
     from doit_images.core.buildkit import oci_transfer
 
     return oci_transfer.indexed(where.layout, {name: (where.apart[name].layout, each) for name, each in ids.items()})
@@ -104,9 +100,7 @@ def _parents_argv(run: Run, inputs: ImageInputs) -> list[str]:
     """The contexts by which a dedicated builder gets the parents that the engine holds, or the shared registry, where
     that keeps them. Raises ``UserError``."""
     if run.settings.registry_only:
-        from doit_images.share import past_engine
-
-        return past_engine.parents_argv(run, inputs)
+        return run.peers.past_engine.parents_argv(inputs)
     from doit_images.core.buildkit import oci_transfer
 
     results, platform = results_folder(run.folder), run.snapshot().platform
@@ -276,7 +270,7 @@ def caches(run: Run, decision: Decision, platform: str = "") -> list[str]:
     one platform alone, which would overwrite what that for another one left."""
     image = decision.inputs.image
     backend = _apart(chosen_backend(run), platform)
-    if backend.kind in (CacheBackend.INLINE, CacheBackend.REGISTRY) and not run.share.reads:
+    if backend.kind in (CacheBackend.INLINE, CacheBackend.REGISTRY) and not run.peers.reads:
         return []  # it did not answer: BuildKit would wait for it once for every reference
     if backend.kind == CacheBackend.LOCAL:
         Path(backend.place).mkdir(parents=True, exist_ok=True)

@@ -15,14 +15,12 @@ from collections.abc import Mapping
 from doit_images.core.base import commands, platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import beside, digest_of, repository
-from doit_images.core.base.settings import ROOT
 from doit_images.core.building.events import ImageNoted
 from doit_images.core.buildkit import builder
 from doit_images.core.engine import plugins
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
-from tasks.bases import base
 
 _ASK_SECONDS = 30
 
@@ -58,13 +56,11 @@ def bring(run: Run, decision: Decision) -> bool:
 
 def bring_base(run: Run) -> bool:
     """See to it that the engine holds the base that everything is built on; whether anything had to be done."""
-    others = run.other_base_platforms
-    if run.declared_base.is_here(others):
-        return False
-    if done := base.ensure(run.settings, ROOT, share=run.share, others=others):
-        print(f"base_image: {done}", file=sys.stderr)
+    if run.own_base and (done := run.own_base.bring()):
+        print(f"{run.own_base.task}: {done}", file=sys.stderr)
         run.changed()
-    return bool(done)
+        return True
+    return False
 
 
 def pull(run: Run, decision: Decision) -> bool:

@@ -35,10 +35,10 @@ from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Gone, LocalImage
 from doit_images.core.history.store import Status, steps_of
 from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import ANOTHER, Decision, built_for, is_for, made_from, replaces
+from doit_images.core.planning.plan import ANOTHER, Decision, built_for, is_for, made_from, rebuilt, replaces
 from doit_images.core.planning.reasons import NO_CACHE
 from doit_images.core.planning.wanted import wanted_of
-from doit_images.core.run import Run, current
+from doit_images.core.run import Run
 
 if TYPE_CHECKING:
     from doit_images.core.planning.shared_image import SharedImage
@@ -54,12 +54,11 @@ class _Builds:
         self.first: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-def make(name: str, no_cache: bool = False) -> Any:
+def make(run: Run, name: str, no_cache: bool = False) -> Any:
     """The action of one image: do what the plan says, and leave its record; ``no_cache``: build it, without any cache.
     A failure is doit's ``TaskFailed``."""
     from doit.exceptions import TaskFailed
 
-    run = current()
     waits = _waits_for_pruning(run, name)
     try:
         with run.kept(early.Busy), builds_lock.shared(run, waits):
@@ -68,7 +67,7 @@ def make(name: str, no_cache: bool = False) -> Any:
             else:
                 _make(run, name, no_cache)
     except UserError as error:
-        return TaskFailed(str(error))
+        return TaskFailed(run.parts.names.in_text(str(error)))
     except OSError as error:  # the disk is full, or a folder of ours is not ours any more
         return TaskFailed(f"{name}: {os_reason(error)}")
     except commands.Stopped:
@@ -91,16 +90,14 @@ def make_early(run: Run, names: Sequence[str]) -> None:
 def _make(run: Run, name: str, no_cache: bool = False) -> None:
     """Let an image become what its inputs say; again, twice at most, where something moved while it was built."""
     proves: Result | None = None
-    rebuilt = ""
+    mark = ""
     for number in range(AGAIN + 1):
         decision = _decided(run, name)
         try:
             again = no_cache and decision.action != Action.BROKEN
             if again or replaces(decision, run.settings.registry_only):
-                from doit_images.share import give
-
-                rebuilt = rebuilt or give.mark(run, decision)
-            attempt = Attempt(number, again, proves, rebuilt)
+                mark = mark or _mark(run, decision)
+            attempt = Attempt(number, again, proves, mark)
             if again:
                 _build(ImageBuild(run, decision._replace(action=Action.BUILD, reasons=(NO_CACHE,)), attempt))
             else:
@@ -112,6 +109,13 @@ def _make(run: Run, name: str, no_cache: bool = False) -> None:
             run.events.say(f"{name}: {what} while it was built, building again ({number + 1} of {AGAIN})")
     run.events.emit(ImageEnded(name, State.INPUTS_CHANGED))
     raise UserError(f"{name}: {what} while it was built, so the result is not taken", remedy="run it again")
+
+
+def _mark(run: Run, decision: Decision) -> str:
+    """The label of a rebuild on purpose: now, or just after the last such rebuild that is known, whose machine's clock
+    may be ahead."""
+    here = rebuilt(decision.local_image.labels) if decision.local_image else 0
+    return str(max(int(time.time()), 1 + max(here, run.peers.rebuilt(decision))))
 
 
 def _decided(run: Run, name: str) -> Decision:
@@ -184,7 +188,7 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
     if offer is None or wanted is None:
         raise ValueError("pull is decided from an offer")
     began = time.time()
-    ref = run.share.pull(wanted, offer, run.engine, build_target.layout_of(run, inputs))
+    ref = run.peers.pull(wanted, offer, build_target.layout_of(run, inputs))
     if not ref:
         return None
     try:
@@ -197,7 +201,7 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
             or not is_for(inputs, run.config_of(local_image).platform, run.snapshot().platform)
             or run.content_of(inputs, local_image) != offer.content
         ):
-            run.share.refuse(wanted, "it is not made from what its labels in the registry say")
+            run.peers.refuse(wanted, "it is not made from what its labels in the registry say")
             return None
         results.name_image(run, decision._replace(local_image=local_image), local_image.id)
     finally:
@@ -234,7 +238,7 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
     wanted = None
     if run.settings.redis_url and run.settings.cache_registry:  # most builds concern nobody else: nothing is imported
         wanted = wanted_of(decision.inputs, run.snapshot().platform)
-    if wanted is None or not (run.coordinator.on and run.share.writes):
+    if wanted is None or not (run.peers.takes_turns and run.peers.writes):
         _build(ImageBuild(run, decision, which))
         return
     name = decision.name
@@ -253,7 +257,7 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
             if not decision.builds:
                 break
             with contextlib.suppress(room.Full):
-                at_once = room.taken(run, decision, wait=not run.coordinator.holds(wanted.turn))
+                at_once = room.taken(run, decision, wait=not run.peers.holds(wanted.turn))
                 _build(ImageBuild(run, decision, which), at_once)
                 return
         with (
@@ -313,20 +317,16 @@ def _given(run: Run, decision: Decision, made: LocalImage, seconds: float) -> Sh
     """Share what was built, where there is anybody to share it with; the shared result that is to take its place."""
     if run.settings.registry_only or not (run.settings.cache_registry or run.settings.redis_url):
         return None
-    from doit_images.share import give
-
-    return give.give(run, decision, made, seconds)
+    return run.peers.give(decision, made, seconds)
 
 
 def _built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
     """Build the image and give it its names. ``UserError`` if that fails, ``InputsChanged`` if it does not count."""
     run, decision = build.run, build.decision
     if run.settings.registry_only:
-        from doit_images.share import past_engine
-
-        past_engine.refuse(run, decision)
+        run.peers.past_engine.check(decision)
         outcome = _counted(build)
-        return outcome, past_engine.named(build, outcome.image_id, outcome.seconds)
+        return outcome, run.peers.past_engine.named(build, outcome.image_id, outcome.seconds)
     if not run.settings.dedicated_builder:  # that one is given no name
         temporary_tag.note(run.engine, build.tag)
     try:

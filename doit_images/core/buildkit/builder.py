@@ -19,7 +19,7 @@ from doit_images.core.base import commands, memory
 from doit_images.core.base.command_line import last_words
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.platforms import normalise
-from doit_images.core.base.settings import ROOT, BuilderDriver, Settings
+from doit_images.core.base.settings import BuilderDriver, Settings, root
 from doit_images.core.engine.endpoint import context
 
 CERTIFICATES = {"cacert": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
@@ -62,8 +62,9 @@ def name(settings: Settings) -> str:
     return settings.builder_name if settings.dedicated_builder else "docker"
 
 
-def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
-    """What the settings ask for; ``UserError`` where they do not fit together or ``buildkitd.toml`` has a mistake."""
+def recipe(settings: Settings, folder: Path | None = None) -> Recipe:
+    """What the settings ask for, with the files of a folder (default: the project's root); ``UserError`` where they do
+    not fit together or ``buildkitd.toml`` has a mistake."""
     driver = settings.builder_driver
     nodes = tuple(_node(text) for text in settings.builder_endpoints) or (Node(),)
     if driver == BuilderDriver.REMOTE and not settings.builder_endpoints:
@@ -84,7 +85,7 @@ def recipe(settings: Settings, root: Path = ROOT) -> Recipe:
     if driver in (BuilderDriver.DOCKER_CONTAINER, BuilderDriver.KUBERNETES):
         from doit_images.core.buildkit import buildkitd  # the engine's own builder has no such file
 
-        file = root / settings.builder_config
+        file = (folder or root()) / settings.builder_config
         if file.is_file():
             config, path = file.read_text(), str(file)
             buildkitd.check(config, settings.builder_config)
@@ -121,10 +122,10 @@ def argv(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     return ["--builder", settings.builder_name if settings.dedicated_builder else context(environ)]
 
 
-def init(settings: Settings, folder: Path, environ: Mapping[str, str], root: Path = ROOT) -> str:
+def init(settings: Settings, folder: Path, environ: Mapping[str, str], place: Path | None = None) -> str:
     """Make, adopt or leave alone the dedicated builder, boot it, and say in one sentence which it was. ``UserError``
     when a setting or ``buildkitd.toml`` is wrong, and when the builder does not come up."""
-    made = recipe(settings, root)
+    made = recipe(settings, place)
     known = state(folder).get("digest")
     there = inspect(made.name, environ)
     if there is None:
@@ -246,7 +247,7 @@ def _certificates(folder: str, driver: BuilderDriver) -> list[str]:
         raise UserError(f"BUILDER_CERTS is for remote builders, and BUILDER_DRIVER is {driver}")
     options = []
     for option, file in CERTIFICATES.items():
-        path = (ROOT / folder / file).resolve()
+        path = (root() / folder / file).resolve()
         if not path.is_file():
             raise UserError("there is no such file", where=str(path), remedy="BUILDER_CERTS names its folder")
         options.append(f"{option}={path}")

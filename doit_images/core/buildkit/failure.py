@@ -61,7 +61,7 @@ _HINTS = tuple(
         # where nothing listens: see building.parents
         (r"localhost:0/v2/",
          "the engine holds this parent, but does not give it to the build: is it of the platform that is wanted, "
-         "and whole? `doit rebuild_optimized` builds it again"),
+         "and whole? `doit rebuild` builds it again"),
         (r"(?<!\S)(\S+): failed to resolve source metadata.*(?:no such host|dial tcp|timeout|connection refused)",
          "`{0}` is not in this engine, and its registry cannot be reached: check the network or proxy, or load "
          "the image by hand (`docker load`, `docker import`)"),
@@ -94,7 +94,7 @@ _HINTS = tuple(
          "the index has no `{0}` for this Python and platform: check the pin, the index and the network"),
         (r"404\s+Not Found|Failed to fetch http",
          "the package lists are older than the mirror: `apt-get update` belongs into the same RUN as the install; "
-         "`doit rebuild_optimized` builds without the old layer"),
+         "`doit rebuild` builds without the old layer"),
         (r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate",
          "Debian has no package `{0}` in this release, or `apt-get update` is missing before the install"),
         (r"Release file for [^\n]* is (?:not valid yet|expired)",

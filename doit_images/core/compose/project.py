@@ -23,7 +23,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.masking import safe_arguments
 from doit_images.core.base.places import project_folder
 from doit_images.core.base.references import familiar, is_taggable
-from doit_images.core.base.settings import ROOT, read_env
+from doit_images.core.base.settings import read_env, root
 from doit_images.core.base.shapes import fits
 from doit_images.core.compose import answer as compose_answer
 from doit_images.core.compose import env_files, tests
@@ -134,24 +134,28 @@ class Project(NamedTuple):
         raise UserError(f"no image is called {name!r}", where=str(self.files[0]), remedy=hint)
 
 
-def compose_files(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> tuple[Path, ...]:
-    """The project's Compose files, absolute: ``COMPOSE_FILE`` (several: by ``COMPOSE_PATH_SEPARATOR``), from the
-    environment or from ``root/.env``, else our own declaration, else Compose's default names with their override.
-    ``UserError`` for one that names none."""
-    stored = read_env(root / ".env") if "COMPOSE_FILE" not in environ or "COMPOSE_PATH_SEPARATOR" not in environ else {}
+def compose_files(environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> tuple[Path, ...]:
+    """The Compose files of a folder (default: the project's root), absolute: ``COMPOSE_FILE`` (several: by
+    ``COMPOSE_PATH_SEPARATOR``), from the environment or from its ``.env``, else our own declaration, else Compose's
+    default names with their override. ``UserError`` for one that names none."""
+    folder = folder or root()
+    stored = (
+        read_env(folder / ".env") if "COMPOSE_FILE" not in environ or "COMPOSE_PATH_SEPARATOR" not in environ else {}
+    )
     named = environ.get("COMPOSE_FILE") or stored.get("COMPOSE_FILE", "")
     if named:
         separator = environ.get("COMPOSE_PATH_SEPARATOR") or stored.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
-        files = tuple((root / part).absolute() for part in named.split(separator) if part)
+        files = tuple((folder / part).absolute() for part in named.split(separator) if part)
         if not files:
             raise UserError(f"COMPOSE_FILE is {named!r}, which names no file", remedy="unset it, or name one")
         return files
-    if (root / DEFAULT_FILE).is_file():
-        return (root / DEFAULT_FILE,)
+    if (folder / DEFAULT_FILE).is_file():
+        return (folder / DEFAULT_FILE,)
     first, over = (
-        next((root / name for name in names if (root / name).is_file()), None) for names in (_COMPOSE_NAMES, _OVERRIDES)
+        next((folder / name for name in names if (folder / name).is_file()), None)
+        for names in (_COMPOSE_NAMES, _OVERRIDES)
     )
-    return tuple(filter(None, (first, over))) if first else (root / DEFAULT_FILE,)
+    return tuple(filter(None, (first, over))) if first else (folder / DEFAULT_FILE,)
 
 
 def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.project import Image
 from doit_images.core.history.store import History
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
-
-if TYPE_CHECKING:
-    from doit_images.share.index import Made
 
 
 class Expected:
@@ -42,15 +38,15 @@ class Expected:
                 seconds[name] = 0.0 if decision.inputs.image.duplicate_of else known[name]
         return seconds
 
-    def learn(self, decisions: Mapping[str, Decision], lookup: Callable[[Sequence[str]], Mapping[str, Made]]) -> None:
-        """Take over from the index of all machines (``lookup``) how long builds take that were never done here."""
+    def learn(self, decisions: Mapping[str, Decision], lookup: Callable[[Sequence[str]], Mapping[str, float]]) -> None:
+        """Take over from other machines (``lookup``, by fingerprint) how long builds take that were never done here."""
         unknown = {
             decision.inputs.fingerprint: name
             for name, decision in decisions.items()
             if decision.builds and name not in self.builds
         }
         if unknown:
-            self.builds.update({unknown[number]: made.seconds for number, made in lookup(list(unknown)).items()})
+            self.builds.update({unknown[number]: seconds for number, seconds in lookup(list(unknown)).items()})
 
     def _known(self, action: Action) -> dict[str, float]:
         try:

@@ -24,7 +24,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.places import project_key
 from doit_images.core.base.references import tag_of
-from doit_images.core.base.settings import ROOT
+from doit_images.core.base.settings import root
 from doit_images.core.compose import made_env
 from doit_images.core.compose.project import Image, Project, dockerfile_text, with_dockerfile
 from doit_images.core.engine.client import ImageConfig, normalise
@@ -89,7 +89,7 @@ class InputResolver:
     def _of(self, project: Project, index: Callable[[], Index]) -> None:
         self._project, self._new_index = project, index
         reversed_images = reversed(list(project.images.values()))
-        env_files = {os.path.realpath(folder) + "/.env" for folder in (project.directory, ROOT)}
+        env_files = {os.path.realpath(folder) + "/.env" for folder in (project.directory, root())}
         self._private = sorted(env_files | {os.path.realpath(path) for path in env_files})
         env = Path(os.path.realpath(project.directory), ".env")
         self._made = str(env) if made_env.is_ours(env, Path(self._folder)) else ""

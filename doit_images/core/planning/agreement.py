@@ -3,7 +3,7 @@
 A step such as ``apt-get upgrade`` gives other bytes each time, and what is built on one result is of no use on the
 other. So all follow one order, and nobody's result is replaced to and fro:
 
-* of two results the one that was rebuilt on purpose later counts (``rebuild_optimized``), else the one that was in the
+* of two results the one that was rebuilt on purpose later counts (``rebuild``), else the one that was in the
   shared registry first;
 * who holds another one takes the shared one as soon as that makes nothing to be built that is fresh now;
 * what was built on a parent that is not the shared one is not pushed.

@@ -1,6 +1,6 @@
 """When were the other machines last asked about what is fresh here?
 
-A run with nothing to do asks nobody. Only a rebuild on purpose (``rebuild_optimized``) gives an image another result
+A run with nothing to do asks nobody. Only a rebuild on purpose (``rebuild``) gives an image another result
 that all are to have, and for that the shared registry is asked once in a while.
 """
 

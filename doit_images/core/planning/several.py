@@ -1,8 +1,8 @@
 """What becomes of an image that is built for several platforms?
 
 containerd's image store holds them all, as one index. The classic store holds one platform of an image: it gets the
-engine's, and the whole index stays in the layout that the builder wrote (``doit_images/core/buildkit/oci_transfer.py``). What its
-children are made on is the index then, in both stores.
+engine's, and the whole index stays in the layout that the builder wrote (``buildkit.oci_transfer``). What its children
+are made on is the index then, in both stores.
 """
 
 from __future__ import annotations

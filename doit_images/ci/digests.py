@@ -18,6 +18,7 @@ from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.run import Run
+from doit_images.share import connection
 from doit_images.stack.checkout import project_of
 
 
@@ -42,7 +43,7 @@ def pinned(run: Run) -> list[Pinned]:
     services = {name: one for name, one in project_of(run).services().items() if one.replicas}
     decisions = run.decisions()
     ours = {name: decisions[name].inputs for name in services if name in decisions}
-    offers = run.share.offers(ours, run.snapshot().platform) if run.settings.cache_registry else {}
+    offers = connection.of(run).share.offers(ours, run.snapshot().platform) if run.settings.cache_registry else {}
     return [
         _built(run, decisions[name], offers.get(name)) if name in decisions else _taken(service, run.snapshot())
         for name, service in services.items()
@@ -90,7 +91,7 @@ def _built(run: Run, decision: Decision, offer: SharedImage | None) -> Pinned:
     elif offer is None:
         why = f"{registry} does not hold it, or nobody who is trusted signed it"
     elif decision.local_image and offer.content != run.content_of(inputs, decision.local_image):
-        why = f"{registry} holds another result of the same inputs: `doit build_optimized` settles which counts"
+        why = f"{registry} holds another result of the same inputs: `doit build` settles which counts"
     else:
         where = f"{registry}/{path_of(inputs.image.ref)}@{offer.digest}"
     return Pinned(decision.name, inputs.image.ref, where, why, inputs.fingerprint)

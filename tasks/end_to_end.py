@@ -13,22 +13,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from doit_images.ci import ephemeral_stack
 from doit_images.ci import seen as stack_seen
-from doit_images.ci.build import passed_on, tell
+from doit_images.ci.build import tell
 from doit_images.ci.results import known
 from doit_images.ci.results.known import Ended
 from doit_images.ci.results.result import Result, fingerprint, times
 from doit_images.core.base import files, leftovers
+from doit_images.core.base.again import passed_on
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import cell, seconds_text
 from doit_images.core.base.references import path_of
-from doit_images.core.base.settings import ROOT
 from doit_images.core.compose import secrets
 from doit_images.core.planning.plan import own_only
 from doit_images.core.run import Run
-from doit_images.stack import bringup, checkout, images
+from doit_images.stack import bringup, checkout, ephemeral_stack, images
 from doit_images.stack.status import rows_of
+from tasks import ROOT
 
 E2E = "tests/e2e"
 _NAME, _JUNIT = "e2e/test", "e2e.xml"
@@ -60,7 +60,7 @@ def run_tests(run: Run, words: Sequence[str], again: bool = False, runs: str = "
     if not asked.fingerprint:  # it may have been another while they ran
         return
     run.changed()
-    if seen(Run(run.files, run.environ), words) == asked.fingerprint:
+    if seen(run.anew(), words) == asked.fingerprint:
         known.keep(run, _repository(run), Result(_NAME, asked.fingerprint, ended.seconds, time.time(), junit))
     else:
         print("what they saw changed while they ran, so that they passed is not kept", file=sys.stderr)

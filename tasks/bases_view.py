@@ -9,8 +9,9 @@ from typing import Any
 from doit_images.ci.updating import debian
 from doit_images.ci.updating.debian import Pending
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import ROOT
 from doit_images.core.run import Run
+from tasks import ROOT
+from tasks.bases import declared
 from tasks.bases.debian import DATE, date_of
 
 _DAY = 86400.0
@@ -38,7 +39,7 @@ def check(run: Run, as_json: bool) -> None:
 
 def _pending(run: Run) -> dict[str, list[Pending]]:
     snapshot = run.snapshot()
-    base = run.declared_base.local_image()
+    base = declared.DeclaredBase(run).local_image()
     if base is None:
         raise UserError(f"the engine does not hold {run.settings.base_image}", remedy="doit base_image")
     images = {"base": base} | {

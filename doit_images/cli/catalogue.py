@@ -1,0 +1,79 @@
+"""Table of contents: every task, by the question that it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from doit_images.cli import build, cache, configuration, deps, process, show, stack, tests
+from doit_images.core.around import LocalBase, Parts
+from doit_images.core.base.task_names import TaskNames
+from doit_images.share.machines import Machines
+
+if TYPE_CHECKING:
+    from doit_images.core.run import Run
+
+TASKS: Mapping[str, Callable[..., Any]] = {
+    # the images, and what they are built on; what would be done about them, and why; do they work
+    "build": build.task_build,
+    "build_base": build.task_build_base,
+    "plan": show.task_plan,
+    "test_image": tests.task_test_image,
+    # where work is kept and shared
+    "cache_init": cache.task_cache_init,
+    "cache_stats": cache.task_cache_stats,
+    "cache_prune": cache.task_cache_prune,
+    "rebuild": cache.task_rebuild,
+    "cache_export": cache.task_cache_export,
+    "cache_import": cache.task_cache_import,
+    "registry_prune": cache.task_registry_prune,
+    "share_key": cache.task_share_key,
+    # the stack: up, down, how it is, what it says, edited
+    "up": stack.task_up,
+    "down": stack.task_down,
+    "ps": stack.task_ps,
+    "logs": stack.task_logs,
+    "dev": stack.task_dev,
+    "shell": stack.task_shell,
+    "backup": stack.task_backup,
+    "restore": stack.task_restore,
+    "_env_file": stack.task__env_file,
+    # as a machine wants it that nobody watches; what is deployed, and is it what the sources give
+    "ci_build": stack.task_ci_build,
+    "images": show.task_images,
+    "verify": deps.task_verify,
+    "sbom": deps.task_sbom,
+    "provenance": deps.task_provenance,
+    # which packages the images hold: what is behind, and newer ones
+    "deps_check": deps.task_deps_check,
+    "deps_update": deps.task_deps_update,
+    # what was built before, how it went, how large it is; is this machine able
+    "history": show.task_history,
+    "build_report": show.task_build_report,
+    "image_sizes": show.task_image_sizes,
+    "doctor": show.task_doctor,
+}
+
+
+def loaded(
+    prefix: str,
+    names: Mapping[str, str],
+    config: Mapping[str, Any],
+    base: Callable[[Run], LocalBase | None] | None,
+) -> dict[str, Any]:
+    """See ``doit_images.tasks``."""
+    here = {plain: names.get(plain) or prefixed(prefix, plain) for plain in TASKS}
+    others = {plain: other for plain, other in here.items() if other != plain}
+    parts = Parts(peers=Machines, names=TaskNames(others))
+    process.compose(Parts(parts.peers, base, parts.names) if base else parts)
+    found: dict[str, Any] = {f"task_{here[plain]}": creator for plain, creator in TASKS.items()}
+    return {**found, "DOIT_CONFIG": {**configuration.doit_config(), **config}}
+
+
+def prefixed(prefix: str, plain: str) -> str:
+    """A task's name with a prefix; one that doit does not list stays so.
+
+    >>> prefixed("docker_", "up"), prefixed("docker_", "_env_file")
+    ('docker_up', '_docker_env_file')
+    """
+    return f"_{prefix}{plain[1:]}" if plain.startswith("_") else f"{prefix}{plain}"

@@ -1,0 +1,47 @@
+"""What does a row of the board hold?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from doit_images.core.building.state import State
+from doit_images.core.planning.action import Action
+
+VERBS = {Action.BUILD: "building", Action.PULL: "pulling", Action.RETAG: "tagging"}
+"""How an action is called while it runs."""
+
+GOOD = (State.BUILT, State.RETAGGED, State.PULLED, State.FRESH, State.LEFT)
+"""How an image can end well."""
+
+IDLE = (State.FRESH, State.LEFT)
+"""Nothing was done about it."""
+BAD = (State.FAILED, State.INPUTS_CHANGED, State.CANCELLED, State.BLOCKED)
+"""How it can end badly."""
+
+
+@dataclass
+class Row:
+    """One image on the board. Times are of the monotonic clock; ``done`` and ``total`` count its instruction steps."""
+
+    image: str
+    parents: tuple[str, ...] = ()
+    action: Action | None = None
+    expected: float | None = None
+    state: State = State.UNKNOWN
+    doing: str = ""
+    done: int = 0
+    total: int = 0
+    began: float = 0.0
+    ended: float = 0.0
+    cause: str = ""
+    reported: bool = False
+    looked: float = field(default=0.0, repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state not in (State.UNKNOWN, State.RUNNING)
+
+    def elapsed(self, now: float) -> float:
+        """Seconds since it began, until it ended."""
+        return (self.ended or now) - self.began if self.began else 0.0

@@ -1,0 +1,44 @@
+"""By which further names are the tasks known here? Those of the guide that this repository began with.
+
+``build_optimized`` and its like are the names of the tasks themselves; beside them stand ``build_IMAGE_optimized``, and
+the plain names that the tasks have in other projects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from doit_images.cli import stack
+from doit_images.cli.action import Task
+from doit_images.cli.build import declared_images, group
+
+NAMES = {plain: f"{plain}_optimized" for plain in ("build", "rebuild", "up", "down", "ps", "logs", "dev")}
+
+task_up, task_down, task_ps, task_logs, task_dev = (
+    stack.task_up, stack.task_down, stack.task_ps, stack.task_logs, stack.task_dev,
+)  # fmt: skip
+
+
+def task_build_image_optimized() -> Iterator[Task]:
+    """Build one image, with what it needs"""
+    by_task: dict[str, list[str]] = {}
+    for name in declared_images()[0]:  # none of a project that cannot be read: the default task says why
+        by_task.setdefault(f"build_{name.replace('-', '_')}_optimized", []).append(name)
+    for task, names in by_task.items():  # `a-b` and `a_b` share one
+        yield group(task, f"build {' and '.join(names)}, with what it needs", names)
+
+
+def task_build() -> Iterator[Task]:
+    """As build_optimized"""
+    yield from _as("build")
+
+
+def task_rebuild() -> Iterator[Task]:
+    """As rebuild_optimized"""
+    yield from _as("rebuild")
+
+
+def _as(plain: str) -> Iterator[Task]:
+    yield {"name": None, "doc": f"as {NAMES[plain]}", "task_dep": [NAMES[plain]]}
+    for image in declared_images()[0]:
+        yield {"name": image, "actions": None, "task_dep": [f"{NAMES[plain]}:{image}"]}
