@@ -8,7 +8,6 @@ from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-
 _OURS = __name__.partition(".")[0] + "."
 
 
