@@ -56,7 +56,7 @@ class SeemingRun:
         return Known(self.held, self.config_of, {}.get, self.index_of).content_of(inputs, local_image)
 
     @property
-    def share(self) -> Any:
+    def peers(self) -> Any:
         def refuse(wanted: object, why: str) -> None:
             self.said.append(f"refused: {why}")
 

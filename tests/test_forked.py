@@ -37,7 +37,7 @@ def test_it_ends_and_says_as_a_process_does(code: str, monkeypatch: pytest.Monke
 
 
 def test_what_it_keeps_on_modules_is_its_own() -> None:
-    code = "from tasks import run; print(hasattr(run, 'mine')); run.mine = 1"
+    code = "from doit_images.core import run; print(hasattr(run, 'mine')); run.mine = 1"
     argv = [sys.executable, "-c", code]
     assert [forked.run(argv, os.environ).stdout for _ in range(2)] == ["False\n"] * 2
 

@@ -40,7 +40,6 @@ COMMANDS = [
     "history",
     "build_report",
     "image_sizes redis",
-    "adopt ../project --dry-run",
     "doctor",
 ]
 INSTALLING = [

@@ -22,7 +22,6 @@ ELSEWHERE = {
     "ps_optimized": "tests/test_stack.py",
     "down_optimized": "tests/test_stack.py",
     "rebuild_optimized": "tests/test_cache.py",
-    "adopt": "tests/test_adopt.py",
 }
 
 

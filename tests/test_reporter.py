@@ -42,10 +42,14 @@ from doit_images.core.building.events import ImageEnded, ImageStarted, StepsChan
 from doit_images.core.building.state import State
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.planning.action import Action
-from doit_images.core.run import current
+from doit_images.cli.process import current
 from doit_images.ui.reporter import Reporter
 
-DOIT_CONFIG = {{"reporter": Reporter, "par_type": "thread", "num_process": 2, "continue": True, "verbosity": 1}}
+class Ours(Reporter):
+    def __init__(self, stream, options):
+        super().__init__(stream, options, current())
+
+DOIT_CONFIG = {{"reporter": Ours, "par_type": "thread", "num_process": 2, "continue": True, "verbosity": 1}}
 PARENTS = {{"base": [], "auth": ["base"], "store": [], "broken": ["store"], "above": ["broken"], "top": ["above"]}}
 FRESH = Path("fresh").exists()
 PAUSE = float(Path("pause").read_text()) if Path("pause").exists() else 0.0

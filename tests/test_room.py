@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doit_images.ci.testing import stage
+from doit_images.core.around import Alone, Parts
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings
 from doit_images.core.building import builds_lock, externals, make, once_more, room, turns
@@ -122,35 +123,30 @@ def test_what_needs_nothing_never_waits() -> None:
         assert not passed.is_alive()
 
 
-class Others:
+class Others(Alone):
     """The other machines, of which one builds an image until it is told to end."""
 
-    on = True
+    writes = takes_turns = True
 
     def __init__(self, building: str) -> None:
         self._turn = turn_of(building)
         self.asked, self.ends = threading.Event(), threading.Event()
 
     @contextlib.contextmanager
-    def acquire(self, turn: str, *_: object) -> Iterator[bool]:
+    def lease(self, turn: str, *_: object) -> Iterator[bool]:
         if turn == self._turn:
             self.asked.set()
             assert self.ends.wait(patience())
         yield True
 
-    def holds(self, turn: str) -> bool:
-        return False
 
-
-def run_with_room_for_one(folder: Path, coordinator: object, names: Sequence[str]) -> Run:
+def run_with_room_for_one(folder: Path, others: Any, names: Sequence[str]) -> Run:
     """A run on a machine with room for the build of one of these images, each of which has to be built."""
-    run = Run((folder / "compose.yml",), {})
+    run = Run((folder / "compose.yml",), {}, parts=Parts(lambda run: others))
     decisions = {name: Decision(name, Action.BUILD, (), made(name, fingerprint=f"{name}-f")) for name in names}
     vars(run).update(
         settings=Settings(redis_url="redis://there", cache_registry="reg:5000"),
         folder=folder,
-        coordinator=coordinator,
-        share=SimpleNamespace(writes=True, forget=lambda wanted: None),
         project=SimpleNamespace(needs=dict.fromkeys(decisions, Needs(1, 0))),
         engine=SimpleNamespace(address=str(folder), info=lambda: {"NCPU": 1}, untag=lambda ref: None),
         expected=SimpleNamespace(builds={}),
@@ -218,7 +214,7 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     with loopback.redis(tmp_path / "redis") as service:
         ours, other = (BuildCoordinator(f"redis://127.0.0.1:{service.port}/0", print) for _ in range(2))
-        run = run_with_room_for_one(tmp_path, ours, ("first", "second", "third"))
+        run = run_with_room_for_one(tmp_path, Leases(ours), ("first", "second", "third"))
         begin = begins_builds(monkeypatch, run, builds)
         noted = list[str]()
         monkeypatch.setattr(turns, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
@@ -238,16 +234,25 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert built == ["first", "third", "second"]
 
 
-class OneLeaseEach:
+class Leases(Alone):
+    """No results of others, and the leases of a Redis."""
+
+    writes = takes_turns = True
+
+    def __init__(self, coordinator: BuildCoordinator) -> None:
+        vars(self).update(lease=coordinator.acquire, holds=coordinator.holds)
+
+
+class OneLeaseEach(Alone):
     """No other machine, and Redis, which keeps a second lease on an image waiting."""
 
-    on = True
+    writes = takes_turns = True
 
     def __init__(self) -> None:
         self.held: list[str] = []
 
     @contextlib.contextmanager
-    def acquire(self, turn: str, *_: object) -> Iterator[bool]:
+    def lease(self, turn: str, *_: object) -> Iterator[bool]:
         assert turn not in self.held, "it waits for itself"
         self.held.append(turn)
         yield False

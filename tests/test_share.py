@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
+from doit_images.core.around import Parts
 from doit_images.core.base import commands
 from doit_images.core.base.commands import TimedOut
 from doit_images.core.base.errors import UserError
@@ -739,10 +740,10 @@ def test_what_another_run_pulled_and_named_meanwhile_is_taken(monkeypatch: pytes
     decision = Decision("web", Action.PULL, (), inputs, offer=offer)
     tag = tag_of(inputs.image.ref, inputs.fingerprint)
     image = LocalImage("sha256:1", (tag,), {INPUT_DIGEST: inputs.input_digest, PARENTS: ""})
-    run = Run((tmp_path / "compose.yml",), {})
+    peers: Any = SimpleNamespace(pull=lambda *_: "reg:5000/app/web@sha256:d", refuse=pytest.fail)
+    run = Run((tmp_path / "compose.yml",), {}, parts=Parts(lambda run: peers))
     vars(run).update(
         snapshot=lambda: SimpleNamespace(platform="linux/amd64", get={tag: image}.get),
-        share=SimpleNamespace(pull=lambda *_: "reg:5000/app/web@sha256:d", refuse=pytest.fail),
         engine=FakeEngine(),
         changed=lambda: None,
         config_of=lambda local_image: ImageConfig("content", "linux/amd64", {}),
@@ -950,7 +951,8 @@ def test_who_was_stopped_for_longer_than_its_lease_pushes_nothing(
     docker, (one, _) = docker_says(""), sharing(monkeypatch, lambda *words: None)
     coordinator = SimpleNamespace(lost=lambda what: asked.append(what) or lost)
     run = SimpleNamespace(
-        share=one, coordinator=coordinator, events=noted, engine=FakeEngine(), changed=lambda: None,
+        part=lambda kind: SimpleNamespace(share=one, coordinator=coordinator), events=noted, engine=FakeEngine(),
+        changed=lambda: None,
         snapshot=FakeEngine().snapshot,
     )  # fmt: skip
     decision = Decision("base", Action.BUILD, (), inputs)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from doit_images.ci.commit import Commit, CommitIndex, Source
 from doit_images.ci.since import NEW, Asked, Since, plan_since
 from doit_images.core.base.errors import UserError
+from doit_images.core.base.task_names import PLAIN
 from doit_images.core.compose import project as compose_project
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs.ignorefile import IgnoreFile
@@ -520,7 +521,7 @@ def steps_of(place: str) -> list[dict[str, Any]]:
     """The steps of the job that builds one image."""
     if place == "GitLab":  # it gives the variables of the matrix by itself
         variables = dict.fromkeys(("IMAGE", "BUILDS", "TESTS"))
-        return [{"id": "images", "run": "\n".join(plan_at.SCRIPT), "env": variables}]
+        return [{"id": "images", "run": "\n".join(plan_at.script(PLAIN)), "env": variables}]
     content = yaml.safe_load((ROOT / place).read_text())
     steps: list[dict[str, Any]] = (content["runs"] if place == "action.yml" else content["jobs"]["build"])["steps"]
     return steps
@@ -529,7 +530,7 @@ def steps_of(place: str) -> list[dict[str, Any]]:
 # Answers as `doitw` does to what the steps of a job ask, and writes that down.
 DOITW = """#!/bin/sh
 echo "$*" >> "$ASKED"
-case $1 in test_image:bad|build_optimized:bad) exit 1 ;; esac
+case $1 in test_image:bad|build:bad) exit 1 ;; esac
 [ "$1" != build_report ] || { mkdir -p .doit-images/p/report; cat "$ASKED" > .doit-images/p/report/report.md; }
 """
 
@@ -538,10 +539,10 @@ case $1 in test_image:bad|build_optimized:bad) exit 1 ;; esac
 @pytest.mark.parametrize(
     ("image", "builds", "tests", "asked", "well"),
     [
-        ("web", "base web", "a b", ["build_optimized:web", "test_image:a", "test_image:b"], True),
+        ("web", "base web", "a b", ["build:web", "test_image:a", "test_image:b"], True),
         ("web", "", "a", ["test_image:a"], True),
-        ("web", "web", "a bad b", ["build_optimized:web", "test_image:a", "test_image:bad", "test_image:b"], False),
-        ("bad", "bad", "a", ["build_optimized:bad"], False),
+        ("web", "web", "a bad b", ["build:web", "test_image:a", "test_image:bad", "test_image:b"], False),
+        ("bad", "bad", "a", ["build:bad"], False),
     ],
 )
 def test_a_job_builds_what_is_due_runs_every_test_and_fails_at_the_end(

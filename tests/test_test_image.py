@@ -349,13 +349,14 @@ def test_of_the_end_to_end_tests_too(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     kept: list[Any] = []
     numbers = iter(["", "f", "f", "f"])
     monkeypatch.setattr(end_to_end, "seen", lambda *_: next(numbers))
-    monkeypatch.setattr(end_to_end, "Run", lambda *_: None)
     monkeypatch.setattr(end_to_end, "_on_a_stack", lambda *_: "")
     monkeypatch.setattr(known, "look", lambda *_: {})
     monkeypatch.setattr(known, "note", lambda *_: None)
     monkeypatch.setattr(known, "keep", lambda *words: kept.append(words))
     project = SimpleNamespace(name="shop", images={"web": Image("web", "web", "/x")})
-    run: Any = SimpleNamespace(project=project, changed=lambda: None, files=(), environ={}, folder=tmp_path)
+    run: Any = SimpleNamespace(
+        project=project, anew=lambda: None, changed=lambda: None, files=(), environ={}, folder=tmp_path
+    )
     end_to_end.run_tests(run, [])
     assert kept == []
     end_to_end.run_tests(run, [])

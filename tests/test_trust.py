@@ -234,7 +234,7 @@ def test_a_list_that_is_wrong_is_told_and_trusts_nobody(
 
 
 def test_what_is_trusted_by_default(keys: dict[str, Key], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trusted, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert trusted.of(settings.Settings()).need == 0
     for each in (settings.Settings(share_trust="signed"), settings.Settings(share_key="key")):
         with pytest.raises(UserError, match="there is no list of trusted builders"):

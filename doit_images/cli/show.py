@@ -26,13 +26,21 @@ def task_plan() -> Task:
 
 
 def _plan(
-    run: Run, images: Sequence[str], as_json: bool, at: str, since: str, matrix: bool, gitlab: bool, **here: bool
+    run: Run,
+    images: Sequence[str],
+    as_json: bool,
+    at: str,
+    since: str,
+    matrix: bool,
+    gitlab: bool,
+    inputs: bool,
+    as_bake: bool,
 ) -> None:
     """The plan of the working copy or, with ``at``, of a commit."""
     # The name of a file may be bytes that are no text: they are printed as `\\udcff`, which JSON can read.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    if at and any(here.values()):
+    if at and (inputs or as_bake):
         raise UserError("--inputs and --bake are about the files that are here", remedy="leave out --at")
     if not at and (since or matrix or gitlab):
         raise UserError("--since, --matrix and --gitlab are about a commit", remedy="name it: --at HEAD")
@@ -44,7 +52,7 @@ def _plan(
     else:
         from doit_images.ui import plan_view
 
-        plan_view.show(run, images, as_json, **here)
+        plan_view.show(run, images, as_json, inputs, as_bake)
 
 
 def task_history() -> Task:

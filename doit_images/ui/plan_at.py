@@ -11,6 +11,8 @@ from typing import Any
 from doit_images.ci.since import Asked, plan_since
 from doit_images.ci.testing.since import Due, split, told
 from doit_images.core.base.memory import OWN_FOLDER
+from doit_images.core.base.settings import root
+from doit_images.core.base.task_names import PLAIN, TaskNames
 from doit_images.core.history.expected import Expected
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
@@ -19,13 +21,6 @@ from doit_images.ui import tests_of_commit
 from doit_images.ui.plan_view import Plan, chosen, complain, print_json, print_table, promised
 
 GITHUB, GITLAB = "github", "gitlab"
-SCRIPT = [
-    "./doitw cache_init",
-    'if [ -n "$BUILDS" ]; then ./doitw "build:$IMAGE"; fi',
-    'failed=; for test in $TESTS; do ./doitw "test_image:$test" || failed="$failed $test"; done',
-    'if [ -n "$failed" ]; then echo "failed:$failed" >&2; exit 1; fi',
-]
-"""What a job of GitLab's runs."""
 _MOST = 200  # jobs of one matrix, by GitLab's limit
 _SHORT = 12  # hexadecimal digits of a commit
 
@@ -41,7 +36,7 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, matrix: str, since: 
     expected = Expected(run.history, [decision.inputs.image for decision in decisions.values()])
     plan = Plan(found.project.name, decisions, expected.builds, run.settings.build_jobs)
     if matrix:
-        print(json.dumps(matrix_of(plan, tests) if matrix == GITHUB else pipeline_of(plan, tests)))
+        print(json.dumps(matrix_of(plan, tests) if matrix == GITHUB else pipeline_of(plan, tests, run.parts.names)))
     elif as_json:
         commits = {"at": found.at, "since": found.before or None}
         rows = tests_of_commit.promised(run, tests)
@@ -89,7 +84,18 @@ def _job(name: str, built: list[str], due: list[str], plan: Plan, tests: Mapping
     }
 
 
-def pipeline_of(plan: Plan, tests: Mapping[str, Due]) -> dict[str, Any]:
+def script(names: TaskNames) -> list[str]:
+    """What a job of GitLab's runs: by the project's wrapper where it has one."""
+    doit = "./doitw" if (root() / "doitw").is_file() else "doit"
+    return [
+        f"{doit} {names('cache_init')}",
+        f'if [ -n "$BUILDS" ]; then {doit} "{names("build")}:$IMAGE"; fi',
+        f'failed=; for test in $TESTS; do {doit} "{names("test_image")}:$test" || failed="$failed $test"; done',
+        'if [ -n "$failed" ]; then echo "failed:$failed" >&2; exit 1; fi',
+    ]
+
+
+def pipeline_of(plan: Plan, tests: Mapping[str, Due], names: TaskNames = PLAIN) -> dict[str, Any]:
     """A child pipeline of GitLab's with the same jobs as a matrix; as JSON, which is YAML. One without jobs is refused
     there, so where nothing is due it has one that says so."""
     jobs = matrix_of(plan, tests)["include"]
@@ -98,7 +104,7 @@ def pipeline_of(plan: Plan, tests: Mapping[str, Due]) -> dict[str, Any]:
     some = [{"IMAGE": job["image"], "BUILDS": " ".join(job["builds"]), "TESTS": job["tests"]} for job in jobs]
     return {
         f"images {number}": {
-            "script": SCRIPT,
+            "script": script(names),
             "parallel": {"matrix": some[at : at + _MOST]},
             "artifacts": {
                 "when": "always",
