@@ -45,7 +45,7 @@ FIGURES = {
     "compare_performance": Figure(_COMPARED, _COMPARE, printed=True),
     "compare_performance_testing": Figure(_COMPARED, (*_COMPARE, *_NEWEST), printed=True),
     "branch_switch": _script("branch_switch", *_BUILDS),
-    "carried_mounts": _script("carried_mounts", "doit_images/core/building/cache_mounts.py", *_IMAGES),
+    "carried_mounts": _script("carried_mounts", "doit_images/share/cache_mounts.py", *_IMAGES),
     "ci_commit": _script(
         "ci_commit", *_BUILDS, "doit_images/ci/testing", "doit_images/ci/results", "doit_images/stack"
     ),

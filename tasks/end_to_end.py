@@ -23,10 +23,9 @@ from doit_images.core.base.again import passed_on
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import cell, seconds_text
 from doit_images.core.base.references import path_of
-from doit_images.core.compose import secrets
 from doit_images.core.planning.plan import own_only
 from doit_images.core.run import Run
-from doit_images.stack import bringup, checkout, ephemeral_stack, images
+from doit_images.stack import bringup, checkout, ephemeral_stack, images, secrets
 from doit_images.stack.status import rows_of
 from tasks import ROOT
 

@@ -28,11 +28,11 @@ from doit_images.core.base.formatting import because, seconds_text
 from doit_images.core.base.masking import masked
 from doit_images.core.compose.stack import Compose, Service
 from doit_images.core.engine.client import normalise
-from doit_images.core.engine.containers import Container, Containers, Event
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
 from doit_images.stack import backup, bringup, checkout, images, journal, stores
 from doit_images.stack.checkout import compose_of
+from doit_images.stack.containers import Container, Containers, Event
 from doit_images.stack.events import ServicesListed
 from doit_images.stack.health import Health, Moment, Outcome, judge
 from doit_images.stack.journal import Before, Journal, Phase, held_tag

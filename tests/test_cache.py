@@ -19,7 +19,7 @@ import pytest
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.core.base import lock
 from doit_images.core.base.errors import UserError
-from doit_images.core.building import cache_mounts, context
+from doit_images.core.building import context
 from doit_images.core.buildkit import cache_records
 from doit_images.core.engine.client import CacheRecord, Engine
 from doit_images.core.history.store import Build, StepRecord
@@ -27,6 +27,7 @@ from doit_images.core.planning.reasons import DUE, NO_CACHE
 from doit_images.pruning import disk_usage
 from doit_images.pruning.cache_prune import prune_argv
 from doit_images.pruning.prune import Item, choose
+from doit_images.share import cache_mounts
 from doit_images.ui.statistics import image_histories
 from tests import loopback
 from tests.conftest import Lab

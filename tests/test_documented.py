@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from benchmarks.side_by_side import DOCUMENTED
-from doit_images.core.compose import secrets
+from doit_images.stack import secrets
 from doit_images.stack.ephemeral_stack import free_port
 from tests.conftest import ROOT
 from tests.owners import own

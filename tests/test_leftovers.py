@@ -19,8 +19,10 @@ import pytest
 from doit_images.core.base import leftovers
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.leftovers import Journal
-from doit_images.core.engine import copies, killed_runs, one_container, temporary_tag
+from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Gone
+from doit_images.pruning import killed_runs
+from doit_images.stack import copies, one_container
 from tests import pretended
 from tests.conftest import ROOT
 

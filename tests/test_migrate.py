@@ -17,10 +17,9 @@ import httpx
 import pytest
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose import secrets
 from doit_images.core.compose.stack import Service
-from doit_images.core.engine.containers import Container, Containers, Event
-from doit_images.stack import journal
+from doit_images.stack import journal, secrets
+from doit_images.stack.containers import Container, Containers, Event
 from doit_images.stack.ephemeral_stack import free_port
 from doit_images.stack.journal import Before, Journal, Phase, held_tag
 from tasks.migrate import Change, Found, changes_between, downtime, found

@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doit_images.ci.testing import stage
+from doit_images.ci.verifying import once_more
 from doit_images.core.around import Alone, Parts
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings
-from doit_images.core.building import builds_lock, externals, make, once_more, room, turns
+from doit_images.core.building import builds_lock, externals, make, room, turns
 from doit_images.core.building.attempt import Attempt, ImageBuild
 from doit_images.core.building.room import Room
 from doit_images.core.compose.needs import NOTHING, Needs, parse

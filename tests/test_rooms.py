@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -22,6 +23,7 @@ FLOORS = ("core", "share", "stack", "ci", "pruning", "ui", "cli")
 _NAMED = re.compile(r"(doit_images|tasks|benchmarks)\.[\w.]+:\w+")
 
 
+@cache
 def modules(root: Path) -> dict[str, set[str]]:
     """Each module, by its dotted name, with those that it imports."""
     trees = {

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
-from doit_images.core.compose import secrets
 from doit_images.core.compose.stack import (
     Command,
     Compose,
@@ -31,10 +30,10 @@ from doit_images.core.compose.stack import (
     services_of,
     start_argv,
 )
-from doit_images.core.engine.containers import Container, Containers, container_of
 from doit_images.core.run import Run
-from doit_images.stack import bringup, ephemeral_stack, watch
+from doit_images.stack import bringup, ephemeral_stack, secrets, watch
 from doit_images.stack.bringup import Terms
+from doit_images.stack.containers import Container, Containers, container_of
 from doit_images.stack.dev import Reaction, edited, mounted, reaction, stats_of
 from doit_images.stack.ephemeral_stack import free_port, urls, variable
 from doit_images.stack.health import RESTARTS, STEADY_SECONDS, Health, Limits, Moment, Outcome, Verdict, judge

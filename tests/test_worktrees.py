@@ -19,10 +19,10 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import normalise
-from doit_images.core.engine.containers import Belongings, Containers, projects
 from doit_images.core.run import Run
 from doit_images.stack import beside, seed
 from doit_images.stack.checkout import Choice, Other, decide, is_in_the_way, name_for
+from doit_images.stack.containers import Belongings, Containers, projects
 from doit_images.stack.ephemeral_stack import free_port
 from doit_images.stack.images import Kept, named
 from doit_images.stack.place import Place

@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from doit_images.ci import around
 from doit_images.core.base import files
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.memory import OWN_FOLDER
-from doit_images.core.compose import around, secrets
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import normalise
 from doit_images.core.run import Run
+from doit_images.stack import secrets
 from doit_images.stack.ephemeral_stack import variable, with_override
 
 _ANY = "1"

@@ -34,7 +34,7 @@ class _Reporter(Reporter):
         super().initialize(*args)
         run = current()
         if journals := leftovers.abandoned(run.journals):
-            from doit_images.core.engine import killed_runs  # most runs have none
+            from doit_images.pruning import killed_runs  # most runs have none
 
             if count := killed_runs.sweep(journals):
                 run.events.say(f"removed {count} temporary files and names that a killed run had left")

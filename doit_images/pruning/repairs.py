@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from doit_images.core.base import leftovers, lock, memory
-from doit_images.core.engine import killed_runs, temporary_tag
+from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Engine
+from doit_images.pruning import killed_runs
 
 _DAY = 86400.0  # what nobody touched for so long, and no process has, is nobody's
 _REMEMBERED = (

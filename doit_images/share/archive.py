@@ -24,7 +24,6 @@ from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.base.references import digest_of, tag_of
-from doit_images.core.building import cache_mounts
 from doit_images.core.building.build_target import cache_folder
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.engine.endpoint import leading_to
@@ -34,7 +33,7 @@ from doit_images.core.planning.agreement import Verdict
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.wanted import wanted_of
 from doit_images.core.run import Run
-from doit_images.share import connection, trusted
+from doit_images.share import cache_mounts, connection, trusted
 from doit_images.share.archive_check import check_files, check_images
 from doit_images.share.signing import NotSigned
 

@@ -24,10 +24,10 @@ from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.compose.stack import Compose
-from doit_images.core.engine.containers import Containers
 from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, images, stores
 from doit_images.stack.checkout import compose_of
+from doit_images.stack.containers import Containers
 from doit_images.stack.events import ServicesListed
 from doit_images.stack.stack import locked
 from doit_images.stack.status import rows_of

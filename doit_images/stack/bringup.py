@@ -19,12 +19,11 @@ from doit_images.core.base.command_line import last_words
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.base.process import Process
-from doit_images.core.compose import secrets
 from doit_images.core.compose.stack import Compose, Service, create_argv, start_argv
 from doit_images.core.engine.client import Engine
-from doit_images.core.engine.containers import Container, Containers
 from doit_images.core.run import Run
-from doit_images.stack import images
+from doit_images.stack import images, secrets
+from doit_images.stack.containers import Container, Containers
 from doit_images.stack.events import waiting
 from doit_images.stack.health import Health, Limits, Outcome, Verdict, wait
 

@@ -24,9 +24,9 @@ from typing import Any
 from doit_images.core.base import files, lock, memory, places
 from doit_images.core.base.shapes import fits
 from doit_images.core.compose.stack import Compose
-from doit_images.core.engine.containers import Composed, Containers, composed
 from doit_images.core.run import Run
 from doit_images.stack import beside
+from doit_images.stack.containers import Composed, Containers, composed
 from doit_images.stack.free_port import is_free
 from doit_images.stack.images import Kept
 from doit_images.stack.place import Place

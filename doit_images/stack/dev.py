@@ -27,13 +27,13 @@ from doit_images.core.base import commands
 from doit_images.core.base.again import doit
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.files import write_json
-from doit_images.core.compose.secrets import ENV
 from doit_images.core.compose.stack import Command, Compose, Service, Sync, restart_argv
-from doit_images.core.engine.containers import Containers
 from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, health, watch
+from doit_images.stack.containers import Containers
 from doit_images.stack.events import waiting
 from doit_images.stack.logs import Follower
+from doit_images.stack.secrets import ENV
 from doit_images.stack.stack import locked, start
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")

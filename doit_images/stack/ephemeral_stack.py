@@ -22,11 +22,10 @@ from pathlib import Path
 
 from doit_images.core.base import lock
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose import secrets
 from doit_images.core.compose.stack import Compose, Service
-from doit_images.core.engine.containers import Containers, projects
-from doit_images.stack import bringup
+from doit_images.stack import bringup, secrets
 from doit_images.stack.bringup import Terms
+from doit_images.stack.containers import Containers, projects
 from doit_images.stack.free_port import is_free
 from doit_images.stack.health import Outcome
 

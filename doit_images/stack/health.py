@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from doit_images.core.engine.containers import Container, Containers, Event
+from doit_images.stack.containers import Container, Containers, Event
 
 # A process in a crash loop does not become healthy by waiting; the engine doubles its pause each time.
 RESTARTS = 5

@@ -15,10 +15,10 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import tag_of
 from doit_images.core.compose.stack import Service
 from doit_images.core.engine.client import Engine, normalise
-from doit_images.core.engine.containers import Container
 from doit_images.core.planning import record
 from doit_images.core.planning.action import Action
 from doit_images.core.run import Run
+from doit_images.stack.containers import Container
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from doit_images.core.base import files
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import repository
 from doit_images.core.engine.client import normalise
-from doit_images.core.engine.containers import Containers
 from doit_images.core.run import Run
+from doit_images.stack.containers import Containers
 
 _TAG = "before-migration"
 

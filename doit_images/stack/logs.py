@@ -12,9 +12,9 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.process import Process
 from doit_images.core.compose.stack import Compose, logs_argv
-from doit_images.core.engine.containers import Containers
 from doit_images.core.run import Run
 from doit_images.stack.checkout import compose_of
+from doit_images.stack.containers import Containers
 
 
 def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str) -> None:

@@ -12,14 +12,12 @@ from pathlib import Path
 
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose import secrets
 from doit_images.core.compose.stack import Compose
-from doit_images.core.engine import copies
-from doit_images.core.engine.containers import PROJECT, Containers
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.run import Run
-from doit_images.stack import every
+from doit_images.stack import copies, every, secrets
 from doit_images.stack.checkout import Choice
+from doit_images.stack.containers import PROJECT, Containers
 from doit_images.stack.images import Kept
 
 _VOLUME = "com.docker.compose.volume"

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.engine import one_container
-from doit_images.core.engine.containers import ONE_OFF, PROJECT, SERVICE, Container, Containers
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.run import Run
+from doit_images.stack import one_container
 from doit_images.stack.checkout import compose_of
+from doit_images.stack.containers import ONE_OFF, PROJECT, SERVICE, Container, Containers
 from doit_images.stack.logs import known_services
 
 _SHELL = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")

@@ -12,11 +12,11 @@ from doit_images.core.base import commands, lock
 from doit_images.core.base.command_line import last_words
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose import made_env, secrets
+from doit_images.core.compose import made_env
 from doit_images.core.compose.stack import Compose, down_argv
-from doit_images.core.engine.containers import Belongings, Containers
 from doit_images.core.run import Run
-from doit_images.stack import bringup, checkout, images, journal
+from doit_images.stack import bringup, checkout, images, journal, secrets
+from doit_images.stack.containers import Belongings, Containers
 from doit_images.stack.events import ServicesListed
 from doit_images.stack.status import rows, rows_of
 

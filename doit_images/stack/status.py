@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from doit_images.core.engine.containers import Container
+from doit_images.stack.containers import Container
 from doit_images.stack.health import Outcome
 
 

@@ -24,8 +24,8 @@ from doit_images.core.base import commands, files
 from doit_images.core.base.command_line import last_words
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.masking import masked
-from doit_images.core.compose import secrets
 from doit_images.core.compose.stack import Compose
+from doit_images.stack import secrets
 
 DECLARED = "x-backup"
 

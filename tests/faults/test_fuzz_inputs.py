@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from doit_images.core.base import settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.buildkit import bake, buildx
-from doit_images.core.compose import project, secrets
+from doit_images.core.compose import project
 from doit_images.core.compose.stack import services_of
 from doit_images.core.inputs import dockerfile
 from doit_images.core.inputs.ignorefile import IgnoreFile
@@ -20,6 +20,7 @@ from doit_images.core.inputs.reads import Reads
 from doit_images.core.inputs.resolver import InputResolver
 from doit_images.core.inputs.selection import View
 from doit_images.core.inputs.tree import Index, Tree
+from doit_images.stack import secrets
 from tests.faults.fuzzing import cases, damaged, mutated, watched
 
 WORDS = [

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from doit_images.core.base import commands, settings
 from doit_images.core.base.errors import UserError, printable
 from doit_images.core.base.formatting import size_text
-from doit_images.core.compose import project, secrets
+from doit_images.core.compose import project
 from doit_images.core.inputs import contents, dockerfile, wildcards
 from doit_images.core.inputs.ignorefile import IgnoreFile, Patterns, parse
 from doit_images.core.inputs.reads import Copy
 from doit_images.core.inputs.selection import View
 from doit_images.core.inputs.tree import Index, Tree
+from doit_images.stack import secrets
 from tests.conftest import ROOT, needs_docker_command
 from tests.faults.project import SOON
 from tests.faults.test_state_runs import is_sane
@@ -133,7 +134,8 @@ import os, sys
 from pathlib import Path
 from doit_images.core.base import commands, settings
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose import answer, project, secrets
+from doit_images.core.compose import answer, project
+from doit_images.stack import secrets
 from doit_images.core.compose.stack import Compose
 
 root = Path(sys.argv[1])

@@ -16,9 +16,9 @@ import pytest
 
 from doit_images.cli.doit_memory import Codec, Memory
 from doit_images.core.base import memory
-from doit_images.core.compose import secrets
 from doit_images.core.history.store import History, Newer
 from doit_images.core.inputs.tree import Index, Tree
+from doit_images.stack import secrets
 from tests.test_history import BUILD
 
 CASES = int(os.environ.get("FAULTS_CASES") or 40)

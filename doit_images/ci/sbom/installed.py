@@ -14,8 +14,8 @@ from typing import IO, NamedTuple
 
 from packaging.utils import canonicalize_name
 
+from doit_images.ci.unstarted import container
 from doit_images.core.engine import archives
-from doit_images.core.engine.unstarted import container
 
 _STATUS = re.compile(r"var/lib/dpkg/status(\.d/(?!.*\.md5sums$)[^/]+)?$")
 _METADATA = re.compile(r".*/[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)$")

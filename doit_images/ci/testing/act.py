@@ -19,10 +19,10 @@ from doit_images.core.base import files
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import because, seconds_text
 from doit_images.core.base.references import path_of
-from doit_images.core.compose import secrets
 from doit_images.core.planning import record
 from doit_images.core.planning.record import Record
 from doit_images.core.run import Run
+from doit_images.stack import secrets
 
 AGAIN = "asked for again"
 PASSED = "it passed before on just this"

@@ -23,18 +23,17 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.building import parents, sending
 from doit_images.core.building.context import as_built
 from doit_images.core.buildkit import buildx
-from doit_images.core.compose import secrets
 from doit_images.core.compose.stack import Compose
 from doit_images.core.compose.tests import DECLARED, environment
-from doit_images.core.engine import one_container, plugins, temporary_tag
-from doit_images.core.engine.containers import Containers
+from doit_images.core.engine import plugins, temporary_tag
 from doit_images.core.engine.endpoint import context, leading_to
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
-from doit_images.stack import bringup, ephemeral_stack, images
+from doit_images.stack import bringup, ephemeral_stack, images, one_container, secrets
+from doit_images.stack.containers import Containers
 
 _DOCKERS_OWN = re.compile(
     r"PATH|HOME|LD_(PRELOAD|LIBRARY_PATH)|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS\w*|API_VERSION)"

@@ -11,12 +11,12 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from doit_images.ci import around
 from doit_images.ci.commits import There
 from doit_images.ci.testing.declared import ImageTest, declared
 from doit_images.ci.testing.planned import NEVER
 from doit_images.ci.testing.variants import Around, images_around, in_words, name_of, with_tests
 from doit_images.core.base.references import familiar
-from doit_images.core.compose import around
 from doit_images.core.compose.project import Project
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action

@@ -19,13 +19,13 @@ from doit_images.core.building import build_target, log, parents, room, sending
 from doit_images.core.building.context import as_built
 from doit_images.core.buildkit import by_bake, failure
 from doit_images.core.buildkit.progress import Progress
-from doit_images.core.compose import secrets
 from doit_images.core.engine import plugins
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
+from doit_images.stack import secrets
 
 
 def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Attempt:

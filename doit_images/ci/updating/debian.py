@@ -12,9 +12,9 @@ import tarfile
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from doit_images.ci.unstarted import container
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.engine.unstarted import container
 
 # dpkg's own list, and that of images which are put together without dpkg (bazel's, distroless ones).
 _LISTS = ("/var/lib/dpkg/status", "/var/lib/dpkg/status.d")

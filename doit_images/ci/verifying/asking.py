@@ -23,7 +23,7 @@ from doit_images.core.base.command_line import last_words
 from doit_images.core.building import build_target, builds_lock
 from doit_images.core.buildkit import cache_records
 from doit_images.core.buildkit.progress import Progress, Step, brief
-from doit_images.core.compose import env_files, secrets
+from doit_images.core.compose import env_files
 from doit_images.core.compose.answer import PLATFORMS
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine import plugins
@@ -32,6 +32,7 @@ from doit_images.core.history.store import KEEP
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
+from doit_images.stack import secrets
 
 _PLATFORM = "DOCKER_DEFAULT_PLATFORM"
 _SLACK = 1.0  # seconds: a record of the cache is made when its step begins, or just before

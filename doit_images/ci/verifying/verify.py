@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from doit_images.ci.verifying import running
 from doit_images.ci.verifying.content import Content, content_of
 from doit_images.ci.verifying.difference import Difference, differences
+from doit_images.ci.verifying.once_more import once_more
 from doit_images.core.base.errors import UserError
-from doit_images.core.building.once_more import once_more
 from doit_images.core.engine.client import LocalImage, normalise
-from doit_images.core.engine.containers import Container, Containers
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.planning import record
 from doit_images.core.planning.action import Action
@@ -25,6 +24,7 @@ from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
 from doit_images.share import connection
 from doit_images.stack import checkout
+from doit_images.stack.containers import Container, Containers
 from doit_images.stack.images import same
 
 

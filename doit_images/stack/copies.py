@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from doit_images.core.base import commands, leftovers
-from doit_images.core.engine import one_container
 from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import leading_to
+from doit_images.stack import one_container
 
 VOLUME, PAUSED = "volume", "paused"
 """The kinds of what ``leftovers`` keeps: a volume that is not whole yet, a container that is paused."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from doit_images.core.base import leftovers
 from doit_images.core.base.errors import UserError
-from doit_images.core.engine import copies, one_container, temporary_tag
+from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Engine
+from doit_images.stack import copies, one_container
 
 
 def sweep(journals: Iterable[Path]) -> int:
