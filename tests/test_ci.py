@@ -160,7 +160,7 @@ from doit_images.stack.bringup import Terms
 from doit_images.stack.health import Limits
 from doit_images.stack.checkout import project_of
 from doit_images.stack.ephemeral_stack import running
-from doit_images.core.run import current
+from doit_images.cli.process import current
 
 commands.stop_on_signals()
 with running(project_of(current()), Terms(current().events, Limits(60, 60), Path(sys.argv[1]))) as one:
@@ -299,7 +299,7 @@ def test_end_to_end_twice_at_once(engine: None) -> None:
 
 FAILING = """
 from doit_images.core.base import commands
-from doit_images.core.run import current
+from doit_images.cli.process import current
 from tasks import end_to_end
 
 commands.stop_on_signals()

@@ -27,7 +27,7 @@ import subprocess, sys
 from doit_images.core.buildkit import buildx
 from doit_images.core.building.make import make
 from doit_images.core.buildkit.progress import Progress
-from doit_images.core.run import current
+from doit_images.cli.process import current
 from doit_images.ui.board import Board
 current().events.listen(Board().heard)
 victim, times, before, after, *images = sys.argv[1:]
@@ -317,7 +317,7 @@ def test_an_early_stage_that_would_need_a_parent_after_all_is_not_looked_up(trap
     lab.write({"compose.yml": (lab.folder / "compose.yml").read_text().replace(service, "")})
     lab.write({"app/Dockerfile": "FROM PREFIX/base AS last\nRUN cp /base/file /seen\n"})
     assert lab.plan()["app"]["parents"] == ["base"]
-    early = "from doit_images.core.building import early\nfrom doit_images.core.run import current\n"
+    early = "from doit_images.core.building import early\nfrom doit_images.cli.process import current\n"
     early += "early._build(current(), current().decide('app'), 'last')\n"
     size = log.stat().st_size
     done = subprocess.run([sys.executable, "-c", early], cwd=ROOT, env=lab.env(), capture_output=True, text=True)

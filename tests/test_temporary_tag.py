@@ -46,7 +46,7 @@ sys.exit(str(make("app") or "") or 0)
 REFUSING = """
 import sys
 from doit_images.core.building import make
-from doit_images.core.run import current
+from doit_images.cli.process import current
 from doit_images.ui.board import Board
 current().events.listen(Board().heard)
 made_from, pulled = make.made_from, []
