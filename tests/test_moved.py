@@ -47,7 +47,7 @@ def end(self):
 def between():
     subprocess.run(["sh", "-c", before], check=True)
 buildx.build_argv, Progress.finish = begin, end
-failed = [str(done) for name in images if (done := between() if name == "-" else make(name))]
+failed = [str(done) for name in images if (done := between() if name == "-" else make(current(), name))]
 sys.exit("\\n".join(failed) or 0)
 """
 PAIR = {
@@ -331,6 +331,7 @@ def bare(name: str, lab: Lab) -> bool:
 
 VANISHING = """
 import subprocess, sys
+from doit_images.cli.process import current
 from doit_images.core.building import make, results
 name = results.name_image
 def gone(run, decision, image_id):
@@ -338,7 +339,7 @@ def gone(run, decision, image_id):
     subprocess.run(["docker", "image", "rm", "--force", image_id], check=True)
     name(run, decision, image_id)
 results.name_image = gone
-failed = make.make("base")
+failed = make.make(current(), "base")
 sys.exit(str(failed) if failed else 0)
 """
 

@@ -28,6 +28,7 @@ APP = {
 # Builds the image; when BuildKit has named its result, what the first argument says happens.
 BROKEN_OFF = """
 import sys
+from doit_images.cli.process import current
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.building.make import make
@@ -40,7 +41,7 @@ def end(self):
         raise {"trouble": UserError("broken off"), "interrupt": KeyboardInterrupt}[sys.argv[1]]
     return finish(self)
 Progress.finish = end
-sys.exit(str(make("app") or "") or 0)
+sys.exit(str(make(current(), "app") or "") or 0)
 """
 # Builds the image, and does not take for it what was pulled.
 REFUSING = """
@@ -51,7 +52,7 @@ from doit_images.ui.board import Board
 current().events.listen(Board().heard)
 made_from, pulled = make.made_from, []
 make.made_from = lambda *words: bool(pulled) and made_from(*words) or pulled.append(1)
-sys.exit(str(make.make("app") or "") or 0)
+sys.exit(str(make.make(current(), "app") or "") or 0)
 """
 
 
