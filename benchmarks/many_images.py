@@ -111,7 +111,7 @@ class Pretended:
 def _image(name: str) -> tuple[bytes, bytes, str]:
     """The manifest and the configuration of an image, and the digest of that."""
     digests = [f"sha256:{hashlib.sha256(f'{name} {number}'.encode()).hexdigest()}" for number in range(12)]
-    labels = {f"vllm-swarm.build.label-{number}": digests[number] for number in range(6)}
+    labels = {f"doit-images.label-{number}": digests[number] for number in range(6)}
     content = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": digests}, "config": {"Labels": labels}}
     config = json.dumps(content).encode()
     digest = f"sha256:{hashlib.sha256(config).hexdigest()}"

@@ -148,7 +148,7 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _no_locks_left() -> Iterator[None]:
     """Each engine has lock files of its own, and so many do the tests make. One that nobody holds is nobody's loss."""
     yield
-    for path in [*Path("/tmp").glob("vllm-swarm-*.lock"), *Path(tempfile.gettempdir()).glob("tst-*.lock")]:
+    for path in [*Path("/tmp").glob("doit-images-*.lock"), *Path(tempfile.gettempdir()).glob("tst-*.lock")]:
         with contextlib.suppress(UserError, OSError), lock.try_exclusive(path) as ours:
             if ours:
                 path.unlink()

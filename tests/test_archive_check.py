@@ -60,8 +60,8 @@ def new(ref: str = REF, fingerprint: str = NUMBER, also: tuple[str, ...] = ()) -
 
 
 def old() -> Members:
-    """As older ones do."""
-    config = dumped({"os": "linux", "config": {"Labels": {FINGERPRINT: NUMBER}}})
+    """As older ones do, of an image that an older version made."""
+    config = dumped({"os": "linux", "config": {"Labels": {"vllm-swarm.build.fingerprint": NUMBER}}})
     name, layers = f"{hashlib.sha256(config).hexdigest()}.json", ["1" * 64, "2" * 64]
     link = tarfile.TarInfo(f"{layers[1]}/layer.tar")
     link.type, link.linkname = tarfile.SYMTYPE, f"../{layers[0]}/layer.tar"

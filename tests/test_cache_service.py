@@ -130,7 +130,7 @@ def test_a_reader_can_read_and_nothing_else(service: dict[str, str], tmp_path: P
     assert said
     assert builder.index.lookup(["r"]) == {"r": Made("d", 1.0, 2)}
     client = redis.Redis.from_url(urls[1])
-    made, lease = "{vllm-swarm}:made:r", "{vllm-swarm}:leases"
+    made, lease = "{doit-images}:made:r", "{doit-images}:leases"
     for never in (
         ("SET", made, "x"), ("DEL", made), ("EXPIRE", made, "1"), ("ZADD", lease, "1", "x"), ("EVAL", "return 1", "0"),
         ("MGET", lease), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"),

@@ -18,7 +18,7 @@ from tests.conftest import Lab
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     checkouts.register.cache_clear()
-    return tmp_path / "state/vllm-local-swarm/checkouts"
+    return tmp_path / "state/doit-images/checkouts"
 
 
 def checkout(tmp_path: Path, name: str, number: str) -> Path:

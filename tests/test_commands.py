@@ -296,7 +296,7 @@ commands.run(["sh", "-c", "echo $$ > {tmp_path}/pid; sleep 60"])
 def test_a_command_is_shown_without_the_mark_by_which_it_is_found() -> None:
     ours, heard = Commands(), list[str]()
     ours.listen(heard.append)
-    assert "VLLM_SWARM_COMMAND=" in ours.run(["env"], env=dict(os.environ)).stdout
+    assert "DOIT_IMAGES_COMMAND=" in ours.run(["env"], env=dict(os.environ)).stdout
     assert heard == ["env"]
 
 

@@ -139,8 +139,10 @@ def test_a_platform_whose_programs_the_builder_does_not_run_is_found(shop: Shop)
     assert "qemu-user-static" in found["remedy"]
 
 
-def test_a_lock_goes_that_nobody_holds_or_used_for_a_day(tmp_path: Path) -> None:
-    held, free, fresh, other = (tmp_path / f"{name}.lock" for name in (*("vllm-swarm-" + one for one in "abc"), "d"))
+@pytest.mark.parametrize("name", ["doit-images-b", "vllm-swarm-b"])
+def test_a_lock_goes_that_nobody_holds_or_used_for_a_day(tmp_path: Path, name: str) -> None:
+    names = ("doit-images-a", name, "doit-images-c", "d")
+    held, free, fresh, other = (tmp_path / f"{name}.lock" for name in names)
     with lock.exclusive(held):
         for path in (free, fresh, other):
             path.touch()

@@ -16,7 +16,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.engine.api import Api
 from doit_images.core.engine.client import Engine, Snapshot, image_config, normalise, snapshot_of
 from doit_images.core.engine.endpoint import endpoint
-from doit_images.core.engine.labels import INPUT_DIGEST
+from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST
 from tests.conftest import docker
 
 
@@ -59,8 +59,9 @@ def test_an_image_without_a_history_has_the_layers_that_it_has(monkeypatch: pyte
     assert Engine().layers("x") == ()
 
 
-def test_content_ignores_times_and_our_own_labels() -> None:
-    ours = {"x": "y", "vllm-swarm.build.fingerprint": "f"}
+@pytest.mark.parametrize("label", [FINGERPRINT, "vllm-swarm.build.fingerprint"])
+def test_content_ignores_times_and_our_own_labels_by_the_names_of_all_versions(label: str) -> None:
+    ours = {"x": "y", label: "f"}
     other = {**IMAGE, "Created": "2027-01-01T00:00:00Z", "Config": {**IMAGE["Config"], "Labels": ours}}
     assert image_config(other).content == image_config(IMAGE).content
 
@@ -82,8 +83,9 @@ def test_content_is_everything_that_a_child_gets(change: dict[str, object]) -> N
     assert image_config({**IMAGE, **change}).content != image_config(IMAGE).content
 
 
-def test_a_snapshot_finds_images_by_any_name_and_by_what_they_were_made_from() -> None:
-    label = {"vllm-swarm.build.own": "o"}
+@pytest.mark.parametrize("own", [INPUT_DIGEST, "vllm-swarm.build.own"])
+def test_a_snapshot_finds_images_by_any_name_and_by_what_they_were_made_from(own: str) -> None:
+    label = {own: "o"}
     one = {"Id": "sha256:1", "RepoTags": ["a:1", "b:latest"], "RepoDigests": ["a@sha256:9"], "Labels": label, "Size": 7}
     none = {"Id": "sha256:2", "RepoTags": None, "RepoDigests": ["<none>@<none>"], "Labels": None}
     snapshot = snapshot_of([one, none], "linux/amd64")

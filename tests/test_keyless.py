@@ -121,7 +121,7 @@ def entry_of(whole: dict[str, Any]) -> dict[str, Any]:
 
 def for_another(whole: dict[str, Any]) -> None:
     statement = json.loads(base64.b64decode(whole["dsseEnvelope"]["payload"]))
-    statement["subject"][0]["annotations"]["vllm-swarm.fingerprint"] = "99" * 32
+    statement["subject"][0]["annotations"]["doit-images.fingerprint"] = "99" * 32
     whole["dsseEnvelope"]["payload"] = base64.b64encode(json.dumps(statement).encode()).decode()
 
 
@@ -337,7 +337,7 @@ def test_cosign_accepts_it_for_this_workflow_only(
             "--allow-http-registry",
             f"--certificate-identity={identity}",
         ]
-        argv += [f"--certificate-oidc-issuer={instance.url}", "-a", f"vllm-swarm.fingerprint={FINGERPRINT}"]
+        argv += [f"--certificate-oidc-issuer={instance.url}", "-a", f"doit-images.fingerprint={FINGERPRINT}"]
         argv += [f"{store.registry.address}/{store.path}@{digest}"]
         return subprocess.run(argv, capture_output=True, text=True, env={"HOME": str(tmp_path)})
 

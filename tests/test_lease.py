@@ -102,7 +102,7 @@ def test_a_killed_holder_is_replaced(server: loopback.Service) -> None:
         assert late
 
 
-HOLDERS = "{vllm-swarm}:holders"
+HOLDERS = "{doit-images}:holders"
 
 
 def steal(service: loopback.Service, what: str) -> redis.Redis:
@@ -276,13 +276,13 @@ def test_the_index_answers_in_one_round_trip(server: loopback.Service) -> None:
 
 def test_the_index_forgets_what_nobody_builds_again(server: loopback.Service) -> None:
     crew(server).index.publish({"old": Made("", 1.0, 1)})
-    left = crew(server)._store.do(lambda redis: redis.ttl("{vllm-swarm}:made:old"))
+    left = crew(server)._store.do(lambda redis: redis.ttl("{doit-images}:made:old"))
     assert 0 < left <= 90 * 86400
 
 
 def test_what_another_program_wrote_is_passed_over(server: loopback.Service) -> None:
-    crew(server)._store.do(lambda redis: redis.set("{vllm-swarm}:made:odd", "{not json"))
-    crew(server)._store.do(lambda redis: redis.set("{vllm-swarm}:made:other", '{"digest": 1, "more": 2}'))
+    crew(server)._store.do(lambda redis: redis.set("{doit-images}:made:odd", "{not json"))
+    crew(server)._store.do(lambda redis: redis.set("{doit-images}:made:other", '{"digest": 1, "more": 2}'))
     assert crew(server).index.lookup(["odd", "other"]) == {}
 
 

@@ -13,10 +13,11 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from doit_images.core.base import leftovers
+from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.leftovers import Journal
 from doit_images.core.engine import temporary_tag
@@ -276,7 +277,7 @@ def test_what_is_given_back_is_what_was_borrowed(before: dict[str, str]) -> None
     ("kind", "name"),
     [
         ("name", "a:building-1795505378-0a1b2c3d4e5f"),
-        ("container", "vllm-swarm-once-1"),
+        ("container", "doit-images-once-1"),
         ("volume", "shop_data"),
         ("paused", "shop-db-1"),
     ],
@@ -286,6 +287,16 @@ def test_what_is_in_an_engine_that_does_not_answer_is_left_to_a_later_run(tmp_pa
     journal.write_text(written(json.dumps(["+", kind, f"unix://{tmp_path}/no.sock", name])))
     assert killed_runs.sweep([journal]) == 0
     assert journal.exists()
+
+
+@pytest.mark.parametrize(("name", "ours"), [("doit-images-once-1", 1), ("vllm-swarm-once-1", 1), ("shop-db-1", 0)])
+def test_only_a_container_of_ours_is_removed(name: str, ours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of any version may have left it."""
+    asked: list[list[str]] = []
+    done = SimpleNamespace(status=0, stdout=name)
+    monkeypatch.setattr(commands, "run", lambda argv, **more: asked.append(argv) or done)
+    assert one_container.remove("unix:///nowhere", name) is bool(ours)
+    assert len(asked) == ours
 
 
 def test_a_volume_goes_after_the_containers_that_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

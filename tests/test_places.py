@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from doit_images.core.base.places import build_folder, project_folder, project_key
+from doit_images.core.base.places import build_folder, project_folder, project_key, state_folder
 from tests.conftest import Lab, docker
 
 
@@ -56,6 +57,35 @@ def test_a_file_in_the_place_of_a_projects_folder_is_said(tmp_path: Path, capsys
     assert project_folder([tmp_path / "compose.yml"], {}) == tmp_path / ".doit-images/compose.yml"
     said = f"{tmp_path}/.doit-images: what runs remember cannot be written: File exists"
     assert capsys.readouterr().err.splitlines() == [said]
+
+
+@pytest.mark.parametrize("there", ["neither", "former", "both", "mounted"])
+def test_what_an_older_version_kept_for_all_checkouts_is_taken_over_once(
+    there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder, former = tmp_path / "doit-images", tmp_path / "vllm-local-swarm"
+    for path in {"neither": [], "both": [folder, former]}.get(there, [former]):
+        path.mkdir()
+        (path / "kept").write_text(path.name)
+    if there == "mounted":
+
+        def refused(path: Path, target: Path) -> None:
+            raise OSError(errno.EBUSY, "busy")
+
+        monkeypatch.setattr(Path, "rename", refused)
+    assert state_folder() == (former if there == "mounted" else folder)
+    assert state_folder() == (former if there == "mounted" else folder)
+    kept = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.glob("*/kept")}
+    assert (
+        kept
+        == {
+            "neither": {},
+            "former": {"doit-images/kept": "vllm-local-swarm"},
+            "both": {"doit-images/kept": "doit-images", "vllm-local-swarm/kept": "vllm-local-swarm"},
+            "mounted": {"vllm-local-swarm/kept": "vllm-local-swarm"},
+        }[there]
+    )
 
 
 COMPOSE = """

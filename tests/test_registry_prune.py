@@ -13,7 +13,6 @@ import pytest
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import tag_of
-from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.run import Run
 from doit_images.pruning import git_states, registry_prune
 from doit_images.share import referrers
@@ -153,11 +152,10 @@ def test_what_another_platform_needs_stays_and_what_nobody_can_tell(
 
 
 def push_for_arm(registry: Registry, path: str, tag: str, file: Path) -> None:
-    """An image of nothing that says that it is for another platform, and when it was made."""
+    """An image of nothing that says that it is for another platform, and when it was made, as an older version did."""
     config = {"os": "linux", "architecture": "arm64", "created": "2026-01-01T00:00:00Z", "tag": tag}
-    text = json.dumps(
-        {**config, "rootfs": {"type": "layers", "diff_ids": []}, "config": {"Labels": {FINGERPRINT: "0"}}}
-    ).encode()
+    labels = {"vllm-swarm.build.fingerprint": "0"}
+    text = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": []}, "config": {"Labels": labels}}).encode()
     file.write_bytes(text)
     digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
     registry.give_blob(path, digest, file)

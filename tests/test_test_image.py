@@ -461,7 +461,7 @@ def run(shop: Shop, *words: str, status: int = 0, **environ: str) -> dict[str, s
 
 
 def left_over() -> str:
-    return docker("ps", "--all", "--quiet", "--filter", "name=vllm-swarm-once-").stdout
+    return docker("ps", "--all", "--quiet", "--filter", "name=doit-images-once-").stdout
 
 
 @pytest.mark.engine

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from doit_images.core.buildkit import oci_transfer
-from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST
+from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, LABEL, OURS
 from doit_images.share import transfer
 from doit_images.share.login import Credentials, Login
 from doit_images.share.no_answer import NoImage, Unavailable
@@ -47,7 +47,7 @@ def entry_of(folder: Path, content: Any, kind: str, **more: Any) -> dict[str, An
     }
 
 
-def layout(folder: Path, own: dict[str, str]) -> tuple[str, str]:
+def layout(folder: Path, own: dict[str, str], of_labels: str = LABEL) -> tuple[str, str]:
     """A layout of an image for the platforms that ``own`` gives labels for; the digests of its index and of the first
     configuration."""
     entries, configs = [], []
@@ -58,7 +58,7 @@ def layout(folder: Path, own: dict[str, str]) -> tuple[str, str]:
         made = {
             **of,
             "rootfs": {"diff_ids": ["sha256:" + "0" * 64]},
-            "config": {"Labels": {INPUT_DIGEST: label, FINGERPRINT: label}},
+            "config": {"Labels": {f"{of_labels}own": label, f"{of_labels}fingerprint": label}},
         }
         config = entry_of(folder, made, "config")
         layers = [
@@ -80,8 +80,9 @@ def real(tmp_path: Path) -> Iterator[Registry]:
         yield Registry(f"{service.address}/team")
 
 
-def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path) -> None:
-    digest, config = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
+@pytest.mark.parametrize("of_labels", OURS)
+def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path, of_labels: str) -> None:
+    digest, config = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"), of_labels)
     transfer.push(real, "app/auth", ["in-1", "cache"], Whole(digest, digest, tmp_path / "one"), nothing)
     transfer.push(
         real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing

@@ -88,7 +88,7 @@ def restated(bundle: str, change: Callable[[dict[str, Any]], Any]) -> str:
 
 
 def claimed(name: str, value: str) -> Callable[[dict[str, Any]], None]:
-    return lambda statement: statement["subject"][0]["annotations"].update({f"vllm-swarm.{name}": value})
+    return lambda statement: statement["subject"][0]["annotations"].update({f"doit-images.{name}": value})
 
 
 def hinting(bundle: str, public: str) -> str:
@@ -267,9 +267,9 @@ def test_doctor_says_who_is_trusted(tmp_path: Path) -> None:
 
 CONFIG = json.dumps(
     {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": []},
-     "config": {"Labels": {"vllm-swarm.build.own": "1"}}}
+     "config": {"Labels": {"doit-images.own": "1"}}}
 ).encode()  # fmt: skip
-LABELS = {"vllm-swarm.build.own": "1"}
+LABELS = {"doit-images.own": "1"}
 
 
 def digest_of(content: bytes) -> str:
@@ -306,7 +306,7 @@ class Store:
         """List bundles as attached, as somebody would who cares for no rules."""
         entries = [
             {"mediaType": referrers.MANIFEST, "digest": self.some, "size": 1, "artifactType": signing.BUNDLE,
-             "annotations": {"vllm-swarm.bundle": bundle}}
+             "annotations": {"doit-images.bundle": bundle}}
             for bundle in bundles
         ]  # fmt: skip
         index = {"schemaVersion": 2, "mediaType": referrers.INDEX, "manifests": entries}
@@ -470,6 +470,22 @@ def test_of_several_platforms_the_index_is_signed(
     assert (pushed.digest, pushed.signatures.keys()) == (digest_of(index), {"here"})
 
 
+def test_what_an_older_version_signed_and_attached_is_taken(
+    store: Store, keys: dict[str, Key], builders: list[Builder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Wanted("app/one", number_of(-8), PLATFORM)
+    digest = store.image(-8, wanted.tag)
+    with monkeypatch.context() as before:
+        before.setattr(signing, "_CLAIMED", "vllm-swarm.")
+        before.setattr(signatures, "_NOTE", "vllm-swarm.bundle")
+        bundle = sign_for(keys["ci"], digest, wanted.fingerprint)
+        signatures.give(store.registry, store.path, digest, bundle.encode())
+    assert signing.claim_of(bundle, keys["ci"].public).fingerprint == wanted.fingerprint
+    monkeypatch.setattr(referrers, "content_of", None)  # it is on the list, as today's are
+    sharing = Share(store.registry.address, True, print, trust_of(builders))
+    assert sharing.look({"": wanted})[""].signatures == {"ci": bundle}
+
+
 def test_what_others_attached_is_fetched_and_half_written_things_count_for_nothing(
     store: Store, keys: dict[str, Key], builders: list[Builder]
 ) -> None:
@@ -550,7 +566,7 @@ def test_cosign_accepts_it(store: Store, keys: dict[str, Key], cosign: str, tmp_
 
     def verified(what: str) -> bool:
         argv = [cosign, "verify", "--key", str(public), "--insecure-ignore-tlog=true", "--allow-http-registry"]
-        argv += ["-a", f"vllm-swarm.fingerprint={what}", f"{store.registry.address}/{store.path}@{digest}"]
+        argv += ["-a", f"doit-images.fingerprint={what}", f"{store.registry.address}/{store.path}@{digest}"]
         return subprocess.run(argv, capture_output=True, env={"HOME": str(tmp_path)}).returncode == 0
 
     assert verified(fingerprint)

@@ -152,8 +152,8 @@ def test_who_waits_for_another_machine_keeps_nobody_from_pruning(
         assert planned["action"] == "build"
         turn = f"{planned['fingerprint']}:{Engine().snapshot().platform}"
         client = redis.Redis(port=service.port)
-        client.zadd("{vllm-swarm}:leases", {turn: (time.time() + 600) * 1000})
-        client.hset("{vllm-swarm}:holders", turn, "another:1#999999")
+        client.zadd("{doit-images}:leases", {turn: (time.time() + 600) * 1000})
+        client.hset("{doit-images}:holders", turn, "another:1#999999")
         running = project.start("build_optimized")
         assert running.stdout is not None
         said = ""
@@ -164,8 +164,8 @@ def test_who_waits_for_another_machine_keeps_nobody_from_pruning(
         assert running.poll() is None, said
         with lock.exclusive(lock.of_engine(Engine().address, "builds")):  # as cache_prune does; it waits for builds
             docker("image", "rm", "--force", *(ref for ref in project.images() if "/base:" in ref))
-        client.zrem("{vllm-swarm}:leases", turn)
-        client.hdel("{vllm-swarm}:holders", turn)
+        client.zrem("{doit-images}:leases", turn)
+        client.hdel("{doit-images}:holders", turn)
         said += running.communicate(timeout=LIMIT)[0]
     assert running.returncode == 0, said
     assert "built app" in said

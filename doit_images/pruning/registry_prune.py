@@ -22,7 +22,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
 from doit_images.core.base.references import KEPT, digest_of, kind_of, path_of
 from doit_images.core.base.timestamps import epoch_seconds
-from doit_images.core.engine.labels import FINGERPRINT
+from doit_images.core.engine.labels import FINGERPRINT, translated
 from doit_images.core.run import Run
 from doit_images.pruning import git_states
 from doit_images.pruning.git_states import Needed
@@ -165,7 +165,7 @@ def _held(registry: Registry, path: str, reference: str) -> Held | None:
         made = epoch_seconds(config.get("created"))
         # A cache, and that tests passed, is of none; attestations say that theirs is unknown.
         some = frozenset() if config.get("os") in (None, "unknown") else frozenset([platforms.of(config)])
-        ours = FINGERPRINT in ((config.get("config") or {}).get("Labels") or {})
+        ours = FINGERPRINT in translated((config.get("config") or {}).get("Labels") or {})
         return Held(digest, {**parts, digest: len(text)}, (), made if made > _OLDEST else 0.0, some, ours)
     except (NoImage, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -33,7 +33,7 @@ _REMEMBERED = (
 _DATABASES = ("contexts.sqlite3", "*/doit.sqlite3", "*/history/history.sqlite3")
 _HISTORY = "history.sqlite3"
 _PARTIAL = re.compile(r".+?\.(?P<pid>\d+)(\.\d+)?\.partial")
-_LOCKS = "vllm-swarm-*.lock"
+_LOCKS = ("doit-images-*.lock", "vllm-swarm-*.lock")  # and until 0.2
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def names(engine: Engine, refs: Iterable[str]) -> Iterator[Repair]:
 
 def locks(folder: Path) -> Iterator[Repair]:
     """Our lock files that nobody holds or used for a day."""
-    for path in sorted(folder.glob(_LOCKS)):
+    for path in sorted(path for pattern in _LOCKS for path in folder.glob(pattern)):
         if _old(path) and not leftovers.locked(path):
             yield Repair(f"{path}: nobody has held this lock for a day", f"remove {path}", partial(_unlock, path))
 

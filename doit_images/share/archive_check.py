@@ -19,7 +19,7 @@ from typing import IO, Any
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import tag_of
 from doit_images.core.engine.client import normalise
-from doit_images.core.engine.labels import FINGERPRINT
+from doit_images.core.engine.labels import FINGERPRINT, translated
 
 _HEX = "[0-9a-f]{64}"
 _BLOB = re.compile(rf"blobs/sha256/({_HEX})")
@@ -134,7 +134,8 @@ class _Archive:
 
     def _check_config(self, ref: str, name: str, fingerprint: str) -> None:
         config = self._json(name)
-        if (config.get("config") or {}).get("Labels", {}).get(FINGERPRINT) != fingerprint:
+        labels = translated((config.get("config") or {}).get("Labels") or {})
+        if labels.get(FINGERPRINT) != fingerprint:
             raise _Wrong(f"what it holds as {ref} was not made of that fingerprint")
 
     def _json(self, name: str) -> Any:

@@ -17,7 +17,7 @@ from doit_images.core.base.shapes import fits
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.share.redis_client import Store
 
-_MADE, _SHARED = "{vllm-swarm}:made:", "{vllm-swarm}:shared:"
+_MADE, _SHARED = "{doit-images}:made:", "{doit-images}:shared:"
 _REMEMBERED_SECONDS = 90 * 86400  # how long an image is known that nobody builds again
 _LONGEST_SECONDS = 1e7  # what says more is no build's time
 

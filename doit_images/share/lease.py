@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.5
 _SLACK_SECONDS, _UNKNOWN_SECONDS = 60.0, 900.0
 _FACTOR = 2.0  # how much longer than expected a build may take before it is done here as well
 
-_KEYS = [f"{{vllm-swarm}}:{name}" for name in ("leases", "holders", "lease-number")]
+_KEYS = [f"{{doit-images}}:{name}" for name in ("leases", "holders", "lease-number")]
 # In braces: all keys of a script are on one node of a cluster.
 _NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000) "
 # ARGV of both: what, who, milliseconds. Answers [1, number], or [0, holder].

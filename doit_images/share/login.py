@@ -80,7 +80,7 @@ class Login:
 
     def _token(self, realm: str, service: str, scope: str) -> str:
         if self.credentials.identity:
-            form = {"grant_type": "refresh_token", "service": service, "scope": scope, "client_id": "vllm-swarm",
+            form = {"grant_type": "refresh_token", "service": service, "scope": scope, "client_id": "doit-images",
                     "refresh_token": self.credentials.identity}  # fmt: skip
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             answer = self._transport.ask("POST", realm, headers, urlencode(form).encode())

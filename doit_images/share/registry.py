@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 from doit_images.core.base import platforms
 from doit_images.core.base.references import digest_of
 from doit_images.core.engine.client import image_config
-from doit_images.core.engine.labels import LABEL
+from doit_images.core.engine.labels import LABEL, translated
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.share import reaching
 from doit_images.share.login import Login
@@ -124,7 +124,7 @@ class Registry:
             labels = {str(key): str(value) for key, value in (inspected["Config"].get("Labels") or {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError):
             raise NoImage("answers with something that is no image") from None
-        return SharedImage(digest, config, known.platform, labels, known.content, layers)
+        return SharedImage(digest, config, known.platform, translated(labels), known.content, layers)
 
     def ping(self, seconds: float) -> None:
         """Wait so long for any answer at all. Raises ``Unavailable``."""

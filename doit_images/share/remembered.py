@@ -12,12 +12,13 @@ import json
 import math
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from doit_images.core.base.files import write_json
 from doit_images.core.base.shapes import fits
+from doit_images.core.engine.labels import translated
 from doit_images.core.planning.shared_image import SharedImage
 
 _OLDEST_SECONDS = 30 * 86400.0
@@ -51,7 +52,7 @@ class Remembered:
             with contextlib.suppress(LookupError, ValueError, TypeError):
                 image = SharedImage(**entries[name][1])
                 if _age(entries[name], now) < seconds and fits(image, SharedImage):
-                    known[name] = image
+                    known[name] = replace(image, labels=translated(image.labels))
         return known
 
     def _read(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from doit_images.core.planning.shared_image import SharedImage
     from doit_images.share.registry import Registry
 
-_NOTE = "vllm-swarm.bundle"
+_NOTE, _FORMER_NOTE = "doit-images.bundle", "vllm-swarm.bundle"  # and until 0.2
 _FETCHED = 4
 
 
@@ -40,7 +40,7 @@ def bundles(registry: Registry, path: str, digest: str) -> Iterator[str]:
     others = []
     for each in referrers.attached(registry, path, digest, BUNDLE):
         notes = each.get("annotations")
-        note = notes.get(_NOTE) if isinstance(notes, dict) else None
+        note = notes.get(_NOTE, notes.get(_FORMER_NOTE)) if isinstance(notes, dict) else None
         if isinstance(note, str):
             yield note
         elif isinstance(each.get("digest"), str):

@@ -2,7 +2,7 @@
 
 Signed is what a result is for (fingerprint, platform), what it is (the digest of its manifest), who says so, and when.
 The form is Sigstore's: a bundle (v0.3) with a DSSE envelope around an in-toto statement, as ``cosign sign`` makes them,
-whose annotations hold what is claimed: ``cosign verify --key … -a vllm-swarm.fingerprint=…`` reads it. The keys are
+whose annotations hold what is claimed: ``cosign verify --key … -a doit-images.fingerprint=…`` reads it. The keys are
 Ed25519; ``keyless`` is about signatures without one.
 """
 
@@ -25,7 +25,7 @@ BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PREDICATE = "https://sigstore.dev/cosign/sign/v1"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 PAYLOAD = "application/vnd.in-toto+json"
-_CLAIMED = "vllm-swarm."
+_CLAIMED, _FORMERLY = "doit-images.", "vllm-swarm."  # and until 0.2
 
 
 class Claim(NamedTuple):
@@ -176,7 +176,9 @@ def _claim(statement: dict[str, Any]) -> Claim:
     if (statement["_type"], statement["predicateType"]) != (_STATEMENT, PREDICATE):
         raise Forged("another kind of statement")
     [subject] = statement["subject"]
-    said = {name: subject["annotations"][f"{_CLAIMED}{name}"] for name in Claim._fields if name != "digest"}
+    notes = subject["annotations"]
+    claimed = _CLAIMED if f"{_CLAIMED}fingerprint" in notes else _FORMERLY
+    said = {name: notes[f"{claimed}{name}"] for name in Claim._fields if name != "digest"}
     return Claim(**{**said, "digest": f"sha256:{subject['digest']['sha256']}", "signed": int(said["signed"])})
 
 

@@ -220,7 +220,7 @@ def begin(settings: Settings, name: str, file: Path | None, days: int) -> tuple[
 
     listed = _list_for(settings, name, days)
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    file = (file or home / "vllm-local-swarm" / f"{name}.key").absolute()
+    file = (file or home / "doit-images" / f"{name}.key").absolute()
     public = signing.make_key(file)
     with listed.open("a") as out:
         out.write(entry(name, {"key": public}, days, time.time()))

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from doit_images.core.base import lock
+from doit_images.core.base import lock, places
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Compose, Service
 from doit_images.stack import bringup, secrets
@@ -164,7 +164,7 @@ def _run_lock(name: str) -> Path:
 def _home() -> Path:
     """Where owners hold their locks: for a user and a machine, since a checkout may be wiped while one runs."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "vllm-local-swarm" / "trials"
+    return places.of_user(Path(cache)) / "trials"
 
 
 def collect(compose: Compose, folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from doit_images.core.engine.endpoint import leading_to
 
 KIND = "container"
 """The kind of what ``leftovers`` keeps of it: the engine's address and the name follow."""
-_PREFIX = "vllm-swarm-once-"
+_PREFIX, _FORMER = "doit-images-once-", "vllm-swarm-once-"  # and until 0.2
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def take(engine: Engine, name: str, path: str, file: Path) -> bool:
 
 def remove(address: str, name: str) -> bool:
     """Remove a container of this kind with all that is its own; whether it was there."""
-    if not name.startswith(_PREFIX):
+    if not name.startswith((_PREFIX, _FORMER)):
         return False
     argv = ["docker", "rm", "--force", "--volumes", name]
     done = commands.run(argv, env=leading_to(address), cleanup=True)

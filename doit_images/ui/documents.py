@@ -14,7 +14,7 @@ from doit_images.core.run import Run
 from doit_images.share import connection, referrers
 from doit_images.share.no_answer import NoImage, Unavailable
 
-TOOL = "vllm-local-swarm"
+TOOL = "doit-images"
 
 
 class Kind(NamedTuple):

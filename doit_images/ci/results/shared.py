@@ -22,7 +22,7 @@ from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.signing import NotSigned
 from doit_images.share.trusted import Claimed
 
-KIND = "application/vnd.vllm-swarm.test.v1+json"
+KIND = "application/vnd.doit-images.test.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = f"{KIND}+zlib"
 _LARGEST = 20_000_000  # bytes of a result when it is unpacked

@@ -17,8 +17,8 @@ from doit_images.core.inputs.fingerprint import BuildInputs
 MEDIA_TYPE = "application/vnd.in-toto+json"
 PREDICATE = "https://slsa.dev/provenance/v1"
 _STATEMENT = "https://in-toto.io/Statement/v1"
-_BUILD_TYPE = "urn:vllm-local-swarm:docker-buildx:v1"
-_BUILDER = "urn:vllm-local-swarm:builder"
+_BUILD_TYPE = "urn:doit-images:docker-buildx:v1"
+_BUILDER = "urn:doit-images:builder"
 
 
 class Made(NamedTuple):

@@ -40,7 +40,7 @@ _DOCKERS_OWN = re.compile(
 )
 _JUNIT = "junit.xml"
 _LAST_LINES = 20
-_REPOSITORY = "vllm-swarm-test"
+_REPOSITORY = "doit-images-test"
 
 
 class Surroundings(NamedTuple):

@@ -18,6 +18,7 @@ from doit_images.core.base.masking import HIDDEN
 from doit_images.core.compose.project import Image, Project
 
 _SUFFIX = "/test"
+# On no image that is kept, but part of the fingerprints of tests: under another name each test would run once more.
 _LABEL = "vllm-swarm.test"
 _IMAGES, _SERVICES, _MOUNTED = f"{_LABEL}.images", f"{_LABEL}.services", f"{_LABEL}.mounted."
 _WORDS = {

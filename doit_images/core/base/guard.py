@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-MARK = "VLLM_SWARM_COMMAND"
+MARK = "DOIT_IMAGES_COMMAND"
 """The variable of the environment by which a command is found."""
 
 # Interrupted at once, killed a second later. A board that was being drawn has hidden the cursor.

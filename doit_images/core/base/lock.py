@@ -94,7 +94,7 @@ def of_engine(address: str, what: str, *named: str) -> Path:
     if address.startswith("unix://"):
         address = f"unix://{os.path.realpath(address.removeprefix('unix://'))}"
     digest = hashlib.sha256("\0".join((address, *named)).encode(errors="surrogateescape")).hexdigest()
-    return for_everybody() / f"vllm-swarm-{what}-{digest[:16]}.lock"
+    return for_everybody() / f"doit-images-{what}-{digest[:16]}.lock"
 
 
 def for_everybody() -> Path:

@@ -112,7 +112,18 @@ def project_key(files: Sequence[Path], environ: Mapping[str, str]) -> str:
 def state_folder() -> Path:
     """Where is kept what checkouts of this user must know of each other."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111  never raises
-    return Path(state) / "vllm-local-swarm"
+    return of_user(Path(state))
+
+
+def of_user(within: Path) -> Path:
+    """Our folder in one in which each program of a user has its own. That of a version before 0.3, which was called
+    otherwise, is taken over where there is none yet."""
+    folder, former = within / "doit-images", within / "vllm-local-swarm"
+    if os.path.exists(folder) or not os.path.exists(former):  # noqa: PTH110  never raises
+        return folder
+    with contextlib.suppress(OSError):  # another process was first, or it is mounted there
+        former.rename(folder)
+    return folder if os.path.exists(folder) else former  # noqa: PTH110
 
 
 def _make(folder: Path) -> None:

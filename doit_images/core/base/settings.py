@@ -189,6 +189,8 @@ class Settings:
     builder_driver: BuilderDriver = _choice(  # noqa: RUF009  a member of an enum never changes
         BuilderDriver.DOCKER, "which BuildKit builds: the engine's own, or a dedicated one of this kind"
     )
+    # Not named after the package: under another name a builder would begin without a cache, and the one that is there,
+    # perhaps in a cluster and known to no buildx of this machine, would go on running beside it.
     builder_name: str = _setting("vllm-swarm", str, "the name of the dedicated builder")
     builder_endpoints: tuple[str, ...] = _setting(
         (), _list, "where its nodes are (tcp://host:1234, a Docker context), each with its platforms behind semicolons"

@@ -36,6 +36,7 @@ from doit_images.core.buildkit.buildx import one_line
 from doit_images.core.engine import archives
 from doit_images.core.engine.client import Engine, LocalImage
 from doit_images.core.engine.endpoint import leading_to
+from doit_images.core.engine.labels import translated
 
 # A blob that nothing names any more is kept for a while: another run may still be reading it.
 _KEEP_SECONDS = 3600.0
@@ -105,7 +106,7 @@ def whole(folder: Path, image_id: str, wanted: Iterable[str], labels: Mapping[st
             for _, manifest, _ in _manifests(folder, {"manifests": [entry]}, ()):
                 config = manifest["config"]["digest"]
                 made = json.loads(blob_of(folder, config).read_bytes())
-                marks = (made.get("config") or {}).get("Labels") or {}
+                marks = translated((made.get("config") or {}).get("Labels") or {})
                 there = all(blob_of(folder, layer["digest"]).is_file() for layer in manifest["layers"])
                 if there and all(marks.get(name, "") == value for name, value in labels.items()):
                     parts[platforms.of(made)] = config

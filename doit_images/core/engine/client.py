@@ -23,7 +23,7 @@ from doit_images.core.base.references import KEPT, familiar, kind_of, repository
 from doit_images.core.base.timestamps import epoch_seconds
 from doit_images.core.engine.api import LONG_SECONDS, Api, NotFound
 from doit_images.core.engine.endpoint import endpoint
-from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, LABEL
+from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, OURS, translated
 
 _VERSION, _IMAGES = "/version", "/images/json"
 _TOGETHER, _ENOUGH = 50, 10  # records in one request to remove them, and characters of each one's id
@@ -328,7 +328,7 @@ def one_of(ids: Iterable[str]) -> str:
 def image_config(inspected: Mapping[str, Any]) -> ImageConfig:
     """What is known from the engine's answer to ``docker image inspect``."""
     config = {key: value for key, value in (inspected.get("Config") or {}).items() if value}
-    labels = {key: value for key, value in (config.pop("Labels", None) or {}).items() if not key.startswith(LABEL)}
+    labels = {key: value for key, value in (config.pop("Labels", None) or {}).items() if not key.startswith(OURS)}
     for transient in ("Hostname", "Domainname", "Image", "AttachStdin", "AttachStdout", "AttachStderr"):
         config.pop(transient, None)
     variant = inspected.get("Variant") or ""
@@ -348,7 +348,8 @@ def snapshot_of(listed: list[dict[str, Any]], platform: str) -> Snapshot:
     for entry in listed:
         tags = tuple(tag for tag in entry.get("RepoTags") or () if tag != "<none>:<none>")
         digests = tuple(digest for digest in entry.get("RepoDigests") or () if not digest.startswith("<none>"))
-        labels, size, created = entry.get("Labels") or {}, entry.get("Size") or 0, entry.get("Created") or 0
+        size, created = entry.get("Size") or 0, entry.get("Created") or 0
+        labels = translated(entry.get("Labels") or {})
         local_image = LocalImage(entry["Id"], tags, labels, size, created, _fixed(entry))
         for name in (*tags, *digests):
             by_name[normalise(name)] = local_image

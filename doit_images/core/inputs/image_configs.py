@@ -8,7 +8,7 @@ from pathlib import Path
 from doit_images.core.base import memory
 from doit_images.core.engine.client import ImageConfig
 
-_FORMAT = 2  # raised whenever more of an image counts than before: what is kept of it is then asked again
+_FORMAT = 3  # raised whenever something else of an image counts than before: what is kept of it is then asked again
 
 
 class ImageConfigCache:
