@@ -25,6 +25,7 @@ from benchmarks.newer_engine import newer_engine
 from benchmarks.temporary_engine import TemporaryEngine
 from doit_images.core.base import lock, settings
 from doit_images.core.base.errors import UserError
+from doit_images.core.buildkit.progress import Progress
 from tasks.bases import base
 from tests import forked, interruption, owners
 
@@ -162,6 +163,8 @@ class Lab:
         self.prefix = owners.own()
         self.environ: dict[str, str] = {}
         self.nameless: set[str] = set()
+        self.clock = ""
+        """Python that sets clocks of a doit that is started: what never comes is waited for in less time."""
 
     def write(self, files: dict[str, str]) -> None:
         for name, text in files.items():
@@ -186,7 +189,10 @@ class Lab:
         )
 
     def argv(self, *args: str) -> list[str]:
-        return [sys.executable, "-m", "doit", *args]
+        if not self.clock:
+            return [sys.executable, "-m", "doit", *args]
+        code = f"{self.clock}\nimport runpy; runpy.run_module('doit', run_name='__main__', alter_sys=True)"
+        return [sys.executable, "-c", code, *args]
 
     def env(self, **environ: str) -> dict[str, str]:
         mine = {"COMPOSE_FILE": str(self.folder / "compose.yml"), "NO_COLOR": "1"}
@@ -232,6 +238,20 @@ class Lab:
         names = [*self.images(), *self.pulled(), *self.nameless]
         if names:
             docker("image", "rm", "--force", *names)
+
+
+def no_build_ends_before(gate: Path) -> str:
+    """For ``Lab.clock``: BuildKit may be done with an image, doit is not before this file is there."""
+    return f"""
+import os, time
+from {Progress.__module__} import Progress
+finish = Progress.finish
+def gated(self):
+    while not os.path.exists({str(gate)!r}):
+        time.sleep(0.05)
+    return finish(self)
+Progress.finish = gated
+"""
 
 
 def docker(*args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:

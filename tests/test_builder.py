@@ -26,6 +26,7 @@ from doit_images.core.engine.labels import FINGERPRINT
 from tests import loopback
 from tests.conftest import Lab, docker, printed
 from tests.test_moved import hooked
+from tests.waiting import patience
 
 CONFIG = "[worker.oci]\n  max-parallelism = 2\n"
 COMPOSE = """
@@ -42,8 +43,8 @@ services:
 """
 FILES = {
     "compose.yml": COMPOSE,
-    "base.Dockerfile": "FROM tst-busybox:1\nRUN head -c 3000000 /dev/urandom > /PREFIX\n",
-    "app.Dockerfile": "FROM base\nCOPY app.py /\nRUN head -c 9 /dev/urandom > /random\n",
+    "base.Dockerfile": "FROM tst-busybox:1\nRUN head -c 600000 /dev/urandom > /PREFIX\n",
+    "app.Dockerfile": "FROM base\nCOPY app.py /\n",
     "app.py": "one",
 }
 
@@ -165,7 +166,21 @@ def test_buildx_takes_our_file_and_a_container_boots_where_its_image_is(engine: 
 
 
 @pytest.fixture(scope="module")
-def far(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def nowhere(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A run for whose builder buildx waits 20 seconds, in vain: other tests do their work meanwhile."""
+    one = Lab(tmp_path_factory.mktemp("nowhere"))
+    one.write(FILES)
+    one.environ = {"BUILDER_DRIVER": "remote", "BUILDER_ENDPOINTS": "tcp://127.0.0.1:1"}
+    one.environ["BUILDER_NAME"] = f"cch-{one.prefix}"
+    run = one.start("cache_init")
+    yield run
+    run.kill()
+    run.communicate()
+    docker("buildx", "rm", "--force", one.environ["BUILDER_NAME"])
+
+
+@pytest.fixture(scope="module")
+def far(busybox: str, nowhere: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         with (
             temporary_engine("cch-far-", containerd_store=True) as engine,
@@ -196,10 +211,6 @@ def test_init_is_idempotent_adopts_and_makes_again(remote: Lab) -> None:
     assert "made again, because its settings changed" in again
     shutil.rmtree(remote.folder / ".doit-images")
     assert f"adopted the builder '{name}'" in remote.doit("cache_init").stdout
-    dead = remote.doit("cache_init", BUILDER_ENDPOINTS="tcp://127.0.0.1:1")
-    assert dead.returncode != 0
-    assert "does not come up" in dead.stderr
-    assert "Traceback" not in dead.stderr
 
 
 @pytest.mark.engine
@@ -212,7 +223,7 @@ def test_a_dedicated_builder_hands_over_only_what_changed(remote: Lab) -> None:
     assert remote.build() == {"app": "built"}
     assert printed(remote.ref("app"), "cat", "/app.py") == "two"
     after = Engine().layers(remote.image_id(remote.ref("app")))
-    assert [one == other for one, other in zip(before, after, strict=True)].count(False) == 2
+    assert [one == other for one, other in zip(before, after, strict=True)].count(False) == 1
     # The base's own content is what children are built on, wherever it was built.
     assert docker("run", "--rm", remote.ref("app"), "ls", f"/{remote.prefix}").returncode == 0
 
@@ -372,11 +383,19 @@ def test_what_the_builder_pushes_is_shared_and_never_in_the_engine(pushing: Lab,
     second.prefix = pushing.prefix
     shutil.copytree(pushing.folder, second.folder, ignore=shutil.ignore_patterns(".doit-images", "registry", "second"))
     second.environ = {"CACHE_REGISTRY": pushing.environ["CACHE_REGISTRY"], "TOKEN": TOKEN}
-    for text in ("one", "two", "three\n"):
+    for text in ("one", "three\n"):
         (second.folder / "app.py").write_text(text)
         assert set(second.build().values()) == {"pulled"}
         assert printed(second.ref("app"), "cat", "/app.py", "/length") == f"{text}{len(TOKEN)}\n"
     assert second.actions() == {"base": "fresh", "app": "fresh"}
+
+
+@pytest.mark.engine
+def test_a_builder_that_does_not_come_up_is_said(nowhere: subprocess.Popen[str]) -> None:
+    said, _ = nowhere.communicate(timeout=patience())
+    assert nowhere.returncode not in (0, None)
+    assert "does not come up" in said
+    assert "Traceback" not in said
 
 
 # ---- cache backends on an engine that can export
@@ -415,8 +434,7 @@ def test_after_a_full_prune_a_cache_spares_every_step(able: TemporaryEngine, tmp
         done = one.doit("build_optimized")
         assert done.returncode == 0, done.stderr
         assert "built base" in done.stderr
-        assert "1 of 1 steps cached" in done.stderr
-        assert "2 of 2 steps cached" in done.stderr
+        assert done.stderr.count("1 of 1 steps cached") == 2
 
 
 @pytest.mark.engine
@@ -476,7 +494,7 @@ def test_containerds_store_too_gets_only_the_blobs_that_it_lacks(
 
     written("one", "base", "app")
     base, app = archives()
-    assert base > 3_000_000
+    assert base > 600_000
     assert app < 100_000, "the parent is there"
     written("two", "app")
     assert archives()[0] < 100_000
@@ -487,10 +505,10 @@ def test_containerds_store_too_gets_only_the_blobs_that_it_lacks(
 
     assert near("run", "--rm", remote.ref("app"), "cat", "/app.py") == "two"
     near("save", "--output", str(tmp_path / "all"), remote.ref("app"))
-    assert (tmp_path / "all").stat().st_size > 3_000_000, "it is whole"
+    assert (tmp_path / "all").stat().st_size > 600_000, "it is whole"
     near("image", "rm", "--force", *set(near("image", "ls", "--quiet", f"{remote.prefix}/*").split()))
     written("three", "base", "app")
-    assert archives()[0] > 3_000_000, "the engine has lost it"
+    assert archives()[0] > 600_000, "the engine has lost it"
 
 
 @pytest.mark.engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from doit_images.core.inputs.resolver import InputResolver
 from doit_images.core.inputs.selection import View
 from doit_images.core.inputs.tree import Index, Tree
 from doit_images.ui import plan_at
+from tests import forked
 from tests.conftest import ROOT, Lab, examples, needs_docker_command
 
 SETTINGS = ("user.name=t", "user.email=t@example.org", "protocol.file.allow=always", "init.defaultBranch=main")
@@ -311,15 +313,14 @@ def executed(folder: Path, scratch: Path) -> set[str]:
     place = scratch / "checkout"
     shutil.rmtree(place, ignore_errors=True)
     git(scratch, "clone", "-q", str(folder), str(place))
-    ran = set()
-    for name in ("base", "web", "job"):
-        argv = ["docker", "buildx", "build", "--progress=plain", "--output=type=cacheonly", str(place / name)]
-        done = subprocess.run(argv, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        numbers = [line.split()[0] for line in done.stderr.splitlines() if "] COPY" in line]
-        if any(f"{number} CACHED" not in done.stderr for number in numbers):
-            ran.add(name)
-    return ran
+    images = ("base", "web", "job")
+    targets = {name: {"context": str(place / name), "output": ["type=cacheonly"]} for name in images}
+    argv = ["docker", "buildx", "bake", "--progress=plain", "--file=-", *images]
+    done = subprocess.run(argv, cwd=place, input=json.dumps({"target": targets}), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    steps = dict(re.findall(r"^(#\d+) \[(\w+) \S+\] COPY", done.stderr, re.MULTILINE))
+    assert {*steps.values()} == {*images}, done.stderr
+    return {name for number, name in steps.items() if f"{number} CACHED" not in done.stderr}
 
 
 @needs_docker_command
@@ -482,7 +483,7 @@ def doit(history: History, *words: str) -> str:
     """What doit prints for this project where no engine answers."""
     environ = {**os.environ, "COMPOSE_FILE": str(history.folder / "compose.yml"), "DOCKER_HOST": "unix:///nowhere"}
     argv = [sys.executable, "-m", "doit", *words]
-    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True)
+    done = forked.run(argv, environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

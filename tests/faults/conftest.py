@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.core.base.errors import UserError
+from tests import owners
 from tests.faults import fuzzing, guided
 from tests.faults.project import Project
 from tests.waiting import lasting
@@ -108,3 +109,17 @@ def spare(busybox: str) -> Iterator[TemporaryEngine]:
 @pytest.fixture
 def project(spare: TemporaryEngine, tmp_path: Path) -> Project:
     return Project(tmp_path, spare)
+
+
+@pytest.fixture(scope="module")
+def prefix(spare: TemporaryEngine) -> str:
+    return owners.own()
+
+
+@pytest.fixture
+def built(spare: TemporaryEngine, tmp_path: Path, prefix: str) -> Project:
+    """A checkout in which all is fresh: what an earlier test of this file built is named again."""
+    one = Project(tmp_path, spare, prefix)
+    done = one.doit("build_optimized")
+    assert done.returncode == 0, done.stderr
+    return one

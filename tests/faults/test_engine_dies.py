@@ -50,70 +50,66 @@ def is_right_after(project: Project) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_it_ends_in_the_middle_of_a_build_and_comes_back(
-    project: Project, daemon: Daemon, rounds: Rounds, number: signal.Signals
+    built: Project, daemon: Daemon, rounds: Rounds, number: signal.Signals
 ) -> None:
-    assert project.doit("build_optimized").returncode == 0
     for _ in rounds.of(1, 60):
-        project.edit("base", "right")
-        with ended(project.begun()) as doit:
+        built.edit("base", "right")
+        with ended(built.begun()) as doit:
             time.sleep(rounds.chance.uniform(0.2, 2))
             daemon.end(number)
-            assert comes(lambda: doit.poll() is not None, 60), project.output
-        assert "Traceback" not in project.output, project.output
-        assert comes(lambda: not project.processes(), 5)
+            assert comes(lambda: doit.poll() is not None, 60), built.output
+        assert "Traceback" not in built.output, built.output
+        assert comes(lambda: not built.processes(), 5)
         daemon.start()
-        is_right_after(project)
+        is_right_after(built)
 
 
-def test_one_that_is_not_there_is_said_in_a_sentence(project: Project, daemon: Daemon) -> None:
-    assert project.doit("build_optimized").returncode == 0
+def test_one_that_is_not_there_is_said_in_a_sentence(built: Project, daemon: Daemon) -> None:
     daemon.end()
     for words in (["plan"], ["build_optimized"], ["doctor"], ["cache_stats"], ["ps_optimized"], ["up_optimized"]):
-        done = project.doit(*words)
+        done = built.doit(*words)
         said = done.stdout + done.stderr
         assert done.returncode != 0, words
         assert f"no Docker engine answers at {daemon.engine.address}" in said, said
         assert "Traceback" not in said
-    listed = project.doit("list")
+    listed = built.doit("list")
     assert listed.returncode == 0
     daemon.start()
-    assert project.build() == {}
-    project.assert_right()
+    assert built.build() == {}
+    built.assert_right()
 
 
-def test_one_with_other_images_builds_what_it_has_not(project: Project, daemon: Daemon, tmp_path: Path) -> None:
-    assert project.doit("build_optimized").returncode == 0
+def test_one_with_other_images_builds_what_it_has_not(built: Project, daemon: Daemon, tmp_path: Path) -> None:
     daemon.end()
     daemon.start(data=daemon.folder / "other-data")
     try:
-        done = project.doit("build_optimized")
+        done = built.doit("build_optimized")
         assert done.returncode != 0
         assert BUSYBOX in done.stderr
         daemon.engine.load(BUSYBOX)
-        assert project.actions() == dict.fromkeys(PARENTS, "build")
-        assert project.build() == dict.fromkeys(PARENTS, "built")
-        project.assert_right()
+        assert built.actions() == dict.fromkeys(PARENTS, "build")
+        assert built.build() == dict.fromkeys(PARENTS, "built")
+        built.assert_right()
     finally:
         daemon.end()
         daemon.start()
-    assert project.build() == {}, "the first one has it all as it was"
-    project.assert_right()
+    assert built.build() == {}, "the first one has it all as it was"
+    built.assert_right()
 
 
-def test_another_engine_by_variable_and_by_context(project: Project, daemon: Daemon, tmp_path: Path) -> None:
+def test_another_engine_by_variable_and_by_context(built: Project, daemon: Daemon, tmp_path: Path) -> None:
     """What is fresh is said of the engine that is asked now, not of the last one."""
-    assert project.doit("build_optimized").returncode == 0
     away = {"DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"}
-    assert "no Docker engine answers" in project.doit("plan", **away).stderr
-    assert project.actions() == dict.fromkeys(PARENTS, "fresh")
+    assert "no Docker engine answers" in built.doit("plan", **away).stderr
+    assert built.actions() == dict.fromkeys(PARENTS, "fresh")
     contexts = tmp_path / "config"
     contexts.mkdir()
-    environ = {**project.env(DOCKER_CONFIG=str(contexts)), "DOCKER_HOST": ""}
+    environ = {**built.env(DOCKER_CONFIG=str(contexts)), "DOCKER_HOST": ""}
     words = ["docker", "context", "create", "spare", "--docker", f"host={daemon.engine.address}"]
     subprocess.run(words, env=environ, check=True, capture_output=True)
     by_context = {"DOCKER_HOST": "", "DOCKER_CONFIG": str(contexts), "DOCKER_CONTEXT": "spare"}
-    assert project.actions(**by_context) == dict.fromkeys(PARENTS, "fresh")
-    gone = project.doit("plan", **{**by_context, "DOCKER_CONTEXT": "no-such"})
+    assert built.actions(**by_context) == dict.fromkeys(PARENTS, "fresh")
+    gone = built.doit("plan", **{**by_context, "DOCKER_CONTEXT": "no-such"})
     assert "Traceback" not in gone.stderr
 
 
@@ -185,26 +181,25 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("what", ["the project's", "that of temporary files"])
-def test_our_disk_is_full(project: Project, full_disk: Path, what: str) -> None:
-    assert project.doit("build_optimized").returncode == 0
+def test_our_disk_is_full(built: Project, full_disk: Path, what: str) -> None:
     if what == "the project's":
-        before = project.folder
+        before = built.folder
         shutil.copytree(before, full_disk / "project")
-        project.folder = full_disk / "project"
-        project.environ["COMPOSE_FILE"] = f"{project.folder}/compose.yml"
+        built.folder = full_disk / "project"
+        built.environ["COMPOSE_FILE"] = f"{built.folder}/compose.yml"
     else:
-        project.environ["TMPDIR"] = str(full_disk)
-    project.edit("left")
+        built.environ["TMPDIR"] = str(full_disk)
+    built.edit("left")
     filler = full_disk / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
     for words in (["plan"], ["plan", "--json"], ["build_optimized"], ["doctor"], ["history"]):
-        done = project.doit(*words)
+        done = built.doit(*words)
         assert "Traceback" not in done.stderr + done.stdout, (words, done.stderr)
     filler.unlink()
-    done = project.doit("build_optimized")
+    done = built.doit("build_optimized")
     assert done.returncode == 0, done.stderr
-    assert project.actions() == dict.fromkeys(PARENTS, "fresh")
-    content = json.loads(project.doit("plan", "--json").stdout)
+    assert built.actions() == dict.fromkeys(PARENTS, "fresh")
+    content = json.loads(built.doit("plan", "--json").stdout)
     assert content["images"]

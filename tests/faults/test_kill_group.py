@@ -29,13 +29,14 @@ def some(rounds: Rounds) -> list[str]:
     return rounds.chance.sample(list(PARENTS), rounds.chance.choice([1, 2]))
 
 
+@pytest.mark.parametrize("time_of_it", ["one", pytest.param("another", marks=pytest.mark.all)])
 @pytest.mark.parametrize("whom", ["the whole group", "doit alone"])
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_run_is_killed(project: Project, rounds: Rounds, number: signal.Signals, whom: str) -> None:
-    assert project.doit("build_optimized").returncode == 0
-    for count in rounds.of(2, 200):
-        project.edit(*some(rounds))
-        with ended(project.started(as_doitw_does(project, "build_optimized"))) as doit:
+def test_a_run_is_killed(built: Project, rounds: Rounds, number: signal.Signals, whom: str, time_of_it: str) -> None:
+    rounds.chance.seed(f"{rounds.seed} {number} {whom} {time_of_it}")
+    for count in rounds.of(1, 200):
+        built.edit(*some(rounds))
+        with ended(built.started(as_doitw_does(built, "build_optimized"))) as doit:
             time.sleep(rounds.chance.uniform(0, 2.5))
             if doit.poll() is not None:
                 rounds.missed()
@@ -43,28 +44,28 @@ def test_a_run_is_killed(project: Project, rounds: Rounds, number: signal.Signal
             (os.kill if whom == "doit alone" else os.killpg)(doit.pid, number)
             began = time.monotonic()
             assert comes(lambda: doit.poll() is not None, SOON), "doit does not end"
-            assert comes(lambda: not project.processes(), SOON), (count, project.processes())
+            assert comes(lambda: not built.processes(), SOON), (count, built.processes())
             rounds.took.append(time.monotonic() - began)
-            assert "Traceback" not in project.output, project.output
-        is_right_after(project)
+            assert "Traceback" not in built.output, built.output
+        is_right_after(built)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_one_build_is_killed(project: Project, rounds: Rounds, number: signal.Signals) -> None:
-    assert project.doit("build_optimized").returncode == 0
+def test_one_build_is_killed(built: Project, rounds: Rounds, number: signal.Signals) -> None:
+    rounds.chance.seed(f"{rounds.seed} {number}")
     for _ in rounds.of(1, 200):
-        project.edit(*some(rounds))
-        with ended(project.begun()) as doit:
-            comes(lambda: builds(project) or doit.poll() is not None, 10)
+        built.edit(*some(rounds))
+        with ended(built.begun()) as doit:
+            comes(lambda: builds(built) or doit.poll() is not None, 10)
             time.sleep(rounds.chance.uniform(0, 0.5))
             try:
-                os.kill(builds(project)[0], number)
+                os.kill(builds(built)[0], number)
             except (IndexError, ProcessLookupError):
                 rounds.missed()
             assert comes(lambda: doit.poll() is not None, 60), "doit does not end"
-            assert comes(lambda: not project.processes(), SOON)
-            assert "Traceback" not in project.output, project.output
-        is_right_after(project)
+            assert comes(lambda: not built.processes(), SOON)
+            assert "Traceback" not in built.output, built.output
+        is_right_after(built)
 
 
 def builds(project: Project) -> list[int]:
@@ -78,7 +79,7 @@ def as_doitw_does(project: Project, *args: str) -> list[str]:
 
 
 def test_an_interrupt_while_python_starts_is_silent(project: Project, rounds: Rounds) -> None:
-    for count in rounds.of(10, 200):
+    for count in rounds.of(6, 200):
         with ended(project.started(as_doitw_does(project, "plan"))) as doit:
             time.sleep(0.3 * rounds.chance.random() if count else 0)
             doit.send_signal(signal.SIGINT)

@@ -22,7 +22,7 @@ RUNS = 8
 STAGES = 100  # of one build: an image has no more than 127 layers
 
 
-def built(*projects: Project) -> list[str]:
+def builds_of(*projects: Project) -> list[str]:
     """The images that were built, as the histories tell."""
     found = [entry for one in projects for entry in json.loads(one.doit("history", "--json").stdout)]
     return sorted(entry["image"] for entry in found if entry["action"] == "build")
@@ -41,31 +41,28 @@ def at_once(projects: list[Project], *words: str) -> list[str]:
     return said
 
 
-def test_in_one_checkout_each_image_is_built_once(project: Project) -> None:
-    for _ in range(2):
-        before = len(built(project))
-        project.edit("base", "left", "right", "leaf")
-        said = at_once([project] * RUNS)
-        assert "Traceback" not in "".join(said)
-        assert built(project)[before:] or not before
-        assert len(built(project)) - before == len(PARENTS)
-        waited = [text for text in said if "waits for the run of" in text and str(project.folder) in text]
-        assert waited, said
-    project.assert_right()
-    project.assert_clean()
+def test_in_one_checkout_each_image_is_built_once(built: Project) -> None:
+    before = len(builds_of(built))
+    built.edit("base", "left", "right", "leaf")
+    said = at_once([built] * RUNS)
+    assert "Traceback" not in "".join(said)
+    assert len(builds_of(built)) - before == len(PARENTS)
+    waited = [text for text in said if "waits for the run of" in text and str(built.folder) in text]
+    assert waited, said
+    built.assert_right()
+    built.assert_clean()
 
 
-def test_in_two_checkouts_each_image_is_built_once(project: Project, spare: TemporaryEngine, tmp_path: Path) -> None:
-    other = Project(tmp_path / "other", spare, project.prefix)
-    for _ in range(2):
-        before = len(built(project, other))
-        project.edit("base", "left", "right", "leaf")
-        for name in PARENTS:
-            shutil.copy(project.folder / name / "f", other.folder / name / "f")
-        said = at_once([project, other] * (RUNS // 2))
-        assert "Traceback" not in "".join(said)
-        assert len(built(project, other)) - before == len(PARENTS)
-    for one in (project, other):
+def test_in_two_checkouts_each_image_is_built_once(built: Project, spare: TemporaryEngine, tmp_path: Path) -> None:
+    other = Project(tmp_path / "other", spare, built.prefix)
+    before = len(builds_of(built, other))
+    built.edit("base", "left", "right", "leaf")
+    for name in PARENTS:
+        shutil.copy(built.folder / name / "f", other.folder / name / "f")
+    said = at_once([built, other] * (RUNS // 2))
+    assert "Traceback" not in "".join(said)
+    assert len(builds_of(built, other)) - before == len(PARENTS)
+    for one in (built, other):
         one.assert_right()
         one.assert_clean()
 
@@ -77,7 +74,7 @@ def test_two_checkouts_with_other_content_do_not_wait_for_each_other(
     project.edit("base", "left", "right", "leaf")
     said = at_once([project, other])
     assert "waits for" not in "".join(said)
-    assert len(built(project, other)) == 2 * len(PARENTS)
+    assert len(builds_of(project, other)) == 2 * len(PARENTS)
 
 
 def fill_cache(project: Project, folder: Path, records: int) -> None:

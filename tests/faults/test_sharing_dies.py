@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from doit_images.core.engine.client import Engine
+from doit_images.share import by_docker, pulse, registry
 from tests import loopback
 from tests.faults.conftest import Rounds
 from tests.faults.project import BUSYBOX, PARENTS, SOON, Project, ended
@@ -25,6 +26,11 @@ SIGNS = {
     "redis": r"Redis is left out \(.*\): another machine may do the same work",
 }
 PATIENCE = 120
+CLOCKS = f"""
+import {registry.__name__} as registry, {pulse.__name__} as pulse, {by_docker.__name__} as by_docker
+registry.Registry.__init__.__defaults__ = (2.0, 2.0, lambda host: False)
+pulse.PATIENCE, by_docker.LOOK_SECONDS = 3.0, 2.0
+"""
 
 
 class Sharing:
@@ -67,6 +73,7 @@ def test_what_machines_share_through_goes_in_the_middle_of_a_build(
             which, number = "registry", signal.SIGSTOP
         with Sharing(tmp_path / f"sharing-{count}") as sharing:
             project.edit(*PARENTS)
+            project.clock = CLOCKS
             with ended(project.begun("build_optimized", **sharing.environ)) as doit:
                 assert comes(lambda: builds(project) or doit.poll() is not None, 30)
                 time.sleep(rounds.chance.uniform(0, 0.5))  # no more than the first is done: there are further ones
@@ -75,6 +82,7 @@ def test_what_machines_share_through_goes_in_the_middle_of_a_build(
                 assert comes(lambda: doit.poll() is not None, PATIENCE), (which, number, project.output)
                 rounds.took.append(time.monotonic() - began)
                 sharing.wake()
+            project.clock = ""
             assert doit.returncode == 0, (which, number, project.output)
             told = [line for line in project.output.splitlines() if re.search("registry|Redis", line)]
             assert any(re.search(SIGNS[which], line) for line in told), (which, number, project.output)
@@ -91,7 +99,7 @@ def test_what_machines_share_through_goes_in_the_middle_of_a_build(
 
 def test_a_run_is_killed_during_a_push_and_one_during_a_pull(project: Project, tmp_path: Path) -> None:
     """The name that an image has for it is taken away by the next run."""
-    large = f"FROM {BUSYBOX}\nRUN head -c 60000000 /dev/urandom > /large\n"  # which takes its time
+    large = f"FROM {BUSYBOX}\nRUN head -c 20000000 /dev/urandom > /large\n"  # which takes its time
     project.write({"base/Dockerfile": large})
     engine = Engine(project.engine.address)
     with Sharing(tmp_path / "sharing") as sharing:
