@@ -591,7 +591,7 @@ def one_goes_and_one_is_gone(trees: list[Tree], first: Tree) -> None:
     assert projects(f"{first.prefix}.*") == sorted([first.prefix, stack])
     shutil.rmtree(vanishes.folder)
     done = first.doit("ps_optimized", "--all")
-    assert f"the checkout of {stack} is gone: doit down_optimized --gone removes it" in done.stderr
+    assert f"the checkout of {stack} is gone: `doit down_optimized --gone` removes it" in done.stderr
     done = first.doit("down_optimized", "--gone", "--volumes")
     assert done.returncode == 1
     assert f"this removes {stack}, of {vanishes.folder}, which is gone" in done.stderr
