@@ -60,7 +60,7 @@ class SeemingRun:
         def refuse(wanted: object, why: str) -> None:
             self.said.append(f"refused: {why}")
 
-        return SimpleNamespace(pull=lambda wanted, offer, *_: REF, refuse=refuse)
+        return SimpleNamespace(results=SimpleNamespace(pull=lambda wanted, offer, *_: REF, refuse=refuse))
 
     @property
     def engine(self) -> Any:

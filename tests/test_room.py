@@ -127,14 +127,14 @@ def test_what_needs_nothing_never_waits() -> None:
 class Others(Alone):
     """The other machines, of which one builds an image until it is told to end."""
 
-    writes = takes_turns = True
+    writes = on = True
 
     def __init__(self, building: str) -> None:
         self._turn = turn_of(building)
         self.asked, self.ends = threading.Event(), threading.Event()
 
     @contextlib.contextmanager
-    def lease(self, turn: str, *_: object) -> Iterator[bool]:
+    def acquire(self, turn: str, *_: object) -> Iterator[bool]:
         if turn == self._turn:
             self.asked.set()
             assert self.ends.wait(patience())
@@ -238,22 +238,22 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
 class Leases(Alone):
     """No results of others, and the leases of a Redis."""
 
-    writes = takes_turns = True
+    writes = on = True
 
     def __init__(self, coordinator: BuildCoordinator) -> None:
-        vars(self).update(lease=coordinator.acquire, holds=coordinator.holds)
+        vars(self).update(acquire=coordinator.acquire, holds=coordinator.holds)
 
 
 class OneLeaseEach(Alone):
     """No other machine, and Redis, which keeps a second lease on an image waiting."""
 
-    writes = takes_turns = True
+    writes = on = True
 
     def __init__(self) -> None:
         self.held: list[str] = []
 
     @contextlib.contextmanager
-    def lease(self, turn: str, *_: object) -> Iterator[bool]:
+    def acquire(self, turn: str, *_: object) -> Iterator[bool]:
         assert turn not in self.held, "it waits for itself"
         self.held.append(turn)
         yield False

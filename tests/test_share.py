@@ -763,8 +763,8 @@ def test_what_another_run_pulled_and_named_meanwhile_is_taken(monkeypatch: pytes
     decision = Decision("web", Action.PULL, (), inputs, offer=offer)
     tag = tag_of(inputs.image.ref, inputs.fingerprint)
     image = LocalImage("sha256:1", (tag,), {INPUT_DIGEST: inputs.input_digest, PARENTS: ""})
-    peers: Any = SimpleNamespace(pull=lambda *_: "reg:5000/app/web@sha256:d", refuse=pytest.fail)
-    run = Run((tmp_path / "compose.yml",), {}, parts=Parts(lambda run: peers))
+    results_: Any = SimpleNamespace(pull=lambda *_: "reg:5000/app/web@sha256:d", refuse=pytest.fail)
+    run = Run((tmp_path / "compose.yml",), {}, parts=Parts(lambda run: SimpleNamespace(results=results_)))
     vars(run).update(
         snapshot=lambda: SimpleNamespace(platform="linux/amd64", get={tag: image}.get),
         engine=FakeEngine(),

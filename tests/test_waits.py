@@ -121,7 +121,11 @@ class Slow:
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_registry_that_takes_its_time_holds_up_who_asks_it_alone(project: Lab, whole: bool) -> None:
     slow: Any = Slow()
-    run = Run((project.folder / "compose.yml",), project.env(CACHE_REGISTRY="localhost:1"), parts=Parts(lambda _: slow))
+    run = Run(
+        (project.folder / "compose.yml",),
+        project.env(CACHE_REGISTRY="localhost:1"),
+        parts=Parts(lambda _: SimpleNamespace(results=slow)),
+    )
     decided: list[Any] = []
 
     def decide() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from doit_images.core.building.attempt import ImageBuild
     from doit_images.core.compose.project import Image
-    from doit_images.core.engine.client import ImageConfig, LocalImage
+    from doit_images.core.engine.client import Engine, ImageConfig, LocalImage
     from doit_images.core.inputs.image_inputs import ImageInputs
     from doit_images.core.planning.plan import Decision
     from doit_images.core.planning.shared_image import SharedImage
@@ -31,20 +31,37 @@ class Peers(Protocol):
     method raises for a registry or a Redis that fails: the run then goes on without it."""
 
     @property
+    def results(self) -> Results:
+        """What they share."""
+
+    @property
+    def leases(self) -> Leases:
+        """How they settle who builds what."""
+
+    @property
+    def past_engine(self) -> PastEngine:
+        """How a builder pushes its results itself."""
+
+    def rebuilt(self, decision: Decision) -> int:
+        """When another machine rebuilt this on purpose last, in seconds since the epoch; 0 if that is not known."""
+
+    def give(self, decision: Decision, made: LocalImage, seconds: float) -> SharedImage | None:
+        """Share what was built in so many seconds; the result of another machine that is to take its place, if any."""
+
+    def seconds(self, fingerprints: Sequence[str]) -> Mapping[str, float]:
+        """How long the builds of these fingerprints took elsewhere, where that is known."""
+
+
+class Results(Protocol):
+    """The results that machines share."""
+
+    @property
     def reads(self) -> bool:
         """Whether results of other machines are looked for."""
 
     @property
     def writes(self) -> bool:
         """Whether results of this machine are given to others."""
-
-    @property
-    def takes_turns(self) -> bool:
-        """Whether machines settle who builds what, and have answered so far."""
-
-    @property
-    def past_engine(self) -> PastEngine:
-        """How a builder pushes its results itself."""
 
     def look(self, wanted: Mapping[str, Wanted]) -> dict[str, SharedImage]:
         """The results that there are of these images, by the names given; asked about once in a run."""
@@ -58,27 +75,26 @@ class Peers(Protocol):
     def forget(self, wanted: Wanted) -> None:
         """Ask again about an image: another machine may have given it since."""
 
-    def pull(self, wanted: Wanted, offer: SharedImage, layout: Path | None) -> str:
+    def pull(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
         """Let the engine fetch a result, of several platforms into a ``layout``; a reference to it there, "" if that
         failed."""
 
     def refuse(self, wanted: Wanted, why: str) -> None:
         """What was pulled is not what was promised: it is not asked for again."""
 
-    def rebuilt(self, decision: Decision) -> int:
-        """When another machine rebuilt this on purpose last, in seconds since the epoch; 0 if that is not known."""
 
-    def give(self, decision: Decision, made: LocalImage, seconds: float) -> SharedImage | None:
-        """Share what was built in so many seconds; the result of another machine that is to take its place, if any."""
+class Leases(Protocol):
+    """Who builds what, of several machines that want the same at the same time."""
 
-    def seconds(self, fingerprints: Sequence[str]) -> Mapping[str, float]:
-        """How long the builds of these fingerprints took elsewhere, where that is known."""
+    @property
+    def on(self) -> bool:
+        """Whether there are others, which have answered so far."""
 
-    def holds(self, turn: str) -> bool:
+    def holds(self, what: str) -> bool:
         """Whether this process holds the lease with this name (``Wanted.turn``)."""
 
-    def lease(
-        self, turn: str, waits: Callable[[str], None], stopping: Callable[[], bool], expected: float | None
+    def acquire(
+        self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool], expected: float | None = None
     ) -> AbstractContextManager[bool]:
         """The lease with this name for a block. ``waits`` hears who is waited for, and may raise; ``stopping`` says
         when to give up; ``expected`` are the seconds that the build takes. Gives whether another had it first."""
@@ -135,9 +151,19 @@ class LocalBase(Protocol):
 
 
 class Alone:
-    """No other machine."""
+    """No other machine: nothing is shared, and nobody is waited for."""
 
-    reads = writes = takes_turns = False
+    reads = writes = on = False
+
+    @property
+    def results(self) -> Results:
+        """None."""
+        return self
+
+    @property
+    def leases(self) -> Leases:
+        """None."""
+        return self
 
     @property
     def past_engine(self) -> PastEngine:
@@ -159,7 +185,7 @@ class Alone:
     def forget(self, wanted: Wanted) -> None:
         """Nobody is asked."""
 
-    def pull(self, wanted: Wanted, offer: SharedImage, layout: Path | None) -> str:
+    def pull(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
         """Nothing comes."""
         return ""
 
@@ -178,12 +204,12 @@ class Alone:
         """Nothing is known."""
         return {}
 
-    def holds(self, turn: str) -> bool:
+    def holds(self, what: str) -> bool:
         """There are no leases."""
         return False
 
-    def lease(
-        self, turn: str, waits: Callable[[str], None], stopping: Callable[[], bool], expected: float | None
+    def acquire(
+        self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool], expected: float | None = None
     ) -> AbstractContextManager[bool]:
         """Nobody is waited for."""
         return nullcontext(False)

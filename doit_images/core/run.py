@@ -235,7 +235,7 @@ class Run:
             return self.resolver.resolve(self.snapshot().platform, lambda ref, some: None, built_on=self.built_on)
 
     def _settled(self, decide: Callable[[], Kept]) -> Kept:
-        return settled(self._lock, decide, lambda wanted: self.peers.look(wanted))
+        return settled(self._lock, decide, lambda wanted: self.peers.results.look(wanted))
 
     def decide(self, name: str, *, refresh: bool = False) -> Decision:
         """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
@@ -270,7 +270,7 @@ class Run:
         # A run with nothing to ask does not even import what would.
         if not self.settings.cache_registry or not (ask or any(each.builds for each in decided.values())):
             return self._possible(decided)
-        if self.peers.reads:
+        if self.peers.results.reads:
             from doit_images.core.planning import agreement
             from doit_images.core.planning.wanted import Wanted, all_wanted
 
@@ -278,12 +278,12 @@ class Run:
                 return all_wanted({name: inputs[name] for name in names}, snapshot.platform)
 
             def look(names: Collection[str]) -> Mapping[str, SharedImage]:
-                if unasked := self.peers.unasked(wanted(names)):
+                if unasked := self.peers.results.unasked(wanted(names)):
                     raise Unasked(unasked)
-                return self.peers.look(wanted(names))
+                return self.peers.results.look(wanted(names))
 
             def recall(names: Collection[str]) -> Mapping[str, SharedImage]:
-                return self.peers.remembered(wanted(names))
+                return self.peers.results.remembered(wanted(names))
 
             if not ask and (remembered := agreement.remembered(decided, planned, recall)):
                 return self._possible(remembered)

@@ -67,7 +67,7 @@ def choose(
     layout = None if pushed else oci_transfer.folder_of(results, inputs.name)
     extra += [*_parents_argv(run, inputs), *bases(run, decision)]
     # What has several platforms is shared from the layout, anything else from the engine.
-    packed = len(inputs.platforms) > 1 and run.peers.writes
+    packed = len(inputs.platforms) > 1 and run.peers.results.writes
 
     def alone(platform: str = "") -> Apart:
         stored = [] if no_cache else caches(run, decision, platform)
@@ -270,7 +270,7 @@ def caches(run: Run, decision: Decision, platform: str = "") -> list[str]:
     one platform alone, which would overwrite what that for another one left."""
     image = decision.inputs.image
     backend = _apart(chosen_backend(run), platform)
-    if backend.kind in (CacheBackend.INLINE, CacheBackend.REGISTRY) and not run.peers.reads:
+    if backend.kind in (CacheBackend.INLINE, CacheBackend.REGISTRY) and not run.peers.results.reads:
         return []  # it did not answer: BuildKit would wait for it once for every reference
     if backend.kind == CacheBackend.LOCAL:
         Path(backend.place).mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,7 @@ def worthwhile(run: Run, decision: Decision) -> bool:
         and inputs.name not in run.project.needs  # of its stages nothing is known
         and not (image.no_cache or image.no_cache_filter or image.pull)
         and not run.settings.dedicated_builder
-        and not run.peers.takes_turns
+        and not run.peers.leases.on
         and not build_target.caches(run, decision)
     )
 

@@ -188,7 +188,7 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
     if offer is None or wanted is None:
         raise ValueError("pull is decided from an offer")
     began = time.time()
-    ref = run.peers.pull(wanted, offer, build_target.layout_of(run, inputs))
+    ref = run.peers.results.pull(wanted, offer, run.engine, build_target.layout_of(run, inputs))
     if not ref:
         return None
     try:
@@ -201,7 +201,7 @@ def _fetched(run: Run, decision: Decision) -> LocalImage | None:
             or not is_for(inputs, run.config_of(local_image).platform, run.snapshot().platform)
             or run.content_of(inputs, local_image) != offer.content
         ):
-            run.peers.refuse(wanted, "it is not made from what its labels in the registry say")
+            run.peers.results.refuse(wanted, "it is not made from what its labels in the registry say")
             return None
         results.name_image(run, decision._replace(local_image=local_image), local_image.id)
     finally:
@@ -238,7 +238,7 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
     wanted = None
     if run.settings.redis_url and run.settings.cache_registry:  # most builds concern nobody else: nothing is imported
         wanted = wanted_of(decision.inputs, run.snapshot().platform)
-    if wanted is None or not (run.peers.takes_turns and run.peers.writes):
+    if wanted is None or not (run.peers.leases.on and run.peers.results.writes):
         _build(ImageBuild(run, decision, which))
         return
     name = decision.name
@@ -257,7 +257,7 @@ def _build_in_turn(run: Run, decision: Decision, which: Attempt) -> None:
             if not decision.builds:
                 break
             with contextlib.suppress(room.Full):
-                at_once = room.taken(run, decision, wait=not run.peers.holds(wanted.turn))
+                at_once = room.taken(run, decision, wait=not run.peers.leases.holds(wanted.turn))
                 _build(ImageBuild(run, decision, which), at_once)
                 return
         with (

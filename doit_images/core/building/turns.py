@@ -78,10 +78,10 @@ def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[N
         builds_lock.let_go(run)
         run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
-    with run.peers.lease(wanted.turn, waits, commands.stopping, run.expected.builds.get(name)):
+    with run.peers.leases.acquire(wanted.turn, waits, commands.stopping, run.expected.builds.get(name)):
         if commands.stopping():
             raise commands.Stopped
-        run.peers.forget(wanted)
+        run.peers.results.forget(wanted)
         yield
 
 
@@ -89,7 +89,7 @@ def _asks_again(run: Run, inputs: ImageInputs) -> bool:
     """The next question whether the registry holds this image is put to the registry; false for one that it never
     holds."""
     if wanted := wanted_of(inputs, run.snapshot().platform):
-        run.peers.forget(wanted)
+        run.peers.results.forget(wanted)
     return wanted is not None
 
 
