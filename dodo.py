@@ -38,6 +38,7 @@ from tasks.guide import (
     task_up,
 )
 from tasks.lock import task_lock
+from tasks.pages import task_docs
 
 # the stack, tested from end to end; moving to it
 from tasks.stack import task_ci_test, task_migrate_to_optimized

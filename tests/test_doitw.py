@@ -183,7 +183,7 @@ def mac(tmp_path: Path) -> dict[str, str]:
 
 
 def test_on_a_mac_it_makes_the_environment_and_says_what_to_install(repo: Path, mac: dict[str, str]) -> None:
-    """Tried by hand with FreeBSD's sh and tools, as macOS has them, too; see docs/adopting.md."""
+    """Tried by hand with FreeBSD's sh and tools, as macOS has them, too; see docs/your-project.md."""
 
     def doitw(*words: str) -> subprocess.CompletedProcess[str]:
         argv = [f"{mac['PATH']}/sh", "doitw", *words]

@@ -1,16 +1,18 @@
 """Do imports point in one direction: between the parts of the package, its rooms, and the modules of the core?
 
 Names are read from the tree as it is: ``import``, anywhere in a module but for types only (what the core's protocols
-speak of is defined above them), and the ``module:function`` that ``cli.action`` imports when it acts.
+speak of is defined above them), and the ``module:function`` that ``cli.action`` imports when it acts. What the README
+and CONTRIBUTING.md tell of the parts is held to that.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,30 @@ def order(graph: Mapping[str, set[str]]) -> list[str]:
     return list(TopologicalSorter(graph).static_order())
 
 
+def fenced(page: str, language: str) -> list[str]:
+    """The lines of a page's last block in this language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[-1].splitlines()  # type: ignore[no-any-return]
+
+
+def drawn(lines: Iterable[str]) -> dict[str, set[str]]:
+    """The arrows of a diagram: each name, with those that lead from it. Dotted ones are no imports."""
+    found: dict[str, set[str]] = {}
+    for line in lines:
+        ends = [end.strip().split(" & ") for end in line.split(" --> ")]
+        for sources, targets in pairwise(ends):
+            for source in sources:
+                found.setdefault(source, set()).update(targets)
+    return found
+
+
+def reached(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Each name, with all that is imported by what it imports."""
+    found: dict[str, set[str]] = {}
+    for name in order(graph):
+        found[name] = graph[name].union(*(found[one] for one in graph[name]))
+    return found
+
+
 def test_each_part_imports_only_those_below_it() -> None:
     found = grouped(modules(ROOT), part)
     assert found.keys() == {*FLOORS, "tasks", "benchmarks"}
@@ -95,6 +121,33 @@ def test_no_circle_is_inside_a_part(name: str) -> None:
     graph = modules(ROOT)
     inside = {one for one in graph if part(one) == name}
     assert order({one: graph[one] & inside for one in inside})
+
+
+def test_the_readme_says_of_each_part_what_its_first_line_does() -> None:
+    core = ROOT / "doit_images/core"
+    folders = [ROOT / "tasks", *(ROOT / "doit_images" / name for name in FLOORS), *core.glob("*/")]
+    said = {one.name: ast.get_docstring(ast.parse((one / "__init__.py").read_text())) or "" for one in folders
+            if (one / "__init__.py").exists()}  # fmt: skip
+    told = {(words := line.split(maxsplit=1))[0]: words[1] for line in fenced("README.md", "text")}
+    assert told == {name: text.partition("\n")[0].rstrip(".") for name, text in said.items()}
+
+    def line(module: str) -> str:
+        name = room(module) or part(module)
+        return name if name in told else ""
+
+    found = grouped(modules(ROOT), line)
+    for number, name in enumerate(told):
+        assert found[name] <= {*list(told)[number + 1 :]}, name
+
+
+@pytest.mark.parametrize("group", [part, room])
+def test_the_diagram_shows_the_imports(group: Callable[[str], str]) -> None:
+    arrows = drawn(fenced("CONTRIBUTING.md", "mermaid"))
+    real = grouped(modules(ROOT), lambda module: group(module).replace("benchmarks", ""))
+    shown = {name: arrows.get(name, set()) & real.keys() for name in real}
+    assert reached(shown) == reached(real)
+    for name in real:
+        assert shown[name] <= real[name], f"{name} does not import all that an arrow leads to"
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""What takes space, and what of it is reclaimable."""
+"""What takes space, and what of it can go."""

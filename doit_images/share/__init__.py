@@ -1,1 +1,1 @@
-"""What machines share: finished images, and who builds what."""
+"""What machines share: finished images, whose are taken, and who builds what."""

@@ -1,1 +1,1 @@
-"""How do the images run? Up, down, developed, checked, migrated."""
+"""How the images run: up, down, edited, one stack for each checkout, data saved."""

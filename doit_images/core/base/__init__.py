@@ -1,1 +1,1 @@
-"""What everything else stands on: settings, errors, commands, locks, references."""
+"""What everything else stands on: settings, errors, events, commands, locks, references."""
