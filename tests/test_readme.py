@@ -26,8 +26,8 @@ ELSEWHERE = {
 
 
 def commands() -> list[str]:
-    """Every command line of the README that runs doit or doitw, without its comment; pip, and ``python -m doit_images``,
-    are tried in foreign projects."""
+    """Every command line of the README that runs doit or doitw, without its comment; ``tests/test_taken_home.py`` tries
+    what takes the package into a project."""
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     lines += re.findall(r"`((?:pip install [^`]* && )?(?:\./doitw|doit)(?: [^`]+)?)`", README)

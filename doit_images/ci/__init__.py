@@ -1,1 +1,1 @@
-"""What a CI asks: do images pass, what do they hold, are they what the sources give, which packages are behind."""
+"""What nobody watches: plans of commits, tests of images, verification, bills of materials, newer packages."""

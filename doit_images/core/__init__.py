@@ -1,1 +1,1 @@
-"""Which images are stale, why, and how they are built; nothing of other machines, stacks or CI."""
+"""The images of one machine: read, planned, built, remembered. It imports nothing of the rest."""
