@@ -9,7 +9,7 @@ from dataclasses import Field, fields
 from typing import Any
 
 from doit_images.cli import tests
-from doit_images.cli.action import PLAIN, Task
+from doit_images.cli.action import QUIET, Task
 from doit_images.cli.catalogue import TASKS
 from doit_images.core.base.settings import Settings, read_env
 from tasks import ROOT
@@ -37,7 +37,7 @@ _OF_ONE = {"test_image": (tests.AGAIN, tests.RUNS)}  # options of the parts of a
 
 def task_docs() -> Task:
     """Write the pages of the settings and of the tasks from the code"""
-    return {"actions": [(write,)], **PLAIN}
+    return {"actions": [(write,)], **QUIET}
 
 
 def write() -> None:

@@ -41,6 +41,7 @@ COMMANDS = [
     "build_report",
     "image_sizes redis",
     "doctor",
+    "docs",
 ]
 INSTALLING = [
     "test_unit -k test_normalise tests/test_engine.py",
