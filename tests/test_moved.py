@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import loopback
+from tests import forked, loopback
 from tests.conftest import ROOT, Lab, docker, file_in, printed
 from tests.waiting import patience, until
 
@@ -74,10 +74,8 @@ def hooked(
 ) -> subprocess.CompletedProcess[str]:
     """Build, with ``before`` and ``after`` run around the first builds of ``victim``, in the project's folder."""
     here = f"cd '{lab.folder}'; "
-    return subprocess.run(
-        [sys.executable, "-c", HOOKED, victim, str(times), here + before, here + after, *images.split()],
-        cwd=ROOT, env=lab.env(**environ), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    argv = [sys.executable, "-c", HOOKED, victim, str(times), here + before, here + after, *images.split()]
+    return forked.run(argv, lab.env(**environ))
 
 
 def inside(lab: Lab, name: str, path: str) -> str:
@@ -320,7 +318,7 @@ def test_an_early_stage_that_would_need_a_parent_after_all_is_not_looked_up(trap
     early = "from doit_images.core.building import early\nfrom doit_images.cli.process import current\n"
     early += "early._build(current(), current().decide('app'), 'last')\n"
     size = log.stat().st_size
-    done = subprocess.run([sys.executable, "-c", early], cwd=ROOT, env=lab.env(), capture_output=True, text=True)
+    done = forked.run([sys.executable, "-c", early], lab.env())
     assert done.returncode == 0, done.stderr
     assert log.read_text()[size:] == ""
 
@@ -351,8 +349,7 @@ def test_an_image_that_vanishes_before_it_is_named_is_built(pair: Lab) -> None:
     assert pair.doit("build_optimized:base").returncode == 0
     pair.write({"base/file": "A of PREFIX\n"})
     assert pair.actions()["base"] == "retag"
-    argv = [sys.executable, "-c", VANISHING]
-    done = subprocess.run(argv, cwd=ROOT, env=pair.env(), capture_output=True, text=True, check=False)
+    done = forked.run([sys.executable, "-c", VANISHING], pair.env())
     assert done.returncode == 0, done.stderr
     assert inside(pair, "base", "/base/file") == f"A of {pair.prefix}\n"
 

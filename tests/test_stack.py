@@ -124,11 +124,14 @@ class Stack(Lab):
     def anew(self, files: dict[str, str]) -> Stack:
         """Down, without data, and with these files only. What was built of them before is still there."""
         self.down()
+        self.write_only(files, kept={".doit-images"})
+        return self
+
+    def write_only(self, files: dict[str, str], kept: set[str]) -> None:
         for path in self.folder.iterdir():
-            if path.name != ".doit-images":
+            if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.write(files)
-        return self
 
     def close(self) -> None:
         self.down()
@@ -147,6 +150,17 @@ def stack(built: Stack) -> Stack:
     return built.anew(PROJECT)
 
 
+@pytest.fixture
+def running(built: Stack) -> Stack:
+    """The stack as it is when it is up, whatever the test before left of it."""
+    if set(built.containers()) == {"store", "web"}:
+        built.write_only(PROJECT, kept={".doit-images", ".env"})
+    else:
+        built.anew(PROJECT)
+    built.up()
+    return built
+
+
 def test_up_builds_starts_and_waits_and_a_second_time_changes_nothing(stack: Stack) -> None:
     done = stack.up()
     assert {name: one["State"]["Health"]["Status"] for name, one in stack.containers().items()} == {
@@ -159,10 +173,12 @@ def test_up_builds_starts_and_waits_and_a_second_time_changes_nothing(stack: Sta
     assert "web: healthy" in done.stderr
     assert stack.get() == "first\n"
 
+    made = secrets_that_were_made(stack, done)
     before = stack.ids()
     again = stack.up()
     assert stack.ids() == before
     assert again.stdout == done.stdout
+    assert (stack.folder / ".env").read_text() == made
 
     stack.write({"web/www/index.html": "second\n"})
     stack.up()
@@ -171,8 +187,8 @@ def test_up_builds_starts_and_waits_and_a_second_time_changes_nothing(stack: Sta
     assert stack.get() == "second\n"
 
 
-def test_the_first_up_makes_the_secrets(stack: Stack) -> None:
-    done = stack.up()
+def secrets_that_were_made(stack: Stack, done: subprocess.CompletedProcess[str]) -> str:
+    """What the first run wrote into ``.env``: for its owner alone, used, and shown and kept nowhere else."""
     env = stack.folder / ".env"
     assert stat.S_IMODE(env.stat().st_mode) == 0o600
     password = re.search(r"^STORE_PASSWORD=([0-9a-f]{64})$", env.read_text(), re.M)
@@ -183,10 +199,94 @@ def test_the_first_up_makes_the_secrets(stack: Stack) -> None:
     kept = [path for path in (stack.folder / ".doit-images").rglob("*") if path.is_file()]
     assert kept
     assert [path for path in kept if password[1].encode() in path.read_bytes()] == []
+    return env.read_text()
 
-    made = env.read_text()
-    stack.up()
-    assert env.read_text() == made
+
+def test_a_port_that_is_taken_is_said_in_the_engines_words(running: Stack) -> None:
+    port = running.containers()["web"]["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
+    other = Stack(running.folder / "other")
+    other.write(PROJECT)
+    try:
+        done = other.doit("up_optimized", WEB_PORT=port)
+        assert done.returncode != 0
+        assert re.search(r"web: could not be started: .*port is already allocated", done.stderr)
+    finally:
+        other.close()
+
+
+def test_ps_and_logs(running: Stack) -> None:
+    found = {one["service"]: one for one in json.loads(running.doit("ps_optimized", "--json").stdout)}
+    assert set(found) == {"store", "web"}
+    assert (found["web"]["state"], found["web"]["health"], list(found["web"]["addresses"])) == (
+        "running", "healthy", ["80"],
+    )  # fmt: skip
+    done = running.doit("logs_optimized", "--tail", "1", "store")
+    assert done.stdout == f"store-1  | store of {running.prefix}\n"
+    assert done.stderr == ""
+    wrong = running.doit("logs_optimized", "shop")
+    assert (wrong.returncode != 0, "no service is called 'shop'" in wrong.stderr) == (True, True)
+    assert running.doit("logs_optimized", "--tail", "many").returncode != 0
+
+
+def test_killed_by_its_user_up_starts_it_again_and_crashed_the_engine_does(running: Stack) -> None:
+    ids = running.ids()
+    # Docker takes `docker kill` for its user's wish, restart policy or not.
+    docker("kill", ids["store"])
+    assert running.containers()["store"]["State"]["Status"] == "exited"
+    running.up()
+    assert running.ids() == ids
+    assert running.containers()["store"]["State"]["Health"]["Status"] == "healthy"
+
+    process = running.containers()["web"]["State"]["Pid"]
+    try:
+        os.kill(process, signal.SIGKILL)
+    except (PermissionError, ProcessLookupError):
+        pytest.skip("a container's process can be killed from outside by root on the engine's machine only")
+    until(lambda: running.containers()["web"]["State"]["Pid"] not in (0, process), "the engine restarts it")
+    running.up()
+    assert running.ids() == ids
+
+
+def test_unhealthy_is_no_dead_end(running: Stack) -> None:
+    docker("exec", running.ids()["store"], "rm", "/tmp/well")
+    until(lambda: running.containers()["store"]["State"]["Health"]["Status"] == "unhealthy", "it is unhealthy")
+    running.up()
+    assert running.containers()["store"]["State"]["Health"]["Status"] == "healthy"
+
+
+def test_down_keeps_the_data_unless_told_and_asks_before_it_goes(running: Stack) -> None:
+    docker("exec", running.ids()["store"], "touch", "/data/kept")
+    done = running.doit("down_optimized")
+    assert done.returncode == 0, done.stderr
+    assert running.containers() == {}
+    assert running.volumes() == [f"{running.prefix}_data"]
+    assert f"data is kept in {running.prefix}_data" in done.stderr
+
+    running.up()
+    assert docker("exec", running.ids()["store"], "ls", "/data").stdout == "kept\n"
+    refused = running.doit("down_optimized", "--volumes")
+    assert refused.returncode != 0
+    assert f"for ever the data in {running.prefix}_data" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert set(running.containers()) == {"store", "web"}
+
+    done = running.doit("down_optimized", "--volumes", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (running.containers(), running.volumes()) == ({}, [])
+    again = running.doit("down_optimized", "--volumes", "--yes")
+    assert again.returncode == 0
+    assert f"nothing of {running.prefix} is up" in again.stderr
+    empty = json.loads(running.doit("ps_optimized", "--json").stdout)
+    assert [(one["service"], one["state"]) for one in empty] == [("store", "missing"), ("web", "missing")]
+
+
+def test_a_lost_env_file_is_not_replaced_while_data_needs_its_passwords(running: Stack) -> None:
+    assert running.doit("down_optimized").returncode == 0
+    (running.folder / ".env").unlink()
+    done = running.doit("up_optimized")
+    assert done.returncode != 0
+    assert f"{running.prefix}_data" in done.stderr
+    assert not (running.folder / ".env").exists()
 
 
 def test_an_env_file_that_is_made_goes_into_no_image(stack: Stack) -> None:
@@ -229,16 +329,6 @@ def test_an_example_or_empty_secret_is_refused(stack: Stack, env: str, environ: 
     assert (stack.folder / ".env").read_text() == env
 
 
-def test_a_lost_env_file_is_not_replaced_while_data_needs_its_passwords(stack: Stack) -> None:
-    stack.up()
-    assert stack.doit("down_optimized").returncode == 0
-    (stack.folder / ".env").unlink()
-    done = stack.doit("up_optimized")
-    assert done.returncode != 0
-    assert f"{stack.prefix}_data" in done.stderr
-    assert not (stack.folder / ".env").exists()
-
-
 def test_what_does_not_become_healthy_is_named_with_its_last_lines(stack: Stack) -> None:
     stack.write({"web/app/run": "echo I have no /tmp/well; exec sleep 1000\n"})
     stack.write({"base/Dockerfile": PROJECT["base/Dockerfile"].replace("--start-period=10s", "--start-period=1s")})
@@ -279,89 +369,6 @@ def test_what_takes_too_long_is_named(stack: Stack) -> None:
     done = stack.doit("up_optimized", UP_SECONDS=str(seconds))
     assert done.returncode != 0
     assert re.search(r"web: starting after \d+ s \(UP_SECONDS\)", done.stderr)
-
-
-def test_a_port_that_is_taken_is_said_in_the_engines_words(stack: Stack) -> None:
-    stack.up()
-    port = stack.containers()["web"]["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
-    other = Stack(stack.folder / "other")
-    other.write(PROJECT)
-    try:
-        done = other.doit("up_optimized", WEB_PORT=port)
-        assert done.returncode != 0
-        assert re.search(r"web: could not be started: .*port is already allocated", done.stderr)
-    finally:
-        other.close()
-
-
-def test_down_keeps_the_data_unless_told_and_asks_before_it_goes(stack: Stack) -> None:
-    stack.up()
-    docker("exec", stack.ids()["store"], "touch", "/data/kept")
-    done = stack.doit("down_optimized")
-    assert done.returncode == 0, done.stderr
-    assert stack.containers() == {}
-    assert stack.volumes() == [f"{stack.prefix}_data"]
-    assert f"data is kept in {stack.prefix}_data" in done.stderr
-
-    stack.up()
-    assert docker("exec", stack.ids()["store"], "ls", "/data").stdout == "kept\n"
-    refused = stack.doit("down_optimized", "--volumes")
-    assert refused.returncode != 0
-    assert f"for ever the data in {stack.prefix}_data" in refused.stderr
-    assert "--yes" in refused.stderr
-    assert set(stack.containers()) == {"store", "web"}
-
-    done = stack.doit("down_optimized", "--volumes", "--yes")
-    assert done.returncode == 0, done.stderr
-    assert (stack.containers(), stack.volumes()) == ({}, [])
-    again = stack.doit("down_optimized", "--volumes", "--yes")
-    assert again.returncode == 0
-    assert f"nothing of {stack.prefix} is up" in again.stderr
-
-
-def test_ps_and_logs(stack: Stack) -> None:
-    empty = json.loads(stack.doit("ps_optimized", "--json").stdout)
-    assert [(one["service"], one["state"]) for one in empty] == [("store", "missing"), ("web", "missing")]
-    stack.up()
-    found = {one["service"]: one for one in json.loads(stack.doit("ps_optimized", "--json").stdout)}
-    assert set(found) == {"store", "web"}
-    assert (found["web"]["state"], found["web"]["health"], list(found["web"]["addresses"])) == (
-        "running", "healthy", ["80"],
-    )  # fmt: skip
-    done = stack.doit("logs_optimized", "--tail", "1", "store")
-    assert done.stdout == f"store-1  | store of {stack.prefix}\n"
-    assert done.stderr == ""
-    wrong = stack.doit("logs_optimized", "shop")
-    assert (wrong.returncode != 0, "no service is called 'shop'" in wrong.stderr) == (True, True)
-    assert stack.doit("logs_optimized", "--tail", "many").returncode != 0
-
-
-def test_killed_by_its_user_up_starts_it_again_and_crashed_the_engine_does(stack: Stack) -> None:
-    stack.up()
-    ids = stack.ids()
-    # Docker takes `docker kill` for its user's wish, restart policy or not.
-    docker("kill", ids["store"])
-    assert stack.containers()["store"]["State"]["Status"] == "exited"
-    stack.up()
-    assert stack.ids() == ids
-    assert stack.containers()["store"]["State"]["Health"]["Status"] == "healthy"
-
-    process = stack.containers()["web"]["State"]["Pid"]
-    try:
-        os.kill(process, signal.SIGKILL)
-    except (PermissionError, ProcessLookupError):
-        pytest.skip("a container's process can be killed from outside by root on the engine's machine only")
-    until(lambda: stack.containers()["web"]["State"]["Pid"] not in (0, process), "the engine restarts it")
-    stack.up()
-    assert stack.ids() == ids
-
-
-def test_unhealthy_is_no_dead_end(stack: Stack) -> None:
-    stack.up()
-    docker("exec", stack.ids()["store"], "rm", "/tmp/well")
-    until(lambda: stack.containers()["store"]["State"]["Health"]["Status"] == "unhealthy", "it is unhealthy")
-    stack.up()
-    assert stack.containers()["store"]["State"]["Health"]["Status"] == "healthy"
 
 
 def test_two_at_once(stack: Stack) -> None:
@@ -436,6 +443,8 @@ class Followed:
 
 def test_edits_reach_the_running_services(stack: Stack) -> None:
     stack.write({"web/app/README.md": "about\n"})
+    # However long an edit takes here, what is ill meanwhile is no more than starting.
+    stack.write({"base/Dockerfile": PROJECT["base/Dockerfile"].replace("--start-period=10s", "--start-period=1h")})
     followed = Followed(stack)
     try:
         followed.wait_for("following edits")
@@ -447,7 +456,9 @@ def test_edits_reach_the_running_services(stack: Stack) -> None:
         stack.write({"web/app/README.md": "ignored\n"})
         assert stack.containers()["web"]["State"]["StartedAt"] == started
 
-        stack.write({"web/app/run": PROJECT["web/app/run"].replace("serving", "serving again")})
+        # At once: one that is seen empty and then with its text is restarted twice.
+        (stack.folder / "new").write_text(PROJECT["web/app/run"].replace("serving", "serving again"))
+        (stack.folder / "new").rename(stack.folder / "web/app/run")
         followed.wait_for("web runs the edited sources")
         followed.wait_for("serving again")
         assert stack.ids() == ids  # restarted, neither built nor made anew

@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.waiting import patience
+
 ADDRESSES = ("AUTH_URL", "MEMORY_URL", "ORCHESTRATOR_URL")
 
 # More than the limit of a request (10 seconds), so a request that takes longer hangs, and httpx says so.
-LIMIT_SECONDS = float(os.environ.get("E2E_LIMIT_SECONDS") or 30)
+LIMIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def stack() -> Iterator[Stack]:
     if missing:
         pytest.skip(f"no running stack: {', '.join(missing)} not set (doit ci_test starts one and sets them)")
     auth, memory, orchestrator = (
-        httpx.Client(base_url=os.environ[name], timeout=LIMIT_SECONDS, trust_env=False) for name in ADDRESSES
+        httpx.Client(base_url=os.environ[name], timeout=patience(LIMIT_SECONDS), trust_env=False) for name in ADDRESSES
     )
     with auth, memory, orchestrator:
         yield Stack(auth, memory, orchestrator)
@@ -79,15 +80,6 @@ def alice(stack: Stack) -> Person:
 @pytest.fixture
 def bob(stack: Stack) -> Person:
     return register(stack)
-
-
-def wait_until(what: str, condition: Callable[[], bool], seconds: float = 90) -> None:
-    """Look again and again, until ``condition`` holds; fails, naming ``what``, when it never does."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up:
-            pytest.fail(f"after {seconds:g} seconds still not: {what}")
-        time.sleep(0.1)
 
 
 def docker(*arguments: str) -> str:

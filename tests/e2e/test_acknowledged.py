@@ -14,12 +14,14 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import Person, Stack, container, docker, register, wait_until
+from tests.e2e.conftest import Person, Stack, container, docker, register
+from tests.waiting import lasting, until
 
 pytestmark = pytest.mark.stack
 
@@ -147,34 +149,42 @@ def works(stack: Stack) -> bool:
         return False
 
 
+def wait(seconds: float, condition: Callable[[], bool]) -> None:
+    """For minutes it is chance what a kill meets; once, it is what ``condition`` says."""
+    if MINUTES:
+        time.sleep(seconds)
+    else:
+        until(condition, "the writers write, and meet what is away")
+
+
 def test_nothing_acknowledged_is_lost(stack: Stack) -> None:
     chance = random.Random(SEED)
     containers = {service: container(service) for service in KILLED}
-    wait_until("everything works", lambda: works(stack), seconds=180)
+    until(lambda: works(stack), "everything works")
     writers = [writer(stack, SEED + number) for number in range(WRITERS)]
     over = threading.Event()
     threads = [threading.Thread(target=go_on, args=(one, over)) for one in writers]
-    until = time.monotonic() + MINUTES * 60
+    more = lasting(MINUTES * 60)
     kills: Counter[str] = Counter()
     for thread in threads:
         thread.start()
     try:
-        while not kills or time.monotonic() < until:
-            time.sleep(chance.uniform(0.5, 5) if MINUTES else 1)
+        while not kills or more():
+            wait(chance.uniform(0.5, 5), lambda: all(map(acknowledged, writers)))
             killed = chance.choice(KILLED)
             docker("kill", containers[killed])
             kills[killed] += 1
-            time.sleep(chance.uniform(0, 3))
+            wait(chance.uniform(0, 3), lambda: any(NOT_NOW & one.statuses.keys() for one in writers))
             docker("start", containers[killed])
             if chance.random() < 0.7:  # else the next one is killed while this one is not back yet
-                wait_until("everything works again", lambda: works(stack), seconds=180)
+                until(lambda: works(stack), "everything works again")
             if MINUTES:
                 print(f"{sum(kills.values())} kills, {sum(map(acknowledged, writers))} writes", file=sys.stderr)
     finally:
         over.set()
         for thread in threads:
-            thread.join(timeout=180)
-    wait_until("everything works again", lambda: works(stack), seconds=180)
+            thread.join()
+    until(lambda: works(stack), "everything works again")
     told = f"seed {SEED}, kills {dict(kills)}, answers {dict(sum((one.statuses for one in writers), Counter()))}"
     print(f"{told}, {sum(map(acknowledged, writers))} writes acknowledged", file=sys.stderr)
     assert [one.lost() for one in writers] == [[]] * WRITERS, told

@@ -17,7 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import Person, Stack
+from tests.e2e.conftest import LIMIT_SECONDS, Person, Stack
+from tests.waiting import patience
 
 pytestmark = pytest.mark.stack
 
@@ -27,14 +28,13 @@ SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 def tried(client: httpx.Client, who: Person, folder: Path, only: Sequence[str] = ()) -> int:
     """How many requests got an answer below 500, and in time; fails at any other, with the request as curl's."""
+    limit, seconds = patience(300 + 10 * CASES), round(patience(LIMIT_SECONDS))
     argv = [
         str(SCHEMATHESIS), "run", f"{client.base_url}/openapi.json", "--checks=not_a_server_error",
         "--phases=coverage,fuzzing", f"--max-examples={CASES}", "--continue-on-failure", "--warnings=off",
-        f"--header=Authorization:{who.token['Authorization']}", "--request-timeout=30", "--no-color", *only,
+        f"--header=Authorization:{who.token['Authorization']}", f"--request-timeout={seconds}", "--no-color", *only,
     ]  # fmt: skip
     environ = {**os.environ, "NO_PROXY": "127.0.0.1,localhost"}
-    # Not for ever, but for as long as so many cases may take on a busy machine.
-    limit = 300 + 10 * CASES
     done = subprocess.run(argv, cwd=folder, env=environ, capture_output=True, text=True, timeout=limit)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     passed = re.search(r"(\d+) generated, (\d+) passed", done.stdout)

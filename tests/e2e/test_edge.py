@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.e2e.conftest import LIMIT_SECONDS, Person, Stack, container, docker, wait_until
+from tests.e2e.conftest import LIMIT_SECONDS, Person, Stack, container, docker
+from tests.waiting import patience, until
 
 pytestmark = pytest.mark.stack
 
@@ -42,7 +43,7 @@ def trusting(port: int) -> ssl.SSLContext:
 @pytest.fixture(scope="module")
 def edge(port: int, trusting: ssl.SSLContext) -> Iterator[httpx.Client]:
     url = f"https://localhost:{port}"
-    with httpx.Client(base_url=url, verify=trusting, timeout=LIMIT_SECONDS, trust_env=False) as client:
+    with httpx.Client(base_url=url, verify=trusting, timeout=patience(LIMIT_SECONDS), trust_env=False) as client:
         yield client
 
 
@@ -74,7 +75,7 @@ def test_an_answer_streams_and_a_client_that_leaves_ends_it(edge: httpx.Client, 
         task = json.loads(next(lines))["id"]
         assert json.loads(next(lines))["text"]
         assert state(stack, alice, task) == "running", "a word came before the last one was said"
-    wait_until("the task is cancelled", lambda: state(stack, alice, task) == "cancelled")
+    until(lambda: state(stack, alice, task) == "cancelled", "the task is cancelled")
     chat = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": "Which colour?"}]}
     with edge.stream("POST", "/v1/chat/completions", json=chat, headers=alice.token) as answer:
         assert answer.read().endswith(b"data: [DONE]\n\n")
@@ -86,8 +87,8 @@ def state(stack: Stack, who: Person, task: str) -> Any:
 
 ELSEWHERE = """
 import http.client, socket, ssl, sys
-connection = http.client.HTTPConnection("localhost", timeout=20)
-plain = socket.create_connection(("edge.swarm.internal", 443), timeout=20)
+connection = http.client.HTTPConnection("localhost")
+plain = socket.create_connection(("edge.swarm.internal", 443))
 connection.sock = ssl._create_unverified_context().wrap_socket(plain, server_hostname="localhost")
 connection.request("POST", "/token", sys.argv[1], {"Content-Type": "application/x-www-form-urlencoded"})
 print(connection.getresponse().status)
@@ -122,8 +123,9 @@ def ends(connection: socket.socket) -> bool:
 
 
 def test_half_sent_heads_are_closed_in_time(edge: httpx.Client, port: int, trusting: ssl.SSLContext) -> None:
+    address, limit = ("127.0.0.1", port), patience(LIMIT_SECONDS)
     with ExitStack() as stack:
-        plain = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(60)]
+        plain = [stack.enter_context(socket.create_connection(address, limit)) for _ in range(60)]
         half = [stack.enter_context(trusting.wrap_socket(one, server_hostname="localhost")) for one in plain[:50]]
         for one in half:
             one.sendall(b"POST /token HTTP/1.1\r\nHost: localhost\r\nX: ")
@@ -137,7 +139,7 @@ def test_heads_and_bodies_without_end_are_cut(
     sent = 0
     block = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 950) for number in range(64))
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=30) as plain,
+        socket.create_connection(("127.0.0.1", port), patience(LIMIT_SECONDS)) as plain,
         trusting.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")

@@ -10,7 +10,8 @@ import os
 import httpx
 import pytest
 
-from tests.e2e.conftest import Person, Stack, container, docker, wait_until
+from tests.e2e.conftest import Person, Stack, container, docker
+from tests.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -61,7 +62,7 @@ def test_a_killed_container(stack: Stack, alice: Person, service: str) -> None:
         assert set(statuses) <= {0, 200, 201, 502, 503, 504}, statuses
     # An engine takes `docker kill` for its user's wish, and restarts nothing of its own accord.
     docker("start", killed)
-    wait_until(f"everything works after {service} is back", lambda: use(stack, key) == WORKS)
+    until(lambda: use(stack, key) == WORKS, f"everything works after {service} is back")
 
     assert stack.memory.get(f"/memories/{kept['id']}", headers=key).json() == kept
     assert stack.memory.get("/sessions/s/messages", headers=key).json()["messages"] == said["messages"]
@@ -78,8 +79,5 @@ def test_a_crash_is_made_good_without_anybody(stack: Stack, alice: Person) -> No
         os.kill(process, 9)
     except (PermissionError, ProcessLookupError):
         pytest.skip("a container's process can be killed from outside by root on the engine's machine only")
-    wait_until(
-        "auth runs again",
-        lambda: int(docker("inspect", "--format", "{{.State.Pid}}", crashed)) not in (0, process),
-    )
-    wait_until("everything works again", lambda: use(stack, alice.token) == WORKS)
+    until(lambda: int(docker("inspect", "--format", "{{.State.Pid}}", crashed)) not in (0, process), "auth runs again")
+    until(lambda: use(stack, alice.token) == WORKS, "everything works again")

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import Person, Stack, log_in, wait_until
+from tests.e2e.conftest import Person, Stack, log_in
+from tests.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -120,7 +121,7 @@ def refused_everywhere(stack: Stack, who: dict[str, str]) -> bool:
 
 def test_an_expired_token(stack: Stack, alice: Person) -> None:
     short = log_in(stack, alice.username, alice.password, expires_in=1)
-    wait_until("an expired token is refused", lambda: refused_everywhere(stack, short))
+    until(lambda: refused_everywhere(stack, short), "an expired token is refused")
     assert stack.auth.post("/verify", headers=short).json()["detail"] == "The access token has expired."
 
 

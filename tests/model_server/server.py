@@ -30,7 +30,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -43,6 +44,9 @@ received: list[dict[str, Any]] = []
 """The last requests, for tests that run in the same process."""
 traces: list[str] = []
 """Of which traces they said that they are."""
+
+pause: Callable[[], object] = partial(time.sleep, 1)
+"""What the slow one does before each word; tests that run in the same process may have it wait for something."""
 
 _asked: Counter[str] = Counter()
 _asked_lock = threading.Lock()
@@ -165,7 +169,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             if model == "slow":
-                time.sleep(1)
+                pause()
             if model == "garbage" and count == 2:
                 data = "{not JSON"
             event = f"data: {data}\n\n".encode()

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,12 @@ class Server:
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
 
     def connect(self, sent: bytes = b"") -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        connection = socket.create_connection(("127.0.0.1", self.port))
         connection.sendall(sent)
         return connection
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        client = http.client.HTTPConnection("127.0.0.1", self.port)
         try:
             client.request(method, path, body, headers)
             answer = client.getresponse()
@@ -92,7 +92,7 @@ def serving(seconds: float, connections: int, trusted: str = "") -> Iterator[Ser
 
 @pytest.fixture(scope="module")
 def patient() -> Iterator[Server]:
-    yield from serving(seconds=600, connections=20)
+    yield from serving(seconds=6000, connections=20)
 
 
 @pytest.fixture(scope="module")
@@ -145,16 +145,11 @@ def test_what_is_no_larger_than_it_may_be_passes(patient: Server) -> None:
         assert connection.makefile("rb").read().endswith(b"10000")
 
 
-def ends(connection: socket.socket) -> bool:
-    """Whether the other side closes the connection, within the time that the socket allows."""
-    try:
+def await_end(connection: socket.socket) -> None:
+    """Return when the other side has closed the connection."""
+    with suppress(OSError):
         while connection.recv(65_536):
             pass
-    except TimeoutError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 @pytest.mark.parametrize(
@@ -166,23 +161,24 @@ def test_half_sent_requests_are_closed_in_time(quick: Server, sent: bytes) -> No
     with ExitStack() as stack:
         half = [stack.enter_context(quick.connect(sent)) for _ in range(50)]
         assert quick.ask("GET", "/health")[0] == 200
-        assert all(ends(one) for one in half)
+        for one in half:
+            await_end(one)
 
 
 def test_who_trickles_after_the_answer_is_closed(quick: Server) -> None:
     """The answer is 404 before the body has come: what is left of it may not keep the connection."""
-    with quick.connect(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n") as connection:
-        give_up = time.monotonic() + 30
-        with pytest.raises(OSError):  # noqa: PT011, PT012 - whichever way the system says that nobody listens
-            while time.monotonic() < give_up:
-                connection.sendall(b"x")
-                time.sleep(0.05)
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    with quick.connect(head) as connection, suppress(OSError):  # whichever way the system says that nobody listens
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.05)
 
 
 def test_of_too_many_connections_those_go_that_wait_longest(patient: Server) -> None:
     with ExitStack() as stack:
         half = [stack.enter_context(patient.connect(START)) for _ in range(60)]
-        assert all(ends(one) for one in half[:40])
+        for one in half[:40]:
+            await_end(one)
         for _ in range(5):
             assert patient.ask("GET", "/health")[0] == 200
 

@@ -7,14 +7,12 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import anyio
 import httpx
 import pytest
 from neighbours import Neighbour, bearer
 from outage import Link
 
 from common.identity import Identities
-from common.postgres import IDLE_SECONDS
 
 USER = bearer(f"user-{uuid.uuid4()}")
 
@@ -27,13 +25,11 @@ async def http(
 
 
 async def search(http: httpx.AsyncClient) -> int:
-    with anyio.fail_after(12):
-        return (await http.post("/search", json={"query": "a"}, headers=USER)).status_code
+    return (await http.post("/search", json={"query": "a"}, headers=USER)).status_code
 
 
 async def session(http: httpx.AsyncClient) -> int:
-    with anyio.fail_after(12):
-        return (await http.get("/sessions/s/messages", headers=USER)).status_code
+    return (await http.get("/sessions/s/messages", headers=USER)).status_code
 
 
 @pytest.mark.parametrize("how", ["cut", "freeze"])
@@ -51,8 +47,7 @@ async def test_one_store_away(
     # Without PostgreSQL there is nothing to be found; without Redis nobody can say what was revoked.
     assert await search(http) in (503, 504)
     assert await session(http) in (503, 504)
-    with anyio.fail_after(12):
-        health = await http.get("/health")
+    health = await http.get("/health")
     assert health.status_code == 503
     assert health.json()["checks"][store] == "does not answer"
     await link.restore()
@@ -64,13 +59,15 @@ async def test_one_store_away(
     assert (await http.get(f"/memories/{kept['id']}", headers=USER)).json() == kept
 
 
-async def test_a_connection_that_postgres_lost_fails_no_request(http: httpx.AsyncClient, postgres_link: Link) -> None:
+async def test_a_connection_that_postgres_lost_fails_no_request(
+    http: httpx.AsyncClient, postgres_link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert await session(http) == 200
     await postgres_link.cut()
     await postgres_link.restore()
     assert await session(http) == 200  # the driver has seen that it broke
     postgres_link.lose()
-    await anyio.sleep(IDLE_SECONDS + 0.1)
+    monkeypatch.setattr("common.postgres.IDLE_SECONDS", 0)
     assert await session(http) == 200  # nobody has
 
 

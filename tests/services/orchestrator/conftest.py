@@ -67,6 +67,17 @@ def model_url() -> Iterator[str]:
 
 
 @pytest.fixture
+def words(model_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
+    """So many words the slow model may say: none, until the test releases some."""
+    import server
+
+    allowed = threading.Semaphore(0)
+    monkeypatch.setattr(server, "pause", allowed.acquire)
+    yield allowed
+    allowed.release(10_000)
+
+
+@pytest.fixture
 def received(model_url: str) -> list[dict[str, Any]]:
     """What the model was asked since the test began."""
     import server

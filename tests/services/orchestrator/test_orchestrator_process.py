@@ -48,14 +48,12 @@ def orchestrator(database: dict[str, Any], auth: Any, memory: Any, model_url: st
             if listening := re.search(r"http://127\.0\.0\.1:(\d+)", line):
                 break
         threading.Thread(target=lines.extend, args=(process.stdout,), daemon=True).start()
-        with httpx.Client(base_url=f"http://127.0.0.1:{listening[1]}", timeout=30) as http:
-            give_up = time.monotonic() + 30
+        with httpx.Client(base_url=f"http://127.0.0.1:{listening[1]}", timeout=None) as http:
             while http.get("/health").status_code != 200:
-                assert time.monotonic() < give_up
                 time.sleep(0.05)
             yield http, lines
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) in (0, -signal.SIGTERM)
+        assert process.wait() in (0, -signal.SIGTERM)
     finally:
         process.kill()
         process.wait()
@@ -74,9 +72,7 @@ async def test_who_leaves_stops_the_task(
                 pass
             [task] = http.get("/tasks").json()["tasks"]
             assert task["state"] == "running"
-        give_up = time.monotonic() + 30
         while (task := http.get("/tasks").json()["tasks"][0])["state"] == "running":
-            assert time.monotonic() < give_up
             time.sleep(0.05)
     assert task["state"] == "cancelled"
     assert task["error"].endswith("nobody waited for the answer.")
