@@ -18,11 +18,12 @@ import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.engine.client import Engine, Snapshot
+from doit_images.core.engine.client import Engine
 from doit_images.core.inputs import dockerfile, ignorefile
 from doit_images.core.inputs import selection as inputs
 from doit_images.core.inputs.tree import Index, Tree
@@ -41,11 +42,13 @@ from tests.conftest import Lab
 from tests.differential import buildkit, cases
 from tests.differential.cases import CASES, Case
 from tests.differential.contexts import CONTEXTS
-from tests.differential.mutations import Mutation, all_of
+from tests.differential.mutations import Mutation, all_of, paths
+from tests.differential.still import Still
 
 pytestmark = pytest.mark.engine
 
 BROKEN = "broken"
+_UNDOING = ("delete", "rename", "to folder")  # what another mutation did to the same path, or below it
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -120,14 +123,6 @@ class Bench:
         contexts = dict.fromkeys(self.case.contexts, str(context))
         return buildkit.Question(context, self.dockerfile_of(context), self.case.target, self.case.args, contexts)
 
-    def idle(self, *changes: Sequence[Mutation]) -> list[bool]:
-        """After each of these changes (none: an equal context): does BuildKit find every step in its cache?"""
-        contexts = [self.copy(*mutations) for mutations in changes]
-        answers = buildkit.ask_all([self.question(context) for context in contexts])
-        for context in contexts:
-            shutil.rmtree(context)
-        return [not _works(answer) for answer in answers]
-
 
 def needless(case: Case, mutation: Mutation) -> bool:
     """Does ``docs/staleness.md`` say that we rebuild here although BuildKit would not?"""
@@ -156,7 +151,7 @@ class Asked:
         lab.build()
         self.engine = Still()
         assert {one.action for one in self._plan().values()} == {"fresh"}
-        self.answers: dict[str, list[tuple[Mutation, Decision]]] = {case.name: [] for case in CASES}
+        self.answers: dict[str, list[tuple[Mutation, Decision]]] = {case.name: [] for case in known}
         mutations = {name: list(all_of(one.first)) for name, one in self.benches.items()}
         for some in itertools.zip_longest(*mutations.values()):
             self._ask({name: one for name, one in zip(mutations, some, strict=True) if one})
@@ -174,27 +169,21 @@ class Asked:
         for name, mutation in mutations.items():
             bench = self.benches[name]
             self.answers[bench.case.name].append((mutation, plan[name]))
-            shutil.rmtree(bench.first)
-            shutil.copytree(bench.pristine, bench.first, symlinks=True)
+            _restore(bench.first, bench.pristine)
+
+    def idle(self, changes: Mapping[str, Sequence[Sequence[Mutation]]]) -> dict[str, list[bool]]:
+        """After each of these changes of each case: does BuildKit find every step in its cache?"""
+        benches = {one.case.name: one for one in self.benches.values()}
+        asked = [(benches[name], benches[name].copy(*some)) for name, each in changes.items() for some in each]
+        answers = iter(buildkit.ask_all([bench.question(place) for bench, place in asked]))
+        for _, place in asked:
+            shutil.rmtree(place)
+        return {name: [not _works(next(answers)) for _ in each] for name, each in changes.items()}
 
     def _plan(self) -> dict[str, Decision]:
         run = Run((self.lab.folder / "compose.yml",), dict(os.environ))
         run.engine = self.engine
         return run.decisions()
-
-
-class Still(Engine):
-    """The engine while nothing is built: to list what it holds takes containerd's store half a second each time."""
-
-    @cached_property
-    def _held(self) -> Snapshot:
-        return super().snapshot()
-
-    def ask(self) -> None:
-        """What is known already needs no request ahead."""
-
-    def snapshot(self) -> Snapshot:
-        return self._held
 
 
 def _lacks(need: str, folder: Path) -> bool:
@@ -203,6 +192,30 @@ def _lacks(need: str, folder: Path) -> bool:
     (folder / "Dockerfile").write_text(f"FROM scratch\nCOPY {words}\n")
     answer = buildkit.ask(buildkit.Question(folder, folder / "Dockerfile"))
     return answer.failed if need == cases.EXEC_AND_MORE else "unknown flag" in answer.said
+
+
+def _restore(place: Path, pristine: Path) -> None:
+    """Put back what a mutation changed, and nothing else: what is as it was need not be read again."""
+    for path in map(place.joinpath, paths(place)):
+        twin = pristine / path.relative_to(place)
+        if os.path.lexists(path) and _looks(path) != _looks(twin):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in map(pristine.joinpath, paths(pristine)):
+        twin = place / path.relative_to(pristine)
+        if path.is_dir() and not path.is_symlink():
+            twin.mkdir(exist_ok=True)
+            shutil.copystat(path, twin)
+        elif not os.path.lexists(twin):
+            shutil.copy2(path, twin, follow_symlinks=False)
+
+
+def _looks(path: Path) -> object:
+    """All of it that a mutation changes; of folders that they are some."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return stat.S_ISDIR(found.st_mode) or (found.st_mode, found.st_size, found.st_mtime_ns)
 
 
 def _bench(case: Case, work: Path) -> Bench:
@@ -227,40 +240,77 @@ def asked(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[As
         lab.close()
 
 
+Quiet = dict[str, list[list[Mutation]]]
+
+
+@pytest.fixture(scope="module")
+def quiet(asked: Asked) -> Quiet:
+    """Of each case, the mutations after which the plan says ``fresh``, in groups in which none undoes another."""
+    found: Quiet = {}
+    for name, answers in asked.answers.items():
+        groups: dict[str, list[Mutation]] = {}
+        for mutation, decision in answers:
+            if decision.action == "fresh":
+                groups.setdefault(mutation.kind if mutation.kind in _UNDOING else "", []).append(mutation)
+        found[name] = [*groups.values()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def quiet_is_idle(asked: Asked, quiet: Quiet) -> dict[str, list[bool]]:
+    """What BuildKit says of an equal context of each case, and of each of its groups all at once: if BuildKit is idle
+    then, each of them is right."""
+    asked.idle({name: [[]] for name in quiet})  # of two that are equal, and new, BuildKit would make one
+    return asked.idle({name: [[], *groups] for name, groups in quiet.items()})
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_mutation_that_is_fresh_to_the_plan_is_nothing_to_buildkit(case: Case, asked: Asked) -> None:
-    bench = asked.bench(case)
-    quiet: dict[str, list[Mutation]] = {}
-    for mutation, decision in asked.answers[case.name]:
-        if decision.action == "fresh":
-            quiet.setdefault(mutation.kind, []).append(mutation)
-    assert quiet, "some mutation must not matter, or this test compares nothing"
-    first = buildkit.ask(bench.question(bench.copy()))
-    assert not first.failed, first.said
-    # All of a kind at once: if BuildKit is idle then, each of them is right.
-    unchanged, *idle = bench.idle([], *quiet.values())
+def test_a_mutation_that_is_fresh_to_the_plan_is_nothing_to_buildkit(
+    case: Case, asked: Asked, quiet: Quiet, quiet_is_idle: dict[str, list[bool]]
+) -> None:
+    asked.bench(case)
+    assert quiet[case.name], "some mutation must not matter, or this test compares nothing"
+    unchanged, *idle = quiet_is_idle[case.name]
     assert unchanged, "BuildKit repeats steps for an equal context: it cannot be the judge"
-    for mutations, nothing_ran in zip(quiet.values(), idle, strict=True):
+    for mutations, nothing_ran in zip(quiet[case.name], idle, strict=True):
         if not nothing_ran:
-            alone = zip(mutations, bench.idle(*([mutation] for mutation in mutations)), strict=True)
-            missed = [str(mutation) for mutation, idle in alone if not idle]
+            alone = asked.idle({case.name: [[mutation] for mutation in mutations]})[case.name]
+            missed = [str(mutation) for mutation, right in zip(mutations, alone, strict=True) if not right]
             pytest.fail(f"BuildKit builds again, we would not, after: {missed or list(map(str, mutations))}")
 
 
+@dataclass(frozen=True)
+class Loud:
+    """Of each case: the mutations after which the plan builds, those after which it says broken, and of the former
+    those that are nothing to BuildKit; one of each kind, or all the ``others``."""
+
+    others: bool
+    loud: dict[str, list[Mutation]]
+    broken: dict[str, list[Mutation]]
+    extra: dict[str, list[Mutation]]
+
+
 # Which mutations matter is asked of BuildKit one by one: one of each kind always, and the others with `--all`.
-@pytest.mark.parametrize("others", [False, pytest.param(True, marks=pytest.mark.all)], ids=["some", "others"])
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.all)], ids=["some", "others"])
+def matter(request: pytest.FixtureRequest, asked: Asked) -> Loud:
+    found = {name: _that_matter(answers, request.param) for name, answers in asked.answers.items()}
+    loud = {name: mutations for name, (mutations, _) in found.items()}
+    idle = asked.idle({name: [[mutation] for mutation in mutations] for name, mutations in loud.items()})
+    extra = {name: [*itertools.compress(mutations, idle[name])] for name, mutations in loud.items()}
+    return Loud(request.param, loud, {name: mutations for name, (_, mutations) in found.items()}, extra)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_mutation_that_is_stale_to_the_plan_is_work_for_buildkit(case: Case, others: bool, asked: Asked) -> None:
+def test_a_mutation_that_is_stale_to_the_plan_is_work_for_buildkit(
+    case: Case, asked: Asked, matter: Loud, quiet_is_idle: dict[str, list[bool]]
+) -> None:
     bench = asked.bench(case)
-    loud, broken = _that_matter(asked.answers[case.name], others)
-    assert loud or broken or others, "some mutation must matter, or this test compares nothing"
-    for mutation in broken:
+    assert quiet_is_idle[case.name][0], "without any change BuildKit has work"
+    assert matter.loud[case.name] or matter.broken[case.name] or matter.others, "some mutation must matter"
+    for mutation in matter.broken[case.name]:
         question = bench.question(bench.copy(mutation))
         assert buildkit.ask(question).failed, f"{mutation}: broken to us, but BuildKit builds it"
-    buildkit.ask(bench.question(bench.copy()))
-    answers = buildkit.ask_all([bench.question(bench.copy(mutation)) for mutation in loud])
-    extra = [mutation for mutation, answer in zip(loud, answers, strict=True) if not _works(answer)]
-    assert not [str(mutation) for mutation in extra if not needless(case, mutation)]
+    assert not [str(mutation) for mutation in matter.extra[case.name] if not needless(case, mutation)]
 
 
 def _that_matter(answers: Sequence[tuple[Mutation, Decision]], others: bool) -> tuple[list[Mutation], list[Mutation]]:
@@ -321,7 +371,7 @@ UNUSUAL = {
 def test_unusual_entries(tmp_path):
     dockerfile_ = tmp_path / "Dockerfile"
     dockerfile_.write_text(f"FROM scratch\nCOPY . /{uuid.uuid4().hex}/\n")
-    expected, found = {}, {}
+    found, questions = {}, {}
     # Newer BuildKits refuse a name that is no UTF-8, and then none may be there when something else is asked.
     odd = [] if refused.refuses(Engine().snapshot().version) else [os.fsdecode(b"\xfe")]
     for name, change in {"first": UNUSUAL["nothing"], **UNUSUAL}.items():
@@ -330,17 +380,18 @@ def test_unusual_entries(tmp_path):
         for path in ("a.txt", "copy", "d/x", *odd):
             (root / path).write_text("a")
         change(root)
-        answer = buildkit.ask(buildkit.Question(root, dockerfile_))
+        questions[name] = buildkit.Question(root, dockerfile_)
         if "no UTF-8" in name and not odd:
-            assert "invalid UTF-8" in answer.said, (
-                "this BuildKit takes such names: see doit_images/core/planning/refused.py"
-            )
+            said = buildkit.ask(questions.pop(name)).said
+            assert "invalid UTF-8" in said, "this BuildKit takes such names: see doit_images/core/planning/refused.py"
             continue
-        assert not answer.failed, answer.said
         view = inputs.View(Tree(root, Index()), ignorefile.IgnoreFile())
         found[name] = view.select([dockerfile.Copy("", (".",))], "Dockerfile").digest
-        if name != "first":
-            expected[name] = bool(answer.run)
+    first = buildkit.ask(questions.pop("first"))
+    assert not first.failed, first.said
+    answers = dict(zip(questions, buildkit.ask_all([*questions.values()]), strict=True))
+    assert not [answer.said for answer in answers.values() if answer.failed]
+    expected = {name: bool(answer.run) for name, answer in answers.items()}
     assert {name: found[name] != found["first"] for name in expected} == expected
 
 
@@ -375,6 +426,8 @@ def test_random_mutations_of_random_contexts(random, data):
         shutil.copytree(context, twin, symlinks=True)
         mutation.apply(twin)
         before, after = _digest(context, path, random.source), _digest(twin, path, random.source)
+        if after not in (before, BROKEN):
+            return  # nothing is promised of what counts as changed
         if before == BROKEN or buildkit.ask(buildkit.Question(context, path)).failed:
             return
         answer = buildkit.ask(buildkit.Question(twin, path))

@@ -8,6 +8,7 @@ these instead of a few that BuildKit can build; about half of all cannot be buil
 from __future__ import annotations
 
 import http.server
+import itertools
 import os
 import shutil
 import subprocess
@@ -106,22 +107,25 @@ def judge(case: doubts.Doubt, work: Path) -> Verdict | None:
     if buildkit.ask(question).failed:
         return None
     assert before != BROKEN, f"broken to us only:\n{case}"
-    assert not _works(buildkit.ask(question)), "BuildKit repeats steps for an equal context: it cannot be the judge"
     quiet: list[Any] = []
     loud: list[Any] = []
     for change in _changes(context):
         place = _copy(context, [change])
         (quiet if _ours(case, place, path) == before else loud).append((change, place))
+    together = _copy(context, [change for change, _ in quiet])
+    repeated, *works = _work(path, [context, together, *(place for _, place in loud)])
+    assert not repeated, "BuildKit repeats steps for an equal context: it cannot be the judge"
     missed: list[str] = []
-    if _works(buildkit.ask(buildkit.Question(_copy(context, [change for change, _ in quiet]), path))):
-        missed = _that_work(path, quiet) or ["all of them together"]
-    needed = _that_work(path, loud)
+    if works.pop(0):
+        alone = _work(path, [place for _, place in quiet])
+        missed = [str(change) for change, _ in itertools.compress(quiet, alone)] or ["all of them together"]
+    needed = [str(change) for change, _ in itertools.compress(loud, works)]
     return Verdict(len(quiet) - len(missed), needed, [str(one) for one, _ in loud if str(one) not in needed], missed)
 
 
-def _that_work(path: Path, changes: Sequence[tuple[Mutation, Path]]) -> list[str]:
-    answers = buildkit.ask_all([buildkit.Question(place, path) for _, place in changes])
-    return [str(change) for (change, _), answer in zip(changes, answers, strict=True) if _works(answer)]
+def _work(path: Path, contexts: Sequence[Path]) -> list[bool]:
+    """Does BuildKit have work with each of these?"""
+    return [_works(answer) for answer in buildkit.ask_all([buildkit.Question(place, path) for place in contexts])]
 
 
 def _works(answer: buildkit.Answer) -> bool:

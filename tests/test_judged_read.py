@@ -12,13 +12,15 @@ from tests.judged import environ_of, judge
 
 pytestmark = pytest.mark.engine
 
+READ = ["test_differential.py", "test_differential_doubt.py", "test_differential_plan.py"]
+
 
 @pytest.fixture(scope="module")
 def environ(newer: TemporaryEngine, base_image: None) -> Mapping[str, str]:
     return environ_of(newer)
 
 
-@pytest.mark.parametrize("file", ["test_differential.py", "test_differential_plan.py"])
+@pytest.mark.parametrize("file", READ)
 @pytest.mark.parametrize("newer", ["containerd"], indirect=True, scope="session")
 def test_on_debian_testings_engine(environ: Mapping[str, str], file: str) -> None:
     judge(file, environ)

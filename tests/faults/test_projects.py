@@ -22,7 +22,7 @@ from tests.differential.grammar import OUTSIDE
 from tests.differential.projects import Case, Entry, File
 from tests.faults.conftest import Rounds
 
-_FEW = 40
+_FEW = 20
 _TRIES = 150  # to make a failing project smaller
 
 
@@ -64,11 +64,12 @@ def test_a_case_is_made_smaller() -> None:
     assert smaller([*drawn, 7, 70], lambda numbers: 7 in numbers and 70 in numbers) == [7, 70]
 
 
-def test_projects_at_random(court: Court, rounds: Rounds) -> None:
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.all)])
+def test_projects_at_random(court: Court, rounds: Rounds, part: int) -> None:
     told: collections.Counter[str] = collections.Counter()
     wrong = []
     for number in rounds.of(few=_FEW, many=10**6):
-        dice = Dice(chance=random.Random(f"{rounds.seed} {number}"))
+        dice = Dice(chance=random.Random(f"{rounds.seed} {2 * number + part}"))
         case, began = changes.case(dice), time.monotonic()
         verdicts = court.try_case(case)
         rounds.took.append(time.monotonic() - began)
