@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.temporary_engine import temporary_engine
 from tests.conftest import Lab, docker
-from tests.test_stack import Stack, built, stack  # noqa: F401  two are fixtures
+from tests.stack.test_stack import Stack, built, stack  # noqa: F401  two are fixtures
 from tests.waiting import until
 
 PROJECT = {

@@ -28,9 +28,9 @@ from doit_images.core.inputs.selection import View
 from doit_images.core.inputs.tree import Index, Tree
 from doit_images.stack import secrets
 from tests.conftest import ROOT, needs_docker_command
+from tests.core.building.test_whole_runs import Shop, opened
 from tests.faults.project import SOON
 from tests.faults.test_state_runs import is_sane
-from tests.test_whole_runs import Shop, opened
 from tests.waiting import comes
 
 

@@ -19,7 +19,7 @@ from doit_images.core.base import memory
 from doit_images.core.history.store import History, Newer
 from doit_images.core.inputs.tree import Index, Tree
 from doit_images.stack import secrets
-from tests.test_history import BUILD
+from tests.core.history.test_history import BUILD
 
 CASES = int(os.environ.get("FAULTS_CASES") or 40)
 NOISE = random.Random(12)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Lab
-from tests.test_whole_runs import Shop, opened
+from tests.core.building.test_whole_runs import Shop, opened
 
 WITHOUT_OVERRIDE = ["setpriv", *(f"--{which}=-dac_override,-dac_read_search" for which in ("bounding-set", "inh-caps"))]
 FRESH = dict.fromkeys(("base", "web", "worker"), "fresh")

@@ -1,0 +1,213 @@
+"""What goes from the shared registry, and what stays: on a real one, with a repository of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.references import tag_of
+from doit_images.core.run import Run
+from doit_images.pruning import git_states, registry_prune
+from doit_images.share import referrers
+from doit_images.share.registry import Registry
+from tests import loopback
+from tests.conftest import Lab
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[loopback.Service]:
+    with loopback.registry(tmp_path / "registry") as service:
+        yield service
+
+
+def git(lab: Lab, *words: str) -> None:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(lab.folder), *who, *words], check=True, capture_output=True)
+
+
+def results(server: loopback.Service, path: str) -> list[str]:
+    return [tag for tag in loopback.tags(server, path) if tag.startswith("in-")]
+
+
+def gone(lab: Lab, *words: str, **environ: str) -> list[str]:
+    """The tags of what a dry run would remove."""
+    done = lab.doit("registry_prune", "--dry-run", "--json", *words, **environ)
+    assert done.returncode == 0, done.stderr
+    return [tag for each in json.loads(done.stdout)["gone"] for tag in each["tags"]]
+
+
+def test_what_no_branch_no_tag_and_no_recent_age_needs_goes(lab: Lab, busybox: str, server: loopback.Service) -> None:
+    path = f"{lab.prefix}/one"
+    lab.environ = {"CACHE_REGISTRY": server.address}
+    lab.write(
+        {
+            "compose.yml": "services: {one: {image: PREFIX/one, build: {context: .}}}\n",
+            "Dockerfile": f"FROM {busybox}\nCOPY text /\n",
+            "text": "PREFIX first",
+        }
+    )
+    git(lab, "init", "--initial-branch=main")
+    made = []
+    for text in ("first", "second", "third"):
+        (lab.folder / "text").write_text(f"{lab.prefix} {text}")
+        git(lab, "add", "compose.yml", "Dockerfile", "text")
+        git(lab, "commit", "--message", text)
+        lab.build()
+        [new] = [tag for tag in results(server, path) if tag not in made]
+        made.append(new)
+    first, second, third = made
+    git(lab, "branch", "kept", "HEAD~1")
+    git(lab, "tag", "--annotate", "--message", "v", "v1", "HEAD~2")
+    assert gone(lab, "--all") == []
+    git(lab, "tag", "--delete", "v1")
+    assert gone(lab) == [], "other machines may work on what git does not know yet"
+    assert gone(lab, REGISTRY_MAX_AGE="0s") == gone(lab, "--all") == [first]
+    git(lab, "checkout", "--quiet", "--detach", "HEAD~2")
+    assert gone(lab, "--all") == [], "the working tree needs it"
+    git(lab, "checkout", "--quiet", "main")
+    asked = lab.doit("registry_prune", "--all")
+    assert asked.returncode != 0
+    assert "pass --yes" in asked.stderr
+    assert sorted(results(server, path)) == sorted(made)
+    done = lab.doit("registry_prune", "--all", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "removed 1 results" in done.stderr
+    assert sorted(results(server, path)) == sorted([second, third])
+    lab.close()
+    assert lab.actions() == {"one": "pull"}
+    git(lab, "branch", "--delete", "--force", "kept")
+    # What has another tag too stays, with all that it needs.
+    registry = Registry(server.address)
+    manifest = registry.raw_manifest(path, second)
+    assert gone(lab, "--all") == [second]
+    for tag in ("in-progress", "released"):
+        registry.give_manifest(path, tag, json.loads(manifest)["mediaType"], manifest)
+        assert gone(lab, "--all") == []
+
+
+def test_where_the_branches_cannot_be_known_nothing_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert git_states._commits(tmp_path) == {}, "there is no repository"
+    (tmp_path / ".git").write_text("gitdir: nowhere")
+    with pytest.raises(UserError, match=r"what other branches need cannot be known: .*not a git repository"):
+        git_states._commits(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="what other branches need cannot be known: git is not installed"):
+        git_states._commits(tmp_path)
+
+
+def test_a_registry_that_deletes_nothing_is_said_in_a_sentence(lab: Lab) -> None:
+    lab.write(
+        {"compose.yml": "services: {one: {image: PREFIX/one, build: {context: .}}}\n", "Dockerfile": "FROM scratch\n"}
+    )
+    done = lab.doit("registry_prune", "--dry-run")
+    assert (done.returncode, "CACHE_REGISTRY is not set" in done.stderr) == (1, True)
+    done = lab.doit("registry_prune", "--dry-run", CACHE_REGISTRY="localhost:1")
+    assert done.returncode != 0
+    assert "the shared registry localhost:1 does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_another_platform_needs_stays_and_what_nobody_can_tell(
+    lab: Lab, busybox: str, server: loopback.Service
+) -> None:
+    lab.environ = {"CACHE_REGISTRY": server.address}
+    lab.write(
+        {
+            "compose.yml": """\
+                services:
+                  one: {image: PREFIX/one, build: {context: ., dockerfile: one.Dockerfile}}
+                  two: {image: PREFIX/two, build: {context: ., dockerfile: two.Dockerfile}}
+                """,
+            "one.Dockerfile": "FROM scratch\nCOPY text /\n",
+            "two.Dockerfile": f"FROM {busybox}\nCOPY text /\n",
+            "text": "PREFIX first",
+        }
+    )
+    git(lab, "init", "--initial-branch=main")
+    git(lab, "add", "compose.yml", "one.Dockerfile", "two.Dockerfile", "text")
+    git(lab, "commit", "--message", "first")
+    run = Run((lab.folder / "compose.yml",), lab.env())
+    needed = run.made_of(run.resolver, "linux/arm64")["one"].fingerprint
+    (lab.folder / "text").write_text(f"{lab.prefix} second")
+    git(lab, "commit", "--all", "--message", "second")
+    git(lab, "branch", "old", "HEAD~1")
+    ours, other = tag_of("x", needed).partition(":")[2], f"in-{'0' * 16}"
+    for name, tag in (("one", ours), ("one", other), ("two", other)):
+        push_for_arm(Registry(server.address), f"{lab.prefix}/{name}", tag, lab.folder / "blob")
+    assert gone(lab, "--all") == [other], "the base of `two` is not here for that platform"
+    known = git_states.needed(run, ["linux/arm64"])
+    assert known.unread == {}
+    assert known.unknown.keys() == {(f"{lab.prefix}/two", "linux/arm64")}
+    git(lab, "branch", "--delete", "--force", "old")
+    assert len(gone(lab, "--all")) == 2
+
+
+def push_for_arm(registry: Registry, path: str, tag: str, file: Path) -> None:
+    """An image of nothing that says that it is for another platform, and when it was made, as an older version did."""
+    config = {"os": "linux", "architecture": "arm64", "created": "2026-01-01T00:00:00Z", "tag": tag}
+    labels = {"vllm-swarm.build.fingerprint": "0"}
+    text = json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": []}, "config": {"Labels": labels}}).encode()
+    file.write_bytes(text)
+    digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
+    registry.give_blob(path, digest, file)
+    file.unlink()
+    described = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(text)}
+    manifest = {"schemaVersion": 2, "mediaType": referrers.MANIFEST, "config": described, "layers": []}
+    registry.give_manifest(path, tag, referrers.MANIFEST, json.dumps(manifest).encode())
+
+
+def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path) -> None:
+    from doit_images.share import transfer
+    from tests.share.test_transfer import BOTH, layout, nothing
+
+    registry = Registry(server.address)
+    digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
+    tag, passed = f"in-{'1' * 16}", f"test-{'1' * 32}"
+    transfer.push(registry, "app/auth", [tag], transfer.Whole(digest, digest, tmp_path / "one"), nothing)
+    held = registry_prune._held(registry, "app/auth", tag)
+    assert held is not None
+    assert held.ours
+    assert (held.digest, len(held.children), held.made) == (digest, 2, 0.0)
+    assert {digest, *held.children} <= held.parts.keys()
+    assert registry_prune._held(registry, "app/auth", "in-2") is None
+    assert held.platforms == set(BOTH)
+    nobody, dated = git_states.Needed(), held._replace(made=5.0)
+    assert registry_prune._why("app/auth", [tag], nobody, held, False) == "it does not say how old it is"
+    assert registry_prune._why("app/auth", [tag], nobody, held, True) == ""
+    unsure = git_states.Needed(unknown={("app/auth", BOTH[0]): "nobody can tell"})
+    assert registry_prune._why("app/auth", [tag], unsure, dated, True) == "nobody can tell"
+    assert registry_prune._why("app/auth", [passed], unsure, dated, False) == ""
+    for other in ("in-progress", "in-1", "test-1", "tests", f"in-{'1' * 17}"):
+        assert registry_prune._why("app/auth", [tag, other], nobody, dated, True) == f"it is tagged {other}"
+    theirs = dated._replace(ours=False)
+    assert registry_prune._why("app/auth", [tag], nobody, theirs, True) == "it was not built by these tasks"
+    assert registry_prune._why("app/auth", [passed], nobody, theirs, True) == ""
+
+
+@pytest.mark.parametrize(
+    ("config", "some"),
+    [
+        ({"os": "linux", "architecture": "arm64", "variant": "v8"}, {"linux/arm64"}),
+        ({"os": "unknown", "architecture": "unknown"}, set()),
+        ({"created": "2026-01-01T00:00:00Z"}, set()),
+    ],
+)
+def test_what_is_no_image_is_of_no_platform(config: dict[str, str], some: set[str]) -> None:
+    """Else all branches would be read once more, for a platform that there is not, and attested results stayed."""
+    described = {"digest": f"sha256:{'0' * 64}", "size": 1}
+    registry = SimpleNamespace(
+        raw_manifest=lambda path, reference: json.dumps({"config": described, "layers": []}).encode(),
+        small_blob=lambda path, digest: json.dumps(config).encode(),
+    )
+    held = registry_prune._held(registry, "app/auth", "in-1")
+    assert held is not None
+    assert held.platforms == some
