@@ -38,13 +38,14 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
     it. What is expected to go wrong becomes doit's failure, in one sentence. Whoever reads the output may have seen
     enough, as ``head`` does: that is the end, and no failure."""
     from doit_images.cli.process import current
-    from doit_images.core.base import commands
+    from doit_images.core.base import commands, extras
 
     failure = None
     try:
         try:
-            action = _imported(function) if isinstance(function, str) else function
-            action(current(), *first, **_with_words(task, options))
+            with extras.told():
+                action = _imported(function) if isinstance(function, str) else function
+                action(current(), *first, **_with_words(task, options))
         except UserError as error:
             failure = fail(str(error))
         except commands.Stopped:

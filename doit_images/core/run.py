@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from doit_images.core.around import LocalBase, Parts, Peers
-from doit_images.core.base import command_log, places, platforms, settings
+from doit_images.core.base import command_log, extras, places, platforms, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import CommandStarted, Events
 from doit_images.core.base.references import beside
@@ -235,7 +235,8 @@ class Run:
             return self.resolver.resolve(self.snapshot().platform, lambda ref, some: None, built_on=self.built_on)
 
     def _settled(self, decide: Callable[[], Kept]) -> Kept:
-        return settled(self._lock, decide, lambda wanted: self.peers.results.look(wanted))
+        with extras.told():  # the peers' modules
+            return settled(self._lock, decide, lambda wanted: self.peers.results.look(wanted))
 
     def decide(self, name: str, *, refresh: bool = False) -> Decision:
         """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import tomllib
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from doit.exceptions import TaskFailed
 from doit.task import dict_to_task
 
 from doit_images.cli import action, cache, show, stack
+from doit_images.core.base.extras import EXTRAS
 from tasks import bench
+from tests.conftest import ROOT
 
 PARAMS = [
     {"name": "number", "long": "show", "default": ""},
@@ -69,3 +72,26 @@ def test_an_action_takes_the_options_of_its_task(creator: Any) -> None:
         module, _, name = function.partition(":")
         function = getattr(importlib.import_module(module), name)
     assert options == set(inspect.signature(function).parameters) - {"run"}
+
+
+def test_each_module_of_an_extra_is_one_of_its_distributions() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    listed = {word.split()[0]: extra for extra, words in extras.items() for word in words if "[" not in word}
+    assert listed == EXTRAS
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("redis.retry", "this needs the module redis, which is not installed (pip install 'doit-images[share]')"),
+        ("doit_imags", None),
+    ],
+)
+def test_a_module_that_is_missing(monkeypatch: pytest.MonkeyPatch, module: str, said: str | None) -> None:
+    def needs_it(run: object, task: object = None) -> None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    task = dict_to_task({"name": "look", "actions": [(action.act, [needs_it])]})
+    task.init_options([])
+    failed = task.actions[0].execute()
+    assert failed.message == said if said else "Traceback" in failed.get_msg()

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from doit_images.core.base import commands
+from doit_images.core.base import commands, extras
 from doit_images.core.base.errors import UserError, os_reason
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.base.references import tag_of
@@ -61,7 +61,7 @@ def make(run: Run, name: str, no_cache: bool = False) -> Any:
 
     waits = _waits_for_pruning(run, name)
     try:
-        with run.kept(early.Busy), builds_lock.shared(run, waits):
+        with extras.told(), run.kept(early.Busy), builds_lock.shared(run, waits):
             if not no_cache and _left_out(run, name):
                 run.events.emit(ImageEnded(name, State.LEFT))
             else:
