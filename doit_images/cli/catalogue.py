@@ -55,19 +55,29 @@ TASKS: Mapping[str, Callable[..., Any]] = {
 }
 
 
+def named(prefix: str, names: Mapping[str, str]) -> dict[str, str]:
+    """What each task is called here, by its plain name: as ``names`` says, else with the prefix."""
+    return {plain: names.get(plain) or prefixed(prefix, plain) for plain in TASKS}
+
+
 def loaded(
-    prefix: str,
-    names: Mapping[str, str],
+    here: Mapping[str, str],
     config: Mapping[str, Any],
     base: Callable[[Run], LocalBase | None] | None,
+    beside: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """See ``doit_images.tasks``."""
-    here = {plain: names.get(plain) or prefixed(prefix, plain) for plain in TASKS}
+    """See ``doit_images.tasks``; ``here`` is what ``named`` says."""
+    own = [name.removeprefix("task_") for name in beside if name.startswith("task_")]
+    if taken := sorted({*own} & {*here.values()}):
+        from doit.exceptions import InvalidDodoFile
+
+        raise InvalidDodoFile(f"the task {taken[0]} is there twice: give doit_images.tasks() a prefix")
     others = {plain: other for plain, other in here.items() if other != plain}
     parts = Parts(peers=Machines, names=TaskNames(others))
     process.compose(Parts(parts.peers, base, parts.names) if base else parts)
     found: dict[str, Any] = {f"task_{here[plain]}": creator for plain, creator in TASKS.items()}
-    return {**found, "DOIT_CONFIG": {**configuration.doit_config(), **config}}
+    config = {**beside.get("DOIT_CONFIG", {}), **config}
+    return {**found, "DOIT_CONFIG": configuration.merged(configuration.doit_config(), config, own, here.values())}
 
 
 def prefixed(prefix: str, plain: str) -> str:

@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TextIO
 
 from doit_images.cli import doit_memory, doit_order, process
@@ -20,6 +20,7 @@ from doit_images.core.compose.project import compose_files
 from doit_images.core.run import Run
 from doit_images.ui.reporter import Reporter
 
+_STATE = ("backend", "dep_file", "codec_cls")
 _OBJECTS = 200_000  # so many more before cycles are looked for
 
 
@@ -80,3 +81,33 @@ def doit_config() -> dict[str, Any]:
         "check_file_uptodate": FileChecker,
         "reporter": _Reporter,
     }
+
+
+def merged(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], own: Collection[str], here: Collection[str]
+) -> dict[str, Any]:
+    """``DOIT_CONFIG`` of a project that has one of its own and tasks of its own; ``here`` are
+    our tasks' names.
+
+    Where doit keeps its state is ours, whoever's the rest is: a file of theirs is of another kind, and is to be as it
+    was when we have gone. Their tasks are what ``doit`` runs alone, and run one after the other, as doit does: they may
+    count on that.
+    """
+    chosen = dict(ours)
+    if own:
+        chosen["default_tasks"] = own
+        if not _only_ours(sys.argv, own, here):
+            del chosen["num_process"]
+    return {**chosen, **theirs, **{name: ours[name] for name in _STATE}}
+
+
+def _only_ours(argv: Sequence[str], own: Collection[str], here: Collection[str]) -> bool:
+    """Whether a command line names tasks of ours, and none of the project's own.
+
+    >>> _only_ours(["doit", "-n", "2", "build:web"], ["docs"], ["build"])
+    True
+    >>> _only_ours(["doit", "build", "docs:html"], ["docs"], ["build"]), _only_ours(["doit"], ["docs"], ["build"])
+    (False, False)
+    """
+    words = {word.partition(":")[0] for word in argv[1:]}
+    return not words.isdisjoint(here) and words.isdisjoint(own)

@@ -51,7 +51,7 @@ def images(run: Run, now: float) -> list[Item]:
     for build in past:
         used[build.image_id] = max(used[build.image_id], build.ended)
     rebuild_cost = {build.image_id: build.seconds for build in reversed(past) if build.action == Action.BUILD}
-    repositories = _repositories(run)
+    repositories = repositories_of(run)
     items = []
     for local_image in {local_image.id: local_image for local_image in snapshot.every()}.values():
         if not (INPUT_DIGEST in local_image.labels and _belongs(local_image, repositories, used)):
@@ -83,7 +83,7 @@ def _needed(run: Run) -> dict[str, str]:
 
 def names(run: Run, items: Iterable[Item], now: float) -> list[Item]:
     """The temporary names of killed builds on images that stay: only the name can go."""
-    repositories = _repositories(run)
+    repositories = repositories_of(run)
     left_over = []
     for ref in [ref for item in items if item.needed for ref in item.refs]:
         given = temporary_tag.given(ref)
@@ -194,10 +194,10 @@ def _belongs(local_image: LocalImage, repositories: set[str], used: Mapping[str,
     """Whether an image is this project's: by a name of its own, or, without any name, by being in its history."""
     if not local_image.tags:
         return local_image.id in used
-    return not set(local_image.tags).isdisjoint(_own_names(local_image, repositories))
+    return not set(local_image.tags).isdisjoint(own_names(local_image, repositories))
 
 
-def _repositories(run: Run) -> set[str]:
+def repositories_of(run: Run) -> set[str]:
     """The repositories that hold nothing but this project's images: its own, and those that stand for them where a
     build is told its parents and where images are pushed to."""
     own = {repository(normalise(image.ref)) for image in run.project.images.values()}
@@ -205,7 +205,7 @@ def _repositories(run: Run) -> set[str]:
     return own | {f"{host}/{path_of(name)}" for host in hosts for name in own}
 
 
-def _own_names(local_image: LocalImage, repositories: set[str]) -> list[str]:
+def own_names(local_image: LocalImage, repositories: set[str]) -> list[str]:
     """Those of an image's names that are of use to these tasks alone: those of builds, and those of fingerprints where
     its own is one of them."""
     proven = not repositories.isdisjoint(local_image.proofs)
@@ -220,7 +220,7 @@ def _own_names(local_image: LocalImage, repositories: set[str]) -> list[str]:
 def _in_use(local_image: LocalImage, users: Mapping[str, tuple[str, ...]], repositories: set[str], now: float) -> str:
     if local_image.id in users:
         return f"the container {users[local_image.id][0]} was made from it"
-    own = _own_names(local_image, repositories)
+    own = own_names(local_image, repositories)
     if others := [name for name in local_image.tags if name not in own]:
         return f"it is also called `{others[0]}`"
     given = (when for tag in local_image.tags if (when := temporary_tag.given(tag)) is not None)

@@ -89,10 +89,10 @@ def names(engine: Engine, refs: Iterable[str]) -> Iterator[Repair]:
             yield Repair(wrong, f"take the name {ref} away", partial(engine.untag, ref))
 
 
-def locks(folder: Path) -> Iterator[Repair]:
-    """Our lock files that nobody holds or used for a day."""
+def locks(folder: Path, idle: float = _DAY) -> Iterator[Repair]:
+    """Our lock files that nobody holds, or used for so many seconds."""
     for path in sorted(path for pattern in _LOCKS for path in folder.glob(pattern)):
-        if _old(path) and not leftovers.locked(path):
+        if _old(path, idle) and not leftovers.locked(path):
             yield Repair(f"{path}: nobody has held this lock for a day", f"remove {path}", partial(_unlock, path))
 
 
@@ -121,10 +121,10 @@ def _unlock(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _old(path: Path) -> bool:
-    """Whether it is ours, and nobody wrote to it for a day."""
+def _old(path: Path, idle: float = _DAY) -> bool:
+    """Whether it is ours, and nobody wrote to it for so many seconds."""
     with contextlib.suppress(OSError):
-        return time.time() - path.lstat().st_mtime > _DAY and path.lstat().st_uid == os.geteuid()
+        return time.time() - path.lstat().st_mtime > idle and path.lstat().st_uid == os.geteuid()
     return False
 
 

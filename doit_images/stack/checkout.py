@@ -121,9 +121,10 @@ def pin(run: Run, compose: Compose, images: Mapping[str, Kept]) -> None:
         files.write(path, beside.pinned(plain, images))
 
 
-def forget(choice: Choice) -> None:
-    """Give up the project's own name, or a stack whose checkout is gone: nothing of it is left."""
-    if not choice.beside or not choice.place.there:
+def forget(choice: Choice, *, for_good: bool = False) -> None:
+    """Give up the project's own name, or a stack whose checkout is gone, or this one ``for_good``: nothing of it is
+    left."""
+    if for_good or not choice.beside or not choice.place.there:
         with contextlib.suppress(OSError):
             _entry(choice).unlink()
 

@@ -126,16 +126,17 @@ def init(settings: Settings, folder: Path, environ: Mapping[str, str], place: Pa
     """Make, adopt or leave alone the dedicated builder, boot it, and say in one sentence which it was. ``UserError``
     when a setting or ``buildkitd.toml`` is wrong, and when the builder does not come up."""
     made = recipe(settings, place)
-    known = state(folder).get("digest")
+    before = state(folder)
+    known, ours = before.get("digest"), bool(before.get("ours"))
     there = inspect(made.name, environ)
     if there is None:
         done = "made"
     elif known is None and there.get("Driver") == made.driver:
         # Made by hand or by another checkout; what it was made from is not known.
-        _keep(folder, made, _boot(made, environ))
+        _keep(folder, made, _boot(made, environ), ours=False)
         return f"adopted the builder {made.name!r} ({made.driver}) that was there"
     elif known == made.digest:
-        _keep(folder, made, _boot(made, environ))
+        _keep(folder, made, _boot(made, environ), ours)
         return f"the builder {made.name!r} ({made.driver}) is as declared"
     else:
         done = "made again, because its settings changed,"
@@ -144,7 +145,7 @@ def init(settings: Settings, folder: Path, environ: Mapping[str, str], place: Pa
         _run(["docker", "buildx", "rm", *keep, made.name], environ)
     for command in create_argv(made):
         _run(command, environ)
-    _keep(folder, made, _boot(made, environ))
+    _keep(folder, made, _boot(made, environ), ours=True)
     count = len(made.nodes)
     return f"{done} the builder {made.name!r} ({made.driver}, {count} node{'s' * (count > 1)})"
 
@@ -175,8 +176,14 @@ def platforms(settings: Settings, folder: Path, engine: str) -> tuple[str, ...]:
     return tuple(known.get("platforms") or ()) or (engine,)
 
 
-def _keep(folder: Path, made: Recipe, native: list[str]) -> None:
-    memory.remember(_state(folder), {"name": made.name, "digest": made.digest, "platforms": native})
+def _keep(folder: Path, made: Recipe, native: list[str], ours: bool) -> None:
+    content = {"name": made.name, "digest": made.digest, "platforms": native, "ours": ours}
+    memory.remember(_state(folder), content)
+
+
+def remove(name: str, environ: Mapping[str, str]) -> None:
+    """Remove a builder with its cache. Raises ``UserError``."""
+    _run(["docker", "buildx", "rm", name], environ)
 
 
 def _boot(made: Recipe, environ: Mapping[str, str]) -> list[str]:
@@ -259,5 +266,6 @@ def _state(folder: Path) -> Path:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """What was made here last: the name and the digest; empty if nothing was."""
+    """What was made here last: the name and the digest, and whether it is ``ours`` or was there; empty if nothing
+    was."""
     return memory.recall(_state(folder)) or {}

@@ -41,9 +41,8 @@ def register(folder: Path) -> None:
 def needs(own: Path) -> Iterator[tuple[str, Path]]:
     """The images that other projects than the one with the folder ``own`` need, by the reference under which they are
     kept, each with the folder of that project."""
-    for path in sorted(_registry().glob("*")):
+    for path, folder in entries():
         with contextlib.suppress(OSError, ValueError):
-            folder = Path(os.fsdecode(path.read_bytes()))
             if _age(path) > _FORGOTTEN and (not folder.is_dir() or gone(folder)):
                 path.unlink()
             elif folder != own:
@@ -51,6 +50,13 @@ def needs(own: Path) -> Iterator[tuple[str, Path]]:
                     known = record.read(folder, kept.stem)
                     if known:
                         yield tag_of(known.ref, known.fingerprint), folder
+
+
+def entries() -> Iterator[tuple[Path, Path]]:
+    """All that is written down: the file, and the folder of a project in a ``.doit-images`` of this user's."""
+    for path in sorted(_registry().glob("*")):
+        with contextlib.suppress(OSError, ValueError):
+            yield path, Path(os.fsdecode(path.read_bytes()))
 
 
 def gone(folder: Path) -> bool:

@@ -1,0 +1,1 @@
+"""Taking the package into a project, and out of it again."""

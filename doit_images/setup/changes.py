@@ -1,0 +1,68 @@
+"""What is to be written into a project, and taken out of it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from doit_images.core.base import files
+from doit_images.core.base.errors import UserError
+
+
+class Change(NamedTuple):
+    """A file that is to have another text: None for one that is not there, or is to go."""
+
+    path: Path
+    before: str | None
+    after: str | None
+    mode: int = 0o666
+
+    def lines(self) -> list[str]:
+        """The lines that come or go, as a diff shows them."""
+        import difflib
+
+        before, after = ((text or "").splitlines() for text in (self.before, self.after))
+        diff = difflib.unified_diff(before, after, n=0, lineterm="")
+        return [line for line in diff if not line.startswith(("---", "+++", "@@"))]
+
+    def write(self) -> None:
+        """Let the file have that text; ``mode`` is for a new one. ``OSError`` or ``UserError`` where it cannot."""
+        if self.after is None:
+            self.path.unlink()
+        elif self.before is None:
+            files.write(self.path, self.after, self.mode)
+        else:  # which may be a link, and has rights of its own
+            self.path.write_bytes(self.after.encode())
+
+
+def read(path: Path) -> str | None:
+    """The text of a file as it is, line ends too; None if it is not there. ``UserError`` for one that is no text."""
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise UserError("this is no text in UTF-8", where=str(path), remedy="see docs/adopting.md") from None
+
+
+def cut(path: Path, without: Callable[[str], str]) -> Iterable[Change]:
+    """What takes our lines out of a file; the file goes where nothing else was in it."""
+    before = read(path)
+    after = before and without(before)
+    if before and after != before:
+        yield Change(path, before, after or None)
+
+
+def told(changes: Iterable[Change], folder: Path, whole: int = 20) -> str:
+    """The changes in words, with their lines; of a long file only how many."""
+    import os
+
+    said = []
+    for change in changes:
+        lines = change.lines()
+        name = os.path.relpath(change.path, folder)
+        what = "goes" if change.after is None else "new" if change.before is None else "changed"
+        said.append(f"{name}: {what}, {len(lines)} line{'s' * (len(lines) != 1)}")
+        said += [f"    {line}" for line in lines if len(lines) <= whole]
+    return "\n".join(said)
