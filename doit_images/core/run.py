@@ -213,7 +213,8 @@ class Run:
         before = self._decisions
         decided = self._settled(self._all)
         if decided is not before and self.settings.redis_url:
-            self.expected.learn(decided, self.peers.seconds)
+            with extras.told():
+                self.expected.learn(decided, self.peers.seconds)
         return decided
 
     def _all(self) -> dict[str, Decision]:

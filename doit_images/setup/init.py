@@ -74,7 +74,7 @@ def _need_compose_file(folder: Path) -> None:
         str(path.relative_to(folder)) for deep in _BELOW for name in names for path in folder.glob(deep + name)
     )
     remedy = f"there is {', '.join(below)}: run it in such a folder, or name it in COMPOSE_FILE" if below else ""
-    raise UserError("there is no Compose file", where=str(missing[0]), remedy=remedy or "see COMPOSE_FILE")
+    raise UserError("there is no Compose file", where=str(folder), remedy=remedy or "see COMPOSE_FILE")
 
 
 def _dodo(path: Path, prefix: str | None) -> Iterator[Change]:
@@ -171,7 +171,7 @@ def _wanted(how: str) -> str:
 def _ignored(folder: Path) -> Iterator[Change]:
     """What Python compiles of a dodo file, where git would show it."""
     inside = commands.answer(["git", "-C", str(folder), "rev-parse", "--is-inside-work-tree"])
-    if inside and not commands.answer(["git", "-C", str(folder), "check-ignore", f"{_COMPILED}x"]):
+    if inside and not commands.answer(["git", "-C", str(folder), "check-ignore", f"{_COMPILED}dodo.pyc"]):
         path = folder / ".gitignore"
         text = read(path)
         yield Change(path, text, lines.ignored(text or "", _COMPILED))

@@ -21,12 +21,15 @@ def remove(folder: Path, dry_run: bool, yes: bool) -> None:
     the end where something could not go."""
     run = Run(root=folder)
     changes = list(_changes(folder))
+    if not changes and not machine.common_of(run).is_dir():
+        print("nothing of doit-images is here")
+        return
     things, stays = _things(run)
     if any(change.path.name == DODO and change.after is None for change in changes):
         things += [Thing(f"the file {path}", path.unlink) for path in (folder / "__pycache__").glob("dodo.*.pyc")]
     said = [*filter(None, [told(changes, folder)]), *(f"{thing.what}: goes" for thing in things), *stays]
-    print("\n".join(said) or "nothing of doit-images is here")
-    if dry_run or not (changes or things):
+    print("\n".join(said))
+    if dry_run:
         return
     if not yes:
         confirm()
