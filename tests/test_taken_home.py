@@ -25,7 +25,6 @@ from tests.owners import own
 
 UV = Path(sys.executable).with_name("uv")
 NEWER = "0.999.0"
-IMAGE = own("home-")
 
 
 def ran(*argv: str | Path, cwd: Path = ROOT, **environ: str) -> str:
@@ -101,14 +100,26 @@ def test_the_package_holds_its_data(venv: Path) -> None:
     assert (here / "setup/doitw").read_text() == (ROOT / "doitw").read_text()
 
 
+def names(image: str) -> list[str]:
+    """The names in the engine that begin so."""
+    listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+    return sorted(name for name in listed if name.startswith(image))
+
+
+def forget(image: str) -> None:
+    for name in names(image):
+        docker("image", "rm", "--force", name)
+
+
 @pytest.fixture
 def small(tmp_path: Path, engine: None) -> Iterator[Path]:
     """A project that has taken the package in, with one image."""
-    (tmp_path / "compose.yml").write_text(f"services: {{app: {{image: {IMAGE}, build: .}}}}\n")
+    image = own("home-")
+    (tmp_path / "compose.yml").write_text(f"services: {{app: {{image: {image}, build: .}}}}\n")
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     (tmp_path / "dodo.py").write_text(lines.dodo(None, ""))
     yield tmp_path
-    subprocess.run(["docker", "image", "rm", "--force", f"{IMAGE}:latest"], capture_output=True)
+    forget(image)
 
 
 @pytest.mark.parametrize(
@@ -275,6 +286,12 @@ def test_a_folder_without_a_compose_file_is_told_where_there_is_one(tmp_path: Pa
         init.init(tmp_path, False, None, True)
 
 
+def test_a_prefix_is_one_of_names(tmp_path: Path) -> None:
+    texts(tmp_path, {})
+    with pytest.raises(UserError, match=r"'x-' is no prefix of names \(lower-case letters"):
+        init.init(tmp_path, False, "x-", True)
+
+
 # ---- the wrapper
 
 
@@ -325,12 +342,12 @@ def test_what_others_need_and_what_are_data_stay(
         assert builder not in ran("docker", "buildx", "ls")
     finally:
         subprocess.run(["docker", "buildx", "rm", builder], capture_output=True)
-    assert f"{IMAGE}:in-" not in said, "the other checkout needs it"
+    assert ":in-" not in said, "the other checkout needs it"
     assert sorted(path.name for path in small.rglob("*")) == [
         ".doit-images", ".gitignore", "Dockerfile", "backups", "compose.yml", "data",
     ]  # fmt: skip
     said = ran(venv, "-m", "doit_images", "remove", "--yes", cwd=other, XDG_STATE_HOME=str(state))
-    assert f"{IMAGE}:in-" in said
+    assert ":in-" in said
     assert not list(state.iterdir())
     assert "nothing of doit-images" in ran(venv, "-m", "doit_images", "remove", cwd=other.parent)
 
@@ -420,7 +437,7 @@ class Home:
 
     def __init__(self, root: Path, project: Foreign, python: Path) -> None:
         self.root, self.project, self.python = root, project, python
-        self.image = f"{IMAGE}-{root.name}"
+        self.image = own("home-")
         self.environ = {"XDG_STATE_HOME": str(root.with_name(f"{root.name}-state")), "NO_COLOR": "1"}
         for name, text in project.files.items():
             path = root / name
@@ -484,11 +501,6 @@ class Home:
         self.git("reset", "--quiet")
         return sum(int(came) for came, _, _ in numbers)
 
-    def names(self) -> list[str]:
-        """The names of its images in the engine."""
-        listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
-        return sorted(name for name in listed if name.startswith(self.image))
-
 
 @pytest.fixture(params=PROJECTS)
 def home(
@@ -511,8 +523,7 @@ def home(
         indexed(UV, "sync", "--quiet", cwd=root)
         home.commit()
     yield home
-    for name in home.names():
-        docker("image", "rm", "--force", name)
+    forget(home.image)
 
 
 def written(venv: Path) -> dict[str, tuple[int, int]]:
@@ -546,7 +557,7 @@ def test_a_project_takes_it_in_and_out(home: Home, newer: Path) -> None:
     home.sync(newer)
     assert home.run("doit_images", "--version").strip() == NEWER
     assert home.actions() == {"fresh"}
-    assert any(":in-" in name for name in home.names())
+    assert any(":in-" in name for name in names(home.image))
     removed(home)
 
 
@@ -580,5 +591,5 @@ def removed(home: Home) -> None:
     assert not home.git("status", "--porcelain"), home.git("diff")
     assert not list(home.root.rglob(".doit-images"))
     assert not list(Path(home.environ["XDG_STATE_HOME"]).glob("*"))
-    assert home.names(), "what is built stays"
-    assert not [name for name in home.names() if ":in-" in name]
+    assert names(home.image), "what is built stays"
+    assert not [name for name in names(home.image) if ":in-" in name]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata, resources
@@ -35,6 +36,8 @@ def init(folder: Path, wrapper: bool, prefix: str | None, dry_run: bool) -> None
     """Say what is written into the project of this folder and write it; then show the plan of its images. Twice, it
     writes nothing. Raises ``UserError``."""
     _need_compose_file(folder)
+    if prefix and not re.fullmatch(r"[a-z_][a-z0-9_]*", prefix):
+        raise UserError(f"{prefix!r} is no prefix of names", remedy="lower-case letters, digits and _, such as docker_")
     changes = list(planned(folder, wrapper, prefix))
     print(told(changes, folder) or "everything is there already: nothing to write")
     if dry_run:
@@ -116,8 +119,6 @@ def _tasks(path: Path) -> set[str]:
 
 def _prefix_of(path: Path) -> str:
     """The prefix that stands in a dodo file."""
-    import re
-
     found = re.search(r"tasks\(.*?prefix=[\"'](\w*)[\"']", read(path) or "")
     return found[1] if found else ""
 
