@@ -6,6 +6,7 @@ the plain names that the tasks have in other projects.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 from doit_images.cli import stack
@@ -40,5 +41,7 @@ def task_rebuild() -> Iterator[Task]:
 
 def _as(plain: str) -> Iterator[Task]:
     yield {"name": None, "doc": f"as {NAMES[plain]}", "task_dep": [NAMES[plain]]}
-    for image in declared_images()[0]:
-        yield {"name": image, "actions": None, "task_dep": [f"{NAMES[plain]}:{image}"]}
+    # Hundreds of images have no second task each in a run that names none of these.
+    if any(word.startswith(f"{plain}:") for word in sys.argv[1:]):
+        for image in declared_images()[0]:
+            yield {"name": image, "actions": None, "task_dep": [f"{NAMES[plain]}:{image}"]}

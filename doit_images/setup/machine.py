@@ -18,7 +18,7 @@ from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.references import repository
 from doit_images.core.buildkit import builder
 from doit_images.core.engine.client import normalise
-from doit_images.core.engine.containers import Containers
+from doit_images.stack.containers import Containers
 from doit_images.core.engine.labels import INPUT_DIGEST
 from doit_images.core.planning import checkouts, record
 from doit_images.core.run import Run
