@@ -26,6 +26,7 @@ def task_base_image() -> Task | None:
         "targets": sorted(str(tar) for tar in (ROOT / FOLDER).glob("rootfs*.tar")),
         "file_dep": [str(ROOT / PACKAGES)],
         "clean": True,
+        "meta": {"quiet": True},  # it says itself what it does, if anything
         "io": {"capture": False},
     }
 

@@ -77,6 +77,8 @@ def task_lint() -> Iterator[Task]:
         "shellcheck": [
             "shellcheck",
             "doitw",
+            "--shell=sh",
+            "doit_images/ui/templates/completion.sh",
             *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docker/**/*.sh")),
         ],
         "actionlint": ["actionlint", "-shellcheck=", *sorted(map(str, Path(".github/workflows").glob("*.yml")))],

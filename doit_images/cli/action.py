@@ -43,9 +43,15 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
     failure = None
     try:
         try:
-            with extras.told():
-                action = _imported(function) if isinstance(function, str) else function
-                action(current(), *first, **_with_words(task, options))
+            options = _with_words(task, options)
+            if options.pop("--help", False):
+                from doit_images.cli import help
+
+                print(help.of_task(task, {}))
+            else:
+                with extras.told():
+                    action = _imported(function) if isinstance(function, str) else function
+                    action(current(), *first, **options)
         except UserError as error:
             failure = fail(str(error))
         except commands.Stopped:
@@ -78,12 +84,14 @@ def _with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     if task.params:
         from doit.cmdparse import CmdOption, CmdParseError, TaskParse
 
-        parser = TaskParse([CmdOption(option) for option in task.params])
+        from doit_images.cli.options import HELP, wrong_option
+
+        parser = TaskParse([CmdOption(option) for option in (*task.params, HELP)])
         while words:
             try:
                 values, words = parser.parse_only(words, values)
             except CmdParseError as error:
-                raise UserError(f"{task.name}: {error.__context__}", remedy=f"see `doit help {task.name}`") from None
+                raise UserError(wrong_option(task.name, task.params, error)) from None
             names += words[:1]
             del words[:1]
     return {**values, task.pos_arg: names + words}

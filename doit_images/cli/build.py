@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from doit_images.cli.action import Task, act, fail
+from doit_images.cli.action import Task, act, fail, quiet
 from doit_images.cli.process import current, names
 from doit_images.core.base.errors import UserError
+from doit_images.core.compose.project import NO_IMAGES
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning import checkouts, forecast, record
 from doit_images.core.run import Run
@@ -84,6 +85,9 @@ def task_build() -> Iterator[Task]:
     if failing:
         yield failing
         return
+    if not declared and not of_a_commit(sys.argv):
+        says = quiet(_say_that_there_are_none)
+        yield {**says, "name": "nothing", "doc": "say that there is nothing to build"}
     run = current()
     folder = run.folder
     order = _longest_path_first(declared, run)
@@ -137,6 +141,10 @@ def _early_stages(declared: Mapping[str, ImageInputs], run: Run) -> Iterator[Tas
             "meta": {"quiet": True},
             "io": {"capture": False},
         }
+
+
+def _say_that_there_are_none(run: Run) -> None:
+    run.events.say(NO_IMAGES)
 
 
 def task_build_base() -> Iterator[Task]:

@@ -81,6 +81,11 @@ def task_images() -> Task:
     return quiet("doit_images.ui.images_view:show", as_json, lock, kustomize)
 
 
+def task_completion() -> Task:
+    """Print what lets a shell complete tasks, options, images and services: bash|zsh|fish"""
+    return quiet("doit_images.cli.completion:script", words="words")
+
+
 def task_doctor() -> Task:
     """Say whether this machine can build, and what would make it better: [--fix [--yes]] [--json]"""
     fix = option("fix", False, "put in order what is damaged or left over and nobody can miss")

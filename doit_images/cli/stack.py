@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from doit_images.cli import doit_control
 from doit_images.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, quiet
 from doit_images.cli.process import base_task, current, names
 
 _NEED_ENV = ("_env_file", "up", "dev", "restore")
+_ONLY_ASK = ("--help", "-h", "--dry-run")
 _RUN_NOTHING = {"clean", "dumpdb", "forget", "help", "ignore", "info", "list", "reset-dep", "tabcompletion"}
 
 
@@ -18,14 +20,17 @@ def task__env_file() -> Task:
 
 
 def needs_env_file(argv: Sequence[str]) -> bool:
-    """Whether a command line runs a task that needs ``.env``.
+    """Whether a command line runs a task that needs ``.env``, and does not only ask about it.
 
     >>> needs_env_file(["doit", "-n", "2", "up"]), needs_env_file(["doit", "run", "restore", "x"])
     (True, True)
-    >>> needs_env_file(["doit", "list", "up"]), needs_env_file(["doit", "plan"])
-    (False, False)
+    >>> needs_env_file(["doit", "list", "up"]), needs_env_file(["doit", "plan"]), needs_env_file(["doit", "up", "-h"])
+    (False, False, False)
     """
-    return not set(map(names(), _NEED_ENV)).isdisjoint(argv[1:]) and argv[1] not in _RUN_NOTHING
+    words = set(argv[1:])
+    if words.isdisjoint(map(names(), _NEED_ENV)):
+        return False
+    return argv[1] not in _RUN_NOTHING and words.isdisjoint(_ONLY_ASK)
 
 
 def _ready() -> list[str]:
@@ -114,5 +119,5 @@ def shown(function: str, /, *first: Any, task: Any, **options: Any) -> Any:
     """Act, with what happens to the stack shown."""
     from doit_images.ui.health_view import StackView
 
-    current().events.listen(StackView().heard)
+    current().events.listen(StackView(quiet=doit_control.is_quiet()).heard)
     return act(function, *first, task=task, **options)

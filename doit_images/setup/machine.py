@@ -18,12 +18,12 @@ from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.references import repository
 from doit_images.core.buildkit import builder
 from doit_images.core.engine.client import normalise
-from doit_images.stack.containers import Containers
 from doit_images.core.engine.labels import INPUT_DIGEST
 from doit_images.core.planning import checkouts, record
 from doit_images.core.run import Run
 from doit_images.pruning import disk_usage, repairs
 from doit_images.stack import checkout
+from doit_images.stack.containers import Containers
 
 _BACKUPS = "backups"
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from doit_images.core.base import commands
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, meant
 from doit_images.core.base.process import Process
 from doit_images.core.compose.stack import Compose, logs_argv
 from doit_images.core.run import Run
@@ -25,7 +25,7 @@ def logs(run: Run, services: Sequence[str], follow: bool, tail: str, since: str)
     known = known_services(compose)
     for name in services:
         if name not in known:
-            raise UserError(f"no service is called {name!r}", remedy=f"there are {', '.join(known)}")
+            raise UserError(f"no service is called {name!r}", remedy=meant(name, known))
     color = sys.stdout.isatty()
     argv = logs_argv(compose, services, follow=follow, tail=tail, since=since, color=color)
     with commands.start(argv, cwd=compose.directory, env=compose.env) as process:

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 
 from doit_images.core.base import commands
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, meant
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.run import Run
 from doit_images.stack import one_container
@@ -54,7 +54,7 @@ def _running(run: Run, service: str) -> Container:
         if container.running:
             return container
     if not there and service not in (known := known_services(compose)):
-        raise UserError(f"no service is called {service!r}", remedy=f"there are {', '.join(known)}")
+        raise UserError(f"no service is called {service!r}", remedy=meant(service, known))
     raise UserError(f"{service} does not run", remedy="doit up")
 
 

@@ -43,13 +43,15 @@ class Board:
         live: bool | None = None,
         workers: Callable[[], int] = lambda: 1,
         names: TaskNames = PLAIN,
+        quiet: bool = False,
     ) -> None:
         """``stream`` writes text to people (default: standard error); ``live``: is that a terminal to draw on?
-        ``workers`` says how many images can be worked on at once; ``names`` what tasks are called here."""
-        self.workers, self._names = workers, names
+        ``workers`` says how many images can be worked on at once; ``names`` what tasks are called here; ``quiet``
+        whether only what fails is said."""
+        self.workers, self._names, self._quiet = workers, names, quiet
         self._lock = threading.RLock()
         self._stream = stream or _to_stderr
-        self._live = live
+        self._live = False if quiet else live
         self._view: Live | None = None
         self._paused = 0
         self.rows: dict[str, Row] = {}
@@ -160,11 +162,14 @@ class Board:
             row.ended, row.cause = row.ended or time.monotonic(), cause
             if text and not row.reported:
                 row.reported = True
-                self.say(text)
+                self.say(text, needed=True)
 
-    def say(self, text: str) -> None:
-        """Show text to people, as one contiguous block, above the live board if there is one."""
+    def say(self, text: str, needed: bool = False) -> None:
+        """Show text to people, as one contiguous block, above the live board if there is one; unless it is ``needed``
+        not to those who want it quiet."""
         with self._lock:
+            if self._quiet and not needed:
+                return
             if self._view is not None:
                 from doit_images.ui.live import print_above
 

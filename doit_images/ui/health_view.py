@@ -20,14 +20,15 @@ _COLOURS = {Health.READY: "green", Health.WAITING: "yellow", Health.FAILED: "red
 class StackView:
     """Hears the events of a stack and shows them."""
 
-    def __init__(self) -> None:
-        self._open = contextlib.ExitStack()
+    def __init__(self, quiet: bool = False) -> None:
+        """``quiet``: show only what is asked for."""
+        self._quiet, self._open = quiet, contextlib.ExitStack()
         self._view: HealthView | None = None
 
     def heard(self, event: object) -> None:
         """An event of the run (``stack.events``)."""
         match event:
-            case WaitBegan(live):
+            case WaitBegan(live) if not self._quiet:
                 self._view = self._open.enter_context(shown(live=None if live else False))
             case HealthChecked(verdicts, seconds) if self._view:
                 self._view.show(verdicts, seconds)

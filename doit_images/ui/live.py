@@ -7,13 +7,17 @@ one line above the board and vanish from it.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.control import Control
 from rich.live import Live
+from rich.live_render import LiveRender
+from rich.segment import Segment
 from rich.text import Text
 
 from doit_images.core.base.formatting import cut, seconds_text
@@ -28,13 +32,15 @@ if TYPE_CHECKING:
 HERTZ = 5
 """How often a second it is drawn."""
 
+# Set in terminals that cut a line off instead: xterm, GNU screen.
+_CUT_OFF = ("XTERM_VERSION", "STY")
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SPINNER_ASCII = "|/-\\"
 
 
 def on_terminal(picture: RenderableType) -> Live:
     """What draws a picture on standard error some times a second, and takes it away at the end."""
-    return Live(
+    live = Live(
         picture,
         console=Console(file=sys.stderr, highlight=False),
         refresh_per_second=HERTZ,
@@ -42,6 +48,37 @@ def on_terminal(picture: RenderableType) -> Live:
         redirect_stdout=False,
         redirect_stderr=False,
     )
+    if not any(os.environ.get(name) for name in _CUT_OFF):
+        live._live_render = _Drawn(live.console)
+    return live
+
+
+class _Drawn(LiveRender):
+    """What is on the terminal. One that is made narrower wraps its lines, which rich, going back up, does not count."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__("")
+        self._console, self._widths = console, [0]
+
+    def position_cursor(self) -> Control:
+        """What leads to the beginning of the drawing, to draw again."""
+        self._count_rows()
+        return super().position_cursor()
+
+    def restore_cursor(self) -> Control:
+        """What takes the drawing away."""
+        self._count_rows()
+        return super().restore_cursor()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Rich asks what to draw."""
+        segments = [one for one in super().__rich_console__(console, options) if isinstance(one, Segment)]
+        self._widths = [Segment.get_line_length(line) for line in Segment.split_lines(segments)]
+        yield from segments
+
+    def _count_rows(self) -> None:
+        if self._shape is not None:
+            self._shape = (self._shape[0], sum(max(1, -(-width // self._console.width)) for width in self._widths))
 
 
 def print_above(live: Live, text: str) -> None:

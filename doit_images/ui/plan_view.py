@@ -13,7 +13,7 @@ from doit_images.ci.testing.planned import Planned
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError, printable
 from doit_images.core.base.settings import CacheBackend
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.project import NO_IMAGES, Image
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
@@ -195,11 +195,12 @@ def print_table(plan: Plan) -> None:
         built_for = [", ".join(decision.inputs.platforms)] * told
         drawn.add_row(name, Text(decision.action, _COLOURS[decision.action]), *built_for, Text(why), known)
     console = Output()
+    if not plan.decisions:
+        console.print(NO_IMAGES)
+        return
     console.print(drawn)
     stale = sum(decision.stale for decision in plan.decisions.values())
-    if not plan.decisions:
-        console.print("no service of this project has a `build:` section")
-    elif not stale:
+    if not stale:
         console.print(f"\nnothing to do: all {len(plan.decisions)} images are fresh")
     elif plan.wall is not None:
         console.print(f"\nabout {plan.wall:.0f} s with {plan.workers} workers")

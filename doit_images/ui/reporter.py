@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from doit_images.core.base import commands
-from doit_images.core.base.formatting import seconds_text
+from doit_images.core.base.formatting import seconds_text, without_usage
 from doit_images.core.building.state import State
 from doit_images.core.run import Run
 from doit_images.ui.board import Board
@@ -34,17 +34,19 @@ class Reporter:
     desc = "images as a live board on a terminal, as lines elsewhere"
 
     def __init__(self, outstream: TextIO, options: Mapping[str, Any], run: Run) -> None:
-        """``outstream`` is doit's ``--output-file``, used only when it is one; ``options`` are not. ``run`` is what is
-        shown."""
+        """``outstream`` is doit's ``--output-file``, used only when it is one; of ``options`` only ``quiet`` is, for
+        those who want to hear nothing but what fails. ``run`` is what is shown."""
         run.count_workers = _workers
         self._run = run
-        self._board = Board(workers=lambda: run.workers, names=run.parts.names)
+        self._board = Board(workers=lambda: run.workers, names=run.parts.names, quiet=bool(options.get("quiet")))
         run.events.listen(self._board.heard)
         if outstream is not sys.stdout:
             self._board.redirect(_writer(outstream))
         self._began = time.monotonic()
         self._asked: set[str] = set()
         self._failed: dict[str, str] = {}
+        self._others: list[str] = []
+        self._told: set[str] = set()
         self._aborted: list[str] = []
 
     def initialize(self, tasks: Mapping[str, Task], selected: Sequence[str]) -> None:
@@ -58,7 +60,7 @@ class Reporter:
             if task.name not in seen:
                 seen[task.name] = task
                 waiting.extend(tasks[name] for name in (*task.task_dep, *task.setup_tasks) if name in tasks)
-        self._run.wanted = frozenset(_wanted(tasks, selected))
+        self._run.wanted = frozenset(wanted(tasks, selected))
         self._board.expect(
             {
                 image: [parent for name in task.task_dep if (parent := _image(tasks.get(name)))]
@@ -77,7 +79,8 @@ class Reporter:
             self._board.verbose = self._board.shows_commands
         elif _visible(task):
             self._board.pause()
-            self._board.say(f".  {task.title()}")
+            if not (task.name in self._asked and not task.io.capture):  # who asked for it knows, and it talks itself
+                self._board.say(f"{task.title()}: {without_usage(task.doc)}" if task.doc else f".  {task.title()}")
 
     def add_success(self, task: Task) -> None:
         """A task is done."""
@@ -110,21 +113,25 @@ class Reporter:
             if image:
                 self._board.fail(image, "", State.BLOCKED, cause=root)
             elif _visible(task):
-                self._board.say(f"!! {task.title()}: not run, `{root}` failed")
+                self._board.say(f"!! {task.title()}: not run, `{root}` failed", needed=True)
             return
         self._failed[task.name] = image or task.name
         text = sentence(fail) if fail.report else ""
+        if text in self._told:  # another failed of the same
+            text = ""
+        self._told.add(text)
         if image:
             self._board.fail(image, text)
             return
         if _visible(task) and task.executed:
             self._board.resume()
+        self._others.append(task.name)
         if text:
-            self._board.say(f"!! {task.title()} failed: {text}" if _visible(task) else text)
+            self._board.say(f"!! {task.title()} failed: {text}" if _visible(task) else text, needed=True)
 
     def cleanup_error(self, exception: BaseFail) -> None:
         """A teardown failed."""
-        self._board.say(sentence(exception))
+        self._board.say(sentence(exception), needed=True)
 
     def runtime_error(self, msg: str) -> None:
         """Doit itself cannot go on."""
@@ -137,12 +144,12 @@ class Reporter:
         """The run is over, well or badly or by Ctrl-C: clear the terminal and say what came of it."""
         self._board.pause()
         interrupted = sys.exc_info()[0] is not None
-        line = summary(self._board, time.monotonic() - self._began)
+        line = summary(self._board, time.monotonic() - self._began, self._others)
         for text in [*self._aborted, *([line] if line else [])]:
-            self._board.say(f"interrupted: {text}" if interrupted else text)
+            self._board.say(f"interrupted: {text}" if interrupted else text, needed=interrupted or bool(self._failed))
 
 
-def _wanted(tasks: Mapping[str, Task], selected: Sequence[str]) -> Iterator[str]:
+def wanted(tasks: Mapping[str, Task], selected: Sequence[str]) -> Iterator[str]:
     """The images that are asked for: those of the selected tasks and of what these group, not what images need."""
     seen: set[str] = set()
     waiting = list(selected)
@@ -157,15 +164,16 @@ def _wanted(tasks: Mapping[str, Task], selected: Sequence[str]) -> Iterator[str]
             waiting.extend((*tasks[name].task_dep, *tasks[name].setup_tasks))
 
 
-def summary(shown: Board, seconds: float) -> str:
-    """The last line of a run: how many images ended how, and what was not built because of whom."""
+def summary(shown: Board, seconds: float, others: Sequence[str] = ()) -> str:
+    """The last line of a run: how many images ended how, what was not built because of whom, and which ``others``
+    failed; none after the failure of one of these if nothing was built."""
     rows = list(shown.rows.values())
     counts = {state: sum(row.state == state for row in rows) for state in (State.BUILT, State.RETAGGED, State.PULLED)}
     fresh = sum(row.state == State.FRESH for row in rows)
     bad = {state: [row for row in rows if row.state == state] for state in BAD}
     unfinished = sum(row.state == State.RUNNING for row in rows)
     if not any(counts.values()) and not any(bad.values()) and not unfinished:
-        return f"{fresh} image{'s' * (fresh != 1)} fresh" if fresh else ""
+        return f"{fresh} image{'s' * (fresh != 1)} fresh" if fresh and not others else ""
     parts = [f"{count} {state}" for state, count in counts.items() if count]
     parts += [f"{fresh} fresh"] if fresh else []
     words = {State.FAILED: "failed", State.INPUTS_CHANGED: "changed while built", State.CANCELLED: "cancelled"}
@@ -174,6 +182,7 @@ def summary(shown: Board, seconds: float) -> str:
     for cause in dict.fromkeys(row.cause for row in bad[State.BLOCKED]):
         blocked = [row for row in bad[State.BLOCKED] if row.cause == cause]
         parts.append(f"{len(blocked)} not built ({_names(blocked)}: `{cause}` failed)")
+    parts += [f"`{name}` failed" for name in others]
     return f"{', '.join(parts)}, in {seconds_text(seconds)}"
 
 

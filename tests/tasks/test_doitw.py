@@ -23,9 +23,7 @@ BASE = f"{own('doitw-')}:1"
 # Says how it was called; `exec` in doitw must hand over everything as it was.
 PROGRAM = """\
 import os, sys
-
-def main():
-    print(os.getcwd(), os.environ.get("COMPOSE_FILE", "-"), *(f"<{word}>" for word in sys.argv[1:]))
+print(os.getcwd(), os.environ.get("COMPOSE_FILE", "-"), *(f"<{word}>" for word in sys.argv[1:]))
 """
 
 
@@ -34,10 +32,9 @@ def wheel(folder: Path, version: str) -> Path:
     path = folder / f"doit-{version}-py3-none-any.whl"
     info = f"doit-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("doit.py", PROGRAM)
+        archive.writestr("doit_images/cli.py", PROGRAM)
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: doit\nVersion: {version}\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/entry_points.txt", "[console_scripts]\ndoit = doit:main\n")
         archive.writestr(f"{info}/RECORD", "")
     return path
 
@@ -75,7 +72,7 @@ def empty(first: tuple[Path, object], tmp_path_factory: pytest.TempPathFactory) 
     """That environment as it was before anything was installed into it."""
     folder = tmp_path_factory.mktemp("empty") / "venv"
     shutil.copytree(first[0] / ".venv", folder, symlinks=True)
-    for path in (*folder.glob("lib/*/site-packages/doit*"), folder / "bin/doit", folder / "requirements.txt"):
+    for path in (*folder.glob("lib/*/site-packages/doit*"), folder / "requirements.txt", folder / "made-with"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     return folder
 
@@ -165,6 +162,20 @@ def test_an_environment_that_was_not_finished_or_whose_python_is_gone_is_made_ag
     done = run(repo, "list")
     assert done.returncode == 0, done.stderr
     assert version(repo) == "doit-1.0.dist-info"
+
+
+def test_an_environment_that_is_a_link_is_another_s_and_stays_as_it_is(repo: Path, tmp_path: Path) -> None:
+    (tmp_path / "other/bin").mkdir(parents=True)
+    (repo / ".venv").symlink_to(tmp_path / "other")
+    done = run(repo, "list")
+    assert (done.returncode, done.stderr.startswith("doitw: .venv is a link")) == (1, True), done.stderr
+    assert list((tmp_path / "other").iterdir()) == [tmp_path / "other/bin"]
+
+
+def test_who_presses_tab_gets_nothing_installed(repo: Path) -> None:
+    done = run(repo, "_words_for_completion")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (repo / ".venv").exists()
 
 
 @pytest.fixture
@@ -263,12 +274,13 @@ def machine(base_image: str, tmp_path: Path) -> Iterator[Path]:
     shutil.copy(ROOT / "doitw", tmp_path / "repo")
     for name in ("requirements.txt", ".venv/requirements.txt"):
         (tmp_path / "repo" / name).write_text("a lock\n")
-    stubs = {**STUBS, "../repo/.venv/bin/doit": 'echo "doit $*"\n', "../repo/.venv/bin/python": ""}
+    stubs = {**STUBS, "../repo/.venv/bin/python": 'shift 2\necho "doit $*"\n'}
     (tmp_path / "stubs").mkdir()
     for name, text in stubs.items():
         path = tmp_path / "stubs" / name
         path.write_text(f"#!/bin/sh\n{text}")
         path.chmod(0o755)
+    (tmp_path / "repo/.venv/made-with").symlink_to("bin/python")
     yield tmp_path
     docker("image", "rm", BASE)
 
@@ -378,7 +390,7 @@ def test_a_release_that_is_too_old_is_said_in_a_sentence(machine: Path) -> None:
 
 @pytest.mark.engine
 def test_what_needs_no_engine_asks_for_none(machine: Path) -> None:
-    *first, last = words = ["list --all", "help", "info x", "--version", "clean", "forget"]
+    *first, last = words = ["list --all", "help", "info x", "--version", "clean", "forget", "completion bash"]
     status, said, log = doitw(machine, last, before=" ".join(f"/repo/doitw {each} 2>&1;" for each in first))
     assert (status, said.splitlines(), log) == (0, [f"doit {each}" for each in words], "")
 

@@ -87,6 +87,13 @@ def task_trouble():
 def task_bug():
     return {{"actions": [lambda: 1 / 0]}}
 
+def task_again():
+    return {{"actions": [trouble], "io": {{"capture": False}}}}
+
+def task_told():
+    "It says what it does: [--not] [WORD]"
+    return {{"actions": ["true"]}}
+
 def task_after():
     return {{"actions": ["true"], "task_dep": ["trouble"]}}
 
@@ -163,6 +170,26 @@ def test_verbosity_2_shows_what_buildkit_says(project: Path) -> None:
 def test_other_tasks_are_a_line_and_their_output_passes_through(project: Path) -> None:
     run = doit(project, "other")
     assert (run.stderr, run.stdout) == (".  other\n", "its own output\n")
+    assert doit(project, "told").stderr == "told: It says what it does\n"
+
+
+def test_a_failure_ends_with_the_failure_and_says_its_reason_once(project: Path) -> None:
+    (project / "fresh").touch()
+    assert doit(project, "images", "trouble").stderr == "!! trouble failed: file:3: no such thing (make it)\n"
+    said = doit(project, "trouble", "again", "images").stderr
+    assert said.count("no such thing") == 1
+    (project / "fresh").unlink()
+    assert doit(project, "images:base", "trouble").stderr.splitlines()[-1].startswith("1 built, `trouble` failed, in ")
+
+
+def test_quiet_says_only_what_fails(project: Path) -> None:
+    told: list[str] = []
+    board = Board(told.append, quiet=True)
+    board.started("base", Action.BUILD)
+    board.ended("base", State.BUILT)
+    board.say("it is so")
+    board.fail("auth", "failed auth: it is")
+    assert told == ["failed auth: it is\n"]
 
 
 def test_a_quiet_task_is_silent(project: Path) -> None:
@@ -199,7 +226,7 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.chdir(project)
-            env = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR")}
+            env = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR", "STY", "XTERM_VERSION")}
             env |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONUTF8": "1", **environ}
             os.execve(sys.executable, [sys.executable, "-m", "doit", *args], env)
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -227,6 +254,16 @@ class Terminal:
         until(is_shown, lambda: f"{text!r}:\n" + "\n".join(self.screen.display))
         return [line.rstrip() for line in self.screen.display]
 
+    def narrow(self, width: int) -> None:
+        """Make the window narrower: the lines on it are wrapped again, as nearly all terminals do."""
+        self.read(0.1)
+        height, cursor = self.screen.lines, self.screen.cursor.y
+        shown = [line.rstrip() for line in self.screen.display[: cursor + 1]]
+        self.screen = pyte.Screen(width, height)
+        self._stream = pyte.ByteStream(self.screen)
+        self._stream.feed("\r\n".join(shown).encode())
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
     def finish(self) -> tuple[int, list[str]]:
         while self.read(0.2):
             pass
@@ -249,6 +286,18 @@ def test_the_live_board(project: Path, width: int) -> None:
     assert left[0].startswith(("✓ built base", "✓ built store"))
     assert left[-1].startswith("3 built, in ")
     assert not terminal.screen.cursor.hidden
+
+
+def test_a_window_that_is_made_narrower_keeps_no_fragments(project: Path) -> None:
+    (project / "held").write_bytes(base64.b64encode(b"installing\n"))
+    terminal = Terminal(project, 120, 30, "images:auth", "images:store")
+    terminal.wait_for("builder 4/4 RUN")
+    terminal.narrow(50)
+    drawn = terminal.wait_for("of 3 images")
+    assert sum("waits for base" in line for line in drawn) == 1, drawn
+    (project / "go on").touch()
+    _, left = terminal.finish()
+    assert not [line for line in left if "waits for" in line or "%" in line or "of ~" in line], left
 
 
 def test_ctrl_c_leaves_the_terminal_clean(project: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """An expected failure, said in one sentence.
@@ -31,6 +33,18 @@ def printable(text: str, but: str = "") -> str:
     return "".join(
         char if char.isprintable() or char in but else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def meant(word: str, names: Iterable[str]) -> str:
+    """The remedy for a name that there is not: the one that it is most like, else all that there are.
+
+    >>> meant("wbe", ["web", "db"]), meant("x", ["web", "db"])
+    ("did you mean 'web'?", 'there are web, db')
+    """
+    import difflib  # 3 ms that few runs need
+
+    near = difflib.get_close_matches(word, names := list(names), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
 
 
 def os_reason(error: OSError) -> str:

@@ -55,3 +55,13 @@ def clean(text: str) -> str:
 def cell(text: str) -> str:
     """The text as it can stand in a cell of a Markdown table."""
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def without_usage(doc: str) -> str:
+    """What a task's sentence says before it lists what the task takes.
+
+    >>> without_usage("what would be built, why: [IMAGE …] [--json]"), without_usage("Put it in place: FOLDER [--yes]")
+    ('What would be built, why', 'Put it in place')
+    """
+    # `down` and `test_image` have sentences about their options.
+    return re.sub(r"(; of one)?[;:] (\[|[A-Z]{2}).*|\.$", "", doc[:1].upper() + doc[1:])

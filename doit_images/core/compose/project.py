@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from doit_images.core.base import files, memory
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, meant
 from doit_images.core.base.masking import safe_arguments
 from doit_images.core.base.places import project_folder
 from doit_images.core.base.references import familiar, is_taggable
@@ -112,6 +112,9 @@ class Image:
         return (self.ref, *self.tags)
 
 
+NO_IMAGES = "no service of this project has a `build:` section: there is nothing to build"
+
+
 class Project(NamedTuple):
     """A resolved Compose project: its name, its folder, its Compose files, its images by name, what of the machine
     their builds need, where it says so, and what is said of tests (``compose.tests``)."""
@@ -127,11 +130,8 @@ class Project(NamedTuple):
         """The image of that name; ``UserError`` that offers the nearest names where there is none."""
         if name in self.images:
             return self.images[name]
-        import difflib
-
-        near = difflib.get_close_matches(name, self.images, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "there are " + ", ".join(self.images)
-        raise UserError(f"no image is called {name!r}", where=str(self.files[0]), remedy=hint)
+        remedy = meant(name, self.images) if self.images else "none is built here"
+        raise UserError(f"no image is called {name!r}", where=str(self.files[0]), remedy=remedy)
 
 
 def compose_files(environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> tuple[Path, ...]:

@@ -174,7 +174,7 @@ def test_a_setting_of_the_wrong_type(offline: Lab) -> None:
 def test_an_unknown_image_and_an_unknown_option(offline: Lab, engine: None) -> None:
     online = {"DOCKER_HOST": os.environ.get("DOCKER_HOST", "")}
     assert "no image is called 'ap' (did you mean 'app'?)" in offline.doit("plan", "ap", **online).stderr
-    assert "plan: option --jsn not recognized" in offline.doit("plan", "app", "--jsn", **online).stderr
+    assert "`plan` has no option --jsn (did you mean --json?)" in offline.doit("plan", "app", "--jsn", **online).stderr
 
 
 @pytest.mark.parametrize(

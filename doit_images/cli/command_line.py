@@ -1,0 +1,101 @@
+"""What does a command line ask for that doit does not know, and what is wrong with one that it does not take?
+
+Each task has ``--help`` and ``-q``, and those that build have ``--dry-run``. An unknown task, image or option is
+answered with the nearest one that there is; doit's own answer to a wrong option lists its internal objects.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from doit import control
+from doit.cmdparse import CmdParseError
+from doit.exceptions import InvalidCommand
+from doit.task import Task
+
+from doit_images.cli.options import DRY_RUN, HELP, QUIET, WISHES, builds, general, names, nearest, wrong_option
+
+WORDS = "_words_for_completion"
+"""Instead of a task: what asks for all that a shell may offer (``cli.completion``)."""
+
+
+class Control(control.TaskControl):  # type: ignore[misc]
+    """doit's choice of what a command line selects, with the above."""
+
+    selected_tasks: list[str]
+
+    def process(self, task_selection: list[str] | None) -> None:
+        """Select what these words ask for. Raises doit's ``InvalidCommand``, which doit prints as one sentence;
+        ``SystemExit`` where they ask for help or for words, once these are printed."""
+        if task_selection == [WORDS]:
+            from doit_images.cli import completion
+
+            completion.show(self.tasks)
+            raise SystemExit
+        for word in task_selection or ():
+            if word in self.tasks:
+                self.tasks[word].init_options = partial(self._options, self.tasks[word])
+        try:
+            super().process(task_selection)
+        except InvalidCommand as error:
+            raise InvalidCommand(unknown_task(error.not_found, self.tasks)) if error.not_found else error from None
+        if DRY_RUN["name"] in WISHES:
+            self._plan_instead()
+
+    def _options(self, task: Task, words: list[str] | None = None) -> list[str] | None:
+        """In place of ``Task.init_options``: the same, which also takes the options that every task has."""
+        if task.options is not None or not words:
+            rest: list[str] | None = Task.init_options(task, words)
+            return rest
+        own, task.params = task.params, [*task.params, *general(task, self.tasks)]
+        try:
+            rest = Task.init_options(task, words)
+        except CmdParseError as error:
+            raise InvalidCommand(wrong_option(task.name, task.params, error)) from None
+        finally:
+            task.params = own
+        read: Any = task.options
+        WISHES.update(option["name"] for option in (HELP, QUIET, DRY_RUN) if read.pop(option["name"], False))
+        if HELP["name"] in WISHES:
+            from doit_images.cli import help
+
+            print(help.of_task(task, self.tasks))
+            raise SystemExit
+        return rest
+
+    def _plan_instead(self) -> None:
+        """Select the plan of what is selected, and say which tasks would come after it."""
+        from doit_images.ui.reporter import wanted
+
+        selected = self.selected_tasks
+        if other := [name for name in selected if not builds(self.tasks[name], self.tasks)]:
+            raise InvalidCommand(f"`{other[0]}` has no dry run")
+        images, every = set(wanted(self.tasks, selected)), set(_images(self.tasks))
+        plan = self.tasks[names()("plan")]
+        plan.options = None
+        plan.init_options([])
+        plan.pos_arg_val = [] if images == every else sorted(images)
+        self.selected_tasks = [plan.name]
+        for task in (self.tasks[name] for name in selected if self.tasks[name].actions):
+            if not (task.meta or {}).get("image"):
+                print(f"dry run: after what is planned here, `{task.name}` would run: {task.doc}", file=sys.stderr)
+
+
+def unknown_task(word: str, tasks: Mapping[str, Task]) -> str:
+    """That there is no such task, and which was meant: by its own name or by that of an image.
+
+    >>> unknown_task("paln", {"plan": Task("plan", None)})
+    'unknown task `paln` (did you mean `plan`?)'
+    """
+    meant = {image: names()(f"build:{image}") for image in _images(tasks)}
+    meant |= {name: name for name in tasks if not name.startswith("_")}
+    close = nearest(word, meant)
+    remedy = f"did you mean `{meant[close]}`?" if close else "`doit list` names them all"
+    return names().in_text(f"unknown task `{word}` ({remedy})")
+
+
+def _images(tasks: Mapping[str, Task]) -> Iterator[str]:
+    yield from (image for task in tasks.values() if (image := (task.meta or {}).get("image")))
