@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from glob import glob
 
 from doit_images.cli.action import JSON, Task, act, quiet
 from doit_images.cli.process import current
@@ -23,7 +24,7 @@ def task_base_image() -> Task | None:
     return {
         "actions": [(act, [_ensure])],
         "uptodate": [Present()],
-        "targets": sorted(str(tar) for tar in (ROOT / FOLDER).glob("rootfs*.tar")),
+        "targets": sorted(glob(f"{ROOT / FOLDER}/rootfs*.tar")),  # noqa: PTH207  pathlib fails where it may not look
         "file_dep": [str(ROOT / PACKAGES)],
         "clean": True,
         "meta": {"quiet": True},  # it says itself what it does, if anything

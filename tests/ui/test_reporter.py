@@ -226,7 +226,9 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.chdir(project)
-            env = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR", "STY", "XTERM_VERSION")}
+            # Workers of pytest-xdist have COLUMNS, which rich believes more than the terminal.
+            taken = ("CI", "COLUMNS", "LINES", "NO_COLOR", "STY", "XTERM_VERSION")
+            env = {name: value for name, value in os.environ.items() if name not in taken}
             env |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONUTF8": "1", **environ}
             os.execve(sys.executable, [sys.executable, "-m", "doit", *args], env)
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))

@@ -24,7 +24,7 @@ from tests import loopback
 from tests.conftest import docker
 from tests.core.planning.test_plan import APP, BASE, ON_BASE, engine, facts_of, found, local_image, made
 from tests.share.test_share import (
-    ALL,
+    WITH_OTHER,
     Machine,
     machines,  # noqa: F401
     outcomes,
@@ -35,12 +35,15 @@ from tests.waiting import patience
 
 LABEL = f'{{{{index .Config.Labels "{REBUILT}"}}}}'
 Machines = tuple[Machine, Machine]
+ALL = ("base", "app", "other")
+ANOTHER_FILE = "FROM base\nRUN head -c 9 /dev/urandom > /other\n"
 
 
 @pytest.fixture
 def pair(machines: Machines) -> Machines:  # noqa: F811
     for machine in machines:
-        machine.write({"base.Dockerfile": "FROM tst-busybox:1\nRUN head -c 8 /dev/urandom > /PREFIX\n"})
+        base = "FROM tst-busybox:1\nRUN head -c 8 /dev/urandom > /PREFIX\n"
+        machine.write({**WITH_OTHER, "base.Dockerfile": base, "other.Dockerfile": ANOTHER_FILE})
     return machines
 
 
