@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -11,9 +12,11 @@ import socket
 import subprocess
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -119,6 +122,47 @@ def tags(service: Service, repository: str) -> list[str]:
             return list(json.load(answer)["tags"] or [])
     except urllib.error.HTTPError:
         return []
+
+
+@contextlib.contextmanager
+def paging(server: Service, size: int) -> Iterator[str]:
+    """The address of a proxy before a registry that lists tags in pages, as hosted registries do: ``size`` on each."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            place, _, query = self.path.partition("?")
+            one = http.client.HTTPConnection("127.0.0.1", server.port)
+            one.request(
+                self.command,
+                place,
+                headers={name: value for name, value in self.headers.items() if name != "Connection"},
+            )
+            answer = one.getresponse()
+            body, headers = answer.read(), dict(answer.getheaders())
+            if place.endswith("/tags/list") and answer.status == 200:
+                [last] = urllib.parse.parse_qs(query).get("last", [""])
+                listed = json.loads(body)
+                left = [tag for tag in sorted(listed["tags"] or ()) if tag > last]
+                body = json.dumps({**listed, "tags": left[:size]}).encode()
+                if left[size:]:
+                    headers["Link"] = f'<{place}?last={left[size - 1]}&n={size}>; rel="next"'
+            self.send_response(answer.status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_DELETE = do_GET  # noqa: N815  as http.server calls them
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        try:
+            yield f"localhost:{proxy.server_port}"
+        finally:
+            proxy.shutdown()
 
 
 class Relay:

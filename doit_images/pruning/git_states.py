@@ -7,6 +7,7 @@ that may be needed.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from doit_images.core.planning.wanted import wanted_of
 from doit_images.core.run import Run
 
 _REFS = "%(refname)%00%(objecttype)%00%(objectname)%00%(*objecttype)%00%(*objectname)%00%(symref)"
+_ALL = re.compile(r"refs/(heads/)?\*:")  # all branches, by what a remote fetches
 Result = tuple[str, str]
 """A repository and a tag in the shared registry."""
 
@@ -91,6 +93,7 @@ def _commits(directory: Path) -> Mapping[str, list[str]]:
         done = commands.run(["git", "-C", str(directory), "for-each-ref", f"--format={_REFS}"])
     except commands.NotInstalled:
         raise UserError(f"{unknown}: git is not installed", remedy="install git") from None
+    _refuse_part(directory)
     commits: dict[str, list[str]] = defaultdict(list)
     for line in done.checked(unknown).stdout.splitlines():
         name, kind, commit, of_tag, its_commit, symbolic = line.split("\0")
@@ -99,6 +102,20 @@ def _commits(directory: Path) -> Mapping[str, list[str]]:
         if kind == "commit" and not symbolic:
             commits[commit].append(_in_words(name))
     return commits
+
+
+def _refuse_part(directory: Path) -> None:
+    """``UserError`` where this clone has only a part of its repository: what the rest needs would go."""
+    git = ["git", "-C", str(directory)]
+    if commands.answer([*git, "rev-parse", "--is-shallow-repository"]) == "true":
+        raise UserError("this clone is shallow, so what other commits need cannot be known", where=str(directory),
+                        remedy="git fetch --unshallow")  # fmt: skip
+    for line in commands.answer([*git, "config", "--get-regexp", r"^remote\..*\.url$"]).splitlines():
+        remote = line.split()[0].removeprefix("remote.").removesuffix(".url")
+        if not _ALL.search(commands.answer([*git, "config", "--get-all", f"remote.{remote}.fetch"])):
+            raise UserError(f"this clone has not all branches of {remote}, so what these need cannot be known",
+                            where=str(directory),
+                            remedy=f"git remote set-branches {remote} '*' && git fetch {remote}")  # fmt: skip
 
 
 def _in_words(ref: str) -> str:

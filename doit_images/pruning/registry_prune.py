@@ -69,7 +69,7 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
 
 def _prune(run: Run, given: tuple[bool, bool, bool, bool]) -> None:
     dry_run, everything, yes, as_json = given
-    registry = Registry(run.settings.cache_registry)
+    registry = connection.of(run).share.registry
     there = held(run, registry)
     known = git_states.needed(run, {each for some in there.values() for one in some.values() for each in one.platforms})
     for name, why in known.unread.items():

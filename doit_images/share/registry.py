@@ -39,6 +39,8 @@ CONNECT_SECONDS, READ_SECONDS = 2.0, 5.0
 _MOVE_SECONDS, _SLOWEST = 20.0, 1_000_000  # what a blob may take: some seconds, and one for so many bytes
 _BUSY = (429, 503)
 _TRIES, _WAIT_SECONDS = 4, 0.5  # for each question, and how long the first wait is where the registry does not say
+_PAGES = 1000
+_NEXT = re.compile(r"<([^>]*)>\s*;\s*rel=\"?next\"?", re.IGNORECASE)
 _LONGEST_WAIT, _PATIENCE = 15.0, 60.0  # seconds that a registry may ask for at once, and in a run
 
 
@@ -132,11 +134,14 @@ class Registry:
             self._transport.ask("GET", f"{self._base}/v2/")
 
     def tags(self, path: str) -> list[str]:
-        """All tags of a repository; none if there is no such repository. Raises ``Unavailable`` and ``NoImage``."""
+        """All tags of a repository, whole or not at all; none if there is no such repository. Raises ``Unavailable``
+        and ``NoImage``."""
         repository = self.repository(path)
-        answer = self._get(f"/v2/{repository}/tags/list", repository)
         try:
-            return [] if answer is None else [tag for tag in answer.json().get("tags") or () if isinstance(tag, str)]
+            pages = [
+                answer.json().get("tags") or () for answer in self._pages(f"/v2/{repository}/tags/list", repository)
+            ]
+            return [tag for tags in pages for tag in tags if isinstance(tag, str)]
         except (ValueError, AttributeError, TypeError):
             raise NoImage("answers with something that is no list of tags") from None
 
@@ -201,15 +206,18 @@ class Registry:
                 self._expect(self._send("PUT", place, repository, headers, data), 201)
 
     def listing(self, path: str, what: str, media: str) -> dict[str, Any] | None:
-        """What a repository answers about a manifest, an index or referrers; None if it does not have it. Raises
-        ``Unavailable`` and ``NoImage``."""
+        """What a repository answers about a manifest, an index or referrers, all pages of it; None if it does not have
+        it. Raises ``Unavailable`` and ``NoImage``."""
         repository = self.repository(path)
-        answer = self._get(f"/v2/{repository}/{what}", repository, media)
         try:
-            listed = None if answer is None else answer.json()
+            pages = [answer.json() for answer in self._pages(f"/v2/{repository}/{what}", repository, media)]
         except ValueError:
             return None  # a page of a registry that knows no such address
-        return listed if isinstance(listed, dict) else None
+        if not pages or not all(isinstance(page, dict) for page in pages):
+            return None
+        if len(pages) == 1:
+            return dict(pages[0])
+        return {**pages[0], "manifests": [each for page in pages for each in page.get("manifests") or ()]}
 
     def give_manifest(self, path: str, reference: str, media: str, text: bytes) -> bool:
         """Let the registry hold a manifest or an index under its digest or a tag. Returns whether it lists it among the
@@ -308,8 +316,27 @@ class Registry:
         self._expect(answer, 200)
         return answer
 
+    def _pages(self, path: str, repository: str, accept: str = "*/*") -> Iterator[Answer]:
+        """The answers to a question that come in pages, as the specification allows and hosted registries do (the
+        header ``Link``, RFC 8288); none where the registry does not have it. ``Unavailable`` where it cannot be had
+        whole."""
+        for _ in range(_PAGES):
+            answer = self._get(path, repository, accept)
+            if answer is None and "?" not in path:
+                return
+            if answer is None:
+                raise Unavailable("does not give the next page of what it lists")
+            yield answer
+            link = _NEXT.search(answer.headers.get("Link", ""))
+            if not link:
+                return
+            # Of the address that it names only what stands behind the host: a proxy may stand before the registry.
+            place = urlsplit(urljoin(f"{self._base}{path}", link[1]))
+            path = f"{place.path}?{place.query}"
+        raise Unavailable(f"lists more than {_PAGES} pages of one thing")
+
     def _request(self, path: str, headers: Mapping[str, str]) -> Answer:
-        return self._transport.ask("GET", f"{self._base}{quote(path, safe='/:')}", headers)
+        return self._transport.ask("GET", f"{self._base}{quote(path, safe='/:?=&%')}", headers)
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[None]:

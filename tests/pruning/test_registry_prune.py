@@ -45,6 +45,56 @@ def gone(lab: Lab, *words: str, **environ: str) -> list[str]:
     return [tag for each in json.loads(done.stdout)["gone"] for tag in each["tags"]]
 
 
+ONE = {
+    "compose.yml": "services: {one: {image: PREFIX/one, build: {context: .}}}\n",
+    "Dockerfile": "FROM scratch\nCOPY text /\n",
+}
+
+
+def test_what_a_registry_lists_on_its_second_page_counts(lab: Lab, server: loopback.Service) -> None:
+    """Else a result with the tag of a release would go: `in-…` is on the first page, `v1.0` on the next."""
+    path = f"{lab.prefix}/one"
+    lab.environ = {"CACHE_REGISTRY": server.address}
+    for text in ("first", "second"):
+        lab.write({**ONE, "text": f"PREFIX {text}"})
+        lab.build()
+    registry, [old, *_] = Registry(server.address), gone(lab, "--all")
+    registry.give_manifest(path, "v1.0", registry_media(registry, path, old), registry.raw_manifest(path, old))
+    assert gone(lab, "--all") == []
+    with loopback.paging(server, 1) as address:
+        assert sorted(Registry(address).tags(path)) == sorted(registry.tags(path))
+        assert gone(lab, "--all", CACHE_REGISTRY=address) == []
+
+
+def registry_media(registry: Registry, path: str, tag: str) -> str:
+    """The media type of a manifest."""
+    return str(json.loads(registry.raw_manifest(path, tag))["mediaType"])
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (["--depth=1"], r"shallow, so what other commits need cannot be known \(git fetch --unshallow\)"),
+        (["--single-branch"], r"has not all branches of origin, .*\(git remote set-branches origin"),
+        ([], ""),
+    ],
+    ids=["shallow", "single branch", "whole"],
+)
+def test_a_clone_of_a_part_prunes_nothing(lab: Lab, tmp_path: Path, how: list[str], why: str) -> None:
+    lab.write(ONE)
+    git(lab, "init", "--initial-branch=main")
+    git(lab, "add", ".")
+    for text in ("first", "second"):
+        git(lab, "commit", "--allow-empty", "--message", text)
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", *how, f"file://{lab.folder}", str(clone)], check=True)
+    if not why:
+        assert git_states._commits(clone)
+        return
+    with pytest.raises(UserError, match=why):
+        git_states._commits(clone)
+
+
 def test_what_no_branch_no_tag_and_no_recent_age_needs_goes(lab: Lab, busybox: str, server: loopback.Service) -> None:
     path = f"{lab.prefix}/one"
     lab.environ = {"CACHE_REGISTRY": server.address}
