@@ -53,6 +53,8 @@ def run_tests(run: Run, words: Sequence[str], again: bool = False, runs: str = "
             junit = _on_a_stack(run, words, time.monotonic())
     except UserError as error:
         known.note(run, ended._replace(seconds=time.monotonic() - clock, error=str(error)))
+        if asked.result:
+            known.withdraw(run, _repository(run), asked.result)
         raise
     ended = ended._replace(seconds=(time.monotonic() - clock) / count)
     known.note(run, ended)

@@ -32,6 +32,7 @@ from doit_images.core.compose.project import Image, Project, resolved
 from doit_images.core.history.store import History
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning import record
+from doit_images.core.run import Run
 from doit_images.pruning import registry_prune
 from doit_images.share.registry import Registry
 from tasks import end_to_end
@@ -514,6 +515,31 @@ def test_a_failure_is_never_kept_and_says_what_was_said_last(shop: Shop) -> None
         assert "once ***\n" in log
         assert secret["APP_TOKEN"] not in log + shop.said
     assert not left_over()
+
+
+@pytest.mark.engine
+def test_a_failure_on_what_passed_before_is_told_to_all(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passed, then failed on the same: nobody is to believe any more that it passes, here or elsewhere."""
+    with loopback.registry(tmp_path / "registry") as server:
+        shared = {"CACHE_REGISTRY": server.address}
+        other = {**shared, "XDG_STATE_HOME": str(tmp_path / "other"), "CACHE_WRITE": "0"}
+        assert run(shop, "test_image:api", **shared) == {"api": "in"}
+        assert run(shop, "test_image:api", **other) == {"api": "before"}
+        heard: list[str] = []
+        failing = iter([0, 7, 0, 7])
+        monkeypatch.setenv("XDG_STATE_HOME", shop.environ["XDG_STATE_HOME"])
+        monkeypatch.setattr(act, "_attempt", lambda *_, again: Attempt(next(failing), 0.0, 1.0, why="by chance"))
+        here = Run((shop.folder / "compose.yml",), shop.env(**shared))
+        here.events.listen(lambda event: heard.append(getattr(event, "text", "")))
+        with pytest.raises(UserError, match=r"^2 of 4 runs failed: by chance$"):
+            act.run_test(here, "api", runs="4")
+        assert "api is flaky: it failed on just what it passed on before, which does not count any more" in heard
+        third = {**other, "XDG_STATE_HOME": str(tmp_path / "third")}
+        assert run(shop, "test_image:api", **third) == {"api": "in"}
+        assert run(shop, "test_image:api", **shared) == {"api": "in"}
+        assert run(shop, "test_image:api", **shared) == {"api": "before"}
 
 
 @pytest.mark.engine

@@ -46,6 +46,13 @@ def keep(run: Run, path: str, result: Result) -> None:
     shared.give(run, path, result)
 
 
+def withdraw(run: Run, path: str, result: Result) -> None:
+    """Tests failed on just what they passed on before: that they passed counts for nobody any more."""
+    local.forget(result.fingerprint)
+    shared.withdraw(run, path, result)
+    run.events.say(f"{result.name} is flaky: it failed on just what it passed on before, which does not count any more")
+
+
 def note(run: Run, ended: Ended) -> None:
     """Add an entry to the history; of tests that were not run only one for each fingerprint. A history that cannot be
     written is said, and fails nothing."""

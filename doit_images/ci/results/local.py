@@ -34,6 +34,12 @@ def keep(result: Result) -> None:
         _sweep(_folder())
 
 
+def forget(fingerprint: str) -> None:
+    """Nothing passed here on this fingerprint any more."""
+    with contextlib.suppress(OSError):
+        _path(fingerprint).unlink()
+
+
 def _sweep(folder: Path) -> None:
     with contextlib.suppress(OSError):
         oldest = sorted((path.stat().st_mtime, path) for path in folder.glob("*.json"))

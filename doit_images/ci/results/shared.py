@@ -50,19 +50,29 @@ def look(run: Run, wanted: Mapping[str, str]) -> dict[str, Result]:
 
 def give(run: Run, path: str, result: Result) -> None:
     """Let other machines have a result, where there is a registry that this one may push to."""
+    _put(run, path, result, result.kept())
+
+
+def withdraw(run: Run, path: str, result: Result) -> None:
+    """Put something in place of a result that is none, for registries need not let anybody delete."""
+    _put(run, path, result, None)
+
+
+def _put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) -> None:
     if not run.settings.cache_registry or not connection.of(run).share.writes or run.kept(_Silent).failed:
         return
     registry, tag = connection.of(run).share.registry, tag_of(result.fingerprint)
     config = {"created": datetime.fromtimestamp(result.finished, UTC).isoformat()}  # by which `registry_prune` goes
-    manifest = {
+    title = f"tests that {'passed' if content else 'turned out to be flaky'}: {result.name}"
+    manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": referrers.MANIFEST,
         "artifactType": KIND,
-        "annotations": {"org.opencontainers.image.title": f"tests that passed: {result.name}"},
+        "annotations": {"org.opencontainers.image.title": title},
     }
     try:
         manifest["config"] = referrers.give_blob(registry, path, _CONFIG, json.dumps(config).encode())
-        packed = zlib.compress(json.dumps(result.kept(), sort_keys=True).encode())
+        packed = zlib.compress(json.dumps(content, sort_keys=True).encode())
         manifest["layers"] = [referrers.give_blob(registry, path, _LAYER, packed)]
         text = json.dumps(manifest, sort_keys=True).encode()
         registry.give_manifest(path, tag, referrers.MANIFEST, text)

@@ -1,7 +1,7 @@
 """What does ``doit test_image:NAME`` do?
 
 What passed is kept under the fingerprint of what it saw, if it saw that to the end, and only that: a failure is never
-kept, so the next run tries again.
+kept, so the next run tries again. One on just what passed before withdraws that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOVED = "what it saw changed while it ran, so that it passed is not kept"
 
 def run_test(run: Run, name: str, again: bool = False, runs: str = "1") -> None:
     """Run a test, so many times, unless it passed before on what it sees now (``again``: also then). ``UserError`` when
-    it fails; each run has to pass."""
+    it fails, and of how many runs it did; each has to pass."""
     count = times(runs)
     planned = plan(run, [name], again=True)[name]
     if planned.problem:
@@ -42,15 +42,20 @@ def run_test(run: Run, name: str, again: bool = False, runs: str = "1") -> None:
     why = (AGAIN,) if planned.result else planned.reasons
     expected = expected_seconds(run.history, [planned.ref]).get(planned.ref)
     run.events.say(f"testing {name}{because(why)}{f', about {seconds_text(expected)}' if expected else ''}")
+    failed = []
     moved = False
-    for number in range(count):
+    for _ in range(count):
         attempt = _attempt(run, planned, again=again or count > 1 or not planned.test.cache)
         _leave(run, planned, attempt, why)
         moved = moved or attempt.moved
         if attempt.status:
-            which = f"run {number + 1} of {count}: " if count > 1 else ""
-            raise UserError(f"{which}{attempt.why}")
-        run.events.say(f"{name} passed in {seconds_text(attempt.seconds)}")
+            failed.append(attempt)
+        else:
+            run.events.say(f"{name} passed in {seconds_text(attempt.seconds)}")
+    if failed:
+        if planned.result:
+            known.withdraw(run, path_of(run.project.images[planned.test.service].ref), planned.result)
+        raise UserError(f"{f'{len(failed)} of {count} runs failed: ' if count > 1 else ''}{failed[0].why}")
     if moved:
         run.events.say(f"{name}: {MOVED}")
     elif planned.test.cache:
