@@ -3,44 +3,27 @@
 ``doit_images/cli/catalogue.py`` is the table of contents of the first.
 """
 
-# ruff: noqa: F401  doit finds the tasks in its names
+# ruff: noqa: F401, I001  doit finds the tasks in its names, and the order is the reader's
 
 import doit_images
 from tasks import guide
+from tasks.bases import declared
 
 # what the images are built on
 from tasks.base_image import task_base_image, task_bases_check, task_rebuild_base
-from tasks.bases import declared
-
-# how much better the optimized way is, measured here and now
-from tasks.bench import task_benchmark_builds, task_compare_performance, task_figures
-
-# are the files good, does it work
-from tasks.checks import (
-    task__dev_environment,
-    task__test_programs,
-    task_lint,
-    task_test,
-    task_test_faults,
-    task_test_mutants,
-    task_test_unit,
-)
 
 # the package's tasks by further names
-from tasks.guide import (
-    task_build,
-    task_build_image_optimized,
-    task_dev,
-    task_down,
-    task_logs,
-    task_ps,
-    task_rebuild,
-    task_up,
-)
+from tasks.guide import task_build, task_build_image_optimized, task_dev, task_down
+from tasks.guide import task_logs, task_ps, task_rebuild, task_up
+
+# the stack, tested from end to end; moving to it; how much better it is, measured here and now
+from tasks.stack import task_ci_test, task_migrate_to_optimized
+from tasks.bench import task_benchmark_builds, task_compare_performance, task_figures
+
+# are the files good, does it work; what is written from other files
+from tasks.checks import task__dev_environment, task__test_programs, task_lint, task_test, task_test_faults
+from tasks.checks import task_test_mutants, task_test_unit
 from tasks.lock import task_lock
 from tasks.pages import task_docs
-
-# the stack, tested from end to end; moving to it
-from tasks.stack import task_ci_test, task_migrate_to_optimized
 
 globals().update(doit_images.tasks(names=guide.NAMES, base=declared.of))
