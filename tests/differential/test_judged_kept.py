@@ -11,7 +11,7 @@ from tests.judged import environ_of, judge
 
 pytestmark = pytest.mark.engine
 
-KEPT = ["test_asking.py", "test_rebuild.py", "test_sent_again.py"]
+KEPT = ["ci/test_asking.py", "core/building/test_rebuild.py", "share/test_sent_again.py"]
 
 
 @pytest.fixture(scope="module")

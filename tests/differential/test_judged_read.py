@@ -12,7 +12,7 @@ from tests.judged import environ_of, judge
 
 pytestmark = pytest.mark.engine
 
-READ = ["test_differential.py", "test_differential_doubt.py", "test_differential_plan.py"]
+READ = [f"differential/test_differential{kind}.py" for kind in ("", "_doubt", "_plan")]
 
 
 @pytest.fixture(scope="module")
