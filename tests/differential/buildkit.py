@@ -44,6 +44,8 @@ class Question:
     target: str | None = None
     args: Mapping[str, str] = field(default_factory=dict)
     contexts: Mapping[str, str] = field(default_factory=dict)
+    cached: bool = True
+    """Whether its cache may answer."""
 
     def definition(self) -> dict[str, object]:
         """The same as a target of a bake file."""
@@ -53,6 +55,7 @@ class Question:
             "args": dict(self.args),
             "contexts": dict(self.contexts),
             "output": ["type=cacheonly"],
+            "no-cache": not self.cached,
         }
         return {**found, "target": self.target} if self.target else found
 

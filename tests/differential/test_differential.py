@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -308,7 +308,8 @@ def test_a_mutation_that_is_stale_to_the_plan_is_work_for_buildkit(
     assert quiet_is_idle[case.name][0], "without any change BuildKit has work"
     assert matter.loud[case.name] or matter.broken[case.name] or matter.others, "some mutation must matter"
     for mutation in matter.broken[case.name]:
-        question = bench.question(bench.copy(mutation))
+        # Its cache may know the result of a build that read as little, and did not fail.
+        question = replace(bench.question(bench.copy(mutation)), cached=False)
         assert buildkit.ask(question).failed, f"{mutation}: broken to us, but BuildKit builds it"
     assert not [str(mutation) for mutation in matter.extra[case.name] if not needless(case, mutation)]
 
