@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from doit_images.cli import build, cache, configuration, deps, process, show, stack, tests
@@ -75,7 +76,7 @@ def loaded(
         raise InvalidDodoFile(f"the task {taken[0]} is there twice: give doit_images.tasks() a prefix")
     others = {plain: other for plain, other in here.items() if other != plain}
     parts = Parts(peers=Machines, names=TaskNames(others))
-    process.compose(Parts(parts.peers, base, parts.names) if base else parts)
+    process.compose(replace(parts, base=base) if base else parts)
     for creator in TASKS.values():
         vars(creator)["__wrapped__"] = _anywhere
     found: dict[str, Any] = {f"task_{here[plain]}": creator for plain, creator in TASKS.items()}

@@ -16,7 +16,8 @@ from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 from doit.task import Task
 
-from doit_images.cli.options import DRY_RUN, HELP, QUIET, WISHES, builds, general, names, nearest, wrong_option
+from doit_images.cli.options import DRY_RUN, HELP, QUIET, WISHES, builds, general, names, wrong_option
+from doit_images.core.base.errors import nearest
 
 WORDS = "_words_for_completion"
 """Instead of a task: what asks for all that a shell may offer (``cli.completion``)."""

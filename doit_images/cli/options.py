@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from getopt import GetoptError
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_run import Run
 from doit.cmdparse import CmdParseError
+
+from doit_images.core.base.errors import nearest
 
 if TYPE_CHECKING:
     from doit.task import Task
@@ -64,13 +66,6 @@ def wrong_option(task: str, options: Options, error: CmdParseError) -> str:
     elif close := nearest(word, [one for option in options for one in typed(option) if len(one) > 2]):
         remedy = f"did you mean {close}?"
     return f"{of} has no option {word} ({remedy})"
-
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """The name that is most like a word, "" if none is."""
-    import difflib
-
-    return next(iter(difflib.get_close_matches(word, names, 1)), "")
 
 
 def typed(option: Mapping[str, Any]) -> list[str]:

@@ -217,7 +217,8 @@ class Registry:
             return None
         if len(pages) == 1:
             return dict(pages[0])
-        return {**pages[0], "manifests": [each for page in pages for each in page.get("manifests") or ()]}
+        listed = (page.get("manifests") for page in pages)
+        return {**pages[0], "manifests": [each for some in listed if isinstance(some, list) for each in some]}
 
     def give_manifest(self, path: str, reference: str, media: str, text: bytes) -> bool:
         """Let the registry hold a manifest or an index under its digest or a tag. Returns whether it lists it among the

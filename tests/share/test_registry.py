@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -493,3 +494,12 @@ def test_a_real_registry_with_a_login(
         finally:
             docker("image", "rm", "--force", name)
             shutil.rmtree(folder)
+
+
+def test_pages_of_what_is_attached_are_one_list_whatever_stands_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: list[Any] = [{"manifests": [{"digest": "a"}]}, {"manifests": 7}, {}, {"manifests": [{"digest": "b"}]}]
+    answers = [SimpleNamespace(json=lambda page=page: page) for page in pages]
+    monkeypatch.setattr(Registry, "_pages", lambda *_: iter(answers))
+    assert Registry("localhost:1").listing("app", "referrers/x", "") == {
+        "manifests": [{"digest": "a"}, {"digest": "b"}]
+    }

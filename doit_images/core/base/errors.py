@@ -41,10 +41,15 @@ def meant(word: str, names: Iterable[str]) -> str:
     >>> meant("wbe", ["web", "db"]), meant("x", ["web", "db"])
     ("did you mean 'web'?", 'there are web, db')
     """
+    near = nearest(word, names := list(names))
+    return f"did you mean {near!r}?" if near else f"there are {', '.join(names)}"
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """The name that is most like a word, "" if none is."""
     import difflib  # 3 ms that few runs need
 
-    near = difflib.get_close_matches(word, names := list(names), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+    return next(iter(difflib.get_close_matches(word, names, 1)), "")
 
 
 def os_reason(error: OSError) -> str:
