@@ -1,7 +1,7 @@
 """Do imports point in one direction: between the parts of the package, its rooms, and the modules of the core?
 
-Names are read from the tree as it is: ``import``, anywhere in a module but for types only (what the core's protocols
-speak of is defined above them), and the ``module:function`` that ``cli.action`` imports when it acts. What the README
+Names are read from the tree as it is: ``import``, anywhere in a module, also for types only, and the
+``module:function`` that ``cli.action`` imports when it acts. What the README
 and CONTRIBUTING.md tell of the parts is held to that.
 """
 
@@ -43,11 +43,7 @@ def _module(name: str, known: Mapping[str, object]) -> str:
 
 def imports(tree: ast.AST) -> Iterator[str]:
     """What a module imports of ours, as dotted names."""
-    types = (node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    only_types = {below for node in types for below in ast.walk(node)}
     for node in ast.walk(tree):
-        if node in only_types:
-            continue
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in OURS:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from doit_images.cli import build, cache, configuration, deps, process, show, stack, tests
-from doit_images.core.around import LocalBase, Parts
+from doit_images.core.around import LocalBase
 from doit_images.core.base.task_names import TaskNames
+from doit_images.core.run import Parts, Run
 from doit_images.share.machines import Machines
-
-if TYPE_CHECKING:
-    from doit_images.core.run import Run
 
 TASKS: Mapping[str, Callable[..., Any]] = {
     # the images, and what they are built on; what would be done about them, and why; do they work

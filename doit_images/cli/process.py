@@ -7,11 +7,10 @@ import signal
 import sys
 from functools import cache
 
-from doit_images.core.around import Parts
 from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.task_names import TaskNames
-from doit_images.core.run import Run
+from doit_images.core.run import Parts, Run
 from doit_images.share.machines import Machines
 
 _COMPOSED = [Parts(peers=Machines)]

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-
-from doit_images.core.base.task_names import PLAIN, TaskNames
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from doit_images.core.building.attempt import ImageBuild
-    from doit_images.core.compose.project import Image
+    from doit_images.core.compose.image import Image
     from doit_images.core.engine.client import Engine, ImageConfig, LocalImage
     from doit_images.core.inputs.image_inputs import ImageInputs
     from doit_images.core.planning.plan import Decision
     from doit_images.core.planning.shared_image import SharedImage
     from doit_images.core.planning.wanted import Wanted
-    from doit_images.core.run import Run
 
 
 class Peers(Protocol):
@@ -116,8 +111,8 @@ class PastEngine(Protocol):
     def check(self, decision: Decision) -> None:
         """Raise where a result could not be pushed, or would be of no use to anybody."""
 
-    def named(self, build: ImageBuild, digest: str, seconds: float) -> LocalImage:
-        """Give what was pushed the tag of its fingerprint; also raises ``InputsChanged``."""
+    def named(self, decision: Decision, labels: Mapping[str, str], digest: str, seconds: float) -> LocalImage:
+        """Give what was pushed, with these labels, the tag of its fingerprint; also raises ``InputsChanged``."""
 
 
 class LocalBase(Protocol):
@@ -213,13 +208,3 @@ class Alone:
     ) -> AbstractContextManager[bool]:
         """Nobody is waited for."""
         return nullcontext(False)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a run is composed of besides the core."""
-
-    peers: Callable[[Run], Peers] = lambda run: Alone()
-    base: Callable[[Run], LocalBase | None] = lambda run: None
-    names: TaskNames = PLAIN
-    """What the tasks are called in this project."""

@@ -11,16 +11,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from doit_images.core.around import LocalBase, Parts, Peers
+from doit_images.core.around import Alone, LocalBase, Peers
 from doit_images.core.base import command_log, extras, places, platforms, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import CommandStarted, Events
 from doit_images.core.base.references import beside
+from doit_images.core.base.task_names import PLAIN, TaskNames
 from doit_images.core.compose import env_files, project
 from doit_images.core.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform
 from doit_images.core.history.store import History
@@ -40,6 +41,16 @@ if TYPE_CHECKING:
 Kept = TypeVar("Kept")
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a run is composed of besides the core."""
+
+    peers: Callable[[Run], Peers] = lambda run: Alone()
+    base: Callable[[Run], LocalBase | None] = lambda run: None
+    names: TaskNames = PLAIN
+    """What the tasks are called in this project."""
+
+
 class Run:
     """One project seen by one run. Methods may be called from any thread and raise ``UserError``."""
 
@@ -48,7 +59,7 @@ class Run:
         files: tuple[Path, ...] | None = None,
         environ: Mapping[str, str] = os.environ,
         root: Path | None = None,
-        parts: Parts = Parts(),  # noqa: B008  frozen
+        parts: Parts = Parts(),
     ) -> None:
         self.parts = parts
         """What takes part in this run besides the core."""

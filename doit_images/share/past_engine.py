@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import path_of
-from doit_images.core.building.attempt import ImageBuild, InputsChanged
+from doit_images.core.building.attempt import InputsChanged
 from doit_images.core.building.events import ImageNoted
 from doit_images.core.buildkit.buildx import one_line
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision, offered
@@ -91,17 +91,17 @@ class Pushing:
         if not share.writes:
             raise UserError(f"{where}, which cannot be had", remedy="run it again once it answers")
 
-    def named(self, build: ImageBuild, digest: str, seconds: float) -> LocalImage:
-        """Give what the builder pushed under this digest, in so many seconds, the tag of its fingerprint, unless
-        another machine's result counts; what the registry then keeps. ``InputsChanged`` where its parents are others by
-        now, ``UserError`` where it is not what was to be built, or does not count."""
-        run, name, before = build.run, build.name, build.decision
-        image = self._pushed(build, digest)
-        made = LocalImage(digest, labels=build.labels, size=image.size, fixed=False)
+    def named(self, before: Decision, labels: Mapping[str, str], digest: str, seconds: float) -> LocalImage:
+        """Give what the builder pushed under this digest, with these labels and in so many seconds, the tag of its
+        fingerprint, unless another machine's result counts; what the registry then keeps. ``InputsChanged`` where its
+        parents are others by now, ``UserError`` where it is not what was to be built, or does not count."""
+        run, name = self._run, before.name
+        image = self._pushed(before.inputs, labels, digest)
+        made = LocalImage(digest, labels=labels, size=image.size, fixed=False)
         give.give(run, before, made, seconds, Whole(digest, image.content))
-        self._run.built(name)
-        self._run.changed()
-        wanted = wanted_of(before.inputs, self._run.snapshot().platform)
+        run.built(name)
+        run.changed()
+        wanted = wanted_of(before.inputs, run.snapshot().platform)
         kept = self._share.look({name: wanted}).get(name) if wanted else None
         if kept is None or not offered(before.inputs, kept, before.parents_label):
             if give.on_shared_parents(run, before) is False:
@@ -109,21 +109,20 @@ class Pushing:
             address = self._share.address
             raise UserError(f"{name} was built, and {address} keeps no result of it that counts", remedy="run it again")
         if kept.content != image.content:
-            self._run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
+            run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
         return made._replace(id=kept.digest, size=kept.size)
 
-    def _pushed(self, build: ImageBuild, digest: str) -> SharedImage:
+    def _pushed(self, inputs: ImageInputs, labels: Mapping[str, str], digest: str) -> SharedImage:
         """The image that the builder pushed, as the registry gives it. ``UserError`` if it is not what was built."""
-        inputs = build.inputs
         wanted = ", ".join(inputs.platforms)
         image = self._answered(lambda: self._share.registry.image(path_of(inputs.image.ref), digest, wanted))
         if image is None or image.platform != wanted:
             raise UserError(
-                f"{build.name}: what was built is not for {wanted}",
+                f"{inputs.name}: what was built is not for {wanted}",
                 remedy="`docker buildx inspect` lists the platforms of the builder",
             )
-        if any(image.labels.get(label) != value for label, value in build.labels.items()):
-            raise UserError(f"{build.name}: {self._share.address} gives another image by the digest of what was built")
+        if any(image.labels.get(label) != value for label, value in labels.items()):
+            raise UserError(f"{inputs.name}: {self._share.address} gives another image by the digest of what was built")
         return image
 
     def _repository(self, image: Image) -> str:

@@ -13,7 +13,8 @@ from doit_images.ci.testing.planned import Planned
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError, printable
 from doit_images.core.base.settings import CacheBackend
-from doit_images.core.compose.project import NO_IMAGES, Image
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import NO_IMAGES
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action

@@ -26,8 +26,8 @@ from doit_images.core.compose import project as compose_project
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs.ignorefile import IgnoreFile
 from doit_images.core.inputs.resolver import InputResolver
-from doit_images.core.inputs.selection import View
 from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.view import View
 from doit_images.ui import plan_at
 from tests import forked
 from tests.conftest import ROOT, Lab, examples, needs_docker_command

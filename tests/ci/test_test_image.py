@@ -28,7 +28,8 @@ from doit_images.ci.testing.planned import Planned, _planned
 from doit_images.core.base import memory, places
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.masking import masker
-from doit_images.core.compose.project import Image, Project, resolved
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import Project, resolved
 from doit_images.core.history.store import History
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning import record

@@ -163,7 +163,7 @@ class _Ours:
         with run.kept(early.Busy), builds_lock.shared(run, lambda: None):
             for name in run.decisions():
                 try:
-                    make._make(run, name)
+                    make.make_image(run, name)
                 except UserError as error:
                     failed[name] = str(error)
         return failed

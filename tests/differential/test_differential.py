@@ -33,8 +33,9 @@ from hypothesis import strategies as st
 from doit_images.core.base.errors import UserError
 from doit_images.core.engine.client import Engine
 from doit_images.core.inputs import dockerfile, ignorefile
-from doit_images.core.inputs import selection as inputs
+from doit_images.core.inputs.selection import select
 from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.view import View
 from doit_images.core.planning import refused
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
@@ -111,9 +112,9 @@ class Bench:
             with Index(store) as index:
                 for name in sorted({copy.context for copy in found.copies}):
                     ignore = ignorefile.load(ignorefile.effective(context, None if name else path))
-                    view = inputs.View(Tree(context, index), ignore)
+                    view = View(Tree(context, index), ignore)
                     copies = [copy for copy in found.copies if copy.context == name]
-                    digests += [name, view.select(copies, "Dockerfile").digest]
+                    digests += [name, select(view, copies, "Dockerfile").digest]
                     digests += [ignore.text]
         except UserError:
             return BROKEN
@@ -386,8 +387,8 @@ def test_unusual_entries(tmp_path):
             said = buildkit.ask(questions.pop(name)).said
             assert "invalid UTF-8" in said, "this BuildKit takes such names: see doit_images/core/planning/refused.py"
             continue
-        view = inputs.View(Tree(root, Index()), ignorefile.IgnoreFile())
-        found[name] = view.select([dockerfile.Copy("", (".",))], "Dockerfile").digest
+        view = View(Tree(root, Index()), ignorefile.IgnoreFile())
+        found[name] = select(view, [dockerfile.Copy("", (".",))], "Dockerfile").digest
     first = buildkit.ask(questions.pop("first"))
     assert not first.failed, first.said
     answers = dict(zip(questions, buildkit.ask_all([*questions.values()]), strict=True))
@@ -439,8 +440,8 @@ def test_random_mutations_of_random_contexts(random, data):
 
 
 def _digest(context: Path, path: Path, source: str) -> str:
-    view = inputs.View(Tree(context, Index()), ignorefile.load(ignorefile.effective(context, path)))
+    view = View(Tree(context, Index()), ignorefile.load(ignorefile.effective(context, path)))
     try:
-        return view.select([dockerfile.Copy("", (source,))], "Dockerfile").digest
+        return select(view, [dockerfile.Copy("", (source,))], "Dockerfile").digest
     except UserError:
         return BROKEN

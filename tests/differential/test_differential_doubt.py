@@ -23,8 +23,9 @@ import pytest
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs import dockerfile, ignorefile
-from doit_images.core.inputs.selection import View
+from doit_images.core.inputs.selection import select
 from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.view import View
 from tests.differential import buildkit, doubts, mutations
 from tests.differential.mutations import Mutation
 
@@ -81,7 +82,7 @@ def _ours(case: doubts.Doubt, context: Path, path: Path) -> str:
     try:
         found = dockerfile.reads(path.read_text(), where="Dockerfile", env=env)
         view = View(Tree(context, Index()), ignorefile.load(ignorefile.effective(context, path)))
-        return view.select(found.copies, "Dockerfile").digest
+        return select(view, found.copies, "Dockerfile").digest
     except UserError:
         return BROKEN
 

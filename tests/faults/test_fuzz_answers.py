@@ -19,7 +19,7 @@ from doit_images.core.base import memory
 from doit_images.core.buildkit import failure
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.compose import project
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.engine.client import ImageConfig
 from doit_images.core.history.store import steps_of
 from doit_images.core.inputs.fingerprint import BuildInputs

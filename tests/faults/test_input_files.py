@@ -24,8 +24,9 @@ from doit_images.core.compose import project
 from doit_images.core.inputs import contents, dockerfile, wildcards
 from doit_images.core.inputs.ignorefile import IgnoreFile, Patterns, parse
 from doit_images.core.inputs.reads import Copy
-from doit_images.core.inputs.selection import View
+from doit_images.core.inputs.selection import select
 from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.view import View
 from doit_images.stack import secrets
 from tests.conftest import ROOT, needs_docker_command
 from tests.core.building.test_whole_runs import Shop, opened
@@ -42,7 +43,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 def selected(root: Path, *copies: Copy, ignore: str = "") -> list[str]:
     """The files that these copies bring of a folder."""
-    return View(Tree(root, Index()), IgnoreFile(ignore)).select(copies, "Dockerfile").files()
+    return select(View(Tree(root, Index()), IgnoreFile(ignore)), copies, "Dockerfile").files()
 
 
 # ---- Compose files
@@ -134,13 +135,13 @@ import os, sys
 from pathlib import Path
 from doit_images.core.base import commands, settings
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose import answer, project
+from doit_images.core.compose import answer, image, project
 from doit_images.stack import secrets
 from doit_images.core.compose.stack import Compose
 
 root = Path(sys.argv[1])
 assert settings.load(root, {}).build_jobs == 4
-image = project.Image("app", "app", str(root), dockerfile=str(root / "Dockerfile"))
+image = image.Image("app", "app", str(root), dockerfile=str(root / "Dockerfile"))
 for ask in (
     lambda: secrets.read(root / ".env"),
     lambda: project.dockerfile_text(image),

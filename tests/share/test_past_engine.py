@@ -178,7 +178,7 @@ def named(run: SeemingRun, monkeypatch: pytest.MonkeyPatch, pushed: SharedImage 
     given: list[Whole] = []
     monkeypatch.setattr(give, "give", lambda run, decision, made, seconds, whole: given.append(whole))
     run.pushed = pushed
-    return Pushing(run).named(ImageBuild(run, DECISION, Attempt()), "sha256:pushed", 1.0).id, given
+    return Pushing(run).named(DECISION, ImageBuild(run, DECISION, Attempt()).labels, "sha256:pushed", 1.0).id, given
 
 
 def test_what_counts_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,13 +18,12 @@ from typing import Any
 import pytest
 
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
-from doit_images.core.around import Parts
 from doit_images.core.base import commands
 from doit_images.core.base.commands import TimedOut
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.base.references import path_of, tag_of
-from doit_images.core.building import build_target, make, results
+from doit_images.core.building import build_target, fetch, results
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import Engine, Gone, ImageConfig, LocalImage, Snapshot, snapshot_of
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
@@ -33,7 +32,7 @@ from doit_images.core.planning.agreement import Verdict
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted, wanted_of
-from doit_images.core.run import Run
+from doit_images.core.run import Parts, Run
 from doit_images.share import by_docker, give, lease, pulse, registry, transfer
 from doit_images.share import share as share_module
 from doit_images.share.by_docker import _reason
@@ -774,8 +773,8 @@ def test_what_another_run_pulled_and_named_meanwhile_is_taken(monkeypatch: pytes
     )
     monkeypatch.setattr(results, "name_image", lambda run, decision, image_id: named.append(image_id))
     monkeypatch.setattr(temporary_tag, "take_away", lambda engine, refs: None)
-    monkeypatch.setattr(make, "_keep", lambda *_: None)
-    assert make._fetched(run, decision) is image
+    monkeypatch.setattr(results, "keep", lambda *_: None)
+    assert fetch.fetched(run, decision) is image
     assert named == ["sha256:1"]
 
 

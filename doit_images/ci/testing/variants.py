@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from doit_images.ci.testing.declared import MOUNTED, ImageTest
 from doit_images.core.base.masking import HIDDEN
-from doit_images.core.compose.project import Image, Project
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import Project
 
 _SUFFIX = "/test"
 # On no image that is kept, but part of the fingerprints of tests: under another name each test would run once more.

@@ -26,7 +26,7 @@ from doit_images.core.building.parents import Vanished
 from doit_images.core.building.silence import LOOK_SECONDS, Silence
 from doit_images.core.buildkit import buildx, by_bake
 from doit_images.core.buildkit.progress import Progress
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.engine import plugins, temporary_tag
 from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS, REBUILT
 from doit_images.core.inputs import stamps

@@ -20,7 +20,7 @@ from doit_images.core.base.references import path_of
 from doit_images.core.base.settings import CacheBackend
 from doit_images.core.buildkit import backends, builder, buildx
 from doit_images.core.buildkit.backends import Backend
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision

@@ -18,7 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.inputs import policy
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.tree import Index

@@ -52,6 +52,14 @@ def keep_record(run: Run, decision: Decision, local_image: LocalImage | None, se
     checkouts.register(run.folder)
 
 
+def keep(run: Run, decision: Decision, local_image: LocalImage, began: float) -> None:
+    """Keep the record and the history of an image that was pulled or only named."""
+    seconds = time.time() - began
+    keep_record(run, decision, local_image, seconds)
+    more = {"seconds": seconds, "image_id": local_image.id, "size": local_image.size}
+    add_to_history(run, decision, Status.DONE, began=began, **more)
+
+
 def add_to_history(run: Run, decision: Decision, status: Status, *, began: float, **more: Any) -> None:
     """Add what was done about an image since ``began``; ``more`` are further fields of ``Build``, its seconds too. A
     history that cannot be written is said, and fails nothing."""

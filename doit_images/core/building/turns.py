@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,36 +26,22 @@ class Elsewhere(Exception):
     """Another machine builds it, and is not waited for."""
 
 
-class _Locks(threading.local):
-    """The locks that a thread holds."""
-
-    def __init__(self) -> None:
-        self.paths: set[Path] = set()
-
-
 @contextlib.contextmanager
 def taken(run: Run, decision: Decision) -> Iterator[bool]:
     """For the block, the right to build this image of all runs on this machine; whether another may have built it since
     it was decided. ``Stopped`` when the run is, ``UserError`` where it cannot be locked."""
-    path, locks = _file(run, decision), run.kept(_Locks)
+    path = _file(run, decision)
 
     def waits() -> None:
         run.events.emit(ImageNoted(decision.name, f"waits for {lock.holder(path) or 'another run'}, which builds it"))
 
-    if path in locks.paths:
-        yield False  # by this very thread: its image turned out to need a build after all
-        return
     with leftovers.noted(path), lock.passing(path, _who(run), waits):
-        locks.paths.add(path)
-        try:
-            inputs = decision.inputs
-            if run.settings.registry_only:
-                yield _asks_again(run, inputs)
-            else:
-                there = run.engine.tagged(tag_of(inputs.image.ref, inputs.fingerprint)) if inputs.fingerprint else ""
-                yield bool(there)
-        finally:
-            locks.paths.discard(path)
+        inputs = decision.inputs
+        if run.settings.registry_only:
+            yield _asks_again(run, inputs)
+        else:
+            there = run.engine.tagged(tag_of(inputs.image.ref, inputs.fingerprint)) if inputs.fingerprint else ""
+            yield bool(there)
 
 
 @contextlib.contextmanager

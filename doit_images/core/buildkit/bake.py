@@ -16,7 +16,7 @@ from typing import Any
 from doit_images.core.base.masking import safe_arguments
 from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.buildkit.buildx import entitlements, is_at_least, secret_line
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.inputs.image_inputs import ImageInputs
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose.project import Image, Secret
+from doit_images.core.compose.image import Image, Secret
 
 LEAST = (0, 13)
 """The oldest buildx that can be used: the first one with ``--progress=rawjson``."""

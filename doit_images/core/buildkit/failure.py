@@ -14,7 +14,7 @@ from pathlib import Path
 
 from doit_images.core.base.formatting import clean, cut, seconds_text
 from doit_images.core.buildkit.progress import Progress, Step
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 
 LAST_LINES = 15
 """How many of its last lines are shown of the step that failed."""

@@ -10,16 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from doit_images.core.base import files as kept
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.masking import safe_arguments
 from doit_images.core.base.settings import read_env
 from doit_images.core.compose import answer
-
-if TYPE_CHECKING:
-    from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 
 
 def with_values(files: tuple[Path, ...], environ: Mapping[str, str], names: Iterable[str]) -> Mapping[str, str]:

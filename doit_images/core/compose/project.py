@@ -12,9 +12,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from doit_images.core.compose import answer as compose_answer
 from doit_images.core.compose import env_files, tests
 from doit_images.core.compose import needs as build_needs
 from doit_images.core.compose.answer import EPOCH, PLATFORMS
+from doit_images.core.compose.image import Image, Secret, is_remote
 
 DEFAULT_FILE = "docker-compose.optimized.yml"
 _FORMAT = 10  # of project.json: raised whenever what is kept there changes its meaning
@@ -38,7 +38,6 @@ _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-c
 _OVERRIDES = (
     "compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml",
 )  # fmt: skip
-_REMOTE = re.compile(r"^(https?://|git://|ssh://|git@|github\.com/|[\w.-]+@[\w.-]+:)")
 
 # Arguments that BuildKit predefines: they count for no cache and no history, and may hold a proxy's password.
 PROXIES = {f"{scheme}_PROXY" for scheme in ("HTTP", "HTTPS", "FTP", "NO", "ALL")}
@@ -48,68 +47,6 @@ _HONOURED = {
     "platforms", "cache_from", "cache_to", "labels", "network", "shm_size", "extra_hosts", "no_cache", "pull",
     "tags", "entitlements", "privileged", "ulimits", "provenance", "sbom", "no_cache_filter",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Secret:
-    """A BuildKit secret of a build: its id and where its value is read from, never the value. One that is ``optional``
-    may have none."""
-
-    id: str
-    file: str = ""
-    environment: str = ""
-    optional: bool = False
-
-
-@dataclass(frozen=True)
-class Image:
-    """One service with a ``build:`` section, as Compose resolved it.
-
-    Paths are absolute. ``contexts`` are the named contexts: ``service:NAME``, a folder, or anything
-    else that ``docker buildx build --build-context`` takes. ``problem`` is why this image cannot be
-    built, if its declaration already says so. ``unsupported`` are the keys that nothing can be told of, with their
-    values as JSON: they count, and ``plan`` says so.
-    """
-
-    name: str
-    ref: str
-    context: str
-    dockerfile: str = ""
-    dockerfile_inline: str | None = None
-    target: str | None = None
-    args: Mapping[str, str | None] = field(default_factory=dict)
-    contexts: Mapping[str, str] = field(default_factory=dict)
-    secrets: tuple[Secret, ...] = ()
-    ssh: tuple[str, ...] = ()
-    platforms: tuple[str, ...] = ()
-    cache_from: tuple[str, ...] = ()
-    cache_to: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    network: str = ""
-    shm_size: str = ""
-    extra_hosts: tuple[str, ...] = ()
-    no_cache: bool = False
-    pull: bool = False
-    tags: tuple[str, ...] = ()
-    entitlements: tuple[str, ...] = ()
-    privileged: bool = False
-    ulimits: tuple[str, ...] = ()
-    provenance: str = ""
-    sbom: str = ""
-    no_cache_filter: tuple[str, ...] = ()
-    unsupported: Mapping[str, str] = field(default_factory=dict)
-    duplicate_of: str = ""
-    problem: str = ""
-
-    @property
-    def remote_context(self) -> bool:
-        """Whether the context is a URL or a git repository instead of a folder."""
-        return bool(_REMOTE.match(self.context))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every name the built image must carry: its own first, then ``build.tags``."""
-        return (self.ref, *self.tags)
 
 
 NO_IMAGES = "no service of this project has a `build:` section: there is nothing to build"
@@ -295,7 +232,7 @@ def _dockerfile(build: Mapping[str, Any], context: str) -> str:
     if build.get("dockerfile_inline") is not None:
         return ""
     path: str = build.get("dockerfile") or "Dockerfile"
-    return path if _REMOTE.match(context) else os.path.normpath(Path(context) / path)
+    return path if is_remote(context) else os.path.normpath(Path(context) / path)
 
 
 def _problems(refs: Iterable[str], secrets: Iterable[Secret]) -> Iterator[str]:

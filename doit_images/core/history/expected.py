@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.history.store import History
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from doit_images.core.base import platforms
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.engine.client import ImageConfig
 from doit_images.core.inputs.reads import Reads
 

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs.image_inputs import ImageInputs, Part
 from doit_images.core.inputs.reads import Copy
-from doit_images.core.inputs.selection import Selection, View
+from doit_images.core.inputs.selection import Selection, select
+from doit_images.core.inputs.view import View
 
 
 class Copied(NamedTuple):
@@ -63,7 +64,7 @@ def refused(view: View, selection: Selection, copies: Sequence[Copy], where: str
     for path in dict.fromkeys(os.path.relpath(file, root).replace(os.sep, "/") for file in files):
         if path.startswith("../") or not selection.has(path) or view.ignore.shows_by_name(path):
             continue
-        copy = next(copy for copy in copies if view.select([copy], where).has(path))
+        copy = next(copy for copy in copies if select(view, [copy], where).has(path))
         ignore = view.ignore.path or Path(root, ".dockerignore")
         return str(
             UserError(

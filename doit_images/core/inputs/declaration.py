@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from doit_images.core.base.masking import HIDDEN, safe_arguments
-from doit_images.core.compose.project import PROXIES, Image, dockerfile_text
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import PROXIES, dockerfile_text
 from doit_images.core.engine.endpoint import configuration
 from doit_images.core.inputs import reads as reading
 from doit_images.core.inputs.reads import Reads

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from doit_images.core.base import files
 from doit_images.core.base.masking import HIDDEN
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.engine import plugins
 
 SOURCE_POLICY = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.inputs.fingerprint import BuildInputs, digest_of_text
 from doit_images.core.inputs.ignorefile import IgnoreFile
 from doit_images.core.inputs.selection import Selection, shown

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from doit_images.core.base import files
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.inputs.image_inputs import Part
 from doit_images.core.inputs.reads import Copy
-from doit_images.core.inputs.selection import View
+from doit_images.core.inputs.selection import select
+from doit_images.core.inputs.view import View
 
 
 def beside(dockerfile: str) -> str:
@@ -43,4 +44,4 @@ def parts(image: Image, policies: Iterable[str], directory: Path, view: Callable
             if sources:
                 seen = view(root)
                 some = Copy("", sources, instruction="RUN --mount", optional=True)
-                yield Part(label, root, seen.ignore, seen.select([some], label), sent=False)
+                yield Part(label, root, seen.ignore, select(seen, [some], label), sent=False)

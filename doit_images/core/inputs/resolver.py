@@ -26,16 +26,18 @@ from doit_images.core.base.places import project_key
 from doit_images.core.base.references import tag_of
 from doit_images.core.base.settings import root
 from doit_images.core.compose import made_env
-from doit_images.core.compose.project import Image, Project, dockerfile_text, with_dockerfile
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import Project, dockerfile_text, with_dockerfile
 from doit_images.core.engine.client import ImageConfig, normalise
 from doit_images.core.inputs import declaration, environment, fingerprint, ignorefile, policy
-from doit_images.core.inputs import selection as inputs
 from doit_images.core.inputs.bases import ConfigsOf, check_parents, content, external, read_for, references
 from doit_images.core.inputs.copied import refused
 from doit_images.core.inputs.fingerprint import BuildInputs, digest_of_text
 from doit_images.core.inputs.image_inputs import ImageInputs, Part
 from doit_images.core.inputs.reads import WHOLE, Copy, Reads, joined
+from doit_images.core.inputs.selection import select
 from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.view import View
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
 _PARSER = 7
@@ -105,7 +107,7 @@ class InputResolver:
     def _look(self) -> None:
         self._index = self._new_index()
         self._variables = environment.digests(self._environ, self._project.directory)
-        self._views: dict[tuple[str, str, str], inputs.View] = {}
+        self._views: dict[tuple[str, str, str], View] = {}
         self._texts: dict[str, str] = {}
         self._drafts: dict[tuple[str, str, tuple[str, ...]], _Draft] = {}
         self._owned: dict[tuple[str, tuple[str, ...]], tuple[_Draft, ImageInputs, str]] = {}
@@ -335,14 +337,14 @@ class InputResolver:
             if view.ignore.path:
                 texts[str(view.ignore.path)] = view.ignore.text
             ours = [copy for copy in copies if copy.context == label]
-            selection = view.select(ours, where)
+            selection = select(view, ours, where)
             parts.append(Part(label, root, view.ignore, selection))
             private = private or refused(view, selection, ours, where, self._private)
         asked = policy.of(image)
         read = policy.parts(image, asked.values(), self._project.directory, lambda root: self._view(root, where))
         return {**texts, **asked}, (*parts, *read), private
 
-    def _view(self, root: Path, where: str, ignore: Path | None = None, private: str = "") -> inputs.View:
+    def _view(self, root: Path, where: str, ignore: Path | None = None, private: str = "") -> View:
         key = (str(root), str(ignore), private)
         if key not in self._views:
             tree = Tree(root, self._index)
@@ -353,7 +355,7 @@ class InputResolver:
                 )
             named = (ours, os.path.relpath(private, tree.root) if private else "..")
             hidden = ["" if name == ".." or name.startswith("../") else name for name in named]
-            self._views[key] = inputs.View(tree, ignorefile.load(ignore, *hidden))
+            self._views[key] = View(tree, ignorefile.load(ignore, *hidden))
         return self._views[key]
 
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs import wildcards
 from doit_images.core.inputs.ignorefile import SPACE, Patterns, State, clean, rule_of
 from doit_images.core.inputs.reads import Copy
-
-if TYPE_CHECKING:
-    from doit_images.core.inputs.selection import View
+from doit_images.core.inputs.view import View
 
 _WILD = re.compile(r"(?:[^\\*?\[]|\\.)*[*?\[]", re.DOTALL)
 _GO_CLASS = re.compile(r"\[(\^?)((?:[^\\\]\[^-]|\\.)(?:-(?:[^\\\]\[^-]|\\.))?)+\]", re.DOTALL)

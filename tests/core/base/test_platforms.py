@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from doit_images.core.base import platforms
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose.project import Image, Project
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import Project
 from doit_images.core.engine.client import ImageConfig, LocalImage, snapshot_of
 from doit_images.core.engine.endpoint import endpoint
 from doit_images.core.inputs.image_configs import ImageConfigCache

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from doit_images.core.building import build_target, make, results
+from doit_images.core.building import build_target, fetch, results
 from doit_images.core.building.attempt import Attempt, ImageBuild, InputsChanged, Result
 from doit_images.core.engine import temporary_tag
 from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot
@@ -131,14 +131,14 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was named, recorded and taken away."""
     done: list[str] = []
     monkeypatch.setattr(results, "name_image", lambda run, decision, image_id: done.append(f"named {image_id}"))
-    monkeypatch.setattr(make, "_keep", lambda run, decision, local_image, began: done.append(f"kept {local_image.id}"))
+    monkeypatch.setattr(results, "keep", lambda run, decision, made, began: done.append(f"kept {made.id}"))
     monkeypatch.setattr(temporary_tag, "give_back", lambda engine, ref: done.append(f"not {ref}"))
     monkeypatch.setattr(build_target, "layout_of", lambda run, inputs: None)
     return done
 
 
 def fetched(run: SeemingRun, decision: Decision = DECISION) -> LocalImage | None:
-    return make._fetched(run, decision._replace(action=Action.PULL, offer=found(APP, ON_BASE)))
+    return fetch.fetched(run, decision._replace(action=Action.PULL, offer=found(APP, ON_BASE)))
 
 
 def pulled(**labels: str) -> Snapshot:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from doit_images.core.compose.project import Image, Project
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import Project
 from doit_images.core.inputs.dockerfile import reads
 from doit_images.core.inputs.resolver import InputResolver
 from tests.conftest import Lab, docker, printed

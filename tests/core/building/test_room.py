@@ -20,17 +20,17 @@ from hypothesis import strategies as st
 
 from doit_images.ci.testing import stage
 from doit_images.ci.verifying import once_more
-from doit_images.core.around import Alone, Parts
+from doit_images.core.around import Alone
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings
-from doit_images.core.building import builds_lock, externals, make, room, turns
-from doit_images.core.building.attempt import Attempt, ImageBuild
+from doit_images.core.building import build_image, builds_lock, externals, make, room, turns
+from doit_images.core.building.attempt import ImageBuild
 from doit_images.core.building.room import Room
 from doit_images.core.compose.needs import NOTHING, Needs, parse
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.wanted import wanted_of
-from doit_images.core.run import Run
+from doit_images.core.run import Parts, Run
 from doit_images.share.lease import BuildCoordinator
 from tests import loopback
 from tests.conftest import ROOT, Lab, file_in
@@ -170,12 +170,12 @@ def begins_builds(
     monkeypatch.setattr(turns, "taken", lambda run, decision: contextlib.nullcontext(False))
     monkeypatch.setattr(builds_lock, "take_again", lambda run, waiting: False)
     monkeypatch.setattr(externals, "refuse_foreign", lambda run, decision: None)
-    monkeypatch.setattr(make, "_begin", lambda run: None)
-    monkeypatch.setattr(make, "_built", ends)
+    monkeypatch.setattr(build_image, "begin", lambda run: None)
+    monkeypatch.setattr(build_image, "built", ends)
 
     def build(name: str) -> None:
         with contextlib.suppress(UserError):
-            make._build_first(run, run.decide(name), Attempt(0))
+            make.make_image(run, name)
 
     def begin(name: str) -> threading.Thread:
         thread = threading.Thread(target=build, args=(name,), daemon=True)
@@ -272,7 +272,7 @@ def test_what_has_to_be_built_after_all_does_not_wait_for_its_own_lease(
     vars(run).update(
         decide=lambda name, refresh=False: decision._replace(action=retag.pop() if refresh and retag else Action.BUILD)
     )
-    monkeypatch.setattr(make, "_retag", lambda run, decision: False)
+    monkeypatch.setattr(make, "_tag", lambda run, decision: False)
     begin = begins_builds(monkeypatch, run, built.append)
     all_end(begin("web"))
     assert (built, retag) == (["web"], [])

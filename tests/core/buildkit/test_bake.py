@@ -19,7 +19,7 @@ from benchmarks.results import Results, seconds
 from benchmarks.temporary_engine import TemporaryEngine
 from doit_images.core.buildkit.bake import allowances, definition, untold
 from doit_images.core.buildkit.buildx import is_at_least, version
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.engine.client import Engine
 from doit_images.core.inputs.image_inputs import ImageInputs
 from tests.conftest import Lab

@@ -10,7 +10,7 @@ import pytest
 from doit_images.core.base.errors import UserError
 from doit_images.core.buildkit import buildx
 from doit_images.core.buildkit.buildx import build_argv, is_at_least
-from doit_images.core.compose.project import Image, Secret
+from doit_images.core.compose.image import Image, Secret
 
 PLAIN = Image(name="auth", ref="app/auth:1", context="/src", dockerfile="/src/Dockerfile")
 HEAD = ["docker", "buildx", "build", "--progress=rawjson", "--iidfile", "/tmp/id", "--tag", "t:1"]

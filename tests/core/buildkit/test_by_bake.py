@@ -12,7 +12,7 @@ import pytest
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.buildkit import bake, buildx, by_bake
-from doit_images.core.compose.project import Image, Secret
+from doit_images.core.compose.image import Image, Secret
 from doit_images.core.inputs.image_inputs import ImageInputs
 from tests.conftest import Lab, docker, file_in, needs_docker_command
 

@@ -12,7 +12,7 @@ import pytest
 
 from doit_images.core.buildkit.failure import explain, hint, place
 from doit_images.core.buildkit.progress import Progress
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from tests.conftest import ROOT
 
 CAPTURED = ROOT / "tests/buildkit"

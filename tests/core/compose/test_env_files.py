@@ -12,7 +12,7 @@ import pytest
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose import env_files, made_env, project
-from doit_images.core.compose.project import Image, Secret
+from doit_images.core.compose.image import Image, Secret
 from doit_images.core.run import Run
 from tests.conftest import Lab, docker, docker_environ, file_in, needs_docker_command
 

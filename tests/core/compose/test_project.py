@@ -11,7 +11,8 @@ import pytest
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose import project
-from doit_images.core.compose.project import Project, Secret
+from doit_images.core.compose.image import Secret
+from doit_images.core.compose.project import Project
 from doit_images.core.compose.stack import Compose
 from tests.conftest import needs_docker_command
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.engine import plugins
 from doit_images.core.inputs import environment
 from tests.conftest import ROOT, Lab, docker, needs_docker_command

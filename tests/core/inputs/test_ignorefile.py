@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from doit_images.core.inputs.ignorefile import IgnoreFile, State, effective, load
 from doit_images.core.inputs.reads import Copy
-from doit_images.core.inputs.selection import View
+from doit_images.core.inputs.selection import select
 from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.view import View
 from tests.conftest import examples
 from tests.differential import buildkit
 
@@ -181,7 +182,7 @@ def test_buildkit_sees_what_we_say(engine, text, paths):
         except buildkit.Refused as refused:
             seen, said = None, str(refused)
         view = View(Tree(context, Index()), load(effective(context, work / "Dockerfile")))
-        ours = {entry.path for entry in view.select([Copy("", ("/",))], "Dockerfile").entries()}
+        ours = {entry.path for entry in select(view, [Copy("", ("/",))], "Dockerfile").entries()}
     if seen is None:
         assert "pattern" in said  # one that moby calls an error
     else:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from doit_images.core.base.errors import UserError
 from doit_images.core.inputs.ignorefile import IgnoreFile, effective, load
 from doit_images.core.inputs.reads import Copy
-from doit_images.core.inputs.selection import Entry, Selection, View, shown
+from doit_images.core.inputs.selection import Entry, Selection, select, shown
 from doit_images.core.inputs.sources import _go_match
 from doit_images.core.inputs.tree import Index, Tree
+from doit_images.core.inputs.view import View
 from tests.conftest import examples
 from tests.differential import buildkit
 from tests.differential.contexts import CONTEXTS
@@ -35,13 +36,13 @@ def root(tmp_path):
     return folder
 
 
-def select(root: Path, *sources: str, ignore: str = "", **options) -> Selection:
+def selected(root: Path, *sources: str, ignore: str = "", **options) -> Selection:
     view = View(Tree(root, Index()), IgnoreFile(ignore, root / ".dockerignore"))
-    return view.select([Copy("", sources, line=3, **options)], "Dockerfile")
+    return select(view, [Copy("", sources, line=3, **options)], "Dockerfile")
 
 
 def paths(root: Path, *sources: str, **options) -> list[str]:
-    selection = select(root, *sources, **options)
+    selection = selected(root, *sources, **options)
     entries = selection.entries()
     there = [str(path.relative_to(root)) for path in root.rglob("*")]
     assert {path for path in [*there, "none", "a.txt/none"] if selection.has(path)} == {entry.path for entry in entries}
@@ -94,7 +95,7 @@ def test_a_backslash_is_a_character_unless_a_wildcard_follows(root):
 
 def test_optional_sources_may_be_missing(root):
     view = View(Tree(root, Index()), IgnoreFile())
-    found = view.select([Copy("", ("a.txt", "none", "d/none"), optional=True)], "Dockerfile")
+    found = select(view, [Copy("", ("a.txt", "none", "d/none"), optional=True)], "Dockerfile")
     assert [entry.path for entry in found.entries()] == ["a.txt"]
 
 
@@ -123,7 +124,7 @@ def test_what_the_ignore_file_hides_is_no_input(root, ignore, expected):
 
 def test_a_hidden_folder_is_not_walked(root):
     index = Index()
-    View(Tree(root, index), IgnoreFile("d\nn\n!a.txt\n")).select([Copy("", (".",))], "Dockerfile").entries()
+    select(View(Tree(root, index), IgnoreFile("d\nn\n!a.txt\n")), [Copy("", (".",))], "Dockerfile").entries()
     assert list(index._folders) == [str(root.resolve())]
 
 
@@ -163,12 +164,12 @@ def test_parents(root, source, expected):
 
 
 def test_modes_of_parents_count_only_with_the_flag(root):
-    plain, parents = select(root, "d/e/z.txt"), select(root, "n/keep.log", parents=True)
-    assert plain.digest == select(root, "d/e/z.txt").digest
+    plain, parents = selected(root, "d/e/z.txt"), selected(root, "n/keep.log", parents=True)
+    assert plain.digest == selected(root, "d/e/z.txt").digest
     (root / "d").chmod(0o700)
     (root / "n").chmod(0o700)
-    assert plain.digest == select(root, "d/e/z.txt").digest
-    assert parents.digest != select(root, "n/keep.log", parents=True).digest
+    assert plain.digest == selected(root, "d/e/z.txt").digest
+    assert parents.digest != selected(root, "n/keep.log", parents=True).digest
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_a_source_that_is_not_there_is_explained(root, source, ignore, said):
     (root / "lost").symlink_to("nowhere")
     (root / "loop").symlink_to("loop")
     with pytest.raises(UserError) as caught:
-        select(root, source, ignore=ignore)
+        selected(root, source, ignore=ignore)
     assert said in str(caught.value)
 
 
@@ -197,16 +198,16 @@ def test_links_cannot_leave_the_context(root, tmp_path):
     (tmp_path / "outside").write_text("x")
     (root / "out").symlink_to("../outside")
     with pytest.raises(UserError):
-        select(root, "out")
+        selected(root, "out")
     (root / "outside").write_text("inside")
     assert paths(root, "out") == ["out", "outside"]
 
 
 def test_a_link_through_a_hidden_path_leads_nowhere(root):
     with pytest.raises(UserError):
-        select(root, "dl/x.txt", ignore="dl")
+        selected(root, "dl/x.txt", ignore="dl")
     with pytest.raises(UserError):
-        select(root, "dl/x.txt", ignore="d/x.txt")
+        selected(root, "dl/x.txt", ignore="d/x.txt")
 
 
 class TestDigest:
@@ -216,7 +217,7 @@ class TestDigest:
         shutil.copytree(root, tmp_path / "twin", symlinks=True)
         for path in (tmp_path / "twin").rglob("*"):
             os.utime(path, (1, 1), follow_symlinks=False)
-        assert select(root, ".").digest == select(tmp_path / "twin", ".").digest
+        assert selected(root, ".").digest == selected(tmp_path / "twin", ".").digest
 
     @pytest.mark.parametrize(
         "change",
@@ -235,9 +236,9 @@ class TestDigest:
         ],
     )
     def test_what_matters(self, root, change):
-        before = select(root, "d").digest
+        before = selected(root, "d").digest
         change(root)
-        assert select(root, "d").digest != before
+        assert selected(root, "d").digest != before
 
     @pytest.mark.parametrize(
         "change",
@@ -250,9 +251,9 @@ class TestDigest:
         ],
     )
     def test_what_does_not(self, root, change):
-        before = select(root, "d").digest
+        before = selected(root, "d").digest
         change(root)
-        assert select(root, "d").digest == before
+        assert selected(root, "d").digest == before
 
 
 def test_entries_and_what_people_see():
@@ -261,7 +262,7 @@ def test_entries_and_what_people_see():
 
 
 def test_the_files_alone_are_those_of_the_entries(root):
-    for selection in (select(root, "."), select(root, "dl", "a.txt"), select(root, "d", exclude=("*.md",))):
+    for selection in (selected(root, "."), selected(root, "dl", "a.txt"), selected(root, "d", exclude=("*.md",))):
         files = [entry.path for entry in selection.entries() if entry.kind == "file"]
         assert sorted(selection.files()) == files
 
@@ -269,20 +270,20 @@ def test_the_files_alone_are_those_of_the_entries(root):
 @pytest.mark.parametrize("sources", [["d"], ["."], ["d/e/"]])
 def test_attributes_of_folders_that_are_copied_count(root, sources):
     """BuildKit sends them; of the folder that a source names, and of those below it."""
-    before = select(root, *sources).digest
+    before = selected(root, *sources).digest
     try:
         os.setxattr(root / "d/e", "user.test", b"1")
     except OSError:
         pytest.skip("this file system keeps no extended attributes")
-    assert select(root, *sources).digest != before
+    assert selected(root, *sources).digest != before
     os.removexattr(root / "d/e", "user.test")
-    assert select(root, *sources).digest == before
+    assert selected(root, *sources).digest == before
 
 
 def test_one_answer_per_question(root):
     view = View(Tree(root, Index()), IgnoreFile())
     copies = [Copy("", ("d",))]
-    assert view.select(copies, "D") is view.select(list(copies), "D")
+    assert select(view, copies, "D") is select(view, list(copies), "D")
 
 
 @given(st.text("ab*?[]^-\\/", max_size=8), st.text("ab-/^", max_size=6))
@@ -304,7 +305,7 @@ def test_buildkit_copies_what_we_count(engine, random):
         context, dockerfile = random.lay(Path(name), "out")
         view = View(Tree(context, Index()), load(effective(context, dockerfile)))
         try:
-            entries = view.select([Copy("", (random.source,))], "Dockerfile").entries()
+            entries = select(view, [Copy("", (random.source,))], "Dockerfile").entries()
             ours = {(context / entry.path).read_bytes() for entry in entries if entry.kind == "file"}
         except UserError:
             ours = None

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from doit_images.core.base import commands
 from doit_images.core.building.context import as_built
 from doit_images.core.buildkit import buildx
-from doit_images.core.compose.project import Image, Project
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import Project
 from doit_images.core.inputs.copied import copied
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.rego import Loaded, loaded

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from doit_images.core.base import memory
-from doit_images.core.compose.project import Image, Project
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import Project
 from doit_images.core.engine.client import ImageConfig
 from doit_images.core.inputs.copied import copied
 from doit_images.core.inputs.image_configs import ImageConfigCache

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from doit_images.core.compose.project import Image, Project
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import Project
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.resolver import InputResolver
 

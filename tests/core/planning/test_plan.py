@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from doit_images.core.base.references import tag_of
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.engine.client import ImageConfig, LocalImage, Snapshot, snapshot_of
 from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, PARENTS
 from doit_images.core.inputs.fingerprint import BuildInputs

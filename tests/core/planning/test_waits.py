@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 import redis
 
-from doit_images.core.around import Parts
 from doit_images.core.base import lock
 from doit_images.core.engine.client import Engine
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.unasked import Unasked, settled
 from doit_images.core.planning.wanted import Wanted
-from doit_images.core.run import Run
+from doit_images.core.run import Parts, Run
 from doit_images.share.remembered import Remembered
 from tests import loopback
 from tests.conftest import Lab, docker

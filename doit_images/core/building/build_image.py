@@ -1,0 +1,139 @@
+"""How is an image built, and what becomes of the result: its names, its record, who gets it?"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from doit_images.core.base.errors import UserError
+from doit_images.core.base.formatting import seconds_text
+from doit_images.core.building import build_target, externals, fetch, results
+from doit_images.core.building.attempt import ImageBuild, Outcome
+from doit_images.core.building.events import ImageEnded, ImageNoted, ImagesPlanned
+from doit_images.core.building.state import State
+from doit_images.core.compose import env_files
+from doit_images.core.engine import temporary_tag
+from doit_images.core.engine.client import LocalImage
+from doit_images.core.history.store import Status, steps_of
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.plan import ANOTHER, Decision, is_for
+from doit_images.core.run import Run
+
+if TYPE_CHECKING:
+    from doit_images.core.planning.shared_image import SharedImage
+
+
+class _First:
+    """Whether the first build of a run has begun."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.begun = False
+
+
+def begin(run: Run) -> None:
+    """What the first build of a run does, while the others wait."""
+    builds = run.kept(_First)
+    with builds.lock:
+        if builds.begun:
+            return
+        builds.begun = True
+        decisions = run.decisions()
+        expected = run.expected.planned(decisions)
+        actions = {name: (decision.action, expected.get(name)) for name, decision in decisions.items()}
+        run.events.emit(ImagesPlanned(actions))
+        built = (decision.inputs.image for decision in decisions.values() if decision.builds)
+        for sentence in env_files.unset(built, run.build_environ):
+            run.events.say(sentence)
+        externals.introduce(run, decisions)
+
+
+def built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
+    """Build the image and give it its names. ``UserError`` if that fails, ``InputsChanged`` if it does not count."""
+    run, decision = build.run, build.decision
+    if run.settings.registry_only:
+        run.peers.past_engine.check(decision)
+        outcome = _counted(build)
+        return outcome, run.peers.past_engine.named(decision, build.labels, outcome.image_id, outcome.seconds)
+    if not run.settings.dedicated_builder:  # that one is given no name
+        temporary_tag.note(run.engine, build.tag)
+    try:
+        outcome = _counted(build)
+        made = run.snapshot().get(build.tag)
+        image_id = build_target.import_result(run, decision, outcome.target, outcome.image_id, made)
+        _refuse_foreign(run, decision, image_id, made)
+        results.name_image(run, decision, image_id)
+        run.built(build.name)
+    finally:
+        if not run.settings.dedicated_builder:
+            temporary_tag.take_away(run.engine, [build.tag])
+    # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.
+    made = made or run.snapshot().get(build.inputs.image.ref) or LocalImage(image_id)
+    return outcome, made._replace(id=image_id)
+
+
+def keep(build: ImageBuild, outcome: Outcome, local_image: LocalImage) -> None:
+    """Keep the record and the history of what was built, and let the other machines have it."""
+    run, name, decision = build.run, build.name, build.decision
+    build_target.clean_up(run, decision)
+    results.keep_record(run, decision, local_image, outcome.seconds)
+    size = local_image.size
+    layers = None if run.settings.registry_only else run.engine.layers(local_image.id)
+    _add_to_history(build, outcome, Status.DONE, image_id=local_image.id, size=size, layers=layers)
+    made = LocalImage(local_image.id, labels=build.labels, size=size, fixed=False)
+    if instead := _given(run, decision, made, outcome.seconds):
+        run.events.emit(ImageNoted(name, "another machine shared its result first, which is taken"))
+        if pulled := fetch.fetched(run, decision._replace(action=Action.PULL, reasons=(ANOTHER,), offer=instead)):
+            run.events.emit(ImageEnded(name, State.PULLED, size=pulled.size))
+            return
+    run.events.emit(ImageEnded(name, State.BUILT, progress=outcome.progress, size=size))
+
+
+def _counted(build: ImageBuild) -> Outcome:
+    """Build the image. ``UserError`` if that fails, ``InputsChanged`` if it does not count."""
+    outcome = build.build()
+    if outcome.changed:
+        _add_to_history(build, outcome, Status.INPUTS_CHANGED)
+        raise outcome.changed
+    if outcome.status:
+        _failed(build, outcome)
+    return outcome
+
+
+def _given(run: Run, decision: Decision, made: LocalImage, seconds: float) -> SharedImage | None:
+    """Share what was built, where there is anybody to share it with; the shared result that is to take its place."""
+    if run.settings.registry_only or not (run.settings.cache_registry or run.settings.redis_url):
+        return None
+    return run.peers.give(decision, made, seconds)
+
+
+def _refuse_foreign(run: Run, decision: Decision, image_id: str, made: LocalImage | None) -> None:
+    """``UserError`` where what was built is of another platform than was asked for."""
+    platform = (run.config_of(made) if made else run.configs.get(image_id, fixed=False)).platform
+    if not is_for(decision.inputs, platform, run.snapshot().platform):
+        raise UserError(
+            f"{decision.name}: {platform} was built, and {', '.join(decision.inputs.platforms)} is wanted",
+            remedy="`docker buildx inspect` lists the platforms of the builder",
+        )
+
+
+def _failed(build: ImageBuild, outcome: Outcome) -> NoReturn:
+    from doit_images.core.buildkit import failure  # most builds do not fail
+
+    inputs, progress = build.inputs, outcome.progress
+    _add_to_history(build, outcome, Status.FAILED)
+    build.run.events.emit(ImageEnded(build.name, State.FAILED, progress=progress))
+    if build.late:
+        step = progress.failed() or progress.current()
+        during = f", during {step.label}" if step else ""
+        limit = seconds_text(build.run.settings.build_timeout)
+        raise UserError(
+            f"{build.name} was not built in {limit}{during}, so it was stopped; its log is {build.log}",
+            remedy="BUILD_TIMEOUT says how long a build may take",
+        )
+    raise UserError(failure.explain(inputs.image, progress, inputs.dockerfile_text, build.log, outcome.status))
+
+
+def _add_to_history(build: ImageBuild, outcome: Outcome, status: Status, **more: Any) -> None:
+    more |= {"seconds": outcome.seconds, "steps": steps_of(outcome.progress)}
+    results.add_to_history(build.run, build.decision, status, began=outcome.began, **more)
