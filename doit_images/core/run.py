@@ -229,17 +229,23 @@ class Run:
         return decided
 
     def _all(self) -> dict[str, Decision]:
-        if self._decisions is None:
-            inputs = self.resolver.resolve(self.snapshot().platform, self.configs_of, built_on=self.built_on)
-            self._decisions = self._planned(inputs, whole=True)
-            self.resolver.keep()
-            self.configs.keep(local_image.id for local_image in self.snapshot().by_name.values())
-        return self._decisions
+        with self._lock:
+            if self._decisions is None:
+                inputs = self.resolver.resolve(self.snapshot().platform, self.configs_of, built_on=self.built_on)
+                self._decisions = self._planned(inputs, whole=True)
+                self.resolver.keep()
+                self.configs.keep(local_image.id for local_image in self.snapshot().by_name.values())
+            return self._decisions
 
     def made_of(self, resolver: InputResolver, platform: str, only: str = "") -> dict[str, ImageInputs]:
         """What the images that a resolver reads (or ``only`` one, with what it needs) are made of for a platform, by
         the bases that are here."""
-        return self._settled(lambda: resolver.resolve(platform, self.configs_of, only, self.built_on))
+
+        def resolved() -> dict[str, ImageInputs]:
+            with self._lock:
+                return resolver.resolve(platform, self.configs_of, only, self.built_on)
+
+        return self._settled(resolved)
 
     def made_on_any_base(self) -> dict[str, ImageInputs]:
         """What the images are made of for the engine's platform, as far as that is known without any base."""
@@ -248,7 +254,7 @@ class Run:
 
     def _settled(self, decide: Callable[[], Kept]) -> Kept:
         with extras.told():  # the peers' modules
-            return settled(self._lock, decide, lambda wanted: self.peers.results.look(wanted))
+            return settled(decide, lambda wanted: self.peers.results.look(wanted))
 
     def decide(self, name: str, *, refresh: bool = False) -> Decision:
         """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
@@ -256,16 +262,25 @@ class Run:
         if not refresh and (self._decisions is not None or not self._changed):
             return self.decisions()[name]
 
-        def alone() -> Decision:
-            chosen = self.resolver.again() if refresh else self.resolver
-            try:
-                inputs = chosen.resolve(self.snapshot().platform, self.configs_of, name, self.built_on)
-            finally:
-                if refresh:
-                    chosen.release()
+        return self._settled(lambda: self._again(name) if refresh else self._alone(self.resolver, name))
+
+    def _alone(self, resolver: InputResolver, name: str) -> Decision:
+        with self._lock:
+            inputs = resolver.resolve(self.snapshot().platform, self.configs_of, name, self.built_on)
             return self._planned(inputs)[name]
 
-        return self._settled(alone)
+    def _again(self, name: str) -> Decision:
+        """Walk the folders of one image again, side by side with other threads, which may change what the engine holds
+        meanwhile: then its bases are looked up again, and no file."""
+        looks = self.resolver.again()
+        try:
+            snapshot = self.snapshot()
+            inputs = looks.resolve(snapshot.platform, self.configs_of, name, self.built_on)
+            with self._lock:
+                same = self._snapshot is snapshot
+                return self._planned(inputs)[name] if same else self._alone(looks, name)
+        finally:
+            looks.release()
 
     def _planned(self, inputs: Mapping[str, ImageInputs], whole: bool = False) -> dict[str, Decision]:
         """Decide about all of these; the shared registry is asked about what would else be built, and once in a while

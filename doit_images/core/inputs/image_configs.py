@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -21,9 +22,14 @@ class ImageConfigCache:
         self._known: dict[str, ImageConfig] | None = None
         self._passing: dict[str, ImageConfig] = {}
         self._new = False
+        self._lock = threading.Lock()
 
     def get(self, image_id: str, fixed: bool = True) -> ImageConfig:
-        """What is known of an image that the engine holds."""
+        """What is known of an image that the engine holds. For any thread."""
+        with self._lock:
+            return self._get(image_id, fixed)
+
+    def _get(self, image_id: str, fixed: bool) -> ImageConfig:
         if not fixed:
             if image_id not in self._passing:
                 self._passing[image_id] = self._ask(image_id)

@@ -161,7 +161,7 @@ class InputResolver:
     def keep(self) -> None:
         """Write down what was hashed and parsed, for the next run."""
         self._index.save()
-        if any(key not in self._kept for key in self._used):
+        if any(key not in self._kept for key in [*self._used]):  # others may read meanwhile
             self._kept = dict(self._used)
             memory.remember(self._reads_path, self._kept)
 

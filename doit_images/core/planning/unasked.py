@@ -1,9 +1,8 @@
-"""How is something decided under a lock, when an answer to it may take its time?"""
+"""How is something decided whose answer depends on what other machines have to be asked first?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -20,15 +19,12 @@ class Unasked(Exception):
         self.wanted = wanted
 
 
-def settled(
-    lock: AbstractContextManager[object], decide: Callable[[], Decided], ask: Callable[[Mapping[str, Wanted]], object]
-) -> Decided:
-    """What ``decide`` comes to, called with the lock. Where it raises ``Unasked``, ``ask`` is called without the lock,
-    as who holds that keeps all other threads from their work, and then it is called again."""
+def settled(decide: Callable[[], Decided], ask: Callable[[Mapping[str, Wanted]], object]) -> Decided:
+    """What ``decide`` returns. Where it raises ``Unasked``, having given up its locks, ``ask`` is called, and then
+    ``decide`` again."""
     while True:
         try:
-            with lock:
-                return decide()
+            return decide()
         except Unasked as unasked:
             wanted = unasked.wanted
         ask(wanted)

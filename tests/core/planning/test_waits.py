@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,11 @@ import pytest
 import redis
 
 from doit_images.core.base import lock
+from doit_images.core.base.settings import Settings
+from doit_images.core.compose.image import Image
+from doit_images.core.compose.project import Project
 from doit_images.core.engine.client import Engine
+from doit_images.core.inputs import contents
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.unasked import Unasked, settled
 from doit_images.core.planning.wanted import Wanted
@@ -60,11 +64,12 @@ def test_what_is_asked_is_asked_without_the_lock() -> None:
     held, asked = threading.RLock(), list[str]()
 
     def decide() -> str:
-        if not asked:
-            raise Unasked({"one": Wanted("app/one", "ab" * 32, "linux/amd64")})
-        return "decided"
+        with held:
+            if not asked:
+                raise Unasked({"one": Wanted("app/one", "ab" * 32, "linux/amd64")})
+            return "decided"
 
-    def ask(wanted: dict[str, Wanted]) -> None:
+    def ask(wanted: Mapping[str, Wanted]) -> None:
         def other() -> None:
             with held:
                 asked.extend(wanted)
@@ -73,8 +78,45 @@ def test_what_is_asked_is_asked_without_the_lock() -> None:
         thread.start()
         assert ended(thread), "another thread cannot get the lock"
 
-    assert settled(held, decide, ask) == "decided"
+    assert settled(decide, ask) == "decided"
     assert asked == ["one"]
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_files_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: bool) -> None:
+    """Also where the engine comes to hold something else meanwhile: then no file is read once more."""
+    images = {}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Dockerfile").write_text("FROM scratch\nCOPY file /\n")
+        (tmp_path / name / "file").write_text(name)
+        context = tmp_path / name
+        images[name] = Image(name, f"x/{name}", str(context), dockerfile=str(context / "Dockerfile"))
+    run = Run((tmp_path / "compose.yml",), {}, root=tmp_path)
+    vars(run).update(
+        project=Project("x", tmp_path, run.files, images),
+        common=tmp_path / ".doit-images",
+        settings=Settings(),
+        _snapshot=SimpleNamespace(platform="linux/amd64"),
+        engine=SimpleNamespace(snapshot=lambda: SimpleNamespace(platform="linux/amd64")),
+        _planned=lambda inputs: inputs,
+    )
+    both, real, read = threading.Barrier(2), contents.hashed, list[str]()
+
+    def hashed(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
+        if path.endswith("file"):
+            read.append(path)
+            both.wait(LIMIT)
+            if moves:
+                vars(run).update(_snapshot=None)
+        return real(path, mode, record)
+
+    monkeypatch.setattr(contents, "hashed", hashed)
+    threads = [threading.Thread(target=run.decide, args=(name,), kwargs={"refresh": True}) for name in images]
+    for thread in threads:
+        thread.start()
+    assert all(map(ended, threads))
+    assert sorted(read) == [str(tmp_path / name / "file") for name in images]
 
 
 def test_what_threads_share_is_read_by_one_at_a_time(tmp_path: Path) -> None:
