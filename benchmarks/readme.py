@@ -36,34 +36,20 @@ _ABOUT = """\
 # All figures
 
 Each script here measures one question, against a peer in the same run, and leaves what it found beside itself: `X.json`
-for programs, `X.md` for people. `doit figures` measures again what is older than its code. What is compared is told in
-the [README](../README.md#how-fast).
+for programs, `X.md` for people. `doit figures` measures again what is older than its code. What is compared, and
+what misses its goal, is told in [what_is_compared.md](what_is_compared.md).
 """
 
 
-# One figure for each question that the README's reader has.
-_FIRST = (
-    "100 images, 5,000 files, against the faster peer",
-    "a file of one of 100 images: time beyond 1.15 × bare builds",
-    "after a switch of branches",
-    "everything from nothing, against bake",
-    "shared registry, against bake",
-    "1000 images, 20 ms away, with the index",
-)
 _PEERS = ["| against its peer | measured | target | | of |", "|---|---|---|---|---|"]
 
 
 def judged() -> str:
-    """The picture, the rows of the comparison that have a goal against what Docker's documentation teaches, and one
-    figure of each kind against its peer."""
+    """The picture, and the rows of the comparison that have a goal against what Docker's documentation teaches."""
     comparison = json.loads((HERE / "compare_performance.json").read_text())
     rows = [row for row in comparison["rows"] if row.get("at_most") is not None]
-    first = {
-        one["script"]: one | {"rows": [row for row in one["rows"] if row["what"] in _FIRST]} for one in _kept(HERE)
-    }
-    peers = [row for one in first.values() for row in _rows(one, "benchmarks/")]
     when = _when(comparison, "compare_performance")
-    return "\n".join([_SHOWN, "", *_ratios(rows), "", when, "", *_PEERS, *peers, "", _LEGEND, ""])
+    return "\n".join([_SHOWN, "", *_ratios(rows), "", when, ""])
 
 
 def _kept(folder: Path) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Do imports point in one direction: between the parts of the package, its rooms, and the modules of the core?
 
 Names are read from the tree as it is: ``import``, anywhere in a module, also for types only, and the
-``module:function`` that ``cli.action`` imports when it acts. What the README
-and CONTRIBUTING.md tell of the parts is held to that.
+``module:function`` that ``cli.action`` imports when it acts. What CONTRIBUTING.md
+tells of the parts is held to that.
 """
 
 from __future__ import annotations
@@ -119,12 +119,12 @@ def test_no_circle_is_inside_a_part(name: str) -> None:
     assert order({one: graph[one] & inside for one in inside})
 
 
-def test_the_readme_says_of_each_part_what_its_first_line_does() -> None:
+def test_the_list_says_of_each_part_what_its_first_line_does() -> None:
     core = ROOT / "doit_images/core"
     folders = [ROOT / "tasks", *(ROOT / "doit_images" / name for name in FLOORS), *core.glob("*/")]
     said = {one.name: ast.get_docstring(ast.parse((one / "__init__.py").read_text())) or "" for one in folders
             if (one / "__init__.py").exists()}  # fmt: skip
-    told = {(words := line.split(maxsplit=1))[0]: words[1] for line in fenced("README.md", "text")}
+    told = {(words := line.split(maxsplit=1))[0]: words[1] for line in fenced("CONTRIBUTING.md", "text")}
     assert told == {name: text.partition("\n")[0].rstrip(".") for name, text in said.items()}
 
     def line(module: str) -> str:

@@ -85,8 +85,9 @@ ELSEWHERE = {
 
 
 def named() -> set[str]:
-    """The tasks in the README's table."""
-    table = (ROOT / "README.md").read_text().partition("## The tasks")[2].partition("\n## ")[0]
+    """The tasks in the tables of the README and of CONTRIBUTING.md."""
+    pages = {"README.md": "## The tasks", "CONTRIBUTING.md": "## Tasks that maintain this repository"}
+    table = "\n".join((ROOT / page).read_text().partition(of)[2].partition("\n## ")[0] for page, of in pages.items())
     cells = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
     return {word for cell in cells for word in re.findall(r"`([a-z_]+)", cell)}
 
