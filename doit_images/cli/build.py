@@ -7,15 +7,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from doit_images.cli.action import Task, act, fail, quiet
+from doit_images.cli.action import Task, fail, quiet
 from doit_images.cli.process import current, names
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.project import NO_IMAGES
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning import checkouts, forecast, record
 from doit_images.core.run import Run
-
-_QUEUE = "_images_first"
 
 
 class Freshness:
@@ -104,7 +102,6 @@ def task_build() -> Iterator[Task]:
             "meta": {"image": name},
             "io": {"capture": False},
         }
-    yield from _early_stages({name: declared[name] for name in order if declared[name].early}, run)
 
 
 def declared_images() -> tuple[Mapping[str, ImageInputs], Task]:
@@ -117,30 +114,6 @@ def declared_images() -> tuple[Mapping[str, ImageInputs], Task]:
     except UserError as error:
         failing = {"actions": [(fail, [str(error)])], "meta": {"quiet": True}}
         return {}, {"name": "project", "doc": "why the project cannot be read", **failing}
-
-
-def _early_stages(declared: Mapping[str, ImageInputs], run: Run) -> Iterator[Task]:
-    """Tasks that no image needs: only a worker that would be idle takes one.
-
-    doit takes tasks in the order in which they became ready, but those that waited for the same one in any order. So
-    these queue behind the images by waiting for one more, and whichever comes first takes the most urgent image.
-    """
-    yield {
-        "basename": _QUEUE,
-        "actions": None,
-        "task_dep": [run.own_base.task] if run.own_base else [],
-        "meta": {"quiet": True},
-    }
-    for name, inputs in declared.items():
-        yield {
-            "name": f"{name}/early",
-            "doc": f"build what {inputs.image.ref} can do before its parents are built",
-            "actions": [(act, ["doit_images.core.building.make:make_early", list(declared)])],
-            "task_dep": [_QUEUE] if _base(inputs, run) else [],
-            "uptodate": [Freshness(name)],
-            "meta": {"quiet": True},
-            "io": {"capture": False},
-        }
 
 
 def _say_that_there_are_none(run: Run) -> None:

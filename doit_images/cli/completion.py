@@ -92,7 +92,7 @@ def _offered(tasks: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     from doit.doit_cmd import DoitMain
 
     for name, task in tasks.items():
-        if name.startswith("_") or "/early" in name:
+        if name.startswith("_"):
             continue
         yield "task", "", name, task.doc
         for option in (*task.params, *general(task, tasks)):

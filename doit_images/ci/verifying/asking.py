@@ -213,7 +213,7 @@ def _told_by_image(run: Run, decision: Decision, step: Step) -> Iterator[_Made]:
 def _told_by_history(run: Run, decision: Decision, step: Step) -> Iterator[_Made]:
     """By the builds of this checkout, back to the last one that ran the step at this place. So it is known of a stage
     that the image holds nothing of, and of a step whose words hold another argument now. One that was cached may be of
-    a stage that the same run built early."""
+    a stage that another image of the same run built."""
     builds = [build for build in run.history.recent(decision.name, limit=KEEP) if build.action == Action.BUILD]
     ours = next((at for at, one in enumerate(builds) if one.fingerprint == decision.inputs.fingerprint), len(builds))
     place = (step.stage, step.number, step.total)

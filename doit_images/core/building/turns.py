@@ -45,14 +45,6 @@ def taken(run: Run, decision: Decision) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def free(run: Run, decision: Decision) -> Iterator[bool]:
-    """As ``taken``, but never waits: whether no other run builds this image."""
-    path = _file(run, decision)
-    with leftovers.noted(path), lock.passing(path, _who(run), None) as ours:
-        yield ours
-
-
-@contextlib.contextmanager
 def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[None]:
     """For the block, the right to build an image of all machines; what they shared until now was not looked at yet.
     ``Stopped`` when the run is, ``Elsewhere`` where another machine builds it and it is not to ``wait`` for that."""

@@ -98,7 +98,6 @@ class _Reader:
         self.exported: dict[int, Scope] = {}
         self.done: dict[int, tuple[Scope, tuple[str, ...]]] = {}
         self.active: list[Stage] = []
-        self.reached: dict[int, set[str]] = {}
         self.copies: list[Copy] = []
         self.contexts: set[str] = set()
         self.images: dict[tuple[str, str], External] = {}
@@ -127,11 +126,11 @@ class _Reader:
             syntax=self.syntax,
             env=self.exported[stage.number].handed_on(),
             onbuild=triggers,
-            stages={
-                other.name: tuple(sorted(self.reached[other.number] - {""}))
+            stages=tuple(
+                other.name
                 for other in self.stages.all
                 if other.name and other.number in self.done and other is not stage
-            },
+            ),
             read_for={name: tuple(some) for name, some in self.read_for.items()},
         )
 
@@ -168,17 +167,10 @@ class _Reader:
         if stage in self.active:
             raise UserError(f"stage {stage.name or stage.number!r} is in a dependency cycle", where=self.at(line))
         if stage.number not in self.done:
-            self.reached[stage.number] = set()
             self.active.append(stage)
             self.done[stage.number] = self._context_stage(stage) if stage.context else self._own_stage(stage)
             self.active.pop()
-        self._reach(stage.name, *self.reached[stage.number])
         return self.done[stage.number]
-
-    def _reach(self, *names: str) -> None:
-        """Note that the stage that is being read needs these stages, contexts or images."""
-        if self.active:
-            self.reached[self.active[-1].number].update(names)
 
     def _context_stage(self, stage: Stage) -> tuple[Scope, tuple[str, ...]]:
         self._whole_context(stage.context, stage.line, stage.platform)
@@ -218,7 +210,6 @@ class _Reader:
             self._whole_context(context, line, platform)
             return context
         ref = familiar(name)
-        self._reach(ref)
         self._read_for(ref, platform)
         self.images.setdefault((ref, platform), External(ref, platform, line))
         return ref
@@ -229,7 +220,6 @@ class _Reader:
     def _whole_context(self, name: str, line: int, platform: str) -> None:
         self.contexts.add(name)
         self._read_for(name, platform)
-        self._reach(name)
         self.copies.append(Copy(name, (WHOLE,), line=line, instruction="FROM"))
 
     def _dispatch(self, stage: Stage, each: Instruction, scope: Scope) -> None:
@@ -348,7 +338,6 @@ class _Reader:
             return None
         if context := self.stages.context(origin, ""):
             self.contexts.add(context)
-            self._reach(context)
             self._read_for(context, "")
             return context
         self._origin(origin, "", line)

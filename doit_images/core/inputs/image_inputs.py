@@ -34,9 +34,8 @@ class ImageInputs:
     each context or reference that stands for another image of the project to that image's name, ``bases`` each external
     reference to the content that the engine holds under it ("" for none), ``platforms`` are those it is built for and
     ``read_for`` those for which each external reference is read, ``env`` and ``onbuild`` are what it hands on to its
-    children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is what
-    the ignore file of its context says, with a rule more where that one lets our own folder in. ``early`` are stages
-    that need no other image of the project, without those that another of them needs, ``stages`` all with a name that
+    children (``env_known``: nothing is missing there that an unknown base may set). ``ignore`` is what the ignore file
+    of its context says, with a rule more where that one lets our own folder in. ``stages`` are the names of those that
     its target reaches, that one not included. ``mounts`` are the ids of its cache mounts, ``index`` is where its files
     were looked up, ``due`` whether it is built whatever is there. ``problem`` is why it cannot be built, ``private``
     why it must not be: it takes what holds passwords.
@@ -59,7 +58,6 @@ class ImageInputs:
     env: Mapping[str, str | None] = field(default_factory=dict)
     env_known: bool = False
     onbuild: tuple[str, ...] = ()
-    early: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
     ignore: str = ""

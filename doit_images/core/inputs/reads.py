@@ -56,8 +56,7 @@ class Reads(NamedTuple):
     ``args`` are the names whose value matters: build args that a reached stage declares or its ``FROM`` uses.
     ``mounts`` are the ids of cache mounts. ``syntax`` is the frontend's image. ``env`` (``None``: a value that is not
     certain) and ``onbuild`` are what an image built from this target hands on to a Dockerfile that starts ``FROM`` it.
-    ``stages`` are the other stages that the target reaches, those with a name, each with all that it reaches itself:
-    stages, named contexts, references.
+    ``stages`` are the names of the other stages that the target reaches.
     ``read_for`` says for which platforms each image or named context is read. ``alike`` is whether all platforms hand
     on the same variables.
     """
@@ -73,7 +72,7 @@ class Reads(NamedTuple):
     syntax: str = ""
     env: Mapping[str, str | None] = {}
     onbuild: tuple[str, ...] = ()
-    stages: Mapping[str, tuple[str, ...]] = {}
+    stages: tuple[str, ...] = ()
     read_for: Mapping[str, tuple[str, ...]] = {}
     alike: bool = True
 
@@ -94,14 +93,15 @@ class Reads(NamedTuple):
             Copy(**{**each, "sources": tuple(each["sources"]), "exclude": tuple(each["exclude"])})
             for each in raw["copies"]
         )
-        lists = {name: tuple(raw[name]) for name in ("contexts", "args", "secrets", "ssh", "mounts", "onbuild")}
+        lists = {
+            name: tuple(raw[name]) for name in ("contexts", "args", "secrets", "ssh", "mounts", "onbuild", "stages")
+        }
         return cls(
             copies=tuple(copies),
             images=tuple(External(**each) for each in raw["images"]),
             remotes=tuple(Remote(**each) for each in raw["remotes"]),
             syntax=raw["syntax"],
             env=raw["env"],
-            stages={name: tuple(reached) for name, reached in raw["stages"].items()},
             read_for={name: tuple(some) for name, some in raw["read_for"].items()},
             alike=raw["alike"],
             **lists,

@@ -40,7 +40,7 @@ from doit_images.core.inputs.tree import Index, Tree
 from doit_images.core.inputs.view import View
 
 # Raised whenever parsing gives other answers than before: kept ones are then not used.
-_PARSER = 7
+_PARSER = 8
 
 
 class _Draft(NamedTuple):
@@ -287,8 +287,7 @@ class InputResolver:
             remotes=declaration.remotes(image, reads, self._project.directory),
             env=reads.env if reads else {},
             onbuild=reads.onbuild if reads else (),
-            early=_early(reads, parents) if reads and parents else (),
-            stages=tuple(reads.stages) if reads else (),
+            stages=reads.stages if reads else (),
             mounts=reads.mounts if reads else (),
             ignore=next((part.ignore.completed or part.ignore.text for part in parts if not part.label), ""),
             index=self._index,
@@ -420,8 +419,3 @@ def _order(parents: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
 @cache
 def _where(name: str, dockerfile: str, directory: Path) -> str:
     return os.path.relpath(dockerfile, directory) if dockerfile else f"dockerfile_inline of {name}"
-
-
-def _early(reads: Reads, parents: Mapping[str, str]) -> tuple[str, ...]:
-    free = {name: reached for name, reached in reads.stages.items() if not parents.keys() & set(reached)}
-    return tuple(name for name in free if not any(name in reached for reached in free.values()))

@@ -308,21 +308,6 @@ def test_a_parent_that_vanishes_is_made_again_and_never_looked_up(
     assert not [name for name in docker("image", "ls", "--format", "{{.Repository}}").stdout.split() if bare(name, lab)]
 
 
-def test_an_early_stage_that_would_need_a_parent_after_all_is_not_looked_up(trap: tuple[Lab, Path]) -> None:
-    """If what a stage needs were ever misjudged: it fails or makes something that nobody uses."""
-    lab, log = trap
-    service = ', additional_contexts: {base: "service:base"}'
-    lab.write({"compose.yml": (lab.folder / "compose.yml").read_text().replace(service, "")})
-    lab.write({"app/Dockerfile": "FROM PREFIX/base AS last\nRUN cp /base/file /seen\n"})
-    assert lab.plan()["app"]["parents"] == ["base"]
-    early = "from doit_images.core.building import early\nfrom doit_images.cli.process import current\n"
-    early += "early._build(current(), current().decide('app'), 'last')\n"
-    size = log.stat().st_size
-    done = forked.run([sys.executable, "-c", early], lab.env())
-    assert done.returncode == 0, done.stderr
-    assert log.read_text()[size:] == ""
-
-
 def bare(name: str, lab: Lab) -> bool:
     return name.startswith("localhost:0/") and lab.prefix.rpartition("/")[2] in name
 

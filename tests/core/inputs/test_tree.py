@@ -281,7 +281,7 @@ def switching():
 
 
 def test_folders_are_listed_while_another_thread_saves(root, store, switching):
-    """An early stage asks for a generation while the next image is decided about, by the same index."""
+    """A build asks for a generation while the next image is decided about, by the same index."""
     for number in range(500):
         (root / f"d{number}").mkdir()
     with Index(store) as index:
