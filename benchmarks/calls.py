@@ -9,10 +9,8 @@ do. The last two runs are traced in their own process (``sys.setprofile``, all t
 from __future__ import annotations
 
 import argparse
-import collections
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import textwrap
@@ -21,6 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from doit_images.core.base import commands
+
 LOOP = ("make.py", "steps.py", "build_image.py", "attempt.py", "run.py")
 """The files of the build loop."""
 
@@ -70,7 +72,8 @@ def traced(folder: Path) -> Mapping[str, object]:
     out = folder.parent / "trace.json"
     argv = [sys.executable, "-c", TRACED, str(ROOT / "doit_images"), str(out)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder.parent / "state")}
-    subprocess.run(argv, cwd=folder, env=env, check=True)
+    if commands.show(argv, cwd=folder, env=env):
+        raise SystemExit("the build failed")
     told: dict[str, object] = json.loads(out.read_text())
     return told
 
@@ -116,8 +119,8 @@ def main() -> None:
         edited = traced(project)
         print(shown("one file edited", edited, asked.files))
         print(shown("nothing to do", traced(project), asked.files))
-    images = subprocess.run(["docker", "images", "--quiet", f"{name}/app"], capture_output=True, text=True, check=True)
-    subprocess.run(["docker", "image", "rm", "--force", *collections.Counter(images.stdout.split())], check=False)
+    ids = commands.answer(["docker", "images", "--quiet", f"{name}/app"]).split()
+    commands.run(["docker", "image", "rm", "--force", *dict.fromkeys(ids)])
 
 
 if __name__ == "__main__":

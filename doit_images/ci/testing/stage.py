@@ -17,7 +17,7 @@ from doit_images.core.base import commands, leftovers, platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.building import build_target, log, parents, room, sending
 from doit_images.core.building.context import as_built
-from doit_images.core.buildkit import by_bake, failure
+from doit_images.core.buildkit import buildx, by_bake, failure
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.engine import plugins
 from doit_images.core.inputs import stamps
@@ -48,8 +48,15 @@ def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Atte
             if again:
                 image = replace(image, no_cache_filter=own_stages(inputs, run.decide(planned.test.service).inputs))
             out = folder / "out" if planned.test.junit else None
-            stage = build_target.Stage(image, f"{folder}/id", "rawjson", str(out or ""))
-            argv = build_target.stage_argv(run, decision, stage, pins.contexts)
+            output = buildx.one_line("type=local", f"dest={out}") if out else "type=cacheonly"
+            argv = buildx.build_argv(
+                image,
+                parents={} if run.settings.dedicated_builder else pins.contexts,
+                labels={},
+                iidfile=f"{folder}/id",
+                environ=run.build_environ,
+                extra=[*build_target.around(run, decision), "--output", output],
+            )
             before, progress = stamps.look(inputs.parts), Progress(pins.shown)
             status = _follow(run, argv, image.dockerfile_inline, progress, log_of(run, planned))
             moved = bool(sending.changes_since(inputs.index, before).files)

@@ -54,24 +54,22 @@ def try_exclusive(path: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def passing(path: Path, who: str, waiting: Callable[[], None] | None) -> Iterator[bool]:
+def passing(path: Path, who: str, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of a file that goes at the block's end, and in which stands ``who`` holds it, for ``holder``.
 
-    While another holds it, ``waiting`` is called once and it is waited for; without ``waiting``, false and no lock.
-    ``Stopped`` when the run is stopped meanwhile, ``UserError`` for a file that cannot be locked.
+    While another holds it, ``waiting`` is called once and it is waited for. ``Stopped`` when the run is stopped
+    meanwhile, ``UserError`` for a file that cannot be locked.
     """
-    with _opened(path, fcntl.LOCK_EX, waiting) as ours:
-        if ours:
-            with contextlib.suppress(OSError):
-                descriptor = os.open(path, _flags(os.O_WRONLY | os.O_TRUNC))
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(who)
+    with _opened(path, fcntl.LOCK_EX, waiting):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, _flags(os.O_WRONLY | os.O_TRUNC))
+            with os.fdopen(descriptor, "w") as file:
+                file.write(who)
         try:
-            yield ours
+            yield
         finally:
-            if ours:
-                with contextlib.suppress(OSError):  # somebody else's, in a sticky folder
-                    path.unlink()
+            with contextlib.suppress(OSError):  # somebody else's, in a sticky folder
+                path.unlink()
 
 
 def holder(path: Path) -> str:

@@ -18,9 +18,8 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.forks import fork
 from doit_images.core.base.references import path_of
 from doit_images.core.base.settings import CacheBackend
-from doit_images.core.buildkit import backends, builder, buildx
+from doit_images.core.buildkit import backends, builder
 from doit_images.core.buildkit.backends import Backend
-from doit_images.core.compose.image import Image
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision
@@ -141,34 +140,6 @@ def bases(run: Run, decision: Decision) -> list[str]:
         for name in (ref, *called):
             argv += ["--build-context", f"{name}={context}"]
     return argv
-
-
-@dataclass(frozen=True)
-class Stage:
-    """How only a stage is built, the target of ``image``: what BuildKit says (``progress``), the file that its id goes
-    to, and the folder that what it holds goes to; "" for nowhere but the builder's cache."""
-
-    image: Image
-    iidfile: str
-    progress: str = "plain"
-    output: str = ""
-
-
-def stage_argv(run: Run, decision: Decision, stage: Stage, parents: Mapping[str, str]) -> list[str]:
-    """The command that builds only a stage; ``parents`` as for ``choose``. Raises ``UserError``."""
-    extra = around(run, decision)
-    parents = {} if run.settings.dedicated_builder else parents
-    output = buildx.one_line("type=local", f"dest={stage.output}") if stage.output else "type=cacheonly"
-    extra += ["--output", output]
-    return buildx.build_argv(
-        stage.image,
-        parents=parents,
-        labels={},
-        iidfile=stage.iidfile,
-        environ=run.build_environ,
-        progress=stage.progress,
-        extra=extra,
-    )
 
 
 def around(run: Run, decision: Decision) -> list[str]:

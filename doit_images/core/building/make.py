@@ -17,8 +17,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,9 @@ from doit_images.core.planning.reasons import NO_CACHE
 from doit_images.core.planning.wanted import Wanted, wanted_of
 from doit_images.core.run import Run
 
+Rights = Mapping[Right, ExitStack]
+"""What the work on one image has taken of what others want, too. Closing one gives it back."""
+
 
 class _Parents:
     """The parents that were removed or edited in a run and are being made again, which children that are built side by
@@ -43,32 +46,6 @@ class _Parents:
 
     def __init__(self) -> None:
         self.first: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-
-
-class _Rights:
-    """What the work on one image has taken of what others want, too; given back at the end of the block, the last
-    first."""
-
-    def __init__(self) -> None:
-        self._all = ExitStack()
-        self._each = {right: ExitStack() for right in Right}
-
-    def __enter__(self) -> _Rights:
-        for right in Right:
-            self._all.enter_context(self._each[right])
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._all.__exit__(*error)
-
-    def take(self, right: Right, context: AbstractContextManager[Any]) -> Any:
-        """Take it by entering a context; what that gives."""
-        return self._each[right].enter_context(context)
-
-    def give_back(self, *rights: Right) -> None:
-        """Leave their contexts."""
-        for right in reversed(rights):
-            self._each[right].close()
 
 
 def make(run: Run, name: str, no_cache: bool = False) -> Any:
@@ -111,12 +88,13 @@ def _left_out(run: Run, name: str) -> bool:
 def make_image(run: Run, name: str, no_cache: bool = False) -> None:
     """Let an image become what its inputs say, step by step (``steps``). Raises ``UserError`` and ``Stopped``."""
     work = Work(rebuild=no_cache)
-    with _Rights() as rights:
+    with ExitStack() as stack:
+        rights = {right: stack.enter_context(ExitStack()) for right in Right}
         while (step := next_step(work)) != Step.END:
             work = _done(run, name, work, step, rights)
 
 
-def _done(run: Run, name: str, work: Work, step: Step, rights: _Rights) -> Work:
+def _done(run: Run, name: str, work: Work, step: Step, rights: Rights) -> Work:
     """Do one step; how far the work is then."""
     decision = work.decision
     if decision is None or step == Step.DECIDE:
@@ -213,9 +191,9 @@ def _tag(run: Run, decision: Decision) -> bool:
     return True
 
 
-def _wait_for_run(run: Run, decision: Decision, work: Work, rights: _Rights) -> Work:
+def _wait_for_run(run: Run, decision: Decision, work: Work, rights: Rights) -> Work:
     """Take the build lock. Of two runs that want the same, the second finds what the first has built."""
-    there = rights.take(Right.BUILD_LOCK, turns.taken(run, decision))
+    there = rights[Right.BUILD_LOCK].enter_context(turns.taken(run, decision))
     if there:
         run.changed()
         work = work.undecided()
@@ -230,35 +208,35 @@ def _leased(run: Run, decision: Decision) -> Wanted | None:
     return wanted_of(decision.inputs, run.snapshot().platform) if asked else None
 
 
-def _lease(run: Run, decision: Decision, work: Work, rights: _Rights, wait: bool) -> Work:
+def _lease(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:
     """Take the lease; without ``wait`` only if it is free, else the room is given back."""
     if work.leased is None:
         raise ValueError("a lease is taken where other machines are asked")
     if wait and not work.attempt.number:
         _started(run, decision)
     try:
-        rights.take(Right.LEASE, turns.leased(run, work.leased, decision.name, wait))
+        rights[Right.LEASE].enter_context(turns.leased(run, work.leased, decision.name, wait))
     except turns.Elsewhere:
-        rights.give_back(Right.ROOM)
+        rights[Right.ROOM].close()
         return replace(work.without(Right.ROOM), crowded=False)
     if builds_lock.take_again(run, _waits_for_pruning(run, decision.name)):
         run.changed()
     return work.having(Right.LEASE).undecided()
 
 
-def _room(run: Run, decision: Decision, work: Work, rights: _Rights, wait: bool) -> Work:
+def _room(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:
     """Have room; without ``wait`` only if there is some, else the lease is given back."""
     # A lease that Redis has lost keeps nobody waiting.
     wait = wait or work.leased is None or not run.peers.leases.holds(work.leased.turn)
     try:
-        rights.take(Right.ROOM, room.taken(run, decision, wait))
+        rights[Right.ROOM].enter_context(room.taken(run, decision, wait))
     except room.Full:
-        rights.give_back(Right.LEASE)
+        rights[Right.LEASE].close()
         return replace(work.without(Right.LEASE), crowded=True)
     return work.having(Right.ROOM)
 
 
-def _build(run: Run, decision: Decision, work: Work, rights: _Rights) -> Work:
+def _build(run: Run, decision: Decision, work: Work, rights: Rights) -> Work:
     """Build it; again, twice at most, where something moved meanwhile."""
     attempt = work.attempt
     externals.refuse_foreign(run, decision)
@@ -274,10 +252,11 @@ def _build(run: Run, decision: Decision, work: Work, rights: _Rights) -> Work:
             run.events.emit(ImageEnded(decision.name, State.INPUTS_CHANGED))
             raise UserError(f"{what}, so the result is not taken", remedy="run it again") from None
         run.events.say(f"{what}, building again ({attempt.number + 1} of {AGAIN})")
-        rights.give_back(*Right)
+        for right in reversed(Right):
+            rights[right].close()
         again = Attempt(attempt.number + 1, attempt.no_cache, changed.result, attempt.rebuilt)
         return Work(attempt=again, rebuild=work.rebuild)
-    rights.give_back(Right.ROOM)
+    rights[Right.ROOM].close()
     build_image.keep(one, outcome, local_image)
     return replace(work, ended=True)
 
