@@ -18,11 +18,11 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from doit_images.core.base import commands
 
+ROOT = Path(__file__).resolve().parent.parent
 LOOP = ("make.py", "steps.py", "build_image.py", "attempt.py", "run.py")
 """The files of the build loop."""
 

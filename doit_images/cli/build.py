@@ -42,7 +42,7 @@ class Freshness:
             decision = current().decide(self._name)
         except UserError as error:
             return str(error)
-        return f"{decision.action}: {'; '.join(decision.reasons) or 'its inputs are those of the image here'}"
+        return f"{decision.action}: {'; '.join(decision.reasons) or 'up to date'}"
 
 
 class Recorded:

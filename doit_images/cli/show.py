@@ -88,5 +88,5 @@ def task_completion() -> Task:
 
 def task_doctor() -> Task:
     """Say whether this machine can build, and what would make it better: [--fix [--yes]] [--json]"""
-    fix = option("fix", False, "put in order what is damaged or left over and nobody can miss")
+    fix = option("fix", False, "repair what is damaged, and remove leftovers that nobody needs")
     return quiet("doit_images.ui.doctor:examine", JSON, fix, YES)

@@ -192,7 +192,7 @@ def print_table(plan: Plan) -> None:
     for name, decision in plan.decisions.items():
         seconds = _seconds(decision, plan.expected)
         known = "?" if seconds is None else f"{seconds:.1f}" if decision.stale else ""
-        why = "; ".join(decision.reasons) or "its inputs are those of the image here"
+        why = "; ".join(decision.reasons) or "up to date"
         built_for = [", ".join(decision.inputs.platforms)] * told
         drawn.add_row(name, Text(decision.action, _COLOURS[decision.action]), *built_for, Text(why), known)
     console = Output()

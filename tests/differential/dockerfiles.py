@@ -155,7 +155,7 @@ _GRAMMAR: dict[str, tuple[list[str], list[str]]] = {
 
 
 def make(random: Random) -> str:
-    """A Dockerfile; bytes that are no UTF-8 are surrogates in it."""
+    """A Dockerfile; bytes that are not UTF-8 are surrogates in it."""
     return _written("file", random, 0)
 
 

@@ -362,8 +362,8 @@ UNUSUAL = {
     "attribute of a folder": _set_attribute("d"),
     "fifo": lambda root: os.mkfifo(root / "fifo"),
     "socket": _listen,
-    "name that is no UTF-8": lambda root: (root / os.fsdecode(b"\xff")).write_text("x"),
-    "content of a name that is no UTF-8": lambda root: (root / os.fsdecode(b"\xfe")).write_text("x"),
+    "name that is not UTF-8": lambda root: (root / os.fsdecode(b"\xff")).write_text("x"),
+    "content of a name that is not UTF-8": lambda root: (root / os.fsdecode(b"\xfe")).write_text("x"),
     "newline in a name": lambda root: (root / "new\nline").write_text("x"),
     "case of a name": lambda root: (root / "a.txt").rename(root / "A.txt"),
     "empty file": lambda root: (root / "a.txt").write_text(""),
@@ -374,7 +374,7 @@ def test_unusual_entries(tmp_path):
     dockerfile_ = tmp_path / "Dockerfile"
     dockerfile_.write_text(f"FROM scratch\nCOPY . /{uuid.uuid4().hex}/\n")
     found, questions = {}, {}
-    # Newer BuildKits refuse a name that is no UTF-8, and then none may be there when something else is asked.
+    # Newer BuildKits refuse a name that is not UTF-8, and then none may be there when something else is asked.
     odd = [] if refused.refuses(Engine().snapshot().version) else [os.fsdecode(b"\xfe")]
     for name, change in {"first": UNUSUAL["nothing"], **UNUSUAL}.items():
         root = tmp_path / uuid.uuid4().hex[:6]  # short: the path of a socket may have 107 bytes

@@ -118,7 +118,7 @@ def test_prune_keeps_what_is_needed_used_and_foreign_and_dry_run_says_exactly_wh
     # It asks, and nobody is here to answer.
     refused = project.doit("cache_prune", "--all")
     assert refused.returncode != 0
-    assert "not a terminal, so nobody can be asked (pass --yes)" in refused.stderr
+    assert "there is no terminal to ask on (pass --yes)" in refused.stderr
     assert tags_of(project) == before
     done = project.doit("cache_prune", "--all", "--yes", "--json")
     assert done.returncode == 0, done.stderr

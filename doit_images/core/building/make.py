@@ -247,14 +247,15 @@ def _build(run: Run, decision: Decision, work: Work, rights: Rights) -> Work:
     try:
         outcome, local_image = build_image.built(one)
     except InputsChanged as changed:
-        what = f"{decision.name}: {changed} while it was built"
-        if attempt.number == AGAIN:
-            run.events.emit(ImageEnded(decision.name, State.INPUTS_CHANGED))
-            raise UserError(f"{what}, so the result is not taken", remedy="run it again") from None
-        run.events.say(f"{what}, building again ({attempt.number + 1} of {AGAIN})")
+        name, number = decision.name, attempt.number + 1
+        if number > AGAIN:
+            run.events.emit(ImageEnded(name, State.INPUTS_CHANGED))
+            what = f"{name}: {changed} while it was built, so the result is not taken"
+            raise UserError(what, remedy="run it again") from None
+        run.events.say(f"{name}: {changed} while it was built, building again ({number} of {AGAIN})")
         for right in reversed(Right):
             rights[right].close()
-        again = Attempt(attempt.number + 1, attempt.no_cache, changed.result, attempt.rebuilt)
+        again = Attempt(number, attempt.no_cache, changed.result, attempt.rebuilt)
         return Work(attempt=again, rebuild=work.rebuild)
     rights[Right.ROOM].close()
     build_image.keep(one, outcome, local_image)

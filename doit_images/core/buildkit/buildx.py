@@ -34,7 +34,7 @@ def build_argv(
 
     ``parents`` maps a named context to the reference of the image that stands for it, ``labels`` are ours and come
     after the image's own, ``extra`` is what the builder and the caches need. Until the image gets its own names,
-    ``tag`` keeps others from pruning it. A secret whose variable is not set is empty, as it is from Compose.
+    ``tag`` keeps others from pruning it. A secret whose variable is not set is empty, as with Compose.
     """
     contexts = [pair for pair in sorted(image.contexts.items()) if not pair[1].startswith("service:")]
     contexts += [(name, f"docker-image://{ref}") for name, ref in sorted(parents.items())]

@@ -49,7 +49,7 @@ _HINTS = tuple(
          r"|unable to get (?:local )?issuer cert|SSL certificate problem|SELF_SIGNED_CERT",
          "a certificate is not trusted inside the build: set BUILD_CA_CERT to the bundle that your proxy needs"),
         (r"string field contains invalid UTF-8",
-         "a name in the build context is no UTF-8, which this BuildKit refuses: rename it, or hide it in the ignore "
+         "a name in the build context is not UTF-8, which this BuildKit refuses: rename it, or hide it in the ignore "
          "file (`find . | LC_ALL=C.UTF-8 grep -avx '.*'` lists such names)"),
         (r"unsupported source scheme: oci-layout",
          "buildx cannot ask a build policy about images that a dedicated builder gets as folders: set "

@@ -30,7 +30,7 @@ def with_values(files: tuple[Path, ...], environ: Mapping[str, str], names: Iter
 
     values = Compose(files, "", environ).values(wanted)
     for name in (name for name, value in values.items() if "\ufffd" in value):
-        raise UserError(f"{name} has a value that is no UTF-8, as which Compose would tell it", where="an env file")
+        raise UserError(f"{name} has a value that is not UTF-8", where="an env file")
     return {**environ, **values}
 
 
@@ -62,4 +62,4 @@ def unset(images: Iterable[Image], environ: Mapping[str, str]) -> Iterator[str]:
             if secret.environment and secret.environment not in environ and not secret.optional:
                 users.setdefault((secret.id, secret.environment), []).append(image.name)
     for (name, variable), of in users.items():
-        yield f"{variable} is not set, so the secret {name} of {', '.join(of)} is empty, as it is from Compose"
+        yield f"{variable} is not set, so the secret {name} of {', '.join(of)} is empty, as with Compose"

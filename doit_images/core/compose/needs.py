@@ -53,8 +53,8 @@ def _needs(name: str, declared: Any, images: Collection[str]) -> Needs:
         raise ValueError(f"{name} has {odd[0]}")
     cpus, memory = declared.get("cpus", 0), str(declared.get("memory", 0))
     if isinstance(cpus, bool) or not isinstance(cpus, int | float) or not 0 <= cpus < math.inf:
-        raise ValueError(f"cpus of {name} is {cpus!r}, which is no number of processors")
+        raise ValueError(f"cpus of {name} is {cpus!r}, but must be a number ≥ 0")
     size = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([kmgt]?)i?b?", memory, re.IGNORECASE)
     if size is None:
-        raise ValueError(f"memory of {name} is {memory!r}, which is no size")
+        raise ValueError(f"memory of {name} is {memory!r}, but must be a size such as 2g")
     return Needs(float(cpus), int(float(size[1]) * _UNITS[size[2].lower()]))

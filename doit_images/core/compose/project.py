@@ -84,7 +84,7 @@ def compose_files(environ: Mapping[str, str] = os.environ, folder: Path | None =
         separator = environ.get("COMPOSE_PATH_SEPARATOR") or stored.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
         files = tuple((folder / part).absolute() for part in named.split(separator) if part)
         if not files:
-            raise UserError(f"COMPOSE_FILE is {named!r}, which names no file", remedy="unset it, or name one")
+            raise UserError(f"COMPOSE_FILE is {named!r} and names no file", remedy="unset it, or name one")
         return files
     if (folder / DEFAULT_FILE).is_file():
         return (folder / DEFAULT_FILE,)
@@ -134,7 +134,7 @@ def resolved(answer: Any, files: tuple[Path, ...], environ: Mapping[str, str]) -
         odd = [f"{type(error).__name__}: {error}"]
     if odd:
         raise UserError(
-            f"Compose's answer has a form that is not known here: {', '.join(odd)}",
+            f"Compose's answer has an unknown form: {', '.join(odd)}",
             where=str(files[0]),
             remedy="`docker compose config` shows it",
         )

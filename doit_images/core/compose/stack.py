@@ -179,7 +179,7 @@ def services_of(config: Mapping[str, Any]) -> dict[str, Service]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         odd = [f"{type(error).__name__}: {error}"]
     if odd:
-        raise UserError(f"Compose's answer has a form that is not known here: {', '.join(odd)}")
+        raise UserError(f"Compose's answer has an unknown form: {', '.join(odd)}")
     return services
 
 

@@ -174,7 +174,7 @@ class Api:
                 raise self._hanging(seconds)
             self._ping()
             if time.monotonic() > until:
-                why = f"it did not do in {seconds:.0f} s what it was asked for, though it answers"
+                why = f"it did not finish in {seconds:.0f} s what it was asked for, but it answers other requests"
                 raise UserError(f"the Docker engine at {self.address} is stuck: {why}", remedy=_RESTART)
 
     def _over_sdk(self, method: str, path: str, seconds: float) -> tuple[int, bytes, Mapping[str, str]]:
@@ -199,7 +199,7 @@ class Api:
         return UserError(f"no Docker engine answers at {self.address}: {why}", remedy=remedy)
 
     def _hanging(self, seconds: float) -> Hangs:
-        why = f"it takes connections, and said nothing in {seconds:.0f} s"
+        why = f"it accepts connections but did not answer in {seconds:.0f} s"
         return Hangs(f"the Docker engine at {self.address} hangs: {why}", remedy=_RESTART)
 
     def _refused(self, kind: type[UserError], what: str, body: bytes) -> UserError:

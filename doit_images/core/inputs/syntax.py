@@ -69,7 +69,7 @@ class File:
 
 
 def read(text: str, frontend: int) -> File:
-    """The instructions of a text (bytes that are no UTF-8: as surrogates) to a frontend; ``Wrong`` if it refuses."""
+    """The instructions of a text (bytes that are not UTF-8: as surrogates) to a frontend; ``Wrong`` if it refuses."""
     return _Reader(text.removeprefix("\ufeff"), frontend).run()
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from doit_images.core.planning.shared_image import SharedImage
 
 UNKNOWN = "?"
-PULLS = "its inputs are those of the image here; `pull` is set: its bases are pulled first, which may change that"
+PULLS = "up to date; `pull` is set, so its bases are pulled first"
 # The index of which an image of several platforms is a part, where all of it is here; see ``several.index_of``.
 IndexOf = Callable[[ImageInputs, LocalImage], str]
 ANOTHER = "the shared registry has another result for the same inputs"
@@ -116,7 +116,7 @@ class _Planner:
         foreign: list[str] = []
         if built := [f"`{parent.name}`" for parent in parents if parent.builds]:
             if local_image := self._snapshot.get(tag_of(inputs.image.ref, inputs.fingerprint)):
-                again = f"{', '.join(built)} is built again (kept if that comes out the same)"
+                again = f"{', '.join(built)} is rebuilt first (this image stays if the result is the same)"
                 return Decision(name, Action.BUILD, (DUE if inputs.due else again,), inputs, local_image, coming=coming)
         else:
             decision, foreign = self._without_a_build(inputs, label, coming)
@@ -226,7 +226,7 @@ class _Planner:
                 return ["never built here"]
             if INPUT_DIGEST not in named.labels:
                 return [f"`{inputs.image.ref}` was not built by these tasks"]
-            return ["its inputs are not those of the image here, and no record says which changed"]
+            return ["the inputs changed, and no record says which"]
         changes = differences(last.build_inputs, inputs.build_inputs())
         changes += [f"`{parent}` is made again" for parent in coming]
         if changes:
@@ -235,7 +235,7 @@ class _Planner:
             return ["one of its parents changed"]
         if self._snapshot.get(tag_of(inputs.image.ref, inputs.fingerprint)) is None:
             return ["image was removed"]
-        return ["a parent has other content than the one that it was built on"]
+        return ["a parent changed since this was built"]
 
 
 def built_for(wanted: Iterable[str], decisions: Mapping[str, Decision]) -> set[str]:
@@ -302,7 +302,7 @@ def _unproven(inputs: ImageInputs, local_image: LocalImage) -> list[str]:
     """Why an image with the right labels does not count, where a name of it looks as if it did."""
     ours = f"{repository(normalise(inputs.image.ref))}:{KEPT}"
     names = [name for name in local_image.tags if name.startswith(ours)]
-    return [f"`{name}` proves nothing: it is not the fingerprint in the image's label" for name in names[:1]]
+    return [f"`{name}` does not count: it is not the fingerprint in the image's label" for name in names[:1]]
 
 
 def made_from(inputs: ImageInputs, local_image: LocalImage, parents: str) -> bool:

@@ -1,6 +1,6 @@
 """Which names of a context does the engine's BuildKit refuse?
 
-From 0.17 on, which is in Engine 27.4, it refuses all that are no UTF-8: of files, and what links lead to. Older ones
+From 0.17 on, which is in Engine 27.4, it refuses all that are not UTF-8: of files, and what links lead to. Older ones
 build them. What is not sent, because nothing copies it or an ignore file hides it, is no problem for either.
 """
 
@@ -39,7 +39,7 @@ def problem(inputs: ImageInputs, engine: str) -> str:
     path = next(_odd(inputs), "") if refuses(engine) else ""
     if not path:
         return ""
-    what = f"the BuildKit of Engine {engine} refuses names that are no UTF-8"
+    what = f"the BuildKit of Engine {engine} refuses names that are not UTF-8"
     return f"{what}: {readable(path)} (rename it, or hide it in the ignore file)"
 
 
@@ -50,7 +50,7 @@ def refuses(engine: str) -> bool:
 
 
 def readable(path: str) -> str:
-    r"""A path with the bytes that are no UTF-8 as ``\xff``.
+    r"""A path with the bytes that are not UTF-8 as ``\xff``.
 
     >>> readable(os.fsdecode(b"a/\xff"))
     'a/\\xff'
@@ -59,7 +59,7 @@ def readable(path: str) -> str:
 
 
 def _odd(inputs: ImageInputs) -> Iterator[str]:
-    """The inputs whose name, or what they lead to, is no UTF-8."""
+    """The inputs whose name, or what they lead to, is not UTF-8."""
     for part in filter(lambda part: part.sent, inputs.parts):
         for entry in part.selection.entries():
             path = f"{part.root}/{entry.path}"

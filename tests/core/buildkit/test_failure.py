@@ -142,7 +142,7 @@ def test_killed_for_memory() -> None:
             'Head "https://localhost:0/v2/app/base/manifests/in-0": dial tcp 127.0.0.1:0: connect: connection refused',
             "the engine holds this parent",
         ),
-        ("grpc: failed to unmarshal the received message: string field contains invalid UTF-8", "is no UTF-8"),
+        ("grpc: failed to unmarshal the received message: string field contains invalid UTF-8", "is not UTF-8"),
         ("failed to build policy input: unsupported source scheme: oci-layout", "BUILDER_DRIVER=docker"),
         (
             "failed to solve: failed to read dockerfile: failed to load LLB: error evaluating the source policy: "

@@ -75,7 +75,7 @@ def test_the_platform_that_an_env_file_says_is_that_of_builds(tmp_path: Path) ->
 @needs_docker_command
 def test_a_value_that_compose_cannot_tell_is_none(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"TOKEN=a\xffb\n")
-    with pytest.raises(UserError, match="TOKEN has a value that is no UTF-8"):
+    with pytest.raises(UserError, match="TOKEN has a value that is not UTF-8"):
         env_files.with_values((tmp_path / "compose.yml",), {"PATH": os.environ["PATH"]}, ["TOKEN"])
 
 
@@ -83,7 +83,7 @@ def test_a_secret_without_a_value_is_said_once_for_all_that_have_it() -> None:
     here, gone, may = Secret("a", environment="A"), Secret("b", environment="B"), Secret("c", environment="C")
     images = [Image(name, name, "/", secrets=(here, gone, replace(may, optional=True))) for name in ("x", "y")]
     assert list(env_files.unset(images, {"A": ""})) == [
-        "B is not set, so the secret b of x, y is empty, as it is from Compose"
+        "B is not set, so the secret b of x, y is empty, as with Compose"
     ]
 
 

@@ -175,7 +175,7 @@ def test_only_frontends_that_differ_count() -> None:
 
 
 def readable(text: str) -> str:
-    """What can be handed to the package: it takes no NUL and no bytes that are no UTF-8."""
+    """What can be handed to the package: it takes no NUL and no bytes that are not UTF-8."""
     return text.replace("\0", "\ufffd").encode(errors="surrogateescape").decode(errors="replace")
 
 

@@ -82,7 +82,7 @@ def test_what_is_built_knows_its_parents_and_which_of_them_come_first() -> None:
 def test_a_child_of_several_that_are_built_again_is_kept_until_they_were() -> None:
     child = made("child", "oc", "fc", {"one": "base", "two": "other", "again": "base"})
     here = local_image(child, parents="whatever")
-    again = "`base`, `other` is built again (kept if that comes out the same)"
+    again = "`base`, `other` is rebuilt first (this image stays if the result is the same)"
     decided = decide(BASE, made("other"), child, held=(here,))[2]
     assert decided == Decision("child", Action.BUILD, (again,), child, here, coming=("base", "other"))
     due = replace(child, due=True)
@@ -233,9 +233,7 @@ def test_which_platform_an_engine_has_to_show(platforms: tuple[str, ...], shown:
 
 def test_why_something_is_built() -> None:
     other = LocalImage("x", ("app/base:latest",), labels={INPUT_DIGEST: "another"})
-    assert decide(BASE, held=(other,))[0].reasons == (
-        "its inputs are not those of the image here, and no record says which changed",
-    )
+    assert decide(BASE, held=(other,))[0].reasons == ("the inputs changed, and no record says which",)
     both = record(APP, build_inputs=BuildInputs(settings={"target": "dev"}), parents={"base": "f0"})
     offer = {"base": found(BASE)}
     assert decide(BASE, APP, records={"app": both}, offers=offer)[1].reasons == (
@@ -244,12 +242,10 @@ def test_why_something_is_built() -> None:
     )
     same = {"app": record(APP, parents={"base": "f0"})}
     here = local_image(APP, parents="base=another", names=(tag_of("app/app", APP.fingerprint),))
-    assert decide(BASE, APP, held=(HERE, here), records=same)[1].reasons == (
-        "a parent has other content than the one that it was built on",
-    )
+    assert decide(BASE, APP, held=(HERE, here), records=same)[1].reasons == ("a parent changed since this was built",)
     unknown = replace(APP, parent_fingerprints={})
     assert decide(BASE, unknown, held=(HERE, here), records={"app": record(APP, parents={"base": ""})})[1].reasons == (
-        "a parent has other content than the one that it was built on",
+        "a parent changed since this was built",
     )
     assert decide(BASE, APP, records={"base": record(BASE)}, offers=offer)[0].reasons == ("image was removed",)
 

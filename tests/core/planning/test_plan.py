@@ -138,7 +138,7 @@ def test_what_no_tag_of_its_own_fingerprint_proves_is_built(names: tuple[str, ..
 
 def test_a_tag_that_proves_nothing_is_named() -> None:
     decided = decide([BASE], engine(local_image(BASE, names=("app/base:in-progress",))))["base"]
-    assert decided.reasons == ("`app/base:in-progress` proves nothing: it is not the fingerprint in the image's label",)
+    assert decided.reasons == ("`app/base:in-progress` does not count: it is not the fingerprint in the image's label",)
 
 
 def test_the_tag_of_its_own_fingerprint_proves_an_image_under_any_other() -> None:
@@ -177,7 +177,7 @@ def test_a_child_waits_for_what_becomes_of_its_parent() -> None:
     decided = decide([BASE, APP], engine(local_image(APP, parents=ON_BASE)))
     assert decided["base"].action == "build"
     assert decided["app"].action == "build"
-    assert decided["app"].reasons == ("`base` is built again (kept if that comes out the same)",)
+    assert decided["app"].reasons == ("`base` is rebuilt first (this image stays if the result is the same)",)
 
 
 def test_a_broken_parent_breaks_its_children_only() -> None:

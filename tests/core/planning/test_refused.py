@@ -1,4 +1,4 @@
-"""Names that are no UTF-8: newer BuildKits refuse them, older ones build them, and the plan knows which is which."""
+"""Names that are not UTF-8: newer BuildKits refuse them, older ones build them, and the plan knows which is which."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_newer_engine_refuses_them_and_the_plan_says_so(lab: Lab, newer: Tem
     assert {name: one["action"] for name, one in plan.items()} == {
         "whole": "broken", "child": "broken", "link": "broken", "hidden": "build", "other": "build"
     }  # fmt: skip
-    assert "refuses names that are no UTF-8: whole/d/\\xff.txt (rename it" in plan["whole"]["reasons"][0]
+    assert "refuses names that are not UTF-8: whole/d/\\xff.txt (rename it" in plan["whole"]["reasons"][0]
     assert "link/l (rename it" in plan["link"]["reasons"][0]
     done = lab.doit("-c", "build_optimized")
     assert done.returncode != 0
