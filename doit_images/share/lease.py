@@ -2,10 +2,10 @@
 
 With ``REDIS_URL`` machines that need the same image at the same time build it once: one holds a lease on its
 fingerprint, which it renews while it lives and which runs out when it dies; the others wait, no longer than the build
-can be expected to take, and then pull. Each lease has a number that is higher than all before. Whoever was stopped for
-longer than a lease lasts finds another number in its place, and does not push.
+can be expected to take, and then pull. Each holder has a name of its own. Whoever was stopped for longer than a lease
+lasts finds another name in its place, and does not push.
 
-Leases are members of three keys that never expire by themselves, so that a full Redis, which makes room by removing
+Leases are members of two keys that never expire by themselves, so that a full Redis, which makes room by removing
 what expires, takes none away. The scripts go by the clock of Redis. Without Redis, or while it fails, everything goes
 on: at most work is done twice.
 """
@@ -31,28 +31,22 @@ _POLL_SECONDS = 0.5
 _SLACK_SECONDS, _UNKNOWN_SECONDS = 60.0, 900.0
 _FACTOR = 2.0  # how much longer than expected a build may take before it is done here as well
 
-_KEYS = [f"{{doit-images}}:{name}" for name in ("leases", "holders", "lease-number")]
+_KEYS = [f"{{doit-images}}:{name}" for name in ("leases", "holders")]
 # In braces: all keys of a script are on one node of a cluster.
 _NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000) "
-# ARGV of both: what, who, milliseconds. Answers [1, number], or [0, holder].
+# ARGV of both: what, holder, milliseconds. Answers who else holds it, "" if nobody does.
 _TAKE = f"""{_NOW}
 for _, what in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 100)) do
     redis.call('ZREM', KEYS[1], what); redis.call('HDEL', KEYS[2], what)
 end
 local until_ = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local holder = redis.call('HGET', KEYS[2], ARGV[1])
-if holder and until_ and tonumber(until_) > now then
-    local who, number = string.match(holder, '^(.*)#(%d+)$')
-    if who ~= ARGV[2] then return {{0, holder}} end
-    return {{1, tonumber(number)}}
-end
-local number = redis.call('INCR', KEYS[3])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '#' .. number)
+if holder and holder ~= ARGV[2] and until_ and tonumber(until_) > now then return holder end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
-return {{1, number}}
+return ''
 """
-# ARGV: what, holder, milliseconds; 0 gives it back. Answers 0 if it is another's. A Redis that lost everything learns
-# of it anew.
+# 0 milliseconds give it back. Answers 0 if it is another's. A Redis that lost everything learns of it anew.
 _KEEP = f"""{_NOW}
 local holder = redis.call('HGET', KEYS[2], ARGV[1])
 if holder and holder ~= ARGV[2] then return 0 end
@@ -141,11 +135,11 @@ class BuildCoordinator:
         waited, until = False, time.monotonic() + most
         while not stopping():
             answer = self._store.do(lambda redis: redis.eval(_TAKE, *words))
-            if not answer:
+            if answer is None:
                 break
-            if answer[0]:
-                return Lease(what, f"{who}#{answer[1]}"), waited
-            waited, holder = True, str(answer[1]).partition(":")[0]
+            if not answer:
+                return Lease(what, who), waited
+            waited, holder = True, str(answer).partition(":")[0]
             if time.monotonic() > until:
                 self._say(f"{holder} takes far longer than expected for an image that is needed: it is built here too")
                 break
