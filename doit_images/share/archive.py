@@ -13,10 +13,9 @@ engine sees any of it (``archive_check``), and what the engine then has against 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -34,7 +33,7 @@ from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.wanted import wanted_of
 from doit_images.core.run import Run
 from doit_images.share import cache_mounts, connection, trusted
-from doit_images.share.archive_check import check_files, check_images
+from doit_images.share.archive_check import check_files, check_images, measured
 from doit_images.share.signing import NotSigned
 
 INDEX, IMAGES, CACHE = "export.json", "images.tar", "cache"
@@ -59,7 +58,8 @@ def export(run: Run, folder: Path) -> str:
         if cache.is_dir():
             run.events.say("writing the local cache")
             shutil.copytree(cache, draft / CACHE)
-        files = {str(path.relative_to(draft).as_posix()): _measured(path) for path in _files(draft)}
+        found = [path for path in sorted(draft.rglob("*")) if path.is_file()]
+        files = {path.relative_to(draft).as_posix(): measured(path) for path in found}
         platform = run.snapshot().platform
         whole = {"format": _FORMAT, "platform": platform, "images": images, "files": files}
         text = json.dumps(whole, indent=1).encode()
@@ -87,12 +87,6 @@ def take_in(run: Run, folder: Path) -> str:
         raise UserError(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
     run.events.say(f"checking {size_text(sum(entry['size'] for entry in index['files'].values()))}")
     check_files(folder, index["files"], (INDEX, SIGNATURE))
-    for name, wanted in index["files"].items():
-        path = folder / _inside(name, folder)
-        if not path.is_file():
-            raise UserError(f"{name} is missing", where=str(folder), remedy="export it again")
-        if _measured(path) != wanted:
-            raise UserError(f"{name} is not what was exported: it was changed or damaged", where=str(folder))
     check_images(folder / IMAGES, index["images"])
     before = {local_image.id for local_image in run.snapshot().every()}
     _docker(run, "load", "--quiet", "--input", str(folder / IMAGES))
@@ -166,22 +160,6 @@ def _index(text: bytes, folder: Path) -> dict[str, Any]:
     return dict(index)
 
 
-def _inside(name: str, folder: Path) -> str:
-    parts = PurePosixPath(name).parts
-    if not parts or parts[0] not in (IMAGES, CACHE) or ".." in parts or PurePosixPath(name).is_absolute():
-        raise UserError(f"{INDEX} names {name!r}, which is no part of an export", where=str(folder))
-    return name
-
-
-def _measured(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": file.tell()}
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
-
-
 def _docker(run: Run, *words: str) -> None:
     commands.run(["docker", *words], env=leading_to(run.engine.address)).checked(f"docker {words[0]} fails")
 
@@ -210,7 +188,7 @@ def import_from(run: Run, mounts: bool, folders: Sequence[str]) -> None:
 def push_all(run: Run) -> str:
     """Push every fresh image of which the shared registry has no result yet; returns what was pushed, in words.
     ``UserError`` when there is no registry, it may not be written, or it does not take an image."""
-    from doit_images.share import give
+    from doit_images.share import publish
 
     if not run.settings.cache_registry:
         raise UserError("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
@@ -226,7 +204,7 @@ def push_all(run: Run) -> str:
         wanted = wanted_of(decision.inputs, platform)
         if wanted is None:
             continue
-        what, shared_image = give.offer(run, decision, wanted, local_image)
+        what, shared_image = publish.offer(run, decision, wanted, local_image)
         if not share.writes or (what == Verdict.PUSH and shared_image is None):
             raise UserError(f"{decision.name} could not be pushed to {share.address}")
         pushed += what == Verdict.PUSH

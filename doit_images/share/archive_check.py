@@ -12,9 +12,9 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import tag_of
@@ -36,17 +36,29 @@ class _Wrong(ValueError):
     """What is wrong with an archive, as the end of a sentence."""
 
 
-def check_files(folder: Path, listed: Iterable[str], also: Iterable[str]) -> None:
-    """``UserError`` for anything in a folder that is neither ``listed`` nor a file of ``also``, and for links."""
-    known = {*listed, *also}
+def check_files(folder: Path, listed: Mapping[str, Any], also: Collection[str]) -> None:
+    """``UserError`` where a folder does not hold just what is ``listed``, each file as ``measured`` finds it, and may
+    hold the files of ``also``; and for links."""
+    missing = {*listed}
     for place, folders, files in os.walk(folder, onerror=_unreadable):
         for name in (*folders, *files):
             path = Path(place, name)
             inside = path.relative_to(folder).as_posix()
             if path.is_symlink():
                 raise UserError(f"{inside} is a link, which no export holds", where=str(folder))
-            if name in files and inside not in known:
+            if name in files and inside not in listed and inside not in also:
                 raise UserError(f"{inside} is in no list of what was exported", where=str(folder))
+            if inside in missing and not (path.is_file() and measured(path) == listed[inside]):
+                raise UserError(f"{inside} is not what was exported: it was changed or damaged", where=str(folder))
+            missing.discard(inside)
+    if missing:
+        raise UserError(f"{', '.join(sorted(missing))} is missing", where=str(folder), remedy="export it again")
+
+
+def measured(path: Path) -> dict[str, Any]:
+    """What the list of an archive says of a file."""
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": file.tell()}
 
 
 def check_images(file: Path, images: Sequence[Mapping[str, str]]) -> None:
@@ -98,7 +110,7 @@ class _Archive:
             raise _Wrong(f"it holds {name} twice")
         self._members[name] = member
         digest = _BLOB.fullmatch(name) or re.fullmatch(rf"({_HEX})\.json", name)
-        if digest and _sha256(self._open(name)) != digest[1]:
+        if digest and hashlib.file_digest(self._open(name), "sha256").hexdigest() != digest[1]:
             raise _Wrong(f"{name} is not what its name says")
 
     def _in_manifest(self) -> Iterator[tuple[str, str]]:
@@ -142,20 +154,13 @@ class _Archive:
         with self._open(name) as file:
             return json.loads(file.read(_LARGEST))
 
-    def _open(self, name: str) -> IO[bytes]:
+    def _open(self, name: str) -> Any:
         if name not in self._members:
             raise _Wrong(f"it lacks {name}")
         file = self._tar.extractfile(self._members[name])
         if file is None:
             raise _Wrong(f"{name} is no file")
         return file
-
-
-def _sha256(file: IO[bytes]) -> str:
-    content = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        content.update(piece)
-    return content.hexdigest()
 
 
 def _unreadable(error: OSError) -> None:

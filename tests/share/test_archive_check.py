@@ -15,7 +15,7 @@ import pytest
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import tag_of
 from doit_images.core.engine.labels import FINGERPRINT
-from doit_images.share.archive_check import check_files, check_images
+from doit_images.share.archive_check import check_files, check_images, measured
 
 NUMBER = "ab" * 32
 REF = tag_of("team/app", NUMBER)
@@ -187,11 +187,17 @@ def test_a_folder_holds_what_is_listed_and_no_links(tmp_path: Path) -> None:
     (tmp_path / "cache" / "app").mkdir(parents=True)
     (tmp_path / "cache" / "app" / "index.json").touch()
     (tmp_path / "export.json").touch()
-    check_files(tmp_path, ["cache/app/index.json"], ["export.json"])
+    file = tmp_path / "cache" / "app" / "index.json"
+    listed = {"cache/app/index.json": measured(file)}
+    check_files(tmp_path, listed, ["export.json"])
     with pytest.raises(UserError, match=r"cache/app/index\.json is in no list"):
-        check_files(tmp_path, [], ["export.json"])
+        check_files(tmp_path, {}, ["export.json"])
+    with pytest.raises(UserError, match=r"\.\./\.\./etc/passwd is missing"):
+        check_files(tmp_path, {**listed, "../../etc/passwd": measured(file)}, ["export.json"])
+    with pytest.raises(UserError, match=r"cache/app/index\.json is not what was exported"):
+        check_files(tmp_path, {"cache/app/index.json": measured(file) | {"size": 1}}, ["export.json"])
     for target in ("/etc", "app"):
         (tmp_path / "cache" / "link").symlink_to(target)
         with pytest.raises(UserError, match="cache/link is a link"):
-            check_files(tmp_path, ["cache/app/index.json", "cache/link"], ["export.json"])
+            check_files(tmp_path, {**listed, "cache/link": listed["cache/app/index.json"]}, ["export.json"])
         (tmp_path / "cache" / "link").unlink()
