@@ -8,7 +8,6 @@ pulled, and for rebuilds on purpose, the registry itself is asked.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Collection, Mapping
@@ -16,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from doit_images.core.base.files import write_json
+from doit_images.core.base import memory
 from doit_images.core.base.shapes import fits
 from doit_images.core.engine.labels import translated
 from doit_images.core.planning.shared_image import SharedImage
@@ -41,26 +40,18 @@ class Remembered:
 
     def keep(self, images: Mapping[str, SharedImage]) -> None:
         """Remember these, too, as said now."""
-        now, before = time.time(), self._read()
+        now, before = time.time(), memory.recall(self._file) or {}
         young = {name: entry for name, entry in before.items() if _age(entry, now) < _OLDEST_SECONDS}
-        with contextlib.suppress(OSError):  # one more question, the next time
-            write_json(self._file, {**young, **{name: [now, asdict(image)] for name, image in images.items()}})
+        memory.remember(self._file, {**young, **{name: [now, asdict(image)] for name, image in images.items()}})
 
     def _known(self, names: Collection[str], seconds: float) -> dict[str, SharedImage]:
-        now, entries, known = time.time(), self._read(), {}
+        now, entries, known = time.time(), memory.recall(self._file) or {}, {}
         for name in names:
             with contextlib.suppress(LookupError, ValueError, TypeError):
                 image = SharedImage(**entries[name][1])
                 if _age(entries[name], now) < seconds and fits(image, SharedImage):
                     known[name] = replace(image, labels=translated(image.labels))
         return known
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            entries = json.loads(self._file.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return entries if isinstance(entries, dict) else {}
 
 
 def _age(entry: Any, now: float) -> float:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from doit_images.core.base.errors import UserError
 
@@ -167,19 +167,16 @@ def claim_of(bundle: str, public: str) -> Claim:
 def claim_in(payload: bytes) -> Claim:
     """What a statement says whose signature was checked. Raises ``Forged`` if that is nothing about one result."""
     try:
-        return _claim(json.loads(payload))
+        statement = json.loads(payload)
+        if (statement["_type"], statement["predicateType"]) != (_STATEMENT, PREDICATE):
+            raise ValueError
+        [subject] = statement["subject"]
+        notes = subject["annotations"]
+        claimed = _CLAIMED if f"{_CLAIMED}fingerprint" in notes else _FORMERLY
+        said = {name: notes[f"{claimed}{name}"] for name in Claim._fields if name != "digest"}
+        return Claim(**{**said, "digest": f"sha256:{subject['digest']['sha256']}", "signed": int(said["signed"])})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Forged("another kind of statement") from None
-
-
-def _claim(statement: dict[str, Any]) -> Claim:
-    if (statement["_type"], statement["predicateType"]) != (_STATEMENT, PREDICATE):
-        raise Forged("another kind of statement")
-    [subject] = statement["subject"]
-    notes = subject["annotations"]
-    claimed = _CLAIMED if f"{_CLAIMED}fingerprint" in notes else _FORMERLY
-    said = {name: notes[f"{claimed}{name}"] for name in Claim._fields if name != "digest"}
-    return Claim(**{**said, "digest": f"sha256:{subject['digest']['sha256']}", "signed": int(said["signed"])})
 
 
 def _to_sign(payload: bytes) -> bytes:
