@@ -37,7 +37,7 @@ from doit_images.share import transfer
 from doit_images.share.index import Made
 from doit_images.share.lease import BuildCoordinator
 from doit_images.share.share import Share
-from doit_images.share.transport import Answer, Transport
+from doit_images.share.transport import LARGEST, Answer, Transport
 from tests import loopback
 
 ABOUT = """
@@ -214,7 +214,7 @@ class Machine:
 
     @staticmethod
     def _take(share: Share, image: Wanted, offer: SharedImage, layout: Path) -> None:
-        for digest, size in {offer.config: None, **offer.layers}.items():
+        for digest, size in {offer.config: LARGEST, **offer.layers}.items():
             blob_of(layout, digest).parent.mkdir(parents=True, exist_ok=True)
             share.registry.take_blob(image.path, digest, blob_of(layout, digest), size)
 

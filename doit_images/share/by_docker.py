@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from doit_images.core.base import commands
 from doit_images.core.engine.client import Engine
 from doit_images.core.engine.endpoint import leading_to
-from doit_images.share.pulse import LOOK_SECONDS, Pulse
+from doit_images.share.circuit_breaker import LOOK_SECONDS, HealthCheck
 
 _SLOWEST = 1_000_000  # bytes a second below which building is taken to be the faster way
 _GRACE_SECONDS = 20.0
@@ -19,27 +19,27 @@ LATE = "not done in"
 """So begins what is wrong where the time was over."""
 
 
-def moved(argv: Sequence[str], engine: Engine, size: int, pulse: Pulse) -> str:
+def moved(argv: Sequence[str], engine: Engine, size: int, health: HealthCheck) -> str:
     """Run a docker command within the time that so many bytes may take, and while the registry answers; returns
     what is wrong, "" if nothing is. Raises ``Stopped``."""
     limit = _GRACE_SECONDS + size / _SLOWEST
     for last in (False, True):
         try:
-            done = watched(argv, leading_to(engine.address), limit, pulse)
+            done = watched(argv, leading_to(engine.address), limit, health)
         except commands.TimedOut:
             return f"{LATE} {limit:.0f} s"
-        if last or not (done.status and _RESTARTS.search(done.why)) or pulse.stopped():
+        if last or not (done.status and _RESTARTS.search(done.why)) or health.fails():
             break
     return _reason(done.why) if done.status else ""
 
 
-def watched(argv: Sequence[str], environ: Mapping[str, str], seconds: float, pulse: Pulse) -> commands.Done:
+def watched(argv: Sequence[str], environ: Mapping[str, str], seconds: float, health: HealthCheck) -> commands.Done:
     """Run a command that is stopped, too, when the registry says nothing any more."""
     output = b""
     with commands.start(argv, env=environ, seconds=seconds) as process:
         for piece in process.output(LOOK_SECONDS):
             output += piece
-            if not piece and pulse.stopped():
+            if not piece and health.fails():
                 process.stop()
     return commands.Done(process.returncode, output, "", environ)
 

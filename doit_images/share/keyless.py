@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import root
 from doit_images.share.signing import PAYLOAD, Claim, Forged, NotSigned, claim_in, statement_of
+from doit_images.share.transport import Limits, in_time
 
 if TYPE_CHECKING:
     from sigstore.models import ClientTrustConfig
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 _LOCKS = ("requirements-keyless.txt", "tasks/requirements-keyless.txt")  # here, and where these tasks were adopted
 _SECONDS = 60.0  # for certificate, signature and log together
 _FRESH_SECONDS = 240.0  # tokens and certificates count for five minutes at least
-_LOOK_SECONDS = 0.25
-
-
-class _Late(NotSigned):
-    """There was no signature in time."""
 
 
 class Sigstore:
@@ -91,10 +86,15 @@ class Sigstore:
         if self._silent:
             raise NotSigned(self._silent)
         try:
-            return _in_time(signed).encode()
-        except _Late as late:
-            self._silent = str(late)
+            return in_time(signed, Limits(time.monotonic() + _SECONDS)).encode()
+        except (NotSigned, commands.Stopped):
             raise
+        except TimeoutError:
+            self._silent = f"Sigstore did not answer within {_SECONDS:.0f} s"
+            raise NotSigned(self._silent) from None
+        except Exception as error:  # of the library, of requests, of what they make of an answer
+            # Its text may hold an answer, and so anything.
+            raise NotSigned(f"Sigstore did not give a signature ({type(error).__name__})") from None
 
     def _new_signer(self) -> Signer:
         from sigstore.oidc import IdentityToken, detect_credential
@@ -117,31 +117,3 @@ def _config(file: Path) -> ClientTrustConfig:
         raise UserError(f"SHARE_SIGSTORE cannot be read: {error.strerror}", where=str(file), remedy=remedy) from None
     except (Error, ValueError):
         raise UserError("SHARE_SIGSTORE is not understood", where=str(file), remedy=remedy) from None
-
-
-def _in_time(act: Callable[[], str]) -> str:
-    """The result of ``act``, which asks the network and cannot be told to stop."""
-    result: list[str] = []
-    trouble: list[Exception] = []
-
-    def run() -> None:
-        try:
-            result.append(act())
-        except Exception as error:  # of the library, of requests, of what they make of an answer
-            trouble.append(error)
-
-    thread: Any = threading.Thread(target=run, daemon=True)
-    thread.start()
-    until = time.monotonic() + _SECONDS
-    while thread.is_alive():
-        thread.join(_LOOK_SECONDS)
-        if commands.stopping():
-            raise commands.Stopped
-        if time.monotonic() > until:
-            raise _Late(f"Sigstore did not answer within {_SECONDS:.0f} s")
-    if not trouble:
-        return result[0]
-    if isinstance(trouble[0], NotSigned):
-        raise trouble[0]
-    # Its text may hold an answer, and so anything.
-    raise NotSigned(f"Sigstore did not give a signature ({type(trouble[0]).__name__})")

@@ -14,17 +14,19 @@ import re
 import threading
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.share.no_answer import Unavailable
 from doit_images.share.reaching import HUB, HUB_LOGIN
-from doit_images.share.transport import Limits, Transport, limited
+from doit_images.share.transport import Transport, limited, parsed
 
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _HELPER_SECONDS = 5.0
+# What a helper or a file that is damaged comes to; a TimeoutError is an OSError.
+_NONSENSE = (UserError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 _TOKEN_USER = "<token>"  # noqa: S105  by which a credential helper says that the secret is an identity token
 
 
@@ -93,7 +95,7 @@ class Login:
         if answer.status >= 400:
             raise Unavailable(f"refuses the credentials of `docker login {self._host}`")
         with contextlib.suppress(ValueError, AttributeError):
-            given = answer.json()
+            given = parsed(answer.body)
             token = given.get("token") or given.get("access_token")
             if isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token):
                 return token
@@ -113,7 +115,7 @@ class Login:
             config.pop("credsStore", None)
             config.pop("credHelpers", None)
             login = config.resolve_authconfig(self._host) or {}
-        except (docker.errors.DockerException, OSError, ValueError, TypeError, AttributeError, RecursionError):
+        except (docker.errors.DockerException, *_NONSENSE):
             return Credentials()
         user, password = login.get("username"), login.get("password")
         return Credentials(
@@ -122,20 +124,14 @@ class Login:
 
     def _helped(self, helper: str) -> Credentials | None:
         """What a credential helper says; None if it knows nothing, or does not say it in time."""
-        with limited(_HELPER_SECONDS) as limits:
-            server = HUB_LOGIN if self._host == HUB else self._host
-            said = _run(["docker-credential-" + helper, "get"], server, limits)
-        user, secret = (said.get("Username"), said.get("Secret")) if isinstance(said, dict) else (None, None)
-        if not (isinstance(user, str) and isinstance(secret, str)):
-            return None
-        return Credentials(identity=secret) if user == _TOKEN_USER else Credentials(user, secret)
-
-
-def _run(argv: list[str], host: str, limits: Limits) -> Any:
-    try:
-        done = commands.run(argv, stdin=host.encode(), seconds=max(0.1, min(limits.left(), _HELPER_SECONDS)))
-        return json.loads(done.output) if done.status == 0 else None
-    except (UserError, OSError, ValueError, RecursionError):  # TimeoutError is an OSError
+        server = HUB_LOGIN if self._host == HUB else self._host
+        with limited(_HELPER_SECONDS) as limits, contextlib.suppress(*_NONSENSE):
+            seconds = max(0.1, min(limits.left(), _HELPER_SECONDS))
+            done = commands.run(["docker-credential-" + helper, "get"], stdin=server.encode(), seconds=seconds)
+            said = json.loads(done.output) if done.status == 0 else {}
+            user, secret = said["Username"], said["Secret"]
+            if isinstance(user, str) and isinstance(secret, str):
+                return Credentials(identity=secret) if user == _TOKEN_USER else Credentials(user, secret)
         return None
 
 

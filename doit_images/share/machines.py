@@ -37,21 +37,24 @@ class Machines:
     @cached_property
     def past_engine(self) -> PastEngine:
         """How a builder pushes its results itself."""
-        from doit_images.share.past_engine import Pushing
+        from doit_images.share.registry_output import Pushing
 
         return Pushing(self._run)
 
     def rebuilt(self, decision: Decision) -> int:
         """When another machine rebuilt this on purpose last, in seconds since the epoch; 0 if that is not known."""
-        from doit_images.share import give
+        from doit_images.core.planning.plan import rebuilt
+        from doit_images.core.planning.wanted import wanted_of
 
-        return give.rebuilt_elsewhere(self._run, decision)
+        wanted = wanted_of(decision.inputs, self._run.snapshot().platform)
+        there = self.results.look({"": wanted}).get("") if wanted and self.results.reads else None
+        return rebuilt(there.labels) if there else 0
 
     def give(self, decision: Decision, made: LocalImage, seconds: float) -> SharedImage | None:
         """Share what was built; the result of another machine that is to take its place, if any."""
-        from doit_images.share import give
+        from doit_images.share import publish
 
-        return give.give(self._run, decision, made, seconds)
+        return publish.give(self._run, decision, made, seconds)
 
     def seconds(self, fingerprints: Sequence[str]) -> Mapping[str, float]:
         """How long the builds of these fingerprints took elsewhere, where that is known."""

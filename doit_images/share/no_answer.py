@@ -16,7 +16,3 @@ class Unavailable(Exception):
 
 class NoImage(Exception):
     """What the registry has under a name is no image that could be used; the rest of it may be good."""
-
-
-class TooLarge(Exception):
-    """More bytes than anything that was asked for could have."""

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from doit_images.core.base import leftovers
 from doit_images.core.base.references import digest_of
 
 if TYPE_CHECKING:
@@ -58,41 +57,38 @@ def _list(registry: Registry, path: str, digest: str, entry: Mapping[str, Any]) 
     """Add something to the list that a tag holds. It is looked at again afterwards: another machine may have written
     its own in the same moment."""
     for _ in range(_TRIES):
-        listed = attached(registry, path, digest)
-        if any(each.get("digest") == entry["digest"] for each in listed):
+        there = attached(registry, path, digest)
+        if any(each.get("digest") == entry["digest"] for each in there):
             return
-        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*listed, entry]}
-        registry.give_manifest(path, _tag(digest), INDEX, json.dumps(index, sort_keys=True).encode())
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*there, entry]}
+        registry.give_manifest(path, tag_of(digest), INDEX, json.dumps(index, sort_keys=True).encode())
 
 
 def attached(registry: Registry, path: str, digest: str, kind: str = "") -> list[dict[str, Any]]:
     """The descriptors of all that is attached to a manifest, or of what is of this kind. Raises ``Unavailable`` and
     ``NoImage``."""
-    listed = registry.listing(path, f"referrers/{digest}", INDEX) if registry.lists_referrers else None
-    if listed is None:
+    index = registry.listing(path, f"referrers/{digest}", INDEX) if registry.lists_referrers else None
+    if index is None:
         registry.lists_referrers = False  # one question for each image, not two
-        listed = registry.listing(path, f"manifests/{_tag(digest)}", INDEX)
-    entries = (listed or {}).get("manifests")
-    descriptors = [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
-    return [each for each in descriptors if not kind or each.get("artifactType") == kind]
+        index = registry.listing(path, f"manifests/{tag_of(digest)}", INDEX)
+    return [each for each in listed(index) if not kind or each.get("artifactType") == kind]
+
+
+def listed(index: Any) -> list[dict[str, Any]]:
+    """The descriptors in an index, of which nothing is believed."""
+    entries = index.get("manifests") if isinstance(index, dict) else None
+    return [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
 
 
 def content_of(registry: Registry, path: str, digest: str) -> bytes:
     """The bytes that were attached by the manifest with this digest. Raises ``Unavailable`` and ``NoImage``."""
-    manifest = json.loads(registry.raw_manifest(path, digest))
-    with leftovers.folder("attached-") as folder:
-        file = folder / "content"
-        registry.take_blob(path, manifest["layers"][0]["digest"], file)
-        return file.read_bytes()
+    return registry.small_blob(path, json.loads(registry.raw_manifest(path, digest))["layers"][0]["digest"])
 
 
 def give_blob(registry: Registry, path: str, media_type: str, content: bytes) -> dict[str, Any]:
     """Let a registry hold these bytes; how a manifest names them. Raises ``Unavailable``."""
-    with leftovers.folder("attached-") as folder:
-        file = folder / "content"
-        file.write_bytes(content)
-        described = descriptor(media_type, content)
-        registry.give_blob(path, described["digest"], file)
+    described = descriptor(media_type, content)
+    registry.give_blob(path, described["digest"], content)
     return described
 
 
@@ -101,5 +97,6 @@ def descriptor(media_type: str, content: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
 
 
-def _tag(digest: str) -> str:
+def tag_of(digest: str) -> str:
+    """The tag that lists what is attached to the manifest with this digest."""
     return digest.replace(":", "-")

@@ -7,16 +7,18 @@ on its size (``transport``), because a registry may only ever make a build slowe
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+import urllib3
 
 from doit_images.core.base import platforms
 from doit_images.core.base.references import digest_of
@@ -25,8 +27,8 @@ from doit_images.core.engine.labels import LABEL, translated
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.share import reaching
 from doit_images.share.login import Login
-from doit_images.share.no_answer import NoImage, TooLarge, Unavailable
-from doit_images.share.transport import LARGEST, Answer, Transport, limited
+from doit_images.share.no_answer import NoImage, Unavailable
+from doit_images.share.transport import Answer, Limits, Transport, answered, limited, parsed
 
 _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
@@ -41,6 +43,7 @@ _BUSY = (429, 503)
 _TRIES, _WAIT_SECONDS = 4, 0.5  # for each question, and how long the first wait is where the registry does not say
 _PAGES = 1000
 _NEXT = re.compile(r"<([^>]*)>\s*;\s*rel=\"?next\"?", re.IGNORECASE)
+_NO_IMAGE, _WRONG = "returned something that is no image", "returned a {} with the wrong digest"
 _LONGEST_WAIT, _PATIENCE = 15.0, 60.0  # seconds that a registry may ask for at once, and in a run
 
 
@@ -81,7 +84,7 @@ class Registry:
         Raises ``Unavailable`` and ``NoImage``.
         """
         with self._looking():
-            return self._image(self.repository(path), tag, platform)
+            return answered(lambda: self._image(self.repository(path), tag, platform))
 
     def _image(self, repository: str, tag: str, platform: str) -> SharedImage | None:
         manifest, digest = self._manifest(repository, tag)
@@ -93,7 +96,7 @@ class Registry:
                 listed = reversed(manifest["manifests"])  # the first of a platform wins
                 by_platform = {platforms.of(entry.get("platform") or {}): _digest(entry["digest"]) for entry in listed}
             except (KeyError, TypeError, AttributeError, ValueError):
-                raise NoImage("answers with something that is no image") from None
+                raise NoImage(_NO_IMAGE) from None
             if not by_platform.keys() >= set(wanted):
                 return None
             if len(wanted) > 1:
@@ -108,11 +111,10 @@ class Registry:
         try:
             config = _digest(manifest["config"]["digest"])
             layers = {_digest(layer["digest"]): _size(layer["size"]) for layer in manifest["layers"]}
-            answer = self._get(f"/v2/{repository}/blobs/{config}", repository)
-            if answer is None:
+            text = self._content(repository, "blobs", config)
+            if text is None:
                 return None
-            _checked(answer.body, config, "configuration")
-            made = answer.json()
+            made = parsed(text)
             inspected = {
                 "RootFS": {"Layers": made["rootfs"]["diff_ids"]},
                 "Config": made.get("config") or {},
@@ -125,7 +127,7 @@ class Registry:
             known = image_config(inspected)
             labels = {str(key): str(value) for key, value in (inspected["Config"].get("Labels") or {}).items()}
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise NoImage("answers with something that is no image") from None
+            raise NoImage(_NO_IMAGE) from None
         return SharedImage(digest, config, known.platform, translated(labels), known.content, layers)
 
     def ping(self, seconds: float) -> None:
@@ -138,63 +140,57 @@ class Registry:
         and ``NoImage``."""
         repository = self.repository(path)
         try:
-            pages = [
-                answer.json().get("tags") or () for answer in self._pages(f"/v2/{repository}/tags/list", repository)
-            ]
-            return [tag for tags in pages for tag in tags if isinstance(tag, str)]
+            pages = [parsed(answer.body) for answer in self._pages(f"/v2/{repository}/tags/list", repository)]
+            return [tag for page in pages for tag in page.get("tags") or () if isinstance(tag, str)]
         except (ValueError, AttributeError, TypeError):
             raise NoImage("answers with something that is no list of tags") from None
 
     def raw_manifest(self, path: str, reference: str) -> bytes:
         """The very bytes of a manifest or an index, by its digest or a tag. Raises ``Unavailable`` and ``NoImage``."""
-        repository = self.repository(path)
-        answer = self._get(f"/v2/{repository}/manifests/{reference}", repository, ", ".join(_MANIFESTS))
-        if answer is None:
-            raise NoImage("does not hold all of it")
-        _checked(answer.body, reference if ":" in reference else "", "manifest")
-        return answer.body
+        return self._whole(path, "manifests", reference)
 
     def small_blob(self, path: str, digest: str) -> bytes:
         """The bytes of a blob that is no larger than a look-up may be, a configuration for instance. Raises
         ``Unavailable`` and ``NoImage``."""
-        repository = self.repository(path)
-        answer = self._get(f"/v2/{repository}/blobs/{digest}", repository)
-        if answer is None:
-            raise NoImage("does not hold all of it")
-        _checked(answer.body, digest, "blob")
-        return answer.body
+        return self._whole(path, "blobs", digest)
 
-    def take_blob(self, path: str, digest: str, file: Path, size: int | None = None) -> None:
+    def _whole(self, path: str, kind: str, reference: str) -> bytes:
+        content = self._content(self.repository(path), kind, reference)
+        if content is None:
+            raise NoImage("does not hold all of it")
+        return content
+
+    def take_blob(self, path: str, digest: str, file: Path, size: int) -> None:
         """Let ``file`` be the blob with this digest, of no more than ``size`` bytes; it is there once whole. Raises
         ``Unavailable``, ``NoImage``."""
         import hashlib
 
         repository = self.repository(path)
         partial, content = file.with_name(f".{file.name}.{os.getpid()}"), hashlib.sha256()
-        place = f"{self._base}/v2/{quote(repository)}/blobs/{quote(digest, safe=':')}"
+        place = self._url(f"/v2/{repository}/blobs/{digest}")
         try:
             with limited(_MOVE_SECONDS) as limits, partial.open("wb") as out:
 
                 def take(piece: bytes) -> None:
                     content.update(piece)
                     limits.until += len(piece) / _SLOWEST
-                    if out.tell() + out.write(piece) > (LARGEST if size is None else size):
-                        raise NoImage("answers with another blob than the one that was asked for")
+                    if out.tell() + out.write(piece) > size:
+                        raise NoImage(_WRONG.format("blob"))
 
                 answer = self._logged_in(repository, lambda login: self._transport.ask("GET", place, login, into=take))
             if answer.status != 200:
                 raise NoImage("does not hold all of it")
             if f"sha256:{content.hexdigest()}" != digest:
-                raise NoImage("answers with another blob than the one that was asked for")
+                raise NoImage(_WRONG.format("blob"))
             partial.replace(file)
         finally:
             partial.unlink(missing_ok=True)
 
-    def give_blob(self, path: str, digest: str, file: Path) -> None:
-        """Let the registry hold the file that is the blob with this digest. Raises ``Unavailable``; ``OSError`` where
-        the file cannot be read."""
+    def give_blob(self, path: str, digest: str, content: bytes | Path) -> None:
+        """Let the registry hold these bytes, or the file, as the blob with this digest. Raises ``Unavailable``;
+        ``OSError`` where the file cannot be read."""
         repository = self.repository(path)
-        size = file.stat().st_size
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
         with limited(_MOVE_SECONDS + size / _SLOWEST), self._looking():
             if self._send("HEAD", f"/v2/{repository}/blobs/{digest}", repository).status == 200:
                 return
@@ -202,7 +198,7 @@ class Registry:
             self._expect(answer, 202)
             place = _joined(self._base, answer.headers.get("Location", ""), digest)
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-            with file.open("rb") as data:
+            with nullcontext(content) if isinstance(content, bytes) else content.open("rb") as data:
                 self._expect(self._send("PUT", place, repository, headers, data), 201)
 
     def listing(self, path: str, what: str, media: str) -> dict[str, Any] | None:
@@ -210,7 +206,7 @@ class Registry:
         it. Raises ``Unavailable`` and ``NoImage``."""
         repository = self.repository(path)
         try:
-            pages = [answer.json() for answer in self._pages(f"/v2/{repository}/{what}", repository, media)]
+            pages = [parsed(answer.body) for answer in self._pages(f"/v2/{repository}/{what}", repository, media)]
         except ValueError:
             return None  # a page of a registry that knows no such address
         if not pages or not all(isinstance(page, dict) for page in pages):
@@ -255,7 +251,7 @@ class Registry:
     ) -> Answer:  # fmt: skip
         """The answer to a request, logged in where that is asked for. ``place`` may be a whole URL that the registry
         gave: it is never told, since it may hold a signature, and gets no login at another host."""
-        url = place if "://" in place else f"{self._base}{quote(place, safe='/:')}"
+        url = self._url(place)
 
         def once(login: Mapping[str, str]) -> Answer:
             ours = urlsplit(url)[:2] == urlsplit(self._base)[:2]
@@ -264,6 +260,9 @@ class Registry:
             return self._transport.ask(method, url, {**(headers or {}), **(login if ours else {})}, body)
 
         return self._logged_in(repository, once)
+
+    def _url(self, place: str) -> str:
+        return place if "://" in place else f"{self._base}{quote(place, safe='/:?=&%')}"
 
     def _logged_in(self, repository: str, once: Callable[[Mapping[str, str]], Answer]) -> Answer:
         """The answer to a request that is made with these headers of a login; again where another is asked for, and
@@ -291,27 +290,35 @@ class Registry:
 
     def _wait_until_open(self) -> None:
         if (seconds := self._closed_until - time.monotonic()) > 0:
-            with limited(self._seconds) as limits:
+            with self._looking() as limits:
                 limits.rest(seconds)
 
     def _manifest(self, repository: str, reference: str) -> tuple[dict[str, Any] | None, str]:
-        answer = self._get(f"/v2/{repository}/manifests/{reference}", repository, ", ".join(_MANIFESTS))
-        if answer is None:
+        text = self._content(repository, "manifests", reference)
+        if text is None:
             return None, ""
-        digest = _checked(answer.body, reference if ":" in reference else "", "manifest")
         try:
-            manifest = answer.json()
+            manifest = parsed(text)
         except ValueError:
             manifest = None
         if not isinstance(manifest, dict):
-            raise NoImage("answers with something that is no image")
-        return manifest, digest
+            raise NoImage(_NO_IMAGE)
+        return manifest, digest_of(text)
+
+    def _content(self, repository: str, kind: str, reference: str) -> bytes | None:
+        """The bytes of one of the ``manifests`` or ``blobs``; None if the registry does not have it. ``NoImage`` if
+        they are of another digest than the reference; a tag may mean anything."""
+        accept = ", ".join(_MANIFESTS) if kind == "manifests" else "*/*"
+        answer = self._get(f"/v2/{repository}/{kind}/{reference}", repository, accept)
+        if answer and ":" in reference and digest_of(answer.body) != reference:
+            raise NoImage(_WRONG.format(kind.removesuffix("s")))
+        return answer.body if answer else None
 
     def _get(self, path: str, repository: str, accept: str = "*/*") -> Answer | None:
         """The answer to a question; None if the registry does not have it. Some refuse to say of what is not there
         that it is not there: to somebody who is logged in that is the same."""
         with self._looking():
-            answer = self._logged_in(repository, lambda login: self._request(path, {"Accept": accept, **login}))
+            answer = self._send("GET", path, repository, {"Accept": accept})
             if answer.status == 404 or (answer.status in (401, 403) and self._login.holds):
                 return None
         self._expect(answer, 200)
@@ -336,17 +343,9 @@ class Registry:
             path = f"{place.path}?{place.query}"
         raise Unavailable(f"lists more than {_PAGES} pages of one thing")
 
-    def _request(self, path: str, headers: Mapping[str, str]) -> Answer:
-        return self._transport.ask("GET", f"{self._base}{quote(path, safe='/:?=&%')}", headers)
-
-    @contextlib.contextmanager
-    def _looking(self) -> Iterator[None]:
+    def _looking(self) -> AbstractContextManager[Limits]:
         """For the block: the limits of one look-up; within another one, its."""
-        with limited(self._seconds):
-            try:
-                yield
-            except TooLarge:
-                raise NoImage("answers with something that is no image") from None
+        return limited(self._seconds)
 
     @cached_property
     def _base(self) -> str:
@@ -358,7 +357,7 @@ class Registry:
         if not self._insecure(self.host):
             return f"https://{host}"
         self._transport.trust_blindly(host)
-        with limited(self._seconds):
+        with self._looking():
             try:
                 self._transport.ask("GET", f"https://{host}/v2/")
             except Unavailable:
@@ -372,14 +371,9 @@ class Registry:
 
 def _asked_to_wait(answer: Answer, number: int) -> float:
     """The seconds that a busy registry asks to wait before the next question."""
-    text = answer.headers.get("Retry-After", "").strip()
-    if text.isdecimal() and len(text) < 10:
-        return float(text)
-    from email.utils import parsedate_to_datetime
-
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError, IndexError, OverflowError):
+        return urllib3.Retry().parse_retry_after(answer.headers.get("Retry-After", ""))
+    except (urllib3.exceptions.InvalidHeader, ValueError, TypeError, OverflowError):
         return float(_WAIT_SECONDS * 2**number)
 
 
@@ -406,14 +400,6 @@ def _size(value: Any) -> int:
     if not isinstance(value, int) or value < 0:
         raise ValueError("no size")
     return value
-
-
-def _checked(content: bytes, digest: str, what: str) -> str:
-    """The digest of an answer; ``NoImage`` if another one was asked for. A tag, "" here, may mean anything."""
-    found = digest_of(content)
-    if digest and found != digest:
-        raise NoImage(f"answers with another {what} than the one that was asked for")
-    return found
 
 
 def _together(digest: str, wanted: list[str], parts: list[SharedImage | None]) -> SharedImage | None:

@@ -27,10 +27,9 @@ from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted, all_wanted
 from doit_images.share import by_docker, reaching, signatures, trusted
+from doit_images.share.circuit_breaker import CircuitBreaker, HealthCheck
 from doit_images.share.no_answer import NoImage, Unavailable
-from doit_images.share.pulse import Pulse
 from doit_images.share.signing import NotSigned
-from doit_images.share.strikes import Strikes
 
 if TYPE_CHECKING:
     from doit_images.share.index import Index
@@ -63,8 +62,8 @@ class Share:
         self._say = say
         self._known: dict[tuple[str, str], SharedImage | None] = {}
         self._failed: dict[str, bool] = {}  # digests that could not be pulled, and whether the image is what is wrong
-        self._looks, self._pulls, self._pushes = Strikes(3), Strikes(2), Strikes(2)
-        self._pulse = Pulse(lambda seconds: self.registry.ping(seconds), self._tell_gone)
+        self._looks, self._pulls, self._pushes = (CircuitBreaker(most) for most in (3, 2, 2))
+        self._health = HealthCheck(lambda seconds: self.registry.ping(seconds), self._tell_gone)
         self._said: set[str] = set()
         self._index: Index | None = None
         self._index_seconds = 0.0
@@ -89,13 +88,13 @@ class Share:
     @property
     def reads(self) -> bool:
         """Whether there is a registry, and it gives what it has, as far as that was tried."""
-        able = bool(self.address) and not self._pulse.gone and not self._pulls.out
-        return able and not (self._looks.out and not any(self._known.values()))
+        able = bool(self.address) and not self._health.gone and not self._pulls.open
+        return able and not (self._looks.open and not any(self._known.values()))
 
     @property
     def writes(self) -> bool:
         """Whether images may be pushed."""
-        able = self._write and self.reads and not self._looks.out and not self._pushes.out
+        able = self._write and self.reads and not self._looks.open and not self._pushes.open
         return able and not self.trust.cannot_sign
 
     def offers(self, inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
@@ -112,7 +111,7 @@ class Share:
 
     def unasked(self, wanted: Mapping[str, Wanted]) -> dict[str, Wanted]:
         """Those of these images that ``look`` would have to ask about, which takes its time."""
-        if not self.reads or self._looks.out:
+        if not self.reads or self._looks.open:
             return {}
         return {name: image for name, image in wanted.items() if image.key not in self._known}
 
@@ -189,7 +188,7 @@ class Share:
             return ref
         temporary_tag.give_back(engine, ref)
         damaged = bool(_DAMAGED.search(problem))  # which says nothing of other images
-        if not damaged and self._pulse.stopped():
+        if not damaged and self._health.fails():
             return ""
         if self._index and (name := self._indexed.pop(wanted.key, "")):  # the registry may have another by now
             self.forget(wanted)
@@ -241,7 +240,7 @@ class Share:
             self._say(f"`{wanted.path}:{wanted.tag}` is not shared: {error}")
             return None
         if problem:
-            if self._pulse.stopped():
+            if self._health.fails():
                 return None
             # What is not taken in time is not taken of another image either, after as long a wait.
             if self._pushes.bad(at_once=bool(_FORBIDDEN.search(problem) or problem.startswith(by_docker.LATE))):
@@ -281,7 +280,7 @@ class Share:
             bundle = self.trust.sign(held.digest, wanted.fingerprint, wanted.platform)
             signatures.give(self.registry, wanted.path, held.digest, bundle)
         except (Unavailable, NoImage) as error:
-            if not self._pulse.stopped():
+            if not self._health.fails():
                 what = f"`{wanted.path}:{wanted.tag}` could not be signed"
                 self._say(f"{what}: the shared registry {self.address} {error}")
             return None
@@ -315,7 +314,7 @@ class Share:
         return image
 
     def _ask(self, wanted: Wanted, indexed: SharedImage | None = None) -> SharedImage | None:
-        if self._looks.out:
+        if self._looks.open:
             return self._recall(wanted)
         try:
             shared_image, doubt = self._judge(wanted, indexed, indexed.signatures.values()) if indexed else (None, "")
@@ -327,11 +326,11 @@ class Share:
             return None
         except Unavailable as error:
             at_first = error.silent and not self._looks.any_good
-            if error.silent and not at_first and self._pulse.stopped():
+            if error.silent and not at_first and self._health.fails():
                 return None
             if self._looks.bad(at_once=at_first):
                 self._tell(str(error), "images are built here instead")
-            elif not self._looks.out:
+            elif not self._looks.open:
                 self._tell(str(error), f"`{wanted.path}:{wanted.tag}` is built here", once=True)
             return self._recall(wanted)
         self._looks.good()
@@ -371,7 +370,7 @@ class Share:
         self._say(f"the shared registry {self.address} does not answer any more: {so}")
 
     def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
-        return by_docker.moved(argv, engine, size, self._pulse)
+        return by_docker.moved(argv, engine, size, self._health)
 
 
 def of(

@@ -93,7 +93,7 @@ def fetch(registry: Registry, path: str, digest: str, layout: Path, check: Calla
                     registry.take_blob(path, blob, blob_of(layout, blob), size)
             _write(blob_of(layout, entry["digest"]), manifest)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise NoImage("answers with something that is no image") from None
+        raise NoImage("returned something that is no image") from None
     _write(blob_of(layout, digest), text)
     (layout / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
     entry = {"mediaType": index.get("mediaType") or _INDEX, "digest": digest, "size": len(text)}
@@ -110,7 +110,7 @@ def _blobs(manifest: dict[str, Any]) -> dict[str, int]:
 def _write(path: Path, data: bytes) -> None:
     """A blob appears whole or not at all: its name promises what it holds."""
     if digest_of(data) != f"sha256:{path.name}":
-        raise NoImage("answers with another manifest than the one that was asked for")
+        raise NoImage("returned a manifest with the wrong digest")
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_bytes(data)
     partial.replace(path)

@@ -1,36 +1,34 @@
 """How is a registry asked, so that no answer can hold a run up, fill memory, or be taken for another?
 
-Over few connections, which are used again. A look-up has one ``Limits`` for all that it asks: connecting, headers,
-redirects, tokens and bodies share one deadline and one size, whatever drips. Waiting ends when the run is stopped.
-Everything that is not an answer within these limits is ``Unavailable``.
+A look-up has one ``Limits`` for all its requests: names, connections, headers, redirects, tokens and bodies share one
+deadline and one size. Each request runs in a thread of its own, and its caller waits until the deadline or until the
+run is stopped, whatever the server sends meanwhile. Everything but an answer within these limits is ``Unavailable``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import http.client
 import io
 import json
 import os
-import socket
 import ssl
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from doit_images.core.base import commands
 from doit_images.core.base.settings import SYSTEM_BUNDLE
-from doit_images.share.no_answer import TooLarge, Unavailable
+from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.reaching import Certificates
 
 LARGEST = 8_000_000
@@ -71,7 +69,8 @@ class Limits:
             time.sleep(min(left, _SLICE_SECONDS))
 
 
-_current: ContextVar[Limits] = ContextVar("limits")
+_current: contextvars.ContextVar[Limits] = contextvars.ContextVar("limits")
+_awaited: contextvars.ContextVar[bool] = contextvars.ContextVar("awaited", default=False)
 
 
 @contextlib.contextmanager
@@ -87,6 +86,26 @@ def limited(seconds: float, size: int = LARGEST) -> Iterator[Limits]:
         _current.reset(token)
 
 
+def in_time(act: Callable[[], Result], limits: Limits) -> Result:
+    """The result of ``act``, which asks a network and cannot be told to stop: it runs in a thread of its own, which is
+    left alone when nobody waits any more. Raises what ``act`` raises, ``TimeoutError``, and ``Stopped``."""
+    if _awaited.get():
+        return act()
+    result: Future[Result] = Future()
+
+    def run() -> None:
+        _awaited.set(True)
+        try:
+            result.set_result(act())
+        except BaseException as error:
+            result.set_exception(error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+    while not result.done():
+        wait([result], min(limits.left(), _SLICE_SECONDS))
+    return result.result()
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a server answered. ``body`` is empty where it went into a file."""
@@ -95,12 +114,13 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
 
-    def json(self) -> Any:
-        """The body as JSON; ``ValueError`` if it is none, or is nested deeper than anything sensible."""
-        try:
-            return json.loads(self.body)
-        except RecursionError:
-            raise ValueError("nested too deep") from None
+
+def parsed(text: bytes) -> Any:
+    """This as JSON; ``ValueError`` if it is none, or is nested deeper than anything sensible."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 class Transport:
@@ -124,18 +144,23 @@ class Transport:
     ) -> Answer:
         """The answer to one request, over redirects, within the limits of the block around it. A login goes only where
         it was meant for. The body of a good answer goes piece by piece ``into`` something, if that is given; it may
-        then take a second for so many bytes more. Raises ``Unavailable``, ``TooLarge``, ``Stopped``."""
-        with _translated():
-            for _ in range(_REDIRECTS + 1):
-                raw = self._open(method, url, headers or {}, body)
-                try:
-                    moved = raw.headers.get("Location") if raw.status in _MOVED and body is None else None
-                    if moved is None:
-                        return _read(raw, into if raw.status == 200 else None, bare=method == "HEAD")
-                finally:
-                    raw.release_conn() if raw.closed or raw.length_remaining == 0 else raw.close()
-                url, headers = self._redirected(url, moved, headers or {})
-        raise Unavailable("sends from one address to another without an end")
+        then take a second for so many bytes more. Raises ``Unavailable``, ``Stopped``, and ``NoImage`` for what is too
+        large."""
+        return answered(lambda: self._answer(method, url, headers or {}, body, into))
+
+    def _answer(
+        self, method: str, url: str, headers: Mapping[str, str], body: Any, into: Callable[[bytes], object] | None
+    ) -> Answer:
+        for _ in range(_REDIRECTS + 1):
+            raw = self._open(method, url, headers, body)
+            try:
+                moved = raw.headers.get("Location") if raw.status in _MOVED and body is None else None
+                if moved is None:
+                    return _read(raw, into if raw.status == 200 else None, bare=method == "HEAD")
+            finally:
+                raw.release_conn() if raw.closed or raw.length_remaining == 0 else raw.close()
+            url, headers = self._redirected(url, moved, headers)
+        raise Unavailable("sends in a redirect loop")
 
     @staticmethod
     def _redirected(url: str, moved: str, headers: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
@@ -161,11 +186,11 @@ class Transport:
                     method, url, headers=headers, body=body, redirect=False, retries=False, preload_content=False,
                     timeout=urllib3.Timeout(connect=min(self._connect, left), read=left), decode_content=False,
                 )  # fmt: skip
-            except urllib3.exceptions.ProtocolError as error:
+            except (urllib3.exceptions.ProtocolError, urllib3.exceptions.NewConnectionError) as error:
                 # A connection that was kept, and that the other side has closed; or a registry that is started again.
-                why, closed = error.args[-1], isinstance(error.args[-1], http.client.RemoteDisconnected)
+                why = error.__cause__ or error.args[-1]
                 repeated = isinstance(why, ConnectionError) and isinstance(body, bytes | None)
-                if pause is None or not repeated or (closed and pause):
+                if pause is None or not repeated or (isinstance(why, http.client.RemoteDisconnected) and pause):
                     raise
             time.sleep(min(pause, limits.left()))
         raise AssertionError("the last time it was raised")
@@ -179,9 +204,8 @@ class Transport:
         with self._lock:
             if key not in self._managers:
                 options: dict[str, Any] = {"ssl_context": self._tls(blindly=key[1]), "maxsize": 64, "num_pools": 8}
-                manager = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-                manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-                self._managers[key] = manager
+                made = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+                self._managers[key] = made
             return self._managers[key]
 
     def trust_blindly(self, netloc: str) -> None:
@@ -192,7 +216,6 @@ class Transport:
     def _tls(self, blindly: bool) -> ssl.SSLContext:
         """The system's authorities, as the engine trusts them, those of the environment, and the registry's own."""
         context = ssl.create_default_context()
-        context.sslsocket_class = _TLSSocket
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             if (bundle := os.environ.get(name)) and Path(bundle).is_file():
                 context.load_verify_locations(bundle)
@@ -212,126 +235,27 @@ def _read(raw: urllib3.BaseHTTPResponse, into: Callable[[bytes], object] | None,
     while not bare and (piece := raw.read1(_PIECE, decode_content=False)):
         if into:
             into(piece)
-            continue
-        limits.size -= len(piece)
-        if limits.size < 0:
-            raise TooLarge
-        body.write(piece)
-        limits.left()
+        else:
+            limits.size -= len(piece)
+            if limits.size < 0:
+                raise NoImage("returned more than an image could need")
+            body.write(piece)
+        limits.left()  # nobody may be waiting any more
     return Answer(raw.status, raw.headers, body.getvalue())
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """For the block: ``Unavailable`` for whatever else than an answer comes, without a URL, which may hold a
-    signature."""
+def answered(act: Callable[[], Result]) -> Result:
+    """The result of ``act``, which asks a registry, within the limits of the block around it. Raises ``Stopped`` and
+    ``NoImage``, and ``Unavailable`` for whatever else comes: without a URL, which may hold a signature."""
     limits = _current.get()
     try:
-        yield
-    except (Unavailable, TooLarge):
+        return in_time(act, limits)
+    except (Unavailable, NoImage):
         raise
     except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
         if isinstance(error, urllib3.exceptions.SSLError | ssl.SSLError) and not isinstance(error, TimeoutError):
             raise Unavailable("has a certificate that is not trusted here", silent=True) from None
-        late = time.monotonic() >= limits.until or isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
-        what = "does not answer in time" if late else "does not answer"
-        raise Unavailable(what, silent=True) from None
-
-
-def _patiently(sock: socket.socket, act: Callable[[], Result]) -> Result:
-    """Do something with a socket as soon as that can be done, before the limits of the look-up are reached."""
-    limits = _current.get(None)
-    if limits is None:  # a connection that is being closed
-        return act()
-    while True:
-        sock.settimeout(min(limits.left(), _SLICE_SECONDS))
-        with contextlib.suppress(TimeoutError):
-            return act()
-
-
-class _Patient:
-    """What our two kinds of sockets have in common: no wait without a look at the limits."""
-
-    def recv_into(self: Any, *words: Any) -> int:
-        received: int = _patiently(self, lambda: super(_Patient, self).recv_into(*words))  # type: ignore[misc]
-        return received
-
-    def sendall(self: Any, data: Any, *words: Any) -> None:
-        with memoryview(data).cast("B") as whole:
-            at = 0
-            while at < len(whole):
-                at += _patiently(self, lambda at=at: self.send(whole[at:], *words))  # type: ignore[misc]
-
-
-class _Socket(_Patient, socket.socket):
-    pass
-
-
-class _TLSSocket(_Patient, ssl.SSLSocket):
-    pass
-
-
-class _Bounded:
-    """What our two kinds of connections have in common: how they begin."""
-
-    def _new_conn(self: Any) -> socket.socket:
-        limits = _current.get()
-        trouble: OSError = OSError("no address")
-        for family, kind, proto, _, address in _addresses(self._dns_host, self.port, limits):
-            sock = _Socket(family, kind, proto)
-            try:
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                sock.settimeout(min(self.timeout, limits.left()))
-                sock.connect(address)
-                return sock
-            except OSError as error:
-                sock.close()
-                trouble = error
-            except BaseException:
-                sock.close()
-                raise
-        raise trouble
-
-    def getresponse(self: Any) -> Any:
-        # urllib3 goes on where a connection is reset while it is made, as if it were there.
-        if self.sock is None:
-            raise ConnectionAbortedError
-        return super().getresponse()  # type: ignore[misc]
-
-
-def _addresses(host: str, port: int, limits: Limits) -> list[Any]:
-    """The addresses of a host. The system can be asked for these, but not told to stop."""
-    found: list[list[Any]] = []
-    trouble: list[OSError | ValueError] = []
-    done = threading.Event()
-
-    def ask() -> None:
-        try:
-            found.append(socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM))
-        except (OSError, ValueError) as error:
-            trouble.append(error)
-        done.set()
-
-    threading.Thread(target=ask, daemon=True).start()
-    while not done.wait(min(limits.left(), _SLICE_SECONDS)):
-        pass
-    if trouble:
-        raise trouble[0]
-    return found[0]
-
-
-class _Connection(_Bounded, HTTPConnection):
-    pass
-
-
-class _TLSConnection(_Bounded, HTTPSConnection):
-    pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TLSPool(HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
+        refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # which is a TimeoutError, too
+        waited = not refused and isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
+        late = waited or time.monotonic() >= limits.until
+        raise Unavailable("does not answer in time" if late else "does not answer", silent=True) from None

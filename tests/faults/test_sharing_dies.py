@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from doit_images.core.engine.client import Engine
-from doit_images.share import by_docker, pulse, registry
+from doit_images.share import by_docker, circuit_breaker, registry
 from tests import loopback
 from tests.faults.conftest import Rounds
 from tests.faults.project import BUSYBOX, PARENTS, SOON, Project, ended
@@ -27,9 +27,9 @@ SIGNS = {
 }
 PATIENCE = 120
 CLOCKS = f"""
-import {registry.__name__} as registry, {pulse.__name__} as pulse, {by_docker.__name__} as by_docker
+import {registry.__name__} as registry, {circuit_breaker.__name__} as check, {by_docker.__name__} as by_docker
 registry.Registry.__init__.__defaults__ = (2.0, 2.0, lambda host: False)
-pulse.PATIENCE, by_docker.LOOK_SECONDS = 3.0, 2.0
+check.PATIENCE, by_docker.LOOK_SECONDS = 3.0, 2.0
 """
 
 

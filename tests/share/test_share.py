@@ -33,7 +33,7 @@ from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted, wanted_of
 from doit_images.core.run import Parts, Run
-from doit_images.share import by_docker, give, lease, pulse, registry, transfer
+from doit_images.share import by_docker, circuit_breaker, lease, publish, registry, transfer
 from doit_images.share import share as share_module
 from doit_images.share.by_docker import _reason
 from doit_images.share.lease import BuildCoordinator
@@ -81,7 +81,7 @@ WITH_OTHER = {"compose.yml": COMPOSE + OTHER, "other.Dockerfile": "FROM base\nCO
 # Clocks that a test sets, where what it waits for comes in no time, and never.
 PULLS_FOR_NO_TIME = f"import {by_docker.__name__} as of; of._GRACE_SECONDS = 2.0"
 LEASE_IS_SHORT = f"import {lease.__name__} as of; of.BuildCoordinator.__init__.__defaults__ = (5.0,)"
-PULSE_IS_SHORT = f"import {pulse.__name__} as of; of.PATIENCE = 2.0"
+CHECK_IS_SHORT = f"import {circuit_breaker.__name__} as of; of.PATIENCE = 2.0"
 ASKS_FOR_NO_TIME = f"import {registry.__name__} as of; of.Registry.__init__.__defaults__ = (1.0, 1.0, lambda _: False)"
 
 
@@ -255,7 +255,7 @@ def test_read_only_machines_write_nothing(machines: tuple[Machine, Machine], ser
 def test_a_registry_killed_half_way_stops_nothing(machines: tuple[Machine, Machine], server: loopback.Service) -> None:
     first, second = machines
     first.did()
-    second.clock = PULSE_IS_SHORT
+    second.clock = CHECK_IS_SHORT
     running = second.start("-n", "1", "build_optimized")
     assert running.stdout is not None
     said = ""
@@ -520,13 +520,13 @@ def test_trouble_with_one_image_leaves_the_others(monkeypatch: pytest.MonkeyPatc
 
     def image(path: str, tag: str, platform: str) -> SharedImage:
         if path == "app/a":
-            raise NoImage("answers with something that is no image")
+            raise NoImage("returned something that is no image")
         return found
 
     one, said = sharing(monkeypatch, image)
     assert one.look({"a": wanted("a"), "b": wanted("b")}) == {"b": found}
     what = "`app/a:in-abababababababab` is built here: the shared registry reg:5000"
-    assert said == [f"{what} answers with something that is no image"]
+    assert said == [f"{what} returned something that is no image"]
     assert one.reads
 
 
@@ -730,7 +730,7 @@ def test_a_registry_that_says_nothing_any_more_is_given_up_in_one_sentence(
 
     pings: list[float] = []
     one, said = sharing(monkeypatch, lambda *asked: FOUND)
-    monkeypatch.setattr(pulse, "PATIENCE", 0.1)
+    monkeypatch.setattr(circuit_breaker, "PATIENCE", 0.1)
     monkeypatch.setattr(one.registry, "ping", ping)
     docker = docker_says("connection refused", "no more is tried")
     assert one.look({"a": wanted("a")}) == {"a": FOUND}
@@ -750,7 +750,7 @@ def test_one_that_is_slow_but_answers_is_waited_for(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(one.registry, "ping", pings.append)
     monkeypatch.setattr(by_docker, "LOOK_SECONDS", 0.1)
     slow = ["sh", "-c", "sleep 0.5; echo done"]
-    assert by_docker.watched(slow, {"PATH": os.defpath}, 20.0, one._pulse).stdout == "done\n"
+    assert by_docker.watched(slow, {"PATH": os.defpath}, 20.0, one._health).stdout == "done\n"
     assert pings
     assert not said
 
@@ -979,7 +979,7 @@ def test_who_was_stopped_for_longer_than_its_lease_pushes_nothing(
     )  # fmt: skip
     decision = Decision("base", Action.BUILD, (), inputs)
     local_image = LocalImage("id", labels={INPUT_DIGEST: inputs.input_digest, PARENTS: ""})
-    done, _ = give.offer(run, decision, turn, local_image)
+    done, _ = publish.offer(run, decision, turn, local_image)
     assert (done, asked, len(docker.asked)) == (Verdict.PUSH, [turn.turn], 0 if lost else 1)
 
 

@@ -410,9 +410,9 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     assert pushed is not None
     assert pushed.digest == digest
     asked: list[str] = []
-    request = Registry._request
+    send = Registry._send
     monkeypatch.setattr(
-        Registry, "_request", lambda self, path, headers: asked.append(path) or request(self, path, headers)
+        Registry, "_send", lambda self, method, place, *more: asked.append(place) or send(self, method, place, *more)
     )
     reader.registry.lists_referrers = store.registry.lists_referrers = False  # as after its first image
     assert reader.look({"": wanted})[""].digest == digest
@@ -522,9 +522,9 @@ def test_what_the_index_says_is_signed_too_or_the_registry_is_asked(
     store: Store, keys: dict[str, Key], builders: list[Builder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    request = Registry._request
+    send = Registry._send
     monkeypatch.setattr(
-        Registry, "_request", lambda self, path, headers: asked.append(path) or request(self, path, headers)
+        Registry, "_send", lambda self, method, place, *more: asked.append(place) or send(self, method, place, *more)
     )
     wanted, forged = (Wanted("app/one", number_of(number), PLATFORM) for number in (-5, -6))
     digest = store.image(-5, wanted.tag)

@@ -26,11 +26,11 @@ from doit_images.core.planning.plan import SHARED, Decision, Known, plan
 from doit_images.core.planning.reasons import DUE
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted
-from doit_images.share import give
+from doit_images.share import publish
 from doit_images.share.connection import Connection
 from doit_images.share.machines import Machines
 from doit_images.share.no_answer import Unavailable
-from doit_images.share.past_engine import Pushing
+from doit_images.share.registry_output import Pushing
 from doit_images.share.share import Share
 from doit_images.share.transfer import Whole
 from doit_images.stack import images
@@ -176,7 +176,7 @@ def test_what_could_not_be_pushed_is_not_built(
 def named(run: SeemingRun, monkeypatch: pytest.MonkeyPatch, pushed: SharedImage | None) -> tuple[str, list[Whole]]:
     """What is kept of an image that the registry gives as ``pushed``, and what was shared."""
     given: list[Whole] = []
-    monkeypatch.setattr(give, "give", lambda run, decision, made, seconds, whole: given.append(whole))
+    monkeypatch.setattr(publish, "give", lambda run, decision, made, seconds, whole: given.append(whole))
     run.pushed = pushed
     return Pushing(run).named(DECISION, ImageBuild(run, DECISION, Attempt()).labels, "sha256:pushed", 1.0).id, given
 

@@ -25,7 +25,7 @@ from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision, offered
 from doit_images.core.planning.wanted import Wanted, wanted_of
 from doit_images.core.run import Run
-from doit_images.share import connection, give, transfer
+from doit_images.share import connection, publish, transfer
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.transfer import Whole
 
@@ -98,13 +98,13 @@ class Pushing:
         run, name = self._run, before.name
         image = self._pushed(before.inputs, labels, digest)
         made = LocalImage(digest, labels=labels, size=image.size, fixed=False)
-        give.give(run, before, made, seconds, Whole(digest, image.content))
+        publish.give(run, before, made, seconds, Whole(digest, image.content))
         run.built(name)
         run.changed()
         wanted = wanted_of(before.inputs, run.snapshot().platform)
         kept = self._share.look({name: wanted}).get(name) if wanted else None
         if kept is None or not offered(before.inputs, kept, before.parents_label):
-            if give.on_shared_parents(run, before) is False:
+            if publish.on_shared_parents(run, before) is False:
                 raise InputsChanged("a parent changed in the registry")
             address = self._share.address
             raise UserError(f"{name} was built, and {address} keeps no result of it that counts", remedy="run it again")

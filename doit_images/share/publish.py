@@ -14,7 +14,7 @@ from doit_images.core.building.events import ImageNoted
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.engine.labels import INPUT_DIGEST
 from doit_images.core.planning.agreement import Verdict, verdict
-from doit_images.core.planning.plan import Decision, own_only, rebuilt
+from doit_images.core.planning.plan import Decision, own_only
 from doit_images.core.planning.wanted import Wanted, wanted_of
 from doit_images.core.run import Run
 from doit_images.share import connection, index
@@ -30,14 +30,6 @@ class _Parents:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.base_given = False
-
-
-def rebuilt_elsewhere(run: Run, decision: Decision) -> int:
-    """When another machine rebuilt an image on purpose last, as the registry knows; 0 if it does not."""
-    wanted = wanted_of(decision.inputs, run.snapshot().platform)
-    share = connection.of(run).share
-    there = share.look({"": wanted}).get("") if wanted and share.reads else None
-    return rebuilt(there.labels) if there else 0
 
 
 def give(
