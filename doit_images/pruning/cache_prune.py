@@ -21,10 +21,9 @@ from doit_images.core.buildkit import builder
 from doit_images.core.engine.client import in_groups, one_of
 from doit_images.core.run import Run
 from doit_images.pruning import disk_usage
-from doit_images.pruning.prune import BUILD_CACHES, Item, Kind, Pruning, choose
+from doit_images.pruning.prune import BUILD_CACHES, Item, Kind, Pruning, choose, days, listed
 
 _ROUNDS = 3
-_SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
 
 
 def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -> None:
@@ -105,14 +104,11 @@ def summary(run: Run, chosen: Pruning, everything: bool) -> str:
         pairs = list(group)
         owner = " (of everybody who builds with it)" if kind in BUILD_CACHES else ""
         lines.append(f"{kind}{owner}: {len(pairs)}, {size_text(sum(size for _, size in pairs))}")
-        pairs.sort(key=lambda pair: -pair[1])
-        lines += [f"  {size_text(freed):>8}  {_days(item.idle):>8}  {item.name}" for item, freed in pairs[:_SHOWN]]
-        if len(pairs) > _SHOWN:
-            lines.append(f"  and {len(pairs) - _SHOWN} more of {size_text(sum(size for _, size in pairs[_SHOWN:]))}")
+        lines += listed(pairs)
     why = (
         "all that nothing needs"
         if everything
-        else f"unused for {_days(settings.cache_max_age)}, or too much for {size_text(settings.cache_max_size)}"
+        else f"unused for {days(settings.cache_max_age)}, or too much for {size_text(settings.cache_max_size)}"
     )
     lines.append(f"{size_text(chosen.freed)} would be removed ({why}), {size_text(chosen.left)} reclaimable stay")
     return "\n".join(lines)
@@ -175,7 +171,3 @@ def _prune_builder(run: Run, ids: Sequence[str]) -> None:
     name = builder.name(run.settings)
     for group in in_groups(ids):
         commands.run(prune_argv(name, group), env=run.environ).checked(f"the builder {name!r} does not prune")
-
-
-def _days(seconds: float) -> str:
-    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} h"

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from doit_images.core.base.formatting import size_text
 from doit_images.core.engine.layers import Disk, together
+
+_SHOWN = 20  # of a kind, one by one; a build cache has thousands of records
 
 
 class Kind(StrEnum):
@@ -98,6 +101,20 @@ def usefulness(item: Item) -> float:
 def total(items: Iterable[Item]) -> int:
     """The bytes that items occupy together."""
     return together(item.parts for item in items)
+
+
+def listed(pairs: Iterable[tuple[Item, int]]) -> list[str]:
+    """What goes, in lines for people: the largest one by one, with the bytes that each frees, and the rest together."""
+    ordered = sorted(pairs, key=lambda pair: -pair[1])
+    lines = [f"  {size_text(freed):>8}  {days(item.idle):>8}  {item.name}" for item, freed in ordered[:_SHOWN]]
+    if rest := ordered[_SHOWN:]:
+        lines.append(f"  and {len(rest)} more of {size_text(sum(size for _, size in rest))}")
+    return lines
+
+
+def days(seconds: float) -> str:
+    """A time in days or hours."""
+    return f"{seconds / 86400:.1f} days" if seconds >= 86400 else f"{seconds / 3600:.1f} h"
 
 
 class _Pruned:

@@ -578,6 +578,6 @@ def test_other_machines_take_what_somebody_they_trust_signed(shop: Shop, tmp_pat
         assert "is not taken" in shop.said
         registry, path = Registry(server.address), f"{shop.prefix}/web"
         (tag,) = (tag for tag in registry.tags(path) if tag.startswith("test-"))
-        held = registry_prune._held(registry, path, tag)
+        held = registry_prune._held(registry, path, tag, {})
         assert held is not None
         assert held.made > time.time() - 600  # by which it goes one day

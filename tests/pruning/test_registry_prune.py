@@ -223,12 +223,12 @@ def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path)
     digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
     tag, passed = f"in-{'1' * 16}", f"test-{'1' * 32}"
     transfer.push(registry, "app/auth", [tag], transfer.Whole(digest, digest, tmp_path / "one"), nothing)
-    held = registry_prune._held(registry, "app/auth", tag)
+    held = registry_prune._held(registry, "app/auth", tag, {})
     assert held is not None
     assert held.ours
     assert (held.digest, len(held.children), held.made) == (digest, 2, 0.0)
     assert {digest, *held.children} <= held.parts.keys()
-    assert registry_prune._held(registry, "app/auth", "in-2") is None
+    assert registry_prune._held(registry, "app/auth", "in-2", {}) is None
     assert held.platforms == set(BOTH)
     nobody, dated = git_states.Needed(), held._replace(made=5.0)
     assert registry_prune._why("app/auth", [tag], nobody, held, False) == "it does not say how old it is"
@@ -258,6 +258,6 @@ def test_what_is_no_image_is_of_no_platform(config: dict[str, str], some: set[st
         raw_manifest=lambda path, reference: json.dumps({"config": described, "layers": []}).encode(),
         small_blob=lambda path, digest: json.dumps(config).encode(),
     )
-    held = registry_prune._held(registry, "app/auth", "in-1")
+    held = registry_prune._held(registry, "app/auth", "in-1", {})
     assert held is not None
     assert held.platforms == some
