@@ -8,15 +8,19 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.references import tag_of
+from doit_images.core.base.references import digest_of, tag_of
+from doit_images.core.compose.project import Image
+from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.run import Run
 from doit_images.pruning import git_states, registry_prune
 from doit_images.share import referrers
 from doit_images.share.registry import Registry
+from doit_images.share.transport import Answer
 from tests import loopback
 from tests.conftest import Lab
 
@@ -261,3 +265,74 @@ def test_what_is_no_image_is_of_no_platform(config: dict[str, str], some: set[st
     held = registry_prune._held(registry, "app/auth", "in-1", {})
     assert held is not None
     assert held.platforms == some
+
+
+class Counting(Registry):
+    """A registry in memory that holds results of nothing, and counts what it is asked."""
+
+    def __init__(self, tags: dict[str, int]) -> None:
+        super().__init__("localhost:1")
+        self.asked: list[str] = []
+        self.blobs = {number: self._text(number) for number in set(tags.values())}
+        self.named = {tag: self._manifest_of(number) for tag, number in tags.items()}
+
+    @staticmethod
+    def _text(number: int) -> bytes:
+        config = {"os": "linux", "architecture": "amd64", "created": "2026-01-01T00:00:00Z", "number": number}
+        return json.dumps({**config, "config": {"Labels": {FINGERPRINT: "0"}}}).encode()
+
+    def _manifest_of(self, number: int) -> bytes:
+        config = {"digest": digest_of(self.blobs[number]), "size": len(self.blobs[number])}
+        return json.dumps({"schemaVersion": 2, "config": config, "layers": []}).encode()
+
+    def _send(self, method: str, place: str, repository: str, *more: object) -> Answer:
+        self.asked.append(f"{method} {place}")
+        _, _, _, _, kind, reference = place.split("/")
+        if kind == "tags":
+            return Answer(200, {}, json.dumps({"tags": list(self.named)}).encode())
+        if method == "DELETE":
+            self.named = {tag: text for tag, text in self.named.items() if digest_of(text) != reference}
+            return Answer(202)
+        held = {**self.named, **{digest_of(text): text for text in (*self.named.values(), *self.blobs.values())}}
+        return Answer(200, {}, held[reference]) if kind != "referrers" and reference in held else Answer(404)
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_a_tag_costs_three_requests_however_many_there_are(monkeypatch: pytest.MonkeyPatch, stale: bool) -> None:
+    """So 2,000 tags cost 6,000: it is the same for each."""
+    tags = {f"in-{number:016x}": number for number in range(300)}
+    registry = Counting({**tags, "latest": 1000})
+    needed = {} if stale else {("app/one", tag): "it is needed" for tag in tags}
+    monkeypatch.setattr(git_states, "needed", lambda run, some: git_states.Needed(needed))
+    forgotten: list[str] = []
+    share = SimpleNamespace(registry=registry, gone=lambda path, tags: forgotten.extend(tags))
+    run: Any = SimpleNamespace(
+        project=SimpleNamespace(images={"one": Image("one", "app/one:latest", "/")}),
+        settings=SimpleNamespace(registry_max_age=0.0),
+        part=lambda kind: SimpleNamespace(share=share),
+    )
+    results = registry_prune._Results(run, everything=True)
+    agreed = {item.key: item for item, _ in results.chosen().gone}
+    results.remove([item for item, _ in results.chosen_again(agreed)])
+    assert sorted(forgotten) == sorted(tags if stale else {})
+    assert set(registry.named) == {"latest", *({} if stale else tags)}
+    besides = 4  # the list of tags twice, and how this registry tells what is attached
+    assert len(registry.asked) <= 3 * len(registry.blobs) + besides
+
+
+def test_what_got_a_tag_of_a_result_that_stays_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    stale, kept = f"in-{1:016x}", f"in-{2:016x}"
+    registry = Counting({stale: 1, kept: 2, "latest": 3})
+    monkeypatch.setattr(git_states, "needed", lambda run, some: git_states.Needed({("app/one", kept): "needed"}))
+    run: Any = SimpleNamespace(
+        project=SimpleNamespace(images={"one": Image("one", "app/one:latest", "/")}),
+        settings=SimpleNamespace(registry_max_age=0.0),
+        part=lambda kind: SimpleNamespace(share=SimpleNamespace(registry=registry)),
+    )
+    results = registry_prune._Results(run, everything=True)
+    agreed = {item.key: item for item, _ in results.chosen().gone}
+    assert [item.refs for item in agreed.values()] == [(stale,)]
+    before = dict(registry.named)
+    for tag in (kept, "latest", "v1"):
+        registry.named = {**before, tag: before[stale]}
+        assert results.chosen_again(agreed) == [], tag
