@@ -133,7 +133,7 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
     by_kind: dict[Kind, list[Item]] = {}
     for item, _ in chosen.gone:
         by_kind.setdefault(item.kind, []).append(item)
-    for item in (*by_kind.get(Kind.NAME, ()), *by_kind.get(Kind.IMAGE, ())):
+    for item in by_kind.get(Kind.IMAGE, ()):
         try:
             for ref in item.refs:
                 engine.untag(ref)

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from doit_images.core.base import places
 from doit_images.core.base.references import KEPT, kind_of, path_of, repository, tag_of
 from doit_images.core.building import build_target, context, parents
 from doit_images.core.buildkit import cache_records
@@ -37,7 +36,6 @@ def all_items(run: Run) -> list[Item]:
     now = time.time()
     mine = images(run, now)
     items = [*mine, *engine_cache(run.engine.build_cache(), now, layers=_layers(run, mine))]
-    items += names(run, mine, now)
     if run.settings.dedicated_builder:
         items += builder_cache(run, now)
     return [*items, *files(run, now)]
@@ -79,18 +77,6 @@ def _needed(run: Run) -> dict[str, str]:
         if local_image := snapshot.get(ref):
             needed.setdefault(local_image.id, f"it is needed in {folder}")
     return needed
-
-
-def names(run: Run, items: Iterable[Item], now: float) -> list[Item]:
-    """The temporary names of killed builds on images that stay: only the name can go."""
-    repositories = repositories_of(run)
-    left_over = []
-    for ref in [ref for item in items if item.needed for ref in item.refs]:
-        given = temporary_tag.given(ref)
-        if given is not None and repository(ref) in repositories:
-            why = "" if now - given > _PASSING_SECONDS else "a build may be using it"
-            left_over.append(Item(ref, Kind.NAME, ref, idle=now - given, needed=why, refs=(ref,)))
-    return left_over
 
 
 def engine_cache(
@@ -144,8 +130,8 @@ def builder_cache(run: Run, now: float) -> list[Item]:
 
 
 def files(run: Run, now: float) -> list[Item]:
-    """Local caches, layouts that images travel through, links to contexts, the logs and records of images that are no
-    more, and what older versions left."""
+    """Local caches, layouts that images travel through, links to contexts, and the logs and records of images that are
+    no more."""
     folder = run.folder
     expected = run.expected.builds
     items = []
@@ -166,7 +152,6 @@ def files(run: Run, now: float) -> list[Item]:
         elif other != folder and idle > run.settings.cache_max_age:
             # Where each job has a COMPOSE_PROJECT_NAME of its own, these would only become more.
             items.append(_folder(Kind.OWN_FILE, other, f"{other.name}, a project of this folder", now, 0.0))
-    items += _of_older_versions(run.common, cache, now)
     for link in context.links(run.common):
         why = "" if context.unused(link) else "a build may be using it"
         name = f"contexts/{link.name}, a link for builds"
@@ -225,19 +210,6 @@ def _in_use(local_image: LocalImage, users: Mapping[str, tuple[str, ...]], repos
         return f"it is also called `{others[0]}`"
     given = (when for tag in local_image.tags if (when := temporary_tag.given(tag)) is not None)
     return "a build may be making or using it" if any(now - when < _PASSING_SECONDS for when in given) else ""
-
-
-def _of_older_versions(common: Path, cache: Path, now: float) -> Iterator[Item]:
-    """What lies straight in ``.doit-images``, where nobody looks any more; not where ``CACHE_DIR`` says that it is of
-    use."""
-    for path in (common.resolve() / name for name in places.OF_OLDER_VERSIONS):
-        of_use = path.is_relative_to(cache) or cache.is_relative_to(path)
-        if of_use or path.is_symlink() or not path.exists():
-            continue
-        files = [path] if path.is_file() else list(_walk(path))
-        used = max(file.stat().st_mtime for file in files or [path])
-        parts = {str(path): path.stat().st_size for path in files}
-        yield Item(str(path), Kind.OWN_FILE, f"{path.name}, of an older version", parts, now - used)
 
 
 def _folder(kind: Kind, folder: Path, name: str, now: float, rebuild_cost: float) -> Item:

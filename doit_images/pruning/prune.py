@@ -21,7 +21,6 @@ class Kind(StrEnum):
     """What disk is spent on, as people read it."""
 
     IMAGE = "image"
-    NAME = "left-over name"
     ENGINE = "engine's build cache"
     BUILDER = "builder's cache"
     LOCAL = "local cache"

@@ -35,7 +35,7 @@ def note(engine: Engine, ref: str) -> None:
 
 def take_away(engine: Engine, refs: Iterable[str]) -> None:
     """Take temporary names away, also those that were never given. One that stays, since the engine does not answer, is
-    ``cache_prune``'s: it neither keeps the others nor fails or hides what the block that gave it came to."""
+    ``doctor --fix``'s: it neither keeps the others nor fails or hides what the block that gave it came to."""
     for ref in refs:
         with contextlib.suppress(UserError):
             engine.untag(ref)
