@@ -10,7 +10,7 @@ from doit_images.cli import build, cache, configuration, deps, process, show, st
 from doit_images.core.around import LocalBase
 from doit_images.core.base.task_names import TaskNames
 from doit_images.core.run import Parts, Run
-from doit_images.share.machines import Machines
+from doit_images.share.connection import Machines
 
 TASKS: Mapping[str, Callable[..., Any]] = {
     # the images, and what they are built on; what would be done about them, and why; do they work

@@ -11,7 +11,7 @@ from doit_images.core.base import commands, leftovers
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.task_names import TaskNames
 from doit_images.core.run import Parts, Run
-from doit_images.share.machines import Machines
+from doit_images.share.connection import Machines
 
 _COMPOSED = [Parts(peers=Machines)]
 

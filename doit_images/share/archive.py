@@ -194,7 +194,8 @@ def push_all(run: Run) -> str:
         raise UserError("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
     if not run.settings.cache_write:
         raise UserError("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
-    platform, share = run.snapshot().platform, connection.of(run).share
+    machines, platform = connection.of(run), run.snapshot().platform
+    share = machines.share
     fresh = _fresh(run)
     if run.own_base and run.own_base.give():
         run.changed()
@@ -204,7 +205,7 @@ def push_all(run: Run) -> str:
         wanted = wanted_of(decision.inputs, platform)
         if wanted is None:
             continue
-        what, shared_image = publish.offer(run, decision, wanted, local_image)
+        what, shared_image = publish.offer(machines, decision, wanted, local_image)
         if not share.writes or (what == Verdict.PUSH and shared_image is None):
             raise UserError(f"{decision.name} could not be pushed to {share.address}")
         pushed += what == Verdict.PUSH

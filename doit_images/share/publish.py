@@ -6,7 +6,6 @@ what is known of its build goes to the index.
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from doit_images.core.building import build_target
@@ -17,57 +16,45 @@ from doit_images.core.planning.agreement import Verdict, verdict
 from doit_images.core.planning.plan import Decision, own_only
 from doit_images.core.planning.wanted import Wanted, wanted_of
 from doit_images.core.run import Run
-from doit_images.share import connection, index
+from doit_images.share import index
 
 if TYPE_CHECKING:
     from doit_images.core.planning.shared_image import SharedImage
+    from doit_images.share.connection import Machines
     from doit_images.share.transfer import Whole
 
 
-class _Parents:
-    """Pushing what others lack: children of one parent, and images on one base, do it once."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.base_given = False
-
-
 def give(
-    run: Run, decision: Decision, local_image: LocalImage, seconds: float, pushed: Whole | None = None
+    machines: Machines, decision: Decision, local_image: LocalImage, seconds: float, pushed: Whole | None = None
 ) -> SharedImage | None:
     """Share what was built in so many seconds, and is in the registry already where its builder ``pushed`` it; returns
     the shared result that is to take its place, if one is."""
+    run, share = machines.run, machines.share
     wanted = wanted_of(decision.inputs, run.snapshot().platform)
-    if wanted is None or not (connection.of(run).share.reads or connection.of(run).coordinator.on):
+    if wanted is None or not (share.reads or machines.coordinator.on):
         return None
     if run.on_base(decision.inputs.bases):
-        parents = run.kept(_Parents)
-        with parents.lock:
-            if not parents.base_given and run.own_base and run.own_base.give():
+        with machines.giving:
+            if not machines.base_given and run.own_base and run.own_base.give():
                 run.changed()
-            parents.base_given = True
-    what, shared_image = offer(run, decision, wanted, local_image, pushed)
+            machines.base_given = True
+    what, shared_image = offer(machines, decision, wanted, local_image, pushed)
     if run.settings.cache_write:
         made = index.Made(shared_image.digest if shared_image else "", seconds, local_image.size)
-        connection.of(run).coordinator.index.publish({wanted.fingerprint: made})
-    takes = (
-        what == Verdict.TAKE
-        and shared_image
-        and connection.of(run).share.gives(shared_image)
-        and not own_only(decision.inputs)
-    )
+        machines.coordinator.index.publish({wanted.fingerprint: made})
+    takes = what == Verdict.TAKE and shared_image and share.gives(shared_image) and not own_only(decision.inputs)
     return shared_image if takes else None
 
 
 def offer(
-    run: Run, decision: Decision, wanted: Wanted, local_image: LocalImage, pushed: Whole | None = None
+    machines: Machines, decision: Decision, wanted: Wanted, local_image: LocalImage, pushed: Whole | None = None
 ) -> tuple[Verdict, SharedImage | None]:
     """Push an image to where all agree to find it, after the parents that are missing there, if it counts; one that its
     builder ``pushed`` only gets its name there. Returns what was done and what the registry then holds."""
-    registry = connection.of(run).share
+    run, registry = machines.run, machines.share
     if not registry.reads:
         return Verdict.KEEP, None
-    on_shared = on_shared_parents(run, decision)
+    on_shared = on_shared_parents(machines, decision)
     registry.forget(wanted)
     shared_image = registry.look({"": wanted}).get("")
 
@@ -78,7 +65,7 @@ def offer(
         return verdict(local_image.labels, content, shared_image, on_shared)
 
     what = judged()
-    if what == Verdict.PUSH and registry.writes and connection.of(run).coordinator.lost(wanted.turn):
+    if what == Verdict.PUSH and registry.writes and machines.coordinator.lost(wanted.turn):
         run.events.emit(ImageNoted(decision.name, "not pushed: meanwhile another machine has the turn to build it"))
     elif what == Verdict.PUSH and registry.writes:
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
@@ -102,22 +89,21 @@ def _in_layout(run: Run, decision: Decision, local_image: LocalImage) -> Whole |
     return Whole(index, index, layout)
 
 
-def on_shared_parents(run: Run, decision: Decision) -> bool | None:
+def on_shared_parents(machines: Machines, decision: Decision) -> bool | None:
     """Whether the parents that an image was built on are what the registry holds, where those that it lacks are pushed
     first: nobody else could use the image without them. None if that cannot be known."""
-    platform = run.snapshot().platform
-    pairs = []
+    run, pairs = machines.run, []
     for context, name in sorted(decision.inputs.parents.items()):
         parent = run.decide(name)
-        wanted = wanted_of(parent.inputs, platform)
+        wanted = wanted_of(parent.inputs, run.snapshot().platform)
         if wanted is None:
             return None
-        with run.kept(_Parents).lock:  # two children of one parent push it once
-            shared_image = connection.of(run).share.look({name: wanted}).get(name)
+        with machines.giving:  # two children of one parent push it once
+            shared_image = machines.share.look({name: wanted}).get(name)
             if parent.local_image and (
                 shared_image is None or shared_image.labels.get(INPUT_DIGEST) != parent.inputs.input_digest
             ):
-                _, shared_image = offer(run, parent, wanted, parent.local_image)
+                _, shared_image = offer(machines, parent, wanted, parent.local_image)
         if shared_image is None:
             return None
         pairs.append(f"{context}={shared_image.content}")

@@ -24,13 +24,13 @@ from doit_images.core.engine.client import LocalImage
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision, offered
 from doit_images.core.planning.wanted import Wanted, wanted_of
-from doit_images.core.run import Run
-from doit_images.share import connection, publish, transfer
+from doit_images.share import publish, transfer
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.transfer import Whole
 
 if TYPE_CHECKING:
     from doit_images.core.planning.shared_image import SharedImage
+    from doit_images.share.connection import Machines
     from doit_images.share.share import Share
 
 Answer = TypeVar("Answer")
@@ -39,12 +39,12 @@ Answer = TypeVar("Answer")
 class Pushing:
     """Results of a run's builder that go to its shared registry: the core's ``PastEngine``."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, machines: Machines) -> None:
+        self._machines, self._run = machines, machines.run
 
     @property
     def _share(self) -> Share:
-        return connection.of(self._run).share
+        return self._machines.share
 
     def output(self, image: Image) -> list[str]:
         """The output argument of a build that the builder pushes under its digest alone. What an engine gave to it, a
@@ -98,13 +98,13 @@ class Pushing:
         run, name = self._run, before.name
         image = self._pushed(before.inputs, labels, digest)
         made = LocalImage(digest, labels=labels, size=image.size, fixed=False)
-        publish.give(run, before, made, seconds, Whole(digest, image.content))
+        publish.give(self._machines, before, made, seconds, Whole(digest, image.content))
         run.built(name)
         run.changed()
         wanted = wanted_of(before.inputs, run.snapshot().platform)
         kept = self._share.look({name: wanted}).get(name) if wanted else None
         if kept is None or not offered(before.inputs, kept, before.parents_label):
-            if publish.on_shared_parents(run, before) is False:
+            if publish.on_shared_parents(self._machines, before) is False:
                 raise InputsChanged("a parent changed in the registry")
             address = self._share.address
             raise UserError(f"{name} was built, and {address} keeps no result of it that counts", remedy="run it again")

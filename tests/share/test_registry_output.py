@@ -27,8 +27,7 @@ from doit_images.core.planning.reasons import DUE
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted
 from doit_images.share import publish
-from doit_images.share.connection import Connection
-from doit_images.share.machines import Machines
+from doit_images.share.connection import Machines
 from doit_images.share.no_answer import Unavailable
 from doit_images.share.registry_output import Pushing
 from doit_images.share.share import Share
@@ -70,8 +69,6 @@ class SeemingRun:
         self.events.listen(lambda event: self.noted.append(str(vars(event)["text"])))
         self.project = SimpleNamespace(images={"base": BASE.image, "app": APP.image}, directory=tmp_path)
         seen: Any = self
-        self._through = Connection(seen)
-        self.part = lambda kind: self._through
         self.peers = Machines(seen)
         self.share = Share("reg:5000/team", settings.cache_write, self.noted.append)
         self.held: dict[str, SharedImage | None] = {"app/base": SHARED_BASE, "app/app": after.offer}
@@ -87,11 +84,11 @@ class SeemingRun:
 
     @property
     def share(self) -> Any:
-        return self._through.share
+        return self.peers.share
 
     @share.setter
     def share(self, share: Any) -> None:
-        vars(self._through)["share"] = share
+        vars(self.peers)["share"] = share
 
     def decide(self, name: str) -> Decision:
         return self.after[name]
@@ -168,17 +165,17 @@ def test_what_could_not_be_pushed_is_not_built(
     decision = DECISION._replace(inputs=inputs)
     run.share = SimpleNamespace(address="reg:5000/team", writes=not why, trust=SimpleNamespace(cannot_sign=trust))
     with pytest.raises(UserError, match=why):
-        Pushing(run).check(decision)
+        Pushing(run.peers).check(decision)
     run.settings, run.share.writes, run.share.trust.cannot_sign = SETTINGS, True, ""
-    Pushing(run).check(DECISION)
+    Pushing(run.peers).check(DECISION)
 
 
 def named(run: SeemingRun, monkeypatch: pytest.MonkeyPatch, pushed: SharedImage | None) -> tuple[str, list[Whole]]:
     """What is kept of an image that the registry gives as ``pushed``, and what was shared."""
     given: list[Whole] = []
-    monkeypatch.setattr(publish, "give", lambda run, decision, made, seconds, whole: given.append(whole))
+    monkeypatch.setattr(publish, "give", lambda machines, decision, made, seconds, whole: given.append(whole))
     run.pushed = pushed
-    return Pushing(run).named(DECISION, ImageBuild(run, DECISION, Attempt()).labels, "sha256:pushed", 1.0).id, given
+    return Pushing(run.peers).named(DECISION, ImageBuild(run, DECISION, Attempt()).labels, "sha256:pushed", 1.0).id, given
 
 
 def test_what_counts_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +210,7 @@ def test_a_registry_that_does_not_answer_is_a_sentence(tmp_path: Path) -> None:
 
     run.share.registry = SimpleNamespace(image=breaks)
     with pytest.raises(UserError, match="the shared registry reg:5000/team does not answer in time"):
-        Pushing(run).joined(APP.image, {"linux/amd64": "sha256:a"})
+        Pushing(run.peers).joined(APP.image, {"linux/amd64": "sha256:a"})
 
 
 def test_whoever_had_to_wait_asks_the_registry_again(tmp_path: Path) -> None:

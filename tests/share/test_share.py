@@ -36,6 +36,7 @@ from doit_images.core.run import Parts, Run
 from doit_images.share import by_docker, circuit_breaker, lease, publish, registry, transfer
 from doit_images.share import share as share_module
 from doit_images.share.by_docker import _reason
+from doit_images.share.connection import Machines
 from doit_images.share.lease import BuildCoordinator
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.registry import Registry
@@ -972,14 +973,12 @@ def test_who_was_stopped_for_longer_than_its_lease_pushes_nothing(
     monkeypatch.setattr(build_target, "inline_tags", lambda run: ())
     docker, (one, _) = docker_says(""), sharing(monkeypatch, lambda *words: None)
     coordinator = SimpleNamespace(lost=lambda what: asked.append(what) or lost)
-    run = SimpleNamespace(
-        part=lambda kind: SimpleNamespace(share=one, coordinator=coordinator), events=noted, engine=FakeEngine(),
-        changed=lambda: None,
-        snapshot=FakeEngine().snapshot,
-    )  # fmt: skip
+    run: Any = SimpleNamespace(events=noted, engine=FakeEngine(), changed=lambda: None, snapshot=FakeEngine().snapshot)
+    machines = Machines(run)
+    vars(machines).update(share=one, coordinator=coordinator)
     decision = Decision("base", Action.BUILD, (), inputs)
     local_image = LocalImage("id", labels={INPUT_DIGEST: inputs.input_digest, PARENTS: ""})
-    done, _ = publish.offer(run, decision, turn, local_image)
+    done, _ = publish.offer(machines, decision, turn, local_image)
     assert (done, asked, len(docker.asked)) == (Verdict.PUSH, [turn.turn], 0 if lost else 1)
 
 
