@@ -44,7 +44,7 @@ _TRIES, _WAIT_SECONDS = 4, 0.5  # for each question, and how long the first wait
 _PAGES = 1000
 _NEXT = re.compile(r"<([^>]*)>\s*;\s*rel=\"?next\"?", re.IGNORECASE)
 _NO_IMAGE, _WRONG = "returned something that is no image", "returned a {} with the wrong digest"
-_LONGEST_WAIT, _PATIENCE = 15.0, 60.0  # seconds that a registry may ask for at once, and in a run
+_PATIENCE = 60.0
 
 
 class Registry:
@@ -66,7 +66,9 @@ class Registry:
         self._transport = Transport(connect, self._certificates)
         self.lists_referrers = True
         """Whether it knows what is attached to a manifest, as far as that was tried (``referrers``)."""
-        self._closed_until, self._patience = 0.0, _PATIENCE
+        self.patience = _PATIENCE
+        """Seconds that it may still ask to wait, where it is busy."""
+        self._closed_until = 0.0
         self._lock = threading.Lock()
 
     def repository(self, path: str) -> str:
@@ -276,15 +278,30 @@ class Registry:
                 break
         return answer
 
+    def rests(self, path: str, digest: str, number: int) -> bool:
+        """Wait until whoever was refused, as the registry was too busy, may ask for this manifest again, for the
+        so-and-so-many-th time, from 0: as long as it tells us to, else for longer each time. False where that is too
+        long, or it does not answer."""
+        repository, accept = self.repository(path), {"Accept": ", ".join(_MANIFESTS)}
+        try:
+            with self._looking():
+                answer = self._send("GET", f"/v2/{repository}/manifests/{digest}", repository, accept)
+        except (Unavailable, NoImage):
+            return False
+        if answer.status in _BUSY or not self._close(Answer(429), number):
+            return False
+        self._wait_until_open()
+        return True
+
     def _close(self, answer: Answer, number: int) -> bool:
         """Ask nothing for as long as a busy registry wishes, this thread or another; false if that is too long."""
         seconds, now = _asked_to_wait(answer, number), time.monotonic()
         with self._lock:
             more = now + seconds - max(now, self._closed_until)
-            if number == _TRIES - 1 or seconds > _LONGEST_WAIT or more > self._patience:
+            if number == _TRIES - 1 or more > self.patience:
                 return False
             if more > 0:
-                self._patience -= more
+                self.patience -= more
                 self._closed_until = now + seconds
         return True
 

@@ -14,7 +14,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,8 @@ class Share:
         self._direct: set[tuple[str, str]] = set()  # what the registry itself is to be asked about
         self._indexed: dict[tuple[str, str], str] = {}  # what is known from the index only, with its name there
         self._recalled: set[tuple[str, str]] = set()  # what is known from a run before only
+        self.patience = 60.0
+        """Seconds that a busy registry may ask for in a run."""
         self.memory: Remembered | None = None
         """What earlier runs knew, if that is kept."""
         self._lock = threading.Lock()
@@ -79,7 +81,9 @@ class Share:
         """Its client."""
         from doit_images.share.registry import Registry  # builds without a registry need none
 
-        return Registry(self.address, insecure=_insecure)
+        registry = Registry(self.address, insecure=_insecure)
+        registry.patience = self.patience
+        return registry
 
     def ask_first(self, index: Index, seconds: float) -> None:
         """From now on ask the index before the registry, whose answers are kept there for so long."""
@@ -167,22 +171,11 @@ class Share:
     def pull(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None = None) -> str:
         """Let the engine fetch an image by its digest; returns a reference to it there, "" if that failed. Of several
         platforms it fetches all, or, where a ``layout`` is to hold them, its own."""
-        from doit_images.share import transfer  # most images are of one platform
-
         if wanted.key in self._recalled and not self._still(wanted, shared_image):
             return ""
         ref = f"{self.address}/{wanted.path}@{shared_image.digest}"
-        some = wanted.platform.split(", ")
-        problem = ""
         temporary_tag.borrow(engine, ref)
-        if layout:
-            problem = self._moved(
-                lambda: transfer.fetch(self.registry, wanted.path, shared_image.digest, layout, _go_on)
-            )
-            some = [platforms.chosen(some, engine.snapshot().platform)]
-        for platform in some:
-            argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
-            problem = problem or self._docker(argv, engine, shared_image.size)
+        problem = self._fetched(wanted, shared_image, engine, layout)
         if not problem:
             self._pulls.good()
             return ref
@@ -203,6 +196,22 @@ class Share:
             what = f"`{wanted.path}:{wanted.tag}` cannot be pulled from {self.address}"
             self._say(f"{what}, so this machine does without: {problem}")
         return ""
+
+    def _fetched(self, wanted: Wanted, shared_image: SharedImage, engine: Engine, layout: Path | None) -> str:
+        """Let an image come; returns what is wrong, "" if nothing is."""
+        some, problem = wanted.platform.split(", "), ""
+        if layout:
+            from doit_images.share import transfer  # most images are of one platform
+
+            digest = shared_image.digest
+            problem = self._moved(lambda: transfer.fetch(self.registry, wanted.path, digest, layout, _go_on))
+            some = [platforms.chosen(some, engine.snapshot().platform)]
+        ref, rests = f"{self.address}/{wanted.path}@{shared_image.digest}", self.registry.rests
+        for platform in some:
+            argv = ["docker", "pull", "--quiet", "--platform", platform, ref]
+            again = partial(rests, wanted.path, shared_image.digest)
+            problem = problem or self._docker(argv, engine, shared_image.size, again)
+        return problem
 
     def _still(self, wanted: Wanted, shared_image: SharedImage) -> bool:
         """Whether the registry still holds what an earlier run was told: by now there may be another, or none."""
@@ -369,8 +378,8 @@ class Share:
         so = "images are built here instead, and not shared"
         self._say(f"the shared registry {self.address} does not answer any more: {so}")
 
-    def _docker(self, argv: Sequence[str], engine: Engine, size: int) -> str:
-        return by_docker.moved(argv, engine, size, self._health)
+    def _docker(self, argv: Sequence[str], engine: Engine, size: int, *rests: Callable[[int], bool]) -> str:
+        return by_docker.moved(argv, engine, size, self._health, *rests)
 
 
 def of(
@@ -383,7 +392,7 @@ def of(
     index, memory = (None, None) if settings.registry_only else (index, memory)  # it alone can say what it keeps
     if index and address:
         share.ask_first(index, settings.cache_ask)
-    share.memory = memory
+    share.memory, share.patience = memory, settings.registry_patience
     return share
 
 

@@ -357,6 +357,21 @@ def test_a_busy_registry_is_left_alone_for_as_long_as_it_asks_for_by_all(
     assert len(rests) == len(fake.seen) - 1, "each question waits"
 
 
+def test_who_was_refused_elsewhere_may_ask_again_when_the_registry_wishes(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(Limits, "rest", lambda self, seconds: rests.append(seconds))
+    digest, registry = digest_of(MANIFEST), Registry(fake.address)
+    answers = [(429, {"Retry-After": "50"}, b"busy")]
+    fake.answer = lambda request: answers.pop() if answers else (200, {}, json.dumps(MANIFEST).encode())
+    assert registry.rests("app/auth", digest, 0)
+    assert 49 < max(rests) <= 50
+    assert [registry.rests("app/auth", digest, number) for number in range(4)] == [True, True, True, False]
+    fake.always(429, Retry_After="50")
+    assert not registry.rests("app/auth", digest, 0), "together that is more than a minute"
+
+
 @pytest.mark.parametrize("wish", ["3600", "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_a_registry_that_asks_for_too_long_is_busy(fake: Fake, wish: str) -> None:
     fake.always(429, Retry_After=wish)

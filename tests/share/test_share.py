@@ -681,6 +681,21 @@ def test_a_pull_and_a_push_may_take_as_long_as_a_slow_line_needs_for_their_bytes
     ]
 
 
+def test_an_engine_that_the_registry_is_too_busy_for_pulls_again_when_it_wishes(
+    monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
+) -> None:
+    one, said = sharing(monkeypatch, lambda *asked: FOUND)
+    asked: list[int] = []
+    monkeypatch.setattr(one.registry, "rests", lambda path, digest, number: asked.append(number) or number < 2)
+    busy = ("toomanyrequests: slow down", "received unexpected HTTP status: 429 Too Many Requests")
+    docker_says(*busy, "")
+    assert one.pull(wanted("a"), FOUND, FakeEngine()) == "reg:5000/app/a@sha256:d"
+    assert (asked, said, one.reads) == ([0, 1], [], True)
+    docker_says(*busy, busy[0])
+    assert one.pull(wanted("a"), FOUND, FakeEngine()) == "", "it asks for more patience than there is"
+    assert len(said) == 1
+
+
 def test_the_second_pull_that_fails_ends_it(
     monkeypatch: pytest.MonkeyPatch, docker_says: Callable[..., DockerCommand]
 ) -> None:

@@ -214,6 +214,9 @@ class Settings:
     cache_ask: float = _setting(
         3600.0, age, "how often that registry is asked whether an image that is fresh here was rebuilt on purpose"
     )
+    registry_patience: float = _setting(
+        60.0, age, "how long a run waits in all for that registry where it is busy and asks to wait"
+    )
     share_trust: str = _setting(
         "", _trust, "whose shared results are taken: any (all who may push), signed, or how many builders must sign"
     )
