@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
 
 from doit_images.core.base.references import digest_of
 
@@ -67,7 +68,8 @@ def _list(registry: Registry, path: str, digest: str, entry: Mapping[str, Any]) 
 def attached(registry: Registry, path: str, digest: str, kind: str = "") -> list[dict[str, Any]]:
     """The descriptors of all that is attached to a manifest, or of what is of this kind. Raises ``Unavailable`` and
     ``NoImage``."""
-    index = registry.listing(path, f"referrers/{digest}", INDEX) if registry.lists_referrers else None
+    of_kind = f"?{urlencode({'artifactType': kind})}" if kind else ""  # which a registry may heed or not
+    index = registry.listing(path, f"referrers/{digest}{of_kind}", INDEX) if registry.lists_referrers else None
     if index is None:
         registry.lists_referrers = False  # one question for each image, not two
         index = registry.listing(path, f"manifests/{tag_of(digest)}", INDEX)

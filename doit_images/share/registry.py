@@ -345,9 +345,9 @@ class Registry:
         """The answers to a question that come in pages, as the specification allows and hosted registries do (the
         header ``Link``, RFC 8288); none where the registry does not have it. ``Unavailable`` where it cannot be had
         whole."""
-        for _ in range(_PAGES):
+        for number in range(_PAGES):
             answer = self._get(path, repository, accept)
-            if answer is None and "?" not in path:
+            if answer is None and not number:
                 return
             if answer is None:
                 raise Unavailable("does not give the next page of what it lists")

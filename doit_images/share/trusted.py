@@ -17,6 +17,7 @@ import os
 import re
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -38,7 +39,8 @@ ANYBODY = "any"
 SIGNED = "signed"
 _DAY = 86400
 _CLOCKS_DIFFER = 300  # seconds by which a signature may be of the future
-_MOST = 64  # signatures of one image that are looked at: whoever may push may attach any number
+_MOST = 64  # signatures in one builder's name that are checked: whoever may push may attach any number
+_NO_SIGNATURE = "what is attached to it is no signature of it"
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Trust:
         if self.key:
             return self.key.sign(claim)
         bundle = self._sigstore.sign(claim)
-        if self._signer(bundle.decode(), Claimed(digest, fingerprint, platform))[1]:
+        if self._problem(bundle.decode(), self.own, Claimed(digest, fingerprint, platform)):
             who = signing.hinted(bundle.decode())
             raise signing.NotSigned(f"this machine is {who}, and {self.own.name} in {LIST} is {self.own.identity}")
         return bundle
@@ -154,41 +156,60 @@ class Trust:
 
     def judge(self, claimed: Claimed, bundles: Iterable[str]) -> tuple[str, dict[str, str]]:
         """Why an image is not taken as what it is claimed to be, "" if it is, and the bundles that speak for it, by
-        builder."""
+        builder: no more of them than are needed."""
         good: dict[str, str] = {}
-        problems = []
-        for _, bundle in zip(range(_MOST), bundles if self.need else (), strict=False):
-            name, problem = self._signer(bundle, claimed)
+        problems: list[str] = []
+        looked = Counter[str]()
+        for bundle in bundles if self.need else ():
+            builder, problem = self._hinted(bundle)
+            if builder and builder.name not in good:
+                looked[builder.name] += 1
+                if looked[builder.name] > _MOST:
+                    continue
+                problem = self._problem(bundle, builder, claimed)
+                if not problem:
+                    good[builder.name] = bundle
             problems.append(problem)
-            if name:
-                good.setdefault(name, bundle)
+            if len(good) == self.need:
+                break
         if len(good) >= self.need:
             return "", good
         if good:
             return f"{len(good)} of the {self.need} builders that are needed signed it", good
+        for name, count in looked.items():
+            if count > _MOST:
+                what = f"of more than {_MOST} signatures in the name of {name} the first {_MOST} are not good"
+                return f"{what}, and no more are looked at", good
         return next(filter(None, problems), "it is not signed"), good
 
-    def _signer(self, bundle: str, wanted: Claimed) -> tuple[str, str]:
-        """The builder who says in a bundle that this is what is wanted; "" with the reason if nobody does."""
+    def _hinted(self, bundle: str) -> tuple[Builder | None, str]:
+        """The builder that a bundle says it is by, which nobody has checked; None with the reason if it names none."""
+        from doit_images.share import signing
+
+        try:
+            hint = signing.hinted(bundle)
+        except signing.Forged:
+            return None, _NO_SIGNATURE
+        builder = next((each for each in self._builders if each.hint == hint), None)
+        return builder, "" if builder else "it is signed by nobody whom the list of trusted builders names"
+
+    def _problem(self, bundle: str, builder: Builder, wanted: Claimed) -> str:
+        """Why a bundle does not count as this builder's word that this is what is wanted, "" if it does."""
         from doit_images.share import signing
 
         now = self._now()
         try:
-            hint = signing.hinted(bundle)
-            builder = next((each for each in self._builders if each.hint == hint), None)
-            if builder is None:
-                return "", "it is signed by nobody whom the list of trusted builders names"
             if builder.identity:
                 claim = self._sigstore.claim_of(bundle, builder.issuer, builder.identity)
             else:
                 claim = signing.claim_of(bundle, builder.key)
         except signing.Forged:
-            return "", "what is attached to it is no signature of it"
+            return _NO_SIGNATURE
         if claim.builder != builder.name or claim[:3] != wanted:
-            return "", "its signature is of something else"
+            return "its signature is of something else"
         if problem := builder.problem(now) or builder.problem(claim.signed):
-            return "", problem
-        return ("", "its signature is of the future") if claim.signed > now + _CLOCKS_DIFFER else (builder.name, "")
+            return problem
+        return "its signature is of the future" if claim.signed > now + _CLOCKS_DIFFER else ""
 
 
 EVERYBODY = Trust(0)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
@@ -23,9 +24,11 @@ from doit_images.core.engine.client import LocalImage
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted
 from doit_images.share import referrers, share, signatures, signing, transfer, trusted
+from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
 from doit_images.share.share import Share
 from doit_images.share.signing import BUNDLE, Claim, Forged, Key
+from doit_images.share.transport import Answer
 from doit_images.share.trusted import Builder, Trust
 from doit_images.ui import doctor
 from tests import loopback
@@ -72,6 +75,25 @@ def test_what_a_trusted_builder_signed_is_taken(keys: dict[str, Key], builders: 
     noise = ["", "{}", "[" * 5000, signed(keys["stranger"])]
     assert trust.refuses(DIGEST, FINGERPRINT, PLATFORM, [*noise, signed(keys["ci"])]) == ""
     assert Trust(0).refuses(DIGEST, FINGERPRINT, PLATFORM, []) == ""
+
+
+def test_a_signature_behind_many_others_is_found(keys: dict[str, Key], builders: list[Builder]) -> None:
+    """Whoever may push may attach any number of things."""
+    noise = ["{}", "", signed(keys["stranger"])] * 100
+    forged = [hinting(signed(keys["stranger"]), keys["ann"].public)] * 100
+    trust = trust_of(builders)
+    assert trust.refuses(DIGEST, FINGERPRINT, PLATFORM, [*noise, *forged, signed(keys["ci"])]) == ""
+    many = [hinting(signed(keys["stranger"]), keys["ci"].public)] * 100
+    why = trust.refuses(DIGEST, FINGERPRINT, PLATFORM, [*noise, *many, signed(keys["ci"])])
+    assert why == "of more than 64 signatures in the name of ci the first 64 are not good, and no more are looked at"
+
+
+def test_no_more_is_fetched_than_has_to_be(keys: dict[str, Key], builders: list[Builder]) -> None:
+    def bundles() -> Iterator[str]:
+        yield signed(keys["ci"])
+        pytest.fail("one is enough")
+
+    assert trust_of(builders).refuses(DIGEST, FINGERPRINT, PLATFORM, bundles()) == ""
 
 
 def enveloped(bundle: str, **other: Any) -> str:
@@ -516,6 +538,53 @@ class Known:
 
     def keep_shared(self, images: dict[str, SharedImage], seconds: float) -> None:
         self.images |= images
+
+
+class Referred(Registry):
+    """A registry in memory that knows what is attached, in pages of two."""
+
+    def __init__(self, bundles: list[tuple[str, dict[str, str]]]) -> None:
+        super().__init__("localhost:1")
+        self.asked: list[str] = []
+        self._held: dict[str, bytes] = {}
+        self._entries = [self._entry(text.encode(), notes) for text, notes in bundles]
+
+    def _entry(self, content: bytes, notes: dict[str, str]) -> dict[str, Any]:
+        manifest = json.dumps({"layers": [{"digest": digest_of(content)}], "annotations": notes}).encode()
+        self._held |= {digest_of(text): text for text in (content, manifest)}
+        return {"artifactType": BUNDLE, "digest": digest_of(manifest), "annotations": notes}
+
+    def _send(self, method: str, place: str, *more: object) -> Answer:
+        self.asked.append(place)
+        if "/referrers/" not in place:
+            return Answer(200, {}, self._held[place.rpartition("/")[2]])
+        path, _, query = place.partition("?")
+        at = int(dict(parse_qsl(query)).get("at", 0))
+        link = {"Link": f'<{path}?at={at + 2}>; rel="next"'} if at + 2 < len(self._entries) else {}
+        return Answer(200, link, json.dumps({"manifests": self._entries[at : at + 2]}).encode())
+
+
+LIKELY = {"dev.sigstore.bundle.predicateType": signing.PREDICATE}
+
+
+def test_the_likely_attachments_of_all_pages_are_fetched_first_and_no_more_than_a_few(keys: dict[str, Key]) -> None:
+    others = [(f"an SBOM {number}", {"dev.sigstore.bundle.predicateType": "SBOM"}) for number in range(30)]
+    registry = Referred([*others, (signed(keys["ci"]), LIKELY)])
+    found = signatures.bundles(registry, "app/one", DIGEST)
+    assert next(found) == signed(keys["ci"])
+    assert parse_qsl(registry.asked[0].partition("?")[2]) == [("artifactType", BUNDLE)], "others need not be listed"
+    assert len(registry.asked) == 16 + 2
+    with pytest.raises(NoImage, match="has more than 16 signatures of others on it, and no more are looked at"):
+        list(found)
+    assert len(registry.asked) == 16 + 2 * 16
+
+
+def test_a_registry_that_does_not_know_referrers_is_asked_for_its_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    registry = Registry("localhost:1")
+    monkeypatch.setattr(registry, "_send", lambda method, place, *more: asked.append(place) or Answer(404))
+    assert list(signatures.bundles(registry, "app/one", DIGEST)) == []
+    assert [place.split("/")[4] for place in asked] == ["referrers", "manifests"]
 
 
 def test_what_the_index_says_is_signed_too_or_the_registry_is_asked(

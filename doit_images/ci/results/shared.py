@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -115,7 +115,7 @@ def _doubt(run: Run, fingerprint: str, path: str, text: bytes) -> str:
     if not trust.need:
         return ""
     digest = digest_of(text)
-    attached: Sequence[str] = list(signatures.bundles(connection.of(run).share.registry, path, digest))
+    attached = signatures.bundles(connection.of(run).share.registry, path, digest)
     return trust.judge(Claimed(digest, fingerprint, run.snapshot().platform), attached)[0]
 
 
