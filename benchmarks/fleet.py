@@ -163,7 +163,7 @@ class Machine:
 
     def _in_turn(self, share: Share, coordinator: BuildCoordinator, image: Wanted, seen: Seen) -> None:
         began = time.monotonic()
-        with coordinator.acquire(image.turn, lambda who: None, lambda: False, 0.3):
+        with coordinator.acquire(image.turn, lambda who: None, 0.3):
             seen.waited = max(seen.waited, time.monotonic() - began)
             share.forget(image)
             if (offer := share.look({"": image}).get("")) and self._pull(share, image, offer, seen):

@@ -89,10 +89,10 @@ class Leases(Protocol):
         """Whether this process holds the lease with this name (``Wanted.turn``)."""
 
     def acquire(
-        self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool], expected: float | None = None
+        self, what: str, waits: Callable[[str], None], expected: float | None = None
     ) -> AbstractContextManager[bool]:
-        """The lease with this name for a block. ``waits`` hears who is waited for, and may raise; ``stopping`` says
-        when to give up; ``expected`` are the seconds that the build takes. Gives whether another had it first."""
+        """The lease with this name for a block. ``waits`` hears who is waited for, and may raise; ``expected`` are
+        the seconds that the build takes. Gives whether another had it first."""
 
 
 class PastEngine(Protocol):
@@ -204,7 +204,7 @@ class Alone:
         return False
 
     def acquire(
-        self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool], expected: float | None = None
+        self, what: str, waits: Callable[[str], None], expected: float | None = None
     ) -> AbstractContextManager[bool]:
         """Nobody is waited for."""
         return nullcontext(False)

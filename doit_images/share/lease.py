@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from doit_images.core.base import commands
 from doit_images.share.index import Index
 from doit_images.share.redis_client import Store
 
@@ -89,17 +90,15 @@ class BuildCoordinator:
         return self._store.on
 
     @contextlib.contextmanager
-    def acquire(
-        self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool], expected: float | None = None
-    ) -> Iterator[bool]:
+    def acquire(self, what: str, waits: Callable[[str], None], expected: float | None = None) -> Iterator[bool]:
         """Be the only one that builds ``what`` for the block; true if another had the turn first, so that its result
         may be there.
 
-        ``waits`` is told who is waited for, and keeps it from that by what it raises; ``stopping`` tells whether to
-        give up. ``expected`` are the seconds that the work takes: whoever holds the lease for much longer is not waited
-        for any more.
+        ``waits`` is told who is waited for, and keeps it from that by what it raises; a run that is stopped gives up.
+        ``expected`` are the seconds that the work takes: whoever holds the lease for much longer is not waited for any
+        more.
         """
-        lease, waited = self._taken(what, waits, stopping, patience(expected))
+        lease, waited = self._taken(what, waits, patience(expected))
         done = threading.Event()
         renewal = threading.Thread(target=self._renew, args=(lease, done), daemon=True) if lease else None
         if lease and renewal:
@@ -126,14 +125,12 @@ class BuildCoordinator:
             self._keep(lease, self._seconds)
         return lease is not None and lease.lost
 
-    def _taken(
-        self, what: str, waits: Callable[[str], None], stopping: Callable[[], bool], most: float
-    ) -> tuple[Lease | None, bool]:
+    def _taken(self, what: str, waits: Callable[[str], None], most: float) -> tuple[Lease | None, bool]:
         """A lease, and whether it was waited for; None without Redis, when stopping, and when the wait was too long."""
         who = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(16).hex()}"
         words = [len(_KEYS), *_KEYS, what, who, round(self._seconds * 1000)]
         waited, until = False, time.monotonic() + most
-        while not stopping():
+        while not commands.stopping():
             answer = self._store.do(lambda redis: redis.eval(_TAKE, *words))
             if answer is None:
                 break

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import redis
 
+from doit_images.core.base import commands
 from doit_images.share import lease, redis_client
 from doit_images.share.index import Made
 from doit_images.share.lease import BuildCoordinator
@@ -40,10 +41,6 @@ def crew(service: loopback.Service, said: list[str] | None = None, **more: float
     return BuildCoordinator(f"redis://127.0.0.1:{service.port}/0", (said if said is not None else []).append, **more)
 
 
-def never() -> bool:
-    return False
-
-
 def test_one_at_a_time_and_the_others_are_told_that_it_was_done(server: loopback.Service) -> None:
     inside: list[int] = []
     most: list[int] = []
@@ -51,7 +48,7 @@ def test_one_at_a_time_and_the_others_are_told_that_it_was_done(server: loopback
     holders: list[str] = []
 
     def work() -> None:
-        with crew(server).acquire("one", holders.append, never) as late:
+        with crew(server).acquire("one", holders.append) as late:
             inside.append(1)
             most.append(len(inside))
             waited.append(late)
@@ -73,10 +70,10 @@ def test_a_lease_is_renewed_while_its_holder_works(server: loopback.Service) -> 
     seconds = patience(0.6)
 
     def second() -> None:
-        with crew(server, lease_seconds=seconds).acquire("long", lambda who: None, never):
+        with crew(server, lease_seconds=seconds).acquire("long", lambda who: None):
             order.append("second")
 
-    with crew(server, lease_seconds=seconds).acquire("long", lambda who: None, never):
+    with crew(server, lease_seconds=seconds).acquire("long", lambda who: None):
         thread = threading.Thread(target=second)
         thread.start()
         time.sleep(2.5 * seconds)
@@ -88,7 +85,7 @@ def test_a_lease_is_renewed_while_its_holder_works(server: loopback.Service) -> 
 def test_a_killed_holder_is_replaced(server: loopback.Service) -> None:
     code = (
         "import sys, time\nfrom doit_images.share.lease import BuildCoordinator\n"
-        "with BuildCoordinator(sys.argv[1], print, lease_seconds=1.0).acquire('dead', print, lambda: False):\n"
+        "with BuildCoordinator(sys.argv[1], print, lease_seconds=1.0).acquire('dead', print):\n"
         "    print('mine', flush=True)\n    time.sleep(60)\n"
     )
     argv = [sys.executable, "-c", code, f"redis://127.0.0.1:{server.port}/0"]
@@ -97,7 +94,7 @@ def test_a_killed_holder_is_replaced(server: loopback.Service) -> None:
         assert holder.stdout.readline() == "mine\n"
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    with crew(server).acquire("dead", lambda who: None, never) as late:
+    with crew(server).acquire("dead", lambda who: None) as late:
         assert late
 
 
@@ -113,7 +110,7 @@ def steal(service: loopback.Service, what: str) -> redis.Redis:
 
 def test_only_the_holder_renews_and_gives_back(server: loopback.Service) -> None:
     said: list[str] = []
-    with crew(server, said, lease_seconds=0.3).acquire("lost", lambda who: None, never):
+    with crew(server, said, lease_seconds=0.3).acquire("lost", lambda who: None):
         client = steal(server, "lost")
         time.sleep(0.3)
     assert client.hget(HOLDERS, "lost") == "another:1:0"
@@ -124,10 +121,10 @@ def test_a_holder_that_was_stopped_for_too_long_notices_before_it_pushes(server:
     """Its renewals sleep as it does: only the question before the push tells."""
     one, other = crew(server, lease_seconds=0.4), crew(server, lease_seconds=30)
     one._renew = lambda *words: None  # type: ignore[method-assign]
-    with one.acquire("stopped", lambda who: None, never):
+    with one.acquire("stopped", lambda who: None):
         assert not one.lost("stopped")
         first = redis.Redis(port=server.port, decode_responses=True).hget(HOLDERS, "stopped")
-        with other.acquire("stopped", lambda who: None, never) as late:
+        with other.acquire("stopped", lambda who: None) as late:
             assert late
             second = redis.Redis(port=server.port, decode_responses=True).hget(HOLDERS, "stopped")
             assert one.lost("stopped")
@@ -144,9 +141,9 @@ def test_a_holder_that_only_renews_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(lease, "_SLACK_SECONDS", 0.2)
     said: list[str] = []
-    with crew(server).acquire("hangs", lambda who: None, never):
+    with crew(server).acquire("hangs", lambda who: None):
         waiting = crew(server, said)
-        with waiting.acquire("hangs", lambda who: None, never, expected=0.1) as late:
+        with waiting.acquire("hangs", lambda who: None, expected=0.1) as late:
             assert late
             assert not waiting.lost("hangs"), "it builds without the lease, and may push if nobody else did"
     assert said == [
@@ -157,11 +154,11 @@ def test_a_holder_that_only_renews_is_not_waited_for_for_ever(
 def test_leases_do_not_expire_by_themselves_and_leave_nothing(server: loopback.Service) -> None:
     """What Redis may make room with is what expires."""
     client = redis.Redis(port=server.port, decode_responses=True)
-    with crew(server).acquire("kept", lambda who: None, never):
+    with crew(server).acquire("kept", lambda who: None):
         assert {client.ttl(key) for key in lease._KEYS} == {-1}
-    with crew(server, lease_seconds=0.05).acquire("next", lambda who: None, never):
+    with crew(server, lease_seconds=0.05).acquire("next", lambda who: None):
         steal(server, "dead"), client.zadd(lease._KEYS[0], {"dead": 1})
-        with crew(server).acquire("sweeps", lambda who: None, never):
+        with crew(server).acquire("sweeps", lambda who: None):
             assert client.hget(HOLDERS, "dead") is None
     assert client.exists(*lease._KEYS) == 0
 
@@ -171,14 +168,14 @@ def test_a_full_redis_forgets_of_the_index_and_never_a_lease(tmp_path: Path) -> 
     full = ["--maxmemory", "4mb", "--maxmemory-policy", "volatile-lru"]  # as docker-compose.cache.yml has it
     with loopback.redis(tmp_path, more=full) as server:
         one = crew(server, said)
-        with one.acquire("held", lambda who: None, never):
+        with one.acquire("held", lambda who: None):
             for number in range(20):
                 many = range(number * 1000, number * 1000 + 1000)
                 one.index.publish({f"{each:064}": Made("sha256:" + "d" * 64, 1.0, each) for each in many})
             client = redis.Redis(port=server.port, decode_responses=True)
             assert client.info("stats")["evicted_keys"] > 1000
             assert (client.hexists(HOLDERS, "held"), one.lost("held")) == (True, False)
-            with crew(server, said).acquire("another", lambda who: None, never) as late:
+            with crew(server, said).acquire("another", lambda who: None) as late:
                 assert not late
             assert one.index.lookup([f"{each:064}" for each in range(19_000, 20_000)])
     assert said == []
@@ -204,7 +201,7 @@ def test_a_redis_that_is_back_is_asked_again(tmp_path: Path, monkeypatch: pytest
     said: list[str] = []
     with loopback.redis(tmp_path) as first:
         one = crew(first, said, lease_seconds=0.3)
-        with one.acquire("x", lambda who: None, never):
+        with one.acquire("x", lambda who: None):
             first.kill()
             assert one.index.lookup(["f"]) == {}
             with loopback.redis(tmp_path, port=first.port) as second:
@@ -248,17 +245,18 @@ def test_sentinel_and_cluster_by_url(tmp_path: Path, kind: str) -> None:
             watcher = stack.enter_context(loopback.sentinel(tmp_path / "sentinel", one.port))
             url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watcher.port}/swarm/0"
         crew = BuildCoordinator(url, said.append)
-        with crew.acquire("x", said.append, never) as late:
+        with crew.acquire("x", said.append) as late:
             assert (late, crew.lost("x"), bool(client.hget(HOLDERS, "x"))) == (False, False, True)
         crew.index.publish({"f": Made("d", 1.0, 1), "g": Made("d", 1.0, 1)})
         assert len(crew.index.lookup(["f", "g"])) == 2
     assert said == []
 
 
-def test_who_waits_can_be_stopped(server: loopback.Service) -> None:
+def test_who_waits_can_be_stopped(server: loopback.Service, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
-    with crew(server).acquire("held", lambda who: None, never):
-        with crew(server).acquire("held", lambda who: stop.set(), stop.is_set) as late:
+    monkeypatch.setattr(commands, "stopping", stop.is_set)
+    with crew(server).acquire("held", lambda who: None):
+        with crew(server).acquire("held", lambda who: stop.set()) as late:
             assert late
         assert crew(server)._store.do(lambda redis: redis.hget(HOLDERS, "held"))
 
@@ -287,7 +285,7 @@ def test_what_another_program_wrote_is_passed_over(server: loopback.Service) -> 
 
 def test_nobody_else_is_nobody_to_wait_for() -> None:
     said: list[str] = []
-    with BuildCoordinator("", said.append).acquire("x", said.append, never) as late:
+    with BuildCoordinator("", said.append).acquire("x", said.append) as late:
         assert not late
     assert BuildCoordinator("", said.append).index.lookup(["x"]) == {}
     assert said == []
@@ -300,7 +298,7 @@ def test_a_redis_that_is_not_there_is_said_once_without_the_password(url: str) -
     said: list[str] = []
     one = BuildCoordinator(url, said.append)
     for _ in range(2):
-        with one.acquire("x", said.append, never) as late:
+        with one.acquire("x", said.append) as late:
             assert not late
     one.index.publish({"f": Made("", 1.0, 1)})
     assert len(said) == 1
@@ -324,7 +322,7 @@ def test_a_redis_that_dies_while_a_lease_is_held_stops_nobody(tmp_path: Path) ->
     said: list[str] = []
     with loopback.redis(tmp_path) as server:
         one = crew(server, said, lease_seconds=0.3)
-        with one.acquire("x", lambda who: None, never):
+        with one.acquire("x", lambda who: None):
             server.kill()
             until(lambda: said)
     assert len(said) == 1

@@ -55,7 +55,7 @@ def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[N
         builds_lock.let_go(run)
         run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
-    with run.peers.leases.acquire(wanted.turn, waits, commands.stopping, run.expected.builds.get(name)):
+    with run.peers.leases.acquire(wanted.turn, waits, run.expected.builds.get(name)):
         if commands.stopping():
             raise commands.Stopped
         run.peers.results.forget(wanted)

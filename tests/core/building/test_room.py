@@ -224,7 +224,7 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
         until(lambda: built == ["first"])
         threads.append(begin("second"))
         until(lambda: any(each.startswith("second waits for 1 of 1 processors") for each in noted))
-        with other.acquire(turn_of("second"), lambda who: None, lambda: False) as waited:
+        with other.acquire(turn_of("second"), lambda who: None) as waited:
             assert not waited, "it was given back before anybody was told that there is no room"
             first.set()
             until(lambda: any(each.startswith(f"second waits for {os.uname().nodename}") for each in noted))
