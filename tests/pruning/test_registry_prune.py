@@ -14,7 +14,7 @@ import pytest
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import digest_of, tag_of
-from doit_images.core.compose.project import Image
+from doit_images.core.compose.image import Image
 from doit_images.core.engine.labels import FINGERPRINT
 from doit_images.core.run import Run
 from doit_images.pruning import git_states, registry_prune

@@ -175,7 +175,9 @@ def named(run: SeemingRun, monkeypatch: pytest.MonkeyPatch, pushed: SharedImage 
     given: list[Whole] = []
     monkeypatch.setattr(publish, "give", lambda machines, decision, made, seconds, whole: given.append(whole))
     run.pushed = pushed
-    return Pushing(run.peers).named(DECISION, ImageBuild(run, DECISION, Attempt()).labels, "sha256:pushed", 1.0).id, given
+    return Pushing(run.peers).named(
+        DECISION, ImageBuild(run, DECISION, Attempt()).labels, "sha256:pushed", 1.0
+    ).id, given
 
 
 def test_what_counts_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
