@@ -1,11 +1,11 @@
-"""What do tasks have in common that do something once, and how do they fail?"""
+"""What do tasks that do something once have in common, and how do they fail?"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from doit_images.core.base.errors import UserError, os_reason
@@ -14,7 +14,7 @@ Task = dict[str, Any]
 
 
 def option(long: str, default: object, help: str, name: str = "") -> Task:
-    """An option of its default's type, False for a flag; ``name`` is the action's parameter, if that is another."""
+    """An option of the type of its default (False: a flag). ``name`` is the action's parameter, if it differs."""
     name = name or long.replace("-", "_")
     return {"name": name, "long": long, "type": type(default), "default": default, "help": help}
 
@@ -50,7 +50,7 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
                 print(help.of_task(task, {}))
             else:
                 with extras.told():
-                    action = _imported(function) if isinstance(function, str) else function
+                    action = resolve_name(function) if isinstance(function, str) else function
                     action(current(), *first, **options)
         except UserError as error:
             failure = fail(str(error))
@@ -65,11 +65,6 @@ def act(function: Callable[..., Any] | str, /, *first: Any, task: Any, **options
         # Python would try to write the rest once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return failure
-
-
-def _imported(place: str) -> Callable[..., Any]:
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name)  # type: ignore[no-any-return]
 
 
 def _with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +93,7 @@ def _with_words(task: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def typed(words: Sequence[str], argv: Sequence[str]) -> list[str]:
-    """These last words of a command line as they were typed: doit takes those with a ``=`` for variables of its own.
+    """The last words of a command line as they were typed: doit takes words with a ``=`` for its own variables.
 
     >>> typed(["web", "env"], ["shell", "--root", "web", "env", "A=1"])
     ['web', 'env', 'A=1']

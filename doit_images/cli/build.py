@@ -1,4 +1,4 @@
-"""Which images are there to build? One doit task for each, made from the declaration."""
+"""Which images are built? One doit task for each image that is declared."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import CacheBackend
 from doit_images.core.run import Run
 
+_DRY_RUN = option("dry-run", False, "only print what would be removed")
 _MOUNTS = option("mounts", False, "what cache mounts hold instead: the downloads of pip, uv, apt")
 
 
@@ -28,16 +29,14 @@ def task_cache_stats() -> Task:
 
 def task_cache_prune() -> Task:
     """Remove old results and caches that nothing needs: [--dry-run] [--all] [--yes]"""
-    dry_run = option("dry-run", False, "only print what would be removed")
     everything = option("all", False, "all that nothing needs, however new and small", name="everything")
-    return quiet("doit_images.pruning.cache_prune:prune", dry_run, everything, YES, JSON)
+    return quiet("doit_images.pruning.cache_prune:prune", _DRY_RUN, everything, YES, JSON)
 
 
 def task_registry_prune() -> Task:
     """Remove shared results that no branch, tag or recent age needs: [--dry-run] [--all] [--yes]"""
-    dry_run = option("dry-run", False, "only print what would be removed")
     everything = option("all", False, "all that no branch and no tag needs, however new", name="everything")
-    return quiet("doit_images.pruning.registry_prune:prune", dry_run, everything, YES, JSON)
+    return quiet("doit_images.pruning.registry_prune:prune", _DRY_RUN, everything, YES, JSON)
 
 
 def task_cache_export() -> Task:
@@ -67,14 +66,14 @@ def _share_key(run: Run, words: Sequence[str], days: int, identity: str, issuer:
         if len(words) != 1:
             raise UserError("share_key --identity takes the name of a builder, which has no key and so no file")
         listed = trusted.add_identity(run.settings, words[0], issuer, identity, days)
-        print(f"{listed} now trusts {words[0]}: let it be reviewed and committed")
-        print(f"there it signs with SHARE_KEY={trusted.KEYLESS}{words[0]}")
-        return
-    if not 1 <= len(words) <= 2:
+        how = f"there it signs with SHARE_KEY={trusted.KEYLESS}{words[0]}"
+    elif 1 <= len(words) <= 2:
+        file, listed = trusted.begin(run.settings, words[0], Path(words[1]) if words[1:] else None, days)
+        how = f"the private key is in {file}, for this machine alone: SHARE_KEY={file}"
+    else:
         raise UserError("share_key takes the name of a builder, and the file that the key is to be in")
-    file, listed = trusted.begin(run.settings, words[0], Path(words[1]) if words[1:] else None, days)
     print(f"{listed} now trusts {words[0]}: let it be reviewed and committed")
-    print(f"the private key is in {file}, for this machine alone: SHARE_KEY={file}")
+    print(how)
 
 
 def task_rebuild() -> Iterator[Task]:

@@ -1,4 +1,4 @@
-"""Table of contents: every task, by the question that it answers."""
+"""Which tasks does the package have, and what are they called in a project?"""
 
 from __future__ import annotations
 
@@ -13,46 +13,12 @@ from doit_images.core.run import Parts, Run
 from doit_images.share.connection import Machines
 
 TASKS: Mapping[str, Callable[..., Any]] = {
-    # the images, and what they are built on; what would be done about them, and why; do they work
-    "build": build.task_build,
-    "build_base": build.task_build_base,
-    "plan": show.task_plan,
-    "test_image": tests.task_test_image,
-    # where work is kept and shared
-    "cache_init": cache.task_cache_init,
-    "cache_stats": cache.task_cache_stats,
-    "cache_prune": cache.task_cache_prune,
-    "rebuild": cache.task_rebuild,
-    "cache_export": cache.task_cache_export,
-    "cache_import": cache.task_cache_import,
-    "registry_prune": cache.task_registry_prune,
-    "share_key": cache.task_share_key,
-    # the stack: up, down, how it is, what it says, edited
-    "up": stack.task_up,
-    "down": stack.task_down,
-    "ps": stack.task_ps,
-    "logs": stack.task_logs,
-    "dev": stack.task_dev,
-    "shell": stack.task_shell,
-    "backup": stack.task_backup,
-    "restore": stack.task_restore,
-    "_env_file": stack.task__env_file,
-    # as a machine wants it that nobody watches; what is deployed, and is it what the sources give
-    "ci_build": stack.task_ci_build,
-    "images": show.task_images,
-    "verify": deps.task_verify,
-    "sbom": deps.task_sbom,
-    "provenance": deps.task_provenance,
-    # which packages the images hold: what is behind, and newer ones
-    "deps_check": deps.task_deps_check,
-    "deps_update": deps.task_deps_update,
-    # what was built before, how it went, how large it is; is this machine able
-    "history": show.task_history,
-    "build_report": show.task_build_report,
-    "image_sizes": show.task_image_sizes,
-    "doctor": show.task_doctor,
-    "completion": show.task_completion,
+    name.removeprefix("task_"): creator
+    for module in (build, show, tests, cache, stack, deps)
+    for name, creator in vars(module).items()
+    if name.startswith("task_")
 }
+"""What makes each task, by its plain name, in the order of these modules."""
 
 
 def named(prefix: str, names: Mapping[str, str]) -> dict[str, str]:

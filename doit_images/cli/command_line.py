@@ -1,4 +1,4 @@
-"""What does a command line ask for that doit does not know, and what is wrong with one that it does not take?
+"""Which tasks does a command line select, and what is wrong with one that cannot be understood?
 
 Each task has ``--help`` and ``-q``, and those that build have ``--dry-run``. An unknown task, image or option is
 answered with the nearest one that there is; doit's own answer to a wrong option lists its internal objects.
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from doit import control
+from doit import cmd_run, control
 from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 from doit.task import Task
@@ -20,11 +20,11 @@ from doit_images.cli.options import DRY_RUN, HELP, QUIET, WISHES, builds, genera
 from doit_images.core.base.errors import nearest
 
 WORDS = "_words_for_completion"
-"""Instead of a task: what asks for all that a shell may offer (``cli.completion``)."""
+"""In place of a task: asks for everything that a shell may offer (``cli.completion``)."""
 
 
 class Control(control.TaskControl):  # type: ignore[misc]
-    """doit's choice of what a command line selects, with the above."""
+    """doit's selection of tasks, with the above."""
 
     selected_tasks: list[str]
 
@@ -83,6 +83,21 @@ class Control(control.TaskControl):  # type: ignore[misc]
         for task in (self.tasks[name] for name in selected if self.tasks[name].actions):
             if not (task.meta or {}).get("image"):
                 print(f"dry run: after what is planned here, `{task.name}` would run: {task.doc}", file=sys.stderr)
+
+
+def install() -> None:
+    """Let doit's ``run`` select tasks so: it takes a class for many things, but this one it knows by name alone."""
+    cmd_run.TaskControl = Control
+
+
+def installed() -> bool:
+    """Whether the tasks are those of a dodo file with ``doit_images.tasks()``."""
+    return cmd_run.TaskControl is Control
+
+
+def is_quiet() -> bool:
+    """Whether this command line asks that nothing is said but what fails."""
+    return QUIET["name"] in WISHES
 
 
 def unknown_task(word: str, tasks: Mapping[str, Task]) -> str:

@@ -19,54 +19,20 @@ from doit_images.cli.process import current
 from doit_images.core.base.errors import UserError
 from doit_images.core.run import Run
 
-_BASH = """\
-# for bash; in ~/.bashrc: source <(doit completion bash)
-_doit_images() {
-    local line=${COMP_LINE:0:COMP_POINT} word words
-    read -ra words <<<"$line"
-    [[ $line != *[[:space:]] ]] || words+=("")
-    local begun=${words[-1]}
-    COMPREPLY=()
-    while IFS=$'\\t' read -r word _; do
-        COMPREPLY+=("${word#"${begun%"${begun##*:}"}"}")  # for bash a colon ends a word
-    done < <(sh -c SCRIPT sh "${words[0]}" "$begun" "${words[@]:1:${#words[@]}-2}")
-}
-complete -o default -F _doit_images doit doitw
-"""
-_ZSH = """\
-# for zsh; in ~/.zshrc, after compinit: source <(doit completion zsh)
-_doit_images() {
-    local -a offered
-    local word about
-    while IFS=$'\\t' read -r word about; do
-        offered+=("${word//:/\\\\:}:$about")
-    done < <(sh -c SCRIPT sh "${words[1]}" "$PREFIX" "${(@)words[2,CURRENT-1]}")
-    if (( $#offered )); then _describe doit offered; else _files; fi
-}
-compdef _doit_images doit doitw
-"""
-_FISH = """\
-# for fish: doit completion fish > ~/.config/fish/completions/doit.fish
-function _doit_images
-    set -l words (commandline -opc)
-    sh -c SCRIPT sh $words[1] (commandline -ct) $words[2..-1]
-end
-complete -c doit -f -a '(_doit_images)'
-complete -c doitw -f -a '(_doit_images)'
-"""
 _TAKEN = re.compile(r"(?<![-\w])(IMAGE|SERVICE)\b")
 _OPTION = re.compile(r"\[--[^]]*\]")
 
 
 def script(run: Run, words: Sequence[str]) -> None:
-    """Print what the shell of that name reads at its start. Raises ``UserError`` for another one."""
-    text = (Path(ui.__file__).parent / "templates" / "completion.sh").read_text()
-    in_fish = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    shells = {"bash": (_BASH, shlex.quote(text)), "zsh": (_ZSH, shlex.quote(text)), "fish": (_FISH, in_fish)}
+    """Print what this shell reads at its start. Raises ``UserError`` for an unknown shell."""
+    shells = ("bash", "zsh", "fish")
     if len(words) != 1 or words[0] not in shells:
         raise UserError(f"completion takes the name of a shell: {', '.join(shells)}")
-    glue, quoted = shells[words[0]]
-    print(glue.replace("SCRIPT", quoted), end="")
+    templates = Path(ui.__file__).parent / "templates"
+    text = (templates / "completion.sh").read_text()
+    in_fish = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    quoted = in_fish if words[0] == "fish" else shlex.quote(text)
+    print((templates / f"completion.{words[0]}").read_text().replace("SCRIPT", quoted), end="")
 
 
 def show(tasks: Mapping[str, Any]) -> None:
@@ -76,7 +42,7 @@ def show(tasks: Mapping[str, Any]) -> None:
 
 
 def _files() -> Iterator[str]:
-    """What the rest depends on."""
+    """The files that the offer depends on."""
     import doit_images
 
     yield from map(str, (Path("dodo.py").absolute(), Path(".env").absolute(), Path(doit_images.__file__)))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TextIO
 
-from doit_images.cli import doit_control, doit_memory, doit_order, process
+from doit_images.cli import command_line, doit_memory, doit_order, process
 from doit_images.cli.file_checker import FileChecker
 from doit_images.cli.process import current
 from doit_images.cli.stack import needs_env_file
@@ -28,7 +28,7 @@ class _Reporter(Reporter):
     """doit tells its reporter, and nobody else, that a run begins."""
 
     def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
-        super().__init__(outstream, {**options, "quiet": doit_control.is_quiet()}, current())
+        super().__init__(outstream, {**options, "quiet": command_line.is_quiet()}, current())
 
     def initialize(self, *args: Any) -> None:
         """A run begins: first what killed runs left goes."""
@@ -68,7 +68,7 @@ def doit_config() -> dict[str, Any]:
     atexit.register(gc.freeze)
     doit_memory.install()
     doit_order.install()
-    doit_control.install()
+    command_line.install()
     return {
         "default_tasks": [process.names()("build")],
         "minversion": "0.37.0",

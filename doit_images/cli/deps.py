@@ -1,8 +1,10 @@
-"""Which packages are behind, and how do newer ones come? What each does is imported when it acts."""
+"""Which tasks are about packages: outdated ones, updates, bills of materials, verification?"""
 
 from __future__ import annotations
 
 from doit_images.cli.action import JSON, Task, option, quiet
+
+_ATTACH = option("attach", False, "attach each to its image in the shared registry")
 
 
 def task_deps_check() -> Task:
@@ -19,14 +21,12 @@ def task_deps_update() -> Task:
 
 def task_sbom() -> Task:
     """Write which packages the images hold, as SPDX documents: [IMAGE …] [--attach]"""
-    attach = option("attach", False, "attach each to its image in the shared registry")
-    return quiet("doit_images.ui.sbom_view:make", attach, words="images")
+    return quiet("doit_images.ui.sbom_view:make", _ATTACH, words="images")
 
 
 def task_provenance() -> Task:
     """Write what the images were made of, and how, as SLSA provenance: [IMAGE …] [--attach]"""
-    attach = option("attach", False, "attach each to its image in the shared registry")
-    return quiet("doit_images.ui.provenance_view:make", attach, words="images")
+    return quiet("doit_images.ui.provenance_view:make", _ATTACH, words="images")
 
 
 def task_verify() -> Task:

@@ -1,4 +1,4 @@
-"""What does doit remember of its tasks, and what if it cannot?
+"""What does doit remember of its tasks, and what happens where it cannot?
 
 doit keeps it in an SQLite file, whose every trouble is a traceback of its own: damage, a full disk, a folder that root
 owns. All that it decides is whether a record is written again, so whatever cannot be read counts as unknown.
@@ -42,8 +42,8 @@ class Codec:
 
 
 class Memory(dependency.SqliteDB):  # type: ignore[misc]
-    """doit's backend ``sqlite3``, in which no error is one: what cannot be read is unknown, what cannot be written is
-    told once. A file that is damaged is begun again."""
+    """doit's backend ``sqlite3``, which no error stops: what cannot be read counts as unknown, what cannot be written
+    is reported once. A damaged file is replaced by a new one."""
 
     def __init__(self, name: str, codec: Codec, *, module_name: None = None) -> None:
         try:

@@ -1,4 +1,4 @@
-"""In which order does doit go on with tasks that waited for the same one?
+"""In which order does doit run tasks that waited for the same task?
 
 In that in which it looked at them, which is the order of their declaration: the longest path first. By itself doit
 keeps them in a set, so siblings come in any order, and the one that takes longest may come last.

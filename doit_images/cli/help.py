@@ -1,4 +1,4 @@
-"""What do people read who ask for help: of one task, or of all?"""
+"""What does the help of one task, or of all tasks, say?"""
 
 from __future__ import annotations
 

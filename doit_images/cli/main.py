@@ -21,7 +21,7 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import InvalidCommand, InvalidDodoFile
 
 import doit_images
-from doit_images.cli import command_line, doit_control, options
+from doit_images.cli import command_line, options
 
 _NO_TASK = re.compile(r"'(.*)' is not a task\.")
 
@@ -36,13 +36,14 @@ class Clear:
             return super().parse_execute(args)  # type: ignore[misc]
         except CmdParseError as error:
             of = "" if command.name == "run" else command.name
-            raise InvalidCommand(options.wrong_option(of, command.options_known(), error)) from None
+            known = [{"short": option.short, "long": option.long} for option in command.cmdparser.options]
+            raise InvalidCommand(options.wrong_option(of, known, error)) from None
         except InvalidCommand as error:
-            if not doit_control.installed() or not (unknown := _NO_TASK.fullmatch(str(error))):
+            if not command_line.installed() or not (unknown := _NO_TASK.fullmatch(str(error))):
                 raise
             raise command.no_task(unknown[1]) from None
         except KeyError as error:  # `doit info` of a task that there is none
-            if not doit_control.installed() or error.args[0] not in args:
+            if not command_line.installed() or error.args[0] not in args:
                 raise
             raise command.no_task(error.args[0]) from None
 
@@ -50,11 +51,6 @@ class Clear:
         """That none is called so."""
         command: Any = self
         return InvalidCommand(command_line.unknown_task(name, {task.name: task for task in command.task_list}))
-
-    def options_known(self) -> list[dict[str, str]]:
-        """How its options may be typed."""
-        command: Any = self
-        return [{"short": option.short, "long": option.long} for option in command.cmdparser.options]
 
 
 class Run(Clear, cmd_run.Run):  # type: ignore[misc]
@@ -69,7 +65,7 @@ class Run(Clear, cmd_run.Run):  # type: ignore[misc]
         load = self.loader.load_tasks
 
         def load_ours(**given: Any) -> Any:
-            if wishes and not doit_control.installed():
+            if wishes and not command_line.installed():
                 raise InvalidCommand("-q and --dry-run are options of dodo files with `doit_images.tasks()`")
             return load(**given)
 
@@ -96,7 +92,7 @@ class Help(Clear, cmd_help.Help):  # type: ignore[misc]
         return 0
 
     def _execute(self, pos_args: list[str]) -> bool:
-        if not doit_control.installed():
+        if not command_line.installed():
             return bool(pos_args) and bool(super()._execute(pos_args))
         from doit_images.cli import catalogue, help
 

@@ -1,4 +1,4 @@
-"""Which options does every task have, which of them does this command line have, and what is wrong with one?"""
+"""Which options does every task have, which of them were given, and what is wrong with an unknown one?"""
 
 from __future__ import annotations
 

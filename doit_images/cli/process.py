@@ -1,4 +1,4 @@
-"""What is there once in this process: its run, and what that is composed of."""
+"""What exists once in a process: its run, and the parts that the run is composed of."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def begin() -> None:
 
 
 def compose(parts: Parts) -> None:
-    """Let the run of this process be composed of these parts: before anybody asks for it."""
+    """Compose the run of this process of these parts. Must be called before the run is used."""
     _COMPOSED[:] = [parts]
     current.cache_clear()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from doit_images.cli import doit_control
+from doit_images.cli import command_line
 from doit_images.cli.action import JSON, PLAIN, QUIET, YES, Task, act, option, quiet
 from doit_images.cli.process import base_task, current, names
 
@@ -119,5 +119,5 @@ def shown(function: str, /, *first: Any, task: Any, **options: Any) -> Any:
     """Act, with what happens to the stack shown."""
     from doit_images.ui.health_view import StackView
 
-    current().events.listen(StackView(quiet=doit_control.is_quiet()).heard)
+    current().events.listen(StackView(quiet=command_line.is_quiet()).heard)
     return act(function, *first, task=task, **options)

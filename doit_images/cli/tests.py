@@ -1,4 +1,4 @@
-"""Which tests of images are there to run? One doit task for each, of the Dockerfiles and the Compose file."""
+"""Which tests do the images have? One doit task for each test that a Dockerfile or the Compose file declares."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from doit.exceptions import InvalidCommand
 from doit.task import dict_to_task
 
 import doit_images
-from doit_images.cli import catalogue, command_line, completion, doit_control, help, options, process
+from doit_images.cli import catalogue, command_line, completion, help, options, process
 from doit_images.core.base.task_names import PLAIN
 from tests.conftest import ROOT, Lab
 
@@ -96,9 +96,9 @@ def test_a_dry_run_is_the_plan(
 
 def test_quiet_is_for_all_tasks_unless_it_is_one_s_own(control: Callable[[str], command_line.Control]) -> None:
     assert control("own -q fast").tasks["own"].options == {"quick": "fast"}
-    assert not doit_control.is_quiet()
+    assert not command_line.is_quiet()
     assert control("build -q").selected_tasks == ["build"]
-    assert doit_control.is_quiet()
+    assert command_line.is_quiet()
 
 
 @pytest.mark.parametrize("words", ["plan --help", "plan --json -h"])
