@@ -235,6 +235,12 @@ def list_of(settings: Settings) -> Path:
     return root() / (settings.share_builders or LIST)
 
 
+def own_files(settings: Settings) -> list[Path]:
+    """What is for those who share results, or for this machine alone, and for no image: the list and the key."""
+    keyed = bool(settings.share_key) and not settings.share_key.startswith(KEYLESS)
+    return [list_of(settings), *([Path(settings.share_key).expanduser().absolute()] if keyed else [])]
+
+
 def begin(settings: Settings, name: str, file: Path | None, days: int) -> tuple[Path, Path]:
     """Make a key for a builder and list it; returns the files of the key and of the list. Raises ``UserError``."""
     from doit_images.share import signing

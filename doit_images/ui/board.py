@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from doit_images.core.base.events import CommandStarted, Said
 from doit_images.core.base.formatting import because, cut, seconds_text
@@ -38,20 +38,19 @@ class Board:
 
     def __init__(
         self,
-        stream: Callable[[str], None] | None = None,
+        stream: TextIO | None = None,
         *,
-        live: bool | None = None,
         workers: Callable[[], int] = lambda: 1,
         names: TaskNames = PLAIN,
         quiet: bool = False,
     ) -> None:
-        """``stream`` writes text to people (default: standard error); ``live``: is that a terminal to draw on?
+        """``stream`` is where people read lines (default: standard error, drawn on where that is a terminal).
         ``workers`` says how many images can be worked on at once; ``names`` what tasks are called here; ``quiet``
         whether only what fails is said."""
         self.workers, self._names, self._quiet = workers, names, quiet
         self._lock = threading.RLock()
-        self._stream = stream or _to_stderr
-        self._live = False if quiet else live
+        self._stream = stream
+        self._live: bool | None = False if quiet or stream else None
         self._view: Live | None = None
         self._paused = 0
         self.rows: dict[str, Row] = {}
@@ -81,10 +80,6 @@ class Board:
                 self.fed(image, progress, changes)
             case ImageEnded(image, state, progress, size):
                 self.ended(image, state, progress=progress, size=size)
-
-    def redirect(self, stream: Callable[[str], None]) -> None:
-        """Write to another place than before, as lines."""
-        self._stream, self._live = stream, False
 
     def expect(self, images: Mapping[str, Sequence[str]]) -> None:
         """Which images belong to this run, each with the parents that it waits for."""
@@ -175,7 +170,9 @@ class Board:
 
                 print_above(self._view, text)
             else:
-                self._stream(text + "\n")
+                stream = self._stream or sys.stderr
+                stream.write(text + "\n")
+                stream.flush()
 
     def pause(self) -> None:
         """Take the live board away and leave the terminal as it was, for something else that writes to it or for good;
@@ -228,8 +225,3 @@ def wants_live() -> bool:
     """Whether standard error is a terminal whose owner did not ask for plain lines."""
     asked = any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
     return not asked and os.environ.get("TERM", "dumb") != "dumb" and sys.stderr.isatty()
-
-
-def _to_stderr(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()

@@ -15,6 +15,7 @@ from doit_images.core.base.errors import UserError, os_reason
 from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.base.references import stand_in
 from doit_images.core.base.settings import Settings
+from doit_images.core.inputs.copied import copied
 from doit_images.core.planning.wanted import Wanted
 from doit_images.core.run import Run
 from doit_images.pruning import repairs
@@ -22,16 +23,17 @@ from doit_images.pruning.repairs import Repair
 from doit_images.share import trusted
 from doit_images.share.lease import BuildCoordinator
 from doit_images.share.share import Share
-from doit_images.ui import personal, surroundings
-from doit_images.ui.finding import Finding, Verdict
+from doit_images.ui import surroundings
+from doit_images.ui.surroundings import Finding, Verdict
 
 _LEAST_COMPOSE = (2, 26)
 _SHOWN = 3  # of what is wrong in one respect
 
 
 def examine(run: Run, as_json: bool = False, fix: bool = False, yes: bool = False) -> None:
-    """Print every finding, as a table or as JSON; ``UserError`` if one is bad. With ``fix``, first put in order what
-    nobody can miss, as said on standard error; where something is removed, that is asked about, unless ``yes``."""
+    """Print every finding, as a table or as JSON; ``UserError`` if one is bad. With ``fix``, first repair damage and
+    remove leftovers that nobody needs, and say so on standard error. The user is asked before anything is removed,
+    unless ``yes``."""
     findings = _named(run, look(run))
     if fix and (found := [repair for finding in findings for repair in finding.repairs]):
         _put_in_order(found, yes)
@@ -215,11 +217,11 @@ def _project(run: Run) -> Finding:
 def _ignored(run: Run) -> Iterator[Finding]:
     """Whether images copy what should be in none."""
     try:
-        every = personal.told(run, run.declared().values())
+        every = copied(run.declared().values(), trusted.own_files(run.settings))
     except UserError:  # told already
         return
-    for copied in every:
-        yield Finding("ignore files", Verdict.WARN, str(copied), copied.remedy)
+    for one in every:
+        yield Finding("ignore files", Verdict.WARN, str(one), one.remedy)
     if not every:
         yield Finding("ignore files", Verdict.OK, "no image copies .env, the list of trusted builders or the key")
 

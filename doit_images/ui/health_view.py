@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from doit_images.core.base import commands
@@ -18,36 +18,37 @@ _COLOURS = {Health.READY: "green", Health.WAITING: "yellow", Health.FAILED: "red
 
 
 class StackView:
-    """Hears the events of a stack and shows them."""
+    """Hears the events of a stack and shows them, on standard error; the table of its services on standard output."""
 
     def __init__(self, quiet: bool = False) -> None:
         """``quiet``: show only what is asked for."""
-        self._quiet, self._open = quiet, contextlib.ExitStack()
-        self._view: HealthView | None = None
+        self._quiet = quiet
+        self._drawn = contextlib.ExitStack()
 
     def heard(self, event: object) -> None:
         """An event of the run (``stack.events``)."""
         match event:
             case WaitBegan(live) if not self._quiet:
-                self._view = self._open.enter_context(shown(live=None if live else False))
-            case HealthChecked(verdicts, seconds) if self._view:
-                self._view.show(verdicts, seconds)
+                self._begin(live and wants_live())
+            case HealthChecked(verdicts, seconds) if not self._quiet:
+                self._show(verdicts, seconds)
             case WaitEnded():
-                self._open.close()
+                self._drawn.close()
             case ServicesListed(rows):
                 print_table(rows)
 
-
-class HealthView:
-    """How services are while they are waited for, on standard error; see ``shown``."""
-
-    def __init__(self, live: bool) -> None:
-        self._live = live
+    def _begin(self, live: bool) -> None:
+        self._live, self._began = live, time.monotonic()
         self._shown: dict[str, str] = {}
-        self._began = time.monotonic()
         self._verdicts: Mapping[str, Verdict] = {}
+        if live:
+            from doit_images.ui.live import on_terminal
 
-    def show(self, verdicts: Mapping[str, Verdict], seconds: float) -> None:
+            drawn = self._drawn.enter_context(on_terminal(self))
+            # The terminal is left as it was also where another thread ends the run.
+            self._drawn.enter_context(commands.when_stopped(drawn.stop))
+
+    def _show(self, verdicts: Mapping[str, Verdict], seconds: float) -> None:
         """Show how every service is, ``seconds`` after the beginning."""
         if not self._verdicts:  # what is well from the beginning is no news
             self._shown = {name: verdict.words for name, verdict in verdicts.items() if verdict.state == Health.READY}
@@ -73,22 +74,6 @@ class HealthView:
         elapsed = seconds_text(time.monotonic() - self._began)
         table.add_row(Text(f"{ready} of {len(self._verdicts)} ready", "bold"), "", elapsed)
         return table
-
-
-@contextlib.contextmanager
-def shown(live: bool | None = None) -> Iterator[HealthView]:
-    """A view for the block, live where standard error is a terminal. It leaves the terminal as it was, also when
-    another thread ends the run."""
-    live = wants_live() if live is None else live
-    view = HealthView(live)
-    if not live:
-        yield view
-        return
-    from doit_images.ui.live import on_terminal
-
-    drawn = on_terminal(view)
-    with drawn, commands.when_stopped(drawn.stop):
-        yield view
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:

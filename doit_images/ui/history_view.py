@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -31,7 +30,10 @@ def show(run: Run, words: Sequence[str], number: str, limit: str, as_json: bool)
         print(_json(asdict(build)) if as_json else details(build))
         return
     builds = recent(run.history, words[0] if words else None, _whole("--limit", limit) if limit else LIMIT)
-    print(_json([asdict(build) for build in builds]) if as_json else table(builds))
+    if as_json:
+        print(_json([asdict(build) for build in builds]))
+    else:
+        print_table(builds)
 
 
 def _whole(option: str, value: str) -> int:
@@ -83,24 +85,18 @@ def details(build: Build) -> str:
     return "\n".join(lines)
 
 
-def table(builds: Sequence[Build], width: int | None = None) -> str:
-    """Builds, one a line, in a table of ``width`` columns (default: the terminal's)."""
+def print_table(builds: Sequence[Build]) -> None:
+    """Print builds, one a line, to standard output."""
     if not builds:
-        return "nothing was built yet"
-    from io import StringIO
-
-    from rich.console import Console
-    from rich.table import Table
+        print("nothing was built yet")
+        return
     from rich.text import Text
 
-    terminal = sys.stdout.isatty()
-    text = StringIO()
-    console = Console(file=text, width=width or (None if terminal else 160), force_terminal=terminal)
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, justify in (("id", "right"), ("when", "left"), ("image", "left"), ("what", "left")):
-        drawn.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for heading in ("time", "cached", "size"):
-        drawn.add_column(heading, justify="right", no_wrap=True)
+    from doit_images.core.base.output import Output, table
+
+    drawn = table("id", "when", "image", "what", numbers=("time", "cached", "size"))
+    for column in drawn.columns:
+        column.no_wrap = True
     drawn.add_column("why", overflow="fold")
     for build in builds:
         drawn.add_row(
@@ -113,8 +109,7 @@ def table(builds: Sequence[Build], width: int | None = None) -> str:
             size_text(build.size) if build.size is not None else "",
             Text("; ".join(build.reasons)),
         )
-    console.print(drawn)
-    return text.getvalue().rstrip("\n")
+    Output().print(drawn)
 
 
 def _when(at: float) -> str:

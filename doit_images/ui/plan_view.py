@@ -16,11 +16,13 @@ from doit_images.core.base.settings import CacheBackend
 from doit_images.core.compose.image import Image
 from doit_images.core.compose.project import NO_IMAGES
 from doit_images.core.engine.client import host_platform
+from doit_images.core.inputs.copied import copied
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
-from doit_images.ui import personal, tests_view
+from doit_images.share import trusted
+from doit_images.ui import tests_view
 
 _COLOURS = {
     Action.BUILD: "yellow",
@@ -58,8 +60,8 @@ def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: 
     decisions = chosen(run.decisions(), map(run.project.image, images))
     shown = Plan(run.project.name, decisions, run.expected.planned(decisions), run.settings.build_jobs)
     _tell_trust(run)
-    for copied in personal.told(run, (decision.inputs for decision in decisions.values())):
-        print(f"plan: {copied} ({copied.remedy})", file=sys.stderr)
+    for one in copied((decision.inputs for decision in decisions.values()), trusted.own_files(run.settings)):
+        print(f"plan: {one} ({one.remedy})", file=sys.stderr)
     stand_ins = run.stand_ins(decision.inputs for decision in decisions.values())
     for ref, name in stand_ins.items():
         called = f"is called {name}" if name != ref else "has its name, by an older version: `doit doctor --fix`"
@@ -98,11 +100,8 @@ def _tests(run: Run, decisions: Mapping[str, Decision]) -> Mapping[str, Planned]
 
 def _tell_trust(run: Run) -> None:
     """Say on standard error where nothing has to be signed."""
-    if registry := run.settings.cache_registry:
-        from doit_images.share import trusted  # most plans ask no registry
-
-        if not trusted.of(run.settings).need:
-            print(f"plan: {trusted.anybody(registry)} (SHARE_TRUST)", file=sys.stderr)
+    if (registry := run.settings.cache_registry) and not trusted.of(run.settings).need:
+        print(f"plan: {trusted.anybody(registry)} (SHARE_TRUST)", file=sys.stderr)
 
 
 def _untold(run: Run, definition: Mapping[str, Any], inputs: Mapping[str, ImageInputs]) -> list[str]:

@@ -1,5 +1,5 @@
-"""What stands on the report's page? ``templates/report.html`` draws it as plain HTML, which needs no script to be read
-and prints."""
+"""What does the report's page contain? ``templates/report.html`` draws it as plain HTML, which prints and needs no
+script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies where in the timeline of a run? Who worked when, who waited for whom, and the chain that took longest."""
+"""What does the timeline of a run show? Who worked when, who waited for whom, and the longest chain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.history.store import Build, Status, StepRecord
 from doit_images.core.planning.action import Action
-from doit_images.ui.statistics import Lane, Link, critical_path, longest_chain, timeline, tracks
+from doit_images.ui.statistics import Lane, Link, critical_path, longest_chain, on_tracks, timeline
 
 LANE, STEP = 32, 8
 """Heights in CSS pixels: of a lane, and of each track of steps below it."""
@@ -93,13 +93,12 @@ def _verdict(run: Sequence[Build], path: Sequence[Link], wall: float) -> str:
 
 
 def _lane(lane: Lane, wall: float, top: int) -> Drawn:
-    steps = sorted((step for step in lane.build.steps if _visible(step, wall)), key=_began)
-    chosen = tracks([(_began(step), _began(step) + step.seconds) for step in steps])
+    placed = on_tracks(step for step in lane.build.steps if _visible(step, wall))
     bars = []
     offset = lane.build.started - lane.began
-    for step, place in zip(steps, chosen, strict=True):
-        begin = _began(step) - offset
-        style = f"{_span(begin, begin + step.seconds, wall)};top:{LANE + place * STEP - 2}px"
+    for step, began, track in placed:
+        begin = began - offset
+        style = f"{_span(begin, begin + step.seconds, wall)};top:{LANE + track * STEP - 2}px"
         kind = "failed" if step.error else "executed" if step.number else "export"
         bars.append(Bar(kind, style, f"{step.name}: {seconds_text(step.seconds)}"))
     return Drawn(
@@ -107,7 +106,7 @@ def _lane(lane: Lane, wall: float, top: int) -> Drawn:
         critical=lane.critical,
         seconds=lane.build.seconds,
         top=top,
-        height=LANE + (max(chosen, default=-1) + 1) * STEP + 4,
+        height=LANE + (max((track for _, _, track in placed), default=-1) + 1) * STEP + 4,
         waits=_waits(lane, wall),
         work=_work(lane, wall),
         steps=bars,
@@ -131,7 +130,7 @@ def _work(lane: Lane, wall: float) -> Bar:
 
 
 def _visible(step: StepRecord, wall: float) -> bool:
-    return step.started is not None and not step.cached and (step.seconds > 0.004 * wall or bool(step.error))
+    return not step.cached and (step.seconds > 0.004 * wall or bool(step.error))
 
 
 def _links(lanes: Sequence[Lane], path: Sequence[Link], tops: dict[str, int], wall: float) -> Iterator[Arrow]:
@@ -155,7 +154,3 @@ def _span(begin: float, end: float, wall: float) -> str:
     """Where that lies, as CSS: a share of the track's width."""
     left = max(0.0, min(100.0, 100 * begin / wall))
     return f"left:{left:.3f}%;width:{max(0.0, min(100 - left, 100 * (end - begin) / wall)):.3f}%"
-
-
-def _began(step: StepRecord) -> float:
-    return step.started or 0.0

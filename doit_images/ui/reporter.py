@@ -11,8 +11,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
+
+from doit.reporter import ZeroReporter
 
 from doit_images.core.base import commands
 from doit_images.core.base.formatting import seconds_text, without_usage
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 _USER_ERROR = "doit_images.core.base.errors.UserError: "
 
 
-class Reporter:
-    """doit calls the methods below, some of them from the threads that run tasks."""
+class Reporter(ZeroReporter):  # type: ignore[misc]
+    """doit calls the methods below, some of them from the threads that run tasks. What it says else is not shown."""
 
     desc = "images as a live board on a terminal, as lines elsewhere"
 
@@ -38,10 +40,10 @@ class Reporter:
         those who want to hear nothing but what fails. ``run`` is what is shown."""
         run.count_workers = _workers
         self._run = run
-        self._board = Board(workers=lambda: run.workers, names=run.parts.names, quiet=bool(options.get("quiet")))
+        stream = None if outstream is sys.stdout else outstream
+        quiet = bool(options.get("quiet"))
+        self._board = Board(stream, workers=lambda: run.workers, names=run.parts.names, quiet=quiet)
         run.events.listen(self._board.heard)
-        if outstream is not sys.stdout:
-            self._board.redirect(_writer(outstream))
         self._began = time.monotonic()
         self._asked: set[str] = set()
         self._failed: dict[str, str] = {}
@@ -53,24 +55,14 @@ class Reporter:
         """The tasks are known: tell the board which images will be looked at, and who waits for whom."""
         self._asked = set(selected)
         commands.stop_on_signals()
-        seen: dict[str, Task] = {}
-        waiting = [tasks[name] for name in selected if name in tasks]
-        while waiting:
-            task = waiting.pop()
-            if task.name not in seen:
-                seen[task.name] = task
-                waiting.extend(tasks[name] for name in (*task.task_dep, *task.setup_tasks) if name in tasks)
         self._run.wanted = frozenset(wanted(tasks, selected))
         self._board.expect(
             {
                 image: [parent for name in task.task_dep if (parent := _image(tasks.get(name)))]
-                for task in reversed(seen.values())
+                for task in reversed(list(_needed(tasks, selected, lambda task: True)))
                 if (image := _image(task))
             }
         )
-
-    def get_status(self, task: Task) -> None:
-        """Doit asks whether a task is fresh."""
 
     def execute_task(self, task: Task) -> None:
         """A task begins, in the thread that runs it."""
@@ -137,9 +129,6 @@ class Reporter:
         """Doit itself cannot go on."""
         self._aborted.append(msg.strip())
 
-    def teardown_task(self, task: Task) -> None:
-        """A teardown begins."""
-
     def complete_run(self) -> None:
         """The run is over, well or badly or by Ctrl-C: clear the terminal and say what came of it."""
         self._board.pause()
@@ -151,17 +140,19 @@ class Reporter:
 
 def wanted(tasks: Mapping[str, Task], selected: Sequence[str]) -> Iterator[str]:
     """The images that are asked for: those of the selected tasks and of what these group, not what images need."""
+    return filter(None, map(_image, _needed(tasks, selected, lambda task: not _image(task))))
+
+
+def _needed(tasks: Mapping[str, Task], selected: Sequence[str], goes_on: Callable[[Task], bool]) -> Iterator[Task]:
+    """The selected tasks and those that they need, as far as ``goes_on`` says of each."""
     seen: set[str] = set()
     waiting = list(selected)
     while waiting:
         name = waiting.pop()
-        if name in seen or name not in tasks:
-            continue
-        seen.add(name)
-        if image := _image(tasks[name]):
-            yield image
-        else:
-            waiting.extend((*tasks[name].task_dep, *tasks[name].setup_tasks))
+        if name not in seen and name in tasks:
+            seen.add(name)
+            yield tasks[name]
+            waiting += (*tasks[name].task_dep, *tasks[name].setup_tasks) if goes_on(tasks[name]) else ()
 
 
 def summary(shown: Board, seconds: float, others: Sequence[str] = ()) -> str:
@@ -211,11 +202,3 @@ def _workers() -> int:
     from doit.runner import MThreadRunner
 
     return max(1, sum(isinstance(thread, MThreadRunner.DaemonThread) for thread in threading.enumerate()))
-
-
-def _writer(stream: TextIO) -> Any:
-    def write(text: str) -> None:
-        stream.write(text)
-        stream.flush()
-
-    return write

@@ -245,15 +245,16 @@ def causes(builds: Iterable[Build]) -> list[Cause]:
     return sorted(costs, key=lambda cause: (-cause.seconds, cause.reason))
 
 
-def tracks(spans: Sequence[tuple[float, float]]) -> list[int]:
-    """For each span (from, to), in order of begin, the first track on which nothing else runs at that time."""
+def on_tracks(steps: Iterable[StepRecord]) -> list[tuple[StepRecord, float, int]]:
+    """The steps that began, in that order: each with when, and the first track on which no other runs at that time."""
     free: list[float] = []
-    chosen = []
-    for begin, end in spans:
+    placed = []
+    began = [(step, step.started) for step in steps if step.started is not None]
+    for step, begin in sorted(began, key=lambda one: one[1]):
         track = next((number for number, until in enumerate(free) if until <= begin), len(free))
-        free[track : track + 1] = [max(end, begin)]
-        chosen.append(track)
-    return chosen
+        free[track : track + 1] = [max(begin + step.seconds, begin)]
+        placed.append((step, begin, track))
+    return placed
 
 
 def _start(run: Sequence[Build]) -> float:

@@ -1,7 +1,6 @@
-"""Is what a run takes for granted as it should be: git, a home, a place for temporary files, disks, the clock and the
-environment?
+"""Are git, the home folder, temporary files, disks, the clock and the environment as a run expects them?
 
-Nothing of it stops a run, so nobody would notice what is lost.
+None of them stops a run, so nobody would notice what is lost.
 """
 
 from __future__ import annotations
@@ -12,19 +11,42 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import clean
 from doit_images.core.inputs.environment import CLEARED
 from doit_images.core.run import Run
-from doit_images.ui.finding import Finding, Verdict
+from doit_images.pruning.repairs import Repair
 
 _LITTLE_SPACE = 5_000_000_000  # bytes: the stack, the standard images and a full build cache need about that
 _LITTLE_FOR_TEMPORARY = 100_000_000  # what travels through them besides is told when it does not fit
 _AHEAD = 60.0  # seconds by which the clocks of two machines, or of a file server, may differ
 _SHOWN = 3
+
+
+class Verdict(StrEnum):
+    """How well something is."""
+
+    OK = "ok"
+    WARN = "warn"
+    """It works, but something is lost."""
+    FAIL = "fail"
+    """It does not work."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+    repairs: tuple[Repair, ...] = ()
 
 
 def look(run: Run) -> Iterator[Finding]:

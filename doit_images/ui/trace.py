@@ -1,4 +1,4 @@
-"""What happened in a run, for Perfetto (ui.perfetto.dev) and chrome://tracing?
+"""What happened in a run, as a trace for Perfetto (ui.perfetto.dev) and chrome://tracing?
 
 The Trace Event Format: each image is a process, its build the first thread, its steps on as many threads below as
 ran at once; arrows lead from a parent's end to its children.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from doit_images.core.history.store import Build, StepRecord
-from doit_images.ui.statistics import timeline, tracks
+from doit_images.core.history.store import Build
+from doit_images.ui.statistics import on_tracks, timeline
 
 
 def trace(run: Sequence[Build]) -> dict[str, Any]:
@@ -36,10 +36,9 @@ def _named(pid: int, build: Build) -> Iterator[dict[str, Any]]:
 
 
 def _steps(build: Build, pid: int, start: float) -> Iterator[dict[str, Any]]:
-    steps = sorted((step for step in build.steps if step.started is not None), key=_began)
-    for step, track in zip(steps, tracks([(_began(s), _began(s) + s.seconds) for s in steps]), strict=True):
+    for step, begin, track in on_tracks(build.steps):
         facts = {"cached": step.cached, "why": step.why, "error": step.error}
-        yield _slice(step.name, (pid, track + 1), (_began(step) - start, step.seconds), step.outcome, facts)
+        yield _slice(step.name, (pid, track + 1), (begin - start, step.seconds), step.outcome, facts)
 
 
 def _arrows(run: Sequence[Build], numbers: dict[str, int], start: float) -> Iterator[dict[str, Any]]:
@@ -64,10 +63,6 @@ def _slice(
 
 def _facts(build: Build) -> dict[str, Any]:
     return {"action": build.action, "status": build.status, "reasons": list(build.reasons), "ref": build.ref}
-
-
-def _began(step: StepRecord) -> float:
-    return step.started or 0.0
 
 
 def _micro(seconds: float) -> float:

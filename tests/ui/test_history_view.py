@@ -14,7 +14,7 @@ import pytest
 from doit_images.core.base.errors import UserError
 from doit_images.core.history.store import Build, History, StepRecord
 from doit_images.core.run import Run
-from doit_images.ui.history_view import details, get, recent, show, table
+from doit_images.ui.history_view import details, get, show
 
 BUILD = Build(
     image="auth",
@@ -70,14 +70,14 @@ def test_what_it_does_not(stored: History, words: list[str], options: dict[str, 
 
 
 def test_the_table(stored: History) -> None:
-    lines = table(recent(stored, None), width=120).splitlines()
+    lines = shown(stored).splitlines()
     assert lines[0].split() == ["id", "when", "image", "what", "time", "cached", "size", "why"]
     assert lines[1].split()[0] == "2"
     assert "memory" in lines[1]
     assert "build failed" in lines[1]
-    assert "auth" in lines[3]
-    assert " 1/2 " in lines[3]
-    assert " 231MB " in lines[3]
+    assert "auth" in lines[2]
+    assert " 1/2 " in lines[2]
+    assert " 231MB " in lines[2]
 
 
 def test_one_build_whole(stored: History) -> None:

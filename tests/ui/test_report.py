@@ -25,11 +25,11 @@ from doit_images.ui.statistics import (
     critical_path,
     latest_layers,
     longest_chain,
+    on_tracks,
     runs,
     saved_seconds,
     step_histories,
     timeline,
-    tracks,
 )
 from doit_images.ui.trace import trace
 
@@ -107,10 +107,10 @@ def test_any_run_has_a_critical_path_that_goes_forward(found: list[tuple[float, 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 9)), max_size=30))
 def test_nothing_on_one_track_overlaps(found: list[tuple[float, float]]) -> None:
-    spans = sorted((begin, begin + length) for begin, length in found)
-    chosen = tracks(spans)
-    for number in set(chosen):
-        mine = [span for span, track in zip(spans, chosen, strict=True) if track == number]
+    placed = on_tracks(StepRecord("", started=begin, seconds=length) for begin, length in found)
+    assert len(placed) == len(found)
+    for number in {track for _, _, track in placed}:
+        mine = [(begin, begin + step.seconds) for step, begin, track in placed if track == number]
         assert all(end <= begin for (_, end), (begin, _) in pairwise(mine))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import io
 import os
 import pty
 import select
@@ -183,13 +184,13 @@ def test_a_failure_ends_with_the_failure_and_says_its_reason_once(project: Path)
 
 
 def test_quiet_says_only_what_fails(project: Path) -> None:
-    told: list[str] = []
-    board = Board(told.append, quiet=True)
+    told = io.StringIO()
+    board = Board(told, quiet=True)
     board.started("base", Action.BUILD)
     board.ended("base", State.BUILT)
     board.say("it is so")
     board.fail("auth", "failed auth: it is")
-    assert told == ["failed auth: it is\n"]
+    assert told.getvalue() == "failed auth: it is\n"
 
 
 def test_a_quiet_task_is_silent(project: Path) -> None:
@@ -333,7 +334,7 @@ def test_the_board_steps_aside_for_the_output_of_other_tasks(project: Path) -> N
 
 
 def test_a_high_board_is_cut_to_the_terminal() -> None:
-    board = Board(live=False, stream=lambda text: None)
+    board = Board(io.StringIO())
     board.expect({f"image{n}": [] for n in range(50)})
     board.plan({f"image{n}": (Action.BUILD, 1.0) for n in range(50)})
     drawn = [line.plain for line in lines(board, time.monotonic(), 80, 12)]
@@ -348,7 +349,7 @@ def test_a_high_board_is_cut_to_the_terminal() -> None:
     st.booleans(),
 )
 def test_no_line_is_wider_than_the_terminal(images: dict[str, str], width: int, height: int, unicode: bool) -> None:
-    board = Board(live=False, stream=lambda text: None)
+    board = Board(io.StringIO())
     for number, (image, doing) in enumerate(images.items()):
         board.rows[image] = Row(
             image,
@@ -362,7 +363,7 @@ def test_no_line_is_wider_than_the_terminal(images: dict[str, str], width: int, 
 
 
 def test_the_whole_is_forecast_from_history() -> None:
-    board = Board(live=False, stream=lambda text: None)
+    board = Board(io.StringIO())
     board.expect({"base": [], "auth": ["base"], "memory": ["base"]})
     board.plan({"base": (Action.BUILD, 10.0), "auth": (Action.BUILD, 4.0), "memory": (Action.BUILD, 6.0)})
     rows = list(board.rows.values())
@@ -385,12 +386,15 @@ def test_every_end_is_an_end() -> None:
 
 
 def test_a_build_that_was_started_again_says_its_end_again() -> None:
-    said: list[str] = []
-    board = Board(live=False, stream=said.append)
+    said = io.StringIO()
+    board = Board(said)
     for _ in range(2):
         board.started("auth", Action.BUILD)
         board.ended("auth", State.BUILT, progress=Progress())
-    assert [line.split(" in ")[0].strip() for line in said] == ["building auth", "built auth"] * 2
+    assert [line.split(" in ")[0].strip() for line in said.getvalue().splitlines()] == [
+        "building auth",
+        "built auth",
+    ] * 2
 
 
 def test_words() -> None:
