@@ -1,4 +1,4 @@
-"""What is to be written into a project, and taken out of it?"""
+"""Which changes are made to the files of a project?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from doit_images.core.base.errors import UserError
 
 
 class Change(NamedTuple):
-    """A file that is to have another text: None for one that is not there, or is to go."""
+    """A file and its text before and after; None where it does not exist."""
 
     path: Path
     before: str | None
@@ -19,7 +19,7 @@ class Change(NamedTuple):
     mode: int = 0o666
 
     def lines(self) -> list[str]:
-        """The lines that come or go, as a diff shows them."""
+        """The lines that are added or removed, as a diff shows them."""
         import difflib
 
         before, after = ((text or "").splitlines() for text in (self.before, self.after))
@@ -27,7 +27,7 @@ class Change(NamedTuple):
         return [line for line in diff if not line.startswith(("---", "+++", "@@"))]
 
     def write(self) -> None:
-        """Let the file have that text; ``mode`` is for a new one. ``OSError`` or ``UserError`` where it cannot."""
+        """Write the new text; ``mode`` is for a new file. Raises ``OSError`` or ``UserError``."""
         if self.after is None:
             self.path.unlink()
         elif self.before is None:
@@ -47,7 +47,7 @@ def read(path: Path) -> str | None:
 
 
 def cut(path: Path, without: Callable[[str], str]) -> Iterable[Change]:
-    """What takes our lines out of a file; the file goes where nothing else was in it."""
+    """The change that removes our lines from a file, and the file if nothing else was in it."""
     before = read(path)
     after = before and without(before)
     if before and after != before:

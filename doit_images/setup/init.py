@@ -1,4 +1,4 @@
-"""``python -m doit_images init``: what does a project need that takes the package in?
+"""``python -m doit_images init``: what does a project need to use the package?
 
 A dodo file or lines in its own, a requirement, and a line that ignores what Python compiles, where nothing does yet
 (``.doit-images`` ignores itself). With ``--wrapper`` a ``doitw`` instead of the requirement, which brings all itself.

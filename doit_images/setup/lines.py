@@ -52,11 +52,7 @@ def required(text: str, requirement: str) -> str:
 
 def without_required(text: str) -> str:
     """Such a text without the requirement of the package."""
-    found = _REQUIRED.search(text)
-    if not found:
-        return text
-    before, after = text[: found.start()], text[found.end() :]
-    return before + after[1:] if after else before[:-1]
+    return _without(_REQUIRED.search(text), text)
 
 
 def grouped(text: str, requirement: str) -> str:
@@ -95,7 +91,12 @@ def ignored(text: str, line: str) -> str:
 
 def without_ignored(text: str) -> str:
     """Such a text without our lines."""
-    found = re.search(rf"(?m)^{_IGNORED}\n.*$", text)
+    return _without(re.search(rf"(?m)^{_IGNORED}\n.*$", text), text)
+
+
+def _without(found: re.Match[str] | None, text: str) -> str:
+    """The text without whole lines that were found in it: with the line end behind them, or with that before the last
+    ones."""
     if not found:
         return text
     before, after = text[: found.start()], text[found.end() :]

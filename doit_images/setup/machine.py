@@ -1,4 +1,4 @@
-"""What of ours is on this machine for one project, and how does it go?
+"""What did the package leave on this machine for one project, and how is it removed?
 
 Only what is proved to be ours: names in the engine by the label of the image that has them, folders by their place and
 name. What another checkout needs stays, and so do data: backups, volumes, ``.env``.
@@ -29,7 +29,7 @@ _BACKUPS = "backups"
 
 
 class Thing(NamedTuple):
-    """Something that goes: what it is in words, and how. ``go`` raises ``UserError`` or ``OSError`` where it cannot."""
+    """Something to remove: its description, and how it is removed. ``go`` may raise ``UserError`` or ``OSError``."""
 
     what: str
     go: Callable[[], object]

@@ -1,4 +1,4 @@
-"""``python -m doit_images remove``: what goes when a project takes the package out again?"""
+"""``python -m doit_images remove``: what is removed when a project stops using the package?"""
 
 from __future__ import annotations
 
