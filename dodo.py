@@ -1,6 +1,6 @@
 """Every task of this repository: those of the package, under the names of its guide, and its own.
 
-``doit_images/cli/catalogue.py`` is the table of contents of the first.
+``doit_images/cli/catalogue.py`` names the modules that make the first.
 """
 
 # ruff: noqa: F401, I001  doit finds the tasks in its names, and the order is the reader's
@@ -26,4 +26,4 @@ from tasks.checks import task_test_mutants, task_test_unit
 from tasks.lock import task_lock
 from tasks.pages import task_docs
 
-globals().update(doit_images.tasks(names=guide.NAMES, base=declared.of))
+globals().update(doit_images.tasks(names=guide.NAMES, base=declared.of) | guide.OWN)

@@ -20,7 +20,7 @@ from doit_images.core.engine.layers import together
 from doit_images.core.run import Run
 from doit_images.pruning import image_contents
 from doit_images.pruning.image_contents import Measured
-from doit_images.stack.standard import declared_both_ways
+from tasks.standard import declared_both_ways
 
 
 def benchmark_builds(run: Run, images: str, repeat: int, engine: str, as_json: bool) -> None:

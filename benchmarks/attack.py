@@ -46,6 +46,7 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.stack import bringup, ephemeral_stack, images
 from doit_images.stack.checkout import project_of
+from tasks.end_to_end import urls
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
@@ -259,7 +260,7 @@ def main() -> int:
         with ephemeral_stack.running(project_of(run), bringup.terms(run, "attack"), images.built(run)) as running:
             if not running.outcome.healthy:
                 raise UserError(bringup.explain(running.outcome, running.compose))
-            rows = tried(running.urls, from_elsewhere(running), arguments.seconds)
+            rows = tried(urls(running), from_elsewhere(running), arguments.seconds)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

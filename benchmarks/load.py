@@ -38,6 +38,7 @@ from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
 from doit_images.stack import bringup, ephemeral_stack
 from doit_images.stack.checkout import project_of
+from tasks.end_to_end import urls
 
 MEMORIES = 500
 VERIFIED = "memory session, access token verified"
@@ -286,7 +287,7 @@ def main() -> int:
             if not running.outcome.healthy:
                 raise UserError(bringup.explain(running.outcome, running.compose))
             up_seconds = time.monotonic() - began
-            for request in (requests := prepare(running.urls)):
+            for request in (requests := prepare(urls(running))):
                 print(f"{request.name} …", file=sys.stderr)
                 found.append(asyncio.run(load(request.name, [request], arguments.seconds, arguments.concurrency)))
             if arguments.minutes:

@@ -25,8 +25,8 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.memory import OWN_FOLDER
 from doit_images.core.engine.endpoint import endpoint
 from doit_images.core.run import Run
-from doit_images.stack.standard import standard_of
 from tasks import ROOT
+from tasks.standard import standard_of
 
 DOCUMENTED = "docker-compose.documented.yml"
 """What Docker's documentation teaches is another than in the standard declaration."""

@@ -23,9 +23,12 @@ from doit_images.core.base.again import passed_on
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import cell, seconds_text
 from doit_images.core.base.references import path_of
+from doit_images.core.compose.stack import Compose
 from doit_images.core.planning.plan import own_only
 from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, ephemeral_stack, images, secrets
+from doit_images.stack.containers import Containers
+from doit_images.stack.ephemeral_stack import EphemeralStack, variable
 from doit_images.stack.status import rows_of
 from tasks import ROOT
 
@@ -130,14 +133,28 @@ def _on_a_stack(run: Run, words: Sequence[str], began: float) -> str:
             try:
                 return _use(running, words, folder, began)
             except BaseException:
-                kept = ephemeral_stack.collect(running.compose, folder / "logs" / running.compose.project)
+                kept = collect(running.compose, folder / "logs" / running.compose.project)
                 print(f"the containers' logs are in {kept[0].parent if kept else folder}", file=sys.stderr)
                 raise
     finally:
         terms.log.unlink(missing_ok=True)
 
 
-def _use(running: ephemeral_stack.EphemeralStack, words: Sequence[str], folder: Path, began: float) -> str:
+def collect(compose: Compose, folder: Path) -> list[Path]:
+    """Write the log of every container of a project to ``folder``, without the values of secrets; the files."""
+    project = Containers(compose.project)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = []
+    for container in project.look():
+        path = folder / f"{container.name.removeprefix(compose.project).lstrip('-_')}.log"
+        state = f"{container.service}: {container.state} {container.health}, status {container.exit_code}, "
+        state += f"restarted {container.restarts} times\n"
+        path.write_text(state + secrets.hidden(project.logs(container.id), compose.directory, compose.environ))
+        kept.append(path)
+    return kept
+
+
+def _use(running: EphemeralStack, words: Sequence[str], folder: Path, began: float) -> str:
     if not running.outcome.healthy:
         raise UserError(bringup.explain(running.outcome, running.compose))
     up_seconds = time.monotonic() - began
@@ -157,14 +174,25 @@ def _use(running: ephemeral_stack.EphemeralStack, words: Sequence[str], folder: 
     return junit
 
 
+def urls(stack: EphemeralStack) -> dict[str, str]:
+    """Where the first published port of each service is found, as ``AUTH_URL`` → ``http://127.0.0.1:20001``."""
+    services, addresses = stack.compose.services(), {}
+    for container in stack.outcome.containers:
+        published = services[container.service].ports if container.service in services else ()
+        if published and published[0] in container.ports:
+            address = container.ports[published[0]].replace("0.0.0.0:", "127.0.0.1:")
+            addresses[f"{variable(container.service)}_URL"] = f"http://{address}"
+    return addresses
+
+
 def pytest_argv(words: Sequence[str], junit: Path) -> list[str]:
     """How the end-to-end tests are run."""
     return [sys.executable, "-m", "pytest", E2E, "-p", "no:cacheprovider", f"--junitxml={junit}", *words]
 
 
-def test_environ(running: ephemeral_stack.EphemeralStack, environ: Mapping[str, str]) -> dict[str, str]:
+def test_environ(running: EphemeralStack, environ: Mapping[str, str]) -> dict[str, str]:
     """What the tests are told: where the services are and whose containers they may kill. No secret."""
-    return {**environ, **running.urls, "E2E_PROJECT": running.compose.project}
+    return {**environ, **urls(running), "E2E_PROJECT": running.compose.project}
 
 
 def test_summary(junit: str, status: int, up_seconds: float, rows: Sequence[Mapping[str, Any]]) -> str:

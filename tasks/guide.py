@@ -1,23 +1,52 @@
 """By which further names are the tasks known here? Those of the guide that this repository began with.
 
 ``build_optimized`` and its like are the names of the tasks themselves; beside them stand ``build_IMAGE_optimized``, and
-the plain names that the tasks have in other projects.
+the plain names that the tasks have in other projects. Three of them do more here: there is a standard deployment too.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from doit_images.cli import stack
-from doit_images.cli.action import Task
+from doit_images.cli import show, stack
+from doit_images.cli.action import Task, act
 from doit_images.cli.build import declared_images, group
 
 NAMES = {plain: f"{plain}_optimized" for plain in ("build", "rebuild", "up", "down", "ps", "logs", "dev")}
 
-task_up, task_down, task_ps, task_logs, task_dev = (
-    stack.task_up, stack.task_down, stack.task_ps, stack.task_logs, stack.task_dev,
-)  # fmt: skip
+task_ps, task_logs, task_dev = stack.task_ps, stack.task_logs, stack.task_dev
+
+
+def task_up() -> Task:
+    """As up_optimized"""
+    return _then_end(stack.task_up, "up")
+
+
+def task_down() -> Task:
+    """As down_optimized"""
+    return _then_end(stack.task_down, "down")
+
+
+def _then_end(creator: Callable[[], Task], name: str) -> Task:
+    """The task, at whose end a migration ends that was left half-way."""
+
+    def end(*, task: Any, **options: Any) -> Any:
+        return act("tasks.journal:end_left", name, task=task)
+
+    task = creator()
+    return {**task, "doc": creator.__doc__, "actions": [*task["actions"], (end, [])]}
+
+
+def task_image_sizes() -> Task:
+    """What takes space in the images, beside those of the standard deployment"""
+    task = show.task_image_sizes()
+    return {**task, "doc": show.task_image_sizes.__doc__, "actions": [(act, ["tasks.standard:image_sizes"])]}
+
+
+OWN = {"task_up_optimized": task_up, "task_down_optimized": task_down, "task_image_sizes": task_image_sizes}
+"""In place of the package's."""
 
 
 def task_build_image_optimized() -> Iterator[Task]:

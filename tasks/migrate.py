@@ -6,7 +6,7 @@
 
 Both deployments have the same project name and the same volumes, so the switch is Compose's own: it replaces the
 containers one by one. Nothing is stopped before everything is built. Each step can be done twice and ends with the
-journal (``stack.journal``) in its next phase, so a run that is killed anywhere is gone on with, or undone.
+journal (``tasks.journal``) in its next phase, so a run that is killed anywhere is gone on with, or undone.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from doit_images.core.compose.stack import Compose, Service
 from doit_images.core.engine.client import normalise
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
-from doit_images.stack import backup, bringup, checkout, images, journal, stores
-from doit_images.stack.checkout import compose_of
+from doit_images.stack import backup, bringup, checkout, images, stores
+from doit_images.stack.checkout import compose_of, locked
 from doit_images.stack.containers import Container, Containers, Event
 from doit_images.stack.events import ServicesListed
 from doit_images.stack.health import Health, Moment, Outcome, judge
-from doit_images.stack.journal import Before, Journal, Phase, held_tag
-from doit_images.stack.stack import check_env, locked, make_env
-from doit_images.stack.standard import standard_of
+from doit_images.stack.stack import check_env, make_env
 from doit_images.stack.status import rows_of
+from tasks import compared, journal
+from tasks.journal import Before, Journal, Phase, held_tag
+from tasks.standard import standard_of
 
 _LAST_EVENTS_SECONDS = 0.3
 _SHOWN = 3  # differences
@@ -289,7 +290,8 @@ def _save(way: _Way) -> Phase:
     which = [store for store in stores.declared(compose) if store.service in way.left.before]
     if which:
         backup.stop(compose, [store.service for store in which])
-        archive = backup.save(way.run, compose, which, quiet=True)
+        archive = backup.save(way.run, compose, which)
+        compared.keep(archive.folder, {store.service: compared.held(compose, store) for store in which})
         way.left = replace(way.left, archive=str(archive.folder))
         print(f"saved {', '.join(archive.stores)} in {archive.folder}", file=sys.stderr)
     return Phase.SWITCHING
@@ -301,11 +303,12 @@ def _switch(way: _Way) -> Phase:
         return Phase.STARTING
     compose, archive = compose_of(way.run), backup.read(Path(way.left.archive))
     _start(way, compose, sorted(archive.stores))
+    before = compared.kept(archive.folder)
     count = parts = 0
     for store in stores.declared(compose):
-        if saved := archive.stores.get(store.service):
-            there = stores.data(compose, store)
-            if differs := stores.differences(saved.parts, there, time.time()):
+        if store.service in before:
+            there = compared.held(compose, store)
+            if differs := compared.differences(before[store.service], there, time.time()):
                 raise UserError(f"the data of {store.service} is not what it was: {'; '.join(differs[:_SHOWN])}")
             count, parts = count + sum(part.count for part in there), parts + len(there)
     names = " and ".join(sorted(archive.stores))
@@ -332,7 +335,6 @@ def _end(way: _Way) -> None:
     print(f"migrated: {way.away()}", file=sys.stderr)
     try:
         journal.close(way.run, way.left)
-        Containers(way.run.project.name).remove_idle_networks()
     except Exception as error:
         raise UserError(
             f"it is migrated and healthy, but what held the way back is still there: {_told(error, way.run)}",
@@ -358,7 +360,6 @@ def _roll_back(way: _Way) -> Phase:
 def _tell_undone(way: _Way) -> None:
     """What ran before runs; always raises ``UserError``, which says so."""
     journal.close(way.run, way.left)
-    Containers(way.run.project.name).remove_idle_networks()
     reason = (way.left.reason or "it was not healthy").splitlines()[0]
     raise UserError(
         f"rolled back, the standard deployment runs again on the same volumes ({way.away()}): {reason}",

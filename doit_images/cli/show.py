@@ -1,4 +1,4 @@
-"""Which tasks only show something: what would be done, what was, how large it is, whether this machine is able?
+"""Which tasks only show something: the plan, the history, sizes, the state of this machine?
 
 What each does is imported when it acts: to build needs none of it.
 """
@@ -68,7 +68,7 @@ def task_build_report() -> Task:
 
 
 def task_image_sizes() -> Task:
-    """Show what takes space in the images, standard against optimized: [IMAGE …] [--set=NAME=VALUE] [--json]"""
+    """Show what takes space in the images: [IMAGE …] [--set=NAME=VALUE] [--json]"""
     setting = option("set", "", "against what this setting makes of them: --set=NAME=VALUE", name="setting")
     return quiet("doit_images.ui.sizes_view:show", JSON, setting, words="names")
 
@@ -88,5 +88,5 @@ def task_completion() -> Task:
 
 def task_doctor() -> Task:
     """Say whether this machine can build, and what would make it better: [--fix [--yes]] [--json]"""
-    fix = option("fix", False, "repair what is damaged, and remove leftovers that nobody needs")
+    fix = option("fix", False, "repair damage, and remove leftovers that nobody needs")
     return quiet("doit_images.ui.doctor:examine", JSON, fix, YES)

@@ -33,20 +33,10 @@ def needs_env_file(argv: Sequence[str]) -> bool:
     return argv[1] not in _RUN_NOTHING and words.isdisjoint(_ONLY_ASK)
 
 
-def _ready() -> list[str]:
-    """The tasks that come before a stack: its ``.env``, and its images."""
-    return [names()("_env_file"), names()("build")]
-
-
 def task_up() -> Task:
     """Build what is stale, start what changed, and wait until every service is healthy: [--seed-from OTHER]"""
     seed = option("seed-from", "", "begin with the data of this stack, or of the one of the checkout in this folder")
-    return {
-        "actions": [(shown, ["doit_images.stack.stack:up"])],
-        "task_dep": _ready(),
-        "params": [seed],
-        **PLAIN,
-    }
+    return _starting("doit_images.stack.stack:up", seed)
 
 
 def task_down() -> Task:
@@ -54,13 +44,13 @@ def task_down() -> Task:
     volumes = option("volumes", False, "remove the data too, for ever")
     every = option("all-worktrees", False, "the stacks of all checkouts of this project")
     gone = option("gone", False, "the stacks of checkouts that are gone")
-    return {"actions": [(_down, [])], "params": [volumes, YES, every, gone], **PLAIN}
+    return {"actions": [(act, ["doit_images.stack.every:down"])], "params": [volumes, YES, every, gone], **PLAIN}
 
 
 def task_ps() -> Task:
     """Show the stack's services: state, health, addresses, image; [--all]: the stack of each checkout; [--json]"""
     every = option("all", False, "the stacks of all checkouts of this project", name="every")
-    return {"actions": [(_ps, [])], "params": [JSON, every], **QUIET}
+    return {"actions": [(shown, ["doit_images.stack.every:ps"])], "params": [JSON, every], **QUIET}
 
 
 def task_logs() -> Task:
@@ -81,7 +71,7 @@ def task_shell() -> Task:
 
 def task_dev() -> Task:
     """Bring the stack up and follow it: edits of sources and dependencies reach the running services"""
-    return {"actions": [(shown, ["doit_images.stack.dev:dev"])], "task_dep": _ready(), **PLAIN}
+    return _starting("doit_images.stack.dev:dev")
 
 
 def task_backup() -> Task:
@@ -91,13 +81,7 @@ def task_backup() -> Task:
 
 def task_restore() -> Task:
     """Put the data of an archive that backup made in place of the stack's: FOLDER [--yes]"""
-    return {
-        "actions": [(shown, ["doit_images.stack.backup:restore"])],
-        "task_dep": _ready(),
-        "params": [YES],
-        "pos_arg": "words",
-        **PLAIN,
-    }
+    return {**_starting("doit_images.stack.backup:restore", YES), "pos_arg": "words"}
 
 
 def task_ci_build() -> Task:
@@ -105,14 +89,10 @@ def task_ci_build() -> Task:
     return quiet("doit_images.ci.build:build")
 
 
-def _down(*, task: Any, all_worktrees: bool, gone: bool, **options: Any) -> Any:
-    if all_worktrees or gone:
-        return act("doit_images.stack.every:down", task=task, gone=gone and not all_worktrees, **options)
-    return act("doit_images.stack.stack:down", task=task, **options)
-
-
-def _ps(*, task: Any, every: bool, **options: Any) -> Any:
-    return shown("doit_images.stack.every:ps" if every else "doit_images.stack.stack:ps", task=task, **options)
+def _starting(action: str, *options: Task) -> Task:
+    """A task that starts a stack, behind those that see to its ``.env`` and its images."""
+    before = [names()("_env_file"), names()("build")]
+    return {"actions": [(shown, [action])], "task_dep": before, "params": list(options), **PLAIN}
 
 
 def shown(function: str, /, *first: Any, task: Any, **options: Any) -> Any:

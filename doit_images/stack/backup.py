@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from doit_images.core.base import commands, files, leftovers
@@ -26,12 +26,11 @@ from doit_images.core.base.formatting import size_text
 from doit_images.core.compose.stack import Compose
 from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, images, stores
-from doit_images.stack.checkout import compose_of
+from doit_images.stack.checkout import compose_of, locked
 from doit_images.stack.containers import Containers
 from doit_images.stack.events import ServicesListed
-from doit_images.stack.stack import locked
 from doit_images.stack.status import rows_of
-from doit_images.stack.stores import Part, Store
+from doit_images.stack.stores import Store
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -39,13 +38,12 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Saved:
-    """One store in an archive. ``parts`` are what it held, where nothing wrote to it meanwhile."""
+    """One store in an archive."""
 
     file: str
     bytes: int
     sha256: str
     version: str
-    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def backup(run: Run, to: str) -> None:
     """The action of ``backup``: save all stores while the stack runs; prints the archive's folder."""
     compose = compose_of(run)
     with locked(run):
-        archive = save(run, compose, _stores(compose), quiet=False, to=Path(to) if to else None)
+        archive = save(run, compose, _stores(compose), Path(to) if to else None)
     print(archive.folder)
     size = sum(saved.bytes for saved in archive.stores.values())
     print(f"saved {', '.join(archive.stores)}, {size_text(size)}", file=sys.stderr)
@@ -76,9 +74,9 @@ def _stores(compose: Compose) -> list[Store]:
     return found
 
 
-def save(run: Run, compose: Compose, which: Sequence[Store], *, quiet: bool, to: Path | None = None) -> Archive:
-    """Save these stores into a new folder below ``to``. ``quiet``: nothing writes to them meanwhile, so what they hold
-    is counted too. ``UserError`` when one does not run or cannot be saved: then there is no archive."""
+def save(run: Run, compose: Compose, which: Sequence[Store], to: Path | None = None) -> Archive:
+    """Save these stores into a new folder below ``to`` (default: the project's backups). ``UserError`` when one does
+    not run or cannot be saved: then there is no archive."""
     running = {container.service for container in Containers(compose.project).look() if container.running}
     if missing := [store.service for store in which if store.service not in running]:
         raise UserError(f"{missing[0]} does not run, so its data cannot be saved", remedy="doit up")
@@ -89,7 +87,7 @@ def save(run: Run, compose: Compose, which: Sequence[Store], *, quiet: bool, to:
     parent.mkdir(parents=True, exist_ok=True)
     with leftovers.noted(partial):
         partial.mkdir(mode=0o700)
-        saved = {store.service: _save(compose, store, partial, quiet=quiet) for store in which}
+        saved = {store.service: _save(compose, store, partial) for store in which}
         made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
         content = {"format": _FORMAT, "project": run.project.name, "made": made,
                    "stores": {name: asdict(each) for name, each in saved.items()}}  # fmt: skip
@@ -98,15 +96,14 @@ def save(run: Run, compose: Compose, which: Sequence[Store], *, quiet: bool, to:
     return Archive(folder, run.project.name, made, saved)
 
 
-def _save(compose: Compose, store: Store, folder: Path, *, quiet: bool) -> Saved:
+def _save(compose: Compose, store: Store, folder: Path) -> Saved:
     path = folder / f"{store.service}.data"
     version = stores.version(compose, store)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         stores.save(compose, store, file)
         os.fsync(file.fileno())
-    found = tuple(stores.data(compose, store)) if quiet else ()
-    return Saved(path.name, path.stat().st_size, _digest(path), version, found)
+    return Saved(path.name, path.stat().st_size, _digest(path), version)
 
 
 def _digest(path: Path) -> str:
@@ -120,7 +117,8 @@ def read(folder: Path) -> Archive:
         content = json.loads(files.content(folder / MANIFEST))
         if content["format"] > _FORMAT:
             raise UserError("this archive was made by a later version of these tasks", where=str(folder))
-        saved = {name: _saved(dict(each)) for name, each in content["stores"].items()}
+        known = [field.name for field in fields(Saved)]
+        saved = {name: Saved(**{key: each[key] for key in known}) for name, each in content["stores"].items()}
         archive = Archive(folder, str(content["project"]), str(content["made"]), saved)
     except FileNotFoundError:
         raise UserError("this is no archive that doit backup made", where=str(folder)) from None
@@ -131,11 +129,6 @@ def read(folder: Path) -> Archive:
         if path.parent != folder or not path.is_file() or _digest(path) != each.sha256:
             raise UserError("this archive is damaged: a file is not as it was saved", where=str(path))
     return archive
-
-
-def _saved(kept: dict[str, object]) -> Saved:
-    parts = kept.pop("parts")
-    return Saved(**kept, parts=tuple(Part(**part) for part in parts))  # type: ignore[arg-type,attr-defined]
 
 
 def restore(run: Run, words: Sequence[str], yes: bool) -> None:
@@ -171,7 +164,7 @@ def _restore(run: Run, compose: Compose, archive: Archive, which: Sequence[Store
     back, trouble = "", None
     try:
         stop(compose, names)
-        before = save(run, compose, which, quiet=True)
+        before = save(run, compose, which)
         back = f"doit restore {before.folder} goes back"
         print(f"what was there is kept in {before.folder}", file=sys.stderr)
         for store in sorted(which, key=lambda store: store.load_stopped):

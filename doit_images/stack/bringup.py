@@ -1,4 +1,4 @@
-"""How does a stack come up, and what is said when it does not?
+"""How is a stack started, and what is reported when that fails?
 
 Used by everything that starts one: ``up``, ``dev``, ``ci_test``, ``migrate_to_optimized``.
 """
@@ -49,12 +49,7 @@ def terms(run: Run, command: str, enough: Callable[[], bool] | None = None) -> T
     """As the settings of this run say, for one of its commands; ``enough`` as in ``Limits``."""
     settings = run.settings
     limits = Limits(overall=settings.up_seconds, service=settings.up_service_seconds, enough=enough)
-    return Terms(run.events, limits, log_of(run, command))
-
-
-def log_of(run: Run, command: str) -> Path:
-    """Where what Compose says goes."""
-    return run.folder / "logs" / f"compose-{command}.log"
+    return Terms(run.events, limits, run.folder / "logs" / f"compose-{command}.log")
 
 
 def start(compose: Compose, terms: Terms, only: Sequence[str] = (), built: Mapping[str, str] | None = None) -> Outcome:
@@ -121,7 +116,7 @@ def _remarks(outcome: Outcome, compose: Compose) -> list[str]:
 
 
 class _Work(threading.Thread):
-    """Compose at work, for the block: it creates, what it created is looked at, and only then it starts.
+    """Compose at work during the block: it creates containers, these are checked, and only then it starts them.
 
     ``status`` is that of the command that ended it, ``error`` why nothing was started although that was 0.
     """

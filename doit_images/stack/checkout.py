@@ -25,7 +25,7 @@ from doit_images.core.base import files, lock, memory, places
 from doit_images.core.base.shapes import fits
 from doit_images.core.compose.stack import Compose
 from doit_images.core.run import Run
-from doit_images.stack import beside
+from doit_images.stack import compose_override
 from doit_images.stack.containers import Composed, Containers, composed
 from doit_images.stack.free_port import is_free
 from doit_images.stack.images import Kept
@@ -83,6 +83,14 @@ def compose_of(run: Run, choice: Choice | None = None) -> Compose:
     return Compose((*run.files, *made), choice.name, run.environ)
 
 
+def locked(run: Run, name: str = "") -> contextlib.AbstractContextManager[None]:
+    """The right to change the containers of this stack (default: this checkout's); another run that does so, of
+    whatever checkout, is waited for."""
+    name = name or of(run).name
+    path = lock.of_engine(run.engine.address, "stack", name)
+    return lock.exclusive(path, f"waiting for another run that changes {name}")
+
+
 def project_of(run: Run) -> Compose:
     """The project as its files have it, whichever checkout's stack has its name."""
     return Compose(run.files, run.project.name, run.environ)
@@ -103,27 +111,27 @@ def settled(run: Run) -> Compose:
         choice = dataclasses.replace(choice, ports=_ports(choice, config))
         _keep(run, choice)
     moved, images = _overrides(run)
-    fixed, joined = beside.names_of_files(config, _elsewhere(run, choice)), run.settings.stack_networks
-    files.write(moved, beside.override(config, fixed, choice.ports, joined))
+    fixed, joined = compose_override.names_of_files(config, _elsewhere(run, choice)), run.settings.stack_networks
+    files.write(moved, compose_override.override(config, fixed, choice.ports, joined))
     if not images.is_file():
-        files.write(images, beside.pinned(config, {}))
+        files.write(images, compose_override.pinned(config, {}))
     print(f"the stack of this checkout is {choice.name}, beside {_first(choice, others)}", file=sys.stderr)
-    for sentence in beside.shared(config, choice.place.root, joined):
+    for sentence in compose_override.shared(config, choice.place.root, joined):
         print(sentence, file=sys.stderr)
     return Compose((*run.files, moved, images), choice.name, run.environ)
 
 
 def pin(run: Run, compose: Compose, images: Mapping[str, Kept]) -> None:
-    """Let the services of a stack that runs beside another be made from these images, whoever else gives them names."""
+    """Start the services of a stack that runs beside another from these images, whoever else gives them names."""
     path = _overrides(run)[1]
     if path in compose.files:
         plain = Compose(run.files, compose.project, run.environ).config()
-        files.write(path, beside.pinned(plain, images))
+        files.write(path, compose_override.pinned(plain, images))
 
 
 def forget(choice: Choice, *, for_good: bool = False) -> None:
-    """Give up the project's own name, or a stack whose checkout is gone, or this one ``for_good``: nothing of it is
-    left."""
+    """Forget a stack of which nothing is left: one with the project's own name, or whose checkout is gone, or any
+    ``for_good``."""
     if for_good or not choice.beside or not choice.place.there:
         with contextlib.suppress(OSError):
             _entry(choice).unlink()
@@ -163,8 +171,8 @@ def is_in_the_way(run: Run, choice: Choice, others: Sequence[Other]) -> bool:
         return False
     config = Compose(run.files, choice.name, run.environ).config()
     names = {service.get("container_name") for service in (config.get("services") or {}).values()}
-    fixed = beside.names_of_files(config, _elsewhere(run, choice)).difference(run.settings.stack_networks)
-    ports = beside.published(config)
+    fixed = compose_override.names_of_files(config, _elsewhere(run, choice)).difference(run.settings.stack_networks)
+    ports = compose_override.published(config)
     return any(
         ports & other.ports or names & other.containers or (fixed and fixed & _resources(other)) for other in relatives
     )
@@ -261,8 +269,8 @@ def _ports(choice: Choice, config: Mapping[str, Any]) -> dict[str, int]:
     for other in known(choice.engine):
         if other.directory != choice.directory and other.place.there:
             taken.update(other.ports.values())
-    wanted = beside.wanted_ports(config)
-    return beside.assigned(
+    wanted = compose_override.wanted_ports(config)
+    return compose_override.assigned(
         wanted, choice.ports, taken, lambda port: port in own or is_free(port), f"{choice.name} {choice.directory}"
     )
 

@@ -1,4 +1,4 @@
-"""What became of a project's containers?
+"""In which state are a project's containers?
 
 Found by Compose's own labels, so that nothing has to be remembered, and looked at through the engine's SDK.
 """
@@ -182,17 +182,6 @@ class Containers:
         names = ", ".join((*there.containers, *there.networks, *there.volumes))
         raise UserError(f"the Docker engine still holds {names}", remedy=f"docker compose -p {self.project} down -v")
 
-    def remove_idle_networks(self) -> None:
-        """Remove the project's networks that no container is in, running or not."""
-        with _answering():
-            containers = _api().containers(all=True, filters=self._filter)
-            used = {name for container in containers for name in container["NetworkSettings"]["Networks"]}
-            networks = [network["Name"] for network in _api().networks(filters=self._filter)]
-        for name in networks:
-            if name not in used:
-                with _going():
-                    _api().remove_network(name)
-
 
 def composed() -> list[Composed]:
     """Every container that Compose made, stopped ones included. ``UserError`` when the engine does not answer."""
@@ -291,7 +280,7 @@ def _api() -> Any:
 
 @contextlib.contextmanager
 def _going() -> Iterator[None]:
-    """For a removal: what is gone already, or just going, or still used by what is going, is looked at again."""
+    """For a removal: ignores that something is gone, is being removed, or is still in use. The caller looks again."""
     import docker.errors
 
     try:

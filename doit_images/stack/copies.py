@@ -1,4 +1,4 @@
-"""How does a volume get what another one holds?
+"""How is a volume copied into another one?
 
 Through two containers that never run, so nothing of any image is needed for it. Who writes into the first is paused
 meanwhile: the copy is what a power failure would leave, which every store can read.
@@ -39,7 +39,7 @@ def copy(engine: Engine, source: str, target: str, image: str, folder: Path) -> 
 
 @contextlib.contextmanager
 def new_volume(engine: Engine, name: str, labels: Mapping[str, str]) -> Iterator[None]:
-    """For the block, in which it is filled: a new volume, which goes again where that fails. Raises ``UserError``."""
+    """A new volume, which the block fills. It is removed if the block fails. Raises ``UserError``."""
     words = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
     leftovers.made(VOLUME, engine.address, name)
     try:
@@ -55,7 +55,7 @@ def new_volume(engine: Engine, name: str, labels: Mapping[str, str]) -> Iterator
 
 @contextlib.contextmanager
 def paused(engine: Engine, ids: Sequence[str]) -> Iterator[None]:
-    """For the block these containers, which run, do nothing. Raises ``UserError``."""
+    """Pause these running containers for the block. Raises ``UserError``."""
     for one in ids:
         leftovers.made(PAUSED, engine.address, one)
     try:
@@ -69,12 +69,12 @@ def paused(engine: Engine, ids: Sequence[str]) -> Iterator[None]:
 
 
 def go_on(address: str, container: str) -> bool:
-    """Let a container that is paused go on; whether it was."""
+    """Unpause a container. Returns whether it was paused."""
     argv = ["docker", "unpause", container]
     return commands.run(argv, env=leading_to(address), cleanup=True).status == 0
 
 
 def remove_volume(address: str, name: str) -> bool:
-    """Remove a volume that nothing uses; whether it was there."""
+    """Remove a volume that nothing uses. Returns whether it existed."""
     argv = ["docker", "volume", "rm", name]
     return commands.run(argv, env=leading_to(address), cleanup=True).status == 0

@@ -30,11 +30,12 @@ from doit_images.core.base.files import write_json
 from doit_images.core.compose.stack import Command, Compose, Service, Sync, restart_argv
 from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, health, watch
+from doit_images.stack.checkout import locked
 from doit_images.stack.containers import Containers
 from doit_images.stack.events import waiting
 from doit_images.stack.logs import Follower
 from doit_images.stack.secrets import ENV
-from doit_images.stack.stack import locked, start
+from doit_images.stack.stack import start
 
 _MOUNTED = ("sync", "sync+restart", "sync+exec")
 _RESTARTED = ("sync+restart", "restart")
@@ -146,13 +147,15 @@ def _follow(stack: _Stack, seen: _Seen, before: Stats) -> None:
                 continue
             # What could not be done, say for a Dockerfile that is half written, is tried again with the next edit.
             pending |= changed
-            with _reported():
+            try:
                 after = _Seen.now(stack.run.anew(), stack.compose)
                 both = {name: seen.inputs.get(name, frozenset()) | files for name, files in after.inputs.items()}
                 seen = after
                 what = reaction(pending, after.services, both, after.project, after.hidden)
                 _react(stack, what, after, partial(_edited_again, before, folders, after))
                 pending = set()
+            except UserError as error:
+                print(str(error), file=sys.stderr)
             if seen.folders() != folders:
                 break
 
@@ -202,7 +205,7 @@ class _Seen:
 
 
 def stats_of(folders: Iterable[Path]) -> Stats:
-    """What tells one state of the files in these folders from another; of a folder only that it is there."""
+    """The state of the files in these folders, to be compared with another one; of a folder only that it exists."""
     stats: Stats = {}
     for folder in folders:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
@@ -215,7 +218,7 @@ def stats_of(folders: Iterable[Path]) -> Stats:
 
 
 def edited(before: Stats, now: Stats) -> set[Path]:
-    """The paths that came, went or changed, without those that editors and interpreters leave about."""
+    """The paths that were added, removed or changed, without the temporary files of editors and interpreters."""
     from watchfiles import Change, DefaultFilter
 
     counts = DefaultFilter()
@@ -224,7 +227,7 @@ def edited(before: Stats, now: Stats) -> set[Path]:
 
 
 def _edited_again(before: Stats, folders: Iterable[Path], seen: _Seen) -> bool:
-    """Whether something was edited since that calls for more."""
+    """Whether an edit since then calls for another reaction."""
     changed = edited(before, stats_of(folders))
     return reaction(changed, seen.services, seen.inputs, seen.project, seen.hidden) != Reaction()
 
@@ -252,7 +255,7 @@ def _moments(folders: Iterable[Path]) -> Iterator[None]:
 
 
 def _react(stack: _Stack, what: Reaction, seen: _Seen, edited_again: Callable[[], bool]) -> None:
-    """Do what edits call for; for the health of what was started only those wait who do not edit again."""
+    """Do what edits call for. Another edit ends the wait for the health of what was started."""
     began = time.monotonic()
     if what.build or what.project:
         images = seen.concerned(what.build) or list(what.build)
@@ -292,14 +295,6 @@ def _restart(run: Run, compose: Compose, services: Sequence[str]) -> None:
         outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=show)
     if not outcome.healthy:
         raise UserError(bringup.explain(outcome, compose))
-
-
-@contextlib.contextmanager
-def _reported() -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        print(str(error), file=sys.stderr)
 
 
 def _say(*words: str) -> None:

@@ -1,4 +1,4 @@
-"""Can a second stack run beside the first, for tests, and leave nothing behind?
+"""How does a second stack run beside the first, for tests, and leave nothing behind?
 
 An ephemeral stack has a project name, ports and secrets of its own, so that any number of them can run on one machine.
 It is removed with its data when it is over, by whatever it ends. What a killed run left is found by Compose's label on
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from doit_images.core.base import lock, places
 from doit_images.core.base.errors import UserError
-from doit_images.core.compose.stack import Compose, Service
+from doit_images.core.compose.stack import Compose
 from doit_images.stack import bringup, secrets
 from doit_images.stack.bringup import Terms
 from doit_images.stack.containers import Containers, projects
@@ -39,10 +39,9 @@ _TAKEN = re.compile(r"port is already allocated|address already in use|ports are
 
 @dataclass(frozen=True)
 class EphemeralStack:
-    """A stack that runs: what Compose knows of it, where each service is (``AUTH_URL`` …), how it came up."""
+    """A stack that runs: what Compose knows of it, and how it came up."""
 
     compose: Compose
-    urls: Mapping[str, str]
     outcome: Outcome
 
 
@@ -104,19 +103,8 @@ def _start(
             continue
         if not last and any(_TAKEN.search(verdict.words) for verdict in outcome.failed.values()):
             continue
-        return EphemeralStack(own, urls(services, outcome), outcome)
+        return EphemeralStack(own, outcome)
     raise AssertionError("the last attempt returns or raises")
-
-
-def urls(services: Mapping[str, Service], outcome: Outcome) -> dict[str, str]:
-    """Where the first published port of each service is found, as ``AUTH_URL`` → ``http://127.0.0.1:20001``."""
-    addresses = {}
-    for container in outcome.containers:
-        published = services[container.service].ports if container.service in services else ()
-        if published and published[0] in container.ports:
-            address = container.ports[published[0]].replace("0.0.0.0:", "127.0.0.1:")
-            addresses[f"{variable(container.service)}_URL"] = f"http://{address}"
-    return addresses
 
 
 def variable(service: str) -> str:
@@ -135,10 +123,9 @@ def free_port() -> Iterator[int]:
     raise UserError(f"no port between {_PORTS.start} and {_PORTS.stop} is free")
 
 
-def sweep(project: str) -> list[str]:
-    """Remove the ephemeral stacks of this project whose owner is gone; their names. Those of other machines that share
-    the engine, and those that still run, are left alone."""
-    gone = []
+def sweep(project: str) -> None:
+    """Remove the ephemeral stacks of this project whose owner is gone. Those of other machines that share the engine,
+    and those that still run, are left alone."""
     for name in projects(re.escape(project) + re.escape(_MARK) + r"[0-9a-f]{8}"):
         path = _run_lock(name)
         if not path.exists():
@@ -147,8 +134,6 @@ def sweep(project: str) -> list[str]:
             if ours:
                 print(f"removing {name}, which a killed run left behind", file=sys.stderr)
                 _forget(name)
-                gone.append(name)
-    return gone
 
 
 def _forget(name: str) -> None:
@@ -165,17 +150,3 @@ def _home() -> Path:
     """Where owners hold their locks: for a user and a machine, since a checkout may be wiped while one runs."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return places.of_user(Path(cache)) / "trials"
-
-
-def collect(compose: Compose, folder: Path) -> list[Path]:
-    """Write the log of every container of a project to ``folder``, without the values of secrets; the files."""
-    project = Containers(compose.project)
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = []
-    for container in project.look():
-        path = folder / f"{container.name.removeprefix(compose.project).lstrip('-_')}.log"
-        state = f"{container.service}: {container.state} {container.health}, status {container.exit_code}, "
-        state += f"restarted {container.restarts} times\n"
-        path.write_text(state + secrets.hidden(project.logs(container.id), compose.directory, compose.environ))
-        kept.append(path)
-    return kept

@@ -28,7 +28,7 @@ class HealthChecked:
 
 @dataclass(frozen=True)
 class WaitEnded:
-    """Nothing is waited for any more."""
+    """The wait is over."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which stacks do the checkouts of this project have, and how are they removed?
+"""How is the stack of this checkout, or are those of all checkouts of the project, and how are they removed?
 
 Found by what was chosen on this machine (``checkout``) and by Compose's labels on containers. A checkout may be gone
 while its stack is not: what is left is removed without its files, by Compose's labels.
@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from doit_images.core.base import commands, lock
+from doit_images.core.base import commands
 from doit_images.core.base.command_line import last_words
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
@@ -27,9 +27,10 @@ from doit_images.core.run import Run
 from doit_images.stack import checkout
 from doit_images.stack.checkout import Choice
 from doit_images.stack.containers import Belongings, Containers, composed
+from doit_images.stack.events import ServicesListed
 from doit_images.stack.status import rows
 
-GONE = "`doit down --gone` removes it"
+_GONE = "`doit down --gone` removes it"
 
 
 def stacks(run: Run) -> list[Choice]:
@@ -52,63 +53,73 @@ def stacks(run: Run) -> list[Choice]:
     return [found[name] for name in sorted(found)]
 
 
-def ps(run: Run, as_json: bool) -> None:
-    """Print every checkout's stack: whose it is, its containers and their addresses, how its images are, and the bytes
-    on the disk that no other has."""
-    choices = stacks(run)
-    data = run.engine.volume_bytes()
-    shares = Disk({choice.name: _parts(run, choice) for choice in choices})
-    listed = [_row(run, choice, data, shares) for choice in choices]
+def ps(run: Run, as_json: bool, every: bool) -> None:
+    """Print the services of this checkout's stack and their containers. With ``every``, each checkout's stack: whose it
+    is, its containers and their addresses, how its images are, and the bytes on the disk that no other has."""
+    listed = _rows(run) if every else _own(run)
     if as_json:
         print(json.dumps(listed, indent=2))
-        return
-    _print(listed)
-    for row in listed:
-        if row["gone"]:
-            print(f"the checkout of {row['stack']} is gone: {run.parts.names.in_text(GONE)}", file=sys.stderr)
+    elif every:
+        _print(run, listed)
+    else:
+        run.events.emit(ServicesListed(listed))
 
 
-def down(run: Run, volumes: bool, yes: bool, gone: bool) -> None:
-    """Remove the stacks of all checkouts of this project, or of those that are ``gone``, once the user has agreed; with
-    ``volumes`` also their data. ``UserError`` for those that Compose could not remove."""
-    there = {
-        choice.name: (choice, left)
-        for choice in stacks(run)
-        if (left := Containers(choice.name).belongings()) and (not gone or not choice.place.there)
-    }
-    there = {name: each for name, each in there.items() if volumes or each[1].containers or each[1].networks}
-    if not there:
-        print(f"no stack of a checkout of {run.project.name} {'that is gone ' * gone}is up", file=sys.stderr)
-        return
-    for name, (choice, left) in there.items():
-        print(f"this removes {name}, of {_where(choice)}: {_what(left, volumes)}", file=sys.stderr)
-    if not yes:
-        confirm()
-    failures = [why for choice, _ in there.values() if (why := _remove(run, choice, volumes))]
+def _own(run: Run) -> list[dict[str, Any]]:
+    compose = checkout.compose_of(run)
+    services = [name for name, service in compose.services().items() if service.replicas]
+    return rows(services, Containers(compose.project).look())
+
+
+def _rows(run: Run) -> list[dict[str, Any]]:
+    choices, data = stacks(run), run.engine.volume_bytes()
+    shares = Disk({choice.name: _parts(run, choice) for choice in choices})
+    return [_row(run, choice, data, shares) for choice in choices]
+
+
+def down(run: Run, volumes: bool, yes: bool, all_worktrees: bool, gone: bool) -> None:
+    """Remove the containers and networks of this checkout's stack, of those of all checkouts of the project, or of
+    those whose checkout is ``gone``; with ``volumes`` also their data. The user has to agree where data or the stack of
+    another checkout goes. ``UserError`` for those that Compose could not remove."""
+    others = all_worktrees or gone
+    choices = stacks(run) if others else [checkout.of(run)]
+    choices = [choice for choice in choices if all_worktrees or not gone or not choice.place.there]
+    with contextlib.ExitStack() as held:
+        for choice in choices:
+            held.enter_context(checkout.locked(run, choice.name))
+        there = [(choice, Containers(choice.name).belongings()) for choice in choices]
+        going = [(one, left) for one, left in there if left.containers or left.networks or (volumes and left.volumes)]
+        if not going:
+            names = ", ".join(choice.name for choice in choices) or f"a checkout that is gone of {run.project.name}"
+            data = ", ".join(name for _, left in there for name in left.volumes)
+            print(f"nothing of {names} is up{f'; data is kept in {data}' * bool(data)}", file=sys.stderr)
+            return
+        if others or (volumes and any(left.volumes for _, left in going)):
+            for choice, left in going:
+                print(f"this removes {choice.name}, of {_where(choice)}: {_what(left, volumes)}", file=sys.stderr)
+            if not yes:
+                confirm()
+        failures = [why for choice, left in going if (why := _remove(choice, left, volumes))]
     if failures:
         raise UserError("; ".join(failures))
-    print(f"removed {', '.join(there)}", file=sys.stderr)
 
 
-def _remove(run: Run, choice: Choice, volumes: bool) -> str:
-    """Remove one stack; "" or why it is still there."""
-    with lock.exclusive(
-        lock.of_engine(choice.engine, "stack", choice.name), f"waiting for another run that changes {choice.name}"
-    ):
-        done = commands.run(down_argv(choice.name, volumes=volumes), cwd=Path("/"))
-        if done.status:
-            return f"{choice.name}: {last_words(done.stderr)}"
-        if not Containers(choice.name).belongings():
-            checkout.forget(choice)
+def _remove(choice: Choice, left: Belongings, volumes: bool) -> str:
+    """Remove one stack, and say so; "" or why it is still there."""
+    done = commands.run(down_argv(choice.name, volumes=volumes), cwd=Path("/"))
+    if done.status:
+        return f"{choice.name}: docker compose down: {last_words(done.stderr)}"
+    if not Containers(choice.name).belongings():
+        checkout.forget(choice)
+    print(f"removed {choice.name}: {_what(left, volumes)}", file=sys.stderr)
     return ""
 
 
 def _what(left: Belongings, volumes: bool) -> str:
-    parts = [f"{len(left.containers)} containers", f"{len(left.networks)} networks"]
-    if left.volumes:
-        data = ", ".join(left.volumes)
-        parts.append(f"for ever the data in {data}" if volumes else f"the data in {data} is kept")
-    return ", ".join(parts)
+    parts, data = f"{len(left.containers)} containers, {len(left.networks)} networks", ", ".join(left.volumes)
+    if not data:
+        return parts
+    return f"{parts}, for ever the data in {data}" if volumes else f"{parts}; data is kept in {data}"
 
 
 def _where(choice: Choice) -> str:
@@ -148,7 +159,7 @@ def _images(run: Run, choice: Choice) -> dict[str, str]:
     return {}
 
 
-def _print(listed: Sequence[Mapping[str, Any]]) -> None:
+def _print(run: Run, listed: Sequence[Mapping[str, Any]]) -> None:
     from doit_images.core.base.output import Output, table
 
     drawn = table("stack", "checkout", "containers", "addresses", "images", numbers=("data", "own layers"))
@@ -167,6 +178,9 @@ def _print(listed: Sequence[Mapping[str, Any]]) -> None:
             *map(size_text, row["disk"].values()),
         )
     Output().print(drawn)
+    for row in listed:
+        if row["gone"]:
+            print(f"the checkout of {row['stack']} is gone: {run.parts.names.in_text(_GONE)}", file=sys.stderr)
 
 
 def _state(services: Sequence[Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Is the stack healthy, and when is it?
+"""When is the stack healthy?
 
     docker compose up ──> creates, starts (in the order of depends_on)
     the engine's events ──> look at the containers ──> a verdict for each service ──> all healthy, or one failed
@@ -8,6 +8,7 @@ Nothing sleeps and hopes: each event of the engine is a reason to look again. Th
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -57,12 +58,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How waiting ended: the verdict of each service, its containers, what happened, how long it took, and whether
-    nobody waited any longer (``Limits.enough``)."""
+    """How waiting ended: the verdict of each service, its containers, how long it took, and whether nobody waited any
+    longer (``Limits.enough``)."""
 
     verdicts: Mapping[str, Verdict]
     containers: Sequence[Container]
-    events: Sequence[Event]
     seconds: float
     cut_short: bool = False
 
@@ -92,7 +92,6 @@ def wait(
     ``show`` is called with the verdicts and the seconds so far, whenever they may have changed.
     """
     began, wall = time.monotonic(), time.time()
-    happened: list[Event] = []
     seen: dict[tuple[str, float], float] = {}
     with project.events() as events:
         before = {container.id: container for container in project.look()}
@@ -110,9 +109,9 @@ def wait(
             over = Health.FAILED in states or (not busy and Health.WAITING not in states) or seconds > limits.overall
             cut_short = bool(not over and not busy and limits.enough and limits.enough())
             pause = _ASK_SECONDS if limits.enough else _LOOK_SECONDS
-            happened += _drain(events, 0 if over or cut_short else pause)
             if over or cut_short:
-                return Outcome(verdicts, containers, happened, seconds, cut_short)
+                return Outcome(verdicts, containers, seconds, cut_short)
+            _until_something_happens(events, pause)
 
 
 @dataclass(frozen=True)
@@ -185,12 +184,9 @@ def _steady(container: Container, before: Container | None, moment: Moment) -> b
     return moment.now - seen >= STEADY_SECONDS
 
 
-def _drain(events: queue.Queue[Event], seconds: float) -> list[Event]:
-    """Everything that has happened by now; waits up to ``seconds`` for the first."""
-    drained = []
-    try:
-        drained.append(events.get(timeout=seconds) if seconds else events.get_nowait())
+def _until_something_happens(events: queue.Queue[Event], seconds: float) -> None:
+    """Wait until anything happens, or so many seconds are over. All that has happened by then is one reason to look."""
+    with contextlib.suppress(queue.Empty):
+        events.get(timeout=seconds)
         while True:
-            drained.append(events.get_nowait())
-    except queue.Empty:
-        return drained
+            events.get_nowait()

@@ -1,4 +1,4 @@
-"""Does each container run the very image that was built for it?
+"""Does each container run the image that was built for it?
 
 Compose makes containers from names, and a name may be another checkout's by the time that it does: both build
 ``shop/web``, each for its own working tree. So the names are put right first, and every container is looked at before
@@ -64,7 +64,7 @@ def named(images: Mapping[str, Kept]) -> dict[str, str]:
 
 
 def put_names_right(engine: Engine, services: Mapping[str, Service], images: Mapping[str, str]) -> None:
-    """Let the name that each service is made from stand for the image that it should."""
+    """Make the name that each service is started from refer to the image that was built for it."""
     snapshot = engine.snapshot()
     for name in {normalise(service.image) for service in services.values()} & images.keys():
         local_image = snapshot.get(name)
@@ -75,13 +75,10 @@ def put_names_right(engine: Engine, services: Mapping[str, Service], images: Map
 def wrong(
     engine: Engine, containers: Sequence[Container], services: Mapping[str, Service], images: Mapping[str, str]
 ) -> list[Container]:
-    """The containers that were made from another image than they should."""
-    mismatched = []
-    for container in containers:
-        wanted = images.get(normalise(services[container.service].image)) if container.service in services else None
-        if wanted and not same(engine, container.image_id, wanted):
-            mismatched.append(container)
-    return mismatched
+    """The containers that were made from a wrong image."""
+    known = [container for container in containers if container.service in services]
+    wanted = [(container, images.get(normalise(services[container.service].image))) for container in known]
+    return [container for container, image_id in wanted if image_id and not same(engine, container.image_id, image_id)]
 
 
 def same(engine: Engine, image_id: str, other_id: str) -> bool:

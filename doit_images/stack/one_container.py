@@ -1,4 +1,4 @@
-"""A container that lasts only as long as the command in it, and goes whatever becomes of us."""
+"""A container that lives only as long as its command, and is removed even if this process is killed."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def created(engine: Engine, *words: str, env: dict[str, str] | None = None) -> I
 
 
 def take(engine: Engine, name: str, path: str, file: Path) -> bool:
-    """Copy a file out of a container, whether it runs or not; whether there was one."""
+    """Copy a file out of a container, which need not run. Returns whether the file exists."""
     argv = ["docker", "cp", f"{name}:{path}", str(file)]
     return commands.run(argv, env=leading_to(engine.address)).status == 0 and file.is_file()
 
 
 def remove(address: str, name: str) -> bool:
-    """Remove a container of this kind with all that is its own; whether it was there."""
+    """Remove a container of this kind with its volumes. Returns whether it existed."""
     if not name.startswith((_PREFIX, _FORMER)):
         return False
     argv = ["docker", "rm", "--force", "--volumes", name]

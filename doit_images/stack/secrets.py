@@ -82,13 +82,13 @@ def filled(example: str) -> str:
 
 
 def random_values(folder: Path) -> dict[str, str]:
-    """A new random value for each secret, for a stack that lives no longer than this process."""
+    """A new random value for each secret, for a stack that ends with this process."""
     return {name: _new() for name in wanted(folder)}
 
 
 def check(folder: Path, environ: Mapping[str, str]) -> None:
-    """See that every secret has a value that is not the example's, as Compose will read it: the environment first,
-    then ``.env``. ``UserError`` names variable, file and line; never a value."""
+    """Check that every secret has a value other than the example's, as Compose will read it: from the environment
+    first, then from ``.env``. ``UserError`` names the variable, the file and the line, never a value."""
     stored = {line.name: line for line in read(folder / ENV)}
     for name in wanted(folder):
         line = stored.get(name)
@@ -102,12 +102,12 @@ def check(folder: Path, environ: Mapping[str, str]) -> None:
 
 
 def hidden(text: str, folder: Path, environ: Mapping[str, str]) -> str:
-    """The text with the value of every secret replaced by ``***``: for what others wrote and we pass on."""
+    """The text with the value of every secret replaced by ``***``, for output of other programs."""
     return hider(folder, environ)(text)
 
 
 def hider(folder: Path, environ: Mapping[str, str]) -> Callable[[str], str]:
-    """What does so with one text after the other."""
+    """A function that replaces them in any text."""
     known = {line.name: line.value for line in read(folder / ENV)} | dict(environ)
     return masker(known, wanted(folder))
 

@@ -1,4 +1,4 @@
-"""How does the stack of a checkout begin with the data of another one's? ``up --seed-from OTHER``
+"""How does a stack start with the data of another checkout's stack? ``up --seed-from OTHER``
 
 Each volume that this stack lacks is made with what the other's holds. One that is there already is nobody's to
 overwrite. A store keeps the passwords that it was made with, so those of both checkouts have to be the same.
@@ -30,10 +30,7 @@ def seed(run: Run, compose: Compose, other: str, images: dict[str, Kept]) -> Non
     pairs = _pairs(run, compose, choice)
     _same_passwords(compose.directory, choice)
     # Also what Compose did not make, such as a restored backup: to make a volume that is there already does nothing.
-    argv = ["docker", "volume", "ls", "--quiet"]
-    there = (
-        commands.run(argv, env=leading_to(run.engine.address)).checked("the volumes cannot be listed").stdout.split()
-    )
+    there = {name for name, _, _ in _volumes(run)}
     if taken := sorted(target for _, _, target in pairs if target in there):
         raise UserError(
             f"{compose.project} has data already, in {', '.join(taken)}",
@@ -62,7 +59,7 @@ def _chosen(run: Run, compose: Compose, other: str) -> Choice:
 
 def _pairs(run: Run, compose: Compose, choice: Choice) -> list[tuple[str, str, str]]:
     """The volumes to copy: what the files call each, the one of the other stack, and the one of this."""
-    sources = _volumes(run, choice.name)
+    sources = {key: name for name, project, key in _volumes(run) if project == choice.name and key}
     declared = compose.config().get("volumes") or {}
     pairs = [(key, sources[key], str(declared[key].get("name") or key)) for key in sorted(sources) if declared.get(key)]
     pairs = [(key, source, target) for key, source, target in pairs if source != target]  # they share it
@@ -71,13 +68,12 @@ def _pairs(run: Run, compose: Compose, choice: Choice) -> list[tuple[str, str, s
     return pairs
 
 
-def _volumes(run: Run, project: str) -> dict[str, str]:
-    """The volumes of a stack by what its files call them."""
-    form = f'{{{{.Label "{_VOLUME}"}}}}\t{{{{.Name}}}}'
-    argv = ["docker", "volume", "ls", "--filter", f"label={PROJECT}={project}", "--format", form]
-    done = commands.run(argv, env=leading_to(run.engine.address)).checked("the volumes cannot be listed")
-    pairs = (line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
-    return {key: name for key, name in pairs if key}
+def _volumes(run: Run) -> list[list[str]]:
+    """All volumes of the engine: the name of each, its project, and what the files of that call it."""
+    form = f'{{{{.Name}}}}\t{{{{.Label "{PROJECT}"}}}}\t{{{{.Label "{_VOLUME}"}}}}'
+    done = commands.run(["docker", "volume", "ls", "--format", form], env=leading_to(run.engine.address))
+    lines = done.checked("the volumes cannot be listed").stdout.splitlines()
+    return [f"{line}\t\t".split("\t")[:3] for line in lines]
 
 
 def _same_passwords(directory: Path, choice: Choice) -> None:

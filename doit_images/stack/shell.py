@@ -1,4 +1,4 @@
-"""What is going on in a service that has no tools, or no shell? A container with tools, in the service's namespaces.
+"""How does one look into a service without tools or a shell? From a container with tools, in the service's namespaces.
 
 It sees the service's processes (so the first one's root is the service's filesystem, /proc/1/root) and its network, and
 is the service's user, or it could not look into these. It is removed when the shell, or the command, ends.

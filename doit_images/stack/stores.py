@@ -1,4 +1,4 @@
-"""Which services keep data that can be saved, brought back and compared, and how?
+"""Which services keep data that can be saved and brought back, and how?
 
 The Compose file says so, in ``x-backup``, for whichever services there are:
 
@@ -6,16 +6,16 @@ The Compose file says so, in ``x-backup``, for whichever services there are:
       postgres: {script: docker/postgres/backup.sh, accepts: {service: migrate, command: [python, …, --knows]}}
       redis: {script: docker/redis/backup.sh, load: stopped}
 
-A script is handed to the shell of the service's container with one of the words ``save``, ``load``, ``version`` and
-``data``, so it needs nothing of ours in the image, and works in one that was built before it. ``load: stopped``: it is
-done in a container of its own while the service is stopped. ``accepts`` is a command of a service that is given the
-version that an archive is of, and fails, with a sentence, if that is too new.
+A script is handed to the shell of the service's container with one of the words ``save``, ``load`` and ``version``, so
+it needs nothing of ours in the image, and works in one that was built before it. ``load: stopped``: it is done in a
+container of its own while the service is stopped. ``accepts`` is a command of a service that is given the version that
+an archive is of, and fails, with a sentence, if that is too new.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -41,17 +41,6 @@ class Store:
     """A service, and the command in it."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of a store's data: its name, how many things it has, a checksum over them, and until when it lives, in
-    milliseconds since the epoch (0: for ever)."""
-
-    name: str
-    count: int
-    checksum: str
-    until: int = 0
-
-
 def declared(compose: Compose) -> list[Store]:
     """The stores of a project, by name. ``UserError`` where the declaration is not of the form above."""
     config = compose.config()
@@ -62,17 +51,17 @@ def declared(compose: Compose) -> list[Store]:
         raise UserError(f"{DECLARED} is not understood: {error}", where=str(compose.files[0])) from None
 
 
-def _store(folder: Path, name: str, said: Mapping[str, Any], services: Mapping[str, Any]) -> Store:
-    if odd := sorted(said.keys() - {"script", "load", "accepts"}):
+def _store(folder: Path, name: str, given: Mapping[str, Any], services: Mapping[str, Any]) -> Store:
+    if odd := sorted(given.keys() - {"script", "load", "accepts"}):
         raise ValueError(f"{name} has {odd[0]}")
-    accepts = said.get("accepts") or {}
+    accepts = given.get("accepts") or {}
     for service in (name, *([accepts["service"]] if accepts else [])):
         if service not in services:
             raise ValueError(f"there is no service {service}")
-    if said.get("load", "running") not in ("running", "stopped"):
+    if given.get("load", "running") not in ("running", "stopped"):
         raise ValueError(f"load of {name} is neither running nor stopped")
     command = (accepts["service"], *accepts["command"]) if accepts else ()
-    return Store(name, files.text(folder / said["script"]), said.get("load") == "stopped", command)
+    return Store(name, files.text(folder / given["script"]), given.get("load") == "stopped", command)
 
 
 def save(compose: Compose, store: Store, file: IO[bytes]) -> None:
@@ -81,47 +70,19 @@ def save(compose: Compose, store: Store, file: IO[bytes]) -> None:
 
 
 def load(compose: Compose, store: Store, file: IO[bytes]) -> None:
-    """Put what ``file`` holds in place of the store's data. When that fails, what was there is still there."""
+    """Replace the store's data by what ``file`` holds. If that fails, the old data is still there."""
     argv = _alone(store.service, *_shell(store, "load")) if store.load_stopped else _exec(store, "load")
     _checked(store, "load", _run(compose, argv, stdin=file), compose)
 
 
 def version(compose: Compose, store: Store) -> str:
     """Which version the store's data is of; "" where that has none."""
-    return _checked(store, "version", _run(compose, _exec(store, "version")), compose).stdout.strip()
+    return said(compose, store, "version").strip()
 
 
-def data(compose: Compose, store: Store) -> list[Part]:
-    """What there is, part by part."""
-    return parts(_checked(store, "data", _run(compose, _exec(store, "data")), compose).stdout)
-
-
-def parts(said: str) -> list[Part]:
-    """The parts in what a script says; ``UserError`` if that is something else."""
-    try:
-        return [Part(name, int(count), checksum, *map(int, until)) for name, count, checksum, *until in _words(said)]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"what is there cannot be counted: {error}") from None
-
-
-def _words(said: str) -> Iterable[list[str]]:
-    return (line.split() for line in said.splitlines() if line.strip())
-
-
-def differences(before: Sequence[Part], after: Sequence[Part], now: float) -> list[str]:
-    """How the parts of ``after`` differ from those of ``before``, in words; what was to live until ``now`` (seconds
-    since the epoch) may be gone."""
-    there = {part.name: part for part in after}
-    told = []
-    for part in before:
-        found = there.pop(part.name, None)
-        if found is None:
-            told += [] if 0 < part.until <= now * 1000 else [f"{part.name} is gone"]
-        elif found.count != part.count:
-            told.append(f"{part.name} has {found.count:,} where it had {part.count:,}")
-        elif (found.checksum, found.until) != (part.checksum, part.until):
-            told.append(f"{part.name} is another")
-    return [*told, *(f"{name} is new" for name in there)]
+def said(compose: Compose, store: Store, verb: str) -> str:
+    """The answer of a running store's script to this word."""
+    return _checked(store, verb, _run(compose, _exec(store, verb)), compose).stdout
 
 
 def refusal(compose: Compose, store: Store, version: str) -> str:
@@ -160,5 +121,5 @@ def _checked(store: Store, verb: str, done: commands.Done, compose: Compose) -> 
 
 
 def hidden(text: str, compose: Compose) -> str:
-    """What a container said, without secrets."""
+    """Output of a container, without secrets."""
     return masked(secrets.hidden(text, compose.directory, compose.environ), os.environ)

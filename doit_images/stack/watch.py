@@ -1,4 +1,4 @@
-"""Which rules of ``develop.watch`` does an edit meet, and how is the command of ``sync+exec`` run?
+"""Which rules of ``develop.watch`` does an edit match, and how is the command of ``sync+exec`` run?
 
 As Compose has it: patterns are those of an ignore file, relative to the rule's path, and what the ignore file of the
 service's build context hides is not watched either.
@@ -25,7 +25,7 @@ class Hidden:
     patterns: Patterns
 
     def hides(self, path: Path) -> bool:
-        """Is this path, or a folder that it is in, hidden?"""
+        """Whether this path, or a folder that contains it, is hidden."""
         return self.root in path.parents and self.patterns.hides(path.relative_to(self.root).as_posix())
 
 
@@ -50,7 +50,7 @@ def check(services: Mapping[str, Service]) -> None:
 
 
 def covers(rule: Sync, path: Path, hidden: Hidden | None = None) -> bool:
-    """Does an edit of ``path`` call for what this rule does? ``hidden`` is what the service's ignore file hides."""
+    """Whether an edit of ``path`` triggers this rule. ``hidden`` is what the service's ignore file hides."""
     if not inside(rule, path) or (hidden and hidden.hides(path)):
         return False
     if rule.include and not _below(rule.path, rule.include).hides(path):
@@ -59,7 +59,7 @@ def covers(rule: Sync, path: Path, hidden: Hidden | None = None) -> bool:
 
 
 def inside(rule: Sync, path: Path) -> bool:
-    """Is this the path of the rule, or below it?"""
+    """Whether this is the path of the rule, or below it."""
     return path == rule.path or rule.path in path.parents
 
 
@@ -92,7 +92,7 @@ def _below(root: Path, texts: Iterable[str]) -> Hidden:
 
 
 def _relative(text: str, root: Path) -> str:
-    """Compose takes an absolute pattern for one of this machine's paths; most people mean the rule's own folder."""
+    """Compose reads an absolute pattern as a path of this machine. Most people mean the rule's own folder."""
     path = Path(text.removeprefix("!"))
     if root not in path.parents:
         return text

@@ -128,7 +128,7 @@ def test_a_real_comparison_finds_what_was_needed_and_no_more(tmp_path: Path, mon
     from benchmarks import actions, scenarios
     from benchmarks.side_by_side import SideBySide, side_by_side
     from doit_images.core.run import Run
-    from doit_images.stack.standard import declared_both_ways
+    from tasks.standard import declared_both_ways
 
     files = {
         "compose.yml": json.dumps(

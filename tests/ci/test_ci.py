@@ -17,8 +17,12 @@ from xml.etree import ElementTree
 import pytest
 
 from doit_images.ci.build import build_summary, built_since
+from doit_images.core.compose.stack import Compose, Service
 from doit_images.core.history.store import Build
-from tasks.end_to_end import pytest_argv, test_environ, test_summary
+from doit_images.stack.containers import Container
+from doit_images.stack.ephemeral_stack import EphemeralStack
+from doit_images.stack.health import Outcome
+from tasks.end_to_end import pytest_argv, test_environ, test_summary, urls
 from tests import forked
 from tests.conftest import ROOT, docker
 from tests.stack.test_stack import PROJECT, Stack
@@ -136,6 +140,15 @@ def test_how_the_end_to_end_tests_are_run() -> None:
     ]  # fmt: skip
 
 
+def test_where_the_services_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = {8005: "127.0.0.1:20001", 9: "127.0.0.1:2"}
+    container = Container("id", "p-my-auth-1", "my-auth", "x", "sha256:1", "running", ports=ports)
+    services = {"my-auth": Service("my-auth", "x", True, 1, {}, ports=(8005,))}
+    monkeypatch.setattr(Compose, "services", lambda self: services)
+    stack = EphemeralStack(Compose((), "p", {}), Outcome({}, [container], 1.0))
+    assert urls(stack) == {"MY_AUTH_URL": "http://127.0.0.1:20001"}
+
+
 def test_the_summary_of_tests() -> None:
     junit = """<testsuites><testsuite tests="4" failures="1" errors="0" skipped="1" time="2.5">
         <testcase classname="tests.e2e.test_use" name="test_a"/>
@@ -161,10 +174,11 @@ from doit_images.stack.health import Limits
 from doit_images.stack.checkout import project_of
 from doit_images.stack.ephemeral_stack import running
 from doit_images.cli.process import current
+from tasks.end_to_end import urls
 
 commands.stop_on_signals()
 with running(project_of(current()), Terms(current().events, Limits(60, 60), Path(sys.argv[1]))) as one:
-    print(one.compose.project, *one.urls.values(), one.outcome.healthy, flush=True)
+    print(one.compose.project, *urls(one).values(), one.outcome.healthy, flush=True)
     if len(sys.argv) > 2:
         time.sleep(600)
 """

@@ -13,7 +13,6 @@ import pytest
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Compose
 from doit_images.stack import backup, stores
-from doit_images.stack.stores import Part, differences, parts
 from tests.conftest import docker
 from tests.stack.test_stack import Stack
 
@@ -158,21 +157,6 @@ def test_a_manifest_is_not_believed(tmp_path: Path, content: str | None, says: s
         (tmp_path / "archive/manifest.json").write_text(content)
     with pytest.raises(UserError, match=says):
         backup.read(tmp_path / "archive")
-
-
-def test_what_is_there_is_compared_part_by_part() -> None:
-    said = "auth.users 2 -17\n\nkey 1 abc 5000\n"
-    before = parts(said)
-    assert before == [Part("auth.users", 2, "-17"), Part("key", 1, "abc", 5000)]
-    assert differences(before, parts(said), now=1) == []
-    assert differences(before, before[:1], now=5) == [], "its time is over"
-    assert differences(before, before[:1], now=4) == ["key is gone"]
-    assert differences(before, parts("auth.users 1 -17\nkey 1 abd 5000"), now=1) == [
-        "auth.users has 1 where it had 2", "key is another",
-    ]  # fmt: skip
-    assert differences(before, [*before, Part("more", 1, "1")], now=1) == ["more is new"]
-    with pytest.raises(UserError, match="cannot be counted"):
-        parts("psql: error: no such table")
 
 
 @pytest.mark.parametrize(

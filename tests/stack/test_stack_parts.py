@@ -35,7 +35,7 @@ from doit_images.stack import bringup, ephemeral_stack, secrets, watch
 from doit_images.stack.bringup import Terms
 from doit_images.stack.containers import Container, Containers, container_of
 from doit_images.stack.dev import Reaction, edited, mounted, reaction, stats_of
-from doit_images.stack.ephemeral_stack import free_port, urls, variable
+from doit_images.stack.ephemeral_stack import free_port
 from doit_images.stack.health import RESTARTS, STEADY_SECONDS, Health, Limits, Moment, Outcome, Verdict, judge
 from doit_images.stack.status import rows
 from tests.conftest import ROOT
@@ -250,11 +250,11 @@ def test_every_replica_counts() -> None:
 
 def test_the_cause_comes_before_those_that_wait_for_it() -> None:
     verdicts = {"a": Verdict(Health.BLOCKED, ""), "b": Verdict(Health.FAILED, ""), "c": Verdict(Health.WAITING, "")}
-    assert list(Outcome(verdicts, [], [], 1).failed) == ["b"]
+    assert list(Outcome(verdicts, [], 1).failed) == ["b"]
     del verdicts["b"]
-    assert list(Outcome(verdicts, [], [], 1).failed) == ["c"]
-    assert not Outcome(verdicts, [], [], 1).healthy
-    assert Outcome({"a": Verdict(Health.READY, "")}, [], [], 1).healthy
+    assert list(Outcome(verdicts, [], 1).failed) == ["c"]
+    assert not Outcome(verdicts, [], 1).healthy
+    assert Outcome({"a": Verdict(Health.READY, "")}, [], 1).healthy
 
 
 # ---- secrets
@@ -529,13 +529,6 @@ def test_two_trials_never_have_the_same_port(tmp_path: Path, monkeypatch: pytest
         assert len(set(ports)) == 20
 
 
-def test_where_the_services_of_a_trial_are() -> None:
-    outcome = Outcome({}, [container(ports={8005: "127.0.0.1:20001", 9: "127.0.0.1:2"}, service="my-auth")], [], 1.0)
-    services = {"my-auth": Service("my-auth", "x", True, 1, {}, ports=(8005,))}
-    assert urls(services, outcome) == {"MY_AUTH_URL": "http://127.0.0.1:20001"}
-    assert variable("my-auth") == "MY_AUTH"
-
-
 def test_a_port_that_somebody_takes_meanwhile_is_another_one_the_next_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -546,7 +539,7 @@ def test_a_port_that_somebody_takes_meanwhile_is_another_one_the_next_time(
 
     def start(compose: Compose, *_: object) -> Outcome:
         asked.append(compose.environ["WEB_PORT"])
-        return Outcome({"web": verdicts[len(asked) - 1]}, (), (), 0.0)
+        return Outcome({"web": verdicts[len(asked) - 1]}, (), 0.0)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(ephemeral_stack, "projects", lambda _: [])

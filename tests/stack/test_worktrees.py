@@ -20,7 +20,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Compose
 from doit_images.core.engine.client import normalise
 from doit_images.core.run import Run
-from doit_images.stack import beside, seed
+from doit_images.stack import compose_override, seed
 from doit_images.stack.checkout import Choice, Other, decide, is_in_the_way, name_for
 from doit_images.stack.containers import Belongings, Containers, projects
 from doit_images.stack.ephemeral_stack import free_port
@@ -243,16 +243,16 @@ KEYS = {"web 127.0.0.1:8005:80/tcp": 1, "web 3000-3002:3000/tcp": 3}
 
 
 def test_the_ports_of_the_files() -> None:
-    assert beside.wanted_ports(CONFIG) == KEYS
-    assert beside.published(CONFIG) == {8005, 3000, 3001, 3002}
+    assert compose_override.wanted_ports(CONFIG) == KEYS
+    assert compose_override.published(CONFIG) == {8005, 3000, 3001, 3002}
 
 
 PORT_NUMBERS = {"web 127.0.0.1:8005:80/tcp": 28_000, "web 3000-3002:3000/tcp": 28_001}
 
 
 def overridden(*joined: str) -> dict[str, Any]:
-    fixed = beside.names_of_files(CONFIG, ELSEWHERE)
-    return cast(dict[str, Any], yaml.load(beside.override(CONFIG, fixed, PORT_NUMBERS, joined), Tagged))
+    fixed = compose_override.names_of_files(CONFIG, ELSEWHERE)
+    return cast(dict[str, Any], yaml.load(compose_override.override(CONFIG, fixed, PORT_NUMBERS, joined), Tagged))
 
 
 def test_the_override_file() -> None:
@@ -294,12 +294,12 @@ def test_an_external_network_is_joined_when_it_is_asked_for() -> None:
     made = overridden("proxy")
     assert "proxy" not in made["networks"]
     assert made["services"]["web"]["networks"] == {"front": {"aliases": ["web-1"]}}, "the first one's name there"
-    told = beside.shared(CONFIG, Path("/b"), ["proxy"])
+    told = compose_override.shared(CONFIG, Path("/b"), ["proxy"])
     assert "the network proxy is not made here: in it web is one name for all checkouts" in told
 
 
 def test_what_is_still_shared_is_said() -> None:
-    assert beside.shared(CONFIG, Path("/b")) == [
+    assert compose_override.shared(CONFIG, Path("/b")) == [
         "near has the shared memory of the container theirs, which is not this stack's",
         "near is linked to the container theirs, which is not this stack's",
         "seen is in the network of this machine: the ports it listens on cannot be moved",
@@ -315,27 +315,27 @@ def test_what_is_still_shared_is_said() -> None:
 
 def test_each_service_runs_the_image_of_this_checkout() -> None:
     images = {"web": Kept(("x/web", "x/web:more"), "x/web:in-1", "sha256:1")}
-    pinned = yaml.safe_load(beside.pinned(CONFIG, images))
+    pinned = yaml.safe_load(compose_override.pinned(CONFIG, images))
     assert pinned == {"services": {"web": {"image": "x/web:in-1"}, "seen": {"image": "x/web:in-1"}}}
     assert named(images) == dict.fromkeys(map(normalise, ("x/web", "x/web:more", "x/web:in-1")), "sha256:1")
 
 
 def assigned(kept: Mapping[str, int], taken: set[int], busy: set[int] | None = None) -> dict[str, int]:
-    return beside.assigned(KEYS, kept, taken, lambda port: port not in (busy or ()), "shop-b")
+    return compose_override.assigned(KEYS, kept, taken, lambda port: port not in (busy or ()), "shop-b")
 
 
 def test_ports_are_free_and_stay_the_same() -> None:
     given = assigned({}, set())
     numbers = [given["web 127.0.0.1:8005:80/tcp"], *(given["web 3000-3002:3000/tcp"] + step for step in range(3))]
     assert len(set(numbers)) == 4
-    assert set(numbers) <= set(beside.PORTS)
+    assert set(numbers) <= set(compose_override.PORTS)
     assert assigned(given, set()) == given
     key = "web 3000-3002:3000/tcp"
     for moved in (assigned(given, {given[key] + 2}), assigned(given, set(), {given[key] + 1})):
         assert moved[key] != given[key]
         assert moved["web 127.0.0.1:8005:80/tcp"] == given["web 127.0.0.1:8005:80/tcp"]
     with pytest.raises(UserError, match="no port between"):
-        assigned({}, set(beside.PORTS))
+        assigned({}, set(compose_override.PORTS))
 
 
 # ---- on the engine

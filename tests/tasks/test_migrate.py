@@ -18,11 +18,13 @@ import pytest
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Service
-from doit_images.stack import journal, secrets
+from doit_images.stack import secrets
 from doit_images.stack.backup import MANIFEST
 from doit_images.stack.containers import Container, Containers, Event
 from doit_images.stack.ephemeral_stack import free_port
-from doit_images.stack.journal import Before, Journal, Phase, held_tag
+from tasks import journal
+from tasks.compared import Part, differences, parts
+from tasks.journal import Before, Journal, Phase, held_tag
 from tasks.migrate import Change, Found, changes_between, downtime, found
 from tests import forked
 from tests.conftest import ROOT, Lab, docker
@@ -205,7 +207,8 @@ def test_what_the_stores_hold_is_saved_and_compared(standard: Stack) -> None:
 STEPWISE = """
 import os, runpy, signal, sys
 from doit_images.core.engine import client
-from doit_images.stack import backup, bringup, journal
+from doit_images.stack import backup, bringup
+from tasks import journal
 
 where, what = os.environ["AT"].split()
 where, _, phase = where.partition(":")
@@ -544,6 +547,21 @@ def test_what_changes() -> None:
     assert changes_between([container("web", "web:standard", state="exited")], standard, optimized) == []
     with pytest.raises(UserError, match="keeps data in the volume p_data"):
         changes_between(running, standard, {"store": service("store", "store:optimized")})
+
+
+def test_what_is_there_is_compared_part_by_part() -> None:
+    said = "auth.users 2 -17\n\nkey 1 abc 5000\n"
+    before = parts(said)
+    assert before == [Part("auth.users", 2, "-17"), Part("key", 1, "abc", 5000)]
+    assert differences(before, parts(said), now=1) == []
+    assert differences(before, before[:1], now=5) == [], "its time is over"
+    assert differences(before, before[:1], now=4) == ["key is gone"]
+    assert differences(before, parts("auth.users 1 -17\nkey 1 abd 5000"), now=1) == [
+        "auth.users has 1 where it had 2", "key is another",
+    ]  # fmt: skip
+    assert differences(before, [*before, Part("more", 1, "1")], now=1) == ["more is new"]
+    with pytest.raises(UserError, match="cannot be counted"):
+        parts("psql: error: no such table")
 
 
 def test_downtime_is_read_from_what_happened() -> None:

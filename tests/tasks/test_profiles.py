@@ -19,6 +19,7 @@ from doit_images.core.run import Run
 from doit_images.stack import bringup, ephemeral_stack
 from doit_images.stack.checkout import project_of
 from doit_images.stack.ephemeral_stack import EphemeralStack
+from tasks.end_to_end import urls
 from tests.conftest import ROOT, docker
 from tests.model_server import tiny_gguf
 
@@ -73,7 +74,8 @@ def stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ep
 @pytest.fixture(scope="module")
 def used(stack: EphemeralStack) -> dict[str, Any]:
     """What was answered to somebody who followed "Try it" of docs/services.md."""
-    auth, memory = stack.urls["AUTH_URL"], stack.urls["MEMORY_URL"]
+    at = urls(stack)
+    auth, memory = at["AUTH_URL"], at["MEMORY_URL"]
     alice = {"username": "alice", "password": "correct horse battery"}
     with httpx.Client(trust_env=False, timeout=None) as http:
         http.post(f"{auth}/users", json=alice).raise_for_status()
@@ -86,7 +88,7 @@ def used(stack: EphemeralStack) -> dict[str, Any]:
 
 def ask(stack: EphemeralStack, key: dict[str, str]) -> dict[str, Any]:
     """Let the model answer twice, and fail once."""
-    with httpx.Client(base_url=stack.urls["ORCHESTRATOR_URL"], headers=key, trust_env=False, timeout=None) as http:
+    with httpx.Client(base_url=urls(stack)["ORCHESTRATOR_URL"], headers=key, trust_env=False, timeout=None) as http:
         asked = {"prompt": "Which color do I like best?", "model": "tiny"}
         task = http.post("/tasks", json=asked).raise_for_status().json()
         chat = {"model": "tiny", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
@@ -119,7 +121,7 @@ def test_a_model_on_processors_answers(stack: EphemeralStack, used: dict[str, An
 @pytest.mark.stack
 @pytest.mark.all
 def test_every_query_of_the_dashboard_answers(stack: EphemeralStack, used: dict[str, Any]) -> None:
-    with httpx.Client(base_url=stack.urls["PROMETHEUS_URL"], trust_env=False, timeout=None) as http:
+    with httpx.Client(base_url=urls(stack)["PROMETHEUS_URL"], trust_env=False, timeout=None) as http:
 
         def answer(query: str) -> list[float]:
             told = http.get("/api/v1/query", params={"query": query.replace("$__rate_interval", "1m")}).json()

@@ -138,14 +138,13 @@ def test_an_archive_is_read_layer_by_layer_whatever_their_order() -> None:
     }
 
 
-def test_the_table_tells_what_is_smaller_shared_and_missing() -> None:
+def test_the_table_tells_what_is_smaller_shared_and_missing(capsys: pytest.CaptureFixture[str]) -> None:
     standard = {"app": image("app:standard", ("s", 1000))}
     content = sizes.Content((File("bin/big", 4, 1),), (Finding("Perl", 3, 2, "remove it"),))
     contents = {one.id: content for one in (BASE, APP, standard["app"])}
     told = sizes_view.as_data(
         {"app": ("app:standard", "app"), "base": ("", "base"), "lost": ("", "lost:1")},
-        standard,
-        {"app": APP, "base": BASE},
+        [standard, {"app": APP, "base": BASE}],
         contents,
     )
     app, base, lost = told["images"]
@@ -154,16 +153,18 @@ def test_the_table_tells_what_is_smaller_shared_and_missing() -> None:
     assert [layer["shared_with"] for layer in app["optimized"]["layers"]] == [["base"], ["base"], []]
     assert base["smaller"] is None
     assert lost["optimized"] == {"ref": "lost:1", "missing": True}
-    lines = sizes_view.text(told).splitlines()
+    sizes_view.print_text(told)
+    lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["app", "1kB", "115B", "88.5%", "5B", "3", "base"]
     assert any("could be removed: Perl, 2 files (remove it)" in line for line in lines)
     assert lines[-1] == "not in the engine: lost:1"
 
 
-def test_two_settings_are_called_by_what_they_are() -> None:
+def test_two_settings_are_called_by_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     content = {BASE.id: sizes.Content((), ()), APP.id: sizes.Content((), ())}
-    told = sizes_view.as_data({"a": ("a", "a:in-1")}, {"a": BASE}, {"a": APP}, content, ("as they are", "SIZE=small"))
-    lines = sizes_view.text(told).splitlines()
+    told = sizes_view.as_data({"a": ("a", "a:in-1")}, [{"a": BASE}, {"a": APP}], content, ("as they are", "SIZE=small"))
+    sizes_view.print_text(told)
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0].split("  ")[0] == "image"
     assert all(way in lines[0] for way in ("as they are", "SIZE=small"))
     assert lines[1].split()[1:3] == ["110B", "115B"]

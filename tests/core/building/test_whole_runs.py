@@ -214,7 +214,7 @@ def test_the_stack_comes_up_is_shown_and_goes(shop: Shop) -> None:
     again = lab.doit("up_optimized")
     assert again.returncode == 0, again.stderr
     down = lab.doit("down_optimized")
-    assert "removed 2 containers" in down.stderr
+    assert "removed shop: 2 containers" in down.stderr
     assert not engine.services
     assert "nothing of shop is up" in lab.doit("down_optimized").stderr
 

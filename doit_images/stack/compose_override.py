@@ -1,4 +1,4 @@
-"""What must be another in a stack, so that it runs beside that of another checkout?
+"""Which Compose override lets a stack run beside that of another checkout?
 
 Compose keeps apart by the project's name what the files give no name of its own. The rest is moved by an override
 file, which is made from Compose's own answer: published ports, names of containers, networks and volumes, and what
@@ -33,13 +33,8 @@ _MACHINES_OWN = ("/dev", "/proc", "/sys", "/run", "/var/run", "/tmp/.X11-unix") 
 def wanted_ports(config: Mapping[str, Any]) -> dict[str, int]:
     """Every port that is published under a number of the files' choice, by what tells it from the others, with how many
     ports in a row it is."""
-    services = config.get("services") or {}
-    return {
-        _key(name, port): count
-        for name, service in services.items()
-        for port in service.get("ports") or ()
-        if (count := _count(port))
-    }
+    ports = [(name, port) for name, service in _all(config, "services") for port in service.get("ports") or ()]
+    return {_key(name, port): count for name, port in ports if (count := _count(port))}
 
 
 def published(config: Mapping[str, Any]) -> set[int]:

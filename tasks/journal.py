@@ -17,12 +17,13 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from doit_images.core.base import files
+from doit_images.core.base import commands, files, lock
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import repository
 from doit_images.core.engine.client import normalise
+from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.run import Run
-from doit_images.stack.containers import Containers
+from doit_images.stack.containers import Containers, composed
 
 _TAG = "before-migration"
 
@@ -126,18 +127,27 @@ def hold(run: Run, journal: Journal) -> None:
 
 
 def close(run: Run, journal: Journal) -> None:
-    """The migration is over: nothing holds what ran before any more, but what runs now from its tag."""
+    """The migration is over: nothing holds what ran before any more, but what runs now from its tag, and networks go
+    that no container is in, running or not."""
     used = {normalise(container.image) for container in Containers(run.project.name).look()}
     snapshot = run.engine.snapshot()
     for tag in {held_tag(before.image) for before in journal.before.values()}:
         if snapshot.get(tag) and normalise(tag) not in used:
             run.engine.untag(tag)
+    belonging = Containers(run.project.name).belongings().networks
+    joined = {name for container in composed() for name in container.resources}
+    if idle := [name for name in belonging if name not in joined]:
+        commands.run(["docker", "network", "rm", *idle], env=leading_to(run.engine.address))
     path_of(run).unlink(missing_ok=True)
 
 
-def close_left(run: Run, why: str) -> None:
-    """End a migration that was left half-way, because of ``why``: what it would go back to is not wanted any more."""
-    path = path_of(run)
-    if path.exists() and (journal := read(path)):
-        close(run, journal)
-        print(f"a migration was left while {journal.phase}; {why}, so it is over", file=sys.stderr)
+def end_left(run: Run, after: str) -> None:
+    """End a migration that was left half-way, ``after`` the task ``up`` or ``down`` has done its work: what it would go
+    back to is not wanted any more. Whoever changes this stack at this moment decides for itself."""
+    why = {"up": "this stack is healthy", "down": "its containers are gone"}[after]
+    with lock.try_exclusive(lock.of_engine(run.engine.address, "stack", run.project.name)) as ours:
+        if not ours or not (journal := read(path_of(run))):
+            return
+        if after == "up" or not Containers(run.project.name).look():
+            close(run, journal)
+            print(f"a migration was left while {journal.phase}; {why}, so it is over", file=sys.stderr)

@@ -1,12 +1,15 @@
-"""Which images are declared in the standard way too, beside the optimized one?"""
+"""Which images are declared in the standard way too, beside the optimized one, and how do their sizes differ?"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.compose.stack import Compose
 from doit_images.core.run import Run
+from doit_images.ui import sizes_view
 
 STANDARD = "docker-compose.yml"
 
@@ -30,3 +33,11 @@ def declared_both_ways(run: Run) -> dict[str, tuple[str, str]]:
     return {
         name: (standard[name].image, image.ref) for name, image in images if name in standard and standard[name].builds
     }
+
+
+def image_sizes(run: Run, names: Sequence[str], as_json: bool, setting: str) -> None:
+    """The action of ``image_sizes``: beside the standard images, where these are declared."""
+    standard: dict[str, str] = {}
+    with contextlib.suppress(UserError):
+        standard = {name: refs[0] for name, refs in declared_both_ways(run).items()}
+    sizes_view.show_beside(standard, run, names, as_json, setting)
