@@ -25,6 +25,7 @@ PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 _DIRECTORY = "com.docker.compose.project.working_dir"
 ONE_OFF = "com.docker.compose.oneoff"
 _TRIES, _PAUSE = 20, 0.25
+_GOING = (403, 404, 409)  # it is gone already, just going, or still used by what is going: it is looked at again
 # What Compose calls a new container until the one that it replaces is gone.
 _REPLACING = re.compile(r"^[0-9a-f]{12}_")
 
@@ -153,7 +154,7 @@ class Containers:
         for container in there:
             name = _REPLACING.sub("", container.name)
             if name != container.name and name not in names:
-                with _going():
+                with _answering(*_GOING):
                     _api().rename(container.id, name)
 
     def belongings(self) -> Belongings:
@@ -173,7 +174,7 @@ class Containers:
             removals += [(_api().remove_network, name) for name in there.networks]
             removals += [(_api().remove_volume, name) for name in there.volumes]
             for remove, name in removals:
-                with _going():
+                with _answering(*_GOING):
                     remove(name)
             there = self.belongings()
             if not there:
@@ -279,27 +280,18 @@ def _api() -> Any:
 
 
 @contextlib.contextmanager
-def _going() -> Iterator[None]:
-    """For a removal: ignores that something is gone, is being removed, or is still in use. The caller looks again."""
-    import docker.errors
-
-    try:
-        yield
-    except docker.errors.APIError as error:
-        if error.status_code not in (403, 404, 409):
-            raise UserError(f"the Docker engine refuses: {error.explanation or error}") from None
-
-
-@contextlib.contextmanager
-def _answering() -> Iterator[None]:
+def _answering(*expected: int) -> Iterator[None]:
+    """The engine's errors as ``UserError``, but ``NotFound`` as it is; none for the statuses that are ``expected``."""
     import docker.errors
     import requests
 
     try:
         yield
-    except docker.errors.NotFound:
-        raise
     except docker.errors.APIError as error:
+        if error.status_code in expected:
+            return
+        if isinstance(error, docker.errors.NotFound):
+            raise
         raise UserError(f"the Docker engine refuses: {error.explanation or error}") from None
     except (docker.errors.DockerException, requests.RequestException) as error:
         raise UserError(f"no Docker engine answers: {error}", remedy="start it, or let ./doitw do so") from None

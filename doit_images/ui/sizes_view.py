@@ -39,7 +39,8 @@ def show_beside(standard: Mapping[str, str], run: Run, names: Sequence[str], as_
         raise UserError("none of these images is in the engine", remedy="doit build")
     contents = contents_of(shown, run.folder / "sizes.json", run.environ, run.events.say)
     pairs = {name: (first.get(name, ""), second.get(name, "")) for name in wanted}
-    report = as_data(pairs, measured, contents, ("as they are", setting) if setting else WAYS)
+    ways = ("as they are", setting) if setting else WAYS if standard else ("", "size")
+    report = as_data(pairs, measured, contents, ways)
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
@@ -99,7 +100,9 @@ def print_text(report: Mapping[str, Any]) -> None:
     """Print the same for people."""
     from doit_images.core.base.output import Output, table
 
-    drawn = table("image", numbers=(*report["ways"], "smaller", "only its own", "layers"))
+    compared = [way for way in WAYS if any(image[way]["ref"] for image in report["images"])]
+    headings = [heading for way, heading in zip(WAYS, report["ways"], strict=True) if way in compared]
+    drawn = table("image", numbers=(*headings, "smaller", "only its own", "layers"))
     drawn.add_column("shared with")
     for image in report["images"]:
         after = image[WAYS[1]]
@@ -107,7 +110,7 @@ def print_text(report: Mapping[str, Any]) -> None:
         shared = {name for layer in layers if layer["bytes"] for name in layer["shared_with"]}
         own = size_text(after["unique_bytes"]) if layers else ""
         smaller = "" if image["smaller"] is None else f"{image['smaller']:.1%}"
-        sizes = (_size(image[way]) for way in WAYS)
+        sizes = (_size(image[way]) for way in compared)
         drawn.add_row(image["name"], *sizes, smaller, own, str(len(layers) or ""), ", ".join(sorted(shared)))
     both = [image for image in report["images"] if image["smaller"] is not None]
     if len(both) > 1:
@@ -115,7 +118,7 @@ def print_text(report: Mapping[str, Any]) -> None:
         drawn.add_row(
             f"these {len(both)}, one by one", size_text(before), size_text(after), f"{1 - after / before:.1%}"
         )
-    disk = [report[f"{way}_together"] for way in WAYS]
+    disk = [report[f"{way}_together"] for way in compared]
     drawn.add_row("on one disk", *(size_text(size) if size else "" for size in disk))
     console = Output()
     console.print(drawn)

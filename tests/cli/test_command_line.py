@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doit import cmd_help, cmd_run, cmdparse, doit_cmd
+from doit import cmd_base, cmd_help, cmd_run, cmdparse, doit_cmd
+from doit import control as doit_control
 from doit.exceptions import InvalidCommand
 from doit.task import dict_to_task
 
@@ -122,11 +123,15 @@ def test_the_help_of_all_has_the_daily_tasks_first(control: Callable[[str], comm
 
 def test_doit_still_has_what_ours_stands_in_for() -> None:
     """``cmd_run`` takes its control by name alone, doit prints its objects at a wrong option, and ``--help`` asks its
-    own class: when one of these is no more, so much of ``cli.command_line`` or ``cli.main`` is needless."""
+    own class: when one of these is no more, so much of ``cli.command_line`` or ``cli.main`` is needless. So is
+    ``cli.doit_order`` when nodes wait in order, and ``cli.doit_memory.install`` when a backend can be chosen."""
     assert "TaskControl(" in inspect.getsource(cmd_run.Run._execute)
     assert "parsing options: " in inspect.getsource(cmdparse.CmdParse.parse_only)
     assert 'all_args[0] == "--help"' in inspect.getsource(doit_cmd.DoitMain.run)
     assert list(inspect.signature(cmd_help.Help.print_usage).parameters) == ["self", "cmds"]
+    assert "self.waiting_me = set()" in inspect.getsource(doit_control.ExecNode.__init__)
+    assert " ExecNode(" in inspect.getsource(doit_control.TaskDispatcher)
+    assert " Dependency(" in inspect.getsource(cmd_base.DoitCmdBase)
 
 
 @pytest.fixture

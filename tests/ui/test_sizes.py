@@ -170,6 +170,15 @@ def test_two_settings_are_called_by_what_they_are(capsys: pytest.CaptureFixture[
     assert lines[1].split()[1:3] == ["110B", "115B"]
 
 
+def test_images_without_others_to_compare_with_have_one_size(capsys: pytest.CaptureFixture[str]) -> None:
+    content = {BASE.id: sizes.Content((), ())}
+    sizes_view.print_text(sizes_view.as_data({"base": ("", "base")}, [{}, {"base": BASE}], content, ("", "size")))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["image", "size"]
+    assert lines[1].split() == ["base", "110B", "110B", "2"]
+    assert lines[2].split() == ["on", "one", "disk", "110B"]
+
+
 @pytest.mark.engine
 def test_a_real_image_layer_by_layer(tmp_path: Path) -> None:
     ref = f"bm-test-sizes-{os.getpid()}"
