@@ -52,7 +52,7 @@ def _plan(
     else:
         from doit_images.ui import plan_view
 
-        plan_view.show(run, images, as_json, inputs, as_bake)
+        plan_view.show(run, images, as_json=as_json, inputs=inputs, as_bake=as_bake)
 
 
 def task_history() -> Task:

@@ -43,7 +43,7 @@ def read(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
-        raise UserError("this is no text in UTF-8", where=str(path), remedy="see docs/your-project.md") from None
+        raise UserError("this file is not UTF-8 text", where=str(path), remedy="see docs/your-project.md") from None
 
 
 def cut(path: Path, without: Callable[[str], str]) -> Iterable[Change]:

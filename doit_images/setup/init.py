@@ -37,7 +37,7 @@ def init(folder: Path, wrapper: bool, prefix: str | None, dry_run: bool) -> None
     writes nothing. Raises ``UserError``."""
     _need_compose_file(folder)
     if prefix and not re.fullmatch(r"[a-z_][a-z0-9_]*", prefix):
-        raise UserError(f"{prefix!r} is no prefix of names", remedy="lower-case letters, digits and _, such as docker_")
+        raise UserError(f"{prefix!r} is not a valid prefix", remedy="lower-case letters, digits and _, such as docker_")
     changes = list(planned(folder, wrapper, prefix))
     print(told(changes, folder) or "everything is there already: nothing to write")
     if dry_run:
@@ -134,7 +134,7 @@ def _requirement(folder: Path) -> Iterator[Change]:
         if path.name == "pyproject.toml":
             after = lines.grouped(text, _wanted(">="))
             if after == text:
-                raise UserError("the group dev is written in a way that is not known here", where=str(path),
+                raise UserError("the group dev has an unsupported form", where=str(path),
                                 remedy=f"add {_wanted('>=')} to it, and run this again")  # fmt: skip
         else:
             after = lines.required(text, _wanted("=="))
@@ -184,7 +184,7 @@ def _wrapper(folder: Path) -> Iterator[Change]:
     path, needs = folder / WRAPPER, folder / WRAPPER_NEEDS
     before = read(path)
     if before is not None and not is_wrapper(before):
-        raise UserError(f"there is a {WRAPPER} already, which is another", where=str(path))
+        raise UserError(f"there is another {WRAPPER} already", where=str(path))
     text = resources.files("doit_images.setup").joinpath(WRAPPER).read_text()
     for word, other in (("requirements.txt", WRAPPER_NEEDS), (".venv", ".doit-images/venv"), (" --require-hashes", ""),
                         ("build_optimized", "build")):  # fmt: skip

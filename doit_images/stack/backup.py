@@ -68,9 +68,7 @@ def backup(run: Run, to: str) -> None:
 
 def _stores(compose: Compose) -> list[Store]:
     if not (found := stores.declared(compose)):
-        raise UserError(
-            "no service says how its data is saved", where=str(compose.files[0]), remedy=f"declare {stores.DECLARED}"
-        )
+        raise UserError(f"no service declares in {stores.DECLARED} how to save its data", where=str(compose.files[0]))
     return found
 
 
@@ -121,13 +119,13 @@ def read(folder: Path) -> Archive:
         saved = {name: Saved(**{key: each[key] for key in known}) for name, each in content["stores"].items()}
         archive = Archive(folder, str(content["project"]), str(content["made"]), saved)
     except FileNotFoundError:
-        raise UserError("this is no archive that doit backup made", where=str(folder)) from None
+        raise UserError("this folder is not an archive of doit backup", where=str(folder)) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"this archive is damaged: {error}", where=str(folder / MANIFEST)) from None
     for each in saved.values():
         path = folder / each.file
         if path.parent != folder or not path.is_file() or _digest(path) != each.sha256:
-            raise UserError("this archive is damaged: a file is not as it was saved", where=str(path))
+            raise UserError("this archive is damaged: a file has the wrong checksum", where=str(path))
     return archive
 
 
@@ -139,7 +137,7 @@ def restore(run: Run, words: Sequence[str], yes: bool) -> None:
     archive, compose = read(Path(words[0])), checkout.settled(run)
     known = {store.service: store for store in _stores(compose)}
     if odd := sorted(archive.stores.keys() - known.keys()):
-        raise UserError(f"{odd[0]} is in this archive and no store of this project", where=str(archive.folder))
+        raise UserError(f"this archive holds {odd[0]}, which is not a store of this project", where=str(archive.folder))
     which = [known[name] for name in archive.stores]
     for store in which:
         if why := stores.refusal(compose, store, archive.stores[store.service].version):

@@ -173,8 +173,10 @@ class _Work(threading.Thread):
             mismatched = images.wrong(engine, containers, self._services, self._built)
             if not mismatched:
                 return True
-        names = ", ".join(f"{container.name} from another {container.image}" for container in mismatched)
-        raise UserError(f"Compose made {names} than was built here", remedy="who else gives images this name?")
+        names = ", ".join(f"{container.name} ({container.image})" for container in mismatched)
+        raise UserError(
+            f"Compose used other images than were built here: {names}", remedy="find out who else tags them"
+        )
 
     def _run(self, argv: Sequence[str]) -> int:
         # Compose that is killed while it replaces a container leaves two of them, and one by a name of the moment.

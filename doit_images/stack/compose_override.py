@@ -131,22 +131,22 @@ def shared(config: Mapping[str, Any], root: Path, joined: Collection[str] = ()) 
             sentences.append(f"the network {called} is not made here: in it {users} is one name for all checkouts")
         elif network.get("external"):
             sentences.append(
-                f"the network {called} is not this stack's: here it is one without whoever else is in that"
-                f" (STACK_NETWORKS={called} joins it, where {users} is one name for all checkouts)"
+                f"the network {called} belongs to others: here it is a separate network without their services"
+                f" (STACK_NETWORKS={called} joins it; there {users} is one name for all checkouts)"
             )
         elif _fixed(network):
-            sentences.append(f"the network {name} has other addresses here than {_fixed(network)}")
+            sentences.append(f"the network {name} has other addresses here than its fixed {_fixed(network)}")
     for name, volume in _all(config, "volumes"):
         if volume.get("external"):
-            sentences.append(f"the volume {volume.get('name') or name} is not this stack's: it has an empty one")
+            sentences.append(f"the volume {volume.get('name') or name} belongs to others: here it is new and empty")
         elif device := _device(volume):
-            sentences.append(f"the volume {name} is {device} in every checkout")
+            sentences.append(f"the volume {name} is {device} in all checkouts")
     return sentences
 
 
 def _shares(name: str, service: Mapping[str, Any], owners: Mapping[str, str], root: Path) -> Iterator[str]:
     if service.get("network_mode") == "host":
-        yield f"{name} is in the network of this machine: the ports it listens on cannot be moved"
+        yield f"{name} is in the network of this machine: the ports that it listens on cannot be moved"
     for key, what in _SPACES.items():
         container = _container(service.get(key))
         if container and container not in owners:
@@ -154,9 +154,9 @@ def _shares(name: str, service: Mapping[str, Any], owners: Mapping[str, str], ro
     for link in service.get("external_links") or ():
         yield f"{name} is linked to the container {link.partition(':')[0]}, which is not this stack's"
     if any(mount.get("source") in _SOCKETS for mount in service.get("volumes") or ()):
-        yield f"{name} has the engine's socket: what it sees there are the containers of all checkouts"
+        yield f"{name} has the engine's socket: it sees the containers of all checkouts"
     for path in _written(service, root):
-        yield f"{name} writes to {path} as in every checkout: it lies outside of this one"
+        yield f"{name} writes to {path}, which lies outside of this checkout and is the same for all"
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ def _react(stack: _Stack, what: Reaction, seen: _Seen, edited_again: Callable[[]
             f"building what {', '.join(images)} needs" * bool(images),
         )
         if images and doit(["run", *(stack.run.parts.names(f"build:{name}") for name in images)]):
-            raise UserError("not built; the stack runs on as it is")
+            raise UserError("the build failed; the stack keeps running as it is")
         with stack.logs.paused():
             start(stack.run, stack.compose, "dev", enough=edited_again)
         _say(f"done in {time.monotonic() - began:.1f} s")

@@ -69,7 +69,7 @@ def running(
     own = compose_for(compose)
     with contextlib.ExitStack() as stack:
         if not stack.enter_context(lock.try_exclusive(_run_lock(own.project))):
-            raise UserError(f"another run is called {own.project}", remedy="run it again")
+            raise UserError(f"another run uses the name {own.project}", remedy="run it again")
         forget = functools.partial(_forget, own.project)
         # Also when a signal ends the process while another thread is in the block, or while this one forgets.
         atexit.register(forget)

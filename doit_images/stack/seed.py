@@ -54,7 +54,7 @@ def _chosen(run: Run, compose: Compose, other: str) -> Choice:
         if choice.name == other or os.path.realpath(choice.directory) == place:
             return choice
     names = ", ".join(f"{choice.name} ({choice.directory})" for choice in known) or "none"
-    raise UserError(f"no other checkout has a stack called {other!r}, or lies there", remedy=f"there is {names}")
+    raise UserError(f"no other checkout has the stack or the folder {other!r}", remedy=f"there is {names}")
 
 
 def _pairs(run: Run, compose: Compose, choice: Choice) -> list[tuple[str, str, str]]:
@@ -85,6 +85,6 @@ def _same_passwords(directory: Path, choice: Choice) -> None:
 
     if wanted and of(directory) != of(other):
         raise UserError(
-            f"the data can only be read with the passwords of {other / secrets.ENV}, which are others than here",
+            f"the data can only be read with the passwords of {other / secrets.ENV}, which differ from those here",
             remedy=f"cp {other / secrets.ENV} {directory / secrets.ENV}",
         )

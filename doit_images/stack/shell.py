@@ -27,7 +27,7 @@ def shell(run: Run, words: Sequence[str], root: bool, image: str) -> None:
     """Open a shell, or run the command behind the service's name, with the tools of ``image`` ("": the base image's).
     ``UserError`` when the service is not there, and for a command that fails."""
     if not words:
-        raise UserError("which service?", remedy="doit shell SERVICE [COMMAND …]")
+        raise UserError("shell needs the name of a service", remedy="doit shell SERVICE [COMMAND …]")
     service, *command = words
     container = _running(run, service)
     user = "0:0" if root else _user(container)

@@ -25,7 +25,7 @@ def make_env(run: Run) -> None:
         volumes = Containers(checkout.of(run).name).belongings().volumes
         if volumes:
             raise UserError(
-                f"it is gone, and the data in {', '.join(volumes)} can only be read with its passwords",
+                f"this file is missing, and the data in {', '.join(volumes)} can only be read with its passwords",
                 where=str(folder / secrets.ENV),
                 remedy="bring it back, or remove the data: doit down --volumes",
             )

@@ -46,7 +46,7 @@ def check(services: Mapping[str, Service]) -> None:
         for rule in service.watch:
             if rule.action == "sync+exec" and rule.command is None:
                 where = f"develop.watch of {name}"
-                raise UserError("sync+exec has no command", where=where, remedy="say it as exec.command")
+                raise UserError("sync+exec has no command", where=where, remedy="add exec.command")
 
 
 def covers(rule: Sync, path: Path, hidden: Hidden | None = None) -> bool:

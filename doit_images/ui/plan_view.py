@@ -54,7 +54,7 @@ class Plan(NamedTuple):
         return forecast.wall_seconds(needs, {name: value or 0.0 for name, value in seconds.items()}, self.workers)
 
 
-def show(run: Run, images: Sequence[str], as_json: bool, inputs: bool, as_bake: bool) -> None:
+def show(run: Run, images: Sequence[str], *, as_json: bool, inputs: bool, as_bake: bool) -> None:
     """Print the plan of ``images`` and what they need (all, when none is named) to standard output. Raises
     ``UserError`` if an image is broken, once the plan is printed."""
     decisions = chosen(run.decisions(), map(run.project.image, images))

@@ -127,9 +127,9 @@ def _times(run: Run) -> Finding:
     records = map(str, run.common.glob("*/images/*.json"))
     ahead = sorted(path for path in (*paths, *records) if _written(path) > now + _AHEAD)
     if not ahead:
-        return Finding("clock", Verdict.OK, f"{datetime.fromtimestamp(now):%Y-%m-%d %H:%M}, no file is of the future")
+        return Finding("clock", Verdict.OK, f"{datetime.fromtimestamp(now):%Y-%m-%d %H:%M}, no file is from the future")
     shown = ", ".join(clean(path) for path in ahead[:_SHOWN]) + (", …" if len(ahead) > _SHOWN else "")
-    wrong = f"files that are of the future are read again by each run ({len(ahead)}): {shown}"
+    wrong = f"files from the future are read again by each run ({len(ahead)}): {shown}"
     return Finding("clock", Verdict.WARN, wrong, "set the clock right, then touch them")
 
 

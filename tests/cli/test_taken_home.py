@@ -288,7 +288,7 @@ def test_a_folder_without_a_compose_file_is_told_where_there_is_one(tmp_path: Pa
 
 def test_a_prefix_is_one_of_names(tmp_path: Path) -> None:
     texts(tmp_path, {})
-    with pytest.raises(UserError, match=r"'x-' is no prefix of names \(lower-case letters"):
+    with pytest.raises(UserError, match=r"'x-' is not a valid prefix \(lower-case letters"):
         init.init(tmp_path, False, "x-", True)
 
 
@@ -297,7 +297,7 @@ def test_a_prefix_is_one_of_names(tmp_path: Path) -> None:
 
 def test_another_doitw_is_left(tmp_path: Path) -> None:
     texts(tmp_path, {"doitw": "#!/bin/sh\necho mine\n"})
-    with pytest.raises(UserError, match="there is a doitw already, which is another"):
+    with pytest.raises(UserError, match="there is another doitw already"):
         list(init.planned(tmp_path, True, None))
 
 

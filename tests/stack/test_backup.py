@@ -116,7 +116,7 @@ def test_an_archive_that_cannot_be_used_changes_nothing(stack: Stack, tmp_path: 
     assert "it is of 3; nothing was changed" in refused.stderr
     (folder / "db.data").write_text("damaged\n")
     damaged = stack.doit("restore", str(folder), "--yes")
-    assert f"{folder}/db.data: this archive is damaged: a file is not as it was saved" in damaged.stderr
+    assert f"{folder}/db.data: this archive is damaged: a file has the wrong checksum" in damaged.stderr
     assert damaged.returncode == refused.returncode == 1
     assert "Traceback" not in damaged.stderr + refused.stderr
     assert held(stack) == ["today of db", "today of cache"]
@@ -140,14 +140,14 @@ def test_an_archive_that_cannot_be_used_changes_nothing(stack: Stack, tmp_path: 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "this is no archive that doit backup made"),
+        (None, "this folder is not an archive of doit backup"),
         ("{", "this archive is damaged"),
         ("[]", "this archive is damaged"),
         ('{"format": 2}', "made by a later version"),
         ('{"format": 1, "project": "p", "made": "t", "stores": {"a": {"file": "../x"}}}', "this archive is damaged"),
         ('{"format": 1, "project": "p", "made": "t", "stores": {"a": {"file": "../x", "bytes": 0, "version": "",'
          ' "parts": [], "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}}}',
-         "this archive is damaged: a file is not as it was saved"),
+         "this archive is damaged: a file has the wrong checksum"),
     ],
 )  # fmt: skip
 def test_a_manifest_is_not_believed(tmp_path: Path, content: str | None, says: str) -> None:

@@ -169,6 +169,6 @@ def test_a_name_that_is_moved_between_build_and_start(
     assert {inside for _, inside in first.running().values()} == {first.expected()}
     times[0] = 100
     first.compose("down", "--timeout", "0")
-    with pytest.raises(UserError, match=r"^Compose made .*twin-1 from another .* than was built here"):
+    with pytest.raises(UserError, match=r"^Compose used other images than were built here: .*twin-1"):
         start(first, right, tmp_path)
     assert first.running() == {}, "nothing of the other's was started"

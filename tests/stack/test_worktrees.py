@@ -302,14 +302,14 @@ def test_what_is_still_shared_is_said() -> None:
     assert compose_override.shared(CONFIG, Path("/b")) == [
         "near has the shared memory of the container theirs, which is not this stack's",
         "near is linked to the container theirs, which is not this stack's",
-        "seen is in the network of this machine: the ports it listens on cannot be moved",
-        "web has the engine's socket: what it sees there are the containers of all checkouts",
-        "web writes to /srv/files as in every checkout: it lies outside of this one",
-        "the network front has other addresses here than 10.9.0.0/24",
-        "the network proxy is not this stack's: here it is one without whoever else is in that"
-        " (STACK_NETWORKS=proxy joins it, where web is one name for all checkouts)",
-        "the volume disk is /srv/disk in every checkout",
-        "the volume theirs is not this stack's: it has an empty one",
+        "seen is in the network of this machine: the ports that it listens on cannot be moved",
+        "web has the engine's socket: it sees the containers of all checkouts",
+        "web writes to /srv/files, which lies outside of this checkout and is the same for all",
+        "the network front has other addresses here than its fixed 10.9.0.0/24",
+        "the network proxy belongs to others: here it is a separate network without their services"
+        " (STACK_NETWORKS=proxy joins it; there web is one name for all checkouts)",
+        "the volume disk is /srv/disk in all checkouts",
+        "the volume theirs belongs to others: here it is new and empty",
     ]
 
 
@@ -549,7 +549,7 @@ def test_what_files_fix_is_apart(awkward: list[Tree]) -> None:
     for tree in awkward:
         done = tree.doit("up_optimized")
         assert done.returncode == 0, done.stderr
-    assert f"the network {first.prefix}-theirs is not this stack's" in done.stderr
+    assert f"the network {first.prefix}-theirs belongs to others" in done.stderr
     ask = "wget -q -O - http://127.0.0.1/index.html"
     own = [tree.inside("hostname") for tree in awkward]
     assert len(set(own)) == 2
@@ -609,7 +609,7 @@ def begins_with_anothers_data(tree: Tree, other: Tree) -> None:
     other.inside("echo kept > /data/a; chmod 640 /data/a; chown 7:8 /data/a")
     done = tree.doit("up_optimized", "--seed-from", "nowhere")
     assert done.returncode == 1
-    assert "no other checkout has a stack called 'nowhere', or lies there (there is " in done.stderr
+    assert "no other checkout has the stack or the folder 'nowhere' (there is " in done.stderr
     done = tree.doit("up_optimized", "--seed-from", str(other.folder))
     assert done.returncode == 0, done.stderr
     assert tree.inside("cat /data/a; stat -c '%a %u %g' /data/a").split() == ["kept", "640", "7", "8"]
