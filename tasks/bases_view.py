@@ -6,13 +6,12 @@ import json
 from datetime import date
 from typing import Any
 
-from doit_images.ci.updating import debian
-from doit_images.ci.updating.debian import Pending
 from doit_images.core.base.errors import UserError
 from doit_images.core.run import Run
-from tasks import ROOT
+from tasks import ROOT, debian_packages
 from tasks.bases import declared
 from tasks.bases.debian import DATE, date_of
+from tasks.debian_packages import Pending
 
 _DAY = 86400.0
 _REMEDY = "doit rebuild_base"
@@ -45,8 +44,8 @@ def _pending(run: Run) -> dict[str, list[Pending]]:
     images = {"base": base} | {
         name: image for name, each in run.project.images.items() if (image := snapshot.get(each.ref))
     }
-    lists = {name: packages for name, image in images.items() if (packages := debian.list_of(image.id))}
-    return debian.pending(base.id, lists)
+    lists = {name: packages for name, image in images.items() if (packages := debian_packages.list_of(image.id))}
+    return debian_packages.pending(base.id, lists)
 
 
 def age_of(day: str, today: date) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -56,10 +57,20 @@ def _install_locked() -> Any:
     pip = [sys.executable, "-m", "pip", *from_lock]
     uv = [sys.executable, "-m", "uv", "pip", *from_lock, _LOCK, "--python", sys.executable]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as alone:
-        alone.write(locks.entry((ROOT / _LOCK).read_text(), "uv"))
+        alone.write(_entry((ROOT / _LOCK).read_text(), "uv"))
         alone.flush()
         failed = run_tool([*pip, alone.name]) or run_tool(uv, locks.uv_environ(os.environ))
     return run_tool([*pip, _LOCK]) if failed else None
+
+
+def _entry(text: str, name: str) -> str:
+    """What a lock says of one package, with its hashes: a lock of that package alone.
+
+    >>> _entry("a==1 \\\\\\n    --hash=sha256:00\\n    # via x\\nb==2 \\\\\\n    --hash=sha256:11\\n", "a")
+    'a==1 \\\\\\n    --hash=sha256:00\\n    # via x\\n'
+    """
+    lines = re.search(rf"^{re.escape(name)}==.*\n(?:[ \t].*\n)*", text, re.MULTILINE)
+    return lines[0] if lines else ""
 
 
 def task__test_programs() -> Task:

@@ -1,4 +1,4 @@
-"""A package index on loopback for tests: PEP 691 with the times of uploads, and PyPI's field for advisories."""
+"""A package index on loopback for tests: PEP 691 with the times of uploads."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from typing import Any
 
 @dataclass
 class LocalIndex:
-    """``releases`` are wheels by package and version: when each came (to stay the same for whoever asks again later),
-    and whether it is yanked; ``advisories`` what is known of a version."""
+    """``releases`` are wheels by package and version: when each came, to stay the same for whoever asks again later."""
 
     url: str = ""
-    releases: dict[str, dict[str, tuple[datetime, bool]]] = field(default_factory=dict)
-    advisories: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    releases: dict[str, dict[str, datetime]] = field(default_factory=dict)
     answers: bool = True
 
-    def add(self, name: str, version: str, days: float, *, yanked: bool = False) -> None:
-        self.releases.setdefault(name, {})[version] = datetime.now(UTC) - timedelta(days=days), yanked
+    def add(self, name: str, version: str, days: float) -> None:
+        self.releases.setdefault(name, {})[version] = datetime.now(UTC) - timedelta(days=days)
 
     def page(self, path: str) -> bytes | None:
         """What is at this path; None for nothing."""
@@ -36,20 +34,16 @@ class LocalIndex:
             case ["files", wheel]:
                 name, version, *_ = wheel.split("-")
                 return _wheel(name, version)
-            case ["pypi", name, version, "json"] if version in self.releases.get(name, {}):
-                return json.dumps({"vulnerabilities": self.advisories.get((name, version), [])}).encode()
         return None
 
     def _files(self, name: str) -> list[dict[str, Any]]:
         files = []
-        for version, (came, yanked) in self.releases[name].items():
+        for version, came in self.releases[name].items():
             filename = f"{name}-{version}-py3-none-any.whl"
             uploaded = came.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             hashes = {"sha256": hashlib.sha256(_wheel(name, version)).hexdigest()}
             url = f"/files/{filename}"
-            files.append(
-                {"filename": filename, "url": url, "hashes": hashes, "upload-time": uploaded, "yanked": yanked}
-            )
+            files.append({"filename": filename, "url": url, "hashes": hashes, "upload-time": uploaded})
         return files
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from doit_images.cli.action import JSON, Task, option, quiet
 
+_COOLDOWN = option("cooldown", "7d", "how long a release must have been there")
 _ATTACH = option("attach", False, "attach each to its image in the shared registry")
 
 
 def task_deps_check() -> Task:
-    """Show which locked packages are behind, since when, and which have a known advisory: [--json]"""
-    return quiet("doit_images.ui.deps_view:check", JSON)
+    """Show what deps_update would change, and which locked packages have a known advisory: [--cooldown 7d] [--json]"""
+    return quiet("doit_images.ui.deps_view:check", _COOLDOWN, JSON)
 
 
 def task_deps_update() -> Task:
     """Lock newer packages, build and test them, undo it if that fails: [PACKAGE …] [--cooldown 7d] [--json]"""
-    help = "how long a release must have been there; what mends an advisory need not"
-    cooldown = {"name": "cooldown", "long": "cooldown", "default": "7d", "help": help}
-    return quiet("doit_images.ui.deps_view:bring_up_to_date", cooldown, JSON, words="packages")
+    return quiet("doit_images.ui.deps_view:bring_up_to_date", _COOLDOWN, JSON, words="packages")
 
 
 def task_sbom() -> Task:

@@ -10,21 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from packaging.version import Version
 
-from doit_images.ci.updating import behind, locks, update
-from doit_images.ci.updating.package_index import Advisory, Known, PackageIndex, Release, releases, versioned
+from doit_images.ci.updating import advisories, locks, update
+from doit_images.ci.updating.advisories import Advisory
 from tasks import ROOT
 from tests.conftest import Lab, file_in
 from tests.package_index import LocalIndex, serving
-
-NOW, DAY = 1_800_000_000.0, 86400.0
-CUTOFF = NOW - 7 * DAY
-
-
-def known(*ages: tuple[str, float], mended_in: str = "") -> Known:
-    made = tuple(Release(Version(version), NOW - days * DAY, NOW - days * DAY) for version, days in ages)
-    return Known(made, False, (Advisory("GHSA-1", ("CVE-1",), "", (mended_in,)),) if mended_in else ())
 
 
 def test_a_lock_is_what_is_made_from_a_file_of_the_same_name_with_hashes(tmp_path: Path) -> None:
@@ -63,71 +54,34 @@ def test_the_difference_of_two_states() -> None:
     ]
 
 
-def test_what_is_behind_comes_with_the_time_of_the_first_newer_release() -> None:
-    of = {
-        ("a", "1"): known(("1", 90), ("1.1", 30), ("2.0b1", 20), ("1.2", 10)),
-        ("b", "2"): known(("2", 9), ("20000101", 9000)),  # counted by days once
-        ("c", "1"): known(("1", 99), ("1.0.1", 3), mended_in="1.0.1"),
+def test_what_is_held_stays_or_goes_back_and_never_ahead() -> None:
+    options = update.lock_options(["Foo_Bar", "old"], {"foo-bar": "2", "other": "1.5"}, 1_800_000_000)
+    assert options[0] == "--exclude-newer=2027-01-15T08:00:00Z"
+    seen = [option for option in options if option.startswith("--exclude-newer-package=")]
+    assert [option.split("=")[1] for option in seen] == ["foo-bar", "other"]
+    assert options[3:] == ["--upgrade-package=foo-bar<=2", "--upgrade-package=old", "--upgrade-package=other<=1.5"]
+
+
+# As pip-audit 2.10 answers about a lock, with status 1.
+AUDITED = json.dumps(
+    {
+        "dependencies": [
+            {"name": "alpha", "version": "1.0", "vulns": [
+                {"id": "PYSEC-1", "fix_versions": ["1.0.1"], "aliases": ["CVE-2026-1"], "description": "bad"}
+            ]},
+            {"name": "beta", "version": "1.0", "vulns": []},
+            {"name": "gamma", "skip_reason": "not on the index"},
+        ],
+        "fixes": [],
     }
-    rows = behind.packages({"x.txt": "a==1\nb==2\n", "y.txt": "c==1\na==1\n"}, of)
-    assert [(row.name, row.newest, row.since, row.locks) for row in rows] == [
-        ("c", "1.0.1", NOW - 3 * DAY, ("y.txt",)),
-        ("a", "1.2", NOW - 30 * DAY, ("x.txt", "y.txt")),
-        ("b", "2", None, ("x.txt",)),
+)  # fmt: skip
+
+
+def test_advisories_are_those_that_pip_audit_tells() -> None:
+    lock = Path("r.txt")
+    assert advisories.answered(lock, AUDITED) == [
+        Advisory(lock, "alpha", "1.0", "PYSEC-1", ("CVE-2026-1",), ("1.0.1",))
     ]
-
-
-@pytest.mark.parametrize(
-    ("of", "allowed"),
-    [
-        (known(("1", 30), ("2", 3)), None),  # nothing young is needed
-        (known(("1", 2)), "1"),  # what is locked stays
-        (known(("1", 30), ("1.1", 2), ("2", 1), mended_in="1.1"), "1.1"),  # the oldest release that mends it
-        (known(("1", 30), ("1.1", 2), ("2", 9), mended_in="1.1"), None),  # one that is old enough mends it too
-        (known(("1", 30), ("2", 1), mended_in="3"), None),  # nothing mends it yet
-    ],
-)
-def test_only_what_mends_an_advisory_may_be_younger(of: Known, allowed: str | None) -> None:
-    found = behind.exceptions({("p", "1"): of}, CUTOFF)
-    assert {name: str(release.version) for name, release in found.items()} == ({"p": allowed} if allowed else {})
-
-
-def test_others_keep_their_pins_however_young() -> None:
-    """Two locks may pin a package otherwise: what one has is no reason to move the other. And a release is seen with
-    all its files, whose hashes the lock has."""
-    allowed = {name: Release(Version("2"), CUTOFF + 10, CUTOFF + 60) for name in ("foo-bar", "other")}
-    options = update.lock_options(["Foo_Bar", "old"], allowed, CUTOFF)
-    seen = update.lock_options([], {}, CUTOFF + 61)[0].partition("=")[2]
-    assert options[1:] == [
-        "--upgrade-package=Foo_Bar<=2",
-        "--upgrade-package=old",
-        f"--exclude-newer-package=foo-bar={seen}",
-        f"--exclude-newer-package=other={seen}",
-    ]
-
-
-def test_a_release_is_as_old_as_its_first_file_and_what_is_yanked_is_none() -> None:
-    def file(name: str, day: int, **more: object) -> dict[str, object]:
-        return {"filename": name, "upload-time": f"2026-11-{day:02}T00:00:00Z", **more}
-
-    found = releases(
-        versioned(
-            [
-                file("p-1.10.tar.gz", 9),
-                file("p-1.10-py3-none-any.whl", 8),
-                file("p-1.9-py3-none-any.whl", 3),
-                file("p-1.11-py3-none-any.whl", 4, yanked="broken"),
-                file("p-1.0.exe", 1),
-                {"filename": "p-1.12.tar.gz"},
-            ]
-        )
-    )
-    assert [str(release.version) for release in found] == ["1.9", "1.10", "1.12"]
-    assert found[0].uploaded
-    assert found[1].uploaded
-    assert found[1].uploaded - found[0].uploaded == 5 * DAY
-    assert found[1].complete == found[1].uploaded + DAY
-    assert found[2].uploaded is None
 
 
 ANY = "0" * 64  # a hash: uv refuses a lock with one of another length
@@ -171,36 +125,35 @@ def pins_of(lab: Lab) -> dict[str, str]:
     return locks.pins((lab.folder / "c/requirements.txt").read_text())
 
 
-def test_advisories_are_asked_for_where_they_can_count(index: LocalIndex) -> None:
-    for name in ("alpha", "beta"):
-        index.advisories[name, "1.0"] = [{"id": "PYSEC-1", "fixed_in": []}]
-    both = {("alpha", "1.0"), ("beta", "1.0")}
-    for advised, told in ((None, both), ({"beta"}, {("beta", "1.0")})):
-        answers = PackageIndex(index.url).look_up(both, advised)
-        assert {pin for pin, answer in answers.items() if answer.advisories} == told
-        assert all(answer.releases for answer in answers.values())
-
-
 @pytest.mark.engine
 def test_what_is_old_enough_is_taken_built_and_tested_and_a_fresh_release_never(locked: Lab, index: LocalIndex) -> None:
     index.add("alpha", "1.1", 10)
     index.add("alpha", "9.9", 1)  # somebody took over the project yesterday
-    rows = {row["name"]: row for row in json.loads(locked.doit("deps_check", "--json").stdout)}
-    assert (rows["alpha"]["newest"], rows["alpha"]["locks"]) == ("9.9", ["c/requirements.txt"])
-    assert rows["beta"]["behind"] is False
+    lock = locked.folder / "c/requirements.txt"
+    text = lock.read_text()
+    shown = json.loads(locked.doit("deps_check", "--json").stdout)
+    wanted = [{"lock": "c/requirements.txt", "name": "alpha", "before": "1.0", "after": "1.1"}]
+    assert shown == {"changes": wanted, "advisories": None}
+    assert lock.read_text() == text, "to look changes nothing"
     done = locked.doit("deps_update", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [{"lock": "c/requirements.txt", "name": "alpha", "before": "1.0", "after": "1.1"}]
+    assert json.loads(done.stdout) == wanted
     assert "app passed in" in done.stderr
     assert pins_of(locked) == {"alpha": "1.1", "beta": "1.0"}
     assert "alpha==1.1" in file_in(locked.ref("app"), "/requirements.txt", locked.folder.parent)
     assert {name: each["action"] for name, each in locked.plan().items()} == {"app": "fresh", "other": "fresh"}
-    lock = locked.folder / "c/requirements.txt"
     lock.write_text(text := f"# by hand\n{lock.read_text()}")
     assert locked.doit("deps_update").stdout.strip() == "nothing newer has been there for 7d"
     assert lock.read_text() == text, "what pins the same is left alone"
-    assert locked.doit("deps_update", "--cooldown", "12h", "alpha").returncode == 0
+    assert locked.doit("deps_update", "--cooldown", "0d", "alpha").returncode == 0
     assert pins_of(locked)["alpha"] == "9.9"
+    index.add("alpha", "10", 0.5)
+    index.add("beta", "1.1", 30)
+    assert locked.doit("deps_update").returncode == 0
+    assert pins_of(locked) == {"alpha": "9.9", "beta": "1.1"}, "what is locked stays, however young"
+    text = lock.read_text()
+    comments = {line.strip() for line in text.splitlines() if "#" in line}
+    assert comments == {"# via -r c/requirements.in"}, "how it was locked stands in no lock: that would be a change"
 
 
 @pytest.mark.engine
@@ -239,18 +192,22 @@ def test_what_only_tests_read_is_tested_too(locked: Lab, index: LocalIndex) -> N
 
 
 @pytest.mark.engine
-def test_a_fix_may_be_fresh_and_nothing_else_of_that_package(locked: Lab, index: LocalIndex) -> None:
-    index.add("alpha", "1.0.1", 1)
-    index.add("alpha", "2.0", 2)
-    index.advisories["alpha", "1.0"] = [{"id": "PYSEC-1", "aliases": ["CVE-2026-1"], "fixed_in": ["1.0.1"]}]
-    shown = locked.doit("deps_check").stdout
-    assert "CVE-2026-1" in shown
-    assert "1 of 2 packages are behind, 1 have a known advisory" in shown
-    assert locked.doit("deps_update").returncode == 0
-    assert pins_of(locked)["alpha"] == "1.0.1"
-    text = (locked.folder / "c/requirements.txt").read_text()
-    comments = {line.strip() for line in text.splitlines() if "#" in line}
-    assert comments == {"# via -r c/requirements.in"}, "how it was locked stands in no lock: that would be a change"
+def test_known_advisories_are_shown_where_pip_audit_is_installed(locked: Lab, tmp_path: Path) -> None:
+    assert "pip install pip-audit" in locked.doit("deps_check").stdout
+    program = tmp_path / "bin/pip-audit"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho '{AUDITED}'\nexit 1\n")
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    shown = locked.doit("deps_check", PATH=path).stdout.splitlines()
+    assert shown == [
+        "alpha 1.0: PYSEC-1, CVE-2026-1, mended in 1.0.1 (c/requirements.txt)",
+        "0 newer; 1 known advisories",
+    ]
+    program.write_text("#!/bin/sh\necho no connection >&2\nexit 1\n")
+    done = locked.doit("deps_check", PATH=path)
+    assert done.returncode != 0
+    assert "pip-audit gives no answer: no connection" in done.stderr
 
 
 @pytest.mark.engine
@@ -263,10 +220,13 @@ def test_bad_input_is_one_sentence(locked: Lab, index: LocalIndex) -> None:
         assert done.returncode != 0
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
+    before = (locked.folder / "c/requirements.txt").read_text()
     index.answers = False
     locked.environ["PIP_INDEX_URL"] = locked.environ["UV_DEFAULT_INDEX"] = index.url.replace("//", "//me:hidden@")
     done = locked.doit("deps_check")
     assert done.returncode != 0
-    assert "the package index answers 503" in done.stderr
+    assert "the locks cannot be made" in done.stderr
+    assert "503" in done.stderr
     assert "hidden" not in done.stderr
     assert "Traceback" not in done.stderr
+    assert (locked.folder / "c/requirements.txt").read_text() == before

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from doit_images.ci.updating import debian
-from doit_images.ci.updating.debian import Pending
 from doit_images.core.base.errors import UserError
-from tasks import ROOT
+from tasks import ROOT, debian_packages
 from tasks.bases_view import age_of, text
+from tasks.debian_packages import Pending
 from tests.conftest import Lab
 
 OLD = """Package: tzdata
@@ -34,7 +33,7 @@ Listing...
 
 
 def test_what_apt_lists_is_read_by_image() -> None:
-    assert debian.parsed(LISTED) == {
+    assert debian_packages.parsed(LISTED) == {
         "auth": [
             Pending("openssl", "3.5.1-1", "3.5.2-1", security=True),
             Pending("tzdata", "2025a-0", "2026b-0", security=False),
@@ -51,11 +50,11 @@ def test_an_answer_that_was_cut_off_is_not_taken_for_nothing_to_do(
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(UserError, match="did not arrive whole"):
-        debian.pending("base", {"auth": b""})
+        debian_packages.pending("base", {"auth": b""})
 
 
 def test_security_fixes_come_first() -> None:
-    found = {"auth": list(reversed(debian.parsed(LISTED)["auth"])), "redis": []}
+    found = {"auth": list(reversed(debian_packages.parsed(LISTED)["auth"])), "redis": []}
     assert text("debian:1", 40, 30, found).splitlines() == [
         "debian:1: its packages are 40 days old (30 are allowed)",
         "auth   2 newer, 1 of them security fixes: openssl 3.5.1-1 → 3.5.2-1, tzdata 2025a-0 → 2026b-0",
@@ -86,7 +85,7 @@ def test_an_image_needs_neither_apt_nor_a_shell_to_be_looked_into(lab: Lab) -> N
         }
     )
     lab.build()
-    whole, parts, none = (debian.list_of(lab.ref(name)) for name in ("whole", "parts", "none"))
+    whole, parts, none = (debian_packages.list_of(lab.ref(name)) for name in ("whole", "parts", "none"))
     assert whole == OLD.encode()
     assert parts is not None
     assert {each.strip() for each in parts.decode().split("\n\n")} == {
@@ -98,7 +97,7 @@ def test_an_image_needs_neither_apt_nor_a_shell_to_be_looked_into(lab: Lab) -> N
 
 @pytest.mark.engine
 def test_apt_says_what_is_newer(base_image: str) -> None:
-    found = debian.pending(base_image, {"old": OLD.encode(), "none": b""})
+    found = debian_packages.pending(base_image, {"old": OLD.encode(), "none": b""})
     assert [each.name for each in found["old"]] == ["tzdata"]
     assert found["old"][0].installed == "2020a-0+deb11u1"
     assert found["none"] == []

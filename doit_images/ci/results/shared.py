@@ -8,18 +8,18 @@ once and not asked again in that run.
 from __future__ import annotations
 
 import json
-import threading
 import zlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from doit_images.ci.results.result import Result, result_of
 from doit_images.core.base.references import TESTED, digest_of, numbered
+from doit_images.core.base.timestamps import utc
 from doit_images.core.run import Run
 from doit_images.share import connection, referrers, signatures
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.signing import NotSigned
+from doit_images.share.strikes import Strikes
 from doit_images.share.trusted import Claimed
 
 KIND = "application/vnd.doit-images.test.v1+json"
@@ -29,17 +29,16 @@ _LARGEST = 20_000_000  # bytes of a result when it is unpacked
 _AT_ONCE = 16
 
 
-class _Silent:
-    """Whether the registry failed in this run."""
+class _Failures(Strikes):
+    """Whether the registry failed in this run: once is enough."""
 
     def __init__(self) -> None:
-        self.failed = False
-        self.lock = threading.Lock()
+        super().__init__(1)
 
 
 def look(run: Run, wanted: Mapping[str, str]) -> dict[str, Result]:
     """What the shared registry has for these fingerprints, each with the repository to look in; asked side by side."""
-    if not (wanted and run.settings.cache_registry and connection.of(run).share.reads) or run.kept(_Silent).failed:
+    if not (wanted and run.settings.cache_registry and connection.of(run).share.reads) or run.kept(_Failures).out:
         return {}
     from concurrent.futures import ThreadPoolExecutor  # most runs have no registry
 
@@ -59,10 +58,10 @@ def withdraw(run: Run, path: str, result: Result) -> None:
 
 
 def _put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) -> None:
-    if not run.settings.cache_registry or not connection.of(run).share.writes or run.kept(_Silent).failed:
+    if not run.settings.cache_registry or not connection.of(run).share.writes or run.kept(_Failures).out:
         return
     registry, tag = connection.of(run).share.registry, tag_of(result.fingerprint)
-    config = {"created": datetime.fromtimestamp(result.finished, UTC).isoformat()}  # by which `registry_prune` goes
+    config = {"created": utc(result.finished)}  # by which `registry_prune` goes
     title = f"tests that {'passed' if content else 'turned out to be flaky'}: {result.name}"
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
@@ -128,8 +127,5 @@ def _unpacked(packed: bytes) -> Any:
 
 
 def _complain(run: Run, what: str) -> None:
-    silent = run.kept(_Silent)
-    with silent.lock:
-        before, silent.failed = silent.failed, True
-    if not before:
+    if run.kept(_Failures).bad():
         run.events.say(f"the shared registry {run.settings.cache_registry} {what}")

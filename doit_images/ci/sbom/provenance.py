@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from doit_images.core.base.timestamps import utc
 from doit_images.core.inputs.fingerprint import BuildInputs
 
 MEDIA_TYPE = "application/vnd.in-toto+json"
@@ -59,8 +59,8 @@ def statement(digest: str, made: Made, how: How, tool: str) -> bytes:
                 "builder": {"id": f"{_BUILDER}:{quote(how.builder or 'engine', safe='')}", "version": {tool: "1"}},
                 "metadata": {
                     "invocationId": how.run,
-                    "startedOn": _moment(how.started),
-                    "finishedOn": _moment(how.ended),
+                    "startedOn": utc(how.started),
+                    "finishedOn": utc(how.ended),
                 },
             },
         },
@@ -99,7 +99,3 @@ def _url(ref: str) -> str:
 def _digest(text: str) -> dict[str, str]:
     algorithm, _, number = text.partition(":")
     return {algorithm: number}
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -10,11 +10,11 @@ import json
 import re
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from doit_images.ci.sbom.installed import Installed
+from doit_images.core.base.timestamps import utc
 
 MEDIA_TYPE = "application/spdx+json"
 _NAMESPACE = uuid.UUID("6f1c0c1e-6c7b-5c0e-9d5f-3f0a3d1b5a77")
@@ -38,14 +38,13 @@ def document(subject: Subject, installed: Installed, locked: Mapping[str, str], 
     image |= {"primaryPackagePurpose": "CONTAINER", "comment": f"fingerprint of its inputs: {subject.fingerprint}"}
     parts = [*_debian(installed), *_python(installed, locked)]
     digest = hashlib.sha256(json.dumps([subject, parts], sort_keys=True).encode()).hexdigest()
-    created = datetime.fromtimestamp(int(subject.created), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     content = {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
         "name": subject.name,
         "documentNamespace": uuid.uuid5(_NAMESPACE, digest).urn,
-        "creationInfo": {"created": created, "creators": [f"Tool: {tool}"]},
+        "creationInfo": {"created": utc(subject.created), "creators": [f"Tool: {tool}"]},
         "packages": [image, *parts],
         "relationships": [
             _relation("SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-image"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 _HIDDEN = re.compile(r"\.|node_modules$|__pycache__$")
@@ -25,6 +26,15 @@ class Change(NamedTuple):
     name: str
     before: str
     after: str
+
+    @property
+    def lower(self) -> bool:
+        """Whether it is an older release than before."""
+        return bool(self.before and self.after) and Version(self.after) < Version(self.before)
+
+    def shown(self, root: Path) -> str:
+        """It in words; ``root`` is the folder of the project."""
+        return f"{self.name}: {self.before or 'new'} → {self.after or 'gone'} ({self.lock.relative_to(root)})"
 
 
 def find(root: Path) -> Iterator[Path]:
@@ -51,14 +61,9 @@ def pins(text: str) -> dict[str, str]:
     return {str(canonicalize_name(name)): version for name, version in _PIN.findall(text)}
 
 
-def entry(text: str, name: str) -> str:
-    """What a lock says of one package, with its hashes: a lock of that package alone.
-
-    >>> entry("a==1 \\\\\\n    --hash=sha256:00\\n    # via x\\nb==2 \\\\\\n    --hash=sha256:11\\n", "a")
-    'a==1 \\\\\\n    --hash=sha256:00\\n    # via x\\n'
-    """
-    lines = re.search(rf"^{re.escape(name)}==.*\n(?:[ \t].*\n)*", text, re.MULTILINE)
-    return lines[0] if lines else ""
+def names(texts: Mapping[Path, str]) -> list[str]:
+    """The normal names of all packages in these locks, sorted."""
+    return sorted({name for text in texts.values() for name in pins(text)})
 
 
 def uv_environ(environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
     locks ──> lock command (nothing younger than the cool-down) ──> difference ──> build ──> tests ──> kept
 
-or, where any of it fails, the locks as they were, and the images of before by their names again.
+or, where any of it fails, the locks as they were, and the images of before by their names again. ``doit deps_check``
+ends with the difference.
 """
 
 from __future__ import annotations
@@ -10,36 +11,29 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
 from doit_images.ci.testing.planned import tests_of
 from doit_images.ci.testing.variants import name_of, with_tests
-from doit_images.ci.updating import behind, locks
-from doit_images.ci.updating.package_index import Known, PackageIndex, Release
+from doit_images.ci.updating import locks
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
+from doit_images.core.base.timestamps import utc
 from doit_images.core.engine.client import host_platform
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.run import Run
 
 
-def index_of(run: Run) -> PackageIndex:
-    """The package index of this machine: as pip and uv are told."""
-    environ = run.environ
-    url = environ.get("UV_DEFAULT_INDEX") or environ.get("PIP_INDEX_URL") or ""
-    return PackageIndex(url, environ.get("PIP_CERT") or environ.get("REQUESTS_CA_BUNDLE") or "")
-
-
-def look_up(
-    run: Run, texts: Mapping[Path, str], advised: Collection[str] | None = None
-) -> dict[tuple[str, str], Known]:
-    """What the package index knows of all that these locks pin; of advisories only those of the packages ``advised``,
-    if these are given. Raises ``UserError``."""
-    return index_of(run).look_up((pin for text in texts.values() for pin in locks.pins(text).items()), advised)
+def newer(run: Run, cooldown: float) -> list[locks.Change]:
+    """What ``update`` would change in the locks, which stay as they are. Raises ``UserError``."""
+    before = locks.texts(run.project.directory)
+    try:
+        return _locked(run, (), before, cooldown)
+    finally:
+        _write_back(before, set(before))
 
 
 def update(run: Run, names: Sequence[str], cooldown: float) -> list[locks.Change]:
@@ -47,16 +41,11 @@ def update(run: Run, names: Sequence[str], cooldown: float) -> list[locks.Change
     that they are in, and run the images' tests. ``UserError`` if any of it fails: all is then as it was before."""
     before = locks.texts(run.project.directory)
     _known_names(names, before)
-    if not before:
-        return []
-    known = look_up(run, before, set(map(canonicalize_name, names)) or None)
     try:
-        _lock(run, names, known, time.time() - cooldown)
-        changes = locks.difference(before, {path: path.read_text() for path in before})
+        changes = _locked(run, names, before, cooldown)
         _write_back(before, set(before) - {change.lock for change in changes})
         for change in changes:
-            place = change.lock.relative_to(run.project.directory)
-            run.events.say(f"{change.name}: {change.before or 'new'} → {change.after or 'gone'} ({place})")
+            run.events.say(change.shown(run.project.directory))
         if changes:
             _try(run, {change.lock for change in changes})
     except BaseException:
@@ -66,41 +55,45 @@ def update(run: Run, names: Sequence[str], cooldown: float) -> list[locks.Change
 
 
 def _known_names(names: Sequence[str], texts: Mapping[Path, str]) -> None:
-    locked = {name for text in texts.values() for name in locks.pins(text)}
+    locked = locks.names(texts)
     for name in names:
         if canonicalize_name(name) not in locked:
             raise UserError(f"no lock of this project has the package {name}", remedy="doit deps_check lists them")
 
 
-def _lock(run: Run, names: Sequence[str], known: Mapping[tuple[str, str], Known], cutoff: float) -> None:
-    newer = names or sorted({name for name, _ in known})
-    options = lock_options(newer, behind.exceptions(known, cutoff), cutoff)
-    done = commands.run(
-        [*shlex.split(run.settings.lock_command), *options], cwd=run.project.directory, env=_environ(run)
-    )
-    done.checked("the locks cannot be made")
+def _locked(run: Run, names: Sequence[str], before: Mapping[Path, str], cooldown: float) -> list[locks.Change]:
+    """Lock newer releases; what the locks then pin otherwise than ``before``. uv would go back behind a locked release
+    that is younger than the cool-down: such packages are locked again, and stay."""
+    if not before:
+        return []
+    cutoff, held = time.time() - cooldown, dict[str, str]()
+    while True:
+        options = lock_options(names or locks.names(before), held, cutoff)
+        argv = [*shlex.split(run.settings.lock_command), *options]
+        commands.run(argv, cwd=run.project.directory, env=environ(run)).checked("the locks cannot be made")
+        changes = locks.difference(before, {path: path.read_text() for path in before})
+        lower = {change.name: change.before for change in changes if change.lower and change.name not in held}
+        if not lower:
+            return changes
+        held |= lower
+        _write_back(before, set(before))
 
 
-def lock_options(names: Sequence[str], allowed: Mapping[str, Release], cutoff: float) -> list[str]:
-    """The options of ``uv pip compile`` that take new releases of these packages, but no younger ones than ``cutoff``
-    (seconds since the epoch) except those that are ``allowed``. Others keep their pins, so these must be seen, with all
-    their files. No file of constraints: locks would name it."""
-    options = [f"--exclude-newer={_stamp(cutoff)}"]
-    for name in names:
-        release = allowed.get(canonicalize_name(name))
-        options.append(f"--upgrade-package={name}{f'<={release.version}' if release else ''}")
-    for name, release in allowed.items():
-        if release.complete is not None:
-            options.append(f"--exclude-newer-package={name}={_stamp(release.complete + 1)}")
-    return options
+def lock_options(names: Sequence[str], held: Mapping[str, str], cutoff: float) -> list[str]:
+    """The options of ``uv pip compile`` that take new releases of these packages, but none that is younger than
+    ``cutoff`` (seconds since the epoch). Of those that are ``held`` younger ones are seen, and none after this version
+    is taken. No file of constraints: locks would name it."""
+    wanted: dict[str, str] = {canonicalize_name(name): "" for name in names}
+    wanted |= {name: f"<={version}" for name, version in held.items()}
+    return [
+        f"--exclude-newer={utc(cutoff)}",
+        *(f"--exclude-newer-package={name}={utc(time.time())}" for name in held),
+        *(f"--upgrade-package={name}{limit}" for name, limit in wanted.items()),
+    ]
 
 
-def _stamp(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _environ(run: Run) -> dict[str, str]:
-    """With uv of this repository's own environment on PATH."""
+def environ(run: Run) -> dict[str, str]:
+    """The environment of a run, with the programs of this Python's own environment on PATH, such as uv."""
     tools = str(Path(sys.executable).parent)
     return {**locks.uv_environ(run.environ), "PATH": f"{tools}:{run.environ.get('PATH', '')}"}
 

@@ -14,7 +14,6 @@ EXTRAS = {
     "sigstore": "keyless",
     "watchfiles": "stack",
     "packaging": "ci",
-    "requests": "ci",
 }
 """The extra that brings each module; ``pyproject.toml`` says which distributions."""
 

@@ -1,8 +1,9 @@
-"""When was that? Times as the engine, BuildKit and buildx write them."""
+"""When was that? Times as the engine, BuildKit and buildx write them, and as documents want them."""
 
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 
@@ -23,3 +24,12 @@ def epoch_seconds(stamp: Any) -> float:
         return max(0.0, datetime.fromisoformat(re.sub(r" ([+-]\d{4}) .*", r"\1", stamp)).timestamp())
     except (TypeError, ValueError, OverflowError, OSError):
         return 0.0
+
+
+def utc(seconds: float) -> str:
+    """Seconds since the epoch as an RFC 3339 time, in whole seconds.
+
+    >>> utc(1795505378.9)
+    '2026-11-24T07:29:38Z'
+    """
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,52 @@
+"""Which locked packages have a known advisory? pip-audit says, where it is installed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from doit_images.ci.updating.update import environ
+from doit_images.core.base import commands
+from doit_images.core.base.errors import UserError
+from doit_images.core.run import Run
+
+
+class Advisory(NamedTuple):
+    """What is known to be wrong with a package that a lock pins: the advisory's id, other ids of it (a CVE), and the
+    versions that mend it."""
+
+    lock: Path
+    name: str
+    version: str
+    id: str
+    aliases: tuple[str, ...]
+    fixed_in: tuple[str, ...]
+
+
+def known(run: Run, locks: Iterable[Path]) -> list[Advisory] | None:
+    """The advisories of all that these locks pin; None where pip-audit is not installed. ``UserError`` where it gives
+    no answer."""
+    program = shutil.which("pip-audit", path=environ(run)["PATH"])
+    return [advisory for lock in locks for advisory in _asked(run, program, lock)] if program else None
+
+
+def _asked(run: Run, program: str, lock: Path) -> list[Advisory]:
+    options = ["--require-hashes", "--disable-pip", "--progress-spinner=off", "--format=json"]
+    done = commands.run([program, *options, f"--requirement={lock}"], env=environ(run))
+    try:
+        return answered(lock, done.stdout)
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"pip-audit gives no answer: {done.why}", where=str(lock)) from None
+
+
+def answered(lock: Path, text: str) -> list[Advisory]:
+    """The advisories in pip-audit's answer about a lock. ``ValueError``, ``KeyError``, ``TypeError`` for what is no
+    answer."""
+    return [
+        Advisory(lock, each["name"], each["version"], one["id"], tuple(one["aliases"]), tuple(one["fix_versions"]))
+        for each in json.loads(text)["dependencies"]
+        for one in each.get("vulns", ())
+    ]
