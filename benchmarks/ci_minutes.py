@@ -43,7 +43,7 @@ from benchmarks.projects import DOIT, ROOT, plain
 from benchmarks.replay import commits
 from benchmarks.replay_history import Built, touched
 from benchmarks.results import say
-from doit_images.ci.commits import There
+from doit_images.ci.commits import There, WorkingCopy
 from doit_images.ci.since import Asked, Since, plan_since
 from doit_images.ci.testing.since import split, told
 from doit_images.core.base import commands
@@ -160,7 +160,7 @@ def counted(repository: Path, file: str, count: int) -> Counts:
             commit, _, subject = said.partition(" ")
             if before:
                 try:
-                    _count(Asked(files, environ, commit, before, "", Path(memory)), counts)
+                    _count(Asked(WorkingCopy(files, environ, Path(memory)), commit, before, ""), counts)
                 except UserError as error:
                     say(f"{commit} is passed over: {error}")
                 say(f"{counts.commits} of {count}: {commit} {subject[:50]}")
@@ -172,7 +172,7 @@ def counted(repository: Path, file: str, count: int) -> Counts:
 
 def _count(asked: Asked, counts: Counts) -> None:
     declared, began = _Declared(), time.monotonic()
-    found = plan_since(asked._replace(also=declared.also))
+    found = plan_since(asked._replace(copy=asked.copy._replace(also=declared.also)))
     took = time.monotonic() - began
     images, tests = split(found.project._replace(tests=declared.tests), found.decisions)
     every = {name for name, decision in images.items() if decision.action != Action.BROKEN}
@@ -185,7 +185,7 @@ def _count(asked: Asked, counts: Counts) -> None:
 
 def _filtered(found: Since, asked: Asked) -> set[str]:
     """The images that path filters would build: told by what changed at and below their folders."""
-    here = asked.files[0].parent
+    here = asked.copy.files[0].parent
     argv = ["git", "-C", str(here), "diff", "--name-only", "-z", found.before, found.at]
     changed = commands.run(argv).checked("git").stdout.split("\0")
     below = Path(commands.answer(["git", "-C", str(here), "rev-parse", "--show-prefix"]))

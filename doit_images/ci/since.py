@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from doit_images.ci.commit import Source
-from doit_images.ci.commits import Also, Look, Seen, WorkingCopy, nothing_more
+from doit_images.ci.commits import Look, Seen, WorkingCopy
 from doit_images.core.base import commands, leftovers, platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.references import tag_of
@@ -44,32 +44,25 @@ class Since(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What is asked about: Compose files of a working copy, the environment, a commit, the one to compare with (``""``:
-    the main branch ``main``), where the working copy keeps what it learnt, and what is told beside the project's own
-    images."""
+    """What is asked about: a working copy, a commit, and the one to compare with (``""``: the main branch ``main``)."""
 
-    files: tuple[Path, ...]
-    environ: Mapping[str, str]
+    copy: WorkingCopy
     at: str
     since: str
     main: str
-    memory: Path
-    also: Also = nothing_more
 
 
 def plan_since(asked: Asked) -> Since:
     """The plan of ``asked.at`` against its merge base with ``asked.since``. Raises ``UserError`` for a revision that
     git does not know, or a project that Compose refuses."""
-    here = asked.files[0].parent
+    here = asked.copy.files[0].parent
     top = Path(_git(here, "rev-parse", "--show-toplevel")).resolve()
     git_dir = Path(_git(here, "rev-parse", "--absolute-git-dir"))
     at = _git(here, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{asked.at}^{{commit}}")
     before = _before(here, at, asked)
     with leftovers.folder("plan-at-") as scratch:
         # Named as the working copy, for Compose may name the project after it.
-        look = Look(
-            WorkingCopy(asked.files, asked.environ, asked.memory, asked.also), top, scratch.resolve() / top.name
-        )
+        look = Look(asked.copy, top, scratch.resolve() / top.name)
         earlier, why = _earlier(look, Source(git_dir, before)) if before else (None, "")
         now = look.see(Source(git_dir, at))
     decisions = _decide(earlier, now, str(look.root))

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from doit_images.ci.commits import WorkingCopy
 from doit_images.ci.since import Asked, plan_since
 from doit_images.ci.testing.since import Due, split, told
 from doit_images.core.base.memory import OWN_FOLDER
@@ -17,7 +18,7 @@ from doit_images.core.history.expected import Expected
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
-from doit_images.ui import tests_of_commit
+from doit_images.ui import tests_view
 from doit_images.ui.plan_view import Plan, chosen, complain, print_json, print_table, promised
 
 GITHUB, GITLAB = "github", "gitlab"
@@ -28,7 +29,8 @@ _SHORT = 12  # hexadecimal digits of a commit
 def show(run: Run, images: Sequence[str], *, as_json: bool, matrix: str, since: tuple[str, str]) -> None:
     """Print what would be built at the first of these two revisions where all was built at the second, to standard
     output; what no commit says, to standard error. ``UserError`` as for any plan."""
-    asked = Asked(run.files, run.environ, *since, run.settings.cache_main_branch, run.common, told)
+    copy = WorkingCopy(run.files, run.environ, run.common, told)
+    asked = Asked(copy, *since, run.settings.cache_main_branch)
     found = plan_since(asked)
     every, tests = split(found.project, found.decisions)
     decisions = chosen(every, map(found.project.image, images))
@@ -39,11 +41,11 @@ def show(run: Run, images: Sequence[str], *, as_json: bool, matrix: str, since: 
         print(json.dumps(matrix_of(plan, tests) if matrix == GITHUB else pipeline_of(plan, tests, run.parts.names)))
     elif as_json:
         commits = {"at": found.at, "since": found.before or None}
-        rows = tests_of_commit.promised(run, tests)
+        rows = tests_view.promised(run, tests)
         print_json({**commits, **promised(plan), "tests": rows, "unknown": list(found.unknown)})
     else:
         print_table(plan)
-        tests_of_commit.print_table(run, tests)
+        tests_view.print_table(run, tests)
         before = f"since {found.before[:_SHORT]}" if found.before else "from nothing"
         print(f"{found.at[:_SHORT]} {before}")
     for sentence in found.unknown:

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doit_images.ci.commit import Commit, CommitIndex, Source
+from doit_images.ci.commits import WorkingCopy
 from doit_images.ci.since import NEW, Asked, Since, plan_since
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.task_names import PLAIN
@@ -74,7 +75,8 @@ class History:
 
     def since(self, at: str = "HEAD", since: str = "", **environ: str) -> Since:
         files = (self.folder / "compose.yml",)
-        return plan_since(Asked(files, {**os.environ, **environ}, at, since, "main", self.folder / ".doit-images"))
+        copy = WorkingCopy(files, {**os.environ, **environ}, self.folder / ".doit-images")
+        return plan_since(Asked(copy, at, since, "main"))
 
     def reasons(self, at: str = "HEAD", since: str = "") -> dict[str, tuple[str, ...]]:
         return {name: one.reasons for name, one in self.since(at, since).decisions.items() if one.stale}

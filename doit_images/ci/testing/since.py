@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from doit_images.ci import around
 from doit_images.ci.commits import There
+from doit_images.ci.results.result import Result
 from doit_images.ci.testing.declared import ImageTest, declared
-from doit_images.ci.testing.planned import NEVER
+from doit_images.ci.testing.planned import NEVER, State
 from doit_images.ci.testing.variants import Around, images_around, in_words, name_of, with_tests
 from doit_images.core.base.references import familiar
 from doit_images.core.compose.project import Project
@@ -25,13 +26,20 @@ from doit_images.core.planning.plan import Decision
 
 class Due(NamedTuple):
     """A test of a commit: whether it has to be run, why, and the reference by which the history knows it. ``problem``
-    is why it cannot be."""
+    is why it cannot be. What it would run on is not there, so of a result nothing is known."""
 
     test: ImageTest
     stale: bool
     reasons: tuple[str, ...]
     ref: str
     problem: str = ""
+    fingerprint: str = ""
+    result: Result | None = None
+
+    @property
+    def state(self) -> State:
+        """What would be done."""
+        return State.BROKEN if self.problem else State.TEST if self.stale else State.PASSED
 
 
 def told(project: Project, images: Mapping[str, ImageInputs], there: There) -> Project:
