@@ -104,7 +104,8 @@ def seen(run: Run, words: Sequence[str]) -> str:
     """The fingerprint of all that the end-to-end tests see: the images, the services as declared, what is mounted in
     them, the tests, their settings and what they are run with; "" where some of it is not known."""
     of_stack = stack_seen.of_stack(run, checkout.project_of(run))
-    if of_stack is None or any(map(own_only, (decision.inputs for decision in run.decisions().values()))):
+    every = (decision.inputs for decision in run.decisions().values())
+    if not all(of_stack["images"].values()) or any(map(own_only, every)):
         return ""
     own = {name: value for name, value in os.environ.items() if name.startswith("E2E_")}
     paths = stack_seen.digest_of((ROOT / path for path in _TESTS), ROOT)

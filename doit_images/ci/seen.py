@@ -1,6 +1,6 @@
 """What can tests see of a stack that runs for them? All that counts for their result, as plain data.
 
-The images by their fingerprints, what Compose says of each service, and the files that are mounted; neither the
+The images by their content, what Compose says of each service, and the files that are mounted; neither the
 passwords and ports, which each such stack has for itself, nor where the checkout lies.
 """
 
@@ -27,17 +27,15 @@ _ANY = "1"
 _NAME = "seen"
 
 
-def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> dict[str, Any] | None:
-    """What counts of these services and of those that they depend on (default: of all); None where some of it cannot
-    be known now. Raises ``UserError`` for a service that is not there."""
+def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> dict[str, Any]:
+    """What counts of these services and of those that they depend on (default: of all), with the content of each one's
+    image ("" where that is not known now). Raises ``UserError`` for a service that is not there."""
     config = _declared(compose)
     services = config["services"]
     if missing := [name for name in only if name not in services]:
         raise UserError(f"there is no service {missing[0]!r}", where=str(compose.files[0]))
     chosen = around.with_needs(only or services, services)
     images = {name: _content(run, services[name].get("image") or "") for name in chosen if _runs(services[name])}
-    if not all(images.values()):
-        return None
     mounted = digest_of(around.mounted(config, chosen), compose.directory)
     return {"images": images, "declared": around.declared(config, chosen, compose.directory), "mounted": mounted}
 
@@ -71,12 +69,10 @@ def _runs(service: Mapping[str, Any]) -> bool:
 
 
 def _content(run: Run, ref: str) -> str:
-    """What an image is: of one that is built here its fingerprint, else what the engine holds; "" where that is not
-    known."""
+    """The content of an image; "" where that is not known."""
     for decision in run.decisions().values():
         if normalise(ref) in map(normalise, decision.inputs.image.names):
-            known = all(decision.inputs.bases.values()) and not decision.inputs.problem
-            return decision.inputs.fingerprint if known else ""
+            return run.content_after(decision)
     local_image = run.snapshot().get(ref) if ref else None
     return run.config_of(local_image).content if local_image else ""
 

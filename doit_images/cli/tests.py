@@ -10,6 +10,7 @@ from doit_images.cli.action import QUIET, Task, act, option
 from doit_images.cli.build import declared_images
 from doit_images.cli.process import current, names
 from doit_images.core.base.errors import UserError
+from doit_images.core.inputs.image_inputs import ImageInputs
 
 AGAIN = option("again", False, "also what passed before")
 RUNS = option("runs", "1", "so many times; each has to pass")
@@ -63,9 +64,16 @@ def task_test_image() -> Iterator[Task]:
             "doc": f"run {_what(test)}, if it did not pass yet on what it sees now",
             "actions": [(act, ["doit_images.ci.testing.act:run_test", name])],
             "params": [AGAIN, RUNS],
-            "setup": [names()(f"build:{one}") for one in (test.service, *test.services) if one in images],
+            "setup": [names()(f"build:{one}") for one in _runs_on(test, inputs) if one in images],
             "uptodate": [Passed(name)],
         }
+
+
+def _runs_on(test: ImageTest, inputs: Mapping[str, ImageInputs]) -> list[str]:
+    """The images that have to be here for a test: of a stage also those that it is built on, also where its image is
+    pulled, which needs none of them."""
+    below = inputs[test.service].needs if test.target and test.service in inputs else ()
+    return list(dict.fromkeys((test.service, *test.services, *below)))
 
 
 def _what(test: ImageTest) -> str:

@@ -399,6 +399,10 @@ class Run:
         """The content of an image of this project that the engine holds."""
         return self._known().content_of(inputs, local_image)
 
+    def content_after(self, decision: Decision) -> str:
+        """The content that an image has once this was done about it; "" where only a build can tell."""
+        return self._known().content_after(decision)
+
     def _known(self) -> plan.Known:
         return plan.Known(self.snapshot(), self.config_of, self._record_of, self.index_of, self.settings.registry_only)
 

@@ -304,6 +304,8 @@ def test_what_passed_on_one_platform_did_not_pass_on_another() -> None:
         run: Any = SimpleNamespace(
             snapshot=lambda: SimpleNamespace(platform=platform),
             made_of=lambda *_: {"web/test": inputs, "web": inputs},
+            decide=lambda _: None,
+            content_after=lambda _: "sha256:0",
         )
         resolver: Any = None
         return _planned(run, ImageTest("web", "web", target="test", network=""), resolver).fingerprint
@@ -316,7 +318,7 @@ def test_what_passed_on_something_that_was_not_known_before_is_not_kept(monkeypa
     """Else an edit while it ran would count as tested."""
     kept: list[Any] = []
     inputs = ImageInputs(Image("web", "web", "/x"), Path("/x"))
-    before = Planned(ImageTest("web", "web", target="test"), inputs, reasons=("unknown",))
+    before = Planned(ImageTest("web", "web", command=("true",)), inputs, reasons=("unknown",))
     monkeypatch.setattr(act, "plan", lambda *_, **__: {"web": before._replace(fingerprint="f")})
     monkeypatch.setattr(known, "keep", lambda *words: kept.append(words))
     monkeypatch.setattr(record, "write", lambda *words: kept.append(words))
@@ -497,6 +499,63 @@ def test_each_is_run_once_on_what_it_sees(shop: Shop) -> None:
     assert "CACHED" not in next(line for line in log.splitlines() if "sh /check" in line)
     assert not left_over()
     assert shop.containers() == {}
+
+
+VOLATILE = "RUN cat /proc/sys/kernel/random/uuid > /made"  # the same inputs, other bytes
+
+
+def planned_tests(shop: Shop, **environ: str) -> dict[str, str]:
+    """What `doit plan` says of each test."""
+    tests = json.loads(shop.doit("plan", "--json", **environ).stdout)["tests"]
+    return {test["name"]: "; ".join([test["action"], *test["reasons"]]) for test in tests}
+
+
+@pytest.mark.engine
+def test_a_pass_counts_for_the_content_that_it_ran_on(shop: Shop, tmp_path: Path) -> None:
+    """After a security rebuild the inputs are the same, and the bytes are others."""
+    web = SHOP["web/Dockerfile"].replace("COPY code /code", f"COPY code /code\n        {VOLATILE}")
+    store = SHOP["store/Dockerfile"].replace("FROM base", f"FROM base\n        {VOLATILE}")
+    shop.write({"web/Dockerfile": web, "store/Dockerfile": store})
+    kept = ("test_image:api", "test_image:live", "test_image:web")
+    assert run(shop, *kept) == dict.fromkeys(("api", "live", "web"), "in")
+    assert run(shop, *kept) == dict.fromkeys(("api", "live", "web"), "before")
+
+    assert shop.doit("rebuild_optimized:store").returncode == 0
+    assert run(shop, *kept) == {"api": "before", "live": "in", "web": "before"}
+    before = shop.image_id(shop.ref("web"))
+    assert shop.doit("rebuild_optimized:web").returncode == 0
+    assert shop.image_id(shop.ref("web")) != before
+    told = planned_tests(shop)
+    assert {told[name] for name in ("api", "live", "web")} == {"test; the content of its image `web` is another"}
+    assert run(shop, *kept) == dict.fromkeys(("api", "live", "web"), "in")
+    log = (shop.folder / ".doit-images/compose.yml/logs/web.test.log").read_text()
+    assert "CACHED" not in next(line for line in log.splitlines() if "sh /check" in line), "it ran on what is new"
+
+    # What is built again from BuildKit's cache is what was tested; before it is built nobody can say so.
+    docker("image", "rm", "--force", *shop.images())
+    told = planned_tests(shop)
+    assert told["api"] == "test; it depends on the content of `web`, which is not known yet"
+    assert told["web"] == "test; it depends on the content of `web`, `base`, which is not known yet"
+    assert run(shop, *kept) == dict.fromkeys(("api", "live", "web"), "before")
+
+
+@pytest.mark.engine
+def test_a_stage_that_ran_on_other_bytes_than_the_image_counts_for_none(shop: Shop, tmp_path: Path) -> None:
+    """BuildKit builds the stages below a test itself, also where the image came from another machine."""
+    web = SHOP["web/Dockerfile"].replace("COPY code /code", f"COPY code /code\n        {VOLATILE}")
+    shop.write({"web/Dockerfile": web})
+    with loopback.registry(tmp_path / "registry") as server:
+        shared = {"CACHE_REGISTRY": server.address}
+        assert run(shop, "test_image:api", **shared) == {"api": "in"}
+        theirs = shop.image_id(shop.ref("web"))
+        assert shop.doit("rebuild_optimized:web").returncode == 0  # of which the registry is not told
+        docker("image", "rm", "--force", *shop.images())
+        other = {**shared, "XDG_STATE_HOME": str(tmp_path / "other"), "CACHE_WRITE": "0"}
+        assert planned_tests(shop, **other)["api"].startswith("passed"), "by the digest that the registry has"
+        assert run(shop, "test_image:web", **other) == {"web": "in"}
+        assert shop.image_id(shop.ref("web")) == theirs
+        assert "ran on other layers than those of its image" in shop.said
+        assert run(shop, "test_image:web", **other) == {"web": "in"}
 
 
 @pytest.mark.engine

@@ -1,7 +1,7 @@
 """What is kept of tests that passed?
 
-Only what passed is ever kept. It is found by a fingerprint that covers all that the tests could see, so that nothing
-has to be compared, and nothing is ever changed.
+Only what passed is ever kept. It is found by a fingerprint that covers all that the tests could see, images by their
+content, so that nothing has to be compared, and nothing is ever changed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.shapes import fits
 
-VERSION = 1
+VERSION = 2
 """Raised whenever what a fingerprint of tests covers changes its meaning: all tests are then run once more."""
 LONGEST_JUNIT = 4_000_000
 """Characters: a longer JUnit file is not kept."""
@@ -22,13 +22,15 @@ LONGEST_JUNIT = 4_000_000
 
 class Result(NamedTuple):
     """Tests that passed: what they are called, on which fingerprint, how long they took, when they ended (seconds since
-    the epoch), and what their JUnit file says ("" for none)."""
+    the epoch), what their JUnit file says ("" for none), and the content of each image that they ran on, by its name.
+    """
 
     name: str
     fingerprint: str
     seconds: float
     finished: float
     junit: str = ""
+    images: Mapping[str, str] = {}
 
     def kept(self) -> dict[str, Any]:
         """Itself as it is kept: without a JUnit file that is too long for that."""

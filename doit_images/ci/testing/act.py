@@ -26,6 +26,7 @@ from doit_images.stack import secrets
 
 AGAIN = "asked for again"
 PASSED = "it passed before on just this"
+ELSEWHERE = "it ran on other layers than those of its image, so that it passed is not kept"
 MOVED = "what it saw changed while it ran, so that it passed is not kept"
 
 
@@ -119,19 +120,31 @@ def _keep(run: Run, planned: Planned, attempt: Attempt) -> None:
     if after.inputs is None or after.fingerprint != planned.fingerprint:
         run.events.say(f"{planned.test.name}: {MOVED}")
         return
-    result = Result(planned.test.name, after.fingerprint, attempt.seconds, time.time(), attempt.junit)
-    service = planned.test.service
-    known.keep(run, path_of(run.project.images[service].ref), result)
+    if planned.test.target and not _on_its_image(run, planned):
+        return
+    images = dict(after.images)
+    result = Result(planned.test.name, after.fingerprint, attempt.seconds, time.time(), attempt.junit, images)
+    known.keep(run, path_of(run.project.images[planned.test.service].ref), result)
     kept = Record(
         image=planned.test.name,
         ref=planned.ref,
         action=TESTED,
         fingerprint=after.fingerprint,
         build_inputs=after.inputs.build_inputs(),
-        parents={service: run.decide(service).inputs.fingerprint},
+        parents=images,
         image_id="",
         size=0,
         finished=result.finished,
         seconds=attempt.seconds,
     )
     record.write(folder_of(run), kept)
+
+
+def _on_its_image(run: Run, planned: Planned) -> bool:
+    """Whether a stage ran on what its image holds; it is told where it did not."""
+    from doit_images.ci.testing.stage import ran_on_image
+
+    there = ran_on_image(run, planned)
+    if not there:
+        run.events.say(f"{planned.test.name}: {ELSEWHERE}")
+    return there

@@ -1,7 +1,10 @@
 """Which tests would be run, and which passed before on just what they would see now?
 
-image, inputs, declaration, services ──> fingerprint ──> passed here, or elsewhere? ──> nothing
-                                                         ──> else                       ──> run
+contents of images, inputs, declaration, services ──> fingerprint ──> passed here, or elsewhere? ──> nothing
+                                                                  ──> else                       ──> run
+
+The inputs of an image do not tell its bytes: built again without cache it may hold others. So an image counts by its
+content, and of one that is still to be built nobody can say whether tests passed on it.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ class State(StrEnum):
 
 class Planned(NamedTuple):
     """A test, what it sees as an image, the fingerprint of it all ("" where that is not known), how it passed on it
-    before, if it did, and why it is run, or cannot be."""
+    before, if it did, why it is run, or cannot be, and the content of each image that it runs on ("" for not known)."""
 
     test: ImageTest
     inputs: ImageInputs | None
@@ -51,6 +54,7 @@ class Planned(NamedTuple):
     result: Result | None = None
     reasons: tuple[str, ...] = ()
     problem: str = ""
+    images: Mapping[str, str] = {}
 
     @property
     def state(self) -> State:
@@ -113,25 +117,27 @@ def _planned(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
     why = NEVER if not test.cache else DUE if any(map(own_only, several)) else ""
     if why:
         return Planned(test, inputs, reasons=(why,))
+    contents = {name: run.content_after(run.decide(name)) for name in (test.service, *inputs.needs)}
     try:
-        seen = _seen(run, test, inputs, image)
+        services = _services(run, test)
     except UserError as error:
         return Planned(test, inputs, problem=str(error))
-    if seen is None or not all(all(each.bases.values()) for each in several):
-        return Planned(test, inputs, reasons=(UNKNOWN,))
-    return Planned(test, inputs, fingerprint(seen, run.snapshot().platform))
+    contents |= services["images"] if services else {}
+    planned = Planned(test, inputs, images=contents)
+    if to_come := [f"`{name}`" for name, content in contents.items() if not content]:
+        return planned._replace(reasons=(f"it depends on the content of {', '.join(to_come)}, which is not known yet",))
+    if not all(all(each.bases.values()) for each in several):
+        return planned._replace(reasons=(UNKNOWN,))
+    seen = {"test": inputs.fingerprint, "images": contents, "declared": test.declaration(), "services": services}
+    return planned._replace(fingerprint=fingerprint(seen, run.snapshot().platform))
 
 
-def _seen(run: Run, test: ImageTest, inputs: ImageInputs, image: ImageInputs) -> dict[str, Any] | None:
-    seen: dict[str, Any] = {"test": inputs.fingerprint, "image": image.fingerprint, "declared": test.declaration()}
-    if test.services:
-        from doit_images.ci import seen as stack_seen  # most tests need no services
+def _services(run: Run, test: ImageTest) -> dict[str, Any] | None:
+    if not test.services:
+        return None
+    from doit_images.ci import seen as stack_seen  # most tests need no services
 
-        compose = Compose(run.files, run.project.name, run.environ)
-        seen["services"] = stack_seen.of_stack(run, compose, test.services)
-        if seen["services"] is None:
-            return None
-    return seen
+    return stack_seen.of_stack(run, Compose(run.files, run.project.name, run.environ), test.services)
 
 
 def _told(run: Run, planned: Planned, result: Result | None) -> Planned:
@@ -147,9 +153,8 @@ def _why(run: Run, planned: Planned, inputs: ImageInputs) -> list[str]:
     if last.fingerprint == planned.fingerprint:
         return ["that it passed on this is not known any more"]
     changed = [*map(in_words, differences(last.build_inputs, inputs.build_inputs()))]
-    image = run.decide(planned.test.service).inputs.fingerprint
-    if last.parents.get(planned.test.service) != image:
-        changed.append(f"its image `{planned.test.service}` is another")
+    moved = (f"`{name}`" for name, content in planned.images.items() if last.parents.get(name) != content)
+    changed += [f"the content of its image {name} is another" for name in moved]
     return changed or ["what it runs with is not what it passed with"]
 
 

@@ -13,26 +13,45 @@ from pathlib import Path
 from doit_images.ci.testing.attempt import Attempt, ended, log_of
 from doit_images.ci.testing.isolation import own_stages
 from doit_images.ci.testing.planned import Planned
+from doit_images.ci.verifying.once_more import once_more
 from doit_images.core.base import commands, leftovers, platforms
 from doit_images.core.base.errors import UserError
+from doit_images.core.building import attempt as building
 from doit_images.core.building import build_target, log, parents, room, sending
 from doit_images.core.building.context import as_built
 from doit_images.core.buildkit import buildx, by_bake, failure
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.engine import plugins
+from doit_images.core.engine.client import LocalImage
+from doit_images.core.history.store import Status
 from doit_images.core.inputs import stamps
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
+from doit_images.core.planning.plan import Decision, rebuilt
 from doit_images.core.run import Run
 from doit_images.stack import secrets
+from doit_images.stack.images import same
 
 
 def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Attempt:
     """Build the stage, when there is room for a build of its image; ``again``: what only the test reaches is not taken
-    from a cache. Raises ``UserError``."""
-    with room.taken(run, run.decide(planned.test.service)):
-        return _built(run, planned, inputs, again)
+    from a cache. Neither is it where the image was rebuilt without cache: to BuildKit the same steps are one, and what
+    it holds of the test's may lie on the layers of before. Raises ``UserError``."""
+    image = run.decide(planned.test.service)
+    labels = (image.local_image or image.offer or LocalImage("")).labels
+    with room.taken(run, image):
+        return _built(run, planned, inputs, again or rebuilt(labels) > 0)
+
+
+def ran_on_image(run: Run, planned: Planned) -> bool:
+    """Whether the stages that a test shares with its image hold what the image does. BuildKit makes them itself, also
+    where the image came from another machine; what it makes of the image from its cache shows it."""
+    image = run.decide(planned.test.service)
+    if image.local_image is None:  # the registry alone has it, from whoever built it
+        wanted = (Action.BUILD, Status.DONE, image.inputs.fingerprint)
+        return any(wanted == (each.action, each.status, each.fingerprint) for each in run.history.recent(image.name))
+    with once_more(run, image, building.Attempt()) as image_id:
+        return same(run.engine, image_id, image.local_image.id)
 
 
 def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Attempt:
@@ -48,19 +67,19 @@ def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Atte
             if again:
                 image = replace(image, no_cache_filter=own_stages(inputs, run.decide(planned.test.service).inputs))
             out = folder / "out" if planned.test.junit else None
-            output = buildx.one_line("type=local", f"dest={out}") if out else "type=cacheonly"
+            around = build_target.around(run, decision)
             argv = buildx.build_argv(
                 image,
                 parents={} if run.settings.dedicated_builder else pins.contexts,
                 labels={},
                 iidfile=f"{folder}/id",
                 environ=run.build_environ,
-                extra=[*build_target.around(run, decision), "--output", output],
+                extra=[*around, "--output", buildx.one_line("type=local", f"dest={out}") if out else "type=cacheonly"],
             )
-            before, progress = stamps.look(inputs.parts), Progress(pins.shown)
-            status = _follow(run, argv, image.dockerfile_inline, progress, log_of(run, planned))
+            before, progress, said = stamps.look(inputs.parts), Progress(pins.shown), log_of(run, planned)
+            status = _follow(run, argv, image.dockerfile_inline, progress, said)
             moved = bool(sending.changes_since(inputs.index, before).files)
-            why = "" if not status else _why(run, planned, inputs, progress, status)
+            why = failure.explain(inputs.image, progress, inputs.dockerfile_text, said, status) if status else ""
             where = _exported(out, inputs.platforms, run.snapshot().platform) if out else None
             junit = (where, planned.test.junit) if where else None
             return ended(status, began, junit, why)._replace(moved=moved)
@@ -94,7 +113,3 @@ def _follow(run: Run, argv: Sequence[str], inline: str | None, progress: Progres
             lines.write(hide(change.line) for change in progress.feed(data))
         lines.write(hide(change.line) for change in progress.finish())
     return process.returncode
-
-
-def _why(run: Run, planned: Planned, inputs: ImageInputs, progress: Progress, status: int) -> str:
-    return failure.explain(inputs.image, progress, inputs.dockerfile_text, log_of(run, planned), status)

@@ -1,4 +1,4 @@
-"""How is an image built once more, without any cache, and without taking the place of the one that is here?"""
+"""How is an image built once more without taking the place of the one that is here?"""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from doit_images.core.run import Run
 
 
 @contextlib.contextmanager
-def once_more(run: Run, decision: Decision) -> Iterator[str]:
+def once_more(run: Run, decision: Decision, attempt: Attempt) -> Iterator[str]:
     """Build an image again, on the parents that are here; for the block, the id of what came out, which then goes.
     ``UserError`` where it cannot be built, or its inputs change meanwhile."""
-    build = ImageBuild(run, decision._replace(action=Action.BUILD), Attempt(no_cache=True))
+    build = ImageBuild(run, decision._replace(action=Action.BUILD), attempt)
     build.log = build.log.with_name(f"{build.name}.once-more.log")
     image_id = ""
     temporary_tag.note(run.engine, build.tag)

@@ -16,6 +16,7 @@ from doit_images.ci.verifying.content import Content, content_of
 from doit_images.ci.verifying.difference import Difference, differences
 from doit_images.ci.verifying.once_more import once_more
 from doit_images.core.base.errors import UserError
+from doit_images.core.building.attempt import Attempt
 from doit_images.core.engine.client import LocalImage, normalise
 from doit_images.core.engine.endpoint import leading_to
 from doit_images.core.planning import record
@@ -126,7 +127,7 @@ def _shared(run: Run, decision: Decision, local_image: LocalImage) -> list[str]:
 
 
 def _rebuilt(run: Run, decision: Decision, local_image: LocalImage, content: Content) -> list[Difference]:
-    with once_more(run, decision) as image_id:
+    with once_more(run, decision, Attempt(no_cache=True)) as image_id:
         found = differences(content, content_of(image_id, leading_to(run.engine.address)))
         if not found and not same(run.engine, image_id, local_image.id):
             found = [Difference(0, "", ("configuration",))]

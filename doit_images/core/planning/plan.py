@@ -75,6 +75,14 @@ class Known(NamedTuple):
             return self.config_of(local_image).content
         return self.index_of(inputs, local_image) or UNKNOWN
 
+    def content_after(self, decision: Decision) -> str:
+        """The content that an image has once this was done about it; "" where only a build can tell."""
+        if decision.action in (Action.BUILD, Action.BROKEN):
+            return ""
+        if decision.local_image:
+            return self.content_of(decision.inputs, decision.local_image).replace(UNKNOWN, "")
+        return decision.offer.content if decision.offer else ""
+
 
 def plan(
     images: Mapping[str, ImageInputs],

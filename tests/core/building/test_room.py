@@ -291,7 +291,7 @@ def of_stage(run: Run, name: str) -> None:
 
 
 def another(run: Run, name: str) -> None:
-    with once_more.once_more(run, run.decide(name)):
+    with once_more.once_more(run, run.decide(name), Attempt()):
         pass
 
 
