@@ -19,15 +19,18 @@ def check(run: Run, cooldown: str, as_json: bool) -> None:
     root = run.project.directory
     changes, known = update.newer(run, _seconds(cooldown)), advisories.known(run, locks.find(root))
     if as_json:
-        print(json.dumps({"changes": _plain(changes, root), "advisories": known and _plain(known, root)}, indent=2))
+        audited = {"advisories": _plain(known.advisories, root), "not_audited": known.skipped} if known else {}
+        print(json.dumps({"changes": _plain(changes, root), **audited}, indent=2))
         return
-    for line in (*(change.shown(root) for change in changes), *(_shown(each, root) for each in known or ())):
+    audit = known or advisories.Audit()
+    shown = (_shown(each, root) for each in audit.advisories)
+    for line in (*(change.shown(root) for change in changes), *shown, *audit.skipped):
         print(line)
     if not locks.texts(root):
         print("no requirements are locked here: `uv pip compile --generate-hashes` locks some")
         return
     told = "pip-audit is not installed, so nothing is known of advisories (pip install pip-audit)"
-    print(f"{len(changes)} newer; {told if known is None else f'{len(known)} known advisories'}")
+    print(f"{len(changes)} newer; {told if known is None else f'{len(audit.advisories)} known advisories'}")
 
 
 def bring_up_to_date(run: Run, packages: Sequence[str], cooldown: str, as_json: bool) -> None:

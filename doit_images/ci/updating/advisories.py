@@ -26,15 +26,26 @@ class Advisory(NamedTuple):
     fixed_in: tuple[str, ...]
 
 
-def known(run: Run, locks: Iterable[Path]) -> list[Advisory] | None:
-    """The advisories of all that these locks pin; None where pip-audit is not installed. ``UserError`` where it gives
-    no answer."""
+class Audit(NamedTuple):
+    """What pip-audit says: the advisories, and in its words of what nothing is known."""
+
+    advisories: tuple[Advisory, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def known(run: Run, locks: Iterable[Path]) -> Audit | None:
+    """What is known of all that these locks pin; None where pip-audit is not installed. ``UserError`` where it gives no
+    answer."""
     program = shutil.which("pip-audit", path=environ(run)["PATH"])
-    return [advisory for lock in locks for advisory in _asked(run, program, lock)] if program else None
+    if not program:
+        return None
+    audits = [_asked(run, program, lock) for lock in locks]
+    skipped = dict.fromkeys(words for audit in audits for words in audit.skipped)
+    return Audit(tuple(each for audit in audits for each in audit.advisories), tuple(skipped))
 
 
-def _asked(run: Run, program: str, lock: Path) -> list[Advisory]:
-    options = ["--require-hashes", "--disable-pip", "--progress-spinner=off", "--format=json"]
+def _asked(run: Run, program: str, lock: Path) -> Audit:
+    options = ["--require-hashes", "--disable-pip", "--progress-spinner=off", "--format=json", "--desc=off"]
     done = commands.run([program, *options, f"--requirement={lock}"], env=environ(run))
     try:
         return answered(lock, done.stdout)
@@ -42,11 +53,12 @@ def _asked(run: Run, program: str, lock: Path) -> list[Advisory]:
         raise UserError(f"pip-audit gives no answer: {done.why}", where=str(lock)) from None
 
 
-def answered(lock: Path, text: str) -> list[Advisory]:
-    """The advisories in pip-audit's answer about a lock. ``ValueError``, ``KeyError``, ``TypeError`` for what is no
-    answer."""
-    return [
+def answered(lock: Path, text: str) -> Audit:
+    """pip-audit's answer about a lock. ``ValueError``, ``KeyError``, ``TypeError`` for what is none."""
+    packages = json.loads(text)["dependencies"]
+    found = (
         Advisory(lock, each["name"], each["version"], one["id"], tuple(one["aliases"]), tuple(one["fix_versions"]))
-        for each in json.loads(text)["dependencies"]
+        for each in packages
         for one in each.get("vulns", ())
-    ]
+    )
+    return Audit(tuple(found), tuple(each["skip_reason"] for each in packages if "skip_reason" in each))
