@@ -44,7 +44,8 @@ def _pending(run: Run) -> dict[str, list[Pending]]:
     images = {"base": base} | {
         name: image for name, each in run.project.images.items() if (image := snapshot.get(each.ref))
     }
-    lists = {name: packages for name, image in images.items() if (packages := debian_packages.list_of(image.id))}
+    known = {name: debian_packages.list_of(run.engine, image.id) for name, image in images.items()}
+    lists = {name: packages for name, packages in known.items() if packages}
     return debian_packages.pending(base.id, lists)
 
 

@@ -12,9 +12,11 @@ import tarfile
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from doit_images.ci.unstarted import container
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
+from doit_images.core.engine.client import Engine
+from doit_images.core.engine.endpoint import leading_to
+from doit_images.stack import one_container
 
 # dpkg's own list, and that of images which are put together without dpkg (bazel's, distroless ones).
 _LISTS = ("/var/lib/dpkg/status", "/var/lib/dpkg/status.d")
@@ -72,11 +74,11 @@ def parsed(text: str) -> dict[str, list[Pending]]:
     return newer
 
 
-def list_of(image_id: str) -> bytes | None:
+def list_of(engine: Engine, image_id: str) -> bytes | None:
     """The list of Debian's packages in an image of the engine; None where it has none."""
-    with container(image_id) as made:
+    with one_container.created(engine, image_id, "none") as made:
         for path in _LISTS:
-            done = commands.run(["docker", "cp", f"{made}:{path}", "-"])
+            done = commands.run(["docker", "cp", f"{made}:{path}", "-"], env=leading_to(engine.address))
             if done.status == 0:
                 return _joined(done.output)
             if "Could not find the file" not in done.stderr:

@@ -22,6 +22,6 @@ def make(run: Run, images: Sequence[str], attach: bool) -> None:
 
     def content(decision: Decision, image: LocalImage, digest: str) -> bytes:
         subject = spdx.Subject(decision.inputs.image.ref, image.id, decision.inputs.fingerprint, image.created)
-        return spdx.document(subject, installed(image.id), pinned, documents.TOOL)
+        return spdx.document(subject, installed(run.engine, image.id), pinned, documents.TOOL)
 
     documents.make(run, images, _KIND, content, attach=attach)

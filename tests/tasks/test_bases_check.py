@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from doit_images.core.base.errors import UserError
+from doit_images.core.engine.client import Engine
 from tasks import ROOT, debian_packages
 from tasks.bases_view import age_of, text
 from tasks.debian_packages import Pending
@@ -85,7 +86,7 @@ def test_an_image_needs_neither_apt_nor_a_shell_to_be_looked_into(lab: Lab) -> N
         }
     )
     lab.build()
-    whole, parts, none = (debian_packages.list_of(lab.ref(name)) for name in ("whole", "parts", "none"))
+    whole, parts, none = (debian_packages.list_of(Engine(), lab.ref(name)) for name in ("whole", "parts", "none"))
     assert whole == OLD.encode()
     assert parts is not None
     assert {each.strip() for each in parts.decode().split("\n\n")} == {

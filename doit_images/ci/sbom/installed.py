@@ -14,8 +14,10 @@ from typing import IO, NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from doit_images.ci.unstarted import container
 from doit_images.core.engine import archives
+from doit_images.core.engine.client import Engine
+from doit_images.core.engine.endpoint import leading_to
+from doit_images.stack import one_container
 
 _STATUS = re.compile(r"var/lib/dpkg/status(\.d/(?!.*\.md5sums$)[^/]+)?$")
 _METADATA = re.compile(r".*/[^/]+\.(dist-info/METADATA|egg-info/PKG-INFO)$")
@@ -50,9 +52,13 @@ class Installed(NamedTuple):
     release: dict[str, str]
 
 
-def installed(image_id: str) -> Installed:
-    """The packages of an image that the engine holds. ``UserError`` where it cannot be read."""
-    with container(image_id) as made, archives.written("export", made) as stream:
+def installed(engine: Engine, image_id: str) -> Installed:
+    """The packages of an image that the engine holds, from a container that never starts. ``UserError`` where it cannot
+    be read."""
+    with (
+        one_container.created(engine, image_id, "none") as made,  # not every image names a command
+        archives.written("export", made, environ=leading_to(engine.address)) as stream,
+    ):
         return read(stream)
 
 

@@ -19,17 +19,17 @@ from doit_images.pruning import image_contents
 Reader = Callable[[dict[str, str], Path], Any]
 
 IMAGE: Any = SimpleNamespace(id="id")
+ENGINE: Any = SimpleNamespace(address="unix:///nowhere")
 
 
 def layout(environ: dict[str, str], folder: Path) -> None:
-    engine: Any = SimpleNamespace(address="unix:///nowhere")
-    oci_transfer._save(engine, IMAGE, folder / "layout")
+    oci_transfer._save(ENGINE, IMAGE, folder / "layout")
 
 
 READERS: dict[str, Reader] = {
     "verify": lambda environ, folder: content.content_of("id", environ),
     "image_sizes": lambda environ, folder: image_contents.files_of([IMAGE], environ, print),
-    "sbom": lambda environ, folder: installed.installed("id"),
+    "sbom": lambda environ, folder: installed.installed(ENGINE, "id"),
     "builder": layout,
 }
 
