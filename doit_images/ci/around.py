@@ -23,7 +23,8 @@ def with_needs(names: Collection[str], services: Mapping[str, Any]) -> list[str]
 def declared(config: Mapping[str, Any], names: Iterable[str], directory: Path) -> str:
     """One digest over what Compose says of these services, but not of how they are built, nor where the checkout
     lies."""
-    services = {name: _without(config["services"][name], "build", "develop") for name in names}
+    every, passed_over = config["services"], ("build", "develop")
+    services = {name: {key: value for key, value in every[name].items() if key not in passed_over} for name in names}
     told = {"services": services, **{key: config.get(key) for key in ("networks", "volumes", "configs")}}
     text = json.dumps(told, sort_keys=True).replace(str(directory), ".")
     return hashlib.sha256(text.encode()).hexdigest()
@@ -38,7 +39,3 @@ def mounted(config: Mapping[str, Any], names: Iterable[str]) -> Iterator[Path]:
     for entry in (config.get("configs") or {}).values():
         if (entry or {}).get("file"):
             yield Path(entry["file"])
-
-
-def _without(service: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in service.items() if key not in keys}

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.history.store import Build, History, Status, StepRecord
+from doit_images.core.history.store import Build, History, Status
 
 TESTED = "test"
 """The action of a row that is of a test."""
@@ -25,11 +25,6 @@ class Tests(NamedTuple):
 
     def __bool__(self) -> bool:
         return bool(self.run or self.passed_before)
-
-
-def step_of(name: str, seconds: float, *, cached: bool = False, error: str = "") -> StepRecord:
-    """The one step of a test that took so long, now or, if it is ``cached``, when it passed."""
-    return StepRecord(f"[{name} 1/1] run the test", name, 1, 1, None, round(seconds, 6), cached, error)
 
 
 def expected_seconds(history: History, refs: Iterable[str]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> dict[str
     if missing := [name for name in only if name not in services]:
         raise UserError(f"there is no service {missing[0]!r}", where=str(compose.files[0]))
     chosen = around.with_needs(only or services, services)
-    images = {name: _content(run, services[name].get("image") or "") for name in chosen if _runs(services[name])}
+    started = [name for name in chosen if services[name].get("scale", 1)]
+    images = {name: _content(run, services[name].get("image") or "") for name in started}
     mounted = digest_of(around.mounted(config, chosen), compose.directory)
     return {"images": images, "declared": around.declared(config, chosen, compose.directory), "mounted": mounted}
 
@@ -48,7 +49,7 @@ def digest_of(paths: Iterable[Path], directory: Path) -> str:
         what = ""
         try:
             what = f"-> {path.readlink()} " if path.is_symlink() else ""
-            what += f"{path.stat().st_mode:o} {_digest(files.content(path))}"
+            what += f"{path.stat().st_mode:o} {hashlib.sha256(files.content(path)).hexdigest()}"
         except OSError as error:  # also of a folder that a link leads to
             what += f"unreadable {error.errno}"
         total.update(os.fsencode(f"{os.path.relpath(path, directory)}\0{what}\0"))
@@ -62,10 +63,6 @@ def _declared(compose: Compose) -> dict[str, Any]:
     config = plain.config()
     ports = {f"{variable(name)}_PORT": _ANY for name, service in config["services"].items() if service.get("ports")}
     return replace(plain, environ={**environ, **ports}).config() if ports else config
-
-
-def _runs(service: Mapping[str, Any]) -> bool:
-    return bool(service.get("scale", 1))
 
 
 def _content(run: Run, ref: str) -> str:
@@ -85,7 +82,3 @@ def _below(path: Path) -> Iterator[Path]:
         names[:] = [name for name in names if name not in ("__pycache__", OWN_FOLDER)]
         links = [name for name in names if Path(folder, name).is_symlink()]  # they are not walked
         yield from (Path(folder, name) for name in (*links, *inside) if not name.endswith(".pyc"))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -28,8 +28,7 @@ def make(run: Run, images: Sequence[str], attach: bool) -> None:
         images = run.project.images
         parents = {images[name].ref: inputs.parent_fingerprints[name] for name in inputs.parents.values()}
         made = provenance.Made(inputs.image.ref, inputs.fingerprint, inputs.build_inputs(), parents)
-        how = provenance.How(build.builder, build.run, build.commit, build.started, build.ended)
-        return provenance.statement(digest, made, how, documents.TOOL)
+        return provenance.statement(digest, made, build, documents.TOOL)
 
     documents.make(run, images, _KIND, content, attach=attach)
 

@@ -14,6 +14,7 @@ import pytest
 
 from doit_images.ci.sbom import provenance, spdx
 from doit_images.ci.sbom.installed import Debian, Installed, Python, read
+from doit_images.core.history.store import Build
 from doit_images.core.inputs.fingerprint import BuildInputs
 from doit_images.share import referrers
 from doit_images.share.registry import Registry
@@ -107,8 +108,9 @@ def test_the_statement_names_each_ingredient_of_the_fingerprint() -> None:
         ("https://example.org/a.tar",),
     )
     made = provenance.Made("app/auth:1", "f" * 64, inputs, {"app/base:1": "e" * 64})
-    how = provenance.How("", "run-1", "abc1234", 1_700_000_000.9, 1_700_000_002.0)
-    content = json.loads(provenance.statement(f"sha256:{'a' * 64}", made, how, "tool"))
+    when = 1_700_000_000.9
+    build = Build("auth", made.ref, "f" * 64, "build", "done", (), when, 1.1, commit="abc1234", run="run-1")
+    content = json.loads(provenance.statement(f"sha256:{'a' * 64}", made, build, "tool"))
     assert content["_type"] == "https://in-toto.io/Statement/v1"
     assert content["subject"] == [{"name": "app/auth:1", "digest": {"sha256": "a" * 64}}]
     assert content["predicateType"] == "https://slsa.dev/provenance/v1"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from doit_images.ci.history import TESTED, step_of
+from doit_images.ci.history import TESTED
 from doit_images.ci.results import local, shared
 from doit_images.ci.results.result import Result
 from doit_images.core.base.errors import UserError
-from doit_images.core.history.store import Build, Status
+from doit_images.core.history.store import Build, Status, StepRecord
 from doit_images.core.run import Run
 
 
@@ -43,13 +43,13 @@ def look(run: Run, wanted: Mapping[str, str], *, ask: bool = True) -> dict[str, 
 def keep(run: Run, path: str, result: Result) -> None:
     """Keep that tests passed, for this machine and, in this repository, for the others."""
     local.keep(result)
-    shared.give(run, path, result)
+    shared.put(run, path, result, result.kept())
 
 
 def withdraw(run: Run, path: str, result: Result) -> None:
     """Tests failed on just what they passed on before: that they passed counts for nobody any more."""
     local.forget(result.fingerprint)
-    shared.withdraw(run, path, result)
+    shared.put(run, path, result, None)
     run.events.say(f"{result.name} is flaky: it failed on just what it passed on before, which does not count any more")
 
 
@@ -67,7 +67,9 @@ def note(run: Run, ended: Ended) -> None:
 
 
 def _row(run: Run, ended: Ended) -> Build:
-    step = step_of(ended.name, ended.saved or ended.seconds, cached=bool(ended.saved), error=ended.error)
+    seconds = round(ended.saved or ended.seconds, 6)
+    title = f"[{ended.name} 1/1] run the test"
+    step = StepRecord(title, ended.name, 1, 1, None, seconds, cached=bool(ended.saved), error=ended.error)
     return Build(
         image=ended.name,
         ref=ended.ref,

@@ -47,17 +47,9 @@ def look(run: Run, wanted: Mapping[str, str]) -> dict[str, Result]:
         return {result.fingerprint: result for result in answers if result}
 
 
-def give(run: Run, path: str, result: Result) -> None:
-    """Let other machines have a result, where there is a registry that this one may push to."""
-    _put(run, path, result, result.kept())
-
-
-def withdraw(run: Run, path: str, result: Result) -> None:
-    """Put something in place of a result that is none, for registries need not let anybody delete."""
-    _put(run, path, result, None)
-
-
-def _put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) -> None:
+def put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) -> None:
+    """Let other machines have what is kept of a result, where there is a registry that this one may push to; None takes
+    the place of one that counts no more, for registries need not let anybody delete."""
     if not run.settings.cache_registry or not connection.of(run).share.writes or run.kept(_Failures).out:
         return
     registry, tag = connection.of(run).share.registry, tag_of(result.fingerprint)

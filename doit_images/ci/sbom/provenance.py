@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from doit_images.core.base.timestamps import utc
+from doit_images.core.history.store import Build
 from doit_images.core.inputs.fingerprint import BuildInputs
 
 MEDIA_TYPE = "application/vnd.in-toto+json"
@@ -31,19 +32,9 @@ class Made(NamedTuple):
     parents: Mapping[str, str]
 
 
-class How(NamedTuple):
-    """The build that made it: the name of the builder, the run, the commit of the checkout ("" for none), and when it
-    began and ended (seconds since the epoch)."""
-
-    builder: str
-    run: str
-    commit: str
-    started: float
-    ended: float
-
-
-def statement(digest: str, made: Made, how: How, tool: str) -> bytes:
-    """The statement that what has this ``digest`` (``sha256:…``) was made so, as JSON; ``tool`` is what built it."""
+def statement(digest: str, made: Made, build: Build, tool: str) -> bytes:
+    """The statement that what has this ``digest`` (``sha256:…``) was made so by this build, as JSON; ``tool`` is what
+    built it."""
     content = {
         "_type": _STATEMENT,
         "subject": [{"name": made.ref, "digest": _digest(digest)}],
@@ -52,15 +43,15 @@ def statement(digest: str, made: Made, how: How, tool: str) -> bytes:
             "buildDefinition": {
                 "buildType": _BUILD_TYPE,
                 "externalParameters": {"image": made.ref, "settings": made.build_inputs.settings},
-                "internalParameters": {"fingerprint": made.fingerprint, "commit": how.commit},
+                "internalParameters": {"fingerprint": made.fingerprint, "commit": build.commit},
                 "resolvedDependencies": [*_files(made), *_bases(made), *_parents(made)],
             },
             "runDetails": {
-                "builder": {"id": f"{_BUILDER}:{quote(how.builder or 'engine', safe='')}", "version": {tool: "1"}},
+                "builder": {"id": f"{_BUILDER}:{quote(build.builder or 'engine', safe='')}", "version": {tool: "1"}},
                 "metadata": {
-                    "invocationId": how.run,
-                    "startedOn": utc(how.started),
-                    "finishedOn": utc(how.ended),
+                    "invocationId": build.run,
+                    "startedOn": utc(build.started),
+                    "finishedOn": utc(build.ended),
                 },
             },
         },
