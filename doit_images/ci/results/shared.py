@@ -8,6 +8,7 @@ once and not asked again in that run.
 from __future__ import annotations
 
 import json
+import threading
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +20,6 @@ from doit_images.core.run import Run
 from doit_images.share import connection, referrers, signatures
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.signing import NotSigned
-from doit_images.share.strikes import Strikes
 from doit_images.share.trusted import Claimed
 
 KIND = "application/vnd.doit-images.test.v1+json"
@@ -29,16 +29,16 @@ _LARGEST = 20_000_000  # bytes of a result when it is unpacked
 _AT_ONCE = 16
 
 
-class _Failures(Strikes):
-    """Whether the registry failed in this run: once is enough."""
+class _Failed:
+    """Whether the registry failed in this run: from then on the lock is taken."""
 
     def __init__(self) -> None:
-        super().__init__(1)
+        self.lock = threading.Lock()
 
 
 def look(run: Run, wanted: Mapping[str, str]) -> dict[str, Result]:
     """What the shared registry has for these fingerprints, each with the repository to look in; asked side by side."""
-    if not (wanted and run.settings.cache_registry and connection.of(run).share.reads) or run.kept(_Failures).out:
+    if not (wanted and run.settings.cache_registry and connection.of(run).share.reads) or run.kept(_Failed).lock.locked():
         return {}
     from concurrent.futures import ThreadPoolExecutor  # most runs have no registry
 
@@ -50,7 +50,7 @@ def look(run: Run, wanted: Mapping[str, str]) -> dict[str, Result]:
 def put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) -> None:
     """Let other machines have what is kept of a result, where there is a registry that this one may push to; None takes
     the place of one that counts no more, for registries need not let anybody delete."""
-    if not run.settings.cache_registry or not connection.of(run).share.writes or run.kept(_Failures).out:
+    if not run.settings.cache_registry or not connection.of(run).share.writes or run.kept(_Failed).lock.locked():
         return
     registry, tag = connection.of(run).share.registry, tag_of(result.fingerprint)
     config = {"created": utc(result.finished)}  # by which `registry_prune` goes
@@ -119,5 +119,5 @@ def _unpacked(packed: bytes) -> Any:
 
 
 def _complain(run: Run, what: str) -> None:
-    if run.kept(_Failures).bad():
+    if run.kept(_Failed).lock.acquire(blocking=False):
         run.events.say(f"the shared registry {run.settings.cache_registry} {what}")
