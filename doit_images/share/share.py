@@ -29,7 +29,7 @@ from doit_images.core.planning.wanted import Wanted, all_wanted
 from doit_images.share import by_docker, reaching, signatures, trusted
 from doit_images.share.circuit_breaker import CircuitBreaker, HealthCheck
 from doit_images.share.no_answer import NoImage, Unavailable
-from doit_images.share.signing import NotSigned
+from doit_images.share.signing import IMAGES, NotSigned
 
 if TYPE_CHECKING:
     from doit_images.share.index import Index
@@ -98,8 +98,12 @@ class Share:
     @property
     def writes(self) -> bool:
         """Whether images may be pushed."""
+        return self.writes_of(IMAGES)
+
+    def writes_of(self, about: str) -> bool:
+        """Whether results of this kind (``signing``) may be pushed."""
         able = self._write and self.reads and not self._looks.open and not self._pushes.open
-        return able and not self.trust.cannot_sign
+        return able and not self.trust.cannot_sign_of(about)
 
     def offers(self, inputs: Mapping[str, ImageInputs], platform: str) -> dict[str, SharedImage]:
         """What the registry holds for these images, by name; ``platform`` is the engine's."""

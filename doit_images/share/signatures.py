@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from doit_images.core.engine.labels import LABEL
 from doit_images.share import referrers
 from doit_images.share.no_answer import NoImage
-from doit_images.share.signing import BUNDLE, PREDICATE
+from doit_images.share.signing import BUNDLE, IMAGES, PREDICATES
 
 if TYPE_CHECKING:
     from doit_images.core.engine.client import LocalImage
@@ -26,11 +26,11 @@ _KIND = "dev.sigstore.bundle.predicateType"
 _FETCHED = 16  # each takes two requests
 
 
-def give(registry: Registry, path: str, digest: str, bundle: bytes) -> None:
-    """Attach a bundle to the manifest with this digest. Raises ``Unavailable`` and ``NoImage``."""
+def give(registry: Registry, path: str, digest: str, bundle: bytes, about: str = IMAGES) -> None:
+    """Attach a bundle to the manifest with this digest, of what it is about. Raises ``Unavailable`` and ``NoImage``."""
     notes = {
         "dev.sigstore.bundle.content": "dsse-envelope",  # as cosign finds it
-        _KIND: PREDICATE,
+        _KIND: PREDICATES[about],
         _NOTE: bundle.decode(),
     }
     referrers.attach(registry, path, digest, referrers.Attachment(BUNDLE, BUNDLE, bundle, notes))
@@ -46,7 +46,7 @@ def bundles(registry: Registry, path: str, digest: str) -> Iterator[str]:
         if isinstance(note, str):
             yield note
         elif isinstance(each.get("digest"), str):
-            others.append((not isinstance(notes, dict) or notes.get(_KIND) != PREDICATE, each["digest"]))
+            others.append((not isinstance(notes, dict) or notes.get(_KIND) not in PREDICATES.values(), each["digest"]))
     for _, other in sorted(others, key=itemgetter(0))[:_FETCHED]:
         try:
             yield referrers.content_of(registry, path, other).decode(errors="replace")

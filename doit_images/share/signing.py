@@ -22,21 +22,29 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-PREDICATE = "https://sigstore.dev/cosign/sign/v1"
+IMAGES, TESTS = "images", "tests"
+"""What a statement is about: an image that was built, or tests that passed. Neither is taken for the other."""
+PREDICATES = {
+    IMAGES: "https://sigstore.dev/cosign/sign/v1",
+    TESTS: "https://in-toto.io/attestation/test-result/v0.1",
+}
 _STATEMENT = "https://in-toto.io/Statement/v1"
 PAYLOAD = "application/vnd.in-toto+json"
+_SAID = ("fingerprint", "platform", "builder", "signed")  # in annotations
 _CLAIMED, _FORMERLY = "doit-images.", "vllm-swarm."  # and until 0.2
 
 
 class Claim(NamedTuple):
     """What is signed: the ``digest`` of the manifest that is the result of ``fingerprint`` for ``platform``, the name
-    of the builder, and when (seconds since the epoch)."""
+    of the builder, when (seconds since the epoch), what it is ``about``, and how tests came out (``PASSED``)."""
 
     digest: str
     fingerprint: str
     platform: str
     builder: str
     signed: int
+    about: str = IMAGES
+    outcome: str = ""
 
 
 class Forged(ValueError):
@@ -73,9 +81,11 @@ class Key:
 
 def statement_of(claim: Claim) -> bytes:
     """The in-toto statement that says ``claim``: what is signed."""
-    said = {f"{_CLAIMED}{name}": str(value) for name, value in claim._asdict().items() if name != "digest"}
+    said = {f"{_CLAIMED}{name}": str(getattr(claim, name)) for name in _SAID}
     subject = {"name": "", "digest": {"sha256": claim.digest.removeprefix("sha256:")}, "annotations": said}
-    statement = {"_type": _STATEMENT, "subject": [subject], "predicateType": PREDICATE, "predicate": {}}
+    predicate = {"result": claim.outcome, "configuration": []} if claim.about == TESTS else {}
+    kind = PREDICATES[claim.about]
+    statement = {"_type": _STATEMENT, "subject": [subject], "predicateType": kind, "predicate": predicate}
     return json.dumps(statement, sort_keys=True).encode()
 
 
@@ -177,6 +187,18 @@ def claim_in(payload: bytes) -> Claim:
         return Claim(**{**said, "digest": f"sha256:{subject['digest']['sha256']}", "signed": int(said["signed"])})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Forged("another kind of statement") from None
+
+
+def _claim(statement: dict[str, Any]) -> Claim:
+    about = next((about for about, kind in PREDICATES.items() if kind == statement["predicateType"]), "")
+    if statement["_type"] != _STATEMENT or not about:
+        raise Forged("another kind of statement")
+    [subject] = statement["subject"]
+    notes = subject["annotations"]
+    claimed = _CLAIMED if f"{_CLAIMED}fingerprint" in notes else _FORMERLY
+    said = {name: notes[f"{claimed}{name}"] for name in _SAID} | {"about": about}
+    said["outcome"] = str(statement["predicate"]["result"]) if about == TESTS else ""
+    return Claim(**{**said, "digest": f"sha256:{subject['digest']['sha256']}", "signed": int(said["signed"])})
 
 
 def _to_sign(payload: bytes) -> bytes:

@@ -2,13 +2,15 @@
 
 The readers' list, ``trusted-builders.toml``, lies in the repository and is reviewed like code. Of each builder it has a
 name, the public key or the identity that a CI gives it, and from when until when that counts; ``revoked`` ends it
-whatever a signature says of its time.
+whatever a signature says of its time. ``may`` says what the builder signs: images, tests that passed, or, by default,
+both.
 
     [[builder]]
     name = "ci"
     key = "MCowBQYDK2VwAyEA…"
     from = 2026-11-01
     until = 2027-11-01
+    may = ["images", "tests"]
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings, root
+from doit_images.share.signing import IMAGES, PREDICATES
 
 if TYPE_CHECKING:
     from doit_images.share.keyless import Sigstore
@@ -55,6 +58,7 @@ class Builder:
     revoked: float = float("inf")
     issuer: str = ""
     identity: str = ""
+    may: tuple[str, ...] = tuple(PREDICATES)
 
     def problem(self, now: float) -> str:
         """Why the key or the identity does not count now, "" if it does."""
@@ -74,11 +78,13 @@ class Builder:
 
 
 class Claimed(NamedTuple):
-    """What somebody says: that the image with this digest is the result of a fingerprint for a platform."""
+    """What somebody says: that the manifest with this digest is the result of a fingerprint for a platform, and what
+    that is ``about``: an image or tests."""
 
     digest: str
     fingerprint: str
     platform: str
+    about: str = IMAGES
 
 
 class Keyless(NamedTuple):
@@ -126,25 +132,35 @@ class Trust:
 
     @property
     def cannot_sign(self) -> str:
-        """Why nobody would take what this machine pushes, "" if they do. Raises ``UserError``."""
+        """Why nobody would take the images that this machine pushes, "" if they do. Raises ``UserError``."""
+        return self.cannot_sign_of(IMAGES)
+
+    def cannot_sign_of(self, about: str) -> str:
+        """The same of results of any kind."""
         if not self.need:
             return ""
         if self._file is None and not self._keyless.name:
             return "it has no SHARE_KEY"
-        return self.own.problem(self._now()) if self.own else f"its SHARE_KEY is of no builder in {LIST}"
+        if not self.own:
+            return f"its SHARE_KEY is of no builder in {LIST}"
+        return self.own.problem(self._now()) or _forbidden(self.own, about)
 
     def sign(self, digest: str, fingerprint: str, platform: str) -> bytes:
-        """A bundle in which this machine says that it made this. ``ValueError`` where nobody would take that,
+        """A bundle in which this machine says that it built this. Raises as ``sign_claimed``."""
+        return self.sign_claimed(Claimed(digest, fingerprint, platform))
+
+    def sign_claimed(self, claimed: Claimed, outcome: str = "") -> bytes:
+        """A bundle in which this machine says this, and how tests came out. ``ValueError`` where nobody would take it,
         ``NotSigned`` where a signature by its identity cannot be had."""
         from doit_images.share import signing
 
         if not self.own:
             raise ValueError("a machine without a key signs nothing")
-        claim = signing.Claim(digest, fingerprint, platform, self.own.name, int(self._now()))
+        claim = signing.Claim(*claimed[:3], self.own.name, int(self._now()), claimed.about, outcome)
         if self.key:
             return self.key.sign(claim)
         bundle = self._sigstore.sign(claim)
-        if self._problem(bundle.decode(), self.own, Claimed(digest, fingerprint, platform)):
+        if self._problem(bundle.decode(), self.own, claimed):
             who = signing.hinted(bundle.decode())
             raise signing.NotSigned(f"this machine is {who}, and {self.own.name} in {LIST} is {self.own.identity}")
         return bundle
@@ -205,11 +221,15 @@ class Trust:
                 claim = signing.claim_of(bundle, builder.key)
         except signing.Forged:
             return _NO_SIGNATURE
-        if claim.builder != builder.name or claim[:3] != wanted:
+        if claim.builder != builder.name or (*claim[:3], claim.about) != wanted:
             return "its signature is of something else"
-        if problem := builder.problem(now) or builder.problem(claim.signed):
+        if problem := _forbidden(builder, claim.about) or builder.problem(now) or builder.problem(claim.signed):
             return problem
         return "its signature is of the future" if claim.signed > now + _CLOCKS_DIFFER else ""
+
+
+def _forbidden(builder: Builder, about: str) -> str:
+    return "" if about in builder.may else f"{builder.name} may not sign {about}"
 
 
 EVERYBODY = Trust(0)
@@ -327,7 +347,7 @@ def _builder(given: Any, number: int) -> Builder:
     if not isinstance(given, dict) or not isinstance(name := given.get("name"), str) or not name:
         raise ValueError(f"{which} has no name")
     which = f"{which} ({name})"
-    if unknown := given.keys() - {"name", "key", "issuer", "identity", "from", "until", "revoked"}:
+    if unknown := given.keys() - {"name", "key", "issuer", "identity", "from", "until", "revoked", "may"}:
         raise ValueError(f"{which} has {', '.join(sorted(unknown))}, which means nothing here")
     key, identity = "", {field: given[field] for field in ("issuer", "identity") if field in given}
     if identity:
@@ -338,11 +358,14 @@ def _builder(given: Any, number: int) -> Builder:
             key = signing.text_of(signing.public_key(given["key"]))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{which} has no Ed25519 public key, as `doit share_key` prints it") from None
+    may = given.get("may", [*PREDICATES])
+    if not isinstance(may, list) or not may or any(each not in PREDICATES for each in may):
+        raise ValueError(f"{which}: may must be a list of {' and '.join(PREDICATES)}")
     revoked = given.get("revoked", False)
     since = _moment(given.get("from"), f"{which}: from")
     until = _moment(given.get("until"), f"{which}: until")
     ends = float("inf") if revoked is False else 0.0 if revoked is True else _moment(revoked, f"{which}: revoked")
-    return Builder(name, key, since, until, ends, **identity)
+    return Builder(name, key, since, until, ends, **identity, may=tuple(may))
 
 
 def _moment(value: Any, what: str) -> float:

@@ -27,9 +27,9 @@ from doit_images.share import referrers, share, signatures, signing, transfer, t
 from doit_images.share.no_answer import NoImage
 from doit_images.share.registry import Registry
 from doit_images.share.share import Share
-from doit_images.share.signing import BUNDLE, Claim, Forged, Key
+from doit_images.share.signing import BUNDLE, IMAGES, PREDICATES, TESTS, Claim, Forged, Key
 from doit_images.share.transport import Answer
-from doit_images.share.trusted import Builder, Trust
+from doit_images.share.trusted import Builder, Claimed, Trust
 from doit_images.ui import doctor
 from tests import loopback
 
@@ -141,6 +141,10 @@ ATTACKS: dict[str, tuple[Callable[[dict[str, Key], str, str], list[str]], str]] 
     "of another platform": (
         lambda keys, digest, number: [sign_for(keys["ci"], digest, number, platform="linux/arm64")], "something else",
     ),
+    "of tests": (
+        lambda keys, digest, number: [sign_for(keys["ci"], digest, number, about=TESTS, outcome="PASSED")],
+        "something else",
+    ),
     "by an expired key": (lambda keys, digest, number: [sign_for(keys["old"], digest, number, builder="old",
                           signed=int(NOW - 30 * DAY))], "has expired"),
     "by a revoked key": (lambda keys, digest, number: [sign_for(keys["thief"], digest, number, builder="thief",
@@ -205,6 +209,25 @@ def test_different_builders_must_agree_where_more_than_one_is_wanted(
     assert two.refuses(DIGEST, FINGERPRINT, PLATFORM, [ci, ann]) == ""
 
 
+def test_who_may_sign_tests_signs_no_images_and_no_statement_is_taken_for_the_other(keys: dict[str, Key]) -> None:
+    image, passed = Claimed(DIGEST, FINGERPRINT, PLATFORM), Claimed(DIGEST, FINGERPRINT, PLATFORM, TESTS)
+    bundles = {image: signed(keys["ci"]), passed: signed(keys["ci"], about=TESTS, outcome="PASSED")}
+    statement = json.loads(base64.b64decode(json.loads(bundles[passed])["dsseEnvelope"]["payload"]))
+    assert statement["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
+    assert statement["predicate"] == {"result": "PASSED", "configuration": []}
+    assert signing.claim_of(bundles[passed], keys["ci"].public).outcome == "PASSED"
+
+    def doubts(may: tuple[str, ...]) -> dict[tuple[str, str], str]:
+        trust = trust_of([Builder("ci", keys["ci"].public, NOW - 365 * DAY, NOW + DAY, may=may)])
+        return {(wanted.about, by.about): trust.judge(wanted, [bundles[by]])[0] for wanted in bundles for by in bundles}
+
+    other = dict.fromkeys([(IMAGES, TESTS), (TESTS, IMAGES)], "its signature is of something else")
+    same = [(IMAGES, IMAGES), (TESTS, TESTS)]
+    assert doubts((IMAGES, TESTS)) == {**dict.fromkeys(same, ""), **other}
+    assert doubts((TESTS,)) == {same[0]: "ci may not sign images", same[1]: "", **other}
+    assert doubts((IMAGES,)) == {same[0]: "", same[1]: "ci may not sign tests", **other}
+
+
 # ---- the list and the settings
 
 
@@ -226,6 +249,9 @@ def test_a_key_is_made_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     listed.write_text(listed.read_text().replace('name = "ci"', 'name = "ci"\nrevoked = true'))
     assert trusted.of(chosen).refuses(DIGEST, FINGERPRINT, PLATFORM, [bundle]) == "the key of ci is revoked"
     assert trusted.of(chosen).cannot_sign == "the key of ci is revoked"
+    listed.write_text(listed.read_text().replace("revoked = true", 'may = ["tests"]'))
+    assert trusted.of(chosen).cannot_sign == "ci may not sign images"
+    assert trusted.of(chosen).cannot_sign_of(TESTS) == ""
     key.chmod(0o644)
     with pytest.raises(UserError, match="others may read SHARE_KEY"):
         trusted.of(chosen).cannot_sign  # noqa: B018
@@ -242,6 +268,7 @@ def test_a_key_is_made_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("[[builder]]\nname = 'ci'\nkey = 'KEY'\nfrom = 2026-01-01", "until must be a date"),
         ("[[builder]]\nname = 'ci'\nkey = 'KEY'\nfrom = 2026-01-01\nuntil = '2027'", "until must be a date"),
         ("[[builder]]\nname = 'ci'\nexpires = 1\nkey = 'KEY'", "expires, which means nothing"),
+        ("[[builder]]\nname = 'ci'\nmay = ['all']\nkey = 'KEY'\nfrom = 2026-01-01\nuntil = 2027-01-01", "may must be"),
         (2 * "[[builder]]\nname = 'ci'\nkey = 'KEY'\nfrom = 2026-01-01\nuntil = 2027-01-01\n", "the same key"),
     ],
 )
@@ -564,7 +591,7 @@ class Referred(Registry):
         return Answer(200, link, json.dumps({"manifests": self._entries[at : at + 2]}).encode())
 
 
-LIKELY = {"dev.sigstore.bundle.predicateType": signing.PREDICATE}
+LIKELY = {"dev.sigstore.bundle.predicateType": PREDICATES[IMAGES]}
 
 
 def test_the_likely_attachments_of_all_pages_are_fetched_first_and_no_more_than_a_few(keys: dict[str, Key]) -> None:

@@ -1,8 +1,8 @@
 """What passed on other machines? A result lies in the shared registry beside the image that was tested.
 
-It is an artifact of its own, ``<repository>:test-<fingerprint>``, signed as images are: for this fingerprint, for the
-platform that it ran on. What is not signed as it must be counts as not being there, and a registry that fails is said
-once and not asked again in that run.
+It is an artifact of its own, ``<repository>:test-<fingerprint>``, signed by a statement of its own kind (in-toto's of
+test results): for this fingerprint, for the platform that it ran on. What is not signed as it must be counts as not
+being there, and a registry that fails is said once and not asked again in that run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from doit_images.core.base.timestamps import utc
 from doit_images.core.run import Run
 from doit_images.share import connection, referrers, signatures
 from doit_images.share.no_answer import NoImage, Unavailable
-from doit_images.share.signing import NotSigned
+from doit_images.share.signing import TESTS, NotSigned
 from doit_images.share.trusted import Claimed
 
 KIND = "application/vnd.doit-images.test.v1+json"
@@ -38,7 +38,9 @@ class _Failed:
 
 def look(run: Run, wanted: Mapping[str, str]) -> dict[str, Result]:
     """What the shared registry has for these fingerprints, each with the repository to look in; asked side by side."""
-    if not (wanted and run.settings.cache_registry and connection.of(run).share.reads) or run.kept(_Failed).lock.locked():
+    if not (wanted and run.settings.cache_registry and connection.of(run).share.reads):
+        return {}
+    if run.kept(_Failed).lock.locked():
         return {}
     from concurrent.futures import ThreadPoolExecutor  # most runs have no registry
 
@@ -50,9 +52,12 @@ def look(run: Run, wanted: Mapping[str, str]) -> dict[str, Result]:
 def put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) -> None:
     """Let other machines have what is kept of a result, where there is a registry that this one may push to; None takes
     the place of one that counts no more, for registries need not let anybody delete."""
-    if not run.settings.cache_registry or not connection.of(run).share.writes or run.kept(_Failed).lock.locked():
+    if not run.settings.cache_registry or run.kept(_Failed).lock.locked():
         return
-    registry, tag = connection.of(run).share.registry, tag_of(result.fingerprint)
+    share, tag = connection.of(run).share, tag_of(result.fingerprint)
+    if not share.writes_of(TESTS):
+        return
+    registry = share.registry
     config = {"created": utc(result.finished)}  # by which `registry_prune` goes
     title = f"tests that {'passed' if content else 'turned out to be flaky'}: {result.name}"
     manifest: dict[str, Any] = {
@@ -67,10 +72,10 @@ def put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) 
         manifest["layers"] = [referrers.give_blob(registry, path, _LAYER, packed)]
         text = json.dumps(manifest, sort_keys=True).encode()
         registry.give_manifest(path, tag, referrers.MANIFEST, text)
-        if connection.of(run).share.trust.need:
-            digest = digest_of(text)
-            bundle = connection.of(run).share.trust.sign(digest, result.fingerprint, run.snapshot().platform)
-            signatures.give(registry, path, digest, bundle)
+        if share.trust.need:
+            claimed = Claimed(digest_of(text), result.fingerprint, run.snapshot().platform, TESTS)
+            bundle = share.trust.sign_claimed(claimed, "PASSED" if content else "FAILED")
+            signatures.give(registry, path, claimed.digest, bundle, TESTS)
     except NotSigned as error:
         run.events.say(f"that {result.name} passed could not be signed: {error}")
     except (Unavailable, NoImage) as error:
@@ -107,7 +112,7 @@ def _doubt(run: Run, fingerprint: str, path: str, text: bytes) -> str:
         return ""
     digest = digest_of(text)
     attached = signatures.bundles(connection.of(run).share.registry, path, digest)
-    return trust.judge(Claimed(digest, fingerprint, run.snapshot().platform), attached)[0]
+    return trust.judge(Claimed(digest, fingerprint, run.snapshot().platform, TESTS), attached)[0]
 
 
 def _unpacked(packed: bytes) -> Any:
