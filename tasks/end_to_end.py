@@ -10,13 +10,14 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from doit_images.ci import seen as stack_seen
 from doit_images.ci.build import tell
+from doit_images.ci.history import TESTED
 from doit_images.ci.results import known
-from doit_images.ci.results.known import Ended
 from doit_images.ci.results.result import Result, fingerprint, times
 from doit_images.core.base import files, leftovers
 from doit_images.core.base.again import passed_on
@@ -24,6 +25,7 @@ from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import cell, seconds_text
 from doit_images.core.base.references import path_of
 from doit_images.core.compose.stack import Compose
+from doit_images.core.history.store import Build, Status
 from doit_images.core.planning.plan import own_only
 from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, ephemeral_stack, images, secrets
@@ -48,18 +50,16 @@ def run_tests(run: Run, words: Sequence[str], again: bool = False, runs: str = "
         passed_before(run, asked)
         return
     began, clock = time.time(), time.monotonic()
-    ended = Ended(
-        _NAME, f"{run.project.name}#e2e", asked.fingerprint, began, 0.0, (_why(asked),), tuple(run.project.images)
-    )
+    ended = replace(_ended(run, asked, began, _why(asked)), parents=tuple(run.project.images))
     try:
         for _ in range(count):
             junit = _on_a_stack(run, words, time.monotonic())
     except UserError as error:
-        known.note(run, ended._replace(seconds=time.monotonic() - clock, error=str(error)))
+        known.note(run, replace(ended, seconds=time.monotonic() - clock), str(error))
         if asked.result:
             known.withdraw(run, _repository(run), asked.result)
         raise
-    ended = ended._replace(seconds=(time.monotonic() - clock) / count)
+    ended = replace(ended, seconds=(time.monotonic() - clock) / count)
     known.note(run, ended)
     if not asked.fingerprint:  # it may have been another while they ran
         return
@@ -95,9 +95,12 @@ def passed_before(run: Run, asked: Asked) -> None:
     seconds = seconds_text(result.seconds)
     title = "## End-to-end tests: passed before"
     tell(f"{title}\n\nOn just these images, tests and settings, in {seconds}; not run again.\n")
-    reasons = ("they passed before on just this",)
-    ended = Ended(_NAME, f"{run.project.name}#e2e", asked.fingerprint, time.time(), 0.0, reasons, saved=result.seconds)
-    known.note(run, ended)
+    ended = _ended(run, asked, time.time(), "they passed before on just this")
+    known.note(run, ended, saved=result.seconds)
+
+
+def _ended(run: Run, asked: Asked, began: float, why: str) -> Build:
+    return Build(_NAME, f"{run.project.name}#e2e", asked.fingerprint, TESTED, Status.DONE, (why,), began, 0.0)
 
 
 def seen(run: Run, words: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ content. Of any other image of the stack, the one under which the engine has pul
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from doit_images.core.base.errors import UserError
@@ -73,11 +73,6 @@ def kustomization(images: Iterable[Pinned]) -> str:
         new = one.reference.partition("@")[0]
         lines += [f"- name: {json.dumps(name)}", f"  newName: {json.dumps(new)}", f"  digest: {json.dumps(one.digest)}"]
     return "\n".join(lines)
-
-
-def documents(project: str, images: Iterable[Pinned]) -> Mapping[str, object]:
-    """The same as plain data."""
-    return {"project": project, "images": [{**one._asdict(), "digest": one.digest} for one in images]}
 
 
 def _built(run: Run, decision: Decision, offer: SharedImage | None) -> Pinned:

@@ -178,27 +178,17 @@ def claim_in(payload: bytes) -> Claim:
     """What a statement says whose signature was checked. Raises ``Forged`` if that is nothing about one result."""
     try:
         statement = json.loads(payload)
-        if (statement["_type"], statement["predicateType"]) != (_STATEMENT, PREDICATE):
+        about = next((about for about, kind in PREDICATES.items() if kind == statement["predicateType"]), "")
+        if statement["_type"] != _STATEMENT or not about:
             raise ValueError
         [subject] = statement["subject"]
         notes = subject["annotations"]
         claimed = _CLAIMED if f"{_CLAIMED}fingerprint" in notes else _FORMERLY
-        said = {name: notes[f"{claimed}{name}"] for name in Claim._fields if name != "digest"}
+        said = {name: notes[f"{claimed}{name}"] for name in _SAID} | {"about": about}
+        said["outcome"] = str(statement["predicate"]["result"]) if about == TESTS else ""
         return Claim(**{**said, "digest": f"sha256:{subject['digest']['sha256']}", "signed": int(said["signed"])})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Forged("another kind of statement") from None
-
-
-def _claim(statement: dict[str, Any]) -> Claim:
-    about = next((about for about, kind in PREDICATES.items() if kind == statement["predicateType"]), "")
-    if statement["_type"] != _STATEMENT or not about:
-        raise Forged("another kind of statement")
-    [subject] = statement["subject"]
-    notes = subject["annotations"]
-    claimed = _CLAIMED if f"{_CLAIMED}fingerprint" in notes else _FORMERLY
-    said = {name: notes[f"{claimed}{name}"] for name in _SAID} | {"about": about}
-    said["outcome"] = str(statement["predicate"]["result"]) if about == TESTS else ""
-    return Claim(**{**said, "digest": f"sha256:{subject['digest']['sha256']}", "signed": int(said["signed"])})
 
 
 def _to_sign(payload: bytes) -> bytes:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.files import replace as write_file
+from doit_images.core.base.references import path_of
 from doit_images.core.engine.client import LocalImage
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.wanted import wanted_of
@@ -45,40 +46,28 @@ def make(run: Run, images: Sequence[str], kind: Kind, content: Content, *, attac
         image = run.snapshot().get(ref)
         if image is None:
             raise UserError(f"the engine does not hold {ref}", remedy="doit build")
-        shared = _Shared(run, decisions[name]) if attach else None
-        document = content(decisions[name], image, shared.digest if shared else image.id)
-        path = run.folder / kind.folder / f"{name}{kind.ending}"
-        write_file(path, document)
-        print(path)
-        if shared:
-            print(shared.attach(kind, document))
-
-
-class _Shared:
-    """An image in the shared registry; ``UserError`` where it is not there."""
-
-    def __init__(self, run: Run, decision: Decision) -> None:
-        wanted = wanted_of(decision.inputs, run.snapshot().platform)
-        if not run.settings.cache_registry or wanted is None:
-            raise UserError("there is no shared image to attach it to", remedy="set CACHE_REGISTRY, and build there")
-        self._registry, self._path = connection.of(run).share.registry, wanted.path
         try:
-            shared = self._registry.image(wanted.path, wanted.tag, wanted.platform)
+            digest = _shared(run, decisions[name]) if attach else image.id
+            document = content(decisions[name], image, digest)
+            path = run.folder / kind.folder / f"{name}{kind.ending}"
+            write_file(path, document)
+            print(path)
+            if attach:
+                registry, repository = connection.of(run).share.registry, path_of(ref)
+                attachment = referrers.Attachment(kind.media_type, kind.media_type, document, kind.annotations)
+                attached = referrers.attach(registry, repository, digest, attachment)
+                print(f"{registry.address}/{repository}@{attached}")
         except (Unavailable, NoImage) as error:
-            raise self._failed(error) from None
-        if shared is None:
-            where = f"{self._registry.address} does not hold {wanted.path}:{wanted.tag}"
-            raise UserError(where, remedy="doit build")
-        self.digest = shared.digest
+            raise UserError(f"the shared registry {run.settings.cache_registry} {error}") from None
 
-    def attach(self, kind: Kind, document: bytes) -> str:
-        """Attach a document to it; returns where that is."""
-        attachment = referrers.Attachment(kind.media_type, kind.media_type, document, kind.annotations)
-        try:
-            digest = referrers.attach(self._registry, self._path, self.digest, attachment)
-        except (Unavailable, NoImage) as error:
-            raise self._failed(error) from None
-        return f"{self._registry.address}/{self._path}@{digest}"
 
-    def _failed(self, error: Exception) -> UserError:
-        return UserError(f"the shared registry {self._registry.address} {error}")
+def _shared(run: Run, decision: Decision) -> str:
+    """The digest of an image in the shared registry; ``UserError`` where it is not there."""
+    wanted = wanted_of(decision.inputs, run.snapshot().platform)
+    if not run.settings.cache_registry or wanted is None:
+        raise UserError("there is no shared image to attach it to", remedy="set CACHE_REGISTRY, and build there")
+    shared = connection.of(run).share.registry.image(wanted.path, wanted.tag, wanted.platform)
+    if shared is None:
+        where = f"{run.settings.cache_registry} does not hold {wanted.path}:{wanted.tag}"
+        raise UserError(where, remedy="doit build")
+    return shared.digest

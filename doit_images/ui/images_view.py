@@ -16,7 +16,8 @@ def show(run: Run, as_digests: bool, lock: bool, kustomize: bool) -> None:
         raise UserError("--digests, --lock and --kustomize are three documents", remedy="ask for one at a time")
     images = digests.pinned(run)
     if as_digests:
-        print(json.dumps(digests.documents(run.project.name, digests.complete(images)), indent=2))
+        plain = [{**one._asdict(), "digest": one.digest} for one in digests.complete(images)]
+        print(json.dumps({"project": run.project.name, "images": plain}, indent=2))
     elif lock:
         print(digests.override(digests.complete(images)))
     elif kustomize:

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import replace
 
-from doit_images.ci.history import TESTED
 from doit_images.ci.results import local, shared
 from doit_images.ci.results.result import Result
 from doit_images.core.base.errors import UserError
 from doit_images.core.history.store import Build, Status, StepRecord
 from doit_images.core.run import Run
-
-
-class Ended(NamedTuple):
-    """Tests that ended: what they are called, by which reference the history tells them from other projects', on which
-    fingerprint ("" for none), when they began (seconds since the epoch) and how long they took, why they were run, the
-    images that they needed, and what went wrong ("" for nothing). ``saved``: they were not run, which saved so many
-    seconds."""
-
-    name: str
-    ref: str
-    fingerprint: str
-    began: float
-    seconds: float
-    reasons: tuple[str, ...]
-    images: tuple[str, ...] = ()
-    error: str = ""
-    saved: float = 0.0
 
 
 def look(run: Run, wanted: Mapping[str, str], *, ask: bool = True) -> dict[str, Result]:
@@ -53,35 +35,18 @@ def withdraw(run: Run, path: str, result: Result) -> None:
     run.events.say(f"{result.name} is flaky: it failed on just what it passed on before, which does not count any more")
 
 
-def note(run: Run, ended: Ended) -> None:
-    """Add an entry to the history; of tests that were not run only one for each fingerprint. A history that cannot be
-    written is said, and fails nothing."""
+def note(run: Run, ended: Build, error: str = "", saved: float = 0.0) -> None:
+    """Add tests that ended to the history, with what went wrong ("" for nothing). ``saved``: they were not run, which
+    saved so many seconds; of such only one for each fingerprint is kept. A history that cannot be written is said, and
+    fails nothing."""
     try:
-        if ended.saved:
-            last = run.history.recent(ended.name, limit=1)
+        if saved:
+            last = run.history.recent(ended.image, limit=1)
             if last and last[0].fingerprint == ended.fingerprint:
                 return
-        run.history.add(_row(run, ended))
-    except UserError as error:
-        run.events.say(f"{ended.name}: {error}")
-
-
-def _row(run: Run, ended: Ended) -> Build:
-    seconds = round(ended.saved or ended.seconds, 6)
-    title = f"[{ended.name} 1/1] run the test"
-    step = StepRecord(title, ended.name, 1, 1, None, seconds, cached=bool(ended.saved), error=ended.error)
-    return Build(
-        image=ended.name,
-        ref=ended.ref,
-        fingerprint=ended.fingerprint,
-        action=TESTED,
-        status=Status.FAILED if ended.error else Status.DONE,
-        reasons=ended.reasons,
-        started=ended.began,
-        seconds=ended.seconds,
-        waited=max(0.0, ended.began - run.began),
-        steps=(step,),
-        workers=run.workers,
-        run=run.id,
-        parents=ended.images,
-    )
+        seconds, title = round(saved or ended.seconds, 6), f"[{ended.image} 1/1] run the test"
+        step = StepRecord(title, ended.image, 1, 1, None, seconds, cached=bool(saved), error=error)
+        status, waited = Status.FAILED if error else Status.DONE, max(0.0, ended.started - run.began)
+        run.history.add(replace(ended, status=status, waited=waited, steps=(step,), workers=run.workers, run=run.id))
+    except UserError as wrong:
+        run.events.say(f"{ended.image}: {wrong}")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from doit_images.ci.history import TESTED, expected_seconds
 from doit_images.ci.results import known
-from doit_images.ci.results.known import Ended
 from doit_images.ci.results.result import Result, times
 from doit_images.ci.testing.attempt import Attempt
 from doit_images.ci.testing.planned import Planned, State, folder_of, plan
@@ -19,6 +18,7 @@ from doit_images.core.base import files
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import because, seconds_text
 from doit_images.core.base.references import path_of
+from doit_images.core.history.store import Build, Status
 from doit_images.core.planning import record
 from doit_images.core.planning.record import Record
 from doit_images.core.run import Run
@@ -72,7 +72,7 @@ def passed_before(run: Run, planned: Planned) -> None:
     if result.junit:
         files.write(junit_of(run, planned.test.name), result.junit)
     ended = _ended(planned, Attempt(0, time.time(), 0.0), (PASSED,))
-    known.note(run, ended._replace(saved=max(result.seconds, 0.001)))
+    known.note(run, ended, saved=max(result.seconds, 0.001))
 
 
 def junit_of(run: Run, name: str) -> Path:
@@ -100,14 +100,14 @@ def _leave(run: Run, planned: Planned, attempt: Attempt, why: tuple[str, ...]) -
     """Leave the JUnit file and an entry in the history, however it ended."""
     if attempt.junit:
         files.write(junit_of(run, planned.test.name), attempt.junit)
-    known.note(run, _ended(planned, attempt, why))
-
-
-def _ended(planned: Planned, attempt: Attempt, why: tuple[str, ...]) -> Ended:
-    images = (planned.test.service, *planned.test.services)
     error = next(iter(attempt.why.splitlines()), "it failed") if attempt.status else ""
+    known.note(run, _ended(planned, attempt, why), error)
+
+
+def _ended(planned: Planned, attempt: Attempt, why: tuple[str, ...]) -> Build:
     name, ref, number = planned.name, planned.ref, planned.fingerprint
-    return Ended(name, ref, number, attempt.began, attempt.seconds, why, images, error)
+    images = (planned.test.service, *planned.test.services)
+    return Build(name, ref, number, TESTED, Status.DONE, why, attempt.began, attempt.seconds, parents=images)
 
 
 def _keep(run: Run, planned: Planned, attempt: Attempt) -> None:

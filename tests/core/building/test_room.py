@@ -24,7 +24,7 @@ from doit_images.core.around import Alone
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings
 from doit_images.core.building import build_image, builds_lock, externals, make, room, turns
-from doit_images.core.building.attempt import ImageBuild
+from doit_images.core.building.attempt import Attempt, ImageBuild
 from doit_images.core.building.room import Room
 from doit_images.core.compose.needs import NOTHING, Needs, parse
 from doit_images.core.planning.action import Action
