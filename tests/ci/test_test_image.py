@@ -282,8 +282,8 @@ def test_the_end_to_end_tests_leave_a_file_without_secrets_and_none_with(
 
     monkeypatch.setattr(end_to_end, "passed_on", tested)
     monkeypatch.setattr(end_to_end, "rows_of", lambda _: [])
-    compose = SimpleNamespace(project="p", directory=tmp_path, environ={"DB_PASSWORD": secret})
-    running: Any = SimpleNamespace(compose=compose, outcome=SimpleNamespace(healthy=True), urls={})
+    compose = SimpleNamespace(project="p", directory=tmp_path, environ={"DB_PASSWORD": secret}, services=dict)
+    running: Any = SimpleNamespace(compose=compose, outcome=SimpleNamespace(healthy=True, containers=[]))
     failed = pytest.raises(UserError, match="ended with status 1") if status else contextlib.nullcontext()
     with failed:
         assert secret not in end_to_end._use(running, [], tmp_path / "ci", time.monotonic())

@@ -148,7 +148,7 @@ def _file(path: Path) -> int:
         raise UserError(f"this file cannot be locked: {error.strerror}", where=str(path), remedy="remove it") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError("this is not a regular file and cannot be locked", where=str(path), remedy="remove it")
+        raise UserError("this file cannot be locked: it is not a regular file", where=str(path), remedy="remove it")
     with contextlib.suppress(OSError):
         os.utime(descriptor)  # what cleans this folder up takes old files
     return descriptor
