@@ -84,7 +84,7 @@ def task_build() -> Iterator[Task]:
         yield failing
         return
     if not declared and not of_a_commit(sys.argv):
-        says = quiet(_say_that_there_are_none)
+        says = quiet(lambda run: run.events.say(NO_IMAGES))
         yield {**says, "name": "nothing", "doc": "say that there is nothing to build"}
     run = current()
     folder = run.folder
@@ -116,13 +116,11 @@ def declared_images() -> tuple[Mapping[str, ImageInputs], Task]:
         return {}, {"name": "project", "doc": "why the project cannot be read", **failing}
 
 
-def _say_that_there_are_none(run: Run) -> None:
-    run.events.say(NO_IMAGES)
-
-
 def task_build_base() -> Iterator[Task]:
     """Build only the images that other images build on"""
-    yield group(names()("build_base"), "build only the images that other images build on", _bases())
+    declared, _ = declared_images()
+    bases = list(dict.fromkeys(parent for inputs in declared.values() for parent in inputs.parents.values()))
+    yield group(names()("build_base"), "build only the images that other images build on", bases)
 
 
 def make_image(name: str, no_cache: bool = False) -> Any:
@@ -165,8 +163,3 @@ def of_a_commit(argv: Sequence[str]) -> bool:
     (False, False)
     """
     return argv[1:2] == ["plan"] and any(word.partition("=")[0] == "--at" for word in argv[2:])
-
-
-def _bases() -> list[str]:
-    declared, _ = declared_images()
-    return list(dict.fromkeys(parent for inputs in declared.values() for parent in inputs.parents.values()))
