@@ -67,7 +67,7 @@ def run_tests(run: Run, words: Sequence[str], again: bool = False, runs: str = "
     if seen(run.anew(), words) == asked.fingerprint:
         known.keep(run, _repository(run), Result(_NAME, asked.fingerprint, ended.seconds, time.time(), junit))
     else:
-        print("what they saw changed while they ran, so that they passed is not kept", file=sys.stderr)
+        print("what they saw changed while they ran, so the pass is not kept", file=sys.stderr)
 
 
 class Asked(NamedTuple):
@@ -108,7 +108,7 @@ def seen(run: Run, words: Sequence[str]) -> str:
     them, the tests, their settings and what they are run with; "" where some of it is not known."""
     of_stack = stack_seen.of_stack(run, checkout.project_of(run))
     every = (decision.inputs for decision in run.decisions().values())
-    if not all(of_stack["images"].values()) or any(map(own_only, every)):
+    if not all(of_stack.images.values()) or any(map(own_only, every)):
         return ""
     own = {name: value for name, value in os.environ.items() if name.startswith("E2E_")}
     paths = stack_seen.digest_of((ROOT / path for path in _TESTS), ROOT)

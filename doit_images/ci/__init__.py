@@ -1,1 +1,1 @@
-"""What nobody watches: plans of commits, tests of images, verification, bills of materials, newer packages."""
+"""Tasks for CI: plans of commits, tests of images, verification, bills of materials, newer packages."""

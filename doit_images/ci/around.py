@@ -1,4 +1,4 @@
-"""What of a Compose project surrounds a test that needs services? From what Compose says of it (``Compose.config``)."""
+"""Which parts of a Compose project does a test with services run beside? As ``Compose.config`` tells them."""
 
 from __future__ import annotations
 

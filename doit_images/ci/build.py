@@ -1,4 +1,4 @@
-"""The same, for machines: ``ci_build``.
+"""How are images built where nobody watches? ``ci_build``.
 
 Plain output, no terminal, an exit status, files to keep (in ``ci`` of the project's folder), and a summary in Markdown,
 which GitHub shows beside the run when it is appended to ``$GITHUB_STEP_SUMMARY``.

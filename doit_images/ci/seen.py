@@ -1,4 +1,4 @@
-"""What can tests see of a stack that runs for them? All that counts for their result, as plain data.
+"""What can tests see of a stack that runs for them? All that counts for their result.
 
 The images by their content, what Compose says of each service, and the files that are mounted; neither the
 passwords and ports, which each such stack has for itself, nor where the checkout lies.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from doit_images.ci import around
 from doit_images.core.base import files
@@ -27,9 +27,18 @@ _ANY = "1"
 _NAME = "seen"
 
 
-def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> dict[str, Any]:
-    """What counts of these services and of those that they depend on (default: of all), with the content of each one's
-    image ("" where that is not known now). Raises ``UserError`` for a service that is not there."""
+class Services(NamedTuple):
+    """Services as tests see them: the content of each one's image ("" where that is not known now), a digest of what
+    Compose says of them, and one of what is mounted."""
+
+    images: Mapping[str, str]
+    declared: str
+    mounted: str
+
+
+def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> Services:
+    """What counts of these services and of those that they depend on (default: of all). Raises ``UserError`` for a
+    service that is not there."""
     config = _declared(compose)
     services = config["services"]
     if missing := [name for name in only if name not in services]:
@@ -38,7 +47,7 @@ def of_stack(run: Run, compose: Compose, only: Collection[str] = ()) -> dict[str
     started = [name for name in chosen if services[name].get("scale", 1)]
     images = {name: _content(run, services[name].get("image") or "") for name in started}
     mounted = digest_of(around.mounted(config, chosen), compose.directory)
-    return {"images": images, "declared": around.declared(config, chosen, compose.directory), "mounted": mounted}
+    return Services(images, around.declared(config, chosen, compose.directory), mounted)
 
 
 def digest_of(paths: Iterable[Path], directory: Path) -> str:

@@ -1,4 +1,4 @@
-"""What passed before, wherever that was; and how a run of tests is remembered."""
+"""Which tests passed before, here or elsewhere, and how is a run of tests remembered?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passed on this machine? One file for each result, in the user's state folder, for all checkouts.
+"""Which tests passed on this machine? One file for each result, in the user's state folder, for all checkouts.
 
 A file that is lost or damaged costs one run of its tests.
 """

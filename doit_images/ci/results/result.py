@@ -1,7 +1,7 @@
 """What is kept of tests that passed?
 
-Only what passed is ever kept. It is found by a fingerprint that covers all that the tests could see, images by their
-content, so that nothing has to be compared, and nothing is ever changed.
+Only a pass is kept. Its fingerprint covers all that the tests could see, images by their content. So nothing has to be
+compared, and no result is ever changed.
 """
 
 from __future__ import annotations

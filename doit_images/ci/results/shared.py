@@ -1,4 +1,4 @@
-"""What passed on other machines? A result lies in the shared registry beside the image that was tested.
+"""Which tests passed on other machines? A result lies in the shared registry beside the image that was tested.
 
 It is an artifact of its own, ``<repository>:test-<fingerprint>``, signed by a statement of its own kind (in-toto's of
 test results): for this fingerprint, for the platform that it ran on. What is not signed as it must be counts as not

@@ -1,7 +1,7 @@
 """What does ``doit test_image:NAME`` do?
 
-What passed is kept under the fingerprint of what it saw, if it saw that to the end, and only that: a failure is never
-kept, so the next run tries again. One on just what passed before withdraws that.
+A pass is kept under the fingerprint of what the test saw, if that stayed the same to the end. A failure is never kept:
+the next run tries again. A failure on what passed before withdraws that pass.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from doit_images.stack import secrets
 
 AGAIN = "asked for again"
 PASSED = "it passed before on just this"
-ELSEWHERE = "it ran on other layers than those of its image, so that it passed is not kept"
-MOVED = "what it saw changed while it ran, so that it passed is not kept"
+ELSEWHERE = "it ran on other layers than those of its image, so the pass is not kept"
+MOVED = "what it saw changed while it ran, so the pass is not kept"
 
 
 def run_test(run: Run, name: str, again: bool = False, runs: str = "1") -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from doit_images.ci.results import known
 from doit_images.ci.results.result import Result, fingerprint
@@ -27,6 +27,9 @@ from doit_images.core.planning import record
 from doit_images.core.planning.plan import own_only
 from doit_images.core.planning.reasons import differences
 from doit_images.core.run import Run
+
+if TYPE_CHECKING:
+    from doit_images.ci.seen import Services
 
 NEVER = "it says `cache: never`"
 DUE = "its image is built in every run, so it is never known to have passed on it"
@@ -122,7 +125,7 @@ def _planned(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
         services = _services(run, test)
     except UserError as error:
         return Planned(test, inputs, problem=str(error))
-    contents |= services["images"] if services else {}
+    contents |= services.images if services else {}
     planned = Planned(test, inputs, images=contents)
     if to_come := [f"`{name}`" for name, content in contents.items() if not content]:
         return planned._replace(reasons=(f"it depends on the content of {', '.join(to_come)}, which is not known yet",))
@@ -132,7 +135,7 @@ def _planned(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
     return planned._replace(fingerprint=fingerprint(seen, run.snapshot().platform))
 
 
-def _services(run: Run, test: ImageTest) -> dict[str, Any] | None:
+def _services(run: Run, test: ImageTest) -> Services | None:
     if not test.services:
         return None
     from doit_images.ci import seen as stack_seen  # most tests need no services
