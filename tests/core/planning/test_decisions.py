@@ -212,6 +212,25 @@ def test_a_child_is_made_on_the_index_of_several_platforms() -> None:
     assert known.content_of(BASE, HERE) == "content of id-base"
 
 
+OFFERED = found(BASE)
+
+
+@pytest.mark.parametrize(
+    ("decision", "content"),
+    [
+        (Decision("base", Action.FRESH, (), BASE, HERE), "content of id-base"),
+        (Decision("base", Action.RETAG, (), BASE, HERE), "content of id-base"),
+        (Decision("base", Action.PULL, (), BASE, offer=OFFERED), OFFERED.content),
+        (Decision("base", Action.FRESH, (), BASE, offer=OFFERED), OFFERED.content),  # the registry alone keeps it
+        (Decision("base", Action.BUILD, (), BASE, HERE), ""),  # kept only if it comes out the same
+        (Decision("base", Action.BROKEN, (), BASE), ""),
+        (Decision("base", Action.FRESH, (), WIDE, HERE), ""),
+    ],
+)
+def test_what_an_image_will_hold_is_known_unless_it_is_built(decision: Decision, content: str) -> None:
+    assert Known(engine(HERE), facts_of, {}.get).content_after(decision) == content
+
+
 @pytest.mark.parametrize(
     ("platforms", "shown", "engine", "fits"),
     [
