@@ -16,7 +16,7 @@ from doit_images.core.base import commands, lock
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
-from doit_images.core.building import builds_lock, context
+from doit_images.core.building import context, prune_lock
 from doit_images.core.buildkit import builder
 from doit_images.core.engine.client import in_groups, one_of
 from doit_images.core.run import Run
@@ -44,7 +44,7 @@ def prune(run: Run, dry_run: bool, everything: bool, yes: bool, as_json: bool) -
     if not yes:
         confirm()
     agreed = {item.key: item for item, _ in chosen.gone}
-    with lock.exclusive(builds_lock.path_of(run), "waiting for builds to end that use what is there"):
+    with lock.exclusive(prune_lock.path_of(run), "waiting for builds to end that use what is there"):
         gone, left = _remove_agreed(run, everything, agreed, asked)
     if as_json:
         print(json.dumps(as_data(Pruning(tuple(gone), chosen.left)), indent=2))

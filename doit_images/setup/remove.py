@@ -8,7 +8,7 @@ from pathlib import Path
 from doit_images.core.base import commands, lock
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError, os_reason
-from doit_images.core.building import builds_lock
+from doit_images.core.building import prune_lock
 from doit_images.core.run import Run
 from doit_images.setup import lines, machine
 from doit_images.setup.changes import Change, cut, read, told
@@ -35,7 +35,7 @@ def remove(folder: Path, dry_run: bool, yes: bool) -> None:
         confirm()
     for change in changes:
         change.write()
-    with lock.exclusive(builds_lock.path_of(run), "waiting for builds to end that use what is there"):
+    with lock.exclusive(prune_lock.path_of(run), "waiting for builds to end that use what is there"):
         failed = _gone(things)
     failed += _gone(machine.locks())
     if (compiled := folder / "__pycache__").is_dir() and not any(compiled.iterdir()):

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.building import builds_lock, make
+from doit_images.core.building import make, prune_lock
 from doit_images.core.engine import plugins
 from doit_images.core.engine.api import Api, NotFound
 from doit_images.core.engine.client import Engine, host_platform
@@ -160,7 +160,7 @@ class _Ours:
     @staticmethod
     def _make(run: Run) -> dict[str, str]:
         failed: dict[str, str] = {}
-        with builds_lock.shared(run, lambda: None):
+        with prune_lock.shared(run, lambda: None):
             for name in run.decisions():
                 try:
                     make.make_image(run, name)

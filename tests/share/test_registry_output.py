@@ -16,7 +16,7 @@ from doit_images.ci.verifying import verify
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.base.settings import BuilderDriver, BuildOutput, CacheBackend, Settings, load
-from doit_images.core.building import build_target, turns
+from doit_images.core.building import build_lock, build_target
 from doit_images.core.building.attempt import Attempt, ImageBuild, InputsChanged
 from doit_images.core.buildkit import builder
 from doit_images.core.engine.labels import INPUT_DIGEST, PARENTS
@@ -220,7 +220,7 @@ def test_whoever_had_to_wait_asks_the_registry_again(tmp_path: Path) -> None:
     run.engine = SimpleNamespace(address=f"unix://{tmp_path}/none")
     run.files = (tmp_path / "compose.yml",)
     run.share = SimpleNamespace(forget=asked.append)
-    with turns.taken(run, DECISION) as there:
+    with build_lock.taken(run, DECISION) as there:
         assert there
     assert [one.tag for one in asked] == [f"in-{APP.fingerprint[:16]}"]
 

@@ -17,7 +17,7 @@ from doit_images.ci.verifying.once_more import once_more
 from doit_images.core.base import commands, leftovers, platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.building import attempt as building
-from doit_images.core.building import build_target, log, parents, room, sending
+from doit_images.core.building import build_target, capacity, log, parents, sending
 from doit_images.core.building.context import as_built
 from doit_images.core.buildkit import buildx, by_bake, failure
 from doit_images.core.buildkit.progress import Progress
@@ -39,7 +39,7 @@ def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> A
     it holds of the test's may lie on the layers of before. Raises ``UserError``."""
     image = run.decide(planned.test.service)
     labels = (image.local_image or image.offer or LocalImage("")).labels
-    with room.taken(run, image):
+    with capacity.taken(run, image):
         return _built(run, planned, inputs, again or rebuilt(labels) > 0)
 
 

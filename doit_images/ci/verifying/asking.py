@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from doit_images.ci.verifying import composed
 from doit_images.core.base import commands, leftovers, memory
 from doit_images.core.base.command_line import last_words
-from doit_images.core.building import build_target, builds_lock
+from doit_images.core.building import build_target, prune_lock
 from doit_images.core.buildkit import cache_records
 from doit_images.core.buildkit.progress import Progress, Step, brief
 from doit_images.core.compose import env_files
@@ -98,7 +98,7 @@ def ask(run: Run, name: str, declared: Declared) -> Answer:
     known = memory.recall(report_of(run, name)) or {}
     if (known.get("fingerprint"), known.get("image_id")) == (answer.fingerprint, answer.image_id):
         return answer._replace(step=str(known.get("step")), unasked=str(known.get("unasked")))
-    with builds_lock.shared(run, lambda: None), leftovers.folder("asking-") as folder:
+    with prune_lock.shared(run, lambda: None), leftovers.folder("asking-") as folder:
         status, progress = _build(run, decision, _seen(run, declared, name, folder))
     hide = hider(run, declared.targets[name])
     steps = tuple((hide(step.name), step.cached) for step in progress.steps if step.work)

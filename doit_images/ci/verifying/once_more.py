@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from doit_images.core.base.errors import UserError
-from doit_images.core.building import build_target, builds_lock, room
+from doit_images.core.building import build_target, capacity, prune_lock
 from doit_images.core.building.attempt import Attempt, ImageBuild, InputsChanged, Outcome
 from doit_images.core.engine import temporary_tag
 from doit_images.core.planning.action import Action
@@ -23,7 +23,7 @@ def once_more(run: Run, decision: Decision, attempt: Attempt) -> Iterator[str]:
     image_id = ""
     temporary_tag.note(run.engine, build.tag)
     try:
-        with builds_lock.shared(run, lambda: None), room.taken(run, decision):
+        with prune_lock.shared(run, lambda: None), capacity.taken(run, decision):
             outcome = _built(build)
         made = run.snapshot().get(build.tag)
         image_id = build_target.import_result(run, decision, outcome.target, outcome.image_id, made)

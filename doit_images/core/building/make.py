@@ -24,7 +24,7 @@ from typing import Any
 
 from doit_images.core.base import commands, extras
 from doit_images.core.base.errors import UserError, os_reason
-from doit_images.core.building import build_image, builds_lock, externals, fetch, results, room, turns
+from doit_images.core.building import build_image, build_lock, capacity, externals, fetch, prune_lock, results
 from doit_images.core.building.attempt import AGAIN, Attempt, ImageBuild, InputsChanged
 from doit_images.core.building.events import ImageEnded, ImageNoted, ImageStarted
 from doit_images.core.building.state import State
@@ -55,7 +55,7 @@ def make(run: Run, name: str, no_cache: bool = False) -> Any:
 
     waits = _waits_for_pruning(run, name)
     try:
-        with extras.told(), builds_lock.shared(run, waits):
+        with extras.told(), prune_lock.shared(run, waits):
             if not no_cache and _left_out(run, name):
                 run.events.emit(ImageEnded(name, State.LEFT))
             else:
@@ -112,8 +112,8 @@ def _done(run: Run, name: str, work: Work, step: Step, rights: Rights) -> Work:
             return _wait_for_run(run, decision, work, rights)
         case Step.WAIT_FOR_MACHINE | Step.LEASE_IF_FREE:
             return _lease(run, decision, work, rights, wait=step == Step.WAIT_FOR_MACHINE)
-        case Step.WAIT_FOR_ROOM | Step.ROOM_IF_FREE:
-            return _room(run, decision, work, rights, wait=step == Step.WAIT_FOR_ROOM)
+        case Step.WAIT_FOR_CAPACITY | Step.CAPACITY_IF_FREE:
+            return _capacity(run, decision, work, rights, wait=step == Step.WAIT_FOR_CAPACITY)
         case Step.BUILD:
             return _build(run, decision, work, rights)
     raise UserError("; ".join(decision.reasons))
@@ -193,7 +193,7 @@ def _tag(run: Run, decision: Decision) -> bool:
 
 def _wait_for_run(run: Run, decision: Decision, work: Work, rights: Rights) -> Work:
     """Take the build lock. Of two runs that want the same, the second finds what the first has built."""
-    there = rights[Right.BUILD_LOCK].enter_context(turns.taken(run, decision))
+    there = rights[Right.BUILD_LOCK].enter_context(build_lock.taken(run, decision))
     if there:
         run.changed()
         work = work.undecided()
@@ -209,31 +209,31 @@ def _leased(run: Run, decision: Decision) -> Wanted | None:
 
 
 def _lease(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:
-    """Take the lease; without ``wait`` only if it is free, else the room is given back."""
+    """Take the lease; without ``wait`` only if it is free, else the capacity is given back."""
     if work.leased is None:
         raise ValueError("a lease is taken where other machines are asked")
     if wait and not work.attempt.number:
         _started(run, decision)
     try:
-        rights[Right.LEASE].enter_context(turns.leased(run, work.leased, decision.name, wait))
-    except turns.Elsewhere:
-        rights[Right.ROOM].close()
-        return replace(work.without(Right.ROOM), crowded=False)
-    if builds_lock.take_again(run, _waits_for_pruning(run, decision.name)):
+        rights[Right.LEASE].enter_context(build_lock.leased(run, work.leased, decision.name, wait))
+    except build_lock.Elsewhere:
+        rights[Right.CAPACITY].close()
+        return replace(work.without(Right.CAPACITY), crowded=False)
+    if prune_lock.take_again(run, _waits_for_pruning(run, decision.name)):
         run.changed()
     return work.having(Right.LEASE).undecided()
 
 
-def _room(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:
-    """Have room; without ``wait`` only if there is some, else the lease is given back."""
+def _capacity(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:
+    """Have capacity; without ``wait`` only if there is some left, else the lease is given back."""
     # A lease that Redis has lost keeps nobody waiting.
     wait = wait or work.leased is None or not run.peers.leases.holds(work.leased.turn)
     try:
-        rights[Right.ROOM].enter_context(room.taken(run, decision, wait))
-    except room.Full:
+        rights[Right.CAPACITY].enter_context(capacity.taken(run, decision, wait))
+    except capacity.Full:
         rights[Right.LEASE].close()
         return replace(work.without(Right.LEASE), crowded=True)
-    return work.having(Right.ROOM)
+    return work.having(Right.CAPACITY)
 
 
 def _build(run: Run, decision: Decision, work: Work, rights: Rights) -> Work:
@@ -257,7 +257,7 @@ def _build(run: Run, decision: Decision, work: Work, rights: Rights) -> Work:
             rights[right].close()
         again = Attempt(number, attempt.no_cache, changed.result, attempt.rebuilt)
         return Work(attempt=again, rebuild=work.rebuild)
-    rights[Right.ROOM].close()
+    rights[Right.CAPACITY].close()
     build_image.keep(one, outcome, local_image)
     return replace(work, ended=True)
 

@@ -3,11 +3,12 @@
     DECIDE ──> KEEP                                  it is fresh
       ^   ──> TAG                                    the engine holds it: it gets its names
       │   ──> PULL                                   the shared registry has it
-      │   ──> WAIT_FOR_RUN ──> WAIT_FOR_MACHINE ──> WAIT_FOR_ROOM ──> BUILD
+      │   ──> WAIT_FOR_RUN ──> WAIT_FOR_MACHINE ──> WAIT_FOR_CAPACITY ──> BUILD
       └────────── what somebody else did meanwhile, or that did not come ────┘
 
-Who waits for another machine takes no room on this one, and who waits for room keeps no other machine waiting: with a
-lease, room is only taken where there is some; where there is none, room comes first, and then the lease if it is free.
+An image that waits for another machine takes no capacity of this one. One that waits for capacity keeps no other
+machine waiting: with a lease, capacity is only taken if some is left; if none is, capacity comes first, and then the
+lease if it is free.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class Step(Enum):
     WAIT_FOR_MACHINE = auto()
     """Take the lease: no other machine builds it then."""
     LEASE_IF_FREE = auto()
-    WAIT_FOR_ROOM = auto()
+    WAIT_FOR_CAPACITY = auto()
     """Have the processors and the memory that its build needs."""
-    ROOM_IF_FREE = auto()
+    CAPACITY_IF_FREE = auto()
     BUILD = auto()
     REFUSE = auto()
     """It cannot be built."""
@@ -49,7 +50,7 @@ class Right(Enum):
 
     BUILD_LOCK = auto()
     LEASE = auto()
-    ROOM = auto()
+    CAPACITY = auto()
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Work:
     """How far the work on an image is. ``decision`` holds until the image's folders, the engine or the shared registry
     may hold something else than when it was taken: after any wait in which somebody else may have built the image, and
     after an attempt that came to nothing. ``rebuild``: build it without cache, whoever else does. ``leased`` is what
-    other machines know the build by, if there are any to ask. ``crowded``: there was no room while it had the lease."""
+    other machines know the build by, if there are any to ask. ``crowded``: no capacity was left with the lease."""
 
     decision: Decision | None = None
     attempt: Attempt = field(default_factory=Attempt)
@@ -103,9 +104,9 @@ def _before_build(work: Work, held: Collection[Right]) -> Step:
     if Right.BUILD_LOCK not in held and not work.rebuild:
         return Step.WAIT_FOR_RUN
     if work.leased is None or work.rebuild:
-        return Step.BUILD if Right.ROOM in held else Step.WAIT_FOR_ROOM
+        return Step.BUILD if Right.CAPACITY in held else Step.WAIT_FOR_CAPACITY
     if Right.LEASE in held:
-        return Step.BUILD if Right.ROOM in held else Step.ROOM_IF_FREE
-    if Right.ROOM in held:
+        return Step.BUILD if Right.CAPACITY in held else Step.CAPACITY_IF_FREE
+    if Right.CAPACITY in held:
         return Step.LEASE_IF_FREE
-    return Step.WAIT_FOR_ROOM if work.crowded else Step.WAIT_FOR_MACHINE
+    return Step.WAIT_FOR_CAPACITY if work.crowded else Step.WAIT_FOR_MACHINE

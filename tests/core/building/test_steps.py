@@ -32,15 +32,15 @@ def decided(action: Action, *held: Right, **more: object) -> Work:
         (decided(Action.PULL), Step.PULL),
         (decided(Action.BROKEN), Step.REFUSE),
         (decided(Action.BUILD), Step.WAIT_FOR_RUN),
-        (decided(Action.BUILD, Right.BUILD_LOCK), Step.WAIT_FOR_ROOM),
-        (decided(Action.BUILD, Right.BUILD_LOCK, Right.ROOM), Step.BUILD),
+        (decided(Action.BUILD, Right.BUILD_LOCK), Step.WAIT_FOR_CAPACITY),
+        (decided(Action.BUILD, Right.BUILD_LOCK, Right.CAPACITY), Step.BUILD),
         (decided(Action.BUILD, Right.BUILD_LOCK, leased=LEASED), Step.WAIT_FOR_MACHINE),
-        (decided(Action.BUILD, Right.BUILD_LOCK, Right.LEASE, leased=LEASED), Step.ROOM_IF_FREE),
-        (decided(Action.BUILD, Right.BUILD_LOCK, leased=LEASED, crowded=True), Step.WAIT_FOR_ROOM),
-        (decided(Action.BUILD, Right.BUILD_LOCK, Right.ROOM, leased=LEASED, crowded=True), Step.LEASE_IF_FREE),
+        (decided(Action.BUILD, Right.BUILD_LOCK, Right.LEASE, leased=LEASED), Step.CAPACITY_IF_FREE),
+        (decided(Action.BUILD, Right.BUILD_LOCK, leased=LEASED, crowded=True), Step.WAIT_FOR_CAPACITY),
+        (decided(Action.BUILD, Right.BUILD_LOCK, Right.CAPACITY, leased=LEASED, crowded=True), Step.LEASE_IF_FREE),
         (decided(Action.BUILD, *Right, leased=LEASED), Step.BUILD),
-        (decided(Action.BUILD, rebuild=True, leased=LEASED), Step.WAIT_FOR_ROOM),
-        (decided(Action.BUILD, Right.ROOM, rebuild=True, leased=LEASED), Step.BUILD),
+        (decided(Action.BUILD, rebuild=True, leased=LEASED), Step.WAIT_FOR_CAPACITY),
+        (decided(Action.BUILD, Right.CAPACITY, rebuild=True, leased=LEASED), Step.BUILD),
         (replace(decided(Action.BUILD, *Right), ended=True), Step.END),
     ],
 )
@@ -64,11 +64,11 @@ def walk(work: Work, actions: Iterator[Action], luck: Iterator[bool]) -> Iterato
             case Step.LEASE_IF_FREE if well:
                 work = work.having(Right.LEASE).undecided()
             case Step.LEASE_IF_FREE:
-                work = replace(work.without(Right.ROOM), crowded=False)
-            case Step.ROOM_IF_FREE if not well:
+                work = replace(work.without(Right.CAPACITY), crowded=False)
+            case Step.CAPACITY_IF_FREE if not well:
                 work = replace(work.without(Right.LEASE), crowded=True)
-            case Step.WAIT_FOR_ROOM | Step.ROOM_IF_FREE:
-                work = work.having(Right.ROOM)
+            case Step.WAIT_FOR_CAPACITY | Step.CAPACITY_IF_FREE:
+                work = work.having(Right.CAPACITY)
             case Step.PULL | Step.TAG if not well:
                 work = work.undecided()
             case _:
@@ -100,11 +100,13 @@ def test_nobody_waits_with_what_others_wait_for(
     assert len(steps) < 3 * (len(actions) + len(luck)) + 10
     for step, work in steps:
         if step == Step.WAIT_FOR_MACHINE:
-            assert Right.ROOM not in work.held
-        if step == Step.WAIT_FOR_ROOM:
+            assert Right.CAPACITY not in work.held
+        if step == Step.WAIT_FOR_CAPACITY:
             assert Right.LEASE not in work.held
         if step == Step.WAIT_FOR_RUN:
             assert not work.held
         if step == Step.BUILD:
-            needed = {Right.ROOM} if rebuild else {Right.BUILD_LOCK, Right.ROOM, *([Right.LEASE] if leased else [])}
+            needed = (
+                {Right.CAPACITY} if rebuild else {Right.BUILD_LOCK, Right.CAPACITY, *([Right.LEASE] if leased else [])}
+            )
             assert needed <= work.held

@@ -23,9 +23,9 @@ from doit_images.ci.verifying import once_more
 from doit_images.core.around import Alone
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings
-from doit_images.core.building import build_image, builds_lock, externals, make, room, turns
+from doit_images.core.building import build_image, build_lock, capacity, externals, make, prune_lock
 from doit_images.core.building.attempt import Attempt, ImageBuild
-from doit_images.core.building.room import Room
+from doit_images.core.building.capacity import Capacity
 from doit_images.core.compose.needs import NOTHING, Needs, parse
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.plan import Decision
@@ -67,7 +67,7 @@ def test_a_declaration_that_is_wrong_is_one_sentence(declared: object, why: str)
     assert str(caught.value).startswith("compose.yml: x-build-needs")
 
 
-def together(room: Room, needs: list[tuple[float, Needs]]) -> tuple[list[int], list[list[int]]]:
+def together(room: Capacity, needs: list[tuple[float, Needs]]) -> tuple[list[int], list[list[int]]]:
     """Let a thread for each of these take the room, while the whole of it is taken; the order in which they came in,
     and who was in it whenever somebody came in."""
     order: list[int] = []
@@ -98,25 +98,25 @@ def together(room: Room, needs: list[tuple[float, Needs]]) -> tuple[list[int], l
 
 
 def test_the_most_urgent_comes_first() -> None:
-    order, seen = together(Room(2, 100), [(1, Needs(2, 0)), (3, Needs(2, 0)), (2, Needs(2, 0))])
+    order, seen = together(Capacity(2, 100), [(1, Needs(2, 0)), (3, Needs(2, 0)), (2, Needs(2, 0))])
     assert order == [1, 2, 0]
     assert all(len(each) == 1 for each in seen)
 
 
 def test_one_that_does_not_fit_keeps_the_others_from_its_place() -> None:
     """Else small ones would go by for ever, and the longest path with them."""
-    order, _ = together(Room(4, 100), [(9, Needs(4, 0)), (1, Needs(1, 0)), (1, Needs(1, 0))])
+    order, _ = together(Capacity(4, 100), [(9, Needs(4, 0)), (1, Needs(1, 0)), (1, Needs(1, 0))])
     assert order[0] == 0
 
 
 def test_what_needs_more_than_there_is_goes_alone() -> None:
-    order, seen = together(Room(2, 100), [(2, Needs(0, 500)), (1, Needs(0, 1))])
+    order, seen = together(Capacity(2, 100), [(2, Needs(0, 500)), (1, Needs(0, 1))])
     assert order == [0, 1]
     assert seen[0] == [0]
 
 
 def test_what_needs_nothing_never_waits() -> None:
-    room = Room(2, 100)
+    room = Capacity(2, 100)
     with room.taken(1, Needs(2, 100), lambda: None):
         passed = threading.Thread(target=lambda: room.taken(0, NOTHING, lambda: None).__enter__())
         passed.start()
@@ -167,8 +167,8 @@ def begins_builds(
         builds(build.name)
         raise UserError("that is all")
 
-    monkeypatch.setattr(turns, "taken", lambda run, decision: contextlib.nullcontext(False))
-    monkeypatch.setattr(builds_lock, "take_again", lambda run, waiting: False)
+    monkeypatch.setattr(build_lock, "taken", lambda run, decision: contextlib.nullcontext(False))
+    monkeypatch.setattr(prune_lock, "take_again", lambda run, waiting: False)
     monkeypatch.setattr(externals, "refuse_foreign", lambda run, decision: None)
     monkeypatch.setattr(build_image, "begin", lambda run: None)
     monkeypatch.setattr(build_image, "built", ends)
@@ -191,7 +191,7 @@ def all_end(*threads: threading.Thread) -> None:
         assert not thread.is_alive()
 
 
-def test_who_waits_for_another_machine_takes_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_who_waits_for_another_machine_takes_no_capacity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Else a machine with room for one build would do nothing until another machine's is done."""
     others, built = Others("waits"), threading.Event()
     run = run_with_room_for_one(tmp_path, others, ("waits", "goes"))
@@ -218,8 +218,8 @@ def test_who_waits_for_room_has_no_lease(monkeypatch: pytest.MonkeyPatch, tmp_pa
         run = run_with_room_for_one(tmp_path, Leases(ours), ("first", "second", "third"))
         begin = begins_builds(monkeypatch, run, builds)
         noted = list[str]()
-        monkeypatch.setattr(turns, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
-        monkeypatch.setattr(room, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
+        monkeypatch.setattr(build_lock, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
+        monkeypatch.setattr(capacity, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
         threads = [begin("first")]
         until(lambda: built == ["first"])
         threads.append(begin("second"))
@@ -311,10 +311,10 @@ def test_stages_that_test_and_a_build_once_more_wait_for_room_too(
             build(run, "second")
 
     monkeypatch.setattr(module, "_built", ends)
-    monkeypatch.setattr(room, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
-    monkeypatch.setattr(builds_lock, "shared", lambda run, waiting: contextlib.nullcontext())
+    monkeypatch.setattr(capacity, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
+    monkeypatch.setattr(prune_lock, "shared", lambda run, waiting: contextlib.nullcontext())
     thread = threading.Thread(target=second, daemon=True)
-    with room.taken(run, run.decide("first")):
+    with capacity.taken(run, run.decide("first")):
         thread.start()
         until(lambda: bool(noted or built))
         assert not built
@@ -326,7 +326,7 @@ def test_stages_that_test_and_a_build_once_more_wait_for_room_too(
 @given(st.lists(st.tuples(st.integers(0, 5), st.builds(Needs, st.integers(0, 6), st.integers(0, 150))), max_size=8))
 def test_never_more_than_there_is_and_all_come_in(needs: list[tuple[float, Needs]]) -> None:
     needs = [(urgency, needed) for urgency, needed in needs if any(needed)]
-    order, seen = together(Room(4, 100), needs)
+    order, seen = together(Capacity(4, 100), needs)
     assert sorted(order) == list(range(len(needs)))
     for inside in seen:
         cpus, memory = (sum(needs[number][1][kind] for number in inside) for kind in (0, 1))

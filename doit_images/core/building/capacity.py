@@ -3,7 +3,7 @@
 ``-n`` says how many at most. Of those, only as many go on as the engine's machine has processors and memory for, so
 that a large ``-n`` neither swaps nor is ended by the kernel. The most urgent, with the longest path of builds after it,
 comes first: nobody goes by while it waits for its place, or the longest path would end last. What needs more than there
-is goes alone. Who has room waits for nothing else, so it is taken last, after the turn on this machine. Who waits for
+is goes alone. Who has capacity waits for nothing else, so it is taken last, after the build lock. Who waits for
 it has no lease of all machines, or they would wait for one that does nothing. Runs of other checkouts are not counted.
 """
 
@@ -22,10 +22,10 @@ from doit_images.core.run import Run
 
 
 class Full(Exception):
-    """There is no room now, and whoever asked does not wait for it."""
+    """There is no capacity left now, and whoever asked does not wait for it."""
 
 
-class Room:
+class Capacity:
     """Processors and bytes of memory, of which builds take what they need and give it back. For any thread."""
 
     def __init__(self, cpus: float, memory: int) -> None:
@@ -73,17 +73,17 @@ class Room:
 
 
 class _Machine:
-    """The room of the engine's machine, and how urgent each image is."""
+    """The capacity of the engine's machine, and how urgent each image is."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.room: Room | None = None
+        self.capacity: Capacity | None = None
         self.urgency: dict[str, float] = {}
 
 
 @contextlib.contextmanager
 def taken(run: Run, decision: Decision, wait: bool = True) -> Iterator[None]:
-    """Have room for the build of an image, for the block: at once where the project does not say what it needs.
+    """Have capacity for the build of an image, for the block: at once where the project does not say what it needs.
     ``Full`` where it would have to wait and is not to."""
     needs = run.project.needs.get(decision.name, NOTHING)
     if needs == NOTHING:
@@ -91,20 +91,20 @@ def taken(run: Run, decision: Decision, wait: bool = True) -> Iterator[None]:
         return
     machine = run.kept(_Machine)
     with machine.lock:
-        room = machine.room = machine.room or _of_engine(run)
+        whole = machine.capacity = machine.capacity or _of_engine(run)
         machine.urgency = machine.urgency or forecast.urgency(run.declared(), run.expected.builds)
 
     def waits() -> None:
         if not wait:
             raise Full
-        wanted = [f"{needs.cpus:g} of {room.cpus:g} processors"] if needs.cpus else []
-        wanted += [f"{size_text(needs.memory)} of {size_text(room.memory)} of memory"] if needs.memory else []
+        wanted = [f"{needs.cpus:g} of {whole.cpus:g} processors"] if needs.cpus else []
+        wanted += [f"{size_text(needs.memory)} of {size_text(whole.memory)} of memory"] if needs.memory else []
         run.events.emit(ImageNoted(decision.name, f"waits for {' and '.join(wanted)}, which other builds have"))
 
-    with room.taken(machine.urgency[decision.name], needs, waits):
+    with whole.taken(machine.urgency[decision.name], needs, waits):
         yield
 
 
-def _of_engine(run: Run) -> Room:
+def _of_engine(run: Run) -> Capacity:
     info = run.engine.info()
-    return Room(float(info.get("NCPU") or 1), run.settings.build_memory or int(info.get("MemTotal") or 0))
+    return Capacity(float(info.get("NCPU") or 1), run.settings.build_memory or int(info.get("MemTotal") or 0))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from doit_images.core.base import commands, leftovers, lock
 from doit_images.core.base.references import tag_of
-from doit_images.core.building import builds_lock
+from doit_images.core.building import prune_lock
 from doit_images.core.building.events import ImageNoted
 from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.planning.plan import Decision
@@ -52,7 +52,7 @@ def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[N
     def waits(who: str) -> None:
         if not wait:
             raise Elsewhere
-        builds_lock.let_go(run)
+        prune_lock.let_go(run)
         run.events.emit(ImageNoted(name, f"waits for {who}, which builds it"))
 
     with run.peers.leases.acquire(wanted.turn, waits, run.expected.builds.get(name)):
