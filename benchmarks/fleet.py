@@ -175,7 +175,7 @@ class Machine:
                 self._pull(share, image, offer, seen)
             elif coordinator.lost(image.turn):
                 seen.not_pushed += 1
-            elif not share._moved(lambda: transfer.push(share.registry, image.path, [image.tag], whole, lambda: None)):
+            elif not share._moved(lambda: transfer.push(share.registry, image.path, [image.tag], whole)):
                 share.forget(image)
                 share.look({"": image})
                 coordinator.index.publish({image.fingerprint: Made(whole.digest, 0.3, 1)})

@@ -37,7 +37,8 @@ def all_items(run: Run) -> list[Item]:
     mine = images(run, now)
     items = [*mine, *engine_cache(run.engine.build_cache(), now, layers=_layers(run, mine))]
     if run.settings.dedicated_builder:
-        items += builder_cache(run, now)
+        records = cache_records.of_builder(run.settings.builder_name, run.environ, now)
+        items += engine_cache(records, now, Kind.BUILDER)
     return [*items, *files(run, now)]
 
 
@@ -122,11 +123,6 @@ def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, fl
         if by_size.get(record.size):
             layer_of[record.id] = by_size[record.size].pop()
     return layer_of
-
-
-def builder_cache(run: Run, now: float) -> list[Item]:
-    """The records of the dedicated builder's cache."""
-    return engine_cache(cache_records.of_builder(run.settings.builder_name, run.environ, now), now, Kind.BUILDER)
 
 
 def files(run: Run, now: float) -> list[Item]:

@@ -24,10 +24,9 @@ _TRIES = 5  # to be on a list that others write too
 
 
 class Attachment(NamedTuple):
-    """What to attach: what kind it is, its media type, its bytes, and annotations for whoever lists it."""
+    """What to attach: what kind it is, by its media type, its bytes, and annotations for whoever lists it."""
 
     kind: str
-    media_type: str
     content: bytes
     annotations: Mapping[str, str]
 
@@ -42,7 +41,7 @@ def attach(registry: Registry, path: str, digest: str, attachment: Attachment) -
         "mediaType": MANIFEST,
         "artifactType": attachment.kind,
         "config": give_blob(registry, path, _EMPTY, b"{}"),
-        "layers": [give_blob(registry, path, attachment.media_type, attachment.content)],
+        "layers": [give_blob(registry, path, attachment.kind, attachment.content)],
         "subject": {"mediaType": media, "digest": digest, "size": len(subject)},
         "annotations": dict(attachment.annotations),
     }

@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from doit_images.core.base import commands, platforms
+from doit_images.core.base import platforms
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings
 from doit_images.core.engine import temporary_tag
@@ -208,7 +208,7 @@ class Share:
             from doit_images.share import transfer  # most images are of one platform
 
             digest = shared_image.digest
-            problem = self._moved(lambda: transfer.fetch(self.registry, wanted.path, digest, layout, _go_on))
+            problem = self._moved(lambda: transfer.fetch(self.registry, wanted.path, digest, layout))
             some = [platforms.chosen(some, engine.snapshot().platform)]
         ref, rests = f"{self.address}/{wanted.path}@{shared_image.digest}", self.registry.rests
         for platform in some:
@@ -274,7 +274,7 @@ class Share:
         if whole:
             from doit_images.share import transfer
 
-            return self._moved(lambda: transfer.push(self.registry, wanted.path, tags, whole, _go_on))
+            return self._moved(lambda: transfer.push(self.registry, wanted.path, tags, whole))
         for tag in tags:
             ref = f"{self.address}/{wanted.path}:{tag}"
             with temporary_tag.lent(engine, local_image.id, ref):
@@ -405,8 +405,3 @@ def _insecure(host: str) -> bool:
         return reaching.insecure(host, Engine().info())
     except UserError:  # that the engine does not answer is told by whoever needs it
         return False
-
-
-def _go_on() -> None:
-    if commands.stopping():
-        raise commands.Stopped

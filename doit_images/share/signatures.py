@@ -33,7 +33,7 @@ def give(registry: Registry, path: str, digest: str, bundle: bytes, about: str =
         _KIND: PREDICATES[about],
         _NOTE: bundle.decode(),
     }
-    referrers.attach(registry, path, digest, referrers.Attachment(BUNDLE, BUNDLE, bundle, notes))
+    referrers.attach(registry, path, digest, referrers.Attachment(BUNDLE, bundle, notes))
 
 
 def bundles(registry: Registry, path: str, digest: str) -> Iterator[str]:

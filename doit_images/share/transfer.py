@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,20 +33,19 @@ class Whole(NamedTuple):
     layout: Path | None = None
 
 
-def push(registry: Registry, path: str, tags: Iterable[str], whole: Whole, check: Callable[[], None]) -> None:
-    """Let the repository ``path`` have an image under these tags. ``check`` is called before each blob, and may raise
-    to end it. Raises ``Unavailable``, and ``NoImage`` where the layout is damaged, or the registry has lost it."""
+def push(registry: Registry, path: str, tags: Iterable[str], whole: Whole) -> None:
+    """Let the repository ``path`` have an image under these tags. Raises ``Unavailable``, ``Stopped``, and ``NoImage``
+    where the layout is damaged, or the registry has lost it."""
     if whole.layout:
-        text = _index_pushed(registry, path, whole.layout, whole.digest, check)
+        text = _index_pushed(registry, path, whole.layout, whole.digest)
     else:
-        check()
         text = registry.raw_manifest(path, whole.digest)
     media = json.loads(text).get("mediaType") or _INDEX
     for tag in tags:
         registry.give_manifest(path, tag, media, text)
 
 
-def _index_pushed(registry: Registry, path: str, layout: Path, digest: str, check: Callable[[], None]) -> bytes:
+def _index_pushed(registry: Registry, path: str, layout: Path, digest: str) -> bytes:
     """Push all that an index of a layout names; the index."""
     try:
         text = blob_of(layout, digest).read_bytes()
@@ -54,7 +53,6 @@ def _index_pushed(registry: Registry, path: str, layout: Path, digest: str, chec
             manifest = blob_of(layout, entry["digest"]).read_bytes()
             content = json.loads(manifest)
             for blob in _blobs(content):
-                check()
                 registry.give_blob(path, blob, blob_of(layout, blob))
             registry.give_manifest(path, entry["digest"], content.get("mediaType") or _MANIFEST, manifest)
         return text
@@ -76,9 +74,9 @@ def joined(registry: Registry, path: str, parts: Mapping[str, str]) -> str:
     return digest_of(text)
 
 
-def fetch(registry: Registry, path: str, digest: str, layout: Path, check: Callable[[], None]) -> None:
+def fetch(registry: Registry, path: str, digest: str, layout: Path) -> None:
     """Let a layout hold the index with this digest of the repository ``path``, in place of what it held. Raises
-    ``Unavailable``, and ``NoImage`` where the registry does not hold it whole."""
+    ``Unavailable``, ``Stopped``, and ``NoImage`` where the registry does not hold it whole."""
     folder = layout / "blobs" / "sha256"
     folder.mkdir(parents=True, exist_ok=True)
     (layout / "ingest").mkdir(exist_ok=True)
@@ -88,7 +86,6 @@ def fetch(registry: Registry, path: str, digest: str, layout: Path, check: Calla
         for entry in index["manifests"]:
             manifest = registry.raw_manifest(path, entry["digest"])
             for blob, size in _blobs(json.loads(manifest)).items():
-                check()
                 if not blob_of(layout, blob).is_file():
                     registry.take_blob(path, blob, blob_of(layout, blob), size)
             _write(blob_of(layout, entry["digest"]), manifest)

@@ -54,7 +54,7 @@ def make(run: Run, images: Sequence[str], kind: Kind, content: Content, *, attac
             print(path)
             if attach:
                 registry, repository = connection.of(run).share.registry, path_of(ref)
-                attachment = referrers.Attachment(kind.media_type, kind.media_type, document, kind.annotations)
+                attachment = referrers.Attachment(kind.media_type, document, kind.annotations)
                 attached = referrers.attach(registry, repository, digest, attachment)
                 print(f"{registry.address}/{repository}@{attached}")
         except (Unavailable, NoImage) as error:

@@ -170,7 +170,7 @@ def test_it_is_attached_to_the_shared_image_whose_digest_stays(lab: Lab, busybox
         assert statement["subject"][0]["digest"] == {"sha256": before.digest.removeprefix("sha256:")}
         fingerprint = statement["predicate"]["buildDefinition"]["internalParameters"]["fingerprint"]
         assert tag == f"in-{fingerprint[:16]}"
-        note = referrers.Attachment("text/note", "text/plain", b"hello", {"a": "b"})
+        note = referrers.Attachment("text/note", b"hello", {"a": "b"})
         referrers.attach(registry, path, before.digest, note)
         assert [each["artifactType"] for each in referrers.attached(registry, path, before.digest)] == [
             spdx.MEDIA_TYPE,

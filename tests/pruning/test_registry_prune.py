@@ -221,12 +221,12 @@ def push_for_arm(registry: Registry, path: str, tag: str, file: Path) -> None:
 
 def test_an_index_is_all_that_it_names(server: loopback.Service, tmp_path: Path) -> None:
     from doit_images.share import transfer
-    from tests.share.test_transfer import BOTH, layout, nothing
+    from tests.share.test_transfer import BOTH, layout
 
     registry = Registry(server.address)
     digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
     tag, passed = f"in-{'1' * 16}", f"test-{'1' * 32}"
-    transfer.push(registry, "app/auth", [tag], transfer.Whole(digest, digest, tmp_path / "one"), nothing)
+    transfer.push(registry, "app/auth", [tag], transfer.Whole(digest, digest, tmp_path / "one"))
     held = registry_prune._held(registry, "app/auth", tag, {})
     assert held is not None
     assert held.ours

@@ -914,14 +914,20 @@ def test_an_index_of_a_layout_is_pushed_whole_under_all_its_tags(
 
 
 def test_blobs_stop_when_the_run_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    one, _ = sharing(monkeypatch, lambda *asked: FOUND)
     monkeypatch.setattr(commands, "stopping", lambda: True)
-    monkeypatch.setattr(transfer, "fetch", lambda registry, path, digest, layout, go_on: go_on())
-    one, _ = sharing(monkeypatch, lambda *image: FOUND)
     with pytest.raises(commands.Stopped):
         one.pull(BOTH, FOUND, FakeEngine(), tmp_path)
-    monkeypatch.setattr(transfer, "push", lambda registry, path, tags, whole, go_on: go_on())
     with pytest.raises(commands.Stopped):
-        one.push(BOTH, LocalImage("id"), FakeEngine(), whole=Whole("sha256:index", "sha256:index", tmp_path))
+        one.push(BOTH, LocalImage("id"), FakeEngine(), whole=Whole("sha256:index", "sha256:index"))
+    file = tmp_path / "blob"
+    file.write_bytes(b"1")
+    for move in (
+        lambda: one.registry.give_blob("app/auth", "sha256:d", file),
+        lambda: one.registry.take_blob("app/auth", "sha256:d", file, 1),
+    ):
+        with pytest.raises(commands.Stopped):
+            move()
 
 
 def test_no_more_than_a_few_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

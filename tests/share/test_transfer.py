@@ -25,10 +25,6 @@ BOTH = ["linux/amd64", "linux/arm64"]
 TOGETHER = ", ".join(BOTH)
 
 
-def nothing() -> None:
-    """The check between two blobs of a run that is not stopped."""
-
-
 def put(folder: Path, data: bytes) -> str:
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     path = oci_transfer.blob_of(folder, digest)
@@ -83,9 +79,9 @@ def real(tmp_path: Path) -> Iterator[Registry]:
 @pytest.mark.parametrize("of_labels", OURS)
 def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path, of_labels: str) -> None:
     digest, config = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"), of_labels)
-    transfer.push(real, "app/auth", ["in-1", "cache"], Whole(digest, digest, tmp_path / "one"), nothing)
+    transfer.push(real, "app/auth", ["in-1", "cache"], Whole(digest, digest, tmp_path / "one"))
     transfer.push(
-        real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing
+        real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one")
     )  # what is there is not sent again
     found = real.image("app/auth", "in-1", TOGETHER)
     assert found is not None
@@ -97,7 +93,7 @@ def test_an_index_goes_there_and_comes_back_whole(real: Registry, tmp_path: Path
     )
     assert real.image("app/auth", "cache", "linux/arm64") is not None
     assert real.image("app/auth", "in-1", f"{TOGETHER}, linux/s390x") is None
-    transfer.fetch(real, "app/auth", digest, tmp_path / "two", nothing)
+    transfer.fetch(real, "app/auth", digest, tmp_path / "two")
     assert oci_transfer.whole(tmp_path / "two", config, BOTH, {INPUT_DIGEST: "o1"}) == digest
     assert oci_transfer.whole(tmp_path / "two", config, BOTH, {INPUT_DIGEST: "o2"}) == ""
     assert oci_transfer.whole(tmp_path / "two", "sha256:" + "1" * 64, BOTH, {INPUT_DIGEST: "o1"}) == ""
@@ -114,11 +110,11 @@ def test_what_was_pushed_for_each_platform_becomes_one_index_and_only_then_gets_
         parts[platform] = str(
             json.loads(oci_transfer.blob_of(tmp_path / platform, top).read_bytes())["manifests"][0]["digest"]
         )
-        transfer.push(real, "app/auth", [], Whole(top, top, tmp_path / platform), nothing)
+        transfer.push(real, "app/auth", [], Whole(top, top, tmp_path / platform))
     assert real.tags("app/auth") == []
     digest = transfer.joined(real, "app/auth", parts)
     assert real.tags("app/auth") == []
-    transfer.push(real, "app/auth", ["in-1", "cache"], Whole(digest, digest), nothing)
+    transfer.push(real, "app/auth", ["in-1", "cache"], Whole(digest, digest))
     held = real.image("app/auth", "in-1", TOGETHER)
     assert held is not None
     assert (held.digest, held.labels, sorted(real.tags("app/auth"))) == (
@@ -130,12 +126,12 @@ def test_what_was_pushed_for_each_platform_becomes_one_index_and_only_then_gets_
         transfer.joined(real, "app/auth", {**parts, "linux/s390x": parts["linux/amd64"]})
     lost = f"sha256:{'0' * 64}"
     with pytest.raises(NoImage, match="does not hold all of it"):
-        transfer.push(real, "app/auth", ["in-2"], Whole(lost, lost), nothing)
+        transfer.push(real, "app/auth", ["in-2"], Whole(lost, lost))
 
 
 def test_platforms_that_are_not_of_one_build_are_nobodys(real: Registry, tmp_path: Path) -> None:
     digest, _ = layout(tmp_path / "one", {"linux/amd64": "o1", "linux/arm64": "o2"})
-    transfer.push(real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing)
+    transfer.push(real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"))
     found = real.image("app/auth", "in-1", TOGETHER)
     assert found is not None
     assert found.labels == {}
@@ -143,7 +139,7 @@ def test_platforms_that_are_not_of_one_build_are_nobodys(real: Registry, tmp_pat
 
 def test_a_single_image_is_no_index(real: Registry, tmp_path: Path) -> None:
     digest, _ = layout(tmp_path / "one", {"linux/amd64": "o1"})
-    transfer.push(real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing)
+    transfer.push(real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"))
     assert real.image("app/auth", "in-1", "linux/amd64") is not None
     assert real.image("app/auth", "in-1", TOGETHER) is None
 
@@ -153,7 +149,7 @@ def test_a_layout_that_lacks_a_layer_is_not_pushed(real: Registry, tmp_path: Pat
     layer = hashlib.sha256(b"the layer of arm64").hexdigest()
     (tmp_path / "one" / "blobs" / "sha256" / layer).unlink()
     with pytest.raises(NoImage):
-        transfer.push(real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing)
+        transfer.push(real, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"))
     assert real.image("app/auth", "in-1", "linux/amd64") is None
 
 
@@ -217,7 +213,7 @@ def test_what_is_not_what_its_digest_says_is_not_taken(liar: Liar, tmp_path: Pat
     two.mkdir()
     (two / "index.json").write_text('{"schemaVersion": 2, "manifests": []}')
     with pytest.raises((NoImage, Unavailable)):
-        transfer.fetch(liar.registry, "app/auth", digest, two, nothing)
+        transfer.fetch(liar.registry, "app/auth", digest, two)
     assert not oci_transfer.blob_of(two, wrong).exists()
     assert oci_transfer.whole(two, config, BOTH, {}) == ""
     assert json.loads((two / "index.json").read_text())["manifests"] == []
@@ -230,7 +226,7 @@ def test_a_signed_url_is_not_told_and_gets_no_login(
     monkeypatch.setattr(Login, "credentials", Credentials("me", "secret"))
     digest, _ = layout(tmp_path / "one", dict.fromkeys(BOTH, "o1"))
     with pytest.raises(Unavailable) as refused:
-        transfer.push(liar.registry, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"), nothing)
+        transfer.push(liar.registry, "app/auth", ["in-1"], Whole(digest, digest, tmp_path / "one"))
     assert str(refused.value) == "answers with status 500"
     put_to = [(path, login) for command, path, login in liar.asked if command == "PUT"]
     assert [login for _, login in put_to] == [""]

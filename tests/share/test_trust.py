@@ -509,7 +509,7 @@ def test_of_several_platforms_the_index_is_signed(
     trust = Trust(1, [Builder("here", signing.make_key(own), NOW - DAY, NOW + DAY)], own, lambda: NOW)
     writer = Share(store.registry.address, True, print, trust)
     monkeypatch.setattr(
-        transfer, "push", lambda registry, path, tags, whole, check: registry.give_manifest(
+        transfer, "push", lambda registry, path, tags, whole: registry.give_manifest(
             path, wanted.tag, referrers.INDEX, index
         )
     )  # fmt: skip
@@ -544,7 +544,7 @@ def test_what_others_attached_is_fetched_and_half_written_things_count_for_nothi
     sharing = Share(store.registry.address, True, print, trust_of(builders))
 
     def attach(content: bytes) -> None:
-        referrers.attach(store.registry, store.path, digest, referrers.Attachment(BUNDLE, BUNDLE, content, {}))
+        referrers.attach(store.registry, store.path, digest, referrers.Attachment(BUNDLE, content, {}))
 
     for junk in (b"", b"\xff\xfe", b"{}"):
         attach(junk)
