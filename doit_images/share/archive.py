@@ -156,7 +156,7 @@ def _index(text: bytes, folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         known = False
     if not known or IMAGES not in index["files"]:
-        raise UserError(f"{INDEX} is not one that this program can read", where=str(folder))
+        raise UserError(f"this program cannot read {INDEX}", where=str(folder))
     return dict(index)
 
 

@@ -45,9 +45,9 @@ def check_files(folder: Path, listed: Mapping[str, Any], also: Collection[str]) 
             path = Path(place, name)
             inside = path.relative_to(folder).as_posix()
             if path.is_symlink():
-                raise UserError(f"{inside} is a link, which no export holds", where=str(folder))
+                raise UserError(f"{inside} is a link: an export holds none", where=str(folder))
             if name in files and inside not in listed and inside not in also:
-                raise UserError(f"{inside} is in no list of what was exported", where=str(folder))
+                raise UserError(f"{inside} is not in the list of exported files", where=str(folder))
             if inside in missing and not (path.is_file() and measured(path) == listed[inside]):
                 raise UserError(f"{inside} is not what was exported: it was changed or damaged", where=str(folder))
             missing.discard(inside)

@@ -59,11 +59,11 @@ class Login:
             value = _basic(self.credentials)
         elif scheme == "bearer" and realm.startswith(("http://", "https://")):
             if urlsplit(self._base).scheme == "https" and not realm.startswith("https://"):
-                raise Unavailable("wants the login to be sent without TLS")
+                raise Unavailable("asks for the login without TLS")
             scope = asked.get("scope") or f"repository:{repository}:pull"
             value = f"Bearer {self._token(realm, asked.get('service', ''), scope)}"
         else:
-            raise Unavailable("asks for a kind of login that is not known here")
+            raise Unavailable("asks for an unknown kind of login")
         with self._lock:
             self._headers[repository] = {"Authorization": value}
             return self._headers[repository]
@@ -99,7 +99,7 @@ class Login:
             token = given.get("token") or given.get("access_token")
             if isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]+", token):
                 return token
-        raise Unavailable("has a token server that gives no token")
+        raise Unavailable("has a token server that returned no token")
 
     @cached_property
     def credentials(self) -> Credentials:

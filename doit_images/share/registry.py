@@ -145,7 +145,7 @@ class Registry:
             pages = [parsed(answer.body) for answer in self._pages(f"/v2/{repository}/tags/list", repository)]
             return [tag for page in pages for tag in page.get("tags") or () if isinstance(tag, str)]
         except (ValueError, AttributeError, TypeError):
-            raise NoImage("answers with something that is no list of tags") from None
+            raise NoImage("returned something that is no list of tags") from None
 
     def raw_manifest(self, path: str, reference: str) -> bytes:
         """The very bytes of a manifest or an index, by its digest or a tag. Raises ``Unavailable`` and ``NoImage``."""
@@ -237,7 +237,7 @@ class Registry:
             if answer.status == 404:
                 return False
             if answer.status == 405:
-                raise Unavailable("does not let anybody delete")
+                raise Unavailable("does not allow deletion")
             self._expect(answer, 202)
             return True
 
@@ -350,7 +350,7 @@ class Registry:
             if answer is None and not number:
                 return
             if answer is None:
-                raise Unavailable("does not give the next page of what it lists")
+                raise Unavailable("did not return the next page of a list")
             yield answer
             link = _NEXT.search(answer.headers.get("Link", ""))
             if not link:
@@ -358,7 +358,7 @@ class Registry:
             # Of the address that it names only what stands behind the host: a proxy may stand before the registry.
             place = urlsplit(urljoin(f"{self._base}{path}", link[1]))
             path = f"{place.path}?{place.query}"
-        raise Unavailable(f"lists more than {_PAGES} pages of one thing")
+        raise Unavailable(f"returned more than {_PAGES} pages of one list")
 
     def _looking(self) -> AbstractContextManager[Limits]:
         """For the block: the limits of one look-up; within another one, its."""
@@ -402,7 +402,7 @@ def _joined(base: str, location: str, digest: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise Unavailable("names no address that can be sent to")
+        raise Unavailable("returned no usable upload address")
     return f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': digest})}"
 
 

@@ -77,19 +77,15 @@ class Pushing:
         share, name = self._share, decision.name
         where = f"{name} is to go to {share.address} (BUILD_OUTPUT=registry)"
         if wanted_of(decision.inputs, self._run.snapshot().platform) is None:
-            raise UserError(
-                f"{where}, but nobody can tell what it stands on", remedy="pin its base by digest, or pull it"
-            )
+            raise UserError(f"{where}, but its base is unknown", remedy="pin its base by digest, or pull it")
         if not self._run.settings.cache_write:
-            raise UserError(
-                f"{where}, which must not be written to", remedy="set CACHE_WRITE=1, or BUILD_OUTPUT=engine"
-            )
+            raise UserError(f"{where}, which is read-only here", remedy="set CACHE_WRITE=1, or BUILD_OUTPUT=engine")
         if why := share.trust.cannot_sign:
             raise UserError(
-                f"{where}, and nobody would take what this machine pushes: {why}", remedy="doit share_key NAME"
+                f"{where}, and nobody would accept what this machine pushes: {why}", remedy="doit share_key NAME"
             )
         if not share.writes:
-            raise UserError(f"{where}, which cannot be had", remedy="run it again once it answers")
+            raise UserError(f"{where}, which is unavailable", remedy="run it again once it answers")
 
     def named(self, before: Decision, labels: Mapping[str, str], digest: str, seconds: float) -> LocalImage:
         """Give what the builder pushed under this digest, with these labels and in so many seconds, the tag of its
@@ -122,7 +118,7 @@ class Pushing:
                 remedy="`docker buildx inspect` lists the platforms of the builder",
             )
         if any(image.labels.get(label) != value for label, value in labels.items()):
-            raise UserError(f"{inputs.name}: {self._share.address} gives another image by the digest of what was built")
+            raise UserError(f"{inputs.name}: {self._share.address} returned another image for the digest that was built")
         return image
 
     def _repository(self, image: Image) -> str:

@@ -160,7 +160,7 @@ class Transport:
             finally:
                 raw.release_conn() if raw.closed or raw.length_remaining == 0 else raw.close()
             url, headers = self._redirected(url, moved, headers)
-        raise Unavailable("sends in a redirect loop")
+        raise Unavailable("answers with a redirect loop")
 
     @staticmethod
     def _redirected(url: str, moved: str, headers: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
@@ -172,7 +172,7 @@ class Transport:
             or after.scheme not in ("http", "https")
             or (before.scheme, after.scheme) == ("https", "http")
         ):
-            raise Unavailable("sends to an address that cannot be used")
+            raise Unavailable("redirects to an unusable address")
         if (before.scheme, before.netloc) != (after.scheme, after.netloc):
             headers = {name: value for name, value in headers.items() if name != "Authorization"}
         return there, headers

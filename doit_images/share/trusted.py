@@ -43,7 +43,7 @@ SIGNED = "signed"
 _DAY = 86400
 _CLOCKS_DIFFER = 300  # seconds by which a signature may be of the future
 _MOST = 64  # signatures in one builder's name that are checked: whoever may push may attach any number
-_NO_SIGNATURE = "what is attached to it is no signature of it"
+_NO_SIGNATURE = "its attachment is not a signature of it"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Builder:
             return f"{which} is revoked"
         if now >= self.until:
             return f"{which} has expired"
-        return "" if now >= self.since else f"{which} does not count yet"
+        return "" if now >= self.since else f"{which} is not valid yet"
 
     @property
     def hint(self) -> str:
@@ -132,7 +132,7 @@ class Trust:
 
     @property
     def cannot_sign(self) -> str:
-        """Why nobody would take the images that this machine pushes, "" if they do. Raises ``UserError``."""
+        """Why nobody would accept the images that this machine pushes, "" if they do. Raises ``UserError``."""
         return self.cannot_sign_of(IMAGES)
 
     def cannot_sign_of(self, about: str) -> str:
@@ -142,7 +142,7 @@ class Trust:
         if self._file is None and not self._keyless.name:
             return "it has no SHARE_KEY"
         if not self.own:
-            return f"its SHARE_KEY is of no builder in {LIST}"
+            return f"its SHARE_KEY belongs to no builder in {LIST}"
         return self.own.problem(self._now()) or _forbidden(self.own, about)
 
     def sign(self, digest: str, fingerprint: str, platform: str) -> bytes:
@@ -191,7 +191,7 @@ class Trust:
         if len(good) >= self.need:
             return "", good
         if good:
-            return f"{len(good)} of the {self.need} builders that are needed signed it", good
+            return f"{len(good)} of the {self.need} required builders signed it", good
         for name, count in looked.items():
             if count > _MOST:
                 what = f"of more than {_MOST} signatures in the name of {name} the first {_MOST} are not good"
@@ -207,7 +207,7 @@ class Trust:
         except signing.Forged:
             return None, _NO_SIGNATURE
         builder = next((each for each in self._builders if each.hint == hint), None)
-        return builder, "" if builder else "it is signed by nobody whom the list of trusted builders names"
+        return builder, "" if builder else "no trusted builder signed it"
 
     def _problem(self, bundle: str, builder: Builder, wanted: Claimed) -> str:
         """Why a bundle does not count as this builder's word that this is what is wanted, "" if it does."""
@@ -222,7 +222,7 @@ class Trust:
         except signing.Forged:
             return _NO_SIGNATURE
         if claim.builder != builder.name or (*claim[:3], claim.about) != wanted:
-            return "its signature is of something else"
+            return "its signature is for something else"
         if problem := _forbidden(builder, claim.about) or builder.problem(now) or builder.problem(claim.signed):
             return problem
         return "its signature is of the future" if claim.signed > now + _CLOCKS_DIFFER else ""
@@ -348,7 +348,7 @@ def _builder(given: Any, number: int) -> Builder:
         raise ValueError(f"{which} has no name")
     which = f"{which} ({name})"
     if unknown := given.keys() - {"name", "key", "issuer", "identity", "from", "until", "revoked", "may"}:
-        raise ValueError(f"{which} has {', '.join(sorted(unknown))}, which means nothing here")
+        raise ValueError(f"{which} has {', '.join(sorted(unknown))}, which is unknown")
     key, identity = "", {field: given[field] for field in ("issuer", "identity") if field in given}
     if identity:
         if "key" in given or len(identity) < 2 or not all(isinstance(each, str) and each for each in identity.values()):

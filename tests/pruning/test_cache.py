@@ -346,7 +346,7 @@ def test_a_project_carried_in_a_folder_is_not_built_again(
     # Nothing comes from elsewhere, nothing that nobody listed, and nothing of the base's name.
     (out / "cache").mkdir()
     (out / "cache" / "unlisted").touch()
-    assert "cache/unlisted is in no list" in project.doit("cache_import", str(out)).stderr
+    assert "cache/unlisted is not in the list" in project.doit("cache_import", str(out)).stderr
     (out / "cache" / "unlisted").unlink()
     (out / "cache" / "link").symlink_to("/etc")
     assert "cache/link is a link" in project.doit("cache_import", str(out)).stderr

@@ -190,7 +190,7 @@ def test_a_folder_holds_what_is_listed_and_no_links(tmp_path: Path) -> None:
     file = tmp_path / "cache" / "app" / "index.json"
     listed = {"cache/app/index.json": measured(file)}
     check_files(tmp_path, listed, ["export.json"])
-    with pytest.raises(UserError, match=r"cache/app/index\.json is in no list"):
+    with pytest.raises(UserError, match=r"cache/app/index\.json is not in the list"):
         check_files(tmp_path, {}, ["export.json"])
     with pytest.raises(UserError, match=r"\.\./\.\./etc/passwd is missing"):
         check_files(tmp_path, {**listed, "../../etc/passwd": measured(file)}, ["export.json"])

@@ -83,8 +83,9 @@ def test_what_the_listed_workflow_signed_is_taken(instance: Instance, config: Pa
     assert reader.cannot_sign == "it has no SHARE_KEY"
     assert reader.refuses(DIGEST, FINGERPRINT, PLATFORM, [bundle]) == ""
     asked = len(instance.requests)
-    assert reader.refuses(DIGEST, "99" * 32, PLATFORM, [bundle]) == "its signature is of something else"
-    assert reader.refuses(f"sha256:{'0' * 64}", FINGERPRINT, PLATFORM, [bundle]) == "its signature is of something else"
+    assert reader.refuses(DIGEST, "99" * 32, PLATFORM, [bundle]) == "its signature is for something else"
+    other = f"sha256:{'0' * 64}"
+    assert reader.refuses(other, FINGERPRINT, PLATFORM, [bundle]) == "its signature is for something else"
     assert len(instance.requests) == asked, "who reads needs no network"
     token, certificate, entry = instance.requests[-3:]
     assert (token, certificate) == ("GET /token", "POST /api/v2/signingCert")
@@ -94,8 +95,8 @@ def test_what_the_listed_workflow_signed_is_taken(instance: Instance, config: Pa
 @pytest.mark.parametrize(
     ("other", "why"),
     [
-        ({"identity": IDENTITY.replace("main", "other")}, "signed by nobody"),
-        ({"issuer": "https://token.example.org"}, "no signature of it"),
+        ({"identity": IDENTITY.replace("main", "other")}, "no trusted builder"),
+        ({"issuer": "https://token.example.org"}, "not a signature"),
         ({"name": "another"}, "something else"),
         ({"until": 1.0}, "the identity of ci has expired"),
         ({"revoked": 0.0}, "the identity of ci is revoked"),
@@ -147,7 +148,7 @@ def test_a_bundle_that_was_changed_is_no_signature(instance: Instance, config: P
     forged = changed(bundle, ATTACKS[attack])
     reader = Trust(1, [listed(instance)], keyless=Keyless(instance=config))
     fingerprint = "99" * 32 if attack == "made to fit afterwards" else FINGERPRINT
-    assert reader.refuses(DIGEST, fingerprint, PLATFORM, [forged]) == "what is attached to it is no signature of it"
+    assert reader.refuses(DIGEST, fingerprint, PLATFORM, [forged]) == "its attachment is not a signature of it"
 
 
 def test_certificates_of_another_authority_count_for_nothing(
@@ -163,7 +164,7 @@ def test_certificates_of_another_authority_count_for_nothing(
     reader = Trust(
         1, [listed(instance), listed(instance, issuer=theirs.url, name="b")], keyless=Keyless(instance=config)
     )
-    assert reader.refuses(DIGEST, FINGERPRINT, PLATFORM, [bundle]) == "what is attached to it is no signature of it"
+    assert reader.refuses(DIGEST, FINGERPRINT, PLATFORM, [bundle]) == "its attachment is not a signature of it"
 
 
 def test_who_cannot_sign_says_why_and_waits_for_nobody(
@@ -175,7 +176,8 @@ def test_who_cannot_sign_says_why_and_waits_for_nobody(
     job("us/it/.github/workflows/build.yml@refs/pull/7/merge")
     with pytest.raises(NotSigned, match=r"this machine is https://github.com/us/it/.*@refs/pull/7/merge, and ci in"):
         machine(instance, config).sign(DIGEST, FINGERPRINT, PLATFORM)
-    assert Trust(1, [], keyless=Keyless("ci")).cannot_sign == "its SHARE_KEY is of no builder in trusted-builders.toml"
+    why = Trust(1, [], keyless=Keyless("ci")).cannot_sign
+    assert why == "its SHARE_KEY belongs to no builder in trusted-builders.toml"
     job(WORKFLOW)
     monkeypatch.setattr(instance, "silent", True)
     monkeypatch.setattr(keyless, "_SECONDS", 0.3)
@@ -280,7 +282,7 @@ def test_the_public_instance_is_known_without_a_network(tmp_path: Path, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path))
     reader = Trust(1, [replace(Builder("ci", "", 0, 9e9), issuer="https://token.actions.githubusercontent.com",
                                identity=IDENTITY)])  # fmt: skip
-    assert reader.refuses(DIGEST, FINGERPRINT, PLATFORM, ["{}"]) == "what is attached to it is no signature of it"
+    assert reader.refuses(DIGEST, FINGERPRINT, PLATFORM, ["{}"]) == "its attachment is not a signature of it"
     [first, *_] = Sigstore(None)._config.trusted_root._inner.tlogs
     assert first.base_url == "https://rekor.sigstore.dev"
 

@@ -101,7 +101,7 @@ def test_a_password_does_not_leave_without_tls(
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.setattr(transport, "_SYSTEM_BUNDLES", (issued / "ca.pem",))
     fake.always(401, WWW_Authenticate=f'Bearer realm="http://{tokens.address}/token",service="x"')
-    with pytest.raises(Unavailable, match="wants the login to be sent without TLS"):
+    with pytest.raises(Unavailable, match="asks for the login without TLS"):
         holds(Registry(fake.address))
     assert tokens.seen == []
 

@@ -179,8 +179,8 @@ def test_a_token_is_fetched_once_for_a_repository_with_the_login(fake: Fake, log
     [
         (401, {"WWW_Authenticate": "Basic realm=x"}, "refuses the credentials"),
         (403, {}, "refuses the credentials"),
-        (401, {"WWW_Authenticate": "Negotiate"}, "a kind of login that is not known"),
-        (401, {}, "a kind of login that is not known"),
+        (401, {"WWW_Authenticate": "Negotiate"}, "an unknown kind of login"),
+        (401, {}, "an unknown kind of login"),
         (500, {}, "answers with status 500"),
         (507, {}, "answers with status 507"),
     ],

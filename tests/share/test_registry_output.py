@@ -152,10 +152,10 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("inputs", "more", "trust", "why"),
     [
-        (replace(APP, bases={"python": ""}), {}, "", "nobody can tell what it stands on"),
-        (APP, {"cache_write": False}, "", "must not be written to"),
-        (APP, {}, "it has no SHARE_KEY", "nobody would take what this machine pushes: it has no SHARE_KEY"),
-        (APP, {}, "", "cannot be had"),
+        (replace(APP, bases={"python": ""}), {}, "", "its base is unknown"),
+        (APP, {"cache_write": False}, "", "is read-only here"),
+        (APP, {}, "it has no SHARE_KEY", "nobody would accept what this machine pushes: it has no SHARE_KEY"),
+        (APP, {}, "", "is unavailable"),
     ],
 )
 def test_what_could_not_be_pushed_is_not_built(
@@ -197,7 +197,7 @@ def test_what_counts_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="keeps no result of it that counts"):
         named(SeemingRun(tmp_path, DECISION), monkeypatch, pushed)
     for wrong in ({INPUT_DIGEST: "other"}, {PARENTS: "base=another"}):
-        with pytest.raises(UserError, match="gives another image by the digest"):
+        with pytest.raises(UserError, match="returned another image for the digest"):
             named(SeemingRun(tmp_path, fresh), monkeypatch, replace(pushed, labels={**labels, **wrong}))
     for other in (None, replace(pushed, platform="linux/arm64")):
         with pytest.raises(UserError, match="what was built is not for linux/amd64"):

@@ -122,12 +122,12 @@ def hinting(bundle: str, public: str) -> str:
 ATTACKS: dict[str, tuple[Callable[[dict[str, Key], str, str], list[str]], str]] = {
     # what is attached to an image with this digest under this fingerprint, and what is said of it
     "unsigned": (lambda keys, digest, number: [], "not signed"),
-    "half written": (lambda keys, digest, number: [sign_for(keys["ci"], digest, number)[:400]], "no signature of it"),
-    "empty": (lambda keys, digest, number: ["", "null", "[]", "{}"], "no signature of it"),
-    "by a stranger": (lambda keys, digest, number: [sign_for(keys["stranger"], digest, number)], "signed by nobody"),
+    "half written": (lambda keys, digest, number: [sign_for(keys["ci"], digest, number)[:400]], "not a signature"),
+    "empty": (lambda keys, digest, number: ["", "null", "[]", "{}"], "not a signature"),
+    "by a stranger": (lambda keys, digest, number: [sign_for(keys["stranger"], digest, number)], "no trusted builder"),
     "a stranger who names a trusted key": (
         lambda keys, digest, number: [hinting(sign_for(keys["stranger"], digest, number), keys["ci"].public)],
-        "no signature of it",
+        "not a signature",
     ),
     "in another's name": (
         lambda keys, digest, number: [sign_for(keys["ann"], digest, number, builder="ci")], "something else",
@@ -150,27 +150,27 @@ ATTACKS: dict[str, tuple[Callable[[dict[str, Key], str, str], list[str]], str]] 
     "by a revoked key": (lambda keys, digest, number: [sign_for(keys["thief"], digest, number, builder="thief",
                          signed=int(NOW - 30 * DAY))], "is revoked"),
     "by a key of tomorrow": (lambda keys, digest, number: [sign_for(keys["new"], digest, number, builder="new",
-                             signed=int(NOW + 2 * DAY))], "does not count yet"),
+                             signed=int(NOW + 2 * DAY))], "is not valid yet"),
     "stale": (lambda keys, digest, number: [sign_for(keys["ci"], digest, number, signed=int(NOW - 400 * DAY))],
-              "does not count yet"),
+              "is not valid yet"),
     "of the future": (lambda keys, digest, number: [sign_for(keys["ci"], digest, number, signed=int(NOW + DAY))],
                       "of the future"),
     "made to fit afterwards": (
         lambda keys, digest, number: [
             restated(sign_for(keys["ci"], digest, "99" * 32), claimed("fingerprint", number))
         ],
-        "no signature of it",
+        "not a signature",
     ),
     "another kind of envelope": (
         lambda keys, digest, number: [enveloped(sign_for(keys["ci"], digest, number), payloadType="text/plain")],
-        "no signature of it",
+        "not a signature",
     ),
     "signed by several at once": (
         lambda keys, digest, number: [
             enveloped(bundle := sign_for(keys["ci"], digest, number),
                       signatures=json.loads(bundle)["dsseEnvelope"]["signatures"] * 2)
         ],
-        "no signature of it",
+        "not a signature",
     ),
 }  # fmt: skip
 
@@ -205,7 +205,7 @@ def test_different_builders_must_agree_where_more_than_one_is_wanted(
 ) -> None:
     two = trust_of(builders, 2)
     ci, ann = signed(keys["ci"]), signed(keys["ann"], builder="ann")
-    assert two.refuses(DIGEST, FINGERPRINT, PLATFORM, [ci, ci, ci]) == "1 of the 2 builders that are needed signed it"
+    assert two.refuses(DIGEST, FINGERPRINT, PLATFORM, [ci, ci, ci]) == "1 of the 2 required builders signed it"
     assert two.refuses(DIGEST, FINGERPRINT, PLATFORM, [ci, ann]) == ""
 
 
@@ -267,7 +267,7 @@ def test_a_key_is_made_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("[[builder]]\nname = 'ci'\nkey = 'KEY'\nuntil = 2027-01-01", r"builder 1 \(ci\): from must be a date"),
         ("[[builder]]\nname = 'ci'\nkey = 'KEY'\nfrom = 2026-01-01", "until must be a date"),
         ("[[builder]]\nname = 'ci'\nkey = 'KEY'\nfrom = 2026-01-01\nuntil = '2027'", "until must be a date"),
-        ("[[builder]]\nname = 'ci'\nexpires = 1\nkey = 'KEY'", "expires, which means nothing"),
+        ("[[builder]]\nname = 'ci'\nexpires = 1\nkey = 'KEY'", "expires, which is unknown"),
         ("[[builder]]\nname = 'ci'\nmay = ['all']\nkey = 'KEY'\nfrom = 2026-01-01\nuntil = 2027-01-01", "may must be"),
         (2 * "[[builder]]\nname = 'ci'\nkey = 'KEY'\nfrom = 2026-01-01\nuntil = 2027-01-01\n", "the same key"),
     ],
@@ -474,7 +474,7 @@ def test_what_is_pushed_is_signed_and_one_more_request_is_all_that_a_reader_need
     assert reader.look({"": other}) == {}
     # Where two must agree, the first one's is there, and not taken.
     assert machine(2, None).look({"": wanted}) == {}
-    assert said[-1].endswith("1 of the 2 builders that are needed signed it")
+    assert said[-1].endswith("1 of the 2 required builders signed it")
     # The second builder that made the same says so too, and sends nothing.
     another = tmp_path / "another"
     builders = [*builders, Builder("there", signing.make_key(another), NOW - DAY, NOW + DAY)]
