@@ -32,7 +32,7 @@ from doit_images.core.planning.agreement import Verdict
 from doit_images.core.planning.plan import Decision
 from doit_images.core.planning.wanted import wanted_of
 from doit_images.core.run import Run
-from doit_images.share import cache_mounts, connection, trusted
+from doit_images.share import cache_mounts, connection, publish, trusted
 from doit_images.share.archive_check import check_files, check_images, measured
 from doit_images.share.signing import NotSigned
 
@@ -188,8 +188,6 @@ def import_from(run: Run, mounts: bool, folders: Sequence[str]) -> None:
 def push_all(run: Run) -> str:
     """Push every fresh image of which the shared registry has no result yet; returns what was pushed, in words.
     ``UserError`` when there is no registry, it may not be written, or it does not take an image."""
-    from doit_images.share import publish
-
     if not run.settings.cache_registry:
         raise UserError("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
     if not run.settings.cache_write:

@@ -12,20 +12,19 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from sigstore.dsse import Statement
+from sigstore.errors import Error
+from sigstore.models import Bundle, ClientTrustConfig
+from sigstore.oidc import IdentityToken, detect_credential
+from sigstore.sign import Signer, SigningContext
+from sigstore.verify import Verifier, policy
 
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.settings import root
 from doit_images.share.signing import PAYLOAD, Claim, Forged, NotSigned, claim_in, statement_of
 from doit_images.share.transport import Limits, in_time
 
-if TYPE_CHECKING:
-    from sigstore.models import ClientTrustConfig
-    from sigstore.sign import Signer
-    from sigstore.verify import Verifier
-
-_LOCKS = ("requirements-keyless.txt", "tasks/requirements-keyless.txt")  # here, and where these tasks were adopted
 _SECONDS = 60.0  # for certificate, signature and log together
 _FRESH_SECONDS = 240.0  # tokens and certificates count for five minutes at least
 
@@ -33,16 +32,9 @@ _FRESH_SECONDS = 240.0  # tokens and certificates count for five minutes at leas
 class Sigstore:
     """One instance of Sigstore: the public one, or that of a file (a client's trust configuration, in JSON) that names
     another's addresses and certificates. The public one's certificates are those that came with the library or that
-    were found by its own tools since: no network is asked for them. ``UserError`` where there is no such file, and
-    without the library."""
+    were found by its own tools since: no network is asked for them. ``UserError`` where there is no such file."""
 
     def __init__(self, file: Path | None) -> None:
-        try:
-            from sigstore.models import ClientTrustConfig
-        except ImportError:
-            lock = next((name for name in _LOCKS if (root() / name).is_file()), _LOCKS[0])
-            remedy = f"pip install -r {lock}"
-            raise UserError("signatures by identity need the library sigstore", remedy=remedy) from None
         logging.getLogger("sigstore").setLevel(logging.ERROR)  # that it asks no network is meant
         self._config: ClientTrustConfig = _config(file) if file else ClientTrustConfig.production(offline=True)
         self._verifier: Verifier | None = None
@@ -55,10 +47,6 @@ class Sigstore:
     def claim_of(self, bundle: str, issuer: str, identity: str) -> Claim:
         """What was said in a bundle by whom this issuer gave this identity. Raises ``Forged`` if it is no such
         signature, and if the log does not have it."""
-        from sigstore.errors import Error
-        from sigstore.models import Bundle
-        from sigstore.verify import Verifier, policy
-
         try:
             with self._reading:
                 self._verifier = self._verifier or Verifier(trusted_root=self._config.trusted_root)
@@ -75,7 +63,6 @@ class Sigstore:
         """A bundle in which this machine says ``claim``, by the identity that its CI gives it. Raises ``NotSigned``
         where that does not come to a signature, also not in time, and ``Stopped`` when the run is. An instance that
         said nothing in its time is asked nothing more: the next image would wait as long."""
-        from sigstore.dsse import Statement
 
         def signed() -> str:
             with self._signing:
@@ -97,9 +84,6 @@ class Sigstore:
             raise NotSigned(f"Sigstore did not give a signature ({type(error).__name__})") from None
 
     def _new_signer(self) -> Signer:
-        from sigstore.oidc import IdentityToken, detect_credential
-        from sigstore.sign import Signer, SigningContext
-
         token = detect_credential()
         if token is None:
             raise NotSigned("this machine has no identity token (in GitHub's Actions: `permissions: id-token: write`)")
@@ -107,9 +91,6 @@ class Sigstore:
 
 
 def _config(file: Path) -> ClientTrustConfig:
-    from sigstore.errors import Error
-    from sigstore.models import ClientTrustConfig
-
     remedy = "SHARE_SIGSTORE is a client's trust configuration of Sigstore in JSON; without it the public one counts"
     try:
         return ClientTrustConfig.from_json(file.read_text())

@@ -7,6 +7,7 @@ on its size (``transport``), because a registry may only ever make a build slowe
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -165,8 +166,6 @@ class Registry:
     def take_blob(self, path: str, digest: str, file: Path, size: int) -> None:
         """Let ``file`` be the blob with this digest, of no more than ``size`` bytes; it is there once whole. Raises
         ``Unavailable``, ``NoImage``."""
-        import hashlib
-
         repository = self.repository(path)
         partial, content = file.with_name(f".{file.name}.{os.getpid()}"), hashlib.sha256()
         place = self._url(f"/v2/{repository}/blobs/{digest}")

@@ -118,7 +118,9 @@ class Pushing:
                 remedy="`docker buildx inspect` lists the platforms of the builder",
             )
         if any(image.labels.get(label) != value for label, value in labels.items()):
-            raise UserError(f"{inputs.name}: {self._share.address} returned another image for the digest that was built")
+            raise UserError(
+                f"{inputs.name}: {self._share.address} returned another image for the digest that was built"
+            )
         return image
 
     def _repository(self, image: Image) -> str:

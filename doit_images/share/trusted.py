@@ -29,17 +29,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.settings import Settings, root
+from doit_images.share import signing
 from doit_images.share.signing import IMAGES, PREDICATES
 
 if TYPE_CHECKING:
     from doit_images.share.keyless import Sigstore
-    from doit_images.share.signing import Key
 
 LIST = "trusted-builders.toml"
 KEYLESS = "keyless:"
 """What SHARE_KEY begins with where a machine has an identity and no key; its name in the list follows."""
 ANYBODY = "any"
 SIGNED = "signed"
+_LOCKS = ("requirements-keyless.txt", "tasks/requirements-keyless.txt")  # here, and where these tasks were adopted
 _DAY = 86400
 _CLOCKS_DIFFER = 300  # seconds by which a signature may be of the future
 _MOST = 64  # signatures in one builder's name that are checked: whoever may push may attach any number
@@ -72,8 +73,6 @@ class Builder:
     @property
     def hint(self) -> str:
         """What a bundle says that it is by, if it is by this one."""
-        from doit_images.share import signing
-
         return self.identity or signing.hint_of(self.key)
 
 
@@ -111,16 +110,18 @@ class Trust:
 
     @cached_property
     def _sigstore(self) -> Sigstore:
-        from doit_images.share.keyless import Sigstore  # it takes its time to load
-
+        try:
+            from doit_images.share.keyless import Sigstore  # it takes its time to load
+        except ImportError:
+            lock = next((name for name in _LOCKS if (root() / name).is_file()), _LOCKS[0])
+            remedy = f"pip install -r {lock}"
+            raise UserError("signatures by identity need the library sigstore", remedy=remedy) from None
         return Sigstore(self._keyless.instance)
 
     @cached_property
-    def key(self) -> Key | None:
+    def key(self) -> signing.Key | None:
         """This machine's own key. Raises ``UserError``."""
-        from doit_images.share.signing import Key
-
-        return Key(self._file) if self._file else None
+        return signing.Key(self._file) if self._file else None
 
     @cached_property
     def own(self) -> Builder | None:
@@ -152,8 +153,6 @@ class Trust:
     def sign_claimed(self, claimed: Claimed, outcome: str = "") -> bytes:
         """A bundle in which this machine says this, and how tests came out. ``ValueError`` where nobody would take it,
         ``NotSigned`` where a signature by its identity cannot be had."""
-        from doit_images.share import signing
-
         if not self.own:
             raise ValueError("a machine without a key signs nothing")
         claim = signing.Claim(*claimed[:3], self.own.name, int(self._now()), claimed.about, outcome)
@@ -200,8 +199,6 @@ class Trust:
 
     def _hinted(self, bundle: str) -> tuple[Builder | None, str]:
         """The builder that a bundle says it is by, which nobody has checked; None with the reason if it names none."""
-        from doit_images.share import signing
-
         try:
             hint = signing.hinted(bundle)
         except signing.Forged:
@@ -211,8 +208,6 @@ class Trust:
 
     def _problem(self, bundle: str, builder: Builder, wanted: Claimed) -> str:
         """Why a bundle does not count as this builder's word that this is what is wanted, "" if it does."""
-        from doit_images.share import signing
-
         now = self._now()
         try:
             if builder.identity:
@@ -263,8 +258,6 @@ def own_files(settings: Settings) -> list[Path]:
 
 def begin(settings: Settings, name: str, file: Path | None, days: int) -> tuple[Path, Path]:
     """Make a key for a builder and list it; returns the files of the key and of the list. Raises ``UserError``."""
-    from doit_images.share import signing
-
     listed = _list_for(settings, name, days)
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     file = (file or home / "doit-images" / f"{name}.key").absolute()
@@ -341,8 +334,6 @@ def entry(name: str, by: Mapping[str, str], days: int, now: float) -> str:
 
 def _builder(given: Any, number: int) -> Builder:
     """One entry; ``ValueError`` says what is wrong with it."""
-    from doit_images.share import signing
-
     which = f"builder {number}"
     if not isinstance(given, dict) or not isinstance(name := given.get("name"), str) or not name:
         raise ValueError(f"{which} has no name")

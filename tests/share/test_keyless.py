@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -273,9 +274,10 @@ def test_what_is_no_instance_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "some").write_text("{}")
     with pytest.raises(UserError, match="SHARE_SIGSTORE is not understood"):
         Sigstore(tmp_path / "some")
-    monkeypatch.setitem(__import__("sys").modules, "sigstore.models", None)
+    builder = replace(Builder("ci", "", 0, 9e9), issuer="https://token.example.org", identity=IDENTITY)
+    monkeypatch.setitem(sys.modules, "doit_images.share.keyless", None)
     with pytest.raises(UserError, match="need the library sigstore"):
-        Sigstore(None)
+        Trust(1, [builder], keyless=Keyless("ci")).sign(DIGEST, FINGERPRINT, PLATFORM)
 
 
 def test_the_public_instance_is_known_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
