@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import urllib3
@@ -29,7 +29,7 @@ from doit_images.core.planning.shared_image import SharedImage
 from doit_images.share import reaching
 from doit_images.share.login import Login
 from doit_images.share.no_answer import NoImage, Unavailable
-from doit_images.share.transport import Answer, Limits, Transport, answered, limited, parsed
+from doit_images.share.transport import Answer, Body, Limits, Transport, answered, limited, parsed
 
 _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
@@ -248,7 +248,7 @@ class Registry:
 
     def _send(
         self, method: str, place: str, repository: str, headers: Mapping[str, str] | None = None,
-        body: bytes | IO[bytes] | None = None,
+        body: Body = None,
     ) -> Answer:  # fmt: skip
         """The answer to a request, logged in where that is asked for. ``place`` may be a whole URL that the registry
         gave: it is never told, since it may hold a signature, and gets no login at another host."""

@@ -42,6 +42,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the engine, too, uses no proxy 
 _MOVED = (301, 302, 303, 307, 308)
 
 Result = TypeVar("Result")
+Body = bytes | IO[bytes] | None
 
 
 @dataclass
@@ -139,7 +140,7 @@ class Transport:
         method: str,
         url: str,
         headers: Mapping[str, str] | None = None,
-        body: bytes | IO[bytes] | None = None,
+        body: Body = None,
         into: Callable[[bytes], object] | None = None,
     ) -> Answer:
         """The answer to one request, over redirects, within the limits of the block around it. A login goes only where
@@ -149,7 +150,7 @@ class Transport:
         return answered(lambda: self._answer(method, url, headers or {}, body, into))
 
     def _answer(
-        self, method: str, url: str, headers: Mapping[str, str], body: Any, into: Callable[[bytes], object] | None
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, into: Callable[[bytes], object] | None
     ) -> Answer:
         for _ in range(_REDIRECTS + 1):
             raw = self._open(method, url, headers, body)
@@ -177,7 +178,7 @@ class Transport:
             headers = {name: value for name, value in headers.items() if name != "Authorization"}
         return there, headers
 
-    def _open(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> urllib3.BaseHTTPResponse:
+    def _open(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> urllib3.BaseHTTPResponse:
         manager, limits = self._manager(url), _current.get()
         for pause in (*_PAUSES, None):
             left = limits.left()
