@@ -33,14 +33,14 @@ class Machines:
     def share(self) -> Share:
         """The registry that they share finished images through. ``UserError`` for a list of trusted builders that is
         not one."""
-        from doit_images.share import remembered, share
+        from doit_images.share import index, share
 
         run = self.run
-        index = self.coordinator.index if run.settings.redis_url else None
+        others = self.coordinator.index if run.settings.redis_url else None
         # A run that is to ask about all believes nothing that was said before.
         seconds = 0 if run.asked.due else run.settings.cache_ask
-        memory = remembered.Remembered(run.folder / "answers.json", seconds)
-        return share.of(run.settings, run.events.say, index, memory)
+        memory = index.Remembered(run.folder / "answers.json", seconds)
+        return share.of(run.settings, run.events.say, others, memory)
 
     @cached_property
     def coordinator(self) -> BuildCoordinator:

@@ -1,24 +1,35 @@
-"""What do the machines that build together know of results?
+"""What is known of results before the shared registry is asked?
 
-In the same Redis that keeps the leases: of each fingerprint how its build went, so that a forecast knows the builds of
-other machines; and of each image what the shared registry answered last, so that one question is enough for a thousand.
-Entries expire, and a Redis that is full removes those first that nobody asked for.
+By the machines that build together, in the same Redis that keeps the leases: of each fingerprint how its build went, so
+that a forecast knows the builds of other machines; and of each image what the registry answered last, so that one
+question is enough for a thousand. Entries expire, and a Redis that is full removes those first that nobody asked for.
+
+By this machine, in a file: what the registry last said of images that are not here, and that nothing here needed. A
+child is known to be fresh by what its parent holds, also where the parent is not here: each run would have to ask the
+registry about that one. What is remembered decides nothing else (``agreement.remembered``): for what is to be built or
+pulled, and for rebuilds on purpose, the registry itself is asked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
+from doit_images.core.base import memory
 from doit_images.core.base.shapes import fits
+from doit_images.core.engine.labels import translated
 from doit_images.core.planning.shared_image import SharedImage
 from doit_images.share.redis_client import Store
 
 _MADE, _SHARED = "{doit-images}:made:", "{doit-images}:shared:"
 _REMEMBERED_SECONDS = 90 * 86400  # how long an image is known that nobody builds again
+_OLDEST_SECONDS = 30 * 86400.0  # of an answer that this machine remembers
 _LONGEST_SECONDS = 1e7  # what says more is no build's time
 
 Kind = TypeVar("Kind")
@@ -67,9 +78,7 @@ class Index:
         found = {}
         for name, text in zip(names, answers or (), strict=False):
             with contextlib.suppress(ValueError, TypeError, RecursionError):
-                known = kind(**json.loads(text))
-                if fits(known, kind):
-                    found[name] = known
+                found[name] = _fitting(kind, json.loads(text))
         return found
 
     def _put(self, prefix: str, entries: Mapping[str, Any], seconds: float) -> None:
@@ -81,3 +90,51 @@ class Index:
 
         if entries:
             self._store.do(write)
+
+
+class Remembered:
+    """The memory of it: a ``file``, which may be lost. ``seconds`` is how long an answer is good."""
+
+    def __init__(self, file: Path, seconds: float) -> None:
+        self._file, self._seconds = file, seconds
+
+    def recent(self, names: Collection[str]) -> dict[str, SharedImage]:
+        """What is known of these, if that is all of them: else the registry has to be asked in any case."""
+        known = self._known(names, self._seconds)
+        return known if len(known) == len(names) else {}
+
+    def ever(self, names: Collection[str]) -> dict[str, SharedImage]:
+        """What was known of these at any time, for a registry that does not answer."""
+        return self._known(names, _OLDEST_SECONDS)
+
+    def keep(self, images: Mapping[str, SharedImage]) -> None:
+        """Remember these, too, as said now."""
+        now, before = time.time(), memory.recall(self._file) or {}
+        young = {name: entry for name, entry in before.items() if _age(entry, now) < _OLDEST_SECONDS}
+        memory.remember(self._file, {**young, **{name: [now, asdict(image)] for name, image in images.items()}})
+
+    def _known(self, names: Collection[str], seconds: float) -> dict[str, SharedImage]:
+        now, entries, known = time.time(), memory.recall(self._file) or {}, {}
+        for name in names:
+            with contextlib.suppress(LookupError, ValueError, TypeError):
+                image = _fitting(SharedImage, entries[name][1])
+                if _age(entries[name], now) < seconds:
+                    known[name] = replace(image, labels=translated(image.labels))
+        return known
+
+
+def _fitting(kind: type[Kind], content: Any) -> Kind:
+    """What this JSON says; ``TypeError`` if it is of another form."""
+    known = kind(**content)
+    if not fits(known, kind):
+        raise TypeError
+    return known
+
+
+def _age(entry: Any, now: float) -> float:
+    """The seconds since an answer; infinite for what is none, and for one of the future."""
+    try:
+        age = now - float(entry[0])
+    except (TypeError, ValueError, KeyError, IndexError):
+        return math.inf
+    return age if age >= 0 else math.inf

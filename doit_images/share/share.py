@@ -32,9 +32,8 @@ from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.signing import IMAGES, NotSigned
 
 if TYPE_CHECKING:
-    from doit_images.share.index import Index
+    from doit_images.share.index import Index, Remembered
     from doit_images.share.registry import Registry
-    from doit_images.share.remembered import Remembered
     from doit_images.share.transfer import Whole
 
 _AT_ONCE = 24  # requests side by side, each on a connection that is kept

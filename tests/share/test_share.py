@@ -37,10 +37,10 @@ from doit_images.share import by_docker, circuit_breaker, lease, publish, regist
 from doit_images.share import share as share_module
 from doit_images.share.by_docker import _reason
 from doit_images.share.connection import Machines
+from doit_images.share.index import Remembered
 from doit_images.share.lease import BuildCoordinator
 from doit_images.share.no_answer import NoImage, Unavailable
 from doit_images.share.registry import Registry
-from doit_images.share.remembered import Remembered
 from doit_images.share.share import Share
 from doit_images.share.transfer import Whole
 from tests import loopback

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from doit_images.core.engine.labels import FINGERPRINT, INPUT_DIGEST, LABEL, PARENTS, translated
 from doit_images.core.planning.shared_image import SharedImage
-from doit_images.share.remembered import Remembered
+from doit_images.share.index import Remembered
 from tests import loopback
 from tests.conftest import Lab, docker
 

@@ -22,7 +22,7 @@ from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.unasked import Unasked, settled
 from doit_images.core.planning.wanted import Wanted
 from doit_images.core.run import Parts, Run
-from doit_images.share.remembered import Remembered
+from doit_images.share.index import Remembered
 from tests import loopback
 from tests.conftest import Lab, docker
 
