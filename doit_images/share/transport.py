@@ -182,10 +182,12 @@ class Transport:
         manager, limits = self._manager(url), _current.get()
         for pause in (*_PAUSES, None):
             left = limits.left()
+            # What is sent is sent within the first of these: that may stall for longer than a connection may take.
+            timeout = urllib3.Timeout(connect=min(self._connect, left) if body is None else left, read=left)
             try:
                 return manager.request(
                     method, url, headers=headers, body=body, redirect=False, retries=False, preload_content=False,
-                    timeout=urllib3.Timeout(connect=min(self._connect, left), read=left), decode_content=False,
+                    timeout=timeout, decode_content=False,
                 )  # fmt: skip
             except (urllib3.exceptions.ProtocolError, urllib3.exceptions.NewConnectionError) as error:
                 # A connection that was kept, and that the other side has closed; or a registry that is started again.

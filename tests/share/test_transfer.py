@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -232,3 +233,38 @@ def test_a_signed_url_is_not_told_and_gets_no_login(
     assert [login for _, login in put_to] == [""]
     assert put_to[0][0].startswith("/up?signature=hidden&digest=sha256")
     assert any(command == "POST" and login.startswith("Basic ") for command, _, login in liar.asked)
+
+
+def test_a_line_that_stalls_while_a_blob_is_sent_is_waited_for(tmp_path: Path) -> None:
+    """For longer than a connection may take: of what is sent only the whole has a limit."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, status: int) -> None:
+            self.send_response(status)
+            self.send_header("Location", "/upload")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_HEAD(self) -> None:
+            self.answer(404)
+
+        def do_POST(self) -> None:
+            self.answer(202)
+
+        def do_PUT(self) -> None:
+            time.sleep(1)
+            sent.append(len(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.answer(201)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    sent: list[int] = []
+    blob = tmp_path / "blob"
+    blob.write_bytes(bytes(30_000_000))  # more than the system takes before anybody reads
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        registry = Registry(f"localhost:{server.server_port}", connect=0.3)
+        registry.give_blob("app/auth", f"sha256:{hashlib.sha256(blob.read_bytes()).hexdigest()}", blob)
+        server.shutdown()
+    assert sent == [30_000_000]
