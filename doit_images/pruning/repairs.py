@@ -26,6 +26,7 @@ _REMEMBERED = (
     "facts.json",
     "builder.json",
     "*/project.json",
+    "*/answers.json",
     "*/reads.json",
     "*/sizes.json",
     "*/images/*.json",

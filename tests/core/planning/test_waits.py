@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from doit_images.core.base import lock
+from doit_images.core.base import lock, memory
 from doit_images.core.base.settings import Settings
 from doit_images.core.compose.image import Image
 from doit_images.core.compose.project import Project
@@ -258,7 +259,11 @@ def test_what_is_remembered_is_what_was_said(tmp_path: Path) -> None:
     "text", ["", "[]", "{", '{"a": 1}', '{"a": [1]}', '{"a": ["x", {}]}', '{"a": [9e99, {}]}', '{"a": [1, {"x": 1}]}',
              '{"a": [1, {"digest": 1, "config": "", "platform": "", "labels": {}, "content": ""}]}'],
 )  # fmt: skip
-def test_a_memory_that_is_damaged_knows_nothing(tmp_path: Path, text: str) -> None:
-    (tmp_path / "answers.json").write_text(text)
-    memory = Remembered(tmp_path / "answers.json", 1e12)
-    assert memory.recent(["a"]) == memory.ever(["a"]) == {}
+def test_a_memory_that_is_damaged_or_of_another_version_knows_nothing(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "answers.json"
+    file.write_text(text)
+    answers = Remembered(file, 1e12)
+    assert answers.recent(["a"]) == answers.ever(["a"]) == {}
+    if text.startswith('{"'):
+        memory.remember(file, json.loads(text))
+        assert answers.recent(["a"]) == answers.ever(["a"]) == {}
