@@ -28,11 +28,13 @@ from doit_images.core.planning.shared_image import SharedImage
 from doit_images.core.planning.wanted import Wanted, all_wanted
 from doit_images.share import by_docker, reaching, signatures, trusted
 from doit_images.share.circuit_breaker import CircuitBreaker, HealthCheck
+from doit_images.share.index import Index
 from doit_images.share.no_answer import NoImage, Unavailable
+from doit_images.share.redis_client import Store
 from doit_images.share.signing import IMAGES, NotSigned
 
 if TYPE_CHECKING:
-    from doit_images.share.index import Index, Remembered
+    from doit_images.share.index import Remembered
     from doit_images.share.registry import Registry
     from doit_images.share.transfer import Whole
 
@@ -64,10 +66,9 @@ class Share:
         self._looks, self._pulls, self._pushes = (CircuitBreaker(most) for most in (3, 2, 2))
         self._health = HealthCheck(lambda seconds: self.registry.ping(seconds), self._tell_gone)
         self._said: set[str] = set()
-        self._index: Index | None = None
-        self._index_seconds = 0.0
+        self._index, self._index_seconds = Index(Store("", say)), 0.0
         self._direct: set[tuple[str, str]] = set()  # what the registry itself is to be asked about
-        self._indexed: dict[tuple[str, str], str] = {}  # what is known from the index only, with its name there
+        self._indexed: set[tuple[str, str]] = set()  # what is known from the index only
         self._recalled: set[tuple[str, str]] = set()  # what is known from a run before only
         self.patience = 60.0
         """Seconds that a busy registry may ask for in a run."""
@@ -141,8 +142,7 @@ class Share:
         """The registry does not hold these any more, whatever the index says."""
         for tag in tags:
             self._known.pop((path, tag), None)
-            if self._index:
-                self._index.drop(self._name((path, tag)))
+            self._index.drop(self._name((path, tag)))
 
     def _learn(self, todo: Mapping[str, Wanted]) -> None:
         """Get to know of these images what the index knows, and else what the registry answers."""
@@ -150,22 +150,21 @@ class Share:
 
         names = {image.key: self._name(image.key) for image in todo.values()}
         asked = [name for key, name in names.items() if key not in self._direct]
-        indexed = self._index.shared(asked) if self._index else {}
+        indexed = self._index.shared(asked)
         self._recalled.difference_update(names)
         with ThreadPoolExecutor(min(_AT_ONCE, len(todo))) as pool:
             answers = pool.map(lambda image: self._ask(image, indexed.get(names[image.key])), todo.values())
             for image, shared_image in zip(todo.values(), answers, strict=True):
                 self._known[image.key] = shared_image
-        self._indexed |= {key: name for key, name in names.items() if name in indexed}
+        self._indexed |= {key for key, name in names.items() if name in indexed}
         # Another thread may have forgotten one of them meanwhile.
         sure = {name: self._known.get(key) for key, name in names.items() if key not in self._recalled}
         held = {name: known for name, known in sure.items() if known}
         if self.memory and held:
             self.memory.keep(held)
-        if self._index and self._write:
-            self._index.keep_shared(
-                {name: known for name, known in held.items() if known != indexed.get(name)}, self._index_seconds
-            )
+        if self._write:
+            fresh = {name: known for name, known in held.items() if known != indexed.get(name)}
+            self._index.keep_shared(fresh, self._index_seconds)
 
     def gives(self, shared_image: SharedImage) -> bool:
         """Whether nobody has tried in vain to pull this in this run."""
@@ -186,10 +185,11 @@ class Share:
         damaged = bool(_DAMAGED.search(problem))  # which says nothing of other images
         if not damaged and self._health.fails():
             return ""
-        if self._index and (name := self._indexed.pop(wanted.key, "")):  # the registry may have another by now
+        if wanted.key in self._indexed:  # the registry may have another by now
+            self._indexed.discard(wanted.key)
             self.forget(wanted)
             if self._write:
-                self._index.drop(name)
+                self._index.drop(self._name(wanted.key))
             return ""
         self._known[wanted.key] = None
         self._failed[shared_image.digest] = damaged
