@@ -1,11 +1,6 @@
 """How does an image become what its inputs say?
 
-    fingerprint ── fresh?  ──> nothing
-                ── here?   ──> names
-                ── shared? ──> docker pull ── labels as they should be? ──> names, record
-                ── else    ──> docker buildx build ── fingerprint again, the same? ──> names, record, docker push
-                                        ^                        └── no: again, twice at most
-                                        └────────────────────────────┘
+Step by step, as ``steps`` says, until it is.
 
 The image is named only after its inputs were looked at a second time, their contents and their times: an edit during
 the build is seen, also one that was undone (``stamps`` says where the times tell; doit itself saves the state of files
