@@ -29,10 +29,37 @@ def root() -> Path:
     return Path.cwd()
 
 
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
-        raise ValueError("a whole number from 1 to 9999")
-    return int(text)
+class _Hidden(ValueError):
+    """What is wrong with a value that may hold a password: the value itself is not shown."""
+
+
+def _matching(
+    pattern: str, wanted: str, read: Callable[[str], Any] = str, error: type[ValueError] = ValueError
+) -> Callable[[str], Any]:
+    """The parser of values that match ``pattern``; ``wanted`` says in words what does."""
+
+    def parse(text: str) -> Any:
+        if not re.fullmatch(pattern, text):
+            raise error(wanted)
+        return read(text)
+
+    return parse
+
+
+_count = _matching(r"[1-9][0-9]{0,3}", "a whole number from 1 to 9999", int)
+_trust = _matching(r"any|signed|[1-9]", "any, signed, or how many builders must sign, from 1 to 9")
+_stack = _matching(r"[a-z0-9][a-z0-9_-]{0,62}", "a name for Compose: lower-case letters, digits, - and _")
+_yes_no = _matching("(?i:[01]|yes|no|true|false)", "1 or 0", lambda text: text.lower() in ("1", "yes", "true"))
+_redis = _matching(
+    r"(rediss?(\+(sentinel|cluster))?|unix)://(?s:.*)",
+    "a Redis URL such as rediss://:PASSWORD@redis.example.org:6379/0",
+    error=_Hidden,
+)
+_registry = _matching(
+    r"(?!.*://)[\w.\[\]:-]+(/[\w./-]+)?",
+    "a registry such as registry.example.org:5000/team (the password belongs to docker login)",
+    lambda text: text.rstrip("/"),
+)
 
 
 # As docker/go-units reads sizes on disks (FromHumanSize), and IEC's units for what memory is counted in.
@@ -60,12 +87,6 @@ def _limit(text: str) -> float:
     return 0.0 if text == "0" else age(text)
 
 
-def _yes_no(text: str) -> bool:
-    if text.lower() not in ("0", "1", "yes", "no", "true", "false"):
-        raise ValueError("1 or 0")
-    return text.lower() in ("1", "yes", "true")
-
-
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -78,49 +99,13 @@ def _platforms(text: str) -> tuple[str, ...]:
     return _list(text)
 
 
-def _registry(text: str) -> str:
-    if "://" in text or "@" in text or not re.fullmatch(r"[\w.\[\]:-]+(/[\w./-]+)?", text):
-        raise ValueError("a registry such as registry.example.org:5000/team (the password belongs to docker login)")
-    return text.rstrip("/")
-
-
-def _trust(text: str) -> str:
-    if not re.fullmatch(r"any|signed|[1-9]", text):
-        raise ValueError("any, signed, or how many builders must sign, from 1 to 9")
-    return text
-
-
-def _redis(text: str) -> str:
-    if not re.match(r"(rediss?(\+(sentinel|cluster))?|unix)://", text):
-        raise _Hidden("a Redis URL such as rediss://:PASSWORD@redis.example.org:6379/0")
-    return text
-
-
-class _Hidden(ValueError):
-    """What is wrong with a value that may hold a password: the value itself is not shown."""
-
-
-def _stack(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", text):
-        raise ValueError("a name for Compose: lower-case letters, digits, - and _")
-    return text
-
-
-def _one_of(choices: type[StrEnum]) -> Callable[[str], StrEnum]:
-    def parse(text: str) -> StrEnum:
-        if text not in list(choices):
-            raise ValueError("one of " + ", ".join(choices))
-        return choices(text)
-
-    return parse
-
-
 def _setting(default: Any, parse: Callable[[str], Any], meaning: str) -> Any:
     return field(default=default, metadata={"parse": parse, "meaning": meaning})
 
 
 def _choice(default: StrEnum, meaning: str) -> Any:
-    return _setting(default, _one_of(type(default)), meaning)
+    choices = type(default)
+    return _setting(default, _matching("|".join(choices), "one of " + ", ".join(choices), choices), meaning)
 
 
 class BaseSource(StrEnum):
