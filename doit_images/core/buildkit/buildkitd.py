@@ -11,59 +11,49 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from doit_images.core.base.errors import UserError
 
-_SIZE = re.compile(r"\d+(\.\d+)? ?([kmgtp]i?)?b?|\d+%", re.IGNORECASE)
-_DURATION = re.compile(r"\d+|(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+")
+_PART = r"""[\w-]+|"[^"]*"|'[^']*'"""
+_DOTTED = rf"(?:{_PART})(?:\s*\.\s*(?:{_PART}))*"
+_LINE = re.compile(rf"\s*(?:\[\[?\s*({_DOTTED})|({_DOTTED})\s*=)")  # the header of a table, or a key that is set
+_FREE = "*"  # stands for every key of a table whose keys are free
 
 
-def _text(value: Any) -> str:
-    return "" if isinstance(value, str) else "a text in quotes"
+class _Value(NamedTuple):
+    """What a key holds: in words, and the test of it."""
+
+    words: str
+    fits: Callable[[Any], object]
 
 
-def _switch(value: Any) -> str:
-    return "" if isinstance(value, bool) else "true or false"
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _whole(value: Any) -> str:
-    return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "a whole number"
+def _whole_or(pattern: str, words: str) -> _Value:
+    return _Value(words, lambda value: _is_whole(value) or (isinstance(value, str) and re.fullmatch(pattern, value)))
 
 
-def _texts(value: Any) -> str:
-    good = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return "" if good else "a list of texts"
-
-
-def _size(value: Any) -> str:
-    good = not _whole(value) or (isinstance(value, str) and _SIZE.fullmatch(value))
-    return "" if good else 'bytes, or a text such as "10GB" or "30%"'
-
-
-def _duration(value: Any) -> str:
-    good = not _whole(value) or (isinstance(value, str) and _DURATION.fullmatch(value))
-    return "" if good else 'seconds, or a text such as "48h" (hours are the largest unit)'
-
-
-class _Any(dict[str, Any]):
-    """A table whose keys are free; ``inside`` is what each of them holds."""
-
-    def __init__(self, inside: Any) -> None:
-        super().__init__()
-        self.inside = inside
-
-
-def _anything(value: Any) -> str:
-    return ""
-
+_anything = _Value("anything", lambda value: True)
+_text = _Value("a text in quotes", lambda value: isinstance(value, str))
+_switch = _Value("true or false", lambda value: isinstance(value, bool))
+_whole = _Value("a whole number", _is_whole)
+_texts = _Value(
+    "a list of texts", lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value)
+)
+_size = _whole_or(r"(?i)\d+(\.\d+)? ?([kmgtp]i?)?b?|\d+%", 'bytes, or a text such as "10GB" or "30%"')
+_duration = _whole_or(
+    r"\d+|(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+", 'seconds, or a text such as "48h" (hours are the largest unit)'
+)
 
 _POLICY = {
     "all": _switch, "filters": _texts, "keepDuration": _duration, "keepBytes": _size,
     "reservedSpace": _size, "maxUsedSpace": _size, "minFreeSpace": _size,
 }  # fmt: skip
 _WORKER = {
-    "enabled": _switch, "labels": _Any(_text), "platforms": _texts, "snapshotter": _text, "rootless": _switch,
+    "enabled": _switch, "labels": {_FREE: _text}, "platforms": _texts, "snapshotter": _text, "rootless": _switch,
     "gc": _switch, "gckeepstorage": _size, "reservedSpace": _size, "maxUsedSpace": _size, "minFreeSpace": _size,
     "gcpolicy": [_POLICY], "networkMode": _text, "cniConfigPath": _text, "cniBinaryPath": _text, "cniPoolSize": _whole,
     "bridgeName": _text, "bridgeSubnet": _text, "apparmor-profile": _text, "selinux": _switch,
@@ -71,10 +61,10 @@ _WORKER = {
 }  # fmt: skip
 _OCI = {
     "noProcessSandbox": _switch, "userRemapUnsupported": _text, "binary": _text, "proxySnapshotterPath": _text,
-    "stargzSnapshotter": _Any(_anything),
+    "stargzSnapshotter": {_FREE: _anything},
 }  # fmt: skip
 _CONTAINERD = {
-    "address": _text, "namespace": _text, "runtime": {"name": _text, "path": _text, "options": _Any(_anything)},
+    "address": _text, "namespace": _text, "runtime": {"name": _text, "path": _text, "options": {_FREE: _anything}},
 }  # fmt: skip
 _REGISTRY = {
     "mirrors": _texts, "http": _switch, "insecure": _switch, "ca": _texts, "tlsconfigdir": _texts,
@@ -91,7 +81,7 @@ _KEYS: dict[str, Any] = {
     "otel": {"socketPath": _text},
     "cdi": {"disabled": _switch, "specDirs": _texts, "autoAllowed": _texts},
     "worker": {"oci": _WORKER | _OCI, "containerd": _WORKER | _CONTAINERD},
-    "registry": _Any(_REGISTRY),
+    "registry": {_FREE: _REGISTRY},
     "dns": {"nameservers": _texts, "options": _texts, "searchDomains": _texts},
     "history": {"maxAge": _duration, "maxEntries": _whole},
     "frontend": {
@@ -99,7 +89,7 @@ _KEYS: dict[str, Any] = {
         "gateway.v0": {"enabled": _switch, "allowedRepositories": _texts},
     },
     "system": {"platformsCacheMaxAge": _duration, "maxRegistryConcurrency": _whole},
-    "cache": {"gha": _Any(_anything)},
+    "cache": {"gha": {_FREE: _anything}},
 }  # fmt: skip
 
 
@@ -128,7 +118,7 @@ def _look(content: Any, known: Any, path: tuple[str, ...], place: Callable[[tupl
         if not isinstance(content, Mapping):
             raise UserError(f"{shown} must be a table", where=place(path), remedy=f"begin it with [{shown}]")
         for key, value in content.items():
-            inside = known.inside if isinstance(known, _Any) else known.get(key)
+            inside = known.get(key, known.get(_FREE))
             if inside is None:
                 raise UserError(
                     f"BuildKit knows no key {key!r} in {f'[{shown}]' if shown else 'the file itself'}",
@@ -136,8 +126,8 @@ def _look(content: Any, known: Any, path: tuple[str, ...], place: Callable[[tupl
                     remedy=_instead(key, known, shown),
                 )
             _look(value, inside, (*path, key), place)
-    elif wanted := known(content):
-        raise UserError(f"{shown} must be {wanted}, not {content!r}", where=place(path))
+    elif not known.fits(content):
+        raise UserError(f"{shown} must be {known.words}, not {content!r}", where=place(path))
 
 
 def _instead(key: str, known: Mapping[str, Any], table: str) -> str:
@@ -153,21 +143,13 @@ def _line_of(text: str, path: tuple[str, ...]) -> int:
     table: tuple[str, ...] = ()
     best, depth = 1, 0
     for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\[?([^\]]+(?:\"[^\"]*\"[^\]]*)*)\]\]?", line)
-        if header:
-            table = _parts(header[1])
-            if table[: len(path)] == path:
-                return number
-        key = re.match(r"\s*((?:[\w-]+|\"[^\"]*\")(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"))*)\s*=", line)
-        if not header and key:
-            whole = (*table, *_parts(key[1]))
-            if whole[: len(path)] == path:
-                return number
-        common = sum(1 for a, b in zip(table, path, strict=False) if a == b)
-        if header and common > depth:
+        if not (match := _LINE.match(line)):
+            continue
+        names = tuple(part.strip("\"'") for part in re.findall(_PART, match[1] or match[2]))
+        table, whole = (names, names) if match[1] else (table, (*table, *names))
+        if whole[: len(path)] == path:
+            return number
+        common = sum(a == b for a, b in zip(table, path, strict=False))
+        if common > depth:
             best, depth = number, common
     return best
-
-
-def _parts(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip('"') for part in re.findall(r"\"[^\"]*\"|[^.\s]+", dotted))
