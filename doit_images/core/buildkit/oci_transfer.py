@@ -79,20 +79,9 @@ def read(folder: Path, image_id: str, platform: str) -> Layout | None:
     """The image with this id in a layout, None if it is not there whole; where the id is that of an index, its image
     for ``platform``."""
     by_platform: dict[str, Layout] = {}
-    try:
-        index = json.loads((folder / "index.json").read_text())
-        for digest, manifest, names in _manifests(folder, index, ()):
-            config = manifest["config"]["digest"]
-            if image_id not in (config, *names):
-                continue
-            made = json.loads(blob_of(folder, config).read_bytes())
-            contents = made["rootfs"]["diff_ids"]
-            layers = tuple(layer["digest"] for layer in manifest["layers"])
-            if all(blob_of(folder, layer).is_file() for layer in layers) and len(layers) == len(contents):
-                layout = Layout(folder, digest, config, layers, tuple(contents), names[0])
-                by_platform.setdefault(platforms.of(made), layout)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
+    for layout, names, made in _images(folder):
+        if image_id in (layout.config, *names):
+            by_platform.setdefault(platforms.of(made), layout)
     only = next(iter(by_platform.values())) if len(by_platform) == 1 else None
     return by_platform.get(platforms.chosen(by_platform, platform)) or only
 
@@ -100,21 +89,28 @@ def read(folder: Path, image_id: str, platform: str) -> Layout | None:
 def whole(folder: Path, image_id: str, wanted: Iterable[str], labels: Mapping[str, str]) -> str:
     """The digest of the index in a layout that holds an image for each of these platforms, whole and with these labels,
     one of which is ``image_id``; "" if there is none."""
-    try:
-        for entry in json.loads((folder / "index.json").read_text())["manifests"]:
-            parts = {}
-            for _, manifest, _ in _manifests(folder, {"manifests": [entry]}, ()):
-                config = manifest["config"]["digest"]
+    by_index: dict[str, dict[str, str]] = {}
+    for layout, _, made in _images(folder):
+        marks = translated((made.get("config") or {}).get("Labels") or {})
+        if all(marks.get(name, "") == value for name, value in labels.items()):
+            by_index.setdefault(layout.top, {})[platforms.of(made)] = layout.config
+    complete = (top for top, parts in by_index.items() if set(wanted) <= parts.keys() and image_id in parts.values())
+    return next(complete, "")
+
+
+def _images(folder: Path, top: str = "") -> Iterator[tuple[Layout, tuple[str, ...], dict[str, Any]]]:
+    """The images that a layout holds whole, below the index ``top`` or all, newest first; each with the digests by
+    which containerd's store may call it, and with its configuration. What is damaged is passed over."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        index = {"manifests": [{"digest": top}]} if top else json.loads((folder / "index.json").read_text())
+        for digest, manifest, names in _manifests(folder, index, ()):
+            config = manifest["config"]["digest"]
+            layers = tuple(layer["digest"] for layer in manifest["layers"])
+            if all(blob_of(folder, blob).is_file() for blob in (config, *layers)):
                 made = json.loads(blob_of(folder, config).read_bytes())
-                marks = translated((made.get("config") or {}).get("Labels") or {})
-                there = all(blob_of(folder, layer["digest"]).is_file() for layer in manifest["layers"])
-                if there and all(marks.get(name, "") == value for name, value in labels.items()):
-                    parts[platforms.of(made)] = config
-            if set(wanted) <= parts.keys() and image_id in parts.values():
-                return str(entry["digest"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return ""
+                contents = tuple((made.get("rootfs") or {}).get("diff_ids") or ())
+                if len(layers) == len(contents):
+                    yield Layout(folder, digest, config, layers, contents, names[0]), names, made
 
 
 def _manifests(
@@ -162,7 +158,7 @@ def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[
     parts = {}
     for platform, (name, local_image) in sorted(named.items()):
         context_of(engine, results, name, local_image, platform)
-        parts[platform] = _part(folder_of(results, name), local_image.id, platform)
+        parts[platform] = _result(folder_of(results, name), local_image.id, platform)
     folder = folder_of(results, f"{ref} for {' '.join(sorted(named))}")
     with lock.exclusive(folder.with_name(f".{folder.name}.lock")):
         return f"oci-layout://{folder}@{_join(folder, parts)}"
@@ -171,17 +167,10 @@ def together(engine: Engine, results: Path, ref: str, named: Mapping[str, tuple[
 def indexed(folder: Path, images: Mapping[str, tuple[Path, str]]) -> str:
     """Let a layout hold as one index what others hold: for each platform the layout and the image's id in it. Returns
     the digest of the index. Raises ``UserError``."""
-    digest = _join(folder, {platform: _part(*image, platform) for platform, image in sorted(images.items())})
+    digest = _join(folder, {platform: _result(*image, platform) for platform, image in sorted(images.items())})
     for layout, _ in images.values():
         tidy(layout)
     return digest
-
-
-def _part(folder: Path, image_id: str, platform: str) -> Layout:
-    part = read(folder, image_id, platform)
-    if part is None:
-        raise UserError(f"the image for {platform} is gone from its layout", where=str(folder), remedy="run it again")
-    return part
 
 
 def _join(folder: Path, parts: Mapping[str, Layout]) -> str:
@@ -260,21 +249,13 @@ def take_index(engine: Engine, folder: Path, image_id: str, platform: str, there
 def blobs_of(folder: Path, image_id: str) -> Set[str]:
     """The blobs of the layers of the image or index with this digest that came through a layout; none if it did not.
     The layout may have been written again since."""
-    blobs: set[str] = set()
-    try:
-        for _, manifest, _ in _manifests(folder, {"manifests": [{"digest": image_id}]}, ()):
-            layers = {layer["digest"] for layer in manifest["layers"]}
-            if all(blob_of(folder, layer).is_file() for layer in layers):
-                blobs |= layers
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return set()
-    return blobs
+    return {blob for layout, _, _ in _images(folder, image_id) for blob in layout.layers}
 
 
 def _result(folder: Path, image_id: str, platform: str) -> Layout:
     layout = read(folder, image_id, platform)
     if layout is None:
-        raise UserError(f"the builder left no image for {platform}", where=str(folder))
+        raise UserError(f"this layout holds no image for {platform}", where=str(folder), remedy="run it again")
     return layout
 
 

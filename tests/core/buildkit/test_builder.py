@@ -276,7 +276,7 @@ def test_the_handover_sends_what_the_engine_lacks(busybox: str, tmp_path: Path) 
     assert take(local_image.id, layout) == local_image.id
     assert take(local_image.id) == local_image.id
     assert oci_transfer.read(folder, "sha256:other", "linux/amd64") is None
-    with pytest.raises(UserError, match="left no image"):
+    with pytest.raises(UserError, match="holds no image"):
         take("sha256:other")
     (folder / "blobs" / "sha256" / layout.layers[0].removeprefix("sha256:")).unlink()
     assert oci_transfer.read(folder, local_image.id, "linux/amd64") is None
