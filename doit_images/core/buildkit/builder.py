@@ -122,32 +122,31 @@ def argv(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     return ["--builder", settings.builder_name if settings.dedicated_builder else context(environ)]
 
 
-def init(settings: Settings, folder: Path, environ: Mapping[str, str], place: Path | None = None) -> str:
+def init(settings: Settings, folder: Path, environ: Mapping[str, str]) -> str:
     """Make, adopt or leave alone the dedicated builder, boot it, and say in one sentence which it was. ``UserError``
     when a setting or ``buildkitd.toml`` is wrong, and when the builder does not come up."""
-    made = recipe(settings, place)
-    before = state(folder)
+    made, before = recipe(settings), state(folder)
     known, ours = before.get("digest"), bool(before.get("ours"))
     there = inspect(made.name, environ)
-    if there is None:
-        done = "made"
-    elif known is None and there.get("Driver") == made.driver:
+    same_driver = there is not None and there.get("Driver") == made.driver
+    if known is None and same_driver:
         # Made by hand or by another checkout; what it was made from is not known.
-        _keep(folder, made, _boot(made, environ), ours=False)
-        return f"adopted the builder {made.name!r} ({made.driver}) that was there"
-    elif known == made.digest:
-        _keep(folder, made, _boot(made, environ), ours)
-        return f"the builder {made.name!r} ({made.driver}) is as declared"
+        done, ours = f"adopted the builder {made.name!r} ({made.driver}) that was there", False
+    elif there is not None and known == made.digest:
+        done = f"the builder {made.name!r} ({made.driver}) is as declared"
     else:
-        done = "made again, because its settings changed,"
-        # The cache is the driver's volume, which costs more to make again than the container around it.
-        keep = ["--keep-state"] if there.get("Driver") == made.driver == BuilderDriver.DOCKER_CONTAINER else []
-        _run(["docker", "buildx", "rm", *keep, made.name], environ)
-    for command in create_argv(made):
-        _run(command, environ)
-    _keep(folder, made, _boot(made, environ), ours=True)
-    count = len(made.nodes)
-    return f"{done} the builder {made.name!r} ({made.driver}, {count} node{'s' * (count > 1)})"
+        if there is not None:
+            # The cache is the driver's volume, which costs more to make again than the container around it.
+            keep = ["--keep-state"] if same_driver and made.driver == BuilderDriver.DOCKER_CONTAINER else []
+            _run(["docker", "buildx", "rm", *keep, made.name], environ)
+        for command in create_argv(made):
+            _run(command, environ)
+        how = "made" if there is None else "made again, because its settings changed,"
+        nodes = f"{len(made.nodes)} node{'s' * (len(made.nodes) > 1)}"
+        done, ours = f"{how} the builder {made.name!r} ({made.driver}, {nodes})", True
+    content = {"name": made.name, "digest": made.digest, "platforms": _boot(made, environ), "ours": ours}
+    memory.remember(_state(folder), content)
+    return done
 
 
 def ready(settings: Settings, folder: Path, environ: Mapping[str, str]) -> None:
@@ -174,11 +173,6 @@ def platforms(settings: Settings, folder: Path, engine: str) -> tuple[str, ...]:
     here. A Dockerfile may ask for them (``BUILDPLATFORM``)."""
     known = state(folder) if settings.dedicated_builder else {}
     return tuple(known.get("platforms") or ()) or (engine,)
-
-
-def _keep(folder: Path, made: Recipe, native: list[str], ours: bool) -> None:
-    content = {"name": made.name, "digest": made.digest, "platforms": native, "ours": ours}
-    memory.remember(_state(folder), content)
 
 
 def remove(name: str, environ: Mapping[str, str]) -> None:
@@ -208,18 +202,20 @@ def native_platforms(inspected: str) -> list[str]:
     >>> native_platforms("Name: b\nPlatforms: linux/arm64*, linux/arm/v7\nPlatforms: linux/amd64, linux/amd64/v2")
     ['linux/amd64', 'linux/arm64']
     """
-    lines = (line.partition(":") for line in inspected.splitlines())
-    named = [value.split(",")[0].strip(" *") for key, _, value in lines if key.strip() == "Platforms"]
-    return sorted({normalise(platform) for platform in named if platform})
+    return sorted({named[0] for named in _platforms(inspected) if named})
 
 
 def runs(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
     """The platforms whose programs the builder runs, natively or under emulation; none where it does not say."""
     done = commands.run(["docker", "buildx", "inspect", argv(settings, environ)[-1]], env=environ)
-    named = [line.partition(":")[2] for line in done.stdout.splitlines() if line.startswith("Platforms:")]
-    return tuple(
-        sorted({normalise(text.strip(" *")) for line in named for text in line.split(",") if text.strip(" *")})
-    )
+    return tuple(sorted({platform for named in _platforms(done.stdout) for platform in named}))
+
+
+def _platforms(inspected: str) -> list[list[str]]:
+    """The platforms of each node."""
+    lines = (line.partition(":") for line in inspected.splitlines())
+    nodes = [value.split(",") for key, _, value in lines if key.strip() == "Platforms"]
+    return [[normalise(name) for text in named if (name := text.strip(" *"))] for named in nodes]
 
 
 def _hint(made: Recipe, why: str) -> str:
@@ -230,9 +226,9 @@ def _hint(made: Recipe, why: str) -> str:
         )
     if "certificate" in why or "tls" in why.lower():
         return "BUILDER_CERTS names the folder with ca.pem, cert.pem and key.pem"
-    return (
-        "does a buildkitd answer at BUILDER_ENDPOINTS?" if made.driver == BuilderDriver.REMOTE else "see docs/caches.md"
-    )
+    if made.driver == BuilderDriver.REMOTE:
+        return "does a buildkitd answer at BUILDER_ENDPOINTS?"
+    return "see docs/caches.md"
 
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -266,6 +262,5 @@ def _state(folder: Path) -> Path:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """What was made here last: the name and the digest, and whether it is ``ours`` or was there; empty if nothing
-    was."""
+    """What was made here last: name and digest, and whether it is ``ours`` or was there; empty if nothing was."""
     return memory.recall(_state(folder)) or {}
