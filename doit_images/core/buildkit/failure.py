@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from doit_images.core.base.formatting import clean, cut, seconds_text
@@ -113,25 +112,18 @@ _HINTS = tuple(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Place:
-    """Lines ``first`` to ``last`` (from 1) of a Dockerfile."""
-
-    first: int
-    last: int
-
-
 def explain(image: Image, progress: Progress, text: str, log: Path, exit_code: int) -> str:
     """The block that people read when ``image`` could not be built: ``text`` is its Dockerfile's content, ``log`` where
     the whole log is, ``exit_code`` that of buildx."""
     step, tail = progress.failed(), progress.tail
     printed = progress.log_lines(step) if step else []
     evidence = "\n".join([_EXCERPT.sub("", tail), step.error if step else "", *printed[-_EVIDENCE_LINES:]])
+    what_to_do = "; ".join(filter(None, (hint(evidence), _stage_meant(evidence, text))))
     parts = [
         [f"failed {image.name}: {_what(step, tail, exit_code)}"],
-        _source(place(step, tail, text), Path(image.dockerfile) if image.dockerfile else None, text),
+        _source(place(step, tail, text), image.dockerfile, text),
         _last_lines(printed),
-        _footer("; ".join(filter(None, (hint(evidence), _stage_meant(evidence, text)))), log),
+        [*([f"  Hint: {what_to_do}"] if what_to_do else []), f"  Whole log: {log}"],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -158,21 +150,21 @@ def _stage_meant(evidence: str, text: str) -> str:
     return f"or is the stage `{near[0]}` meant?" if near else ""
 
 
-def place(step: Step | None, tail: str, text: str) -> Place | None:
-    """Which lines of the Dockerfile ``text`` failed: as BuildKit points at them, else where the step's words stand."""
+def place(step: Step | None, tail: str, text: str) -> range:
+    """Which lines (from 1) of the Dockerfile ``text`` failed: as BuildKit points at them, else where the step's words
+    stand; none where that is not known."""
+    lines = text.splitlines()
     if excerpt := _EXCERPT.search(tail):
-        marked = [int(number) for number in _MARKED.findall(excerpt["body"])]
-        return Place(min(marked), max(marked)) if marked else Place(int(excerpt["line"]), int(excerpt["line"]))
+        marked = [int(number) for number in _MARKED.findall(excerpt["body"])] or [int(excerpt["line"])]
+        return range(min(marked), max(marked) + 1)
     if wrong := _PARSE_ERROR.search(tail):
-        return Place(int(wrong[1]), int(wrong[1]))
-    if step is None or not step.number:
-        return None
-    words = step.text.split()[:4]
-    for number, line in enumerate(text.splitlines(), 1):
+        return range(int(wrong[1]), int(wrong[1]) + 1)
+    words = step.text.split()[:4] if step and step.number else []
+    for number, line in enumerate(lines, 1) if words else ():
         seen = line.split()[:4]
         if seen[:1] and seen[0].upper() == words[0].upper() and seen[1:3] == words[1:3]:
-            return Place(number, _statement_end(text.splitlines(), number))
-    return None
+            return range(number, _statement_end(lines, number) + 1)
+    return range(0)
 
 
 def _shortened(line: str) -> str:
@@ -196,26 +188,22 @@ def _what(step: Step | None, tail: str, exit_code: int) -> str:
     return f"{label}\n  {cut(step.error, _LINE)}{spent}"
 
 
-def _source(failed: Place | None, dockerfile: Path | None, text: str) -> list[str]:
+def _source(failed: range, dockerfile: str, text: str) -> list[str]:
     lines = text.splitlines()
-    if failed is None or failed.first > len(lines):
+    if not failed or failed[0] > len(lines):
         return []
-    first, last = failed.first, min(failed.last, failed.first + _LONGEST, len(lines))
-    width = len(str(last + _NEIGHBOURS))
-    shown = range(max(1, first - _NEIGHBOURS), min(len(lines), last + _NEIGHBOURS) + 1)
+    failed = failed[: _LONGEST + 1]
+    width = len(str(min(failed[-1], len(lines)) + _NEIGHBOURS))
+    shown = range(max(1, failed[0] - _NEIGHBOURS), min(len(lines), failed[-1] + _NEIGHBOURS) + 1)
     return [
-        f"  {dockerfile or 'inline Dockerfile'}:{first}",
-        *(f"  {'>' if first <= n <= last else ' '} {n:{width}} | {clean(lines[n - 1])}".rstrip() for n in shown),
+        f"  {dockerfile or 'inline Dockerfile'}:{failed[0]}",
+        *(f"  {'>' if n in failed else ' '} {n:{width}} | {clean(lines[n - 1])}".rstrip() for n in shown),
     ]
 
 
 def _last_lines(printed: list[str]) -> list[str]:
     shown = [line for line in printed if line.strip()][-LAST_LINES:]
     return ["  The last lines of the step:", *(f"    {cut(line, _LINE)}" for line in shown)] if shown else []
-
-
-def _footer(what_to_do: str, log: Path) -> list[str]:
-    return [*([f"  Hint: {what_to_do}"] if what_to_do else []), f"  Whole log: {log}"]
 
 
 def _statement_end(lines: list[str], number: int) -> int:
