@@ -15,8 +15,8 @@ def fits(value: Any, wanted: Any) -> bool:
     """Whether a value is of this type, with all that it holds: plain types, ``|``, tuples, mappings, and classes whose
     fields are annotated.
 
-    >>> fits(("a", 1), tuple[str, ...]), fits({"a": None}, Mapping[str, str | None])
-    (False, True)
+    >>> fits(("a", 1), tuple[str, ...]), fits(("a", 1), tuple[str, int]), fits({"a": None}, Mapping[str, str | None])
+    (False, True, True)
     """
     origin, inner = get_origin(wanted), get_args(wanted)
     if wanted is Any:
@@ -24,7 +24,8 @@ def fits(value: Any, wanted: Any) -> bool:
     if origin in (Union, UnionType):
         return any(fits(value, alternative) for alternative in inner)
     if origin is tuple:
-        return isinstance(value, tuple) and all(fits(each, inner[0]) for each in value)
+        kinds = inner[:1] * len(value) if isinstance(value, tuple) and inner[-1] is ... else inner
+        return isinstance(value, tuple) and len(kinds) == len(value) and all(map(fits, value, kinds))
     if origin is not None:
         return isinstance(value, Mapping) and all(
             fits(key, inner[0]) and fits(each, inner[1]) for key, each in value.items()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from doit_images.core.base import memory
 from doit_images.core.base.errors import UserError
+from doit_images.core.base.shapes import fits
 from doit_images.core.planning.action import Action
 
 if TYPE_CHECKING:
@@ -369,28 +370,23 @@ def _stored(name: str, value: Any) -> Any:
 def _loaded(row: dict[str, Any]) -> Build | None:
     """The build of a row; None if the row is damaged."""
     try:
-        build = _read(row)
-        numbers = (build.started, build.seconds, build.waited, build.workers, build.size or 0)
-        sound = all(0 <= number < _LARGEST for number in numbers) and all(map(_is_sound, build.steps))
+        values: dict[str, Any] = {name: json.loads(row[name] or "null") for name in _JSON}
+        known = {field.name for field in fields(StepRecord)}
+        steps = tuple(StepRecord(**{k: v for k, v in step.items() if k in known}) for step in values["steps"])
+        layers = None if values["layers"] is None else tuple(map(tuple, values["layers"]))
+        build = replace(
+            Build(**row),
+            reasons=tuple(values["reasons"]),
+            parents=tuple(values["parents"]),
+            steps=steps,
+            layers=layers,
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    texts = (build.image, build.ref, build.fingerprint, build.action, build.status, build.image_id, build.builder)
-    return build if sound and all(isinstance(text, str) for text in texts) else None
-
-
-def _is_sound(step: StepRecord) -> bool:
-    return isinstance(step.name, str) and 0 <= step.seconds < _LONGEST and (step.started is None or step.started >= 0)
-
-
-def _read(row: dict[str, Any]) -> Build:
-    known = {field.name for field in fields(StepRecord)}
-    steps = json.loads(row["steps"])
-    layers = json.loads(row["layers"]) if row["layers"] is not None else None
-    build = Build(**{name: value for name, value in row.items() if name not in _JSON}, reasons=())
-    return replace(
-        build,
-        reasons=tuple(json.loads(row["reasons"])),
-        parents=tuple(json.loads(row["parents"])),
-        steps=tuple(StepRecord(**{k: v for k, v in step.items() if k in known}) for step in steps),
-        layers=tuple((str(digest), int(size)) for digest, size in layers) if layers is not None else None,
+    numbers = (build.started, build.seconds, build.waited, build.workers, build.size or 0)
+    sound = (
+        fits(build, Build)
+        and all(0 <= number < _LARGEST for number in numbers)
+        and all(0 <= step.seconds < _LONGEST and (step.started or 0) >= 0 for step in steps)
     )
+    return build if sound else None
