@@ -46,12 +46,12 @@ sys.exit(str(make(current(), "app") or "") or 0)
 # Builds the image, and does not take for it what was pulled.
 REFUSING = """
 import sys
-from doit_images.core.building import make
+from doit_images.core.building import fetch, make
 from doit_images.cli.process import current
 from doit_images.ui.board import Board
 current().events.listen(Board().heard)
-made_from, pulled = make.made_from, []
-make.made_from = lambda *words: bool(pulled) and made_from(*words) or pulled.append(1)
+made_from, pulled = fetch.made_from, []
+fetch.made_from = lambda *words: bool(pulled) and made_from(*words) or pulled.append(1)
 sys.exit(str(make.make(current(), "app") or "") or 0)
 """
 
