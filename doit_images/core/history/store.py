@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -374,13 +374,8 @@ def _loaded(row: dict[str, Any]) -> Build | None:
         known = {field.name for field in fields(StepRecord)}
         steps = tuple(StepRecord(**{k: v for k, v in step.items() if k in known}) for step in values["steps"])
         layers = None if values["layers"] is None else tuple(map(tuple, values["layers"]))
-        build = replace(
-            Build(**row),
-            reasons=tuple(values["reasons"]),
-            parents=tuple(values["parents"]),
-            steps=steps,
-            layers=layers,
-        )
+        reasons, parents = tuple(values["reasons"]), tuple(values["parents"])
+        build = Build(**row | {"reasons": reasons, "parents": parents, "steps": steps, "layers": layers})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     numbers = (build.started, build.seconds, build.waited, build.workers, build.size or 0)
