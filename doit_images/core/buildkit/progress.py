@@ -227,12 +227,8 @@ class Progress:
             line = self._known(message)
             self._text.append(line)
             return [Change(Kind.TEXT, line)]
-        return [
-            *(change for vertex in _dicts(message, "vertexes") for change in self._vertex(vertex)),
-            *(change for status in _dicts(message, "statuses") for change in self._status(status)),
-            *(change for log in _dicts(message, "logs") for change in self._log(log)),
-            *(change for warning in _dicts(message, "warnings") for change in self._warning(warning)),
-        ]
+        takers = {"vertexes": self._vertex, "statuses": self._status, "logs": self._log, "warnings": self._warning}
+        return [change for key, take in takers.items() for each in _dicts(message, key) for change in take(each)]
 
     def _known(self, text: str) -> str:
         for temporary, shown in self._shown.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 Message = dict[str, Any] | str
@@ -43,9 +43,8 @@ class RawJson:
     def feed(self, data: bytes) -> list[Message]:
         """The messages that ``data`` completes. Never raises."""
         if b"\n" not in data and self._waiting < _LIMIT:
-            self._pieces.append(
-                data
-            )  # to look at a long line with each of its pieces would take the square of its length
+            # To look at a long line with each of its pieces would take the square of its length.
+            self._pieces.append(data)
             self._waiting += len(data)
             return []
         data, at = b"".join((*self._pieces, data)), 0
@@ -80,12 +79,14 @@ class RawJson:
     def _line(self, line: str) -> Iterator[Message]:
         if line.startswith("{"):
             yield from self._give_up()
-            yield from self._begin(line)
+            self._open, self._size = [line], len(line)
+            yield from self._taken()
         elif not self._open:
             yield line
         elif line.startswith("}"):
             self._open.append("}")
-            yield from self._close()
+            if not (yield from self._taken()):
+                yield from self._give_up()
             if line[1:].strip():
                 yield from self._line(line[1:].lstrip())
         elif line[:1] in (" ", "\t", ""):
@@ -96,26 +97,19 @@ class RawJson:
         else:
             yield line
 
-    def _begin(self, line: str) -> Iterator[Message]:
+    def _taken(self) -> Generator[Message, None, bool]:
+        """The object that is open, with what follows it in its line; whether it has ended."""
+        text = "\n".join(self._open)
         try:
-            value, end = json.JSONDecoder().raw_decode(line)
+            value, end = json.JSONDecoder().raw_decode(text)
         except (ValueError, RecursionError):
-            self._open, self._size = [line], len(line)
-            return
-        if KNOWN.intersection(value):
-            yield value
-        if line[end:].strip():
-            yield from self._line(line[end:].lstrip())
-
-    def _close(self) -> Iterator[Message]:
-        try:
-            value = json.loads("\n".join(self._open))
-        except (ValueError, RecursionError):
-            yield from self._give_up()
-            return
+            return False
         self._open = []
         if KNOWN.intersection(value):
             yield value
+        if text[end:].strip():
+            yield from self._line(text[end:].lstrip())
+        return True
 
     def _give_up(self) -> Iterator[Message]:
         lines, self._open = self._open, []
