@@ -83,7 +83,7 @@ def compose_of(run: Run, choice: Choice | None = None) -> Compose:
     return Compose((*run.files, *made), choice.name, run.environ)
 
 
-def locked(run: Run, name: str = "") -> contextlib.AbstractContextManager[None]:
+def locked(run: Run, name: str = "") -> contextlib.AbstractContextManager[object]:
     """The right to change the containers of this stack (default: this checkout's); another run that does so, of
     whatever checkout, is waited for."""
     name = name or of(run).name

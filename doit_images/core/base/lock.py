@@ -15,6 +15,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from doit_images.core.base import commands
@@ -26,31 +27,25 @@ _EVERYBODY = 0o666
 _MAY_ONLY_BE_READ = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-@contextlib.contextmanager
-def exclusive(path: Path, waiting: str = "") -> Iterator[None]:
+def exclusive(path: Path, waiting: str = "") -> AbstractContextManager[object]:
     """Hold the lock of this file for the block. While another holds it, say ``waiting`` once and wait.
 
     ``Stopped`` when the run is stopped meanwhile, ``UserError`` for a file that cannot be locked.
     """
-    with _opened(path, fcntl.LOCK_EX, lambda: print(waiting, file=sys.stderr, flush=True) if waiting else None):
-        yield
+    return _opened(path, fcntl.LOCK_EX, lambda: print(waiting, file=sys.stderr, flush=True) if waiting else None)
 
 
-@contextlib.contextmanager
-def shared(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def shared(path: Path, waiting: Callable[[], None]) -> AbstractContextManager[object]:
     """Hold the lock of this file together with others that share it; ``exclusive`` and ``try_exclusive`` wait for all
     of them, and it waits for those, calling ``waiting`` first. ``Stopped`` when the run is stopped meanwhile,
     ``UserError`` for a file that cannot be locked."""
-    with _opened(path, fcntl.LOCK_SH, waiting):
-        yield
+    return _opened(path, fcntl.LOCK_SH, waiting)
 
 
-@contextlib.contextmanager
-def try_exclusive(path: Path) -> Iterator[bool]:
+def try_exclusive(path: Path) -> AbstractContextManager[bool]:
     """Whether this process holds the lock of this file for the block: false if another does. Never waits. ``UserError``
     for a file that cannot be locked."""
-    with _opened(path, fcntl.LOCK_EX, None) as ours:
-        yield ours
+    return _opened(path, fcntl.LOCK_EX, None)
 
 
 @contextlib.contextmanager
