@@ -183,11 +183,9 @@ class Engine:
             version = self._call("GET", _VERSION)
             self._platform = platforms.normalise(f"{version['Os']}/{version['Arch']}")
             self._version = version.get("Version") or ""
-        return snapshot_of(self._listed(), self._platform)._replace(version=self._version)
-
-    def _listed(self) -> list[dict[str, Any]]:
-        """All images. containerd's store fails to list them in the moment in which one of them is removed."""
-        return self._repeated("GET", _IMAGES, "content digest")  # type: ignore[no-any-return]
+        # containerd's store fails to list images in the moment in which one of them is removed.
+        listed = self._repeated("GET", _IMAGES, "content digest")
+        return snapshot_of(listed, self._platform)._replace(version=self._version)
 
     def _repeated(self, method: str, path: str, moment: str) -> Any:
         """The engine's answer, asked for again while it refuses with the words that only another's request at the same
@@ -276,17 +274,17 @@ class Engine:
 
     def build_cache(self) -> tuple[CacheRecord, ...]:
         """The records of the cache of the engine's own BuildKit."""
-        answer = self._call("GET", "/system/df?type=build-cache&verbose=1", LONG_SECONDS)
-        # The second from API 1.52 on.
-        listed = answer.get("BuildCache") or (answer.get("BuildCacheUsage") or {}).get("Items") or []
-        return tuple(map(_cache_record, listed))
+        return tuple(map(_cache_record, self._on_disk("build-cache", "BuildCache", "BuildCacheUsage")))
 
     def volume_bytes(self) -> dict[str, int]:
         """How much each volume holds, by name; 0 where the engine does not know."""
-        answer = self._call("GET", "/system/df?type=volume&verbose=1", LONG_SECONDS)
-        # The second from API 1.52 on.
-        listed = answer.get("Volumes") or (answer.get("VolumeUsage") or {}).get("Items") or []
+        listed = self._on_disk("volume", "Volumes", "VolumeUsage")
         return {each["Name"]: max(0, int((each.get("UsageData") or {}).get("Size") or 0)) for each in listed}
+
+    def _on_disk(self, kind: str, key: str, later: str) -> list[dict[str, Any]]:
+        """What the engine says of each thing of a kind; under ``later`` from API 1.52 on."""
+        answer = self._call("GET", f"/system/df?type={kind}&verbose=1", LONG_SECONDS)
+        return answer.get(key) or (answer.get(later) or {}).get("Items") or []
 
     def prune_build_cache(self, ids: Sequence[str]) -> None:
         """Remove these records of the build cache and no other, those that lie on others first; what is busy stays."""

@@ -70,15 +70,10 @@ def lent(engine: Engine, image_id: str, ref: str) -> Iterator[None]:
     finally:
         give_back(engine, ref)
         if before not in ("", image_id):
-            _name_again(engine, before, ref)
-
-
-def _name_again(engine: Engine, before: str, ref: str) -> None:
-    """Let an image have its name again; one that went while another image had it has none."""
-    try:
-        engine.tag(before, ref)
-    except Gone:
-        take_away(engine, [ref])
+            try:
+                engine.tag(before, ref)
+            except Gone:  # it went while another image had its name
+                take_away(engine, [ref])
 
 
 def given(ref: str) -> float | None:
