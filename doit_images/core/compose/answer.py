@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from doit_images.core.base import files as kept
 from doit_images.core.engine import plugins
@@ -41,14 +41,14 @@ def sources(files: tuple[Path, ...], environ: Mapping[str, str]) -> list[Path] |
         places[path.parent] = None
         try:
             content = yaml.load(kept.content(path), _tolerant_loader())  # noqa: S506  a SafeLoader
-            named = _Named.of(content or {})
-            if any("$" in text or "://" in text for text in (*named.files, *named.env_files, *named.folders)):
+            further, envs, folders = _named(content or {})
+            if any("$" in text or "://" in text for text in (*further, *envs, *folders)):
                 return None
         except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError):
             return None  # Compose says what is wrong with it, if it finds anything wrong
-        places |= {place: None for folder in named.folders for place in _placed(folder, places)}
-        sources |= {path: None for env_file in named.env_files for path in _placed(env_file, places)}
-        for file in named.files:
+        places |= {place: None for folder in folders for place in _placed(folder, places)}
+        sources |= {path: None for env_file in envs for path in _placed(env_file, places)}
+        for file in further:
             found = [path for path in _placed(file, places) if path.is_file()]
             if not found:
                 return None
@@ -88,40 +88,28 @@ def _tolerant_loader() -> Any:
     return Loader
 
 
-class _Named(NamedTuple):
-    """What a Compose file names: further Compose files, env files, and the folders of what it includes."""
-
-    files: tuple[str, ...]
-    env_files: tuple[str, ...]
-    folders: tuple[str, ...]
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> _Named:
-        """What stands in the ``include`` and the ``extends`` of this file. Raises what a file of another form than
-        Compose's makes it raise, and ``ValueError`` where an argument gets its name from a variable: whichever that
-        names may count."""
-        includes = [{"path": entry} if isinstance(entry, str) else entry for entry in content.get("include") or ()]
-        services = [service or {} for service in (content.get("services") or {}).values()]
-        extends = [service.get("extends") for service in services]
-        builds = [service.get("build") for service in services]
-        arguments = [build.get("args") for build in builds if isinstance(build, Mapping)]
-        if any("$" in str(each).partition("=")[0] for args in arguments if isinstance(args, list) for each in args):
-            raise ValueError("an argument is named by a variable")
-        files = [name for include in includes for name in _strings(include.get("path"))]
-        files += [extended["file"] for extended in extends if isinstance(extended, Mapping) and extended.get("file")]
-        env_files = [name for include in includes for name in _strings(include.get("env_file"))]
-        folders = [name for include in includes for name in _strings(include.get("project_directory") or ".")]
-        return cls(tuple(map(_text, files)), tuple(map(_text, env_files)), tuple(map(_text, folders)))
+def _named(content: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """What a Compose file names in ``include`` and ``extends``: further Compose files, env files, and the folders of
+    what it includes. Raises what a file of another form than Compose's makes it raise, and ``ValueError`` where an
+    argument gets its name from a variable: whichever that names may count."""
+    includes = [{"path": entry} if isinstance(entry, str) else entry for entry in content.get("include") or ()]
+    services = [service or {} for service in (content.get("services") or {}).values()]
+    extends = [service.get("extends") for service in services]
+    builds = [service.get("build") for service in services]
+    arguments = [build.get("args") for build in builds if isinstance(build, Mapping)]
+    if any("$" in str(each).partition("=")[0] for args in arguments if isinstance(args, list) for each in args):
+        raise ValueError("an argument is named by a variable")
+    files = [name for include in includes for name in _strings(include.get("path"))]
+    files += [extended["file"] for extended in extends if isinstance(extended, Mapping) and extended.get("file")]
+    env_files = [name for include in includes for name in _strings(include.get("env_file"))]
+    folders = [name for include in includes for name in _strings(include.get("project_directory") or ".")]
+    if odd := [name for name in (*files, *env_files, *folders) if not isinstance(name, str)]:
+        raise TypeError(f"{odd[0]!r} is no name")
+    return files, env_files, folders
 
 
 def _strings(value: Any) -> list[Any]:
     return [value] if isinstance(value, str) else list(value or ())
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no name")
-    return value
 
 
 def key(sources: Iterable[Path], files: Iterable[Path], environ: Mapping[str, str]) -> str:

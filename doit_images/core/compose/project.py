@@ -181,10 +181,9 @@ def _project(answer: Mapping[str, Any], files: tuple[Path, ...], environ: Mappin
     for name, service in sorted((answer.get("services") or {}).items()):
         if service.get("build"):
             images[name] = _image(name, service, answer, environ)
-    resolved = {name: _with_known_parents(image, images) for name, image in images.items()}
     needs = build_needs.parse(answer.get(build_needs.DECLARED), images, files[0])
     said = tests.said(answer.get(tests.DECLARED))
-    return Project(answer["name"], directory, files, _without_clashes(resolved), needs, said)
+    return Project(answer["name"], directory, files, _without_clashes(images), needs, said)
 
 
 def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], environ: Mapping[str, str]) -> Image:
@@ -192,6 +191,7 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
     secrets = tuple(_secret(item, answer) for item in build.get("secrets") or ())
     ref = service.get("image") or f"{answer['name']}-{name}"
     context = build.get("context") or "."
+    contexts = dict(build.get("additional_contexts") or {})
     # buildx would take the platform, and the time of layers, from the environment by itself.
     platform = service.get("platform") or environ.get(PLATFORMS) or environ.get("DOCKER_DEFAULT_PLATFORM")
     args = {name: environ[name] for name in (EPOCH,) if environ.get(name)} | (build.get("args") or {})
@@ -203,7 +203,7 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
         dockerfile_inline=build.get("dockerfile_inline"),
         target=build.get("target") or None,
         args={key: _argument(key, value, environ) for key, value in args.items()},
-        contexts=dict(build.get("additional_contexts") or {}),
+        contexts=contexts,
         secrets=secrets,
         ssh=tuple(_pairs(build.get("ssh"))),
         platforms=tuple(build.get("platforms") or ([platform] if platform else [])),
@@ -223,7 +223,7 @@ def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], env
         sbom=_attestation(build.get("sbom")),
         no_cache_filter=tuple(build.get("no_cache_filter") or ()),
         unsupported=_unsupported(build),
-        problem="; ".join(_problems((ref, *(build.get("tags") or ())), secrets)),
+        problem="; ".join(_problems((ref, *(build.get("tags") or ())), secrets, contexts, answer["services"])),
     )
 
 
@@ -235,7 +235,9 @@ def _dockerfile(build: Mapping[str, Any], context: str) -> str:
     return path if is_remote(context) else os.path.normpath(Path(context) / path)
 
 
-def _problems(refs: Iterable[str], secrets: Iterable[Secret]) -> Iterator[str]:
+def _problems(
+    refs: Iterable[str], secrets: Iterable[Secret], contexts: Mapping[str, str], services: Mapping[str, Any]
+) -> Iterator[str]:
     for ref in refs:
         if not is_taggable(ref):
             why = "names are lower case and have no digest, tags have at most 128 characters"
@@ -243,6 +245,10 @@ def _problems(refs: Iterable[str], secrets: Iterable[Secret]) -> Iterator[str]:
     for secret in secrets:
         if not secret.file and not secret.environment:
             yield f"a build's secret comes from a file or a variable, and {secret.id!r} from neither"
+    for key, value in contexts.items():  # not every Compose sees to that
+        service = value.removeprefix("service:")
+        if service != value and not services.get(service, {}).get("build"):
+            yield f"additional_contexts.{key} names {value!r}, which is not a service with a build section"
 
 
 def _unsupported(build: Mapping[str, Any]) -> dict[str, str]:
@@ -285,15 +291,6 @@ def _secret(item: Mapping[str, Any] | str, answer: Mapping[str, Any]) -> Secret:
     origin = (answer.get("secrets") or {}).get(source) or {}
     optional = source in (answer.get(_OPTIONAL) or ())
     return Secret(ident, origin.get("file") or "", origin.get("environment") or "", optional)
-
-
-def _with_known_parents(image: Image, images: Mapping[str, Image]) -> Image:
-    """A named context ``service:x`` must name an image of the project; not every Compose sees to that."""
-    for key, value in image.contexts.items():
-        if value.startswith("service:") and value.removeprefix("service:") not in images:
-            problem = f"additional_contexts.{key} names {value!r}, which is not a service with a build section"
-            return replace(image, problem=image.problem or problem)
-    return image
 
 
 def _without_clashes(images: Mapping[str, Image]) -> dict[str, Image]:
