@@ -103,6 +103,7 @@ def _target(inputs: ImageInputs, names: Mapping[str, str], stand_ins: Mapping[st
     contexts = {name: value for name, value in image.contexts.items() if not value.startswith("service:")}
     contexts |= {context: f"target:{names[parent]}" for context, parent in inputs.parents.items()}
     contexts |= {ref: f"docker-image://{stand_ins[ref]}" for ref in inputs.bases if stand_ins.get(ref, ref) != ref}
+    attestations = (("provenance", image.provenance), ("sbom", image.sbom))
     whole = {
         "context": image.context,
         "dockerfile": image.dockerfile,
@@ -121,7 +122,7 @@ def _target(inputs: ImageInputs, names: Mapping[str, str], stand_ins: Mapping[st
         "cache-from": list(image.cache_from),
         "cache-to": list(image.cache_to),
         "entitlements": list(entitlements(image)),
-        "attest": list(_attestations(image)),
+        "attest": [attestation(kind, value) for kind, value in attestations if value],
         "no-cache-filter": list(image.no_cache_filter),
         "no-cache": image.no_cache,
         "pull": image.pull,
@@ -132,12 +133,6 @@ def _target(inputs: ImageInputs, names: Mapping[str, str], stand_ins: Mapping[st
     for name in _from_environment(image):
         target.setdefault("args", {})[name] = f"${{{name}}}"
     return target
-
-
-def _attestations(image: Image) -> Iterator[str]:
-    for kind, value in (("provenance", image.provenance), ("sbom", image.sbom)):
-        if value:
-            yield attestation(kind, value)
 
 
 def attestation(kind: str, value: str) -> str:

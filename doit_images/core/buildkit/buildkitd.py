@@ -7,13 +7,12 @@ limit would be no limit at all. The keys are those of BuildKit 0.13 to August 20
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from doit_images.core.base.errors import UserError
+from doit_images.core.base.errors import UserError, meant
 
 _PART = r"""[\w-]+|"[^"]*"|'[^']*'"""
 _DOTTED = rf"(?:{_PART})(?:\s*\.\s*(?:{_PART}))*"
@@ -120,22 +119,16 @@ def _look(content: Any, known: Any, path: tuple[str, ...], place: Callable[[tupl
         for key, value in content.items():
             inside = known.get(key, known.get(_FREE))
             if inside is None:
+                # `gcconfig` is often copied around, and has never been a key.
+                instead = "policies are [[worker.oci.gcpolicy]]" if key == "gcconfig" else meant(key, sorted(known))
                 raise UserError(
                     f"BuildKit knows no key {key!r} in {f'[{shown}]' if shown else 'the file itself'}",
                     where=place((*path, key)),
-                    remedy=_instead(key, known, shown),
+                    remedy=instead,
                 )
             _look(value, inside, (*path, key), place)
     elif not known.fits(content):
         raise UserError(f"{shown} must be {known.words}, not {content!r}", where=place(path))
-
-
-def _instead(key: str, known: Mapping[str, Any], table: str) -> str:
-    # What is often copied around, and has never been a key.
-    if key == "gcconfig":
-        return "policies are [[worker.oci.gcpolicy]]"
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"{table or 'it'} can hold " + ", ".join(sorted(known))
 
 
 def _line_of(text: str, path: tuple[str, ...]) -> int:

@@ -80,7 +80,10 @@ def _read(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[dict[str, An
             continue
         value = value if equals else next(words)
         if name in _PAIRS:
-            _pair(target.setdefault(_PAIRS[name], {}), value, environ)
+            pairs = target.setdefault(_PAIRS[name], {})
+            key, given, text = value.partition("=")
+            if given or key in environ:
+                pairs[key] = text if given else environ[key]
         elif name in _TEXTS:
             target[_TEXTS[name]] = value
         elif name in _LISTS:
@@ -94,9 +97,3 @@ def _read(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[dict[str, An
     if "platforms" in target:
         target["platforms"] = [platform for each in target["platforms"] for platform in each.split(",")]
     return target, [f"{name}={value}" for name, value in options.items()]
-
-
-def _pair(pairs: dict[str, str], text: str, environ: Mapping[str, str]) -> None:
-    name, equals, value = text.partition("=")
-    if equals or name in environ:
-        pairs[name] = value if equals else environ[name]

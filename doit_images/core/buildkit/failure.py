@@ -7,10 +7,10 @@ the whole log is. Pure: it reads what BuildKit said and looks nowhere else.
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 
+from doit_images.core.base.errors import nearest
 from doit_images.core.base.formatting import clean, cut, seconds_text
 from doit_images.core.buildkit.progress import Progress, Step
 from doit_images.core.compose.image import Image
@@ -146,8 +146,8 @@ def _stage_meant(evidence: str, text: str) -> str:
     """Where an image is not there: the stage of the Dockerfile ``text`` that has nearly its name, as a setting in
     ``FROM runtime-${VARIANT}`` may be wrong; "" where there is none."""
     missing = _MISSING_IMAGE.search(evidence)
-    near = difflib.get_close_matches(missing[1], _STAGE.findall(text), 1) if missing else []
-    return f"or is the stage `{near[0]}` meant?" if near else ""
+    near = nearest(missing[1], _STAGE.findall(text)) if missing else ""
+    return f"or is the stage `{near}` meant?" if near else ""
 
 
 def place(step: Step | None, tail: str, text: str) -> range:

@@ -253,7 +253,10 @@ class Progress:
             return []
         name, inputs, error = vertex.get("name"), vertex.get("inputs"), vertex.get("error")
         if isinstance(name, str) and name:
-            _rename(step, self._known(name))
+            step.name = self._known(name)
+            if match := _NAME.fullmatch(step.name):
+                step.stage = (match["stage"] or "").strip()
+                step.number, step.total = int(match["number"]), int(match["total"])
         if isinstance(inputs, list):
             step.inputs = tuple(value for value in inputs if isinstance(value, str))
         started, completed = epoch_seconds(vertex.get("started")), epoch_seconds(vertex.get("completed"))
@@ -328,12 +331,6 @@ class Progress:
 def brief(name: str) -> str:
     """A step's name without the flags of RUN that say how and not what: mounts, network, security."""
     return _MOUNT.sub("", name)
-
-
-def _rename(step: Step, name: str) -> None:
-    step.name = name
-    if match := _NAME.fullmatch(name):
-        step.stage, step.number, step.total = (match["stage"] or "").strip(), int(match["number"]), int(match["total"])
 
 
 def _dicts(message: dict[str, Any], key: str) -> list[dict[str, Any]]:
