@@ -16,7 +16,6 @@ from doit_images.core.base.settings import root
 from doit_images.core.base.task_names import PLAIN, TaskNames
 from doit_images.core.history.expected import Expected
 from doit_images.core.planning.action import Action
-from doit_images.core.planning.plan import Decision
 from doit_images.core.run import Run
 from doit_images.ui import tests_view
 from doit_images.ui.plan_view import Plan, chosen, complain, print_json, print_table, promised
@@ -58,13 +57,12 @@ def matrix_of(plan: Plan, tests: Mapping[str, Due]) -> dict[str, Any]:
     build an image builds what it needs (``builds``), with the tests that are due of all that it builds; and one for
     each image of which nothing but tests is due."""
     stale = {name: decision for name, decision in plan.decisions.items() if decision.stale}
-    below = {name: [each for each in _needs(name, plan.decisions) if each in stale] for name in stale}
-    inner = {each for some in below.values() for each in some}
-    built = {
-        name: [*reversed(below[name]), name]
+    every = {
+        name: [each for each in chosen(plan.decisions, [decision.inputs.image]) if each in stale]
         for name, decision in stale.items()
-        if name not in inner and decision.action != Action.BROKEN
     }
+    inner = {each for name, some in every.items() for each in some if each != name}
+    built = {name: some for name, some in every.items() if name not in inner and stale[name].action != Action.BROKEN}
     due: dict[str, list[str]] = defaultdict(list)
     for name, test in tests.items():
         service = test.test.service
@@ -116,18 +114,6 @@ def pipeline_of(plan: Plan, tests: Mapping[str, Due], names: TaskNames = PLAIN) 
         }
         for number, at in enumerate(range(0, len(some), _MOST), 1)
     }
-
-
-def _needs(name: str, decisions: Mapping[str, Decision]) -> list[str]:
-    """All that an image needs, nearest first."""
-    found: dict[str, None] = {}
-    todo = [name]
-    while todo:
-        for need in decisions[todo.pop(0)].inputs.needs:
-            found.pop(need, None)
-            found[need] = None
-            todo.append(need)
-    return list(found)
 
 
 def _seconds(names: Sequence[str], plan: Plan) -> float | None:
