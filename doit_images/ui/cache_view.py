@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from doit_images.ci.history import is_test
 from doit_images.core.base.formatting import size_text
 from doit_images.core.base.references import KEPT, kind_of, path_of
 from doit_images.core.buildkit import builder
 from doit_images.core.buildkit.progress import brief
-from doit_images.core.history.store import KEEP
+from doit_images.core.history.store import KEEP, Build, Status, median
+from doit_images.core.planning.action import Action
+from doit_images.core.planning.reasons import DUE, NO_CACHE
 from doit_images.core.run import Run
 from doit_images.pruning import disk_usage
 from doit_images.pruning.prune import Item, Kind, choose, total
 from doit_images.share import connection
-from doit_images.ui.statistics import ImageHistory, image_histories, of_last_runs
+from doit_images.ui.statistics import grouped, of_last_runs, share, steps_of
 
 
 def show(run: Run, runs: int, as_json: bool) -> None:
@@ -42,7 +46,7 @@ def gather(run: Run, runs: int) -> dict[str, Any]:
         "over_bytes": max(0, left - settings.cache_max_size),
         "holdings": [_disk_usage(kind, items) for kind in Kind if any(item.kind == kind for item in items)],
         "registry": _registry(run),
-        "images": [_image(history) for name, history in image_histories(past).items() if name in run.project.images],
+        "images": [facts for name, facts in images(past).items() if name in run.project.images],
     }
 
 
@@ -87,17 +91,32 @@ def _registry(run: Run) -> dict[str, Any] | None:
     }
 
 
-def _image(history: ImageHistory) -> dict[str, Any]:
+def images(builds: Iterable[Build]) -> dict[str, dict[str, Any]]:
+    """What became of each image over these builds, in any order, as plain data; only what ended well counts.
+    ``evicted`` are builds of what had been built before and was gone."""
+    done = [build for build in builds if build.status == Status.DONE and not is_test(build)]
+    done.sort(key=lambda build: (build.started, build.id))
+    return {image: _image(image, some) for image, some in grouped(done, lambda build: build.image).items()}
+
+
+def _image(image: str, builds: Sequence[Build]) -> dict[str, Any]:
+    real = [build for build in builds if build.action == Action.BUILD]
+    spared = [build for build in builds if build.action in (Action.RETAG, Action.PULL)]
+    usual = median([build.seconds for build in real]) if real else 0.0
+    steps = steps_of(real).values()
+    saved = sum(max(0.0, usual - build.seconds) for build in spared) + sum(step.saved for step in steps)
+    evicted = [build.seconds for build in _evicted(builds)]
+    costly = sorted((step for step in steps if step.executed), key=lambda step: -sum(step.executed))
     return {
-        "image": history.image,
-        "built": history.built,
-        "retagged": history.retagged,
-        "pulled": history.pulled,
-        "image_hit_rate": history.image_rate,
-        "step_hit_rate": history.step_rate,
-        "seconds_saved": round(history.saved, 1),
-        "evicted": history.evicted,
-        "evicted_seconds": round(history.evicted_seconds, 1),
+        "image": image,
+        "built": len(real),
+        "retagged": sum(build.action == Action.RETAG for build in spared),
+        "pulled": sum(build.action == Action.PULL for build in spared),
+        "image_hit_rate": share(len(spared), len(real) + len(spared)),
+        "step_hit_rate": share(sum(step.hits for step in steps), sum(step.seen for step in steps)),
+        "seconds_saved": round(saved, 1),
+        "evicted": len(evicted),
+        "evicted_seconds": round(sum(evicted), 1),
         "steps": [
             {
                 "name": step.last.name,
@@ -105,10 +124,18 @@ def _image(history: ImageHistory) -> dict[str, Any]:
                 "cached": step.hits,
                 "executed_seconds": round(sum(step.executed), 1),
             }
-            for step in history.steps.values()
+            for step in steps
         ],
-        "costliest": [step.last.name for step in history.costliest()],
+        "costliest": [step.last.name for step in costly[:3]],
     }
+
+
+def _evicted(builds: Iterable[Build]) -> Iterator[Build]:
+    made: set[str] = set()
+    for build in builds:
+        if build.action == Action.BUILD and build.fingerprint in made and not {NO_CACHE, DUE} & set(build.reasons):
+            yield build
+        made.add(build.fingerprint)
 
 
 def _print(data: dict[str, Any]) -> None:

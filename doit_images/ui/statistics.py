@@ -7,7 +7,7 @@ saved, what was built again although it had been built.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +15,6 @@ from doit_images.ci.history import is_test
 from doit_images.core.engine.layers import Layer, chained
 from doit_images.core.history.store import Build, Status, StepKey, StepOutcome, StepRecord, keyed, median
 from doit_images.core.planning.action import Action
-from doit_images.core.planning.reasons import DUE, NO_CACHE
 
 SLACK = 0.5
 """Seconds between two builds that count as one following directly on the other."""
@@ -61,7 +60,7 @@ class PastRun:
     @property
     def hit_rate(self) -> float | None:
         """The share of steps that came from the cache; ``None`` when no step was looked at."""
-        return _share(self.cached, self.steps)
+        return share(self.cached, self.steps)
 
 
 @dataclass(frozen=True)
@@ -104,37 +103,6 @@ class StepHistory:
     def saved(self) -> float:
         """The seconds that the cache saved: what it usually takes, for each hit."""
         return self.hits * (self.usual_seconds or 0.0)
-
-
-@dataclass(frozen=True)
-class ImageHistory:
-    """One image: how often it was built, renamed and pulled, its steps, the seconds that were saved, and the builds of
-    what had been built before and was gone (their number and their seconds)."""
-
-    image: str
-    built: int
-    retagged: int
-    pulled: int
-    steps: Mapping[StepKey, StepHistory]
-    saved: float
-    evicted: int
-    evicted_seconds: float
-
-    @property
-    def step_rate(self) -> float | None:
-        """The share of its steps that came from the cache."""
-        return _share(sum(step.hits for step in self.steps.values()), sum(step.seen for step in self.steps.values()))
-
-    @property
-    def image_rate(self) -> float | None:
-        """The share of its stale turns in which nothing had to be built."""
-        saved = self.retagged + self.pulled
-        return _share(saved, self.built + saved)
-
-    def costliest(self, limit: int = 3) -> list[StepHistory]:
-        """The steps that cost most by being executed."""
-        executed = [step for step in self.steps.values() if step.executed]
-        return sorted(executed, key=lambda step: -sum(step.executed))[:limit]
 
 
 @dataclass(frozen=True)
@@ -189,8 +157,8 @@ def longest_chain(run: Sequence[Build]) -> float:
 
 def runs(builds: Iterable[Build]) -> list[PastRun]:
     """The runs that these builds belong to, oldest first."""
-    grouped = _grouped(builds, lambda build: build.run)
-    return sorted((_run(name, group) for name, group in grouped.items()), key=lambda run: run.started)
+    groups = grouped(builds, lambda build: build.run)
+    return sorted((_run(name, group) for name, group in groups.items()), key=lambda run: run.started)
 
 
 def of_last_runs(builds: Sequence[Build], count: int) -> list[Build]:
@@ -203,24 +171,26 @@ def step_histories(builds: Iterable[Build], columns: int = 20) -> dict[str, dict
     """For each image, the steps of its latest build over its last ``columns`` builds. ``builds``: newest first."""
     real = (build for build in builds if build.action == Action.BUILD and build.work_steps)
     by_image = {}
-    for image, kept in sorted(_grouped(real, lambda build: build.image).items()):
-        histories = _histories(kept[:columns][::-1])
+    for image, kept in sorted(grouped(real, lambda build: build.image).items()):
+        histories = steps_of(kept[:columns][::-1])
         latest = {id(step): key for key, step in keyed(kept[0].steps)}
         by_image[image] = {latest[id(step)]: histories[latest[id(step)]] for step in kept[0].steps if step.work}
     return by_image
+
+
+def steps_of(builds: Sequence[Build]) -> dict[StepKey, StepHistory]:
+    """Every step of these builds of one image, oldest first."""
+    records: dict[StepKey, list[StepRecord | None]] = defaultdict(lambda: [None] * len(builds))
+    for place, build in enumerate(builds):
+        for key, step in keyed(build.steps):
+            records[key][place] = step
+    return {key: StepHistory(some) for key, some in records.items()}
 
 
 def saved_seconds(run: Iterable[Build], histories: Mapping[str, Mapping[StepKey, StepHistory]]) -> float:
     """What the steps that came from the cache in a run take when they are executed, where that was ever seen."""
     hits = [histories.get(build.image, {}).get(key) for build in run for key, step in keyed(build.steps) if step.cached]
     return sum(step.usual_seconds or 0.0 for step in hits if step)
-
-
-def image_histories(builds: Iterable[Build]) -> dict[str, ImageHistory]:
-    """Each image over these builds, in any order; only what ended well counts."""
-    done = [build for build in builds if build.status == Status.DONE and not is_test(build)]
-    done.sort(key=lambda build: (build.started, build.id))
-    return {image: _image(image, some) for image, some in _grouped(done, lambda build: build.image).items()}
 
 
 def latest_layers(builds: Iterable[Build]) -> dict[str, list[Layer]]:
@@ -257,6 +227,19 @@ def on_tracks(steps: Iterable[StepRecord]) -> list[tuple[StepRecord, float, int]
     return placed
 
 
+def grouped(builds: Iterable[Build], by: Callable[[Build], str]) -> dict[str, list[Build]]:
+    """The builds by what ``by`` says of each, in their order."""
+    groups: dict[str, list[Build]] = defaultdict(list)
+    for build in builds:
+        groups[by(build)].append(build)
+    return groups
+
+
+def share(part: int, whole: int) -> float | None:
+    """A part of a whole; None of nothing."""
+    return part / whole if whole else None
+
+
 def _start(run: Sequence[Build]) -> float:
     return min((build.started - max(0.0, build.waited) for build in run), default=0.0)
 
@@ -287,40 +270,3 @@ def _run(name: str, group: Sequence[Build]) -> PastRun:
         cached=sum(build.cached_steps for build in images),
         steps=sum(build.work_steps for build in images),
     )
-
-
-def _histories(builds: Sequence[Build]) -> dict[StepKey, StepHistory]:
-    """Every step of these builds of one image, oldest first."""
-    records: dict[StepKey, list[StepRecord | None]] = defaultdict(lambda: [None] * len(builds))
-    for place, build in enumerate(builds):
-        for key, step in keyed(build.steps):
-            records[key][place] = step
-    return {key: StepHistory(some) for key, some in records.items()}
-
-
-def _image(image: str, builds: Sequence[Build]) -> ImageHistory:
-    counts = Counter(build.action for build in builds)
-    real = [build for build in builds if build.action == Action.BUILD]
-    usual = median([build.seconds for build in real]) if real else 0.0
-    steps = _histories(real)
-    saved = [max(0.0, usual - build.seconds) for build in builds if build.action in (Action.RETAG, Action.PULL)]
-    made: set[str] = set()
-    evicted = []
-    for build in builds:
-        if build.action == Action.BUILD and build.fingerprint in made and not {NO_CACHE, DUE} & set(build.reasons):
-            evicted.append(build.seconds)
-        made.add(build.fingerprint)
-    built, retagged, pulled = (counts[action] for action in (Action.BUILD, Action.RETAG, Action.PULL))
-    seconds = sum(saved) + sum(step.saved for step in steps.values())
-    return ImageHistory(image, built, retagged, pulled, steps, seconds, len(evicted), sum(evicted))
-
-
-def _grouped(builds: Iterable[Build], by: Callable[[Build], str]) -> dict[str, list[Build]]:
-    groups: dict[str, list[Build]] = defaultdict(list)
-    for build in builds:
-        groups[by(build)].append(build)
-    return groups
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

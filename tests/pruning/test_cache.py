@@ -28,7 +28,7 @@ from doit_images.pruning import disk_usage, repairs
 from doit_images.pruning.cache_prune import prune_argv
 from doit_images.pruning.prune import Item, choose
 from doit_images.share import cache_mounts
-from doit_images.ui.statistics import image_histories
+from doit_images.ui import cache_view
 from tests import loopback
 from tests.conftest import Lab, no_build_ends_before
 from tests.waiting import patience
@@ -632,19 +632,19 @@ def test_hits_are_counted_from_history() -> None:
         build(6, fingerprint="f1", steps=ran),
         build(7, fingerprint="f1", steps=ran, reasons=(NO_CACHE,)),
     ]
-    one = image_histories(reversed(past))["a"]
-    assert (one.built, one.retagged, one.pulled) == (4, 1, 1)
-    assert one.step_rate == 0.25
-    assert one.image_rate == pytest.approx(2 / 6)
-    assert one.saved == pytest.approx(7.0 + 9.9 + 9.0)
-    assert (one.evicted, one.evicted_seconds) == (1, 10.0)
-    assert [step.last.name for step in one.costliest()] == ["RUN x"]
-    assert image_histories([]) == {}
+    one = cache_view.images(reversed(past))["a"]
+    assert (one["built"], one["retagged"], one["pulled"]) == (4, 1, 1)
+    assert one["step_hit_rate"] == 0.25
+    assert one["image_hit_rate"] == pytest.approx(2 / 6)
+    assert one["seconds_saved"] == pytest.approx(7.0 + 9.9 + 9.0)
+    assert (one["evicted"], one["evicted_seconds"]) == (1, 10.0)
+    assert one["costliest"] == ["RUN x"]
+    assert cache_view.images([]) == {}
 
 
 def test_what_is_built_in_every_run_was_not_evicted() -> None:
-    assert image_histories([build(1), build(2, fingerprint="f1", reasons=(DUE,))])["a"].evicted == 0
-    assert image_histories([build(1), build(2, fingerprint="f1")])["a"].evicted == 1
+    assert cache_view.images([build(1), build(2, fingerprint="f1", reasons=(DUE,))])["a"]["evicted"] == 0
+    assert cache_view.images([build(1), build(2, fingerprint="f1")])["a"]["evicted"] == 1
 
 
 def test_a_hit_counts_when_a_step_was_put_before_it() -> None:
@@ -656,9 +656,9 @@ def test_a_hit_counts_when_a_step_was_put_before_it() -> None:
         )
 
     past = [build(1, steps=steps("RUN x", "RUN y")), build(2, steps=steps("RUN new", "RUN x", "RUN y", cached=True))]
-    one = image_histories(past)["a"]
-    assert one.saved == pytest.approx(8.0)
-    assert [(step.last.name, step.seen, step.hits) for step in one.steps.values()] == [
+    one = cache_view.images(past)["a"]
+    assert one["seconds_saved"] == pytest.approx(8.0)
+    assert [(step["name"], step["seen"], step["cached"]) for step in one["steps"]] == [
         ("[b 3/4] RUN x", 2, 1),
         ("[b 4/4] RUN y", 2, 1),
         ("[b 2/4] RUN new", 1, 1),
