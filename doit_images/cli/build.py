@@ -17,41 +17,14 @@ from doit_images.core.run import Run
 
 
 class Freshness:
-    """A doit ``uptodate`` object: asks the plan, and says why when it is printed (``doit info``)."""
+    """A doit ``uptodate`` object: asks the plan, and whether the record here is of what the image is to be made from
+    now; says why when it is printed (``doit info``).
 
-    # For doit, which asks for it each time; to find out takes longer than the answer.
-    __signature__ = inspect.Signature()
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __call__(self) -> bool:
-        """Whether nothing has to be done. An error counts as stale: the action then says it. So does ``build.pull``:
-        only when the bases were pulled it is known. What is fresh is needed here, as what is built is."""
-        try:
-            decision = current().decide(self._name)
-            if decision.stale or decision.inputs.image.pull:
-                return False
-            checkouts.register(current().folder)
-        except UserError:
-            return False
-        return True
-
-    def __repr__(self) -> str:
-        try:
-            decision = current().decide(self._name)
-        except UserError as error:
-            return str(error)
-        return f"{decision.action}: {'; '.join(decision.reasons) or 'up to date'}"
-
-
-class Recorded:
-    """A doit ``uptodate`` object: whether the record here is of what the image is to be made from now.
-
-    It need not be where nothing is to be built: another checkout may have built and named just that, for a parent's
-    edit which no file of this image shows. ``cache_prune`` keeps what records name, so they have to follow.
+    The record need not be where nothing is to be built: another checkout may have built and named just that, for a
+    parent's edit which no file of this image shows. ``cache_prune`` keeps what records name, so they have to follow.
     """
 
+    # For doit, which asks for it each time; to find out takes longer than the answer.
     __signature__ = inspect.Signature(
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("task", "values")]
     )
@@ -60,12 +33,26 @@ class Recorded:
         self._name = name
 
     def __call__(self, task: Any, values: Mapping[str, str]) -> bool:
-        """Compare with what doit kept of the last run whose action wrote the record, and let it keep this one's."""
+        """Whether nothing has to be done. An error counts as stale: the action then says it. So does ``build.pull``:
+        only when the bases were pulled it is known. What is fresh is needed here, as what is built is. ``values`` are
+        of the last run whose action wrote the record; doit is to keep this one's."""
         task.value_savers.append(lambda: {"fingerprint": self._fingerprint()})
-        return values.get("fingerprint") == self._fingerprint()
+        try:
+            decision = current().decide(self._name)
+            if decision.stale or decision.inputs.image.pull:
+                return False
+            checkouts.register(current().folder)
+        except UserError:
+            return False
+        return values.get("fingerprint") == decision.inputs.fingerprint
 
     def __repr__(self) -> str:
-        return "its record is of other inputs, and is written again"
+        try:
+            decision = current().decide(self._name)
+        except UserError as error:
+            return str(error)
+        why = "; ".join(decision.reasons) or "a base may be newer, or the record here is of other inputs"
+        return f"{decision.action}: {why}"
 
     def _fingerprint(self) -> str:
         try:
@@ -98,7 +85,7 @@ def task_build() -> Iterator[Task]:
             "file_dep": inputs.file_dep(),
             "targets": [str(record.path_of(folder, name))],
             "task_dep": _needs(inputs, run),
-            "uptodate": [Freshness(name), Recorded(name)],
+            "uptodate": [Freshness(name)],
             "meta": {"image": name},
             "io": {"capture": False},
         }
