@@ -52,7 +52,7 @@ def markdown(shown: Shown) -> str:
         *map(_row, shown.last),
         "",
     ]
-    path = [f"{cell(link.build.image)} ({seconds_text(link.build.seconds)})" for link in critical_path(shown.last)]
+    path = [f"{cell(build.image)} ({seconds_text(build.seconds)})" for build in critical_path(shown.last)]
     lines += [f"**Critical path:** {' → '.join(path)}", ""]
     if shown.tests:
         lines += [f"**Tests:** {shown.tests.run} run, {tests_words(shown.tests)}.", ""]

@@ -24,7 +24,6 @@ _SECTIONS = {
     "causes": "Causes",
     "builds": "Builds",
 }
-_AFTER = {"parent": "then its child", "worker": "then the worker went on with"}
 _RUNS, _BUILDS, _CAUSES = 30, 25, 20
 
 
@@ -68,7 +67,6 @@ def page(shown: Shown) -> str:
         when=f"last run {when(min(build.started for build in shown.last))}" if shown.last else "",
         sections=[(key, name) for key, name in _SECTIONS.items() if parts[key]],
         tiles=_tiles(shown) if shown.last else [],
-        after=_AFTER,
         footer=f"Made {when(shown.made)} from {len(shown.builds)} stored builds.",
         **parts,
     )

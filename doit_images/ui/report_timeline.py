@@ -9,7 +9,7 @@ from itertools import pairwise
 from doit_images.core.base.formatting import seconds_text
 from doit_images.core.history.store import Build, Status, StepRecord
 from doit_images.core.planning.action import Action
-from doit_images.ui.statistics import Lane, Link, critical_path, longest_chain, on_tracks, timeline
+from doit_images.ui.statistics import Lane, critical_path, longest_chain, on_tracks, timeline
 
 LANE, STEP = 32, 8
 """Heights in CSS pixels: of a lane, and of each track of steps below it."""
@@ -56,7 +56,7 @@ class Timeline:
     lanes: Sequence[Drawn]
     links: Sequence[Arrow]
     ticks: Sequence[float]
-    path: Sequence[Link]
+    path: Sequence[Build]
     steps: Sequence[tuple[str, StepRecord]]
 
 
@@ -83,9 +83,9 @@ def timeline_of(run: Sequence[Build]) -> Timeline:
     )
 
 
-def _verdict(run: Sequence[Build], path: Sequence[Link], wall: float) -> str:
+def _verdict(run: Sequence[Build], path: Sequence[Build], wall: float) -> str:
     chain = longest_chain(run)
-    spent = sum(link.build.seconds for link in path)
+    spent = sum(build.seconds for build in path)
     text = f"{seconds_text(spent)} of {seconds_text(wall)} lie on the critical path. "
     if chain >= 0.9 * wall:
         return text + "More workers would not help: the images wait for one another."
@@ -133,9 +133,9 @@ def _visible(step: StepRecord, wall: float) -> bool:
     return not step.cached and (step.seconds > 0.004 * wall or bool(step.error))
 
 
-def _links(lanes: Sequence[Lane], path: Sequence[Link], tops: dict[str, int], wall: float) -> Iterator[Arrow]:
+def _links(lanes: Sequence[Lane], path: Sequence[Build], tops: dict[str, int], wall: float) -> Iterator[Arrow]:
     by_name = {lane.build.image: lane for lane in lanes}
-    hot = {(a.build.image, b.build.image) for a, b in pairwise(path)}
+    hot = {(a.image, b.image) for a, b in pairwise(path)}
     for lane in lanes:
         befores = [name for name in lane.build.parents if name in by_name]
         befores += [a for a, b in hot if b == lane.build.image and a not in befores]

@@ -36,14 +36,6 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Link:
-    """One build of the critical path, and what it had waited for: ``start``, ``parent`` or ``worker``."""
-
-    build: Build
-    after: str
-
-
-@dataclass(frozen=True)
 class PastRun:
     """One run of doit: when it began, how long it took, what it did. ``cached`` of ``steps`` came from the cache."""
 
@@ -119,7 +111,7 @@ def timeline(run: Sequence[Build]) -> list[Lane]:
     """The lanes of one run, in order of start."""
     start = _start(run)
     ends = {build.image: build.ended for build in run}
-    critical = {link.build.id for link in critical_path(run)}
+    critical = {build.id for build in critical_path(run)}
     lanes = []
     for build in sorted(run, key=lambda build: (build.started, build.id)):
         parents = [ends[name] for name in build.parents if name in ends]
@@ -128,18 +120,17 @@ def timeline(run: Sequence[Build]) -> list[Lane]:
     return lanes
 
 
-def critical_path(run: Sequence[Build]) -> list[Link]:
+def critical_path(run: Sequence[Build]) -> list[Build]:
     """The chain of builds, first to last, that made the run as long as it was.
 
     From the build that ended last back to what it had waited for: the parent that ended last, or, when it stood ready
     for longer than ``SLACK``, the build whose end gave it a worker.
     """
-    path: list[Link] = []
+    path: list[Build] = []
     build = max(run, key=lambda build: build.ended, default=None)
     while build is not None:
-        before, after = _waited_for(build, run)
-        path.append(Link(build, after))
-        build = before
+        path.append(build)
+        build = _waited_for(build, run)
     return path[::-1]
 
 
@@ -244,17 +235,15 @@ def _start(run: Sequence[Build]) -> float:
     return min((build.started - max(0.0, build.waited) for build in run), default=0.0)
 
 
-def _waited_for(build: Build, run: Sequence[Build]) -> tuple[Build | None, str]:
+def _waited_for(build: Build, run: Sequence[Build]) -> Build | None:
     before = [other for other in run if other.id != build.id and other.ended <= build.started + SLACK]
     before = [other for other in before if other.started < build.started]
     parents = [other for other in before if other.image in build.parents]
     parent = max(parents, key=lambda other: other.ended, default=None)
     last = max(before, key=lambda other: other.ended, default=None)
-    if parent is not None and (build.started - parent.ended <= SLACK or last is parent):
-        return parent, "parent"
-    if last is not None and build.started - last.ended <= SLACK:
-        return last, "worker"
-    return parent, "parent" if parent is not None else "start"
+    if parent is not None and build.started - parent.ended <= SLACK:
+        return parent
+    return last if last is not None and build.started - last.ended <= SLACK else parent
 
 
 def _run(name: str, group: Sequence[Build]) -> PastRun:

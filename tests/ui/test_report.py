@@ -78,10 +78,9 @@ def test_who_waited_for_whom() -> None:
 
 
 def test_the_critical_path_by_parents_and_by_workers() -> None:
-    assert [(link.build.image, link.after) for link in critical_path(RUN)] == [("base", "start"), ("memory", "parent")]
+    assert [build.image for build in critical_path(RUN)] == ["base", "memory"]
     one_worker = [built("a", 0, 5, number=1), built("b", 5.1, 5, number=2), built("c", 10.2, 1, "a", number=3)]
-    path = [(link.build.image, link.after) for link in critical_path(one_worker)]
-    assert path == [("a", "start"), ("b", "worker"), ("c", "worker")]
+    assert [build.image for build in critical_path(one_worker)] == ["a", "b", "c"]
     assert longest_chain(one_worker) == 6
     assert longest_chain(RUN) == 18
     twice = [built("a", 0, 5, number=1), built("a", 5.1, 3, number=2), built("b", 8.2, 1, "a", number=3)]
@@ -96,11 +95,11 @@ def test_any_run_has_a_critical_path_that_goes_forward(found: list[tuple[float, 
         for n, (began, seconds, parents) in enumerate(found)
     ]
     path = critical_path(run)
-    assert [link.build.started for link in path] == sorted(link.build.started for link in path)
-    assert len({link.build.id for link in path}) == len(path)
+    assert [build.started for build in path] == sorted(build.started for build in path)
+    assert len({build.id for build in path}) == len(path)
     assert all(lane.ready <= lane.began <= lane.ended for lane in timeline(run))
     if run:
-        assert path[-1].build.ended == max(build.ended for build in run)
+        assert path[-1].ended == max(build.ended for build in run)
         page(Shown("p", run, run, START))
         json.dumps(trace(run))
 
