@@ -63,7 +63,7 @@ def task_history() -> Task:
 
 
 def task_build_report() -> Task:
-    """Write what the last builds did to .doit-images: index.html, report.md, trace.json (Perfetto)"""
+    """Write what the last builds did to .doit-images: index.html, report.md"""
     return quiet("doit_images.ui.report:make")
 
 

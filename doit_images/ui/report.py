@@ -1,8 +1,7 @@
-"""What did the builds do? ``build_report``: one page to look at, Markdown for a pull request, a trace for Perfetto."""
+"""What did the builds do? ``build_report``: one page to look at, and Markdown for a pull request."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from doit_images.core.run import Run
 from doit_images.ui.html import when
 from doit_images.ui.report_page import Shown, page, tests_words
 from doit_images.ui.statistics import critical_path, latest_layers
-from doit_images.ui.trace import trace
 
 BUILDS = 1000
 """How many of the stored builds the report looks at."""
@@ -25,15 +23,14 @@ BUILDS = 1000
 def make(run: Run) -> None:
     """Write the report of the current project, and say where it is."""
     folder = write(run.folder / "report", run.history, run.project.name)
-    print(f"report: {folder / 'index.html'}, report.md and trace.json beside it", file=sys.stderr)
+    print(f"report: {folder / 'index.html'}, report.md beside it", file=sys.stderr)
 
 
 def write(folder: Path, history: History, project: str) -> Path:
-    """Write the three files into ``folder`` and return it. Raises ``UserError`` if the history cannot be read."""
+    """Write both files into ``folder`` and return it. Raises ``UserError`` if the history cannot be read."""
     shown = Shown(project, history.last_run(), history.recent(limit=BUILDS), time.time())
     write_file(folder / "index.html", page(shown))
     write_file(folder / "report.md", markdown(shown))
-    write_file(folder / "trace.json", json.dumps(trace(shown.last), indent=1))
     return folder
 
 

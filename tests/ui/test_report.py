@@ -31,7 +31,6 @@ from doit_images.ui.statistics import (
     step_histories,
     timeline,
 )
-from doit_images.ui.trace import trace
 
 START = 1_790_000_000.0
 
@@ -101,7 +100,6 @@ def test_any_run_has_a_critical_path_that_goes_forward(found: list[tuple[float, 
     if run:
         assert path[-1].ended == max(build.ended for build in run)
         page(Shown("p", run, run, START))
-        json.dumps(trace(run))
 
 
 @given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 9)), max_size=30))
@@ -197,21 +195,6 @@ def test_runs_and_causes() -> None:
     assert {cause.builds for cause in found} == {1}
 
 
-def test_the_trace_is_what_perfetto_reads() -> None:
-    steps = (step("2 RUN x", 0.5, 4.0), step("3 RUN y", 1.0, 2.0))
-    events = trace([replace(RUN[0], steps=steps), *RUN[1:]])["traceEvents"]
-    names = {event["args"]["name"]: event["pid"] for event in events if event["name"] == "process_name"}
-    assert set(names) == {"base", "store", "tool", "auth", "memory"}
-    slices = [event for event in events if event["ph"] == "X" and event["pid"] == names["base"]]
-    assert [(s["name"], s["tid"], s["ts"], s["dur"]) for s in slices] == [
-        ("base", 0, 0.0, 10_000_000.0),
-        ("[s 2/3] RUN x", 1, 500_000.0, 4_000_000.0),
-        ("[s 3/3] RUN y", 2, 1_000_000.0, 2_000_000.0),
-    ]
-    arrows = [(event["ph"], event["pid"]) for event in events if event["name"] == "needs"]
-    assert arrows == [("s", names["base"]), ("f", names["auth"]), ("s", names["base"]), ("f", names["memory"])]
-
-
 def test_markdown_for_a_pull_request() -> None:
     nasty = replace(RUN[0], reasons=("a | b\n<script>",), size=1_500_000)
     text = markdown(Shown("swarm", [nasty, *RUN[1:]], [nasty, *RUN[1:]], START))
@@ -296,9 +279,8 @@ def opened(browser: Any, report: Path) -> Any:
     return browser
 
 
-def test_the_three_files(report: Path) -> None:
-    assert sorted(path.name for path in report.iterdir()) == ["index.html", "report.md", "trace.json"]
-    assert json.loads((report / "trace.json").read_text())["traceEvents"]
+def test_the_two_files(report: Path) -> None:
+    assert sorted(path.name for path in report.iterdir()) == ["index.html", "report.md"]
 
 
 @pytest.mark.browser
