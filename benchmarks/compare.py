@@ -235,7 +235,8 @@ def page(found: Sequence[Row], machine: Mapping[str, Any], project: str) -> str:
     verdicts = [one for row in found for one in (row.met, row.met_documented) if one is not None]
     return render(
         Path(__file__).with_name("comparison.html"),
-        {"figures": cells, "bars": _bars},
+        figures=cells,
+        bars=_bars,
         title=f"Ways of building compared: {project}",
         when=f"{sum(verdicts)} of {len(verdicts)} goals reached",
         sections=[(kind, title) for kind, title in TABLES.items() if any(row.table == kind for row in found)],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ TEMPLATES = Path(__file__).with_name("templates")
 _CODE = re.compile(r"`([^`]+)`")
 
 
-def render(template: Path, filters: dict[str, Callable[[Any], Any]] | None = None, **values: Any) -> str:
-    """The page that a template makes of these values; ``filters`` are those that only it has. It may extend
-    ``layout.html``, which needs ``title``, ``when``, ``sections`` (ids with their names) and ``footer``."""
+def render(template: Path, **values: Any) -> str:
+    """The page that a template makes of these values. It may extend ``layout.html``, which needs ``title``, ``when``,
+    ``sections`` (ids with their names) and ``footer``."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, TEMPLATES]),
         autoescape=True,
@@ -29,7 +28,6 @@ def render(template: Path, filters: dict[str, Callable[[Any], Any]] | None = Non
         lstrip_blocks=True,
     )
     environment.filters |= {"seconds": seconds_text, "size": size_text, "when": when, "brief": brief, "prose": prose}
-    environment.filters |= filters or {}
     return environment.get_template(template.name).render(values)
 
 

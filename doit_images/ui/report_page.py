@@ -62,10 +62,10 @@ def page(shown: Shown) -> str:
     parts = _parts(shown) if shown.last else dict.fromkeys(_SECTIONS)
     return render(
         TEMPLATES / "report.html",
-        {"words": _words},
         title=f"Builds of {shown.project}",
         when=f"last run {when(min(build.started for build in shown.last))}" if shown.last else "",
         sections=[(key, name) for key, name in _SECTIONS.items() if parts[key]],
+        words=_words,
         tiles=_tiles(shown) if shown.last else [],
         footer=f"Made {when(shown.made)} from {len(shown.builds)} stored builds.",
         **parts,

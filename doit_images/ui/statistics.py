@@ -15,6 +15,7 @@ from doit_images.ci.history import is_test
 from doit_images.core.engine.layers import Layer, chained
 from doit_images.core.history.store import Build, Status, StepKey, StepOutcome, StepRecord, keyed, median
 from doit_images.core.planning.action import Action
+from doit_images.core.planning.forecast import remaining_path
 
 SLACK = 0.5
 """Seconds between two builds that count as one following directly on the other."""
@@ -136,14 +137,12 @@ def critical_path(run: Sequence[Build]) -> list[Build]:
 
 def longest_chain(run: Sequence[Build]) -> float:
     """Seconds of the longest chain of parents and children: no number of workers makes the run shorter."""
-    by_name = {build.image: build for build in run}
-    ends: dict[str, float] = {}
-    for build in sorted(run, key=lambda build: build.started):  # parents begin before their children
-        # What moved meanwhile was built again.
-        ends[build.image] = build.seconds + max(
-            ends.get(name, 0.0) for name in (*build.parents, build.image) if name in by_name
-        )
-    return max(ends.values(), default=0.0)
+    seconds: dict[str, float] = defaultdict(float)
+    for build in run:
+        seconds[build.image] += build.seconds  # what moved meanwhile was built again
+    by_start = sorted(run, key=lambda build: build.started)  # parents begin before their children
+    parents = {build.image: [name for name in build.parents if name in seconds] for build in by_start}
+    return max(remaining_path(parents, seconds).values(), default=0.0)
 
 
 def runs(builds: Iterable[Build]) -> list[PastRun]:
