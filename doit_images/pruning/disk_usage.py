@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,11 +34,10 @@ def all_items(run: Run) -> list[Item]:
     """Everything, as it is now. Raises ``UserError`` when the engine does not answer; a dedicated builder that does not
     answer has nothing."""
     now = time.time()
-    mine = images(run, now)
-    items = [*mine, *engine_cache(run.engine.build_cache(), now, layers=_layers(run, mine))]
+    items = [*images(run, now), *build_cache(Kind.ENGINE, run.engine.build_cache(), now)]
     if run.settings.dedicated_builder:
         records = cache_records.of_builder(run.settings.builder_name, run.environ, now)
-        items += engine_cache(records, now, Kind.BUILDER)
+        items += build_cache(Kind.BUILDER, records, now)
     return [*items, *files(run, now)]
 
 
@@ -80,28 +79,19 @@ def _needed(run: Run) -> dict[str, str]:
     return needed
 
 
-def engine_cache(
-    records: Sequence[CacheRecord],
-    now: float,
-    kind: Kind = Kind.ENGINE,
-    layers: Mapping[str, tuple[int, float]] | None = None,
-) -> list[Item]:
-    """The records of a build cache. They belong to nobody: whoever uses this BuildKit shares them.
-
-    ``layers`` are the layers of our images with their bytes and when they were made: a record that an image shares
-    occupies the layer's bytes, not its own. Those of others' images cost nothing.
-    """
+def build_cache(kind: Kind, records: Sequence[CacheRecord], now: float) -> list[Item]:
+    """The records of a build cache. They belong to nobody: whoever uses this BuildKit shares them. What a record shares
+    with an image counts as the image's."""
     above: dict[str, list[str]] = defaultdict(list)
     for record in records:
         for parent in record.parents:
             above[parent].append(record.id)
-    same = layers_of(records, layers or {})
     return [
         Item(
             key=record.id,
             kind=kind,
             name=f"{record.id[:12]} {record.what[:60]}",
-            parts={same.get(record.id, record.id): 0 if record.shared and record.id not in same else record.size},
+            parts={record.id: 0 if record.shared else record.size},
             idle=now - record.used,
             rebuild_cost=float(record.uses),
             needed="a build uses it" if record.busy else "",
@@ -109,20 +99,6 @@ def engine_cache(
         )
         for record in records
     ]
-
-
-def layers_of(records: Sequence[CacheRecord], layers: Mapping[str, tuple[int, float]]) -> dict[str, str]:
-    """Which layer a shared record is, by its id. The engine does not say: it is one of as many bytes, and of several
-    such the one that comes at the same place in time."""
-    by_size: dict[int, list[str]] = defaultdict(list)
-    for digest in sorted(layers, key=lambda digest: layers[digest][1], reverse=True):
-        by_size[layers[digest][0]].append(digest)
-    layer_of = {}
-    shared = (record for record in records if record.shared and record.size)
-    for record in sorted(shared, key=lambda record: record.made):
-        if by_size.get(record.size):
-            layer_of[record.id] = by_size[record.size].pop()
-    return layer_of
 
 
 def files(run: Run, now: float) -> list[Item]:
@@ -159,16 +135,6 @@ def files(run: Run, now: float) -> list[Item]:
             parts, idle = {str(path): path.stat().st_size}, now - path.stat().st_mtime
             items.append(Item(str(path), Kind.OWN_FILE, str(path.relative_to(folder)), parts, idle, 1.0, why))
     return items
-
-
-def _layers(run: Run, items: Iterable[Item]) -> dict[str, tuple[int, float]]:
-    """The layers of images, with their bytes and when the first image that has them was made."""
-    made = {local_image.id: local_image.created for local_image in run.snapshot().every()}
-    layers: dict[str, tuple[int, float]] = {}
-    for item in sorted(items, key=lambda item: made[item.key]):
-        for digest, size in item.parts.items():
-            layers.setdefault(digest, (size, made[item.key]))
-    return layers
 
 
 def _belongs(local_image: LocalImage, repositories: set[str], used: Mapping[str, float]) -> bool:
