@@ -78,17 +78,16 @@ def choose(items: Sequence[Item], max_age: float, max_size: int, everything: boo
     """What goes so that nothing reclaimable is older than ``max_age`` seconds, and all of it together occupies no more
     than ``max_size`` bytes besides what is needed; with ``everything`` all that is reclaimable."""
     disk = _Pruned(items)
-    for item in sorted(disk.free, key=lambda item: -item.idle):
-        if everything or item.idle > max_age:
-            disk.mark(item)
-    disk.remove_marked()
+    by_age = sorted(disk.free, key=lambda item: -item.idle)
+    old = [item for item in by_age if everything or item.idle > max_age]
+    disk.remove_all(old)
     by_use = sorted(disk.free, key=usefulness)
     while disk.left > max_size:
         # What frees nothing now may still do so later, when its sharers are gone: it waits for the second look.
         progress = [disk.remove(item) for item in by_use if disk.left > max_size and disk.frees(item)]
         if not any(progress) and not any(disk.remove(item) for item in by_use if disk.left > max_size):
             break
-    disk.remove_marked()  # what was too old, but lay under something that has gone since
+    disk.remove_all(old)  # what was too old, but lay under something that has gone since
     return Pruning(tuple(disk.gone), disk.left)
 
 
@@ -121,23 +120,16 @@ class _Pruned:
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._disk = Disk({item.key: item.parts for item in items})
-        self._marked: dict[str, Item] = {}
         self.gone: list[tuple[Item, int]] = []
         self.free = [item for item in items if not item.needed]
         kept = {part for item in items if item.needed for part in item.parts}
         loose = {part: size for item in self.free for part, size in item.parts.items() if part not in kept}
         self.left = sum(loose.values())
 
-    def mark(self, item: Item) -> None:
-        self._marked[item.key] = item
-
-    def remove_marked(self) -> None:
-        """Remove what is marked, what lies on top first; what something unmarked lies on stays."""
-        before = -1
-        while len(self._marked) != before:
-            before = len(self._marked)
-            for item in list(self._marked.values()):
-                self.remove(item)
+    def remove_all(self, items: Sequence[Item]) -> None:
+        """Remove these, what lies on top first; what something else lies on stays."""
+        while sum(self.remove(item) for item in items):
+            pass
 
     def frees(self, item: Item) -> int:
         """The bytes that its removal would free now."""
@@ -148,7 +140,6 @@ class _Pruned:
         if item.key not in self._disk or any(key in self._disk for key in item.above):
             return False
         freed = self._disk.remove(item.key)
-        self._marked.pop(item.key, None)
         self.left -= freed
         self.gone.append((item, freed))
         return True
