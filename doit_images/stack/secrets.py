@@ -42,37 +42,27 @@ def make_env(folder: Path, scratch: Path) -> bool:
 
     Never touches one that is there, not even one that appears meanwhile. Only its owner can read it, from the
     first byte on, and it is complete or not there at all. ``scratch`` is a folder of the same filesystem that git
-    ignores: what a killed run leaves there is found by nobody.
+    ignores, for the time that it takes.
     """
     example, env = folder / EXAMPLE, folder / ENV
-    _sweep(scratch)
     if env.exists() or not example.is_file():
         return False
     text = filled(files.text(example))
-    partial = scratch / f"env.{os.getpid()}.partial"
-    with leftovers.noted(partial):
+    with leftovers.folder("env-", scratch) as own:
+        made = own / ENV
         try:
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
+            made.touch(0o600)
+            with made.open("wb") as stream:
                 stream.write(text.encode(errors="surrogateescape"))
                 stream.flush()
                 os.fsync(stream.fileno())
             # A link, because a rename would replace what another process has just made.
-            os.link(partial, env)
+            os.link(made, env)
         except FileExistsError:
             return False
         except OSError as error:
             raise UserError(f"this file cannot be made: {error.strerror}", where=str(env)) from None
-        finally:
-            partial.unlink(missing_ok=True)
     return True
-
-
-def _sweep(scratch: Path) -> None:
-    """Remove what runs left that were killed here, whoever they were: it holds secrets."""
-    for left in scratch.glob("env.*.partial"):
-        if not leftovers.lives(left.name.split(".")[1]):
-            left.unlink(missing_ok=True)
 
 
 def filled(example: str) -> str:

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from doit_images.cli.doit_memory import Codec, Memory
 from doit_images.core.base import memory
 from doit_images.core.history.store import History, Newer
 from doit_images.core.inputs.tree import Index, Tree
-from doit_images.stack import secrets
 from tests.core.history.test_history import BUILD
 
 CASES = int(os.environ.get("FAULTS_CASES") or 40)
@@ -184,20 +182,3 @@ def test_what_doit_cannot_keep_is_told_and_no_more(tmp_path: Path, capsys: pytes
     assert here.get("a", "b") == {"c": 1}
     here.dump()
     assert "what runs remember cannot be written" in capsys.readouterr().err
-
-
-def test_what_a_killed_run_left_of_an_env_file_goes(tmp_path: Path) -> None:
-    """It holds secrets. That of a run that goes on is its own."""
-    (tmp_path / ".env.example").write_text("TOKEN=change-me\n")
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    left, others = (tmp_path / f"env.{number}.partial" for number in (ended.pid, os.getppid()))
-    for path in (left, others):
-        path.write_text("TOKEN=hush\n")
-    assert secrets.make_env(tmp_path, tmp_path)
-    assert not left.exists()
-    assert others.exists()
-    left.write_text("TOKEN=hush\n")
-    assert not secrets.make_env(tmp_path, tmp_path), "it is there"
-    assert not left.exists()
-    assert [path.name for path in tmp_path.glob("env.*")] == [others.name]
