@@ -153,7 +153,7 @@ def collect(compose: Compose, folder: Path) -> list[Path]:
         path = folder / f"{container.name.removeprefix(compose.project).lstrip('-_')}.log"
         state = f"{container.service}: {container.state} {container.health}, status {container.exit_code}, "
         state += f"restarted {container.restarts} times\n"
-        path.write_text(state + secrets.hidden(project.logs(container.id), compose.directory, compose.environ))
+        path.write_text(state + secrets.hider(compose.directory, compose.environ)(project.logs(container.id)))
         kept.append(path)
     return kept
 

@@ -214,4 +214,4 @@ def _explain(name: str, verdict: Verdict, outcome: Outcome, project: Containers,
 
 def tail(text: str, compose: Compose) -> list[str]:
     """What a container wrote, as indented lines without the values of secrets."""
-    return [f"    {line}" for line in secrets.hidden(text, compose.directory, compose.environ).splitlines()]
+    return [f"    {line}" for line in secrets.hider(compose.directory, compose.environ)(text).splitlines()]

@@ -91,13 +91,8 @@ def check(folder: Path, environ: Mapping[str, str]) -> None:
             raise UserError(f"{name} still has the value of the example", where=where, remedy=_remedy(name))
 
 
-def hidden(text: str, folder: Path, environ: Mapping[str, str]) -> str:
-    """The text with the value of every secret replaced by ``***``, for output of other programs."""
-    return hider(folder, environ)(text)
-
-
 def hider(folder: Path, environ: Mapping[str, str]) -> Callable[[str], str]:
-    """A function that replaces them in any text."""
+    """A function that replaces the value of every secret by ``***``, for output of other programs."""
     known = {line.name: line.value for line in read(folder / ENV)} | dict(environ)
     return masker(known, wanted(folder))
 

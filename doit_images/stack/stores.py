@@ -14,7 +14,6 @@ an archive is of, and fails, with a sentence, if that is too new.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,6 @@ from typing import IO, Any
 from doit_images.core.base import commands, files
 from doit_images.core.base.command_line import last_words
 from doit_images.core.base.errors import UserError
-from doit_images.core.base.masking import masked
 from doit_images.core.compose.stack import Compose
 from doit_images.stack import secrets
 
@@ -91,7 +89,7 @@ def refusal(compose: Compose, store: Store, version: str) -> str:
         return ""
     service, *command = store.accepts
     done = _run(compose, _alone(service, *command, version))
-    return hidden(last_words(done.stdout or done.stderr), compose) or "it is refused" if done.status else ""
+    return _last_words(done.stdout or done.stderr, compose) or "it is refused" if done.status else ""
 
 
 def _shell(store: Store, verb: str) -> list[str]:
@@ -115,11 +113,10 @@ def _run(
 
 def _checked(store: Store, verb: str, done: commands.Done, compose: Compose) -> commands.Done:
     if done.status:
-        why = hidden(last_words(done.stderr or done.stdout), compose)
+        why = _last_words(done.stderr or done.stdout, compose)
         raise UserError(f"{verb} of {store.service} failed: {why or f'status {done.status}'}")
     return done
 
 
-def hidden(text: str, compose: Compose) -> str:
-    """Output of a container, without secrets."""
-    return masked(secrets.hidden(text, compose.directory, compose.environ), os.environ)
+def _last_words(output: str, compose: Compose) -> str:
+    return secrets.hider(compose.directory, compose.environ)(last_words(output))

@@ -177,7 +177,7 @@ def test_env_files(root: Path, whole: bytes, example: bytes) -> None:
             with contextlib.suppress(UserError):
                 ask(root, {})
         secrets.wanted(root)
-        secrets.hidden("text", root, {})
+        secrets.hider(root, {})
         secrets.filled(example.decode(errors="surrogateescape"))
         with contextlib.suppress(UserError):
             project.compose_files({}, root)

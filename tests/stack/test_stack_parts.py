@@ -332,7 +332,7 @@ def test_what_others_wrote_is_shown_without_secrets(tmp_path: Path) -> None:
     (project(tmp_path) / ".env").write_text("STORE_PASSWORD=0123456789abcdef\nPORT=8005\nHF_TOKEN=abc\n")
     text = "x 0123456789abcdef y 8005 env-secret-value abc"
     environ = {"MODEL_API_KEY": "env-secret-value", "HOME": "8005"}
-    assert secrets.hidden(text, tmp_path, environ) == "x *** y 8005 *** abc"
+    assert secrets.hider(tmp_path, environ)(text) == "x *** y 8005 *** abc"
 
 
 def test_the_shipped_example_marks_what_the_services_need() -> None:

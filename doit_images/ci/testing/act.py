@@ -92,7 +92,7 @@ def _attempt(run: Run, planned: Planned, *, again: bool) -> Attempt:
         from doit_images.ci.testing.command import run_command
 
         attempt = run_command(run, planned, planned.inputs)
-    junit, why = (secrets.hidden(text, run.project.directory, run.environ) for text in (attempt.junit, attempt.why))
+    junit, why = map(secrets.hider(run.project.directory, run.environ), (attempt.junit, attempt.why))
     return attempt._replace(junit=junit, why=why)
 
 
