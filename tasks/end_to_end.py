@@ -31,7 +31,7 @@ from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, ephemeral_stack, images, secrets
 from doit_images.stack.containers import Containers
 from doit_images.stack.ephemeral_stack import EphemeralStack, variable
-from doit_images.stack.status import rows_of
+from doit_images.stack.events import rows_of
 from tasks import ROOT
 
 E2E = "tests/e2e"

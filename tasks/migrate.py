@@ -33,10 +33,9 @@ from doit_images.core.run import Run
 from doit_images.stack import backup, bringup, checkout, images, stores
 from doit_images.stack.checkout import compose_of, locked
 from doit_images.stack.containers import Container, Containers, Event
-from doit_images.stack.events import ServicesListed
+from doit_images.stack.events import ServicesListed, rows_of
 from doit_images.stack.health import Health, Moment, Outcome, judge
 from doit_images.stack.stack import check_env, make_env
-from doit_images.stack.status import rows_of
 from tasks import compared, journal
 from tasks.journal import Before, Journal, Phase, held_tag
 from tasks.standard import standard_of

@@ -28,8 +28,7 @@ from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, images, stores
 from doit_images.stack.checkout import compose_of, locked
 from doit_images.stack.containers import Containers
-from doit_images.stack.events import ServicesListed
-from doit_images.stack.status import rows_of
+from doit_images.stack.events import ServicesListed, rows_of
 from doit_images.stack.stores import Store
 
 MANIFEST = "manifest.json"

@@ -1,4 +1,4 @@
-"""What happens to a stack, as events (``base.events``)."""
+"""What happens to a stack, as events (``base.events``), and which services are there, as plain data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from doit_images.core.base.events import Events
-from doit_images.stack.health import Show, Verdict
+from doit_images.stack.containers import Container
+from doit_images.stack.health import Outcome, Show, Verdict
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class WaitEnded:
 
 @dataclass(frozen=True)
 class ServicesListed:
-    """What is there, as ``status.rows`` gives it, for people."""
+    """What is there, as ``rows`` gives it, for people."""
 
     rows: Sequence[Mapping[str, Any]]
 
@@ -46,3 +47,30 @@ def waiting(events: Events, live: bool = True) -> Iterator[Show]:
         yield lambda verdicts, seconds: events.emit(HealthChecked(verdicts, seconds))
     finally:
         events.emit(WaitEnded())
+
+
+def rows_of(outcome: Outcome) -> list[dict[str, Any]]:
+    """What came of waiting, as ``rows``."""
+    return rows(list(outcome.verdicts), outcome.containers)
+
+
+def rows(services: Sequence[str], containers: Sequence[Container]) -> list[dict[str, Any]]:
+    """What is there, as plain data: a row for each container, and one for each service that has none."""
+    listed = [_row(container) for container in containers]
+    missing = [name for name in services if name not in {container.service for container in containers}]
+    empty = {"container": "", "health": "", "restarts": 0, "addresses": {}, "image": "", "image_id": ""}
+    listed += [{"service": name, "state": "missing", **empty} for name in missing]
+    return sorted(listed, key=lambda row: (row["service"], row["container"]))
+
+
+def _row(container: Container) -> dict[str, Any]:
+    return {
+        "service": container.service,
+        "container": container.name,
+        "state": container.state,
+        "health": container.health,
+        "restarts": container.restarts,
+        "addresses": {str(port): address for port, address in container.ports.items()},
+        "image": container.image,
+        "image_id": container.image_id,
+    }

@@ -27,8 +27,7 @@ from doit_images.core.run import Run
 from doit_images.stack import checkout
 from doit_images.stack.checkout import Choice
 from doit_images.stack.containers import Belongings, Containers, composed
-from doit_images.stack.events import ServicesListed
-from doit_images.stack.status import rows
+from doit_images.stack.events import ServicesListed, rows
 
 _GONE = "`doit down --gone` removes it"
 

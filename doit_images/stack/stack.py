@@ -12,8 +12,7 @@ from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, images, secrets
 from doit_images.stack.checkout import locked
 from doit_images.stack.containers import Containers
-from doit_images.stack.events import ServicesListed
-from doit_images.stack.status import rows_of
+from doit_images.stack.events import ServicesListed, rows_of
 
 
 def make_env(run: Run) -> None:

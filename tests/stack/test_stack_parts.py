@@ -36,8 +36,8 @@ from doit_images.stack.bringup import Terms
 from doit_images.stack.containers import Container, Containers, container_of
 from doit_images.stack.dev import Reaction, edited, mounted, reaction, stats_of
 from doit_images.stack.ephemeral_stack import free_port
+from doit_images.stack.events import rows
 from doit_images.stack.health import RESTARTS, STEADY_SECONDS, Health, Limits, Moment, Outcome, Verdict, judge
-from doit_images.stack.status import rows
 from tests.conftest import ROOT
 
 COMPOSE = Compose((Path("/p/compose.yml"), Path("/q/test.yml")), "name", {"COMPOSE_FILE": "x", "A": "1"})
