@@ -135,7 +135,7 @@ def close(run: Run, journal: Journal) -> None:
         if snapshot.get(tag) and normalise(tag) not in used:
             run.engine.untag(tag)
     belonging = Containers(run.project.name).belongings().networks
-    joined = {name for container in composed() for name in container.resources}
+    joined = {name for stack in composed() for name in stack.resources}
     if idle := [name for name in belonging if name not in joined]:
         commands.run(["docker", "network", "rm", *idle], env=leading_to(run.engine.address))
     path_of(run).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from doit_images.core.base.shapes import fits
 from doit_images.core.compose.stack import Compose
 from doit_images.core.run import Run
 from doit_images.stack import compose_override
-from doit_images.stack.containers import Composed, Containers, composed
+from doit_images.stack.containers import Containers, composed
 from doit_images.stack.free_port import is_free
 from doit_images.stack.images import Kept
 from doit_images.stack.place import Place
@@ -62,9 +62,9 @@ class Other:
 
     name: str
     place: Place
-    ports: frozenset[int] = frozenset()
-    containers: frozenset[str] = frozenset()
-    resources: frozenset[str] = frozenset()
+    ports: Set[int] = frozenset()
+    containers: Set[str] = frozenset()
+    resources: Set[str] = frozenset()
 
     def is_beside(self, here: Place) -> bool:
         """Whether it is that of another checkout of the same project, which is there."""
@@ -76,9 +76,9 @@ def of(run: Run) -> Choice:
     return _chosen(run, _others(run))
 
 
-def compose_of(run: Run, choice: Choice | None = None) -> Compose:
+def compose_of(run: Run) -> Compose:
     """The stack of this checkout, as Compose is told about it."""
-    choice = choice or of(run)
+    choice = of(run)
     made = [path for path in _overrides(run) if path.is_file()] if choice.beside else []
     return Compose((*run.files, *made), choice.name, run.environ)
 
@@ -235,18 +235,9 @@ def _others(run: Run) -> list[Other]:
     """The stacks of all other folders: by their containers, and by what was chosen there."""
     here = Place.of(run.project.directory)
     address, name = run.engine.address, run.project.name
-    by_stack: dict[tuple[str, str], list[Composed]] = {}
-    for container in composed():
-        by_stack.setdefault((container.project, container.directory), []).append(container)
     found = [
-        Other(
-            project,
-            Place.of(Path(directory)),
-            frozenset().union(*(container.ports for container in containers)),
-            frozenset(container.name for container in containers),
-            frozenset().union(*(container.resources for container in containers)),
-        )
-        for (project, directory), containers in by_stack.items()
+        Other(stack.project, Place.of(Path(stack.directory)), stack.ports, stack.containers, stack.resources)
+        for stack in composed()
     ]
     claims = [choice for choice in known(address) if choice.directory != str(here.directory)]
     found += [Other(claim.name, claim.place) for claim in claims if claim.name != name or _holds(claim)]
@@ -263,9 +254,10 @@ def _holds(claim: Choice) -> bool:
 
 def _ports(choice: Choice, config: Mapping[str, Any]) -> dict[str, int]:
     """A number for each port of the files that nobody else has, on this engine, on this machine, or kept for later."""
-    containers = composed()
-    own = {port for each in containers if each.project == choice.name for port in each.ports}
-    taken = {port for each in containers if each.project != choice.name for port in each.ports}
+    own: set[int] = set()
+    taken: set[int] = set()
+    for stack in composed():
+        (own if stack.project == choice.name else taken).update(stack.ports)
     for other in known(choice.engine):
         if other.directory != choice.directory and other.place.there:
             taken.update(other.ports.values())

@@ -87,14 +87,14 @@ class Belongings:
 
 @dataclass(frozen=True)
 class Composed:
-    """A container that Compose made, of whatever project: from which folder, the ports of this machine that it has
-    now, and the names of the networks that it is in and of the volumes that it mounts."""
+    """What Compose made of a project from one folder: the ports of this machine that it has now, the names of its
+    containers, and those of the networks that they are in and of the volumes that they mount."""
 
     project: str
     directory: str
-    name: str
-    ports: frozenset[int]
-    resources: frozenset[str]
+    ports: set[int] = field(default_factory=set)
+    containers: set[str] = field(default_factory=set)
+    resources: set[str] = field(default_factory=set)
 
 
 class Containers:
@@ -185,20 +185,18 @@ class Containers:
 
 
 def composed() -> list[Composed]:
-    """Every container that Compose made, stopped ones included. ``UserError`` when the engine does not answer."""
+    """Whatever Compose made, stopped containers included. ``UserError`` when the engine does not answer."""
     with _answering():
         listed = _api().containers(all=True, filters={"label": [PROJECT, _DIRECTORY]})
-    return [
-        Composed(
-            container["Labels"][PROJECT],
-            container["Labels"][_DIRECTORY],
-            (container.get("Names") or [""])[0].lstrip("/"),
-            frozenset(port["PublicPort"] for port in container.get("Ports") or () if port.get("PublicPort")),
-            frozenset((container.get("NetworkSettings") or {}).get("Networks") or ())
-            | {mount["Name"] for mount in container.get("Mounts") or () if mount.get("Name")},
-        )
-        for container in listed
-    ]
+    found: dict[tuple[str, str], Composed] = {}
+    for container in listed:
+        key = container["Labels"][PROJECT], container["Labels"][_DIRECTORY]
+        stack = found.setdefault(key, Composed(*key))
+        stack.ports.update(port["PublicPort"] for port in container.get("Ports") or () if port.get("PublicPort"))
+        stack.containers.add((container.get("Names") or [""])[0].lstrip("/"))
+        stack.resources.update((container.get("NetworkSettings") or {}).get("Networks") or ())
+        stack.resources.update(mount["Name"] for mount in container.get("Mounts") or () if mount.get("Name"))
+    return list(found.values())
 
 
 def projects(pattern: str) -> list[str]:

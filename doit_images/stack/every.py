@@ -45,8 +45,8 @@ def stacks(run: Run) -> list[Choice]:
             checkout.forget(choice)
         else:
             found.setdefault(choice.name, choice)
-    for container in composed():  # of whoever typed `docker compose up`
-        choice = replace(own, name=container.project, directory=os.path.realpath(container.directory), files=())
+    for stack in composed():  # of whoever typed `docker compose up`
+        choice = replace(own, name=stack.project, directory=os.path.realpath(stack.directory), files=())
         if here.is_relative(choice.place) or (choice.name == own.project and here.is_twin(choice.place)):
             found.setdefault(choice.name, choice)
     return [found[name] for name in sorted(found)]
