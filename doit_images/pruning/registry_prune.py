@@ -158,15 +158,13 @@ def items(there: Mapping[str, Mapping[str, Held]], known: Needed, everything: bo
         by_digest: dict[str, list[str]] = defaultdict(list)
         for tag, one in named.items():
             by_digest[one.digest].append(tag)
-        for its in by_digest.values():
-            found.append(_item(path, named[its[0]], sorted(its), _why(path, its, known, named[its[0]], everything)))
+        for tags in map(sorted, by_digest.values()):
+            one = named[tags[0]]
+            name = f"{path}:{tags[0]}{f' and {len(tags) - 1} more tags' if len(tags) > 1 else ''}"
+            needed, idle = _why(path, tags, known, one, everything), max(0.0, time.time() - one.made)
+            key = f"{path}@{one.digest}"
+            found.append(Item(key, Kind.SHARED, name, one.parts, idle, needed=needed, refs=tuple(tags)))
     return found
-
-
-def _item(path: str, held: Held, tags: Sequence[str], needed: str) -> Item:
-    idle = max(0.0, time.time() - held.made)
-    name = f"{path}:{tags[0]}{f' and {len(tags) - 1} more tags' if len(tags) > 1 else ''}"
-    return Item(f"{path}@{held.digest}", Kind.SHARED, name, held.parts, idle, needed=needed, refs=tuple(tags))
 
 
 def _why(path: str, tags: Sequence[str], known: Needed, one: Held, everything: bool) -> str:

@@ -33,15 +33,12 @@ _MACHINES_OWN = ("/dev", "/proc", "/sys", "/run", "/var/run", "/tmp/.X11-unix") 
 def wanted_ports(config: Mapping[str, Any]) -> dict[str, int]:
     """Every port that is published under a number of the files' choice, by what tells it from the others, with how many
     ports in a row it is."""
-    ports = [(name, port) for name, service in _all(config, "services") for port in service.get("ports") or ()]
-    return {_key(name, port): count for name, port in ports if (count := _count(port))}
+    return {_key(name, port): len(numbers) for name, port in _ports(config) if (numbers := _numbers(port))}
 
 
 def published(config: Mapping[str, Any]) -> set[int]:
     """Every port of this machine that the files choose."""
-    ports = [port for _, service in _all(config, "services") for port in service.get("ports") or ()]
-    starts = [(int(str(port["published"]).partition("-")[0]), _count(port)) for port in ports if _count(port)]
-    return {start + step for start, count in starts for step in range(count)}
+    return {number for _, port in _ports(config) for number in _numbers(port)}
 
 
 def assigned(
@@ -202,7 +199,7 @@ def _service(
     name: str, service: Mapping[str, Any], ports: Mapping[str, int], change: _Change
 ) -> Iterator[tuple[str, str]]:
     published = service.get("ports") or ()
-    if any(map(_count, published)):
+    if any(map(_numbers, published)):
         yield "ports", f"!override {_yaml([_moved(name, port, ports) for port in published])}"
     own = service.get("container_name")
     if own:
@@ -263,19 +260,23 @@ def _written(service: Mapping[str, Any], root: Path) -> list[str]:
     return sorted(str(path) for path in sources if not own.intersection((path, *path.parents)))
 
 
+def _ports(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((name, port) for name, service in _all(config, "services") for port in service.get("ports") or ())
+
+
 def _key(service: str, port: Mapping[str, Any]) -> str:
     address = f"{port['host_ip']}:" if port.get("host_ip") else ""
     return f"{service} {address}{port['published']}:{port['target']}/{port.get('protocol') or 'tcp'}"
 
 
-def _count(port: Mapping[str, Any]) -> int:
-    """How many ports in a row this publishes under numbers of the files' choice."""
+def _numbers(port: Mapping[str, Any]) -> range:
+    """The ports that this publishes under numbers of the files' choice."""
     first, _, last = str(port.get("published") or "0").partition("-")
-    return int(last or first) - int(first) + 1 if int(first) else 0
+    return range(int(first), int(last or first) + 1) if int(first) else range(0)
 
 
 def _moved(service: str, port: Mapping[str, Any], ports: Mapping[str, int]) -> dict[str, Any]:
-    count = _count(port)
+    count = len(_numbers(port))
     if not count:
         return dict(port)
     first = ports[_key(service, port)]

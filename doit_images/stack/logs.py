@@ -57,9 +57,10 @@ class Follower:
     def __init__(self, compose: Compose) -> None:
         self._compose = compose
         self._color = sys.stdout.isatty()
-        self._lock = threading.Condition()
         self._since = time.time()
-        self._paused = self._ended = False
+        self._going = threading.Event()
+        self._going.set()
+        self._ended = False
         self._process: Process | None = None
 
     def __enter__(self) -> Follower:
@@ -77,23 +78,17 @@ class Follower:
         try:
             yield
         finally:
-            with self._lock:
-                self._paused = False
-                self._lock.notify()
+            self._going.set()
 
     def _stop(self) -> None:
-        with self._lock:
-            self._paused = True
-            process = self._process
-        if process is not None:
-            process.stop(1)
+        self._going.clear()
+        if self._process is not None:
+            self._process.stop(1)
 
     def _pass_on(self) -> None:
         while not self._ended and not commands.stopping():
-            with self._lock:
-                self._lock.wait_for(lambda: not self._paused, timeout=1)
-                if self._paused:
-                    continue
+            if not self._going.wait(timeout=1):
+                continue
             argv = logs_argv(self._compose, follow=True, since=f"{self._since:.3f}", color=self._color)
             with (
                 contextlib.suppress(commands.Stopped, UserError),
@@ -104,4 +99,4 @@ class Follower:
                     show_line(line, self._color)
             self._since = time.time()
             # It ends by itself when no container runs; the next may come.
-            time.sleep(0 if self._paused else 1)
+            time.sleep(1 if self._going.is_set() else 0)
