@@ -16,7 +16,7 @@ import random
 import re
 import secrets as randomness
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,35 +75,22 @@ def running(
         atexit.register(forget)
         stack.callback(atexit.unregister, forget)
         stack.callback(forget)
-        yield _start(own, terms, stack, (built, only))
+        yield _start(own, stack, lambda started: bringup.start(started, terms, only, built))
 
 
-def _start(
-    compose: Compose,
-    terms: Terms,
-    stack: contextlib.ExitStack,
-    wanted: tuple[Mapping[str, str] | None, Sequence[str]],
-) -> EphemeralStack:
-    built, only = wanted
-    services = compose.services()
-    for attempt in range(_TRIES):
-        ports = {
-            name: stack.enter_context(free_port())
-            for name, service in services.items()
-            if service.replicas and service.ports
-        }
-        published = {f"{variable(name)}_PORT": str(port) for name, port in ports.items()}
-        own = replace(compose, environ={**compose.environ, **published})
-        last = attempt + 1 == _TRIES
+def _start(compose: Compose, stack: contextlib.ExitStack, start: Callable[[Compose], Outcome]) -> EphemeralStack:
+    """Start it with free ports, which ``stack`` holds; with others where somebody took one of these meanwhile."""
+    reached = [name for name, service in compose.services().items() if service.replicas and service.ports]
+    for left in reversed(range(_TRIES)):
+        ports = {f"{variable(name)}_PORT": str(stack.enter_context(free_port())) for name in reached}
+        own = replace(compose, environ={**compose.environ, **ports})
         try:
-            outcome = bringup.start(own, terms, only, built)
+            outcome = start(own)
+            if not left or not any(_TAKEN.search(verdict.words) for verdict in outcome.failed.values()):
+                return EphemeralStack(own, outcome)
         except UserError as error:
-            if last or not _TAKEN.search(str(error)):
+            if not left or not _TAKEN.search(str(error)):
                 raise
-            continue
-        if not last and any(_TAKEN.search(verdict.words) for verdict in outcome.failed.values()):
-            continue
-        return EphemeralStack(own, outcome)
     raise AssertionError("the last attempt returns or raises")
 
 
