@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import gc
 import itertools
 import json
 import math
@@ -20,12 +21,14 @@ from typing import Any
 
 import hypothesis
 import pytest
+from hypothesis.internal.conjecture import junkdrawer
 
 from benchmarks.newer_engine import newer_engine
-from benchmarks.temporary_engine import TemporaryEngine
+from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
 from doit_images.core.base import lock, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.buildkit.progress import Progress
+from doit_images.core.engine.client import Engine
 from tasks.bases import base
 from tests import forked, interruption, owners
 
@@ -41,6 +44,10 @@ if "AUTH_URL" not in os.environ:
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("thorough")
+# A collection of garbage may begin in the depth of what is nested deeper than Python goes. There hypothesis' clock of
+# collections cannot be called, which pytest calls an error of the test; it is for deadlines, of which there are none.
+junkdrawer.gc_cumulative_time()
+gc.callbacks.clear()
 
 
 def examples(times: float) -> hypothesis.settings:
@@ -100,6 +107,10 @@ def measured() -> dict[str, float]:
     return dict(json.loads(SECONDS.read_text())) if SECONDS.exists() else {}
 
 
+# Files of tests that build a lot, and need none of the repository's own images: each of these gets `own_engine`.
+_BUILDING = ("ci/", "core/", "differential/", "faults/test_projects.py", "pruning/", "share/", "ui/")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before marks select: what asks for the engine is marked, what asks for the newer one only confirms what others
@@ -115,6 +126,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("all")
         if item.get_closest_marker("stack"):
             item.fixturenames.insert(0, "stack_images")
+        elif item.get_closest_marker("engine") and _file(item.nodeid).startswith(_BUILDING):
+            item.fixturenames.insert(0, "own_engine")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -174,8 +187,8 @@ class Lab:
 
     def doit(self, *args: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
         argv, env = self.argv(*args), self.env(**environ)
-        if cwd == ROOT and argv[0] == sys.executable:  # else another program starts it, with fewer rights
-            return forked.run(argv, env)
+        if argv[0] == sys.executable:  # else another program starts it, with fewer rights
+            return forked.run(argv, env, cwd)
         return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True)
 
     def start(self, *args: str, cwd: Path = ROOT, **environ: str) -> subprocess.Popen[str]:
@@ -339,6 +352,31 @@ def busybox(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
             assert done.returncode == 0, done.stderr
             mark.touch()
     return "tst-busybox:1"
+
+
+@pytest.fixture(scope="session")
+def _empty_engine(busybox: str) -> Iterator[Mapping[str, str]]:
+    """What leads to an engine of this worker's own, with the same store; nothing where the one to be tested is named,
+    or none can be started."""
+    with contextlib.ExitStack() as stack:
+        found: dict[str, str] = {}
+        if "DOCKER_HOST" not in os.environ:
+            with contextlib.suppress(UserError):
+                containerd = Engine().uses_containerd_store()
+                one = stack.enter_context(temporary_engine("tst-empty-", containerd_store=containerd))
+                one.load(busybox)
+                found = {name: one.environ[name] for name in ("DOCKER_HOST", "DOCKER_CONTEXT")}
+        yield found
+
+
+@pytest.fixture(scope="module")
+def own_engine(_empty_engine: Mapping[str, str]) -> Iterator[None]:
+    """For a file of tests that build much: the engine of all holds what everybody has ever built, and looks at all of
+    that again and again; of what these leave in their own nothing stays."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _empty_engine.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session", params=["classic", "containerd"])

@@ -33,17 +33,18 @@ _OF_THE_START = ("PYTHON", "LC_", "LANG", "TZ")
 _TIDIES = 60.0
 
 
-def run(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Like ``subprocess.run`` in this repository with ``capture_output`` and ``text``, for a command line that begins
-    with this Python and ``-m MODULE`` or ``-c CODE``."""
+def run(argv: Sequence[str], env: Mapping[str, str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Like ``subprocess.run`` with ``capture_output`` and ``text``, for a command line that begins with this Python and
+    ``-m MODULE`` or ``-c CODE``; in this repository, or in another folder with ``tasks`` of its own."""
     if _start(env) != _start(os.environ):
-        return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True)
+        return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True)
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(socket.socket(socket.AF_UNIX))
         connection.connect(_server())
         out, err = os.pipe(), os.pipe()
         ends = [stack.enter_context(os.fdopen(end)) for end in (out[0], err[0])]
-        request = json.dumps({"argv": list(argv), "env": dict(env), "group": os.getpgrp()}).encode()
+        asked = {"argv": list(argv), "env": dict(env), "cwd": str(cwd), "group": os.getpgrp()}
+        request = json.dumps(asked).encode()
         socket.send_fds(connection, [len(request).to_bytes(4, "big")], [out[1], err[1]])
         for end in (out[1], err[1]):
             os.close(end)
@@ -124,7 +125,17 @@ def _accept(listener: socket.socket, selector: selectors.BaseSelector) -> None:
     connection.close()
     os.environ.clear()
     os.environ.update(request["env"])
+    if request["cwd"] != str(ROOT):
+        _go(request["cwd"])
     _become(request["argv"][1:])
+
+
+def _go(folder: str) -> None:
+    """Stand in another folder, as one that was started there would: its own tasks are imported, not ours."""
+    os.chdir(folder)
+    sys.path[0] = folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tasks"]:
+        del sys.modules[name]
 
 
 def _become(words: list[str]) -> None:

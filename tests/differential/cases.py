@@ -7,7 +7,7 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-BASE = f"inp-base:{os.getpid()}"  # for RUN: whatever base the project itself builds on
+BASE = f"inp-base:{os.getpid()}"  # for RUN
 EXEC_AND_MORE = "exec form with something after it"  # newer ones take that for words, and find no such files
 ONBUILD_BASE = f"inp-onbuild:{os.getpid()}"  # tests that run side by side must not take it from each other
 

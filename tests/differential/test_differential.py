@@ -52,13 +52,13 @@ BROKEN = "broken"
 _UNDOING = ("delete", "rename", "to folder")  # what another mutation did to the same path, or below it
 
 
-@pytest.fixture(scope="session", autouse=True)
-def images(base_image):
+@pytest.fixture(scope="module", autouse=True)
+def images(busybox):
     """The base that has an ONBUILD instruction, and the base for RUN."""
     empty = b"\0" * 10240
     command = ["docker", "import", "--change=ONBUILD COPY d/x.txt /onbuild/", "--change=ENV PART=x", "-"]
     subprocess.run([*command, cases.ONBUILD_BASE], input=empty, check=True, capture_output=True)
-    subprocess.run(["docker", "tag", base_image, cases.BASE], check=True)
+    subprocess.run(["docker", "tag", busybox, cases.BASE], check=True)
     yield
     subprocess.run(["docker", "image", "rm", cases.ONBUILD_BASE, cases.BASE], check=False, capture_output=True)
 

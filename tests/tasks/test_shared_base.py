@@ -45,7 +45,7 @@ cp "$(command -v busybox)" "$folder/bin/busybox"
 ln "$folder/bin/busybox" "$folder/bin/sh"
 ln "$folder/bin/busybox" "$folder/bin/head"
 head -c 8 /dev/urandom > "$folder/version"
-sleep "${SLOWLY:-0}"
+until [ -e "${GATE:-/}" ]; do sleep 0.05; done
 tar -C "$folder" -cf "$tar" .
 rm -r "$folder"
 """
@@ -57,9 +57,9 @@ class Checkout(Machine):
     def __init__(self, folder: Path, prefix: str, **environ: str) -> None:
         super().__init__(folder, prefix, FILES, **environ)
         self.checkout = folder / "checkout"
-        for name in ("doit_images", "tasks"):
+        for name in ("tasks", "docker/base"):
             shutil.copytree(ROOT / name, self.checkout / name)
-        shutil.copytree(ROOT / "docker/base", self.checkout / "docker/base")
+        (self.checkout / "doit_images").symlink_to(ROOT / "doit_images")
         shutil.copy(ROOT / "dodo.py", self.checkout)
         program = folder / "bin/mmdebstrap"
         program.parent.mkdir()
@@ -217,12 +217,14 @@ def platform_of(machine: Machine, ref: str) -> str:
 @pytest.mark.engine
 def test_of_two_that_make_it_at_the_same_time_the_second_takes_the_firsts(pair: Pair) -> None:
     first, second = pair
-    running = second.start("base_image", cwd=second.checkout, SLOWLY="6")
+    gate = second.folder / "gate"
+    running = second.start("base_image", cwd=second.checkout, GATE=str(gate))
     assert running.stdout is not None
     for line in running.stdout:
         if "making" in line:
             break
     assert first.doit("base_image").returncode == 0
+    gate.touch()
     said = running.communicate()[0]
     assert running.returncode == 0, said
     assert "has another machine's, which is taken" in said

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 Message = dict[str, Any] | str
+_DECODER = json.JSONDecoder()
 
 KNOWN = frozenset({"vertexes", "statuses", "logs", "warnings"})
 """The keys of a ``SolveStatus``; an object with none of them says nothing that we know."""
 
 _LIMIT = 32 * 1024 * 1024  # an object longer than this is a stray brace in some text, a line is taken in parts
 _HELD = 1024 * 1024  # so much of an object is waited for before it is looked at line by line
+_NO_BLANK = re.compile(r"\S")
 _JSON_LINE = re.compile(r'\s*(["\[\]{}]|-?\d+[.,\d]*$|(true|false|null),?$)')
 
 
@@ -43,8 +45,9 @@ class RawJson:
     def feed(self, data: bytes) -> list[Message]:
         """The messages that ``data`` completes. Never raises."""
         if b"\n" not in data and self._waiting < _LIMIT:
-            # To look at a long line with each of its pieces would take the square of its length.
-            self._pieces.append(data)
+            self._pieces.append(
+                data
+            )  # to look at a long line with each of its pieces would take the square of its length
             self._waiting += len(data)
             return []
         data, at = b"".join((*self._pieces, data)), 0
@@ -77,39 +80,46 @@ class RawJson:
         return [*messages, *self._give_up()]
 
     def _line(self, line: str) -> Iterator[Message]:
-        if line.startswith("{"):
-            yield from self._give_up()
-            self._open, self._size = [line], len(line)
-            yield from self._taken()
-        elif not self._open:
-            yield line
-        elif line.startswith("}"):
-            self._open.append("}")
-            if not (yield from self._taken()):
+        """What a line says: an object, or what goes on with one or ends it, and whatever follows that."""
+        at = end = 0
+        while True:
+            if line.startswith("{", at):
                 yield from self._give_up()
-            if line[1:].strip():
-                yield from self._line(line[1:].lstrip())
-        elif line[:1] in (" ", "\t", ""):
-            self._open.append(line)
-            self._size += len(line)
-            if self._size > _LIMIT:
-                yield from self._give_up()
-        else:
-            yield line
+                value, end = _first(line, at)
+                if end == at:
+                    self._open, self._size = [line[at:]], len(line) - at
+                elif KNOWN.intersection(value):
+                    yield value
+            elif not self._open:
+                yield line[at:]
+            elif line.startswith("}", at):
+                self._open.append("}")
+                yield from self._close()
+                end = at + 1
+            elif line[at : at + 1] in (" ", "\t", ""):
+                yield from self._goes_on(line)
+            else:
+                yield line[at:]
+            more = _NO_BLANK.search(line, end)
+            if end == at or more is None:
+                return
+            at = end = more.start()
 
-    def _taken(self) -> Generator[Message, None, bool]:
-        """The object that is open, with what follows it in its line; whether it has ended."""
-        text = "\n".join(self._open)
+    def _goes_on(self, line: str) -> Iterator[Message]:
+        self._open.append(line)
+        self._size += len(line)
+        if self._size > _LIMIT:
+            yield from self._give_up()
+
+    def _close(self) -> Iterator[Message]:
         try:
-            value, end = json.JSONDecoder().raw_decode(text)
+            value = json.loads("\n".join(self._open))
         except (ValueError, RecursionError):
-            return False
+            yield from self._give_up()
+            return
         self._open = []
         if KNOWN.intersection(value):
             yield value
-        if text[end:].strip():
-            yield from self._line(text[end:].lstrip())
-        return True
 
     def _give_up(self) -> Iterator[Message]:
         lines, self._open = self._open, []
@@ -125,3 +135,11 @@ def _whole(text: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _first(line: str, at: int) -> tuple[dict[str, Any], int]:
+    """The object that begins at a place of a line, and where it ends; the same place, if it does not."""
+    try:
+        return _DECODER.raw_decode(line, at)
+    except (ValueError, RecursionError):
+        return {}, at

@@ -127,6 +127,12 @@ def test_compact_objects_on_one_line() -> None:
     assert outcome(parsed(compact)[0]) == outcome(parsed(spread)[0]) == outcome(parsed(COLD)[0])
 
 
+def test_thousands_of_objects_on_one_line() -> None:
+    vertex = json.dumps({"vertexes": [{"digest": "d", "name": "x"}]}).encode()
+    progress, _ = parsed(b"{} " * 5000 + vertex + b" more")
+    assert ([step.name for step in progress.steps], progress.tail, progress.lost) == (["x"], "more", 0)
+
+
 def test_warnings_and_transfers() -> None:
     short = b64encode(b"FromAsCasing: 'as' and 'FROM' do not match").decode()
     message = {
