@@ -107,8 +107,10 @@ def measured() -> dict[str, float]:
     return dict(json.loads(SECONDS.read_text())) if SECONDS.exists() else {}
 
 
-# Files of tests that build a lot, and need none of the repository's own images: each of these gets `own_engine`.
+# Files of tests that build a lot, and need none of the repository's own images: each of these gets `own_engine`, whose
+# containers do not reach each other.
 _BUILDING = ("ci/", "core/", "differential/", "faults/test_projects.py", "pruning/", "share/", "ui/")
+_BUILDING += ("stack/test_stack.py", "stack/test_stack_images.py")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -116,6 +118,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before marks select: what asks for the engine is marked, what asks for the newer one only confirms what others
     show, and what needs the images of the stack gets them."""
     seconds = measured()
+    of_the_stack = {_file(item.nodeid) for item in items if item.get_closest_marker("stack")}
     items.sort(key=lambda item: place(item.nodeid, seconds))
     for item in items:
         assert isinstance(item, pytest.Function)
@@ -126,7 +129,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("all")
         if item.get_closest_marker("stack"):
             item.fixturenames.insert(0, "stack_images")
-        elif item.get_closest_marker("engine") and _file(item.nodeid).startswith(_BUILDING):
+        file = _file(item.nodeid)
+        if item.get_closest_marker("engine") and file.startswith(_BUILDING) and file not in of_the_stack:
             item.fixturenames.insert(0, "own_engine")
 
 

@@ -406,8 +406,9 @@ def test_the_engines_refusal_is_passed_on(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
-def test_made_twice_from_the_same_packages_it_is_the_same_image(name: str, tmp_path: Path) -> None:
-    """The real thing: Debian's packages, twice, into the engine; and Python runs in it."""
+def test_made_twice_from_the_same_packages_it_is_the_same_image(base_image: str, name: str, tmp_path: Path) -> None:
+    """The real thing: Debian's packages, twice, into the engine; and Python runs in it. The project's own base is one
+    of the two, unless there are newer packages by now, or it comes from elsewhere."""
     if shutil.which("mmdebstrap") is None:
         pytest.skip("there is no mmdebstrap: apt-get install mmdebstrap")
     shutil.copytree(ROOT / "docker/base", tmp_path / "docker/base")
@@ -415,13 +416,18 @@ def test_made_twice_from_the_same_packages_it_is_the_same_image(name: str, tmp_p
     assert base.ensure(settings, tmp_path) == f"made {name} from Debian's packages (trixie, Python 3.13)"
     own = stand_in(name, host_platform())
     assert base.name_here(settings, tmp_path) == own
-    first = docker("image", "inspect", "--format", "{{.Id}}", own).stdout
+
+    def made(ref: str = own) -> str:
+        return docker("image", "inspect", "--format", "{{.Id}}", ref).stdout
+
+    first = made()
     assert docker("image", "inspect", name).returncode, "nobody who means the real one gets it"
-    docker("image", "rm", "--force", own)
-    (tmp_path / base.TAR).unlink()
-    base.ensure(settings, tmp_path)
-    assert docker("image", "inspect", "--format", "{{.Id}}", own).stdout == first
     done = docker(
         "run", "--rm", "--network", "none", own, "python3", "-c", "import sys, ssl; print(sys.version_info[:2])"
     )
     assert done.stdout.strip() == "(3, 13)"
+    if made(base_image) != first:
+        docker("image", "rm", "--force", own)
+        (tmp_path / base.TAR).unlink()
+        base.ensure(settings, tmp_path)
+        assert made() == first
