@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import gc
 import itertools
 import json
 import math
@@ -21,7 +20,6 @@ from typing import Any
 
 import hypothesis
 import pytest
-from hypothesis.internal.conjecture import junkdrawer
 
 from benchmarks.newer_engine import newer_engine
 from benchmarks.temporary_engine import TemporaryEngine, temporary_engine
@@ -44,10 +42,6 @@ if "AUTH_URL" not in os.environ:
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.load_profile("thorough")
-# A collection of garbage may begin in the depth of what is nested deeper than Python goes. There hypothesis' clock of
-# collections cannot be called, which pytest calls an error of the test; it is for deadlines, of which there are none.
-junkdrawer.gc_cumulative_time()
-gc.callbacks.clear()
 
 
 def examples(times: float) -> hypothesis.settings:
@@ -109,8 +103,8 @@ def measured() -> dict[str, float]:
 
 # Files of tests that build a lot, and need none of the repository's own images: each of these gets `own_engine`, whose
 # containers do not reach each other.
-_BUILDING = ("ci/", "core/", "differential/", "faults/test_projects.py", "pruning/", "share/", "ui/")
-_BUILDING += ("stack/test_stack.py", "stack/test_stack_images.py")
+_ALONE = ("faults/test_projects.py", "stack/test_stack.py", "stack/test_stack_images.py")
+_BUILDING = ("ci/", "core/", "differential/", "pruning/", "share/", "ui/", *_ALONE)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -92,6 +92,19 @@ def history(tmp_path: Path) -> History:
     return History(tmp_path / "app")
 
 
+class Branches(History):
+    """One whose first commit many tests go on from, each by itself: what is known of that one is asked once."""
+
+    def __init__(self, folder: Path, start: Mapping[str, str | None]) -> None:
+        super().__init__(folder)
+        self.commit(start)
+
+    def then(self, files: Mapping[str, str | None]) -> History:
+        git(self.folder, "switch", "-qfC", "topic", "main")
+        self.commit(files)
+        return self
+
+
 START = {
     "compose.yml": compose(base="base", web="web", job="job"),
     "base/Dockerfile": "FROM scratch\nCOPY f /f\n",
@@ -359,6 +372,11 @@ TESTED = {
 }
 
 
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> Branches:
+    return Branches(tmp_path_factory.mktemp("tested") / "app", TESTED)
+
+
 @needs_docker_command
 @pytest.mark.parametrize(
     ("files", "jobs"),
@@ -371,12 +389,11 @@ TESTED = {
     ],
 )
 def test_the_tests_of_a_commit_are_those_that_see_what_changed(
-    history: History, files: dict[str, str], jobs: list[tuple[str, list[str], str]]
+    tested: Branches, files: dict[str, str], jobs: list[tuple[str, list[str], str]]
 ) -> None:
     """One service changed: its own tests, and those of what depends on it; a job for tests alone where nothing is
     to be built. GitLab gets the same jobs."""
-    history.commit(TESTED)
-    history.commit(files)
+    history = tested.then(files)
     matrix = json.loads(doit(history, "plan", "--at", "HEAD", "--matrix"))["include"]
     assert sorted((job["image"], job["builds"], job["tests"]) for job in matrix) == jobs
     pipeline = json.loads(doit(history, "plan", "--at", "HEAD", "--gitlab"))
@@ -422,6 +439,11 @@ SURROUNDED = {
 }
 
 
+@pytest.fixture(scope="module")
+def surrounded(tmp_path_factory: pytest.TempPathFactory) -> Branches:
+    return Branches(tmp_path_factory.mktemp("surrounded") / "app", SURROUNDED)
+
+
 @needs_docker_command
 @pytest.mark.parametrize(
     ("files", "why"),
@@ -441,13 +463,11 @@ SURROUNDED = {
     ],
 )
 def test_what_surrounds_a_test_of_a_commit_counts_for_it(
-    history: History, files: dict[str, str | None], why: str | None
+    surrounded: Branches, files: dict[str, str | None], why: str | None
 ) -> None:
     """What is mounted into its services and into those that they need, what Compose says of these, and their images;
     nothing of any other service, and no ignore file hides what is mounted."""
-    history.commit(SURROUNDED)
-    history.commit(files)
-    (live,) = json.loads(doit(history, "plan", "--at", "HEAD", "--json"))["tests"]
+    (live,) = json.loads(doit(surrounded.then(files), "plan", "--at", "HEAD", "--json"))["tests"]
     first, *more = (why or "").split("; …")
     assert live["stale"] == (why is not None)
     assert live["reasons"][:1] == [first] * live["stale"]

@@ -78,15 +78,21 @@ def empty(first: tuple[Path, object], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def quick(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def python(empty: Path, tmp_path: Path) -> Path:
     """`python3 -m venv --clear` links what it once made, for to make it takes more than all else that doitw does."""
-    python = tmp_path / "quick/python3"
-    python.parent.mkdir()
-    python.write_text(
-        f'#!/bin/sh\n[ "$1 $2 $3" = "-m venv --clear" ] || exec {shutil.which("python3")} "$@"\n'
-        f'rm -rf "$4" && mkdir -p "$4" && cp -al {empty}/. "$4"\n'
+    place = tmp_path / "quick/python3"
+    place.parent.mkdir()
+    real = Path(sys.executable).resolve()
+    place.write_text(
+        f'#!/bin/sh\n[ "$1 $2 $3" = "-m venv --clear" ] || exec {real} "$@"\n'
+        f'rm -rf "$4" && mkdir -p "$4" && cp -a -l {empty}/. "$4"\n'
     )
-    python.chmod(0o755)
+    place.chmod(0o755)
+    return place
+
+
+@pytest.fixture
+def quick(python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{python.parent}:{os.environ['PATH']}")
 
 
@@ -179,7 +185,7 @@ def test_who_presses_tab_gets_nothing_installed(repo: Path) -> None:
 
 
 @pytest.fixture
-def mac(tmp_path: Path) -> dict[str, str]:
+def mac(python: Path, tmp_path: Path) -> dict[str, str]:
     """An environment with what doitw finds on macOS: no flock, setsid or apt-get, and no options that GNU added."""
     busybox = shutil.which("busybox")
     if busybox is None:
@@ -188,7 +194,7 @@ def mac(tmp_path: Path) -> dict[str, str]:
     folder.mkdir()
     for name in ("cat", "cmp", "cp", "env", "grep", "id", "ln", "mkdir", "mv", "rm", "sh", "sleep"):
         (folder / name).symlink_to(busybox)
-    (folder / "python3").symlink_to(Path(sys.executable).resolve())
+    (folder / "python3").symlink_to(python)
     assert subprocess.run([folder / "env", "--block-signal=INT", "true"], capture_output=True).returncode != 0
     return {"PATH": str(folder), "HOME": str(tmp_path)}
 
