@@ -88,7 +88,7 @@ def _end_workers(config: pytest.Config) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(node.gateway._rinfo().pid, signal.SIGINT)
     for node in nodes:
-        with contextlib.suppress(node.channel.RemoteError):
+        with contextlib.suppress(node.channel.RemoteError, EOFError):  # or its process ended
             node.channel.waitclose()
 
 

@@ -33,7 +33,8 @@ class Suite:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        argv = [sys.executable, "-c", RUN, "--dist=load", f"-n{len(TESTS)}", "-p", "no:cacheprovider", "tests/held.py"]
+        workers = f"-n{len(TESTS) + 1}"  # one has nothing to do, as at the end of each run
+        argv = [sys.executable, "-c", RUN, "--dist=load", workers, "-p", "no:cacheprovider", "tests/held.py"]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         self.process = subprocess.Popen(
             argv,
