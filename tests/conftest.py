@@ -104,6 +104,7 @@ def measured() -> dict[str, float]:
 # Files of tests that build a lot, and need none of the repository's own images: each of these gets `own_engine`, whose
 # containers do not reach each other.
 _ALONE = ("faults/test_projects.py", "stack/test_stack.py", "stack/test_stack_images.py")
+_TALKING = "ci/test_test_image.py"  # its containers do
 _BUILDING = ("ci/", "core/", "differential/", "pruning/", "share/", "ui/", *_ALONE)
 
 
@@ -112,7 +113,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before marks select: what asks for the engine is marked, what asks for the newer one only confirms what others
     show, and what needs the images of the stack gets them."""
     seconds = measured()
-    of_the_stack = {_file(item.nodeid) for item in items if item.get_closest_marker("stack")}
+    of_the_stack = {_file(item.nodeid) for item in items if item.get_closest_marker("stack")} | {_TALKING}
     items.sort(key=lambda item: place(item.nodeid, seconds))
     for item in items:
         assert isinstance(item, pytest.Function)
