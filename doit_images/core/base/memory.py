@@ -144,18 +144,12 @@ def _end(body: bytes) -> bytes:
 def _read(data: bytes) -> tuple[dict[str, Any] | None, bool]:
     """What this says that ``remember`` wrote, if that can be used, and whether it is undamaged: what an older version
     wrote, without a checksum, is, and cannot be used."""
-    content = _parsed(data)
-    if content is None:
+    content = None
+    with contextlib.suppress(ValueError, RecursionError):
+        content = json.loads(data)
+    if not isinstance(content, dict):
         return None, False
     if data[-_LENGTH:] == _end(data[:-_LENGTH]):
         del content[_NAME]
         return content, True
     return None, _NAME not in content
-
-
-def _parsed(data: bytes) -> dict[str, Any] | None:
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
