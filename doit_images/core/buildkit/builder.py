@@ -127,21 +127,20 @@ def init(settings: Settings, folder: Path, environ: Mapping[str, str]) -> str:
     when a setting or ``buildkitd.toml`` is wrong, and when the builder does not come up."""
     made, before = recipe(settings), state(folder)
     known, ours = before.get("digest"), bool(before.get("ours"))
-    there = inspect(made.name, environ)
-    same_driver = there is not None and there.get("Driver") == made.driver
-    if known is None and same_driver:
+    there = driver_of(made.name, environ)
+    if known is None and there == made.driver:
         # Made by hand or by another checkout; what it was made from is not known.
         done, ours = f"adopted the builder {made.name!r} ({made.driver}) that was there", False
-    elif there is not None and known == made.digest:
+    elif there and known == made.digest:
         done = f"the builder {made.name!r} ({made.driver}) is as declared"
     else:
-        if there is not None:
+        if there:
             # The cache is the driver's volume, which costs more to make again than the container around it.
-            keep = ["--keep-state"] if same_driver and made.driver == BuilderDriver.DOCKER_CONTAINER else []
+            keep = ["--keep-state"] if there == made.driver == BuilderDriver.DOCKER_CONTAINER else []
             _run(["docker", "buildx", "rm", *keep, made.name], environ)
         for command in create_argv(made):
             _run(command, environ)
-        how = "made" if there is None else "made again, because its settings changed,"
+        how = "made again, because its settings changed," if there else "made"
         nodes = f"{len(made.nodes)} node{'s' * (len(made.nodes) > 1)}"
         done, ours = f"{how} the builder {made.name!r} ({made.driver}, {nodes})", True
     content = {"name": made.name, "digest": made.digest, "platforms": _boot(made, environ), "ours": ours}
@@ -155,17 +154,11 @@ def ready(settings: Settings, folder: Path, environ: Mapping[str, str]) -> None:
         init(settings, folder, environ)
 
 
-def inspect(name: str, environ: Mapping[str, str]) -> dict[str, str] | None:
-    """What buildx says of a builder without booting it, by its own headings; None if there is no such builder."""
+def driver_of(name: str, environ: Mapping[str, str]) -> str:
+    """The driver of a builder, which is not booted for it; "" if there is no such builder."""
     done = commands.run(["docker", "buildx", "inspect", name], env=environ)
-    if done.status:
-        return None
-    fields: dict[str, str] = {}
-    for line in done.stdout.splitlines():
-        key, colon, value = line.partition(":")
-        if colon and not line.startswith(" "):
-            fields.setdefault(key.strip(), value.strip())
-    return fields
+    lines = (line.partition(":") for line in done.stdout.splitlines())
+    return "" if done.status else next((value.strip() for key, _, value in lines if key == "Driver"), "")
 
 
 def platforms(settings: Settings, folder: Path, engine: str) -> tuple[str, ...]:
