@@ -19,7 +19,7 @@ from doit_images.core.base.command_line import last_words
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import Events
 from doit_images.core.base.process import Process
-from doit_images.core.compose.stack import Compose, Service, create_argv, start_argv
+from doit_images.core.compose.stack import Compose, Service, create_argv
 from doit_images.core.engine.client import Engine
 from doit_images.core.run import Run
 from doit_images.stack import images, secrets
@@ -152,7 +152,7 @@ class _Work(threading.Thread):
         """Create, look, start."""
         try:
             if self._create() and not self._ended:
-                self._run(start_argv(self._compose, self._only))
+                self._run(self._compose.argv("--progress", "plain", "start", *self._only))
         except commands.Stopped:
             pass
         except UserError as error:

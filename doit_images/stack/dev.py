@@ -27,7 +27,7 @@ from doit_images.core.base import commands
 from doit_images.core.base.again import doit
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.files import write_json
-from doit_images.core.compose.stack import Command, Compose, Service, Sync, restart_argv
+from doit_images.core.compose.stack import Command, Compose, Service, Sync
 from doit_images.core.run import Run
 from doit_images.stack import bringup, checkout, health, watch
 from doit_images.stack.checkout import locked
@@ -288,9 +288,9 @@ def _run(run: Run, compose: Compose, name: str, command: Command) -> None:
 
 def _restart(run: Run, compose: Compose, services: Sequence[str]) -> None:
     with locked(run, compose.project), waiting(run.events, live=False) as show:
-        commands.run(restart_argv(compose, services), cwd=compose.directory, env=compose.env).checked(
-            "docker compose restart"
-        )
+        # Not what depends on them.
+        done = compose.run("--progress", "plain", "restart", "--no-deps", *services)
+        done.checked("docker compose restart")
         project, limits = Containers(compose.project), bringup.terms(run, "restart").limits
         outcome = health.wait(project, dict.fromkeys(services, 1), limits, working=lambda: False, show=show)
     if not outcome.healthy:

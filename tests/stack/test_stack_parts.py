@@ -26,9 +26,7 @@ from doit_images.core.compose.stack import (
     create_argv,
     down_argv,
     logs_argv,
-    restart_argv,
     services_of,
-    start_argv,
 )
 from doit_images.core.run import Run
 from doit_images.stack import bringup, ephemeral_stack, secrets, watch
@@ -51,7 +49,6 @@ BEFORE += ["--project-directory", "/p", "--project-name", "name"]
 def test_the_command_lines() -> None:
     assert create_argv(COMPOSE) == [*BEFORE, "--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull"]
     assert create_argv(COMPOSE, ["web"])[-2:] == ["--quiet-pull", "web"]
-    assert start_argv(COMPOSE, ["web"]) == [*BEFORE, "--progress", "plain", "start", "web"]
     down = ["docker", "compose", "--progress", "plain", "--project-name", "name", "down", "--remove-orphans"]
     assert down_argv("name", volumes=False) == down
     assert down_argv("name", volumes=True) == [*down, "--volumes"]
@@ -61,19 +58,14 @@ def test_the_command_lines() -> None:
         *logs, "5", "--follow", "--since", "1m", "web",
     ]  # fmt: skip
     assert logs_argv(COMPOSE, color=True)[len(BEFORE) : len(BEFORE) + 2] == ["--ansi", "always"]
-    assert restart_argv(COMPOSE, ["web"]) == [*BEFORE, "--progress", "plain", "restart", "--no-deps", "web"]
+    assert COMPOSE.argv("restart", "web") == [*BEFORE, "restart", "web"]
     assert COMPOSE.env == {"A": "1"}
     assert COMPOSE.directory == Path("/p")
 
 
 def test_no_secret_is_on_a_command_line() -> None:
     compose = Compose((Path("/p/compose.yml"),), "name", {"STORE_PASSWORD": "seemingly-secret"})
-    for argv in (
-        create_argv(compose),
-        start_argv(compose),
-        logs_argv(compose),
-        restart_argv(compose, ["a"]),
-    ):
+    for argv in (create_argv(compose), logs_argv(compose)):
         assert not any("seemingly-secret" in word for word in argv)
 
 

@@ -137,11 +137,6 @@ def create_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
     return compose.argv("--progress", "plain", "up", "--no-start", "--no-build", "--quiet-pull", *services)
 
 
-def start_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
-    """Start what is there and does not run, in the order and on the conditions of ``depends_on``."""
-    return compose.argv("--progress", "plain", "start", *services)
-
-
 def down_argv(project: str, *, volumes: bool) -> list[str]:
     """Remove what carries the project's label: containers and networks, with ``volumes`` its data too. Without the
     files, whose volumes Compose would remove by their names, whoever's they are."""
@@ -163,11 +158,6 @@ def logs_argv(
     words += ["--follow"] if follow else []
     words += ["--since", since] if since else []
     return compose.argv(*words, *services)
-
-
-def restart_argv(compose: Compose, services: Sequence[str]) -> list[str]:
-    """Restart the containers of these services, and of no service that depends on them."""
-    return compose.argv("--progress", "plain", "restart", "--no-deps", *services)
 
 
 def services_of(config: Mapping[str, Any]) -> dict[str, Service]:
