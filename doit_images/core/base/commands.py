@@ -198,7 +198,8 @@ class Commands:
                 self._guard.forget(mark)
                 if not isinstance(error, FileNotFoundError) or (cwd and not cwd.is_dir()):
                     raise
-                raise NotInstalled(f"the {argv[0]} command is not installed", remedy=_remedy(argv[0])) from None
+                remedy = "./doitw installs it, or see doit doctor" if argv[0] == "docker" else ""
+                raise NotInstalled(f"the {argv[0]} command is not installed", remedy=remedy) from None
             process.grouped, process.mark, process.tidies = not terminal, mark, options.get("tidies", False)
             if not cleanup:
                 self._running.add(process)
@@ -320,10 +321,6 @@ def _shell(argv: list[str]) -> IO[bytes]:
         raise AssertionError("it was asked for")
     process.returncode = 0  # it ends after us: nobody waits for it
     return process.stdin
-
-
-def _remedy(program: str | Path) -> str:
-    return "./doitw installs it, or see doit doctor" if program == "docker" else ""
 
 
 def _is_docker(process: Process) -> bool:

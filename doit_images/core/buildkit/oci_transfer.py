@@ -137,7 +137,6 @@ def context_of(engine: Engine, results: Path, name: str, local_image: LocalImage
     ``UserError`` when the engine cannot give it.
     """
     folder = folder_of(results, name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # Images that are built side by side on one base save it once.
     with lock.exclusive(folder.with_name(f".{folder.name}.lock")):
         layout = read(folder, local_image.id, platform)

@@ -105,9 +105,8 @@ def load(files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
         if not file.is_file():
             raise UserError("there is no such Compose file", where=str(file), remedy="see COMPOSE_FILE")
     kept = project_folder(files, environ) / "project.json"
-    with contextlib.suppress(
-        KeyError, TypeError, AttributeError, ValueError
-    ):  # of what another version wrote: Compose is then asked
+    # Of what another version wrote: Compose is then asked.
+    with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError):
         known = memory.recall(kept) or {}
         sources = [Path(path) for path in known["sources"]]
         if known["format"] == _FORMAT and known["key"] == compose_answer.key(sources, files, environ):
