@@ -47,7 +47,7 @@ class Board:
         """``stream`` is where people read lines (default: standard error, drawn on where that is a terminal).
         ``workers`` says how many images can be worked on at once; ``names`` what tasks are called here; ``quiet``
         whether only what fails is said."""
-        self.workers, self._names, self._quiet = workers, names, quiet
+        self._workers, self._names, self._quiet = workers, names, quiet
         self._lock = threading.RLock()
         self._stream = stream
         self._live: bool | None = False if quiet or stream else None
@@ -58,7 +58,7 @@ class Board:
         """Whether BuildKit's own output is shown, line by line (``-v 2``)."""
         self.shows_commands = False
         """Whether each command is shown (``-v 2``)."""
-        self.opened = time.monotonic()
+        self._opened = time.monotonic()
 
     def heard(self, event: object) -> None:
         """An event of the run (``base.events``, ``building.events``)."""
@@ -201,7 +201,7 @@ class Board:
         if self._live:
             from doit_images.ui.live import Picture, on_terminal
 
-            self._view = on_terminal(Picture(self))
+            self._view = on_terminal(Picture(self.rows, self._workers, self._opened))
             self._view.start()
         return self._view is not None
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.control import Control
@@ -25,9 +25,6 @@ from doit_images.core.building.state import State
 from doit_images.core.planning.action import Action
 from doit_images.core.planning.forecast import wall_seconds
 from doit_images.ui.rows import BAD, GOOD, IDLE, Row
-
-if TYPE_CHECKING:
-    from doit_images.ui.board import Board
 
 HERTZ = 5
 """How often a second it is drawn."""
@@ -88,32 +85,35 @@ def print_above(live: Live, text: str) -> None:
 
 @dataclass(frozen=True)
 class Picture:
-    """What rich draws: the board as it is at the moment of drawing."""
+    """What rich draws: the rows of a board, by image, as they are at the moment of drawing. It also needs to know how
+    many images can be worked on at once, and when the board was opened."""
 
-    board: Board
+    rows: Mapping[str, Row]
+    workers: Callable[[], int]
+    opened: float
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Rich asks what to draw."""
         now = time.monotonic()
         width, height = options.max_width, options.size.height
-        yield Group(*lines(self.board, now, width, height, unicode=_unicode(console)))
+        yield Group(*lines(self, now, width, height, unicode=_unicode(console)))
 
 
-def lines(board: Board, now: float, width: int, height: int, *, unicode: bool = True) -> list[Text]:
-    """The board as lines that fit into ``width`` and ``height``."""
-    rows = list(board.rows.values())
-    running = [row for row in rows if row.state == State.RUNNING]
-    waiting = [row for row in rows if row.state == State.UNKNOWN and _will_run(row, board)]
+def lines(picture: Picture, now: float, width: int, height: int, *, unicode: bool = True) -> list[Text]:
+    """The picture as lines that fit into ``width`` and ``height``."""
+    rows = dict(picture.rows)
+    running = [row for row in rows.values() if row.state == State.RUNNING]
+    waiting = [row for row in rows.values() if row.state == State.UNKNOWN and _will_run(row, rows)]
     names = min(24, max((len(row.image) for row in [*running, *waiting]), default=0))
     spinner = _SPINNER if unicode else _SPINNER_ASCII
     mark = spinner[int(now * HERTZ) % len(spinner)]
     drawn = [_running(row, now, names, width, mark) for row in running]
-    drawn += [_waiting(row, board, names, width, "·" if unicode else ".") for row in waiting]
+    drawn += [_waiting(row, rows, names, width, "·" if unicode else ".") for row in waiting]
     room = max(1, height - 4)
     if len(drawn) > room:
         more = len(drawn) - room + 1
         drawn = [*drawn[: room - 1], Text(f"  … and {more} more", style="dim")]
-    return [*drawn, _whole(board, rows, now, width, unicode)]
+    return [*drawn, _whole(picture, now, width, unicode)]
 
 
 def _running(row: Row, now: float, names: int, width: int, mark: str) -> Text:
@@ -127,35 +127,37 @@ def _running(row: Row, now: float, names: int, width: int, mark: str) -> Text:
     return line
 
 
-def _waiting(row: Row, board: Board, names: int, width: int, mark: str) -> Text:
-    unfinished = [name for name in row.parents if name in board.rows and not board.rows[name].over]
+def _waiting(row: Row, rows: Mapping[str, Row], names: int, width: int, mark: str) -> Text:
+    unfinished = [name for name in row.parents if name in rows and not rows[name].over]
     what = f"waits for {', '.join(unfinished)}" if unfinished else row.doing or "waits for its turn"
     line = f"{mark} {cut(row.image, names):{names}}  {what}"
     return Text(cut(line, width), style="dim")
 
 
-def _will_run(row: Row, board: Board) -> bool:
+def _will_run(row: Row, rows: Mapping[str, Row]) -> bool:
     """Whether an image that doit has not asked about yet will be worked on: as planned, else as its parents are."""
     if row.action:
         return row.action not in (Action.FRESH, Action.BROKEN)
-    parents = [board.rows[name] for name in row.parents if name in board.rows]
+    parents = [rows[name] for name in row.parents if name in rows]
     return any(
-        parent.state not in IDLE and (parent.state != State.UNKNOWN or _will_run(parent, board)) for parent in parents
+        parent.state not in IDLE and (parent.state != State.UNKNOWN or _will_run(parent, rows)) for parent in parents
     )
 
 
-def _whole(board: Board, rows: list[Row], now: float, width: int, unicode: bool) -> Text:
-    concerned = [row for row in rows if row.state not in IDLE and (row.over or row.began or _will_run(row, board))]
+def _whole(picture: Picture, now: float, width: int, unicode: bool) -> Text:
+    rows = dict(picture.rows)
+    touched = [row for row in rows.values() if row.state not in IDLE]
+    concerned = [row for row in touched if row.over or row.began or _will_run(row, rows)]
     done = sum(row.over for row in concerned)
     share = overall(concerned, now)
     cells = max(10, min(30, width - 50))
     full = round(share * cells)
-    left = remaining(board, concerned, now)
+    left = remaining(concerned, picture.workers(), now)
     line = Text("  ")
     line.append(("━" if unicode else "#") * full, style="green")
     line.append(("─" if unicode else "-") * (cells - full), style="dim")
     line.append(f" {share:4.0%}  ")
-    line.append(f"{done} of {len(concerned)} images, {seconds_text(now - board.opened)}", style="dim")
+    line.append(f"{done} of {len(concerned)} images, {seconds_text(now - picture.opened)}", style="dim")
     if left is not None:
         line.append(f", about {seconds_text(left)} left", style="dim")
     line.truncate(width)
@@ -181,14 +183,14 @@ def _share(row: Row, now: float) -> float:
     return min(0.98, by_time)
 
 
-def remaining(board: Board, rows: list[Row], now: float) -> float | None:
+def remaining(rows: list[Row], workers: int, now: float) -> float | None:
     """Seconds until all is done, or ``None`` when history does not know every image that is left."""
     left = {row.image: row for row in rows if not row.over}
     if any(row.expected is None for row in left.values()):
         return None
     parents = {image: [name for name in row.parents if name in left] for image, row in left.items()}
     seconds = {image: max(0.0, (row.expected or 0.0) - row.elapsed(now)) for image, row in left.items()}
-    return wall_seconds(parents, seconds, board.workers())
+    return wall_seconds(parents, seconds, workers)
 
 
 def _marked(text: str, console: Console) -> Text:

@@ -26,7 +26,7 @@ from doit_images.core.building.state import State
 from doit_images.core.buildkit.progress import Progress
 from doit_images.core.planning.action import Action
 from doit_images.ui.board import Board
-from doit_images.ui.live import lines, overall, remaining
+from doit_images.ui.live import Picture, lines, overall, remaining
 from doit_images.ui.rows import BAD, GOOD, Row
 from tests.conftest import ROOT
 from tests.waiting import lasting, until
@@ -337,7 +337,7 @@ def test_a_high_board_is_cut_to_the_terminal() -> None:
     board = Board(io.StringIO())
     board.expect({f"image{n}": [] for n in range(50)})
     board.plan({f"image{n}": (Action.BUILD, 1.0) for n in range(50)})
-    drawn = [line.plain for line in lines(board, time.monotonic(), 80, 12)]
+    drawn = [line.plain for line in lines(Picture(board.rows, lambda: 1, 0.0), time.monotonic(), 80, 12)]
     assert len(drawn) == 9
     assert drawn[-2].strip() == "… and 43 more"
 
@@ -349,16 +349,16 @@ def test_a_high_board_is_cut_to_the_terminal() -> None:
     st.booleans(),
 )
 def test_no_line_is_wider_than_the_terminal(images: dict[str, str], width: int, height: int, unicode: bool) -> None:
-    board = Board(io.StringIO())
+    rows = {}
     for number, (image, doing) in enumerate(images.items()):
-        board.rows[image] = Row(
+        rows[image] = Row(
             image,
             state=State.RUNNING if number % 2 else State.UNKNOWN,
             action=Action.BUILD,
             doing=doing.replace("\n", " "),
             began=time.monotonic(),
         )
-    for line in lines(board, time.monotonic(), width, height, unicode=unicode):
+    for line in lines(Picture(rows, lambda: 1, 0.0), time.monotonic(), width, height, unicode=unicode):
         assert len(line.plain) <= max(width, 40)
 
 
@@ -367,16 +367,15 @@ def test_the_whole_is_forecast_from_history() -> None:
     board.expect({"base": [], "auth": ["base"], "memory": ["base"]})
     board.plan({"base": (Action.BUILD, 10.0), "auth": (Action.BUILD, 4.0), "memory": (Action.BUILD, 6.0)})
     rows = list(board.rows.values())
-    assert remaining(board, rows, 0.0) == 20.0
-    board.workers = lambda: 2
-    assert remaining(board, rows, 0.0) == 16.0
+    assert remaining(rows, 1, 0.0) == 20.0
+    assert remaining(rows, 2, 0.0) == 16.0
     assert overall(rows, 0.0) == 0.0
     board.started("base", Action.BUILD)
     assert overall(rows, board.rows["base"].began + 5) == pytest.approx(0.25)
     board.ended("base", State.BUILT)
     assert overall(rows, time.monotonic()) == pytest.approx(0.5)
     board.plan({"auth": (Action.BUILD, None)})
-    assert remaining(board, rows, 0.0) is None
+    assert remaining(rows, 1, 0.0) is None
 
 
 def test_every_end_is_an_end() -> None:
