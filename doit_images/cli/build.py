@@ -75,8 +75,9 @@ def task_build() -> Iterator[Task]:
         yield {**says, "name": "nothing", "doc": "say that there is nothing to build"}
     run = current()
     folder = run.folder
-    order = _longest_path_first(declared, run)
-    for name in order:
+    path = forecast.urgency(declared, run.expected.builds)
+    # doit looks at them in this order: what the longest chain of builds hangs on comes first.
+    for name in sorted(declared, key=lambda name: -path[name]):
         inputs = declared[name]
         yield {
             "name": name,
@@ -117,18 +118,9 @@ def make_image(name: str, no_cache: bool = False) -> Any:
     return make(current(), name, no_cache)
 
 
-def _longest_path_first(declared: Mapping[str, ImageInputs], run: Run) -> list[str]:
-    """The order in which doit should look at images: what the longest chain of builds hangs on comes first."""
-    path = forecast.urgency(declared, run.expected.builds)
-    return sorted(declared, key=lambda name: -path[name])
-
-
 def _needs(inputs: ImageInputs, run: Run) -> list[str]:
-    return [*(names()(f"build:{name}") for name in inputs.needs), *_base(inputs, run)]
-
-
-def _base(inputs: ImageInputs, run: Run) -> list[str]:
-    return [run.own_base.task] if run.own_base and run.on_base(inputs.bases) else []
+    base = [run.own_base.task] if run.own_base and run.on_base(inputs.bases) else []
+    return [*(names()(f"build:{name}") for name in inputs.needs), *base]
 
 
 def group(name: str, doc: str, images: list[str]) -> Task:
