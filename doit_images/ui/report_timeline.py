@@ -28,9 +28,7 @@ class Bar:
 class Drawn:
     """One image's lane, ``height`` pixels high, ``top`` below the first."""
 
-    image: str
-    critical: bool
-    seconds: float
+    lane: Lane
     top: int
     height: int
     waits: Sequence[Bar]
@@ -70,7 +68,7 @@ def timeline_of(run: Sequence[Build]) -> Timeline:
     for lane in lanes:
         drawn.append(_lane(lane, wall, top))
         top += drawn[-1].height
-    tops = {lane.image: lane.top for lane in drawn}
+    tops = {one.lane.build.image: one.top for one in drawn}
     return Timeline(
         verdict=_verdict(run, path, wall),
         wall=wall,
@@ -102,9 +100,7 @@ def _lane(lane: Lane, wall: float, top: int) -> Drawn:
         kind = "failed" if step.error else "executed" if step.number else "export"
         bars.append(Bar(kind, style, f"{step.name}: {seconds_text(step.seconds)}"))
     return Drawn(
-        image=lane.build.image,
-        critical=lane.critical,
-        seconds=lane.build.seconds,
+        lane=lane,
         top=top,
         height=LANE + (max((track for _, _, track in placed), default=-1) + 1) * STEP + 4,
         waits=_waits(lane, wall),

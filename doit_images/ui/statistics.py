@@ -40,7 +40,6 @@ class Lane:
 class PastRun:
     """One run of doit: when it began, how long it took, what it did. ``cached`` of ``steps`` came from the cache."""
 
-    id: str
     started: float
     wall: float
     work: float
@@ -148,7 +147,7 @@ def longest_chain(run: Sequence[Build]) -> float:
 def runs(builds: Iterable[Build]) -> list[PastRun]:
     """The runs that these builds belong to, oldest first."""
     groups = grouped(builds, lambda build: build.run)
-    return sorted((_run(name, group) for name, group in groups.items()), key=lambda run: run.started)
+    return sorted(map(_run, groups.values()), key=lambda run: run.started)
 
 
 def of_last_runs(builds: Sequence[Build], count: int) -> list[Build]:
@@ -245,10 +244,9 @@ def _waited_for(build: Build, run: Sequence[Build]) -> Build | None:
     return last if last is not None and build.started - last.ended <= SLACK else parent
 
 
-def _run(name: str, group: Sequence[Build]) -> PastRun:
+def _run(group: Sequence[Build]) -> PastRun:
     start, images = _start(group), [build for build in group if not is_test(build)]
     return PastRun(
-        id=name,
         started=start,
         wall=max(build.ended for build in group) - start,
         work=sum(build.seconds for build in group),
