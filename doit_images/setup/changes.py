@@ -54,7 +54,7 @@ def cut(path: Path, without: Callable[[str], str]) -> Iterable[Change]:
         yield Change(path, before, after or None)
 
 
-def told(changes: Iterable[Change], folder: Path, whole: int = 20) -> str:
+def told(changes: Iterable[Change], folder: Path) -> str:
     """The changes in words, with their lines; of a long file only how many."""
     import os
 
@@ -64,5 +64,5 @@ def told(changes: Iterable[Change], folder: Path, whole: int = 20) -> str:
         name = os.path.relpath(change.path, folder)
         what = "goes" if change.after is None else "new" if change.before is None else "changed"
         said.append(f"{name}: {what}, {len(lines)} line{'s' * (len(lines) != 1)}")
-        said += [f"    {line}" for line in lines if len(lines) <= whole]
+        said += [f"    {line}" for line in lines if len(lines) <= 20]
     return "\n".join(said)

@@ -268,13 +268,12 @@ def _ports(choice: Choice, config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _first(choice: Choice, others: Sequence[Other]) -> str:
+    """Whose the other stack is: that with the project's name, or one of a relative."""
     here = choice.place
     twins = [other for other in others if other.is_beside(here)]
-    named = [other for other in twins if other.name == choice.project]
-    places = sorted(
-        {str(other.place.root) for other in named or filter(lambda one: here.is_relative(one.place), twins)}
-    )
-    return f"that of {places[0]}" if places else "those of other checkouts"
+    twins = [other for other in twins if other.name == choice.project or here.is_relative(other.place)]
+    first = min(twins, key=lambda other: (other.name != choice.project, str(other.place.root)), default=None)
+    return f"that of {first.place.root}" if first else "those of other checkouts"
 
 
 def _overrides(run: Run) -> tuple[Path, Path]:

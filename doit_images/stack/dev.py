@@ -139,7 +139,7 @@ def _follow(stack: _Stack, seen: _Seen, before: Stats) -> None:
         folders = seen.folders()
         for _ in _moments(folders):
             if not announced:
-                print("following edits; Ctrl-C ends that and leaves the stack running", file=sys.stderr, flush=True)
+                _say("following edits; Ctrl-C ends that and leaves the stack running")
                 announced = True
             now = stats_of(folders)
             changed, before = edited(before, now), now
@@ -259,10 +259,8 @@ def _react(stack: _Stack, what: Reaction, seen: _Seen, edited_again: Callable[[]
     began = time.monotonic()
     if what.build or what.project:
         images = seen.concerned(what.build) or list(what.build)
-        _say(
-            f"{', '.join(what.build) or 'the project'} changed",
-            f"building what {', '.join(images)} needs" * bool(images),
-        )
+        building = f"; building what {', '.join(images)} needs" * bool(images)
+        _say(f"{', '.join(what.build) or 'the project'} changed{building}")
         if images and doit(["run", *(stack.run.parts.names(f"build:{name}") for name in images)]):
             raise UserError("the build failed; the stack keeps running as it is")
         with stack.logs.paused():
@@ -297,5 +295,5 @@ def _restart(run: Run, compose: Compose, services: Sequence[str]) -> None:
         raise UserError(bringup.explain(outcome, compose))
 
 
-def _say(*words: str) -> None:
-    print("; ".join(word for word in words if word), file=sys.stderr, flush=True)
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
