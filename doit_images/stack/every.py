@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from doit_images.core.base import commands
-from doit_images.core.base.command_line import last_words
 from doit_images.core.base.confirm import confirm
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.formatting import size_text
@@ -107,7 +106,7 @@ def _remove(choice: Choice, left: Belongings, volumes: bool) -> str:
     """Remove one stack, and say so; "" or why it is still there."""
     done = commands.run(down_argv(choice.name, volumes=volumes), cwd=Path("/"))
     if done.status:
-        return f"{choice.name}: docker compose down: {last_words(done.stderr)}"
+        return f"{choice.name}: docker compose down: {done.why}"
     if not Containers(choice.name).belongings():
         checkout.forget(choice)
     print(f"removed {choice.name}: {_what(left, volumes)}", file=sys.stderr)

@@ -89,7 +89,7 @@ def refusal(compose: Compose, store: Store, version: str) -> str:
         return ""
     service, *command = store.accepts
     done = _run(compose, _alone(service, *command, version))
-    return _last_words(done.stdout or done.stderr, compose) or "it is refused" if done.status else ""
+    return _hidden(last_words(done.stdout or done.stderr), compose) if done.status else ""
 
 
 def _shell(store: Store, verb: str) -> list[str]:
@@ -113,10 +113,9 @@ def _run(
 
 def _checked(store: Store, verb: str, done: commands.Done, compose: Compose) -> commands.Done:
     if done.status:
-        why = _last_words(done.stderr or done.stdout, compose)
-        raise UserError(f"{verb} of {store.service} failed: {why or f'status {done.status}'}")
+        raise UserError(f"{verb} of {store.service} failed: {_hidden(done.why, compose)}")
     return done
 
 
-def _last_words(output: str, compose: Compose) -> str:
-    return secrets.hider(compose.directory, compose.environ)(last_words(output))
+def _hidden(text: str, compose: Compose) -> str:
+    return secrets.hider(compose.directory, compose.environ)(text)
