@@ -45,13 +45,6 @@ class EphemeralStack:
     outcome: Outcome
 
 
-def compose_for(compose: Compose) -> Compose:
-    """The same project under a name of its own, with the override of tests where there is one, and new secrets."""
-    environ = {**compose.environ, **secrets.random_values(compose.directory)}
-    name = f"{compose.project}{_MARK}{randomness.token_hex(4)}"
-    return replace(with_override(compose), environ=environ, project=name)
-
-
 def with_override(compose: Compose) -> Compose:
     """The same project with the override of tests, where there is one."""
     override = compose.directory / OVERRIDE
@@ -66,7 +59,9 @@ def running(
     ``built`` is which image each name must stand for, ``only`` are the services that are wanted, with what they depend
     on (default: all). ``UserError`` when Compose cannot start it at all."""
     sweep(compose.project)
-    own = compose_for(compose)
+    environ = {**compose.environ, **secrets.random_values(compose.directory)}
+    name = f"{compose.project}{_MARK}{randomness.token_hex(4)}"
+    own = replace(with_override(compose), environ=environ, project=name)
     with contextlib.ExitStack() as stack:
         if not stack.enter_context(lock.try_exclusive(_run_lock(own.project))):
             raise UserError(f"another run uses the name {own.project}", remedy="run it again")
