@@ -136,7 +136,7 @@ def shared(config: Mapping[str, Any], root: Path, joined: Collection[str] = ()) 
     for name, volume in _all(config, "volumes"):
         if volume.get("external"):
             sentences.append(f"the volume {volume.get('name') or name} belongs to others: here it is new and empty")
-        elif device := _device(volume):
+        elif device := (volume.get("driver_opts") or {}).get("device"):
             sentences.append(f"the volume {name} is {device} in all checkouts")
     return sentences
 
@@ -245,11 +245,6 @@ def _named(stack: str, name: str, resource: Mapping[str, Any], fixed: Collection
 def _fixed(network: Mapping[str, Any]) -> str:
     pools = ((network.get("ipam") or {}).get("config")) or ()
     return ", ".join(pool["subnet"] for pool in pools if pool.get("subnet"))
-
-
-def _device(volume: Mapping[str, Any]) -> str:
-    options = volume.get("driver_opts") or {}
-    return str(options.get("device") or "")
 
 
 def _written(service: Mapping[str, Any], root: Path) -> list[str]:

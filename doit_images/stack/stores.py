@@ -64,13 +64,13 @@ def _store(folder: Path, name: str, given: Mapping[str, Any], services: Mapping[
 
 def save(compose: Compose, store: Store, file: IO[bytes]) -> None:
     """Write the store's data, as of one moment, into ``file``."""
-    _checked(store, "save", _run(compose, _exec(store, "save"), stdout=file), compose)
+    _done(compose, store, "save", _exec(store, "save"), stdout=file)
 
 
 def load(compose: Compose, store: Store, file: IO[bytes]) -> None:
     """Replace the store's data by what ``file`` holds. If that fails, the old data is still there."""
     argv = _alone(store.service, *_shell(store, "load")) if store.load_stopped else _exec(store, "load")
-    _checked(store, "load", _run(compose, argv, stdin=file), compose)
+    _done(compose, store, "load", argv, stdin=file)
 
 
 def version(compose: Compose, store: Store) -> str:
@@ -80,7 +80,7 @@ def version(compose: Compose, store: Store) -> str:
 
 def said(compose: Compose, store: Store, verb: str) -> str:
     """The answer of a running store's script to this word."""
-    return _checked(store, verb, _run(compose, _exec(store, verb)), compose).stdout
+    return _done(compose, store, verb, _exec(store, verb)).stdout
 
 
 def refusal(compose: Compose, store: Store, version: str) -> str:
@@ -88,7 +88,7 @@ def refusal(compose: Compose, store: Store, version: str) -> str:
     if not version or not store.accepts:
         return ""
     service, *command = store.accepts
-    done = _run(compose, _alone(service, *command, version))
+    done = compose.run(*_alone(service, *command, version))
     return _hidden(last_words(done.stdout or done.stderr), compose) if done.status else ""
 
 
@@ -104,14 +104,8 @@ def _alone(service: str, *command: str) -> list[str]:
     return ["--progress", "quiet", "run", "--rm", "--no-deps", "--no-TTY", service, *command]
 
 
-def _run(
-    compose: Compose, words: Sequence[str], *, stdin: IO[bytes] | None = None, stdout: IO[bytes] | int = commands.PIPE
-) -> commands.Done:
-    argv = compose.argv(*words)
-    return commands.run(argv, cwd=compose.directory, env=compose.env, stdin=stdin, stdout=stdout)
-
-
-def _checked(store: Store, verb: str, done: commands.Done, compose: Compose) -> commands.Done:
+def _done(compose: Compose, store: Store, verb: str, words: Sequence[str], **streams: Any) -> commands.Done:
+    done = compose.run(*words, **streams)
     if done.status:
         raise UserError(f"{verb} of {store.service} failed: {_hidden(done.why, compose)}")
     return done

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from doit_images.core.base import commands
 from doit_images.core.base.errors import UserError
@@ -126,9 +126,11 @@ class Compose:
         """The services of this project; ``UserError`` as ``config``."""
         return services_of(self.config())
 
-    def run(self, *words: str) -> commands.Done:
-        """Run a command for this project and catch what it says."""
-        return commands.run(self.argv(*words), cwd=self.directory, env=self.env)
+    def run(
+        self, *words: str, stdin: IO[bytes] | None = None, stdout: IO[bytes] | int = commands.PIPE
+    ) -> commands.Done:
+        """Run a command for this project and catch what it says, unless it goes into a file."""
+        return commands.run(self.argv(*words), cwd=self.directory, env=self.env, stdin=stdin, stdout=stdout)
 
 
 def create_argv(compose: Compose, services: Sequence[str] = ()) -> list[str]:
