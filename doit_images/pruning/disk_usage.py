@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,10 +175,7 @@ def _in_use(local_image: LocalImage, users: Mapping[str, tuple[str, ...]], repos
 
 
 def _folder(kind: Kind, folder: Path, name: str, now: float, rebuild_cost: float) -> Item:
-    parts = {str(path): path.stat().st_size for path in _walk(folder)}
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    parts = {str(path): path.stat().st_size for path in files}
     used = max(path.stat().st_mtime for path in (folder, folder / "index.json") if path.exists())
     return Item(str(folder), kind, name, parts, now - used, rebuild_cost)
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
