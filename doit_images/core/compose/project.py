@@ -127,7 +127,11 @@ def resolved(answer: Any, files: tuple[Path, ...], environ: Mapping[str, str]) -
     """The project that ``docker compose config`` gave this ``answer`` about. ``UserError`` for an answer of a form that
     no Compose is known to give."""
     try:
-        project = _project(answer, files, environ)
+        declared = sorted((answer.get("services") or {}).items())
+        images = {name: _image(name, service, answer, environ) for name, service in declared if service.get("build")}
+        needs = build_needs.parse(answer.get(build_needs.DECLARED), images, files[0])
+        said = tests.said(answer.get(tests.DECLARED))
+        project = Project(answer["name"], files[0].parent, files, _without_clashes(images), needs, said)
         odd = [name for name, image in project.images.items() if not fits(image, Image)]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         odd = [f"{type(error).__name__}: {error}"]
@@ -172,17 +176,6 @@ def dockerfile_text(image: Image) -> str:
         ) from None
     except OSError as error:
         raise UserError(f"the Dockerfile cannot be read: {error.strerror}", where=image.dockerfile) from None
-
-
-def _project(answer: Mapping[str, Any], files: tuple[Path, ...], environ: Mapping[str, str]) -> Project:
-    directory = files[0].parent
-    images: dict[str, Image] = {}
-    for name, service in sorted((answer.get("services") or {}).items()):
-        if service.get("build"):
-            images[name] = _image(name, service, answer, environ)
-    needs = build_needs.parse(answer.get(build_needs.DECLARED), images, files[0])
-    said = tests.said(answer.get(tests.DECLARED))
-    return Project(answer["name"], directory, files, _without_clashes(images), needs, said)
 
 
 def _image(name: str, service: Mapping[str, Any], answer: Mapping[str, Any], environ: Mapping[str, str]) -> Image:

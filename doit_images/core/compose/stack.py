@@ -166,19 +166,15 @@ def services_of(config: Mapping[str, Any]) -> dict[str, Service]:
     """The services in Compose's answer to ``config --format json``, by name. ``UserError`` for an answer of a form that
     no Compose is known to give."""
     try:
-        services = _services(config)
+        volumes = {key: str((value or {}).get("name") or key) for key, value in (config.get("volumes") or {}).items()}
+        declared = sorted((config.get("services") or {}).items())
+        services = {name: _service(name, service, config["name"], volumes) for name, service in declared}
         odd = [name for name, service in services.items() if not fits(service, Service)]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         odd = [f"{type(error).__name__}: {error}"]
     if odd:
         raise UserError(f"Compose's answer has an unknown form: {', '.join(odd)}")
     return services
-
-
-def _services(config: Mapping[str, Any]) -> dict[str, Service]:
-    volumes = {key: str((value or {}).get("name") or key) for key, value in (config.get("volumes") or {}).items()}
-    declared: Mapping[str, Any] = config.get("services") or {}
-    return {name: _service(name, service, config["name"], volumes) for name, service in sorted(declared.items())}
 
 
 def _service(name: str, declared: Mapping[str, Any], project: str, volumes: Mapping[str, str]) -> Service:

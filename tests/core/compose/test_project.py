@@ -236,7 +236,7 @@ def test_what_cannot_be_honoured_is_the_problem_of_that_image_alone(tmp_path: Pa
 )
 def test_a_key_of_another_compose_breaks_nothing(declared: dict[str, object], field: str, value: object) -> None:
     answer = {"name": "shop", "services": {"web": {"build": {"context": "/src", **declared}}}}
-    image = project._project(answer, (Path("/src/compose.yml"),), {}).images["web"]
+    image = project.resolved(answer, (Path("/src/compose.yml"),), {}).images["web"]
     assert getattr(image, field) == value
     assert image.problem == ""
     assert project._from_json(
