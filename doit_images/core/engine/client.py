@@ -167,15 +167,12 @@ class Engine:
         self.address = address or endpoint()
         self._api = Api(self.address)
         self._call = self._api.call
+        self.forget, self.hangs = self._api.forget, self._api.hangs
         self._platform = self._version = ""
 
     def ask(self) -> None:
         """Send ahead what ``snapshot`` will ask: a local engine finds the answer while this process reads files."""
         self._api.ask(_VERSION, _IMAGES)
-
-    def forget(self) -> None:
-        """Do not take answers to what was asked ahead: something has changed since."""
-        self._api.forget()
 
     def snapshot(self) -> Snapshot:
         """List the images and the platform of the engine: one request each, however many images there are."""
@@ -301,10 +298,6 @@ class Engine:
     def info(self) -> Mapping[str, Any]:
         """What the engine says of itself and how it is set up."""
         return dict(self._call("GET", "/info"))
-
-    def hangs(self) -> str:
-        """A sentence, where the engine takes connections and answers nothing; else "". Never raises."""
-        return self._api.hangs()
 
 
 def in_groups(ids: Sequence[str]) -> Iterator[Sequence[str]]:
