@@ -34,7 +34,6 @@ class RawJson:
     """
 
     def __init__(self) -> None:
-        """Begin with nothing read."""
         self._pieces: list[bytes] = []
         self._waiting = 0
         self._open: list[str] = []

@@ -211,12 +211,11 @@ def _syncs(rules: Iterable[Mapping[str, Any]]) -> Iterable[Sync]:
 
 
 def _command(hook: Mapping[str, Any]) -> Command | None:
-    words = tuple(hook.get("command") or ())
-    environment = {name: value for name, value in (hook.get("environment") or {}).items() if value is not None}
-    if not words:
+    if not hook.get("command"):
         return None
+    environment = {name: value for name, value in (hook.get("environment") or {}).items() if value is not None}
     return Command(
-        words=words,
+        words=tuple(hook["command"]),
         user=str(hook.get("user") or ""),
         privileged=bool(hook.get("privileged")),
         working_dir=hook.get("working_dir") or "",

@@ -93,10 +93,8 @@ class Api:
         self._hung = None
         try:
             self._ping()
-        except Hangs as error:
-            return str(error)
-        except UserError:
-            pass
+        except UserError as error:
+            return str(error) if isinstance(error, Hangs) else ""
         return ""
 
     def _ping(self) -> Mapping[str, str]:
@@ -206,9 +204,8 @@ class Api:
         reason = body.decode(errors="replace")
         with contextlib.suppress(ValueError, KeyError, TypeError):
             reason = json.loads(body)["message"]
-        remedy = (
-            "it is newer than this doit knows: use a newer version of these tasks" if "is too old" in reason else ""
-        )
+        old = "it is newer than this doit knows: use a newer version of these tasks"
+        remedy = old if "is too old" in reason else ""
         return kind(f"the Docker engine refuses {what}: {reason.strip()}", remedy=remedy)
 
 
@@ -252,7 +249,6 @@ def ssh_argv(address: str) -> list[str]:
 def _through_ssh(address: str) -> str:
     """A Unix socket of this process whose connections lead through ssh to the engine at ``address``."""
     import atexit
-    import contextlib
     import shutil
     import socket
     import threading
