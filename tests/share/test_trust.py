@@ -221,7 +221,7 @@ def test_who_may_sign_tests_signs_no_images_and_no_statement_is_taken_for_the_ot
         trust = trust_of([Builder("ci", keys["ci"].public, NOW - 365 * DAY, NOW + DAY, may=may)])
         return {(wanted.about, by.about): trust.judge(wanted, [bundles[by]])[0] for wanted in bundles for by in bundles}
 
-    other = dict.fromkeys([(IMAGES, TESTS), (TESTS, IMAGES)], "its signature is of something else")
+    other = dict.fromkeys([(IMAGES, TESTS), (TESTS, IMAGES)], "its signature is for something else")
     same = [(IMAGES, IMAGES), (TESTS, TESTS)]
     assert doubts((IMAGES, TESTS)) == {**dict.fromkeys(same, ""), **other}
     assert doubts((TESTS,)) == {same[0]: "ci may not sign images", same[1]: "", **other}
