@@ -101,7 +101,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("named", [":", "::", ":" * 50])
 def test_a_list_of_no_compose_files(named: str) -> None:
-    with pytest.raises(UserError, match=r"COMPOSE_FILE is ':+', and names no file"):
+    with pytest.raises(UserError, match=r"COMPOSE_FILE is ':+' and names no file"):
         project.compose_files({"COMPOSE_FILE": named})
 
 

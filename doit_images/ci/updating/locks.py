@@ -67,9 +67,10 @@ def names(texts: Mapping[Path, str]) -> list[str]:
 
 
 def uv_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment with pip's index under uv's name for it, if it does not have that already."""
+    """An environment with pip's index under uv's name for it, if it does not have that already, and in which uv says
+    each cause in one line."""
     index = environ.get("PIP_INDEX_URL")
-    return {**({"UV_DEFAULT_INDEX": index} if index else {}), **environ}
+    return {**({"UV_DEFAULT_INDEX": index} if index else {}), "UV_NO_WRAP": "1", **environ}
 
 
 def difference(before: Mapping[Path, str], after: Mapping[Path, str]) -> list[Change]:
