@@ -113,7 +113,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Before marks select: what asks for the engine is marked, what asks for the newer one only confirms what others
     show, and what needs the images of the stack gets them."""
     seconds = measured()
-    of_the_stack = {_file(item.nodeid) for item in items if item.get_closest_marker("stack")} | {_TALKING}
+    # What the repository builds lies in the engine of all.
+    ours = (item for item in items if item.get_closest_marker("stack") or "base_image" in item.fixturenames)
+    of_all = {_file(item.nodeid) for item in ours} | {_TALKING}
     items.sort(key=lambda item: place(item.nodeid, seconds))
     for item in items:
         assert isinstance(item, pytest.Function)
@@ -125,7 +127,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("stack"):
             item.fixturenames.insert(0, "stack_images")
         file = _file(item.nodeid)
-        if item.get_closest_marker("engine") and file.startswith(_BUILDING) and file not in of_the_stack:
+        if item.get_closest_marker("engine") and file.startswith(_BUILDING) and file not in of_all:
             item.fixturenames.insert(0, "own_engine")
 
 
@@ -331,8 +333,13 @@ def lab(engine: None, tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def busybox(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+def busybox(_shell_base: str) -> str:
     """A base image with a shell, made from Debian's busybox-static: builds with RUN need no registry."""
+    return _shell_base
+
+
+@pytest.fixture(scope="session")
+def _shell_base(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     binary = next((path for path in ("/usr/bin/busybox", "/bin/busybox") if Path(path).exists()), None)
     if binary is None:
         pytest.skip("there is no busybox: apt-get install busybox-static")
@@ -354,7 +361,7 @@ def busybox(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def _empty_engine(busybox: str) -> Iterator[Mapping[str, str]]:
+def _empty_engine(_shell_base: str) -> Iterator[Mapping[str, str]]:
     """What leads to an engine of this worker's own, with the same store; nothing where the one to be tested is named,
     or none can be started."""
     with contextlib.ExitStack() as stack:
@@ -363,7 +370,7 @@ def _empty_engine(busybox: str) -> Iterator[Mapping[str, str]]:
             with contextlib.suppress(UserError):
                 containerd = Engine().uses_containerd_store()
                 one = stack.enter_context(temporary_engine("tst-empty-", containerd_store=containerd))
-                one.load(busybox)
+                one.load(_shell_base)
                 found = {name: one.environ[name] for name in ("DOCKER_HOST", "DOCKER_CONTEXT")}
         yield found
 
