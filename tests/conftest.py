@@ -114,7 +114,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     show, and what needs the images of the stack gets them."""
     seconds = measured()
     # What the repository builds lies in the engine of all.
-    ours = (item for item in items if item.get_closest_marker("stack") or "base_image" in item.fixturenames)
+    functions = [item for item in items if isinstance(item, pytest.Function)]
+    ours = (each for each in functions if each.get_closest_marker("stack") or "base_image" in each.fixturenames)
     of_all = {_file(item.nodeid) for item in ours} | {_TALKING}
     items.sort(key=lambda item: place(item.nodeid, seconds))
     for item in items:
