@@ -1,7 +1,8 @@
 """By which further names are the tasks known here? Those of the guide that this repository began with.
 
 ``build_optimized`` and its like are the names of the tasks themselves; beside them stand ``build_IMAGE_optimized``, and
-the plain names that the tasks have in other projects. Three of them do more here: there is a standard deployment too.
+the plain names that the tasks have in other projects. Five of them do more here: there is a standard deployment
+too, and uv is in the development environment.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from doit_images.cli import show, stack
+from doit_images.cli import deps, show, stack
 from doit_images.cli.action import Task, act
 from doit_images.cli.build import declared_images, group
 
@@ -45,7 +46,27 @@ def task_image_sizes() -> Task:
     return {**task, "doc": show.task_image_sizes.__doc__, "actions": [(act, ["tasks.standard:image_sizes"])]}
 
 
-OWN = {"task_up_optimized": task_up, "task_down_optimized": task_down, "task_image_sizes": task_image_sizes}
+def task_deps_check() -> Task:
+    """Which locked packages are behind, by uv of the development environment"""
+    return _with_uv(deps.task_deps_check)
+
+
+def task_deps_update() -> Task:
+    """Newer packages, by uv of the development environment"""
+    return _with_uv(deps.task_deps_update)
+
+
+def _with_uv(creator: Callable[[], Task]) -> Task:
+    return {**creator(), "doc": creator.__doc__, "task_dep": ["_dev_environment"]}
+
+
+OWN = {
+    "task_up_optimized": task_up,
+    "task_down_optimized": task_down,
+    "task_image_sizes": task_image_sizes,
+    "task_deps_check": task_deps_check,
+    "task_deps_update": task_deps_update,
+}
 """In place of the package's."""
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import checks
+from tasks import checks, guide
 from tasks.lock import task_lock
 from tasks.stack import task_ci_test
 from tests.conftest import ROOT
@@ -34,7 +34,6 @@ COMMANDS = [
     "cache_init",
     "cache_stats",
     "cache_prune --dry-run",
-    pytest.param("deps_check", marks=pytest.mark.all),
     pytest.param("bases_check", marks=pytest.mark.all),
     "ci_build",
     "history",
@@ -50,6 +49,7 @@ INSTALLING = [
     "lock",
     "lint:ruff",
     pytest.param("lint", marks=pytest.mark.all),
+    pytest.param("deps_check", marks=pytest.mark.all),
     pytest.param("ci_test -- -k password", marks=pytest.mark.all),
 ]
 """What installs more than requirements.txt locks: not what others must do without."""
@@ -162,7 +162,8 @@ def test_it_works_and_has_installed_what_it_needs(another: Path, stack_images: N
 def test_whatever_needs_more_packages_installs_them_first() -> None:
     """Of the commands above only the first really does."""
     tasks = [checks.task_test(), checks.task_test_unit(), checks.task_test_faults(), checks.task_test_mutants()]
-    for task in (*tasks, *checks.task_lint(), task_lock(), task_ci_test()):
+    behind = (guide.task_deps_check(), guide.task_deps_update())
+    for task in (*tasks, *checks.task_lint(), task_lock(), task_ci_test(), *behind):
         assert "_dev_environment" in (*task.get("task_dep", ()), *task.get("setup", ())), task
 
 
