@@ -334,13 +334,8 @@ def lab(engine: None, tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def busybox(_shell_base: str) -> str:
+def busybox(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A base image with a shell, made from Debian's busybox-static: builds with RUN need no registry."""
-    return _shell_base
-
-
-@pytest.fixture(scope="session")
-def _shell_base(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     binary = next((path for path in ("/usr/bin/busybox", "/bin/busybox") if Path(path).exists()), None)
     if binary is None:
         pytest.skip("there is no busybox: apt-get install busybox-static")
@@ -362,7 +357,7 @@ def _shell_base(engine: None, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def _empty_engine(_shell_base: str) -> Iterator[Mapping[str, str]]:
+def _empty_engine(busybox: str) -> Iterator[Mapping[str, str]]:
     """What leads to an engine of this worker's own, with the same store; nothing where the one to be tested is named,
     or none can be started."""
     with contextlib.ExitStack() as stack:
@@ -371,7 +366,7 @@ def _empty_engine(_shell_base: str) -> Iterator[Mapping[str, str]]:
             with contextlib.suppress(UserError):
                 containerd = Engine().uses_containerd_store()
                 one = stack.enter_context(temporary_engine("tst-empty-", containerd_store=containerd))
-                one.load(_shell_base)
+                one.load(busybox)
                 found = {name: one.environ[name] for name in ("DOCKER_HOST", "DOCKER_CONTEXT")}
         yield found
 

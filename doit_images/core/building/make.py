@@ -92,7 +92,7 @@ def make_image(run: Run, name: str, no_cache: bool = False) -> None:
 def _done(run: Run, name: str, work: Work, step: Step, rights: Rights) -> Work:
     """Do one step; how far the work is then."""
     decision = work.decision
-    if decision is None or step == Step.DECIDE:
+    if decision is None:  # `Step.DECIDE`
         return _decide(run, name, work)
     match step:
         case Step.KEEP:

@@ -50,7 +50,7 @@ def emulation() -> Iterator[None]:
 
 
 @pytest.fixture
-def busybox(emulation: None, tmp_path: Path) -> Path:
+def arm64_busybox(emulation: None, tmp_path: Path) -> Path:
     """Debian's busybox for arm64."""
     if not shutil.which("mmdebstrap") or not shutil.which("arch-test"):
         pytest.skip("there is no mmdebstrap: apt-get install mmdebstrap arch-test")
@@ -65,9 +65,9 @@ def busybox(emulation: None, tmp_path: Path) -> Path:
 
 @pytest.mark.engine
 @pytest.mark.all
-def test_an_image_for_another_processor_is_built_and_runs(lab: Lab, busybox: Path) -> None:
+def test_an_image_for_another_processor_is_built_and_runs(lab: Lab, arm64_busybox: Path) -> None:
     lab.write(FILES)
-    shutil.copy(busybox, lab.folder / "busybox")
+    shutil.copy(arm64_busybox, lab.folder / "busybox")
     lab.environ["PLATFORMS"] = "linux/arm64"
     assert lab.build() == {"app": "built"}
     assert lab.actions() == {"app": "fresh"}
