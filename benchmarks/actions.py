@@ -92,14 +92,14 @@ def _measured(both: SideBySide, run: Run, images: str, repeat: int) -> tuple[dic
     if repeat < 1:
         raise UserError(f"--repeat must be at least 1, not {repeat}")
     names = chosen(images, list(declared_both_ways(run)))
-    parents = {parent for one in run.decisions().values() for parent in one.inputs.parents.values()}
+    parents = {parent for one in run.planner.decisions().values() for parent in one.inputs.parents.values()}
     measure.wait_until_quiet(run.events.say)
     machine = measure.machine(both.environ_of("optimized"))
     return machine, scenarios.run(both, _inputs(run), names, sorted(parents), repeat, run.events.say)
 
 
 def _inputs(run: Run) -> dict[str, list[str]]:
-    return {name: decision.inputs.paths() for name, decision in run.decisions().items()}
+    return {name: decision.inputs.paths() for name, decision in run.planner.decisions().items()}
 
 
 def sizes(

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from doit_images.core.base import commands
 
 ROOT = Path(__file__).resolve().parent.parent
-LOOP = ("make.py", "steps.py", "build_image.py", "attempt.py", "run.py")
+LOOP = ("make.py", "steps.py", "build_image.py", "attempt.py", "planner.py")
 """The files of the build loop."""
 
 TRACED = """
@@ -39,7 +39,7 @@ def hear(frame, event, argument):
         return
     if event == "call":
         entered[code.co_filename, code.co_qualname if hasattr(code, "co_qualname") else code.co_name] += 1
-        decided += code.co_name in ("_again", "_alone", "_all") and code.co_filename.endswith("core/run.py")
+        decided += code.co_name == "_planned" and code.co_filename.endswith("core/planner.py")
     elif event == "return":
         caller = frame.f_back
         if caller is not None and caller.f_code.co_filename.startswith(package):

@@ -80,7 +80,7 @@ def measured(results: Results, bench: Bench, changes: list[Change], repeat: int)
 
 def bare_build(run: Run, name: str) -> list[str]:
     """The command that builds one image on its parents as they are."""
-    one = run.declared()[name]
+    one = run.planner.declared()[name]
     parents = {context: run.project.images[parent].ref for context, parent in one.parents.items()}
     tag = ["--tag", f"bm-bare/{name}"]
     argv = buildx.build_argv(

@@ -202,9 +202,9 @@ def copy_project(source: Path, target: Path) -> None:
 def external_bases(run: Run) -> tuple[str, ...]:
     """The external images that the project's images start from; ``UserError`` for one that the engine does not hold."""
     found: dict[str, None] = {}
-    for decision in run.decisions().values():
+    for decision in run.planner.decisions().values():
         found.update(dict.fromkeys(decision.inputs.bases))
     for ref in found:
-        if run.base(ref, run.snapshot().platform) is None:
+        if run.local_images.base(ref, run.local_images.snapshot().platform) is None:
             raise UserError(f"the engine at {endpoint(os.environ)} does not hold {ref}", remedy=f"docker pull {ref}")
     return tuple(found)

@@ -64,8 +64,10 @@ def _nobody_builds_on_it(run: Run) -> bool:
     """Whether images were asked for, and none is built here that stands on the base: what is pulled needs none."""
     if not run.wanted:
         return False
-    decisions = run.decisions()
-    return not any(run.on_base(decisions[name].inputs.bases) for name in built_for(run.wanted, decisions))
+    decisions = run.planner.decisions()
+    return not any(
+        run.local_images.on_own_base(decisions[name].inputs.bases) for name in built_for(run.wanted, decisions)
+    )
 
 
 def _ensure(run: Run) -> None:
@@ -78,5 +80,5 @@ def _ensure(run: Run) -> None:
 def _rebuild(run: Run) -> None:
     base = declared.DeclaredBase(run)
     done = rebuild(run.settings, base.local_image(), connection.of(run).share, others=base.others)
-    run.changed()
+    run.local_images.changed()
     print(done, file=sys.stderr)

@@ -37,7 +37,7 @@ def check(run: Run, as_json: bool) -> None:
 
 
 def _pending(run: Run) -> dict[str, list[Pending]]:
-    snapshot = run.snapshot()
+    snapshot = run.local_images.snapshot()
     base = declared.DeclaredBase(run).local_image()
     if base is None:
         raise UserError(f"the engine does not hold {run.settings.base_image}", remedy="doit base_image")

@@ -63,7 +63,7 @@ def run_tests(run: Run, words: Sequence[str], again: bool = False, runs: str = "
     known.note(run, ended)
     if not asked.fingerprint:  # it may have been another while they ran
         return
-    run.changed()
+    run.local_images.changed()
     if seen(run.anew(), words) == asked.fingerprint:
         known.keep(run, _repository(run), Result(_NAME, asked.fingerprint, ended.seconds, time.time(), junit))
     else:
@@ -107,13 +107,13 @@ def seen(run: Run, words: Sequence[str]) -> str:
     """The fingerprint of all that the end-to-end tests see: the images, the services as declared, what is mounted in
     them, the tests, their settings and what they are run with; "" where some of it is not known."""
     of_stack = stack_seen.of_stack(run, checkout.project_of(run))
-    every = (decision.inputs for decision in run.decisions().values())
+    every = (decision.inputs for decision in run.planner.decisions().values())
     if not all(of_stack.images.values()) or any(map(own_only, every)):
         return ""
     own = {name: value for name, value in os.environ.items() if name.startswith("E2E_")}
     paths = stack_seen.digest_of((ROOT / path for path in _TESTS), ROOT)
     told = {"stack": of_stack, "tests": paths, "words": list(words), "settings": own, "python": sys.version}
-    return fingerprint({"end to end": told}, run.snapshot().platform)
+    return fingerprint({"end to end": told}, run.local_images.snapshot().platform)
 
 
 def _why(asked: Asked) -> str:

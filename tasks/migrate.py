@@ -204,7 +204,7 @@ def _print_plan(run: Run, changes: Sequence[Change]) -> None:
         drawn.add_row(change.service, change.old, change.new, ", ".join(change.volumes))
     console = Output()
     console.print(drawn)
-    stale = [decision for decision in run.decisions().values() if decision.stale]
+    stale = [decision for decision in run.planner.decisions().values() if decision.stale]
     kept = [store.service for store in stores.declared(compose_of(run))]
     console.print("\n".join(["", *_steps(stale, kept)]), markup=False, soft_wrap=True)
 

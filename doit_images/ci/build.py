@@ -29,7 +29,7 @@ def build(run: Run) -> None:
     """Build everything that is stale, go on where one image fails, and leave report and summary. ``UserError`` when
     anything could not be built; the report and the summary say what, also then."""
     began, clock = time.time(), time.monotonic()
-    planned = run.decisions()
+    planned = run.planner.decisions()
     status = doit(["run", "--continue", run.parts.names("build")])
     seconds = time.monotonic() - clock
     built = built_since(run.history.recent(limit=_HISTORY), began)

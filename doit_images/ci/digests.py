@@ -41,11 +41,17 @@ class Pinned(NamedTuple):
 def pinned(run: Run) -> list[Pinned]:
     """The image of every service that has containers. ``UserError`` where Compose or the engine does not answer."""
     services = {name: one for name, one in project_of(run).services().items() if one.replicas}
-    decisions = run.decisions()
+    decisions = run.planner.decisions()
     ours = {name: decisions[name].inputs for name in services if name in decisions}
-    offers = connection.of(run).share.offers(ours, run.snapshot().platform) if run.settings.cache_registry else {}
+    offers = (
+        connection.of(run).share.offers(ours, run.local_images.snapshot().platform)
+        if run.settings.cache_registry
+        else {}
+    )
     return [
-        _built(run, decisions[name], offers.get(name)) if name in decisions else _taken(service, run.snapshot())
+        _built(run, decisions[name], offers.get(name))
+        if name in decisions
+        else _taken(service, run.local_images.snapshot())
         for name, service in services.items()
     ]
 
@@ -85,7 +91,7 @@ def _built(run: Run, decision: Decision, offer: SharedImage | None) -> Pinned:
         why = "CACHE_REGISTRY is not set, so it was pushed nowhere"
     elif offer is None:
         why = f"{registry} does not hold it, or nobody who is trusted signed it"
-    elif decision.local_image and offer.content != run.content_of(inputs, decision.local_image):
+    elif decision.local_image and offer.content != run.planner.content_of(inputs, decision.local_image):
         why = f"{registry} holds another result of the same inputs: `doit build` settles which counts"
     else:
         where = f"{registry}/{path_of(inputs.image.ref)}@{offer.digest}"

@@ -76,11 +76,11 @@ def _declared(compose: Compose) -> dict[str, Any]:
 
 def _content(run: Run, ref: str) -> str:
     """The content of an image; "" where that is not known."""
-    for decision in run.decisions().values():
+    for decision in run.planner.decisions().values():
         if normalise(ref) in map(normalise, decision.inputs.image.names):
-            return run.content_after(decision)
-    local_image = run.snapshot().get(ref) if ref else None
-    return run.config_of(local_image).content if local_image else ""
+            return run.planner.content_after(decision)
+    local_image = run.local_images.snapshot().get(ref) if ref else None
+    return run.local_images.config_of(local_image).content if local_image else ""
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -34,11 +34,11 @@ class Freshness:
 
     def __call__(self, task: Any, values: Mapping[str, str]) -> bool:
         """Whether nothing has to be done. An error counts as stale: the action then says it. So does ``build.pull``:
-        only when the bases were pulled it is known. What is fresh is needed here, as what is built is. ``values`` are
-        of the last run whose action wrote the record; doit is to keep this one's."""
+        only when the bases were pulled it is known. What is fresh is needed here, as what is built is. ``values`` hold
+        the fingerprint in the record, as doit keeps it: it reads no file for each image."""
         task.value_savers.append(lambda: {"fingerprint": self._fingerprint()})
         try:
-            decision = current().decide(self._name)
+            decision = current().planner.decide(self._name)
             if decision.stale or decision.inputs.image.pull:
                 return False
             checkouts.register(current().folder)
@@ -48,17 +48,15 @@ class Freshness:
 
     def __repr__(self) -> str:
         try:
-            decision = current().decide(self._name)
+            decision = current().planner.decide(self._name)
         except UserError as error:
             return str(error)
         why = "; ".join(decision.reasons) or "a base may be newer, or the record here is of other inputs"
         return f"{decision.action}: {why}"
 
     def _fingerprint(self) -> str:
-        try:
-            return current().decide(self._name).inputs.fingerprint
-        except UserError:
-            return ""
+        kept = record.read(current().folder, self._name)
+        return kept.fingerprint if kept else ""
 
 
 def task_build() -> Iterator[Task]:
@@ -98,7 +96,7 @@ def declared_images() -> tuple[Mapping[str, ImageInputs], Task]:
     if of_a_commit(sys.argv):
         return {}, {}
     try:
-        return current().declared(), {}
+        return current().planner.declared(), {}
     except UserError as error:
         failing = {"actions": [(fail, [str(error)])], "meta": {"quiet": True}}
         return {}, {"name": "project", "doc": "why the project cannot be read", **failing}
@@ -119,7 +117,7 @@ def make_image(name: str, no_cache: bool = False) -> Any:
 
 
 def _needs(inputs: ImageInputs, run: Run) -> list[str]:
-    base = [run.own_base.task] if run.own_base and run.on_base(inputs.bases) else []
+    base = [run.own_base.task] if run.own_base and run.local_images.on_own_base(inputs.bases) else []
     return [*(names()(f"build:{name}") for name in inputs.needs), *base]
 
 

@@ -103,9 +103,9 @@ def _init(run: Run) -> None:
     if settings.dedicated_builder:
         print(builder.init(settings, run.common, run.environ))
     else:
-        store = "containerd's image store" if run.containerd_store else "the classic image store"
+        store = "containerd's image store" if run.local_images.containerd_store else "the classic image store"
         print(f"the engine's own BuildKit builds, with {store}: nothing to set up")
-        if not run.containerd_store:
+        if not run.local_images.containerd_store:
             print(
                 "it can export inline caches only; registry, local, gha and s3 need "
                 '"features": {"containerd-snapshotter": true} in daemon.json, or another BUILDER_DRIVER'

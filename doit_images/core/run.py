@@ -1,7 +1,8 @@
-"""What does one run of doit know?
+"""What is one run of doit composed of?
 
-Settings, project, engine, what the images are made of and what would be done about them: each gathered once, when
-it is first asked for, and shared by every task of the run. Nothing here happens at import.
+Settings, project, engine, history, the other machines, what the engine holds (``local_images``) and what would be done
+about each image (``planner``): each made once, when it is first asked for, and shared by every task of the run. Nothing
+here happens at import.
 """
 
 from __future__ import annotations
@@ -10,33 +11,29 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from doit_images.core.around import Alone, LocalBase, Peers
-from doit_images.core.base import command_log, extras, places, platforms, settings
+from doit_images.core.base import command_log, extras, places, settings
 from doit_images.core.base.errors import UserError
 from doit_images.core.base.events import CommandStarted, Events
-from doit_images.core.base.references import beside
 from doit_images.core.base.task_names import PLAIN, TaskNames
 from doit_images.core.compose import env_files, project
-from doit_images.core.engine.client import Engine, ImageConfig, LocalImage, Snapshot, host_platform
+from doit_images.core.engine.client import Engine
 from doit_images.core.history.store import History
 from doit_images.core.inputs import environment
-from doit_images.core.inputs.image_configs import ImageConfigCache
-from doit_images.core.inputs.image_inputs import ImageInputs
 from doit_images.core.inputs.resolver import InputResolver
-from doit_images.core.planning import plan, record
+from doit_images.core.local_images import LocalImages
+from doit_images.core.planner import Planner, Sources
 from doit_images.core.planning.asked import Asked
-from doit_images.core.planning.plan import Decision
-from doit_images.core.planning.unasked import Unasked, settled
 
 if TYPE_CHECKING:
     from doit_images.core.history.expected import Expected
-    from doit_images.core.planning.shared_image import SharedImage
+    from doit_images.core.planning.plan import Decision
 
 Kept = TypeVar("Kept")
 
@@ -77,12 +74,6 @@ class Run:
         self._kept: dict[Callable[..., object], object] = {}
         self._given, self._root = files, root or settings.root()
         self._lock = threading.RLock()
-        self._snapshot: Snapshot | None = None
-        self._declared: dict[str, ImageInputs] | None = None
-        self._decisions: dict[str, Decision] | None = None
-        self._taken: frozenset[str] = frozenset()
-        self._changed = False
-        self._built: set[str] = set()
 
     def anew(self, environ: Mapping[str, str] | None = None, files: tuple[Path, ...] | None = None) -> Run:
         """A run of the same project that has looked at nothing yet; or of other files, in another environment."""
@@ -162,11 +153,6 @@ class Run:
         """The engine that images are built with and kept in."""
         return Engine()
 
-    @cached_property
-    def containerd_store(self) -> bool:
-        """Whether the engine keeps images in containerd's store."""
-        return self.engine.uses_containerd_store()
-
     @property
     def built_on(self) -> tuple[str, ...]:
         """The platforms that builds run on, as far as a dedicated builder was seen here."""
@@ -174,7 +160,7 @@ class Run:
             return ()
         from doit_images.core.buildkit import builder  # most builds are the engine's own
 
-        return builder.platforms(self.settings, self.common, self.snapshot().platform)
+        return builder.platforms(self.settings, self.common, self.local_images.snapshot().platform)
 
     @cached_property
     def history(self) -> History:
@@ -195,11 +181,6 @@ class Run:
         return environment.of_build(given, self.project.directory)
 
     @cached_property
-    def configs(self) -> ImageConfigCache:
-        """What is known of the images that the engine holds."""
-        return ImageConfigCache(self.common / "facts.json", self.engine.config_of)
-
-    @cached_property
     def asked(self) -> Asked:
         """When the shared registry was last asked about images that are fresh here."""
         return Asked(self.folder, (self.settings.cache_registry, self.engine.address), self.settings.cache_ask)
@@ -211,244 +192,43 @@ class Run:
 
         return Expected(self.history, self.project.images.values())
 
-    def declared(self) -> dict[str, ImageInputs]:
-        """What each image is made of, parents first, found without asking the engine: enough for ``file_dep``."""
-        with self._lock:
-            if self._declared is None:
-                self.engine.ask()
-                self._declared = self.resolver.resolve(host_platform(), lambda ref, some: None)
-            return self._declared
-
-    def decisions(self) -> dict[str, Decision]:
-        """What would be done about each image, and why; made again after ``changed``."""
-        before = self._decisions
-        decided = self._settled(self._all)
-        if decided is not before and self.settings.redis_url:
-            with extras.told():
-                self.expected.learn(decided, self.peers.seconds)
-        return decided
-
-    def _all(self) -> dict[str, Decision]:
-        with self._lock:
-            if self._decisions is None:
-                inputs = self.resolver.resolve(self.snapshot().platform, self.configs_of, built_on=self.built_on)
-                self._decisions = self._planned(inputs, whole=True)
-                self.resolver.keep()
-                self.configs.keep(local_image.id for local_image in self.snapshot().by_name.values())
-            return self._decisions
-
-    def made_of(self, resolver: InputResolver, platform: str, only: str = "") -> dict[str, ImageInputs]:
-        """What the images that a resolver reads (or ``only`` one, with what it needs) are made of for a platform, by
-        the bases that are here."""
-
-        def resolved() -> dict[str, ImageInputs]:
-            with self._lock:
-                return resolver.resolve(platform, self.configs_of, only, self.built_on)
-
-        return self._settled(resolved)
-
-    def made_on_any_base(self) -> dict[str, ImageInputs]:
-        """What the images are made of for the engine's platform, as far as that is known without any base."""
-        with self._lock:
-            return self.resolver.resolve(self.snapshot().platform, lambda ref, some: None, built_on=self.built_on)
-
-    def _settled(self, decide: Callable[[], Kept]) -> Kept:
-        with extras.told():  # the peers' modules
-            return settled(decide, lambda wanted: self.peers.results.look(wanted))
-
-    def decide(self, name: str, *, refresh: bool = False) -> Decision:
-        """What is to be done about one image now: as planned if nothing changed since, else from what it needs alone.
-        ``refresh``: with its folders walked again, for whoever is about to act on it."""
-        if not refresh and (self._decisions is not None or not self._changed):
-            return self.decisions()[name]
-
-        return self._settled(lambda: self._again(name) if refresh else self._alone(self.resolver, name))
-
-    def _alone(self, resolver: InputResolver, name: str) -> Decision:
-        with self._lock:
-            inputs = resolver.resolve(self.snapshot().platform, self.configs_of, name, self.built_on)
-            return self._planned(inputs)[name]
-
-    def _again(self, name: str) -> Decision:
-        """Walk the folders of one image again, side by side with other threads, which may change what the engine holds
-        meanwhile: then its bases are looked up again, and no file."""
-        looks = self.resolver.again()
-        try:
-            snapshot = self.snapshot()
-            inputs = looks.resolve(snapshot.platform, self.configs_of, name, self.built_on)
-            with self._lock:
-                same = self._snapshot is snapshot
-                return self._planned(inputs)[name] if same else self._alone(looks, name)
-        finally:
-            looks.release()
-
-    def _planned(self, inputs: Mapping[str, ImageInputs], whole: bool = False) -> dict[str, Decision]:
-        """Decide about all of these; the shared registry is asked about what would else be built, and once in a while
-        about all. Which of its results take the place of one here is settled for all images together (``whole``)."""
-        snapshot = self.snapshot()
-        inputs = {name: self._checked(each) for name, each in inputs.items()}
-
-        def planned(offers: Mapping[str, SharedImage], taken: Collection[str]) -> dict[str, Decision]:
-            return plan.plan(inputs, self._known(), offers, taken or chosen)
-
-        chosen: frozenset[str] = frozenset() if whole else self._taken
-        decided = planned({}, ())
-        due = whole and bool(self.settings.cache_registry) and self.asked.due
-        ask = set(inputs) if due else chosen.intersection(inputs)
-        # A run with nothing to ask does not even import what would.
-        if not self.settings.cache_registry or not (ask or any(each.builds for each in decided.values())):
-            return self._possible(decided)
-        if self.peers.results.reads:
-            from doit_images.core.planning import agreement
-            from doit_images.core.planning.wanted import Wanted, all_wanted
-
-            def wanted(names: Iterable[str]) -> dict[str, Wanted]:
-                return all_wanted({name: inputs[name] for name in names}, snapshot.platform)
-
-            def look(names: Collection[str]) -> Mapping[str, SharedImage]:
-                if unasked := self.peers.results.unasked(wanted(names)):
-                    raise Unasked(unasked)
-                return self.peers.results.look(wanted(names))
-
-            def recall(names: Collection[str]) -> Mapping[str, SharedImage]:
-                return self.peers.results.remembered(wanted(names))
-
-            if not ask and (remembered := agreement.remembered(decided, planned, recall)):
-                return self._possible(remembered)
-            decided, taken = agreement.Agreement(decided, planned, look, self.content_of).reach(ask, whole)
-            if whole:
-                self._taken = taken
-        if due and not self._taken:
-            self.asked.now()
-        return self._possible(decided)
-
-    def snapshot(self) -> Snapshot:
-        """What the engine holds; asked again after ``changed``."""
-        with self._lock:
-            if self._snapshot is None:
-                self._snapshot = self.engine.snapshot()
-            return self._snapshot
-
-    def changed(self) -> None:
-        """The engine holds other images than before."""
-        with self._lock:
-            self._snapshot = self._decisions = None
-            self._changed = True
-            self.engine.forget()
-            self.configs.forget()
-
-    def named(self, image_id: str, refs: Sequence[str]) -> None:
-        """The engine gave an image these names, and holds what it held: to list hundreds of images takes its time."""
-        with self._lock:
-            after = self._snapshot and self._snapshot.with_names(image_id, refs)
-            self.changed()
-            self._snapshot = after
-
-    def built(self, name: str) -> None:
-        """This image was built in this run."""
-        with self._lock:
-            self._built.add(name)
-            self._decisions = None
-
-    def config_of(self, local_image: LocalImage) -> ImageConfig:
-        """What is known of an image that the engine holds."""
-        return self.configs.get(local_image.id, local_image.fixed)
-
-    def on_base(self, refs: Iterable[str]) -> bool:
-        """Whether one of these is the base that this project makes itself."""
-        return self.own_base is not None and self.own_base.stands_for(refs)
-
-    def base_named(self, ref: str, platform: str) -> tuple[str, LocalImage] | None:
-        """The image that the engine holds of an external reference for a platform, by its name there: the reference,
-        one beside that, or that of what stands in for it."""
-        declared = self.own_base.held(platform) if self.own_base and self.own_base.stands_for([ref]) else None
-        there = ((name, self.snapshot().get(name)) for name in (ref, beside(ref, platform)))
-        for name, local_image in (declared, *there) if declared else there:
-            if local_image and platforms.serves(self.config_of(local_image).platform, platform):
-                return name, local_image
-        return None
-
-    def stand_ins(self, images: Iterable[ImageInputs]) -> dict[str, str]:
-        """The bases of these images for which something stands in that was made here, each with what that is called in
-        the engine."""
-        own = self.own_base
-        if own is None:
-            return {}
-        read_for = {(ref, one) for inputs in images for ref, some in inputs.read_for.items() for one in some}
-        found = {ref: self.base_named(ref, one) for ref, one in sorted(read_for) if own.stands_for([ref])}
-        return {ref: named[0] for ref, named in found.items() if named and own.made_here(named[1])}
-
-    def base(self, ref: str, platform: str) -> LocalImage | None:
-        """The same without its name."""
-        found = self.base_named(ref, platform)
-        return found[1] if found else None
-
-    def bases(self, ref: str, wanted: tuple[str, ...]) -> tuple[LocalImage, ...] | None:
-        """The images that the engine holds of an external reference for these platforms, if a build can start from just
-        them. The engine's own BuildKit with the classic store takes one image for a name: with two, it asks outside."""
-        images = tuple(local_image for platform in wanted if (local_image := self.base(ref, platform)))
-        several = len({each.id for each in images}) > 1
-        return None if len(images) < len(wanted) or (several and not self._hands_over_several) else images
-
-    @property
-    def _hands_over_several(self) -> bool:
-        """Whether a build can get images of several platforms for one reference."""
-        return self.settings.dedicated_builder or self.containerd_store
-
-    def content_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
-        """The content of an image of this project that the engine holds."""
-        return self._known().content_of(inputs, local_image)
-
-    def content_after(self, decision: Decision) -> str:
-        """The content that an image has once this was done about it; "" where only a build can tell."""
-        return self._known().content_after(decision)
-
-    def _known(self) -> plan.Known:
-        return plan.Known(self.snapshot(), self.config_of, self._record_of, self.index_of, self.settings.registry_only)
-
-    def index_of(self, inputs: ImageInputs, local_image: LocalImage) -> str:
-        """The index of which the engine's image of several platforms is a part, where all of it is here; else ""."""
-        from doit_images.core.planning import several  # most images are of one
-
-        return several.index_of(inputs, local_image, self.folder / "results", containerd=self.containerd_store)
-
-    def _checked(self, inputs: ImageInputs) -> ImageInputs:
-        """With the reason why an image is not to be had here, if there is one, and whether it is still to be built in
-        this run."""
-        inputs = replace(inputs, problem=inputs.problem or inputs.private) if inputs.private else inputs
-        # Services that share an image build it once.
-        if plan.own_only(inputs) and inputs.name not in self._built and not inputs.image.duplicate_of:
-            inputs = replace(inputs, due=True)
-        if inputs.problem or len(inputs.platforms) < 2:
-            return inputs
-        from doit_images.core.planning import several
-
-        dedicated = self.settings.dedicated_builder
-        engine, containerd = self.snapshot().platform, self.settings.registry_only or self.containerd_store
-        problem = several.problem(inputs, engine, dedicated=dedicated, containerd=containerd)
-        return replace(inputs, problem=problem) if problem else inputs
-
-    def _possible(self, decided: dict[str, Decision]) -> dict[str, Decision]:
-        """Without the builds that the engine's BuildKit would refuse; a dedicated builder's version is not known."""
-        if self.settings.dedicated_builder or not any(each.builds for each in decided.values()):
-            return decided
-        from doit_images.core.planning import refused  # a run with nothing to build does not even import it
-
-        return refused.without(decided, self.snapshot().version)
-
-    def configs_of(self, ref: str, wanted: tuple[str, ...]) -> tuple[ImageConfig, ...] | None:
-        """What is known of an external reference for these platforms, as ``InputResolver.resolve`` asks."""
-        images, own = self.bases(ref, wanted), self.own_base
-        known = tuple(map(self.config_of, images)) if images else None
-        if own is None or not own.stands_for([ref]) or (images and all(map(own.counts, images, wanted))):
-            return known
-        return own.to_come(wanted) if len(wanted) == 1 or self._hands_over_several else None
-
     @cached_property
     def own_base(self) -> LocalBase | None:
         """The base that this project makes itself, if it does."""
         return self.parts.base(self)
 
-    def _record_of(self, name: str) -> record.Record | None:
-        known = record.read(self.folder, name)
-        return known if known and known.ref == self.project.images[name].ref else None
+    @cached_property
+    def local_images(self) -> LocalImages:
+        """What the engine holds."""
+        return self.part(_local_images)
+
+    @cached_property
+    def planner(self) -> Planner:
+        """What is to be done about each image."""
+        return self.part(_planner)
+
+    def learn(self, decided: Mapping[str, Decision]) -> None:
+        """Hear how long other machines took for what was decided about."""
+        if self.settings.redis_url:
+            with extras.told():
+                self.expected.learn(decided, self.peers.seconds)
+
+
+def _local_images(run: Run) -> LocalImages:
+    return LocalImages(run.engine, run.settings, run.common, lambda: run.own_base)
+
+
+def _planner(run: Run) -> Planner:
+    return Planner(
+        Sources(
+            project=run.project,
+            settings=run.settings,
+            folder=run.folder,
+            resolver=run.resolver,
+            local_images=run.local_images,
+            peers=lambda: run.peers,
+            built_on=lambda: run.built_on,
+            asked=run.asked,
+            learn=run.learn,
+        )
+    )

@@ -156,7 +156,7 @@ def remove(run: Run, chosen: Pruning) -> dict[str, str]:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    run.changed()
+    run.local_images.changed()
     return left
 
 

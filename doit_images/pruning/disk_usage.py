@@ -43,7 +43,7 @@ def all_items(run: Run) -> list[Item]:
 
 def images(run: Run, now: float) -> list[Item]:
     """The images of this project in the engine, those of old fingerprints and those that are needed."""
-    snapshot, users, needed = run.snapshot(), run.engine.users(), _needed(run)
+    snapshot, users, needed = run.local_images.snapshot(), run.engine.users(), _needed(run)
     past = run.history.recent(limit=KEEP)
     used: dict[str, float] = defaultdict(float)
     for build in past:
@@ -65,8 +65,8 @@ def images(run: Run, now: float) -> list[Item]:
 
 def _needed(run: Run) -> dict[str, str]:
     """The images that the plan needs, here or in another checkout, by id, each with why."""
-    snapshot, needed = run.snapshot(), dict[str, str]()
-    for decision in run.decisions().values():
+    snapshot, needed = run.local_images.snapshot(), dict[str, str]()
+    for decision in run.planner.decisions().values():
         image = decision.inputs.image
         for ref in (*image.names, tag_of(image.ref, decision.inputs.fingerprint)):
             if local_image := snapshot.get(ref):

@@ -55,10 +55,10 @@ class Needed:
 def needed(run: Run, some: Iterable[str]) -> Needed:
     """What is needed for these platforms and this machine's. Raises ``UserError`` for a working tree that cannot be
     read, and for a repository that cannot be asked."""
-    wanted = sorted({run.snapshot().platform, *some})
+    wanted = sorted({run.local_images.snapshot().platform, *some})
     found = Needed()
     for platform in wanted:
-        found.add(run.made_of(run.resolver, platform), platform, "this working tree")
+        found.add(run.planner.made_of(run.resolver, platform), platform, "this working tree")
     commits = _commits(run.project.directory)
     if not commits:
         return found
@@ -74,7 +74,7 @@ def needed(run: Run, some: Iterable[str]) -> Needed:
                 # A variable without a value here may have had one where this was built.
                 unsure = [name for name in seen.images if look.without_value or seen.doubtful.get(name)]
                 for platform in wanted:
-                    found.add(run.made_of(look.resolver, platform), platform, names[0], unsure)
+                    found.add(run.planner.made_of(look.resolver, platform), platform, names[0], unsure)
             except UserError as error:
                 if look.has_files:
                     found.unread.update(dict.fromkeys(names, str(error)))

@@ -88,7 +88,7 @@ def _names(run: Run, common: Path) -> list[str]:
     built = (record.read(path.parents[1], path.stem) for path in common.glob("*/images/*.json"))
     repositories = disk_usage.repositories_of(run) | {repository(normalise(known.ref)) for known in built if known}
     needed = {normalise(ref) for ref, folder in checkouts.needs(run.folder) if folder.parent != common}
-    ours = {image.id: image for image in run.snapshot().every() if INPUT_DIGEST in image.labels}
+    ours = {image.id: image for image in run.local_images.snapshot().every() if INPUT_DIGEST in image.labels}
     names = {name for image in ours.values() for name in disk_usage.own_names(image, repositories)}
     return sorted(name for name in names if normalise(name) not in needed)
 

@@ -60,7 +60,7 @@ def export(run: Run, folder: Path) -> str:
             shutil.copytree(cache, draft / CACHE)
         found = [path for path in sorted(draft.rglob("*")) if path.is_file()]
         files = {path.relative_to(draft).as_posix(): measured(path) for path in found}
-        platform = run.snapshot().platform
+        platform = run.local_images.snapshot().platform
         whole = {"format": _FORMAT, "platform": platform, "images": images, "files": files}
         text = json.dumps(whole, indent=1).encode()
         (draft / INDEX).write_bytes(text)
@@ -81,19 +81,19 @@ def take_in(run: Run, folder: Path) -> str:
     when a file is missing or not what the index says, or is for another platform."""
     text = _read(folder)
     index = _index(text, folder)
-    platform = run.snapshot().platform
+    platform = run.local_images.snapshot().platform
     _believe(run, folder, text, platform)
     if index["platform"] != platform:
         raise UserError(f"it was exported on {index['platform']}, and this engine is {platform}", where=str(folder))
     run.events.say(f"checking {size_text(sum(entry['size'] for entry in index['files'].values()))}")
     check_files(folder, index["files"], (INDEX, SIGNATURE))
     check_images(folder / IMAGES, index["images"])
-    before = {local_image.id for local_image in run.snapshot().every()}
+    before = {local_image.id for local_image in run.local_images.snapshot().every()}
     _docker(run, "load", "--quiet", "--input", str(folder / IMAGES))
-    run.changed()
+    run.local_images.changed()
     taken = 0
     for entry in index["images"]:
-        local_image = run.snapshot().get(entry["ref"])
+        local_image = run.local_images.snapshot().get(entry["ref"])
         if local_image is None or local_image.labels.get(FINGERPRINT) != entry["fingerprint"]:
             raise UserError(
                 f"the archive gave no image {entry['ref']} with that fingerprint", where=str(folder / IMAGES)
@@ -117,7 +117,7 @@ def _take_caches(run: Run, folder: Path, index: dict[str, Any]) -> str:
 
 def _fresh(run: Run) -> list[tuple[Decision, LocalImage]]:
     """The images that the engine has as the plan says."""
-    fresh = (decision for decision in run.decisions().values() if decision.action == Action.FRESH)
+    fresh = (decision for decision in run.planner.decisions().values() if decision.action == Action.FRESH)
     return [(decision, decision.local_image) for decision in fresh if decision.local_image]
 
 
@@ -192,11 +192,11 @@ def push_all(run: Run) -> str:
         raise UserError("cache_export needs a FOLDER, or CACHE_REGISTRY to push to")
     if not run.settings.cache_write:
         raise UserError("CACHE_WRITE=0 forbids to push", remedy="name a FOLDER")
-    machines, platform = connection.of(run), run.snapshot().platform
+    machines, platform = connection.of(run), run.local_images.snapshot().platform
     share = machines.share
     fresh = _fresh(run)
     if run.own_base and run.own_base.give():
-        run.changed()
+        run.local_images.changed()
     share.offers({decision.name: decision.inputs for decision, _ in fresh}, platform)  # side by side
     pushed = 0
     for decision, local_image in fresh:

@@ -39,7 +39,7 @@ def pack(run: Run, folder: Path) -> str:
     """Write what the project's cache mounts hold to a folder, whole or not at all; returns what was written, in words.
     ``UserError`` where there is none, or the folder holds something else."""
     leftovers.refuse_foreign(folder, INDEX, "cache mounts")
-    every = dict.fromkeys(mount for inputs in run.declared().values() for mount in inputs.mounts)
+    every = dict.fromkeys(mount for inputs in run.planner.declared().values() for mount in inputs.mounts)
     ids = [mount for mount in every if _ID.fullmatch(mount)]
     if not ids:
         raise UserError("no Dockerfile of the project has a cache mount", where=str(run.files[0]))
@@ -93,7 +93,7 @@ def _on_base(base: str, ids: list[str], script: str, *more: str) -> list[str]:
 
 def _base(run: Run) -> tuple[Decision, str]:
     """An image with cache mounts, and an external base of it: steps with mounts run on such, so it has a shell."""
-    for decision in run.decisions().values():
+    for decision in run.planner.decisions().values():
         if decision.inputs.mounts and decision.inputs.read_for:
             return decision, next(iter(decision.inputs.read_for))
     raise UserError("no image with a cache mount has a base from outside, to look into it with")

@@ -71,7 +71,7 @@ class Machines:
         from doit_images.core.planning.plan import rebuilt
         from doit_images.core.planning.wanted import wanted_of
 
-        wanted = wanted_of(decision.inputs, self.run.snapshot().platform)
+        wanted = wanted_of(decision.inputs, self.run.local_images.snapshot().platform)
         there = self.share.look({"": wanted}).get("") if wanted and self.share.reads else None
         return rebuilt(there.labels) if there else 0
 

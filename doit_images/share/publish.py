@@ -30,13 +30,13 @@ def give(
     """Share what was built in so many seconds, and is in the registry already where its builder ``pushed`` it; returns
     the shared result that is to take its place, if one is."""
     run, share = machines.run, machines.share
-    wanted = wanted_of(decision.inputs, run.snapshot().platform)
+    wanted = wanted_of(decision.inputs, run.local_images.snapshot().platform)
     if wanted is None or not (share.reads or machines.coordinator.on):
         return None
-    if run.on_base(decision.inputs.bases):
+    if run.local_images.on_own_base(decision.inputs.bases):
         with machines.giving:
             if not machines.base_given and run.own_base and run.own_base.give():
-                run.changed()
+                run.local_images.changed()
             machines.base_given = True
     what, shared_image = offer(machines, decision, wanted, local_image, pushed)
     if run.settings.cache_write:
@@ -59,7 +59,7 @@ def offer(
     shared_image = registry.look({"": wanted}).get("")
 
     def content() -> str:
-        return pushed.content if pushed else run.content_of(decision.inputs, local_image)
+        return pushed.content if pushed else run.planner.content_of(decision.inputs, local_image)
 
     def judged() -> Verdict:
         return verdict(local_image.labels, content, shared_image, on_shared)
@@ -71,7 +71,7 @@ def offer(
         run.events.emit(ImageNoted(decision.name, f"pushing to {registry.address}"))
         whole = pushed or _in_layout(run, decision, local_image)
         shared_image = registry.push(wanted, local_image, run.engine, build_target.inline_tags(run), whole)
-        run.changed()
+        run.local_images.changed()
         # Between the look and the push another machine may have pushed, and be found there now.
         if shared_image and judged() == Verdict.TAKE:
             return Verdict.TAKE, shared_image
@@ -85,7 +85,7 @@ def _in_layout(run: Run, decision: Decision, local_image: LocalImage) -> Whole |
         return None
     from doit_images.share.transfer import Whole  # most images are of one platform
 
-    index = run.index_of(decision.inputs, local_image)
+    index = run.planner.index_of(decision.inputs, local_image)
     return Whole(index, index, layout)
 
 
@@ -94,8 +94,8 @@ def on_shared_parents(machines: Machines, decision: Decision) -> bool | None:
     first: nobody else could use the image without them. None if that cannot be known."""
     run, pairs = machines.run, []
     for context, name in sorted(decision.inputs.parents.items()):
-        parent = run.decide(name)
-        wanted = wanted_of(parent.inputs, run.snapshot().platform)
+        parent = run.planner.decide(name)
+        wanted = wanted_of(parent.inputs, run.local_images.snapshot().platform)
         if wanted is None:
             return None
         with machines.giving:  # two children of one parent push it once

@@ -57,8 +57,8 @@ class Pushing:
         """The contexts by which a builder gets an image's parents from the registry. Raises ``UserError``."""
         argv = []
         for context, name in sorted(inputs.parents.items()):
-            parent = self._run.decide(name).inputs
-            platform = ", ".join(parent.platforms) or self._run.snapshot().platform
+            parent = self._run.planner.decide(name).inputs
+            platform = ", ".join(parent.platforms) or self._run.local_images.snapshot().platform
             # The parent was decided when the run began; its fingerprint may be another by now.
             wanted = Wanted(parent.image.ref, inputs.parent_fingerprints[name], platform)
             shared_image = self._share.look({name: wanted}).get(name)
@@ -76,7 +76,7 @@ class Pushing:
         """``UserError`` where what is built could not be pushed, or would be of no use to anybody."""
         share, name = self._share, decision.name
         where = f"{name} is to go to {share.address} (BUILD_OUTPUT=registry)"
-        if wanted_of(decision.inputs, self._run.snapshot().platform) is None:
+        if wanted_of(decision.inputs, self._run.local_images.snapshot().platform) is None:
             raise UserError(f"{where}, but its base is unknown", remedy="pin its base by digest, or pull it")
         if not self._run.settings.cache_write:
             raise UserError(f"{where}, which is read-only here", remedy="set CACHE_WRITE=1, or BUILD_OUTPUT=engine")
@@ -95,9 +95,9 @@ class Pushing:
         image = self._pushed(before.inputs, labels, digest)
         made = LocalImage(digest, labels=labels, size=image.size, fixed=False)
         publish.give(self._machines, before, made, seconds, Whole(digest, image.content))
-        run.built(name)
-        run.changed()
-        wanted = wanted_of(before.inputs, run.snapshot().platform)
+        run.planner.built(name)
+        run.local_images.changed()
+        wanted = wanted_of(before.inputs, run.local_images.snapshot().platform)
         kept = self._share.look({name: wanted}).get(name) if wanted else None
         if kept is None or not offered(before.inputs, kept, before.parents_label):
             if publish.on_shared_parents(self._machines, before) is False:

@@ -174,7 +174,7 @@ class _Seen:
     @classmethod
     def now(cls, run: Run, compose: Compose) -> _Seen:
         """Look at the working tree as it is now."""
-        inputs = run.declared()
+        inputs = run.planner.declared()
         root = run.project.directory
         services = compose.services()
         watch.check(services)

@@ -152,7 +152,7 @@ def _images(run: Run, choice: Choice) -> dict[str, str]:
     if not choice.files or not all(Path(file).is_file() for file in choice.files):
         return {}
     with contextlib.suppress(UserError):
-        planned = run.anew(run.caller, tuple(map(Path, choice.files))).decisions()
+        planned = run.anew(run.caller, tuple(map(Path, choice.files))).planner.decisions()
         return {name: str(decision.action) for name, decision in planned.items()}
     return {}
 

@@ -39,9 +39,9 @@ def kept(run: Run) -> dict[str, Kept]:
     """
     run.settings.need_engine()
     now = run.anew()  # what builds of this run took in may be newer than its plan
-    snapshot = now.snapshot()
+    snapshot = now.local_images.snapshot()
     found: dict[str, Kept] = {}
-    for name, decision in now.decisions().items():
+    for name, decision in now.planner.decisions().items():
         image, local_image = decision.inputs.image, decision.local_image
         tag = tag_of(image.ref, decision.inputs.fingerprint)
         if decision.action not in (Action.FRESH, Action.RETAG):

@@ -63,7 +63,7 @@ def _reported(run: Run, answer: Answer, declared: Declared) -> Path:
     """Leave what an issue needs as a file, without secrets; one that is there of the same difference stays."""
     if not answer.steps:  # it was found before, and is kept
         return asking.report_of(run, answer.name)
-    decisions = plan_view.chosen(run.decisions(), [run.project.image(answer.name)])
+    decisions = plan_view.chosen(run.planner.decisions(), [run.project.image(answer.name)])
     plan = plan_view.promised(plan_view.Plan(run.project.name, decisions, {}, run.settings.build_jobs))
     target = dict(declared.targets[answer.name])
     target |= {key: safe_arguments(target[key]) for key in ("args", "labels") if key in target}
@@ -80,8 +80,8 @@ def _reported(run: Run, answer: Answer, declared: Declared) -> Path:
 def _versions(run: Run) -> dict[str, Any]:
     own = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=10", "HEAD"]
     return {
-        "engine": run.snapshot().version,
-        "containerd_store": run.containerd_store,
+        "engine": run.local_images.snapshot().version,
+        "containerd_store": run.local_images.containerd_store,
         "buildx": commands.answer(["docker", "buildx", "version"]),
         "compose": commands.answer(["docker", "compose", "version", "--short"]),
         "tasks": commands.answer(own),

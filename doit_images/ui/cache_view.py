@@ -77,7 +77,8 @@ def _registry(run: Run) -> dict[str, Any] | None:
     try:
         tags = {path: registry.tags(path) for path in paths}
         current = connection.of(run).share.offers(
-            {name: decision.inputs for name, decision in run.decisions().items()}, run.snapshot().platform
+            {name: decision.inputs for name, decision in run.planner.decisions().items()},
+            run.local_images.snapshot().platform,
         )
     except (Unavailable, NoImage) as error:
         return {"address": address, "problem": f"it {error}"}

@@ -105,7 +105,7 @@ def _kept(run: Run) -> Iterator[Finding]:
     yield _repairs("what runs remember", "undamaged", repairs.damaged(common))
     yield _repairs("killed runs", "left nothing", repairs.left_over(common))
     try:
-        refs = run.snapshot().by_name
+        refs = run.local_images.snapshot().by_name
     except UserError:  # told already
         refs = {}
     yield _repairs("temporary names", "none is left over", repairs.names(run.engine, refs))
@@ -159,7 +159,7 @@ def _reached(subject: str, place: str, said: Sequence[str], remedy: str) -> Find
 
 def _engine(run: Run) -> Iterator[Finding]:
     try:
-        snapshot = run.snapshot()
+        snapshot = run.local_images.snapshot()
         containerd = run.engine.uses_containerd_store()
     except UserError as error:
         yield Finding("engine", Verdict.FAIL, error.sentence, error.remedy)
@@ -184,7 +184,7 @@ def _base(run: Run, base: LocalBase) -> Finding:
         return Finding("base image", Verdict.OK, f"{ref} is in the engine")
     if name != ref:
         return Finding("base image", Verdict.OK, f"{name}, made from Debian's packages, stands in for {ref}")
-    own = stand_in(ref, run.snapshot().platform)
+    own = stand_in(ref, run.local_images.snapshot().platform)
 
     def rename() -> None:
         run.engine.tag(local_image.id, own)
@@ -205,7 +205,7 @@ def _settings(run: Run) -> Finding:
 
 def _project(run: Run) -> Finding:
     try:
-        found = {inputs.name: inputs.problem or inputs.private for inputs in run.declared().values()}
+        found = {inputs.name: inputs.problem or inputs.private for inputs in run.planner.declared().values()}
         problems = [f"{name}: {problem}" for name, problem in found.items() if problem]
     except UserError as error:
         return Finding("project", Verdict.FAIL, str(error))
@@ -217,7 +217,7 @@ def _project(run: Run) -> Finding:
 def _ignored(run: Run) -> Iterator[Finding]:
     """Whether images copy what should be in none."""
     try:
-        every = copied(run.declared().values(), trusted.own_files(run.settings))
+        every = copied(run.planner.declared().values(), trusted.own_files(run.settings))
     except UserError:  # told already
         return
     for one in every:
@@ -229,8 +229,10 @@ def _ignored(run: Run) -> Iterator[Finding]:
 def _platforms(run: Run) -> Iterator[Finding]:
     """Whether the builder runs programs for all the platforms that images are built for, where any are declared."""
     try:
-        wanted = {platform for inputs in run.declared().values() for platform in inputs.platforms}
-        foreign = {platform for platform in wanted if not platforms.serves(run.snapshot().platform, platform)}
+        wanted = {platform for inputs in run.planner.declared().values() for platform in inputs.platforms}
+        foreign = {
+            platform for platform in wanted if not platforms.serves(run.local_images.snapshot().platform, platform)
+        }
     except UserError:  # told already
         return
     if not foreign:

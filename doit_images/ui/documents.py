@@ -35,7 +35,7 @@ def make(run: Run, images: Sequence[str], kind: Kind, content: Content, *, attac
     """Write the document of each of these images (default: all) and print where it is; ``attach`` it to the image in
     the shared registry. ``UserError`` for an image that is not fresh."""
     run.settings.need_engine()
-    decisions = run.decisions()
+    decisions = run.planner.decisions()
     names = [run.project.image(name).name for name in images] or list(decisions)
     stale = [name for name in names if decisions[name].stale]
     if stale:
@@ -43,7 +43,7 @@ def make(run: Run, images: Sequence[str], kind: Kind, content: Content, *, attac
         raise UserError(f"what is here of {', '.join(stale)} is not what the sources give", remedy=remedy)
     for name in names:
         ref = decisions[name].inputs.image.ref
-        image = run.snapshot().get(ref)
+        image = run.local_images.snapshot().get(ref)
         if image is None:
             raise UserError(f"the engine does not hold {ref}", remedy="doit build")
         try:
@@ -63,7 +63,7 @@ def make(run: Run, images: Sequence[str], kind: Kind, content: Content, *, attac
 
 def _shared(run: Run, decision: Decision) -> str:
     """The digest of an image in the shared registry; ``UserError`` where it is not there."""
-    wanted = wanted_of(decision.inputs, run.snapshot().platform)
+    wanted = wanted_of(decision.inputs, run.local_images.snapshot().platform)
     if not run.settings.cache_registry or wanted is None:
         raise UserError("there is no shared image to attach it to", remedy="set CACHE_REGISTRY, and build there")
     shared = connection.of(run).share.registry.image(wanted.path, wanted.tag, wanted.platform)

@@ -57,12 +57,12 @@ class Plan(NamedTuple):
 def show(run: Run, images: Sequence[str], *, as_json: bool, inputs: bool, as_bake: bool) -> None:
     """Print the plan of ``images`` and what they need (all, when none is named) to standard output. Raises
     ``UserError`` if an image is broken, once the plan is printed."""
-    decisions = chosen(run.decisions(), map(run.project.image, images))
+    decisions = chosen(run.planner.decisions(), map(run.project.image, images))
     shown = Plan(run.project.name, decisions, run.expected.planned(decisions), run.settings.build_jobs)
     _tell_trust(run)
     for one in copied((decision.inputs for decision in decisions.values()), trusted.own_files(run.settings)):
         print(f"plan: {one} ({one.remedy})", file=sys.stderr)
-    stand_ins = run.stand_ins(decision.inputs for decision in decisions.values())
+    stand_ins = run.local_images.stand_ins(decision.inputs for decision in decisions.values())
     for ref, name in stand_ins.items():
         called = f"is called {name}" if name != ref else "has its name, by an older version: `doit doctor --fix`"
         print(f"plan: what stands in for {ref} was made from Debian's packages, and {called}", file=sys.stderr)

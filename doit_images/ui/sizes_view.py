@@ -52,7 +52,7 @@ def _with_setting(run: Run, setting: str) -> dict[str, str]:
     name, _, value = setting.partition("=")
     if not (name.isidentifier() and value):
         raise UserError(f"--set takes NAME=VALUE, not {setting!r}", remedy="--set=NAME=VALUE, in one word")
-    decisions = run.anew({**run.environ, name: value}).decisions()
+    decisions = run.anew({**run.environ, name: value}).planner.decisions()
     inputs = {image: decision.inputs for image, decision in decisions.items()}
     return {name: "" if one.problem else tag_of(one.image.ref, one.fingerprint) for name, one in inputs.items()}
 

@@ -121,7 +121,7 @@ def _times(run: Run) -> Finding:
     clock is ahead, or this one's was set back."""
     now = time.time()
     try:
-        paths = {path for inputs in run.declared().values() for path in inputs.file_dep()}
+        paths = {path for inputs in run.planner.declared().values() for path in inputs.file_dep()}
     except UserError:  # told already
         paths = set()
     records = map(str, run.common.glob("*/images/*.json"))

@@ -66,7 +66,7 @@ class DeclaredBase:
         run = self._run
         if not any(image.platforms for image in run.project.images.values()):
             return ()
-        images = run.made_on_any_base()
+        images = run.planner.made_on_any_base()
         ref = normalise(self._settings.base_image)
         read = {
             platform
@@ -112,7 +112,7 @@ class DeclaredBase:
 
     @property
     def _snapshot(self) -> Snapshot:
-        return self._run.snapshot()
+        return self._run.local_images.snapshot()
 
     def _own(self, platform: str) -> str:
         """The platform whose base serves this one, where the engine's own does."""

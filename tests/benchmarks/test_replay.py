@@ -209,7 +209,7 @@ def test_a_real_comparison_finds_what_was_needed_and_no_more(tmp_path: Path, mon
         append("compose.yml")(both.folder, "read anew")
         passed_over = replay.replay(both, [("another argument", argument)])
         monkeypatch.undo()
-        inputs = {name: decision.inputs.paths() for name, decision in run.decisions().items()}
+        inputs = {name: decision.inputs.paths() for name, decision in run.planner.decisions().items()}
         cases = scenarios.run(both, inputs, ["app"], [], 1, scenarios=["nothing", "code"])
         sizes, disk = actions.sizes(both, run, declared_both_ways(run), ["app"])
     assert [(one.scenario, set(one.timings)) for one in cases] == [

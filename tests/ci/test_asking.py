@@ -125,7 +125,7 @@ def test_a_reader_that_passes_over_something_is_found_out(shop: Lab, monkeypatch
 def test_a_name_that_somebody_set_by_hand_is_found_out(lab: Lab) -> None:
     lab.write({"compose.yml": "services: {app: {image: PREFIX/app, build: {context: app}}}\n"})
     lab.write({"app/Dockerfile": "FROM scratch\nCOPY main /PREFIX\n", "app/main": "1"})
-    [inputs] = Run((lab.folder / "compose.yml",)).declared().values()
+    [inputs] = Run((lab.folder / "compose.yml",)).planner.declared().values()
     labels = {INPUT_DIGEST: inputs.input_digest, FINGERPRINT: inputs.fingerprint, PARENTS: ""}
     lab.write({"app/main": "another"})
     words = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]

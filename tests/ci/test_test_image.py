@@ -302,10 +302,12 @@ def test_what_passed_on_one_platform_did_not_pass_on_another() -> None:
 
     def on(platform: str) -> str:
         run: Any = SimpleNamespace(
-            snapshot=lambda: SimpleNamespace(platform=platform),
-            made_of=lambda *_: {"web/test": inputs, "web": inputs},
-            decide=lambda _: None,
-            content_after=lambda _: "sha256:0",
+            local_images=SimpleNamespace(snapshot=lambda: SimpleNamespace(platform=platform)),
+            planner=SimpleNamespace(
+                made_of=lambda *_: {"web/test": inputs, "web": inputs},
+                decide=lambda _: None,
+                content_after=lambda _: "sha256:0",
+            ),
         )
         resolver: Any = None
         return _planned(run, ImageTest("web", "web", target="test", network=""), resolver).fingerprint
@@ -323,10 +325,10 @@ def test_what_passed_on_something_that_was_not_known_before_is_not_kept(monkeypa
     monkeypatch.setattr(known, "keep", lambda *words: kept.append(words))
     monkeypatch.setattr(record, "write", lambda *words: kept.append(words))
     run: Any = SimpleNamespace(
-        changed=lambda: None,
+        local_images=SimpleNamespace(changed=lambda: None),
         folder=Path("/x"),
         project=SimpleNamespace(images={"web": inputs.image}),
-        decide=lambda _: SimpleNamespace(inputs=inputs),
+        planner=SimpleNamespace(decide=lambda _: SimpleNamespace(inputs=inputs)),
     )
     act._keep(run, before, Attempt(0, 0.0, 1.0))
     assert kept == []
@@ -359,7 +361,12 @@ def test_of_the_end_to_end_tests_too(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(known, "keep", lambda *words: kept.append(words))
     project = SimpleNamespace(name="shop", images={"web": Image("web", "web", "/x")})
     run: Any = SimpleNamespace(
-        project=project, anew=lambda: None, changed=lambda: None, files=(), environ={}, folder=tmp_path
+        project=project,
+        anew=lambda: None,
+        files=(),
+        environ={},
+        folder=tmp_path,
+        local_images=SimpleNamespace(changed=lambda: None),
     )
     end_to_end.run_tests(run, [])
     assert kept == []

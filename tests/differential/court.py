@@ -133,8 +133,8 @@ class _Ours:
         try:
             run = self.run()
             self._make(run)
-            run.changed()
-            found = {name: run.snapshot().get(image.ref) for name, image in run.project.images.items()}
+            run.local_images.changed()
+            found = {name: run.local_images.snapshot().get(image.ref) for name, image in run.project.images.items()}
         except UserError:
             return {}
         return {name: image.id for name, image in found.items() if image}
@@ -142,7 +142,7 @@ class _Ours:
     def plan(self) -> dict[str, str]:
         """What is said of each image, and ``""`` of the project where it cannot be read."""
         try:
-            decisions = self.run().decisions()
+            decisions = self.run().planner.decisions()
         except UserError as error:
             return {"": str(error)}
         self.reasons = {name: "; ".join(one.reasons) for name, one in decisions.items()}
@@ -161,7 +161,7 @@ class _Ours:
     def _make(run: Run) -> dict[str, str]:
         failed: dict[str, str] = {}
         with prune_lock.shared(run, lambda: None):
-            for name in run.decisions():
+            for name in run.planner.decisions():
                 try:
                     make.make_image(run, name)
                 except UserError as error:

@@ -184,7 +184,7 @@ class Asked:
     def _plan(self) -> dict[str, Decision]:
         run = Run((self.lab.folder / "compose.yml",), dict(os.environ))
         run.engine = self.engine
-        return run.decisions()
+        return run.planner.decisions()
 
 
 def _lacks(need: str, folder: Path) -> bool:

@@ -212,7 +212,7 @@ class Court:
         """What `doit plan` says of each image, with what this engine holds."""
         run = Run((place / "compose.yml",), dict(os.environ))
         run.engine = engine or Engine()
-        return {name: one.action for name, one in run.decisions().items()}
+        return {name: one.action for name, one in run.planner.decisions().items()}
 
     def verdict(self, place: Path) -> dict[str, str]:
         """What BuildKit makes of each image: its configuration, and whether a step of it ran; or `broken`."""

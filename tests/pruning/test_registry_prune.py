@@ -190,7 +190,7 @@ def test_what_another_platform_needs_stays_and_what_nobody_can_tell(
     git(lab, "add", "compose.yml", "one.Dockerfile", "two.Dockerfile", "text")
     git(lab, "commit", "--message", "first")
     run = Run((lab.folder / "compose.yml",), lab.env())
-    needed = run.made_of(run.resolver, "linux/arm64")["one"].fingerprint
+    needed = run.planner.made_of(run.resolver, "linux/arm64")["one"].fingerprint
     (lab.folder / "text").write_text(f"{lab.prefix} second")
     git(lab, "commit", "--all", "--message", "second")
     git(lab, "branch", "old", "HEAD~1")

@@ -62,6 +62,7 @@ class SeemingRun:
     """What is asked of a run, with what is ``after`` a build decided about its images."""
 
     def __init__(self, tmp_path: Path, after: Decision, settings: Settings = SETTINGS) -> None:
+        self.local_images = self.planner = self  # it plays both
         self.settings, self.folder, self.common = settings, tmp_path, tmp_path
         self.environ: Mapping[str, str] = {}
         self.after = {"base": Decision("base", Action.FRESH, (SHARED,), BASE, offer=SHARED_BASE), "app": after}

@@ -781,11 +781,13 @@ def test_what_another_run_pulled_and_named_meanwhile_is_taken(monkeypatch: pytes
     results_: Any = SimpleNamespace(pull=lambda *_: "reg:5000/app/web@sha256:d", refuse=pytest.fail)
     run = Run((tmp_path / "compose.yml",), {}, parts=Parts(lambda run: SimpleNamespace(results=results_)))
     vars(run).update(
-        snapshot=lambda: SimpleNamespace(platform="linux/amd64", get={tag: image}.get),
+        local_images=SimpleNamespace(
+            snapshot=lambda: SimpleNamespace(platform="linux/amd64", get={tag: image}.get),
+            changed=lambda: None,
+            config_of=lambda local_image: ImageConfig("content", "linux/amd64", {}),
+        ),
         engine=FakeEngine(),
-        changed=lambda: None,
-        config_of=lambda local_image: ImageConfig("content", "linux/amd64", {}),
-        content_of=lambda inputs, local_image: "content",
+        planner=SimpleNamespace(content_of=lambda inputs, local_image: "content"),
     )
     monkeypatch.setattr(results, "name_image", lambda run, decision, image_id: named.append(image_id))
     monkeypatch.setattr(temporary_tag, "take_away", lambda engine, refs: None)
@@ -994,7 +996,11 @@ def test_who_was_stopped_for_longer_than_its_lease_pushes_nothing(
     monkeypatch.setattr(build_target, "inline_tags", lambda run: ())
     docker, (one, _) = docker_says(""), sharing(monkeypatch, lambda *words: None)
     coordinator = SimpleNamespace(lost=lambda what: asked.append(what) or lost)
-    run: Any = SimpleNamespace(events=noted, engine=FakeEngine(), changed=lambda: None, snapshot=FakeEngine().snapshot)
+    run: Any = SimpleNamespace(
+        events=noted,
+        engine=FakeEngine(),
+        local_images=SimpleNamespace(changed=lambda: None, snapshot=FakeEngine().snapshot),
+    )
     machines = Machines(run)
     vars(machines).update(share=one, coordinator=coordinator)
     decision = Decision("base", Action.BUILD, (), inputs)

@@ -393,7 +393,7 @@ def test_what_has_the_name_that_it_stands_in_for_is_called_by_its_own(name: str,
     own = stand_in(name, host_platform())
     assert docker("image", "inspect", name).returncode
     assert docker("image", "inspect", "--format", "{{.Id}}", own).stdout.strip() == image
-    run.changed()
+    run.local_images.changed()
     assert here.is_here()
     assert doctor._base(run, here).detail == f"{own}, made from Debian's packages, stands in for {name}"
 

@@ -42,7 +42,7 @@ def stores(run: Run, name: str) -> Iterator[None]:
     assert docker("network", "create", name).returncode == 0
     try:
         for store in ("postgres", "redis"):
-            if not run.snapshot().get(images[store].ref):
+            if not run.local_images.snapshot().get(images[store].ref):
                 pytest.skip(f"{images[store].ref} is not built: doit build_optimized")
             argv = ["run", "--detach", "--name", f"{name}-{store}", "--network", name, "--network-alias", store]
             started = docker(*argv, "--env", f"{store.upper()}_PASSWORD={PASSWORD}", images[store].ref)
@@ -72,7 +72,7 @@ def tests(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
 
 
 def build(run: Run, service: str, tag: str, iidfile: Path) -> None:
-    one = run.decisions()[service].inputs
+    one = run.planner.decisions()[service].inputs
     argv = build_argv(
         replace(one.image, target="test"),
         parents=one.parent_tags,

@@ -73,7 +73,7 @@ def put(run: Run, path: str, result: Result, content: Mapping[str, Any] | None) 
         text = json.dumps(manifest, sort_keys=True).encode()
         registry.give_manifest(path, tag, referrers.MANIFEST, text)
         if share.trust.need:
-            claimed = Claimed(digest_of(text), result.fingerprint, run.snapshot().platform, TESTS)
+            claimed = Claimed(digest_of(text), result.fingerprint, run.local_images.snapshot().platform, TESTS)
             bundle = share.trust.sign_claimed(claimed, "PASSED" if content else "FAILED")
             signatures.give(registry, path, claimed.digest, bundle, TESTS)
     except NotSigned as error:
@@ -112,7 +112,7 @@ def _doubt(run: Run, fingerprint: str, path: str, text: bytes) -> str:
         return ""
     digest = digest_of(text)
     attached = signatures.bundles(connection.of(run).share.registry, path, digest)
-    return trust.judge(Claimed(digest, fingerprint, run.snapshot().platform, TESTS), attached)[0]
+    return trust.judge(Claimed(digest, fingerprint, run.local_images.snapshot().platform, TESTS), attached)[0]
 
 
 def _unpacked(packed: bytes) -> Any:

@@ -115,7 +115,7 @@ def _keep(run: Run, planned: Planned, attempt: Attempt) -> None:
     ran may have been another while it did."""
     if not planned.fingerprint:
         return
-    run.changed()
+    run.local_images.changed()
     after = plan(run, [planned.test.name], again=True, ask=False)[planned.test.name]
     if after.inputs is None or after.fingerprint != planned.fingerprint:
         run.events.say(f"{planned.test.name}: {MOVED}")

@@ -118,7 +118,7 @@ def _image(run: Run, inputs: ImageInputs) -> Iterator[tuple[str, bool]]:
             sending.contexts(inputs.index, run.common),
             leftovers.folder("test-") as folder,
         ):
-            image = replace(as_built(inputs, folder, run.common), platforms=(run.snapshot().platform,))
+            image = replace(as_built(inputs, folder, run.common), platforms=(run.local_images.snapshot().platform,))
             env = run.build_environ
             argv = buildx.build_argv(
                 image,

@@ -77,7 +77,7 @@ class Planned(NamedTuple):
 
 def tests_of(run: Run) -> dict[str, ImageTest]:
     """All tests of the project."""
-    return declared(run.project, run.declared())
+    return declared(run.project, run.planner.declared())
 
 
 def plan(run: Run, names: Iterable[str], *, again: bool = False, ask: bool = True) -> dict[str, Planned]:
@@ -97,7 +97,7 @@ def plan(run: Run, names: Iterable[str], *, again: bool = False, ask: bool = Tru
 
 
 def _resolver(run: Run, tests: Mapping[str, ImageTest], again: bool) -> InputResolver:
-    decisions = run.decisions()
+    decisions = run.planner.decisions()
     index = next((decision.inputs.index for decision in decisions.values() if decision.inputs.index), None)
     project = with_tests(run.project, tests)
     return run.resolver.of(project) if again or index is None else run.resolver.of(project, lambda: index)
@@ -106,9 +106,9 @@ def _resolver(run: Run, tests: Mapping[str, ImageTest], again: bool) -> InputRes
 def _planned(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
     if test.problem:
         return Planned(test, None, problem=test.problem)
-    chain = run.made_of(resolver, run.snapshot().platform, name_of(test))
+    chain = run.planner.made_of(resolver, run.local_images.snapshot().platform, name_of(test))
     inputs = chain[name_of(test)]
-    image = chain.get(test.service) or run.decide(test.service).inputs
+    image = chain.get(test.service) or run.planner.decide(test.service).inputs
     problem = inputs.problem or image.problem
     if not problem and test.target and test.network == NONE:
         from doit_images.ci.testing import isolation  # few say so, and it parses the Dockerfile once more
@@ -120,7 +120,7 @@ def _planned(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
     why = NEVER if not test.cache else DUE if any(map(own_only, several)) else ""
     if why:
         return Planned(test, inputs, reasons=(why,))
-    contents = {name: run.content_after(run.decide(name)) for name in (test.service, *inputs.needs)}
+    contents = {name: run.planner.content_after(run.planner.decide(name)) for name in (test.service, *inputs.needs)}
     try:
         services = _services(run, test)
     except UserError as error:
@@ -132,7 +132,7 @@ def _planned(run: Run, test: ImageTest, resolver: InputResolver) -> Planned:
     if not all(all(each.bases.values()) for each in several):
         return planned._replace(reasons=(UNKNOWN,))
     seen = {"test": inputs.fingerprint, "images": contents, "declared": test.declaration(), "services": services}
-    return planned._replace(fingerprint=fingerprint(seen, run.snapshot().platform))
+    return planned._replace(fingerprint=fingerprint(seen, run.local_images.snapshot().platform))
 
 
 def _services(run: Run, test: ImageTest) -> Services | None:

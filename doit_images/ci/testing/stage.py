@@ -37,7 +37,7 @@ def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> A
     """Build the stage, when there is room for a build of its image; ``again``: what only the test reaches is not taken
     from a cache. Neither is it where the image was rebuilt without cache: to BuildKit the same steps are one, and what
     it holds of the test's may lie on the layers of before. Raises ``UserError``."""
-    image = run.decide(planned.test.service)
+    image = run.planner.decide(planned.test.service)
     labels = (image.local_image or image.offer or LocalImage("")).labels
     with capacity.taken(run, image):
         return _built(run, planned, inputs, again or rebuilt(labels) > 0)
@@ -46,7 +46,7 @@ def run_stage(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> A
 def ran_on_image(run: Run, planned: Planned) -> bool:
     """Whether the stages that a test shares with its image hold what the image does. BuildKit makes them itself, also
     where the image came from another machine; what it makes of the image from its cache shows it."""
-    image = run.decide(planned.test.service)
+    image = run.planner.decide(planned.test.service)
     if image.local_image is None:  # the registry alone has it, from whoever built it
         wanted = (Action.BUILD, Status.DONE, image.inputs.fingerprint)
         return any(wanted == (each.action, each.status, each.fingerprint) for each in run.history.recent(image.name))
@@ -65,7 +65,9 @@ def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Atte
         ):
             image = as_built(inputs, folder, run.common)
             if again:
-                image = replace(image, no_cache_filter=own_stages(inputs, run.decide(planned.test.service).inputs))
+                image = replace(
+                    image, no_cache_filter=own_stages(inputs, run.planner.decide(planned.test.service).inputs)
+                )
             out = folder / "out" if planned.test.junit else None
             around = build_target.around(run, decision)
             argv = buildx.build_argv(
@@ -80,7 +82,7 @@ def _built(run: Run, planned: Planned, inputs: ImageInputs, again: bool) -> Atte
             status = _follow(run, argv, image.dockerfile_inline, progress, said)
             moved = bool(sending.changes_since(inputs.index, before).files)
             why = failure.explain(inputs.image, progress, inputs.dockerfile_text, said, status) if status else ""
-            where = _exported(out, inputs.platforms, run.snapshot().platform) if out else None
+            where = _exported(out, inputs.platforms, run.local_images.snapshot().platform) if out else None
             junit = (where, planned.test.junit) if where else None
             return ended(status, began, junit, why)._replace(moved=moved)
     except parents.Vanished as parent:

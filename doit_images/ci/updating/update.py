@@ -138,7 +138,7 @@ def _restore(run: Run, before: Mapping[Path, str]) -> None:
     changed = _write_back(before, set(before))
     if changed and not commands.stopping():
         run.events.say("the locks are as they were before")
-        if images := concerned(run.anew().declared(), changed):
+        if images := concerned(run.anew().planner.declared(), changed):
             _doit(run, [run.parts.names(f"build:{name}") for name in images])
 
 

@@ -90,7 +90,7 @@ def hider(run: Run, target: Mapping[str, Any]) -> Callable[[str], str]:
 
 def ask(run: Run, name: str, declared: Declared) -> Answer:
     """Ask BuildKit about one image. ``UserError`` where the engine or the builder does not answer."""
-    decision = run.decisions()[name]
+    decision = run.planner.decisions()[name]
     inputs, local_image = decision.inputs, decision.local_image
     answer = Answer(name, inputs.image.ref, inputs.fingerprint, local_image.id if local_image else "")
     if decision.action != Action.FRESH:
@@ -119,7 +119,7 @@ def _seen(run: Run, declared: Declared, name: str, folder: Path) -> dict[str, An
     target = dict(declared.targets[name])
     root = target["context"]
     environ = env_files.with_values(run.files, run.environ, [_PLATFORM])
-    platform = environ.get(PLATFORMS) or environ.get(_PLATFORM) or run.snapshot().platform
+    platform = environ.get(PLATFORMS) or environ.get(_PLATFORM) or run.local_images.snapshot().platform
     target.setdefault("platforms", [platform])
     contexts = {}
     for key, value in target.get("contexts", {}).items():

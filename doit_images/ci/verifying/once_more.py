@@ -25,12 +25,12 @@ def once_more(run: Run, decision: Decision, attempt: Attempt) -> Iterator[str]:
     try:
         with prune_lock.shared(run, lambda: None), capacity.taken(run, decision):
             outcome = _built(build)
-        made = run.snapshot().get(build.tag)
+        made = run.local_images.snapshot().get(build.tag)
         image_id = build_target.import_result(run, decision, outcome.target, outcome.image_id, made)
         yield image_id
     finally:
         temporary_tag.take_away(run.engine, [build.tag])
-        run.changed()
+        run.local_images.changed()
         _forget(run, decision, image_id)
 
 
@@ -56,5 +56,5 @@ def _forget(run: Run, decision: Decision, image_id: str) -> None:
     kept = decision.local_image.id if decision.local_image else ""
     if run.settings.dedicated_builder and image_id not in ("", kept):
         with contextlib.suppress(UserError):  # another run may hold it, under a name
-            if not any(each.id == image_id and each.tags for each in run.snapshot().every()):
+            if not any(each.id == image_id and each.tags for each in run.local_images.snapshot().every()):
                 run.engine.remove(image_id)

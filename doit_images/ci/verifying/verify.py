@@ -67,7 +67,7 @@ def verify(run: Run, name: str, *, rebuild: bool) -> Verdict:
     """Look at the image of this name and at the containers that run it; ``rebuild`` builds it once more. ``UserError``
     where it cannot be built."""
     run.settings.need_engine()
-    decision = run.decisions()[name]
+    decision = run.planner.decisions()[name]
     local_image = decision.local_image if decision.action in (Action.FRESH, Action.RETAG) else None
     differs = [] if decision.action == Action.FRESH else list(decision.reasons)
     content = None
@@ -110,7 +110,7 @@ def _held(run: Run, local_image: LocalImage) -> tuple[Content | None, list[str]]
         return None, [f"its content cannot be read: {error}"]
     damage = content.damage()
     # containerd's store calls an image by its manifest.
-    if not run.containerd_store and content.config != local_image.id:
+    if not run.local_images.containerd_store and content.config != local_image.id:
         damage.append("its configuration is not what its id says")
     return content, damage
 
@@ -119,9 +119,11 @@ def _shared(run: Run, decision: Decision, local_image: LocalImage) -> list[str]:
     """Whether the shared registry has another result; one that is not signed as it must be is told, and counts as
     none."""
     offer = (
-        connection.of(run).share.offers({decision.name: decision.inputs}, run.snapshot().platform).get(decision.name)
+        connection.of(run)
+        .share.offers({decision.name: decision.inputs}, run.local_images.snapshot().platform)
+        .get(decision.name)
     )
-    if offer is None or offer.content == run.content_of(decision.inputs, local_image):
+    if offer is None or offer.content == run.planner.content_of(decision.inputs, local_image):
         return []
     return [f"the shared registry has another result for the same inputs ({offer.digest[:19]}…)"]
 

@@ -202,7 +202,7 @@ class ImageBuild:
         """What this attempt was not made from any more at its end, if anything; of an engine that was asked again."""
         inputs, decision, attempt = self.inputs, self.decision, self.attempt
         result = Result(inputs.fingerprint, decision.parents_label, image_id)
-        after = self.run.decide(self.name, refresh=True)
+        after = self.run.planner.decide(self.name, refresh=True)
         if (after.inputs.fingerprint, after.parents_label) != (inputs.fingerprint, decision.parents_label):
             what = ", ".join(differences(inputs.build_inputs(), after.inputs.build_inputs()))
             lost = after.coming if after.inputs.parent_fingerprints == inputs.parent_fingerprints else ()
@@ -224,7 +224,7 @@ class ImageBuild:
     def _tagged(self) -> dict[str, str]:
         """When each base was last given its name in the engine."""
         run, read_for = self.run, self.inputs.read_for
-        found = (run.base_named(ref, one) for ref, some in read_for.items() if "@" not in ref for one in some)
+        found = (run.local_images.base(ref, one) for ref, some in read_for.items() if "@" not in ref for one in some)
         return {name: run.engine.tagged(name) for name, _ in filter(None, found)}
 
 

@@ -38,7 +38,7 @@ def begin(run: Run) -> None:
         if builds.begun:
             return
         builds.begun = True
-        decisions = run.decisions()
+        decisions = run.planner.decisions()
         expected = run.expected.planned(decisions)
         actions = {name: (decision.action, expected.get(name)) for name, decision in decisions.items()}
         run.events.emit(ImagesPlanned(actions))
@@ -59,16 +59,16 @@ def built(build: ImageBuild) -> tuple[Outcome, LocalImage]:
         temporary_tag.note(run.engine, build.tag)
     try:
         outcome = _counted(build)
-        made = run.snapshot().get(build.tag)
+        made = run.local_images.snapshot().get(build.tag)
         image_id = build_target.import_result(run, decision, outcome.target, outcome.image_id, made)
         _refuse_foreign(run, decision, image_id, made)
         results.name_image(run, decision, image_id)
-        run.built(build.name)
+        run.planner.built(build.name)
     finally:
         if not run.settings.dedicated_builder:
             temporary_tag.take_away(run.engine, [build.tag])
     # A dedicated builder's result is in the engine only now. Any other was: to list hundreds of images takes its time.
-    made = made or run.snapshot().get(build.inputs.image.ref) or LocalImage(image_id)
+    made = made or run.local_images.snapshot().get(build.inputs.image.ref) or LocalImage(image_id)
     return outcome, made._replace(id=image_id)
 
 
@@ -109,8 +109,8 @@ def _given(run: Run, decision: Decision, made: LocalImage, seconds: float) -> Sh
 
 def _refuse_foreign(run: Run, decision: Decision, image_id: str, made: LocalImage | None) -> None:
     """``UserError`` where what was built is of another platform than was asked for."""
-    platform = (run.config_of(made) if made else run.configs.get(image_id, fixed=False)).platform
-    if not is_for(decision.inputs, platform, run.snapshot().platform):
+    platform = run.local_images.config_of(made or LocalImage(image_id, fixed=False)).platform
+    if not is_for(decision.inputs, platform, run.local_images.snapshot().platform):
         raise UserError(
             f"{decision.name}: {platform} was built, and {', '.join(decision.inputs.platforms)} is wanted",
             remedy="`docker buildx inspect` lists the platforms of the builder",

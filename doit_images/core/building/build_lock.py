@@ -65,7 +65,7 @@ def leased(run: Run, wanted: Wanted, name: str, wait: bool = True) -> Iterator[N
 def _asks_again(run: Run, inputs: ImageInputs) -> bool:
     """The next question whether the registry holds this image is put to the registry; false for one that it never
     holds."""
-    if wanted := wanted_of(inputs, run.snapshot().platform):
+    if wanted := wanted_of(inputs, run.local_images.snapshot().platform):
         run.peers.results.forget(wanted)
     return wanted is not None
 

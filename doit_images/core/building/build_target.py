@@ -102,10 +102,10 @@ def _parents_argv(run: Run, inputs: ImageInputs) -> list[str]:
         return run.peers.past_engine.parents_argv(inputs)
     from doit_images.core.buildkit import oci_transfer
 
-    results, platform = results_folder(run.folder), run.snapshot().platform
+    results, platform = results_folder(run.folder), run.local_images.snapshot().platform
     argv = []
     for context, name in sorted(inputs.parents.items()):
-        local_image = run.snapshot().get(inputs.parent_tags[context])
+        local_image = run.local_images.snapshot().get(inputs.parent_tags[context])
         if local_image is None:
             raise UserError(
                 f"the engine does not hold `{name}`, on which {inputs.name} is built", remedy="run it again"
@@ -122,8 +122,8 @@ def bases(run: Run, decision: Decision) -> list[str]:
     inputs, dedicated, argv = decision.inputs, run.settings.dedicated_builder, []
     results = results_folder(run.folder)
     for ref, wanted in sorted(inputs.read_for.items()):
-        images = dict(zip(wanted, run.bases(ref, wanted) or (), strict=False))
-        names = {platform: found for platform in images if (found := run.base_named(ref, platform))}
+        images = dict(zip(wanted, run.local_images.bases(ref, wanted) or (), strict=False))
+        names = {platform: found for platform in images if (found := run.local_images.base(ref, platform))}
         aside = any(name != ref for name, _ in names.values())
         if not images or ("@" in ref if dedicated else not aside):
             continue
@@ -160,12 +160,14 @@ def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: st
         return made.id if made else image_id
     from doit_images.core.buildkit import oci_transfer
 
-    inputs, snapshot = decision.inputs, run.snapshot()
-    bases = dict(found for ref, some in inputs.read_for.items() for one in some if (found := run.base_named(ref, one)))
+    inputs, snapshot = decision.inputs, run.local_images.snapshot()
+    bases = dict(
+        found for ref, some in inputs.read_for.items() for one in some if (found := run.local_images.base(ref, one))
+    )
     near = [*map(snapshot.get, (*inputs.parent_tags.values(), inputs.image.ref)), *bases.values()]
     ids = {local_image.id for local_image in near if local_image}
     platform = platforms.chosen(inputs.platforms, snapshot.platform) or inputs.platforms[0]
-    if run.containerd_store:
+    if run.local_images.containerd_store:
         results = results_folder(run.folder)
         folders = {oci_transfer.folder_of(results, name) for name in (*inputs.parents.values(), *bases)}
         there = {
@@ -176,7 +178,7 @@ def import_result(run: Run, decision: Decision, where: BuildTarget, image_id: st
     else:
         layers = [tuple(digest for digest, _ in run.engine.layers(number)) for number in ids]
         taken = oci_transfer.take(run.engine, where.layout, image_id, platform, layers)
-    run.changed()
+    run.local_images.changed()
     return taken
 
 
@@ -192,7 +194,7 @@ def clean_up(run: Run, decision: Decision) -> None:
 
 def layout_of(run: Run, inputs: ImageInputs) -> Path | None:
     """The layout that holds what the classic store cannot: an image of several platforms; None for any other."""
-    if len(inputs.platforms) < 2 or run.containerd_store:
+    if len(inputs.platforms) < 2 or run.local_images.containerd_store:
         return None
     from doit_images.core.buildkit import oci_transfer
 
@@ -208,7 +210,7 @@ def chosen_backend(run: Run) -> Backend:
     undecided = (
         wanted == CacheBackend.AUTO and not settings.cache_registry and "ACTIONS_RUNTIME_TOKEN" not in run.environ
     )
-    exports = settings.dedicated_builder or (asks and not undecided and run.containerd_store)
+    exports = settings.dedicated_builder or (asks and not undecided and run.local_images.containerd_store)
     kind = backends.chosen(wanted, exports=exports, registry=settings.cache_registry, environ=run.environ)
     place = str(cache_folder(run)) if kind == CacheBackend.LOCAL else settings.cache_registry
     write = settings.cache_write or kind == CacheBackend.LOCAL
@@ -247,7 +249,7 @@ def caches(run: Run, decision: Decision, platform: str = "") -> list[str]:
         Path(backend.place).mkdir(parents=True, exist_ok=True)
     argv = backends.options(backend, image.name, path_of(image.ref), os.path.isdir)
     if image.cache_from or image.cache_to:
-        exports = run.settings.dedicated_builder or run.containerd_store
+        exports = run.settings.dedicated_builder or run.local_images.containerd_store
         argv += backends.declared(image.cache_from, image.cache_to, exports)
     return argv
 

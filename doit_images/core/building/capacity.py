@@ -92,7 +92,7 @@ def taken(run: Run, decision: Decision, wait: bool = True) -> Iterator[None]:
     machine = run.kept(_Machine)
     with machine.lock:
         whole = machine.capacity = machine.capacity or _of_engine(run)
-        machine.urgency = machine.urgency or forecast.urgency(run.declared(), run.expected.builds)
+        machine.urgency = machine.urgency or forecast.urgency(run.planner.declared(), run.expected.builds)
 
     def waits() -> None:
         if not wait:

@@ -43,14 +43,17 @@ def bring(run: Run, decision: Decision) -> bool:
     cache, and is tried once in a run.
     """
     read_for = decision.inputs.read_for
-    if run.on_base(read_for) and bring_base(run):
+    if run.local_images.on_own_base(read_for) and bring_base(run):
         return True
     missing = [
-        (ref, platform) for ref, some in read_for.items() for platform in some if run.base(ref, platform) is None
+        (ref, platform)
+        for ref, some in read_for.items()
+        for platform in some
+        if run.local_images.base(ref, platform) is None
     ]
     brought = [ref for ref, platform in missing if _pull(run, ref, platform, decision.name)]
     if brought:
-        run.changed()
+        run.local_images.changed()
     return bool(brought)
 
 
@@ -58,7 +61,7 @@ def bring_base(run: Run) -> bool:
     """See to it that the engine holds the base that everything is built on; whether anything had to be done."""
     if run.own_base and (done := run.own_base.bring()):
         print(f"{run.own_base.task}: {done}", file=sys.stderr)
-        run.changed()
+        run.local_images.changed()
         return True
     return False
 
@@ -70,7 +73,9 @@ def pull(run: Run, decision: Decision) -> bool:
     One that is pinned by digest and here is the same wherever it comes from.
     """
     pairs = [(ref, platform) for ref, some in decision.inputs.read_for.items() for platform in some]
-    wanted = [(ref, platform) for ref, platform in pairs if "@" not in ref or run.base(ref, platform) is None]
+    wanted = [
+        (ref, platform) for ref, platform in pairs if "@" not in ref or run.local_images.base(ref, platform) is None
+    ]
     pulls = run.kept(_Pulls)
     for ref, platform in wanted:
         with pulls.locks[ref]:
@@ -78,7 +83,7 @@ def pull(run: Run, decision: Decision) -> bool:
                 run.events.emit(ImageNoted(decision.name, f"pulling {ref} for {platform}"))
                 pulls.refusals[ref, platform] = _refresh(run, ref, platform)
                 pulls.tried.add((ref, platform))
-                run.changed()
+                run.local_images.changed()
         if why := pulls.refusals[ref, platform]:
             raise UserError(
                 f"{decision.name}: its base {ref} cannot be pulled, which `build.pull` asks for: {why}",
@@ -92,10 +97,10 @@ def refuse_foreign(run: Run, decision: Decision) -> None:
     let a build start from that. Docker does so too, and warns; here the image has to declare it."""
     inputs = decision.inputs
     for ref, some in inputs.read_for.items():
-        local_image = run.snapshot().get(ref)
+        local_image = run.local_images.snapshot().get(ref)
         for wanted in some if local_image else ():
-            if run.base(ref, wanted) is None and local_image:
-                have = run.config_of(local_image).platform
+            if run.local_images.base(ref, wanted) is None and local_image:
+                have = run.local_images.config_of(local_image).platform
                 declare = f", or declare `platforms: [{have}]` for the image" if wanted in inputs.platforms else ""
                 raise UserError(
                     f"the base {ref} is {have} here, {wanted} is wanted, and that cannot be pulled",
@@ -115,8 +120,8 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
         return  # it gets its bases as folders, with each build
     for ref in {ref for decision in decisions.values() for ref, content in decision.inputs.bases.items() if content}:
         standing = [decision.action for decision in decisions.values() if ref in decision.inputs.bases]
-        here = run.snapshot().platform
-        found = run.base_named(ref, here)
+        here = run.local_images.snapshot().platform
+        found = run.local_images.base(ref, here)
         if found is None:
             continue  # the builds read another image, under another name
         if len(standing) > 1 and set(standing) == {Action.BUILD}:
@@ -128,7 +133,7 @@ def introduce(run: Run, decisions: Mapping[str, Decision]) -> None:
 
 def _refresh(run: Run, ref: str, platform: str) -> str:
     """Pull a base that may be here already; "" or why that fails."""
-    if not platforms.same(platform, run.snapshot().platform):
+    if not platforms.same(platform, run.local_images.snapshot().platform):
         return "" if _pull_beside(run, ref, platform) else f"its registry does not give it for {platform}"
     done = commands.run(["docker", "pull", "--platform", platform, ref])
     return done.why if done.status else ""

@@ -16,7 +16,7 @@ from doit_images.core.run import Run
 def fetched(run: Run, decision: Decision) -> LocalImage | None:
     """What the shared registry offers, named and recorded; None if it is not what was promised, or does not come."""
     inputs, offer = decision.inputs, decision.offer
-    wanted = wanted_of(inputs, run.snapshot().platform)
+    wanted = wanted_of(inputs, run.local_images.snapshot().platform)
     if offer is None or wanted is None:
         raise ValueError("pull is decided from an offer")
     began = time.time()
@@ -24,20 +24,24 @@ def fetched(run: Run, decision: Decision) -> LocalImage | None:
     if not ref:
         return None
     try:
-        run.changed()
+        run.local_images.changed()
         # Another run with this engine that pulled it too took this name away, but only after it gave it its own.
-        local_image = run.snapshot().get(ref) or run.snapshot().get(tag_of(inputs.image.ref, inputs.fingerprint))
+        local_image = run.local_images.snapshot().get(ref) or run.local_images.snapshot().get(
+            tag_of(inputs.image.ref, inputs.fingerprint)
+        )
         if (
             local_image is None
             or not made_from(inputs, local_image, decision.parents_label)
-            or not is_for(inputs, run.config_of(local_image).platform, run.snapshot().platform)
-            or run.content_of(inputs, local_image) != offer.content
+            or not is_for(
+                inputs, run.local_images.config_of(local_image).platform, run.local_images.snapshot().platform
+            )
+            or run.planner.content_of(inputs, local_image) != offer.content
         ):
             run.peers.results.refuse(wanted, "it is not made from what its labels in the registry say")
             return None
         results.name_image(run, decision._replace(local_image=local_image), local_image.id)
     finally:
         temporary_tag.give_back(run.engine, ref)
-        run.changed()
+        run.local_images.changed()
     results.keep(run, decision, local_image, began)
     return local_image

@@ -74,7 +74,7 @@ def _left_out(run: Run, name: str) -> bool:
     and what they are built on, none is built. Who builds after all, where a pull fails, brings its parents itself."""
     if run.wanted is None or name in run.wanted:
         return False
-    decisions = run.decisions()
+    decisions = run.planner.decisions()
     if decisions[name].action != Action.PULL:
         return False
     return not any(name in decisions[each].coming for each in built_for(run.wanted, decisions))
@@ -144,10 +144,10 @@ def _decided(run: Run, name: str) -> Decision:
 
 def _looked(run: Run, name: str) -> Decision:
     try:
-        return run.decide(name, refresh=True)
+        return run.planner.decide(name, refresh=True)
     except UserError:  # an image that the engine listed before may be gone
-        run.changed()
-        return run.decide(name, refresh=True)
+        run.local_images.changed()
+        return run.planner.decide(name, refresh=True)
 
 
 def _mark(run: Run, decision: Decision) -> str:
@@ -179,7 +179,7 @@ def _tag(run: Run, decision: Decision) -> bool:
     try:
         results.name_image(run, decision, local_image.id)
     except Gone:
-        run.changed()
+        run.local_images.changed()
         return False
     results.keep(run, decision, local_image, began)
     run.events.emit(ImageEnded(decision.name, State.RETAGGED))
@@ -190,7 +190,7 @@ def _wait_for_run(run: Run, decision: Decision, work: Work, rights: Rights) -> W
     """Take the build lock. Of two runs that want the same, the second finds what the first has built."""
     there = rights[Right.BUILD_LOCK].enter_context(build_lock.taken(run, decision))
     if there:
-        run.changed()
+        run.local_images.changed()
         work = work.undecided()
     return work.having(Right.BUILD_LOCK)
 
@@ -200,7 +200,7 @@ def _leased(run: Run, decision: Decision) -> Wanted | None:
     if not (decision.builds and run.settings.redis_url and run.settings.cache_registry):
         return None
     asked = run.peers.leases.on and run.peers.results.writes
-    return wanted_of(decision.inputs, run.snapshot().platform) if asked else None
+    return wanted_of(decision.inputs, run.local_images.snapshot().platform) if asked else None
 
 
 def _lease(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool) -> Work:
@@ -215,7 +215,7 @@ def _lease(run: Run, decision: Decision, work: Work, rights: Rights, wait: bool)
         rights[Right.CAPACITY].close()
         return replace(work.without(Right.CAPACITY), crowded=False)
     if prune_lock.take_again(run, _waits_for_pruning(run, decision.name)):
-        run.changed()
+        run.local_images.changed()
     return work.having(Right.LEASE).undecided()
 
 

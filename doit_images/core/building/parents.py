@@ -41,8 +41,8 @@ class Pinned:
 
     def lost(self, run: Run) -> str:
         """Ask the engine again what it holds; the name of a parent that is not there any more, "" if all are."""
-        run.changed()
-        there = {local_image.id for local_image in run.snapshot().every()} if self.ids else set()
+        run.local_images.changed()
+        there = {local_image.id for local_image in run.local_images.snapshot().every()} if self.ids else set()
         return next((name for name, image_id in self.ids.items() if image_id not in there), "")
 
 
@@ -55,7 +55,7 @@ def pinned(run: Run, decision: Decision) -> Iterator[Pinned]:
     try:
         for context, name in () if run.settings.registry_only else decision.inputs.parents.items():
             known = decision.inputs.parent_tags[context]
-            local_image = run.snapshot().get(known)
+            local_image = run.local_images.snapshot().get(known)
             if local_image is None:
                 raise Vanished(name)
             if name not in named:

@@ -29,7 +29,7 @@ def name_image(run: Run, decision: Decision, image_id: str) -> None:
     refs = [*dict.fromkeys(filter(None, (proof, tag_of(image.ref, decision.inputs.fingerprint), *image.names)))]
     for ref in refs:
         run.engine.tag(image_id, ref)
-    run.named(image_id, refs)
+    run.local_images.named(image_id, refs)
 
 
 def keep_record(run: Run, decision: Decision, local_image: LocalImage | None, seconds: float) -> None:

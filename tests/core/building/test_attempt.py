@@ -36,6 +36,9 @@ class SeemingRun:
     folder: Path = Path("/nowhere")
     said: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.local_images = self.planner = self  # it plays both
+
     def decide(self, name: str, *, refresh: bool) -> Decision:
         assert refresh, "what was known before the build says nothing"
         return self.after

@@ -151,9 +151,15 @@ def run_with_room_for_one(folder: Path, others: Any, names: Sequence[str]) -> Ru
         project=SimpleNamespace(needs=dict.fromkeys(decisions, Needs(1, 0))),
         engine=SimpleNamespace(address=str(folder), info=lambda: {"NCPU": 1}, untag=lambda ref: None),
         expected=SimpleNamespace(builds={}),
-        snapshot=lambda: SimpleNamespace(platform="linux/amd64", get=lambda ref: None),
-        declared=lambda: {name: each.inputs for name, each in decisions.items()},
-        decide=lambda name, refresh=False: decisions[name],
+        local_images=SimpleNamespace(
+            snapshot=lambda: SimpleNamespace(platform="linux/amd64", get=lambda ref: None),
+            changed=lambda: None,
+            on_own_base=lambda refs: False,
+        ),
+        planner=SimpleNamespace(
+            declared=lambda: {name: each.inputs for name, each in decisions.items()},
+            decide=lambda name, refresh=False: decisions[name],
+        ),
     )
     return run
 
@@ -268,8 +274,8 @@ def test_what_has_to_be_built_after_all_does_not_wait_for_its_own_lease(
 ) -> None:
     """It was there when the lease was had, and was pruned before it got its name."""
     run, built, retag = run_with_room_for_one(tmp_path, OneLeaseEach(), ("web",)), list[str](), [Action.RETAG]
-    decision = run.decide("web")
-    vars(run).update(
+    decision = run.planner.decide("web")
+    vars(run.planner).update(
         decide=lambda name, refresh=False: decision._replace(action=retag.pop() if refresh and retag else Action.BUILD)
     )
     monkeypatch.setattr(make, "_tag", lambda run, decision: False)
@@ -287,11 +293,11 @@ def turn_of(name: str) -> str:
 
 def of_stage(run: Run, name: str) -> None:
     planned = cast("Any", SimpleNamespace(test=SimpleNamespace(service=name), name=f"test:{name}"))
-    stage.run_stage(run, planned, run.decide(name).inputs, again=False)
+    stage.run_stage(run, planned, run.planner.decide(name).inputs, again=False)
 
 
 def another(run: Run, name: str) -> None:
-    with once_more.once_more(run, run.decide(name), Attempt()):
+    with once_more.once_more(run, run.planner.decide(name), Attempt()):
         pass
 
 
@@ -314,7 +320,7 @@ def test_stages_that_test_and_a_build_once_more_wait_for_room_too(
     monkeypatch.setattr(capacity, "ImageNoted", lambda name, what: noted.append(f"{name} {what}"))
     monkeypatch.setattr(prune_lock, "shared", lambda run, waiting: contextlib.nullcontext())
     thread = threading.Thread(target=second, daemon=True)
-    with capacity.taken(run, run.decide("first")):
+    with capacity.taken(run, run.planner.decide("first")):
         thread.start()
         until(lambda: bool(noted or built))
         assert not built

@@ -48,7 +48,7 @@ class Family(Lab):
 
     def actions(self, **environ: str) -> dict[str, str]:
         """Asked of what `doit plan` asks, without a doit."""
-        decisions = Run((self.folder / "compose.yml",), self.env(**environ)).decisions()
+        decisions = Run((self.folder / "compose.yml",), self.env(**environ)).planner.decisions()
         return {name: decision.action.value for name, decision in decisions.items()}
 
     def held(self) -> set[str]:

@@ -133,8 +133,7 @@ def pins(engine: NoEngine) -> Any:
         settings=Settings(),
         engine=engine,
         project=SimpleNamespace(images=images),
-        snapshot=lambda: snapshot,
-        changed=lambda: None,
+        local_images=SimpleNamespace(snapshot=lambda: snapshot, changed=lambda: None),
     )
     tags = {name: f"app/{name}:in-0123" for name in images}
     inputs = SimpleNamespace(parents={name: name for name in images}, parent_tags=tags)
@@ -146,7 +145,7 @@ def test_a_run_that_is_stopped_gives_no_name(monkeypatch: pytest.MonkeyPatch) ->
     ours = commands.Commands()
     monkeypatch.setattr(commands, "stopping", ours.stopping)
     engine, image = NoEngine(), SimpleNamespace(ref="app/one:1", names=("app/one:1",))
-    run = SimpleNamespace(engine=engine, named=lambda image_id, refs: None)
+    run = SimpleNamespace(engine=engine, local_images=SimpleNamespace(named=lambda image_id, refs: None))
     decision = SimpleNamespace(inputs=SimpleNamespace(image=image, fingerprint="f" * 64), local_image=None)
     results.name_image(cast("Any", run), cast("Any", decision), "id")
     assert engine.named == ["app/one:in-ffffffffffffffff", "app/one:1"]
@@ -160,7 +159,7 @@ def test_a_run_that_is_stopped_gives_no_name(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_was_made_under_another_fingerprint_gets_the_name_that_proves_it_first() -> None:
     """A retag here, and what another machine pushed after one."""
     engine, image = NoEngine(), SimpleNamespace(ref="app/one:1", names=("app/one:1",))
-    run = SimpleNamespace(engine=engine, named=lambda image_id, refs: None)
+    run = SimpleNamespace(engine=engine, local_images=SimpleNamespace(named=lambda image_id, refs: None))
     here = LocalImage("id", ("else-one:in-abababababababab",), {FINGERPRINT: "ab" * 32})
     decision = SimpleNamespace(inputs=SimpleNamespace(image=image, fingerprint="f" * 64), local_image=here)
     results.name_image(cast("Any", run), cast("Any", decision), "id")

@@ -98,10 +98,14 @@ def test_files_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyP
         project=Project("x", tmp_path, run.files, images),
         common=tmp_path / ".doit-images",
         settings=Settings(),
-        _snapshot=SimpleNamespace(platform="linux/amd64"),
-        engine=SimpleNamespace(snapshot=lambda: SimpleNamespace(platform="linux/amd64")),
-        _planned=lambda inputs: inputs,
+        engine=SimpleNamespace(
+            address="",
+            config_of=None,
+            forget=lambda: None,
+            snapshot=lambda: SimpleNamespace(platform="linux/amd64"),
+        ),
     )
+    vars(run.planner).update(_planned=lambda inputs: inputs)
     both, real, read = threading.Barrier(2), contents.hashed, list[str]()
 
     def hashed(path: str, mode: int, record: bytes) -> tuple[bytes, bool]:
@@ -109,11 +113,11 @@ def test_files_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyP
             read.append(path)
             both.wait(LIMIT)
             if moves:
-                vars(run).update(_snapshot=None)
+                run.local_images.changed()
         return real(path, mode, record)
 
     monkeypatch.setattr(contents, "hashed", hashed)
-    threads = [threading.Thread(target=run.decide, args=(name,), kwargs={"refresh": True}) for name in images]
+    threads = [threading.Thread(target=run.planner.decide, args=(name,), kwargs={"refresh": True}) for name in images]
     for thread in threads:
         thread.start()
     assert all(map(ended, threads))
@@ -122,19 +126,22 @@ def test_files_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_threads_share_is_read_by_one_at_a_time(tmp_path: Path) -> None:
     """Another thread may say at any moment that the engine holds something else, or look through the same resolver."""
+    (tmp_path / "compose.yml").write_text("services: {}\n")
     run, free = Run((tmp_path / "compose.yml",), {}), list[bool]()
 
     def others(*_: object, **__: object) -> dict[str, Any]:
-        thread = threading.Thread(target=lambda: free.append(run._lock.acquire(blocking=False)), daemon=True)
+        thread = threading.Thread(target=lambda: free.append(local.unmoved.acquire(blocking=False)), daemon=True)
         thread.start()
         assert ended(thread)
         return {}
 
     vars(run).update(
-        snapshot=lambda: SimpleNamespace(platform="linux/amd64"),
+        project=SimpleNamespace(),
+        engine=SimpleNamespace(address="", config_of=None, snapshot=lambda: SimpleNamespace(platform="linux/amd64")),
         resolver=SimpleNamespace(resolve=others),
     )
-    assert run.made_on_any_base() == {}
+    local = run.local_images
+    assert run.planner.made_on_any_base() == {}
     assert free
     assert not any(free)
 
@@ -171,12 +178,14 @@ def test_a_registry_that_takes_its_time_holds_up_who_asks_it_alone(project: Lab,
     decided: list[Any] = []
 
     def decide() -> None:
-        decided.append(run.decisions()["app"] if whole else run.decide("app", refresh=True))
+        decided.append(run.planner.decisions()["app"] if whole else run.planner.decide("app", refresh=True))
 
     who_asks = threading.Thread(target=decide, daemon=True)
     who_asks.start()
     assert slow.asked.wait(LIMIT)
-    other = threading.Thread(target=lambda: (run.snapshot(), run.changed(), run.declared()), daemon=True)
+    other = threading.Thread(
+        target=lambda: (run.local_images.snapshot(), run.local_images.changed(), run.planner.declared()), daemon=True
+    )
     other.start()
     assert ended(other), "it waits for the registry, too"
     assert not decided
